@@ -1,0 +1,81 @@
+"""Which limits, addresses and channel options does every service share?"""
+
+from dataclasses import dataclass
+
+PROTOCOL_MAJOR = 1
+PROTOCOL_MINOR = 0
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""Largest message on either end. Prefill is cut to stay below it."""
+
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""Room for everything in an Execute or Result that does not grow with its rows."""
+
+
+def max_rows_per_message(hidden_size: int, top_k: int) -> int:
+    """Most rows N whose Execute and Result (float32, K pairs a row) stay below the limit."""
+    row_bytes = 4 * hidden_size + 8 * top_k + 4
+    return max(1, (MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD_BYTES) // row_bytes)
+
+
+_COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Hidden rows do not compress, and a compression bomb must not exist.
+    ("grpc.default_compression_algorithm", 0),
+    ("grpc.http2.max_frame_size", 4 * 1024 * 1024),
+    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
+    # Loopback and LAN have no long fat pipe to probe for.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.enable_channelz", 0),
+)
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_COMMON_OPTIONS,
+    ("grpc.so_reuseport", 0),  # a taken port is refused, not shared
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_COMMON_OPTIONS,
+    # A dropped link without RST is noticed within 3 s (1 s + 2 s).
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Services are dialled by the address the topology gives, never through an HTTP proxy.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """HOST:PORT; IPv6 hosts in brackets."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, field: str = "address") -> "Address":
+        """Read HOST:PORT. Raises ValueError naming `field`."""
+        host, separator, port = text.strip().rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        if not separator or not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{field}: expected HOST:PORT with a port of 0 to 65535, got {text!r}")
+        return cls(host=host, port=int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

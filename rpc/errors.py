@@ -1,0 +1,50 @@
+"""Which exception becomes which gRPC status, and back?"""
+
+import logging
+from typing import Any
+
+import grpc
+import grpc.aio
+
+log = logging.getLogger(__name__)
+
+
+class ServiceError(Exception):
+    """An error a caller should see, with the status that tells what to do about it."""
+
+    status = grpc.StatusCode.INTERNAL
+
+
+class Overloaded(ServiceError):
+    """Queues are full: try again later."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class NotReady(ServiceError):
+    """Not loaded, draining, or a piece has no holder: try again, or elsewhere."""
+
+    status = grpc.StatusCode.UNAVAILABLE
+
+
+class Mismatch(ServiceError):
+    """Another checkpoint or protocol: an operator must act, repeating does not help."""
+
+    status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """The status and message for an exception; unexpected ones hide their text."""
+    if isinstance(error, ServiceError):
+        return error.status, str(error)
+    if isinstance(error, ValueError):
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+    return grpc.StatusCode.INTERNAL, "internal error; the service's log has the details"
+
+
+async def abort_with(context: Any, error: Exception) -> None:
+    """End an aio RPC with the status of `error`; unexpected ones are logged with traceback."""
+    status, message = status_of(error)
+    if status is grpc.StatusCode.INTERNAL:
+        log.error("unexpected error in an RPC", exc_info=error)
+    await context.abort(status, message)

@@ -1,0 +1,109 @@
+"""How does every gRPC service start, report health, and stop?"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rpc.config import SERVER_OPTIONS, Address
+from rpc.tls import TlsFiles, server_credentials
+
+log = logging.getLogger(__name__)
+
+
+def configure_logging(service: str, level: str) -> None:
+    """One line per event on stderr; called by `__main__` only."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {service} %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+
+
+def check_exposure(listen: Address, *, tls: TlsFiles | None, insecure: bool) -> None:
+    """Refuse plaintext beyond loopback unless it was allowed explicitly. Raises ValueError."""
+    if tls is None and not insecure and not listen.is_loopback:
+        raise ValueError(
+            f"--listen {listen}: plaintext gRPC is allowed on loopback only; give --tls-ca, --tls-cert "
+            "and --tls-key (see `expertmesh certs`), or --insecure on a network you trust"
+        )
+
+
+class GrpcHost:
+    """One aio server with health and reflection; knows its port after `start`."""
+
+    def __init__(self, listen: Address, *, tls: TlsFiles | None):
+        self._listen = listen
+        self._tls = tls
+        self.server = grpc.aio.server(options=SERVER_OPTIONS)
+        self.health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        self._services: tuple[str, ...] = ()
+        self.port = 0
+
+    async def start(self, services: Sequence[str]) -> None:
+        """Bind and serve `services` (full names), not yet healthy. Raises ValueError on a taken port."""
+        self._services = tuple(services)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.server)
+        try:
+            if self._tls is None:
+                self.port = self.server.add_insecure_port(str(self._listen))
+            else:
+                self.port = self.server.add_secure_port(
+                    str(self._listen), server_credentials(self._tls)
+                )
+        except RuntimeError:
+            self.port = 0
+        if self.port == 0:
+            raise ValueError(f"--listen {self._listen}: cannot bind; is the port taken?")
+        await self.set_serving(False)
+        await self.server.start()
+
+    @property
+    def address(self) -> Address:
+        return Address(host=self._listen.host, port=self.port)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the standard health service says, for the server and each service."""
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if serving else states.NOT_SERVING
+        for name in ("", *self._services):
+            await self.health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """No new RPCs; running ones get `grace_s`, then are cancelled."""
+        await self.set_serving(False)
+        await self.server.stop(grace_s)
+
+
+async def until_stopped(
+    drain: Callable[[], Awaitable[None]], abort: Callable[[], None] = lambda: None
+) -> None:
+    """Sleep until SIGTERM or SIGINT, then `drain`; a second signal calls `abort` at once."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.warning("second signal: aborting")
+            abort()
+            draining.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await stop.wait()
+    log.info("stopping")
+    draining = asyncio.ensure_future(drain())
+    try:
+        await draining
+    except asyncio.CancelledError:
+        log.warning("drain cut short")

@@ -1,0 +1,93 @@
+"""Who may talk to whom? mTLS with one certificate per role.
+
+A certificate's SAN is `<role>.expertmesh.internal`. The client checks that the
+server has the role it wanted (it overrides the target name), the server checks
+the caller's role per RPC with `require_role`. Plaintext exists on loopback, or
+where it is allowed explicitly.
+"""
+
+import datetime
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+ROLES = ("gateway", "attention", "expert", "router", "cli")
+
+
+def role_name(role: str) -> str:
+    """The DNS name in the certificate of a role."""
+    return f"{role}.expertmesh.internal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """PEM files: the mesh's CA, and this process's certificate and key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    def read(self) -> tuple[bytes, bytes, bytes]:
+        """CA, certificate and key as PEM. Raises ValueError naming a bad file."""
+        contents = []
+        for field, path in (("tls-ca", self.ca), ("tls-cert", self.cert), ("tls-key", self.key)):
+            try:
+                contents.append(Path(path).read_bytes())
+            except OSError as error:
+                raise ValueError(f"--{field}: cannot read {path}: {error.strerror}") from None
+        ca, cert, key = contents
+        for field, path, pem in (("tls-ca", self.ca, ca), ("tls-cert", self.cert, cert)):
+            _check_certificate(field, path, pem)
+        if b"PRIVATE KEY" not in key:
+            raise ValueError(f"--tls-key: {self.key} holds no PEM private key")
+        return ca, cert, key
+
+
+def _check_certificate(field: str, path: Path, pem: bytes) -> None:
+    from cryptography import x509  # tens of megabytes, needed with TLS only
+
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise ValueError(f"--{field}: {path} is not a PEM certificate") from None
+    now = datetime.datetime.now(datetime.UTC)
+    if now > certificate.not_valid_after_utc:
+        raise ValueError(f"--{field}: {path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    if now < certificate.not_valid_before_utc:
+        raise ValueError(
+            f"--{field}: {path} is not valid before {certificate.not_valid_before_utc}; clock wrong?"
+        )
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials of a server that demands a client certificate of the mesh's CA."""
+    ca, cert, key = files.read()
+    return grpc.ssl_server_credentials(
+        [(key, cert)], root_certificates=ca, require_client_auth=True
+    )
+
+
+def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Credentials of a client of the mesh."""
+    ca, cert, key = files.read()
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+async def require_role(context: Any, allowed: Collection[str], *, tls: bool) -> None:
+    """Refuse the RPC unless the caller's certificate has one of the allowed roles.
+
+    Without TLS (loopback, or allowed explicitly) every caller passes. Aborts
+    with PERMISSION_DENIED before any message is read.
+    """
+    if not tls:
+        return
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    callers = {name.decode("ascii", "replace") for name in names}
+    if not callers & {role_name(role) for role in allowed}:
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"role {sorted(callers)} may not call this; allowed: {sorted(allowed)}",
+        )
