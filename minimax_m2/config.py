@@ -1,0 +1,301 @@
+"""Which model is this, and can it be served? Reads any M2-family config.json. No torch.
+
+Nothing is hard-coded to M2's numbers. What the engine cannot serve is refused
+with the key, its value and what is allowed. Hugging Face's `num_local_experts`
+(the total per layer) is renamed `num_experts` here, once.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+_MODEL_TYPES = ("minimax_m2", "minimax")
+_QUANT_METHODS = ("none", "fp8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantConfig:
+    """How linear weights are stored. `method` is "none" (BF16/F32) or "fp8" (blocks with scales)."""
+
+    method: str = "none"
+    block_rows: int = 128
+    block_cols: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a model. Letters: minimax_m2/shapes.py."""
+
+    vocab_size: int  # V
+    hidden_size: int  # D
+    num_layers: int
+    num_heads: int  # H
+    num_kv_heads: int  # G
+    head_dim: int  # P
+    rotary_dim: int  # rotated part of each head, half-split pairs
+    rope_theta: float
+    rms_norm_eps: float
+    num_experts: int  # E
+    top_k: int  # K
+    expert_size: int  # F
+    use_qk_norm: bool
+    use_routing_bias: bool
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...]
+    dtype: str = "bfloat16"
+    quant: QuantConfig = QuantConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads",
+                     "head_dim", "num_experts", "top_k", "expert_size", "max_position_embeddings"):  # fmt: skip
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"config.json: {name} must be at least 1, got {value}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"config.json: num_attention_heads ({self.num_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_kv_heads})"
+            )
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                f"config.json: rotary_dim must be even and in 2..head_dim ({self.head_dim}), "
+                f"got {self.rotary_dim}"
+            )
+        if self.top_k > self.num_experts:
+            raise ValueError(
+                f"config.json: num_experts_per_tok ({self.top_k}) exceeds num_local_experts "
+                f"({self.num_experts})"
+            )
+        if not math.isfinite(self.rope_theta) or self.rope_theta <= 0:
+            raise ValueError(f"config.json: rope_theta must be positive, got {self.rope_theta}")
+        if not 0 < self.rms_norm_eps < 1:
+            raise ValueError(
+                f"config.json: rms_norm_eps must be in (0, 1), got {self.rms_norm_eps}"
+            )
+        if self.dtype not in ("bfloat16", "float16", "float32"):
+            raise ValueError(f"config.json: torch_dtype {self.dtype!r} is not supported")
+        for token_id in self.eos_token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(
+                    f"config.json: eos_token_id {token_id} is outside the vocabulary "
+                    f"(0..{self.vocab_size - 1})"
+                )
+
+    @property
+    def query_size(self) -> int:
+        """H * P: width of the query projection; need not equal D."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """G * P: width of the key and of the value projection."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def num_pieces(self) -> int:
+        """(layer, expert) pieces of the whole model."""
+        return self.num_layers * self.num_experts
+
+    @property
+    def expert_params(self) -> int:
+        """Weights of one expert: w1, w3 and w2."""
+        return 3 * self.hidden_size * self.expert_size
+
+    @property
+    def attention_params(self) -> int:
+        """Weights outside the experts: attention, routing, norms, embedding, LM head."""
+        d, q, kv = self.hidden_size, self.query_size, self.kv_size
+        layer = d * (q + 2 * kv) + q * d + 2 * d + q + kv + self.num_experts * (d + 1)
+        return self.num_layers * layer + 2 * self.vocab_size * d + d
+
+    def kv_bytes_per_token(self, itemsize: int) -> int:
+        """Bytes of K and V of one position over all layers."""
+        return 2 * self.num_layers * self.kv_size * itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationDefaults:
+    """Sampling defaults of the checkpoint's generation_config.json."""
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 40
+    repetition_penalty: float = 1.0
+    eos_token_ids: tuple[int, ...] = ()
+
+
+def read_json(path: Path, *, limit_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of bounded size. Raises ValueError naming the file."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > limit_bytes:
+            raise ValueError(f"{path}: {size_bytes} bytes; at most {limit_bytes} are accepted")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return value
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read `folder`/config.json. Raises ValueError with the reason when it cannot be served."""
+    return parse_config(read_json(Path(folder) / "config.json"))
+
+
+def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The checked config from config.json's content. Unknown keys are ignored."""
+    if "auto_map" in raw:
+        log.warning("config.json: auto_map is ignored; code from a checkpoint is never run")
+    model_type = raw.get("model_type")
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(f"config.json: model_type {model_type!r} is not one of {_MODEL_TYPES}")
+    _refuse_unservable(raw)
+    num_heads = _integer(raw, "num_attention_heads")
+    hidden_size = _integer(raw, "hidden_size")
+    head_dim = _integer(raw, "head_dim", hidden_size // max(num_heads, 1))
+    return ModelConfig(
+        vocab_size=_integer(raw, "vocab_size"),
+        hidden_size=hidden_size,
+        num_layers=_integer(raw, "num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=_integer(raw, "num_key_value_heads", num_heads),
+        head_dim=head_dim,
+        rotary_dim=_rotary_dim(raw, head_dim),
+        rope_theta=_rope_theta(raw),
+        rms_norm_eps=_number(raw, "rms_norm_eps", 1e-6),
+        num_experts=_integer(raw, "num_local_experts"),
+        top_k=_integer(raw, "num_experts_per_tok"),
+        expert_size=_integer(raw, "intermediate_size"),
+        use_qk_norm=bool(raw.get("use_qk_norm", True)),
+        use_routing_bias=bool(raw.get("use_routing_bias", True)),
+        max_position_embeddings=_integer(raw, "max_position_embeddings"),
+        eos_token_ids=_token_ids(raw, "eos_token_id"),
+        dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"),
+        quant=_quant(raw),
+    )
+
+
+def load_generation_defaults(folder: Path) -> GenerationDefaults:
+    """Read `folder`/generation_config.json; without the file, M2's recommended values."""
+    path = Path(folder) / "generation_config.json"
+    if not path.exists():
+        return GenerationDefaults()
+    raw = read_json(path)
+    if raw.get("do_sample") is False:
+        raw = {**raw, "temperature": 0.0}
+    return GenerationDefaults(
+        temperature=_number(raw, "temperature", 1.0),
+        top_p=_number(raw, "top_p", 1.0),
+        top_k=_integer(raw, "top_k", 0),
+        repetition_penalty=_number(raw, "repetition_penalty", 1.0),
+        eos_token_ids=_token_ids(raw, "eos_token_id"),
+    )
+
+
+def _refuse_unservable(raw: Mapping[str, Any]) -> None:
+    """What would be computed wrongly must not be computed at all."""
+    if raw.get("use_qk_norm", True) and raw.get("qk_norm_type", "per_layer") != "per_layer":
+        raise ValueError(
+            f"config.json: qk_norm_type {raw['qk_norm_type']!r} is not supported; only 'per_layer' "
+            "(one norm over all heads of a projection)"
+        )
+    if raw.get("scoring_func", "sigmoid") != "sigmoid":
+        raise ValueError(f"config.json: scoring_func {raw['scoring_func']!r}; only 'sigmoid'")
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"config.json: hidden_act {raw['hidden_act']!r}; only 'silu'")
+    for key in ("attention_bias", "tie_word_embeddings", "sliding_window"):
+        if raw.get(key):
+            raise ValueError(f"config.json: {key} {raw[key]!r} is not supported")
+    if raw.get("shared_intermediate_size"):
+        raise ValueError("config.json: shared experts (shared_intermediate_size) are not supported")
+    scaling = raw.get("rope_scaling")
+    if scaling and scaling.get("rope_type", scaling.get("type", "default")) != "default":
+        raise ValueError(f"config.json: rope_scaling {scaling!r} is not supported")
+    attention_types = raw.get("attn_type_list")
+    if attention_types is not None and any(kind != 1 for kind in attention_types):
+        raise ValueError("config.json: attn_type_list names a kind other than 1 (full attention)")
+
+
+def _rotary_dim(raw: Mapping[str, Any], head_dim: int) -> int:
+    if raw.get("rotary_dim") is not None:
+        return _integer(raw, "rotary_dim")
+    parameters = raw.get("rope_parameters") or {}
+    factor = raw.get("partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
+        raise ValueError(f"config.json: partial_rotary_factor must be in (0, 1], got {factor!r}")
+    return int(head_dim * factor)
+
+
+def _rope_theta(raw: Mapping[str, Any]) -> float:
+    parameters = raw.get("rope_parameters") or {}
+    if raw.get("rope_theta") is None and parameters.get("rope_theta") is not None:
+        return _number(parameters, "rope_theta", 10_000.0)
+    return _number(raw, "rope_theta", 10_000.0)
+
+
+def _quant(raw: Mapping[str, Any]) -> QuantConfig:
+    quant = raw.get("quantization_config")
+    if not quant:
+        return QuantConfig()
+    method = quant.get("quant_method")
+    if method not in _QUANT_METHODS:
+        raise ValueError(
+            f"config.json: quantization_config.quant_method {method!r} is not one of {_QUANT_METHODS}"
+        )
+    if method == "none":
+        return QuantConfig()
+    if quant.get("fmt", "float8_e4m3fn") not in ("float8_e4m3fn", "e4m3"):
+        raise ValueError(
+            f"config.json: quantization_config.fmt {quant['fmt']!r}; only float8_e4m3fn"
+        )
+    block = quant.get("weight_block_size")
+    if (
+        not isinstance(block, list)
+        or len(block) != 2
+        or not all(
+            isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in block
+        )
+    ):
+        raise ValueError(
+            "config.json: quantization_config.weight_block_size must be two positive integers, "
+            f"got {block!r}"
+        )
+    return QuantConfig(method="fp8", block_rows=block[0], block_cols=block[1])
+
+
+def _integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = raw.get(key)
+    if value is None:
+        if default is None:
+            raise ValueError(f"config.json: {key} is missing")
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"config.json: {key} must be an integer in 0..2^31-1, got {value!r}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"config.json: {key} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _token_ids(raw: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    value = raw.get(key)
+    if value is None:
+        return ()
+    ids = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
+        raise ValueError(f"config.json: {key} must be a token id or a list of them, got {value!r}")
+    return tuple(ids)
