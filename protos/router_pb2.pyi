@@ -29,12 +29,18 @@ MEMBER_STATE_READY: MemberState
 MEMBER_STATE_DRAINING: MemberState
 
 class JoinRequest(_message.Message):
-    __slots__ = ("register", "status")
+    __slots__ = ("register", "status", "leave")
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
     register: Register
     status: MemberStatus
-    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ...) -> None: ...
+    leave: Leave
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("role", "member_id", "incarnation", "address", "checkpoint_id", "numerics_id", "num_layers", "num_experts", "protocol_major", "protocol_minor", "offer", "metrics_address")
@@ -225,17 +231,19 @@ class GetTopologyResponse(_message.Message):
     def __init__(self, topology: _Optional[_Union[Topology, _Mapping]] = ..., members: _Optional[_Iterable[_Union[MemberReport, _Mapping]]] = ...) -> None: ...
 
 class MemberReport(_message.Message):
-    __slots__ = ("role", "member_id", "address", "metrics_address", "status", "silent_ms")
+    __slots__ = ("role", "member_id", "address", "metrics_address", "status", "silent_ms", "unready_reason")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SILENT_MS_FIELD_NUMBER: _ClassVar[int]
+    UNREADY_REASON_FIELD_NUMBER: _ClassVar[int]
     role: MemberRole
     member_id: str
     address: str
     metrics_address: str
     status: MemberStatus
     silent_ms: int
-    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., silent_ms: _Optional[int] = ...) -> None: ...
+    unready_reason: str
+    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., silent_ms: _Optional[int] = ..., unready_reason: _Optional[str] = ...) -> None: ...
