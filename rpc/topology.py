@@ -1,0 +1,131 @@
+"""Which topology is the newest this process has seen?
+
+`TopologyWatcher` follows the router from a task of the service's loop. It takes
+the higher (epoch, counter), keeps what it has while the router is down, and
+comes back by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from protos import router_pb2, router_pb2_grpc
+from rpc.channel import open_channel
+from rpc.membership import backoff_s
+from rpc.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+
+def version_of(topology: router_pb2.Topology | None) -> tuple[int, int]:
+    """(epoch, counter); (0, 0) for none, which every real version exceeds."""
+    if topology is None:
+        return 0, 0
+    return topology.version.epoch, topology.version.counter
+
+
+class TopologyWatcher:
+    """The newest topology, and a callback on each change; use from one event loop."""
+
+    def __init__(
+        self,
+        router: str,
+        tls: TlsFiles | None,
+        *,
+        watcher_id: str,
+        role: "router_pb2.MemberRole" = router_pb2.MEMBER_ROLE_UNSPECIFIED,
+        on_change: Callable[[router_pb2.Topology], None] = lambda topology: None,
+    ):
+        """`role`: ATTENTION for attention services, UNSPECIFIED for everyone else.
+
+        `on_change` runs on the loop with each newer topology; what it raises is logged.
+        """
+        self._router = router
+        self._tls = tls
+        self._watcher_id = watcher_id
+        self._role = role
+        self._on_change = on_change
+        self._task: asyncio.Task[None] | None = None
+        self._connected = False
+        self.latest: router_pb2.Topology | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the present stream has delivered; `latest` stays valid when it has not."""
+        return self._connected
+
+    async def start(self) -> None:
+        """Begin watching in the background. A bad certificate file is a ValueError here."""
+        channel = open_channel(self._router, tls=self._tls, server_role="router")
+        self._task = asyncio.create_task(self._run(channel), name="topology-watcher")
+
+    async def stop(self) -> None:
+        """End the task and its channel; `latest` stays."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    async def _run(self, channel: grpc.aio.Channel) -> None:
+        stub = router_pb2_grpc.RouterStub(channel)
+        failures, lost = 0, False
+        try:
+            while True:
+                reason = await self._follow_one_stream(stub)
+                if self._connected or not lost:
+                    log.warning(
+                        "lost router %s, keeping topology %s: %s",
+                        self._router,
+                        version_of(self.latest),
+                        reason,
+                    )
+                failures, lost = (0 if self._connected else failures + 1), True
+                self._connected = False
+                await asyncio.sleep(backoff_s(failures))
+        finally:
+            self._connected = False
+            await channel.close()
+
+    async def _follow_one_stream(self, stub: router_pb2_grpc.RouterStub) -> str:
+        """Watch until the stream ends; returns why it did."""
+        call = stub.WatchTopology()
+        try:
+            await call.write(self._request())
+            while True:
+                response = await call.read()
+                if response is grpc.aio.EOF:
+                    return "the router ended the stream"
+                if not self._connected:
+                    self._connected = True
+                    log.info("watching router %s", self._router)
+                self._take(response.topology)
+                await call.write(self._request())
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        except asyncio.InvalidStateError:  # written to just after it had ended
+            return "the router ended the stream"
+        finally:
+            call.cancel()
+
+    def _request(self) -> router_pb2.WatchTopologyRequest:
+        """First frame and ACK alike: what this watcher holds."""
+        return router_pb2.WatchTopologyRequest(
+            watcher_id=self._watcher_id,
+            role=self._role,
+            acked=self.latest.version if self.latest is not None else None,
+        )
+
+    def _take(self, topology: router_pb2.Topology) -> None:
+        if version_of(topology) <= version_of(self.latest):
+            return
+        self.latest = topology
+        try:
+            self._on_change(topology)
+        except Exception:  # the callback's bug must not end the watching
+            log.exception("a topology callback failed")
