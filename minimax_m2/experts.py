@@ -1,0 +1,87 @@
+"""The grouped expert FFN: all rows of a message through all their experts at once.
+
+Rounding points (one definition for reference, kernels and wire): w1 and w3
+accumulate in float32; SiLU(gate) * up is rounded once to the compute dtype; w2
+accumulates in float32, times the float32 routing weight, rounded once to the
+compute dtype; partial sums add in float32 in ascending expert id.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertWeights:
+    """Stacked experts of one layer, in the compute dtype.
+
+    w13_EHD holds w1 (gate) rows first, then w3 (up) rows: [E, 2F, D]; w2_EDF is
+    [E, D, F]. E counts the experts held, not those of the model.
+    """
+
+    w13_EHD: Tensor
+    w2_EDF: Tensor
+
+    @property
+    def num_held(self) -> int:
+        return self.w13_EHD.shape[0]
+
+
+def pair_rows(row_splits: Tensor, num_pairs: int) -> Tensor:
+    """Row index of each (row, expert) pair, int64 [M], from CSR splits int [N+1]."""
+    counts_N = (row_splits[1:] - row_splits[:-1]).long()
+    rows_N = torch.arange(counts_N.shape[0], device=row_splits.device)
+    return torch.repeat_interleave(rows_N, counts_N, output_size=num_pairs)
+
+
+def expert_rows(
+    hidden_ND: Tensor,
+    row_of_pair_M: Tensor,
+    slots_M: Tensor,
+    weights_M: Tensor,
+    held: ExpertWeights,
+) -> Tensor:
+    """One weighted output row per (row, expert) pair.
+
+    Args:
+        hidden_ND: rows in the compute dtype.
+        row_of_pair_M: int64, which row each pair takes.
+        slots_M: int64, index of the pair's expert within `held`.
+        weights_M: float32 routing weights.
+
+    Returns:
+        rows_MD: compute dtype, in the order of the pairs.
+    """
+    order_M = torch.argsort(slots_M, stable=True)
+    sorted_MD = hidden_ND[row_of_pair_M[order_M]]
+    gate_up = _grouped_linear(sorted_MD, slots_M[order_M], held.w13_EHD)
+    gate, up = gate_up.chunk(2, dim=-1)
+    activated_MF = (F.silu(gate) * up).to(hidden_ND.dtype)
+    out_MD = _grouped_linear(activated_MF, slots_M[order_M], held.w2_EDF)
+    weighted_MD = (out_MD * weights_M[order_M, None]).to(hidden_ND.dtype)
+    rows_MD = torch.empty_like(weighted_MD)
+    rows_MD[order_M] = weighted_MD
+    return rows_MD
+
+
+def combine_rows(rows_MD: Tensor, row_of_pair_M: Tensor, num_rows: int) -> Tensor:
+    """Add each row's pairs in float32, in the order given (ascending expert id): [N, D]."""
+    sums_ND = torch.zeros((num_rows, rows_MD.shape[-1]), dtype=torch.float32, device=rows_MD.device)
+    return sums_ND.index_add_(0, row_of_pair_M, rows_MD.float())
+
+
+def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Tensor:
+    """rows @ weights[slot]^T with float32 accumulation and a float32 result, slots ascending."""
+    if weights_EFD.dtype == torch.float32:
+        held = weights_EFD
+        groups_M = slots_M
+    else:
+        # torch's grouped GEMM rounds its result to the inputs' dtype; widening only the
+        # experts in use keeps the float32 accumulators until the defined rounding point.
+        used, groups_M = torch.unique_consecutive(slots_M, return_inverse=True)
+        held = weights_EFD[used].float()
+    counts_E = torch.bincount(groups_M, minlength=held.shape[0])
+    ends_E = counts_E.cumsum(0).to(torch.int32)
+    return F.grouped_mm(rows_MD.float(), held.transpose(1, 2), offs=ends_E)
