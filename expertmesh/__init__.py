@@ -1,0 +1,1 @@
+"""The command line and the local cluster: the only place that composes services."""

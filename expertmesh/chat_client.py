@@ -1,0 +1,185 @@
+"""How do the commands ask a chat question? One streamed request to an OpenAI-style server."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from expertmesh.console import EXIT_NOT_RUNNING, CommandError
+
+CONNECT_TIMEOUT_S = 5.0
+SILENCE_TIMEOUT_S = 60.0
+"""The gateway sends a comment every 10 s while nothing comes; longer silence is a dead peer."""
+
+
+@dataclass
+class Reply:
+    """One answer, complete when the stream has ended."""
+
+    reasoning: str = ""
+    content: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_s: float | None = None
+    """From sending the request to the first piece of thinking or text."""
+    thinking_s: float = 0.0
+    total_s: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens after the first over the time after the first."""
+        streaming_s = self.total_s - (self.first_token_s or 0.0)
+        return (self.completion_tokens - 1) / streaming_s if streaming_s > 0 else 0.0
+
+    def speed_line(self) -> str:
+        first_ms = 1000 * (self.first_token_s or self.total_s)
+        return (
+            f"{self.completion_tokens} tokens, {self.tokens_per_s:.1f} tokens/s, "
+            f"first after {first_ms:.0f} ms"
+        )
+
+    def as_message(self) -> dict[str, Any]:
+        """The assistant turn for the history: M2 wants its own thinking back."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        return message
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the answer as it arrives: kind is `reasoning`, `content` or `tool_call`."""
+
+    kind: str
+    text: str
+
+
+class ChatClient:
+    """Asks one server; usable for several questions one after the other."""
+
+    def __init__(self, base_url: str, api_key: str | None = None):
+        """`base_url` with or without the trailing /v1."""
+        base_url = base_url.rstrip("/")
+        self._root = base_url.removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def model_name(self) -> str:
+        """The first model the server lists. Raises CommandError when it cannot be reached."""
+        try:
+            answer = self._client.get(f"{self._root}/v1/models")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        _raise_for_error(answer)
+        models = answer.json().get("data") or []
+        if not models:
+            raise CommandError(f"{self._root} lists no model", EXIT_NOT_RUNNING)
+        return str(models[0]["id"])
+
+    def stream(self, body: dict[str, Any], reply: Reply) -> Iterator[Piece]:
+        """Send the request and yield pieces as they come; `reply` is filled on the way."""
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        started = time.monotonic()
+        try:
+            with self._client.stream(
+                "POST", f"{self._root}/v1/chat/completions", json=body
+            ) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _raise_for_error(answer)
+                for event in _events(answer.iter_lines()):
+                    for piece in _pieces(event, reply):
+                        elapsed = time.monotonic() - started
+                        if reply.first_token_s is None:
+                            reply.first_token_s = elapsed
+                        if piece.kind == "reasoning":
+                            reply.thinking_s = elapsed
+                        yield piece
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        finally:
+            reply.total_s = time.monotonic() - started
+
+    def _unreachable(self, error: httpx.HTTPError) -> CommandError:
+        reason = str(error) or type(error).__name__
+        return CommandError(
+            f"cannot reach {self._root} ({reason}); is the cluster up? See `expertmesh status`",
+            EXIT_NOT_RUNNING,
+        )
+
+
+def _raise_for_error(answer: httpx.Response) -> None:
+    if answer.status_code == 200:
+        return
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.text.strip()[:200] or "no message"
+    code = EXIT_NOT_RUNNING if answer.status_code == 503 else 1
+    raise CommandError(f"the server answered {answer.status_code}: {message}", code)
+
+
+def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """JSON of each `data:` line up to [DONE]; comments are skipped, an error event is raised."""
+    for line in lines:
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = json.loads(data)
+        if event.get("error"):
+            raise CommandError(
+                f"the server failed: {event['error'].get('message', event['error'])}"
+            )
+        yield event
+    raise CommandError("the stream broke off before its end")
+
+
+def _pieces(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:
+    usage = event.get("usage")
+    if usage:
+        reply.prompt_tokens = usage.get("prompt_tokens", 0)
+        reply.completion_tokens = usage.get("completion_tokens", 0)
+    for choice in event.get("choices") or []:
+        delta = choice.get("delta") or {}
+        reasoning = delta.get("reasoning_content")
+        if reasoning:
+            reply.reasoning += reasoning
+            yield Piece("reasoning", reasoning)
+        if delta.get("content"):
+            reply.content += delta["content"]
+            yield Piece("content", delta["content"])
+        for call in delta.get("tool_calls") or []:
+            _merge_tool_call(reply.tool_calls, call)
+            function = call.get("function") or {}
+            yield Piece(
+                "tool_call", (function.get("name") or "") + (function.get("arguments") or "")
+            )
+        reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
+
+
+def _merge_tool_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
+    """Add one streamed fragment to the call with its index."""
+    index = delta.get("index", 0)
+    while len(calls) <= index:
+        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls[index]
+    call["id"] = delta.get("id") or call["id"]
+    function = delta.get("function") or {}
+    call["function"]["name"] += function.get("name") or ""
+    call["function"]["arguments"] += function.get("arguments") or ""

@@ -1,0 +1,183 @@
+"""Which facts about this machine decide whether and how well ExpertMesh runs here?
+
+Each check is a function that returns a `Check`; none changes anything.
+"""
+
+import os
+import platform
+import shutil
+import socket
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from expertmesh.machine import available_memory_bytes, cpu_features, file_limit, usable_cores
+from expertmesh.sizes import format_bytes
+
+MIN_FREE_MEMORY_BYTES = 2 * 10**9
+MIN_FREE_DISK_BYTES = 2 * 10**9
+MIN_FILE_LIMIT = 1024
+SLOW_ROUND_TRIP_US = 2000.0
+ROUND_TRIPS = 200
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of `expertmesh doctor`."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def run_checks(http_port: int, folder: Path) -> list[Check]:
+    """All of them; one that breaks is a failed check, not the end."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("python", check_python),
+        ("torch", check_torch),
+        ("cpu features", check_cpu),
+        ("cores", check_cores),
+        ("memory", check_memory),
+        ("disk", lambda: check_disk(folder)),
+        ("open files", check_files),
+        ("http port", lambda: check_port(http_port)),
+        ("grpc experiments", check_experiments),
+        ("grpc round trip", check_round_trip),
+    ]
+    results = []
+    for name, check in checks:
+        try:
+            results.append(check())
+        except Exception as error:  # a broken installation may raise anything; that is the finding
+            results.append(
+                Check(name=name, verdict=Verdict.FAILED, found=f"{type(error).__name__}: {error}")
+            )
+    return results
+
+
+def check_python() -> Check:
+    found = f"{platform.python_version()} ({platform.machine()}, {sys.executable})"
+    return Check(name="python", verdict=Verdict.OK, found=found)
+
+
+def check_torch() -> Check:
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return Check(
+        name="torch",
+        verdict=Verdict.OK,
+        found=f"{torch.__version__} ({build}), kernels {capability}, GPUs {gpus}",
+    )
+
+
+def check_cpu() -> Check:
+    features = cpu_features()
+    present = [name for name, there in features.items() if there]
+    found = ", ".join(present) or "none of those we look for"
+    if platform.machine() in ("x86_64", "AMD64") and not features["avx2"]:
+        return Check(
+            name="cpu features",
+            verdict=Verdict.WARNING,
+            found=found,
+            advice="without AVX2 experts compute slowly",
+        )
+    return Check(name="cpu features", verdict=Verdict.OK, found=found)
+
+
+def check_cores() -> Check:
+    cores = usable_cores()
+    return Check(
+        name="cores",
+        verdict=Verdict.OK if cores >= 2 else Verdict.WARNING,
+        found=f"{cores} usable of {os.cpu_count()}",
+        advice="" if cores >= 2 else "services will share one core",
+    )
+
+
+def check_memory() -> Check:
+    available = available_memory_bytes()
+    enough = available >= MIN_FREE_MEMORY_BYTES
+    return Check(
+        name="memory",
+        verdict=Verdict.OK if enough else Verdict.WARNING,
+        found=f"{format_bytes(available)} free",
+        advice="" if enough else "the demonstration cluster wants about 2 GB",
+    )
+
+
+def check_disk(folder: Path) -> Check:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    enough = free >= MIN_FREE_DISK_BYTES
+    return Check(
+        name="disk",
+        verdict=Verdict.OK if enough else Verdict.WARNING,
+        found=f"{format_bytes(free)} free at {existing}",
+        advice="" if enough else "logs and checkpoints need room",
+    )
+
+
+def check_files() -> Check:
+    limit = file_limit()
+    enough = limit is None or limit < 0 or limit >= MIN_FILE_LIMIT
+    return Check(
+        name="open files",
+        verdict=Verdict.OK if enough else Verdict.WARNING,
+        found="no limit" if limit is None or limit < 0 else f"{limit} per process",
+        advice="" if enough else f"raise it to {MIN_FILE_LIMIT} or more (ulimit -n)",
+    )
+
+
+def check_port(port: int) -> Check:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return Check(
+                name="http port",
+                verdict=Verdict.WARNING,
+                found=f"127.0.0.1:{port}: {error.strerror}",
+                advice="a cluster may be up (`expertmesh status`); else use --http-port",
+            )
+    return Check(name="http port", verdict=Verdict.OK, found=f"127.0.0.1:{port} is free")
+
+
+def check_experiments() -> Check:
+    import rpc  # noqa: F401 (sets the default before grpc is imported)
+
+    value = os.environ.get("GRPC_EXPERIMENTS", "")
+    tuned = "-event_engine_client" in value
+    return Check(
+        name="grpc experiments",
+        verdict=Verdict.OK if tuned else Verdict.WARNING,
+        found=f"GRPC_EXPERIMENTS={value}",
+        advice="" if tuned else "unset GRPC_EXPERIMENTS: the event engine slows every hop",
+    )
+
+
+def check_round_trip() -> Check:
+    """A real server and a real channel on loopback: the health service, ROUND_TRIPS times."""
+    from expertmesh.round_trip import health_round_trips_us
+
+    median = statistics.median(health_round_trips_us(ROUND_TRIPS, timeout_s=10.0))
+    slow = median > SLOW_ROUND_TRIP_US
+    return Check(
+        name="grpc round trip",
+        verdict=Verdict.WARNING if slow else Verdict.OK,
+        found=f"{median:.0f} us median on loopback",
+        advice="every MoE layer pays this; is the machine busy?" if slow else "",
+    )

@@ -1,0 +1,156 @@
+"""How does the local cluster start, stay under watch, and stop?
+
+One supervisor process, no threads of its own and no gRPC in it. Services start
+stage by stage (router, then pools and attention, then gateway), each stage when
+the one before is ready. Nothing is restarted: a service that dies ends the
+cluster with its name and its last words.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+
+import httpx
+import psutil
+
+from expertmesh.console import CommandError
+from expertmesh.process import ServiceProcess
+from expertmesh.progress import Progress
+from expertmesh.signals import StopSignals
+from expertmesh.spec import ClusterPlan
+from expertmesh.state import RunDir
+
+_START_POLL_S = 0.1
+_WATCH_POLL_S = 0.2
+_STOP_POLL_S = 0.05
+
+
+class Stopped(Exception):
+    """A signal asked the cluster to stop while it was starting."""
+
+
+class Cluster:
+    """The processes of one plan; `start`, `watch` and `stop` are called in that order."""
+
+    def __init__(self, plan: ClusterPlan, run_dir: RunDir, signals: StopSignals):
+        self.plan = plan
+        self._run_dir = run_dir
+        self._signals = signals
+        self._services: dict[str, ServiceProcess] = {}
+        self._started_at = psutil.Process().create_time()
+        self._client = httpx.Client(trust_env=False)
+
+    @property
+    def url(self) -> str | None:
+        """Base URL of the gateway once it has bound its port."""
+        for service in self._services.values():
+            if "http" in service.addresses:
+                return f"http://{service.addresses['http']}"
+        return None
+
+    def start(self, progress: Progress, timeout_s: float) -> None:
+        """Start every stage and wait until all are ready.
+
+        Raises CommandError naming the service that failed, with the end of its log, and
+        Stopped when a signal came first.
+        """
+        deadline = time.monotonic() + timeout_s
+        for stage in self.plan.stages:
+            for spec in stage:
+                service = ServiceProcess(spec, self._run_dir.log_path(spec.name))
+                self._services[spec.name] = service
+                service.start({name: one.addresses for name, one in self._services.items()})
+                progress.update(spec.name, "starting")
+            self.save("starting")
+            self._await_ready([self._services[spec.name] for spec in stage], progress, deadline)
+            self.save("starting")
+        self.save("ready")
+
+    def watch(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Return when a signal asks to stop or `until` holds; CommandError when a service dies."""
+        while not self._signals.stop.wait(_WATCH_POLL_S):
+            self._raise_if_died()
+            if until():
+                return
+
+    def stop(self, grace_s: float, say: Callable[[str], None] = lambda line: None) -> bool:
+        """Stop in reverse order of the stages, `grace_s` for each; True if nothing was killed."""
+        self.save("stopping")
+        clean = True
+        for stage in reversed(self.plan.stages):
+            running = [
+                self._services[spec.name]
+                for spec in stage
+                if spec.name in self._services and self._services[spec.name].running
+            ]
+            for service in running:
+                service.terminate()
+            self._await_exit(running, grace_s)
+            for service in running:
+                if service.running:
+                    clean = False
+                    say(f"{service.spec.name} did not stop in time: killed")
+                    service.kill()
+        self._client.close()
+        return clean
+
+    def save(self, phase: str, error: str | None = None) -> None:
+        """Write the state file."""
+        self._run_dir.write(
+            {
+                "version": 1,
+                "pid": os.getpid(),
+                "started_at": self._started_at,
+                "phase": phase,
+                "error": error,
+                "url": self.url,
+                "model": self.plan.model,
+                "services": [
+                    {
+                        "name": name,
+                        "pid": service.pid,
+                        "started_at": service.started_at,
+                        "log": str(service.log_path),
+                        **service.addresses,
+                    }
+                    for name, service in self._services.items()
+                ],
+            }
+        )
+
+    def _await_ready(
+        self, services: Iterable[ServiceProcess], progress: Progress, deadline: float
+    ) -> None:
+        waiting = list(services)
+        while waiting:
+            if self._signals.stop.is_set():
+                raise Stopped
+            self._raise_if_died()
+            for service in list(waiting):
+                ready, text = service.readiness(self._client)
+                progress.update(service.spec.name, text, ready=ready)
+                if ready:
+                    waiting.remove(service)
+            if waiting and time.monotonic() > deadline:
+                names = ", ".join(service.spec.name for service in waiting)
+                raise CommandError(
+                    f"not ready in time: {names}; the end of {waiting[0].log_path}:\n"
+                    f"{waiting[0].tail()}"
+                )
+            if waiting:
+                self._signals.stop.wait(_START_POLL_S)
+
+    def _await_exit(self, services: Iterable[ServiceProcess], grace_s: float) -> None:
+        deadline = time.monotonic() + grace_s
+        while any(service.running for service in services):
+            if time.monotonic() > deadline or self._signals.kill.is_set():
+                return
+            time.sleep(_STOP_POLL_S)
+
+    def _raise_if_died(self) -> None:
+        for service in self._services.values():
+            ending = service.exit_text()
+            if ending is not None:
+                raise CommandError(
+                    f"{service.spec.name} {ending}; the end of {service.log_path}:\n{service.tail()}"
+                )

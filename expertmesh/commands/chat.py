@@ -1,0 +1,155 @@
+"""`expertmesh chat`: a chat in the terminal, with any OpenAI-style server."""
+
+import contextlib
+import sys
+from typing import Any
+
+import typer
+
+from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, print_json, stderr, stdout, help_text
+from expertmesh.transcript import Thinking, show_reply
+
+_HELP = f"""Chat with the model: one question, or a conversation.
+
+Without a question it reads one from a pipe, or starts a conversation on a terminal, where
+/reset forgets it, /exit (or Ctrl-D) leaves and Ctrl-C cuts an answer short. The answer goes to
+standard output; thinking and the tokens/s line go to standard error.
+
+Examples:
+
+  expertmesh chat
+
+  expertmesh chat "What is 4728 + 1595?"
+
+  echo "Sort 7, 3, 9, 1" | expertmesh chat --thinking hidden
+
+  expertmesh chat --base-url http://127.0.0.1:9000 --system "Answer in Chinese."
+
+{EXIT_CODES_HELP}
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=help_text(_HELP))(chat)
+
+
+def chat(
+    question: str | None = typer.Argument(None, help="Ask this and leave."),
+    base_url: str = typer.Option(
+        "http://127.0.0.1:8000", envvar="EXPERTMESH_BASE_URL", help="With or without /v1."
+    ),
+    api_key: str | None = typer.Option(
+        None, envvar="EXPERTMESH_API_KEY", help="The server's --api-key, where it has one."
+    ),
+    model: str | None = typer.Option(
+        None,
+        "--model-name",
+        envvar="EXPERTMESH_MODEL_NAME",
+        help="Default: the first that the server lists.",
+    ),
+    system: str | None = typer.Option(None, envvar="EXPERTMESH_SYSTEM", help="System prompt."),
+    thinking: Thinking = typer.Option(
+        Thinking.FOLDED, envvar="EXPERTMESH_THINKING", help="How thinking is shown."
+    ),
+    temperature: float | None = typer.Option(
+        None, envvar="EXPERTMESH_TEMPERATURE", help="Default: the checkpoint's."
+    ),
+    max_tokens: int | None = typer.Option(
+        None, envvar="EXPERTMESH_MAX_TOKENS", help="Most tokens of an answer, thinking included."
+    ),
+    as_json: bool = typer.Option(
+        False, "--json", envvar="EXPERTMESH_JSON", help="Print the answer to one question as JSON."
+    ),
+) -> None:
+    client = ChatClient(base_url, api_key)
+    conversation = Conversation(
+        client,
+        {
+            "model": model or client.model_name(),
+            **({"temperature": temperature} if temperature is not None else {}),
+            **({"max_tokens": max_tokens} if max_tokens is not None else {}),
+        },
+        system,
+    )
+    if question is None and not sys.stdin.isatty():
+        question = sys.stdin.read().strip()
+        if not question:
+            raise CommandError("standard input is empty: nothing to ask", EXIT_USAGE)
+    if as_json:
+        if question is None:
+            raise CommandError("--json needs a question, as argument or on a pipe", EXIT_USAGE)
+        print_json(conversation.ask_quietly(question))
+    elif question is not None:
+        conversation.ask(question, thinking)
+    else:
+        _converse(conversation, thinking)
+    client.close()
+
+
+class Conversation:
+    """The messages so far, and how the next question is asked."""
+
+    def __init__(self, client: ChatClient, settings: dict[str, Any], system: str | None):
+        self._client = client
+        self._settings = settings
+        self._first = [{"role": "system", "content": system}] if system else []
+        self._messages: list[dict[str, Any]] = list(self._first)
+
+    def reset(self) -> None:
+        self._messages = list(self._first)
+
+    def ask(self, question: str, thinking: Thinking) -> None:
+        """Stream one answer to the terminal and remember the turn."""
+        reply = Reply()
+        body = self._body(question)
+        pieces = self._client.stream(body, reply)
+        show_reply(pieces, reply, out=stdout(), notes=stderr(), thinking=thinking)
+        stderr().print(reply.speed_line(), style="dim")
+        self._messages = [*body["messages"], reply.as_message()]
+
+    def ask_quietly(self, question: str) -> dict[str, Any]:
+        """One answer as a dict: for --json."""
+        reply = Reply()
+        for _ in self._client.stream(self._body(question), reply):
+            pass
+        return {
+            "content": reply.content,
+            "reasoning_content": reply.reasoning,
+            "tool_calls": reply.tool_calls,
+            "finish_reason": reply.finish_reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "first_token_s": reply.first_token_s,
+            "total_s": reply.total_s,
+            "tokens_per_s": reply.tokens_per_s,
+        }
+
+    def _body(self, question: str) -> dict[str, Any]:
+        messages = [*self._messages, {"role": "user", "content": question}]
+        return {**self._settings, "messages": messages}
+
+
+def _converse(conversation: Conversation, thinking: Thinking) -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (line editing and history for input())
+    notes = stderr()
+    notes.print("/reset forgets the conversation, /exit or Ctrl-D leaves", style="dim")
+    while True:
+        try:
+            question = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            notes.print()
+            return
+        if question == "/exit":
+            return
+        if question == "/reset":
+            conversation.reset()
+            notes.print("forgotten", style="dim")
+        elif question:
+            try:
+                conversation.ask(question, thinking)
+            except KeyboardInterrupt:
+                notes.print("(cut short)", style="yellow")
+            except CommandError as error:
+                notes.print(f"{error}", style="red", markup=False)

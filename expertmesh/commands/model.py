@@ -1,0 +1,135 @@
+"""`expertmesh model info` and `verify`: what is in a checkpoint folder, and is it whole?"""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
+from expertmesh.plan import demo_model_dir, describe
+from expertmesh.sizes import format_bytes
+from minimax_m2.config import ModelConfig, load_config
+
+PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
+JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
+
+_INFO_HELP = f"""Show a checkpoint's shape and what it takes to hold it.
+
+Reads config.json only, so it also works before the weights are there.
+
+{EXIT_CODES_HELP}
+"""
+
+_VERIFY_HELP = f"""Read every byte of a checkpoint and say whether it is whole.
+
+Checks the index, every shard's header, names, shapes, dtypes and scales, and compares each
+piece's digest with the folder's manifest where there is one. Prints the checkpoint_id, by which
+services recognise that they serve the same weights.
+
+{EXIT_CODES_HELP}
+"""
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Look into a checkpoint folder.", no_args_is_help=True)
+    group.command("info", help=help_text(_INFO_HELP))(info)
+    group.command("verify", help=help_text(_VERIFY_HELP))(verify)
+    app.add_typer(group, name="model")
+
+
+def info(path: Path | None = PATH, as_json: bool = JSON) -> None:
+    folder = path or demo_model_dir()
+    facts = checkpoint_facts(folder, _config(folder))
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in facts.items():
+        shown = format_bytes(value) if name.endswith("_bytes") else str(value)
+        table.add_row(name, shown)
+    stdout().print(table)
+
+
+def checkpoint_facts(folder: Path, config: ModelConfig) -> dict[str, Any]:
+    """Sizes that decide where a model fits; names with units."""
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return {
+        "folder": str(folder),
+        "description": describe(config),
+        "layers": config.num_layers,
+        "experts_per_layer": config.num_experts,
+        "experts_per_token": config.top_k,
+        "hidden_size": config.hidden_size,
+        "expert_size": config.expert_size,
+        "vocab_size": config.vocab_size,
+        "context_tokens": config.max_position_embeddings,
+        "pieces": config.num_pieces,
+        "stored_format": config.quant.method if config.quant.method != "none" else config.dtype,
+        "stored_bytes": stored,
+        "piece_bfloat16_bytes": 2 * config.expert_params,
+        "all_pieces_bfloat16_bytes": 2 * config.expert_params * config.num_pieces,
+        "attention_bfloat16_bytes": 2 * config.attention_params,
+        "kv_per_token_bfloat16_bytes": config.kv_bytes_per_token(2),
+    }
+
+
+def verify(
+    path: Path | None = PATH,
+    write_manifest: bool = typer.Option(
+        False,
+        "--write-manifest",
+        envvar="EXPERTMESH_WRITE_MANIFEST",
+        help="Replace the manifest beside the checkpoint by one of what is there now.",
+    ),
+    as_json: bool = JSON,
+) -> None:
+    from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
+    from minimax_m2.manifest import MANIFEST_NAME, build_manifest, save_manifest, verify_checkpoint
+
+    folder = path or demo_model_dir()
+    config = _config(folder)
+    bar = Progress(
+        TextColumn("reading layer"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        disable=as_json,
+    )
+    try:
+        with bar:
+            task = bar.add_task("layers", total=config.num_layers)
+
+            def advance(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            if write_manifest:
+                manifest = build_manifest(Checkpoint.open(folder), advance)
+                save_manifest(manifest, folder / MANIFEST_NAME)
+            else:
+                manifest = verify_checkpoint(folder, advance)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from None
+    if as_json:
+        print_json({"folder": str(folder), "ok": True, "checkpoint_id": manifest.checkpoint_id})
+    else:
+        stdout().print(f"{folder}: whole\ncheckpoint_id {manifest.checkpoint_id}", soft_wrap=True)
+
+
+def _config(folder: Path) -> ModelConfig:
+    if not folder.is_dir():
+        raise CommandError(f"{folder}: not a folder with a checkpoint", EXIT_USAGE)
+    try:
+        return load_config(folder)
+    except ValueError as error:
+        raise CommandError(str(error)) from None

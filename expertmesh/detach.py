@@ -1,0 +1,82 @@
+"""How does a cluster run in the background, and how is it found and stopped again?"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from expertmesh.console import CommandError
+from expertmesh.state import RunDir, is_alive
+
+_POLL_S = 0.1
+KILL_WAIT_S = 5.0
+
+
+def start_detached(
+    run_dir: RunDir, arguments: Sequence[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Start `expertmesh up ARGUMENTS` in a session of its own; returns its state once ready.
+
+    Its output goes to supervisor.log and, until it is ready, to `say`. Raises CommandError
+    with the end of that log when it gives up.
+    """
+    run_dir.lock().close()  # refuses a folder in use; the new process takes the lock itself
+    run_dir.remove_state()
+    log_path = run_dir.log_path("supervisor")
+    with open(log_path, "wb") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "expertmesh", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        with open(log_path, encoding="utf-8", errors="replace") as log_text:
+            while True:
+                ended = supervisor.poll() is not None
+                for line in log_text:
+                    say(line.rstrip("\n"))
+                state = run_dir.read() or {}
+                if ended:
+                    raise CommandError(f"the cluster did not start; its log is {log_path}")
+                if state.get("pid") == supervisor.pid and state.get("phase") == "ready":
+                    return state
+                time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        supervisor.terminate()
+        raise CommandError("interrupted; the cluster was told to stop") from None
+
+
+def stop_running(run_dir: RunDir, state: dict[str, Any], timeout_s: float) -> bool:
+    """SIGTERM the supervisor and wait; SIGKILL after `timeout_s`. True when it stopped by itself."""
+    pid, started_at = state["pid"], state["started_at"]
+    os.kill(pid, signal.SIGTERM)
+    if _await_end(pid, started_at, timeout_s):
+        return True
+    os.kill(pid, signal.SIGKILL)  # its services are bound to it and end as well
+    _await_end(pid, started_at, KILL_WAIT_S)
+    run_dir.remove_state()
+    return False
+
+
+def end_leftovers(state: dict[str, Any]) -> list[str]:
+    """Kill services of a supervisor that has gone; returns their names (normally none)."""
+    ended = []
+    for service in state.get("services", []):
+        if is_alive(service.get("pid"), service.get("started_at")):
+            os.kill(service["pid"], signal.SIGKILL)
+            ended.append(service["name"])
+    return ended
+
+
+def _await_end(pid: int, started_at: float, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while is_alive(pid, started_at):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

@@ -1,0 +1,50 @@
+"""How does a service end when its supervisor is killed outright? It dies with it.
+
+`python -m expertmesh.guard PARENT_PID MODULE [FLAGS...]` becomes
+`python -m MODULE [FLAGS...]`. On Linux the kernel is asked to send SIGKILL when
+the thread that started us ends (PR_SET_PDEATHSIG survives exec, and the
+supervisor starts services from its main thread); elsewhere a thread of the
+service watches its parent. Nothing runs between fork and exec in the
+supervisor, so it does not matter which threads it has.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+_PARENT_POLL_S = 0.5
+
+
+def main(argv: Sequence[str]) -> None:
+    """Bind this process's life to PARENT_PID, then become the service."""
+    parent_pid, module, flags = int(argv[0]), argv[1], list(argv[2:])
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        _leave_if_orphan(parent_pid)  # it may have died before the kernel was asked
+        os.execv(sys.executable, [sys.executable, "-m", module, *flags])
+    threading.Thread(target=_watch, args=(parent_pid,), name="guard", daemon=True).start()
+    sys.argv = [module, *flags]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _leave_if_orphan(parent_pid: int) -> None:
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _watch(parent_pid: int) -> None:
+    while True:
+        _leave_if_orphan(parent_pid)
+        time.sleep(_PARENT_POLL_S)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

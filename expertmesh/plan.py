@@ -1,0 +1,223 @@
+"""What will `up` start, with which flags, on how many cores and in how much memory?
+
+Pure arithmetic on the checkpoint's config: nothing is started or loaded here.
+Pools are layer-striped: pool i of N holds all experts of the layers l with
+l mod N = i, so every pool has the same share and each MoE layer is one call.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.sizes import format_bytes, parse_bytes
+from expertmesh.spec import ClusterPlan, ServiceSpec
+from minimax_m2.config import ModelConfig, load_config
+
+MB = 1_000_000
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+ROUTER_BASE_BYTES = 120 * MB
+GATEWAY_BASE_BYTES = 300 * MB
+POOL_BASE_BYTES = 320 * MB
+ATTENTION_BASE_BYTES = 400 * MB
+HELD_FACTOR = 1.05
+"""Allocator overhead on top of weights and KV."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """What `up` was asked for."""
+
+    model: Path
+    http_port: int = 8000
+    num_pools: int = 2
+    in_process: bool = False
+    dtype: str = "auto"
+    kv_memory: str = "512MiB"
+    threads: int | None = None
+    log_level: str = "info"
+
+
+def demo_model_dir() -> Path:
+    """The bundled demonstration checkpoint. Raises CommandError where it is not installed."""
+    import demo_model
+
+    folder = Path(demo_model.__file__).parent / "model"
+    if not (folder / "config.json").exists():
+        raise CommandError(
+            f"the bundled demonstration model is not at {folder}; give a checkpoint with --model"
+        )
+    return folder
+
+
+def divide_cores(cores: int, num_pools: int) -> tuple[int, int]:
+    """(threads of attention, threads of each pool): even shares, the rest to attention."""
+    share = max(1, cores // (num_pools + 1))
+    return max(1, cores - share * num_pools), share
+
+
+def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
+    """The layers of one pool."""
+    return tuple(range(pool, num_layers, num_pools))
+
+
+def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
+    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met."""
+    config = _load(options.model)
+    if not 0 <= options.http_port <= 65535:
+        raise CommandError(f"--http-port: 0 to 65535, got {options.http_port}", EXIT_USAGE)
+    if not 1 <= options.num_pools <= config.num_layers:
+        raise CommandError(
+            f"--pools: 1 to {config.num_layers} (the model's layers, one stripe each), "
+            f"got {options.num_pools}",
+            EXIT_USAGE,
+        )
+    if options.threads is not None and options.threads < 1:
+        raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
+    sizing = _Sizing(config, options)
+    computing = (
+        [_in_process_attention(options, sizing, cores)]
+        if options.in_process
+        else _split(options, config, sizing, cores)
+    )
+    services = (*computing, _gateway(options))
+    return ClusterPlan(
+        model=str(options.model),
+        description=describe(config),
+        services=services,
+        memory_lines=tuple(_memory_line(service, sizing) for service in services),
+    )
+
+
+def describe(config: ModelConfig) -> str:
+    """One line: sizes a person can compare."""
+    total = config.attention_params + config.num_pieces * config.expert_params
+    return (
+        f"{total / 1e6:,.1f} M parameters, {config.num_layers} layers, "
+        f"{config.num_experts} experts with top-{config.top_k}, hidden {config.hidden_size}"
+    )
+
+
+class _Sizing:
+    """Bytes as held in memory: weights are dequantised into the compute dtype when loaded."""
+
+    def __init__(self, config: ModelConfig, options: ClusterOptions):
+        dtype = config.dtype if options.dtype == "auto" else options.dtype
+        item_bytes = ITEM_BYTES.get(dtype, 4)
+        self.kv = parse_bytes(options.kv_memory, "--kv-memory")
+        self.attention = config.attention_params * item_bytes
+        self.layer = config.num_experts * config.expert_params * item_bytes
+        self.num_layers = config.num_layers
+
+
+def _load(model: Path) -> ModelConfig:
+    if not model.is_dir():
+        raise CommandError(f"--model {model}: not a folder with a checkpoint", EXIT_USAGE)
+    try:
+        return load_config(model)
+    except ValueError as error:
+        raise CommandError(f"--model {model}: {error}", EXIT_USAGE) from None
+
+
+def _split(
+    options: ClusterOptions, config: ModelConfig, sizing: _Sizing, cores: int
+) -> list[ServiceSpec]:
+    attention_threads, pool_threads = divide_cores(cores, options.num_pools)
+    router = ServiceSpec(
+        name="router",
+        module="router_svc",
+        stage=0,
+        flags=_common(options),
+        memory_bytes=ROUTER_BASE_BYTES,
+    )
+    pools = []
+    for index in range(options.num_pools):
+        layers = stripe(config.num_layers, options.num_pools, index)
+        threads = options.threads or pool_threads
+        pools.append(
+            ServiceSpec(
+                name=f"pool-{index}",
+                module="expert_svc",
+                stage=1,
+                flags=(
+                    *_computing(options, threads),
+                    *("--pool-id", f"pool-{index}"),
+                    *("--layers", ",".join(map(str, layers))),
+                ),
+                dials=(("--router", "router"),),
+                threads=threads,
+                memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * len(layers) * sizing.layer),
+            )
+        )
+    threads = options.threads or attention_threads
+    attention = ServiceSpec(
+        name="attention",
+        module="attention_svc",
+        stage=1,
+        flags=_attention(options, threads, "grpc"),
+        dials=(("--router", "router"),),
+        threads=threads,
+        memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
+    )
+    return [router, *pools, attention]
+
+
+def _in_process_attention(options: ClusterOptions, sizing: _Sizing, cores: int) -> ServiceSpec:
+    threads = options.threads or cores
+    held = sizing.attention + sizing.kv + sizing.num_layers * sizing.layer
+    return ServiceSpec(
+        name="attention",
+        module="attention_svc",
+        stage=1,
+        flags=_attention(options, threads, "in_process"),
+        threads=threads,
+        memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
+    )
+
+
+def _gateway(options: ClusterOptions) -> ServiceSpec:
+    discovery = ("--attention", "attention") if options.in_process else ("--router", "router")
+    return ServiceSpec(
+        name="gateway",
+        module="gateway",
+        stage=2,
+        flags=(
+            *("--model", str(options.model)),
+            *("--listen", f"127.0.0.1:{options.http_port}"),
+            *("--log-level", options.log_level),
+        ),
+        dials=(discovery,),
+        memory_bytes=GATEWAY_BASE_BYTES,
+    )
+
+
+def _common(options: ClusterOptions) -> tuple[str, ...]:
+    return (
+        *("--listen", "127.0.0.1:0"),
+        *("--ops-listen", "127.0.0.1:0"),
+        *("--log-level", options.log_level),
+    )
+
+
+def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
+    return (
+        *_common(options),
+        *("--model", str(options.model)),
+        *("--dtype", options.dtype),
+        *("--threads", str(threads)),
+    )
+
+
+def _attention(options: ClusterOptions, threads: int, transport: str) -> tuple[str, ...]:
+    return (
+        *_computing(options, threads),
+        *("--attention-id", "attention"),
+        *("--transport", transport),
+        *("--kv-memory", options.kv_memory),
+    )
+
+
+def _memory_line(service: ServiceSpec, sizing: _Sizing) -> str:
+    parts = f"{service.name}: {format_bytes(service.memory_bytes)}"
+    if service.module == "attention_svc":
+        parts += f" (KV cache {format_bytes(sizing.kv)})"
+    return f"{parts}, {service.threads} thread{'s' if service.threads > 1 else ''}"

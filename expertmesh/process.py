@@ -1,0 +1,150 @@
+"""How is one service of the local cluster started, watched and stopped?"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+
+from expertmesh.spec import ServiceSpec
+
+_LISTENING = re.compile(r"\blistening ((?:(?:grpc|ops|http)=\S+ ?)+)\s*$")
+_READY_TIMEOUT_S = 1.0
+TAIL_LINES = 15
+
+
+class ServiceProcess:
+    """A child process with a log file; every method returns at once."""
+
+    def __init__(self, spec: ServiceSpec, log_path: Path):
+        self.spec = spec
+        self.log_path = log_path
+        self.addresses: dict[str, str] = {}
+        """Bound addresses by kind: grpc, ops, http. Empty until the service has logged them."""
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
+        self._unfinished_line = b""
+
+    def start(self, addresses_of: Mapping[str, Mapping[str, str]]) -> None:
+        """Start it; call from the main thread. `addresses_of`: service name -> its addresses."""
+        argv = [sys.executable, "-m", "expertmesh.guard", str(os.getpid()), self.spec.module]
+        argv += self.spec.flags
+        for flag, service in self.spec.dials:
+            argv += [flag, addresses_of[service]["grpc"]]
+        with open(self.log_path, "wb") as log:
+            self._popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(self.spec.threads),
+                start_new_session=True,  # Ctrl-C reaches the supervisor only; it decides the order
+            )
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._popen is None else self._popen.pid
+
+    @property
+    def started_at(self) -> float | None:
+        """Start time of the process (with the pid it names a process for good)."""
+        if self._popen is None:
+            return None
+        try:
+            return psutil.Process(self._popen.pid).create_time()
+        except psutil.NoSuchProcess:
+            return None
+
+    def exit_text(self) -> str | None:
+        """How it ended, or None while it runs (or was never started)."""
+        status = None if self._popen is None else self._popen.poll()
+        if status is None:
+            return None
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"exited with status {status}"
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def readiness(self, client: httpx.Client) -> tuple[bool, str]:
+        """(ready, what it is doing) from its log and its /readyz."""
+        self._read_addresses()
+        where = self.addresses.get("ops") or self.addresses.get("http")
+        if where is None:
+            return False, "starting"
+        try:
+            answer = client.get(f"http://{where}/readyz", timeout=_READY_TIMEOUT_S)
+        except httpx.HTTPError:
+            return False, "starting"
+        return answer.status_code == 200, readiness_text(answer)
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """The last lines of its log."""
+        try:
+            with open(self.log_path, encoding="utf-8", errors="replace") as log:
+                return "".join(deque(log, maxlen=lines)).rstrip("\n")
+        except OSError as error:
+            return f"(log {self.log_path}: {error.strerror})"
+
+    def terminate(self) -> None:
+        if self.running:
+            assert self._popen is not None
+            self._popen.terminate()
+
+    def kill(self) -> None:
+        if self.running:
+            assert self._popen is not None
+            self._popen.kill()
+            self._popen.wait()
+
+    def _read_addresses(self) -> None:
+        """Look for the line with the bound ports in what was logged since the last look."""
+        if self.addresses:
+            return
+        with open(self.log_path, "rb") as log:
+            log.seek(self._log_offset)
+            new = log.read()
+            self._log_offset = log.tell()
+        *lines, self._unfinished_line = (self._unfinished_line + new).split(b"\n")
+        for line in lines:
+            found = _LISTENING.search(line.decode("utf-8", "replace"))
+            if found:
+                pairs = (part.partition("=") for part in found.group(1).split())
+                self.addresses = {kind: address for kind, _, address in pairs}
+
+
+def readiness_text(answer: httpx.Response) -> str:
+    """The one line of a /readyz answer: plain text, or `reason` / `status` of JSON."""
+    if answer.headers.get("content-type", "").startswith("application/json"):
+        try:
+            page = answer.json()
+        except ValueError:
+            return "not ready"
+        if isinstance(page, dict):
+            return str(
+                page.get("reason") or page.get("detail") or page.get("status") or "not ready"
+            )
+    return answer.text.strip().partition("\n")[0] or "not ready"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Ours without EXPERTMESH_* (those are the command's, not the services'), with thread limits."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("EXPERTMESH_")
+    }
+    environment |= {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # Processes take turns within a step: a spinning thread would steal the other's core.
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return environment

@@ -1,0 +1,36 @@
+"""What do Ctrl-C and SIGTERM mean to a running cluster? First: stop. Second: kill."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopSignals:
+    """A context that turns SIGINT, SIGTERM and SIGHUP into two events instead of exceptions."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.kill = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            self.kill.set()
+        self.stop.set()

@@ -1,0 +1,46 @@
+"""What is a service of the local cluster, as plain data?"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """One process: `python -m module flags...`, started after all lower stages are ready."""
+
+    name: str
+    """Unique in the cluster; also the name of its log file."""
+    module: str
+    stage: int
+    flags: tuple[str, ...] = ()
+    dials: tuple[tuple[str, str], ...] = ()
+    """(flag, service name): the flag gets the gRPC address which that service has bound."""
+    threads: int = 1
+    """OMP_NUM_THREADS of the process."""
+    memory_bytes: int = 0
+    """What the process is expected to hold at most (anonymous memory)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """Everything `up` is about to start, decided before the first process."""
+
+    model: str
+    """The checkpoint's folder."""
+    description: str
+    """One line about the model for people."""
+    services: tuple[ServiceSpec, ...] = field(default=())
+    memory_lines: tuple[str, ...] = ()
+    """The memory arithmetic, one line a process, for people."""
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(service.memory_bytes for service in self.services)
+
+    @property
+    def stages(self) -> tuple[tuple[ServiceSpec, ...], ...]:
+        """Services by stage, in the order they start."""
+        numbers = sorted({service.stage for service in self.services})
+        return tuple(
+            tuple(service for service in self.services if service.stage == number)
+            for number in numbers
+        )

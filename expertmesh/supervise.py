@@ -1,0 +1,92 @@
+"""What happens between `up` and Ctrl-C? Start, ask, print, watch, stop: one cluster's life."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.cluster import Cluster, Stopped
+from expertmesh.console import EXIT_FAILED, CommandError
+from expertmesh.progress import LiveProgress, PlainProgress, Progress
+from expertmesh.signals import StopSignals
+from expertmesh.snippets import ready_text
+from expertmesh.spec import ClusterPlan
+from expertmesh.state import RunDir
+from expertmesh.transcript import Thinking, show_reply
+
+STOP_GRACE_S = 10.0
+"""Per stage, between SIGTERM and SIGKILL."""
+
+
+def supervise(
+    plan: ClusterPlan,
+    run_dir: RunDir,
+    *,
+    ask: str | None,
+    start_timeout_s: float,
+    out: Console,
+    notes: Console,
+) -> int:
+    """Run the cluster until a signal; returns the exit code. Raises CommandError when it fails."""
+    with run_dir.lock(), StopSignals() as signals:
+        cluster = Cluster(plan, run_dir, signals)
+        try:
+            started = time.monotonic()
+            progress = _progress(notes, plan)
+            with contextlib.closing(progress):
+                cluster.start(progress, start_timeout_s)
+            notes.print(f"ready in {time.monotonic() - started:.1f} s")
+            assert cluster.url is not None
+            greeting = threading.Thread(
+                target=greet, args=(cluster.url, run_dir, ask, out, notes), daemon=True
+            )
+            greeting.start()
+            cluster.watch()
+        except Stopped:
+            pass
+        except CommandError as error:
+            _stop(cluster, notes)
+            cluster.save("failed", str(error))
+            raise
+        clean = _stop(cluster, notes)
+        run_dir.remove_state()
+        return 0 if clean or not signals.kill.is_set() else EXIT_FAILED
+
+
+def greet(url: str, run_dir: RunDir, ask: str | None, out: Console, notes: Console) -> None:
+    """Ask the demonstration question, then say how to go on. Never raises CommandError."""
+    client = ChatClient(url)
+    try:
+        model_name = client.model_name()
+        if ask:
+            out.print(f"\n[bold]>[/bold] {ask}", highlight=False)
+            reply = Reply()
+            body = {"model": model_name, "messages": [{"role": "user", "content": ask}]}
+            pieces = client.stream(body, reply)
+            show_reply(pieces, reply, out=out, notes=out, thinking=Thinking.FULL)
+            out.print(f"({reply.speed_line()})\n", style="dim")
+        out.print(ready_text(url, model_name, str(run_dir.path)), markup=False, soft_wrap=True)
+        if sys.stdin.isatty():
+            out.print("\nCtrl-C stops every process.")
+    except CommandError as error:
+        notes.print(f"the demonstration failed: {error}", style="red", markup=False)
+    finally:
+        client.close()
+
+
+def _stop(cluster: Cluster, notes: Console) -> bool:
+    say: Callable[[str], None] = lambda line: notes.print(line, markup=False)  # noqa: E731
+    notes.print("stopping")
+    clean = cluster.stop(STOP_GRACE_S, say)
+    notes.print("stopped")
+    return clean
+
+
+def _progress(notes: Console, plan: ClusterPlan) -> Progress:
+    if notes.is_terminal:
+        return LiveProgress(notes, [service.name for service in plan.services])
+    return PlainProgress(notes)

@@ -1,0 +1,104 @@
+"""How does an answer look in a terminal? Thinking dimmed and folded, then text, then speed."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from expertmesh.chat_client import Piece, Reply
+
+FOLDED_LINES = 4
+"""How much of running thoughts is shown while they come."""
+
+
+class Thinking(StrEnum):
+    FOLDED = "folded"
+    FULL = "full"
+    HIDDEN = "hidden"
+
+
+def show_reply(
+    pieces: Iterable[Piece], reply: Reply, *, out: Console, notes: Console, thinking: Thinking
+) -> None:
+    """Print an answer as it arrives: content on `out`, thinking and remarks on `notes`.
+
+    Folded thinking scrolls in a few dim lines and shrinks to one line when it ends; where
+    `notes` is no terminal it is printed in full, dimmed only by its mark.
+    """
+    fold = _Fold(notes, thinking)
+    last_kind = ""
+    try:
+        for piece in pieces:
+            if piece.kind == "reasoning":
+                fold.add(piece.text)
+            else:
+                fold.end(reply)
+                text = piece.text
+                if piece.kind == "content" and not last_kind:
+                    text = text.lstrip("\n")
+                if piece.kind == "tool_call" and last_kind != "tool_call":
+                    out.print("[tool call] ", end="", markup=False)
+                out.print(text, end="", markup=False, soft_wrap=True)
+                last_kind = piece.kind
+        fold.end(reply)
+    finally:
+        fold.abandon()
+        out.print()
+    if reply.finish_reason == "length":
+        notes.print("(cut off: max_tokens or the context is used up)", style="yellow")
+
+
+class _Fold:
+    """The thinking of one answer."""
+
+    def __init__(self, console: Console, mode: Thinking):
+        self._console = console
+        self._mode = mode
+        self._text = ""
+        self._live: Live | None = None
+        self._ended = False
+
+    def add(self, text: str) -> None:
+        first = not self._text
+        self._text += text
+        if self._mode is Thinking.HIDDEN:
+            return
+        if self._mode is Thinking.FULL or not self._console.is_terminal:
+            if first:
+                self._console.print("thinking: ", end="", style="dim")
+                text = text.lstrip("\n")
+            self._console.print(text, end="", style="dim", markup=False, soft_wrap=True)
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, transient=True, refresh_per_second=12)
+            self._live.start()
+        self._live.update(Text(self._window(), style="dim"))
+
+    def end(self, reply: Reply) -> None:
+        """The thinking is over: fold it."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self._text:
+            return
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._console.print(f"▸ thought for {reply.thinking_s:.1f} s", style="dim")
+        elif self._mode is not Thinking.HIDDEN:
+            self._console.print("\n")
+
+    def abandon(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _window(self) -> str:
+        width = max(20, self._console.width - 1)
+        lines = [
+            line[start : start + width]
+            for line in self._text.strip().splitlines()
+            for start in range(0, max(1, len(line)), width)
+        ]
+        return "\n".join(lines[-FOLDED_LINES:])
