@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.console import EXIT_CODES_HELP, print_json, stdout, help_text
+from expertmesh.console import EXIT_CODES_HELP, help_text, print_json, stdout
 from rpc.tls import ROLES
 
 _HELP = f"""Make a CA and one certificate per role for mTLS between the services.

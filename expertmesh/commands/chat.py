@@ -7,7 +7,15 @@ from typing import Any
 import typer
 
 from expertmesh.chat_client import ChatClient, Reply
-from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, print_json, stderr, stdout, help_text
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
 from expertmesh.transcript import Thinking, show_reply
 
 _HELP = f"""Chat with the model: one question, or a conversation.

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from expertmesh.checks import Verdict, run_checks
-from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, print_json, stdout, help_text
+from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, help_text, print_json, stdout
 from expertmesh.state import default_run_dir
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
