@@ -1,0 +1,71 @@
+"""Which added tokens does a tokenizer.json declare, and are M2's markers among them?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROMPT_START = "]~!b["
+ROLE_START = "]~b]"
+TURN_END = "[e~["
+THINK_START = "<think>"
+THINK_END = "</think>"
+TOOL_CALLS_START = "<minimax:tool_call>"
+TOOL_CALLS_END = "</minimax:tool_call>"
+
+REQUIRED_MARKERS = (
+    PROMPT_START,
+    ROLE_START,
+    TURN_END,
+    THINK_START,
+    THINK_END,
+    TOOL_CALLS_START,
+    TOOL_CALLS_END,
+)
+
+MAX_TOKEN_ID = 2**24 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedToken:
+    """One entry of tokenizer.json's `added_tokens`; `special` ones are skipped in output text."""
+
+    token_id: int
+    text: str
+    special: bool
+
+
+def parse_added_tokens(path: Path, tokenizer_json: Mapping[str, Any]) -> dict[str, AddedToken]:
+    """Added tokens by text. Raises ValueError naming `path` for entries that cannot be served."""
+    entries = tokenizer_json.get("added_tokens")
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: added_tokens must be a list")
+    tokens: dict[str, AddedToken] = {}
+    seen_ids: set[int] = set()
+    for index, entry in enumerate(entries):
+        token = _parse_entry(f"{path}: added_tokens[{index}]", entry)
+        if token.text in tokens or token.token_id in seen_ids:
+            raise ValueError(f"{path}: added_tokens[{index}] repeats a token text or id")
+        tokens[token.text] = token
+        seen_ids.add(token.token_id)
+    missing = [marker for marker in REQUIRED_MARKERS if marker not in tokens]
+    if missing:
+        raise ValueError(f"{path}: added_tokens lacks M2's marker tokens {' '.join(missing)}")
+    return tokens
+
+
+def _parse_entry(where: str, entry: Any) -> AddedToken:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} must be an object")
+    token_id, text = entry.get("id"), entry.get("content")
+    if not isinstance(token_id, int) or isinstance(token_id, bool):
+        raise ValueError(f"{where}.id must be an integer")
+    if not 0 <= token_id <= MAX_TOKEN_ID:
+        raise ValueError(f"{where}.id must be in 0..{MAX_TOKEN_ID}, is {token_id}")
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{where}.content must be a non-empty string")
+    # A token that eats its neighbours' blanks would make ids depend on more than its own stretch.
+    for flag in ("lstrip", "rstrip", "single_word"):
+        if text in REQUIRED_MARKERS and entry.get(flag):
+            raise ValueError(f"{where}.{flag} is set for marker {text}, which is not supported")
+    return AddedToken(token_id=token_id, text=text, special=entry.get("special") is True)

@@ -1,0 +1,93 @@
+"""How do the raw parameter values of one tool call become fragments of one JSON object?"""
+
+import json
+from enum import Enum, auto
+from typing import Any
+
+from minimax_m2.chat.schema_types import parameter_types, to_json_text
+
+MAX_TYPED_VALUE_CHARS = 2**20
+
+_STRING_OR_NULL = frozenset({"string", "null"})
+
+
+class _Mode(Enum):
+    DROP = auto()  # a parameter given a second time
+    STREAM = auto()  # a string whose opening quote is out
+    BUFFER = auto()  # a value whose type is known only at its end
+
+
+class CallArguments:
+    """Writes one call's arguments; the fragments of all calls here concatenate to JSON.
+
+    A string is written as it comes. A value of another type is kept until it is complete,
+    unless it grows over `MAX_TYPED_VALUE_CHARS`: then it is a string. Of a parameter given twice
+    the first counts, because its text is already out.
+    """
+
+    def __init__(self, parameters: Any) -> None:
+        """`parameters` is the tool's schema; whatever it is, it is only read defensively."""
+        self._parameters = parameters
+        properties = parameters.get("properties") if isinstance(parameters, dict) else None
+        self._declared = frozenset(properties) if isinstance(properties, dict) else frozenset()
+        self._given: set[str] = set()
+        self._mode = _Mode.DROP
+        self._types: frozenset[str] = frozenset()
+        self._pieces: list[str] = []
+        self._num_chars = 0
+
+    def expects(self, name: str) -> bool:
+        """Whether a parameter of this name may still come: declared, if any are, and not given."""
+        return name not in self._given and (not self._declared or name in self._declared)
+
+    def open(self, name: str) -> str:
+        """Begin a parameter's value."""
+        self._pieces, self._num_chars = [], 0
+        if name in self._given:
+            self._mode = _Mode.DROP
+            return ""
+        self._types = parameter_types(self._parameters, name)
+        key = ("{" if not self._given else ", ") + json.dumps(name, ensure_ascii=False) + ": "
+        self._given.add(name)
+        if self._types <= {"string"}:
+            self._mode = _Mode.STREAM
+            return key + '"'
+        self._mode = _Mode.BUFFER
+        return key
+
+    def write(self, text: str) -> str:
+        """More of the value."""
+        if self._mode is _Mode.STREAM:
+            return _escaped(text)
+        if self._mode is _Mode.DROP:
+            return ""
+        self._pieces.append(text)
+        self._num_chars += len(text)
+        if self._num_chars <= MAX_TYPED_VALUE_CHARS and not self._is_surely_string():
+            return ""
+        self._mode = _Mode.STREAM
+        return '"' + _escaped("".join(self._pieces))
+
+    def close(self) -> str:
+        """End of the value."""
+        mode, self._mode = self._mode, _Mode.DROP
+        if mode is _Mode.STREAM:
+            return '"'
+        if mode is _Mode.BUFFER:
+            return to_json_text("".join(self._pieces), self._types)
+        return ""
+
+    def finish(self) -> str:
+        """End of the arguments."""
+        return "}" if self._given else "{}"
+
+    def _is_surely_string(self) -> bool:
+        """Of a string that may be null, whether it has become something else than "null"."""
+        if not self._types <= _STRING_OR_NULL:
+            return False
+        return self._num_chars > len("null") or not "null".startswith("".join(self._pieces).lower())
+
+
+def _escaped(text: str) -> str:
+    """The text as it stands between the quotes of a JSON string; works piece by piece."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]

@@ -1,0 +1,60 @@
+"""Where is an assistant message's thinking, in whichever of four forms a client returned it?
+
+`reasoning_content` (string), `reasoning` (string), `reasoning_details` (list of objects with
+`text`), or think tags inside the content. Nothing here raises: thinking that is malformed stays
+what it is, text.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from minimax_m2.chat.added_tokens import THINK_END, THINK_START
+
+
+def separate_thinking(message: Mapping[str, Any], content: str) -> tuple[str, str]:
+    """Reasoning and content of one assistant message.
+
+    The first non-empty form wins, in the order above. When it is a field, a think block that
+    opens the content is taken for the same thought sent twice and left out. Fields of other
+    types are ignored.
+    """
+    reasoning = _from_fields(message)
+    if reasoning:
+        if content.lstrip().startswith(THINK_START):
+            return reasoning, cut_inline_thinking(content)[1]
+        return reasoning, content
+    return cut_inline_thinking(content)
+
+
+def cut_inline_thinking(content: str) -> tuple[str, str]:
+    """Reasoning and content, cut where M2's own template cuts them.
+
+    With a closing tag: reasoning is what stands before the first one and after the last opening
+    tag there; content is what follows the last closing tag; newlines are stripped around both.
+    Without one: a text that begins with the opening tag is all reasoning (its answer was cut
+    off); any other text is all content.
+    """
+    if THINK_END in content:
+        head = content[: content.index(THINK_END)].strip("\n")
+        reasoning = (
+            head[head.rfind(THINK_START) + len(THINK_START) :] if THINK_START in head else head
+        )
+        return reasoning.strip("\n"), content[content.rindex(THINK_END) + len(THINK_END) :].strip(
+            "\n"
+        )
+    opened = content.lstrip()
+    if opened.startswith(THINK_START):
+        return opened.replace(THINK_START, "", 1).strip("\n"), ""
+    return "", content
+
+
+def _from_fields(message: Mapping[str, Any]) -> str:
+    for name in ("reasoning_content", "reasoning"):
+        value = message.get(name)
+        if isinstance(value, str) and value:
+            return value
+    details = message.get("reasoning_details")
+    if not isinstance(details, list):
+        return ""
+    texts = (item.get("text") for item in details if isinstance(item, dict))
+    return "".join(text for text in texts if isinstance(text, str))

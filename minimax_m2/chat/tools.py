@@ -1,0 +1,105 @@
+"""Which tools may a request offer?
+
+Tool names, parameter names and argument keys stand between quotes in M2's tool-call format, so
+the rule against broken prompts is to refuse, not to escape: a tool name is 1 to 64 of letters,
+digits, `_`, `.` and `-`; a parameter name or argument key is 1 to 128 characters without `"`,
+`<`, `>` and control characters. Whatever a name contains, it never becomes a control token; that
+is the template's and the tokenizer's doing.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from minimax_m2.chat.unicode_text import require_valid_text
+
+MAX_TOOLS = 128
+MAX_TOOLS_BYTES = 256 * 1024
+MAX_SCHEMA_DEPTH = 32
+MAX_PARAMETER_NAME_CHARS = 128
+
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_CHARS)  # noqa: UP031
+
+
+def validate_tools(tools: Sequence[Any]) -> None:
+    """Raise a ValueError naming the field for tools that cannot be offered.
+
+    A tool is `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
+    At most 128, together at most 256 KiB as JSON, schemas at most 32 levels deep, names unique.
+    """
+    if len(tools) > MAX_TOOLS:
+        raise ValueError(f"tools: at most {MAX_TOOLS} are allowed, got {len(tools)}")
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        name = _validate_tool(where, tool)
+        if name in names:
+            raise ValueError(f"{where}.function.name: {name!r} is used twice")
+        names.add(name)
+    try:
+        encoded = json.dumps(list(tools), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except ValueError as error:
+        raise ValueError("tools: numbers must be finite") from error
+    if len(encoded) > MAX_TOOLS_BYTES:
+        raise ValueError(f"tools: at most {MAX_TOOLS_BYTES} bytes as JSON, got {len(encoded)}")
+
+
+def require_tool_name(field: str, name: Any) -> str:
+    """The name, or a ValueError naming `field`."""
+    if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+        raise ValueError(f"{field}: must be 1 to 64 of letters, digits, '_', '.' and '-'")
+    return name
+
+
+def require_parameter_name(field: str, name: Any) -> str:
+    """The name, or a ValueError naming `field`."""
+    if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
+        raise ValueError(
+            f"{field}: a name must have 1 to {MAX_PARAMETER_NAME_CHARS} characters, "
+            "none of them a double quote, '<', '>' or a control character"
+        )
+    return name
+
+
+def _validate_tool(where: str, tool: Any) -> str:
+    if not isinstance(tool, dict):
+        raise ValueError(f"{where}: must be an object")
+    if tool.get("type", "function") != "function":
+        raise ValueError(f"{where}.type: must be 'function'")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise ValueError(f"{where}.function: must be an object")
+    _require_depth(f"{where}.function", function)
+    require_valid_text(f"{where}.function", function)
+    name = require_tool_name(f"{where}.function.name", function.get("name"))
+    if not isinstance(function.get("description", ""), str | None):
+        raise ValueError(f"{where}.function.description: must be a string")
+    if "parameters" not in function:
+        return name
+    parameters = function["parameters"]
+    if not isinstance(parameters, dict):
+        raise ValueError(f"{where}.function.parameters: must be an object or absent")
+    properties = parameters.get("properties", {})
+    if not isinstance(properties, dict):
+        raise ValueError(f"{where}.function.parameters.properties: must be an object")
+    for key in properties:
+        require_parameter_name(f"{where}.function.parameters.properties", key)
+    return name
+
+
+def _require_depth(field: str, function: dict[str, Any]) -> None:
+    """Refuse schemas nested deeper than allowed; `parameters` itself is level 1."""
+    level: list[Any] = [function]
+    for _ in range(MAX_SCHEMA_DEPTH + 1):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return
+    raise ValueError(f"{field}.parameters: nested deeper than {MAX_SCHEMA_DEPTH} levels")
+
+
+def _children(item: Any) -> list[Any]:
+    """Containers directly inside a container."""
+    values = item.values() if isinstance(item, dict) else item
+    return [value for value in values if isinstance(value, dict | list)]
