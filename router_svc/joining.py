@@ -1,0 +1,170 @@
+"""How does a member's Join stream live, from Register to its end?"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import grpc.aio
+
+from protos import router_pb2
+from router_svc.addresses import seen_host
+from router_svc.dialback import dial
+from router_svc.member import ROLE_NAMES, Member, MemberKey
+from router_svc.mesh import Mesh
+from router_svc.metrics import RouterMetrics
+from router_svc.publisher import Publisher
+from router_svc.streams import Ending, Newest, first_frame, until_first
+from rpc.errors import Mismatch, NotReady, status_of
+from rpc.tls import require_role
+
+log = logging.getLogger(__name__)
+
+DIAL_RETRY_S = 1.0
+CERTIFICATE_ROLES = {"pool": "expert", "attention": "attention"}
+"""Which certificate a member of a role must show."""
+
+
+class _JoinStream:
+    """One member's stream: its outgoing assignment, and its end."""
+
+    def __init__(self, member: Member):
+        self.member = member
+        self.assignment: Newest[router_pb2.Assignment] = Newest()
+        self.ending = Ending()
+        self.said_goodbye = False
+
+
+class Joining:
+    """All Join streams; tells the mesh what they say, and them what the mesh decides."""
+
+    def __init__(self, mesh: Mesh, publisher: Publisher, metrics: RouterMetrics, *, tls: bool):
+        self._mesh = mesh
+        self._publisher = publisher
+        self._metrics = metrics
+        self._tls = tls
+        self._streams: dict[MemberKey, _JoinStream] = {}
+
+    async def serve(self, context: Any) -> None:
+        """One stream to its end. Raises what its caller should see as a status."""
+        stream = await self._admit(context)
+        try:
+            await context.write(self._welcome(stream.member))
+            self._after_change()
+            await until_first(
+                self._read(stream, context),
+                self._write(stream, context),
+                self._dial_back(stream.member),
+                stream.ending.wait(),
+            )
+        finally:
+            stream.ending.close()
+            self._left(stream)
+
+    def sweep(self) -> None:
+        """End the streams of members that fell silent; hand out assignments that became due."""
+        for member in self._mesh.sweep(time.monotonic()):
+            self._metrics.losses.labels(member.role, "lease").inc()
+            log.warning("%s %s lost its lease", member.role, member.member_id)
+            stream = self._stream_of(member)
+            if stream is not None:
+                stream.ending.end(NotReady("silent for longer than the lease; join again"))
+        self._after_change()
+
+    def close(self) -> None:
+        """End every stream: the router stops."""
+        for stream in tuple(self._streams.values()):
+            stream.ending.end(NotReady("the router is stopping"))
+
+    async def _admit(self, context: Any) -> _JoinStream:
+        frame = await first_frame(context)
+        if frame.WhichOneof("frame") != "register":
+            raise ValueError("the first frame must be register")
+        register = frame.register
+        declared = CERTIFICATE_ROLES.get(ROLE_NAMES.get(register.role, ""))
+        if declared is not None:
+            await require_role(context, (declared,), tls=self._tls)
+        try:
+            member = self._mesh.join(register, seen_host(context.peer()), time.monotonic())
+        except Exception as error:
+            self._metrics.refusals.labels(status_of(error)[0].name).inc()
+            log.warning("refused %r: %s", register.member_id[:128], error)
+            raise
+        self._metrics.joins.labels(member.role).inc()
+        log.info("%s %s joined, address %s", member.role, member.member_id, member.address)
+        stream = _JoinStream(member)
+        older = self._streams.get(member.key)
+        self._streams[member.key] = stream
+        if older is not None:
+            older.ending.end(_replaced(older.member, member))
+        return stream
+
+    def _welcome(self, member: Member) -> router_pb2.JoinResponse:
+        return router_pb2.JoinResponse(
+            welcome=router_pb2.Welcome(
+                lease_ms=round(self._mesh.lease_s * 1000), seen_address=str(member.address)
+            )
+        )
+
+    async def _read(self, stream: _JoinStream, context: Any) -> None:
+        while (frame := await context.read()) is not grpc.aio.EOF:
+            kind = frame.WhichOneof("frame")
+            if kind == "leave":
+                stream.said_goodbye = True
+                return
+            if kind != "status":
+                raise ValueError(f"expected status or leave after register, got {kind}")
+            if not self._mesh.members.is_present(stream.member):
+                continue  # replaced or expired; the stream is about to end
+            reported = self._mesh.report(stream.member, frame.status, time.monotonic())
+            for layer_idx, tokens in reported.added_tokens.items():
+                self._metrics.activations.labels(str(layer_idx)).inc(tokens)
+            if reported.changed:
+                self._after_change()
+
+    async def _write(self, stream: _JoinStream, context: Any) -> None:
+        while True:
+            assignment = await stream.assignment.take()
+            await context.write(router_pb2.JoinResponse(assignment=assignment))
+
+    async def _dial_back(self, member: Member) -> None:
+        """Try until the member can be reached; then stay out of the way."""
+        while not member.reachable:
+            reason = await dial(member.address)
+            if reason and reason != member.unreachable_reason:
+                log.warning("%s %s is not ready: %s", member.role, member.member_id, reason)
+            member.reachable, member.unreachable_reason = not reason, reason
+            self._after_change()
+            if reason:
+                await asyncio.sleep(DIAL_RETRY_S)
+        await asyncio.Event().wait()
+
+    def _left(self, stream: _JoinStream) -> None:
+        member = stream.member
+        if self._stream_of(member) is stream:
+            del self._streams[member.key]
+        if not self._mesh.leave(member, time.monotonic(), said_goodbye=stream.said_goodbye):
+            return
+        if not stream.said_goodbye:
+            self._metrics.losses.labels(member.role, "stream").inc()
+        how = "left" if stream.said_goodbye else "vanished"
+        log.info("%s %s %s", member.role, member.member_id, how)
+        self._after_change()
+
+    def _stream_of(self, member: Member) -> _JoinStream | None:
+        """The member's stream, unless a newer one has taken its place."""
+        stream = self._streams.get(member.key)
+        return stream if stream is not None and stream.member is member else None
+
+    def _after_change(self) -> None:
+        for member, assignment in self._mesh.new_assignments(time.monotonic()):
+            stream = self._stream_of(member)
+            if stream is not None:
+                stream.assignment.put(assignment)
+        self._publisher.changed()
+
+
+def _replaced(older: Member, newer: Member) -> Exception:
+    if older.incarnation < newer.incarnation:
+        return Mismatch(f"fenced: {older.member_id} has a newer incarnation {newer.incarnation}")
+    return NotReady("replaced by a newer stream of the same process")

@@ -1,0 +1,130 @@
+"""What does the router know about one member, and is its Register well-formed?"""
+
+from dataclasses import dataclass, field
+
+from protos import pieces_pb2, router_pb2
+from router_svc.addresses import advertised
+from router_svc.placement import Offer
+from rpc.config import Address
+from rpc.pieces import Pieces
+
+MAX_NAME_LENGTH = 128
+
+ROLE_NAMES = {
+    router_pb2.MEMBER_ROLE_POOL: "pool",
+    router_pb2.MEMBER_ROLE_ATTENTION: "attention",
+}
+LOADING = router_pb2.MEMBER_STATE_LOADING
+READY = router_pb2.MEMBER_STATE_READY
+DRAINING = router_pb2.MEMBER_STATE_DRAINING
+
+MemberKey = tuple[str, str]
+"""(role name, member id)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What all members agree on."""
+
+    checkpoint_id: str
+    num_layers: int
+    num_experts: int  # per layer
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """One joined process, as far as the router knows it."""
+
+    role: str
+    member_id: str
+    incarnation: int
+    address: Address
+    metrics_address: Address | None
+    numerics_id: str
+    model: Model
+    offer: Offer | None  # pools only
+    last_seen_s: float
+    status: router_pb2.MemberStatus | None = None
+    ready: Pieces = field(default_factory=Pieces)
+    ready_message: pieces_pb2.PieceSet = field(default_factory=pieces_pb2.PieceSet)
+    reachable: bool = False
+    unreachable_reason: str = "not dialled back yet"
+    hold: Pieces | None = None  # the assignment; None before the first
+
+    @property
+    def key(self) -> MemberKey:
+        return self.role, self.member_id
+
+    @property
+    def state(self) -> "router_pb2.MemberState":
+        """As the topology shows it: nothing that cannot be dialled is ready."""
+        if self.status is None or not self.reachable:
+            return LOADING
+        return self.status.state
+
+    @property
+    def unready_reason(self) -> str:
+        """Why the member does not count as ready; empty when it does."""
+        if not self.reachable:
+            return self.unreachable_reason
+        if self.state == DRAINING:
+            return "draining"
+        return "" if self.state == READY else "loading"
+
+    def carry_over(self, older: "Member") -> None:
+        """On a new stream of the same process: do not show it as loading for a moment."""
+        if older.incarnation != self.incarnation or older.address != self.address:
+            return
+        self.reachable, self.unreachable_reason = older.reachable, older.unreachable_reason
+        self.status = older.status
+        self.ready, self.ready_message = older.ready, older.ready_message
+
+
+def read_register(register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
+    """The member a Register describes. Raises ValueError naming the bad field."""
+    role = ROLE_NAMES.get(register.role)
+    if role is None:
+        raise ValueError("register.role: expected POOL or ATTENTION")
+    _check_name(register.member_id, "register.member_id")
+    _check_name(register.checkpoint_id, "register.checkpoint_id")
+    metrics_address = None
+    if register.metrics_address:
+        metrics_address = advertised(
+            register.metrics_address, caller_host, "register.metrics_address"
+        )
+    if len(register.numerics_id) > MAX_NAME_LENGTH or not register.numerics_id.isprintable():
+        raise ValueError(
+            f"register.numerics_id: expected at most {MAX_NAME_LENGTH} printable characters"
+        )
+    # Sizes no model has are refused for attention services too, which offer no pieces.
+    Pieces().missing(register.num_layers, register.num_experts)
+    return Member(
+        role=role,
+        member_id=register.member_id,
+        incarnation=register.incarnation,
+        address=advertised(register.address, caller_host, "register.address"),
+        metrics_address=metrics_address,
+        numerics_id=register.numerics_id,
+        model=Model(register.checkpoint_id, register.num_layers, register.num_experts),
+        offer=_offer_from(register) if role == "pool" else None,
+        last_seen_s=now_s,
+    )
+
+
+def _offer_from(register: router_pb2.Register) -> Offer:
+    sizes = {"num_layers": register.num_layers, "num_experts": register.num_experts}
+    offer = register.offer
+    return Offer(
+        available=Pieces.from_message(offer.available, **sizes, field="offer.available"),
+        requested=Pieces.from_message(offer.requested, **sizes, field="offer.requested"),
+        capacity_pieces=offer.capacity_pieces,
+    )
+
+
+def _check_name(text: str, what: str) -> None:
+    fits = 0 < len(text) <= MAX_NAME_LENGTH
+    if not fits or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            f"{what}: expected 1 to {MAX_NAME_LENGTH} printable ASCII characters without spaces,"
+            f" got {text[:40]!r}"
+        )

@@ -1,0 +1,86 @@
+"""What does the router tell Prometheus?"""
+
+from collections import Counter as Tally
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from protos import router_pb2
+from router_svc.member import ROLE_NAMES, Member
+from router_svc.mesh import Mesh
+from rpc.metrics import PREFIX
+
+STATE_NAMES = {
+    router_pb2.MEMBER_STATE_LOADING: "loading",
+    router_pb2.MEMBER_STATE_READY: "ready",
+    router_pb2.MEMBER_STATE_DRAINING: "draining",
+}
+
+
+def state_name(member: Member) -> str:
+    """loading, ready, draining, or unreachable when it cannot be dialled back."""
+    return STATE_NAMES[member.state] if member.reachable else "unreachable"
+
+
+class RouterMetrics:
+    """Counters fed by the servicer, gauges set from the mesh by `observe`."""
+
+    def __init__(self, registry: CollectorRegistry):
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(PREFIX + "router_" + name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(PREFIX + "router_" + name, text, labels, registry=registry)
+
+        self.joins = counter("joins_total", "Members admitted, rejoins included.", "role")
+        self.refusals = counter("refusals_total", "Joins refused, by gRPC status.", "status")
+        self.losses = counter(
+            "losses_total", "Members that ended without goodbye: stream broken or lease expired.",
+            "role", "cause",
+        )  # fmt: skip
+        self.activations = counter(
+            "activations_total", "Tokens routed to experts, by layer.", "layer"
+        )
+        self._members = gauge("members", "Members by role and state.", "role", "state")
+        self._watchers = gauge("watchers", "Open topology streams.")
+        self._uncovered = gauge("uncovered_pieces", "Pieces that no ready pool holds.")
+        self._kept = gauge("kept_pools", "Pools of the topology that have no lease.")
+        self._epoch = gauge("topology_epoch", "Epoch of the published topology.")
+        self._counter = gauge("topology_counter", "Counter of the published topology.")
+
+    def observe(self, mesh: Mesh, watchers: int) -> None:
+        """Set the gauges."""
+        tally = Tally((member.role, state_name(member)) for member in mesh.members)
+        for role in ROLE_NAMES.values():
+            for state in (*STATE_NAMES.values(), "unreachable"):
+                self._members.labels(role, state).set(tally[role, state])
+        self._watchers.set(watchers)
+        self._uncovered.set(len(mesh.book.uncovered))
+        self._kept.set(len(mesh.book.kept_pools))
+        if mesh.book.latest is not None:
+            self._epoch.set(mesh.book.latest.version.epoch)
+            self._counter.set(mesh.book.latest.version.counter)
+
+
+def service_discovery(mesh: Mesh) -> list[dict[str, Any]]:
+    """`GET /sd`: the members' /metrics addresses, as Prometheus' http_sd_configs reads them."""
+    return [
+        {
+            "targets": [str(member.metrics_address)],
+            "labels": {"role": member.role, "id": member.member_id},
+        }
+        for member in sorted(mesh.members, key=lambda member: member.key)
+        if member.metrics_address is not None
+    ]
+
+
+def status_line(mesh: Mesh, watchers: int) -> str:
+    """The mesh in one line of the log."""
+    tally = Tally((member.role, state_name(member)) for member in mesh.members)
+    roles = Tally(member.role for member in mesh.members)
+    shown = " ".join(
+        f"{role}s={tally[role, 'ready']}/{roles[role]}" for role in ROLE_NAMES.values()
+    )
+    latest = mesh.book.latest
+    version = f"{latest.version.epoch}.{latest.version.counter}" if latest else "none"
+    return f"{shown} ready, uncovered={len(mesh.book.uncovered)} topology={version} watchers={watchers}"

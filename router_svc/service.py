@@ -1,0 +1,113 @@
+"""How do the router's parts fit together, start and stop?"""
+
+import asyncio
+import logging
+import time
+
+from prometheus_client import CollectorRegistry
+
+from protos import router_pb2, router_pb2_grpc
+from router_svc.config import RouterConfig
+from router_svc.epoch import next_epoch
+from router_svc.joining import Joining
+from router_svc.mesh import Mesh
+from router_svc.metrics import RouterMetrics, service_discovery, status_line
+from router_svc.publisher import Publisher
+from router_svc.servicer import RouterServicer
+from router_svc.streams import until_first
+from rpc.config import Address
+from rpc.ops_http import OpsServer
+from rpc.server import GrpcHost
+
+log = logging.getLogger(__name__)
+
+SERVICE = router_pb2.DESCRIPTOR.services_by_name["Router"].full_name
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+STATUS_INTERVAL_S = 5.0
+STOP_GRACE_S = 1.0
+
+
+class RouterService:
+    """One router; make it on the loop it is to run on."""
+
+    def __init__(self, config: RouterConfig):
+        """Takes the next epoch. Raises ValueError on a bad state or certificate file."""
+        tls = config.tls
+        self._host = GrpcHost(config.listen_address, tls=tls, max_receive_bytes=MAX_FRAME_BYTES)
+        epoch, restarted = next_epoch(config.state, clock_ms=lambda: time.time_ns() // 1_000_000)
+        self.mesh = Mesh(
+            epoch=epoch,
+            restarted=restarted,
+            lease_s=config.lease_ms / 1000,
+            adopt_s=config.adopt_ms / 1000,
+            max_members=config.max_members,
+            checkpoint_id=config.checkpoint_id,
+            now_s=time.monotonic(),
+        )
+        registry = CollectorRegistry()
+        self._metrics = RouterMetrics(registry)
+        self._publisher = Publisher(self.mesh, max_watchers=config.max_members)
+        self._joining = Joining(self.mesh, self._publisher, self._metrics, tls=tls is not None)
+        servicer = RouterServicer(
+            self.mesh,
+            self._publisher,
+            self._joining,
+            tls=tls is not None,
+            max_streams=2 * config.max_members + 16,
+        )
+        router_pb2_grpc.add_RouterServicer_to_server(servicer, self._host.server)
+        self._ops_listen = config.ops_address
+        self._ops = OpsServer(
+            self._ops_listen,
+            registry,
+            readiness=lambda: (True, ""),
+            pages={
+                "/sd": lambda: service_discovery(self.mesh),
+                "/experts/load": self.mesh.activations.page,
+            },
+        )
+
+    @property
+    def address(self) -> Address:
+        """Where gRPC listens, once started."""
+        return self._host.address
+
+    @property
+    def ops_address(self) -> Address:
+        """Where HTTP listens, once started."""
+        return Address(host=self._ops_listen.host, port=self._ops.port)
+
+    async def start(self) -> None:
+        """Bind and serve. Raises ValueError when a port is taken."""
+        try:
+            self._ops.start()
+        except OSError as error:
+            raise ValueError(f"--ops-listen {self._ops_listen}: {error.strerror}") from None
+        await self._host.start([SERVICE])
+        await self._host.set_serving(True)
+        log.info(
+            "epoch %d; listening grpc=%s ops=%s", self.mesh.epoch, self.address, self.ops_address
+        )
+
+    async def run(self) -> None:
+        """Publish topologies and tend leases, for ever."""
+        await until_first(self._publisher.run(), self._tend())
+
+    async def stop(self) -> None:
+        """End all streams and close the ports."""
+        self._joining.close()
+        self._publisher.close()
+        await self._host.stop(STOP_GRACE_S)
+        self._ops.stop()
+
+    async def _tend(self) -> None:
+        """Leases, gauges and the status line, several times per lease."""
+        interval_s = min(1.0, self.mesh.lease_s / 4)
+        logged_at_s = time.monotonic()
+        while True:
+            self._joining.sweep()
+            self._metrics.observe(self.mesh, self._publisher.num_watchers)
+            if time.monotonic() - logged_at_s >= STATUS_INTERVAL_S:
+                logged_at_s = time.monotonic()
+                log.info("%s", status_line(self.mesh, self._publisher.num_watchers))
+            await asyncio.sleep(interval_s)

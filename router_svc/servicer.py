@@ -1,0 +1,109 @@
+"""How do the RPCs of expertmesh.router.v1.Router reach the mesh?"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+
+from protos import router_pb2, router_pb2_grpc
+from router_svc.joining import CERTIFICATE_ROLES, Joining
+from router_svc.member import ROLE_NAMES, Member
+from router_svc.mesh import Mesh
+from router_svc.publisher import Publisher, Watcher
+from router_svc.streams import first_frame, until_first
+from rpc.errors import Overloaded, abort_with
+from rpc.tls import require_role
+
+log = logging.getLogger(__name__)
+
+WATCHING_ROLES = ("gateway", "attention", "cli")
+ROLES_BY_NAME = {name: role for role, name in ROLE_NAMES.items()}
+
+
+class RouterServicer(router_pb2_grpc.RouterServicer):
+    """Checks roles, counts streams, turns errors into statuses."""
+
+    def __init__(
+        self, mesh: Mesh, publisher: Publisher, joining: Joining, *, tls: bool, max_streams: int
+    ):
+        self._mesh = mesh
+        self._publisher = publisher
+        self._joining = joining
+        self._tls = tls
+        self._max_streams = max_streams
+        self._num_open = 0
+
+    async def Join(self, request_iterator: Any, context: Any) -> None:
+        await require_role(context, CERTIFICATE_ROLES.values(), tls=self._tls)
+        await self._guarded(self._joining.serve, context)
+
+    async def WatchTopology(self, request_iterator: Any, context: Any) -> None:
+        await require_role(context, WATCHING_ROLES, tls=self._tls)
+        await self._guarded(self._watch, context)
+
+    async def GetTopology(
+        self, request: router_pb2.GetTopologyRequest, context: Any
+    ) -> router_pb2.GetTopologyResponse:
+        await require_role(context, WATCHING_ROLES, tls=self._tls)
+        now_s = time.monotonic()
+        members = sorted(self._mesh.members, key=lambda member: member.key)
+        return router_pb2.GetTopologyResponse(
+            topology=self._publisher.publish(),
+            members=[_report(member, now_s) for member in members],
+        )
+
+    async def _guarded(self, serve: Callable[[Any], Awaitable[None]], context: Any) -> None:
+        """Run one stream; what it raises becomes its status."""
+        if self._num_open >= self._max_streams:
+            await abort_with(
+                context, Overloaded(f"the router serves at most {self._max_streams} streams")
+            )
+        self._num_open += 1
+        try:
+            await serve(context)
+        except grpc.aio.AbortError:
+            raise
+        except grpc.aio.InternalError:
+            log.debug("a stream broke while it was written to")
+        except Exception as error:  # abort_with logs those that nobody expects
+            await abort_with(context, error)
+        finally:
+            self._num_open -= 1
+
+    async def _watch(self, context: Any) -> None:
+        first = await first_frame(context)
+        watcher = self._publisher.add_watcher(first.acked.epoch)
+        try:
+            await until_first(
+                _read_acks(watcher, context),
+                _write_topologies(watcher, context),
+                watcher.ending.wait(),
+            )
+        finally:
+            watcher.ending.close()
+            self._publisher.remove_watcher(watcher)
+
+
+async def _write_topologies(watcher: Watcher, context: Any) -> None:
+    while True:
+        topology = await watcher.topology.take()
+        await context.write(router_pb2.WatchTopologyResponse(topology=topology))
+
+
+async def _read_acks(watcher: Watcher, context: Any) -> None:
+    while (frame := await context.read()) is not grpc.aio.EOF:
+        watcher.acked = (frame.acked.epoch, frame.acked.counter)
+
+
+def _report(member: Member, now_s: float) -> router_pb2.MemberReport:
+    return router_pb2.MemberReport(
+        role=ROLES_BY_NAME[member.role],
+        member_id=member.member_id,
+        address=str(member.address),
+        metrics_address=str(member.metrics_address or ""),
+        status=member.status,
+        silent_ms=round(max(0.0, now_s - member.last_seen_s) * 1000),
+        unready_reason=member.unready_reason,
+    )

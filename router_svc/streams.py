@@ -1,0 +1,79 @@
+"""How do frames wait for a slow reader, and how does a stream end from outside?"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+import grpc.aio
+
+FIRST_FRAME_TIMEOUT_S = 10.0
+
+Item = TypeVar("Item")
+
+
+class Newest(Generic[Item]):
+    """A box for one item: a reader that falls behind finds only the newest."""
+
+    def __init__(self) -> None:
+        self._item: Item | None = None
+        self._filled = asyncio.Event()
+
+    def put(self, item: Item) -> None:
+        self._item = item
+        self._filled.set()
+
+    async def take(self) -> Item:
+        """Wait for an item and empty the box."""
+        await self._filled.wait()
+        self._filled.clear()
+        item, self._item = self._item, None
+        assert item is not None
+        return item
+
+
+class Ending:
+    """Lets others end a stream's handler with an error of their choice."""
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, error: Exception) -> None:
+        """The first error counts."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    async def wait(self) -> None:
+        """Raises the error once there is one."""
+        await asyncio.shield(self._future)
+
+    def close(self) -> None:
+        """Nobody will wait any more."""
+        if not self._future.done():
+            self._future.cancel()
+        elif not self._future.cancelled():
+            self._future.exception()  # retrieved, so that asyncio does not complain
+
+
+async def until_first(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run the parts together until one returns or raises; the others are cancelled."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def first_frame(context: Any, timeout_s: float = FIRST_FRAME_TIMEOUT_S) -> Any:
+    """A stream's first frame. Raises ValueError when none comes."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            frame = await context.read()
+    except TimeoutError:
+        raise ValueError(f"no frame within {timeout_s:g} s") from None
+    if frame is grpc.aio.EOF:
+        raise ValueError("the stream ended before its first frame")
+    return frame

@@ -1,0 +1,182 @@
+"""What does the published map say, and when is a new one due?
+
+Pure (the clock is passed in). Snapshots are versioned (epoch, counter); a new
+one is made only when its content differs.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from protos import router_pb2
+from router_svc.member import DRAINING, READY, Member, Model
+from rpc.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+MAX_UNCOVERED_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A pool that vanished, with its last entry in the topology."""
+
+    entry: router_pb2.PoolEntry
+    pieces: Pieces
+    at_s: float
+
+
+class TopologyBook:
+    """Makes the snapshots.
+
+    A pool that leaves or dies loses its entry at once, with one exception: when
+    more than half of the pools vanish within `window_s`, the fault is more likely
+    the router's own network, and their entries stay (come back) until enough pools
+    are live again. Consumers find dead pools by themselves.
+    """
+
+    def __init__(self, *, epoch: int, window_s: float):
+        self._epoch = epoch
+        self._counter = 0
+        self._window_s = window_s
+        self._lost: dict[str, _Lost] = {}
+        self._kept: tuple[str, ...] = ()
+        self._entries: dict[str, tuple[router_pb2.PoolEntry, Pieces]] = {}
+        self.latest: router_pb2.Topology | None = None
+        self.uncovered = Pieces()
+
+    @property
+    def kept_pools(self) -> tuple[str, ...]:
+        """Pools of the present topology that have no stream, ascending."""
+        return self._kept
+
+    def pool_vanished(self, pool_id: str, now_s: float) -> None:
+        """A pool's stream broke or its lease ran out (it did not say goodbye)."""
+        entry, pieces = self._entries.get(pool_id, (None, Pieces()))
+        if entry is not None and pieces:
+            self._lost[pool_id] = _Lost(entry, pieces, now_s)
+
+    def pool_left(self, pool_id: str) -> None:
+        """A pool said goodbye: it is not coming back as what it was."""
+        self._lost.pop(pool_id, None)
+
+    def forget_lost(self) -> None:
+        """The mesh is empty and may be founded anew."""
+        self._lost.clear()
+
+    def publish(
+        self,
+        model: Model | None,
+        pools: Sequence[Member],
+        attentions: Sequence[Member],
+        *,
+        now_s: float,
+        removing: bool = True,
+    ) -> router_pb2.Topology | None:
+        """The next snapshot, or None when nothing has changed.
+
+        `pools` and `attentions` ascend by id. Not `removing`: entries of vanished
+        pools stay whatever their number.
+        """
+        entries = {entry.pool_id: (entry, pieces) for entry, pieces in _pool_entries(pools)}
+        kept = self._keep(entries, now_s, removing=removing)
+        for lost in kept:
+            entries[lost.entry.pool_id] = (lost.entry, lost.pieces)
+        topology = router_pb2.Topology(
+            pools=[entries[pool_id][0] for pool_id in sorted(entries)],
+            attentions=[_attention_entry(member) for member in attentions],
+        )
+        uncovered = Pieces()
+        if model is not None:
+            topology.checkpoint_id = model.checkpoint_id
+            topology.num_layers, topology.num_experts = model.num_layers, model.num_experts
+            uncovered = _uncovered(model, entries.values())
+            topology.uncovered_pieces = len(uncovered)
+            for layer in uncovered.layers[:MAX_UNCOVERED_EXAMPLES]:
+                topology.first_uncovered.add(layer_idx=layer, count=uncovered.count(layer))
+        self._entries, self.uncovered = entries, uncovered
+        self._note_kept(tuple(sorted(lost.entry.pool_id for lost in kept)))
+        return self._versioned(topology)
+
+    def _keep(
+        self,
+        entries: dict[str, tuple[router_pb2.PoolEntry, Pieces]],
+        now_s: float,
+        *,
+        removing: bool,
+    ) -> list[_Lost]:
+        """Vanished pools whose entries stay; forgets those that no longer matter."""
+        for pool_id, (entry, pieces) in entries.items():
+            lost = self._lost.get(pool_id)
+            if lost and (pieces or entry.incarnation != lost.entry.incarnation):
+                del self._lost[pool_id]
+        live = len(entries.keys() - self._lost.keys())
+        if not removing or 2 * len(self._lost) > live + len(self._lost):
+            return list(self._lost.values())
+        self._lost = {
+            pool_id: lost
+            for pool_id, lost in self._lost.items()
+            if now_s - lost.at_s <= self._window_s
+        }
+        return []
+
+    def _note_kept(self, kept: tuple[str, ...]) -> None:
+        if len(kept) > len(self._kept):
+            log.warning(
+                "keeping the topology of %d pools without a lease (more than half of all"
+                " vanished at once, or the router has just restarted): %s",
+                len(kept),
+                ", ".join(kept[:8]),
+            )
+        self._kept = kept
+
+    def _versioned(self, topology: router_pb2.Topology) -> router_pb2.Topology | None:
+        if self.latest is not None:
+            topology.version.CopyFrom(self.latest.version)
+            if topology == self.latest:
+                return None
+        self._counter += 1
+        topology.version.epoch, topology.version.counter = self._epoch, self._counter
+        self.latest = topology
+        return topology
+
+
+def _pool_entries(pools: Sequence[Member]) -> Iterable[tuple[router_pb2.PoolEntry, Pieces]]:
+    """An entry with its pieces for each pool.
+
+    Ready pools show what they hold ready; draining ones only what no ready pool
+    holds, so that new calls go elsewhere where there is an elsewhere; loading ones
+    nothing.
+    """
+    held_by_ready = Pieces.union(member.ready for member in pools if member.state == READY)
+    for member in pools:
+        entry = router_pb2.PoolEntry(
+            pool_id=member.member_id,
+            incarnation=member.incarnation,
+            address=str(member.address),
+            numerics_id=member.numerics_id,
+            state=member.state,
+        )
+        pieces = Pieces()
+        if member.state == READY:
+            pieces = member.ready
+            entry.pieces.CopyFrom(member.ready_message)
+        elif member.state == DRAINING:
+            pieces = member.ready - held_by_ready
+            entry.pieces.CopyFrom(pieces.to_message())
+        yield entry, pieces
+
+
+def _attention_entry(member: Member) -> router_pb2.AttentionEntry:
+    return router_pb2.AttentionEntry(
+        attention_id=member.member_id,
+        incarnation=member.incarnation,
+        address=str(member.address),
+        state=member.state,
+    )
+
+
+def _uncovered(model: Model, entries: Iterable[tuple[router_pb2.PoolEntry, Pieces]]) -> Pieces:
+    """Pieces that no ready pool of the topology holds."""
+    covered = Pieces.union(pieces for entry, pieces in entries if entry.state == READY)
+    return covered.missing(model.num_layers, model.num_experts)
