@@ -15,6 +15,7 @@ from minimax_m2.config import ModelConfig, load_config
 
 MB = 1_000_000
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+DTYPES = ("auto", *ITEM_BYTES)
 ROUTER_BASE_BYTES = 120 * MB
 GATEWAY_BASE_BYTES = 300 * MB
 POOL_BASE_BYTES = 320 * MB
@@ -71,6 +72,8 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
             f"got {options.num_pools}",
             EXIT_USAGE,
         )
+    if options.dtype not in DTYPES:
+        raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     sizing = _Sizing(config, options)

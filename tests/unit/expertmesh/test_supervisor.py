@@ -62,7 +62,7 @@ class FakeCluster:
         return [service["pid"] for service in self.state().get("services", [])]
 
 
-@pytest.fixture()
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator:
     clusters: list[FakeCluster] = []
 

@@ -1,0 +1,124 @@
+"""The terminal chat against a stand-in server: pipes, JSON, errors, history."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.console import CommandError
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "fake_service.py"), "--kind", "http"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    line = server.stderr.readline()
+    yield "http://" + line.strip().rpartition("http=")[2]
+    server.terminate()
+    server.wait(10)
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "expertmesh", "chat", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[2]), **environment},
+    )
+
+
+def test_a_question_as_argument_puts_only_the_answer_on_stdout(url: str) -> None:
+    done = run("hello", "--base-url", url)
+    assert (done.returncode, done.stdout) == (0, "you said hello\n")
+    assert "let me think" in done.stderr
+    assert "4 tokens, " in done.stderr
+
+
+def test_a_question_from_a_pipe_and_the_environment_twin(url: str) -> None:
+    done = run("--thinking", "hidden", stdin="from a pipe\n", EXPERTMESH_BASE_URL=f"{url}/v1")
+    assert (done.returncode, done.stdout) == (0, "you said from a pipe\n")
+    assert "let me think" not in done.stderr
+
+
+def test_json_has_answer_thinking_and_speed(url: str) -> None:
+    done = run("hello", "--base-url", url, "--json")
+    answer = json.loads(done.stdout)
+    assert answer["content"] == "you said hello"
+    assert answer["reasoning_content"] == "let me think"
+    assert answer["finish_reason"] == "stop"
+    assert answer["completion_tokens"] == 4
+    assert answer["first_token_s"] <= answer["total_s"]
+
+
+def test_no_server_is_exit_3_with_advice() -> None:
+    done = run("hello", "--base-url", "http://127.0.0.1:9")
+    assert done.returncode == 3
+    assert done.stderr.startswith("expertmesh: cannot reach http://127.0.0.1:9")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_error_is_its_message(url: str) -> None:
+    done = run("fail", "--base-url", url)
+    assert (done.returncode, done.stdout.strip()) == (3, "")
+    assert "503: no pool" in done.stderr
+
+
+def test_a_stream_that_breaks_off_is_not_an_answer(url: str) -> None:
+    done = run("break", "--base-url", url)
+    assert done.returncode == 1
+    assert "broke off" in done.stderr
+
+
+def test_an_empty_pipe_is_a_usage_error(url: str) -> None:
+    assert run("--base-url", url, stdin="\n").returncode == 2
+
+
+def test_streamed_tool_calls_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    from expertmesh.chat_client import _pieces
+
+    reply = Reply()
+    fragments = [
+        {"index": 0, "id": "call_1", "function": {"name": "python_executor", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"code": '}},
+        {"index": 0, "function": {"arguments": '"1+1"}'}},
+        {"index": 1, "id": "call_2", "function": {"name": "other", "arguments": "{}"}},
+    ]
+    for fragment in fragments:
+        list(_pieces({"choices": [{"delta": {"tool_calls": [fragment]}}]}, reply))
+    first, second = reply.tool_calls
+    assert json.loads(first["function"]["arguments"]) == {"code": "1+1"}
+    assert (first["id"], second["function"]["name"]) == ("call_1", "other")
+    assert reply.as_message()["tool_calls"] == [first, second]
+
+
+def test_history_keeps_thinking_for_the_next_turn(url: str) -> None:
+    client = ChatClient(url)
+    reply = Reply()
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    kinds = [piece.kind for piece in client.stream(body, reply)]
+    client.close()
+    assert kinds == ["reasoning", "reasoning", "content", "content"]
+    assert reply.as_message() == {
+        "role": "assistant",
+        "content": "you said hi",
+        "reasoning_content": "let me think",
+    }
+
+
+def test_an_address_without_a_server_names_it() -> None:
+    client = ChatClient("http://127.0.0.1:9")
+    with pytest.raises(CommandError, match=r"127\.0\.0\.1:9"):
+        client.model_name()

@@ -1,0 +1,158 @@
+"""What `up` decides before it starts anything."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.plan import ClusterOptions, divide_cores, plan_cluster, stripe
+from expertmesh.preflight import check_memory, check_port
+from expertmesh.sizes import format_bytes, parse_bytes
+
+CONFIG = {
+    "model_type": "minimax_m2",
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rotary_dim": 8,
+    "intermediate_size": 32,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": 2,
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def flag(flags: tuple[str, ...], name: str) -> str:
+    return flags[flags.index(name) + 1]
+
+
+def test_pools_are_layer_striped_and_cover_every_layer_once(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, num_pools=2), cores=4)
+    layers = [flag(one.flags, "--layers") for one in plan.services if one.module == "expert_svc"]
+    assert layers == ["0,2,4", "1,3"]
+    assert sorted(layer for pool in range(3) for layer in stripe(7, 3, pool)) == list(range(7))
+
+
+def test_the_order_is_router_then_pools_and_attention_then_gateway(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model), cores=4)
+    assert [[one.name for one in stage] for stage in plan.stages] == [
+        ["router"],
+        ["pool-0", "pool-1", "attention"],
+        ["gateway"],
+    ]
+    assert all(one.dials == (("--router", "router"),) for one in plan.services[1:])
+
+
+def test_in_process_has_no_pools_and_no_router(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, in_process=True), cores=4)
+    assert [one.name for one in plan.services] == ["attention", "gateway"]
+    assert flag(plan.services[0].flags, "--transport") == "in_process"
+    assert plan.services[1].dials == (("--attention", "attention"),)
+
+
+def test_only_the_gateway_has_a_fixed_port(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, http_port=9123), cores=4)
+    listens = {one.name: flag(one.flags, "--listen") for one in plan.services}
+    assert listens.pop("gateway") == "127.0.0.1:9123"
+    assert set(listens.values()) == {"127.0.0.1:0"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "pools", "expected"),
+    [(1, 2, (1, 1)), (2, 2, (1, 1)), (8, 2, (4, 2)), (12, 2, (4, 4)), (64, 7, (8, 8))],
+)
+def test_cores_are_divided_and_never_zero(
+    cores: int, pools: int, expected: tuple[int, int]
+) -> None:
+    attention, pool = divide_cores(cores, pools)
+    assert (attention, pool) == expected
+    assert attention + pools * pool <= max(cores, pools + 1)
+
+
+def test_threads_reach_flag_and_environment(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, threads=3), cores=2)
+    for service in plan.services:
+        if service.module in ("expert_svc", "attention_svc"):
+            assert (flag(service.flags, "--threads"), service.threads) == ("3", 3)
+        else:
+            assert service.threads == 1
+
+
+def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Path) -> None:
+    def needed(**options: object) -> dict[str, int]:
+        plan = plan_cluster(ClusterOptions(model=model, **options), cores=2)  # type: ignore[arg-type]
+        return {one.name: one.memory_bytes for one in plan.services}
+
+    piece_params = 3 * 64 * 32
+    low, high = needed(dtype="bfloat16"), needed(dtype="float32")
+    three_layers = 3 * 8 * piece_params
+    assert high["pool-0"] - low["pool-0"] == pytest.approx(1.05 * 2 * three_layers, abs=2)
+    more_kv = needed(dtype="bfloat16", kv_memory="1GiB")
+    assert more_kv["attention"] - low["attention"] == pytest.approx(1.05 * 2**29, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"num_pools": 0}, "--pools"),
+        ({"num_pools": 6}, "--pools: 1 to 5"),
+        ({"http_port": 70000}, "--http-port"),
+        ({"threads": 0}, "--threads"),
+        ({"kv_memory": "lots"}, "--kv-memory"),
+        ({"dtype": "float8"}, "--dtype"),
+    ],
+)
+def test_impossible_options_are_usage_errors_naming_the_flag(
+    model: Path, options: dict, named: str
+) -> None:
+    with pytest.raises(CommandError, match=named) as caught:
+        plan_cluster(ClusterOptions(model=model, **options), cores=2)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_a_config_that_cannot_be_served_is_refused_with_its_reason(model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({**CONFIG, "num_experts_per_tok": 9}))
+    with pytest.raises(CommandError, match="num_experts_per_tok"):
+        plan_cluster(ClusterOptions(model=model), cores=2)
+    with pytest.raises(CommandError, match="not a folder"):
+        plan_cluster(ClusterOptions(model=model / "nowhere"), cores=2)
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_the_arithmetic(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model), cores=2)
+    check_memory(plan, plan.memory_bytes)
+    with pytest.raises(CommandError, match=r"(?s)the cluster needs .* only .*pool-0: .*KV cache"):
+        check_memory(plan, plan.memory_bytes - 1)
+
+
+def test_a_taken_port_is_refused_by_name_and_a_free_one_is_not() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(CommandError, match=f"--http-port {port}"):
+            check_port(port)
+    check_port(port)
+    check_port(0)
+
+
+def test_sizes_are_read_and_shown() -> None:
+    assert parse_bytes("512MiB", "--x") == 2**29
+    assert parse_bytes(" 1.5 GB", "--x") == 1_500_000_000
+    assert parse_bytes("77", "--x") == 77
+    assert format_bytes(2**29) == "512 MiB"
+    assert format_bytes(1_500_000_000) == "1.4 GiB"
+    with pytest.raises(CommandError, match="--x"):
+        parse_bytes("12 parsecs", "--x")

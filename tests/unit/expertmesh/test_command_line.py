@@ -1,0 +1,181 @@
+"""Help, exit codes, environment twins and JSON of the command line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from expertmesh.checks import Verdict, check_port, check_round_trip, run_checks
+from expertmesh.process import readiness_text
+from minimax_m2.tiny import write_tiny
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "expertmesh", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+    )
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "chat", "doctor", "certs"])
+def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert "Exit codes: 0 ok, 1 failed, 2 usage, 3 not running" in shown
+    flags = set(re.findall(r"--([a-z][a-z-]+)", shown.partition("Options")[2])) - {"help"}
+    twins = set(re.findall(r"env var: EXPERTMESH_([A-Z_]+)", shown))
+    options = {flag.upper().replace("-", "_") for flag in flags}
+    assert twins
+    assert twins <= options
+    mentioned_in_text_only = {"RUN_DIR", "HTTP_PORT", "API_KEY", "TLS_CA"}
+    assert options - twins <= mentioned_in_text_only
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("up", "--no-such-flag"),
+        ("up", "--pools", "two"),
+        ("up", "--model", "/nowhere"),
+        ("certs",),
+        ("model", "info", "/nowhere"),
+    ],
+)
+def test_usage_errors_are_exit_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_flags_win_over_their_environment_twins(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    model = ("--model", str(tmp_path))
+    assert "--pools: 1 to 3" in run("up", *model, EXPERTMESH_POOLS="9").stderr
+    assert "got 8" in run("up", *model, "--pools", "8", EXPERTMESH_POOLS="9").stderr
+
+
+def test_nothing_running_is_exit_3_for_status_and_down(tmp_path: Path) -> None:
+    status = run("status", "--json", "--run-dir", str(tmp_path))
+    assert status.returncode == 3
+    assert json.loads(status.stdout)["phase"] == "not running"
+    assert run("down", "--run-dir", str(tmp_path)).returncode == 3
+
+
+def test_stale_state_is_told_and_removed_by_down(tmp_path: Path) -> None:
+    state = {"pid": 2**22 - 3, "started_at": 1.0, "phase": "ready", "url": "x", "services": []}
+    (tmp_path / "cluster.json").write_text(json.dumps(state))
+    status = run("status", "--run-dir", str(tmp_path))
+    assert (status.returncode, status.stdout.split()[0]) == (3, "stale")
+    down = run("down", "--run-dir", str(tmp_path))
+    assert down.returncode == 3
+    assert "stale" in down.stderr
+    assert not (tmp_path / "cluster.json").exists()
+
+
+def test_model_info_and_verify_of_a_whole_checkpoint(tmp_path: Path) -> None:
+    config = write_tiny(tmp_path, fp8=True)
+    info = json.loads(run("model", "info", str(tmp_path), "--json").stdout)
+    assert info["pieces"] == config.num_layers * config.num_experts
+    assert info["stored_format"] == "fp8"
+    first = json.loads(run("model", "verify", str(tmp_path), "--json").stdout)
+    assert first["ok"] is True
+    assert re.fullmatch("[0-9a-f]{64}", first["checkpoint_id"])
+    text = run("model", "verify", str(tmp_path), "--write-manifest")
+    assert first["checkpoint_id"] in text.stdout
+
+
+def test_model_verify_names_what_is_broken(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    shard = next(tmp_path.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    done = run("model", "verify", str(tmp_path))
+    assert done.returncode == 1
+    assert shard.name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_certs_prints_the_exact_flags(tmp_path: Path) -> None:
+    made = json.loads(run("certs", "--out", str(tmp_path / "c"), "--json").stdout)
+    for role, flags in made["flags"].items():
+        assert flags[0::2] == ["--tls-ca", "--tls-cert", "--tls-key"]
+        assert all(Path(path).is_file() for path in flags[1::2])
+        assert role in flags[3]
+    assert run("certs", "--out", str(tmp_path / "c")).returncode == 1
+
+
+def test_serve_hands_flags_and_help_to_the_service(tmp_path: Path) -> None:
+    package = tmp_path / "router_svc"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(
+        "def main(argv):\n    print('router got', argv)\n    return 5\n"
+    )
+    script = "import sys; sys.argv[0] = 'expertmesh'; from expertmesh.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "serve", "router", "--help", "--lease-ms", "9", "-x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert done.stdout.strip() == "router got ['--help', '--lease-ms', '9', '-x']"
+    assert done.returncode == 5
+
+
+def test_doctor_reports_every_check_as_json() -> None:
+    done = run("doctor", "--json", "--http-port", "0")
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.returncode == 0)
+    assert {check["name"] for check in report["checks"]} >= {
+        "python",
+        "torch",
+        "cpu features",
+        "memory",
+        "disk",
+        "open files",
+        "http port",
+        "grpc experiments",
+        "grpc round trip",
+    }
+
+
+def test_a_check_that_breaks_is_a_failed_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("expertmesh.checks.file_limit", lambda: 1 / 0)
+    checks = {check.name: check for check in run_checks(0, tmp_path / "not" / "there")}
+    assert checks["open files"].verdict is Verdict.FAILED
+    assert checks["disk"].verdict is not Verdict.FAILED
+
+
+def test_round_trip_is_measured_over_a_real_server() -> None:
+    assert re.fullmatch(r"\d+ us median on loopback", check_round_trip().found)
+
+
+def test_a_taken_port_is_a_warning() -> None:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert check_port(listener.getsockname()[1]).verdict is Verdict.WARNING
+
+
+def test_readiness_text_is_one_line_of_text_or_json() -> None:
+    import httpx
+
+    assert readiness_text(httpx.Response(503, text="loading 43 %\nmore")) == "loading 43 %"
+    assert readiness_text(httpx.Response(503, json={"reason": "no pool"})) == "no pool"
+    assert readiness_text(httpx.Response(503, json=[])) == "[]"
+    assert readiness_text(httpx.Response(503)) == "not ready"
