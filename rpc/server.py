@@ -11,7 +11,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from rpc.config import SERVER_OPTIONS, Address
+from rpc.config import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
 from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
@@ -39,20 +39,24 @@ def check_exposure(listen: Address, *, tls: TlsFiles | None, insecure: bool) -> 
 class GrpcHost:
     """One aio server with health and reflection; knows its port after `start`."""
 
-    def __init__(self, listen: Address, *, tls: TlsFiles | None):
+    def __init__(
+        self,
+        listen: Address,
+        *,
+        tls: TlsFiles | None,
+        max_receive_bytes: int = MAX_MESSAGE_BYTES,
+    ):
         self._listen = listen
         self._tls = tls
-        self.server = grpc.aio.server(options=SERVER_OPTIONS)
+        limit = ("grpc.max_receive_message_length", max_receive_bytes)
+        self.server = grpc.aio.server(options=(*SERVER_OPTIONS, limit))
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self._services: tuple[str, ...] = ()
         self.port = 0
 
-    async def start(self, services: Sequence[str]) -> None:
-        """Bind and serve `services` (full names), not yet healthy. Raises ValueError on a taken port."""
-        self._services = tuple(services)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self.server)
+    def bind(self) -> int:
+        """Take the port and return it. Raises ValueError when it is taken."""
         try:
             if self._tls is None:
                 self.port = self.server.add_insecure_port(str(self._listen))
@@ -64,6 +68,15 @@ class GrpcHost:
             self.port = 0
         if self.port == 0:
             raise ValueError(f"--listen {self._listen}: cannot bind; is the port taken?")
+        return self.port
+
+    async def start(self, services: Sequence[str]) -> None:
+        """Serve `services` (full names), not yet healthy; binds first when `bind` was not called."""
+        if self.port == 0:
+            self.bind()
+        self._services = tuple(services)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.server)
         await self.set_serving(False)
         await self.server.start()
 
