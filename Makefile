@@ -1,0 +1,69 @@
+# All set-up and every check. `make help` lists the targets.
+# A fresh machine needs Python 3.11 or newer, make and pip; nothing is installed outside .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV_STAMP := $(VENV)/.expertmesh-env
+DEV_STAMP := $(VENV)/.expertmesh-dev
+QUESTION := What is 4728 + 1595?
+FAST := not slow and not gpu and not checkpoint
+SLOW := slow and not gpu and not checkpoint
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test test-slow check protos bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
+
+run: env  ## Start the whole system on the bundled model, ask a question, keep serving
+	@$(BIN)/expertmesh up --ask "$(QUESTION)"
+
+test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest -m "$(FAST)"
+
+test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
+	$(BIN)/python -m pytest -m "$(SLOW)"
+
+check: $(DEV_STAMP)  ## Format, lint, types, import directions, stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_architecture.py
+	@stubs=$$(mktemp -d) && trap 'rm -rf "$$stubs"' EXIT \
+	  && $(BIN)/python protos/generate.py "$$stubs" \
+	  && for stub in "$$stubs"/protos/*; do \
+	       cmp -s "$$stub" "protos/$${stub##*/}" \
+	         || { echo "protos/$${stub##*/} is not what the .proto says: run 'make protos'"; exit 1; }; \
+	     done \
+	  && echo "stubs are current"
+
+protos: $(DEV_STAMP)  ## Regenerate the gRPC stubs
+	$(BIN)/python protos/generate.py
+
+bench: env  ## The benchmarks; each prints JSON as its last line
+	$(BIN)/python bench/hop.py
+	$(BIN)/python bench/serve.py
+
+clean:  ## Remove .venv and every generated folder
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Without ensurepip (some distributions split it off) the pip of $(PYTHON) fills the environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); \
+	try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null \
+	  || { $(PYTHON) -m venv --without-pip --clear $(VENV) \
+	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+
+$(ENV_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(DEV_STAMP): $(ENV_STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

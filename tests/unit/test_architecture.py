@@ -1,0 +1,169 @@
+"""The house rules that a machine can check: import directions, forbidden calls, file sizes."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("gateway", "attention_svc", "expert_svc", "router_svc")
+ALLOWED: dict[str, set[str]] = {
+    "protos": set(),
+    "rpc": {"protos"},
+    "minimax_m2": {"protos"},
+    **{service: {"rpc", "minimax_m2", "protos"} for service in SERVICES},
+    "demo_model": {"minimax_m2"},
+    "expertmesh": {"protos", "rpc", "minimax_m2", *SERVICES, "demo_model"},
+}
+"""Package -> the other packages of this house that it may import (CONTRIBUTING.md)."""
+
+SERVING = ("protos", "rpc", "minimax_m2", *SERVICES, "expertmesh")
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+FORBIDDEN_BUILTINS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
+TORCH_FREE = ("gateway", "router_svc", "rpc.server", "minimax_m2.config", "minimax_m2.chat")
+MAX_LINES = 400
+
+
+def sources(package: str) -> list[Path]:
+    return [path for path in sorted((ROOT / package).rglob("*.py")) if "_pb2" not in path.name]
+
+
+def all_sources() -> list[Path]:
+    folders = (*ALLOWED, "bench", "examples", "tests")
+    return [path for folder in folders for path in sources(folder)]
+
+
+def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(absolute module name, line) of every import, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module, node.lineno
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_run_downhill_only(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources(package)
+        for module, line in imported_modules(parse(path))
+        if (top := module.partition(".")[0]) in ALLOWED
+        and top != package
+        and top not in ALLOWED[package]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_relative_imports(package: str) -> None:
+    """Absolute names only: a reader sees from each line which package is meant."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(package)
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_examples_use_only_the_stubs() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources("examples")
+        for module, line in imported_modules(parse(path))
+        if module.partition(".")[0] in set(ALLOWED) - {"protos"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_the_edge_and_the_map_never_import_torch(module: str) -> None:
+    """With every module of the package, since imports may hide in any of them."""
+    package_path = ROOT / module.replace(".", "/")
+    modules = [module]
+    if package_path.is_dir():
+        modules += [
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for path in sources(module.replace(".", "/"))
+            if path.name not in ("__init__.py", "__main__.py")
+        ]
+        if (package_path / "__main__.py").exists():
+            modules.append(f"{module}.__main__")
+    script = (
+        f"import importlib, sys\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, f'{name} imports torch'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("package", SERVING)
+def test_no_code_or_objects_from_data(package: str) -> None:
+    """No pickle and its kin, no eval, exec or torch.load in what serves."""
+    wrong = []
+    for path in sources(package):
+        tree = parse(path)
+        where = path.relative_to(ROOT)
+        wrong += [
+            f"{where}:{line} imports {module}"
+            for module, line in imported_modules(tree)
+            if module.partition(".")[0] in FORBIDDEN_MODULES
+        ]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            function = node.func
+            if isinstance(function, ast.Name) and function.id in FORBIDDEN_BUILTINS:
+                wrong.append(f"{where}:{node.lineno} calls {function.id}")
+            if (
+                isinstance(function, ast.Attribute)
+                and isinstance(function.value, ast.Name)
+                and (function.value.id, function.attr) in FORBIDDEN_ATTRIBUTES
+            ):
+                wrong.append(f"{where}:{node.lineno} calls {function.value.id}.{function.attr}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_readable() -> None:
+    too_long = [
+        f"{path.relative_to(ROOT)}: {lines} lines (at most {MAX_LINES})"
+        for path in all_sources()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    ]
+    assert not too_long, "\n".join(too_long)
+
+
+@pytest.mark.parametrize("package", SERVING)
+def test_every_module_says_what_it_is_for(package: str) -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in sources(package)
+        if not ast.get_docstring(parse(path))
+    ]
+    assert not silent, silent
+
+
+def test_every_python_package_is_listed_for_installation() -> None:
+    """A package that is not in pyproject's list works from the source tree and is missing outside."""
+    import tomllib
+
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in (*SERVING, "demo_model")
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert found <= listed, sorted(found - listed)
