@@ -1,6 +1,8 @@
 """What does the output parser report?"""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,19 @@ class ToolCallEnd:
 ParserEvent = ReasoningDelta | ContentDelta | ToolCallStart | ToolCallArguments | ToolCallEnd
 
 
-def coalesce(events: list[ParserEvent]) -> list[ParserEvent]:
-    """Join neighbouring deltas of the same kind, and of the same call."""
+def coalesce(events: Iterable[ParserEvent]) -> list[ParserEvent]:
+    """Join neighbouring deltas of the same kind, and of the same call; linear in the text."""
     joined: list[ParserEvent] = []
-    for event in events:
-        last = joined[-1] if joined else None
-        if isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
-            joined[-1] = ReasoningDelta(last.text + event.text)
-        elif isinstance(event, ContentDelta) and isinstance(last, ContentDelta):
-            joined[-1] = ContentDelta(last.text + event.text)
-        elif (
-            isinstance(event, ToolCallArguments)
-            and isinstance(last, ToolCallArguments)
-            and last.index == event.index
-        ):
-            joined[-1] = ToolCallArguments(event.index, last.fragment + event.fragment)
+    for _, group in groupby(events, key=lambda event: (type(event), getattr(event, "index", 0))):
+        run = list(group)
+        first = run[0]
+        if isinstance(first, ReasoningDelta):
+            joined.append(ReasoningDelta("".join(e.text for e in run)))  # type: ignore[union-attr]
+        elif isinstance(first, ContentDelta):
+            joined.append(ContentDelta("".join(e.text for e in run)))  # type: ignore[union-attr]
+        elif isinstance(first, ToolCallArguments):
+            fragments = "".join(e.fragment for e in run)  # type: ignore[union-attr]
+            joined.append(ToolCallArguments(first.index, fragments))
         else:
-            joined.append(event)
+            joined.extend(run)
     return joined

@@ -161,7 +161,7 @@ class OutputParser:
         self._buffer = buffer[position:]
 
     def _advance(self, buffer: str, start: int, is_end: bool) -> int:
-        """Handle text up to and including the next "<" or tag; gives the position reached."""
+        """Handle the next stretch of text, "<" or tag; gives the position reached."""
         at = buffer.find("<", start)
         if at < 0:
             text_end = len(buffer)
@@ -169,14 +169,16 @@ class OutputParser:
                 text_end -= 1
             self._text(buffer[start:text_end])
             return text_end
-        before_newline = at - 1 if at > start and buffer[at - 1] == "\n" else at
+        before = at - 1 if at > start and buffer[at - 1] == "\n" else at
+        if before > start:  # first, since what the tag means may depend on this text
+            self._text(buffer[start:before])
+            return before
         tag = self._tag_that_counts(buffer, at, is_end)
         if tag is NoTag.UNDECIDED:
-            self._text(buffer[start:before_newline])
-            return before_newline
+            return start
         if isinstance(tag, Tag):
-            keeps_newline = self._keeps_newline_before(tag)
-            self._text(buffer[start : at if keeps_newline else before_newline])
+            if self._keeps_newline_before(tag):
+                self._text(buffer[start:at])
             self._act(tag, buffer[at : tag.end])
             return tag.end
         self._text(buffer[start : at + 1])
@@ -228,7 +230,10 @@ class OutputParser:
             return tag.kind is TagKind.THINK_START
         if self._state is _State.CONTENT:
             return tag.kind is TagKind.THINK_END
-        return self._state is _State.VALUE and tag.kind is TagKind.PARAMETER_END
+        if self._state is _State.CALLS:
+            return False
+        is_value = self._state is _State.VALUE and tag.kind is TagKind.PARAMETER_END
+        return is_value or self._sink is _Sink.TEXT
 
     def _text(self, text: str) -> None:
         """Report text of the present state."""

@@ -1,0 +1,207 @@
+"""OpenAI messages become what the template takes; what cannot is refused by field."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimax_m2.chat.messages import normalise_messages
+from minimax_m2.chat.thinking import cut_inline_thinking
+
+USER = {"role": "user", "content": "hi"}
+
+
+def call(arguments: Any, name: str = "run", call_id: str | None = None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+    return result if call_id is None else {**result, "id": call_id}
+
+
+def assistant(**fields: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, **fields}
+
+
+def test_null_and_list_content_become_text() -> None:
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+    assert normalise_messages([{"role": "user", "content": parts}, assistant()]) == [
+        {"role": "user", "content": "a b"},
+        {"role": "assistant", "content": ""},
+    ]
+
+
+def test_the_input_is_not_changed() -> None:
+    message = assistant(tool_calls=[call("{}")], reasoning="r", content="<think>x")
+    before = repr(message)
+    normalise_messages([message])
+    assert repr(message) == before
+
+
+def test_system_and_developer_texts_are_merged_at_the_front() -> None:
+    messages = [
+        {"role": "system", "content": "a", "current_date": "2026-01-02", "name": "x"},
+        {"role": "developer", "content": "b"},
+        USER,
+        {"role": "system", "content": ""},
+        {"role": "system", "content": [{"type": "text", "text": "c"}]},
+    ]
+    assert normalise_messages(messages) == [
+        {"role": "system", "content": "a\n\nb\n\nc", "current_date": "2026-01-02"},
+        USER,
+    ]
+
+
+def test_a_later_system_text_alone_moves_to_the_front() -> None:
+    assert normalise_messages([USER, {"role": "system", "content": "s"}])[0] == {
+        "role": "system",
+        "content": "s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "reasoning", "content"),
+    [
+        ({"reasoning_content": "r", "content": "c"}, "r", "c"),
+        ({"reasoning": "r", "content": "c"}, "r", "c"),
+        ({"reasoning_details": [{"text": "r"}, {"text": "s"}], "content": "c"}, "rs", "c"),
+        ({"content": "<think>\nr\n</think>\n\nc"}, "r", "c"),
+        ({"content": "r</think>c"}, "r", "c"),
+        ({"content": "x<think>y<think>r</think>d</think>c"}, "r", "c"),
+        ({"content": "<think>\nnever closed"}, "never closed", ""),
+        ({"content": "mentions <think> only"}, None, "mentions <think> only"),
+        ({"reasoning_content": "r", "content": "<think>\nr\n</think>\n\nc"}, "r", "c"),
+        ({"reasoning_content": "r", "content": "the </think> tag"}, "r", "the </think> tag"),
+        ({"reasoning_content": "", "content": "<think>r</think>c"}, "r", "c"),
+        ({"reasoning_content": "r", "reasoning": "s", "content": "c"}, "r", "c"),
+        ({"reasoning_content": 5, "content": "c"}, None, "c"),
+        ({"reasoning_details": "r", "content": "c"}, None, "c"),
+        ({"reasoning_details": [None, 1, {"text": 2}, {}], "content": "c"}, None, "c"),
+        ({"content": "</think>"}, None, ""),
+    ],
+)
+def test_thinking_of_all_four_forms(fields: Any, reasoning: str | None, content: str) -> None:
+    (result,) = normalise_messages([assistant(**fields)])
+    assert result.get("reasoning_content") == reasoning
+    assert result["content"] == content
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "\n", "a", " ", "<thi", "nk>"]), max_size=12
+    ).map("".join)
+)
+def test_inline_thinking_is_cut_as_the_published_template_cuts_it(content: str) -> None:
+    reasoning, rest = cut_inline_thinking(content)
+    if "</think>" in content:
+        head = content.split("</think>")[0].strip("\n")
+        assert reasoning == head.split("<think>")[-1].strip("\n")
+        assert rest == content.split("</think>")[-1].strip("\n")
+    else:
+        assert (reasoning == "") == (rest == content) or rest == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"a": [1, null, "x"]}', {"a": [1, None, "x"]}),
+        ({"a": 1}, {"a": 1}),
+        ("", {}),
+        (None, {}),
+        ("{}", {}),
+    ],
+)
+def test_arguments_become_mappings(arguments: Any, expected: Any) -> None:
+    (result,) = normalise_messages([assistant(tool_calls=[call(arguments)])])
+    assert result["tool_calls"] == [call(expected)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "{",
+        "[1]",
+        "5",
+        [1],
+        '{"a": NaN}',
+        '{"a": Infinity}',
+        '{"a": 1e400}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": "\\ud800"}',
+        '{"a": ' + "[" * 100_000,
+        '{"a": ' + "[" * 100 + "]" * 100 + "}",
+        '{"a\\"b": 1}',
+        '{"<b>": 1}',
+        '{"a\\nb": 1}',
+        '{"": 1}',
+    ],
+)
+def test_other_arguments_are_refused_by_field(arguments: Any) -> None:
+    with pytest.raises(ValueError, match=r"^messages\[1\]\.tool_calls\[0\]\.function\.arguments: "):
+        normalise_messages([USER, assistant(tool_calls=[call(arguments)])])
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"role": "robot", "content": "x"}, "messages[1].role"),
+        ({"role": None, "content": "x"}, "messages[1].role"),
+        ({"content": "x"}, "messages[1].role"),
+        ({"role": "user", "content": 5}, "messages[1].content"),
+        ({"role": "user", "content": [5]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]},
+            "messages[1].content[0].type",
+        ),
+        ({"role": "user", "content": "\ud800"}, "messages[1]"),
+        ({"role": "tool", "content": "x"}, "messages[1]"),
+        (assistant(tool_calls=[5]), "messages[1].tool_calls[0].function"),
+        (assistant(tool_calls=5), "messages[1].tool_calls"),
+        (assistant(tool_calls=[call("{}", name='a"b')]), "messages[1].tool_calls[0].function.name"),
+        (assistant(tool_calls=[call("{}", name="a\n")]), "messages[1].tool_calls[0].function.name"),
+    ],
+)
+def test_bad_messages_are_refused_by_field(message: Any, field: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(field) + ": "):
+        normalise_messages([USER, message])
+
+
+def test_no_messages_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^messages: "):
+        normalise_messages([])
+
+
+def test_a_tool_message_needs_calls_in_the_last_assistant_message() -> None:
+    calling = assistant(tool_calls=[call("{}")])
+    result = {"role": "tool", "content": "x"}
+    assert len(normalise_messages([calling, USER, result])) == 3
+    with pytest.raises(ValueError, match=r"^messages\[2\]: tool message"):
+        normalise_messages([calling, assistant(content="done"), result])
+
+
+def test_results_follow_the_order_of_their_calls() -> None:
+    calling = assistant(tool_calls=[call("{}", call_id="c1"), call("{}", call_id="c2")])
+    results = [
+        {"role": "tool", "content": "second", "tool_call_id": "c2"},
+        {"role": "tool", "content": "first", "tool_call_id": "c1"},
+    ]
+    normalised = normalise_messages([calling, *results])
+    assert [message["content"] for message in normalised[1:]] == ["first", "second"]
+    unknown = [{**results[0], "tool_call_id": "c9"}, results[1]]
+    normalised = normalise_messages([calling, *unknown])
+    assert [message["content"] for message in normalised[1:]] == ["second", "first"]
+
+
+def test_parts_of_a_tool_result_stay_apart() -> None:
+    parts = [{"type": "text", "text": "a"}, "b"]
+    calling = assistant(tool_calls=[call("{}")])
+    assert normalise_messages([calling, {"role": "tool", "content": parts}])[1]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+    ]
+    assert normalise_messages([calling, {"role": "tool", "content": []}])[1]["content"] == ""
+    assert normalise_messages([calling, {"role": "tool", "content": None}])[1]["content"] == ""

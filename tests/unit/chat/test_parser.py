@@ -1,0 +1,349 @@
+"""The output parser: what it reports, by case, and that cuts never matter."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimax_m2.chat.events import (
+    ContentDelta,
+    ParserEvent,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+    coalesce,
+)
+from minimax_m2.chat.parser import OutputParser
+
+
+def tool(name: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [
+    tool(
+        "run",
+        code={"type": "string"},
+        times={"type": "integer"},
+        options={"type": "object"},
+        note={"type": ["string", "null"]},
+    ),
+    tool("now"),
+    {"type": "function", "function": {"name": "bare"}},
+]
+
+
+def parse(
+    text: str, *, cuts: list[int] | None = None, tools: Any = TOOLS, **options: Any
+) -> list[ParserEvent]:
+    """Events of the whole text, cut at the given places, neighbours joined."""
+    parser = OutputParser(tools=tools, **options)
+    events = []
+    start = 0
+    for end in sorted(cuts or []):
+        events += parser.feed(text[start:end])
+        start = end
+    events += parser.feed(text[start:])
+    return coalesce(events + parser.finish())
+
+
+def summary(text: str, **options: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+    """Reasoning, content and calls with parsed arguments."""
+    events = parse(text, **options)
+    calls: list[list[str]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            assert event.index == len(calls)
+            calls.append([event.name, ""])
+        elif isinstance(event, ToolCallArguments):
+            assert event.index == len(calls) - 1
+            calls[-1][1] += event.fragment
+    reasoning = "".join(e.text for e in events if isinstance(e, ReasoningDelta))
+    content = "".join(e.text for e in events if isinstance(e, ContentDelta))
+    return reasoning, content, [(name, json.loads(arguments)) for name, arguments in calls]
+
+
+def invoke(name: str, *values: tuple[str, str]) -> str:
+    lines = [f'<parameter name="{key}">{value}</parameter>\n' for key, value in values]
+    return f'<invoke name="{name}">\n' + "".join(lines) + "</invoke>\n"
+
+
+def wrapped(*invokes: str) -> str:
+    return "\n<minimax:tool_call>\n" + "".join(invokes) + "</minimax:tool_call>"
+
+
+RUN_1 = ("run", {"code": "1"})
+CALL_RUN_1 = wrapped(invoke("run", ("code", "1")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("", "", [])),
+        ("thought\n</think>\n\nanswer", ("thought", "answer", [])),
+        ("</think>\n\nanswer", ("", "answer", [])),
+        ("\n</think>\n\nanswer", ("", "answer", [])),
+        ("a\n\n\n</think>\n\n\nb\n", ("a\n\n", "\nb\n", [])),
+        ("only thinking <b>\n", ("only thinking <b>\n", "", [])),
+        ("<think>\nthought</think>answer", ("thought", "answer", [])),
+        ("a<think>b</think>c", ("ab", "c", [])),
+        ("t</think>a</think>b", ("t", "ab", [])),
+        ("t</think>\n\n</think>\n\nb", ("t", "b", [])),
+        ("t</think>\n\n<think>\nu\n</think>\n\nb", ("tu", "b", [])),
+        ("t</think>say <think> aloud", ("t", "say <think> aloud", [])),
+        ("t\n</think>\n\n" + CALL_RUN_1, ("t", "", [RUN_1])),
+        ("t\n</think>\n\nText." + CALL_RUN_1 + "\n\n", ("t", "Text.", [RUN_1])),
+        ("t" + CALL_RUN_1 + "after", ("t", "after", [RUN_1])),
+        ("</think>" + CALL_RUN_1 + CALL_RUN_1, ("", "", [RUN_1, RUN_1])),
+        ("</think>" + CALL_RUN_1 + "\n<think>\nu</think>v", ("u", "v", [RUN_1])),
+        ("</think>" + wrapped(), ("", "", [])),
+        ("</think>x < y <b> </b> <", ("", "x < y <b> </b> <", [])),
+    ],
+)
+def test_thinking_content_and_calls_are_told_apart(text: str, expected: Any) -> None:
+    assert summary(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (wrapped(invoke("now")), [("now", {})]),
+        (wrapped('<invoke name="now"></invoke>'), [("now", {})]),
+        (wrapped(invoke("run", ("code", "1")), invoke("now")), [RUN_1, ("now", {})]),
+        (
+            wrapped(invoke("run", ("code", "x"), ("times", "5"), ("options", '{"k": [1]}'))),
+            [("run", {"code": "x", "times": 5, "options": {"k": [1]}})],
+        ),
+        ("<invoke name='now'></invoke>", [("now", {})]),
+        ("<invoke name=now></invoke>", [("now", {})]),
+        ('< invoke  name = "now" ></ invoke >', [("now", {})]),
+        (invoke("run", ("code", "1")), [RUN_1]),
+        (invoke("run", ("code", "1")) + "</minimax:tool_call>", [RUN_1]),
+        ('<invoke name="run"><parameter name=code>1</parameter></invoke>', [RUN_1]),
+        ('<invoke name="run"><parameter name="code">1', [RUN_1]),
+        ('<invoke name="run"><parameter name="code">1</parameter>', [RUN_1]),
+        ('<invoke name="run"><parameter name="code">1</parameter>\n</minimax:tool_call>', [RUN_1]),
+        ('<invoke name="run"><parameter name="code">1\n</invoke>\n</minimax:tool_call>', [RUN_1]),
+        ('<invoke name="run"><parameter name="code">1\n</minimax:tool_call>', [RUN_1]),
+        ('<invoke name="run">', [("run", {})]),
+        (
+            '<invoke name="run"><parameter name="code">1\n<parameter name="times">2</parameter>'
+            "</invoke>",
+            [("run", {"code": "1", "times": 2})],
+        ),
+        (
+            '<invoke name="run"><parameter name="code">1</parameter>'
+            '<invoke name="now"></invoke></minimax:tool_call>',
+            [RUN_1, ("now", {})],
+        ),
+        (wrapped(invoke("run", ("code", "1"), ("code", "2"))), [RUN_1]),
+        (wrapped(invoke("run", ("other", "2"))), [("run", {"other": "2"})]),
+        (wrapped(invoke("bare", ("a", "1"), ("b", "x"))), [("bare", {"a": "1", "b": "x"})]),
+        (wrapped(invoke("run", ("note", "null"))), [("run", {"note": None})]),
+        (wrapped(invoke("run", ("note", "nullify"))), [("run", {"note": "nullify"})]),
+        (wrapped(invoke("run", ("note", "nul"))), [("run", {"note": "nul"})]),
+        (wrapped(invoke("run", ("note", ""))), [("run", {"note": ""})]),
+        (wrapped(invoke("run", ("code", ""))), [("run", {"code": ""})]),
+        (wrapped(invoke("run", ("code", "  a\n\nb \n"))), [("run", {"code": "  a\n\nb \n"})]),
+        (wrapped(invoke("run", ("code", '"\\\n\x01é🙂'))), [("run", {"code": '"\\\n\x01é🙂'})]),
+        (
+            wrapped(invoke("run", ("code", "<![CDATA[&lt;]]>"))),
+            [("run", {"code": "<![CDATA[&lt;]]>"})],
+        ),
+    ],
+)
+def test_calls_are_recovered(text: str, expected: Any) -> None:
+    assert summary("</think>" + text) == ("", "", expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "</parameter> and more",
+        "a</parameter>b",
+        "</parameter></parameter>",
+        "</parameter>" + " " * 300 + "x",
+        "</invoke> is a tag",
+        "say <think> and </think>",
+        "\n<minimax:tool_call>\nexample\n</minimax:tool_call>\n",
+        '<invoke name="now"></invoke> text',
+        '<parameter name="undeclared">v',
+        '<parameter name="code">v',
+        "a < b <= c << d </",
+        "<" * 1000,
+        "\n" * 500,
+    ],
+)
+def test_tags_inside_a_string_value_are_kept(value: str) -> None:
+    text = wrapped(invoke("run", ("code", value), ("times", "3")))
+    assert summary("</think>" + text)[2] == [("run", {"code": value, "times": 3})]
+
+
+def test_unknown_tools_are_answer_text() -> None:
+    raw = '<invoke name="nope">\n<parameter name="a">1</parameter>\n</invoke>'
+    text = "</think>\n\n\n<minimax:tool_call>\n" + raw + "\n" + invoke("now")
+    assert summary(text + "</minimax:tool_call>") == ("", raw, [("now", {})])
+    assert summary("</think>" + raw) == ("", raw, [])
+
+
+def test_an_unknown_tool_hides_no_call_in_its_values() -> None:
+    raw = (
+        '<invoke name="nope"><parameter name="a"><invoke name="now"></invoke>x</parameter></invoke>'
+    )
+    text = "</think><minimax:tool_call>" + raw + "</minimax:tool_call>"
+    assert summary(text) == ("", raw, [])
+
+
+def test_text_in_the_wrapper_is_not_lost() -> None:
+    text = '</think><minimax:tool_call>\n{"name": "now"}\n</minimax:tool_call>'
+    assert summary(text) == ("", '{"name": "now"}', [])
+
+
+def test_without_tools_tool_tags_are_text_where_they_stand() -> None:
+    text = "a <minimax:tool_call> b</think>c" + CALL_RUN_1
+    assert summary(text, tools=[]) == ("a <minimax:tool_call> b", "c" + CALL_RUN_1, [])
+
+
+def test_a_request_for_one_call_gets_at_most_one() -> None:
+    text = wrapped(invoke("now"), invoke("run", ("code", "<b>"))) + CALL_RUN_1
+    assert summary(text, parallel_tool_calls=False) == ("", "", [("now", {})])
+
+
+def test_starting_outside_thinking() -> None:
+    assert summary("answer", starts_in_reasoning=False) == ("", "answer", [])
+    assert summary("<think>\nt\n</think>\n\nanswer", starts_in_reasoning=False) == (
+        "t",
+        "answer",
+        [],
+    )
+
+
+def test_a_cut_off_call_is_valid_json_and_marked_incomplete() -> None:
+    events = parse('</think><invoke name="run"><parameter name="options">{"a": [1,')
+    assert events[-1] == ToolCallEnd(0, complete=False)
+    assert summary('</think><invoke name="run"><parameter name="options">{"a": [1,')[2] == [
+        ("run", {"options": '{"a": [1,'})
+    ]
+    assert parse("</think>" + CALL_RUN_1)[-1] == ToolCallEnd(0, complete=True)
+
+
+def test_strings_stream_and_typed_values_wait() -> None:
+    parser = OutputParser(tools=TOOLS)
+    parser.feed('</think><minimax:tool_call><invoke name="run">')
+    assert parser.num_tool_calls == 1
+    opened = parser.feed('<parameter name="code">print')
+    assert opened == [ToolCallArguments(0, '{"code": "print')]
+    assert parser.feed('("x")') == [ToolCallArguments(0, '(\\"x\\")')]
+    parser.feed('</parameter><parameter name="times">')
+    assert parser.feed("12") == []
+    closed = parser.feed("3</parameter></invoke>")
+    assert closed == [ToolCallArguments(0, "123}"), ToolCallEnd(0)]
+
+
+def test_thinking_state_is_visible() -> None:
+    parser = OutputParser(tools=[])
+    assert parser.in_reasoning
+    parser.feed("a</think>")
+    assert not parser.in_reasoning
+
+
+def test_text_is_reported_without_delay() -> None:
+    parser = OutputParser(tools=TOOLS)
+    assert parser.feed("Let me think") == [ReasoningDelta("Let me think")]
+    assert parser.feed(" </thi") == [ReasoningDelta(" ")]
+    assert parser.feed("s is no tag") == [ReasoningDelta("</this is no tag")]
+
+
+def test_an_oversized_typed_value_becomes_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minimax_m2.chat.call_arguments.MAX_TYPED_VALUE_CHARS", 10)
+    for value, expected in (("1" * 10, int("1" * 10)), ("1" * 11, "1" * 11)):
+        text = "</think>" + wrapped(invoke("run", ("times", value)))
+        for cuts in (None, list(range(len(text)))):
+            assert summary(text, cuts=cuts)[2] == [("run", {"times": expected})]
+
+
+SOUP = st.lists(
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "<minimax:tool_call>",
+            "</minimax:tool_call>",
+            '<invoke name="run">',
+            "<invoke name='now'>",
+            '<invoke name="nope">',
+            "< invoke name = bare >",
+            "</invoke>",
+            '<parameter name="code">',
+            '<parameter name="times">',
+            '<parameter name="options">',
+            '<parameter name="note">',
+            "</parameter>",
+            "</ parameter >",
+            "\n",
+            "\n\n",
+            " ",
+            "text",
+            "null",
+            "12",
+            '{"a": [1, "b"]}',
+            '"',
+            "\\",
+            "<",
+            ">",
+            "/",
+            "<inv",
+            "<parameter name=",
+            "é🙂",
+            "x" * 300,
+            " " * 130,
+        ]
+    )
+    | st.text(max_size=4),
+    max_size=30,
+).map("".join)
+
+
+@settings(max_examples=600, deadline=None)
+@given(soup=SOUP, data=st.data(), starts=st.booleans(), several=st.booleans(), offers=st.booleans())
+def test_cuts_never_matter(soup: str, data: Any, starts: bool, several: bool, offers: bool) -> None:
+    cuts = data.draw(st.lists(st.integers(min_value=0, max_value=len(soup)), max_size=20))
+    options: dict[str, Any] = {
+        "starts_in_reasoning": starts,
+        "parallel_tool_calls": several,
+        "tools": TOOLS if offers else [],
+    }
+    whole = parse(soup, **options)
+    assert parse(soup, cuts=cuts, **options) == whole
+    assert parse(soup, cuts=list(range(len(soup))), **options) == whole
+    _, _, calls = summary(soup, **options)  # parses every call's arguments
+    assert all(isinstance(arguments, dict) for _, arguments in calls)
+    assert len(calls) <= 1 or several
+    started = [event for event in whole if isinstance(event, ToolCallStart)]
+    ended = [event for event in whole if isinstance(event, ToolCallEnd)]
+    assert [event.index for event in started] == [event.index for event in ended]
+
+
+@settings(max_examples=200, deadline=None)
+@given(soup=SOUP)
+def test_what_is_held_back_stays_small(soup: str) -> None:
+    parser = OutputParser(tools=TOOLS)
+    for character in soup:
+        parser.feed(character)
+        assert len(parser._buffer) <= 700
+
+
+def test_time_is_linear_in_the_text() -> None:
+    """A value of a million characters with many half tags passes in bounded steps."""
+    text = '</think><invoke name="run"><parameter name="code">' + "</parameter> <x " * 60_000
+    parser = OutputParser(tools=TOOLS)
+    num_events = 0
+    for start in range(0, len(text), 1000):
+        num_events += len(parser.feed(text[start : start + 1000]))
+        assert len(parser._buffer) <= 700
+    parser.finish()
+    assert num_events <= len(text) / 1000 + 4

@@ -1,0 +1,48 @@
+"""M2's published template renders as Transformers renders it.
+
+The template and the golden renderings are test data that does not ship with the repository:
+`EXPERTMESH_M2_CHAT_DATA` names their folder.
+"""
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_samples import MARKERS
+
+from minimax_m2.chat.messages import normalise_messages
+from minimax_m2.chat.template import ChatTemplate
+
+REPOSITORY = Path(__file__).parents[3]
+DATA = Path(os.environ.get("EXPERTMESH_M2_CHAT_DATA", REPOSITORY.parent / "shared/data/m2"))
+
+if not (DATA / "chat_golden.jsonl").is_file():
+    pytest.skip(f"no published chat data in {DATA}", allow_module_level=True)
+
+CASES = [json.loads(line) for line in (DATA / "chat_golden.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def published() -> ChatTemplate:
+    source = (DATA / "chat_template.jinja").read_text(encoding="utf-8")
+    return ChatTemplate(source, markers=MARKERS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_rendering_equals_the_golden_one(published: ChatTemplate, case: dict[str, Any]) -> None:
+    messages = copy.deepcopy(case["messages"])
+    for message in messages:
+        for call in message.get("tool_calls", []):  # as OpenAI's clients send them
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    segments = published.render(
+        normalise_messages(messages),
+        case["tools"],
+        add_generation_prompt=case["add_generation_prompt"],
+    )
+    assert "".join(segment.text for segment in segments) == case["rendered"]
+    for segment in segments:  # nothing in these conversations reads like a marker
+        assert segment.is_marker == (segment.text in MARKERS)
+        assert segment.is_marker or not any(marker in segment.text for marker in MARKERS)

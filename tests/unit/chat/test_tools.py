@@ -1,0 +1,62 @@
+"""Which tools may be offered, and which field is named when not."""
+
+import re
+from typing import Any
+
+import pytest
+
+from minimax_m2.chat.tools import validate_tools
+
+
+def tool(name: Any = "run", **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **function}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        schema = {"items": schema}
+    return schema
+
+
+def test_ordinary_tools_are_accepted() -> None:
+    schema = {"type": "object", "properties": {"größe": {"type": "integer"}, "it's": {}}}
+    validate_tools([])
+    validate_tools([tool(), tool("a.b-C_9", description="x", parameters=schema)])
+    validate_tools([tool("a" * 64, parameters=nested(32)), {"function": {"name": "untyped"}}])
+    validate_tools([tool(f"t{index}") for index in range(128)])
+
+
+@pytest.mark.parametrize(
+    ("tools", "field"),
+    [
+        ([5], "tools[0]"),
+        ([{"type": "web_search"}], "tools[0].type"),
+        ([{"type": "function"}], "tools[0].function"),
+        ([tool(None)], "tools[0].function.name"),
+        ([tool("")], "tools[0].function.name"),
+        ([tool("a" * 65)], "tools[0].function.name"),
+        ([tool('a"b')], "tools[0].function.name"),
+        ([tool("a>b")], "tools[0].function.name"),
+        ([tool("a\n")], "tools[0].function.name"),
+        ([tool("\u0440un")], "tools[0].function.name"),
+        ([tool(), tool()], "tools[1].function.name"),
+        ([tool(description=5)], "tools[0].function.description"),
+        ([tool(description="\udfff")], "tools[0].function"),
+        ([tool(parameters=None)], "tools[0].function.parameters"),
+        ([tool(parameters=[])], "tools[0].function.parameters"),
+        ([tool(parameters=nested(33))], "tools[0].function.parameters"),
+        ([tool(parameters=nested(5000))], "tools[0].function.parameters"),
+        ([tool(parameters={"properties": []})], "tools[0].function.parameters.properties"),
+        (
+            [tool(parameters={"properties": {'a">': {}}})],
+            "tools[0].function.parameters.properties",
+        ),
+        ([tool(f"t{index}") for index in range(129)], "tools"),
+        ([tool(description="x" * 256 * 1024)], "tools"),
+        ([tool(parameters={"default": float("nan")})], "tools"),
+    ],
+)
+def test_bad_tools_are_refused_by_field(tools: list[Any], field: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(field) + ": "):
+        validate_tools(tools)
