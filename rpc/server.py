@@ -48,8 +48,9 @@ class GrpcHost:
     ):
         self._listen = listen
         self._tls = tls
-        limit = ("grpc.max_receive_message_length", max_receive_bytes)
-        self.server = grpc.aio.server(options=(*SERVER_OPTIONS, limit))
+        # A dict, because of an option given twice gRPC takes the first.
+        options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_receive_bytes}
+        self.server = grpc.aio.server(options=tuple(options.items()))
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self._services: tuple[str, ...] = ()
