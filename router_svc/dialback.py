@@ -5,6 +5,7 @@ calls us) while nobody could call it; so the router opens a TCP connection first
 """
 
 import asyncio
+import os
 import socket
 
 from rpc.config import Address
@@ -22,6 +23,7 @@ async def dial(address: Address, timeout_s: float = DIAL_TIMEOUT_S) -> str:
     except socket.gaierror as error:
         return f"cannot reach {address}: {error.strerror}"
     except (OSError, UnicodeError) as error:
-        return f"cannot reach {address}: {getattr(error, 'strerror', None) or error}"
+        number = getattr(error, "errno", None)
+        return f"cannot reach {address}: {os.strerror(number) if number else error}"
     writer.close()
     return ""

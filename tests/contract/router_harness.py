@@ -1,0 +1,131 @@
+"""A router on the test's own loop, and members made of frames."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+
+from protos import router_pb2, router_pb2_grpc
+from router_svc.config import RouterConfig
+from router_svc.service import RouterService
+from rpc.channel import open_channel
+from rpc.pieces import Pieces
+
+WAIT_S = 15.0
+LAYERS, EXPERTS = 3, 8
+POOL = router_pb2.MEMBER_ROLE_POOL
+ATTENTION = router_pb2.MEMBER_ROLE_ATTENTION
+READY = router_pb2.MEMBER_STATE_READY
+EVERYTHING = Pieces.all_of(LAYERS, EXPERTS)
+
+
+@contextlib.asynccontextmanager
+async def running_router(**flags: Any) -> AsyncIterator[RouterService]:
+    flags = {"listen": "127.0.0.1:0", "ops_listen": "127.0.0.1:0", "lease_ms": 5000, **flags}
+    service = RouterService(RouterConfig(**flags))
+    await service.start()
+    task = asyncio.create_task(service.run())
+    try:
+        yield service
+    finally:
+        await service.stop()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def stub_of(service: RouterService) -> AsyncIterator[router_pb2_grpc.RouterStub]:
+    async with open_channel(str(service.address), tls=None, server_role="router") as channel:
+        yield router_pb2_grpc.RouterStub(channel)
+
+
+@contextlib.asynccontextmanager
+async def listening() -> AsyncIterator[str]:
+    """A TCP port that answers the router's dial-back."""
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        yield f"{host}:{port}"
+
+
+def register(member_id: str = "pool-a", **fields: Any) -> router_pb2.Register:
+    fields = {
+        "role": POOL,
+        "incarnation": 1,
+        "address": "127.0.0.1:9",
+        "checkpoint_id": "sha256:one",
+        "num_layers": LAYERS,
+        "num_experts": EXPERTS,
+        "protocol_major": 1,
+        **fields,
+    }
+    return router_pb2.Register(member_id=member_id, **fields)
+
+
+def offer(
+    available: Pieces = EVERYTHING, requested: Pieces | None = None, capacity: int = 0
+) -> router_pb2.PoolOffer:
+    return router_pb2.PoolOffer(
+        available=available.to_message(),
+        requested=requested.to_message() if requested else None,
+        capacity_pieces=capacity,
+    )
+
+
+def status(ready: Pieces | None = None, **fields: Any) -> router_pb2.JoinRequest:
+    """A READY status holding `ready`."""
+    fields = {"state": READY, **fields}
+    message = (ready or Pieces()).to_message()
+    return router_pb2.JoinRequest(status=router_pb2.MemberStatus(ready=message, **fields))
+
+
+def pieces_of(message: Any) -> Pieces:
+    return Pieces.from_message(message, num_layers=LAYERS, num_experts=EXPERTS)
+
+
+class Joined:
+    """A Join stream driven frame by frame."""
+
+    def __init__(self, stub: router_pb2_grpc.RouterStub):
+        self.call = stub.Join(timeout=60)
+
+    async def say(self, frame: router_pb2.JoinRequest | router_pb2.Register) -> None:
+        if isinstance(frame, router_pb2.Register):
+            frame = router_pb2.JoinRequest(register=frame)
+        await asyncio.wait_for(self.call.write(frame), WAIT_S)
+
+    async def hear(self, kind: str) -> Any:
+        """The next frame, which must be of this kind."""
+        response = await asyncio.wait_for(self.call.read(), WAIT_S)
+        assert response is not grpc.aio.EOF, await self.outcome()
+        assert response.WhichOneof("frame") == kind
+        return getattr(response, kind)
+
+    async def outcome(self) -> tuple[grpc.StatusCode, str]:
+        """How the stream ends; reads what still comes."""
+        async with asyncio.timeout(WAIT_S):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while await self.call.read() is not grpc.aio.EOF:
+                    pass
+            return await self.call.code(), await self.call.details()
+
+
+async def topology_where(
+    stub: router_pb2_grpc.RouterStub, holds: Callable[[router_pb2.Topology], bool]
+) -> router_pb2.Topology:
+    """Ask until the topology is as wanted."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            answer = await stub.GetTopology(router_pb2.GetTopologyRequest(), timeout=5)
+            if holds(answer.topology):
+                return answer.topology
+            await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 (the conditions have no event)
+            await asyncio.sleep(0.01)
