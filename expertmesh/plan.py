@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.sizes import format_bytes, parse_bytes
+from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
+from rpc.sizes import parse_bytes
 
 MB = 1_000_000
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -20,6 +21,8 @@ ROUTER_BASE_BYTES = 120 * MB
 GATEWAY_BASE_BYTES = 300 * MB
 POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
+DRAIN_S = 5.0
+"""How long running requests may go on after Ctrl-C; the supervisor waits longer than that."""
 HELD_FACTOR = 1.05
 """Allocator overhead on top of weights and KV."""
 
@@ -61,8 +64,11 @@ def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
     return tuple(range(pool, num_layers, num_pools))
 
 
-def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
-    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met."""
+def plan_cluster(options: ClusterOptions, cores: int, *, has_bfloat16: bool = False) -> ClusterPlan:
+    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met.
+
+    `has_bfloat16`: the processor multiplies bfloat16, so `--dtype auto` may choose it.
+    """
     config = _load(options.model)
     if not 0 <= options.http_port <= 65535:
         raise CommandError(f"--http-port: 0 to 65535, got {options.http_port}", EXIT_USAGE)
@@ -76,7 +82,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
-    sizing = _Sizing(config, options)
+    sizing = _Sizing(config, options, has_bfloat16)
     computing = (
         [_in_process_attention(options, sizing, cores)]
         if options.in_process
@@ -103,10 +109,15 @@ def describe(config: ModelConfig) -> str:
 class _Sizing:
     """Bytes as held in memory: weights are dequantised into the compute dtype when loaded."""
 
-    def __init__(self, config: ModelConfig, options: ClusterOptions):
-        dtype = config.dtype if options.dtype == "auto" else options.dtype
-        item_bytes = ITEM_BYTES.get(dtype, 4)
-        self.kv = parse_bytes(options.kv_memory, "--kv-memory")
+    def __init__(self, config: ModelConfig, options: ClusterOptions, has_bfloat16: bool):
+        dtype = options.dtype
+        if dtype == "auto":  # as minimax_m2.numerics.choose_dtype, which needs torch
+            dtype = "bfloat16" if has_bfloat16 and config.dtype == "bfloat16" else "float32"
+        item_bytes = ITEM_BYTES[dtype]
+        try:
+            self.kv = parse_bytes(options.kv_memory, "--kv-memory") or 0
+        except ValueError as error:
+            raise CommandError(str(error), EXIT_USAGE) from None
         self.attention = config.attention_params * item_bytes
         self.layer = config.num_experts * config.expert_params * item_bytes
         self.num_layers = config.num_layers
@@ -186,6 +197,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
         flags=(
             *("--model", str(options.model)),
             *("--listen", f"127.0.0.1:{options.http_port}"),
+            *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
         ),
         dials=(discovery,),
@@ -207,6 +219,7 @@ def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
         *("--model", str(options.model)),
         *("--dtype", options.dtype),
         *("--threads", str(threads)),
+        *("--grace-s", str(DRAIN_S)),
     )
 
 

@@ -18,7 +18,7 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.detach import end_leftovers, start_detached, stop_running
-from expertmesh.machine import available_memory_bytes, usable_cores
+from expertmesh.machine import available_memory_bytes, cpu_features, usable_cores
 from expertmesh.plan import ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.process import readiness_text
@@ -119,7 +119,7 @@ def up(
         threads=threads,
         log_level=log_level,
     )
-    plan = plan_cluster(options, usable_cores())
+    plan = plan_cluster(options, usable_cores(), has_bfloat16=cpu_features()["avx512_bf16"])
     folder = RunDir((run_dir or default_run_dir()).absolute())
     notes, out = stderr(), stdout()
     _print_plan(plan, notes)
