@@ -9,6 +9,7 @@ can capture what lies between two hops.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
@@ -30,6 +31,14 @@ class LayerWeights:
     post_norm_D: Tensor
     routing_ED: Tensor  # float32
     bias_E: Tensor | None  # float32
+
+    def to(self, device: torch.device) -> "LayerWeights":
+        """The same weights on another device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return LayerWeights(**moved)
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

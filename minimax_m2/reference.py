@@ -41,7 +41,7 @@ class ReferenceModel:
         self.layers: list[LayerWeights] = []
         self.experts: list[ExpertWeights] = []
         for layer_idx in range(config.num_layers):
-            self.layers.append(_to_device(checkpoint.layer(layer_idx, dtype), self.device))
+            self.layers.append(checkpoint.layer(layer_idx, dtype).to(self.device))
             self.experts.append(load_experts(checkpoint, layer_idx, dtype, self.device))
         self.embedding_VD = checkpoint.outer("embedding", dtype).to(self.device)
         self.final_norm_D = checkpoint.outer("final_norm", dtype).to(self.device)
@@ -118,11 +118,3 @@ def load_experts(
         w13_EHD=torch.stack([w13 for w13, _ in pairs]).to(device),
         w2_EDF=torch.stack([w2 for _, w2 in pairs]).to(device),
     )
-
-
-def _to_device(layer: LayerWeights, device: torch.device) -> LayerWeights:
-    moved = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in vars(layer).items()
-    }
-    return LayerWeights(**moved)

@@ -91,3 +91,14 @@ async def require_role(context: Any, allowed: Collection[str], *, tls: bool) -> 
             grpc.StatusCode.PERMISSION_DENIED,
             f"role {sorted(callers)} may not call this; allowed: {sorted(allowed)}",
         )
+
+
+def tls_files(ca: Path | None, cert: Path | None, key: Path | None) -> TlsFiles | None:
+    """All three files, checked, or None when none is given. Raises ValueError."""
+    if ca is None and cert is None and key is None:
+        return None
+    if ca is None or cert is None or key is None:
+        raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
+    files = TlsFiles(ca=ca, cert=cert, key=key)
+    files.read()
+    return files

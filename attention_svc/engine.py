@@ -1,0 +1,173 @@
+"""The engine: plan a step, run the layers, sample, hand out tokens; again.
+
+1. The scheduler plans which sequences compute how many tokens.
+2. `pack` turns the plan into tensors; `LayerStack.forward` runs it.
+3. Sequences whose last known token was computed get the next one from the sampler.
+4. Tokens go to the sequences' outboxes; finished ones leave and free their blocks.
+
+One coroutine, one step at a time. A failed expert call fails the sequences of its
+step, loudly; a sequence whose sampling fails ends alone.
+"""
+
+import asyncio
+import logging
+import time
+
+from attention_svc.batch import pack
+from attention_svc.layer_stack import LayerStack, StepTimes
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.sampler import SamplingFailed, sample
+from attention_svc.scheduler import Scheduler, Slice
+from attention_svc.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.transport import ExpertsUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Owns the sequences. `add` and `abort` may be called between any two awaits."""
+
+    def __init__(
+        self,
+        stack: LayerStack,
+        scheduler: Scheduler,
+        metrics: AttentionMetrics,
+        *,
+        block_size: int,
+        max_model_len: int,
+        expert_timeout_s: float,
+    ):
+        self._stack = stack
+        self.scheduler = scheduler
+        self._metrics = metrics
+        self._block_size = block_size
+        self._max_model_len = max_model_len
+        self._expert_timeout_s = expert_timeout_s
+        self._wake = asyncio.Event()
+        self.num_tokens = 0
+        self._preemptions_counted = 0
+        self.device = stack.device
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Raises what Scheduler.add raises."""
+        self.scheduler.add(sequence)
+        self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
+        self._wake.set()
+
+    def abort(self, sequence: Sequence, outcome: Outcome) -> None:
+        """End a sequence from outside; its blocks are free before the next step."""
+        if not sequence.finished:
+            self._finish(sequence, outcome)
+
+    def abort_all(self, outcome: Outcome) -> None:
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            self.abort(sequence, outcome)
+
+    @property
+    def idle(self) -> bool:
+        return not self.scheduler.running and not self.scheduler.waiting
+
+    async def run(self) -> None:
+        """Step until cancelled."""
+        while True:
+            plan_start = time.monotonic()
+            plan = self.scheduler.schedule()
+            if not plan:
+                self._update_gauges()
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            self._metrics.step_s["schedule"].observe(time.monotonic() - plan_start)
+            try:
+                await self._step(plan)
+            except ExpertsUnavailable as error:
+                log.error("step failed: %s", error)
+                self._fail(plan, f"the experts are unavailable: {error}", retryable=True)
+            except Exception:  # our bug: fail this step's requests, keep serving the others
+                log.exception("step failed")
+                self._fail(plan, "internal error", retryable=False)
+            self._update_gauges()
+            await asyncio.sleep(0)  # let new requests and cancellations in
+
+    async def _step(self, plan: list[Slice]) -> None:
+        now = time.monotonic()
+        for part in plan:
+            if not part.sequence.started_s:
+                part.sequence.started_s = now
+                part.sequence.spent.queue_s = now - part.sequence.received_s
+        meta, completing = pack(plan, self._block_size, self.device)
+        times = StepTimes()
+        logits_BV = await self._stack.forward(meta, self._expert_timeout_s, times)
+        self._metrics.batch_rows.observe(meta.num_rows)
+        for part in plan:
+            # An aborted (hence freed) sequence must not claim what it no longer holds.
+            if not part.sequence.finished:
+                part.sequence.num_computed += part.num_tokens
+        alive = [i for i, part in enumerate(completing) if not part.sequence.finished]
+        start = time.monotonic()
+        sequences = [completing[i].sequence for i in alive]
+        tokens = sample(logits_BV[alive], sequences) if sequences else []
+        times.sampling_s = time.monotonic() - start
+        self._account(plan, times)
+        start = time.monotonic()
+        for sequence, token in zip(sequences, tokens, strict=True):
+            self._emit(sequence, token)
+        self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _account(self, plan: list[Slice], times: StepTimes) -> None:
+        steps = self._metrics.step_s
+        steps["attention"].observe(times.attention_s)
+        steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)
+        steps["sample"].observe(times.sampling_s)
+        for part in plan:
+            spent = part.sequence.spent
+            spent.steps += 1
+            spent.attention_s += times.attention_s
+            spent.network_s += times.network_s
+            spent.pool_queue_s += times.pool_queue_s
+            spent.pool_compute_s += times.pool_compute_s
+            spent.sampling_s += times.sampling_s
+
+    def _emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
+        if isinstance(token, SamplingFailed):
+            self._finish(sequence, Outcome(reason="ERROR", error=token.reason))
+            return
+        now = time.monotonic()
+        if sequence.last_token_s:
+            self._metrics.inter_token_s.observe(now - sequence.last_token_s)
+        else:
+            sequence.spent.first_token_s = now - sequence.received_s
+            self._metrics.ttft_s.observe(sequence.spent.first_token_s)
+        sequence.last_token_s = now
+        sequence.output_ids.append(token.token_id)
+        sequence.outbox.put(token)
+        self.num_tokens += 1
+        self._metrics.generated_tokens.inc()
+        if token.token_id in sequence.stop_ids:
+            self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
+        elif (
+            len(sequence.output_ids) >= sequence.params.max_tokens
+            or sequence.num_known >= self._max_model_len
+        ):
+            self._finish(sequence, Outcome(reason="LENGTH"))
+
+    def _finish(self, sequence: Sequence, outcome: Outcome) -> None:
+        sequence.finished = True
+        self.scheduler.remove(sequence)
+        sequence.outbox.close(outcome)
+        self._metrics.sequences.labels(outcome.reason.lower()).inc()
+        self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
+
+    def _fail(self, plan: list[Slice], error: str, *, retryable: bool) -> None:
+        for part in plan:
+            self.abort(part.sequence, Outcome(reason="ERROR", error=error, retryable=retryable))
+
+    def _update_gauges(self) -> None:
+        scheduler, metrics = self.scheduler, self._metrics
+        metrics.running.set(len(scheduler.running))
+        metrics.waiting.set(len(scheduler.waiting))
+        metrics.kv_usage.set(scheduler.kv_usage_ratio)
+        behind = scheduler.num_preemptions - self._preemptions_counted
+        if behind:
+            metrics.preemptions.inc(behind)
+            self._preemptions_counted = scheduler.num_preemptions

@@ -1,0 +1,197 @@
+"""Dispatch and combine over gRPC: one message per pool and layer, sums added in pool order."""
+
+import asyncio
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_link import PendingCall, PoolLink
+from attention_svc.pool_set import PoolSet
+from attention_svc.transport import ExpertsUnavailable, HopTimes
+from protos import expert_pb2, tensor_pb2
+from rpc.tensor_codec import WIRE_DTYPES, decode, tensor_bytes
+
+_FLOAT32 = frozenset({tensor_pb2.DTYPE_FLOAT32})
+
+
+class GrpcTransport:
+    """Sends each row once to every pool that serves one of its experts."""
+
+    def __init__(self, pools: PoolSet, metrics: AttentionMetrics):
+        self.pools = pools
+        self._metrics = metrics
+        self._call_ids = itertools.count(1)
+        self._splits: dict[tuple[int, int], bytes] = {}
+
+    def ready(self) -> tuple[bool, str]:
+        missing = self.pools.missing()
+        if not missing:
+            return True, ""
+        total = sum(missing.values())
+        layers = ", ".join(str(layer_idx) for layer_idx in list(missing)[:8])
+        more = ", ..." if len(missing) > 8 else ""
+        return False, f"no pool serves {total} pieces (layers {layers}{more})"
+
+    def submit(
+        self,
+        layer_idx: int,
+        hidden_TD: Tensor,
+        topk_ids_TK: Tensor,
+        topk_weights_TK: Tensor,
+        timeout_s: float,
+        *,
+        is_decode: bool,
+    ) -> "GrpcTicket":
+        owners = self.pools.layers[layer_idx]
+        hidden_TD, ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu().numpy()
+        weights_TK = topk_weights_TK.cpu().numpy()
+        ticket = GrpcTicket(self._metrics, timeout_s, hidden_TD.shape)
+        try:
+            if owners.sole is not None:
+                frame = self._frame(layer_idx, timeout_s, is_decode)
+                frame.row_splits = self._even_splits(*ids_TK.shape)
+                frame.expert_ids = ids_TK.astype("<i4").tobytes()
+                frame.weights = weights_TK.astype("<f4", copy=False).tobytes()
+                ticket.add(owners.sole, frame, hidden_TD, None)
+                return ticket
+            owner_TK = owners.owner_E[ids_TK]
+            if owner_TK.min() < 0:
+                expert_id = int(ids_TK[owner_TK < 0][0])
+                raise ExpertsUnavailable(f"no pool serves layer {layer_idx} expert {expert_id}")
+            for index, link in enumerate(owners.links):
+                mine_TK = owner_TK == index
+                rows = np.flatnonzero(mine_TK.any(axis=1))
+                if not rows.size:
+                    continue
+                mine_NK = mine_TK[rows]
+                frame = self._frame(layer_idx, timeout_s, is_decode)
+                splits = np.zeros(rows.size + 1, dtype="<i4")
+                np.cumsum(mine_NK.sum(axis=1), out=splits[1:])
+                frame.row_splits = splits.tobytes()
+                frame.expert_ids = ids_TK[rows][mine_NK].astype("<i4").tobytes()
+                frame.weights = weights_TK[rows][mine_NK].astype("<f4", copy=False).tobytes()
+                rows_N = torch.from_numpy(rows)
+                ticket.add(link, frame, hidden_TD[rows_N], rows_N)
+        except ExpertsUnavailable:
+            ticket.abandon()
+            raise
+        return ticket
+
+    def _frame(self, layer_idx: int, timeout_s: float, is_decode: bool) -> expert_pb2.Execute:
+        return expert_pb2.Execute(
+            call_id=next(self._call_ids),
+            layer_idx=layer_idx,
+            phase=expert_pb2.PHASE_DECODE if is_decode else expert_pb2.PHASE_PREFILL,
+            timeout_ms=max(1, int(timeout_s * 1000)),
+            topology_version=self.pools.version,
+            combine=expert_pb2.COMBINE_SUM,
+        )
+
+    def _even_splits(self, num_rows: int, top_k: int) -> bytes:
+        """row_splits of rows with `top_k` pairs each."""
+        key = (num_rows, top_k)
+        if key not in self._splits:
+            if len(self._splits) > 4096:
+                self._splits.clear()
+            self._splits[key] = (np.arange(num_rows + 1) * top_k).astype("<i4").tobytes()
+        return self._splits[key]
+
+
+class GrpcTicket:
+    """The calls of one layer, one per pool, in ascending pool id."""
+
+    def __init__(self, metrics: AttentionMetrics, timeout_s: float, shape: torch.Size):
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._num_rows, self._hidden_size = shape
+        self._parts: list[tuple[PoolLink, int, PendingCall, Tensor | None]] = []
+
+    def add(
+        self, link: PoolLink, frame: expert_pb2.Execute, hidden_ND: Tensor, rows_N: Tensor | None
+    ) -> None:
+        """Send `hidden_ND` to a pool; `rows_N` are their places (None: all rows, in order)."""
+        tensor = frame.hidden
+        tensor.dtype = WIRE_DTYPES[hidden_ND.dtype]
+        tensor.shape.extend(hidden_ND.shape)
+        tensor.data = tensor_bytes(hidden_ND)
+        call = link.execute(frame, hidden_ND.shape[0])
+        self._parts.append((link, frame.call_id, call, rows_N))
+
+    def abandon(self) -> None:
+        """Give up every part; late answers are ignored."""
+        for link, call_id, call, _ in self._parts:
+            link.abandon(call_id)
+            if call.future.done() and not call.future.cancelled():
+                call.future.exception()  # retrieved: another part's failure was reported
+            call.future.cancel()
+
+    async def wait_into(self, out_TD: Tensor) -> HopTimes:
+        times = HopTimes()
+        sole = len(self._parts) == 1 and self._parts[0][3] is None
+        sums_TD = None if sole else torch.zeros(self._num_rows, self._hidden_size)
+        # A timer, not asyncio.wait_for: it would add a task to every hop.
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
+        try:
+            for link, _, call, rows_N in self._parts:
+                answer = await call.future
+                part_ND = self._read(link, answer.result, call.num_rows)
+                if sums_TD is None:
+                    out_TD.copy_(part_ND)
+                elif rows_N is None:
+                    sums_TD += part_ND
+                else:
+                    sums_TD[rows_N] += part_ND
+                self._account(times, link, call, answer.result, answer.round_trip_s)
+        finally:
+            timer.cancel()
+            self.abandon()
+        if sums_TD is not None:
+            out_TD.copy_(sums_TD)
+        return times
+
+    def _expire(self) -> None:
+        for link, call_id, call, _ in self._parts:
+            if not call.future.done():
+                link.abandon(call_id)
+                call.future.set_exception(
+                    ExpertsUnavailable(
+                        f"pool {link.pool_id} did not answer within {self._timeout_s:.1f} s"
+                    )
+                )
+
+    def _read(self, link: PoolLink, result: expert_pb2.Result, num_rows: int) -> Tensor:
+        """The partial sums, checked: a corrupt answer must never reach a token."""
+        try:
+            part_ND = decode(
+                result.rows, field="rows", dtypes=_FLOAT32, shape=(num_rows, self._hidden_size)
+            )
+            if not torch.isfinite(part_ND.sum()) and not torch.isfinite(part_ND).all():
+                raise ValueError("rows holds NaN or infinity")
+        except ValueError as error:
+            raise ExpertsUnavailable(
+                f"pool {link.pool_id} sent a corrupt answer: {error}"
+            ) from None
+        return part_ND
+
+    def _account(
+        self,
+        times: HopTimes,
+        link: PoolLink,
+        call: PendingCall,
+        result: expert_pb2.Result,
+        round_trip_s: float,
+    ) -> None:
+        queue_s, compute_s = result.queue_us / 1e6, result.compute_us / 1e6
+        if round_trip_s > times.round_trip_s:
+            times.round_trip_s, times.queue_s, times.compute_s = round_trip_s, queue_s, compute_s
+        self._metrics.observe_hop(
+            link.pool_id,
+            round_trip_s=round_trip_s,
+            queue_s=queue_s,
+            compute_s=compute_s,
+            bytes_up=call.num_bytes,
+            bytes_down=len(result.rows.data),
+        )

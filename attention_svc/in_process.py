@@ -1,0 +1,77 @@
+"""Experts in this very process: one machine, no hop."""
+
+import asyncio
+import time
+from concurrent.futures import Executor
+
+import torch
+from torch import Tensor
+
+from attention_svc.transport import HopTimes
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.reference import load_experts, run_experts
+
+
+class InProcessTransport:
+    """Holds every expert; the computation runs when its ticket is awaited."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        compute_thread: Executor,
+        inline_rows: int,
+    ):
+        """`inline_rows`: calls with more rows run on the compute thread."""
+        self.layers = [
+            load_experts(checkpoint, layer_idx, dtype, device)
+            for layer_idx in range(checkpoint.config.num_layers)
+        ]
+        self.compute_thread = compute_thread
+        self.inline_rows = inline_rows
+
+    def submit(
+        self,
+        layer_idx: int,
+        hidden_TD: Tensor,
+        topk_ids_TK: Tensor,
+        topk_weights_TK: Tensor,
+        timeout_s: float,
+        *,
+        is_decode: bool,
+    ) -> "_Ticket":
+        return _Ticket(self, layer_idx, hidden_TD, topk_ids_TK, topk_weights_TK)
+
+    def ready(self) -> tuple[bool, str]:
+        return True, ""
+
+
+class _Ticket:
+    def __init__(
+        self,
+        transport: InProcessTransport,
+        layer_idx: int,
+        hidden: Tensor,
+        ids: Tensor,
+        weights: Tensor,
+    ):
+        self._transport = transport
+        self._arguments = (hidden, ids, weights, transport.layers[layer_idx])
+
+    async def wait_into(self, out_TD: Tensor) -> HopTimes:
+        start = time.monotonic()
+        if out_TD.shape[0] > self._transport.inline_rows:
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._transport.compute_thread, self._compute)
+        else:
+            result = self._compute()
+            await asyncio.sleep(0)  # a layer is long enough to let the stream's events through
+        out_TD.copy_(result)
+        elapsed_s = time.monotonic() - start
+        return HopTimes(round_trip_s=elapsed_s, compute_s=elapsed_s)
+
+    @torch.inference_mode()
+    def _compute(self) -> Tensor:
+        return run_experts(*self._arguments)

@@ -1,0 +1,144 @@
+"""The layer loop: hidden rows through every layer, experts over a transport."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from attention_svc.batch import StepMeta
+from attention_svc.kv_cache import KvCache
+from attention_svc.metrics import ActivationCounts
+from attention_svc.transport import ExpertTransport
+from minimax_m2.attention import attend, attend_decode
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.layer import from_combine, up_to_dispatch
+from minimax_m2.linear import linear
+from minimax_m2.norm import rms_norm
+from minimax_m2.rope import rope_cos_sin, rope_frequencies
+
+Result = TypeVar("Result")
+INLINE_FLOPS = 2e8
+"""Work above about this many operations (some milliseconds) goes to the compute thread."""
+
+
+class StepTimes:
+    """Seconds of one step, by part."""
+
+    __slots__ = ("attention_s", "network_s", "pool_compute_s", "pool_queue_s", "sampling_s")
+
+    def __init__(self) -> None:
+        self.attention_s = self.network_s = self.pool_queue_s = 0.0
+        self.pool_compute_s = self.sampling_s = 0.0
+
+
+class LayerStack:
+    """Attention weights of every layer and the loop over them."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        cache: KvCache,
+        transport: ExpertTransport,
+        activations: ActivationCounts,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        compute_thread: Executor,
+    ):
+        config = self.config = checkpoint.config
+        self.device = device
+        self._cache = cache
+        self.transport = transport
+        self._activations = activations
+        self._compute_thread = compute_thread
+        self._layers = []
+        for layer_idx in range(config.num_layers):
+            self._layers.append(checkpoint.layer(layer_idx, dtype).to(device))
+        self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
+        self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
+        self._lm_head_VD = checkpoint.outer("lm_head", dtype).to(device)
+        self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
+        # Operations of one row in one layer's attention part (projections; 2 a weight).
+        row_flops = 2 * config.hidden_size * (2 * config.query_size + 2 * config.kv_size)
+        self._inline_rows = max(1, int(INLINE_FLOPS / row_flops))
+        self._logits_inline_rows = max(
+            1, int(INLINE_FLOPS / (2 * config.vocab_size * config.hidden_size))
+        )
+
+    async def forward(self, meta: StepMeta, timeout_s: float, times: StepTimes) -> Tensor:
+        """float32 logits [B, V] of the rows in `meta.logit_rows_B`.
+
+        Raises ExpertsUnavailable when a layer's experts cannot be had; what was
+        stored in the KV cache by then is overwritten when the tokens run again.
+        """
+        inline = meta.num_rows <= self._inline_rows
+        start = time.monotonic()
+        cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
+        hidden_TD = self._embedding_VD[meta.token_ids_T]
+        combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
+        for layer_idx in range(self.config.num_layers):
+            residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
+                inline,
+                lambda: self._to_dispatch(layer_idx, hidden_TD, cos_T, sin_T, meta),  # noqa: B023
+            )
+            times.attention_s += time.monotonic() - start
+            ticket = self.transport.submit(
+                layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, timeout_s,
+                is_decode=meta.is_decode,
+            )  # fmt: skip
+            self._activations.add(layer_idx, topk_ids_TK.cpu().numpy())
+            hop = await ticket.wait_into(combined_TD)
+            times.network_s += hop.network_s
+            times.pool_queue_s += hop.queue_s
+            times.pool_compute_s += hop.compute_s
+            start = time.monotonic()
+            hidden_TD = from_combine(residual_TD, combined_TD)
+        logits_BV = await self._run(
+            inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
+            lambda: self._logits(hidden_TD[meta.logit_rows_B]),
+        )
+        times.attention_s += time.monotonic() - start
+        return logits_BV
+
+    async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
+        """Small work here and now (a thread hop costs more), long work on the compute thread."""
+        if inline:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._compute_thread, work)
+
+    @torch.inference_mode()
+    def _to_dispatch(
+        self, layer_idx: int, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def attend_paged(q_THP: Tensor, k_TGP: Tensor, v_TGP: Tensor) -> Tensor:
+            self._cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
+            return self._attend(layer_idx, q_THP, meta)
+
+        return up_to_dispatch(
+            hidden_TD, self._layers[layer_idx], self.config, cos_T, sin_T, attend_paged
+        )
+
+    def _attend(self, layer_idx: int, q_THP: Tensor, meta: StepMeta) -> Tensor:
+        """Decode rows in one batch, then each chunk over its own context."""
+        parts: list[Tensor] = []
+        if meta.num_decode:
+            k_BSGP, v_BSGP = self._cache.gather(layer_idx, meta.decode_tables_BW)
+            parts.append(
+                attend_decode(q_THP[: meta.num_decode], k_BSGP, v_BSGP, meta.decode_lens_B)
+            )
+        for chunk in meta.chunks:
+            k_SGP, v_SGP = self._cache.gather(layer_idx, chunk.block_table_W)
+            cached = slice(0, chunk.num_cached)
+            parts.append(attend(q_THP[chunk.rows], k_SGP[cached], v_SGP[cached], chunk.positions_T))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.inference_mode()
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
+        final_BD = rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
+        if not final_BD.shape[0]:
+            return torch.empty((0, self.config.vocab_size))
+        return linear(final_BD, self._lm_head_VD).float()

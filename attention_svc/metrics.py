@@ -1,0 +1,159 @@
+"""What does Prometheus see of an attention service?"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from rpc.metrics import (
+    INTER_TOKEN_BUCKETS_S,
+    PREFIX,
+    REQUEST_BUCKETS_S,
+    RPC_BUCKETS_S,
+    TTFT_BUCKETS_S,
+)
+
+MAX_PIECE_LABELS = 2048
+"""Beyond this many pieces, activations are per-layer series; the matrix is at /experts/load."""
+STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
+
+
+class ActivationCounts(Collector):
+    """Tokens routed to each (layer, expert) since start: int64 [layers, E]."""
+
+    def __init__(self, num_layers: int, num_experts: int):
+        self.counts = np.zeros((num_layers, num_experts), dtype=np.int64)
+        self._reported = np.zeros_like(self.counts)
+
+    def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
+        self.counts[layer_idx] += np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
+
+    def take_delta(self) -> np.ndarray:
+        """What came since the last call: for the report to the router."""
+        now = self.counts.copy()
+        delta, self._reported = now - self._reported, now
+        return delta
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        counts = self.counts.copy()
+        if counts.size <= MAX_PIECE_LABELS:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations",
+                "Tokens routed to an expert",
+                labels=["layer", "expert"],
+            )
+            for layer_idx, expert_id in np.ndindex(*counts.shape):
+                family.add_metric(
+                    [str(layer_idx), str(expert_id)], float(counts[layer_idx, expert_id])
+                )
+        else:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations_layer",
+                "Routed (token, expert) pairs of a layer, and its busiest expert's share of them",
+                labels=["layer", "stat"],
+            )
+            for layer_idx in range(counts.shape[0]):
+                family.add_metric([str(layer_idx), "sum"], float(counts[layer_idx].sum()))
+                family.add_metric([str(layer_idx), "max"], float(counts[layer_idx].max()))
+        yield family
+
+
+class AttentionMetrics:
+    """Collectors of one attention service, in a registry of its own."""
+
+    def __init__(self, num_layers: int, num_experts: int) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.activations = ActivationCounts(num_layers, num_experts)
+        registry.register(self.activations)
+        self.sequences = Counter(
+            PREFIX + "sequences_total", "Finished sequences", ["reason"], registry=registry
+        )
+        self.prompt_tokens = Counter(
+            PREFIX + "attention_prompt_tokens_total", "Prompt tokens admitted", registry=registry
+        )
+        self.generated_tokens = Counter(
+            PREFIX + "attention_generated_tokens_total", "Tokens generated", registry=registry
+        )
+        self.preemptions = Counter(
+            PREFIX + "preemptions_total", "Sequences preempted for KV blocks", registry=registry
+        )
+        self.running = Gauge(PREFIX + "sequences_running", "Sequences in steps", registry=registry)
+        self.waiting = Gauge(PREFIX + "sequences_waiting", "Sequences waiting", registry=registry)
+        self.kv_usage = Gauge(
+            PREFIX + "kv_cache_usage_ratio", "Used KV blocks / all blocks", registry=registry
+        )
+        self.kv_info = Gauge(
+            PREFIX + "kv_cache_config_info",
+            "Constant 1",
+            ["block_size", "num_blocks"],
+            registry=registry,
+        )
+        self.ttft_s = Histogram(
+            PREFIX + "attention_ttft_seconds", "Request received to first token",
+            buckets=TTFT_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.inter_token_s = Histogram(
+            PREFIX + "attention_inter_token_seconds", "Between two tokens of a sequence",
+            buckets=INTER_TOKEN_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.sequence_s = Histogram(
+            PREFIX + "attention_e2e_seconds", "Request received to terminal event",
+            buckets=REQUEST_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        step_s = Histogram(
+            PREFIX + "step_seconds", "Where a step's time goes", ["part"],
+            buckets=RPC_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.step_s = {part: step_s.labels(part) for part in STEP_PARTS}
+        self.batch_rows = Histogram(
+            PREFIX + "step_rows", "Rows in a step",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048), registry=registry,
+        )  # fmt: skip
+        self._rpc_s = Histogram(
+            PREFIX + "expert_rpc_seconds", "Expert calls, network, queue and compute apart",
+            ["pool", "part"], buckets=RPC_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._rpc_bytes = Counter(
+            PREFIX + "expert_rpc_bytes_total", "Tensor bytes of expert calls",
+            ["pool", "direction"], registry=registry,
+        )  # fmt: skip
+        self.inflight = Gauge(
+            PREFIX + "expert_rpc_inflight", "Expert calls unanswered", ["pool"], registry=registry
+        )
+        self.expert_errors = Counter(
+            PREFIX + "expert_rpc_errors_total", "Calls a pool answered with Error",
+            ["pool", "code"], registry=registry,
+        )  # fmt: skip
+        self.pools_connected = Gauge(
+            PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
+        )
+        self.topology_version = Gauge(
+            PREFIX + "topology_version", "Counter of the topology in use", registry=registry
+        )
+        self._hop_children: dict[str, tuple] = {}
+
+    def observe_hop(
+        self,
+        pool_id: str,
+        *,
+        round_trip_s: float,
+        queue_s: float,
+        compute_s: float,
+        bytes_up: int,
+        bytes_down: int,
+    ) -> None:
+        """One answered expert call; on the hot path, so label lookups are kept."""
+        children = self._hop_children.get(pool_id)
+        if children is None:
+            children = self._hop_children[pool_id] = (
+                *(self._rpc_s.labels(pool_id, part) for part in ("network", "queue", "compute")),
+                *(self._rpc_bytes.labels(pool_id, direction) for direction in ("up", "down")),
+            )
+        network, queue, compute, up, down = children
+        network.observe(max(0.0, round_trip_s - queue_s - compute_s))
+        queue.observe(queue_s)
+        compute.observe(compute_s)
+        up.inc(bytes_up)
+        down.inc(bytes_down)

@@ -1,0 +1,263 @@
+"""One attention process's stream to one pool: connect, say hello, send, receive, reconnect.
+
+A link is usable between Hello and the stream's end. When the stream ends, every
+call in flight on it fails at once, and the link dials again by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.transport import ExpertsUnavailable
+from protos import expert_pb2, expert_pb2_grpc
+from rpc.channel import open_channel
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.pieces import Pieces
+from rpc.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_S = 1.0
+SILENCE_LIMIT_S = 10.0
+"""A stream that delivers no frame, not even a Pong, for this long is given up."""
+HELLO_TIMEOUT_S = 5.0
+RECONNECT_S = 0.2
+
+
+@dataclass(slots=True)
+class Answer:
+    """A pool's Result with the round trip around it."""
+
+    result: expert_pb2.Result
+    round_trip_s: float
+
+
+class PendingCall:
+    """A call in flight: resolved with an Answer or failed with ExpertsUnavailable."""
+
+    __slots__ = ("future", "num_bytes", "num_rows", "sent_s")
+
+    def __init__(self, future: "asyncio.Future[Answer]", num_rows: int, num_bytes: int):
+        self.future = future
+        self.num_rows = num_rows
+        self.num_bytes = num_bytes
+        self.sent_s = time.monotonic()
+
+
+class PoolLink:
+    """The stream to one pool. Use from one event loop."""
+
+    def __init__(
+        self,
+        pool_id: str,
+        address: str,
+        *,
+        caller_id: str,
+        checkpoint_id: str,
+        num_layers: int,
+        num_experts: int,
+        tls: TlsFiles | None,
+        metrics: AttentionMetrics,
+        on_change: Callable[[], None],
+    ):
+        """`on_change` is called when the link becomes usable or stops being so."""
+        self.pool_id = pool_id
+        self.address = address
+        self.hello: expert_pb2.PoolHello | None = None
+        self.pieces = Pieces()
+        self.last_error = "connecting"
+        self._caller_hello = expert_pb2.CallerHello(
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            checkpoint_id=checkpoint_id,
+            caller_id=caller_id,
+        )
+        self._sizes = (num_layers, num_experts)
+        self._tls = tls
+        self._metrics = metrics
+        self._on_change = on_change
+        self._pending: dict[int, PendingCall] = {}
+        self._inflight_rows = 0
+        self._outbox: list[expert_pb2.ExecuteRequest] = []
+        self._wake_writer: asyncio.Future[None] | None = None
+        self._heard_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.hello is not None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"link {self.pool_id}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def execute(self, frame: expert_pb2.Execute, num_rows: int) -> PendingCall:
+        """Put a call on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
+        hello = self.hello
+        if hello is None:
+            raise ExpertsUnavailable(f"pool {self.pool_id} is not connected: {self.last_error}")
+        credit = hello.credit
+        if (
+            len(self._pending) >= credit.max_inflight_calls
+            or self._inflight_rows + num_rows > credit.max_inflight_rows
+        ):
+            raise ExpertsUnavailable(f"pool {self.pool_id} has no credit left")
+        request = expert_pb2.ExecuteRequest(execute=frame)
+        loop = asyncio.get_running_loop()
+        call = PendingCall(loop.create_future(), num_rows, len(frame.hidden.data))
+        self._pending[frame.call_id] = call
+        self._inflight_rows += num_rows
+        self._push(request)
+        return call
+
+    def abandon(self, call_id: int) -> None:
+        """Forget a call: tell the pool, ignore a late answer."""
+        call = self._pending.pop(call_id, None)
+        if call is None:
+            return
+        self._inflight_rows -= call.num_rows
+        if self.usable:
+            self._push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
+
+    def _push(self, request: expert_pb2.ExecuteRequest) -> None:
+        self._outbox.append(request)
+        if self._wake_writer is not None and not self._wake_writer.done():
+            self._wake_writer.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            channel = open_channel(self.address, tls=self._tls, server_role="expert")
+            try:
+                await self._one_stream(channel)
+            except grpc.aio.AioRpcError as error:
+                self._broken(f"{error.code().name}: {error.details()}")
+            except (TimeoutError, ValueError, ExpertsUnavailable) as error:
+                self._broken(str(error) or type(error).__name__)
+            finally:
+                # Also on cancellation: whoever waits must learn that the stream is gone.
+                self._broken("the link was closed")
+                await channel.close()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _one_stream(self, channel: grpc.aio.Channel) -> None:
+        stream = expert_pb2_grpc.ExpertPoolStub(channel).Execute()
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            await stream.write(expert_pb2.ExecuteRequest(hello=self._caller_hello))
+            first = await stream.read()
+        if first is grpc.aio.EOF or first.WhichOneof("frame") != "hello":
+            raise ExpertsUnavailable(await _end_of(stream) or "the first frame was not hello")
+        self._greet(first.hello)
+        writer = asyncio.create_task(self._write(stream))
+        pinger = asyncio.create_task(self._ping(stream))
+        try:
+            while True:
+                response = await stream.read()
+                if response is grpc.aio.EOF:
+                    raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
+                self._heard_s = time.monotonic()
+                self._receive(response)
+        finally:
+            writer.cancel()
+            pinger.cancel()
+            stream.cancel()
+
+    def _greet(self, hello: expert_pb2.PoolHello) -> None:
+        if hello.protocol_major != PROTOCOL_MAJOR:
+            raise ExpertsUnavailable(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
+        if hello.checkpoint_id != self._caller_hello.checkpoint_id:
+            raise ExpertsUnavailable(f"checkpoint_id {hello.checkpoint_id!r} is another one")
+        if hello.pool_id != self.pool_id:
+            raise ExpertsUnavailable(
+                f"{self.address} is pool {hello.pool_id!r}, not {self.pool_id!r}"
+            )
+        num_layers, num_experts = self._sizes
+        self.pieces = Pieces.from_message(
+            hello.pieces, num_layers=num_layers, num_experts=num_experts, field="hello.pieces"
+        )
+        self._heard_s = time.monotonic()
+        self._outbox.clear()
+        self.hello = hello
+        log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
+        self._on_change()
+
+    def _receive(self, response: expert_pb2.ExecuteResponse) -> None:
+        kind = response.WhichOneof("frame")
+        if kind == "result":
+            call = self._pending.pop(response.result.call_id, None)
+            if call is None:
+                return  # abandoned: a late answer
+            self._inflight_rows -= call.num_rows
+            elapsed_s = self._heard_s - call.sent_s
+            if not call.future.done():
+                call.future.set_result(Answer(response.result, elapsed_s))
+        elif kind == "error":
+            error = response.error
+            call = self._pending.pop(error.call_id, None)
+            if call is None:
+                return
+            self._inflight_rows -= call.num_rows
+            code = expert_pb2.ErrorCode.Name(error.code).removeprefix("ERROR_CODE_")
+            self._metrics.expert_errors.labels(self.pool_id, code).inc()
+            if not call.future.done():
+                call.future.set_exception(
+                    ExpertsUnavailable(f"pool {self.pool_id}: {code}: {error.message[:300]}")
+                )
+        elif kind == "credit" and self.hello is not None:
+            self.hello.credit.CopyFrom(response.credit)
+
+    async def _write(self, stream: grpc.aio.StreamStreamCall) -> None:
+        """The stream's only writer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._outbox:
+                self._wake_writer = loop.create_future()
+                await self._wake_writer
+            outbox, self._outbox = self._outbox, []
+            for request in outbox:
+                await stream.write(request)
+
+    async def _ping(self, stream: grpc.aio.StreamStreamCall) -> None:
+        nonce = 0
+        while True:
+            await asyncio.sleep(PING_INTERVAL_S)
+            if time.monotonic() - self._heard_s > SILENCE_LIMIT_S:
+                self.last_error = f"silent for {SILENCE_LIMIT_S:.0f} s"
+                stream.cancel()
+                return
+            nonce += 1
+            self._push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=nonce)))
+
+    def _broken(self, reason: str) -> None:
+        """The stream is gone: fail what is in flight, once."""
+        was_usable, self.hello = self.usable, None
+        if was_usable or reason != "the link was closed":
+            if reason != self.last_error:
+                log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
+            self.last_error = reason
+        pending, self._pending = self._pending, {}
+        self._inflight_rows = 0
+        for call in pending.values():
+            if not call.future.done():
+                call.future.set_exception(
+                    ExpertsUnavailable(f"pool {self.pool_id} failed in mid-call: {reason}")
+                )
+        if was_usable:
+            self._on_change()
+
+
+async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:
+    """Why a finished stream ended, or an empty text."""
+    code, details = await stream.code(), await stream.details()
+    return "" if code is grpc.StatusCode.OK else f"{code.name}: {details}"

@@ -1,0 +1,100 @@
+"""How is the next token chosen? A request's sampling parameters, checked again at this edge.
+
+The gateway has checked them already; any peer may be hostile or old.
+"""
+
+import math
+from dataclasses import dataclass
+
+from protos import attention_pb2
+
+MAX_STOP_IDS = 64
+MAX_LOGIT_BIAS = 300
+MAX_TOP_LOGPROBS = 20
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy: dividing by them overflows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """See protos/attention.proto for ranges."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: tuple[tuple[int, float], ...]
+    seed: int
+    max_tokens: int
+    min_tokens: int
+    stop_token_ids: frozenset[int]
+    ignore_eos: bool
+    logprobs: bool
+    top_logprobs: int
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether penalties or biases touch the logits."""
+        return (
+            self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+            or bool(self.logit_bias)
+        )
+
+
+def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> SamplingParams:
+    """Check a message. Raises ValueError naming the field and what is allowed."""
+    m = message
+    _check("temperature", m.temperature, 0.0, 2.0)
+    _check("top_p", m.top_p, 0.0, 1.0)
+    if m.top_p <= 0.0:
+        raise ValueError("sampling.top_p must be in (0, 1]")
+    _check("min_p", m.min_p, 0.0, 1.0)
+    _check("repetition_penalty", m.repetition_penalty, 1e-3, 1e3)
+    _check("presence_penalty", m.presence_penalty, -2.0, 2.0)
+    _check("frequency_penalty", m.frequency_penalty, -2.0, 2.0)
+    if m.max_tokens < 1:
+        raise ValueError("sampling.max_tokens must be at least 1")
+    if m.min_tokens > m.max_tokens:
+        raise ValueError(f"sampling.min_tokens {m.min_tokens} exceeds max_tokens {m.max_tokens}")
+    if len(m.stop_token_ids) > MAX_STOP_IDS or len(m.logit_bias) > MAX_LOGIT_BIAS:
+        raise ValueError(
+            f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} logit_bias entries"
+        )
+    if m.top_logprobs > MAX_TOP_LOGPROBS:
+        raise ValueError(f"sampling.top_logprobs must be in 0..{MAX_TOP_LOGPROBS}")
+    for token_id in (*m.stop_token_ids, *(entry.token_id for entry in m.logit_bias)):
+        if token_id >= vocab_size:
+            raise ValueError(f"sampling: token id {token_id} is not in 0..{vocab_size - 1}")
+    for entry in m.logit_bias:
+        _check("logit_bias", entry.bias, -100.0, 100.0)
+    return SamplingParams(
+        temperature=m.temperature,
+        top_p=m.top_p,
+        top_k=m.top_k,
+        min_p=m.min_p,
+        repetition_penalty=m.repetition_penalty,
+        presence_penalty=m.presence_penalty,
+        frequency_penalty=m.frequency_penalty,
+        logit_bias=tuple((entry.token_id, entry.bias) for entry in m.logit_bias),
+        seed=m.seed,
+        max_tokens=m.max_tokens,
+        min_tokens=m.min_tokens,
+        stop_token_ids=frozenset(m.stop_token_ids),
+        ignore_eos=m.ignore_eos,
+        logprobs=m.logprobs,
+        top_logprobs=m.top_logprobs,
+    )
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"sampling.{name} must be in [{low:g}, {high:g}], got {value!r}")

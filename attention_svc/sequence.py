@@ -1,0 +1,107 @@
+"""One request's state: tokens known, tokens computed, blocks, and what the caller still has to hear."""
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+
+from attention_svc.sampling_params import SamplingParams
+
+_arrivals = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedToken:
+    """A token and, when asked for, its raw log-probabilities."""
+
+    token_id: int
+    logprob: float = 0.0
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Why a sequence ended; `reason` is a FinishReason's name without its prefix."""
+
+    reason: str
+    stop_token_id: int = 0
+    error: str = ""
+    retryable: bool = False
+
+
+@dataclass(slots=True)
+class TimeSpent:
+    """Seconds a sequence spent in each part of its steps."""
+
+    queue_s: float = 0.0
+    attention_s: float = 0.0
+    network_s: float = 0.0
+    pool_queue_s: float = 0.0
+    pool_compute_s: float = 0.0
+    sampling_s: float = 0.0
+    first_token_s: float = 0.0
+    steps: int = 0
+
+
+class Outbox:
+    """Tokens on their way to the caller: a slow reader gets them in one larger event."""
+
+    def __init__(self) -> None:
+        self._tokens: list[EmittedToken] = []
+        self._outcome: Outcome | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, token: EmittedToken) -> None:
+        self._tokens.append(token)
+        self._changed.set()
+
+    def close(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self._changed.set()
+
+    async def take(self) -> tuple[list[EmittedToken], Outcome | None]:
+        """All tokens since the last call, and the outcome once the sequence ended."""
+        await self._changed.wait()
+        self._changed.clear()
+        tokens, self._tokens = self._tokens, []
+        return tokens, self._outcome
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A sequence has tokens known (prompt, then output) and tokens computed (in the KV cache)."""
+
+    request_id: str
+    prompt_ids: list[int]
+    output_ids: list[int]
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    choice_idx: int = 0
+    num_computed: int = 0
+    block_table: list[int] = field(default_factory=list)
+    arrival: int = field(default_factory=lambda: next(_arrivals))
+    received_s: float = field(default_factory=time.monotonic)
+    started_s: float = 0.0
+    last_token_s: float = 0.0
+    finished: bool = False
+    spent: TimeSpent = field(default_factory=TimeSpent)
+    outbox: Outbox = field(default_factory=Outbox)
+
+    @property
+    def num_known(self) -> int:
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens known but not computed: what a step may work on."""
+        return self.num_known - self.num_computed
+
+    def known_slice(self, start: int, count: int) -> list[int]:
+        """`count` known tokens from position `start`."""
+        num_prompt = len(self.prompt_ids)
+        if start >= num_prompt:
+            return self.output_ids[start - num_prompt : start - num_prompt + count]
+        tokens = self.prompt_ids[start : start + count]
+        return tokens + self.output_ids[: count - len(tokens)]

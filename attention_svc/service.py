@@ -1,0 +1,343 @@
+"""The life of an attention service: load, join, follow the topology, serve, leave."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+import torch
+
+from attention_svc.config import BLOCK_SIZE, AttentionConfig
+from attention_svc.engine import Engine
+from attention_svc.grpc_transport import GrpcTransport
+from attention_svc.in_process import InProcessTransport
+from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.layer_stack import LayerStack
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_link import PoolLink
+from attention_svc.pool_set import PoolSet
+from attention_svc.scheduler import Scheduler
+from attention_svc.sequence import Outcome
+from attention_svc.servicer import AttentionServicer
+from attention_svc.transport import ExpertTransport
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.config import load_generation_defaults
+from minimax_m2.manifest import ensure_manifest
+from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
+from protos import attention_pb2, attention_pb2_grpc, router_pb2
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
+from rpc.membership import Lease
+from rpc.ops_http import OpsServer
+from rpc.server import GrpcHost, until_stopped
+from rpc.topology import TopologyWatcher
+
+log = logging.getLogger(__name__)
+
+SERVICE = attention_pb2.DESCRIPTOR.services_by_name["Attention"].full_name
+READINESS_INTERVAL_S = 0.25
+
+
+class AttentionService:
+    """One attention process. `run` returns the exit status."""
+
+    def __init__(self, config: AttentionConfig):
+        """Opens and checks the checkpoint. Raises ValueError with one clear line."""
+        self._config = config
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
+        self._model = self._checkpoint.config
+        self._checkpoint_id = ensure_manifest(self._checkpoint).checkpoint_id
+        self._dtype = choose_dtype(config.dtype, self._model.dtype)
+        self._device = torch.device(config.device)
+        limit = self._model.max_position_embeddings
+        if config.max_model_len > limit:
+            raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
+        self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
+        self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._num_blocks = self._count_blocks()
+        # A sequence longer than the cache could never run: promise what can be kept.
+        self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
+        self._host = GrpcHost(config.listen_address, tls=config.tls)
+        self._failure = asyncio.Event()
+        self._loaded = False
+        self._draining = False
+        self._pools: PoolSet | None = None
+        self._lease: Lease | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal (0) or a final refusal (1)."""
+        self._loop = asyncio.get_running_loop()
+        ops = OpsServer(
+            Address.parse(self._config.ops_listen, "--ops-listen"),
+            self._metrics.registry,
+            self.readiness,
+            {"/experts/load": self._experts_load},
+        )
+        try:
+            ops.start()
+        except OSError as error:
+            raise ValueError(f"--ops-listen {self._config.ops_listen}: {error.strerror}") from None
+        self._host.bind()
+        self._id = self._config.attention_id or f"attention-{self._host.port}"
+        transport = await asyncio.to_thread(self._make_transport)
+        self._engine = await asyncio.to_thread(self._make_engine, transport)
+        attention_pb2_grpc.add_AttentionServicer_to_server(self._make_servicer(), self._host.server)
+        await self._host.start([SERVICE])
+        self._loaded = True
+        log.info(
+            "%s: %s on %s, %s experts, context %d, %d KV blocks, listening grpc=%s ops=%s:%d",
+            self._id, dtype_name(self._dtype), self._device, self._config.transport,
+            self._max_model_len, self._num_blocks, self._host.address,
+            Address.parse(self._config.ops_listen).host, ops.port,
+        )  # fmt: skip
+        tasks = [
+            asyncio.create_task(self._engine.run()),
+            asyncio.create_task(self._follow_readiness()),
+            asyncio.create_task(self._report()),
+        ]
+        watcher = await self._connect(ops)
+        stopped = asyncio.create_task(
+            until_stopped(self._drain, lambda: self._engine.abort_all(_STOPPING))
+        )
+        failed = asyncio.create_task(self._failure.wait())
+        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if self._lease is not None:
+            await asyncio.to_thread(self._lease.stop)
+        if watcher is not None:
+            await watcher.stop()
+        await self._host.stop(0.5)
+        for task in (*tasks, stopped, failed):
+            task.cancel()
+        if self._pools is not None:
+            await self._pools.stop()
+        ops.stop()
+        self._compute_thread.shutdown(wait=False, cancel_futures=True)
+        return 1 if self._failure.is_set() else 0
+
+    def readiness(self) -> tuple[bool, str]:
+        """(ready to generate, the reason when not); any thread."""
+        if self._draining:
+            return False, "draining"
+        if not self._loaded:
+            return False, "loading"
+        return self._transport.ready()
+
+    def _count_blocks(self) -> int:
+        block_bytes = KvCache.block_bytes(self._model, BLOCK_SIZE, self._dtype)
+        num_blocks = self._config.kv_memory_bytes // block_bytes
+        if num_blocks < 1:
+            raise ValueError(
+                f"--kv-memory {self._config.kv_memory} holds no block; one needs {block_bytes} bytes"
+            )
+        return num_blocks
+
+    def _make_transport(self) -> ExpertTransport:
+        if self._config.transport == "in_process":
+            row_flops = 2 * self._model.expert_params * self._model.top_k
+            self._transport: ExpertTransport = InProcessTransport(
+                self._checkpoint,
+                self._dtype,
+                self._device,
+                compute_thread=self._compute_thread,
+                inline_rows=max(1, int(2e8 / row_flops)),
+            )
+            return self._transport
+        self._pools = PoolSet(self._model.num_layers, self._model.num_experts, self._make_link)
+        self._transport = GrpcTransport(self._pools, self._metrics)
+        return self._transport
+
+    def _make_link(self, pool_id: str, address: str, on_change) -> PoolLink:  # type: ignore[no-untyped-def]
+        return PoolLink(
+            pool_id,
+            address,
+            caller_id=self._id,
+            checkpoint_id=self._checkpoint_id,
+            num_layers=self._model.num_layers,
+            num_experts=self._model.num_experts,
+            tls=self._config.tls,
+            metrics=self._metrics,
+            on_change=on_change,
+        )
+
+    def _make_engine(self, transport: ExpertTransport) -> Engine:
+        cache = KvCache(
+            self._model,
+            num_blocks=self._num_blocks,
+            block_size=BLOCK_SIZE,
+            dtype=self._dtype,
+            device=self._device,
+        )
+        self._metrics.kv_info.labels(str(BLOCK_SIZE), str(self._num_blocks)).set(1)
+        stack = LayerStack(
+            self._checkpoint,
+            cache,
+            transport,
+            self._metrics.activations,
+            dtype=self._dtype,
+            device=self._device,
+            compute_thread=self._compute_thread,
+        )
+        message_rows = max_rows_per_message(self._model.hidden_size, self._model.top_k)
+        scheduler = Scheduler(
+            BlockPool(self._num_blocks),
+            block_size=BLOCK_SIZE,
+            max_batch_tokens=min(self._config.max_batch_tokens, message_rows),
+            max_running=self._config.max_running,
+            max_waiting=self._config.max_waiting,
+            max_waiting_tokens=self._config.max_waiting_tokens,
+        )
+        return Engine(
+            stack,
+            scheduler,
+            self._metrics,
+            block_size=BLOCK_SIZE,
+            max_model_len=self._max_model_len,
+            expert_timeout_s=self._config.expert_timeout_s,
+        )
+
+    def _make_servicer(self) -> AttentionServicer:
+        defaults = load_generation_defaults(self._config.model)
+        stops = frozenset(defaults.eos_token_ids or self._model.eos_token_ids)
+        status = attention_pb2.GetStatusResponse(
+            checkpoint_id=self._checkpoint_id,
+            max_model_len=self._max_model_len,
+            vocab_size=self._model.vocab_size,
+            default_stop_token_ids=sorted(stops),
+            batch_invariant=False,
+            version=version("expertmesh"),
+            dtype=dtype_name(self._dtype),
+            transport=self._config.transport,
+            attention_id=self._id,
+            kv_capacity_tokens=self._num_blocks * BLOCK_SIZE,
+        )
+        return AttentionServicer(
+            self._engine,
+            vocab_size=self._model.vocab_size,
+            max_model_len=self._max_model_len,
+            default_stops=stops,
+            request_timeout_s=self._config.request_timeout_s,
+            readiness=self.readiness,
+            status=status,
+            tls=self._config.tls is not None,
+        )
+
+    async def _connect(self, ops: OpsServer) -> TopologyWatcher | None:
+        """Join the router and follow its topology, when there is one."""
+        if not self._config.router:
+            return None
+        advertise = self._config.advertise or str(self._host.address)
+        register = router_pb2.Register(
+            role=router_pb2.MEMBER_ROLE_ATTENTION,
+            member_id=self._id,
+            incarnation=time.time_ns() // 1_000_000,
+            address=advertise,
+            checkpoint_id=self._checkpoint_id,
+            numerics_id=numerics_id(self._dtype),
+            num_layers=self._model.num_layers,
+            num_experts=self._model.num_experts,
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
+        )
+        self._lease = Lease(
+            self._config.router,
+            self._config.tls,
+            register,
+            self._member_status,
+            lambda assignment: None,  # attention services hold no pieces
+            self._refused,
+        )
+        self._lease.start()
+        if self._pools is None:
+            return None
+        watcher = TopologyWatcher(
+            self._config.router,
+            self._config.tls,
+            watcher_id=self._id,
+            role=router_pb2.MEMBER_ROLE_ATTENTION,
+            on_change=self._take_topology,
+        )
+        await watcher.start()
+        return watcher
+
+    def _refused(self, reason: str) -> None:
+        """On the lease's thread: a final refusal; it is logged there."""
+        self._loop.call_soon_threadsafe(self._failure.set)
+
+    def _take_topology(self, topology: router_pb2.Topology) -> None:
+        if topology.checkpoint_id and topology.checkpoint_id != self._checkpoint_id:
+            log.error("the mesh serves checkpoint %s, not ours", topology.checkpoint_id)
+            return
+        assert self._pools is not None
+        self._metrics.topology_version.set(topology.version.counter)
+        self._pools.apply(topology)
+
+    def _member_status(self) -> router_pb2.MemberStatus:
+        """On the lease's thread; reads only."""
+        state = router_pb2.MEMBER_STATE_LOADING
+        if self._draining:
+            state = router_pb2.MEMBER_STATE_DRAINING
+        elif self._loaded:
+            state = router_pb2.MEMBER_STATE_READY
+        scheduler = self._engine.scheduler
+        status = router_pb2.MemberStatus(
+            state=state,
+            queued=len(scheduler.waiting),
+            running=len(scheduler.running),
+            kv_usage_ratio=scheduler.kv_usage_ratio,
+        )
+        delta = self._metrics.activations.take_delta()
+        for layer_idx, counts_E in enumerate(delta):
+            experts = counts_E.nonzero()[0]
+            if experts.size:
+                status.activations.add(
+                    layer_idx=layer_idx, expert_ids=experts, token_counts=counts_E[experts]
+                )
+        return status
+
+    def _experts_load(self) -> object:
+        """GET /experts/load: tokens routed to each expert since start, by layer."""
+        return {"layers": self._metrics.activations.counts.tolist()}
+
+    async def _follow_readiness(self) -> None:
+        """Mirror readiness into the health service and the log."""
+        was: tuple[bool, str] | None = None
+        while True:
+            now = self.readiness()
+            if self._pools is not None:
+                self._metrics.pools_connected.set(sum(link.usable for link in self._pools.links))
+            if now != was:
+                await self._host.set_serving(now[0])
+                log.info("ready" if now[0] else f"not ready: {now[1]}")
+                was = now
+            await asyncio.sleep(READINESS_INTERVAL_S)
+
+    async def _report(self) -> None:
+        """A status line every 5 s while tokens flow."""
+        last = 0
+        while True:
+            await asyncio.sleep(5)
+            tokens, scheduler = self._engine.num_tokens, self._engine.scheduler
+            if tokens != last or not self._engine.idle:
+                log.info(
+                    "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used",
+                    (tokens - last) / 5, len(scheduler.running), len(scheduler.waiting),
+                    100 * scheduler.kv_usage_ratio,
+                )  # fmt: skip
+            last = tokens
+
+    async def _drain(self) -> None:
+        """No new requests; running ones get the grace period, then end explicitly."""
+        self._draining = True
+        await self._host.set_serving(False)
+        if self._lease is not None:
+            self._lease.poke()
+        deadline = time.monotonic() + self._config.grace_s
+        while not self._engine.idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        self._engine.abort_all(_STOPPING)
+
+
+_STOPPING = Outcome(reason="ABORTED", error="the attention service is stopping", retryable=True)

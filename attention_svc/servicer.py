@@ -1,0 +1,177 @@
+"""The attention service's gRPC face: Generate and GetStatus."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from attention_svc.engine import Engine
+from attention_svc.sampling_params import read_params
+from attention_svc.sequence import EmittedToken, Outcome, Sequence
+from protos import attention_pb2, attention_pb2_grpc
+from rpc.errors import NotReady, abort_with
+from rpc.tls import require_role
+
+log = logging.getLogger(__name__)
+
+
+class AttentionServicer(attention_pb2_grpc.AttentionServicer):
+    """One Generate call is one sequence."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        vocab_size: int,
+        max_model_len: int,
+        default_stops: frozenset[int],
+        request_timeout_s: float,
+        readiness: Callable[[], tuple[bool, str]],
+        status: attention_pb2.GetStatusResponse,
+        tls: bool,
+    ):
+        """`status`: the fields of GetStatusResponse that never change."""
+        self._engine = engine
+        self._vocab_size = vocab_size
+        self._max_model_len = max_model_len
+        self._default_stops = default_stops
+        self._request_timeout_s = request_timeout_s
+        self._readiness = readiness
+        self._status = status
+        self._tls = tls
+
+    async def GetStatus(
+        self, request: attention_pb2.GetStatusRequest, context: Any
+    ) -> attention_pb2.GetStatusResponse:
+        await require_role(context, ("gateway", "cli", "router"), tls=self._tls)
+        response = attention_pb2.GetStatusResponse()
+        response.CopyFrom(self._status)
+        response.ready, response.not_ready_reason = self._readiness()
+        scheduler = self._engine.scheduler
+        response.running_sequences = len(scheduler.running)
+        response.waiting_sequences = len(scheduler.waiting)
+        response.waiting_prompt_tokens = scheduler.waiting_tokens
+        response.kv_usage_ratio = scheduler.kv_usage_ratio
+        return response
+
+    async def Generate(
+        self, request: attention_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[attention_pb2.GenerateResponse]:
+        await require_role(context, ("gateway", "cli"), tls=self._tls)
+        try:
+            ready, reason = self._readiness()
+            if not ready:
+                raise NotReady(reason)
+            sequence = self._read(request)
+            self._engine.add(sequence)
+        except Exception as error:  # each kind has its status; unexpected ones are logged there
+            await abort_with(context, error)
+            return
+        timeout_s = request.timeout_ms / 1000 or self._request_timeout_s
+        try:
+            async for response in self._events(sequence, timeout_s, request.report_timings):
+                yield response
+        finally:
+            # The caller went away, or this is a no-op after the terminal event.
+            self._engine.abort(sequence, Outcome(reason="ABORTED", error="cancelled"))
+
+    async def _events(
+        self, sequence: Sequence, timeout_s: float, report_timings: bool
+    ) -> AsyncIterator[attention_pb2.GenerateResponse]:
+        index = len(sequence.output_ids)
+        deadline = asyncio.get_running_loop().call_at(
+            asyncio.get_running_loop().time() + timeout_s,
+            lambda: self._engine.abort(
+                sequence,
+                Outcome(reason="DEADLINE", error="the request's deadline passed", retryable=True),
+            ),
+        )
+        try:
+            while True:
+                tokens, outcome = await sequence.outbox.take()
+                if tokens:
+                    yield _tokens_event(index, tokens, sequence.params.logprobs)
+                    index += len(tokens)
+                if outcome is not None:
+                    yield _finished_event(sequence, outcome, report_timings)
+                    return
+        finally:
+            deadline.cancel()
+
+    def _read(self, request: attention_pb2.GenerateRequest) -> Sequence:
+        """A sequence from a request. Raises ValueError naming the field."""
+        prompt, emitted = list(request.prompt_token_ids), list(request.emitted_token_ids)
+        if not prompt:
+            raise ValueError("prompt_token_ids is empty")
+        if len(prompt) >= self._max_model_len:
+            raise ValueError(
+                f"prompt_token_ids has {len(prompt)} tokens; at most {self._max_model_len - 1} fit "
+                f"the context of {self._max_model_len}"
+            )
+        if max(prompt) >= self._vocab_size or (emitted and max(emitted) >= self._vocab_size):
+            raise ValueError(f"token ids must be in 0..{self._vocab_size - 1}")
+        if request.timeout_ms and not math.isfinite(request.timeout_ms):
+            raise ValueError("timeout_ms must be finite")
+        params = read_params(request.sampling, self._vocab_size)
+        room = self._max_model_len - len(prompt)
+        if params.max_tokens > room:
+            raise ValueError(
+                f"sampling.max_tokens {params.max_tokens} exceeds what is left of the context ({room})"
+            )
+        if len(emitted) >= params.max_tokens:
+            raise ValueError("emitted_token_ids already has sampling.max_tokens tokens")
+        stops = params.stop_token_ids | (frozenset() if params.ignore_eos else self._default_stops)
+        return Sequence(
+            request_id=request.request_id[:200],
+            prompt_ids=prompt,
+            output_ids=emitted,
+            params=params,
+            stop_ids=stops,
+            choice_idx=request.choice_idx,
+        )
+
+
+def _tokens_event(
+    index: int, tokens: list[EmittedToken], with_logprobs: bool
+) -> attention_pb2.GenerateResponse:
+    event = attention_pb2.Tokens(index=index, token_ids=[token.token_id for token in tokens])
+    if with_logprobs:
+        for token in tokens:
+            event.logprobs.add(
+                logprob=token.logprob,
+                top_token_ids=token.top_ids,
+                top_logprobs=token.top_logprobs,
+            )
+    return attention_pb2.GenerateResponse(tokens=event)
+
+
+def _finished_event(
+    sequence: Sequence, outcome: Outcome, report_timings: bool
+) -> attention_pb2.GenerateResponse:
+    finished = attention_pb2.Finished(
+        reason=attention_pb2.FinishReason.Value("FINISH_REASON_" + outcome.reason),
+        stop_token_id=outcome.stop_token_id,
+        error=outcome.error,
+        retryable=outcome.retryable,
+        usage=attention_pb2.Usage(
+            prompt_tokens=len(sequence.prompt_ids), generated_tokens=len(sequence.output_ids)
+        ),
+    )
+    if report_timings:
+        spent = sequence.spent
+        finished.timings.CopyFrom(
+            attention_pb2.Timings(
+                queue_ms=spent.queue_s * 1e3,
+                attention_ms=spent.attention_s * 1e3,
+                network_ms=spent.network_s * 1e3,
+                pool_queue_ms=spent.pool_queue_s * 1e3,
+                pool_compute_ms=spent.pool_compute_s * 1e3,
+                sampling_ms=spent.sampling_s * 1e3,
+                total_ms=(time.monotonic() - sequence.received_s) * 1e3,
+                first_token_ms=spent.first_token_s * 1e3,
+                steps=spent.steps,
+            )
+        )
+    return attention_pb2.GenerateResponse(finished=finished)

@@ -1,0 +1,39 @@
+"""One call's computation: all its rows through all its experts, fused."""
+
+import torch
+from torch import Tensor
+
+from expert_svc.calls import Call
+from expert_svc.weight_store import WeightStore
+from minimax_m2.experts import combine_rows, expert_rows
+
+
+class NotHolding(Exception):
+    """The call names a piece this pool does not hold (any more)."""
+
+    def __init__(self, layer_idx: int, expert_id: int):
+        super().__init__(f"layer {layer_idx} expert {expert_id} is not held here")
+        self.layer_idx = layer_idx
+        self.expert_id = expert_id
+
+
+@torch.inference_mode()
+def run_call(call: Call, store: WeightStore) -> Tensor:
+    """The call's answer: float32 [N, D] sums, or [M, D] rows with combine = ROWS.
+
+    Raises:
+        NotHolding: naming the first piece that is not held.
+    """
+    held = store.layer(call.layer_idx)
+    if held is None:
+        raise NotHolding(call.layer_idx, int(call.expert_ids_M[0]))
+    slots_M = held.slots_E[call.expert_ids_M]
+    if bool((slots_M < 0).any()):
+        missing = call.expert_ids_M[slots_M < 0]
+        raise NotHolding(call.layer_idx, int(missing[0]))
+    rows_MD = expert_rows(
+        call.hidden_ND.to(store.dtype), call.row_of_pair_M, slots_M, call.weights_M, held.weights
+    )
+    if call.per_pair:
+        return rows_MD
+    return combine_rows(rows_MD, call.row_of_pair_M, call.num_rows)

@@ -1,0 +1,299 @@
+"""The life of a pool: join, be told what to hold, load, announce, serve, leave."""
+
+import asyncio
+import logging
+import time
+
+import torch
+
+from expert_svc.compute import run_call
+from expert_svc.config import ExpertConfig
+from expert_svc.executor import Executor
+from expert_svc.metrics import ExpertMetrics
+from expert_svc.servicer import ExpertServicer, PoolIdentity
+from expert_svc.weight_store import WeightStore
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.manifest import ensure_manifest
+from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
+from protos import expert_pb2, expert_pb2_grpc, router_pb2
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
+from rpc.membership import Lease
+from rpc.ops_http import OpsServer
+from rpc.pieces import Pieces, parse_ranges
+from rpc.server import GrpcHost, until_stopped
+
+log = logging.getLogger(__name__)
+
+INLINE_FLOPS = 2e8
+"""Calls above about this many operations (some milliseconds) go to the compute thread."""
+SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
+
+
+class ExpertPool:
+    """One pool process. `run` returns the exit status."""
+
+    def __init__(self, config: ExpertConfig):
+        """Opens and checks the checkpoint. Raises ValueError with one clear line."""
+        self._config = config
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        checkpoint = Checkpoint.open(config.model, partial=True)
+        self._model = checkpoint.config
+        manifest = ensure_manifest(checkpoint)
+        dtype = choose_dtype(config.dtype, self._model.dtype)
+        self._store = WeightStore(checkpoint, manifest, dtype)
+        self._available = self._store.available()
+        self._requested = self._parse_requested()
+        self._capacity = self._capacity_pieces()
+        self._metrics = ExpertMetrics()
+        # One expert row costs 2 operations a weight.
+        row_flops = 2 * self._model.expert_params * self._model.top_k
+        self._executor = Executor(
+            lambda call: run_call(call, self._store),
+            inline_rows=max(1, int(INLINE_FLOPS / row_flops)),
+        )
+        self._host = GrpcHost(config.listen_address, tls=config.tls)
+        self._checkpoint_id = manifest.checkpoint_id
+        self._numerics_id = numerics_id(dtype)
+        self._state = router_pb2.MEMBER_STATE_LOADING
+        self._progress = 0.0
+        self._acked = 0
+        self._failure = asyncio.Event()
+        self._last_busy = (time.monotonic(), 0.0)
+        self._lease: Lease | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal (0) or a final refusal (1)."""
+        self._loop = asyncio.get_running_loop()
+        self._load_lock = asyncio.Lock()
+        ops = self._start_ops()
+        self._host.bind()
+        advertise = self._advertised()
+        identity = PoolIdentity(
+            pool_id=self._config.pool_id or f"expert-{self._host.port}",
+            incarnation=time.time_ns() // 1_000_000,
+            checkpoint_id=self._checkpoint_id,
+            numerics_id=self._numerics_id,
+        )
+        self._servicer = ExpertServicer(
+            identity,
+            self._store,
+            self._executor,
+            self._metrics,
+            max_rows=max_rows_per_message(self._model.hidden_size, self._model.top_k),
+            tls=self._config.tls is not None,
+        )
+        expert_pb2_grpc.add_ExpertPoolServicer_to_server(self._servicer, self._host.server)
+        await self._host.start([SERVICE])
+        self._metrics.info.labels(identity.pool_id, self._numerics_id, self._checkpoint_id).set(1)
+        log.info(
+            "pool %s: %s, %s threads, %s pieces available, listening grpc=%s ops=%s:%d",
+            identity.pool_id, dtype_name(self._store.dtype), torch.get_num_threads(),
+            len(self._available), self._host.address,
+            Address.parse(self._config.ops_listen).host, ops.port,
+        )  # fmt: skip
+        tasks = [asyncio.create_task(self._executor.run()), asyncio.create_task(self._report())]
+        if self._config.router:
+            self._lease = self._join(identity, advertise, ops)
+        else:
+            tasks.append(asyncio.create_task(self._hold(self._requested or self._available, 0)))
+        stopped = asyncio.create_task(until_stopped(self._drain))
+        failed = asyncio.create_task(self._failure.wait())
+        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if self._lease is not None:
+            await asyncio.to_thread(self._lease.stop)
+        await self._host.stop(0.2)
+        for task in (*tasks, stopped, failed):
+            task.cancel()
+        ops.stop()
+        self._executor.close()
+        return 1 if self._failure.is_set() else 0
+
+    def _parse_requested(self) -> Pieces:
+        config, model = self._config, self._model
+        if not config.layers and not config.experts:
+            return Pieces()
+        layers = (
+            parse_ranges(config.layers, "--layers", model.num_layers)
+            if config.layers
+            else range(model.num_layers)
+        )
+        experts = (
+            parse_ranges(config.experts, "--experts", model.num_experts)
+            if config.experts
+            else range(model.num_experts)
+        )
+        requested = Pieces.grid(layers, experts)
+        missing = requested - self._available
+        if missing:
+            layer_idx, expert_id = next(iter(missing))
+            raise ValueError(
+                f"--layers/--experts: {config.model} holds no weights of layer {layer_idx} expert "
+                f"{expert_id} ({len(missing)} such pieces)"
+            )
+        return requested
+
+    def _capacity_pieces(self) -> int:
+        """What the memory flag allows; 0 = no limit. Raises ValueError when too small."""
+        budget = self._config.memory_bytes
+        if budget is None:
+            return 0
+        capacity = budget // self._store.piece_bytes
+        if capacity < max(1, len(self._requested)):
+            raise ValueError(
+                f"--memory {self._config.memory} holds {capacity} pieces of {self._store.piece_bytes} "
+                f"bytes; {max(1, len(self._requested))} are needed"
+            )
+        return capacity
+
+    def _advertised(self) -> str:
+        return self._config.advertise or str(self._host.address)
+
+    def _start_ops(self) -> OpsServer:
+        ops = OpsServer(
+            Address.parse(self._config.ops_listen, "--ops-listen"),
+            self._metrics.registry,
+            self._ready,
+        )
+        try:
+            ops.start()
+        except OSError as error:
+            raise ValueError(f"--ops-listen {self._config.ops_listen}: {error.strerror}") from None
+        return ops
+
+    def _ready(self) -> tuple[bool, str]:
+        if self._state == router_pb2.MEMBER_STATE_READY:
+            return True, ""
+        if self._state == router_pb2.MEMBER_STATE_DRAINING:
+            return False, "draining"
+        return False, f"loading, {100 * self._progress:.0f} %"
+
+    def _join(self, identity: PoolIdentity, advertise: str, ops: OpsServer) -> Lease:
+        register = router_pb2.Register(
+            role=router_pb2.MEMBER_ROLE_POOL,
+            member_id=identity.pool_id,
+            incarnation=identity.incarnation,
+            address=advertise,
+            checkpoint_id=self._checkpoint_id,
+            numerics_id=self._numerics_id,
+            num_layers=self._model.num_layers,
+            num_experts=self._model.num_experts,
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            offer=router_pb2.PoolOffer(
+                available=self._available.to_message(),
+                requested=self._requested.to_message(),
+                capacity_pieces=self._capacity,
+                piece_bytes=self._store.piece_bytes,
+            ),
+            metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
+        )
+        lease = Lease(
+            self._config.router,
+            self._config.tls,
+            register,
+            self._status,
+            self._assigned,
+            self._refused,
+        )
+        lease.start()
+        return lease
+
+    def _refused(self, reason: str) -> None:
+        """On the lease's thread: a final refusal; it is logged there."""
+        self._loop.call_soon_threadsafe(self._failure.set)
+
+    def _assigned(self, assignment: router_pb2.Assignment) -> None:
+        """On the lease's thread: hand over to the loop."""
+        try:
+            pieces = Pieces.from_message(
+                assignment.hold,
+                num_layers=self._model.num_layers,
+                num_experts=self._model.num_experts,
+                field="assignment.hold",
+            )
+        except ValueError as error:
+            log.error("unusable assignment: %s", error)
+            return
+        asyncio.run_coroutine_threadsafe(self._hold(pieces, assignment.version), self._loop)
+
+    async def _hold(self, pieces: Pieces, version: int) -> None:
+        """Load what is missing on a thread, warm up, announce. A failure ends the process."""
+        async with self._load_lock:
+            started = time.monotonic()
+            try:
+                await asyncio.to_thread(self._load, pieces)
+            except Exception as error:  # bad file or no memory: nothing to serve, so stop loudly
+                log.error("loading failed: %s", error, exc_info=not isinstance(error, ValueError))
+                self._failure.set()
+                return
+            self._acked = version
+            self._progress = 1.0
+            if self._state == router_pb2.MEMBER_STATE_LOADING:
+                self._state = router_pb2.MEMBER_STATE_READY
+                await self._host.set_serving(True)
+            self._metrics.pieces.set(len(self._store.pieces))
+            self._metrics.weight_bytes.set(self._store.size_bytes)
+            log.info(
+                "ready: %d pieces, %.1f MiB, loaded in %.1f s",
+                len(self._store.pieces), self._store.size_bytes / 2**20, time.monotonic() - started,
+            )  # fmt: skip
+            if self._lease is not None:
+                self._lease.poke()
+
+    def _load(self, pieces: Pieces) -> None:
+        last_log = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last_log
+            self._progress = done / max(total, 1)
+            self._metrics.load_progress.set(self._progress)
+            if time.monotonic() - last_log > 2:
+                last_log = time.monotonic()
+                log.info("loading %d of %d pieces", done, total)
+
+        self._store.load(pieces, progress)
+
+    def _status(self) -> router_pb2.MemberStatus:
+        """On the lease's thread; reads only."""
+        now_s, busy_s = time.monotonic(), self._executor.busy_s
+        last_s, last_busy_s = self._last_busy
+        self._last_busy = (now_s, busy_s)
+        return router_pb2.MemberStatus(
+            ready=self._store.pieces.to_message()
+            if self._state != router_pb2.MEMBER_STATE_LOADING
+            else None,
+            state=self._state,
+            busy_ratio=min(1.0, (busy_s - last_busy_s) / max(now_s - last_s, 1e-3)),
+            queued=self._executor.waiting,
+            acked_assignment=self._acked,
+            load_progress_ratio=self._progress,
+        )
+
+    async def _report(self) -> None:
+        """A status line every 5 s while calls come, and the queue gauge."""
+        last_calls, last_busy_s = 0, 0.0
+        while True:
+            await asyncio.sleep(5)
+            self._metrics.waiting.set(self._executor.waiting)
+            calls, busy_s = self._servicer.calls_total, self._executor.busy_s
+            if calls != last_calls:
+                log.info(
+                    "%.0f calls/s, busy %.0f %%, %d waiting, %d callers",
+                    (calls - last_calls) / 5, 20 * (busy_s - last_busy_s),
+                    self._executor.waiting, len(self._servicer.streams),
+                )  # fmt: skip
+            last_calls, last_busy_s = calls, busy_s
+
+    async def _drain(self) -> None:
+        """Refuse new calls, let running ones end within the grace period."""
+        self._state = router_pb2.MEMBER_STATE_DRAINING
+        await self._host.set_serving(False)
+        if self._lease is not None:
+            self._lease.poke()
+        deadline = time.monotonic() + self._config.grace_s
+        self._servicer.draining = True
+        while time.monotonic() < deadline:
+            if not self._executor.waiting and not any(s.inflight for s in self._servicer.streams):
+                break
+            await asyncio.sleep(0.02)

@@ -1,0 +1,268 @@
+"""The pool's gRPC face: Execute streams and DescribePool.
+
+Decode, call, encode. A bad field ends its call, never the stream; only another
+protocol, another checkpoint, or a frame without a usable call_id ends that one
+stream. Other callers never notice.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from expert_svc.calls import Call, CallReader
+from expert_svc.compute import NotHolding
+from expert_svc.executor import Executor
+from expert_svc.metrics import ExpertMetrics
+from expert_svc.weight_store import WeightStore
+from protos import expert_pb2, expert_pb2_grpc
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.tensor_codec import WIRE_DTYPES, encode
+from rpc.tls import require_role
+
+log = logging.getLogger(__name__)
+
+MAX_INFLIGHT_CALLS = 64
+HELLO_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolIdentity:
+    """Who this pool is, as Hello says it."""
+
+    pool_id: str
+    incarnation: int
+    checkpoint_id: str
+    numerics_id: str
+
+
+class CallerStream:
+    """One Execute stream: frames in, answers out through one writer at a time."""
+
+    def __init__(self, context: Any, caller_id: str):
+        self.context = context
+        self.caller_id = caller_id
+        self.inflight: dict[int, Call | None] = {}
+        self.inflight_rows = 0
+        self._lock = asyncio.Lock()
+
+    async def send(self, response: expert_pb2.ExecuteResponse) -> None:
+        async with self._lock:
+            await self.context.write(response)
+
+    def open(self, call: Call) -> None:
+        self.inflight[call.call_id] = call
+        self.inflight_rows += call.num_rows
+
+    def close(self, call: Call) -> None:
+        self.inflight.pop(call.call_id, None)
+        self.inflight_rows -= call.num_rows
+
+
+class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
+    """Serves what the store holds; `draining` refuses new calls so that they move elsewhere."""
+
+    def __init__(
+        self,
+        identity: PoolIdentity,
+        store: WeightStore,
+        executor: Executor,
+        metrics: ExpertMetrics,
+        *,
+        max_rows: int,
+        tls: bool,
+    ):
+        self._identity = identity
+        self._store = store
+        self._executor = executor
+        self._metrics = metrics
+        self._max_rows = max_rows
+        self._max_inflight_rows = 4 * max_rows
+        self._tls = tls
+        self._wire_dtypes = frozenset({WIRE_DTYPES[store.dtype]})
+        self._reader = CallReader(store.config, wire_dtypes=self._wire_dtypes, max_rows=max_rows)
+        self.streams: set[CallerStream] = set()
+        self.calls_total = 0
+        self.draining = False
+        self._answers: set[asyncio.Future[None]] = set()  # keeps tasks alive
+
+    def hello(self) -> expert_pb2.PoolHello:
+        return expert_pb2.PoolHello(
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            checkpoint_id=self._identity.checkpoint_id,
+            numerics_id=self._identity.numerics_id,
+            pool_id=self._identity.pool_id,
+            incarnation=self._identity.incarnation,
+            accepted_dtypes=sorted(self._wire_dtypes),
+            max_rows=self._max_rows,
+            credit=expert_pb2.Credit(
+                max_inflight_calls=MAX_INFLIGHT_CALLS, max_inflight_rows=self._max_inflight_rows
+            ),
+            pieces=self._store.pieces.to_message(),
+        )
+
+    async def DescribePool(
+        self, request: expert_pb2.DescribePoolRequest, context: Any
+    ) -> expert_pb2.DescribePoolResponse:
+        await require_role(context, ("attention", "cli", "router"), tls=self._tls)
+        return expert_pb2.DescribePoolResponse(
+            hello=self.hello(),
+            weight_bytes=self._store.size_bytes,
+            calls_total=self.calls_total,
+            streams=len(self.streams),
+            queued_calls=self._executor.waiting,
+        )
+
+    async def Execute(self, request_iterator: Any, context: Any) -> None:
+        await require_role(context, ("attention",), tls=self._tls)
+        stream = await self._greet(context)
+        self.streams.add(stream)
+        self._metrics.streams.inc()
+        try:
+            while True:
+                request = await context.read()
+                if request is grpc.aio.EOF:
+                    return
+                await self._frame(stream, request)
+        finally:
+            self.streams.discard(stream)
+            self._metrics.streams.dec()
+            for call in stream.inflight.values():
+                if call is not None:
+                    call.cancelled = True  # nobody waits for it any more
+            log.info("caller %s left", stream.caller_id)
+
+    async def _greet(self, context: Any) -> CallerStream:
+        """The Hello exchange; aborts the stream on another protocol or checkpoint."""
+        try:
+            request = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
+        except TimeoutError:
+            request = grpc.aio.EOF
+        if request is grpc.aio.EOF or request.WhichOneof("frame") != "hello":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame must be hello")
+        hello = request.hello
+        if hello.protocol_major != PROTOCOL_MAJOR:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"protocol major {hello.protocol_major}; this pool speaks {PROTOCOL_MAJOR}",
+            )
+        if hello.checkpoint_id != self._identity.checkpoint_id:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"checkpoint_id {hello.checkpoint_id[:64]!r} differs from this pool's "
+                f"{self._identity.checkpoint_id!r}",
+            )
+        caller_id = hello.caller_id[:100] or "unnamed"
+        log.info("caller %r joined", caller_id)
+        await context.write(expert_pb2.ExecuteResponse(hello=self.hello()))
+        return CallerStream(context, caller_id)
+
+    async def _frame(self, stream: CallerStream, request: expert_pb2.ExecuteRequest) -> None:
+        kind = request.WhichOneof("frame")
+        if kind == "execute":
+            await self._execute(stream, request.execute)
+        elif kind == "ping":
+            pong = expert_pb2.Pong(nonce=request.ping.nonce)
+            await stream.send(expert_pb2.ExecuteResponse(pong=pong))
+        elif kind == "cancel":
+            call = stream.inflight.get(request.cancel.call_id)
+            if call is not None:
+                call.cancelled = True
+        else:  # a second hello, or a frame of a newer minor that we do not know
+            log.warning("caller %s sent an unexpected frame %s", stream.caller_id, kind)
+            if kind == "hello":
+                await stream.context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT, "hello may come only once"
+                )
+
+    async def _execute(self, stream: CallerStream, frame: expert_pb2.Execute) -> None:
+        received_s = time.monotonic()
+        if frame.call_id == 0 or frame.call_id in stream.inflight:
+            await stream.context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"call_id {frame.call_id} is 0 or still in flight"
+            )
+        if self.draining:
+            await self._refuse(stream, frame.call_id, "DRAINING", "the pool is leaving")
+            return
+        try:
+            call = self._reader.read(frame, received_s)
+        except ValueError as error:
+            await self._refuse(stream, frame.call_id, "INVALID_ARGUMENT", str(error))
+            return
+        over_calls = len(stream.inflight) >= MAX_INFLIGHT_CALLS
+        if over_calls or stream.inflight_rows + call.num_rows > self._max_inflight_rows:
+            await self._refuse(
+                stream, call.call_id, "RESOURCE_EXHAUSTED", "beyond this stream's credit"
+            )
+            return
+        stream.open(call)
+        outcome = self._executor.try_inline(call)
+        if outcome is not None:
+            await self._answer(stream, call, *outcome)
+            return
+
+        async def deliver(call: Call, result: Any, queue_us: int, compute_us: int) -> None:
+            # A caller that is gone or does not read must not hold up the others' calls.
+            task = asyncio.ensure_future(self._answer(stream, call, result, queue_us, compute_us))
+            self._answers.add(task)
+            task.add_done_callback(self._answer_done)
+
+        self._executor.submit(stream.caller_id, call, deliver)
+
+    async def _answer(
+        self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
+    ) -> None:
+        stream.close(call)
+        self.calls_total += 1
+        if isinstance(result, BaseException):
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AbortError):
+                await self._failed(stream, call, result)
+            return
+        phase = "decode" if call.is_decode else "prefill"
+        self._metrics.queue_s.labels(phase).observe(queue_us / 1e6)
+        self._metrics.compute_s.labels(phase).observe(compute_us / 1e6)
+        self._metrics.rows.labels(phase).inc(call.num_rows)
+        answer = expert_pb2.Result(
+            call_id=call.call_id, rows=encode(result), queue_us=queue_us, compute_us=compute_us
+        )
+        await stream.send(expert_pb2.ExecuteResponse(result=answer))
+
+    def _answer_done(self, task: "asyncio.Future[None]") -> None:
+        self._answers.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.info("an answer found its caller gone: %s", task.exception())
+
+    async def _failed(self, stream: CallerStream, call: Call, error: BaseException) -> None:
+        if isinstance(error, NotHolding):
+            piece = expert_pb2.Piece(layer_idx=error.layer_idx, expert_id=error.expert_id)
+            await self._refuse(stream, call.call_id, "NOT_HOLDING", str(error), piece)
+        elif isinstance(error, asyncio.CancelledError):
+            await self._refuse(stream, call.call_id, "CANCELLED", "cancelled by the caller")
+        elif isinstance(error, TimeoutError):
+            await self._refuse(stream, call.call_id, "DEADLINE_EXCEEDED", str(error))
+        else:
+            log.error("call %d of %s failed", call.call_id, stream.caller_id, exc_info=error)
+            await self._refuse(stream, call.call_id, "INTERNAL", "the computation failed")
+
+    async def _refuse(
+        self,
+        stream: CallerStream,
+        call_id: int,
+        code: str,
+        message: str,
+        piece: expert_pb2.Piece | None = None,
+    ) -> None:
+        self._metrics.errors.labels(code).inc()
+        error = expert_pb2.Error(
+            call_id=call_id,
+            code=expert_pb2.ErrorCode.Value("ERROR_CODE_" + code),
+            message=message,
+            not_holding=piece,
+        )
+        await stream.send(expert_pb2.ExecuteResponse(error=error))

@@ -1,0 +1,106 @@
+"""Which pieces does this pool hold, and where in memory? Stacked weights per layer.
+
+Weights of a layer lie in one stack, in ascending expert id, in the compute
+dtype. A layer's stack is replaced whole when its set of experts changes, so a
+computation that started before keeps a consistent one.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minimax_m2.checkpoint import Checkpoint, weight_bytes
+from minimax_m2.experts import ExpertWeights
+from minimax_m2.manifest import Manifest, piece_digest
+from minimax_m2.tensor_names import expert_specs
+from rpc.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldLayer:
+    """One layer's experts. `slots_E`: expert id -> index in the stacks, -1 when not held."""
+
+    weights: ExpertWeights
+    slots_E: Tensor  # int64
+
+
+class WeightStore:
+    """Loads pieces from a checkpoint, verifying each against the manifest."""
+
+    def __init__(self, checkpoint: Checkpoint, manifest: Manifest, dtype: torch.dtype):
+        self.config = checkpoint.config
+        self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._manifest = manifest
+        self._layers: dict[int, HeldLayer] = {}
+        self.pieces = Pieces()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of weights as held."""
+        return weight_bytes(self.config, len(self.pieces), self.dtype)
+
+    @property
+    def piece_bytes(self) -> int:
+        return weight_bytes(self.config, 1, self.dtype)
+
+    def layer(self, layer_idx: int) -> HeldLayer | None:
+        """The layer's stack, or None when no expert of it is held."""
+        return self._layers.get(layer_idx)
+
+    def available(self) -> Pieces:
+        """What could be loaded from the local checkpoint."""
+        return Pieces(
+            (layer_idx, expert_id)
+            for layer_idx in range(self.config.num_layers)
+            for expert_id in range(self.config.num_experts)
+            if self._checkpoint.holds_expert(layer_idx, expert_id)
+        )
+
+    def load(self, pieces: Pieces, progress: Callable[[int, int], None] | None = None) -> None:
+        """Load what of `pieces` is not held yet; may run on any one thread.
+
+        Raises:
+            ValueError: naming the file and tensor, or the piece whose digest
+                differs from the manifest; nothing of that layer is changed.
+        """
+        wanted = pieces - self.pieces
+        done = 0
+        for layer_idx in wanted.layers:
+            held = self._layers.get(layer_idx)
+            old = self.pieces.experts(layer_idx)
+            ids = sorted({*old, *wanted.experts(layer_idx)})
+            self._layers[layer_idx] = self._load_layer(layer_idx, ids, held)
+            new = Pieces.grid((layer_idx,), ids)
+            done += new.count(layer_idx) - len(old)
+            self.pieces = self.pieces | new
+            if progress:
+                progress(done, len(wanted))
+
+    def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
+        d, f = self.config.hidden_size, self.config.expert_size
+        w13_EHD = torch.empty((len(ids), 2 * f, d), dtype=self.dtype)
+        w2_EDF = torch.empty((len(ids), d, f), dtype=self.dtype)
+        slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
+        for slot, expert_id in enumerate(ids):
+            slots_E[expert_id] = slot
+            if held is not None and held.slots_E[expert_id] >= 0:
+                w13_EHD[slot] = held.weights.w13_EHD[held.slots_E[expert_id]]
+                w2_EDF[slot] = held.weights.w2_EDF[held.slots_E[expert_id]]
+                continue
+            digest = piece_digest(self._checkpoint, layer_idx, expert_id)
+            if digest != self._manifest.pieces[layer_idx][expert_id]:
+                raise ValueError(
+                    f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
+                    "the manifest: another checkpoint, or a damaged file"
+                )
+            w13_EHD[slot], w2_EDF[slot] = self._checkpoint.expert(layer_idx, expert_id, self.dtype)
+            # The mapped pages were copied: keep resident memory at the weights as held.
+            self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())
+        weights = ExpertWeights(w13_EHD=w13_EHD, w2_EDF=w2_EDF)
+        return HeldLayer(weights=weights, slots_E=slots_E)

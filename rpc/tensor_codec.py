@@ -1,0 +1,70 @@
+"""Tensors to and from the wire: dtype + shape + raw little-endian bytes.
+
+The only file of this package that imports torch; gateway and router stay free of it.
+"""
+
+import math
+import warnings
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from protos import tensor_pb2
+
+# Decoded tensors are read-only views of the received message, by contract.
+warnings.filterwarnings("ignore", message="The given buffer is not writable")
+
+WIRE_DTYPES: dict[torch.dtype, "tensor_pb2.DType"] = {
+    torch.float32: tensor_pb2.DTYPE_FLOAT32,
+    torch.bfloat16: tensor_pb2.DTYPE_BFLOAT16,
+}
+_TORCH_DTYPES = {wire: dtype for dtype, wire in WIRE_DTYPES.items()}
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """A CPU tensor's elements, row-major."""
+    if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16
+        tensor = tensor.view(torch.int16)
+    return tensor.numpy().tobytes()
+
+
+def encode(tensor: Tensor) -> tensor_pb2.Tensor:
+    """A Tensor message with a copy of the data. Raises KeyError for a dtype not on the wire."""
+    return tensor_pb2.Tensor(
+        dtype=WIRE_DTYPES[tensor.dtype], shape=tensor.shape, data=tensor_bytes(tensor)
+    )
+
+
+def decode(
+    message: tensor_pb2.Tensor,
+    *,
+    field: str,
+    dtypes: Collection["tensor_pb2.DType"],
+    shape: Sequence[int],
+) -> Tensor:
+    """A read-only view of the message's data, checked before anything is allocated.
+
+    Args:
+        field: name used in errors.
+        dtypes: wire dtypes allowed.
+        shape: expected shape; -1 allows any size >= 1.
+
+    Raises:
+        ValueError: naming the field, what came and what is allowed.
+    """
+    if message.dtype not in dtypes:
+        allowed = ", ".join(tensor_pb2.DType.Name(dtype) for dtype in sorted(dtypes))
+        raise ValueError(f"{field}.dtype {message.dtype} is not one of {allowed}")
+    got = tuple(message.shape)
+    if len(got) != len(shape) or any(
+        size < 1 or (want != -1 and size != want) for size, want in zip(got, shape, strict=True)
+    ):
+        raise ValueError(f"{field}.shape {list(got)} is not {list(shape)} (-1: any size >= 1)")
+    dtype = _TORCH_DTYPES[message.dtype]
+    expected = math.prod(got) * dtype.itemsize
+    if len(message.data) != expected:
+        raise ValueError(
+            f"{field}.data has {len(message.data)} bytes; {list(got)} needs {expected}"
+        )
+    return torch.frombuffer(message.data, dtype=dtype).view(got)

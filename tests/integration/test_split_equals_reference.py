@@ -1,0 +1,88 @@
+"""Tokens through real processes equal the reference's."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.reference import ReferenceModel
+from minimax_m2.tiny import write_tiny
+from protos import attention_pb2, attention_pb2_grpc
+from tests.integration.mesh import Mesh
+
+STRIPES = {
+    "layer_striped": (("--layers", "0,2"), ("--layers", "1")),
+    "expert_striped": (("--experts", "0-2,7"), ("--experts", "3-6")),
+    "router_decides": ((), ("--layers", "1")),
+}
+
+
+def generate(
+    address: str, prompt: list[int], max_tokens: int, **sampling: float
+) -> tuple[list[int], attention_pb2.Finished]:
+    """All tokens of one Generate call; checks that indexes are gapless and the end comes once."""
+    with grpc.insecure_channel(address) as channel:
+        stub = attention_pb2_grpc.AttentionStub(channel)
+        params = {"top_p": 1.0, "repetition_penalty": 1.0, **sampling}
+        request = attention_pb2.GenerateRequest(
+            prompt_token_ids=prompt,
+            sampling=attention_pb2.SamplingParams(max_tokens=max_tokens, **params),
+            report_timings=True,
+        )
+        tokens: list[int] = []
+        finished = None
+        for response in stub.Generate(request, timeout=60):
+            assert finished is None
+            if response.WhichOneof("event") == "tokens":
+                assert response.tokens.index == len(tokens)
+                tokens += response.tokens.token_ids
+            else:
+                finished = response.finished
+        assert finished is not None
+        return tokens, finished
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    write_tiny(folder, seed=11, fp8=True, shards=2)
+    return folder
+
+
+@pytest.fixture(scope="module", params=STRIPES)
+def mesh(request: pytest.FixtureRequest, model: Path) -> Iterator[Mesh]:
+    with Mesh(model, STRIPES[request.param]) as running:
+        yield running
+
+
+def test_greedy_tokens_of_concurrent_requests_equal_the_reference(mesh: Mesh, model: Path) -> None:
+    reference = ReferenceModel(Checkpoint.open(model))
+    prompts = [[(7 * i + 3 * j) % 300 + 3 for j in range(3 + 19 * i)] for i in range(6)]
+    expected = [reference.greedy(prompt, 20, frozenset({2})) for prompt in prompts]
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(lambda p: generate(mesh.attention.address, p, 20), prompts))
+    assert [tokens for tokens, _ in results] == expected
+    for (tokens, finished), prompt in zip(results, prompts, strict=True):
+        stop = tokens[-1] == 2
+        wanted = attention_pb2.FINISH_REASON_STOP if stop else attention_pb2.FINISH_REASON_LENGTH
+        assert finished.reason == wanted
+        assert finished.usage.prompt_tokens == len(prompt)
+        assert finished.usage.generated_tokens == len(tokens)
+        assert finished.timings.network_ms > 0
+        assert finished.timings.pool_compute_ms > 0
+
+
+def test_seeded_sampling_is_the_same_alone_and_in_a_crowd(mesh: Mesh) -> None:
+    def run(seed: int) -> list[int]:
+        return generate(
+            mesh.attention.address, [5, 6, 7, 8], 16, temperature=1.0, top_k=40, seed=seed
+        )[0]
+
+    alone = [run(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        crowd = list(threads.map(run, range(4)))
+    assert crowd == alone
+    assert len({tuple(tokens) for tokens in alone}) > 1
