@@ -1,0 +1,67 @@
+"""Who may call? One middleware for all routes: everything but the probes needs a key."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.errors import AUTHENTICATION, ApiError
+
+PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/health"))
+"""Open without a key: probes cannot carry one, and they say nothing about requests."""
+
+ANONYMOUS = "anonymous"
+
+
+class ApiKeys:
+    """The accepted keys, as hashes; comparing takes the same time whatever is presented."""
+
+    def __init__(self, keys: Sequence[str]):
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    @property
+    def required(self) -> bool:
+        return bool(self._digests)
+
+    def key_id(self, authorization: Sequence[bytes]) -> str | None:
+        """Which key these Authorization headers present; None for none, wrong or several."""
+        if not self.required:
+            return ANONYMOUS
+        single = authorization[0] if len(authorization) == 1 else b""
+        scheme, _, token = single.partition(b" ")
+        presented = hashlib.sha256(token.strip()).digest()
+        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
+        if scheme.lower() != b"bearer" or not any(matches):
+            return None
+        return f"key-{matches.index(True)}"
+
+
+class AuthMiddleware:
+    """401 without a valid key; sets `key_id` in the request's state."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys):
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        key_id = self._keys.key_id(headers)
+        if key_id is None and scope["path"] not in PUBLIC_PATHS:
+            raise unauthorised()
+        scope["state"]["key_id"] = key_id or ANONYMOUS
+        await self._app(scope, receive, send)
+
+
+def unauthorised() -> ApiError:
+    """The same for every failure."""
+    return ApiError(
+        401,
+        "A valid API key is required: Authorization: Bearer <key>",
+        type=AUTHENTICATION,
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
+    )

@@ -1,0 +1,162 @@
+"""POST /v1/chat/completions: which choices does a chat request ask for?"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.chat_reply import ChatReply
+from gateway.choice_streams import Choice
+from gateway.choice_text import ChatText
+from gateway.context import Gateway
+from gateway.errors import bad_field, unsupported
+from gateway.generation import StreamState
+from gateway.generation_request import (
+    new_request,
+    output_limit,
+    starts_in_reasoning,
+    stop_ids_of,
+)
+from gateway.replies import ReplyHead, new_id, now
+from gateway.request_models import ChatRequest, StreamOptions, parse_model, stream_options_of
+from gateway.requests import gateway_of, read_object, recorded
+from gateway.respond import answer
+from gateway.sampling import (
+    num_choices,
+    sampling_params,
+    set_logprobs,
+    set_output_length,
+    stop_strings,
+)
+from minimax_m2.chat.parser import OutputParser
+from protos import attention_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChatPlan:
+    """A checked request, before its prompt is known."""
+
+    fields: ChatRequest
+    sampling: attention_pb2.SamplingParams
+    num_choices: int
+    stops: list[str]
+    tools: list[Any]
+    stream_options: StreamOptions
+    max_tokens: int | None
+    max_tokens_field: str
+
+
+async def chat_completions(request: Request) -> Response:
+    """Validate, render, encode, generate."""
+    gateway = gateway_of(request)
+    with recorded(request, "chat") as record:
+        body = await read_object(request, gateway.limits)
+        gateway.check_model(body.get("model"))
+        gateway.rules.check(body, ChatRequest.model_fields)
+        plan = _plan(gateway, parse_model(ChatRequest, body))
+        started_s = time.perf_counter()
+        prompt = await gateway.encoder.chat(
+            plan.fields.messages,
+            plan.tools,
+            body_bytes=len(await request.body()),
+            max_model_len=gateway.require_ready(),
+        )
+        tokenise_s = time.perf_counter() - started_s
+        choices = _choices(gateway, request.state.request_id, plan, prompt)
+        stream = bool(plan.fields.stream)
+        head = ReplyHead(
+            id=new_id("chatcmpl-"),
+            object="chat.completion.chunk" if stream else "chat.completion",
+            model=gateway.model.name,
+            created=now(),
+            choices=choices,
+            prompts=1,
+            tokenise_s=tokenise_s,
+            with_timings=bool(plan.fields.expertmesh_timings),
+            stream_options=plan.stream_options,
+        )
+        reply = ChatReply(head, gateway.model, with_logprobs=plan.sampling.logprobs)
+        return await answer(gateway, request, record, choices, reply, stream=stream)
+
+
+def _plan(gateway: Gateway, fields: ChatRequest) -> _ChatPlan:
+    """Check everything that needs no prompt. Raises ApiError 400 naming the field."""
+    sampling = sampling_params(
+        fields,
+        gateway.model.defaults,
+        vocab_size=gateway.model.config.vocab_size,
+        limits=gateway.limits,
+    )
+    if fields.logprobs:
+        set_logprobs(sampling, fields.top_logprobs or 0, "top_logprobs", gateway.limits)
+    elif fields.top_logprobs is not None:
+        raise bad_field("top_logprobs", "needs logprobs: true")
+    max_tokens, max_tokens_field = output_limit(fields.max_tokens, fields.max_completion_tokens)
+    return _ChatPlan(
+        fields=fields,
+        sampling=sampling,
+        num_choices=num_choices(fields.n, gateway.limits),
+        stops=stop_strings(fields.stop, gateway.limits),
+        tools=_tools_in_use(fields),
+        stream_options=stream_options_of(fields),
+        max_tokens=max_tokens,
+        max_tokens_field=max_tokens_field,
+    )
+
+
+def _tools_in_use(fields: ChatRequest) -> list[Any]:
+    """The tools to offer; none of them with tool_choice "none"."""
+    choice = fields.tool_choice
+    if choice is None or choice == "auto":
+        return fields.tools or []
+    if choice == "none":
+        return []
+    if choice == "required" or isinstance(choice, dict):
+        raise unsupported("tool_choice", "only 'auto' and 'none' are supported so far")
+    raise bad_field("tool_choice", "must be 'auto' or 'none'")
+
+
+def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[int]) -> list[Choice]:
+    """One choice per `n`. Raises ApiError 400 when the prompt leaves no room."""
+    set_output_length(
+        plan.sampling,
+        num_prompt_tokens=len(prompt),
+        max_tokens=plan.max_tokens,
+        min_tokens=plan.fields.min_tokens,
+        max_model_len=gateway.max_model_len,
+        max_tokens_field=plan.max_tokens_field,
+        prompt_field="messages",
+    )
+    thinks = starts_in_reasoning(gateway, prompt)
+    stop_ids = stop_ids_of(gateway, plan.sampling)
+    return [
+        Choice(
+            index=index,
+            state=StreamState(
+                request=new_request(
+                    gateway,
+                    request_id=request_id,
+                    prompt=prompt,
+                    sampling=plan.sampling,
+                    choice_idx=index,
+                    fields=plan.fields,
+                    thinks=thinks,
+                )
+            ),
+            text=ChatText(
+                gateway.model.tokenizer,
+                parser=OutputParser(
+                    tools=plan.tools,
+                    starts_in_reasoning=thinks,
+                    parallel_tool_calls=plan.fields.parallel_tool_calls is not False,
+                ),
+                stops=plan.stops,
+                reasoning_in_content=plan.fields.reasoning_split is False,
+            ),
+            stop_ids=stop_ids,
+            vocab_size=gateway.model.config.vocab_size,
+        )
+        for index in range(plan.num_choices)
+    ]

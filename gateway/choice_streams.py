@@ -1,0 +1,169 @@
+"""How do the choices of one response run side by side and reach its one client in order?
+
+Each choice has a task that pulls from its `Generate` stream; a bounded queue lets a slow client
+slow the attention service down instead of filling memory.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.attention_pool import AttentionPool
+from gateway.choice_text import ChoiceText
+from gateway.errors import ApiError, internal
+from gateway.generation import StreamState, generate
+from minimax_m2.chat.events import ParserEvent, coalesce
+from protos import attention_pb2
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(slots=True)
+class Update:
+    """What one Tokens event, or the end, added to one choice."""
+
+    choice: int
+    events: list[ParserEvent]
+    token_ids: list[int] = field(default_factory=list)
+    """New tokens whose log-probabilities follow; without a stop token."""
+    logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(kw_only=True)
+class Choice:
+    """One sequence on its way to the client."""
+
+    index: int
+    state: StreamState
+    text: ChoiceText
+    stop_ids: frozenset[int]
+    """Ids that end this sequence and are not part of its text."""
+    vocab_size: int
+    text_s: float = 0.0
+    """Time spent on detokenising and parsing."""
+
+
+class ChoiceStreams:
+    """All choices of one response. `start`, then `next_batch` until it is empty, then `close`."""
+
+    def __init__(
+        self,
+        pool: AttentionPool,
+        choices: Sequence[Choice],
+        *,
+        queued_events: int,
+        on_tokens: Callable[[Choice, int], None] = lambda choice, count: None,
+    ):
+        self._pool = pool
+        self.choices = list(choices)
+        self._queue: asyncio.Queue[Update | ApiError] = asyncio.Queue(queued_events)
+        self._on_tokens = on_tokens
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unfinished = len(self.choices)
+        self._failure: ApiError | None = None
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._run(choice)) for choice in self.choices]
+
+    @property
+    def complete(self) -> bool:
+        """Every choice was delivered to its end."""
+        return self._unfinished == 0
+
+    async def next_batch(self, timeout_s: float | None = None) -> list[Update] | None:
+        """What is there, at least one update; [] at the end; None when nothing came in time.
+
+        Raises the first choice's ApiError, after what came before it was handed out.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self.complete:
+            return []
+        try:
+            async with asyncio.timeout(timeout_s):
+                item = await self._queue.get()
+        except TimeoutError:
+            return None
+        batch: list[Update] = []
+        while True:
+            if isinstance(item, ApiError):
+                self._failure = item
+                break
+            batch.append(item)
+            if item.finish_reason is not None:
+                self._unfinished -= 1
+            if self._queue.empty():
+                return batch
+            item = self._queue.get_nowait()
+        if batch:
+            return batch
+        raise self._failure
+
+    def fail(self, error: ApiError) -> None:
+        """End this response with an error; for when the gateway stops."""
+        self._failure = error
+        with contextlib.suppress(asyncio.QueueFull):  # then nobody waits for the queue
+            self._queue.put_nowait(error)
+
+    async def close(self) -> None:
+        """Cancel what still runs; its RPCs are cancelled before this returns."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, choice: Choice) -> None:
+        try:
+            await self._pull(choice)
+        except ApiError as error:
+            await self._queue.put(error)
+        except Exception:
+            await self._queue.put(internal())
+            raise
+
+    async def _pull(self, choice: Choice) -> None:
+        events = generate(self._pool, choice.state, vocab_size=choice.vocab_size)
+        try:
+            async for event in events:
+                if isinstance(event, attention_pb2.Finished):
+                    await self._queue.put(self._end(choice, event))
+                    return
+                update = self._advance(choice, event)
+                if choice.text.stopped:
+                    update.finish_reason = "stop"
+                if update.events or update.token_ids or update.finish_reason:
+                    await self._queue.put(update)
+                if update.finish_reason:
+                    return
+        finally:
+            await events.aclose()
+
+    def _advance(self, choice: Choice, tokens: attention_pb2.Tokens) -> Update:
+        self._on_tokens(choice, len(tokens.token_ids))
+        update = Update(choice.index, [])
+        started_s = time.perf_counter()
+        for offset, token_id in enumerate(tokens.token_ids):
+            if token_id in choice.stop_ids:
+                break  # the service stops here by itself and says so next
+            if tokens.logprobs:
+                update.token_ids.append(token_id)
+                update.logprobs.append(tokens.logprobs[offset])
+            update.events += choice.text.push(token_id)
+            if choice.text.stopped:
+                break
+        update.events = coalesce(update.events)
+        choice.text_s += time.perf_counter() - started_s
+        return update
+
+    def _end(self, choice: Choice, finished: attention_pb2.Finished) -> Update:
+        update = Update(choice.index, choice.text.finish())
+        if finished.reason == attention_pb2.FINISH_REASON_LENGTH and not choice.text.stopped:
+            update.finish_reason = "length"
+        elif choice.text.tool_calls:
+            update.finish_reason = "tool_calls"
+        else:
+            update.finish_reason = "stop"
+        return update

@@ -1,0 +1,159 @@
+"""How do the token ids of one choice become reasoning, content and tool calls?
+
+ids -> detokenizer -> M2 output parser -> stop strings (content only). One instance per choice.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from minimax_m2.chat.added_tokens import THINK_END, THINK_START
+from minimax_m2.chat.events import (
+    ContentDelta,
+    ParserEvent,
+    ReasoningDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.stop_strings import StopMatcher
+from minimax_m2.chat.tokenizer import Tokenizer
+
+
+class ChoiceText(Protocol):
+    """What chat and completions have in common."""
+
+    reasoning_tokens: int
+    tool_calls: int
+    unfinished_tool_calls: int
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string was found: nothing follows."""
+
+    def push(self, token_id: int) -> list[ParserEvent]:
+        """Events that became certain with this token."""
+
+    def finish(self) -> list[ParserEvent]:
+        """What was held back; call once, after the last token."""
+
+
+class StopFilter:
+    """Passes content until a stop string is complete; holds back what may become one."""
+
+    def __init__(self, stops: Sequence[str]):
+        self._stops = list(stops)
+        self._matcher = StopMatcher(self._stops) if self._stops else None
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        if self._matcher is None:
+            return text
+        safe, matched = self._matcher.feed(text)
+        self.stopped = matched is not None
+        return safe
+
+    def flush(self) -> str:
+        """What was held back. Content on both sides of something else is matched apart."""
+        if self._matcher is None or self.stopped:
+            return ""
+        held = self._matcher.flush()
+        self._matcher = StopMatcher(self._stops)
+        return held
+
+
+class PlainText:
+    """Completions: text and stop strings, no parser."""
+
+    def __init__(self, tokenizer: Tokenizer, *, stops: Sequence[str]):
+        self._detokenizer = tokenizer.detokenizer()
+        self._filter = StopFilter(stops)
+        self.reasoning_tokens = 0
+        self.tool_calls = 0
+        self.unfinished_tool_calls = 0
+
+    @property
+    def stopped(self) -> bool:
+        return self._filter.stopped
+
+    def push(self, token_id: int) -> list[ParserEvent]:
+        return _content(self._filter.feed(self._detokenizer.push(token_id)))
+
+    def finish(self) -> list[ParserEvent]:
+        if self.stopped:
+            return []
+        text = self._filter.feed(self._detokenizer.finish())
+        return _content(text + self._filter.flush())
+
+
+class ChatText:
+    """Chat: thinking, content and tool calls apart."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        parser: OutputParser,
+        stops: Sequence[str],
+        reasoning_in_content: bool,
+    ):
+        """`reasoning_in_content`: thinking stays in the content, tagged as the template tags it."""
+        self._detokenizer = tokenizer.detokenizer()
+        self._parser = parser
+        self._filter = StopFilter(stops)
+        self._inline = reasoning_in_content
+        self._inline_open = False
+        self.reasoning_tokens = 0
+        self.tool_calls = 0
+        self.unfinished_tool_calls = 0
+
+    @property
+    def stopped(self) -> bool:
+        return self._filter.stopped
+
+    def push(self, token_id: int) -> list[ParserEvent]:
+        self.reasoning_tokens += self._parser.in_reasoning
+        text = self._detokenizer.push(token_id)
+        return self._filtered(self._parser.feed(text)) if text else []
+
+    def finish(self) -> list[ParserEvent]:
+        if self.stopped:
+            return []
+        events = self._filtered(self._parser.feed(self._detokenizer.finish()))
+        if not self.stopped:
+            events += self._filtered(self._parser.finish())
+        if not self.stopped:
+            events += _content(self._filter.flush())
+        return events
+
+    def _filtered(self, parsed: Sequence[ParserEvent]) -> list[ParserEvent]:
+        events: list[ParserEvent] = []
+        for event in parsed:
+            if isinstance(event, ReasoningDelta):
+                events += self._reasoning(event)
+                continue
+            if self._inline_open:
+                self._inline_open = False
+                events.append(ContentDelta(f"\n{THINK_END}\n\n"))
+            if isinstance(event, ContentDelta):
+                events += _content(self._filter.feed(event.text))
+                if self.stopped:
+                    break
+                continue
+            if isinstance(event, ToolCallStart):
+                events += _content(self._filter.flush())
+                self.tool_calls += 1
+            elif isinstance(event, ToolCallEnd):
+                self.unfinished_tool_calls += not event.complete
+            events.append(event)
+        return events
+
+    def _reasoning(self, event: ReasoningDelta) -> list[ParserEvent]:
+        if not self._inline:
+            return [event]
+        opening = "" if self._inline_open else f"{THINK_START}\n"
+        self._inline_open = True
+        return [ContentDelta(opening + event.text)]
+
+
+def _content(text: str) -> list[ParserEvent]:
+    return [ContentDelta(text)] if text else []

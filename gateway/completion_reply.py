@@ -1,0 +1,105 @@
+"""How do updates become OpenAI text completions, streamed or whole?"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai.types import Completion, CompletionChoice, CompletionUsage
+from openai.types.completion_choice import Logprobs
+
+from gateway.choice_streams import Update
+from gateway.model_files import ModelFiles
+from gateway.replies import ReplyHead, token_text
+from minimax_m2.chat.events import ContentDelta
+
+
+@dataclass(kw_only=True)
+class _Collected:
+    text: list[str] = field(default_factory=list)
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
+    finish_reason: str = "stop"
+
+
+class CompletionReply:
+    """Text answers; `echoes` are the prompts to repeat, one per choice ("" for none)."""
+
+    def __init__(
+        self, head: ReplyHead, model: ModelFiles, *, echoes: list[str], with_logprobs: bool
+    ):
+        self._head = head
+        self._model = model
+        self._echoes = list(echoes)
+        self._with_logprobs = with_logprobs
+        self._offsets = [len(echo) for echo in echoes]
+        self._collected = [_Collected() for _ in head.choices]
+
+    def chunks(self, update: Update) -> bytes:
+        text = self._text(update)
+        logprobs = self._logprobs(update)
+        if not text and logprobs is None and update.finish_reason is None:
+            return b""
+        return self._head.event(
+            {
+                "index": update.choice,
+                "text": text,
+                "logprobs": logprobs,
+                "finish_reason": update.finish_reason,
+            }
+        )
+
+    def closing(self) -> bytes:
+        return self._head.closing()
+
+    def collect(self, update: Update) -> None:
+        collected = self._collected[update.choice]
+        collected.text.append(self._text(update))
+        for name, values in (self._logprobs(update) or {}).items():
+            collected.logprobs.setdefault(name, []).extend(values)
+        if update.finish_reason is not None:
+            collected.finish_reason = update.finish_reason
+
+    def whole(self) -> bytes:
+        reply = Completion.model_construct(
+            **self._head.fields(),
+            choices=[
+                CompletionChoice.model_construct(
+                    index=index,
+                    text="".join(one.text),
+                    finish_reason=one.finish_reason,
+                    logprobs=_logprobs_model(one.logprobs),
+                )
+                for index, one in enumerate(self._collected)
+            ],
+            usage=CompletionUsage.model_construct(**self._head.usage()),
+        )
+        extra = {"expertmesh_timings": self._head.timings()} if self._head.with_timings else {}
+        return reply.model_copy(update=extra).model_dump_json(exclude_unset=True).encode()
+
+    def _text(self, update: Update) -> str:
+        """The update's text, the echoed prompt before the first."""
+        echo, self._echoes[update.choice] = self._echoes[update.choice], ""
+        return echo + "".join(
+            event.text for event in update.events if isinstance(event, ContentDelta)
+        )
+
+    def _logprobs(self, update: Update) -> dict[str, list[Any]] | None:
+        """Parallel lists, one entry per token."""
+        if not self._with_logprobs or not update.token_ids:
+            return None
+        tokens, offsets, alternatives = [], [], []
+        for token_id, logprobs in zip(update.token_ids, update.logprobs, strict=True):
+            text = token_text(self._model, token_id)
+            tokens.append(text)
+            offsets.append(self._offsets[update.choice])
+            self._offsets[update.choice] += len(text)
+            pairs = zip(logprobs.top_token_ids, logprobs.top_logprobs, strict=False)
+            alternatives.append({token_text(self._model, i): value for i, value in pairs})
+        return {
+            "tokens": tokens,
+            "token_logprobs": [one.logprob for one in update.logprobs],
+            "top_logprobs": alternatives,
+            "text_offset": offsets,
+        }
+
+
+def _logprobs_model(values: dict[str, list[Any]]) -> Logprobs | None:
+    return Logprobs.model_validate(values) if values else None

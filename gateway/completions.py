@@ -1,0 +1,193 @@
+"""POST /v1/completions: which choices does a text completion request ask for?"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.choice_streams import Choice
+from gateway.choice_text import PlainText
+from gateway.completion_reply import CompletionReply
+from gateway.context import Gateway
+from gateway.errors import bad_field, unsupported
+from gateway.generation import StreamState
+from gateway.generation_request import new_request, stop_ids_of
+from gateway.replies import ReplyHead, new_id, now
+from gateway.request_models import CompletionRequest, parse_model, stream_options_of
+from gateway.requests import gateway_of, read_object, recorded
+from gateway.respond import answer
+from gateway.sampling import (
+    num_choices,
+    sampling_params,
+    set_logprobs,
+    set_output_length,
+    stop_strings,
+)
+from protos import attention_pb2
+
+Prompt = str | list[int]
+
+
+async def completions(request: Request) -> Response:
+    """Validate, encode, generate; no chat template, no parser."""
+    gateway = gateway_of(request)
+    with recorded(request, "completions") as record:
+        body = await read_object(request, gateway.limits)
+        gateway.check_model(body.get("model"))
+        gateway.rules.check(body, CompletionRequest.model_fields)
+        fields = parse_model(CompletionRequest, body)
+        sampling = _sampling(gateway, fields)
+        prompts = _prompts(gateway, fields.prompt)
+        n = num_choices(fields.n, gateway.limits)
+        if len(prompts) * n > gateway.limits.streams:
+            raise bad_field("prompt", f"prompts times n: at most {gateway.limits.streams}")
+        stops = stop_strings(fields.stop, gateway.limits)
+        stream_options = stream_options_of(fields)
+        gateway.require_ready()
+        started_s = time.perf_counter()
+        encoded = [
+            await _encode(gateway, prompt, _name(i, fields)) for i, prompt in enumerate(prompts)
+        ]
+        tokenise_s = time.perf_counter() - started_s
+        choices: list[Choice] = []
+        for i, ids in enumerate(encoded):
+            choices += _choices(
+                gateway, request.state.request_id, fields, sampling, ids,
+                name=_name(i, fields), first=i * n, n=n, stops=stops,
+            )  # fmt: skip
+        stream = bool(fields.stream)
+        head = ReplyHead(
+            id=new_id("cmpl-"),
+            object="text_completion",
+            model=gateway.model.name,
+            created=now(),
+            choices=choices,
+            prompts=len(prompts),
+            tokenise_s=tokenise_s,
+            with_timings=bool(fields.expertmesh_timings),
+            stream_options=stream_options,
+        )
+        echoes = [_echo(gateway, fields, prompts[choice.index // n]) for choice in choices]
+        reply = CompletionReply(head, gateway.model, echoes=echoes, with_logprobs=sampling.logprobs)
+        return await answer(gateway, request, record, choices, reply, stream=stream)
+
+
+def _sampling(gateway: Gateway, fields: CompletionRequest) -> attention_pb2.SamplingParams:
+    sampling = sampling_params(
+        fields,
+        gateway.model.defaults,
+        vocab_size=gateway.model.config.vocab_size,
+        limits=gateway.limits,
+    )
+    if fields.logprobs is not None:
+        if fields.echo:
+            raise unsupported("echo", "together with logprobs is not supported yet")
+        set_logprobs(sampling, fields.logprobs, "logprobs", gateway.limits)
+    return sampling
+
+
+def _prompts(gateway: Gateway, prompt: Any) -> list[Prompt]:
+    """The four forms of `prompt` as a list. Raises ApiError 400 naming the element."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, list) or not prompt:
+        raise bad_field("prompt", "must be a string, strings, token ids or lists of token ids")
+    if _is_int(prompt[0]):
+        return [_token_ids(gateway, "prompt", prompt)]
+    if len(prompt) > gateway.limits.prompts:
+        raise bad_field("prompt", f"at most {gateway.limits.prompts} prompts, got {len(prompt)}")
+    prompts: list[Prompt] = []
+    for index, one in enumerate(prompt):
+        if isinstance(one, str):
+            prompts.append(one)
+        elif isinstance(one, list):
+            prompts.append(_token_ids(gateway, f"prompt[{index}]", one))
+        else:
+            raise bad_field(
+                f"prompt[{index}]", "must be a string or a list of token ids", "invalid_type"
+            )
+    return prompts
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _token_ids(gateway: Gateway, name: str, ids: Sequence[Any]) -> list[int]:
+    if not ids:
+        raise bad_field(name, "must not be empty")
+    tokenizer = gateway.model.tokenizer
+    for index, token_id in enumerate(ids):
+        if not _is_int(token_id):
+            raise bad_field(f"{name}[{index}]", "must be a token id", "invalid_type")
+        if not tokenizer.has_token(token_id):
+            raise bad_field(f"{name}[{index}]", f"{token_id} is not in the vocabulary")
+    return list(ids)
+
+
+def _name(index: int, fields: CompletionRequest) -> str:
+    """How an error names this prompt."""
+    several = isinstance(fields.prompt, list) and not _is_int(fields.prompt[0])
+    return f"prompt[{index}]" if several else "prompt"
+
+
+async def _encode(gateway: Gateway, prompt: Prompt, name: str) -> list[int]:
+    if isinstance(prompt, list):
+        return prompt
+    if not prompt:
+        raise bad_field(name, "must not be empty")
+    return await gateway.encoder.text(name, prompt, max_model_len=gateway.max_model_len)
+
+
+def _echo(gateway: Gateway, fields: CompletionRequest, prompt: Prompt) -> str:
+    if not fields.echo:
+        return ""
+    return prompt if isinstance(prompt, str) else gateway.model.tokenizer.decode(prompt)
+
+
+def _choices(
+    gateway: Gateway,
+    request_id: str,
+    fields: CompletionRequest,
+    sampling: attention_pb2.SamplingParams,
+    prompt: list[int],
+    *,
+    name: str,
+    first: int,
+    n: int,
+    stops: list[str],
+) -> list[Choice]:
+    """The `n` choices of one prompt."""
+    own_sampling = attention_pb2.SamplingParams()
+    own_sampling.CopyFrom(sampling)
+    set_output_length(
+        own_sampling,
+        num_prompt_tokens=len(prompt),
+        max_tokens=fields.max_tokens,
+        min_tokens=fields.min_tokens,
+        max_model_len=gateway.max_model_len,
+        max_tokens_field="max_tokens",
+        prompt_field=name,
+    )
+    return [
+        Choice(
+            index=first + offset,
+            state=StreamState(
+                request=new_request(
+                    gateway,
+                    request_id=request_id,
+                    prompt=prompt,
+                    sampling=own_sampling,
+                    choice_idx=offset,
+                    fields=fields,
+                    thinks=False,
+                )
+            ),
+            text=PlainText(gateway.model.tokenizer, stops=stops),
+            stop_ids=stop_ids_of(gateway, own_sampling),
+            vocab_size=gateway.model.config.vocab_size,
+        )
+        for offset in range(n)
+    ]

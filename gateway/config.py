@@ -1,0 +1,100 @@
+"""Which flags does the gateway take, and which combinations are refused?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rpc.config import Address
+from rpc.flags import flag
+from rpc.tls import TlsFiles
+
+MIN_KEY_CHARS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayConfig:
+    """Validated flags. Raises ValueError naming the flag and what is allowed."""
+
+    model: Path | None = flag(
+        None, "checkpoint folder; only tokenizer, template and configs are read", metavar="PATH"
+    )
+    served_model_name: tuple[str, ...] = flag(
+        (), "name in the API; the first is shown, all are accepted (default: the folder's name)"
+    )
+    listen: str = flag("127.0.0.1:8000", "HTTP address", metavar="HOST:PORT")
+    router: str | None = flag(None, "router to learn attention services from", metavar="HOST:PORT")
+    attention: tuple[str, ...] = flag((), "attention service, static", metavar="HOST:PORT")
+    api_key: tuple[str, ...] = flag((), "key that clients must present as a bearer token")
+    insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any --api-key")
+    cors_origin: tuple[str, ...] = flag(
+        (), "origin whose web pages may call the API ('*': every one)", metavar="ORIGIN"
+    )
+    max_concurrent: int = flag(64, "requests in flight for each key; more are answered with 429")
+    request_timeout_s: float = flag(
+        0.0, "longest generation in seconds; 0: the attention service's own limit"
+    )
+    drain_s: float = flag(30.0, "how long running requests may finish after SIGTERM, in seconds")
+    tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")
+    tls_cert: Path | None = flag(None, "certificate with the gateway role", metavar="PEM")
+    tls_key: Path | None = flag(None, "key of --tls-cert", metavar="PEM")
+    insecure: bool = flag(False, "allow plaintext gRPC to addresses beyond loopback")
+    log_level: str = flag("info", "debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise ValueError("--model: a checkpoint folder is needed")
+        if not self.router and not self.attention:
+            raise ValueError("--router or --attention is needed: without one there is no model")
+        self._check_exposure()
+        tls_given = [self.tls_ca, self.tls_cert, self.tls_key]
+        if any(tls_given) and not all(tls_given):
+            raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ValueError("--log-level: debug, info, warning or error")
+        if not 1 <= self.max_concurrent <= 100_000:
+            raise ValueError("--max-concurrent: 1 to 100000")
+        if not 0 <= self.request_timeout_s <= 86_400:
+            raise ValueError("--request-timeout-s: 0 to 86400")
+        if not 0 <= self.drain_s <= 3600:
+            raise ValueError("--drain-s: 0 to 3600")
+        if any(not name or len(name) > 200 for name in self.served_model_name):
+            raise ValueError("--served-model-name: 1 to 200 characters")
+
+    def _check_exposure(self) -> None:
+        for key in self.api_key:
+            if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
+                raise ValueError(
+                    f"--api-key: at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
+                )
+        if not self.listen_address.is_loopback and not self.api_key and not self.insecure_no_auth:
+            raise ValueError(
+                f"--listen {self.listen}: an address beyond loopback needs --api-key, or "
+                "--insecure-no-auth on a network you trust"
+            )
+        if self.tls is None and not self.insecure:
+            for name, target in self._targets():
+                if not target.is_loopback:
+                    raise ValueError(
+                        f"--{name} {target}: plaintext gRPC is allowed on loopback only; give "
+                        "--tls-ca, --tls-cert and --tls-key, or --insecure on a network you trust"
+                    )
+
+    def _targets(self) -> list[tuple[str, Address]]:
+        targets = [("attention", Address.parse(text, "--attention")) for text in self.attention]
+        if self.router:
+            targets.append(("router", Address.parse(self.router, "--router")))
+        return targets
+
+    @property
+    def model_path(self) -> Path:
+        assert self.model is not None
+        return self.model
+
+    @property
+    def listen_address(self) -> Address:
+        return Address.parse(self.listen, "--listen")
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        if self.tls_ca is None or self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsFiles(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)

@@ -1,0 +1,178 @@
+"""How does one `Generate` stream become a checked sequence of events?
+
+`generate` opens it on the least loaded replica, moves on to another one as long as nothing was
+emitted, and checks what comes: a running index without gaps or repeats, one terminal event.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from gateway.attention_pool import AttentionPool, Replica
+from gateway.errors import SERVER, ApiError, not_ready, overloaded
+from protos import attention_pb2
+
+log = logging.getLogger(__name__)
+
+_RETRY_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+@dataclass(kw_only=True)
+class StreamState:
+    """One sequence: what was asked and what came, apart, so that it could resume elsewhere."""
+
+    request: attention_pb2.GenerateRequest
+    emitted_token_ids: list[int] = field(default_factory=list)
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    timings: attention_pb2.Timings | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.request.prompt_token_ids)
+
+    @property
+    def num_generated_tokens(self) -> int:
+        return len(self.emitted_token_ids)
+
+
+Event = attention_pb2.Tokens | attention_pb2.Finished
+
+
+async def generate(
+    pool: AttentionPool, state: StreamState, *, vocab_size: int
+) -> AsyncGenerator[Event, None]:
+    """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are ApiErrors.
+
+    Closing the generator cancels the RPC.
+    """
+    tried: set[str] = set()
+    while True:
+        replica = pool.pick(tried)
+        tried.add(replica.address)
+        try:
+            async for event in _one_stream(replica, state, vocab_size):
+                yield event
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                replica.mark_down(f"unavailable: {error.details()}")
+            movable = error.code() in _RETRY_ELSEWHERE and not state.emitted_token_ids
+            if movable and pool.has_other(tried):
+                log.warning("attention %s: %s; trying another", replica.address, error.code().name)
+                continue
+            log.warning(
+                "attention %s ended request %s: %s: %s",
+                replica.address,
+                state.request.request_id,
+                error.code().name,
+                error.details(),
+            )
+            raise _error_of_status(error) from None
+
+
+async def _one_stream(
+    replica: Replica, state: StreamState, vocab_size: int
+) -> AsyncIterator[Event]:
+    with replica.lease():
+        call = replica.stub.Generate(state.request)
+        try:
+            async for response in call:
+                kind = response.WhichOneof("event")
+                if kind == "tokens":
+                    _take_tokens(state, response.tokens, vocab_size)
+                    yield response.tokens
+                elif kind == "finished":
+                    _take_finished(state, response.finished)
+                    yield response.finished
+                    return
+                else:
+                    raise _protocol_error("an event of no known kind")
+            raise _protocol_error("the stream ended without a terminal event")
+        finally:
+            call.cancel()
+
+
+def _take_tokens(state: StreamState, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
+    expected = len(state.emitted_token_ids)
+    if tokens.index != expected:
+        raise _protocol_error(f"token index {tokens.index} where {expected} was due")
+    if not tokens.token_ids:
+        raise _protocol_error("a tokens event without tokens")
+    if max(tokens.token_ids) >= vocab_size:
+        raise _protocol_error("a token id outside the vocabulary")
+    sampling = state.request.sampling
+    if sampling.logprobs and len(tokens.logprobs) != len(tokens.token_ids):
+        raise _protocol_error("logprobs do not match the tokens")
+    if expected + len(tokens.token_ids) > sampling.max_tokens:
+        raise _protocol_error("more tokens than max_tokens")
+    state.emitted_token_ids.extend(tokens.token_ids)
+
+
+def _take_finished(state: StreamState, finished: attention_pb2.Finished) -> None:
+    state.num_cached_tokens = finished.usage.cached_tokens
+    if finished.HasField("timings"):
+        state.timings = finished.timings
+    reason = finished.reason
+    if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
+        if finished.usage.generated_tokens not in (0, len(state.emitted_token_ids)):
+            raise _protocol_error(
+                f"{finished.usage.generated_tokens} tokens announced, "
+                f"{len(state.emitted_token_ids)} received"
+            )
+        return
+    log.warning(
+        "request %s ended by %s: %s",
+        state.request.request_id,
+        attention_pb2.FinishReason.Name(reason),
+        finished.error,
+    )
+    if reason == attention_pb2.FINISH_REASON_DEADLINE:
+        raise ApiError(
+            504,
+            finished.error or "the request's time limit passed before the answer was complete",
+            type=SERVER,
+            code="deadline_exceeded",
+        )
+    if reason == attention_pb2.FINISH_REASON_ABORTED:
+        raise not_ready(finished.error or "the service is stopping")
+    if reason == attention_pb2.FINISH_REASON_ERROR:
+        if finished.retryable:
+            raise not_ready(finished.error or "the generation failed")
+        raise ApiError(
+            500, finished.error or "the generation failed", type=SERVER, code="generation_failed"
+        )
+    raise _protocol_error("a terminal event without a reason")
+
+
+def _protocol_error(what: str) -> ApiError:
+    log.error("the attention service broke the protocol: %s", what)
+    return ApiError(
+        502,
+        f"The attention service broke the protocol: {what}",
+        type=SERVER,
+        code="upstream_protocol_error",
+    )
+
+
+def _error_of_status(error: grpc.aio.AioRpcError) -> ApiError:
+    """The HTTP error for a failed RPC."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return ApiError(400, details, code="invalid_value")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return overloaded(details or "too many requests are waiting")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return not_ready("the attention service went away or is not ready; try again")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ApiError(
+            504, "the request's time limit passed", type=SERVER, code="deadline_exceeded"
+        )
+    return ApiError(
+        502,
+        "the attention service failed; its log has the details",
+        type=SERVER,
+        code="upstream_error",
+    )

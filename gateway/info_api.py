@@ -1,0 +1,95 @@
+"""What do models, probes, metrics and version say?"""
+
+from typing import Any
+
+import orjson
+from openai.types import Model
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.context import Gateway
+from gateway.requests import gateway_of
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+
+VERSION = "0.1.0"
+
+
+async def list_models(request: Request) -> Response:
+    """Every name under which the model is served."""
+    gateway = gateway_of(request)
+    models = [_model(gateway, name) for name in gateway.model.names]
+    return _json({"object": "list", "data": models})
+
+
+async def get_model(request: Request) -> Response:
+    """One name. 404 when it is not served."""
+    gateway = gateway_of(request)
+    name = request.path_params["model_id"]
+    gateway.check_model(name)
+    return _json(_model(gateway, name))
+
+
+async def livez(request: Request) -> Response:
+    """The process answers."""
+    return Response("ok\n", media_type="text/plain")
+
+
+async def readyz(request: Request) -> Response:
+    """Whether a request would be taken, with the reason when not."""
+    ready, reason = gateway_of(request).readiness()
+    if ready:
+        return Response("ready\n", media_type="text/plain")
+    return Response(f"{reason}\n", status_code=503, media_type="text/plain")
+
+
+async def health(request: Request) -> Response:
+    """The same as JSON."""
+    ready, reason = gateway_of(request).readiness()
+    return _json({"status": "ready" if ready else "not ready", "reason": reason or None},
+                 200 if ready else 503)  # fmt: skip
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus text."""
+    gateway = gateway_of(request)
+    gateway.metrics.replicas_ready.set(sum(r.ready for r in gateway.pool.replicas))
+    return Response(
+        generate_latest(gateway.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+    )
+
+
+async def version(request: Request) -> Response:
+    """Versions here and of each attention service, and what the kernels in use promise."""
+    gateway = gateway_of(request)
+    statuses = [replica.status for replica in gateway.pool.replicas if replica.status]
+    return _json(
+        {
+            "version": VERSION,
+            "protocol": f"{PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
+            "batch_invariant": bool(statuses) and all(s.batch_invariant for s in statuses),
+            "attention": [
+                {
+                    "attention_id": status.attention_id,
+                    "version": status.version,
+                    "checkpoint_id": status.checkpoint_id,
+                    "dtype": status.dtype,
+                    "transport": status.transport,
+                    "batch_invariant": status.batch_invariant,
+                }
+                for status in statuses
+            ],
+        }
+    )
+
+
+def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+    model = Model.model_construct(
+        id=name, created=gateway.model.created, object="model", owned_by="expertmesh"
+    )
+    return {**model.model_dump(exclude_unset=True), "max_model_len": gateway.max_model_len}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")

@@ -1,0 +1,63 @@
+"""How much may one request ask for? The one table; everything here is checked before allocation.
+
+The sources are the limits of the reliability checklist; `docs` of the gateway repeat the table.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of the HTTP edge. Sizes in bytes, lengths of text in characters, times in seconds."""
+
+    # HTTP
+    body_bytes: int = 16 * 1024 * 1024
+    header_bytes: int = 16 * 1024
+    max_connections: int = 1024
+    header_timeout_s: float = 15.0
+    body_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
+    """A client that leaves the outgoing buffer full for this long is cut off."""
+    tiny_chunks: int = 16_384
+    """Chunked bodies: this many chunks must average `tiny_chunk_bytes` or the body is refused."""
+    tiny_chunk_bytes: int = 16
+
+    # JSON
+    json_depth: int = 64
+    json_items: int = 100_000
+    """Strings, objects and arrays in one body (numbers are not counted)."""
+    json_number_chars: int = 40
+
+    # Requests
+    concurrent_per_key: int = 64
+    messages: int = 4096
+    prompts: int = 128
+    choices: int = 8
+    """`n`."""
+    streams: int = 128
+    """Prompts times `n` of one completions request."""
+    tools: int = 128
+    tools_bytes: int = 256 * 1024
+    schema_depth: int = 32
+    stops: int = 4
+    stop_chars: int = 256
+    stop_token_ids: int = 32
+    logit_bias: int = 300
+    top_logprobs: int = 20
+    cache_salt_chars: int = 256
+    model_name_chars: int = 512
+    min_repetition_penalty: float = 0.01
+    max_repetition_penalty: float = 10.0
+
+    # Work off the event loop
+    tokenise_inline_chars: int = 4096
+    tokenise_timeout_s: float = 30.0
+    tokenise_threads: int = 2
+    tokenise_queue: int = 32
+
+    # Streams
+    keepalive_s: float = 10.0
+    early_error_wait_s: float = 0.1
+    """How long a stream's headers wait for the attention service to refuse with a status."""
+    queued_events: int = 64
+    """Events of one response that wait for its client; beyond that the attention service waits."""

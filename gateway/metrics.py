@@ -1,0 +1,161 @@
+"""What does the gateway count, and what does it say about itself in the log?"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from rpc.metrics import INTER_TOKEN_BUCKETS_S, PREFIX, REQUEST_BUCKETS_S, TTFT_BUCKETS_S
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["ok", "client_error", "overloaded", "unavailable", "error", "disconnected"]
+
+STATUS_INTERVAL_S = 5.0
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """How a finished HTTP status is counted."""
+    if status < 400:
+        return "ok"
+    if status == 429:
+        return "overloaded"
+    if status < 500:
+        return "client_error"
+    return "unavailable" if status == 503 else "error"
+
+
+class GatewayMetrics:
+    """All series of the gateway; names and buckets are listed in the docs."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self.registry = registry
+        self.requests = self._counter("requests", "Requests ended", "api", "outcome")
+        self.ttft = self._histogram("ttft_seconds", TTFT_BUCKETS_S, "Receipt to first token", "api")
+        self.inter_token = self._histogram(
+            "inter_token_seconds", INTER_TOKEN_BUCKETS_S, "Between tokens of one choice", "api"
+        )
+        self.e2e = self._histogram("e2e_seconds", REQUEST_BUCKETS_S, "Receipt to end", "api")
+        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
+        self.cached_tokens = self._counter(
+            "cached_prompt_tokens", "Of these, from the prefix cache"
+        )
+        self.generated_tokens = self._counter("generated_tokens", "Tokens generated")
+        self.waiting = self._gauge("requests_waiting", "Requests without a first token")
+        self.running = self._gauge("requests_running", "Requests after their first token")
+        self.tool_calls = self._counter("tool_calls", "Tool calls in answers")
+        self.tool_parse_errors = self._counter(
+            "tool_parse_errors", "Tool calls that the model left unfinished"
+        )
+        self.keepalives = self._counter("sse_keepalives", "SSE comments sent", "api")
+        self.disconnects = self._counter(
+            "client_disconnects", "Clients that left before the end", "api", "phase"
+        )
+        self.replicas_ready = self._gauge("attention_replicas_ready", "Ready attention services")
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, help, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help: str) -> Gauge:
+        return Gauge(PREFIX + name, help, registry=self.registry)
+
+    def _histogram(
+        self, name: str, buckets: tuple[float, ...], help: str, *labels: str
+    ) -> Histogram:
+        return Histogram(PREFIX + name, help, labels, buckets=buckets, registry=self.registry)
+
+
+class RequestRecord:
+    """One request's times and tokens, from receipt to `end` (which counts once)."""
+
+    def __init__(self, metrics: GatewayMetrics, stats: "StatusLine", api: str):
+        self._metrics = metrics
+        self._stats = stats
+        self._api = api
+        self._started_s = time.monotonic()
+        self._last_token_s: dict[int, float] = {}
+        self._ended = False
+        self.on_end: Callable[[], None] = lambda: None
+        self._tokens_expected = False
+
+    def queued(self, num_prompt_tokens: int) -> None:
+        """The prompt is known and generation was asked for."""
+        self._tokens_expected = True
+        self._metrics.waiting.inc()
+        self._stats.waiting += 1
+        self._metrics.prompt_tokens.inc(num_prompt_tokens)
+        self._stats.prompt_tokens += num_prompt_tokens
+
+    def tokens(self, choice: int, count: int) -> None:
+        """`count` tokens of one choice arrived together."""
+        now_s = time.monotonic()
+        if not self._last_token_s:
+            self._metrics.ttft.labels(self._api).observe(now_s - self._started_s)
+            self._metrics.waiting.dec()
+            self._metrics.running.inc()
+            self._stats.waiting -= 1
+            self._stats.running += 1
+        last_s = self._last_token_s.get(choice)
+        if last_s is not None:
+            gaps = self._metrics.inter_token.labels(self._api)
+            for _ in range(count):
+                gaps.observe((now_s - last_s) / count)
+        self._last_token_s[choice] = now_s
+        self._metrics.generated_tokens.inc(count)
+        self._stats.generated_tokens += count
+
+    def keepalive(self) -> None:
+        self._metrics.keepalives.labels(self._api).inc()
+
+    def end(self, outcome: Outcome, *, cached_tokens: int = 0) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self.on_end()
+        if self._tokens_expected:
+            started = bool(self._last_token_s)
+            (self._metrics.running if started else self._metrics.waiting).dec()
+            if started:
+                self._stats.running -= 1
+            else:
+                self._stats.waiting -= 1
+        if outcome == "disconnected":
+            phase = "streaming" if self._last_token_s else "before_first_token"
+            self._metrics.disconnects.labels(self._api, phase).inc()
+        self._metrics.cached_tokens.inc(cached_tokens)
+        self._metrics.requests.labels(self._api, outcome).inc()
+        self._metrics.e2e.labels(self._api).observe(time.monotonic() - self._started_s)
+        self._stats.ended += 1
+
+
+class StatusLine:
+    """Plain numbers since the last line, and the task that writes it when something ran."""
+
+    def __init__(self, interval_s: float = STATUS_INTERVAL_S):
+        self._interval_s = interval_s
+        self.running = 0
+        self.waiting = 0
+        self.ended = 0
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            line = self.take()
+            if line is not None:
+                log.info("%s", line)
+
+    def take(self) -> str | None:
+        """The line, or None when nothing ran; starts the next interval."""
+        busy = self.running or self.waiting or self.ended or self.prompt_tokens
+        line = (
+            f"running {self.running}, waiting {self.waiting}, ended {self.ended}, "
+            f"prompt {self.prompt_tokens / self._interval_s:.1f} tokens/s, "
+            f"generation {self.generated_tokens / self._interval_s:.1f} tokens/s"
+        )
+        self.ended = self.prompt_tokens = self.generated_tokens = 0
+        return line if busy else None

@@ -1,0 +1,65 @@
+"""What does the gateway read of a checkpoint? Configs, tokenizer, template; never a weight."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimax_m2.chat.added_tokens import THINK_END
+from minimax_m2.chat.template import ChatTemplate
+from minimax_m2.chat.tokenizer import Tokenizer
+from minimax_m2.config import (
+    GenerationDefaults,
+    ModelConfig,
+    load_config,
+    load_generation_defaults,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Everything about the model that text in, text out needs."""
+
+    names: tuple[str, ...]
+    """Accepted in requests; the first is shown."""
+    config: ModelConfig
+    defaults: GenerationDefaults
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    longest_token_bytes: int
+    created: int
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def end_of_thinking_id(self) -> int:
+        return self.tokenizer.marker_ids[THINK_END]
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return frozenset(self.defaults.eos_token_ids or self.config.eos_token_ids)
+
+
+def load_model_files(folder: Path, names: tuple[str, ...]) -> ModelFiles:
+    """Read and check the files. Raises ValueError naming the file that is missing or wrong."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"--model: {folder} is not a folder")
+    config = load_config(folder)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"{folder}: tokenizer.json has ids up to {tokenizer.vocab_size - 1}, config.json's "
+            f"vocab_size is {config.vocab_size}"
+        )
+    longest = max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
+    return ModelFiles(
+        names=names or (folder.resolve().name,),
+        config=config,
+        defaults=load_generation_defaults(folder),
+        tokenizer=tokenizer,
+        template=ChatTemplate.load(folder),
+        longest_token_bytes=max(1, longest),
+        created=int(time.time()),
+    )

@@ -1,0 +1,110 @@
+"""How does text become a prompt without stopping the event loop?
+
+Short prompts are encoded in place. Long ones go to a bounded thread pool with a time limit, and a
+prompt that cannot fit the context is refused by its length in bytes alone where that suffices.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from gateway.errors import ApiError, bad_field, context_exceeded, overloaded
+from gateway.limits import Limits
+from gateway.model_files import ModelFiles
+from minimax_m2.chat.messages import normalise_messages
+from minimax_m2.chat.tools import validate_tools
+
+Result = TypeVar("Result")
+
+
+class PromptEncoder:
+    """Messages or text to token ids; every failure is an ApiError naming the field."""
+
+    def __init__(self, model: ModelFiles, limits: Limits):
+        self._model = model
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(limits.tokenise_threads, thread_name_prefix="tokenise")
+        self._queued = 0
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def chat(
+        self,
+        messages: list[Any],
+        tools: list[Any],
+        *,
+        body_bytes: int,
+        max_model_len: int,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """Ids of the rendered conversation. `body_bytes` decides where the work is done."""
+        if len(messages) > self._limits.messages:
+            raise bad_field("messages", f"at most {self._limits.messages}, got {len(messages)}")
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                raise bad_field(f"messages[{index}]", "must be an object", "invalid_type")
+        if len(tools) > self._limits.tools:
+            raise bad_field("tools", f"at most {self._limits.tools}, got {len(tools)}")
+
+        def encode() -> list[int]:
+            validate_tools(tools)
+            segments = self._model.template.render(
+                normalise_messages(messages),
+                tools or None,
+                add_generation_prompt=add_generation_prompt,
+            )
+            text_bytes = sum(len(segment.text) for segment in segments)
+            self._refuse_by_size("messages", text_bytes, max_model_len)
+            return self._model.tokenizer.encode_segments(segments)
+
+        return await self._run("messages", encode, body_bytes)
+
+    async def text(self, field: str, text: str, *, max_model_len: int) -> list[int]:
+        """Ids of plain text; markers in it stay text."""
+        self._refuse_by_size(field, len(text), max_model_len)
+        return await self._run(field, lambda: self._model.tokenizer.encode_text(text), len(text))
+
+    def _refuse_by_size(self, field: str, num_chars: int, max_model_len: int) -> None:
+        """A character has at least one byte, a token at most `longest_token_bytes`."""
+        at_least = num_chars // self._model.longest_token_bytes
+        if at_least > max_model_len:
+            raise context_exceeded(field, at_least, max_model_len, at_least=True)
+
+    async def _run(self, field: str, work: Callable[[], Result], size: int) -> Result:
+        try:
+            if size <= self._limits.tokenise_inline_chars:
+                return work()
+            if self._queued >= self._limits.tokenise_queue:
+                raise overloaded("too many long prompts are waiting to be tokenised")
+            self._queued += 1
+            future = self._threads.submit(work)
+            future.add_done_callback(lambda _: self._release(loop))
+            loop = asyncio.get_running_loop()
+            return await asyncio.wait_for(
+                asyncio.wrap_future(future), self._limits.tokenise_timeout_s
+            )
+        except TimeoutError:
+            raise bad_field(
+                field,
+                f"could not be tokenised within {self._limits.tokenise_timeout_s:g} s",
+                "prompt_too_long",
+            ) from None
+        except ValueError as error:
+            raise field_error(field, str(error)) from None
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From the worker's thread: its place in the queue is free again."""
+        loop.call_soon_threadsafe(self._count_down)
+
+    def _count_down(self) -> None:
+        self._queued -= 1
+
+
+def field_error(default_field: str, message: str) -> ApiError:
+    """400 from a message of the form "field: what is wrong"."""
+    field, separator, _ = message.partition(": ")
+    if not separator or " " in field or len(field) > 200:
+        return bad_field(default_field, message)
+    return ApiError(400, message, param=field, code="invalid_value")

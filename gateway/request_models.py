@@ -1,0 +1,125 @@
+"""Which fields may a request carry, and of which types?
+
+Types are strict: a bool is not a number, "0.5" is not 0.5. `null` means absent wherever a field
+is optional, as in OpenAI's API. Ranges are checked in `sampling.py`, fields that are refused in
+`field_rules.py`.
+"""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.errors import ApiError, bad_field
+
+
+class StreamOptions(BaseModel):
+    """Of a streamed answer."""
+
+    model_config = ConfigDict(strict=True)
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class SamplingFields(BaseModel):
+    """What chat and completions have in common."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    model: str = Field(description="As listed by GET /v1/models")
+    temperature: float | None = Field(None, description="0 to 2; 0 is greedy")
+    top_p: float | None = Field(None, description="above 0, up to 1")
+    top_k: int | None = Field(None, description="0 or -1: all tokens")
+    min_p: float | None = Field(None, description="0 to 1; 0 is off")
+    repetition_penalty: float | None = Field(None, description="0.01 to 10; 1 is off")
+    presence_penalty: float | None = Field(None, description="-2 to 2")
+    frequency_penalty: float | None = Field(None, description="-2 to 2")
+    logit_bias: dict[str, float] | None = Field(None, description="token id -> -100 to 100")
+    seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
+    max_tokens: int | None = Field(None, description="default: what is left of the context")
+    min_tokens: int | None = Field(None, description="no stop token before this many")
+    stop: Any = Field(None, description="string, or up to 4 strings of up to 256 characters")
+    stop_token_ids: list[int] | None = Field(None, description="up to 32")
+    ignore_eos: bool | None = None
+    n: int | None = Field(None, description="1 to 8")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    cache_salt: str | None = Field(None, description="tenant of the prefix cache")
+    expertmesh_timings: bool | None = Field(
+        None, description="add where the time went to the answer, in milliseconds"
+    )
+
+
+class ChatRequest(SamplingFields):
+    """POST /v1/chat/completions."""
+
+    messages: list[Any] = Field(description="OpenAI messages; thinking in any of the four forms")
+    max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
+    tools: list[Any] | None = None
+    tool_choice: Any = Field(None, description="'auto' or 'none'")
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, description="0 to 20")
+    reasoning_split: bool | None = Field(
+        None, description="false: thinking stays in content between <think> tags"
+    )
+
+
+class CompletionRequest(SamplingFields):
+    """POST /v1/completions."""
+
+    prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
+    echo: bool | None = None
+    logprobs: int | None = Field(None, description="0 to 20 alternatives for each token")
+
+
+class TokenizeRequest(BaseModel):
+    """POST /tokenize: exactly one of prompt and messages."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Any] | None = None
+    tools: list[Any] | None = None
+    add_generation_prompt: bool | None = None
+
+
+class DetokenizeRequest(BaseModel):
+    """POST /detokenize."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str | None = None
+    tokens: list[int]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_model(model_type: type[Model], body: dict[str, Any]) -> Model:
+    """The typed request. Raises ApiError 400 naming the first wrong field."""
+    try:
+        return model_type.model_validate(body)
+    except ValidationError as error:
+        raise _field_error(error) from None
+
+
+def stream_options_of(fields: SamplingFields) -> StreamOptions:
+    """The stream options. Raises ApiError 400 when there is no stream."""
+    if fields.stream_options is None:
+        return StreamOptions()
+    if not fields.stream:
+        raise bad_field("stream_options", "needs stream: true")
+    return fields.stream_options
+
+
+def _field_error(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ""
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    path = path[:200]
+    if first["type"] == "missing":
+        return bad_field(path, "this field is required", "missing_required_parameter")
+    return bad_field(path, first["msg"], "invalid_type")

@@ -1,0 +1,55 @@
+"""How does a request reach its endpoint, and how is its end counted?"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.context import Gateway
+from gateway.errors import ApiError
+from gateway.limits import Limits
+from gateway.metrics import RequestRecord, outcome_of_status
+from gateway.respond import ClientGone
+from gateway.strict_json import parse_object
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
+    """The JSON object of the body. Raises ApiError 400 or 415."""
+    content_type = request.headers.get("content-type", "application/json")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise ApiError(
+            415, "Content-Type must be application/json", code="unsupported_content_type"
+        )
+    return parse_object(await request.body(), limits)
+
+
+@contextlib.contextmanager
+def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
+    """A place among its key's requests, and a record of how this one ends.
+
+    An error that passes ends the record; else whoever answers ends it. Raises ApiError 429 when
+    the key has too many requests in flight.
+    """
+    gateway = gateway_of(request)
+    key_id: str = request.state.key_id
+    record = RequestRecord(gateway.metrics, gateway.status_line, api)
+    try:
+        gateway.slots.acquire(key_id)
+        record.on_end = lambda: gateway.slots.release(key_id)
+        yield record
+    except ApiError as error:
+        record.end(outcome_of_status(error.status))
+        raise
+    except (ClientGone, ClientDisconnect):
+        record.end("disconnected")
+        raise
+    except BaseException:
+        record.end("error")
+        raise

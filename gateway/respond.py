@@ -1,0 +1,163 @@
+"""How is a set of choices answered over HTTP, streamed or whole, and cancelled when nobody reads?"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.choice_streams import Choice, ChoiceStreams, Update
+from gateway.context import Gateway
+from gateway.errors import ApiError, internal
+from gateway.metrics import RequestRecord, outcome_of_status
+from gateway.replies import Reply
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+KEEPALIVE = b": keep-alive\n\n"
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was complete."""
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`, cancelled as soon as the client is gone. Raises ClientGone.
+
+    The body must have been read: the next message can only be the disconnect.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def answer(
+    gateway: Gateway,
+    request: Request,
+    record: RequestRecord,
+    choices: list[Choice],
+    reply: Reply,
+    *,
+    stream: bool,
+) -> Response:
+    """Run the choices and answer. Early refusals of the attention service become HTTP errors.
+
+    Raises ApiError or ClientGone before anything was sent; `record` is ended here otherwise.
+    """
+    streams = ChoiceStreams(
+        gateway.pool,
+        choices,
+        queued_events=gateway.limits.queued_events,
+        on_tokens=lambda choice, count: record.tokens(choice.index, count),
+    )
+    record.queued(sum(choice.state.num_prompt_tokens for choice in choices))
+    gateway.active.add(streams)
+    streams.start()
+    try:
+        if not stream:
+            body = await unless_disconnected(request, _collect(streams, reply))
+            await _end(gateway, record, streams, None)
+            return Response(body, media_type="application/json")
+        first = await streams.next_batch(gateway.limits.early_error_wait_s)
+    except BaseException:
+        gateway.active.discard(streams)
+        await streams.close()
+        raise
+    return _StreamedAnswer(gateway, request, record, streams, reply, first)
+
+
+async def _collect(streams: ChoiceStreams, reply: Reply) -> bytes:
+    while batch := await streams.next_batch():
+        for update in batch:
+            reply.collect(update)
+    return reply.whole()
+
+
+async def _end(
+    gateway: Gateway, record: RequestRecord, streams: ChoiceStreams, error: ApiError | None
+) -> None:
+    """Cancel what still runs, and count what the choices were."""
+    gateway.active.discard(streams)
+    await streams.close()
+    for choice in streams.choices:
+        gateway.metrics.tool_calls.inc(choice.text.tool_calls)
+        if streams.complete:
+            gateway.metrics.tool_parse_errors.inc(choice.text.unfinished_tool_calls)
+    cached = sum(choice.state.num_cached_tokens for choice in streams.choices)
+    if error is not None:
+        record.end(outcome_of_status(error.status), cached_tokens=cached)
+    else:
+        record.end("ok" if streams.complete else "disconnected", cached_tokens=cached)
+
+
+class _StreamedAnswer(EventSourceResponse):
+    """Server-sent events; whatever ends it, the generation is cancelled with it."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        request: Request,
+        record: RequestRecord,
+        streams: ChoiceStreams,
+        reply: Reply,
+        first: list[Update] | None,
+    ):
+        # Its own ping would come while events flow, too; ours comes when nothing does.
+        super().__init__(
+            self._events(first), ping=0, sep="\n", headers={"Cache-Control": "no-cache"}
+        )
+        self._gateway = gateway
+        self._request_id: str = request.state.request_id
+        self._record = record
+        self._streams = streams
+        self._reply = reply
+        self._error: ApiError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _end(self._gateway, self._record, self._streams, self._error)
+
+    async def _events(self, batch: list[Update] | None) -> AsyncIterator[bytes]:
+        try:
+            while batch != []:
+                if batch is None:
+                    self._record.keepalive()
+                    yield KEEPALIVE
+                else:
+                    data = b"".join([self._reply.chunks(update) for update in batch])
+                    if data:
+                        yield data
+                batch = await self._streams.next_batch(self._gateway.limits.keepalive_s)
+            yield self._reply.closing()
+        except ApiError as error:
+            self._error = error
+            yield self._error_event()
+        except Exception:
+            log.exception("request %s failed after its headers were sent", self._request_id)
+            self._error = internal()
+            yield self._error_event()
+
+    def _error_event(self) -> bytes:
+        assert self._error is not None
+        return b"data: " + self._error.json(self._request_id) + b"\n\n"

@@ -1,0 +1,61 @@
+"""How is the application served over HTTP? A socket of our own, uvicorn on our loop."""
+
+import contextlib
+import functools
+import logging
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.http_protocol import ConnectionTable, GatewayProtocol
+from gateway.limits import Limits
+from rpc.config import Address
+
+KEEP_ALIVE_S = 30
+
+
+def bind(listen: Address) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises ValueError for a taken port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ValueError(f"--listen {listen}: {error.strerror}") from None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ValueError(
+            f"--listen {listen}: cannot bind ({error.strerror}); is the port taken?"
+        ) from None
+    return sock
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: the service stops like every other one."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, *, shutdown_timeout_s: float):
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        table = ConnectionTable(limits)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=functools.partial(GatewayProtocol, table),  # type: ignore[arg-type]
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,124 @@
+"""How are the gateway's parts built, started and stopped together?"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from gateway.app import build_app
+from gateway.attention_pool import AttentionPool
+from gateway.config import GatewayConfig
+from gateway.context import Gateway, KeySlots
+from gateway.errors import not_ready
+from gateway.limits import Limits
+from gateway.metrics import GatewayMetrics, StatusLine
+from gateway.model_files import ModelFiles, load_model_files
+from gateway.prompt_encoder import PromptEncoder
+from gateway.server import HttpServer, bind
+from rpc.config import Address
+from rpc.topology import TopologyWatcher
+
+log = logging.getLogger(__name__)
+
+_SHUTDOWN_MARGIN_S = 3.0
+
+
+class GatewayService:
+    """One gateway process: `start`, then `stop`. Raises ValueError for what an operator must fix."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        limits: Limits | None = None,
+        model: ModelFiles | None = None,
+        registry: CollectorRegistry | None = None,
+    ):
+        self._config = config
+        limits = limits or Limits(concurrent_per_key=config.max_concurrent)
+        if model is None:
+            model = load_model_files(Path(config.model_path), config.served_model_name)
+        self._watcher = self._make_watcher()
+        self.gateway = Gateway(
+            config=config,
+            limits=limits,
+            model=model,
+            pool=AttentionPool(self._addresses, vocab_size=model.config.vocab_size, tls=config.tls),
+            encoder=PromptEncoder(model, limits),
+            metrics=GatewayMetrics(registry or CollectorRegistry()),
+            status_line=StatusLine(),
+            slots=KeySlots(limits.concurrent_per_key),
+        )
+        self._server = HttpServer(
+            build_app(self.gateway),
+            limits,
+            shutdown_timeout_s=config.drain_s + _SHUTDOWN_MARGIN_S,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._serving: asyncio.Task[None] | None = None
+        self.address: Address | None = None
+
+    async def start(self) -> None:
+        """Bind and serve; readiness follows when an attention service is ready."""
+        sock = bind(self._config.listen_address)
+        host, port = sock.getsockname()[:2]
+        self.address = Address(host=host, port=port)
+        if self._watcher is not None:
+            await self._watcher.start()
+        self.gateway.pool.start()
+        self._tasks = [
+            asyncio.create_task(self.gateway.status_line.run()),
+            asyncio.create_task(self._announce_ready()),
+        ]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
+        while not self._server.started:
+            if self._serving.done():
+                self._serving.result()
+                raise ValueError("the HTTP server did not start")
+            await asyncio.sleep(0.01)
+        log.info("listening http=%s", self.address)
+
+    async def stop(self) -> None:
+        """No new requests; running ones get `drain_s`, then end with an error event."""
+        self.gateway.stopping = True
+        self._server.should_exit = True
+        deadline_s = time.monotonic() + self._config.drain_s
+        while self.gateway.active and time.monotonic() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        self.abort()
+        if self._serving is not None:
+            await self._serving
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watcher is not None:
+            await self._watcher.stop()
+        await self.gateway.pool.stop()
+        self.gateway.encoder.close()
+
+    def abort(self) -> None:
+        """End what still runs, loudly."""
+        for streams in list(self.gateway.active):
+            streams.fail(not_ready("the gateway is stopping"))
+
+    def _make_watcher(self) -> TopologyWatcher | None:
+        if not self._config.router:
+            return None
+        return TopologyWatcher(
+            self._config.router, self._config.tls, watcher_id=f"gateway {self._config.listen}"
+        )
+
+    def _addresses(self) -> Iterable[str]:
+        """Static ones, and those of the newest topology."""
+        yield from self._config.attention
+        if self._watcher is not None and self._watcher.latest is not None:
+            for entry in self._watcher.latest.attentions:
+                yield entry.address
+
+    async def _announce_ready(self) -> None:
+        while not self.gateway.readiness()[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        log.info("ready")

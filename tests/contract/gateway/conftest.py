@@ -1,0 +1,58 @@
+"""Fixtures: one event loop, one checkpoint folder, and gateways on them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Harness, LoopThread, unused_script
+from tiny_model import write_tiny_model
+
+from minimax_m2.chat.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_folder: Path) -> Tokenizer:
+    return Tokenizer.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def loop_thread() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def _shared_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Harness]:
+    harness = Harness(loop_thread, model_folder)
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def gateway(_shared_gateway: Harness) -> Harness:
+    """A gateway with default settings; its fake starts without a script."""
+    _shared_gateway.script(unused_script)
+    _shared_gateway.fake.requests.clear()
+    _shared_gateway.fake.cancelled = _shared_gateway.fake.completed = 0
+    return _shared_gateway
+
+
+@pytest.fixture
+def make_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Callable[..., Harness]]:
+    """Gateways with settings of their own, closed at the end of the test."""
+    made: list[Harness] = []
+
+    def make(**options: Any) -> Harness:
+        made.append(Harness(loop_thread, options.pop("model_folder", model_folder), **options))
+        return made[-1]
+
+    yield make
+    for harness in made:
+        harness.close()
