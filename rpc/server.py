@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -58,6 +59,7 @@ class GrpcHost:
 
     def bind(self) -> int:
         """Take the port and return it. Raises ValueError when it is taken."""
+        self._probe()
         try:
             if self._tls is None:
                 self.port = self.server.add_insecure_port(str(self._listen))
@@ -70,6 +72,18 @@ class GrpcHost:
         if self.port == 0:
             raise ValueError(f"--listen {self._listen}: cannot bind; is the port taken?")
         return self.port
+
+    def _probe(self) -> None:
+        """Say in one exact line why a port cannot be had; gRPC would log its own besides."""
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                self._listen.host, self._listen.port, type=socket.SOCK_STREAM
+            )[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise ValueError(f"--listen {self._listen}: {error.strerror}") from None
 
     async def start(self, services: Sequence[str]) -> None:
         """Serve `services` (full names), not yet healthy; binds first when `bind` was not called."""
