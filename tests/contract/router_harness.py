@@ -127,5 +127,11 @@ async def topology_where(
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 (the conditions have no event)
+        while not condition():
             await asyncio.sleep(0.01)
+
+
+def uncovered(router: RouterService) -> int | None:
+    """Uncovered pieces of the newest snapshot; None before the mesh has a model."""
+    latest = router.mesh.book.latest
+    return latest.uncovered_pieces if latest is not None and latest.checkpoint_id else None
