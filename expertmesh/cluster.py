@@ -66,12 +66,10 @@ class Cluster:
             self.save("starting")
         self.save("ready")
 
-    def watch(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Return when a signal asks to stop or `until` holds; CommandError when a service dies."""
+    def watch(self) -> None:
+        """Return when a signal asks to stop; CommandError when a service dies."""
         while not self._signals.stop.wait(_WATCH_POLL_S):
             self._raise_if_died()
-            if until():
-                return
 
     def stop(self, grace_s: float, say: Callable[[str], None] = lambda line: None) -> bool:
         """Stop in reverse order of the stages, `grace_s` for each; True if nothing was killed."""

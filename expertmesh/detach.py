@@ -23,7 +23,6 @@ def start_detached(
     Its output goes to supervisor.log and, until it is ready, to `say`. Raises CommandError
     with the end of that log when it gives up.
     """
-    run_dir.lock().close()  # refuses a folder in use; the new process takes the lock itself
     run_dir.remove_state()
     log_path = run_dir.log_path("supervisor")
     with open(log_path, "wb") as log:

@@ -26,7 +26,8 @@ def supervise(
     plan: ClusterPlan,
     run_dir: RunDir,
     *,
-    ask: str | None,
+    greeting: bool = True,
+    ask: str | None = None,
     start_timeout_s: float,
     out: Console,
     notes: Console,
@@ -40,11 +41,10 @@ def supervise(
             with contextlib.closing(progress):
                 cluster.start(progress, start_timeout_s)
             notes.print(f"ready in {time.monotonic() - started:.1f} s")
-            assert cluster.url is not None
-            greeting = threading.Thread(
-                target=greet, args=(cluster.url, run_dir, ask, out, notes), daemon=True
-            )
-            greeting.start()
+            if greeting:  # in a thread: a service that dies meanwhile is noticed all the same
+                assert cluster.url is not None
+                arguments = (cluster.url, run_dir, ask, out, notes)
+                threading.Thread(target=greet, args=arguments, daemon=True).start()
             cluster.watch()
         except Stopped:
             pass

@@ -108,6 +108,7 @@ def up(
         "info", envvar="EXPERTMESH_LOG_LEVEL", help="Level of the services' logs."
     ),
     run_dir: Path | None = RUN_DIR,
+    background: bool = typer.Option(False, "--background", hidden=True),
 ) -> None:
     options = ClusterOptions(
         model=(model or demo_model_dir()).absolute(),
@@ -122,11 +123,12 @@ def up(
     plan = plan_cluster(options, usable_cores(), has_bfloat16=cpu_features()["avx512_bf16"])
     folder = RunDir((run_dir or default_run_dir()).absolute())
     notes, out = stderr(), stdout()
-    _print_plan(plan, notes)
+    if not detach:
+        _print_plan(plan, notes)
     check_memory(plan, available_memory_bytes())
-    if detach:
-        folder.lock().close()
+    with folder.lock():
         check_port(http_port)
+    if detach:
         state = start_detached(
             folder,
             _arguments(options, start_timeout, folder),
@@ -134,9 +136,15 @@ def up(
         )
         greet(state["url"], folder, ask, out, notes)
         return
-    with folder.lock():
-        check_port(http_port)
-    code = supervise(plan, folder, ask=ask, start_timeout_s=start_timeout, out=out, notes=notes)
+    code = supervise(
+        plan,
+        folder,
+        greeting=not background,
+        ask=ask,
+        start_timeout_s=start_timeout,
+        out=out,
+        notes=notes,
+    )
     raise typer.Exit(code)
 
 
@@ -151,8 +159,14 @@ def _print_plan(plan: ClusterPlan, notes: Any) -> None:
 
 
 def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) -> list[str]:
-    """The flags of the `up` that runs in the background."""
-    arguments = ["--model", str(options.model), "--http-port", str(options.http_port)]
+    """The flags of the `up` that runs in the background (the greeting stays in front)."""
+    arguments = [
+        "--background",
+        "--model",
+        str(options.model),
+        "--http-port",
+        str(options.http_port),
+    ]
     arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
     arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
