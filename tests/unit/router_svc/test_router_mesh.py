@@ -1,0 +1,190 @@
+"""What the control plane decides, with a clock of our own."""
+
+import pytest
+
+from protos import router_pb2
+from router_svc.mesh import Mesh
+from rpc.pieces import Pieces
+
+POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
+READY = router_pb2.MEMBER_STATE_READY
+EVERYTHING = Pieces.all_of(2, 4)
+EPOCH = 1000
+
+
+def mesh_of(*, restarted=False, **options) -> Mesh:
+    options = {"lease_s": 5.0, "adopt_s": 10.0, "max_members": 10, "checkpoint_id": "", **options}
+    return Mesh(epoch=EPOCH, restarted=restarted, now_s=0.0, **options)
+
+
+def register(name="a", role=POOL, requested=None, capacity=0, **fields) -> router_pb2.Register:
+    offer = None
+    if role == POOL:
+        offer = router_pb2.PoolOffer(
+            available=EVERYTHING.to_message(),
+            requested=requested.to_message() if requested else None,
+            capacity_pieces=capacity,
+        )
+    return router_pb2.Register(
+        role=role,
+        member_id=name,
+        incarnation=1,
+        address="10.0.0.1:1",
+        checkpoint_id="one",
+        num_layers=2,
+        num_experts=4,
+        protocol_major=1,
+        offer=offer,
+        **fields,
+    )
+
+
+def status(ready: Pieces | None = None, state=READY, **fields) -> router_pb2.MemberStatus:
+    return router_pb2.MemberStatus(ready=(ready or Pieces()).to_message(), state=state, **fields)
+
+
+def holds(made) -> dict[str, Pieces]:
+    return {member.member_id: member.hold for member, _ in made}
+
+
+def test_a_pool_that_asked_is_answered_at_once_another_after_its_first_status():
+    mesh = mesh_of()
+    layer = Pieces.grid([1], range(4))
+    mesh.join(register("asks", requested=layer), "", 0.0)
+    free = mesh.join(register("free"), "", 0.0)
+    assert holds(mesh.new_assignments(0.0)) == {"asks": layer}
+    mesh.report(free, status(), 0.1)
+    assert holds(mesh.new_assignments(0.1)) == {"free": EVERYTHING}
+    assert mesh.new_assignments(0.2) == []
+
+
+def test_pools_still_loading_count_as_holders_draining_ones_do_not():
+    mesh = mesh_of()
+    names = ["a", "b", "c"]
+    pools = {name: mesh.join(register(name, capacity=4), "", 0.0) for name in names}
+    for name in ("a", "b"):
+        mesh.report(pools[name], status(state=router_pb2.MEMBER_STATE_LOADING), 0.0)
+        mesh.new_assignments(0.0)
+    assert pools["a"].hold | pools["b"].hold == EVERYTHING
+    pools["b"].reachable = True
+    mesh.report(pools["b"], status(pools["b"].hold, router_pb2.MEMBER_STATE_DRAINING), 1.0)
+    mesh.report(pools["c"], status(), 1.0)
+    assert holds(mesh.new_assignments(1.0)) == {"c": pools["b"].hold}
+
+
+def test_assignment_versions_rise_over_restarts_too():
+    versions = []
+    for epoch in (EPOCH, EPOCH + 1):
+        mesh = Mesh(
+            epoch=epoch,
+            restarted=False,
+            lease_s=5.0,
+            adopt_s=0.0,
+            max_members=5,
+            checkpoint_id="",
+            now_s=0.0,
+        )
+        for name in ("a", "b"):
+            mesh.join(register(name, requested=EVERYTHING), "", 0.0)
+        versions += [assignment.version for _, assignment in mesh.new_assignments(0.0)]
+    assert versions == sorted(set(versions))
+
+
+def test_after_a_restart_free_pools_wait_for_the_adoption_to_end():
+    mesh = mesh_of(restarted=True)
+    pool = mesh.join(register(), "", 0.0)
+    mesh.report(pool, status(), 0.0)
+    assert mesh.new_assignments(9.9) == []
+    assert holds(mesh.new_assignments(10.1)) == {"a": EVERYTHING}
+
+
+@pytest.mark.parametrize(
+    "acked, proves", [(0, False), ((EPOCH - 1 << 20) + 5, True), ((EPOCH << 20) + 1, False)]
+)
+def test_an_assignment_of_an_earlier_epoch_proves_a_restart(acked, proves):
+    mesh = mesh_of()
+    pool = mesh.join(register(), "", 0.0)
+    mesh.report(pool, status(acked_assignment=acked), 0.0)
+    assert mesh.adopting(1.0) == proves
+
+
+@pytest.mark.parametrize("acked, proves", [(0, False), (EPOCH - 1, True), (EPOCH, False)])
+def test_a_watcher_with_an_earlier_topology_proves_a_restart(acked, proves):
+    mesh = mesh_of()
+    assert mesh.watcher_seen(acked) == proves
+    assert mesh.adopting(1.0) == proves
+
+
+def test_silent_members_are_swept_but_not_for_the_routers_own_standstill():
+    mesh = mesh_of()
+    mesh.join(register("a"), "", 0.0)
+    talks = mesh.join(register("b"), "", 0.0)
+    for now_s in (1.0, 2.0, 3.0, 4.0, 5.0):
+        assert mesh.sweep(now_s) == []
+        mesh.report(talks, status(), now_s)
+    assert [member.member_id for member in mesh.sweep(6.0)] == ["a"]
+    assert mesh.sweep(1000.0) == []  # the router stood still; nobody is blamed
+    assert [member.member_id for member in mesh.members] == ["b"]
+    for now_s in (1002.0, 1004.0):
+        assert mesh.sweep(now_s) == []
+    assert [member.member_id for member in mesh.sweep(1006.0)] == ["b"]
+
+
+def test_a_malformed_status_changes_nothing():
+    mesh = mesh_of()
+    pool = mesh.join(register(), "", 0.0)
+    mesh.report(pool, status(Pieces([(0, 0)])), 0.0)
+    activations = [router_pb2.LayerActivations(layer_idx=9, expert_ids=[0], token_counts=[1])]
+    with pytest.raises(ValueError, match="layer 9"):
+        mesh.report(pool, status(EVERYTHING, activations=activations), 3.0)
+    assert pool.ready == Pieces([(0, 0)])
+    assert pool.last_seen_s == 0.0
+
+
+def test_only_what_the_map_shows_counts_as_a_change():
+    mesh = mesh_of()
+    pool = mesh.join(register(), "", 0.0)
+    pool.reachable = True
+    assert mesh.report(pool, status(EVERYTHING), 0.0).changed
+    assert not mesh.report(pool, status(EVERYTHING, queued=7), 1.0).changed
+    assert mesh.report(pool, status(Pieces([(0, 0)])), 2.0).changed
+    assert mesh.report(
+        pool, status(Pieces([(0, 0)]), router_pb2.MEMBER_STATE_DRAINING), 3.0
+    ).changed
+
+
+def test_activations_of_all_attention_services_add_up():
+    mesh = mesh_of()
+    counts = [router_pb2.LayerActivations(layer_idx=1, expert_ids=[0, 3], token_counts=[5, 2])]
+    for name in ("x", "y"):
+        attention = mesh.join(register(name, ATTENTION), "", 0.0)
+        reported = mesh.report(attention, status(activations=counts), 0.0)
+        assert reported.added_tokens == {1: 7}
+        assert not attention.status.activations
+    page = mesh.activations.page()
+    assert page["tokens"] == [[0, 0, 0, 0], [10, 0, 0, 4]]
+
+
+def test_an_empty_mesh_forgets_its_model_unless_pools_are_missed():
+    mesh = mesh_of()
+    pool = mesh.join(register(), "", 0.0)
+    pool.reachable = True
+    mesh.report(pool, status(EVERYTHING), 0.0)
+    mesh.publish(0.0)
+    mesh.leave(pool, 1.0, said_goodbye=False)
+    assert mesh.publish(1.0) is None  # one of one vanished: the map is kept
+    assert mesh.members.model is not None
+
+    pool = mesh.join(register(), "", 2.0)
+    mesh.report(pool, status(EVERYTHING), 2.0)
+    mesh.leave(pool, 3.0, said_goodbye=True)
+    assert not mesh.publish(3.0).pools
+    assert mesh.members.model is None
+
+
+def test_the_stream_that_was_replaced_does_not_take_its_successor_along():
+    mesh = mesh_of()
+    older = mesh.join(register(), "", 0.0)
+    newer = mesh.join(register(), "", 1.0)
+    assert not mesh.leave(older, 2.0, said_goodbye=True)
+    assert mesh.members.is_present(newer)
