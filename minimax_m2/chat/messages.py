@@ -80,9 +80,9 @@ def _assistant_message(where: str, message: dict[str, Any]) -> dict[str, Any]:
 
 def _tool_message(where: str, message: dict[str, Any]) -> dict[str, Any]:
     texts = _part_texts(where, message)
-    content = [{"type": "text", "text": text} for text in texts]
-    is_list = isinstance(message.get("content"), list) and content
-    result = {"role": "tool", "content": content if is_list else "".join(texts)}
+    result: dict[str, Any] = {"role": "tool", "content": "".join(texts)}
+    if texts and isinstance(message["content"], list):
+        result["content"] = [{"type": "text", "text": text} for text in texts]
     if isinstance(message.get("tool_call_id"), str):
         result["tool_call_id"] = message["tool_call_id"]
     return result

@@ -37,8 +37,7 @@ from minimax_m2.chat.events import (
     coalesce,
 )
 from minimax_m2.chat.tags import NoTag, Tag, TagKind, match_tag
-
-_MAX_BLANKS = 128  # between a closing tag and what must follow it
+from minimax_m2.chat.value_end import ends_value
 
 
 class _State(Enum):
@@ -57,23 +56,6 @@ class _Sink(Enum):
     DROP = auto()  # a second call although the request allows one
 
 
-class _End(Enum):
-    """The end of the output, where `_follower` looks for a tag."""
-
-    END = auto()
-
-
-# What may follow a tag in a value for the tag to end the value.
-_FOLLOWERS: dict[TagKind, tuple[TagKind, ...]] = {
-    TagKind.PARAMETER_END: (
-        TagKind.PARAMETER_START,
-        TagKind.INVOKE_END,
-        TagKind.INVOKE_START,
-        TagKind.CALLS_END,
-    ),
-    TagKind.INVOKE_END: (TagKind.INVOKE_START, TagKind.CALLS_END),
-    TagKind.CALLS_END: (TagKind.CALLS_START,),
-}
 _CALLS_TAGS = (
     TagKind.INVOKE_START,
     TagKind.INVOKE_END,
@@ -202,13 +184,11 @@ class OutputParser:
             counts = kind in _INVOKE_TAGS
         elif kind is TagKind.PARAMETER_START:
             counts = self._call.expects(tag.name)
-        elif kind in _FOLLOWERS:
-            follower = _follower(buffer, tag.end, is_end)
-            if follower is NoTag.UNDECIDED:
-                return NoTag.UNDECIDED
-            counts = follower is _End.END or follower in _FOLLOWERS[kind]
         else:
-            counts = False
+            ends = ends_value(tag, buffer, is_end=is_end)
+            if ends is None:
+                return NoTag.UNDECIDED
+            counts = ends
         return tag if counts else NoTag.NEVER
 
     def _counts_in_content(self, tag: Tag) -> bool:
@@ -357,18 +337,3 @@ class OutputParser:
     def _emit_arguments(self, fragment: str) -> None:
         if fragment and self._sink is _Sink.CALL:
             self._events.append(ToolCallArguments(self._num_tool_calls - 1, fragment))
-
-
-def _follower(buffer: str, start: int, is_end: bool) -> TagKind | _End | NoTag:
-    """The tag that is the next non-blank text, the end of the output, or neither."""
-    at = start
-    while at < len(buffer) and at - start <= _MAX_BLANKS and buffer[at].isspace():
-        at += 1
-    if at - start > _MAX_BLANKS:
-        return NoTag.NEVER
-    if at == len(buffer):
-        return _End.END if is_end else NoTag.UNDECIDED
-    if buffer[at] != "<":
-        return NoTag.NEVER
-    tag = match_tag(buffer, at, is_end=is_end)
-    return tag.kind if isinstance(tag, Tag) else tag

@@ -45,7 +45,8 @@ def build_plain_tokenizer(
         "truncation": None,
         "padding": None,
     }
-    _check_added_ids(path, _from_json(path, content), added_tokens)
+    without_merges = {**content, "model": {**content["model"], "merges": []}}  # ids stay the same
+    _check_added_ids(path, _from_json(path, without_merges), added_tokens)
     return vocab, _from_json(path, plain)
 
 

@@ -34,14 +34,10 @@ def cut_inline_thinking(content: str) -> tuple[str, str]:
     Without one: a text that begins with the opening tag is all reasoning (its answer was cut
     off); any other text is all content.
     """
-    if THINK_END in content:
-        head = content[: content.index(THINK_END)].strip("\n")
-        reasoning = (
-            head[head.rfind(THINK_START) + len(THINK_START) :] if THINK_START in head else head
-        )
-        return reasoning.strip("\n"), content[content.rindex(THINK_END) + len(THINK_END) :].strip(
-            "\n"
-        )
+    head, closing_tag, _ = content.partition(THINK_END)
+    if closing_tag:
+        reasoning = head.strip("\n").rpartition(THINK_START)[2].strip("\n")
+        return reasoning, content.rpartition(THINK_END)[2].strip("\n")
     opened = content.lstrip()
     if opened.startswith(THINK_START):
         return opened.replace(THINK_START, "", 1).strip("\n"), ""

@@ -74,7 +74,8 @@ class Tokenizer:
         if not text:
             return []
         try:
-            return list(self._plain.encode(text, add_special_tokens=False).ids)
+            # The batch call computes no offsets: less time, and shorter holds of the interpreter.
+            return list(self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         except (TypeError, UnicodeEncodeError) as error:
             raise ValueError("text must be valid Unicode, has a lone surrogate") from error
 
