@@ -215,6 +215,6 @@ class AttentionPool:
         task.add_done_callback(self._closing.discard)
 
     async def _close_when_idle(self, replica: Replica) -> None:
-        while replica.busy:  # noqa: ASYNC110 - half a second late does not matter
+        while replica.busy:
             await asyncio.sleep(0.5)
         await replica.close()

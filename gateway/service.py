@@ -86,7 +86,7 @@ class GatewayService:
         self.gateway.stopping = True
         self._server.should_exit = True
         deadline_s = time.monotonic() + self._config.drain_s
-        while self.gateway.active and time.monotonic() < deadline_s:  # noqa: ASYNC110
+        while self.gateway.active and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
         self.abort()
         if self._serving is not None:
@@ -119,6 +119,6 @@ class GatewayService:
                 yield entry.address
 
     async def _announce_ready(self) -> None:
-        while not self.gateway.readiness()[0]:  # noqa: ASYNC110
+        while not self.gateway.readiness()[0]:
             await asyncio.sleep(0.05)
         log.info("ready")

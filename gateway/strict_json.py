@@ -16,9 +16,10 @@ from gateway.limits import Limits
 # Outside strings only brackets, the colon that makes a string a key, and long numbers matter.
 # Possessive quantifiers: linear time, no backtracking.
 _TOKENS = re.compile(
-    rb'"((?:[^"\\]++|\\.)*+)("?+)(?:[ \t\n\r]*+(:))?+|([{}\[\]])|([-+0-9][-+.0-9eE]{17,}+)',
+    rb'"((?:[^"\\]++|\\.)*+)"?+(?:[ \t\n\r]*+(:))?+|([{}\[\]])|([-+0-9][-+.0-9eE]{17,}+)',
     re.DOTALL,
 )
+_KEY, _BRACKET, _NUMBER = 2, 3, 4  # the last group that took part; a plain string has 1
 _LARGEST_UNSIGNED = 2**64 - 1
 _SMALLEST_SIGNED = -(2**63)
 
@@ -50,20 +51,19 @@ def _scan(body: bytes, limits: Limits) -> None:
     for items, match in enumerate(_TOKENS.finditer(body), start=1):
         if items > limits.json_items:
             raise _refusal(f"more than {limits.json_items} strings, objects and arrays")
-        bracket = match[4]
-        if bracket is None:
-            if match[3] is not None:
-                _note_key(keys_of_open, match[1])
-            elif match[5] is not None:
-                _check_number(match[5], limits)
-        elif bracket == b"{":
-            keys_of_open.append(set())
-        elif bracket == b"[":
-            keys_of_open.append(None)
-        elif keys_of_open:
-            keys_of_open.pop()
-        if len(keys_of_open) > limits.json_depth:
-            raise _refusal(f"nested deeper than {limits.json_depth} levels")
+        kind = match.lastindex
+        if kind == _KEY:
+            _note_key(keys_of_open, match[1])
+        elif kind == _BRACKET:
+            bracket = match[_BRACKET]
+            if bracket in b"{[":
+                keys_of_open.append(set() if bracket == b"{" else None)
+                if len(keys_of_open) > limits.json_depth:
+                    raise _refusal(f"nested deeper than {limits.json_depth} levels")
+            elif keys_of_open:
+                keys_of_open.pop()
+        elif kind == _NUMBER:
+            _check_number(match[_NUMBER], limits)
 
 
 def _note_key(keys_of_open: list[set[bytes] | None], key: bytes) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Harness, LoopThread, unused_script
-from tiny_model import write_tiny_model
+from gateway_harness import Harness, LoopThread, unused_script
+from gateway_model import write_tiny_model
 
 from minimax_m2.chat.tokenizer import Tokenizer
 

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from fake_attention import say
-from harness import Harness
+from gateway_harness import Harness
+from gateway_model import END_OF_THINK, EOS, NAME
 from openai.types.chat import ChatCompletionChunk
-from tiny_model import END_OF_THINK, EOS, NAME
 
 from minimax_m2.chat.tokenizer import Tokenizer
 

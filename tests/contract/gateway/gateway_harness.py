@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import openai
 from fake_attention import FakeAttention, Script
-from tiny_model import CONTEXT, EOS, NAME, VOCAB_SIZE
+from gateway_model import CONTEXT, EOS, NAME, VOCAB_SIZE
 
 from gateway.config import GatewayConfig
 from gateway.limits import Limits

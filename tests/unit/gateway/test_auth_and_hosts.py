@@ -1,0 +1,111 @@
+"""Rows A9 and A10 without a socket: which keys, hosts and origins pass?"""
+
+import pytest
+
+from gateway.auth import ANONYMOUS, ApiKeys
+from gateway.errors import ApiError
+from gateway.host_guard import HostGuard, is_loopback_name
+
+KEYS = ApiKeys(["first-key-123", "second-key-456"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [b""],
+        [b"Bearer"],
+        [b"Bearer "],
+        [b"Bearer wrong"],
+        [b"first-key-123"],
+        [b"Basic first-key-123"],
+        [b"Bearer first-key-1234"],
+        [b"Bearer first-key-12"],
+        [b"Bearer first-key-123", b"Bearer first-key-123"],
+        [b"Bearer \xff\xfe"],
+    ],
+)
+def test_anything_but_one_valid_bearer_key_is_refused(headers: list[bytes]) -> None:
+    assert KEYS.key_id(headers) is None
+
+
+def test_each_key_has_its_own_identity() -> None:
+    assert KEYS.key_id([b"Bearer first-key-123"]) == "key-0"
+    assert KEYS.key_id([b"bearer second-key-456"]) == "key-1"
+
+
+def test_without_keys_everyone_is_anonymous() -> None:
+    open_keys = ApiKeys([])
+    assert open_keys.key_id([]) == open_keys.key_id([b"Bearer whatever"]) == ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    "name, loopback",
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("10.0.0.1", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_loopback_names(name: str | None, loopback: bool) -> None:
+    assert is_loopback_name(name) is loopback
+
+
+def check(
+    host: bytes | None,
+    origin: bytes | None = None,
+    *,
+    is_loopback: bool = True,
+    has_keys: bool = False,
+    origins: tuple[str, ...] = (),
+) -> int:
+    async def app(*_: object) -> None:
+        raise AssertionError("not called")
+
+    guard = HostGuard(app, is_loopback=is_loopback, has_keys=has_keys, origins=origins)  # type: ignore[arg-type]
+    try:
+        guard._check(host, origin)
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.parametrize("host", [b"localhost:8000", b"127.0.0.1", b"[::1]:8000", None])
+def test_loopback_hosts_pass(host: bytes | None) -> None:
+    assert check(host) == 200
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"evil.example:8000", b"", b"[bad", b"\xff"])
+def test_foreign_hosts_are_refused_on_loopback(host: bytes) -> None:
+    assert check(host) == 403
+
+
+@pytest.mark.parametrize(
+    "origin, status",
+    [
+        (b"http://localhost:3000", 200),
+        (b"http://127.0.0.1", 200),
+        (b"http://evil.example", 403),
+        (b"null", 403),
+        (b"http://localhost.evil.example", 403),
+        (b"https://app.example", 200),
+    ],
+)
+def test_origins_on_loopback(origin: bytes, status: int) -> None:
+    assert check(b"localhost", origin, origins=("https://app.example",)) == status
+
+
+def test_an_open_address_without_keys_takes_its_own_origin_only() -> None:
+    assert check(b"host.lan:80", b"http://host.lan", is_loopback=False) == 200
+    assert check(b"host.lan:80", b"http://evil.example", is_loopback=False) == 403
+
+
+def test_with_keys_the_key_decides() -> None:
+    assert check(b"host.lan", b"http://evil.example", is_loopback=False, has_keys=True) == 200

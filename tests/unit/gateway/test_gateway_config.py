@@ -1,0 +1,85 @@
+"""Which flag combinations are refused?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.__main__ import main
+from gateway.config import GatewayConfig
+
+
+def config(**fields: Any) -> GatewayConfig:
+    fields = {"model": Path("model"), "attention": ("127.0.0.1:50051",), **fields}
+    return GatewayConfig(**fields)
+
+
+def test_loopback_needs_no_key() -> None:
+    assert config().listen_address.port == 8000
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8000", "[::]:8000", "10.0.0.1:80", "host.lan:8000"])
+def test_an_open_address_without_a_key_is_refused(listen: str) -> None:
+    with pytest.raises(ValueError, match="needs --api-key"):
+        config(listen=listen)
+    config(listen=listen, api_key=("long-enough-key",))
+    config(listen=listen, insecure_no_auth=True)
+
+
+@pytest.mark.parametrize(
+    "fields, named",
+    [
+        ({"model": None}, "--model"),
+        ({"attention": (), "router": None}, "--router"),
+        ({"attention": ("nowhere",)}, "--attention"),
+        ({"router": "x:y"}, "--router"),
+        ({"listen": "8000"}, "--listen"),
+        ({"api_key": ("short",)}, "--api-key"),
+        ({"api_key": ("with space here",)}, "--api-key"),
+        ({"tls_ca": Path("ca.pem")}, "--tls-ca"),
+        ({"log_level": "loud"}, "--log-level"),
+        ({"max_concurrent": 0}, "--max-concurrent"),
+        ({"request_timeout_s": -1.0}, "--request-timeout-s"),
+        ({"drain_s": float("nan")}, "--drain-s"),
+        ({"served_model_name": ("",)}, "--served-model-name"),
+        ({"attention": ("10.0.0.1:50051",)}, "plaintext"),
+    ],
+)
+def test_bad_flags_are_refused_by_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        config(**fields)
+
+
+def test_plaintext_beyond_loopback_can_be_allowed() -> None:
+    config(attention=("10.0.0.1:50051",), insecure=True)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--no-such-flag"],
+        ["--model", "x"],
+        ["--model", "x", "--attention", "127.0.0.1:1", "--listen", "0.0.0.0:0"],
+    ],
+)
+def test_bad_flags_exit_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_missing_model_folder_is_status_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "--model",
+        str(tmp_path / "none"),
+        "--attention",
+        "127.0.0.1:1",
+        "--listen",
+        "127.0.0.1:0",
+    ]
+    assert main(argv) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("gateway: --model")

@@ -1,0 +1,162 @@
+"""Rows B1, B2 and B5: one JSON object, read the one way."""
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ApiError
+from gateway.limits import Limits
+from gateway.strict_json import parse_object
+
+LIMITS = Limits()
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(ApiError) as caught:
+        parse_object(body, LIMITS)
+    assert caught.value.status == 400
+    assert caught.value.code == "invalid_json"
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" \n ",
+        b"hello",
+        b'{"a": 1',
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"a": 1} x',
+        b'{"a": 1}{"a": 1}',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e400}',
+        b'{"a": 01}',
+        b"{'a': 1}",
+        b'{"a": 1,}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\udc00\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"a": "b\nc"}',
+        b'{"a": "b\\x"}',
+        b"[1]",
+        b'"text"',
+        b"null",
+        b"//comment\n{}",
+    ],
+)
+def test_what_is_not_one_json_object_is_refused(body: bytes) -> None:
+    refusal(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1, "\\u0061": 2}',
+        b'{"x": [{"b": 1, "b": 1}]}',
+        b'{"" : 1, "" : 2}',
+    ],
+)
+def test_duplicate_keys_are_refused(body: bytes) -> None:
+    assert "duplicate key" in refusal(body)
+
+
+def test_the_same_key_in_different_objects_is_no_duplicate() -> None:
+    body = b'{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}], "c": "a"}'
+    assert parse_object(body, LIMITS) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "number", [b"18446744073709551616", b"-9223372036854775809", b"1" * 100_000]
+)
+def test_integers_that_would_become_floats_are_refused(number: bytes) -> None:
+    refusal(b'{"a": ' + number + b"}")
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 0])
+def test_integers_of_64_bits_are_exact(number: int) -> None:
+    assert parse_object(b'{"a": %d}' % number, LIMITS) == {"a": number}
+
+
+def test_long_numbers_inside_strings_are_text() -> None:
+    text = "1" * 1000 + '"[{'
+    assert parse_object(json.dumps({"a": text}).encode(), LIMITS) == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\u202e\u2066", "e" + "\u0301" * 10_000, "\U0010ffff\U0001f642é"]
+)
+def test_valid_unicode_comes_through_exactly(text: str) -> None:
+    for ensure_ascii in (True, False):
+        body = json.dumps({"a": text}, ensure_ascii=ensure_ascii).encode()
+        assert parse_object(body, LIMITS) == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"{" + b",".join(b'"%d":1' % i for i in range(1_000_000)) + b"}",
+        b'{"a": ' + b"1" * 100_000 + b"}",
+        b'{"a": [' + b"{}," * 1_000_000 + b"{}]}",
+    ],
+    ids=["deep", "keys", "digits", "objects"],
+)
+def test_hostile_bodies_are_refused_without_reading_all_of_them(body: bytes) -> None:
+    started_s = time.process_time()
+    refusal(body)
+    # Far above the tenth of a second it takes; a quadratic scan would need minutes.
+    assert time.process_time() - started_s < 5
+
+
+def test_depth_limit_is_exact() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"a":' * levels + b"1" + b"}" * levels
+
+    parse_object(nested(LIMITS.json_depth), LIMITS)
+    assert "nested deeper" in refusal(nested(LIMITS.json_depth + 1))
+
+
+def test_a_long_list_of_token_ids_is_not_many_items() -> None:
+    ids = list(range(200_000))
+    assert parse_object(json.dumps({"prompt": ids}).encode(), LIMITS) == {"prompt": ids}
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), children)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), _JSON), st.booleans())
+def test_every_valid_object_is_read_as_the_standard_library_reads_it(
+    value: dict[str, Any], ensure_ascii: bool
+) -> None:
+    body = json.dumps(value, ensure_ascii=ensure_ascii).encode()
+    assert parse_object(body, LIMITS) == json.loads(body)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\u0dN1-e ').map(str.encode))
+def test_any_bytes_give_an_object_or_one_kind_of_error(body: bytes) -> None:
+    value = None
+    with contextlib.suppress(ApiError):
+        value = parse_object(body, LIMITS)
+    assert value is None or value == json.loads(body)
