@@ -11,7 +11,7 @@ from protos import router_pb2
 from router_svc.activations import Activations
 from router_svc.member import DRAINING, LOADING, Member
 from router_svc.membership import Members
-from router_svc.placement import Offer, assign
+from router_svc.placement import Replicas, assign
 from router_svc.topology import TopologyBook
 from rpc.pieces import Pieces
 
@@ -135,32 +135,35 @@ class Mesh:
 
     def new_assignments(self, now_s: float) -> list[tuple[Member, router_pb2.Assignment]]:
         """Assignments for pools that have none on their present stream and can have one now."""
-        made, waiting = [], []
-        for pool in self._unassigned:
-            if not self.members.is_present(pool):
-                continue
+        due = [pool for pool in self._unassigned if self._assignable(pool, now_s)]
+        if not due:
+            return []
+        assigned = set(due)
+        self._unassigned = [
+            pool
+            for pool in self._unassigned
+            if self.members.is_present(pool) and pool not in assigned
+        ]
+        replicas = Replicas(
+            pool.ready if pool.hold is None else pool.hold
+            for pool in self.members.of_role("pool")
+            if pool.state != DRAINING
+        )
+        made = []
+        for pool in due:
             assert pool.offer is not None
-            if pool.offer.requested or (pool.status is not None and not self.adopting(now_s)):
-                made.append((pool, self._assign(pool, pool.offer)))
-            else:
-                waiting.append(pool)
-        self._unassigned = waiting
+            pool.hold = assign(pool.offer, held=pool.ready, replicas=replicas)
+            replicas.add(pool.hold - pool.ready)
+            self._assignments_made += 1
+            version = self._version_base + self._assignments_made
+            made.append((pool, router_pb2.Assignment(version=version, hold=pool.hold.to_message())))
         return made
 
-    def _assign(self, pool: Member, offer: Offer) -> router_pb2.Assignment:
-        pool.hold = assign(offer, held=pool.ready, others=self._held_beside(pool))
-        self._assignments_made += 1
-        return router_pb2.Assignment(
-            version=self._version_base + self._assignments_made, hold=pool.hold.to_message()
-        )
-
-    def _held_beside(self, pool: Member) -> list[Pieces]:
-        """What each other pool holds or will hold; draining ones are as good as gone."""
-        return [
-            other.ready if other.hold is None else other.hold
-            for other in self.members.of_role("pool")
-            if other is not pool and other.state != DRAINING
-        ]
+    def _assignable(self, pool: Member, now_s: float) -> bool:
+        """A pool that asked: at once. Another: once it has said what it serves already."""
+        if pool.offer is None or not self.members.is_present(pool):
+            return False
+        return bool(pool.offer.requested) or (pool.status is not None and not self.adopting(now_s))
 
     def publish(self, now_s: float) -> router_pb2.Topology | None:
         """The next topology, or None when it would say what the last one says."""

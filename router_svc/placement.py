@@ -5,7 +5,7 @@ pool cannot load, nothing beyond its memory, and never less than it already serv
 Replication under load, rebalancing and draining are not here yet.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rpc.pieces import Pieces
@@ -23,39 +23,51 @@ class Offer:
     capacity_pieces: int  # 0: no limit
 
 
-def assign(offer: Offer, *, held: Pieces, others: Iterable[Pieces]) -> Pieces:
+class Replicas:
+    """How many holders each piece has.
+
+    Kept as sets: level k has the pieces with more than k holders, one bitmask per
+    layer, so that a thousand pools are counted in milliseconds.
+    """
+
+    def __init__(self, holders: Iterable[Pieces] = ()):
+        self._levels: list[dict[int, int]] = []
+        for pieces in holders:
+            self.add(pieces)
+
+    def add(self, pieces: Pieces) -> None:
+        """One more pool holds these."""
+        for layer, mask in pieces.masks.items():
+            for level in self._levels:
+                before = level.get(layer, 0)
+                level[layer] = before | mask
+                mask &= before
+                if not mask:
+                    break
+            if mask and len(self._levels) < MAX_REPLICA_LEVELS:
+                self._levels.append({layer: mask})
+
+    def fewest_first(self, wanted: Pieces) -> Iterator[Pieces]:
+        """`wanted` cut by number of holders, ascending."""
+        for masks in self._levels:
+            level = Pieces.from_masks(masks)
+            yield wanted - level
+            wanted &= level
+        yield wanted
+
+
+def assign(offer: Offer, *, held: Pieces, replicas: Replicas) -> Pieces:
     """The pieces a pool is told to hold.
 
-    `held` is what it serves already (kept before anything is added), `others` what
-    each other pool holds or was told to hold. Among equals the order is by layer.
+    `held` is what it serves already (kept before anything is added), `replicas` what
+    the pools hold or were told to hold. Among equals the order is by layer.
     """
     capacity = offer.capacity_pieces or len(offer.available)
     if offer.requested:
         return (offer.requested & offer.available).first(capacity)
     chosen = (held & offer.available).first(capacity)
-    wanted = offer.available - chosen
-    for level in _fewest_holders_first(wanted, others):
+    for level in replicas.fewest_first(offer.available - chosen):
+        if len(chosen) == capacity:
+            break
         chosen |= level.first(capacity - len(chosen))
     return chosen
-
-
-def replica_levels(holders: Iterable[Pieces]) -> list[Pieces]:
-    """Element k: the pieces with more than k holders; the last one for 16 and more."""
-    levels: list[Pieces] = []
-    for pieces in holders:
-        carried = pieces
-        for k, level in enumerate(levels):
-            levels[k], carried = level | carried, level & carried
-            if not carried:
-                break
-        if carried and len(levels) < MAX_REPLICA_LEVELS:
-            levels.append(carried)
-    return levels
-
-
-def _fewest_holders_first(wanted: Pieces, holders: Iterable[Pieces]) -> Iterable[Pieces]:
-    """`wanted` cut by number of holders, ascending."""
-    for level in replica_levels(holders):
-        yield wanted - level
-        wanted &= level
-    yield wanted

@@ -30,8 +30,8 @@ class Pieces:
         self._masks = dict(sorted(masks.items()))
 
     @classmethod
-    def _of(cls, masks: Mapping[int, int]) -> "Pieces":
-        """From masks, dropping empty layers."""
+    def from_masks(cls, masks: Mapping[int, int]) -> "Pieces":
+        """From a bitmask of expert ids per layer; the caller has checked their sizes."""
         made = cls()
         made._masks = {layer: masks[layer] for layer in sorted(masks) if masks[layer]}
         return made
@@ -47,13 +47,13 @@ class Pieces:
         for layer_idx in layers:
             _check_sizes(layer_idx + 1, 1)
             masks[layer_idx] = mask
-        return cls._of(masks)
+        return cls.from_masks(masks)
 
     @classmethod
     def all_of(cls, num_layers: int, num_experts: int) -> "Pieces":
         """Everything a model has. Raises ValueError for sizes beyond the limits."""
         _check_sizes(num_layers, num_experts)
-        return cls._of(dict.fromkeys(range(num_layers), (1 << num_experts) - 1))
+        return cls.from_masks(dict.fromkeys(range(num_layers), (1 << num_experts) - 1))
 
     @classmethod
     def union(cls, sets: Iterable["Pieces"]) -> "Pieces":
@@ -62,7 +62,7 @@ class Pieces:
         for pieces in sets:
             for layer, mask in pieces._masks.items():
                 masks[layer] = masks.get(layer, 0) | mask
-        return cls._of(masks)
+        return cls.from_masks(masks)
 
     @classmethod
     def from_message(
@@ -86,7 +86,7 @@ class Pieces:
                 )
             previous_layer = layer
             masks[layer] = _mask_of(entry.ranges, num_experts, f"{field}: layer {layer}")
-        return cls._of(masks)
+        return cls.from_masks(masks)
 
     def to_message(self) -> pieces_pb2.PieceSet:
         """As ascending ranges that neither overlap nor touch."""
@@ -96,6 +96,11 @@ class Pieces:
             for first, count in _runs(mask):
                 entry.ranges.add(first=first, count=count)
         return message
+
+    @property
+    def masks(self) -> Mapping[int, int]:
+        """Layer to bitmask of expert ids, ascending, without empty layers; not to be changed."""
+        return self._masks
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -121,7 +126,7 @@ class Pieces:
                 mask = _lowest_bits(mask, left)
             masks[layer] = mask
             left -= mask.bit_count()
-        return Pieces._of(masks)
+        return Pieces.from_masks(masks)
 
     def missing(self, num_layers: int, num_experts: int) -> "Pieces":
         """The pieces of a model of these sizes that are not in the set."""
@@ -131,12 +136,12 @@ class Pieces:
         return Pieces.union((self, other))
 
     def __and__(self, other: "Pieces") -> "Pieces":
-        return Pieces._of(
+        return Pieces.from_masks(
             {layer: mask & other._masks.get(layer, 0) for layer, mask in self._masks.items()}
         )
 
     def __sub__(self, other: "Pieces") -> "Pieces":
-        return Pieces._of(
+        return Pieces.from_masks(
             {layer: mask & ~other._masks.get(layer, 0) for layer, mask in self._masks.items()}
         )
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_svc.placement import Offer, assign, replica_levels
+from router_svc.placement import Offer, Replicas, assign
 from rpc.pieces import Pieces
 
 LAYERS, EXPERTS = 3, 6
@@ -19,7 +19,7 @@ def test_memory_is_respected_and_nothing_is_assigned_that_cannot_be_loaded(
     available, requested, capacity, held, others
 ):
     offer = Offer(available=available, requested=requested, capacity_pieces=capacity)
-    hold = assign(offer, held=held, others=others)
+    hold = assign(offer, held=held, replicas=Replicas(others))
     assert hold <= available
     assert not capacity or len(hold) <= capacity
     if requested:
@@ -29,7 +29,7 @@ def test_memory_is_respected_and_nothing_is_assigned_that_cannot_be_loaded(
 @given(sets, capacities, sets, st.lists(sets, max_size=4))
 def test_coverage_is_never_worse_and_the_memory_is_used(available, capacity, held, others):
     offer = Offer(available=available, requested=Pieces(), capacity_pieces=capacity)
-    hold = assign(offer, held=held, others=others)
+    hold = assign(offer, held=held, replicas=Replicas(others))
     room = capacity or len(available)
     assert len(hold) == min(room, len(available))
     if len(held & available) <= room:
@@ -46,7 +46,7 @@ def test_more_holders_never_come_before_fewer(available, capacity, others):
     hold = assign(
         Offer(available=available, requested=Pieces(), capacity_pieces=capacity),
         held=Pieces(),
-        others=others,
+        replicas=Replicas(others),
     )
 
     def holders(piece):
@@ -57,12 +57,20 @@ def test_more_holders_never_come_before_fewer(available, capacity, others):
     assert not taken or not left or max(taken) <= min(left)
 
 
-@given(st.lists(sets, max_size=6))
-def test_levels_count_holders(holders):
-    levels = replica_levels(holders)
-    for piece in EVERYTHING:
-        count = sum(piece in pieces for pieces in holders)
-        assert [piece in level for level in levels] == [k < count for k in range(len(levels))]
+@given(sets, st.lists(sets, max_size=6))
+def test_pieces_come_by_number_of_holders(wanted, holders):
+    levels = list(Replicas(holders).fewest_first(wanted))
+    assert Pieces.union(levels) == wanted
+    for count, level in enumerate(levels):
+        for piece in level:
+            assert sum(piece in pieces for pieces in holders) == count
+
+
+def test_beyond_16_holders_all_count_as_equal():
+    one, other = Pieces([(0, 0)]), Pieces([(0, 1)])
+    replicas = Replicas([one] * 16 + [other] * 40)
+    levels = list(replicas.fewest_first(one | other))
+    assert [len(level) for level in levels] == [0] * 16 + [2]
 
 
 def test_a_request_by_flags_is_granted_as_far_as_loadable_and_room_allows():
@@ -71,18 +79,18 @@ def test_a_request_by_flags_is_granted_as_far_as_loadable_and_room_allows():
         requested=Pieces.grid([1, 2], range(6)),
         capacity_pieces=4,
     )
-    assert assign(offer, held=Pieces(), others=[]) == Pieces.grid([1], range(4))
+    assert assign(offer, held=Pieces(), replicas=Replicas()) == Pieces.grid([1], range(4))
 
 
 def test_pools_of_equal_memory_joining_in_turn_stripe_the_model_by_layer():
     holds: list[Pieces] = []
     for _ in range(3):
         offer = Offer(available=EVERYTHING, requested=Pieces(), capacity_pieces=6)
-        holds.append(assign(offer, held=Pieces(), others=list(holds)))
+        holds.append(assign(offer, held=Pieces(), replicas=Replicas(holds)))
     assert holds == [Pieces.grid([layer], range(6)) for layer in range(3)]
 
 
 def test_a_thousand_full_replicas_of_m2_are_weighed_in_bounded_work():
     whole = Pieces.all_of(62, 256)
     offer = Offer(available=whole, requested=Pieces(), capacity_pieces=100)
-    assert assign(offer, held=Pieces(), others=[whole] * 999) == whole.first(100)
+    assert assign(offer, held=Pieces(), replicas=Replicas([whole] * 999)) == whole.first(100)
