@@ -1,0 +1,1 @@
+"""Owns sequences: scheduler, KV cache, layer loop, expert client, sampler."""

@@ -1,0 +1,1 @@
+"""Owns experts: weight store and the grouped FFN behind Execute."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: APIs, text in, text out. Never imports torch."""

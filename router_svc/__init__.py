@@ -1,0 +1,1 @@
+"""Owns the map: membership, assignment, topology. Never imports torch."""
