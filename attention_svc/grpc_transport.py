@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ class GrpcTicket:
             part_ND = decode(
                 result.rows, field="rows", dtypes=_FLOAT32, shape=(num_rows, self._hidden_size)
             )
-            if not torch.isfinite(part_ND.sum()) and not torch.isfinite(part_ND).all():
+            if not math.isfinite(part_ND.sum().item()) and not torch.isfinite(part_ND).all():
                 raise ValueError("rows holds NaN or infinity")
         except ValueError as error:
             raise ExpertsUnavailable(

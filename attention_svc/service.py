@@ -49,7 +49,7 @@ class AttentionService:
         self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
         self._model = self._checkpoint.config
         self._checkpoint_id = ensure_manifest(self._checkpoint).checkpoint_id
-        self._dtype = choose_dtype(config.dtype, self._model.dtype)
+        self._dtype = choose_dtype(config.dtype, self._model)
         self._device = torch.device(config.device)
         limit = self._model.max_position_embeddings
         if config.max_model_len > limit:

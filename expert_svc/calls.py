@@ -1,9 +1,12 @@
 """Is this Execute frame sound? Decoding and validation, before anything is computed.
 
+(That rows and weights are finite is the computation's first look at them: compute.py.)
+
 Any peer may be hostile or old: every size is checked against the received bytes
 first, and an error says which field is wrong and what is allowed.
 """
 
+import struct
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +16,9 @@ from torch import Tensor
 from minimax_m2.config import ModelConfig
 from protos import expert_pb2, tensor_pb2
 from rpc.tensor_codec import decode
+
+SMALL_ROWS = 8
+"""Up to this many rows, routing is checked with plain integers."""
 
 
 @dataclass(slots=True)
@@ -65,10 +71,9 @@ class CallReader:
         num_rows = hidden_ND.shape[0]
         if num_rows > self._max_rows:
             raise ValueError(f"hidden has {num_rows} rows; at most {self._max_rows} are accepted")
-        # A non-finite element makes the sum non-finite; a finite overflow gets the exact check.
-        if not torch.isfinite(hidden_ND.sum()) and not torch.isfinite(hidden_ND).all():
-            raise ValueError("hidden holds NaN or infinity")
-        rows, ids, weights = self._read_routing(frame, num_rows)
+        read_routing = self._read_small if num_rows <= SMALL_ROWS else self._read_large
+        rows_M, ids_M = read_routing(frame, num_rows)
+        weights_M = torch.frombuffer(frame.weights, dtype=torch.float32)
         return Call(
             call_id=frame.call_id,
             layer_idx=frame.layer_idx,
@@ -76,42 +81,74 @@ class CallReader:
             deadline_s=received_s + frame.timeout_ms / 1000,
             per_pair=frame.combine == expert_pb2.COMBINE_ROWS,
             hidden_ND=hidden_ND,
-            row_of_pair_M=torch.from_numpy(rows),
-            expert_ids_M=torch.from_numpy(ids),
-            weights_M=torch.from_numpy(weights),
+            row_of_pair_M=rows_M,
+            expert_ids_M=ids_M,
+            weights_M=weights_M,
             received_s=received_s,
         )
 
-    def _read_routing(
-        self, frame: expert_pb2.Execute, num_rows: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row of each pair (int64), expert ids (int64) and weights (float32) from the CSR fields."""
-        config = self._config
-        if len(frame.row_splits) != 4 * (num_rows + 1):
-            raise ValueError(
-                f"row_splits has {len(frame.row_splits)} bytes; int32[{num_rows + 1}] is expected"
-            )
+    def _read_small(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
+        """(row of each pair, expert ids), int64 [M]. Plain integers: a decode call's few pairs
+        are checked before numpy's code would be back in a cold cache."""
+        splits = _integers(frame.row_splits, num_rows + 1, "row_splits")
+        num_pairs = self._num_pairs(splits[0], splits[-1], num_rows)
+        ids = _integers(frame.expert_ids, num_pairs, "expert_ids")
+        self._check_weights(frame, num_pairs)
+        rows: list[int] = []
+        for row in range(num_rows):
+            first, last = splits[row], splits[row + 1]
+            if not first <= last <= num_pairs:
+                raise ValueError(_SPLITS_DESCEND)
+            rows += [row] * (last - first)
+            previous = -1
+            for expert_id in ids[first:last]:
+                self._check_ascending(previous, expert_id)
+                previous = expert_id
+        return torch.tensor(rows), torch.tensor(ids)
+
+    def _read_large(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
+        """The same, vectorised."""
+        _check_size(frame.row_splits, num_rows + 1, "row_splits")
         splits = np.frombuffer(frame.row_splits, "<i4")
-        counts = splits[1:] - splits[:-1]
-        num_pairs = int(splits[-1])
-        if splits[0] != 0 or counts.min() < 0 or not 1 <= num_pairs <= num_rows * config.top_k:
-            raise ValueError(
-                "row_splits must start at 0, never descend, and end at 1 to rows * "
-                f"{config.top_k} pairs"
-            )
-        for name, data in (("expert_ids", frame.expert_ids), ("weights", frame.weights)):
-            if len(data) != 4 * num_pairs:
-                raise ValueError(
-                    f"{name} has {len(data)} bytes; {num_pairs} pairs need {4 * num_pairs}"
-                )
+        num_pairs = self._num_pairs(int(splits[0]), int(splits[-1]), num_rows)
+        counts = splits[1:].astype(np.int64) - splits[:-1]
+        if counts.min() < 0:
+            raise ValueError(_SPLITS_DESCEND)
+        _check_size(frame.expert_ids, num_pairs, "expert_ids")
+        self._check_weights(frame, num_pairs)
         ids = np.frombuffer(frame.expert_ids, "<i4").astype(np.int64)
-        if ids.min() < 0 or ids.max() >= config.num_experts:
-            raise ValueError(f"expert_ids must be in 0..{config.num_experts - 1}")
         rows = np.repeat(np.arange(num_rows, dtype=np.int64), counts)
-        order = rows * config.num_experts + ids
-        if num_pairs > 1 and (order[1:] <= order[:-1]).any():
+        previous = np.concatenate(([-1], np.where(rows[1:] == rows[:-1], ids[:-1], -1)))
+        wrong = np.flatnonzero((ids <= previous) | (ids >= self._config.num_experts))
+        if wrong.size:
+            self._check_ascending(int(previous[wrong[0]]), int(ids[wrong[0]]))
+        return torch.from_numpy(rows), torch.from_numpy(ids)
+
+    def _num_pairs(self, first: int, last: int, num_rows: int) -> int:
+        limit = num_rows * self._config.top_k
+        if first != 0 or not 1 <= last <= limit:
+            raise ValueError(f"row_splits must start at 0 and end at 1 to {limit} pairs")
+        return last
+
+    def _check_ascending(self, previous: int, expert_id: int) -> None:
+        if not 0 <= expert_id < self._config.num_experts:
+            raise ValueError(f"expert_ids: {expert_id} is not in 0..{self._config.num_experts - 1}")
+        if expert_id <= previous:
             raise ValueError("expert_ids must be strictly ascending within a row")
-        weights = np.frombuffer(frame.weights, "<f4").copy()
-        if not np.isfinite(weights).all():
-            raise ValueError("weights holds NaN or infinity")
-        return rows, ids, weights
+
+    def _check_weights(self, frame: expert_pb2.Execute, num_pairs: int) -> None:
+        _check_size(frame.weights, num_pairs, "weights")
+
+
+_SPLITS_DESCEND = "row_splits must never descend"
+
+
+def _check_size(data: bytes, count: int, field: str) -> None:
+    if len(data) != 4 * count:
+        raise ValueError(f"{field} has {len(data)} bytes; {count} values need {4 * count}")
+
+
+def _integers(data: bytes, count: int, field: str) -> list[int]:
+    """int32[count] as Python integers. Raises ValueError on another size."""
+    _check_size(data, count, field)
+    return list(struct.unpack(f"<{count}i", data))

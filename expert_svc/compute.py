@@ -1,5 +1,7 @@
 """One call's computation: all its rows through all its experts, fused."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,10 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
 
     Raises:
         NotHolding: naming the first piece that is not held.
+        ValueError: a row or a weight is NaN or infinite.
     """
+    _check_finite(call.hidden_ND, "hidden")
+    _check_finite(call.weights_M, "weights")
     held = store.layer(call.layer_idx)
     if held is None:
         raise NotHolding(call.layer_idx, int(call.expert_ids_M[0]))
@@ -37,3 +42,9 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     if call.per_pair:
         return rows_MD
     return combine_rows(rows_MD, call.row_of_pair_M, call.num_rows)
+
+
+def _check_finite(values: Tensor, field: str) -> None:
+    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
+    if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():
+        raise ValueError(f"{field} holds NaN or infinity")

@@ -10,17 +10,22 @@ class ExpertMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.queue_s = Histogram(
+        queue_s = Histogram(
             PREFIX + "pool_queue_seconds", "Frame received to computation started",
             ["phase"], buckets=RPC_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
-        self.compute_s = Histogram(
+        compute_s = Histogram(
             PREFIX + "pool_compute_seconds", "Computation of one call",
             ["phase"], buckets=RPC_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
-        self.rows = Counter(
+        rows = Counter(
             PREFIX + "pool_rows_total", "Rows computed", ["phase"], registry=self.registry
         )
+        # On the hot path: label lookups are done once.
+        self._by_phase = {
+            phase: (queue_s.labels(phase), compute_s.labels(phase), rows.labels(phase))
+            for phase in ("decode", "prefill")
+        }
         self.errors = Counter(
             PREFIX + "pool_errors_total",
             "Calls answered with Error",
@@ -52,3 +57,10 @@ class ExpertMetrics:
             ["pool_id", "numerics_id", "checkpoint_id"],
             registry=self.registry,
         )
+
+    def observe_call(self, phase: str, *, queue_s: float, compute_s: float, num_rows: int) -> None:
+        """One answered call."""
+        queue, compute, rows = self._by_phase[phase]
+        queue.observe(queue_s)
+        compute.observe(compute_s)
+        rows.inc(num_rows)

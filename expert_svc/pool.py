@@ -40,7 +40,7 @@ class ExpertPool:
         checkpoint = Checkpoint.open(config.model, partial=True)
         self._model = checkpoint.config
         manifest = ensure_manifest(checkpoint)
-        dtype = choose_dtype(config.dtype, self._model.dtype)
+        dtype = choose_dtype(config.dtype, self._model)
         self._store = WeightStore(checkpoint, manifest, dtype)
         self._available = self._store.available()
         self._requested = self._parse_requested()

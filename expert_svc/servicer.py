@@ -225,9 +225,9 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
                 await self._failed(stream, call, result)
             return
         phase = "decode" if call.is_decode else "prefill"
-        self._metrics.queue_s.labels(phase).observe(queue_us / 1e6)
-        self._metrics.compute_s.labels(phase).observe(compute_us / 1e6)
-        self._metrics.rows.labels(phase).inc(call.num_rows)
+        self._metrics.observe_call(
+            phase, queue_s=queue_us / 1e6, compute_s=compute_us / 1e6, num_rows=call.num_rows
+        )
         answer = expert_pb2.Result(
             call_id=call.call_id, rows=encode(result), queue_us=queue_us, compute_us=compute_us
         )
@@ -244,6 +244,8 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             await self._refuse(stream, call.call_id, "NOT_HOLDING", str(error), piece)
         elif isinstance(error, asyncio.CancelledError):
             await self._refuse(stream, call.call_id, "CANCELLED", "cancelled by the caller")
+        elif isinstance(error, ValueError):
+            await self._refuse(stream, call.call_id, "INVALID_ARGUMENT", str(error))
         elif isinstance(error, TimeoutError):
             await self._refuse(stream, call.call_id, "DEADLINE_EXCEEDED", str(error))
         else:

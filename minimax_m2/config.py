@@ -16,6 +16,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
+AUTO_FLOAT32_BYTES = 4 * 1024**3
+"""Largest model, in float32, that is computed in float32 when nobody chooses."""
 _MODEL_TYPES = ("minimax_m2", "minimax")
 _QUANT_METHODS = ("none", "fp8")
 
@@ -114,6 +116,16 @@ class ModelConfig:
         d, q, kv = self.hidden_size, self.query_size, self.kv_size
         layer = d * (q + 2 * kv) + q * d + 2 * d + q + kv + self.num_experts * (d + 1)
         return self.num_layers * layer + 2 * self.vocab_size * d + d
+
+    @property
+    def auto_dtype(self) -> str:
+        """The compute dtype when nobody chooses: float32 while the whole model is small in it.
+
+        torch's bfloat16 GEMM rounds its accumulators, so the defined rounding points cost a
+        widening of the weights on every call; worth it only where float32 does not fit.
+        """
+        float32_bytes = 4 * (self.attention_params + self.num_pieces * self.expert_params)
+        return "float32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bfloat16"
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         """Bytes of K and V of one position over all layers."""

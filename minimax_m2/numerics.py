@@ -2,20 +2,13 @@
 
 import torch
 
+from minimax_m2.config import ModelConfig
 
-def choose_dtype(flag: str, config_dtype: str) -> torch.dtype:
-    """The compute dtype for a `--dtype` flag.
 
-    "auto" is bfloat16 for a model stored that way when the processor multiplies
-    bfloat16 in hardware, else float32.
-    """
-    if flag == "float32":
-        return torch.float32
-    if flag == "bfloat16":
-        return torch.bfloat16
-    capability = torch.backends.cpu.get_cpu_capability()
-    has_bf16 = capability.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if has_bf16 and config_dtype == "bfloat16" else torch.float32
+def choose_dtype(flag: str, config: ModelConfig) -> torch.dtype:
+    """The compute dtype for a `--dtype` flag: float32, bfloat16, or auto (the model decides)."""
+    name = config.auto_dtype if flag == "auto" else flag
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,0 +1,325 @@
+"""What does one expert round trip cost beyond its computation?
+
+One layer (D = 3072, F = 128, 8 experts, top-8). In one server process: a real
+ExpertPool, a bare aio bidi echo with the same server, options and request and
+response sizes, and a plain TCP echo. In this process: the real client
+(attention_svc's transport), a bare aio stream, a socket. Real calls and echoes
+alternate, so that noise hits both. The last line is JSON.
+
+ratio = (execute - compute) / echo, medians of paired rounds.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import rpc  # noqa: F401  sets grpc's environment before grpc is imported
+
+import grpc  # isort: skip
+import grpc.aio  # isort: skip
+import torch
+
+from attention_svc.grpc_transport import GrpcTransport
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_link import PoolLink
+from attention_svc.pool_set import PoolSet
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.config import ModelConfig
+from minimax_m2.manifest import ensure_manifest
+from minimax_m2.tiny import write_tiny
+from protos import expert_pb2, router_pb2
+from rpc.channel import open_channel
+from rpc.pieces import Pieces
+from rpc.tensor_codec import encode
+from rpc.tls import TlsFiles
+
+ECHO_METHOD = "/expertmesh.bench.Echo/Stream"
+SHAPE = {
+    "hidden_size": 3072, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 8,
+    "num_experts_per_tok": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64,
+}  # fmt: skip
+
+
+class EchoHandler(grpc.GenericRpcHandler):
+    """Bytes in, bytes of a fixed size out."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if details.method != ECHO_METHOD:
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._echo)
+
+    async def _echo(self, requests: object, context: grpc.aio.ServicerContext) -> None:
+        sizes = await context.read()
+        answer = bytes(int(sizes))
+        while await context.read() is not grpc.aio.EOF:
+            await context.write(answer)
+
+
+async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
+    """The server process: prints its ports, then serves until its stdin closes."""
+    from expert_svc.compute import run_call
+    from expert_svc.executor import Executor
+    from expert_svc.metrics import ExpertMetrics
+    from expert_svc.servicer import ExpertServicer, PoolIdentity
+    from expert_svc.weight_store import WeightStore
+    from protos import expert_pb2_grpc
+    from rpc.config import Address, max_rows_per_message
+    from rpc.server import GrpcHost
+
+    torch.set_num_threads(threads)
+    checkpoint = Checkpoint.open(model)
+    manifest = ensure_manifest(checkpoint)
+    store = WeightStore(checkpoint, manifest, torch.float32)
+    store.load(store.available())
+    executor = Executor(lambda call: run_call(call, store), inline_rows=16)
+    servicer = ExpertServicer(
+        PoolIdentity(
+            pool_id="bench", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="f32"
+        ),
+        store,
+        executor,
+        ExpertMetrics(),
+        max_rows=max_rows_per_message(SHAPE["hidden_size"], 8),
+        tls=tls is not None,
+    )
+    host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
+    host.bind()
+    host.server.add_generic_rpc_handlers((EchoHandler(),))
+    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, host.server)
+    await host.start(["expertmesh.expert.v1.ExpertPool"])
+    running = asyncio.create_task(executor.run())
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_tcp_server, args=(listener,), daemon=True).start()
+    print(host.port, listener.getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    running.cancel()
+    listener.close()
+    await host.stop(0)
+
+
+def _tcp_server(listener: socket.socket) -> None:
+    """Serve one connection after the other from a thread, until the listener closes."""
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_tcp_serve, args=(sock,), daemon=True).start()
+
+
+def _tcp_serve(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    header = _receive(sock, 16)
+    request, response = int(header[:8]), int(header[8:])
+    answer = bytes(response)
+    while _receive(sock, request):
+        sock.sendall(answer)
+    sock.close()
+
+
+def _receive(sock: socket.socket, count: int) -> bytes:
+    """Exactly `count` bytes, or none at the end."""
+    data = bytearray()
+    while len(data) < count:
+        part = sock.recv(count - len(data))
+        if not part:
+            return b""
+        data += part
+    return bytes(data)
+
+
+class TcpEcho:
+    """A plain blocking socket with TCP_NODELAY: the floor of a round trip of these sizes."""
+
+    def __init__(self, port: int, request: int, response: int):
+        self._sock = socket.create_connection(("127.0.0.1", port))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.sendall(b"%08d%08d" % (request, response))
+        self._payload, self._response = bytes(request), response
+
+    def round_trip(self) -> None:
+        self._sock.sendall(self._payload)
+        _receive(self._sock, self._response)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+async def connect(
+    port: int, config: ModelConfig, checkpoint_id: str, tls: TlsFiles | None
+) -> GrpcTransport:
+    """The real client, connected to the pool."""
+    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+
+    def make_link(pool_id: str, address: str, on_change: object) -> PoolLink:
+        return PoolLink(
+            pool_id, address, caller_id="bench", checkpoint_id=checkpoint_id,
+            num_layers=config.num_layers, num_experts=config.num_experts, tls=tls,
+            metrics=metrics, on_change=on_change,
+        )  # fmt: skip
+
+    pools = PoolSet(config.num_layers, config.num_experts, make_link)
+    entry = router_pb2.PoolEntry(
+        pool_id="bench", incarnation=1, address=f"127.0.0.1:{port}",
+        pieces=Pieces.all_of(config.num_layers, config.num_experts).to_message(),
+    )  # fmt: skip
+    pools.apply(router_pb2.Topology(pools=[entry]))
+    transport = GrpcTransport(pools, metrics)
+    async with asyncio.timeout(20):
+        while not transport.ready()[0]:
+            await asyncio.sleep(0.05)
+    return transport
+
+
+async def measure(
+    port: int, tcp_port: int, model: Path, rows: int, rounds: int, tls: TlsFiles | None
+) -> dict[str, float]:
+    """Alternate real calls and echoes of the same sizes; medians in microseconds."""
+    checkpoint = Checkpoint.open(model)
+    config = checkpoint.config
+    checkpoint_id = ensure_manifest(checkpoint).checkpoint_id
+    transport = await connect(port, config, checkpoint_id, tls)
+    hidden = torch.randn(rows, config.hidden_size)
+    ids = torch.arange(8).expand(rows, 8).contiguous()
+    weights = torch.full((rows, 8), 1 / 8)
+    out = torch.empty(rows, config.hidden_size)
+    request_bytes, response_bytes = message_sizes(hidden, ids)
+    channel = open_channel(f"127.0.0.1:{port}", tls=tls, server_role="expert")
+    echo = channel.stream_stream(ECHO_METHOD)()
+    await echo.write(b"%d" % response_bytes)
+    payload = bytes(request_bytes)
+    tcp_echo = TcpEcho(tcp_port, request_bytes, response_bytes)
+    execute, compute, echoes, tcp = [], [], [], []
+    for index in range(rounds + rounds // 10):
+        start = time.perf_counter()
+        ticket = transport.submit(0, hidden, ids, weights, 10.0, is_decode=rows == 1)
+        hop = await ticket.wait_into(out)
+        middle = time.perf_counter()
+        await echo.write(payload)
+        await echo.read()
+        end = time.perf_counter()
+        tcp_echo.round_trip()
+        last = time.perf_counter()
+        if index >= rounds // 10:  # the first tenth warms up
+            execute.append(middle - start)
+            compute.append(hop.compute_s)
+            echoes.append(end - middle)
+            tcp.append(last - end)
+    await echo.done_writing()
+    await channel.close()
+    await transport.pools.stop()
+    tcp_echo.close()
+    overhead = [a - b for a, b in zip(execute, compute, strict=True)]
+    return {
+        "rows": rows,
+        "request_bytes": request_bytes,
+        "response_bytes": response_bytes,
+        "echo_p50_us": us(echoes),
+        "echo_p99_us": us(echoes, 0.99),
+        "tcp_p50_us": us(tcp),
+        "execute_p50_us": us(execute),
+        "execute_p99_us": us(execute, 0.99),
+        "compute_p50_us": us(compute),
+        "overhead_p50_us": us(overhead),
+        "ratio": round(statistics.median(overhead) / statistics.median(echoes), 3),
+        "ratio_tcp": round(statistics.median(overhead) / statistics.median(tcp), 3),
+    }
+
+
+def message_sizes(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[int, int]:
+    """Bytes of the Execute and of the Result for these rows."""
+    frame = expert_pb2.Execute(
+        call_id=1000, timeout_ms=10_000, phase=1, combine=1, hidden=encode(hidden),
+        row_splits=bytes(4 * (len(ids) + 1)), expert_ids=bytes(4 * ids.numel()),
+        weights=bytes(4 * ids.numel()),
+    )  # fmt: skip
+    result = expert_pb2.Result(call_id=1000, rows=encode(hidden), queue_us=10, compute_us=1000)
+    return (
+        expert_pb2.ExecuteRequest(execute=frame).ByteSize(),
+        expert_pb2.ExecuteResponse(result=result).ByteSize(),
+    )
+
+
+def us(values: list[float], quantile: float = 0.5) -> float:
+    """A quantile in microseconds."""
+    ordered = sorted(values)
+    return round(1e6 * ordered[min(len(ordered) - 1, int(quantile * len(ordered)))], 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=1, help="compute threads of the pool")
+    parser.add_argument("--tls", action="store_true", help="mTLS on every gRPC connection")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--certs", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    tls = None
+    if arguments.serve:
+        asyncio.run(serve(arguments.serve, arguments.threads, tls_of(arguments.certs, "expert")))
+        return
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        write_tiny(model, **SHAPE)
+        ensure_manifest(Checkpoint.open(model))
+        command = [
+            sys.executable,
+            __file__,
+            "--serve",
+            str(model),
+            "--threads",
+            str(arguments.threads),
+        ]
+        if arguments.tls:
+            certs = Path(folder) / "certs"
+            subprocess.run(
+                [sys.executable, "-m", "expertmesh", "certs", "--out", str(certs)],
+                check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            command += ["--certs", str(certs)]
+            tls = tls_of(certs, "attention")
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert server.stdout is not None
+        port, tcp_port = (int(part) for part in server.stdout.readline().split())
+        try:
+            results = {}
+            for rows, rounds in ((1, arguments.rounds), (256, max(50, arguments.rounds // 20))):
+                print(f"measuring {rows} row(s), {rounds} rounds ...", file=sys.stderr, flush=True)
+                results[rows] = asyncio.run(measure(port, tcp_port, model, rows, rounds, tls))
+                print(json.dumps(results[rows], indent=1), file=sys.stderr)
+        finally:
+            assert server.stdin is not None
+            server.stdin.close()
+            server.wait(10)
+    print(
+        json.dumps(
+            {**results[1], "rows_256": results[256], "tls": arguments.tls, "grpc": grpc.__version__,
+             "experiments": os.environ.get("GRPC_EXPERIMENTS", "")}
+        )
+    )  # fmt: skip
+
+
+def tls_of(folder: Path | None, role: str) -> TlsFiles | None:
+    """The role's certificate made by `expertmesh certs`."""
+    if folder is None:
+        return None
+    return TlsFiles(ca=folder / "ca.pem", cert=folder / f"{role}.pem", key=folder / f"{role}.key")
+
+
+if __name__ == "__main__":
+    main()
