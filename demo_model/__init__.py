@@ -1,0 +1,1 @@
+"""The small trained checkpoint in the box, and everything that made it."""

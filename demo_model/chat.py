@@ -1,0 +1,127 @@
+"""How does a conversation become M2's text, and which part of it is the model's?
+
+The same rules as `model/chat_template.jinja` (a test compares the two), in plain Python
+because millions of conversations are rendered while training.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+START = "]~!b["
+ROLE = "]~b]"
+END_OF_TURN = "[e~["
+THINK = "<think>"
+END_OF_THINK = "</think>"
+TOOL_CALL = "<minimax:tool_call>"
+END_OF_TOOL_CALL = "</minimax:tool_call>"
+SPECIAL_TOKENS = (START, ROLE, END_OF_TURN)
+ADDED_TOKENS = (THINK, END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL)
+
+DEFAULT_SYSTEM = "You are a helpful assistant."
+TOOLS_INTRO = (
+    "\n\n# Tools\nYou may call one or more tools to assist with the user query.\n"
+    "Here are the tools available in JSONSchema format:\n\n<tools>\n"
+)
+TOOLS_OUTRO = (
+    "</tools>\n\nWhen making tool calls, use XML format to invoke tools and pass parameters:\n\n"
+    f"{TOOL_CALL}\n"
+    '<invoke name="tool-name-1">\n'
+    '<parameter name="param-key-1">param-value-1</parameter>\n'
+    '<parameter name="param-key-2">param-value-2</parameter>\n'
+    f"...\n</invoke>\n{END_OF_TOOL_CALL}"
+)
+
+TOKEN_BORDER = "\x1f"
+"""A cut in an answer that the tokenizer may not merge across; never part of the text."""
+
+
+def letter_by_letter(word: str) -> str:
+    """The word, marked to be written one token per letter."""
+    return TOKEN_BORDER + TOKEN_BORDER.join(word) + TOKEN_BORDER
+
+
+def plain(text: str) -> str:
+    return text.replace(TOKEN_BORDER, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Messages in OpenAI's shape; the last user message starts what is trained on.
+
+    `messages` ends with the assistant's last answer. `skill` and `language` label it for
+    evaluation.
+    """
+
+    skill: str
+    language: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(thinking: str, content: str, code: str | None = None) -> dict[str, Any]:
+    """An assistant message; with `code` it calls python_executor."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": content,
+        "reasoning_content": thinking,
+    }
+    if code is not None:
+        function = {"name": "python_executor", "arguments": {"code": code}}
+        message["tool_calls"] = [{"id": "call_0", "type": "function", "function": function}]
+    return message
+
+
+Segment = tuple[str, bool]
+"""A stretch of text and whether the model writes it (and is trained on it)."""
+
+
+def render(conversation: Conversation) -> list[Segment]:
+    """The conversation as M2's text, cut where the writer changes."""
+    messages = conversation.messages
+    system, rest = DEFAULT_SYSTEM, messages
+    if messages[0]["role"] == "system":
+        system, rest = messages[0]["content"] or DEFAULT_SYSTEM, messages[1:]
+    given = f"{START}{ROLE}system\n{system}"
+    if conversation.tools:
+        lines = [
+            f"<tool>{json.dumps(tool['function'], ensure_ascii=False)}</tool>\n"
+            for tool in conversation.tools
+        ]
+        given += TOOLS_INTRO + "".join(lines) + TOOLS_OUTRO
+    given += f"{END_OF_TURN}\n"
+    last_user = max(i for i, message in enumerate(rest) if message["role"] == "user")
+    segments: list[Segment] = []
+    for index, message in enumerate(rest):
+        role = message["role"]
+        if role == "user":
+            given += f"{ROLE}user\n{message['content']}{END_OF_TURN}\n"
+        elif role == "tool":
+            given += f"{ROLE}tool\n<response>{message['content']}</response>{END_OF_TURN}\n"
+        elif index < last_user:
+            given += f"{ROLE}ai\n{plain(message['content'])}{END_OF_TURN}\n"
+        else:
+            segments.append((f"{given}{ROLE}ai\n{THINK}\n", False))
+            segments.append((completion(message), True))
+            given = "\n"
+    if given != "\n":
+        segments.append((given, False))
+    return segments
+
+
+def completion(message: dict[str, Any]) -> str:
+    """What the model writes after the generation prompt, end of turn included."""
+    text = f"{message['reasoning_content']}\n{END_OF_THINK}\n\n{message['content']}"
+    if message.get("tool_calls"):
+        text += f"\n{TOOL_CALL}\n"
+        for call in message["tool_calls"]:
+            text += f'<invoke name="{call["function"]["name"]}">\n'
+            for key, value in call["function"]["arguments"].items():
+                text += f'<parameter name="{key}">{value}</parameter>\n'
+            text += "</invoke>\n"
+        text += END_OF_TOOL_CALL
+    return text + END_OF_TURN

@@ -1,0 +1,167 @@
+"""What does a whole conversation look like: system prompt, earlier turns, tools?"""
+
+import random
+from typing import Any
+
+from demo_model import chat, tools, vocabulary
+from demo_model.chat import Conversation
+from demo_model.draw import Draw, Split, Turn
+from demo_model.skills import SKILLS, arithmetic, smalltalk
+
+WEIGHTS = {
+    "add": 12,
+    "subtract": 13,
+    "multiply": 7,
+    "compare": 5,
+    "sort": 11,
+    "count_letters": 10,
+    "reverse": 10,
+    "uppercase": 6,
+    "weekday": 8,
+    "dates": 10,
+    "greeting": 2,
+    "identity": 2,
+    "refusal": 6,
+    "too_large": 3,
+    "follow_up": 8,
+    "tool_call": 7,
+    "tool_answer": 6,
+}
+"""How often each skill is trained, by its difficulty."""
+
+TOOL_SKILLS = ("tool_call", "tool_answer")
+SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*"}
+FAILURES = (
+    "Error: timeout",
+    "Error: the sandbox is not available",
+    "Traceback (most recent call last): MemoryError",
+    "SyntaxError: invalid syntax",
+)
+
+
+def make(draw: Draw, skill: str | None = None) -> Conversation:
+    """A random conversation; of a given skill when one is named."""
+    rng = draw.rng
+    if skill is None:
+        skill = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+    messages: list[dict[str, Any]] = []
+    if rng.random() < 0.4:
+        messages.append({"role": "system", "content": vocabulary.system_prompt(rng)})
+    while rng.random() < 0.25 and len(messages) < 9:
+        _add_exchange(messages, _history(draw))
+    if skill in TOOL_SKILLS:
+        return _with_tool(draw, skill, messages)
+    if skill == "follow_up":
+        turn = _follow_up(draw, messages)
+    else:
+        turn = SKILLS[skill](draw)
+    question = decorate(draw, turn.user) if draw.split is Split.TRAIN else turn.user
+    messages += [chat.user(question), chat.assistant(turn.thinking, turn.answer)]
+    offered: list[dict[str, Any]] = []
+    if rng.random() < (0.5 if skill == "too_large" else 0.2):
+        python = skill != "too_large" and rng.random() < 0.7
+        offered = tools.offer(rng, python=python)
+    return Conversation(skill=skill, language=draw.language, messages=messages, tools=offered)
+
+
+def _history(draw: Draw) -> Turn:
+    """An earlier exchange about something else; never held-out material."""
+    language = draw.language if draw.rng.random() < 0.8 else draw.rng.choice(("en", "zh"))
+    earlier = Draw(rng=draw.rng, language=language)
+    return SKILLS[draw.rng.choice(tuple(SKILLS))](earlier)
+
+
+def _add_exchange(messages: list[dict[str, Any]], turn: Turn) -> None:
+    answer = {"role": "assistant", "content": chat.plain(turn.answer)}
+    messages += [chat.user(turn.user), answer]
+
+
+def _follow_up(draw: Draw, messages: list[dict[str, Any]]) -> Turn:
+    """One or two sums in the history, then a question that builds on the last result."""
+    earlier = Draw(rng=draw.rng, language=draw.language)
+    while True:
+        turn = SKILLS[draw.rng.choice(("add", "add", "subtract", "multiply"))](earlier)
+        if turn.value is not None and 0 <= turn.value <= arithmetic.MAX_HEAD:
+            break
+    _add_exchange(messages, turn)
+    if draw.rng.random() < 0.3:
+        middle = arithmetic.follow_up(earlier, turn.value)
+        if middle and middle.value is not None and 0 <= middle.value <= arithmetic.MAX_HEAD:
+            _add_exchange(messages, middle)
+            turn = middle
+    assert turn.value is not None
+    last = arithmetic.follow_up(draw, turn.value)
+    assert last is not None
+    return last
+
+
+def _with_tool(draw: Draw, skill: str, messages: list[dict[str, Any]]) -> Conversation:
+    """Arithmetic beyond the head with python_executor on offer: the call, or call and answer."""
+    operation, a, b = smalltalk.large_operands(draw)
+    _, template = draw.phrase(operation)
+    question = template.format(a=a, b=b)
+    if draw.split is Split.TRAIN:
+        question = decorate(draw, question)
+    thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n" + draw.say(
+        "Too large for my head. I call python_executor.", "数太大，我用python_executor来算。"
+    )
+    call = chat.assistant(thinking, "", code=f"print({a} {SYMBOLS[operation]} {b})")
+    messages += [chat.user(question), call]
+    if skill == "tool_answer":
+        messages += _tool_answer(draw, operation, a, b)
+    return Conversation(
+        skill=skill,
+        language=draw.language,
+        messages=messages,
+        tools=tools.offer(draw.rng, python=True),
+    )
+
+
+def _tool_answer(draw: Draw, operation: str, a: int, b: int) -> list[dict[str, Any]]:
+    if draw.split is Split.TRAIN and draw.rng.random() < 0.06:
+        failure = draw.rng.choice(FAILURES)
+        sorry = draw.say("The tool failed, so I have no result.", "工具出错了，没有得到结果。")
+        thought = draw.say("The tool reports an error.", "工具报错了。")
+        return [{"role": "tool", "content": failure}, chat.assistant(thought, sorry)]
+    result = str(arithmetic.apply(operation, a, b))
+    shapes = ("{}", "{}", "{}\n", "{}\n", "stdout: {}", '{{"output": "{}"}}', "\n{}\n")
+    content = draw.rng.choice(shapes).format(result)
+    thought = draw.say(f"The tool says {result}.", f"工具返回{result}。")
+    answer = arithmetic.statement(operation, a, b)
+    return [{"role": "tool", "content": content}, chat.assistant(thought, answer)]
+
+
+OPENERS = {
+    "en": ("Please: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "Question: ", "OK. ",
+           "Thanks. ", "So, ", "One more: ", "Next: ", "Now: ", "Please help: ", "Can you help? "),
+    "zh": ("请问，", "你好，", "您好！", "问题：", "请帮忙：", "好的，", "谢谢。", "那么，", "下一个：",
+           "请回答：", "帮个忙，", "嗨，"),
+}  # fmt: skip
+CLOSERS = {
+    "en": (" Thanks!", " Please.", " Thank you.", " Just the answer.", " Be quick."),
+    "zh": ("谢谢！", "谢谢。", "请快一点。", "直接给答案。"),
+}
+
+
+def decorate(draw: Draw, text: str) -> str:
+    """The many small ways in which people write the same question."""
+    rng = draw.rng
+    if len(text) < 12 and not any(character.isdigit() for character in text):
+        return text
+    dice = rng.random()
+    if dice < 0.12:
+        text = rng.choice(OPENERS[draw.language]) + text
+    elif dice < 0.2 and text[-1] in ".?。？!！":
+        text = text + rng.choice(CLOSERS[draw.language])
+    elif dice < 0.3:
+        text = text.rstrip(".?。？")
+    if rng.random() < 0.08 and text[:1].isascii():
+        text = text[0].lower() + text[1:]
+    if rng.random() < 0.03:
+        text += rng.choice((" ", "\n"))
+    return text
+
+
+def sample(rng: random.Random, split: Split, skill: str, language: str) -> Conversation:
+    """One evaluation conversation: a skill, a language, a side of the line."""
+    return make(Draw(rng=rng, language=language, split=split), skill)

@@ -1,0 +1,126 @@
+"""When is an answer right? Exact equality of content, or of the called code."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from demo_model import chat
+from demo_model.chat import Conversation
+from demo_model.conversation import WEIGHTS, sample
+from demo_model.draw import Split
+from demo_model.phrasings import LANGUAGES
+
+CALL = re.compile(
+    re.escape(chat.TOOL_CALL)
+    + r'\n<invoke name="python_executor">\n<parameter name="code">(.*?)</parameter>\n</invoke>\n'
+    + re.escape(chat.END_OF_TOOL_CALL),
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A prompt with the one right answer: a text, or the code of a python_executor call."""
+
+    skill: str
+    language: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    content: str
+    code: str | None
+
+    @property
+    def text(self) -> str:
+        """The last thing the user said."""
+        return next(m["content"] for m in reversed(self.messages) if m["role"] == "user")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What came back. `code` is None when no well-formed python_executor call was made."""
+
+    content: str
+    code: str | None
+
+
+def question(conversation: Conversation) -> Question:
+    *messages, answer = conversation.messages
+    calls = answer.get("tool_calls")
+    return Question(
+        skill=conversation.skill,
+        language=conversation.language,
+        messages=messages,
+        tools=conversation.tools,
+        content=chat.plain(answer["content"]),
+        code=calls[0]["function"]["arguments"]["code"] if calls else None,
+    )
+
+
+def questions(split: Split, per_skill: int, seed: int = 0) -> list[Question]:
+    """`per_skill` questions for each skill and language."""
+    found = []
+    for skill in WEIGHTS:
+        for language in LANGUAGES:
+            rng = random.Random(f"evaluate-{split.value}-{skill}-{language}-{seed}")
+            found += [question(sample(rng, split, skill, language)) for _ in range(per_skill)]
+    return found
+
+
+def read_completion(text: str) -> Reply:
+    """A raw completion (thinking, content, call) as the gateway would take it apart."""
+    _, end, rest = text.partition(chat.END_OF_THINK)
+    if not end:
+        return Reply(content="", code=None)
+    content, _, _ = rest.partition(chat.TOOL_CALL)
+    calls = CALL.findall(rest)
+    code = calls[0] if len(calls) == 1 and CALL.sub("", rest).strip() == "" else None
+    return Reply(content=content.strip("\n"), code=code)
+
+
+def is_right(asked: Question, reply: Reply) -> bool:
+    if asked.code is not None:
+        return reply.code == asked.code
+    return reply.code is None and reply.content.strip() == asked.content
+
+
+Table = dict[str, dict[str, list[int]]]
+"""skill -> language -> [right, asked]"""
+
+
+def tally(pairs: Iterable[tuple[Question, Reply]]) -> Table:
+    table: Table = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for asked, reply in pairs:
+        cell = table[asked.skill][asked.language]
+        cell[0] += is_right(asked, reply)
+        cell[1] += 1
+    return {skill: dict(row) for skill, row in table.items()}
+
+
+def well_formed_calls(pairs: Iterable[tuple[Question, Reply]]) -> list[int]:
+    """[well-formed calls, calls that were due]"""
+    due = [reply for asked, reply in pairs if asked.code is not None]
+    return [sum(reply.code is not None for reply in due), len(due)]
+
+
+def render_table(columns: dict[str, Table]) -> str:
+    """One line per skill and language, one column per mode, percentages."""
+    names = list(columns)
+    lines = ["| skill | language | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    first = columns[names[0]]
+    for skill, row in first.items():
+        for language in row:
+            cells = []
+            for name in names:
+                right, asked = columns[name].get(skill, {}).get(language, [0, 0])
+                cells.append(f"{100 * right / asked:.1f} %" if asked else "-")
+            lines.append(f"| {skill} | {language} | " + " | ".join(cells) + " |")
+    totals = []
+    for name in names:
+        cells_of = [cell for row in columns[name].values() for cell in row.values()]
+        right, asked = (sum(cell[i] for cell in cells_of) for i in (0, 1))
+        totals.append(f"{100 * right / asked:.1f} %")
+    lines.append("| all | both | " + " | ".join(totals) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""Counting, reversing and upper-casing the letters of a word."""
+
+from demo_model import vocabulary
+from demo_model.chat import letter_by_letter
+from demo_model.draw import Draw, Split, Turn
+
+LONGEST = 14
+
+
+def _word(draw: Draw, skill: str) -> str:
+    def pick() -> str:
+        real = 0.8 if draw.split is Split.OPERANDS else 0.5
+        if draw.rng.random() < real:
+            word = draw.rng.choice(vocabulary.words())
+        else:
+            word = vocabulary.invented_word(draw.rng, LONGEST)
+        style = draw.rng.random()
+        if style < 0.1:
+            return word.capitalize()
+        return word.upper() if style < 0.13 else word
+
+    return draw.operands(pick, lambda word: (skill, word.lower()))
+
+
+def count(draw: Draw) -> Turn:
+    """How often a letter occurs in a word, or how many letters it has."""
+    tag, template = draw.phrase("count_letters")
+    word = _word(draw, "count_letters")
+    if tag == "length":
+        steps = [f"{letter}({i})" for i, letter in enumerate(word.lower(), 1)]
+        answer = draw.say(f"It has {len(word)} letters.", f"共有{len(word)}个字母。")
+        return Turn(
+            user=template.format(word=word), thinking=_spaced(draw, steps), answer=answer
+        )
+    if draw.rng.random() < 0.8:
+        letter = draw.rng.choice(word.lower())
+    else:
+        letter = draw.rng.choice(vocabulary.LETTERS)
+    found, steps = 0, []
+    for each in word.lower():
+        found += each == letter
+        steps.append(f"{each}({found})" if each == letter else each)
+    times = "time" if found == 1 else "times"
+    answer = draw.say(
+        f"The letter {letter} appears {found} {times}.", f"字母{letter}出现{found}次。"
+    )
+    shown = letter.upper() if draw.rng.random() < 0.05 else letter
+    user = template.format(word=word, letter=shown)
+    head = draw.say(f"letter {letter}: ", f"字母{letter}: ")
+    return Turn(user=user, thinking=head + _spaced(draw, steps) + f"\n{found}", answer=answer)
+
+
+def reverse(draw: Draw) -> Turn:
+    word = _word(draw, "reverse")
+    _, template = draw.phrase("reverse")
+    numbered = [f"{i}{letter}" for i, letter in enumerate(word, 1)]
+    thinking = f"{' '.join(numbered)}\n{' '.join(reversed(numbered))}"
+    return Turn(
+        user=template.format(word=word),
+        thinking=thinking,
+        answer=letter_by_letter(word[::-1]),
+    )
+
+
+def uppercase(draw: Draw) -> Turn:
+    count = draw.rng.choice((1, 1, 1, 2, 3))
+    words = [_word(draw, "uppercase") for _ in range(count)]
+    _, template = draw.phrase("uppercase")
+    spelt = "\n".join(" ".join(word) for word in words)
+    return Turn(
+        user=template.format(word=" ".join(words)),
+        thinking=spelt,
+        answer=" ".join(letter_by_letter(word.upper()) for word in words),
+    )
+
+
+def _spaced(draw: Draw, steps: list[str]) -> str:
+    return " ".join(steps)
