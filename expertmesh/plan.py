@@ -17,12 +17,13 @@ from rpc.sizes import parse_bytes
 MB = 1_000_000
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 DTYPES = ("auto", *ITEM_BYTES)
-ROUTER_BASE_BYTES = 120 * MB
-GATEWAY_BASE_BYTES = 300 * MB
+ROUTER_BASE_BYTES = 80 * MB
+GATEWAY_BASE_BYTES = 200 * MB
 POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
 DRAIN_S = 5.0
 """How long running requests may go on after Ctrl-C; the supervisor waits longer than that."""
+DEMO_NAME = "expertmesh-demo"
 HELD_FACTOR = 1.05
 """Allocator overhead on top of weights and KV."""
 
@@ -39,6 +40,8 @@ class ClusterOptions:
     kv_memory: str = "512MiB"
     threads: int | None = None
     log_level: str = "info"
+    served_model_name: str | None = None
+    """Name in the API; None: the folder's name."""
 
 
 def demo_model_dir() -> Path:
@@ -197,6 +200,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
         flags=(
             *("--model", str(options.model)),
             *("--listen", f"127.0.0.1:{options.http_port}"),
+            *("--served-model-name", options.served_model_name or options.model.name),
             *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
         ),

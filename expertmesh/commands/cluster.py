@@ -19,7 +19,7 @@ from expertmesh.console import (
 )
 from expertmesh.detach import end_leftovers, start_detached, stop_running
 from expertmesh.machine import available_memory_bytes, cpu_features, usable_cores
-from expertmesh.plan import ClusterOptions, demo_model_dir, plan_cluster
+from expertmesh.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.process import readiness_text
 from expertmesh.sizes import format_bytes
@@ -98,6 +98,11 @@ def up(
         envvar="EXPERTMESH_THREADS",
         help="Threads of every computing process. Default: the cores divided among them.",
     ),
+    served_model_name: str | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_SERVED_MODEL_NAME",
+        help="The model's name in the API. Default: the folder's name.",
+    ),
     ask: str | None = typer.Option(
         None, envvar="EXPERTMESH_ASK", help="A question to ask once when ready."
     ),
@@ -119,6 +124,7 @@ def up(
         kv_memory=kv_memory,
         threads=threads,
         log_level=log_level,
+        served_model_name=served_model_name or (None if model else DEMO_NAME),
     )
     plan = plan_cluster(options, usable_cores(), has_bfloat16=cpu_features()["avx512_bf16"])
     folder = RunDir((run_dir or default_run_dir()).absolute())
@@ -172,6 +178,8 @@ def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) 
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
     arguments += ["--in-process"] if options.in_process else []
     arguments += ["--threads", str(options.threads)] if options.threads else []
+    if options.served_model_name:
+        arguments += ["--served-model-name", options.served_model_name]
     return arguments
 
 

@@ -1,0 +1,180 @@
+"""`expertmesh up`, `status`, `chat`, `down` on the real services and the bundled model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 120.0
+SPLIT = ["router", "pool-0", "pool-1", "attention", "gateway"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def expertmesh(*arguments: str, timeout_s: float = START_S) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "expertmesh", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=ROOT,
+    )
+
+
+class Up:
+    """`expertmesh up` in front, as a newcomer runs it."""
+
+    def __init__(self, run_dir: Path, *flags: str):
+        self.run_dir = run_dir
+        self.output_path = run_dir.parent / "output"
+        with open(self.output_path, "wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "expertmesh", "up", "--http-port", "0",
+                 "--run-dir", str(run_dir), *flags],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
+            )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text()
+
+    def state(self) -> dict:
+        path = self.run_dir / "cluster.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def await_ready(self) -> dict:
+        deadline = time.monotonic() + START_S
+        while self.state().get("phase") != "ready":
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+        return self.state()
+
+    def await_output(self, text: str) -> None:
+        deadline = time.monotonic() + START_S
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator:
+    started: list[Up] = []
+
+    def starter(*flags: str) -> Up:
+        started.append(Up(tmp_path / "run", *flags))
+        return started[-1]
+
+    yield starter
+    for cluster in started:
+        if cluster.process.poll() is None:
+            cluster.process.kill()
+            cluster.process.wait()
+
+
+def await_gone(pids: list[int], within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while alive := [pid for pid in pids if psutil.pid_exists(pid)]:
+        assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.05)
+
+
+def pids_of(state: dict) -> dict[str, int]:
+    return {service["name"]: service["pid"] for service in state["services"]}
+
+
+def test_a_detached_cluster_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    where = ("--run-dir", str(tmp_path / "run"))
+    done = expertmesh("up", "--detach", "--http-port", "0", *where)
+    try:
+        assert done.returncode == 0, done.stderr
+        url = re.search(r"Ready: (http://127\.0\.0\.1:\d+)", done.stdout)[1]
+        for service in SPLIT:
+            assert f"{service}: ready" in done.stderr
+        assert "memory needed" in done.stderr
+
+        status = expertmesh("status", "--json", *where)
+        report = json.loads(status.stdout)
+        assert (status.returncode, report["phase"], report["url"]) == (0, "ready", url)
+        assert [service["name"] for service in report["services"]] == SPLIT
+        assert all(service["ready"] for service in report["services"])
+
+        chat = expertmesh("chat", "--base-url", url, "--json", "--temperature", "0", "hello")
+        assert chat.returncode == 0, chat.stderr
+        answer = json.loads(chat.stdout)
+        assert answer["content"]
+        assert answer["finish_reason"] == "stop"
+
+        for service in report["services"]:
+            address = service.get("ops") or service["http"]
+            assert "expertmesh_" in httpx.get(f"http://{address}/metrics").text
+        pids = [report["pid"], *pids_of(report).values()]
+    finally:
+        down = expertmesh("down", *where)
+    assert down.returncode == 0, down.stderr
+    await_gone(pids)
+    assert expertmesh("status", *where).returncode == 3
+
+
+def test_in_process_answers_with_two_services(up) -> None:
+    cluster = up("--in-process", "--ask", "What is 17 + 25?")
+    state = cluster.await_ready()
+    assert list(pids_of(state)) == ["attention", "gateway"]
+    cluster.await_output("expertmesh chat --base-url")
+    assert "tokens/s" in cluster.output
+    cluster.process.send_signal(signal.SIGTERM)
+    assert cluster.process.wait(30) == 0
+    await_gone(list(pids_of(state).values()))
+
+
+def test_ctrl_c_in_the_middle_of_an_answer_stops_everything_with_status_0(up) -> None:
+    cluster = up()
+    state = cluster.await_ready()
+    body = {
+        "model": httpx.get(f"{state['url']}/v1/models").json()["data"][0]["id"],
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 20000,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream("POST", f"{state['url']}/v1/chat/completions", json=body) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines)
+        cluster.process.send_signal(signal.SIGINT)
+        assert cluster.process.wait(60) == 0, cluster.output
+    await_gone(list(pids_of(state).values()))
+
+
+def test_no_service_outlives_a_supervisor_killed_outright(up) -> None:
+    cluster = up()
+    state = cluster.await_ready()
+    cluster.process.send_signal(signal.SIGKILL)
+    cluster.process.wait()
+    await_gone(list(pids_of(state).values()))
+    where = ("--run-dir", str(cluster.run_dir))
+    assert json.loads(expertmesh("status", "--json", *where).stdout)["phase"] == "stale"
+    assert expertmesh("down", *where).returncode == 3
+
+
+def test_a_pool_that_dies_ends_the_cluster_with_its_name(up) -> None:
+    cluster = up()
+    pids = pids_of(cluster.await_ready())
+    os.kill(pids["pool-1"], signal.SIGKILL)
+    assert cluster.process.wait(60) == 1
+    assert "pool-1 was killed by SIGKILL; the end of" in cluster.output
+    await_gone(list(pids.values()))
