@@ -115,6 +115,7 @@ class Engine:
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
 
     def _account(self, plan: list[Slice], times: StepTimes) -> None:
+        self._metrics.flush_hops(*self._stack.row_bytes)
         steps = self._metrics.step_s
         steps["attention"].observe(times.attention_s)
         steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)

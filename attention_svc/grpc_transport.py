@@ -13,7 +13,7 @@ from attention_svc.pool_link import PendingCall, PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTimes
 from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import WIRE_DTYPES, decode, tensor_bytes
+from rpc.tensor_codec import decode, encode
 
 _FLOAT32 = frozenset({tensor_pb2.DTYPE_FLOAT32})
 
@@ -52,11 +52,11 @@ class GrpcTransport:
         ticket = GrpcTicket(self._metrics, timeout_s, hidden_TD.shape)
         try:
             if owners.sole is not None:
-                frame = self._frame(layer_idx, timeout_s, is_decode)
-                frame.row_splits = self._even_splits(*ids_TK.shape)
-                frame.expert_ids = ids_TK.astype("<i4").tobytes()
-                frame.weights = weights_TK.astype("<f4", copy=False).tobytes()
-                ticket.add(owners.sole, frame, hidden_TD, None)
+                splits = self._even_splits(*ids_TK.shape)
+                request = self._request(
+                    layer_idx, timeout_s, is_decode, hidden_TD, splits, ids_TK, weights_TK
+                )
+                ticket.add(owners.sole, request, None)
                 return ticket
             owner_TK = owners.owner_E[ids_TK]
             if owner_TK.min() < 0:
@@ -68,27 +68,43 @@ class GrpcTransport:
                 if not rows.size:
                     continue
                 mine_NK = mine_TK[rows]
-                frame = self._frame(layer_idx, timeout_s, is_decode)
-                splits = np.zeros(rows.size + 1, dtype="<i4")
-                np.cumsum(mine_NK.sum(axis=1), out=splits[1:])
-                frame.row_splits = splits.tobytes()
-                frame.expert_ids = ids_TK[rows][mine_NK].astype("<i4").tobytes()
-                frame.weights = weights_TK[rows][mine_NK].astype("<f4", copy=False).tobytes()
+                splits_N = np.zeros(rows.size + 1, dtype="<i4")
+                np.cumsum(mine_NK.sum(axis=1), out=splits_N[1:])
                 rows_N = torch.from_numpy(rows)
-                ticket.add(link, frame, hidden_TD[rows_N], rows_N)
+                request = self._request(
+                    layer_idx, timeout_s, is_decode, hidden_TD[rows_N], splits_N.tobytes(),
+                    ids_TK[rows][mine_NK], weights_TK[rows][mine_NK],
+                )  # fmt: skip
+                ticket.add(link, request, rows_N)
         except ExpertsUnavailable:
             ticket.abandon()
             raise
         return ticket
 
-    def _frame(self, layer_idx: int, timeout_s: float, is_decode: bool) -> expert_pb2.Execute:
-        return expert_pb2.Execute(
-            call_id=next(self._call_ids),
-            layer_idx=layer_idx,
-            phase=expert_pb2.PHASE_DECODE if is_decode else expert_pb2.PHASE_PREFILL,
-            timeout_ms=max(1, int(timeout_s * 1000)),
-            topology_version=self.pools.version,
-            combine=expert_pb2.COMBINE_SUM,
+    def _request(
+        self,
+        layer_idx: int,
+        timeout_s: float,
+        is_decode: bool,
+        hidden_ND: Tensor,
+        row_splits: bytes,
+        expert_ids_M: np.ndarray,
+        weights_M: np.ndarray,
+    ) -> expert_pb2.ExecuteRequest:
+        """One pool's message, built in one go: field by field costs three times as much."""
+        return expert_pb2.ExecuteRequest(
+            execute=expert_pb2.Execute(
+                call_id=next(self._call_ids),
+                layer_idx=layer_idx,
+                phase=expert_pb2.PHASE_DECODE if is_decode else expert_pb2.PHASE_PREFILL,
+                timeout_ms=max(1, int(timeout_s * 1000)),
+                topology_version=self.pools.version,
+                combine=expert_pb2.COMBINE_SUM,
+                hidden=encode(hidden_ND),
+                row_splits=row_splits,
+                expert_ids=expert_ids_M.astype("<i4").tobytes(),
+                weights=weights_M.astype("<f4", copy=False).tobytes(),
+            )
         )
 
     def _even_splits(self, num_rows: int, top_k: int) -> bytes:
@@ -111,15 +127,12 @@ class GrpcTicket:
         self._parts: list[tuple[PoolLink, int, PendingCall, Tensor | None]] = []
 
     def add(
-        self, link: PoolLink, frame: expert_pb2.Execute, hidden_ND: Tensor, rows_N: Tensor | None
+        self, link: PoolLink, request: expert_pb2.ExecuteRequest, rows_N: Tensor | None
     ) -> None:
-        """Send `hidden_ND` to a pool; `rows_N` are their places (None: all rows, in order)."""
-        tensor = frame.hidden
-        tensor.dtype = WIRE_DTYPES[hidden_ND.dtype]
-        tensor.shape.extend(hidden_ND.shape)
-        tensor.data = tensor_bytes(hidden_ND)
-        call = link.execute(frame, hidden_ND.shape[0])
-        self._parts.append((link, frame.call_id, call, rows_N))
+        """Send a message; `rows_N` are its rows' places (None: all rows, in order)."""
+        execute = request.execute
+        call = link.execute(request, execute.call_id, execute.hidden.shape[0])
+        self._parts.append((link, execute.call_id, call, rows_N))
 
     def abandon(self) -> None:
         """Give up every part; late answers are ignored."""
@@ -193,6 +206,5 @@ class GrpcTicket:
             round_trip_s=round_trip_s,
             queue_s=queue_s,
             compute_s=compute_s,
-            bytes_up=call.num_bytes,
-            bytes_down=len(result.rows.data),
+            num_rows=call.num_rows,
         )

@@ -1,5 +1,8 @@
 """Where keys and values live: fixed blocks of positions, handed out by a free list."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,11 +47,13 @@ class KvCache:
     ):
         self.block_size = block_size
         # Zeros, not empty: masked positions are multiplied by weight 0 and must be finite.
-        self._data = torch.zeros(
-            (config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim),
-            dtype=dtype,
-            device=device,
-        )
+        shape = (config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        if device.type == "cpu":
+            # numpy's zeros are mapped, not written: memory is used as the cache fills.
+            raw = torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8))
+            self._data = raw.view(dtype).view(shape)
+        else:
+            self._data = torch.zeros(shape, dtype=dtype, device=device)
 
     @staticmethod
     def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:

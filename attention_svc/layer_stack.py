@@ -62,6 +62,8 @@ class LayerStack:
         self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
         self._lm_head_VD = checkpoint.outer("lm_head", dtype).to(device)
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
+        # Bytes of one hidden row to a pool, and of its float32 sum back.
+        self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         # Operations of one row in one layer's attention part (projections; 2 a weight).
         row_flops = 2 * config.hidden_size * (2 * config.query_size + 2 * config.kv_size)
         self._inline_rows = max(1, int(INLINE_FLOPS / row_flops))

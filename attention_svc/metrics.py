@@ -133,27 +133,30 @@ class AttentionMetrics:
             PREFIX + "topology_version", "Counter of the topology in use", registry=registry
         )
         self._hop_children: dict[str, tuple] = {}
+        self._hops: list[tuple[str, float, float, float, int]] = []
 
     def observe_hop(
-        self,
-        pool_id: str,
-        *,
-        round_trip_s: float,
-        queue_s: float,
-        compute_s: float,
-        bytes_up: int,
-        bytes_down: int,
+        self, pool_id: str, *, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int
     ) -> None:
-        """One answered expert call; on the hot path, so label lookups are kept."""
-        children = self._hop_children.get(pool_id)
-        if children is None:
-            children = self._hop_children[pool_id] = (
-                *(self._rpc_s.labels(pool_id, part) for part in ("network", "queue", "compute")),
-                *(self._rpc_bytes.labels(pool_id, direction) for direction in ("up", "down")),
-            )
-        network, queue, compute, up, down = children
-        network.observe(max(0.0, round_trip_s - queue_s - compute_s))
-        queue.observe(queue_s)
-        compute.observe(compute_s)
-        up.inc(bytes_up)
-        down.inc(bytes_down)
+        """One answered expert call. On the hot path, so it is only noted; see `flush_hops`."""
+        self._hops.append((pool_id, round_trip_s, queue_s, compute_s, num_rows))
+
+    def flush_hops(self, row_bytes_up: int, row_bytes_down: int) -> None:
+        """Count the calls noted since the last flush; once per step."""
+        hops, self._hops = self._hops, []
+        for pool_id, round_trip_s, queue_s, compute_s, num_rows in hops:
+            children = self._hop_children.get(pool_id)
+            if children is None:
+                children = self._hop_children[pool_id] = (
+                    *(
+                        self._rpc_s.labels(pool_id, part)
+                        for part in ("network", "queue", "compute")
+                    ),
+                    *(self._rpc_bytes.labels(pool_id, direction) for direction in ("up", "down")),
+                )
+            network, queue, compute, up, down = children
+            network.observe(max(0.0, round_trip_s - queue_s - compute_s))
+            queue.observe(queue_s)
+            compute.observe(compute_s)
+            up.inc(num_rows * row_bytes_up)
+            down.inc(num_rows * row_bytes_down)

@@ -42,12 +42,11 @@ class Answer:
 class PendingCall:
     """A call in flight: resolved with an Answer or failed with ExpertsUnavailable."""
 
-    __slots__ = ("future", "num_bytes", "num_rows", "sent_s")
+    __slots__ = ("future", "num_rows", "sent_s")
 
-    def __init__(self, future: "asyncio.Future[Answer]", num_rows: int, num_bytes: int):
+    def __init__(self, future: "asyncio.Future[Answer]", num_rows: int):
         self.future = future
         self.num_rows = num_rows
-        self.num_bytes = num_bytes
         self.sent_s = time.monotonic()
 
 
@@ -103,7 +102,9 @@ class PoolLink:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def execute(self, frame: expert_pb2.Execute, num_rows: int) -> PendingCall:
+    def execute(
+        self, request: expert_pb2.ExecuteRequest, call_id: int, num_rows: int
+    ) -> PendingCall:
         """Put a call on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
         hello = self.hello
         if hello is None:
@@ -114,10 +115,8 @@ class PoolLink:
             or self._inflight_rows + num_rows > credit.max_inflight_rows
         ):
             raise ExpertsUnavailable(f"pool {self.pool_id} has no credit left")
-        request = expert_pb2.ExecuteRequest(execute=frame)
-        loop = asyncio.get_running_loop()
-        call = PendingCall(loop.create_future(), num_rows, len(frame.hidden.data))
-        self._pending[frame.call_id] = call
+        call = PendingCall(asyncio.get_running_loop().create_future(), num_rows)
+        self._pending[call_id] = call
         self._inflight_rows += num_rows
         self._push(request)
         return call

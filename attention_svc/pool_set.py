@@ -20,11 +20,7 @@ class LayerOwners:
 
     links: tuple[PoolLink, ...]
     owner_E: np.ndarray  # int64 [E]
-
-    @property
-    def sole(self) -> PoolLink | None:
-        """The one pool that serves the whole layer, if there is one."""
-        return self.links[0] if len(self.links) == 1 and self.owner_E.min() == 0 else None
+    sole: PoolLink | None  # the one pool that serves the whole layer, if there is one
 
 
 class PoolSet:
@@ -115,4 +111,5 @@ class PoolSet:
         owner_E = np.full(self._num_experts, -1, dtype=np.int64)
         for index, (_, _, experts) in enumerate(chosen):
             owner_E[sorted(experts)] = index
-        return LayerOwners(tuple(link for _, link, _ in chosen), owner_E)
+        sole = chosen[0][1] if len(chosen) == 1 and not left else None
+        return LayerOwners(tuple(link for _, link, _ in chosen), owner_E, sole)
