@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 QUERY_TILE_SCORES = 1 << 24
@@ -61,12 +62,13 @@ def attend_decode(q_BHP: Tensor, k_BSGP: Tensor, v_BSGP: Tensor, seq_lens_B: Ten
     """
     batch, num_heads, head_dim = q_BHP.shape
     num_cached, num_groups = k_BSGP.shape[1:3]
-    heads_per_group = num_heads // num_groups
-    q_BGRP = q_BHP.float().view(batch, num_groups, heads_per_group, head_dim)
-    scores = torch.matmul(q_BGRP, k_BSGP.float().permute(0, 2, 3, 1)).mul_(
-        1.0 / math.sqrt(head_dim)
+    visible_BS = torch.arange(num_cached, device=q_BHP.device)[None, :] < seq_lens_B[:, None]
+    # The query heads of a group are the "rows" of one attention over the group's keys; torch's
+    # fused kernel reads the gathered pages in place, half the time of matmuls over copies.
+    mixed_BGRP = F.scaled_dot_product_attention(
+        q_BHP.view(batch, num_groups, num_heads // num_groups, head_dim),
+        k_BSGP.transpose(1, 2),
+        v_BSGP.transpose(1, 2),
+        attn_mask=visible_BS[:, None, None, :],
     )
-    hidden_BS = torch.arange(num_cached, device=q_BHP.device)[None, :] >= seq_lens_B[:, None]
-    scores.masked_fill_(hidden_BS[:, None, None, :], float("-inf"))
-    mixed = torch.matmul(torch.softmax(scores, dim=-1), v_BSGP.float().transpose(1, 2))
-    return mixed.reshape(batch, num_heads * head_dim).to(q_BHP.dtype)
+    return mixed_BGRP.reshape(batch, num_heads * head_dim)
