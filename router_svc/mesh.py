@@ -135,15 +135,11 @@ class Mesh:
 
     def new_assignments(self, now_s: float) -> list[tuple[Member, router_pb2.Assignment]]:
         """Assignments for pools that have none on their present stream and can have one now."""
-        due = [pool for pool in self._unassigned if self._assignable(pool, now_s)]
+        present = [pool for pool in self._unassigned if self.members.is_present(pool)]
+        due = [pool for pool in present if self._assignable(pool, now_s)]
+        self._unassigned = [pool for pool in present if not self._assignable(pool, now_s)]
         if not due:
             return []
-        assigned = set(due)
-        self._unassigned = [
-            pool
-            for pool in self._unassigned
-            if self.members.is_present(pool) and pool not in assigned
-        ]
         replicas = Replicas(
             pool.ready if pool.hold is None else pool.hold
             for pool in self.members.of_role("pool")
@@ -161,8 +157,7 @@ class Mesh:
 
     def _assignable(self, pool: Member, now_s: float) -> bool:
         """A pool that asked: at once. Another: once it has said what it serves already."""
-        if pool.offer is None or not self.members.is_present(pool):
-            return False
+        assert pool.offer is not None
         return bool(pool.offer.requested) or (pool.status is not None and not self.adopting(now_s))
 
     def publish(self, now_s: float) -> router_pb2.Topology | None:

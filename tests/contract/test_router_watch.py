@@ -164,7 +164,8 @@ async def test_nothing_is_removed_and_nothing_moved_while_adopting(tmp_path):
 
 
 async def test_an_older_or_equal_topology_is_ignored():
-    watcher = TopologyWatcher("127.0.0.1:1", None, watcher_id="test")
+    seen: list[router_pb2.Topology] = []
+    watcher = TopologyWatcher("127.0.0.1:1", None, watcher_id="test", on_change=seen.append)
 
     def topology(epoch: int, counter: int) -> router_pb2.Topology:
         version = router_pb2.Version(epoch=epoch, counter=counter)
@@ -172,7 +173,8 @@ async def test_an_older_or_equal_topology_is_ignored():
 
     for version in [(1, 5), (1, 4), (0, 9), (2, 1), (1, 9), (2, 1)]:
         watcher._take(topology(*version))
-    assert version_of(watcher.latest) == (2, 1)
+    assert [version_of(one) for one in seen] == [(1, 5), (2, 1)]
+    assert watcher.latest is seen[-1]
 
 
 async def test_a_failing_callback_does_not_end_the_watching(caplog):

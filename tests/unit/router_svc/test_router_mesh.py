@@ -72,6 +72,17 @@ def test_pools_still_loading_count_as_holders_draining_ones_do_not():
     assert holds(mesh.new_assignments(1.0)) == {"c": pools["b"].hold}
 
 
+def test_pools_assigned_together_share_the_model_and_departed_ones_get_nothing():
+    mesh = mesh_of(restarted=True)
+    pools = [mesh.join(register(name, capacity=4), "", 0.0) for name in "abc"]
+    for pool in pools:
+        mesh.report(pool, status(), 0.0)
+    mesh.leave(pools[1], 1.0, said_goodbye=True)
+    made = holds(mesh.new_assignments(11.0))
+    assert set(made) == {"a", "c"}
+    assert made["a"] | made["c"] == EVERYTHING
+
+
 def test_assignment_versions_rise_over_restarts_too():
     versions = []
     for epoch in (EPOCH, EPOCH + 1):
