@@ -60,7 +60,9 @@ def decode(
     if len(got) != len(shape) or any(
         size < 1 or (want != -1 and size != want) for size, want in zip(got, shape, strict=True)
     ):
-        raise ValueError(f"{field}.shape {list(got)} is not {list(shape)} (-1: any size >= 1)")
+        # A hostile shape may have millions of sizes: the answer shows only the first ones.
+        shown = f"{list(got[:8])}" + (f" of {len(got)} sizes" if len(got) > 8 else "")
+        raise ValueError(f"{field}.shape {shown} is not {list(shape)} (-1: any size >= 1)")
     dtype = _TORCH_DTYPES[message.dtype]
     expected = math.prod(got) * dtype.itemsize
     if len(message.data) != expected:
