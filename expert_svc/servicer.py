@@ -49,11 +49,21 @@ class CallerStream:
         self.caller_id = caller_id
         self.inflight: dict[int, Call | None] = {}
         self.inflight_rows = 0
-        self._lock = asyncio.Lock()
+        self.unsent = 0
+        self._lock = asyncio.Lock()  # fair: frames leave in the order of `send`
 
     async def send(self, response: expert_pb2.ExecuteResponse) -> None:
+        self.unsent += 1
+        try:
+            async with self._lock:
+                await self.context.write(response)
+        finally:
+            self.unsent -= 1
+
+    async def flushed(self) -> None:
+        """Until every frame given to `send` so far has been written."""
         async with self._lock:
-            await self.context.write(response)
+            pass
 
     def open(self, call: Call) -> None:
         self.inflight[call.call_id] = call
@@ -62,6 +72,12 @@ class CallerStream:
     def close(self, call: Call) -> None:
         self.inflight.pop(call.call_id, None)
         self.inflight_rows -= call.num_rows
+
+    async def answered(self) -> None:
+        """Until every call has its answer written: a caller may half-close and still read."""
+        while self.inflight:
+            await asyncio.sleep(0.005)
+        await self.flushed()
 
 
 class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
@@ -128,8 +144,11 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             while True:
                 request = await context.read()
                 if request is grpc.aio.EOF:
+                    await stream.answered()
                     return
                 await self._frame(stream, request)
+                if stream.unsent > MAX_INFLIGHT_CALLS:
+                    await stream.flushed()  # it does not read: take no more from it
         finally:
             self.streams.discard(stream)
             self._metrics.streams.dec()
