@@ -67,11 +67,8 @@ def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
     return tuple(range(pool, num_layers, num_pools))
 
 
-def plan_cluster(options: ClusterOptions, cores: int, *, has_bfloat16: bool = False) -> ClusterPlan:
-    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met.
-
-    `has_bfloat16`: the processor multiplies bfloat16, so `--dtype auto` may choose it.
-    """
+def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
+    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met."""
     config = _load(options.model)
     if not 0 <= options.http_port <= 65535:
         raise CommandError(f"--http-port: 0 to 65535, got {options.http_port}", EXIT_USAGE)
@@ -85,7 +82,7 @@ def plan_cluster(options: ClusterOptions, cores: int, *, has_bfloat16: bool = Fa
         raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
-    sizing = _Sizing(config, options, has_bfloat16)
+    sizing = _Sizing(config, options)
     computing = (
         [_in_process_attention(options, sizing, cores)]
         if options.in_process
@@ -112,10 +109,8 @@ def describe(config: ModelConfig) -> str:
 class _Sizing:
     """Bytes as held in memory: weights are dequantised into the compute dtype when loaded."""
 
-    def __init__(self, config: ModelConfig, options: ClusterOptions, has_bfloat16: bool):
-        dtype = options.dtype
-        if dtype == "auto":  # as minimax_m2.numerics.choose_dtype, which needs torch
-            dtype = "bfloat16" if has_bfloat16 and config.dtype == "bfloat16" else "float32"
+    def __init__(self, config: ModelConfig, options: ClusterOptions):
+        dtype = config.auto_dtype if options.dtype == "auto" else options.dtype
         item_bytes = ITEM_BYTES[dtype]
         try:
             self.kv = parse_bytes(options.kv_memory, "--kv-memory") or 0

@@ -18,7 +18,7 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.detach import end_leftovers, start_detached, stop_running
-from expertmesh.machine import available_memory_bytes, cpu_features, usable_cores
+from expertmesh.machine import available_memory_bytes, usable_cores
 from expertmesh.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.process import readiness_text
@@ -126,7 +126,7 @@ def up(
         log_level=log_level,
         served_model_name=served_model_name or (None if model else DEMO_NAME),
     )
-    plan = plan_cluster(options, usable_cores(), has_bfloat16=cpu_features()["avx512_bf16"])
+    plan = plan_cluster(options, usable_cores())
     folder = RunDir((run_dir or default_run_dir()).absolute())
     notes, out = stderr(), stdout()
     if not detach:

@@ -10,6 +10,7 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.plan import ClusterOptions, divide_cores, plan_cluster, stripe
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.sizes import format_bytes
+from minimax_m2.config import load_config
 
 CONFIG = {
     "model_type": "minimax_m2",
@@ -95,7 +96,7 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
         plan = plan_cluster(ClusterOptions(model=model, **options), cores=2)  # type: ignore[arg-type]
         return {one.name: one.memory_bytes for one in plan.services}
 
-    assert needed(dtype="auto") == needed(dtype="float32")  # no bfloat16 in the processor
+    assert needed(dtype="auto") == needed(dtype=load_config(model).auto_dtype)
     piece_params = 3 * 64 * 32
     low, high = needed(dtype="bfloat16"), needed(dtype="float32")
     three_layers = 3 * 8 * piece_params
