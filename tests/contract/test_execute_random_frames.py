@@ -1,6 +1,7 @@
 """Random frames: each is answered, right or with an error, and the next call is served."""
 
 import asyncio
+import itertools
 import struct
 import threading
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def sound(frame: expert_pb2.Execute) -> bool:
     if len(frame.row_splits) != 4 * (shape[0] + 1):
         return False
     splits = struct.unpack(f"<{shape[0] + 1}i", frame.row_splits)
-    if splits[0] != 0 or any(a > b for a, b in zip(splits, splits[1:], strict=False)):
+    if splits[0] != 0 or any(a > b for a, b in itertools.pairwise(splits)):
         return False
     if not 1 <= splits[-1] <= shape[0] * TOP_K:
         return False
@@ -91,7 +92,7 @@ def sound(frame: expert_pb2.Execute) -> bool:
     ids = struct.unpack(f"<{splits[-1]}i", frame.expert_ids)
     if any(not 0 <= i < EXPERTS for i in ids):
         return False
-    rows = [ids[a:b] for a, b in zip(splits, splits[1:], strict=False)]
+    rows = [ids[a:b] for a, b in itertools.pairwise(splits)]
     if any(list(row) != sorted(set(row)) for row in rows):
         return False
     numbers = struct.unpack(f"<{splits[-1]}f", frame.weights) + struct.unpack(
