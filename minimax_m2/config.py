@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 AUTO_FLOAT32_BYTES = 4 * 1024**3
 """Largest model, in float32, that is computed in float32 when nobody chooses."""
+MAX_LAYERS = 1024
+MAX_EXPERTS = 16384
+"""Beyond any model: what is larger is a damaged or hostile config (rpc/pieces.py has the same)."""
 _MODEL_TYPES = ("minimax_m2", "minimax")
 _QUANT_METHODS = ("none", "fp8")
 
@@ -60,6 +63,14 @@ class ModelConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"config.json: {name} must be at least 1, got {value}")
+        for name, key, limit in (
+            ("num_layers", "num_hidden_layers", MAX_LAYERS),
+            ("num_experts", "num_local_experts", MAX_EXPERTS),
+        ):
+            if getattr(self, name) > limit:
+                raise ValueError(
+                    f"config.json: {key} must be at most {limit}, got {getattr(self, name)}"
+                )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"config.json: num_attention_heads ({self.num_heads}) must be a multiple of "
@@ -188,8 +199,8 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         num_experts=_integer(raw, "num_local_experts"),
         top_k=_integer(raw, "num_experts_per_tok"),
         expert_size=_integer(raw, "intermediate_size"),
-        use_qk_norm=bool(raw.get("use_qk_norm", True)),
-        use_routing_bias=bool(raw.get("use_routing_bias", True)),
+        use_qk_norm=_boolean(raw, "use_qk_norm", True),
+        use_routing_bias=_boolean(raw, "use_routing_bias", True),
         max_position_embeddings=_integer(raw, "max_position_embeddings"),
         eos_token_ids=_token_ids(raw, "eos_token_id"),
         dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"),
@@ -230,18 +241,20 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
             raise ValueError(f"config.json: {key} {raw[key]!r} is not supported")
     if raw.get("shared_intermediate_size"):
         raise ValueError("config.json: shared experts (shared_intermediate_size) are not supported")
-    scaling = raw.get("rope_scaling")
-    if scaling and scaling.get("rope_type", scaling.get("type", "default")) != "default":
+    scaling = _table(raw, "rope_scaling")
+    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
         raise ValueError(f"config.json: rope_scaling {scaling!r} is not supported")
     attention_types = raw.get("attn_type_list")
-    if attention_types is not None and any(kind != 1 for kind in attention_types):
+    if attention_types is not None and (
+        not isinstance(attention_types, list) or any(kind != 1 for kind in attention_types)
+    ):
         raise ValueError("config.json: attn_type_list names a kind other than 1 (full attention)")
 
 
 def _rotary_dim(raw: Mapping[str, Any], head_dim: int) -> int:
     if raw.get("rotary_dim") is not None:
         return _integer(raw, "rotary_dim")
-    parameters = raw.get("rope_parameters") or {}
+    parameters = _table(raw, "rope_parameters")
     factor = raw.get("partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
         raise ValueError(f"config.json: partial_rotary_factor must be in (0, 1], got {factor!r}")
@@ -249,14 +262,14 @@ def _rotary_dim(raw: Mapping[str, Any], head_dim: int) -> int:
 
 
 def _rope_theta(raw: Mapping[str, Any]) -> float:
-    parameters = raw.get("rope_parameters") or {}
+    parameters = _table(raw, "rope_parameters")
     if raw.get("rope_theta") is None and parameters.get("rope_theta") is not None:
         return _number(parameters, "rope_theta", 10_000.0)
     return _number(raw, "rope_theta", 10_000.0)
 
 
 def _quant(raw: Mapping[str, Any]) -> QuantConfig:
-    quant = raw.get("quantization_config")
+    quant = _table(raw, "quantization_config")
     if not quant:
         return QuantConfig()
     method = quant.get("quant_method")
@@ -283,6 +296,21 @@ def _quant(raw: Mapping[str, Any]) -> QuantConfig:
             f"got {block!r}"
         )
     return QuantConfig(method="fp8", block_rows=block[0], block_cols=block[1])
+
+
+def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object within the config; empty when absent, null or empty."""
+    value = raw.get(key) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"config.json: {key} must be an object, got {value!r}")
+    return value
+
+
+def _boolean(raw: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = raw.get(key, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
+    return value
 
 
 def _integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
