@@ -14,6 +14,7 @@ from gateway.limits import Limits
 from rpc.config import Address
 
 KEEP_ALIVE_S = 30
+SEND_BUFFER_BYTES = 256 * 1024
 
 
 def bind(listen: Address) -> socket.socket:
@@ -26,6 +27,8 @@ def bind(listen: Address) -> socket.socket:
     except OSError as error:
         raise ValueError(f"--listen {listen}: {error.strerror}") from None
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by connections: a client that does not read holds this much, not megabytes.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         sock.bind(address)
     except OSError as error:

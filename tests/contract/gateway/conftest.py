@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_harness import Harness, LoopThread, unused_script
+from gateway_harness import Harness, LoopThread
 from gateway_model import write_tiny_model
 
 from minimax_m2.chat.tokenizer import Tokenizer
@@ -38,9 +38,7 @@ def _shared_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Har
 @pytest.fixture
 def gateway(_shared_gateway: Harness) -> Harness:
     """A gateway with default settings; its fake starts without a script."""
-    _shared_gateway.script(unused_script)
-    _shared_gateway.fake.requests.clear()
-    _shared_gateway.fake.cancelled = _shared_gateway.fake.completed = 0
+    _shared_gateway.reset()
     return _shared_gateway
 
 

@@ -54,6 +54,15 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
+    def reset(self) -> None:
+        """Forget what earlier tests did to a shared gateway."""
+        self.script(unused_script)
+        for fake in self.fakes:
+            fake.requests.clear()
+            fake.cancelled = fake.completed = 0
+        for replica in self.service.gateway.pool.replicas:
+            replica.not_ready_reason = None
+
     def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = WAIT_S) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
@@ -107,6 +116,15 @@ class Harness:
         self._loop.run(self.service.stop())
         for server in self._grpc_servers:
             self._loop.run(server.stop(None))
+
+    def reset(self) -> None:
+        """Forget what earlier tests did to a shared gateway."""
+        self.script(unused_script)
+        for fake in self.fakes:
+            fake.requests.clear()
+            fake.cancelled = fake.completed = 0
+        for replica in self.service.gateway.pool.replicas:
+            replica.not_ready_reason = None
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._loop.run(work)
