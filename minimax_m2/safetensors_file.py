@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 MAX_TENSORS = 1_000_000
+MAX_NAME_LENGTH = 500
 
 _DTYPES: dict[str, tuple[torch.dtype, int]] = {
     "F32": (torch.float32, 4),
@@ -129,16 +130,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"{path}: a tensor's name is unprintable or too long: {_shown(name)}")
     where = f"{path}: tensor {name}"
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in _DTYPES:
-        raise ValueError(f"{where}: dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{where}: dtype {_shown(dtype)} is not one of {', '.join(_DTYPES)}")
     if not _counts(shape) or len(shape) > 8:
-        raise ValueError(f"{where}: shape {shape!r} is not a list of at most 8 sizes")
+        raise ValueError(f"{where}: shape {_shown(shape)} is not a list of at most 8 sizes")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{where}: data_offsets {offsets!r} are not two ascending positions")
+        raise ValueError(f"{where}: data_offsets {_shown(offsets)} are not two ascending positions")
     expected = math.prod(shape) * _DTYPES[dtype][1]
     if offsets[1] - offsets[0] != expected:
         raise ValueError(
@@ -147,6 +150,12 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
     return TensorEntry(
         dtype=dtype, shape=tuple(shape), start=data_start + offsets[0], end=data_start + offsets[1]
     )
+
+
+def _shown(value: Any) -> str:
+    """For an error's one line, whatever the file says."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def _counts(values: Any) -> bool:
