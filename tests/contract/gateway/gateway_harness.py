@@ -141,18 +141,27 @@ class Harness:
     def client(self, **options: Any) -> openai.OpenAI:
         options.setdefault("api_key", "unused")
         return openai.OpenAI(
-            base_url=f"{self.base_url}/v1", max_retries=0, timeout=WAIT_S, **options
+            base_url=f"{self.base_url}/v1",
+            max_retries=0,
+            timeout=WAIT_S,
+            http_client=httpx.Client(verify=False),  # plain HTTP: no certificates to load
+            **options,
         )
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.base_url + path, timeout=WAIT_S, **options)
+        return httpx.get(self.base_url + path, timeout=WAIT_S, verify=False, **options)
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         """`body`: bytes as they are, everything else as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json", **options.pop("headers", {})}
         return httpx.post(
-            self.base_url + path, content=data, headers=headers, timeout=WAIT_S, **options
+            self.base_url + path,
+            content=data,
+            headers=headers,
+            timeout=WAIT_S,
+            verify=False,
+            **options,
         )
 
     def chat(self, **fields: Any) -> httpx.Response:
