@@ -234,7 +234,7 @@ class AttentionService:
             incarnation=time.time_ns() // 1_000_000,
             address=advertise,
             checkpoint_id=self._checkpoint_id,
-            numerics_id=numerics_id(self._dtype),
+            numerics_id=numerics_id(self._dtype, self._device),
             num_layers=self._model.num_layers,
             num_experts=self._model.num_experts,
             protocol_major=PROTOCOL_MAJOR,

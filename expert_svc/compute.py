@@ -36,12 +36,18 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     if bool((slots_M < 0).any()):
         missing = call.expert_ids_M[slots_M < 0]
         raise NotHolding(call.layer_idx, int(missing[0]))
+    device = store.device
+    rows_of_pairs_M = call.row_of_pair_M.to(device)
     rows_MD = expert_rows(
-        call.hidden_ND.to(store.dtype), call.row_of_pair_M, slots_M, call.weights_M, held.weights
+        call.hidden_ND.to(device, store.dtype),
+        rows_of_pairs_M,
+        slots_M.to(device),
+        call.weights_M.to(device),
+        held.weights,
     )
     if call.per_pair:
-        return rows_MD
-    return combine_rows(rows_MD, call.row_of_pair_M, call.num_rows)
+        return rows_MD.cpu()
+    return combine_rows(rows_MD, rows_of_pairs_M, call.num_rows).cpu()
 
 
 def _check_finite(values: Tensor, field: str) -> None:

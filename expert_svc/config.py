@@ -32,6 +32,7 @@ class ExpertConfig:
     experts: str = flag("", "experts of these layers to hold, for example 0-127 (default: all)")
     memory: str = flag("", "most memory for weights, for example 48GiB (default: no limit)")
     dtype: str = flag("auto", f"weights as held and computed: {', '.join(DTYPES)}")
+    device: str = flag("cpu", "torch device of the weights, for example cpu or cuda")
     threads: int = flag(0, "compute threads (0: all cores)")
     grace_s: float = flag(10.0, "seconds running calls get after SIGTERM")
     tls_ca: Path | None = flag(None, "PEM of the mesh's CA; turns mTLS on", metavar="FILE")

@@ -41,7 +41,7 @@ class ExpertPool:
         self._model = checkpoint.config
         manifest = ensure_manifest(checkpoint)
         dtype = choose_dtype(config.dtype, self._model)
-        self._store = WeightStore(checkpoint, manifest, dtype)
+        self._store = WeightStore(checkpoint, manifest, dtype, config.device)
         self._available = self._store.available()
         self._requested = self._parse_requested()
         self._capacity = self._capacity_pieces()
@@ -54,7 +54,7 @@ class ExpertPool:
         )
         self._host = GrpcHost(config.listen_address, tls=config.tls)
         self._checkpoint_id = manifest.checkpoint_id
-        self._numerics_id = numerics_id(dtype)
+        self._numerics_id = numerics_id(dtype, config.device)
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
         self._acked = 0

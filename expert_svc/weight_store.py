@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class HeldLayer:
-    """One layer's experts. `slots_E`: expert id -> index in the stacks, -1 when not held."""
+    """One layer's experts. `slots_E`, on the CPU: expert id -> index in the stacks, -1: not held."""
 
     weights: ExpertWeights
     slots_E: Tensor  # int64
@@ -32,9 +32,16 @@ class HeldLayer:
 class WeightStore:
     """Loads pieces from a checkpoint, verifying each against the manifest."""
 
-    def __init__(self, checkpoint: Checkpoint, manifest: Manifest, dtype: torch.dtype):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        manifest: Manifest,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ):
         self.config = checkpoint.config
         self.dtype = dtype
+        self.device = torch.device(device)
         self._checkpoint = checkpoint
         self._manifest = manifest
         self._layers: dict[int, HeldLayer] = {}
@@ -84,8 +91,8 @@ class WeightStore:
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
         d, f = self.config.hidden_size, self.config.expert_size
-        w13_EHD = torch.empty((len(ids), 2 * f, d), dtype=self.dtype)
-        w2_EDF = torch.empty((len(ids), d, f), dtype=self.dtype)
+        w13_EHD = torch.empty((len(ids), 2 * f, d), dtype=self.dtype, device=self.device)
+        w2_EDF = torch.empty((len(ids), d, f), dtype=self.dtype, device=self.device)
         slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot

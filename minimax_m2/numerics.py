@@ -16,7 +16,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def numerics_id(dtype: torch.dtype) -> str:
+def numerics_id(dtype: torch.dtype, device: torch.device | str = "cpu") -> str:
     """Weight format, kernel and instruction set: pools with equal ids are bit-equal replicas."""
-    isa = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
+    if torch.device(device).type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        isa = f"sm_{major}{minor}"
+    else:
+        isa = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
     return f"{dtype_name(dtype)}/torch-{torch.__version__.split('+')[0]}/{isa}"

@@ -1,0 +1,240 @@
+"""A chat request through real processes: gateway, router, attention, two pools, the demo model.
+
+The official openai client is the oracle of shapes, reference.py of tokens.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+import demo_model
+from minimax_m2.chat.template import ChatTemplate
+from minimax_m2.chat.tokenizer import Tokenizer
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.reference import ReferenceModel
+from tests.integration.mesh import Mesh, ServiceProcess
+
+MODEL = Path(demo_model.__file__).parent / "model"
+PYTHON_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "python_executor",
+        "description": "Runs Python code and returns what it prints",
+        "parameters": {
+            "type": "object",
+            "properties": {"code": {"type": "string"}},
+            "required": ["code"],
+        },
+    },
+}
+
+
+def stripes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Layers of the demo model over two pools."""
+    num_layers = Checkpoint.open(MODEL).config.num_layers
+    even = ",".join(str(layer) for layer in range(0, num_layers, 2))
+    odd = ",".join(str(layer) for layer in range(1, num_layers, 2))
+    return ("--layers", even), ("--layers", odd)
+
+
+class Served:
+    """A mesh with a gateway in front of it."""
+
+    def __init__(self, mesh: Mesh, gateway: ServiceProcess):
+        self.mesh = mesh
+        self.url = f"http://{gateway.address}"
+        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)
+        self.model = self.client.models.list().data[0].id
+
+    def wait_ready(self, ready: bool, timeout_s: float = 20.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        wanted = 200 if ready else 503
+        while httpx.get(self.url + "/readyz").status_code != wanted:
+            assert time.monotonic() < deadline, f"/readyz did not become {wanted}"
+            time.sleep(0.1)
+
+
+def serve(state: Path) -> Iterator[Served]:
+    with Mesh(MODEL, stripes(), attention_flags=("--kv-memory", "64MiB"), state=state) as mesh:
+        gateway = mesh.start(
+            "gateway", "--model", str(MODEL), "--router", mesh.router.address,
+            "--listen", "127.0.0.1:0",
+        ).wait_listening()  # fmt: skip
+        served = Served(mesh, gateway)
+        served.wait_ready(True)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from serve(tmp_path_factory.mktemp("state") / "epoch")
+
+
+@pytest.fixture
+def served_alone(tmp_path: Path) -> Iterator[Served]:
+    """A cluster of its own, for tests that break it."""
+    yield from serve(tmp_path / "epoch")
+
+
+@pytest.mark.parametrize(
+    "question", ["What is 4783 + 2959?", "How many r's are in strawberry?", "你好"]
+)
+def test_greedy_answer_equals_the_reference_token_for_token(served: Served, question: str) -> None:
+    tokenizer, template = Tokenizer.load(MODEL), ChatTemplate.load(MODEL)
+    checkpoint = Checkpoint.open(MODEL)
+    prompt = tokenizer.encode_segments(
+        template.render([{"role": "user", "content": question}], None)
+    )
+    stop = frozenset(checkpoint.config.eos_token_ids)
+    tokens = ReferenceModel(checkpoint).greedy(prompt, 200, stop)
+    text = tokenizer.decode(tokens[:-1] if tokens[-1] in stop else tokens)
+    thinking, _, answer = text.partition("</think>")
+
+    reply = served.client.chat.completions.create(
+        model=served.model, messages=[{"role": "user", "content": question}], temperature=0,
+        max_tokens=200,
+    )  # fmt: skip
+    message = reply.choices[0].message
+    assert message.reasoning_content == thinking.strip("\n")
+    assert message.content == answer.strip("\n")
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == len(prompt)
+    assert reply.usage.completion_tokens == len(tokens)
+
+
+def test_stream_adds_up_to_the_whole_answer(served: Served) -> None:
+    request = {
+        "model": served.model, "temperature": 0, "max_tokens": 200,
+        "messages": [{"role": "user", "content": "What is 12 + 30?"}],
+    }  # fmt: skip
+    whole = served.client.chat.completions.create(**request).choices[0].message
+    reasoning, content, finish, usage = "", "", [], None
+    stream = served.client.chat.completions.create(
+        **request, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+            content += choice.delta.content or ""
+            finish += [choice.finish_reason] if choice.finish_reason else []
+    assert (reasoning, content) == (whole.reasoning_content, whole.content)
+    assert finish == ["stop"]
+    assert usage is not None
+    assert usage.completion_tokens > 0
+
+
+def test_tool_is_called_with_valid_arguments_and_its_result_is_used(served: Served) -> None:
+    messages: list = [{"role": "user", "content": "What is 482913 * 771204?"}]
+    reply = served.client.chat.completions.create(
+        model=served.model, messages=messages, tools=[PYTHON_TOOL], temperature=0, max_tokens=300
+    )
+    assert reply.choices[0].finish_reason == "tool_calls"
+    message = reply.choices[0].message
+    assert message.tool_calls
+    call = message.tool_calls[0]
+    assert call.function.name == "python_executor"
+    assert "482913" in json.loads(call.function.arguments)["code"]
+    messages.append(message.model_dump(exclude_none=True))
+    product = str(482913 * 771204)
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": product})
+    final = served.client.chat.completions.create(
+        model=served.model, messages=messages, tools=[PYTHON_TOOL], temperature=0, max_tokens=300
+    )
+    assert product in (final.choices[0].message.content or "")
+
+
+def test_seeded_request_repeats_itself(served: Served) -> None:
+    def ask(seed: int) -> str:
+        return served.client.completions.create(
+            model=served.model, prompt="zq xv", temperature=2.0, top_p=1.0, seed=seed,
+            max_tokens=16, extra_body={"top_k": 0},
+        ).choices[0].text  # fmt: skip
+
+    assert ask(1) == ask(1)
+    assert len({ask(seed) for seed in range(4)}) > 1
+
+
+def test_timings_say_where_the_time_went(served: Served) -> None:
+    reply = served.client.chat.completions.create(
+        model=served.model, messages=[{"role": "user", "content": "Who are you?"}],
+        extra_body={"expertmesh_timings": True},
+    )  # fmt: skip
+    timings = reply.model_extra["expertmesh_timings"]
+    assert timings["pool_compute_ms"] > 0
+    assert timings["network_ms"] > 0
+    assert timings["total_ms"] >= timings["first_token_ms"] > 0
+
+
+def test_metrics_of_every_service_move_with_a_request(served: Served) -> None:
+    served.client.chat.completions.create(
+        model=served.model, messages=[{"role": "user", "content": "Hi"}]
+    )
+
+    def scrape(url: str) -> str:
+        return httpx.get(url + "/metrics").text
+
+    gateway = scrape(served.url)
+    attention = scrape(f"http://{served.mesh.attention.ops_address}")
+    pool = scrape(f"http://{served.mesh.pools[0].ops_address}")
+    assert "expertmesh_ttft_seconds_count" in gateway
+    assert 'expertmesh_expert_activations_total{expert="0",layer="0"}' in attention
+    assert 'expertmesh_expert_rpc_seconds_count{part="network"' in attention
+    assert 'expertmesh_pool_compute_seconds_count{phase="decode"}' in pool
+
+
+def test_resident_memory_is_within_the_budget(served: Served) -> None:
+    config = Checkpoint.open(MODEL).config
+    pool_weights = 4 * config.expert_params * config.num_pieces // 2
+    attention_weights = 4 * config.attention_params
+    for pool in served.mesh.pools:
+        assert anonymous_bytes(pool) <= 1.05 * pool_weights + 320e6
+    attention = anonymous_bytes(served.mesh.attention)
+    assert attention <= 1.05 * (attention_weights + 64 * 2**20) + 400e6
+
+
+def anonymous_bytes(service: ServiceProcess) -> int:
+    """Anonymous resident memory of a process."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon"))
+    print(service.module, line)
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.slow
+def test_killed_pool_fails_requests_loudly_and_readiness_goes_false(served_alone: Served) -> None:
+    served = served_alone
+    stream = served.client.chat.completions.create(
+        model=served.model, messages=[{"role": "user", "content": "What is 1234 + 4321?"}],
+        stream=True, max_tokens=2000, temperature=0, extra_body={"ignore_eos": True}, timeout=30,
+    )  # fmt: skip
+    iterator = iter(stream)
+    for _ in range(5):
+        next(iterator)
+    served.mesh.pools[1].kill()
+    started = time.monotonic()
+    with pytest.raises(openai.APIError):
+        for _ in iterator:
+            pass
+    assert time.monotonic() - started < 20  # loud, not a hang until the request's deadline
+    served.wait_ready(False)
+    with pytest.raises(openai.InternalServerError) as refused:
+        served.client.chat.completions.create(
+            model=served.model, messages=[{"role": "user", "content": "Hi"}]
+        )
+    assert refused.value.status_code == 503
+    assert refused.value.response.headers["retry-after"]
+    served.mesh.start_pool(*stripes()[1], "--pool-id", "replacement").wait_listening()
+    served.wait_ready(True)
+    reply = served.client.chat.completions.create(
+        model=served.model,
+        messages=[{"role": "user", "content": "What is 12 + 30?"}],
+        temperature=0,
+    )
+    assert "42" in (reply.choices[0].message.content or "")
