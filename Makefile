@@ -61,9 +61,10 @@ $(BIN)/python:
 	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 
 $(ENV_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
+	$(BIN)/python -m pip install --editable '.[test]'
 	@touch $@
 
 $(DEV_STAMP): $(ENV_STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@
