@@ -124,18 +124,25 @@ class Checkpoint:
         if file is None:
             raise ValueError(f"{self.folder}: tensor {spec.name} is missing")
         stored = file.tensor(spec.name)
-        if stored.dtype != torch.float8_e4m3fn:
-            return stored.to(dtype, copy=True)
         where = f"{file.path}: tensor {spec.name}"
+        if stored.dtype != torch.float8_e4m3fn:
+            if not _all_finite(stored):
+                raise ValueError(f"{where}: values must be finite")
+            return stored.to(dtype, copy=True)
         if has_nan_codes(stored):
             raise ValueError(f"{where}: holds FP8 NaN codes")
+        if spec.scale_name not in self._files:
+            raise ValueError(f"{where}: scale {spec.scale_name} is missing")
         scales = self._files[spec.scale_name].tensor(spec.scale_name)
         if not bool((torch.isfinite(scales) & (scales > 0)).all()):
             raise ValueError(
                 f"{file.path}: tensor {spec.scale_name}: scales must be finite and > 0"
             )
         quant = self.config.quant
-        return dequantise(stored, scales, quant.block_rows, quant.block_cols).to(dtype)
+        weight = dequantise(stored, scales, quant.block_rows, quant.block_cols)
+        if not _all_finite(weight):
+            raise ValueError(f"{where}: values times their scales must be finite")
+        return weight.to(dtype)
 
     def _check_table(self, partial: bool) -> None:
         """Completeness, shapes and dtypes of everything the model needs; no weights are read."""
@@ -143,7 +150,7 @@ class Checkpoint:
         for spec in all_specs(self.config):
             known.update((spec.name, spec.scale_name))
             if spec.name in self._files:
-                self._check_tensor(spec)
+                self._check_tensor(spec, partial)
             elif not partial:
                 raise ValueError(f"{self.folder}: tensor {spec.name} is missing")
         strangers = [n for n in self._files if n not in known and not is_ignored(n, self.config)]
@@ -153,7 +160,7 @@ class Checkpoint:
                 f"({len(strangers)} such tensors)"
             )
 
-    def _check_tensor(self, spec: TensorSpec) -> None:
+    def _check_tensor(self, spec: TensorSpec, partial: bool) -> None:
         file = self._files[spec.name]
         entry = file.entries[spec.name]
         where = f"{file.path}: tensor {spec.name}"
@@ -164,6 +171,8 @@ class Checkpoint:
         if entry.dtype != "F8_E4M3" or not spec.quantised or self.config.quant.method != "fp8":
             raise ValueError(f"{where}: dtype {entry.dtype} is not allowed here")
         scale_file = self._files.get(spec.scale_name)
+        if scale_file is None and partial:
+            return  # in a shard that is not here: `holds` says no
         if scale_file is None:
             raise ValueError(f"{where}: scale {spec.scale_name} is missing")
         scale = scale_file.entries[spec.scale_name]
@@ -189,7 +198,7 @@ def _open_shards(folder: Path, partial: bool) -> dict[str, SafetensorsFile]:
     shards: dict[str, SafetensorsFile | None] = {}
     files: dict[str, SafetensorsFile] = {}
     for name, shard_name in weight_map.items():
-        if not isinstance(shard_name, str):
+        if not isinstance(shard_name, str) or not shard_name.isprintable():
             raise ValueError(f"{index_path}: weight_map[{name}] is not a file name")
         if shard_name not in shards:
             path = _inside(folder, shard_name)
@@ -203,9 +212,9 @@ def _open_shards(folder: Path, partial: bool) -> dict[str, SafetensorsFile]:
             )
         files[name] = shard
     for shard in shards.values():
-        unlisted = [name for name in shard.entries if name not in files] if shard else []
+        unlisted = [name for name in shard.entries if files.get(name) is not shard] if shard else []
         if shard and unlisted:
-            raise ValueError(f"{shard.path}: tensor {unlisted[0]} is not in {INDEX_NAME}")
+            raise ValueError(f"{shard.path}: {INDEX_NAME} does not place tensor {unlisted[0]} here")
     return files
 
 
@@ -215,6 +224,11 @@ def _inside(folder: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: shard {name!r} lies outside the checkpoint folder")
     return path
+
+
+def _all_finite(values: Tensor) -> bool:
+    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
+    return math.isfinite(values.sum(dtype=torch.float32)) or bool(torch.isfinite(values).all())
 
 
 def weight_bytes(config: ModelConfig, num_pieces: int, dtype: torch.dtype) -> int:
