@@ -23,7 +23,7 @@ from attention_svc.servicer import AttentionServicer
 from attention_svc.transport import ExpertTransport
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import load_generation_defaults
-from minimax_m2.manifest import ensure_manifest
+from minimax_m2.manifest import ensure_manifest, verify_attention
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
@@ -48,7 +48,9 @@ class AttentionService:
             torch.set_num_threads(config.threads)
         self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
         self._model = self._checkpoint.config
-        self._checkpoint_id = ensure_manifest(self._checkpoint).checkpoint_id
+        manifest = ensure_manifest(self._checkpoint)
+        verify_attention(self._checkpoint, manifest)
+        self._checkpoint_id = manifest.checkpoint_id
         self._dtype = choose_dtype(config.dtype, self._model)
         self._device = torch.device(config.device)
         limit = self._model.max_position_embeddings

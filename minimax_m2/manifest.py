@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig, read_json
-from minimax_m2.tensor_names import TensorSpec, expert_specs, layer_specs, outer_specs
+from minimax_m2.tensor_names import TensorSpec, all_specs, expert_specs, layer_specs, outer_specs
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,12 @@ def piece_digest(checkpoint: Checkpoint, layer_idx: int, expert_id: int) -> str:
 def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
     """Hash the whole checkpoint; reads every byte once. Raises ValueError when it is partial."""
     config = checkpoint.config
+    missing = [spec.name for spec in all_specs(config) if not checkpoint.holds(spec)]
+    if missing:
+        raise ValueError(
+            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): put the "
+            f"whole checkpoint's {MANIFEST_NAME} beside these shards"
+        )
     pieces = []
     for layer_idx in range(config.num_layers):
         pieces.append(
@@ -120,6 +126,12 @@ def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) ->
     except OSError as error:
         log.warning("cannot keep %s (%s): it will be hashed at every start", path, error.strerror)
     return manifest
+
+
+def verify_attention(checkpoint: Checkpoint, manifest: Manifest) -> None:
+    """Hash what an attention service loads. Raises ValueError when the manifest says otherwise."""
+    if checkpoint.digest(attention_specs(checkpoint.config)) != manifest.attention:
+        raise ValueError(f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}")
 
 
 def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifest:

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(folder: Path, *, partial: bool = False) -> str:
     """The one line that refuses the folder."""
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         Checkpoint.open(folder, partial=partial)
     message = str(error.value)
     assert "\n" not in message
@@ -148,7 +148,7 @@ def test_values_that_would_give_nan_are_refused_when_loaded(folder: Path, name: 
     change_tensors(folder, change)
     checkpoint = Checkpoint.open(folder)
     checkpoint.expert(0, 0, torch.float32)  # the others are sound
-    with pytest.raises(ValueError, match="scale|NaN|finite") as error:
+    with pytest.raises(ValueError, match=r"scale|NaN|finite") as error:
         checkpoint.expert(1, 2, torch.float32)
     assert tensor in str(error.value)
     assert SINGLE in str(error.value)
