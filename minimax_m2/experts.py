@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_GROUPED_MM_COLUMNS = 4
+"""torch's grouped GEMM takes strides in multiples of 16 bytes: four float32 columns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertWeights:
@@ -82,6 +85,10 @@ def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Te
         # experts in use keeps the float32 accumulators until the defined rounding point.
         used, groups_M = torch.unique_consecutive(slots_M, return_inverse=True)
         held = weights_EFD[used].float()
+    rows_MD = rows_MD.float()
+    unaligned = -held.shape[2] % _GROUPED_MM_COLUMNS
+    if unaligned:  # zeros add nothing to a product; a copy per call, for odd sizes only
+        rows_MD, held = F.pad(rows_MD, (0, unaligned)), F.pad(held, (0, unaligned))
     counts_E = torch.bincount(groups_M, minlength=held.shape[0])
     ends_E = counts_E.cumsum(0).to(torch.int32)
-    return F.grouped_mm(rows_MD.float(), held.transpose(1, 2), offs=ends_E)
+    return F.grouped_mm(rows_MD, held.transpose(1, 2), offs=ends_E)

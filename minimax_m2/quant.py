@@ -41,7 +41,9 @@ def quantise(
     padded = torch.zeros(grid[0] * block_rows, grid[1] * block_cols)
     padded[:rows, :cols] = weights.float().abs()
     largest = padded.view(grid[0], block_rows, grid[1], block_cols).amax(dim=(1, 3))
-    scales = torch.where(largest > 0, largest / FP8_MAX, torch.ones_like(largest))
+    scales = largest / FP8_MAX
+    # Zero for blocks of zeros, and where the quotient underflows: any scale will do.
+    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
     spread = expand_scales(scales, rows, cols, block_rows, block_cols)
     codes = (weights.float() / spread).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
     return codes, scales
