@@ -1,5 +1,6 @@
 """What do models, probes, metrics and version say?"""
 
+from importlib.metadata import version as version_of
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from gateway.context import Gateway
 from gateway.requests import gateway_of
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
-VERSION = "0.1.0"
+VERSION = version_of("expertmesh")
 
 
 async def list_models(request: Request) -> Response:

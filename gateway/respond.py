@@ -138,17 +138,19 @@ class _StreamedAnswer(EventSourceResponse):
         finally:
             await _end(self._gateway, self._record, self._streams, self._error)
 
-    async def _events(self, batch: list[Update] | None) -> AsyncIterator[bytes]:
+    async def _events(self, first: list[Update] | None) -> AsyncIterator[bytes]:
+        keepalive_s = self._gateway.limits.keepalive_s
         try:
+            batch = first
+            if batch is None:  # the headers are out; the first comment is not due yet
+                batch = await self._streams.next_batch(keepalive_s)
             while batch != []:
                 if batch is None:
                     self._record.keepalive()
                     yield KEEPALIVE
-                else:
-                    data = b"".join([self._reply.chunks(update) for update in batch])
-                    if data:
-                        yield data
-                batch = await self._streams.next_batch(self._gateway.limits.keepalive_s)
+                elif data := b"".join([self._reply.chunks(update) for update in batch]):
+                    yield data
+                batch = await self._streams.next_batch(keepalive_s)
             yield self._reply.closing()
         except ApiError as error:
             self._error = error

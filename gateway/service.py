@@ -63,6 +63,8 @@ class GatewayService:
 
     async def start(self) -> None:
         """Bind and serve; readiness follows when an attention service is ready."""
+        if self._config.tls is not None:
+            self._config.tls.read()  # a bad file is told now, not at the first connection
         sock = bind(self._config.listen_address)
         host, port = sock.getsockname()[:2]
         self.address = Address(host=host, port=port)
