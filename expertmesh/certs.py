@@ -7,7 +7,6 @@ client to others. Keys are written with mode 0600 and never leave the folder.
 
 import datetime
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -19,6 +18,8 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from rpc.tls import ROLES, role_name
 
 CA_NAME = "ca"
+Validity = tuple[datetime.datetime, datetime.datetime]
+"""(not before, not after)."""
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
 """Certificates start this much in the past: hosts' clocks differ a little."""
 
@@ -32,9 +33,13 @@ def key_path(folder: Path, name: str) -> Path:
 
 
 def create_mesh_certificates(
-    folder: Path, *, days: int, force: bool = False, roles: Sequence[str] = ROLES
+    folder: Path,
+    *,
+    days: int,
+    force: bool = False,
+    start: datetime.datetime | None = None,
 ) -> None:
-    """Write a CA and one certificate and key per role. Raises CommandError.
+    """Write a CA and one certificate and key per role, valid from `start` (now). Raises CommandError.
 
     An existing CA is kept unless `force`: replacing it invalidates every certificate
     that it has signed.
@@ -48,21 +53,23 @@ def create_mesh_certificates(
             f"{existing[0]} exists: a new CA makes every certificate of the old one useless; "
             "choose another --out, or replace it with --force"
         )
+    start = start or datetime.datetime.now(datetime.UTC)
+    validity = (start - _CLOCK_SKEW, start + datetime.timedelta(days=days))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         ca_key = ec.generate_private_key(ec.SECP256R1())
-        ca = _build_ca(ca_key, days)
+        ca = _build_ca(ca_key, validity)
         _write(folder, CA_NAME, ca, ca_key)
-        for role in roles:
+        for role in ROLES:
             key = ec.generate_private_key(ec.SECP256R1())
-            _write(folder, role, _build_role(role, key, ca, ca_key, days), key)
+            _write(folder, role, _build_role(role, key, ca, ca_key, validity), key)
     except OSError as error:
         raise CommandError(f"--out {folder}: {error.strerror}") from None
 
 
-def _build_ca(key: ec.EllipticCurvePrivateKey, days: int) -> x509.Certificate:
+def _build_ca(key: ec.EllipticCurvePrivateKey, validity: Validity) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ExpertMesh CA")])
-    builder = _builder(name, name, key, days)
+    builder = _builder(name, name, key, validity)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(sign_certificates=True), critical=True)
     return builder.sign(key, hashes.SHA256())
@@ -73,10 +80,10 @@ def _build_role(
     key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
-    days: int,
+    validity: Validity,
 ) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ExpertMesh {role}")])
-    builder = _builder(name, ca.subject, key, days)
+    builder = _builder(name, ca.subject, key, validity)
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (x509.SubjectAlternativeName([x509.DNSName(role_name(role))]), False),
@@ -95,17 +102,16 @@ def _build_role(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, validity: Validity
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(validity[0])
+        .not_valid_after(validity[1])
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
