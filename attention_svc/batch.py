@@ -26,7 +26,7 @@ class StepMeta:
     positions_T: Tensor  # int64
     slot_mapping_T: Tensor  # int64: where each row's K and V go
     num_decode: int  # the first rows, one sequence each
-    decode_tables_BW: Tensor  # int64, padded with block 0
+    decode_tables_BW: Tensor  # int64, padded with the sequence's own first block
     decode_lens_B: Tensor  # int64, cached positions once this step's are stored
     chunks: tuple[ChunkMeta, ...]
     logit_rows_B: Tensor  # int64: rows whose logits are wanted, in the order of `completing`
@@ -72,7 +72,8 @@ def pack(plan: list[Slice], block_size: int, device: torch.device) -> tuple[Step
     lens = [part.sequence.num_computed + 1 for part in decode]
     width = -(-max(lens, default=0) // block_size)
     tables = [part.sequence.block_table[:width] for part in decode]
-    padded = [table + [0] * (width - len(table)) for table in tables]
+    # Padded with its own block: a sequence never reads what another stored, not even masked.
+    padded = [table + table[:1] * (width - len(table)) for table in tables]
     meta = StepMeta(
         token_ids_T=torch.tensor(token_ids, device=device),
         positions_T=torch.tensor(positions, device=device),

@@ -95,6 +95,9 @@ class Engine:
             if not part.sequence.started_s:
                 part.sequence.started_s = now
                 part.sequence.spent.queue_s = now - part.sequence.received_s
+        fresh_blocks = self.scheduler.take_fresh_blocks()
+        if fresh_blocks:
+            self._stack.cache.clear(fresh_blocks)
         meta, completing = pack(plan, self._block_size, self.device)
         times = StepTimes()
         logits_BV = await self._stack.forward(meta, self._expert_timeout_s, times)

@@ -47,8 +47,14 @@ class GrpcTransport:
         is_decode: bool,
     ) -> "GrpcTicket":
         owners = self.pools.layers[layer_idx]
-        hidden_TD, ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu().numpy()
-        weights_TK = topk_weights_TK.cpu().numpy()
+        if not hidden_TD.is_cpu:
+            hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
+            topk_weights_TK = topk_weights_TK.cpu()
+        ids_TK, weights_TK = topk_ids_TK.numpy(), topk_weights_TK.numpy()
+        if not np.isfinite(weights_TK).all():
+            # A row of NaN (routing makes NaN weights of it) would have the pool refuse everyone's
+            # rows. Its sequence keeps the NaN in its residual and fails at the sampler, alone.
+            hidden_TD, weights_TK = torch.nan_to_num(hidden_TD), np.nan_to_num(weights_TK)
         ticket = GrpcTicket(self._metrics, timeout_s, hidden_TD.shape)
         try:
             if owners.sole is not None:

@@ -46,7 +46,6 @@ class KvCache:
         device: torch.device,
     ):
         self.block_size = block_size
-        # Zeros, not empty: masked positions are multiplied by weight 0 and must be finite.
         shape = (config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
         if device.type == "cpu":
             # numpy's zeros are mapped, not written: memory is used as the cache fills.
@@ -59,6 +58,11 @@ class KvCache:
     def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
         """Memory of one block over all layers."""
         return config.kv_bytes_per_token(dtype.itemsize) * block_size
+
+    def clear(self, blocks: list[int]) -> None:
+        """Zero blocks that change hands: what lies beyond a sequence's end in its last block is
+        masked to weight 0, and 0 times another sequence's NaN would still be NaN."""
+        self._data[:, :, blocks] = 0
 
     def store(self, layer_idx: int, k_TGP: Tensor, v_TGP: Tensor, slot_mapping_T: Tensor) -> None:
         """Write rows to their slots (block * block_size + offset), rounded to the cache dtype."""

@@ -51,7 +51,7 @@ class LayerStack:
     ):
         config = self.config = checkpoint.config
         self.device = device
-        self._cache = cache
+        self.cache = cache
         self.transport = transport
         self._activations = activations
         self._compute_thread = compute_thread
@@ -117,7 +117,7 @@ class LayerStack:
         self, layer_idx: int, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         def attend_paged(q_THP: Tensor, k_TGP: Tensor, v_TGP: Tensor) -> Tensor:
-            self._cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
+            self.cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
             return self._attend(layer_idx, q_THP, meta)
 
         return up_to_dispatch(
@@ -128,12 +128,12 @@ class LayerStack:
         """Decode rows in one batch, then each chunk over its own context."""
         parts: list[Tensor] = []
         if meta.num_decode:
-            k_BSGP, v_BSGP = self._cache.gather(layer_idx, meta.decode_tables_BW)
+            k_BSGP, v_BSGP = self.cache.gather(layer_idx, meta.decode_tables_BW)
             parts.append(
                 attend_decode(q_THP[: meta.num_decode], k_BSGP, v_BSGP, meta.decode_lens_B)
             )
         for chunk in meta.chunks:
-            k_SGP, v_SGP = self._cache.gather(layer_idx, chunk.block_table_W)
+            k_SGP, v_SGP = self.cache.gather(layer_idx, chunk.block_table_W)
             cached = slice(0, chunk.num_cached)
             parts.append(attend(q_THP[chunk.rows], k_SGP[cached], v_SGP[cached], chunk.positions_T))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

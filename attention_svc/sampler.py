@@ -14,6 +14,9 @@ from torch import Tensor
 from attention_svc.random_numbers import uniform
 from attention_svc.sequence import EmittedToken, Sequence
 
+TIE_ROOM = 64
+"""Candidates beyond the largest top_k: room for logits that equal the last one."""
+
 
 @dataclass(frozen=True)
 class SamplingFailed:
@@ -100,14 +103,8 @@ def _draw(logits_BV: Tensor, sequences: list[Sequence]) -> list[int]:
     scaled_BV = logits_BV / column([p.temperature for p in params]).float()
     # Only as many candidates as the largest top_k are ever needed.
     keep = max(p.top_k if 0 < p.top_k < vocab_size else vocab_size for p in params)
-    if keep < vocab_size:
-        # topk's choice among equal logits at the border is unspecified; one more, then a stable
-        # sort by (logit, id), makes it the lower id.
-        ids_BC = scaled_BV.topk(min(keep + 64, vocab_size), dim=-1).indices.sort(dim=-1).values
-        scaled_BC = scaled_BV.gather(1, ids_BC)
-    else:
-        ids_BC = torch.arange(vocab_size, device=device).expand(len(params), -1)
-        scaled_BC = scaled_BV
+    ids_BC = _candidates(scaled_BV, keep)
+    scaled_BC = scaled_BV.gather(1, ids_BC)
     ordered_BC, order_BC = scaled_BC.sort(dim=-1, descending=True, stable=True)
     ids_BC = ids_BC.gather(1, order_BC)
     ranks_C = torch.arange(ordered_BC.shape[1], device=device)
@@ -126,6 +123,18 @@ def _draw(logits_BV: Tensor, sequences: list[Sequence]) -> list[int]:
     # Rounding may put the draw on the very end: the last kept token then.
     last_B = (kept_BC > 0).long().mul(ranks_C[None, :]).amax(dim=-1)
     return ids_BC.gather(1, torch.minimum(picks_B, last_B)[:, None])[:, 0].tolist()
+
+
+def _candidates(logits_BV: Tensor, keep: int) -> Tensor:
+    """Ids of at least the `keep` best of each row, ascending; of equal logits the lower ids."""
+    vocab_size = logits_BV.shape[1]
+    if keep + TIE_ROOM < vocab_size:
+        # topk's choice among equal logits at its border is unspecified: that border must lie
+        # below the one of `keep`, or a row's token would depend on the rest of the batch.
+        best = logits_BV.topk(keep + TIE_ROOM, dim=-1)
+        if bool((best.values[:, keep - 1] > best.values[:, -1]).all()):
+            return best.indices.sort(dim=-1).values
+    return torch.arange(vocab_size, device=logits_BV.device).expand(logits_BV.shape[0], -1)
 
 
 def _with_logprobs(logits_V: Tensor, token_id: int, sequence: Sequence) -> EmittedToken:

@@ -51,6 +51,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self._fresh_blocks: list[int] = []
 
     @property
     def waiting_tokens(self) -> int:
@@ -119,6 +120,11 @@ class Scheduler:
             budget -= num_tokens
         return plan
 
+    def take_fresh_blocks(self) -> list[int]:
+        """Blocks handed out since the last call: whatever they hold is another sequence's."""
+        fresh, self._fresh_blocks = self._fresh_blocks, []
+        return fresh
+
     def _make_room(self, sequence: Sequence, num_tokens: int, planned: set[int]) -> bool:
         """Blocks for a running sequence, preempting newer ones that are not in the plan yet."""
         while not self._grow(sequence, num_tokens):
@@ -148,6 +154,7 @@ class Scheduler:
             if taken is None:
                 return False
             sequence.block_table.extend(taken)
+            self._fresh_blocks.extend(taken)
         return True
 
     def _free(self, sequence: Sequence) -> None:

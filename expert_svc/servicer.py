@@ -243,14 +243,16 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.AbortError):
                 await self._failed(stream, call, result)
             return
-        phase = "decode" if call.is_decode else "prefill"
-        self._metrics.observe_call(
-            phase, queue_s=queue_us / 1e6, compute_s=compute_us / 1e6, num_rows=call.num_rows
-        )
         answer = expert_pb2.Result(
             call_id=call.call_id, rows=encode(result), queue_us=queue_us, compute_us=compute_us
         )
         await stream.send(expert_pb2.ExecuteResponse(result=answer))
+        self._metrics.observe_call(
+            "decode" if call.is_decode else "prefill",
+            queue_s=queue_us / 1e6,
+            compute_s=compute_us / 1e6,
+            num_rows=call.num_rows,
+        )
 
     def _answer_done(self, task: "asyncio.Future[None]") -> None:
         self._answers.discard(task)

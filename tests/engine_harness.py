@@ -1,0 +1,129 @@
+"""An engine inside the test's own process: experts in process, or over gRPC to a real pool."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from attention_svc.engine import Engine
+from attention_svc.grpc_transport import GrpcTransport
+from attention_svc.in_process import InProcessTransport
+from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.layer_stack import LayerStack
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_link import PoolLink
+from attention_svc.pool_set import PoolSet
+from attention_svc.sampling_params import SamplingParams
+from attention_svc.scheduler import Scheduler
+from attention_svc.sequence import Sequence as EngineSequence
+from attention_svc.transport import ExpertTransport
+from expert_svc.compute import run_call
+from expert_svc.executor import Executor
+from expert_svc.metrics import ExpertMetrics
+from expert_svc.servicer import ExpertServicer, PoolIdentity
+from expert_svc.weight_store import WeightStore
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.manifest import build_manifest
+from protos import expert_pb2_grpc, router_pb2
+from rpc.config import Address
+from rpc.server import GrpcHost
+
+GREEDY = SamplingParams(
+    temperature=0, top_p=1, top_k=0, min_p=0, repetition_penalty=1, presence_penalty=0,
+    frequency_penalty=0, logit_bias=(), seed=0, max_tokens=120, min_tokens=0,
+    stop_token_ids=frozenset(), ignore_eos=True, logprobs=False, top_logprobs=0,
+)  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def grpc_transport(
+    checkpoint: Checkpoint, metrics: AttentionMetrics
+) -> AsyncIterator[GrpcTransport]:
+    """Connected to a real pool on a real server that holds everything."""
+    config, manifest = checkpoint.config, build_manifest(checkpoint)
+    store = WeightStore(checkpoint, manifest, torch.float32)
+    store.load(store.available())
+    executor = Executor(lambda call: run_call(call, store), inline_rows=8)
+    identity = PoolIdentity(
+        pool_id="p", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
+    )
+    host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None)
+    servicer = ExpertServicer(identity, store, executor, ExpertMetrics(), max_rows=512, tls=False)
+    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, host.server)
+    await host.start(["expertmesh.expert.v1.ExpertPool"])
+    queue = asyncio.create_task(executor.run())
+
+    def make_link(pool_id: str, address: str, on_change: Callable[[], None]) -> PoolLink:
+        return PoolLink(
+            pool_id, address, caller_id="test", checkpoint_id=manifest.checkpoint_id,
+            num_layers=config.num_layers, num_experts=config.num_experts, tls=None,
+            metrics=metrics, on_change=on_change,
+        )  # fmt: skip
+
+    pools = PoolSet(config.num_layers, config.num_experts, make_link)
+    entry = router_pb2.PoolEntry(
+        pool_id="p", incarnation=1, address=str(host.address), pieces=store.pieces.to_message()
+    )
+    pools.apply(router_pb2.Topology(pools=[entry]))
+    transport = GrpcTransport(pools, metrics)
+    try:
+        async with asyncio.timeout(20):
+            while not transport.ready()[0]:
+                await asyncio.sleep(0.02)
+        yield transport
+    finally:
+        await pools.stop()
+        queue.cancel()
+        await host.stop(0)
+        executor.close()
+
+
+async def run_to_end(
+    checkpoint: Checkpoint,
+    sequences: Sequence[EngineSequence],
+    *,
+    over_grpc: bool = False,
+    device: str = "cpu",
+    num_blocks: int = 256,
+    max_batch_tokens: int = 64,
+    prepare: Callable[[LayerStack], None] = lambda stack: None,
+    timeout_s: float = 100,
+) -> None:
+    """Run all sequences as they come; `prepare` may tamper with the stack first."""
+    config = checkpoint.config
+    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    async with contextlib.AsyncExitStack() as resources:
+        thread = resources.enter_context(ThreadPoolExecutor(1))
+        target = torch.device(device)
+        transport: ExpertTransport
+        if over_grpc:
+            transport = await resources.enter_async_context(grpc_transport(checkpoint, metrics))
+        else:
+            transport = InProcessTransport(
+                checkpoint, torch.float32, target, compute_thread=thread, inline_rows=64
+            )
+        cache = KvCache(
+            config, num_blocks=num_blocks, block_size=16, dtype=torch.float32, device=target
+        )
+        stack = LayerStack(
+            checkpoint, cache, transport, metrics.activations, dtype=torch.float32, device=target,
+            compute_thread=thread,
+        )  # fmt: skip
+        prepare(stack)
+        scheduler = Scheduler(
+            BlockPool(num_blocks), block_size=16, max_batch_tokens=max_batch_tokens, max_running=16,
+            max_waiting=64, max_waiting_tokens=100_000,
+        )  # fmt: skip
+        engine = Engine(
+            stack, scheduler, metrics, block_size=16, max_model_len=2048, expert_timeout_s=10
+        )
+        for sequence in sequences:
+            engine.add(sequence)
+        running = asyncio.create_task(engine.run())
+        async with asyncio.timeout(timeout_s):
+            while not engine.idle:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        assert scheduler.kv_usage_ratio == 0.0, "a block leaked"
