@@ -138,7 +138,8 @@ def test_a_client_that_leaves_frees_the_sequence(
     gateway = start_gateway(processes, "--attention", attention.address).wait_listening()
     gateway.wait_for(r" ready$")
     with endless_chat(gateway) as reply:
-        next(reply.iter_raw())
+        parts = reply.iter_raw()  # kept: httpx closes the connection with it
+        next(parts)
         wait_for(lambda: running(attention) == 1)
     wait_for(lambda: running(attention) == 0)
 

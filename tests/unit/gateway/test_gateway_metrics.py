@@ -1,0 +1,87 @@
+"""Requests are counted once, whatever order things happen in."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway.metrics import GatewayMetrics, RequestRecord, StatusLine, outcome_of_status
+
+
+@pytest.fixture
+def metrics() -> GatewayMetrics:
+    return GatewayMetrics(CollectorRegistry())
+
+
+def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value("expertmesh_" + name, labels or None)
+
+
+def test_two_registries_do_not_meet() -> None:
+    first, second = GatewayMetrics(CollectorRegistry()), GatewayMetrics(CollectorRegistry())
+    first.prompt_tokens.inc(5)
+    assert value(second, "prompt_tokens_total") == 0
+
+
+def test_a_request_moves_from_waiting_to_running_to_ended(metrics: GatewayMetrics) -> None:
+    stats = StatusLine()
+    record = RequestRecord(metrics, stats, "chat")
+    record.queued(10)
+    assert (value(metrics, "requests_waiting"), value(metrics, "requests_running")) == (1, 0)
+    record.tokens(0, 1)
+    record.tokens(0, 3)
+    record.tokens(1, 1)
+    assert (value(metrics, "requests_waiting"), value(metrics, "requests_running")) == (0, 1)
+    record.end("ok")
+    record.end("error")
+    assert (value(metrics, "requests_waiting"), value(metrics, "requests_running")) == (0, 0)
+    assert value(metrics, "requests_total", api="chat", outcome="ok") == 1
+    assert value(metrics, "requests_total", api="chat", outcome="error") is None
+    assert value(metrics, "ttft_seconds_count", api="chat") == 1
+    # Gaps between tokens of one choice: three after the first; the other choice has one token.
+    assert value(metrics, "inter_token_seconds_count", api="chat") == 3
+    assert value(metrics, "generated_tokens_total") == 5
+
+
+@pytest.mark.parametrize("tokens, phase", [(0, "before_first_token"), (1, "streaming")])
+def test_a_disconnect_has_its_phase(metrics: GatewayMetrics, tokens: int, phase: str) -> None:
+    record = RequestRecord(metrics, StatusLine(), "chat")
+    record.queued(1)
+    if tokens:
+        record.tokens(0, tokens)
+    record.end("disconnected")
+    assert value(metrics, "client_disconnects_total", api="chat", phase=phase) == 1
+
+
+def test_a_refused_request_was_never_waiting(metrics: GatewayMetrics) -> None:
+    RequestRecord(metrics, StatusLine(), "chat").end("client_error")
+    assert value(metrics, "requests_waiting") == 0
+
+
+def test_the_place_is_given_back_once(metrics: GatewayMetrics) -> None:
+    given_back = []
+    record = RequestRecord(metrics, StatusLine(), "chat")
+    record.on_end = lambda: given_back.append(1)
+    record.end("ok")
+    record.end("ok")
+    assert given_back == [1]
+
+
+@pytest.mark.parametrize(
+    "status, outcome",
+    [(200, "ok"), (400, "client_error"), (404, "client_error"), (429, "overloaded"),
+     (500, "error"), (502, "error"), (503, "unavailable"), (504, "error")],
+)  # fmt: skip
+def test_outcomes(status: int, outcome: str) -> None:
+    assert outcome_of_status(status) == outcome
+
+
+def test_the_status_line_appears_when_something_ran(metrics: GatewayMetrics) -> None:
+    stats = StatusLine(interval_s=2.0)
+    assert stats.take() is None
+    record = RequestRecord(metrics, stats, "chat")
+    record.queued(20)
+    record.tokens(0, 10)
+    line = stats.take()
+    assert line == "running 1, waiting 0, ended 0, prompt 10.0 tokens/s, generation 5.0 tokens/s"
+    record.end("ok")
+    assert stats.take() is not None
+    assert stats.take() is None
