@@ -31,6 +31,8 @@ from rpc.server import GrpcHost
 from rpc.tensor_codec import decode, encode
 from rpc.tls import TlsFiles
 
+torch.set_num_threads(1)  # these sizes only lose by more
+
 WAIT_S = 15.0
 MAX_ROWS = 64
 INLINE_ROWS = 8

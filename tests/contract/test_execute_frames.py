@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from execute_harness import (
+
+from protos import expert_pb2, tensor_pb2
+from rpc.tensor_codec import encode
+from tests.contract.execute_harness import (
     EXPERTS,
     LAYERS,
     MAX_ROWS,
@@ -25,9 +28,6 @@ from execute_harness import (
     running_pool,
     with_bystander,
 )
-
-from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import encode
 
 INVALID = expert_pb2.ERROR_CODE_INVALID_ARGUMENT
 NAN, INF = float("nan"), float("inf")

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from execute_harness import (
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from protos import expert_pb2, tensor_pb2
+from tests.contract.execute_harness import (
     EXPERTS,
     LAYERS,
     MAX_ROWS,
@@ -26,10 +30,6 @@ from execute_harness import (
     rows_of,
     running_pool,
 )
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-
-from protos import expert_pb2, tensor_pb2
 
 
 class LiveCaller:

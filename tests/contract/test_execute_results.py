@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from execute_harness import (
+
+from minimax_m2.experts import combine_rows, expert_rows
+from minimax_m2.reference import run_experts
+from protos import expert_pb2, tensor_pb2
+from rpc.tensor_codec import encode
+from tests.contract.execute_harness import (
     EXPERTS,
     INLINE_ROWS,
     MAX_ROWS,
@@ -22,11 +27,6 @@ from execute_harness import (
     running_pool,
     weights_of,
 )
-
-from minimax_m2.experts import combine_rows, expert_rows
-from minimax_m2.reference import run_experts
-from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import encode
 
 SPLITS = {
     "one pool": [range(EXPERTS)],

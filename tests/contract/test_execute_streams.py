@@ -9,7 +9,13 @@ from typing import Any
 import grpc
 import pytest
 import torch
-from execute_harness import (
+
+from expert_svc import servicer as servicer_module
+from expert_svc.servicer import MAX_INFLIGHT_CALLS
+from protos import expert_pb2, expert_pb2_grpc, tensor_pb2
+from rpc.channel import open_channel
+from rpc.pieces import Pieces
+from tests.contract.execute_harness import (
     EXPERTS,
     LAYERS,
     MAX_ROWS,
@@ -29,12 +35,6 @@ from execute_harness import (
     tiny,
     with_bystander,
 )
-
-from expert_svc import servicer as servicer_module
-from expert_svc.servicer import MAX_INFLIGHT_CALLS
-from protos import expert_pb2, expert_pb2_grpc, tensor_pb2
-from rpc.channel import open_channel
-from rpc.pieces import Pieces
 
 
 class Gate:

@@ -7,7 +7,12 @@ from typing import Any
 import grpc
 import pytest
 import torch
-from execute_harness import (
+
+from protos import expert_pb2, expert_pb2_grpc
+from rpc.channel import open_channel
+from rpc.config import CHANNEL_OPTIONS
+from rpc.tls import TlsFiles, role_name
+from tests.contract.execute_harness import (
     WAIT_S,
     Caller,
     caller_hello,
@@ -16,12 +21,7 @@ from execute_harness import (
     rows_of,
     running_pool,
 )
-from mesh_certificates import DAY, Authority
-
-from protos import expert_pb2, expert_pb2_grpc
-from rpc.channel import open_channel
-from rpc.config import CHANNEL_OPTIONS
-from rpc.tls import TlsFiles, role_name
+from tests.contract.mesh_certificates import DAY, Authority
 
 
 @pytest.fixture

@@ -1,0 +1,208 @@
+"""An attention service on a real aio server, experts in the same process."""
+
+import asyncio
+import contextlib
+import functools
+import tempfile
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attention_svc.engine import Engine
+from attention_svc.in_process import InProcessTransport
+from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.layer_stack import LayerStack
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.scheduler import Scheduler
+from attention_svc.servicer import AttentionServicer
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.reference import ReferenceModel
+from minimax_m2.tiny import write_tiny
+from protos import attention_pb2, attention_pb2_grpc
+from rpc.channel import open_channel
+from rpc.config import Address
+from rpc.server import GrpcHost
+from rpc.tls import TlsFiles
+
+torch.set_num_threads(1)  # these sizes only lose by more
+
+WAIT_S = 20.0
+VOCAB, CONTEXT, BLOCK, NUM_BLOCKS, EOS = 64, 128, 8, 32, 2
+SERVICE = "expertmesh.attention.v1.Attention"
+
+
+@functools.cache
+def tiny() -> Checkpoint:
+    with tempfile.TemporaryDirectory() as folder:
+        write_tiny(
+            Path(folder), seed=8, hidden_size=32, num_hidden_layers=2, intermediate_size=24,
+            num_local_experts=4, vocab_size=VOCAB, max_position_embeddings=CONTEXT,
+        )  # fmt: skip
+        return Checkpoint.open(Path(folder))
+
+
+@functools.cache
+def reference() -> ReferenceModel:
+    return ReferenceModel(tiny())
+
+
+class SteppedTransport:
+    """In-process experts behind a gate (closed: a step waits at its first layer) and a delay."""
+
+    def __init__(self, inner: InProcessTransport):
+        self._inner = inner
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.delay_s = 0.0
+        self.failure: Exception | None = None
+        self.steps = 0
+        self.is_ready: tuple[bool, str] = (True, "")
+
+    def submit(self, layer_idx: int, *rows: Any, is_decode: bool) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        self.steps += layer_idx == 0
+        return _Held(self, self._inner.submit(layer_idx, *rows, is_decode=is_decode))
+
+    def ready(self) -> tuple[bool, str]:
+        return self.is_ready
+
+
+class _Held:
+    def __init__(self, transport: SteppedTransport, ticket: Any):
+        self._transport = transport
+        self._ticket = ticket
+
+    async def wait_into(self, out_TD: torch.Tensor) -> Any:
+        await self._transport.gate.wait()
+        await asyncio.sleep(self._transport.delay_s)
+        return await self._ticket.wait_into(out_TD)
+
+
+class Service:
+    """What tests look at."""
+
+    def __init__(self, engine: Engine, blocks: BlockPool, transport: SteppedTransport):
+        self.engine = engine
+        self.blocks = blocks
+        self.transport = transport
+        self.servicer: AttentionServicer
+        self.address = ""
+
+    @property
+    def idle(self) -> bool:
+        return self.engine.idle and self.blocks.num_free == self.blocks.num_blocks
+
+    async def until_idle(self) -> None:
+        await until(lambda: self.idle)
+
+
+async def until(condition: Any, timeout_s: float = WAIT_S) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def running_service(
+    *, tls: TlsFiles | None = None, request_timeout_s: float = 60.0, **limits: int
+) -> AsyncIterator[Service]:
+    checkpoint = tiny()
+    config = checkpoint.config
+    cpu, dtype = torch.device("cpu"), torch.float32
+    thread = ThreadPoolExecutor(1)
+    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    inner = InProcessTransport(checkpoint, dtype, cpu, compute_thread=thread, inline_rows=10_000)
+    transport = SteppedTransport(inner)
+    cache = KvCache(config, num_blocks=NUM_BLOCKS, block_size=BLOCK, dtype=dtype, device=cpu)
+    stack = LayerStack(
+        checkpoint, cache, transport, metrics.activations,
+        dtype=dtype, device=cpu, compute_thread=thread,
+    )  # fmt: skip
+    blocks = BlockPool(NUM_BLOCKS)
+    known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
+    scheduler = Scheduler(blocks, block_size=BLOCK, **{**known, **limits})
+    engine = Engine(
+        stack, scheduler, metrics, block_size=BLOCK, max_model_len=CONTEXT, expert_timeout_s=5.0
+    )
+    service = Service(engine, blocks, transport)
+    service.servicer = AttentionServicer(
+        engine, vocab_size=VOCAB, max_model_len=CONTEXT, default_stops=frozenset({EOS}),
+        request_timeout_s=request_timeout_s, readiness=transport.ready,
+        status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
+        tls=tls is not None,
+    )  # fmt: skip
+    server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
+    attention_pb2_grpc.add_AttentionServicer_to_server(service.servicer, server.server)
+    await server.start([SERVICE])
+    service.address = str(server.address)
+    stepping = asyncio.create_task(engine.run())
+    try:
+        yield service
+    finally:
+        stepping.cancel()
+        await server.stop(0)
+        thread.shutdown()
+
+
+def request(
+    prompt: list[int] | None = None, emitted: list[int] | None = None, **fields: Any
+) -> attention_pb2.GenerateRequest:
+    """A greedy request that no stop id ends; SamplingParams' fields and the request's own."""
+    known = {"top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 10, "ignore_eos": True}
+    own = {f.name for f in attention_pb2.GenerateRequest.DESCRIPTOR.fields}
+    outer = {name: value for name, value in fields.items() if name in own}
+    inner = {name: value for name, value in fields.items() if name not in own}
+    return attention_pb2.GenerateRequest(
+        prompt_token_ids=[5, 6, 7] if prompt is None else prompt,
+        emitted_token_ids=emitted or [],
+        sampling=attention_pb2.SamplingParams(**{**known, **inner}),
+        **outer,
+    )
+
+
+class Heard:
+    """All events of one call, checked while they come."""
+
+    def __init__(self, first_index: int = 0):
+        self.tokens: list[int] = []
+        self.events = 0
+        self.finished: attention_pb2.Finished | None = None
+        self._next = first_index
+
+    def take(self, response: attention_pb2.GenerateResponse) -> None:
+        assert self.finished is None, "an event after the terminal one"
+        if response.WhichOneof("event") == "finished":
+            self.finished = response.finished
+            return
+        assert response.tokens.index == self._next
+        assert response.tokens.token_ids
+        self.tokens += response.tokens.token_ids
+        self._next += len(response.tokens.token_ids)
+        self.events += 1
+
+    @property
+    def reason(self) -> str:
+        assert self.finished is not None, "no terminal event"
+        name = attention_pb2.FinishReason.Name(self.finished.reason)
+        return name.removeprefix("FINISH_REASON_")
+
+
+@contextlib.asynccontextmanager
+async def stub_of(
+    service: Service, tls: TlsFiles | None = None
+) -> AsyncIterator[attention_pb2_grpc.AttentionStub]:
+    async with open_channel(service.address, tls=tls, server_role="attention") as channel:
+        yield attention_pb2_grpc.AttentionStub(channel)
+
+
+async def heard(stub: attention_pb2_grpc.AttentionStub, message: Any) -> Heard:
+    """Listen to a whole call."""
+    listener = Heard(len(message.emitted_token_ids))
+    async for response in stub.Generate(message, timeout=WAIT_S):
+        listener.take(response)
+    assert listener.finished is not None
+    return listener

@@ -1,0 +1,155 @@
+"""Cancelled, slow and crowded callers: blocks come back, others go on."""
+
+import asyncio
+import random
+from typing import Any
+
+import grpc
+import pytest
+
+from attention_svc.sequence import EmittedToken, Outbox, Outcome
+from tests.contract.generate_harness import (
+    NUM_BLOCKS,
+    heard,
+    reference,
+    request,
+    running_service,
+    stub_of,
+    until,
+)
+
+
+async def test_a_cancelled_call_is_gone_before_the_next_step():
+    async with running_service() as service, stub_of(service) as stub:
+        service.transport.delay_s = 0.01
+        call = stub.Generate(request(max_tokens=100))
+        await call.read()
+        (sequence,) = service.engine.scheduler.running
+        call.cancel()
+        await until(lambda: sequence.finished)
+        assert not sequence.block_table
+        assert service.idle
+        steps = service.transport.steps
+        await asyncio.sleep(0.1)
+        assert service.transport.steps <= steps + 1
+
+
+async def test_a_waiting_call_that_is_cancelled_leaves_the_queue():
+    async with running_service(max_running=1) as service, stub_of(service) as stub:
+        service.transport.gate.clear()
+        first = asyncio.create_task(heard(stub, request(max_tokens=3)))
+        await until(lambda: service.engine.scheduler.running)
+        waiting = stub.Generate(request())
+        reading = asyncio.create_task(waiting.read())
+        await until(lambda: service.engine.scheduler.waiting)
+        waiting.cancel()
+        await until(lambda: not service.engine.scheduler.waiting)
+        reading.cancel()
+        service.transport.gate.set()
+        assert (await first).reason == "LENGTH"
+        await service.until_idle()
+
+
+async def cancel_storm(count: int) -> None:
+    """`count` calls, most of them cancelled at random moments; no block may be left."""
+    chance = random.Random(4)
+    expected = reference().greedy([5, 6, 7], 10, frozenset())
+    async with running_service(max_waiting=count) as service, stub_of(service) as stub:
+        service.transport.delay_s = 0.0005
+
+        async def one(index: int) -> str:
+            await asyncio.sleep(chance.random() * count / 200)
+            if index % 10 == 0:
+                result = await heard(stub, request())
+                assert result.tokens == expected
+                return "finished"
+            call = stub.Generate(request([chance.randrange(3, 60)] * chance.randrange(1, 20), max_tokens=90))  # fmt: skip
+            for _ in range(chance.randrange(0, 5)):
+                await call.read()
+            await asyncio.sleep(chance.random() * 0.02)
+            call.cancel()
+            return "cancelled"
+
+        outcomes = await asyncio.gather(*(one(index) for index in range(count)))
+        assert outcomes.count("finished") == -(-count // 10)
+        await service.until_idle()
+        assert service.blocks.num_free == NUM_BLOCKS
+        assert sorted(service.blocks._free) == list(range(NUM_BLOCKS))
+        assert (await heard(stub, request())).tokens == expected
+
+
+async def test_a_hundred_random_cancellations_leave_no_block():
+    await cancel_storm(100)
+
+
+@pytest.mark.slow
+async def test_a_thousand_random_cancellations_leave_no_block():
+    await cancel_storm(1000)
+
+
+async def test_a_channel_that_dies_frees_its_sequences():
+    async with running_service() as service:
+        service.transport.delay_s = 0.01
+        async with stub_of(service) as stub:
+            calls = [stub.Generate(request(max_tokens=100)) for _ in range(4)]
+            for call in calls:
+                await call.read()
+        await service.until_idle()
+
+
+async def test_preempted_sequences_finish_with_the_references_tokens():
+    prompts = [[7 + i, 8, 9] * 10 for i in range(5)]
+    async with running_service() as service, stub_of(service) as stub:
+        results = await asyncio.gather(*(heard(stub, request(p, max_tokens=60)) for p in prompts))
+        assert service.engine.scheduler.num_preemptions > 0
+        assert service.idle
+    for prompt, result in zip(prompts, results, strict=True):
+        assert result.tokens == reference().greedy(prompt, 60, frozenset())
+
+
+async def test_a_slow_reader_gets_the_tokens_in_fewer_events():
+    async with running_service() as service:
+        events = service.servicer.Generate(request(max_tokens=30), _Context())
+        first = await anext(events)
+        await until(lambda: service.engine.num_tokens == 30)
+        second, last = [event async for event in events]
+        assert [*first.tokens.token_ids, *second.tokens.token_ids] == reference().greedy(
+            [5, 6, 7], 30, frozenset()
+        )
+        assert second.tokens.index == len(first.tokens.token_ids)
+        assert last.finished.usage.generated_tokens == 30
+        assert service.idle
+
+
+async def test_an_outbox_keeps_order_and_its_first_outcome():
+    outbox = Outbox()
+    for token_id in (1, 2):
+        outbox.put(EmittedToken(token_id))
+    assert [t.token_id for t in (await outbox.take())[0]] == [1, 2]
+    outbox.put(EmittedToken(3))
+    outbox.close(Outcome(reason="STOP"))
+    outbox.close(Outcome(reason="ABORTED"))
+    tokens, outcome = await outbox.take()
+    assert [t.token_id for t in tokens] == [3]
+    assert outcome == Outcome(reason="STOP")
+
+
+async def test_stopping_the_service_ends_every_call_explicitly():
+    async with running_service(max_running=2) as service, stub_of(service) as stub:
+        service.transport.delay_s = 0.01
+        calls = [asyncio.create_task(heard(stub, request(max_tokens=90))) for _ in range(4)]
+        await until(lambda: len(service.engine.scheduler.waiting) == 2)
+        service.engine.abort_all(Outcome(reason="ABORTED", error="stopping", retryable=True))
+        for call in calls:
+            result = await call
+            assert result.reason == "ABORTED"
+            assert result.finished is not None
+            assert result.finished.retryable
+        await service.until_idle()
+
+
+class _Context:
+    """Enough of a ServicerContext for a call without transport."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> Any:
+        raise AssertionError((code, details))
