@@ -4,7 +4,10 @@ import asyncio
 
 import grpc
 import pytest
-from router_harness import (
+
+from protos import pieces_pb2, router_pb2
+from router_svc import service
+from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,
     EXPERTS,
@@ -16,9 +19,6 @@ from router_harness import (
     status,
     stub_of,
 )
-
-from protos import pieces_pb2, router_pb2
-from router_svc import service
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 JOIN = router_pb2.JoinRequest

@@ -3,7 +3,10 @@
 import asyncio
 
 import grpc
-from router_harness import (
+
+from protos import router_pb2
+from rpc.pieces import Pieces
+from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,
     READY,
@@ -17,9 +20,6 @@ from router_harness import (
     stub_of,
     topology_where,
 )
-
-from protos import router_pb2
-from rpc.pieces import Pieces
 
 FIRST_LAYER = Pieces.grid([0], range(8))
 

@@ -5,7 +5,11 @@ import threading
 import time
 
 import pytest
-from router_harness import (
+
+from protos import router_pb2
+from rpc.membership import FINAL_REFUSALS, STOP_TIMEOUT_S, Lease, backoff_s
+from rpc.pieces import Pieces
+from tests.contract.router_harness import (
     EVERYTHING,
     listening,
     offer,
@@ -15,10 +19,6 @@ from router_harness import (
     uncovered,
     until,
 )
-
-from protos import router_pb2
-from rpc.membership import FINAL_REFUSALS, STOP_TIMEOUT_S, Lease, backoff_s
-from rpc.pieces import Pieces
 
 READY = router_pb2.MEMBER_STATE_READY
 

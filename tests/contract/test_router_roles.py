@@ -10,13 +10,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from router_harness import ATTENTION, POOL, Joined, offer, register, running_router, until
 
 from protos import router_pb2, router_pb2_grpc
 from rpc.channel import open_channel
 from rpc.membership import Lease
 from rpc.tls import ROLES, TlsFiles, role_name
 from rpc.topology import TopologyWatcher
+from tests.contract.router_harness import (
+    ATTENTION,
+    POOL,
+    Joined,
+    offer,
+    register,
+    running_router,
+    until,
+)
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -3,7 +3,11 @@
 import asyncio
 
 import pytest
-from router_harness import (
+
+from protos import router_pb2
+from rpc.pieces import Pieces
+from rpc.topology import TopologyWatcher, version_of
+from tests.contract.router_harness import (
     EVERYTHING,
     WAIT_S,
     Joined,
@@ -17,10 +21,6 @@ from router_harness import (
     uncovered,
     until,
 )
-
-from protos import router_pb2
-from rpc.pieces import Pieces
-from rpc.topology import TopologyWatcher, version_of
 
 
 @pytest.fixture
