@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import json
+import os
+import resource
 import socket
 import time
 from typing import Any
@@ -370,3 +372,24 @@ class TestRequestIds:
         for bad in ("a b", "x" * 129, "é".encode(), "a;b"):
             reply = gateway.get("/livez", headers=[("x-request-id", bad)])
             assert reply.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.slow
+def test_more_idle_connections_than_allowed_leave_file_descriptors_free(
+    make_gateway: Any,
+) -> None:
+    """Row A8 at its size: the cap holds, the newest are served, and everything is given back."""
+    gateway = make_gateway()
+    cap = Limits().max_connections
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    connections = [gateway.socket() for _ in range(5000)]
+    table = gateway.service._server.config.http.args[0]  # type: ignore[union-attr]
+    gateway.wait_for(lambda: table.open <= cap)
+    assert gateway.get("/livez").status_code == 200
+    for connection in connections:
+        connection.close()
+    gateway.wait_for(lambda: table.open == 0)
+    gateway.wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before + 5)

@@ -1,0 +1,95 @@
+"""mTLS to the attention services: the right role is served, everybody else is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from answers import thinking_answer
+from fake_attention import FakeAttention, say
+from gateway_harness import Harness, ready_status, unused_script
+from gateway_model import EOS
+
+from minimax_m2.chat.tokenizer import Tokenizer
+from protos import attention_pb2_grpc
+from rpc.tls import TlsFiles, require_role, server_credentials
+from tests.contract.mesh_certificates import Authority
+
+
+class GuardedAttention(FakeAttention):
+    """Serves role "gateway" only, as the real service does."""
+
+    async def Generate(self, request, context):  # type: ignore[no-untyped-def]
+        await require_role(context, ["gateway"], tls=True)
+        await super().Generate(request, context)
+
+    async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
+        await require_role(context, ["gateway", "cli"], tls=True)
+        return await super().GetStatus(request, context)
+
+    async def serve_tls(self, files: TlsFiles) -> grpc.aio.Server:
+        server = grpc.aio.server()
+        attention_pb2_grpc.add_AttentionServicer_to_server(self, server)
+        self.port = server.add_secure_port("127.0.0.1:0", server_credentials(files))
+        await server.start()
+        return server
+
+
+def flags(files: TlsFiles) -> dict[str, Any]:
+    return {"tls_ca": files.ca, "tls_cert": files.cert, "tls_key": files.key}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def make_guarded(make_gateway: Any, loop_thread: Any) -> Any:
+    """A gateway with these certificates in front of a guarded attention service."""
+    servers = []
+
+    def make(server_files: TlsFiles, **options: Any) -> tuple[Harness, GuardedAttention]:
+        attention = GuardedAttention(unused_script, ready_status())
+        servers.append(loop_thread.run(attention.serve_tls(server_files)))
+        address = f"127.0.0.1:{attention.port}"
+        gateway = make_gateway(attention=(address,), wait_ready=False, **options)
+        return gateway, attention
+
+    yield make
+    for server in servers:
+        loop_thread.run(server.stop(None))
+
+
+def test_the_gateways_role_is_served(
+    make_guarded: Any, authority: Authority, tokenizer: Tokenizer
+) -> None:
+    gateway, attention = make_guarded(
+        authority.issue("attention"), **flags(authority.issue("gateway"))
+    )
+    attention.script = say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS)
+    gateway.wait_for(lambda: gateway.get("/readyz").status_code == 200)
+    assert gateway.chat().json()["choices"][0]["message"]["content"] == "hi"
+
+
+@pytest.mark.parametrize("server_role, own_role", [("attention", "expert"), ("expert", "gateway")])
+def test_a_wrong_role_on_either_side_is_never_ready(
+    make_guarded: Any, authority: Authority, server_role: str, own_role: str
+) -> None:
+    gateway, _ = make_guarded(authority.issue(server_role), **flags(authority.issue(own_role)))
+    pool = gateway.service.gateway.pool
+    gateway.wait_for(
+        lambda: any("known yet" not in (r.not_ready_reason or "") for r in pool.replicas)
+    )
+    assert gateway.get("/readyz").status_code == 503
+    assert gateway.chat().status_code == 503
+
+
+def test_plaintext_to_a_tls_port_is_never_ready(make_guarded: Any, authority: Authority) -> None:
+    gateway, _ = make_guarded(authority.issue("attention"))
+    pool = gateway.service.gateway.pool
+    gateway.wait_for(
+        lambda: any("known yet" not in (r.not_ready_reason or "") for r in pool.replicas)
+    )
+    assert gateway.chat().status_code == 503
