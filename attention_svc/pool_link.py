@@ -29,6 +29,7 @@ SILENCE_LIMIT_S = 10.0
 """A stream that delivers no frame, not even a Pong, for this long is given up."""
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
+_CLOSED = "the link was closed"
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class PoolLink:
         self._outbox: list[expert_pb2.ExecuteRequest] = []
         self._wake_writer: asyncio.Future[None] | None = None
         self._heard_s = 0.0
+        self._gave_up = "the stream was cancelled"
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -146,7 +148,7 @@ class PoolLink:
                 self._broken(str(error) or type(error).__name__)
             finally:
                 # Also on cancellation: whoever waits must learn that the stream is gone.
-                self._broken("the link was closed")
+                self._broken(_CLOSED)
                 await channel.close()
             await asyncio.sleep(RECONNECT_S)
 
@@ -162,15 +164,23 @@ class PoolLink:
         pinger = asyncio.create_task(self._ping(stream))
         try:
             while True:
-                response = await stream.read()
+                try:
+                    response = await stream.read()
+                except asyncio.CancelledError:
+                    # Ours, or that of a stream the pinger gave up?
+                    if _is_being_cancelled():
+                        raise
+                    raise ExpertsUnavailable(self._gave_up) from None
                 if response is grpc.aio.EOF:
                     raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
                 self._receive(response)
         finally:
-            writer.cancel()
-            pinger.cancel()
             stream.cancel()
+            for task in (writer, pinger):
+                task.cancel()
+            # The writer may have failed on the dying stream: that is the reader's news, not its own.
+            await asyncio.gather(writer, pinger, return_exceptions=True)
 
     def _greet(self, hello: expert_pb2.PoolHello) -> None:
         if hello.protocol_major != PROTOCOL_MAJOR:
@@ -232,7 +242,7 @@ class PoolLink:
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
             if time.monotonic() - self._heard_s > SILENCE_LIMIT_S:
-                self.last_error = f"silent for {SILENCE_LIMIT_S:.0f} s"
+                self._gave_up = f"silent for {SILENCE_LIMIT_S:.0f} s"
                 stream.cancel()
                 return
             nonce += 1
@@ -241,9 +251,8 @@ class PoolLink:
     def _broken(self, reason: str) -> None:
         """The stream is gone: fail what is in flight, once."""
         was_usable, self.hello = self.usable, None
-        if was_usable or reason != "the link was closed":
-            if reason != self.last_error:
-                log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
+        if reason not in (_CLOSED, self.last_error):
+            log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
             self.last_error = reason
         pending, self._pending = self._pending, {}
         self._inflight_rows = 0
@@ -260,3 +269,9 @@ async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:
     """Why a finished stream ended, or an empty text."""
     code, details = await stream.code(), await stream.details()
     return "" if code is grpc.StatusCode.OK else f"{code.name}: {details}"
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task, as against an awaited thing being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

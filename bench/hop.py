@@ -7,6 +7,11 @@ response sizes, and a plain TCP echo. In this process: the real client
 alternate, so that noise hits both. The last line is JSON.
 
 ratio = (execute - compute) / echo, medians of paired rounds.
+
+A computation of milliseconds puts the caller's core to sleep and streams its
+weights through the caches; a bare echo that answers at once pays neither. So a
+second echo does the same computation before it answers: `ratio_working` =
+(execute - compute) / (working echo - its computation) is what our code adds.
 """
 
 import argparse
@@ -20,7 +25,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 
@@ -42,7 +49,11 @@ from rpc.pieces import Pieces
 from rpc.tensor_codec import encode
 from rpc.tls import TlsFiles
 
+if TYPE_CHECKING:
+    from expert_svc.weight_store import WeightStore
+
 ECHO_METHOD = "/expertmesh.bench.Echo/Stream"
+WORKING_ECHO_METHOD = "/expertmesh.bench.Echo/WorkingStream"
 SHAPE = {
     "hidden_size": 3072, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 8,
     "num_experts_per_tok": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64,
@@ -50,18 +61,30 @@ SHAPE = {
 
 
 class EchoHandler(grpc.GenericRpcHandler):
-    """Bytes in, bytes of a fixed size out."""
+    """Bytes in, bytes of a fixed size out; the working echo computes first, and says how long."""
+
+    def __init__(self, work: Callable[[], object]):
+        self._work = work
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method != ECHO_METHOD:
-            return None
-        return grpc.stream_stream_rpc_method_handler(self._echo)
+        if details.method == ECHO_METHOD:
+            return grpc.stream_stream_rpc_method_handler(self._echo)
+        if details.method == WORKING_ECHO_METHOD:
+            return grpc.stream_stream_rpc_method_handler(self._working_echo)
+        return None
 
     async def _echo(self, requests: object, context: grpc.aio.ServicerContext) -> None:
-        sizes = await context.read()
-        answer = bytes(int(sizes))
+        answer = bytes(int(await context.read()))
         while await context.read() is not grpc.aio.EOF:
             await context.write(answer)
+
+    async def _working_echo(self, requests: object, context: grpc.aio.ServicerContext) -> None:
+        padding = bytes(int(await context.read()) - 8)
+        while await context.read() is not grpc.aio.EOF:
+            start = time.monotonic()
+            self._work()
+            elapsed_ns = int((time.monotonic() - start) * 1e9)
+            await context.write(elapsed_ns.to_bytes(8, "little") + padding)
 
 
 async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
@@ -93,7 +116,7 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     host.bind()
-    host.server.add_generic_rpc_handlers((EchoHandler(),))
+    host.server.add_generic_rpc_handlers((EchoHandler(decode_work(store)),))
     expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     running = asyncio.create_task(executor.run())
@@ -104,6 +127,19 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
     running.cancel()
     listener.close()
     await host.stop(0)
+
+
+def decode_work(store: "WeightStore") -> Callable[[], object]:
+    """The computation of a one-row call, without a call."""
+    from expert_svc.calls import Call
+    from expert_svc.compute import run_call
+
+    call = Call(
+        call_id=1, layer_idx=0, is_decode=True, deadline_s=0.0, per_pair=False,
+        hidden_ND=torch.randn(1, SHAPE["hidden_size"]), row_of_pair_M=torch.zeros(8, dtype=torch.int64),
+        expert_ids_M=torch.arange(8), weights_M=torch.full((8,), 1 / 8), received_s=0.0,
+    )  # fmt: skip
+    return lambda: run_call(call, store)
 
 
 def _tcp_server(listener: socket.socket) -> None:
@@ -195,10 +231,12 @@ async def measure(
     request_bytes, response_bytes = message_sizes(hidden, ids)
     channel = open_channel(f"127.0.0.1:{port}", tls=tls, server_role="expert")
     echo = channel.stream_stream(ECHO_METHOD)()
-    await echo.write(b"%d" % response_bytes)
+    working_echo = channel.stream_stream(WORKING_ECHO_METHOD)()
+    for stream in (echo, working_echo):
+        await stream.write(b"%d" % response_bytes)
     payload = bytes(request_bytes)
     tcp_echo = TcpEcho(tcp_port, request_bytes, response_bytes)
-    execute, compute, echoes, tcp = [], [], [], []
+    execute, compute, echoes, working, tcp = [], [], [], [], []
     for index in range(rounds + rounds // 10):
         start = time.perf_counter()
         ticket = transport.submit(0, hidden, ids, weights, 10.0, is_decode=rows == 1)
@@ -209,12 +247,17 @@ async def measure(
         end = time.perf_counter()
         tcp_echo.round_trip()
         last = time.perf_counter()
+        await working_echo.write(payload)
+        work_ns = int.from_bytes((await working_echo.read())[:8], "little")
+        worked = time.perf_counter() - last - work_ns / 1e9
         if index >= rounds // 10:  # the first tenth warms up
             execute.append(middle - start)
             compute.append(hop.compute_s)
             echoes.append(end - middle)
             tcp.append(last - end)
-    await echo.done_writing()
+            working.append(worked)
+    for stream in (echo, working_echo):
+        await stream.done_writing()
     await channel.close()
     await transport.pools.stop()
     tcp_echo.close()
@@ -231,6 +274,8 @@ async def measure(
         "compute_p50_us": us(compute),
         "overhead_p50_us": us(overhead),
         "ratio": round(statistics.median(overhead) / statistics.median(echoes), 3),
+        "working_echo_p50_us": us(working),
+        "ratio_working": round(statistics.median(overhead) / statistics.median(working), 3),
         "ratio_tcp": round(statistics.median(overhead) / statistics.median(tcp), 3),
     }
 

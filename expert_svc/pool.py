@@ -24,6 +24,8 @@ from rpc.server import GrpcHost, until_stopped
 
 log = logging.getLogger(__name__)
 
+QUIET_S = 0.5
+"""A draining pool without a call for this long is not needed any more."""
 INLINE_FLOPS = 2e8
 """Calls above about this many operations (some milliseconds) go to the compute thread."""
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
@@ -286,14 +288,20 @@ class ExpertPool:
             last_calls, last_busy_s = calls, busy_s
 
     async def _drain(self) -> None:
-        """Refuse new calls, let running ones end within the grace period."""
+        """Announce it and go on serving until callers have moved away, or the grace period ends."""
         self._state = router_pb2.MEMBER_STATE_DRAINING
         await self._host.set_serving(False)
         if self._lease is not None:
             self._lease.poke()
         deadline = time.monotonic() + self._config.grace_s
-        self._servicer.draining = True
-        while time.monotonic() < deadline:
-            if not self._executor.waiting and not any(s.inflight for s in self._servicer.streams):
+        calls, quiet_since = self._servicer.calls_total, time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            busy = self._executor.waiting or any(s.inflight for s in self._servicer.streams)
+            if busy or self._servicer.calls_total != calls:
+                calls, quiet_since = self._servicer.calls_total, now
+            elif now - quiet_since > QUIET_S or not self._servicer.streams:
                 break
             await asyncio.sleep(0.02)
+        else:
+            log.warning("the grace period ends with callers that still need this pool")
+        self._servicer.draining = True

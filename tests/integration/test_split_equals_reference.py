@@ -17,6 +17,7 @@ STRIPES = {
     "layer_striped": (("--layers", "0,2"), ("--layers", "1")),
     "expert_striped": (("--experts", "0-2,7"), ("--experts", "3-6")),
     "router_decides": ((), ("--layers", "1")),
+    "by_memory": (("--memory", "276480"), ("--memory", "270KiB")),  # 12 of the 24 pieces each
 }
 
 

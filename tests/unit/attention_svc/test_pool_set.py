@@ -1,0 +1,133 @@
+"""Which pool serves which piece, as topologies and links come and go."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from attention_svc.pool_set import PoolSet
+from protos import router_pb2
+from rpc.pieces import Pieces
+
+LAYERS, EXPERTS = 4, 6
+
+
+class FakeLink:
+    """A link whose stream the test opens and breaks."""
+
+    def __init__(self, pool_id: str, address: str, on_change: Callable[[], None]):
+        self.pool_id = pool_id
+        self.address = address
+        self.usable = False
+        self.stopped = False
+        self._on_change = on_change
+
+    def start(self) -> None:
+        self.set_usable(True)
+
+    def set_usable(self, usable: bool) -> None:
+        self.usable = usable
+        self._on_change()
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.links: list[FakeLink] = []
+        self.pools = PoolSet(LAYERS, EXPERTS, self._make)
+        self._counter = 0
+
+    def _make(self, pool_id: str, address: str, on_change: Callable[[], None]) -> FakeLink:
+        self.links.append(FakeLink(pool_id, address, on_change))
+        return self.links[-1]
+
+    def apply(self, *entries: router_pb2.PoolEntry) -> None:
+        self._counter += 1
+        version = router_pb2.Version(epoch=1, counter=self._counter)
+        self.pools.apply(router_pb2.Topology(version=version, pools=entries))
+
+    def owners(self, layer_idx: int) -> list[str]:
+        layer = self.pools.layers[layer_idx]
+        return [layer.links[i].pool_id if i >= 0 else "" for i in layer.owner_E]
+
+
+def entry(
+    pool_id: str, pieces: Pieces, *, incarnation: int = 1, draining: bool = False
+) -> router_pb2.PoolEntry:
+    state = router_pb2.MEMBER_STATE_DRAINING if draining else router_pb2.MEMBER_STATE_READY
+    return router_pb2.PoolEntry(
+        pool_id=pool_id, incarnation=incarnation, address=f"{pool_id}:1",
+        pieces=pieces.to_message(), state=state,
+    )  # fmt: skip
+
+
+ALL = Pieces.all_of(LAYERS, EXPERTS)
+LOW, HIGH = Pieces.grid(range(LAYERS), range(3)), Pieces.grid(range(LAYERS), range(3, EXPERTS))
+
+
+async def test_no_pool_means_every_piece_is_missing() -> None:
+    fixture = Fixture()
+    assert fixture.pools.missing() == dict.fromkeys(range(LAYERS), EXPERTS)
+    fixture.apply(entry("a", LOW))
+    assert fixture.pools.missing() == dict.fromkeys(range(LAYERS), 3)
+    fixture.apply(entry("a", LOW), entry("b", HIGH))
+    assert fixture.pools.missing() == {}
+    assert fixture.owners(0) == ["a"] * 3 + ["b"] * 3
+    assert fixture.pools.layers[0].sole is None
+
+
+async def test_layers_of_equal_replicas_alternate_and_stay_with_one_pool() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    owners = [set(fixture.owners(layer)) for layer in range(LAYERS)]
+    assert owners == [{"a"}, {"b"}, {"a"}, {"b"}]
+    assert all(layer.sole is not None for layer in fixture.pools.layers)
+
+
+async def test_broken_link_moves_its_pieces_to_the_replica_at_once() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    fixture.links[0].set_usable(False)
+    assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"b"}
+    fixture.links[0].set_usable(True)
+    assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"a", "b"}
+
+
+async def test_pool_gone_from_the_map_but_healthy_keeps_serving_until_it_breaks() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", LOW), entry("b", HIGH))
+    fixture.apply(entry("a", LOW))
+    assert fixture.pools.missing() == {}
+    fixture.links[1].set_usable(False)
+    assert fixture.pools.missing() == dict.fromkeys(range(LAYERS), 3)
+    assert [link.pool_id for link in fixture.pools.links] == ["a"]
+
+
+async def test_pool_gone_from_the_map_yields_to_one_that_is_in_it() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL))
+    fixture.apply(entry("b", ALL))
+    assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"b"}
+
+
+async def test_newer_incarnation_replaces_the_older_even_if_it_looks_healthy() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL, incarnation=1))
+    fixture.apply(entry("a", ALL, incarnation=2))
+    assert len(fixture.pools.links) == 1
+    assert fixture.pools.links[0] is fixture.links[1]
+
+
+async def test_draining_pool_serves_only_what_nobody_else_holds() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL, draining=True), entry("b", LOW))
+    assert fixture.owners(0) == ["b"] * 3 + ["a"] * 3
+    assert fixture.pools.missing() == {}
+
+
+async def test_pieces_in_the_topology_decide_not_what_a_pool_once_said() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL))
+    fixture.apply(entry("a", LOW))
+    assert np.flatnonzero(fixture.pools.layers[0].owner_E < 0).tolist() == [3, 4, 5]
