@@ -75,6 +75,7 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
     cancelled: int = 0
     completed: int = 0
     running: int = 0
+    tokens_sent: int = 0
     port: int = 0
 
     async def Generate(self, request, context):  # type: ignore[no-untyped-def]
@@ -88,6 +89,7 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
                     await context.abort(item, f"scripted {item.name}")
                 elif isinstance(item, attention_pb2.Tokens):
                     self._fill_logprobs(request, item)
+                    self.tokens_sent += len(item.token_ids)
                     await context.write(attention_pb2.GenerateResponse(tokens=item))
                 elif isinstance(item, attention_pb2.Finished):
                     self._fill_timings(request, item)
