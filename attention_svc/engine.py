@@ -82,7 +82,8 @@ class Engine:
                 await self._step(plan)
             except ExpertsUnavailable as error:
                 log.error("step failed: %s", error)
-                self._fail(plan, f"the experts are unavailable: {error}", retryable=True)
+                # The caller learns what to do; which pool and why is for the log.
+                self._fail(plan, "the experts are unavailable", retryable=True)
             except Exception:  # our bug: fail this step's requests, keep serving the others
                 log.exception("step failed")
                 self._fail(plan, "internal error", retryable=False)
