@@ -6,6 +6,7 @@ slow the attention service down instead of filling memory.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from gateway.errors import ApiError, internal
 from gateway.generation import StreamState, generate
 from minimax_m2.chat.events import ParserEvent, coalesce
 from protos import attention_pb2
+
+log = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -121,8 +124,8 @@ class ChoiceStreams:
         except ApiError as error:
             await self._queue.put(error)
         except Exception:
+            log.exception("request %s failed", choice.state.request.request_id)
             await self._queue.put(internal())
-            raise
 
     async def _pull(self, choice: Choice) -> None:
         events = generate(self._pool, choice.state, vocab_size=choice.vocab_size)

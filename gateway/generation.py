@@ -17,6 +17,8 @@ from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
+_ORDINARY = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""Refusals that clients can cause at will; the metrics count them, the log does not."""
 _RETRY_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -63,7 +65,8 @@ async def generate(
             if movable and pool.has_other(tried):
                 log.warning("attention %s: %s; trying another", replica.address, error.code().name)
                 continue
-            log.warning(
+            log.log(
+                logging.DEBUG if error.code() in _ORDINARY else logging.WARNING,
                 "attention %s ended request %s: %s: %s",
                 replica.address,
                 state.request.request_id,

@@ -139,6 +139,35 @@ def test_a_bug_of_the_gateway_is_a_500_without_its_text(
     assert reply.headers["x-request-id"]
 
 
+def test_a_bug_in_the_middle_of_a_stream_is_an_error_event_and_logged(
+    gateway: Harness,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("gateway.choice_text.ChatText.finish", broken)
+    gateway.script(lambda r: [tokens(0, [65]), 0.15, stopped(1)])
+    text = gateway.chat(stream=True).text
+    assert events_of(text)[-1]["error"]["code"] == "internal_error"
+    assert "secret" not in text
+    assert "[DONE]" not in text
+    assert "RuntimeError: secret" in caplog.text
+
+
+def test_refusals_that_clients_cause_do_not_fill_the_log(
+    gateway: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    for status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        gateway.script(lambda r, status=status: [status])
+        gateway.chat()
+    gateway.chat(temperature=9)
+    gateway.post("/v1/chat/completions", b"{")
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
 def test_a_retry_elsewhere_is_not_seen_by_the_client(
     make_gateway: Any, tokenizer: Tokenizer
 ) -> None:
