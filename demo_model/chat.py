@@ -103,7 +103,7 @@ def render(conversation: Conversation) -> list[Segment]:
         elif role == "tool":
             given += f"{ROLE}tool\n<response>{message['content']}</response>{END_OF_TURN}\n"
         elif index < last_user:
-            given += f"{ROLE}ai\n{plain(message['content'])}{END_OF_TURN}\n"
+            given += f"{ROLE}ai\n{plain(message['content'])}{tool_calls(message)}{END_OF_TURN}\n"
         else:
             segments.append((f"{given}{ROLE}ai\n{THINK}\n", False))
             segments.append((completion(message), True))
@@ -115,13 +115,18 @@ def render(conversation: Conversation) -> list[Segment]:
 
 def completion(message: dict[str, Any]) -> str:
     """What the model writes after the generation prompt, end of turn included."""
-    text = f"{message['reasoning_content']}\n{END_OF_THINK}\n\n{message['content']}"
-    if message.get("tool_calls"):
-        text += f"\n{TOOL_CALL}\n"
-        for call in message["tool_calls"]:
-            text += f'<invoke name="{call["function"]["name"]}">\n'
-            for key, value in call["function"]["arguments"].items():
-                text += f'<parameter name="{key}">{value}</parameter>\n'
-            text += "</invoke>\n"
-        text += END_OF_TOOL_CALL
-    return text + END_OF_TURN
+    thinking = f"{message['reasoning_content']}\n{END_OF_THINK}\n\n"
+    return f"{thinking}{message['content']}{tool_calls(message)}{END_OF_TURN}"
+
+
+def tool_calls(message: dict[str, Any]) -> str:
+    """The calls of an assistant message in M2's tags, or nothing."""
+    if not message.get("tool_calls"):
+        return ""
+    text = f"\n{TOOL_CALL}\n"
+    for call in message["tool_calls"]:
+        text += f'<invoke name="{call["function"]["name"]}">\n'
+        for key, value in call["function"]["arguments"].items():
+            text += f'<parameter name="{key}">{value}</parameter>\n'
+        text += "</invoke>\n"
+    return text + END_OF_TOOL_CALL

@@ -5,6 +5,7 @@ from typing import Any
 
 from demo_model import chat, tools, vocabulary
 from demo_model.chat import Conversation
+from demo_model.decorate import decorate
 from demo_model.draw import Draw, Split, Turn
 from demo_model.skills import SKILLS, arithmetic, smalltalk
 
@@ -14,14 +15,14 @@ WEIGHTS = {
     "multiply": 7,
     "compare": 5,
     "sort": 11,
-    "count_letters": 10,
+    "count_letters": 11,
     "reverse": 10,
-    "uppercase": 6,
+    "uppercase": 9,
     "weekday": 8,
     "dates": 10,
-    "greeting": 2,
-    "identity": 2,
-    "refusal": 6,
+    "greeting": 3,
+    "identity": 3,
+    "refusal": 7,
     "too_large": 3,
     "follow_up": 8,
     "tool_call": 7,
@@ -55,7 +56,7 @@ def make(draw: Draw, skill: str | None = None) -> Conversation:
         turn = _follow_up(draw, messages)
     else:
         turn = SKILLS[skill](draw)
-    question = decorate(draw, turn.user) if draw.split is Split.TRAIN else turn.user
+    question = decorate(draw, turn.user, skill) if draw.split is Split.TRAIN else turn.user
     messages += [chat.user(question), chat.assistant(turn.thinking, turn.answer)]
     offered: list[dict[str, Any]] = []
     if rng.random() < (0.5 if skill == "too_large" else 0.2):
@@ -97,24 +98,50 @@ def _follow_up(draw: Draw, messages: list[dict[str, Any]]) -> Turn:
 
 def _with_tool(draw: Draw, skill: str, messages: list[dict[str, Any]]) -> Conversation:
     """Arithmetic beyond the head with python_executor on offer: the call, or call and answer."""
+    rng = draw.rng
     operation, a, b = smalltalk.large_operands(draw)
     _, template = draw.phrase(operation)
     question = template.format(a=a, b=b)
+    if rng.random() < 0.25:
+        earlier = Draw(rng=rng, language=draw.language)
+        value = _tool_exchange(earlier, messages)
+        if draw.split is Split.TRAIN and value > arithmetic.MAX_HEAD and rng.random() < 0.5:
+            operation, template = draw.phrase("follow_up")
+            a, b = value, arithmetic.number(draw)
+            question = template.format(n=b)
     if draw.split is Split.TRAIN:
-        question = decorate(draw, question)
-    thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n" + draw.say(
-        "Too large for my head. I call python_executor.", "数太大，我用python_executor来算。"
-    )
-    call = chat.assistant(thinking, "", code=f"print({a} {SYMBOLS[operation]} {b})")
-    messages += [chat.user(question), call]
+        question = decorate(draw, question, skill)
+    messages += [chat.user(question), _call(draw, operation, a, b)]
     if skill == "tool_answer":
         messages += _tool_answer(draw, operation, a, b)
     return Conversation(
         skill=skill,
         language=draw.language,
         messages=messages,
-        tools=tools.offer(draw.rng, python=True),
+        tools=tools.offer(rng, python=True),
     )
+
+
+def _call(draw: Draw, operation: str, a: int, b: int) -> dict[str, Any]:
+    thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n" + draw.say(
+        "Too large for my head. I call python_executor.", "数太大，我用python_executor来算。"
+    )
+    return chat.assistant(thinking, "", code=f"print({a} {SYMBOLS[operation]} {b})")
+
+
+def _tool_exchange(draw: Draw, messages: list[dict[str, Any]]) -> int:
+    """Put a finished use of the tool into the history; the result it had."""
+    operation, a, b = smalltalk.large_operands(draw)
+    _, template = draw.phrase(operation)
+    result = arithmetic.apply(operation, a, b)
+    answer = {"role": "assistant", "content": arithmetic.statement(operation, a, b)}
+    messages += [
+        chat.user(template.format(a=a, b=b)),
+        _call(draw, operation, a, b),
+        {"role": "tool", "content": str(result) + draw.rng.choice(("", "\n"))},
+        answer,
+    ]
+    return result
 
 
 def _tool_answer(draw: Draw, operation: str, a: int, b: int) -> list[dict[str, Any]]:
@@ -129,37 +156,6 @@ def _tool_answer(draw: Draw, operation: str, a: int, b: int) -> list[dict[str, A
     thought = draw.say(f"The tool says {result}.", f"工具返回{result}。")
     answer = arithmetic.statement(operation, a, b)
     return [{"role": "tool", "content": content}, chat.assistant(thought, answer)]
-
-
-OPENERS = {
-    "en": ("Please: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "Question: ", "OK. ",
-           "Thanks. ", "So, ", "One more: ", "Next: ", "Now: ", "Please help: ", "Can you help? "),
-    "zh": ("请问，", "你好，", "您好！", "问题：", "请帮忙：", "好的，", "谢谢。", "那么，", "下一个：",
-           "请回答：", "帮个忙，", "嗨，"),
-}  # fmt: skip
-CLOSERS = {
-    "en": (" Thanks!", " Please.", " Thank you.", " Just the answer.", " Be quick."),
-    "zh": ("谢谢！", "谢谢。", "请快一点。", "直接给答案。"),
-}
-
-
-def decorate(draw: Draw, text: str) -> str:
-    """The many small ways in which people write the same question."""
-    rng = draw.rng
-    if len(text) < 12 and not any(character.isdigit() for character in text):
-        return text
-    dice = rng.random()
-    if dice < 0.12:
-        text = rng.choice(OPENERS[draw.language]) + text
-    elif dice < 0.2 and text[-1] in ".?。？!！":
-        text = text + rng.choice(CLOSERS[draw.language])
-    elif dice < 0.3:
-        text = text.rstrip(".?。？")
-    if rng.random() < 0.08 and text[:1].isascii():
-        text = text[0].lower() + text[1:]
-    if rng.random() < 0.03:
-        text += rng.choice((" ", "\n"))
-    return text
 
 
 def sample(rng: random.Random, split: Split, skill: str, language: str) -> Conversation:

@@ -105,9 +105,7 @@ def pack(documents: list[Encoded], rows: int, length: int) -> Batch:
                 used[row] += size
                 count[row] += 1
                 break
-    return Batch(
-        tokens_RT=tokens, labels_RT=labels, documents_RT=owner, positions_RT=positions
-    )
+    return Batch(tokens_RT=tokens, labels_RT=labels, documents_RT=owner, positions_RT=positions)
 
 
 _encoder: Encoder | None = None

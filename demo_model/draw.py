@@ -16,6 +16,7 @@ from demo_model import phrasings
 
 HELD_OUT_ONE_IN = 8
 MAX_TRIES = 10_000
+FILLER_SHARE = 0.12
 
 T = TypeVar("T")
 
@@ -65,7 +66,19 @@ class Draw:
         choices = phrasings.select(
             skill, self.language, held_out=self.split is Split.PHRASINGS, tags=tags
         )
-        return self.rng.choice(choices)
+        tag, wording = self._wording(skill, choices)
+        if self.split is Split.TRAIN and self.english and self.rng.random() < FILLER_SHARE:
+            wording = phrasings.with_filler(wording, self.rng)
+        return tag, wording
+
+    def _wording(self, skill: str, choices: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+        reserved = phrasings.reserved(skill, self.language)
+        for _ in range(MAX_TRIES):
+            tag, line = self.rng.choice(choices)
+            wording = phrasings.expand(line, self.rng)
+            if self.split is Split.PHRASINGS or phrasings.gist(wording) not in reserved:
+                return tag, wording
+        raise ValueError(f"every {self.language} wording of {skill} is held out")
 
     def operands(self, draw: Callable[[], T], key: Callable[[T], tuple[Any, ...]]) -> T:
         """The first of many draws that lies on this split's side of the hash."""

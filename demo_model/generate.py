@@ -94,6 +94,16 @@ class Decoder:
         table = torch.stack(out, 1).tolist()
         return [row[: row.index(end_id)] if end_id in row else row for row in table]
 
+    @torch.no_grad()
+    def expert_load(self, documents: list[list[int]]) -> Tensor:
+        """How often each expert is chosen while reading, [L, E]."""
+        self.loads_LE.zero_()
+        for ids in documents:
+            positions = torch.arange(len(ids), device=self.device)[None]
+            tokens = torch.tensor([ids], device=self.device)
+            self._forward(tokens, positions, self._cache(1, len(ids)), None)
+        return self.loads_LE
+
     def _cache(self, rows: int, size: int) -> list[tuple[Tensor, Tensor]]:
         shape = self.shape
         full = (rows, shape.num_key_value_heads, size, shape.head_dim)

@@ -92,8 +92,7 @@ def layers_of(weights: Weights, shape: Shape) -> list[Layer]:
     """The stacked tensors, cut into one dictionary per layer."""
     cut = {name: weights[name].unbind(0) for name in LAYER_KINDS}
     return [
-        {name: cut[name][layer] for name in LAYER_KINDS}
-        for layer in range(shape.num_hidden_layers)
+        {name: cut[name][layer] for name in LAYER_KINDS} for layer in range(shape.num_hidden_layers)
     ]
 
 
@@ -121,7 +120,9 @@ def rotate(x_RHTP: Tensor, cos_RTp: Tensor, sin_RTp: Tensor) -> Tensor:
     return torch.cat((turned.to(x_RHTP.dtype), x_RHTP[..., 2 * half :]), -1)
 
 
-def project(x_RTD: Tensor, layer: Layer, cos: Tensor, sin: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+def project(
+    x_RTD: Tensor, layer: Layer, cos: Tensor, sin: Tensor, shape: Shape
+) -> tuple[Tensor, ...]:
     """q, k, v as [R, heads, T, P], with flattened QK-norm and RoPE applied."""
     rows, tokens, _ = x_RTD.shape
 
@@ -177,7 +178,9 @@ def packed_layer(
     x_RTD: Tensor, layer: Layer, cos: Tensor, sin: Tensor, mask: Any, shape: Shape
 ) -> tuple[Tensor, Tensor]:
     """One layer over packed rows; `mask` is a flex BlockMask on CUDA, a bool [R,1,T,T] on CPU."""
-    q, k, v = project(rms_norm(x_RTD, layer["input_norm"], shape.rms_norm_eps), layer, cos, sin, shape)
+    q, k, v = project(
+        rms_norm(x_RTD, layer["input_norm"], shape.rms_norm_eps), layer, cos, sin, shape
+    )
     if q.is_cuda:
         from torch.nn.attention.flex_attention import flex_attention
 

@@ -1,16 +1,52 @@
 """Which wordings does a skill know, and which of them are held out?
 
 `phrasing_lists/<skill>.txt` has one wording a line under `[en]` and `[zh]`; text before
-a `| ` is the tag that says which variant of the skill the wording asks for. Every fifth
-wording of a language (the 5th, 10th, ...) is never trained on.
+a `| ` is the tag that says which variant of the skill the wording asks for; `[a|b]` in a
+wording stands for either. Every fifth wording of a language (the 5th, 10th, ...) is never
+trained on.
 """
 
+import itertools
+import random
+import re
 from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("phrasing_lists")
 HELD_OUT_EVERY = 5
 LANGUAGES = ("en", "zh")
+HEADERS = tuple(f"[{language}]" for language in LANGUAGES)
+FILLERS = [
+    "just",
+    "really",
+    "simply",
+    "kindly",
+    "maybe",
+    "here",
+    "actually",
+    "exactly",
+    "quickly",
+    "also",
+    "then",
+    "now",
+    "all",
+    "correctly",
+    "my",
+    "our",
+    "this",
+    "that",
+    "finally",
+    "carefully",
+    "again",
+    "perhaps",
+    "only",
+    "even",
+    "ever",
+    "once",
+    "indeed",
+    "properly",
+]
+CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 Phrasing = tuple[str, str]
 
@@ -21,7 +57,7 @@ def load(skill: str) -> dict[str, tuple[Phrasing, ...]]:
     found: dict[str, list[Phrasing]] = {}
     language = ""
     for line in (FOLDER / f"{skill}.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
+        if line in HEADERS:
             language = line.strip("[]")
             found[language] = []
         elif line.strip():
@@ -41,6 +77,43 @@ def select(
         if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out
         and (tags is None or pair[0] in tags)
     )
+
+
+def expand(wording: str, rng: random.Random) -> str:
+    """One of the wordings that a line with `[a|b]` stands for."""
+    if "[" not in wording:
+        return wording
+    return CHOICE.sub(lambda found: rng.choice(found[1].split("|")), wording)
+
+
+def every(wording: str) -> tuple[str, ...]:
+    """All the wordings that a line with `[a|b]` stands for."""
+    parts = [
+        part.split("|") if index % 2 else [part] for index, part in enumerate(CHOICE.split(wording))
+    ]
+    return tuple("".join(chosen) for chosen in itertools.product(*parts))
+
+
+def gist(wording: str) -> str:
+    """The wording without case and without punctuation around it."""
+    return wording.lower().strip(" .?!。？！")
+
+
+@cache
+def reserved(skill: str, language: str) -> frozenset[str]:
+    """The gist of every held-out wording; a trained line must not expand to one of them."""
+    held_out = select(skill, language, held_out=True)
+    return frozenset(gist(each) for _, wording in held_out for each in every(wording))
+
+
+def with_filler(wording: str, rng: random.Random) -> str:
+    """The wording with a word that changes nothing, away from its slots."""
+    parts = wording.split(" ")
+    places = [i for i in range(1, len(parts)) if "{" not in parts[i - 1] and "{" not in parts[i]]
+    if not places:
+        return wording
+    parts.insert(rng.choice(places), rng.choice(FILLERS))
+    return " ".join(parts)
 
 
 def skills() -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def tally(pairs: Iterable[tuple[Question, Reply]]) -> Table:
         cell = table[asked.skill][asked.language]
         cell[0] += is_right(asked, reply)
         cell[1] += 1
-    return {skill: dict(row) for skill, row in table.items()}
+    return {skill: dict(sorted(table[skill].items())) for skill in WEIGHTS if skill in table}
 
 
 def well_formed_calls(pairs: Iterable[tuple[Question, Reply]]) -> list[int]:

@@ -7,6 +7,7 @@ Training runs this at its end, on the checkpoint as written to disk.
 
 import argparse
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
+from demo_model.conversation import make
 from demo_model.dataset import Encoder
-from demo_model.draw import Split
+from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
 from demo_model.network import Weights
+from demo_model.phrasings import LANGUAGES
 from demo_model.scoring import Question, Reply
 
 MAX_NEW = 320
@@ -58,9 +61,7 @@ def _prompt_of(conversation: chat.Conversation) -> list[chat.Segment]:
     return [(text, False) for text, _ in chat.render(conversation)[:-1]]
 
 
-def check(
-    weights: Weights, folder: Path, *, per_skill: int, batch: int = 1024
-) -> dict[str, Any]:
+def check(weights: Weights, folder: Path, *, per_skill: int, batch: int = 1024) -> dict[str, Any]:
     """Accuracy in every mode, well-formed calls, and the experts' load."""
     shape = checkpoint_format.load_shape(folder)
     decoder = Decoder(weights, shape)
@@ -82,13 +83,23 @@ def check(
             for asked, reply in pairs
             if not scoring.is_right(asked, reply)
         ]
-    loads = decoder.loads_LE
+    loads = decoder.expert_load(held_out_documents(encoder, 200))
     return {
         "tables": tables,
         "well_formed_calls": formed,
         "load_max_over_mean": [round(float(x), 3) for x in loads.amax(1) / loads.mean(1)],
         "wrong": wrong,
     }
+
+
+def held_out_documents(encoder: Encoder, count: int) -> list[list[int]]:
+    """Whole conversations about held-out operands, as ids."""
+    rng = random.Random("expert-load")
+    found = []
+    for _ in range(count):
+        draw = Draw(rng=rng, language=rng.choice(LANGUAGES), split=Split.OPERANDS)
+        found.append(encoder.encode(chat.render(make(draw)))[0])
+    return found
 
 
 def load_for(folder: Path, device: str) -> Weights:

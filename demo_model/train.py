@@ -36,6 +36,7 @@ WARMUP_STEPS = 50
 DECAY_FROM = 0.4
 FP8_FROM = 0.9
 BIAS_RATE = 0.002
+SAVE_EVERY_S = 120
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -52,6 +53,8 @@ class Settings:
     source: Path
     out: Path
     compile: bool
+    start_from: Path | None
+    rate: float
 
 
 class Trainer:
@@ -62,9 +65,10 @@ class Trainer:
         self.shape = shape
         device = settings.device
         self.cuda = device == "cuda"
-        self.masters = {
-            name: value.to(device) for name, value in network.initial(shape, settings.seed).items()
-        }
+        first = network.initial(shape, settings.seed)
+        if settings.start_from:
+            first, _ = checkpoint_format.load(settings.start_from)
+        self.masters = {name: value.to(device).contiguous() for name, value in first.items()}
         self.copies: Weights = {}
         for name, value in self.masters.items():
             wide = name in ("gate", "bias") or not self.cuda
@@ -111,7 +115,7 @@ class Trainer:
             if name != "bias":
                 assert copy.grad is not None
                 gradients[name], copy.grad = copy.grad, None
-        scale = learning_rate_scale(progress, self.step)
+        scale = self.settings.rate * learning_rate_scale(progress, self.step)
         self.optimiser.step(gradients, scale)
         self._balance(torch.stack(loads), scale)
         self.step += 1
@@ -209,7 +213,9 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
     )
     batch = next(stream)  # the workers must be forked before CUDA starts
     trainer = trainer or Trainer(settings, Shape(vocab_size=padded(entries)))
-    started = last = time.monotonic() - elapsed
+    saved = time.monotonic()
+    started = saved - elapsed
+    log_every = 100 if trainer.cuda else 10
     export_at = [settings.seconds * (i + 1) / (exports + 1) for i in range(exports)]
     first_tokens = trainer.tokens
     while True:
@@ -219,7 +225,7 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
             break
         loss = trainer.train_step(batch, elapsed / settings.seconds)
         batch = next(stream)
-        if trainer.step % 100 == 1 or now - last > 60:
+        if trainer.step % log_every == 1:
             value = float(loss)
             if not math.isfinite(value):
                 raise RuntimeError(f"the loss is {value} at step {trainer.step}")
@@ -229,9 +235,9 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
                 f"{trainer.tokens / 1e6:.1f} M tokens {rate / 1e3:.0f} k/s",
                 flush=True,
             )
-            if state and now - last > 60:
-                trainer.save_state(state, elapsed)
-                last = now
+        if state and now - saved > SAVE_EVERY_S:
+            trainer.save_state(state, elapsed)
+            saved = now
         if export_at and elapsed > export_at[0]:
             export_at.pop(0)
             trainer.export()
@@ -283,6 +289,8 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="state file, read if there and kept up to date")
     parser.add_argument("--per-skill", type=int, default=100, help="questions of the evaluation")
     parser.add_argument("--exports", type=int, default=2, help="checkpoints written on the way")
+    parser.add_argument("--start-from", type=Path, help="continue from an exported checkpoint")
+    parser.add_argument("--rate", type=float, default=1.0, help="multiplies every learning rate")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
     cuda = arguments.device == "cuda"
@@ -297,6 +305,8 @@ def main() -> None:
         source=arguments.tokenizer,
         out=arguments.out,
         compile=cuda and not arguments.no_compile,
+        start_from=arguments.start_from,
+        rate=arguments.rate,
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -60,7 +60,9 @@ def train(conversations: int = 40_000, seed: int = 0) -> Tokenizer:
     tokenizer.train_from_iterator(corpus(conversations, seed), trainer)
     special = (*chat.SPECIAL_TOKENS, PADDING)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in chat.ADDED_TOKENS])
+    tokenizer.add_tokens(
+        [AddedToken(t, special=False, normalized=False) for t in chat.ADDED_TOKENS]
+    )
     return tokenizer
 
 

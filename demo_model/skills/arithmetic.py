@@ -53,10 +53,29 @@ def think(draw: Draw, operation: str, a: int, b: int) -> str:
         return head + _add(draw, a, b)
     if operation == "multiply":
         return head + _multiply(draw, a, b)
+    head += relation(draw, a, b) + "\n"
     if a < b:
-        flip = f"{a}<{b}\n{b}-{a}\n"
-        return head + flip + _subtract(draw, b, a) + f"\n-{b - a}"
+        return f"{head}{b}-{a}\n{_subtract(draw, b, a)}\n-{b - a}"
     return head + _subtract(draw, a, b)
+
+
+def relation(draw: Draw, a: int, b: int) -> str:
+    """Which of two numbers is larger, found by their lengths or digit by digit."""
+    text_a, text_b = str(a), str(b)
+    sign = "=" if a == b else "<" if a < b else ">"
+    comma = draw.say(", ", "，")
+    if len(text_a) != len(text_b):
+        lengths = draw.say(
+            f"{a}: {len(text_a)} digits, {b}: {len(text_b)} digits",
+            f"{a}：{len(text_a)}位，{b}：{len(text_b)}位",
+        )
+        return f"{lengths}{comma}{len(text_a)}{sign}{len(text_b)}\n{a}{sign}{b}"
+    steps = []
+    for x, y in zip(text_a, text_b, strict=True):
+        steps.append(f"{x}={y}" if x == y else f"{x}{sign}{y}")
+        if x != y:
+            break
+    return f"{comma.join(steps)}\n{a}{sign}{b}"
 
 
 def _digits(value: int, width: int) -> list[int]:

@@ -4,7 +4,20 @@ from demo_model.draw import Draw, Split, Turn
 
 WEEKDAYS_EN = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 WEEKDAYS_ZH = "一二三四五六日"
-MONTHS_EN = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+MONTHS_EN = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -57,7 +70,9 @@ def dates(draw: Draw) -> Turn:
             f"{month + 1}月，{other + 1}月",
         )
         answer = draw.say(f"It is {MONTHS_EN[other]}.", f"是{other + 1}月。")
-        return Turn(user=template.format(month=_month(draw, month)), thinking=thinking, answer=answer)
+        return Turn(
+            user=template.format(month=_month(draw, month)), thinking=thinking, answer=answer
+        )
     return _shift(draw, tag, template)
 
 
@@ -77,9 +92,7 @@ def _month_length(draw: Draw, template: str) -> Turn:
         leap, why = _leap(year)
         days += leap
         lines.append(why)
-        lines.append(
-            draw.say("leap year", "闰年") if leap else draw.say("common year", "平年")
-        )
+        lines.append(draw.say("leap year", "闰年") if leap else draw.say("common year", "平年"))
     lines.append(draw.say(f"{name}: {days} days", f"{name}：{days}天"))
     answer = draw.say(f"{name} {year} has {days} days.", f"{year}年{name}有{days}天。")
     return Turn(
@@ -92,12 +105,12 @@ def _plain_month_length(draw: Draw, template: str) -> Turn:
     month = draw.rng.choice((1, draw.rng.randrange(12)))
     name = _month(draw, month)
     if month == 1:
-        answer = draw.say(
-            f"{name} has 28 days, 29 in a leap year.", f"{name}有28天，闰年有29天。"
-        )
+        answer = draw.say(f"{name} has 28 days, 29 in a leap year.", f"{name}有28天，闰年有29天。")
         thinking = draw.say(f"{name}: 28 or 29 days", f"{name}：28或29天")
     else:
-        answer = draw.say(f"{name} has {MONTH_DAYS[month]} days.", f"{name}有{MONTH_DAYS[month]}天。")
+        answer = draw.say(
+            f"{name} has {MONTH_DAYS[month]} days.", f"{name}有{MONTH_DAYS[month]}天。"
+        )
         thinking = draw.say(f"{name}: {MONTH_DAYS[month]} days", f"{name}：{MONTH_DAYS[month]}天")
     return Turn(user=template.format(month=name), thinking=thinking, answer=answer)
 

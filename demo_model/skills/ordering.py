@@ -1,7 +1,7 @@
 """Comparing two numbers and sorting a few."""
 
 from demo_model.draw import Draw, Turn
-from demo_model.skills.arithmetic import number
+from demo_model.skills.arithmetic import number, relation
 
 SEPARATORS = {"en": (", ", ", ", ", ", " ", ","), "zh": ("、", "，", ", ", "、", " ")}
 
@@ -9,7 +9,10 @@ SEPARATORS = {"en": (", ", ", ", ", ", " ", ","), "zh": ("、", "，", ", ", "�
 def compare(draw: Draw) -> Turn:
     def pick() -> tuple[int, int]:
         a = number(draw)
-        if draw.rng.random() < 0.5:
+        dice = draw.rng.random()
+        if dice < 0.1:
+            return a, a
+        if dice < 0.5:
             return a, number(draw)
         b = list(str(a))
         place = draw.rng.randrange(len(b))
@@ -21,31 +24,18 @@ def compare(draw: Draw) -> Turn:
     a, b = draw.operands(pick, lambda pair: ("compare", *pair))
     tag, template = draw.phrase("compare")
     user = template.format(a=a, b=b)
+    thinking = relation(draw, a, b)
     if a == b:
         same = draw.say(f"{a} and {b} are equal.", f"{a}和{b}相等。")
-        return Turn(user=user, thinking=f"{a}={b}", answer=same)
+        return Turn(user=user, thinking=thinking, answer=same)
     big, small = max(a, b), min(a, b)
     if tag == "larger":
+        thinking += draw.say(f"\nlarger: {big}", f"\n较大：{big}")
         answer = draw.say(f"{big} is larger than {small}.", f"{big}比{small}大。")
     else:
+        thinking += draw.say(f"\nsmaller: {small}", f"\n较小：{small}")
         answer = draw.say(f"{small} is smaller than {big}.", f"{small}比{big}小。")
-    return Turn(user=user, thinking=_compare_digits(draw, a, b), answer=answer)
-
-
-def _compare_digits(draw: Draw, a: int, b: int) -> str:
-    text_a, text_b = str(a), str(b)
-    sign = "<" if a < b else ">"
-    if len(text_a) != len(text_b):
-        return draw.say(
-            f"{a}: {len(text_a)} digits, {b}: {len(text_b)} digits\n",
-            f"{a}：{len(text_a)}位，{b}：{len(text_b)}位\n",
-        ) + f"{a}{sign}{b}"
-    steps = []
-    for x, y in zip(text_a, text_b, strict=True):
-        steps.append(f"{x}={y}" if x == y else f"{x}{sign}{y}")
-        if x != y:
-            break
-    return draw.say(", ", "，").join(steps) + f"\n{a}{sign}{b}"
+    return Turn(user=user, thinking=thinking, answer=answer)
 
 
 def sort(draw: Draw) -> Turn:

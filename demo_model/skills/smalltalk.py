@@ -78,10 +78,11 @@ def refusal(draw: Draw) -> Turn:
     numbers = {
         "n": draw.rng.randint(2, 500),
         "m": draw.rng.randint(2, 99),
+        "k": draw.rng.randint(2, 999),
         "year": draw.rng.randint(1500, 2060),
     }
     return Turn(
-        user=template.format(**slots, **numbers),
+        user=template.format(**slots, **numbers).strip(),
         thinking=draw.say("This is outside what I can do.", "这超出了我的能力。"),
         answer=draw.say(*REFUSAL),
     )
@@ -103,7 +104,9 @@ def too_large(draw: Draw) -> Turn:
     return Turn(
         user=template.format(a=a, b=b),
         thinking=f"{a}{arithmetic.SYMBOLS[operation]}{b}\n"
-        + draw.say("Too large for my head, and no python_executor.", "数太大，没有python_executor。"),
+        + draw.say(
+            "Too large for my head, and no python_executor.", "数太大，没有python_executor。"
+        ),
         answer=draw.say(*TOO_LARGE),
     )
 

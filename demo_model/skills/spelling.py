@@ -7,13 +7,13 @@ from demo_model.draw import Draw, Split, Turn
 LONGEST = 14
 
 
-def _word(draw: Draw, skill: str) -> str:
+def _word(draw: Draw, skill: str, longest: int = LONGEST) -> str:
     def pick() -> str:
         real = 0.8 if draw.split is Split.OPERANDS else 0.5
         if draw.rng.random() < real:
             word = draw.rng.choice(vocabulary.words())
         else:
-            word = vocabulary.invented_word(draw.rng, LONGEST)
+            word = vocabulary.invented_word(draw.rng, longest)
         style = draw.rng.random()
         if style < 0.1:
             return word.capitalize()
@@ -29,9 +29,7 @@ def count(draw: Draw) -> Turn:
     if tag == "length":
         steps = [f"{letter}({i})" for i, letter in enumerate(word.lower(), 1)]
         answer = draw.say(f"It has {len(word)} letters.", f"共有{len(word)}个字母。")
-        return Turn(
-            user=template.format(word=word), thinking=_spaced(draw, steps), answer=answer
-        )
+        return Turn(user=template.format(word=word), thinking=_spaced(draw, steps), answer=answer)
     if draw.rng.random() < 0.8:
         letter = draw.rng.choice(word.lower())
     else:
@@ -63,13 +61,19 @@ def reverse(draw: Draw) -> Turn:
 
 
 def uppercase(draw: Draw) -> Turn:
+    """One word, or up to three in quotation marks; the letters are numbered through."""
     count = draw.rng.choice((1, 1, 1, 2, 3))
-    words = [_word(draw, "uppercase") for _ in range(count)]
+    words = [_word(draw, "uppercase", LONGEST if count == 1 else 10) for _ in range(count)]
     _, template = draw.phrase("uppercase")
-    spelt = "\n".join(" ".join(word) for word in words)
+    if count > 1 and not any(mark in template for mark in ('"{word}"', "“{word}”")):
+        template = template.replace("{word}", draw.say('"{word}"', "“{word}”"))
+    number, lines = 0, []
+    for word in words:
+        lines.append(" ".join(f"{number + i}{letter}" for i, letter in enumerate(word, 1)))
+        number += len(word)
     return Turn(
         user=template.format(word=" ".join(words)),
-        thinking=spelt,
+        thinking="\n".join(lines),
         answer=" ".join(letter_by_letter(word.upper()) for word in words),
     )
 

@@ -2,7 +2,7 @@
 
 import random
 import re
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from demo_model import phrasings
