@@ -6,7 +6,6 @@ Each check is a function that returns a `Check`; none changes anything.
 import os
 import platform
 import shutil
-import socket
 import statistics
 import sys
 from collections.abc import Callable
@@ -14,7 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from expertmesh.machine import available_memory_bytes, cpu_features, file_limit, usable_cores
+from expertmesh.machine import (
+    available_memory_bytes,
+    cpu_features,
+    file_limit,
+    port_problem,
+    usable_cores,
+)
 from expertmesh.sizes import format_bytes
 
 MIN_FREE_MEMORY_BYTES = 2 * 10**9
@@ -142,17 +147,14 @@ def check_files() -> Check:
 
 
 def check_port(port: int) -> Check:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return Check(
-                name="http port",
-                verdict=Verdict.WARNING,
-                found=f"127.0.0.1:{port}: {error.strerror}",
-                advice="a cluster may be up (`expertmesh status`); else use --http-port",
-            )
+    problem = port_problem(port)
+    if problem is not None:
+        return Check(
+            name="http port",
+            verdict=Verdict.WARNING,
+            found=f"127.0.0.1:{port}: {problem}",
+            advice="a cluster may be up (`expertmesh status`); else use --http-port",
+        )
     return Check(name="http port", verdict=Verdict.OK, found=f"127.0.0.1:{port} is free")
 
 

@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from expertmesh.children import child_environment, python_module
 from expertmesh.console import CommandError
 from expertmesh.state import RunDir, is_alive
 
@@ -27,10 +27,11 @@ def start_detached(
     log_path = run_dir.log_path("supervisor")
     with open(log_path, "wb") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "expertmesh", "up", *arguments],
+            python_module("expertmesh", "up", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=child_environment(),
             start_new_session=True,
         )
     try:

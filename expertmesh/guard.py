@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
         _leave_if_orphan(parent_pid)  # it may have died before the kernel was asked
-        os.execv(sys.executable, [sys.executable, "-m", module, *flags])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", module, *flags])
     threading.Thread(target=_watch, args=(parent_pid,), name="guard", daemon=True).start()
     sys.argv = [module, *flags]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,6 +1,7 @@
-"""What does this machine offer? Cores, memory, CPU features, file limits; cgroup limits included."""
+"""What does this machine offer? Cores, memory, CPU features, ports; cgroup limits included."""
 
 import os
+import socket
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,18 @@ def cpu_features() -> dict[str, bool]:
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
     flags = set(line.partition(":")[2].split())
     return {feature: feature in flags for feature in CPU_FEATURES}
+
+
+def port_problem(port: int, host: str = "127.0.0.1") -> str | None:
+    """Why `host`:`port` cannot be listened on, or None when it can (0: any free port)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a port in TIME_WAIT is free, a listening one is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def file_limit() -> int | None:

@@ -1,26 +1,19 @@
 """What must hold before the first process starts? A free port, enough memory."""
 
-import socket
-
 from expertmesh.console import CommandError
+from expertmesh.machine import port_problem
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan
 
 
-def check_port(port: int, host: str = "127.0.0.1") -> None:
+def check_port(port: int) -> None:
     """Refuse a port that something listens on. Raises CommandError."""
-    if port == 0:
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port in TIME_WAIT is free, a listening one is not.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CommandError(
-                f"--http-port {port}: cannot bind {host}:{port} ({error.strerror}); stop what uses it "
-                "(`expertmesh status` knows our own cluster) or choose another --http-port"
-            ) from None
+    problem = port_problem(port)
+    if problem is not None:
+        raise CommandError(
+            f"--http-port {port}: cannot bind 127.0.0.1:{port} ({problem}); stop what uses it "
+            "(`expertmesh status` knows our own cluster) or choose another --http-port"
+        )
 
 
 def check_memory(plan: ClusterPlan, available_bytes: int) -> None:

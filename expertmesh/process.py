@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from expertmesh.children import child_environment, python_module
 from expertmesh.spec import ServiceSpec
 
 _LISTENING = re.compile(r"\blistening ((?:(?:grpc|ops|http)=\S+ ?)+)\s*$")
@@ -33,7 +33,7 @@ class ServiceProcess:
 
     def start(self, addresses_of: Mapping[str, Mapping[str, str]]) -> None:
         """Start it; call from the main thread. `addresses_of`: service name -> its addresses."""
-        argv = [sys.executable, "-m", "expertmesh.guard", str(os.getpid()), self.spec.module]
+        argv = python_module("expertmesh.guard", str(os.getpid()), self.spec.module)
         argv += self.spec.flags
         for flag, service in self.spec.dials:
             argv += [flag, addresses_of[service]["grpc"]]
@@ -43,7 +43,7 @@ class ServiceProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(self.spec.threads),
+                env=child_environment(self.spec.threads),
                 start_new_session=True,  # Ctrl-C reaches the supervisor only; it decides the order
             )
 
@@ -133,18 +133,3 @@ def readiness_text(answer: httpx.Response) -> str:
                 page.get("reason") or page.get("detail") or page.get("status") or "not ready"
             )
     return answer.text.strip().partition("\n")[0] or "not ready"
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Ours without EXPERTMESH_* (those are the command's, not the services'), with thread limits."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("EXPERTMESH_")
-    }
-    environment |= {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        # Processes take turns within a step: a spinning thread would steal the other's core.
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONUNBUFFERED": "1",
-    }
-    return environment

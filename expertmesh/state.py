@@ -16,6 +16,9 @@ import psutil
 
 from expertmesh.console import CommandError
 
+RUN_DIR_HELP = (
+    "Folder for logs and state; one cluster each. Default: $XDG_STATE_HOME/expertmesh/cluster."
+)
 _START_TIME_SLACK_S = 5.0
 """The kernel's boot time, which start times are counted from, moves with clock adjustments."""
 

@@ -63,7 +63,7 @@ def greet(url: str, run_dir: RunDir, ask: str | None, out: Console, notes: Conso
     try:
         model_name = client.model_name()
         if ask:
-            out.print(f"\n[bold]>[/bold] {ask}", highlight=False)
+            out.print(f"\n> {ask}", style="bold", markup=False)
             reply = Reply()
             body = {"model": model_name, "messages": [{"role": "user", "content": ask}]}
             pieces = client.stream(body, reply)

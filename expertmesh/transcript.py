@@ -9,6 +9,10 @@ from rich.text import Text
 
 from expertmesh.chat_client import Piece, Reply
 
+_CONTROL = dict.fromkeys(
+    code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+)
+"""Characters with which a model's text could steer a terminal; dropped there, kept in pipes."""
 FOLDED_LINES = 4
 """How much of running thoughts is shown while they come."""
 
@@ -40,7 +44,7 @@ def show_reply(
                     text = text.lstrip("\n")
                 if piece.kind == "tool_call" and last_kind != "tool_call":
                     out.print("[tool call] ", end="", markup=False)
-                out.print(text, end="", markup=False, soft_wrap=True)
+                out.print(shown(text, out), end="", markup=False, soft_wrap=True)
                 last_kind = piece.kind
         fold.end(reply)
     finally:
@@ -48,6 +52,11 @@ def show_reply(
         out.print()
     if reply.finish_reason == "length":
         notes.print("(cut off: max_tokens or the context is used up)", style="yellow")
+
+
+def shown(text: str, console: Console) -> str:
+    """The text as `console` may print it."""
+    return text.translate(_CONTROL) if console.is_terminal else text
 
 
 class _Fold:
@@ -69,6 +78,7 @@ class _Fold:
             if first:
                 self._console.print("thinking: ", end="", style="dim")
                 text = text.lstrip("\n")
+            text = shown(text, self._console)
             self._console.print(text, end="", style="dim", markup=False, soft_wrap=True)
             return
         if self._live is None:
@@ -98,7 +108,7 @@ class _Fold:
         width = max(20, self._console.width - 1)
         lines = [
             line[start : start + width]
-            for line in self._text.strip().splitlines()
+            for line in shown(self._text, self._console).strip().splitlines()
             for start in range(0, max(1, len(line)), width)
         ]
         return "\n".join(lines[-FOLDED_LINES:])

@@ -21,14 +21,15 @@ SPLIT = ["router", "pool-0", "pool-1", "attention", "gateway"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def expertmesh(*arguments: str, timeout_s: float = START_S) -> subprocess.CompletedProcess:
+def expertmesh(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "expertmesh", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=START_S,
         cwd=ROOT,
+        env={**os.environ, **environment},
     )
 
 
@@ -97,7 +98,7 @@ def pids_of(state: dict) -> dict[str, int]:
 
 def test_a_detached_cluster_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     where = ("--run-dir", str(tmp_path / "run"))
-    done = expertmesh("up", "--detach", "--http-port", "0", *where)
+    done = expertmesh("up", "--http-port", "0", *where, EXPERTMESH_DETACH="1")
     try:
         assert done.returncode == 0, done.stderr
         url = re.search(r"Ready: (http://127\.0\.0\.1:\d+)", done.stdout)[1]

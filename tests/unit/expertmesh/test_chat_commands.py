@@ -1,5 +1,6 @@
 """The terminal chat against a stand-in server: pipes, JSON, errors, history."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.chat_client import ChatClient, Piece, Reply
 from expertmesh.console import CommandError
+from expertmesh.transcript import Thinking, show_reply, shown
 
 HERE = Path(__file__).parent
 
@@ -122,3 +125,27 @@ def test_an_address_without_a_server_names_it() -> None:
     client = ChatClient("http://127.0.0.1:9")
     with pytest.raises(CommandError, match=r"127\.0\.0\.1:9"):
         client.model_name()
+
+
+def test_a_model_cannot_steer_the_terminal() -> None:
+    text = "a\x1b[2J\x07b\x9bc\nd\te\u4f60"
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    assert shown(text, terminal) == "a[2Jbc\nd\te\u4f60"
+    assert shown(text, Console(file=io.StringIO())) == text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_thinking_folds_on_a_terminal_and_is_full_in_a_pipe(terminal: bool) -> None:
+    out, notes = io.StringIO(), io.StringIO()
+    reply = Reply(reasoning="one\ntwo", content="done", finish_reason="stop", thinking_s=1.5)
+    show_reply(
+        [Piece("reasoning", "one\n"), Piece("reasoning", "two"), Piece("content", "done")],
+        reply,
+        out=Console(file=out, width=80),
+        notes=Console(file=notes, width=80, force_terminal=terminal, highlight=False),
+        thinking=Thinking.FOLDED,
+    )
+    assert out.getvalue() == "done\n"
+    last = notes.getvalue().strip().splitlines()[-1]
+    assert ("thought for 1.5 s" in last) is terminal
+    assert terminal or notes.getvalue() == "thinking: one\ntwo\n\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from expertmesh.commands.cluster import cluster_report
+from expertmesh.commands.running import cluster_report
 from expertmesh.console import CommandError
 from expertmesh.detach import end_leftovers
 from expertmesh.state import RunDir, default_run_dir, is_alive

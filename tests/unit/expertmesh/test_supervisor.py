@@ -23,11 +23,13 @@ class FakeCluster:
         self.run_dir = folder / "run"
         self.journal_path = folder / "journal"
         self.output_path = folder / "output"
+        # A stranger's module in the working directory must not be run in a service's place.
+        (folder / "fake_service.py").write_text("raise SystemExit('decoy')")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "fake_cluster.py"), str(self.run_dir),
                  str(self.journal_path), *settings],
-                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder,
                 env={**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE}", **environment},
             )  # fmt: skip
 

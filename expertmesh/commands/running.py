@@ -1,0 +1,121 @@
+"""`expertmesh down` and `status`: what runs on this machine, and how it ends."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_NOT_RUNNING,
+    CommandError,
+    fail,
+    help_text,
+    print_json,
+    stdout,
+)
+from expertmesh.detach import end_leftovers, stop_running
+from expertmesh.process import readiness_text
+from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir, is_alive
+
+RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=help_text(_DOWN_HELP))(down)
+    app.command(help=help_text(_STATUS_HELP))(status)
+
+
+_DOWN_HELP = f"""Stop the cluster of a run folder, started with or without --detach.
+
+{EXIT_CODES_HELP} Nothing to stop is 3.
+"""
+
+
+def down(
+    run_dir: Path | None = RUN_DIR,
+    timeout: float = typer.Option(
+        60.0, envvar="EXPERTMESH_TIMEOUT", help="Seconds to wait before killing it."
+    ),
+) -> None:
+    folder = RunDir((run_dir or default_run_dir()).absolute())
+    state = folder.read()
+    if state is None:
+        raise CommandError(f"no cluster runs from {folder.path}", EXIT_NOT_RUNNING)
+    if not folder.supervisor_alive(state):
+        leftovers = end_leftovers(state)
+        folder.remove_state()
+        ended = f"; ended what it had left: {', '.join(leftovers)}" if leftovers else ""
+        fail(
+            f"no cluster runs from {folder.path}: the state of pid {state.get('pid')} was stale "
+            f"and is removed{ended}",
+            EXIT_NOT_RUNNING,
+        )
+    if not stop_running(folder, state, timeout):
+        fail(f"pid {state['pid']} did not stop within {timeout:.0f} s and was killed")
+    stdout().print(f"stopped ({state.get('url') or folder.path})", markup=False)
+
+
+_STATUS_HELP = f"""Show what runs: phase, services, addresses, readiness.
+
+{EXIT_CODES_HELP} 0 means that every service is ready.
+"""
+
+
+def status(
+    run_dir: Path | None = RUN_DIR,
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:
+    report = cluster_report(RunDir((run_dir or default_run_dir()).absolute()))
+    if as_json:
+        print_json(report)
+    else:
+        _print_report(report)
+    if report["phase"] != "ready" or not all(one["ready"] for one in report["services"]):
+        raise typer.Exit(EXIT_NOT_RUNNING)
+
+
+def cluster_report(folder: RunDir) -> dict[str, Any]:
+    """The state file with what is true now: phase, and each service's readiness."""
+    state = folder.read()
+    if state is None:
+        return {"phase": "not running", "run_dir": str(folder.path), "services": []}
+    alive = folder.supervisor_alive(state)
+    phase = state.get("phase", "unknown")
+    if not alive and phase != "failed":
+        phase = "stale"
+    services = []
+    with httpx.Client(trust_env=False, timeout=1.0) as client:
+        for service in state.get("services", []):
+            ready, detail = _service_state(service, client)
+            services.append({**service, "ready": ready, "detail": detail})
+    return {**state, "phase": phase, "run_dir": str(folder.path), "services": services}
+
+
+def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, str]:
+    if not is_alive(service.get("pid"), service.get("started_at")):
+        return False, "gone"
+    where = service.get("ops") or service.get("http")
+    if where is None:
+        return False, "starting"
+    try:
+        answer = client.get(f"http://{where}/readyz")
+    except httpx.HTTPError:
+        return False, "does not answer"
+    return answer.status_code == 200, readiness_text(answer)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    out = stdout()
+    out.print(f"{report['phase']}  {report.get('url') or ''}  ({report['run_dir']})", markup=False)
+    if report.get("error"):
+        out.print(report["error"], markup=False, soft_wrap=True)
+    if not report["services"]:
+        return
+    table = Table("service", "pid", "state", "address", box=None)
+    for one in report["services"]:
+        address = one.get("http") or one.get("grpc") or ""
+        table.add_row(one["name"], str(one["pid"]), one["detail"], address)
+    out.print(table)
