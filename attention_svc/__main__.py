@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from attention_svc.config import AttentionConfig
 from attention_svc.service import AttentionService
 from rpc.flags import parse_config
-from rpc.server import configure_logging
+from rpc.server import configure_logging, exit_while_loading
 
 DESCRIPTION = """One attention service: owns sequences and their KV cache, runs the layer loop, and
 calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join."""
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     config = parse_config(AttentionConfig, arguments, prog="attention_svc", description=DESCRIPTION)
     configure_logging("attention", config.log_level)
+    exit_while_loading()
     try:
         return asyncio.run(_serve(config))
     except ValueError as error:

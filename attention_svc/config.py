@@ -10,6 +10,7 @@ from rpc.sizes import parse_bytes
 from rpc.tls import TlsFiles, tls_files
 
 DTYPES = ("auto", "float32", "bfloat16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 TRANSPORTS = ("grpc", "in_process")
 BLOCK_SIZE = 16
 """Positions per KV block."""
@@ -52,6 +53,10 @@ class AttentionConfig:
         for name in ("advertise", "router"):
             if getattr(self, name):
                 Address.parse(getattr(self, name), f"--{name}")
+        if self.log_level not in LOG_LEVELS:
+            raise ValueError(
+                f"--log-level must be one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}"
+            )
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.transport not in TRANSPORTS:
@@ -66,7 +71,7 @@ class AttentionConfig:
         for name in ("request_timeout_s", "expert_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be more than 0")
-        if self.threads < 0 or self.max_model_len < 0 or self.grace_s < 0:
+        if self.threads < 0 or self.max_model_len < 0 or not self.grace_s >= 0:
             raise ValueError("--threads, --max-model-len and --grace-s must not be negative")
         if self.kv_memory_bytes < 1:
             raise ValueError("--kv-memory must be more than 0")

@@ -52,7 +52,12 @@ class AttentionService:
         verify_attention(self._checkpoint, manifest)
         self._checkpoint_id = manifest.checkpoint_id
         self._dtype = choose_dtype(config.dtype, self._model)
-        self._device = torch.device(config.device)
+        try:
+            self._device = torch.device(config.device)
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError) as error:  # torch without that device asserts
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {config.device}: {reason}") from None
         limit = self._model.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")

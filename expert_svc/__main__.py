@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from expert_svc.config import ExpertConfig
 from expert_svc.pool import ExpertPool
 from rpc.flags import parse_config
-from rpc.server import configure_logging
+from rpc.server import configure_logging, exit_while_loading
 
 DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for attention
 services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join."""
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     config = parse_config(ExpertConfig, arguments, prog="expert_svc", description=DESCRIPTION)
     configure_logging("expert", config.log_level)
+    exit_while_loading()
     try:
         return asyncio.run(_serve(config))
     except ValueError as error:

@@ -10,6 +10,7 @@ from rpc.sizes import parse_bytes
 from rpc.tls import TlsFiles, tls_files
 
 DTYPES = ("auto", "float32", "bfloat16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,16 @@ class ExpertConfig:
         for name in ("advertise", "router"):
             if getattr(self, name):
                 Address.parse(getattr(self, name), f"--{name}")
+        if self.log_level not in LOG_LEVELS:
+            raise ValueError(
+                f"--log-level must be one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}"
+            )
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
+        if not self.grace_s >= 0:
+            raise ValueError(f"--grace-s must be at least 0, got {self.grace_s}")
         parse_bytes(self.memory, "--memory")
 
     @property

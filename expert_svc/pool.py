@@ -31,6 +31,10 @@ INLINE_FLOPS = 2e8
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
 
 
+class _Stopping(Exception):
+    """Loading was given up because the pool is leaving."""
+
+
 class ExpertPool:
     """One pool process. `run` returns the exit status."""
 
@@ -225,6 +229,8 @@ class ExpertPool:
             started = time.monotonic()
             try:
                 await asyncio.to_thread(self._load, pieces)
+            except _Stopping:
+                return
             except Exception as error:  # bad file or no memory: nothing to serve, so stop loudly
                 log.error("loading failed: %s", error, exc_info=not isinstance(error, ValueError))
                 self._failure.set()
@@ -248,6 +254,8 @@ class ExpertPool:
 
         def progress(done: int, total: int) -> None:
             nonlocal last_log
+            if self._state == router_pb2.MEMBER_STATE_DRAINING:
+                raise _Stopping
             self._progress = done / max(total, 1)
             self._metrics.load_progress.set(self._progress)
             if time.monotonic() - last_log > 2:

@@ -1,7 +1,9 @@
 """How does every gRPC service start, report health, and stop?"""
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -112,26 +114,47 @@ class GrpcHost:
         await self.server.stop(grace_s)
 
 
+def exit_while_loading() -> None:
+    """Until `until_stopped` takes over, SIGTERM and SIGINT end the process at once, status 0.
+
+    Nothing is being served yet, and threads in the middle of a long read would hold up
+    an orderly end.
+    """
+
+    def on_signal(number: int, frame: object) -> None:
+        log.info("stopping before serving")
+        os._exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+
+
 async def until_stopped(
     drain: Callable[[], Awaitable[None]], abort: Callable[[], None] = lambda: None
 ) -> None:
     """Sleep until SIGTERM or SIGINT, then `drain`; a second signal calls `abort` at once."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    first, second = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
-        if stop.is_set():
+        if first.is_set() and not second.is_set():
             log.warning("second signal: aborting")
             abort()
-            draining.cancel()
-        stop.set()
+            second.set()
+        first.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await stop.wait()
+    await first.wait()
     log.info("stopping")
     draining = asyncio.ensure_future(drain())
-    try:
+    cut_short = asyncio.ensure_future(second.wait())
+    await asyncio.wait({draining, cut_short}, return_when=asyncio.FIRST_COMPLETED)
+    cut_short.cancel()
+    if draining.done():
+        draining.result()  # what it raised
+        return
+    log.warning("drain cut short")
+    draining.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
         await draining
-    except asyncio.CancelledError:
-        log.warning("drain cut short")

@@ -41,8 +41,7 @@ class TlsFiles:
         ca, cert, key = contents
         for field, path, pem in (("tls-ca", self.ca, ca), ("tls-cert", self.cert, cert)):
             _check_certificate(field, path, pem)
-        if b"PRIVATE KEY" not in key:
-            raise ValueError(f"--tls-key: {self.key} holds no PEM private key")
+        _check_key(self.key, key, cert)
         return ca, cert, key
 
 
@@ -60,6 +59,18 @@ def _check_certificate(field: str, path: Path, pem: bytes) -> None:
         raise ValueError(
             f"--{field}: {path} is not valid before {certificate.not_valid_before_utc}; clock wrong?"
         )
+
+
+def _check_key(path: Path, pem: bytes, certificate_pem: bytes) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):  # not a key; encrypted
+        raise ValueError(f"--tls-key: {path} holds no plain PEM private key") from None
+    if key.public_key() != x509.load_pem_x509_certificate(certificate_pem).public_key():
+        raise ValueError(f"--tls-key: {path} does not belong to the certificate of --tls-cert")
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
