@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from expertmesh.detach import start_detached, stop_running
 from expertmesh.machine import usable_cores
-from expertmesh.plan import demo_model_dir
+from expertmesh.plan import DEMO_NAME, demo_model_dir
 from expertmesh.state import RunDir
 
 MODES = ("split", "in_process")
@@ -138,6 +138,7 @@ def start_clusters(
             run_dir.create()
             arguments = ["--model", str(options.model), "--http-port", "0", "--background"]
             arguments += ["--run-dir", str(run_dir.path), "--dtype", options.dtype]
+            arguments += ["--served-model-name", options.name]
             arguments += ["--threads", str(options.threads)] if options.threads else []
             arguments += (
                 ["--in-process"] if mode == "in_process" else ["--pools", str(options.pools)]
@@ -163,16 +164,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         clusters = start_clusters(options, Path(folder))
         try:
             urls = {mode: state["url"] for mode, (_, state) in clusters.items()}
-            model = httpx.get(f"{urls['split']}/v1/models").json()["data"][0]["id"]
             for url in urls.values():  # first calls compile and allocate
-                asyncio.run(measure(url, model, 2, options.tokens, seed=-1))
+                asyncio.run(measure(url, options.name, 2, options.tokens, seed=-1))
             for round_idx in range(options.rounds):
                 for streams in options.streams:
                     # Every other round the other one goes first.
                     for mode in MODES if round_idx % 2 == 0 else MODES[::-1]:
                         seed = 1000 * round_idx + streams
                         timings, wall_s = asyncio.run(
-                            measure(urls[mode], model, streams, options.tokens, seed)
+                            measure(urls[mode], options.name, streams, options.tokens, seed)
                         )
                         cells[mode, streams].add(timings, wall_s)
                         speed = cells[mode, streams].tokens_per_s[-1]
@@ -191,7 +191,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     return {
         "bench": "serve",
-        "model": options.model.name,
+        "model": options.name,
         "pools": options.pools,
         "dtype": options.dtype,
         "rounds": options.rounds,
@@ -222,6 +222,7 @@ def main() -> None:
         "--streams", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 32]
     )
     options = parser.parse_args()
+    options.name = options.model.absolute().name if options.model else DEMO_NAME
     options.model = (options.model or demo_model_dir()).absolute()
     print(json.dumps(run(options)))
 
