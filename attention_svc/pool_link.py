@@ -144,6 +144,8 @@ class PoolLink:
                 await self._one_stream(channel)
             except grpc.aio.AioRpcError as error:
                 self._broken(f"{error.code().name}: {error.details()}")
+            except asyncio.InvalidStateError:  # written to just after it had ended
+                self._broken("the pool ended the stream")
             except (TimeoutError, ValueError, ExpertsUnavailable) as error:
                 self._broken(str(error) or type(error).__name__)
             finally:
@@ -217,7 +219,7 @@ class PoolLink:
             if call is None:
                 return
             self._inflight_rows -= call.num_rows
-            code = expert_pb2.ErrorCode.Name(error.code).removeprefix("ERROR_CODE_")
+            code = _code_name(error.code)
             self._metrics.expert_errors.labels(self.pool_id, code).inc()
             if not call.future.done():
                 call.future.set_exception(
@@ -263,6 +265,13 @@ class PoolLink:
                 )
         if was_usable:
             self._on_change()
+
+
+def _code_name(code: int) -> str:
+    """NOT_HOLDING, ...; a newer minor may have codes that we do not know."""
+    if code not in expert_pb2.ErrorCode.values():
+        return "UNKNOWN"
+    return expert_pb2.ErrorCode.Name(code).removeprefix("ERROR_CODE_")
 
 
 async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:

@@ -137,7 +137,9 @@ def test_logit_bias_moves_and_bans():
     huge = logits.clone()
     huge[4] = 1e6
     assert pick(huge, sequence(logit_bias={4: -100.0})) != 4  # a ban, not a subtraction
-    assert set(drawn(logits, 200, logit_bias=dict.fromkeys(range(VOCAB - 1), -100.0))) == {VOCAB - 1}
+    assert set(drawn(logits, 200, logit_bias=dict.fromkeys(range(VOCAB - 1), -100.0))) == {
+        VOCAB - 1
+    }
 
 
 def test_stop_ids_cannot_come_before_min_tokens():

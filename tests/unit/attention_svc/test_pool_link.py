@@ -1,0 +1,204 @@
+"""A link to a pool survives whatever the pool does: silence, refusal, other versions, late answers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+import pytest
+import torch
+
+from attention_svc import pool_link
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_link import PoolLink
+from attention_svc.transport import ExpertsUnavailable
+from protos import expert_pb2, expert_pb2_grpc
+from rpc.tensor_codec import encode
+
+LAYERS, EXPERTS = 1, 4
+Handle = Callable[["FakePool", expert_pb2.ExecuteRequest, Any], Any]
+
+
+class FakePool(expert_pb2_grpc.ExpertPoolServicer):
+    """Says hello, then does with each frame what the test says."""
+
+    def __init__(self) -> None:
+        self.handle: Handle | None = None
+        self.hello: dict[str, Any] = {}
+        self.streams = 0
+        self.frames: list[expert_pb2.ExecuteRequest] = []
+
+    async def Execute(self, request_iterator: Any, context: Any) -> None:
+        self.streams += 1
+        await context.read()
+        known = {
+            "protocol_major": 1, "checkpoint_id": "one", "pool_id": "a",
+            "credit": expert_pb2.Credit(max_inflight_calls=2, max_inflight_rows=8),
+        }  # fmt: skip
+        hello = expert_pb2.PoolHello(**{**known, **self.hello})
+        await context.write(expert_pb2.ExecuteResponse(hello=hello))
+        while (request := await context.read()) is not grpc.aio.EOF:
+            self.frames.append(request)
+            if self.handle is not None:
+                await self.handle(self, request, context)
+
+
+@contextlib.asynccontextmanager
+async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
+    server = grpc.aio.server()
+    expert_pb2_grpc.add_ExpertPoolServicer_to_server(pool, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    link = PoolLink(
+        "a", f"127.0.0.1:{port}", caller_id="test", checkpoint_id="one", num_layers=LAYERS,
+        num_experts=EXPERTS, tls=None, metrics=AttentionMetrics(LAYERS, EXPERTS),
+        on_change=lambda: None,
+    )  # fmt: skip
+    link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
+        await server.stop(0)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def call(call_id: int, rows: int = 1) -> tuple[expert_pb2.ExecuteRequest, int, int]:
+    frame = expert_pb2.Execute(call_id=call_id, hidden=encode(torch.zeros(rows, 2)))
+    return expert_pb2.ExecuteRequest(execute=frame), call_id, rows
+
+
+async def answer(pool: FakePool, request: expert_pb2.ExecuteRequest, context: Any) -> None:
+    if request.WhichOneof("frame") == "execute":
+        result = expert_pb2.Result(call_id=request.execute.call_id)
+        await context.write(expert_pb2.ExecuteResponse(result=result))
+
+
+async def test_a_call_is_matched_to_its_answer():
+    pool = FakePool()
+    pool.handle = answer
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        calls = [link.execute(*call(i)) for i in (1, 2)]
+        assert [(await c.future).result.call_id for c in calls] == [1, 2]
+
+
+async def test_a_silent_pool_is_given_up_and_dialled_again(monkeypatch):
+    """Alive for the network, but it answers nothing, not even a ping."""
+    monkeypatch.setattr(pool_link, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(pool_link, "SILENCE_LIMIT_S", 0.2)
+    pool = FakePool()
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        pending = link.execute(*call(1))
+        with pytest.raises(ExpertsUnavailable, match="silent"):
+            await asyncio.wait_for(pending.future, 10)
+        await until(lambda: pool.streams >= 2)
+        pool.handle = _pong
+        await until(lambda: link.usable)
+        streams = pool.streams
+        await asyncio.sleep(0.5)
+        assert (link.usable, pool.streams) == (True, streams)
+
+
+async def _pong(pool: FakePool, request: expert_pb2.ExecuteRequest, context: Any) -> None:
+    if request.WhichOneof("frame") == "ping":
+        pong = expert_pb2.Pong(nonce=request.ping.nonce)
+        await context.write(expert_pb2.ExecuteResponse(pong=pong))
+
+
+@pytest.mark.parametrize(
+    "hello", [{"protocol_major": 2}, {"checkpoint_id": "two"}, {"pool_id": "b"}]
+)
+async def test_a_pool_that_is_another_one_is_never_used(hello: dict[str, Any]):
+    pool = FakePool()
+    pool.hello = hello
+    async with linked(pool) as link:
+        await until(lambda: pool.streams >= 2)
+        assert not link.usable
+        with pytest.raises(ExpertsUnavailable, match="not connected"):
+            link.execute(*call(1))
+
+
+async def test_a_newer_minor_and_its_unknown_frames_are_fine():
+    async def handle(pool: FakePool, request: Any, context: Any) -> None:
+        await context.write(expert_pb2.ExecuteResponse())
+        await answer(pool, request, context)
+
+    pool = FakePool()
+    pool.hello = {"protocol_minor": 9}
+    pool.handle = handle
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        assert (await link.execute(*call(1)).future).result.call_id == 1
+
+
+async def test_an_error_code_of_a_newer_minor_fails_its_call_only():
+    async def handle(pool: FakePool, request: Any, context: Any) -> None:
+        error = {"call_id": request.execute.call_id, "code": 99, "message": "new"}
+        await context.write(expert_pb2.ExecuteResponse(error=error))
+
+    pool = FakePool()
+    pool.handle = handle
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        with pytest.raises(ExpertsUnavailable, match="UNKNOWN: new"):
+            await link.execute(*call(1)).future
+        assert (link.usable, pool.streams) == (True, 1)
+
+
+async def test_credit_is_never_exceeded_and_may_change():
+    pool = FakePool()
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        link.execute(*call(1, rows=4))
+        with pytest.raises(ExpertsUnavailable, match="credit"):
+            link.execute(*call(2, rows=5))
+        link.execute(*call(2, rows=4))
+        with pytest.raises(ExpertsUnavailable, match="credit"):
+            link.execute(*call(3, rows=0))
+
+
+async def test_answers_to_strangers_and_late_ones_are_ignored():
+    async def handle(pool: FakePool, request: Any, context: Any) -> None:
+        if request.WhichOneof("frame") == "cancel":
+            late = expert_pb2.Result(call_id=1)
+            await context.write(expert_pb2.ExecuteResponse(result=late))
+            await context.write(expert_pb2.ExecuteResponse(error={"call_id": 77, "code": 6}))
+        elif request.execute.call_id == 2:
+            await answer(pool, request, context)
+
+    pool = FakePool()
+    pool.handle = handle
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        abandoned = link.execute(*call(1))
+        link.abandon(1)
+        assert (await link.execute(*call(2)).future).result.call_id == 2
+        assert not abandoned.future.done()
+        assert link.usable
+
+
+async def test_an_error_frame_and_a_broken_stream_fail_their_calls():
+    async def handle(pool: FakePool, request: Any, context: Any) -> None:
+        if request.execute.call_id == 1:
+            error = {"call_id": 1, "code": expert_pb2.ERROR_CODE_DRAINING, "message": "leaving"}
+            await context.write(expert_pb2.ExecuteResponse(error=error))
+        elif request.execute.call_id == 2:
+            await context.abort(grpc.StatusCode.INTERNAL, "boom")
+
+    pool = FakePool()
+    pool.handle = handle
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        with pytest.raises(ExpertsUnavailable, match="DRAINING: leaving"):
+            await link.execute(*call(1)).future
+        with pytest.raises(ExpertsUnavailable, match="boom"):
+            await link.execute(*call(2)).future
+        await until(lambda: link.usable and pool.streams == 2)

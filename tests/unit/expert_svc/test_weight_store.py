@@ -1,0 +1,87 @@
+"""What a pool holds is what the manifest says, laid out as the computation expects."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from expert_svc.weight_store import WeightStore
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.manifest import build_manifest
+from minimax_m2.tiny import write_tiny
+from rpc.pieces import Pieces
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny(
+        tmp_path / "model", seed=2, fp8=True, num_hidden_layers=2, num_local_experts=5,
+        vocab_size=16, hidden_size=24, intermediate_size=20,
+    )  # fmt: skip
+    return tmp_path / "model"
+
+
+def store_of(folder: Path, dtype: torch.dtype = torch.float32) -> WeightStore:
+    checkpoint = Checkpoint.open(folder)
+    return WeightStore(checkpoint, build_manifest(checkpoint), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_pieces_are_stacked_in_ascending_id_and_found_by_slot(folder: Path, dtype: torch.dtype):
+    store, checkpoint = store_of(folder, dtype), Checkpoint.open(folder)
+    store.load(Pieces([(1, 4), (1, 0)]))
+    store.load(Pieces([(1, 2), (1, 0)]))  # more of the same layer, one held already
+    held = store.layer(1)
+    assert held is not None
+    assert held.slots_E.tolist() == [0, -1, 1, -1, 2]
+    for expert_id in (0, 2, 4):
+        w13, w2 = checkpoint.expert(1, expert_id, dtype)
+        slot = int(held.slots_E[expert_id])
+        assert torch.equal(held.weights.w13_EHD[slot], w13)
+        assert torch.equal(held.weights.w2_EDF[slot], w2)
+    assert store.layer(0) is None
+    assert store.pieces == Pieces([(1, 0), (1, 2), (1, 4)])
+    assert store.size_bytes == 3 * store.piece_bytes == 3 * 3 * 24 * 20 * dtype.itemsize
+
+
+def test_a_damaged_piece_is_refused_by_name_and_nothing_of_its_layer_changes(folder: Path):
+    store = store_of(folder)
+    store.load(Pieces([(0, 1)]))
+    before = store.layer(0)
+    (shard,) = folder.glob("*.safetensors")
+    damage(shard, "model.layers.0.block_sparse_moe.experts.3.w2.weight")
+    with pytest.raises(ValueError, match="layer 0 expert 3 differs from the manifest"):
+        store.load(Pieces([(0, 2), (0, 3)]))
+    assert store.layer(0) is before
+    assert store.pieces == Pieces([(0, 1)])
+    store.load(Pieces([(0, 2), (1, 3)]))  # the sound ones are still to be had
+
+
+def damage(shard: Path, name: str) -> None:
+    """Flip one bit of a stored tensor, in place: the file stays mapped."""
+    file = Checkpoint.open(shard.parent)._files[name]
+    with open(shard, "r+b") as raw:
+        raw.seek(file.entries[name].start)
+        (value,) = raw.read(1)
+        raw.seek(file.entries[name].start)
+        raw.write(bytes([value ^ 1]))
+
+
+def test_a_computation_that_started_before_keeps_its_stack(folder: Path):
+    store = store_of(folder)
+    store.load(Pieces([(0, 1)]))
+    before = store.layer(0)
+    assert before is not None
+    kept = before.weights.w2_EDF.clone()
+    store.load(Pieces([(0, 0)]))
+    assert store.layer(0) is not before
+    assert torch.equal(before.weights.w2_EDF, kept)
+    assert before.slots_E.tolist() == [-1, 0, -1, -1, -1]
+
+
+def test_progress_ends_at_the_number_asked_for(folder: Path):
+    store, seen = store_of(folder), []
+    store.load(Pieces([(0, 1)]))
+    store.load(Pieces.all_of(2, 5), lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 9), (9, 9)]
+    assert store.available() == Pieces.all_of(2, 5)
