@@ -1,5 +1,6 @@
 """Which limits, addresses and channel options does every service share?"""
 
+import ipaddress
 from dataclasses import dataclass
 
 PROTOCOL_MAJOR = 1
@@ -68,13 +69,19 @@ class Address:
         host, separator, port = text.strip().rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-        if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        digits = port.isascii() and port.isdecimal()
+        if not separator or not host or not digits or int(port) > 65535:
             raise ValueError(f"{field}: expected HOST:PORT with a port of 0 to 65535, got {text!r}")
         return cls(host=host, port=int(port))
 
     @property
     def is_loopback(self) -> bool:
-        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name, and be it 127.example: it may lead anywhere
+            return False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

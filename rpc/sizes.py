@@ -12,7 +12,7 @@ def parse_bytes(text: str, field: str) -> int | None:
     """Bytes, or None for an empty text. Raises ValueError naming `field`."""
     if not text:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2].upper() not in _UNITS:
         raise ValueError(f"{field}: expected a size like 512MiB or 48GiB, got {text!r}")
     size_bytes = int(float(match[1]) * _UNITS[match[2].upper()])
