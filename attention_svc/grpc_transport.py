@@ -12,10 +12,8 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PendingCall, PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTimes
-from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import decode, encode
-
-_FLOAT32 = frozenset({tensor_pb2.DTYPE_FLOAT32})
+from protos import expert_pb2
+from rpc.tensor_codec import decode_into, encode, tensor_bytes
 
 
 class GrpcTransport:
@@ -50,20 +48,23 @@ class GrpcTransport:
         if not hidden_TD.is_cpu:
             hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
             topk_weights_TK = topk_weights_TK.cpu()
-        ids_TK, weights_TK = topk_ids_TK.numpy(), topk_weights_TK.numpy()
-        if not np.isfinite(weights_TK).all():
+        if not math.isfinite(topk_weights_TK.sum().item()):
             # A row of NaN (routing makes NaN weights of it) would have the pool refuse everyone's
             # rows. Its sequence keeps the NaN in its residual and fails at the sampler, alone.
-            hidden_TD, weights_TK = torch.nan_to_num(hidden_TD), np.nan_to_num(weights_TK)
+            hidden_TD = torch.nan_to_num(hidden_TD)
+            topk_weights_TK = torch.nan_to_num(topk_weights_TK)
         ticket = GrpcTicket(self._metrics, timeout_s, hidden_TD.shape)
         try:
             if owners.sole is not None:
-                splits = self._even_splits(*ids_TK.shape)
+                # No numpy here: its code is rarely warm, and a decode hop feels it.
                 request = self._request(
-                    layer_idx, timeout_s, is_decode, hidden_TD, splits, ids_TK, weights_TK
-                )
+                    layer_idx, timeout_s, is_decode, hidden_TD,
+                    self._even_splits(*topk_ids_TK.shape),
+                    tensor_bytes(topk_ids_TK), tensor_bytes(topk_weights_TK),
+                )  # fmt: skip
                 ticket.add(owners.sole, request, None)
                 return ticket
+            ids_TK, weights_TK = topk_ids_TK.numpy(), topk_weights_TK.numpy()
             owner_TK = owners.owner_E[ids_TK]
             if owner_TK.min() < 0:
                 expert_id = int(ids_TK[owner_TK < 0][0])
@@ -79,7 +80,7 @@ class GrpcTransport:
                 rows_N = torch.from_numpy(rows)
                 request = self._request(
                     layer_idx, timeout_s, is_decode, hidden_TD[rows_N], splits_N.tobytes(),
-                    ids_TK[rows][mine_NK], weights_TK[rows][mine_NK],
+                    ids_TK[rows][mine_NK].tobytes(), weights_TK[rows][mine_NK].tobytes(),
                 )  # fmt: skip
                 ticket.add(link, request, rows_N)
         except ExpertsUnavailable:
@@ -94,8 +95,8 @@ class GrpcTransport:
         is_decode: bool,
         hidden_ND: Tensor,
         row_splits: bytes,
-        expert_ids_M: np.ndarray,
-        weights_M: np.ndarray,
+        expert_ids: bytes,
+        weights: bytes,
     ) -> expert_pb2.ExecuteRequest:
         """One pool's message, built in one go: field by field costs three times as much."""
         return expert_pb2.ExecuteRequest(
@@ -108,8 +109,8 @@ class GrpcTransport:
                 combine=expert_pb2.COMBINE_SUM,
                 hidden=encode(hidden_ND),
                 row_splits=row_splits,
-                expert_ids=expert_ids_M.astype("<i4").tobytes(),
-                weights=weights_M.astype("<f4", copy=False).tobytes(),
+                expert_ids=expert_ids,
+                weights=weights,
             )
         )
 
@@ -150,25 +151,25 @@ class GrpcTicket:
 
     async def wait_into(self, out_TD: Tensor) -> HopTimes:
         times = HopTimes()
-        sole = len(self._parts) == 1 and self._parts[0][3] is None
-        sums_TD = None if sole else torch.zeros(self._num_rows, self._hidden_size)
+        # Sums of several pools, and results for another device, go through a buffer of our own.
+        direct = len(self._parts) == 1 and self._parts[0][3] is None and out_TD.is_cpu
+        sums_TD = out_TD if direct else torch.zeros(self._num_rows, self._hidden_size)
         # A timer, not asyncio.wait_for: it would add a task to every hop.
         timer = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
         try:
             for link, _, call, rows_N in self._parts:
                 answer = await call.future
-                part_ND = self._read(link, answer.result, call.num_rows)
-                if sums_TD is None:
-                    out_TD.copy_(part_ND)
-                elif rows_N is None:
-                    sums_TD += part_ND
+                if direct:
+                    self._read(link, answer.result, out_TD)
                 else:
-                    sums_TD[rows_N] += part_ND
+                    part_ND = torch.empty(call.num_rows, self._hidden_size)
+                    self._read(link, answer.result, part_ND)
+                    sums_TD[slice(None) if rows_N is None else rows_N] += part_ND
                 self._account(times, link, call, answer.result, answer.round_trip_s)
         finally:
             timer.cancel()
             self.abandon()
-        if sums_TD is not None:
+        if not direct:
             out_TD.copy_(sums_TD)
         return times
 
@@ -182,19 +183,16 @@ class GrpcTicket:
                     )
                 )
 
-    def _read(self, link: PoolLink, result: expert_pb2.Result, num_rows: int) -> Tensor:
-        """The partial sums, checked: a corrupt answer must never reach a token."""
+    def _read(self, link: PoolLink, result: expert_pb2.Result, part_ND: Tensor) -> None:
+        """Copy the partial sums, checked: a corrupt answer must never reach a token."""
         try:
-            part_ND = decode(
-                result.rows, field="rows", dtypes=_FLOAT32, shape=(num_rows, self._hidden_size)
-            )
+            decode_into(result.rows, part_ND, field="rows")
             if not math.isfinite(part_ND.sum().item()) and not torch.isfinite(part_ND).all():
                 raise ValueError("rows holds NaN or infinity")
         except ValueError as error:
             raise ExpertsUnavailable(
                 f"pool {link.pool_id} sent a corrupt answer: {error}"
             ) from None
-        return part_ND
 
     def _account(
         self,

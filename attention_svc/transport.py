@@ -50,7 +50,10 @@ class ExpertTransport(Protocol):
         *,
         is_decode: bool,
     ) -> Ticket:
-        """Start a call; never blocks. Raises ExpertsUnavailable when a piece has no holder."""
+        """Start a call; never blocks. `topk_ids_TK` int32, `topk_weights_TK` float32.
+
+        Raises ExpertsUnavailable when a piece has no holder.
+        """
 
     def ready(self) -> tuple[bool, str]:
         """(every piece has a holder, else the reason)."""

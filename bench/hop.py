@@ -225,7 +225,7 @@ async def measure(
     checkpoint_id = ensure_manifest(checkpoint).checkpoint_id
     transport = await connect(port, config, checkpoint_id, tls)
     hidden = torch.randn(rows, config.hidden_size)
-    ids = torch.arange(8).expand(rows, 8).contiguous()
+    ids = torch.arange(8, dtype=torch.int32).expand(rows, 8).contiguous()
     weights = torch.full((rows, 8), 1 / 8)
     out = torch.empty(rows, config.hidden_size)
     request_bytes, response_bytes = message_sizes(hidden, ids)

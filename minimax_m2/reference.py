@@ -101,7 +101,7 @@ def run_experts(
     num_tokens, top_k = topk_ids_TK.shape
     rows_M = torch.arange(num_tokens, device=dispatch_TD.device).repeat_interleave(top_k)
     rows_MD = expert_rows(
-        dispatch_TD, rows_M, topk_ids_TK.flatten(), topk_weights_TK.flatten(), experts
+        dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten(), experts
     )
     return combine_rows(rows_MD, rows_M, num_tokens)
 

@@ -19,7 +19,7 @@ def route(
         bias_E: float32 `e_score_correction_bias`, or None.
 
     Returns:
-        topk_ids_TK: int64 expert ids, ascending within a row.
+        topk_ids_TK: int32 expert ids (as they travel), ascending within a row.
         topk_weights_TK: float32, each row sums to 1.
 
     Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
@@ -31,4 +31,4 @@ def route(
     order_TE = torch.sort(choice_TE, dim=-1, descending=True, stable=True).indices
     topk_ids_TK = order_TE[:, :top_k].sort(dim=-1).values
     weights_TK = scores_TE.gather(1, topk_ids_TK)
-    return topk_ids_TK, weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+    return topk_ids_TK.int(), weights_TK / weights_TK.sum(dim=-1, keepdim=True)

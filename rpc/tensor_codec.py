@@ -3,6 +3,7 @@
 The only file of this package that imports torch; gateway and router stay free of it.
 """
 
+import ctypes
 import math
 import warnings
 from collections.abc import Collection, Sequence
@@ -23,10 +24,10 @@ _TORCH_DTYPES = {wire: dtype for dtype, wire in WIRE_DTYPES.items()}
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """A CPU tensor's elements, row-major."""
-    if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16
-        tensor = tensor.view(torch.int16)
-    return tensor.numpy().tobytes()
+    """A CPU tensor's elements, row-major. One copy, whatever the dtype."""
+    assert tensor.is_cpu
+    tensor = tensor if tensor.is_contiguous() else tensor.contiguous()
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
 
 
 def encode(tensor: Tensor) -> tensor_pb2.Tensor:
@@ -53,6 +54,28 @@ def decode(
     Raises:
         ValueError: naming the field, what came and what is allowed.
     """
+    shape = _check(message, field, dtypes, shape)
+    return torch.frombuffer(message.data, dtype=_TORCH_DTYPES[message.dtype]).view(shape)
+
+
+def decode_into(message: tensor_pb2.Tensor, out: Tensor, *, field: str) -> None:
+    """Copy the message's data into `out`: contiguous, on the CPU, of the wanted shape and dtype.
+
+    Raises ValueError as `decode` does; `out` is untouched then.
+    """
+    assert out.is_contiguous()
+    assert out.is_cpu
+    _check(message, field, (WIRE_DTYPES[out.dtype],), out.shape)
+    ctypes.memmove(out.data_ptr(), message.data, out.nbytes)
+
+
+def _check(
+    message: tensor_pb2.Tensor,
+    field: str,
+    dtypes: Collection["tensor_pb2.DType"],
+    shape: Sequence[int],
+) -> tuple[int, ...]:
+    """The message's shape, once dtype, shape and byte count are as they must be."""
     if message.dtype not in dtypes:
         allowed = ", ".join(tensor_pb2.DType.Name(dtype) for dtype in sorted(dtypes))
         raise ValueError(f"{field}.dtype {message.dtype} is not one of {allowed}")
@@ -69,4 +92,4 @@ def decode(
         raise ValueError(
             f"{field}.data has {len(message.data)} bytes; {list(got)} needs {expected}"
         )
-    return torch.frombuffer(message.data, dtype=dtype).view(got)
+    return got
