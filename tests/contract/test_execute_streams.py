@@ -358,17 +358,19 @@ async def test_a_caller_that_never_reads_is_held_back():
 
         async def flood() -> None:
             for call_id in range(1, 100_000):
-                await caller.send(execute=routed_frame(call_id, 32, combine=ROWS)[0])
-                while pool.servicer._executor.waiting:  # never more than one call in the queue
-                    await asyncio.sleep(0)
+                frame = routed_frame(call_id, 32, combine=ROWS)[0]
+                await caller.stream.write(expert_pb2.ExecuteRequest(execute=frame))
+                while pool.servicer._executor.waiting:  # never beyond the credit
+                    await asyncio.sleep(0.0005)
 
         flooding = asyncio.create_task(flood())
         done = -1
         while pool.servicer.calls_total != done:
             done = pool.servicer.calls_total
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
         unsent = sum(1 for task in asyncio.all_tasks() if "_answer" in str(task.get_coro()))
-        assert unsent <= 2 * MAX_INFLIGHT_CALLS
+        assert 0 < unsent <= 2 * MAX_INFLIGHT_CALLS
+        assert not flooding.done()
         await bystander.still_served()
         flooding.cancel()
         with contextlib.suppress(asyncio.CancelledError):

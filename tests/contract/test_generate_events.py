@@ -194,7 +194,7 @@ async def test_experts_that_are_gone_end_the_step_with_a_retryable_error():
             assert result.reason == "ERROR"
             assert result.finished is not None
             assert result.finished.retryable
-            assert "pool x" in result.finished.error
+            assert "experts are unavailable" in result.finished.error
         await service.until_idle()
         service.transport.failure = None
         assert (await heard(stub, request())).reason == "LENGTH"

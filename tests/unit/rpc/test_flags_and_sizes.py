@@ -92,7 +92,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int | None):
 
 @pytest.mark.parametrize("text", ["lots", "-1", "1 XB", "GiB", "1,5GiB", "0", "0.1", "inf", "nan", "1e400", " "])  # fmt: skip
 def test_other_sizes_are_refused_by_name(text: str):
-    with pytest.raises(ValueError, match="^--memory: "):
+    with pytest.raises(ValueError, match=r"^--memory: "):
         parse_bytes(text, "--memory")
 
 
@@ -105,7 +105,7 @@ def test_addresses_are_read_and_written(text: str, host: str):
 
 @pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:-1", "host:65536", "host:1x", "host:\u0661"])  # fmt: skip
 def test_other_addresses_are_refused_by_name(text: str):
-    with pytest.raises(ValueError, match="^--listen: "):
+    with pytest.raises(ValueError, match=r"^--listen: "):
         Address.parse(text, "--listen")
 
 
