@@ -21,7 +21,6 @@ from tests.contract.execute_harness import (
     MAX_ROWS,
     NOT_HELD,
     PREFILL,
-    ROWS,
     SERVICE,
     Caller,
     D,
@@ -331,63 +330,6 @@ async def test_a_caller_that_goes_away_leaves_no_work_behind():
             gate.open.set()
             assert (await other.result_of(other.call())).call_id == 1
             assert len(gate.order) == 2  # the one that ran already, and the other caller's
-
-
-async def test_a_flood_of_tiny_frames_does_not_hold_up_another_caller():
-    async with running_pool() as pool, with_bystander(pool) as (caller, bystander):
-
-        async def flood() -> None:
-            for nonce in range(1000):
-                await caller.send(ping=expert_pb2.Ping(nonce=nonce))
-                await caller.send(cancel=expert_pb2.Cancel(call_id=nonce))
-                await caller.send()
-
-        async def drain() -> None:
-            for nonce in range(1000):
-                assert (await caller.read()).pong.nonce == nonce
-
-        both = asyncio.gather(flood(), drain())
-        for _ in range(20):
-            await bystander.still_served()
-        await both
-
-
-async def test_a_caller_that_never_reads_is_held_back():
-    """Its answers must not pile up in the pool's memory."""
-    async with running_pool(inline_rows=0) as pool, with_bystander(pool) as (caller, bystander):
-
-        async def flood() -> None:
-            for call_id in range(1, 100_000):
-                frame = routed_frame(call_id, 32, combine=ROWS)[0]
-                await caller.stream.write(expert_pb2.ExecuteRequest(execute=frame))
-                while pool.servicer._executor.waiting:  # never beyond the credit
-                    await asyncio.sleep(0.0005)
-
-        flooding = asyncio.create_task(flood())
-        done = -1
-        while pool.servicer.calls_total != done:
-            done = pool.servicer.calls_total
-            await asyncio.sleep(0.5)
-        unsent = sum(1 for task in asyncio.all_tasks() if "_answer" in str(task.get_coro()))
-        assert 0 < unsent <= 2 * MAX_INFLIGHT_CALLS
-        assert not flooding.done()
-        await bystander.still_served()
-        flooding.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await flooding
-
-
-async def test_hundreds_of_silent_streams_leave_the_others_served():
-    async with (
-        running_pool() as pool,
-        calling(pool.address) as other,
-        open_channel(pool.address, tls=None, server_role="expert") as channel,
-    ):
-        stub = expert_pb2_grpc.ExpertPoolStub(channel)
-        silent = [stub.Execute() for _ in range(500)]
-        assert (await asyncio.wait_for(other.result_of(other.call()), 20)).call_id == 1
-        for stream in silent:
-            stream.cancel()
 
 
 async def test_describe_pool_shows_what_it_holds():

@@ -42,9 +42,13 @@ async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
     async with channel:
         caller = Caller(expert_pb2_grpc.ExpertPoolStub(channel).Execute(timeout=WAIT_S))
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await caller.send(hello=caller_hello())
-            await caller.read()
+            await greet(caller)
         return error.value.code()
+
+
+async def greet(caller: Caller) -> None:
+    await caller.send(hello=caller_hello())
+    await caller.read()
 
 
 async def test_an_attention_certificate_is_served(mesh: Authority):
