@@ -15,7 +15,6 @@ from rpc.tls import TlsFiles, role_name
 from tests.contract.execute_harness import (
     WAIT_S,
     Caller,
-    caller_hello,
     calling,
     expected_sums,
     rows_of,
@@ -41,14 +40,10 @@ async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
     """The status that ends a stream, which must come without a frame of the pool."""
     async with channel:
         caller = Caller(expert_pb2_grpc.ExpertPoolStub(channel).Execute(timeout=WAIT_S))
+        # Nothing is written: the refusal does not wait for a frame.
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await greet(caller)
+            await caller.read()
         return error.value.code()
-
-
-async def greet(caller: Caller) -> None:
-    await caller.send(hello=caller_hello())
-    await caller.read()
 
 
 async def test_an_attention_certificate_is_served(mesh: Authority):

@@ -54,7 +54,10 @@ async def cancel_storm(count: int) -> None:
     """`count` calls, most of them cancelled at random moments; no block may be left."""
     chance = random.Random(4)
     expected = reference().greedy([5, 6, 7], 10, frozenset())
-    async with running_service(max_waiting=count) as service, stub_of(service) as stub:
+    async with (
+        running_service(max_waiting=count, max_waiting_tokens=10**6) as service,
+        stub_of(service) as stub,
+    ):
         service.transport.delay_s = 0.0005
 
         async def one(index: int) -> str:
