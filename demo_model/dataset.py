@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,13 @@ class Batch:
     """int16, which conversation of the row; attention never crosses it; -1 is padding"""
     positions_RT: np.ndarray
     """int16"""
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token!r}")
+    return int(found)
 
 
 class Encoder:
@@ -124,7 +131,7 @@ def _build_in_worker(seed: int, index: int, rows: int, length: int) -> Batch:
 
 def stream(
     tokenizer_file: Path, *, seed: int, rows: int, length: int, workers: int, first: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches first, first + 1, ... for ever, made ahead by worker processes."""
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(

@@ -44,6 +44,8 @@ class Reply:
 
     content: str
     code: str | None
+    called: bool
+    """Whether any tool call was tried."""
 
 
 def question(conversation: Conversation) -> Question:
@@ -73,17 +75,17 @@ def read_completion(text: str) -> Reply:
     """A raw completion (thinking, content, call) as the gateway would take it apart."""
     _, end, rest = text.partition(chat.END_OF_THINK)
     if not end:
-        return Reply(content="", code=None)
-    content, _, _ = rest.partition(chat.TOOL_CALL)
+        return Reply(content="", code=None, called=False)
+    content, called, _ = rest.partition(chat.TOOL_CALL)
     calls = CALL.findall(rest)
     code = calls[0] if len(calls) == 1 and CALL.sub("", rest).strip() == "" else None
-    return Reply(content=content.strip("\n"), code=code)
+    return Reply(content=content.strip("\n"), code=code, called=bool(called))
 
 
 def is_right(asked: Question, reply: Reply) -> bool:
     if asked.code is not None:
         return reply.code == asked.code
-    return reply.code is None and reply.content.strip() == asked.content
+    return not reply.called and reply.content.strip() == asked.content
 
 
 Table = dict[str, dict[str, list[int]]]

@@ -16,7 +16,7 @@ import torch
 
 from demo_model import chat, checkpoint_format, scoring
 from demo_model.conversation import make
-from demo_model.dataset import Encoder
+from demo_model.dataset import Encoder, token_id
 from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
 from demo_model.network import Weights
@@ -35,7 +35,7 @@ def ask(
     decoder: Decoder, encoder: Encoder, questions: list[Question], sampling: Sampling, batch: int
 ) -> list[tuple[Question, Reply]]:
     """Answers to all questions, prompts of like length together."""
-    end_id = encoder.tokenizer.token_to_id(chat.END_OF_TURN)
+    end_id = token_id(encoder.tokenizer, chat.END_OF_TURN)
     prompts = []
     for asked in questions:
         answer = chat.assistant("", "")

@@ -51,7 +51,7 @@ get_contacts|List contacts.|name:string*
 post_message|Post a message to a channel.|channel:string text:string
 create_image|Create an image from a description.|prompt:string size:string*
 get_balance|Get the balance of an account.|account:string
-查询天气|查询城市的天气。|城市:string
+query_weather|查询城市的天气。|城市:string
 search_books|搜索图书。|关键词:string
 send_sms|发送短信。|phone:string text:string
 get_route|查询路线。|起点:string 终点:string

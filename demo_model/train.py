@@ -155,8 +155,8 @@ class Trainer:
         folder = self.settings.out
         tokenizer = Tokenizer.from_file(str(self.settings.source / "tokenizer.json"))
         tokens = {
-            "bos_token_id": tokenizer.token_to_id(chat.ROLE),
-            "eos_token_id": tokenizer.token_to_id(chat.END_OF_TURN),
+            "bos_token_id": dataset.token_id(tokenizer, chat.ROLE),
+            "eos_token_id": dataset.token_id(tokenizer, chat.END_OF_TURN),
         }
         checkpoint_format.save(self.masters, self.shape, tokens, folder)
         if folder.resolve() != self.settings.source.resolve():
@@ -295,6 +295,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cuda = arguments.device == "cuda"
     torch.set_float32_matmul_precision("high")
+    torch.set_flush_denormal(True)  # the decaying moments of idle weights slow a CPU down
     settings = Settings(
         device=arguments.device,
         seconds=(arguments.hours or arguments.minutes / 60) * 3600,

@@ -1,0 +1,134 @@
+"""A few steps of training on a CPU: it learns, it balances, it resumes where it was."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import demo_model
+from demo_model import dataset, train
+from demo_model.dataset import Encoder
+from demo_model.network import Shape
+from demo_model.optimiser import orthogonalised
+from demo_model.train import Settings, Trainer, learning_rate_scale, padded
+
+MODEL = Path(demo_model.__file__).parent / "model"
+SHAPE = Shape(
+    vocab_size=3072,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    head_dim=16,
+    rotary_dim=8,
+    intermediate_size=16,
+    num_local_experts=8,
+    num_experts_per_tok=2,
+)
+
+
+def settings(out: Path, rate: float = 1.0) -> Settings:
+    return Settings(
+        device="cpu",
+        seconds=1.0,
+        rows=1,
+        length=512,
+        workers=1,
+        seed=0,
+        source=MODEL,
+        out=out,
+        compile=False,
+        start_from=None,
+        rate=rate,
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small only lose by sharing work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[dataset.Batch]:
+    encoder = Encoder(MODEL / "tokenizer.json")
+    return [dataset.build(encoder, 0, index, rows=1, length=512) for index in range(3)]
+
+
+def test_the_loss_falls_and_the_bias_moves(batches: list[dataset.Batch], tmp_path: Path) -> None:
+    trainer = Trainer(settings(tmp_path), SHAPE)
+    losses = [float(trainer.train_step(batches[0], 0.0)) for _ in range(50)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert trainer.masters["bias"].abs().max() > 0
+    assert trainer.tokens == 50 * 512
+
+
+def test_the_last_tenth_computes_with_fp8_rounded_matrices(
+    batches: list[dataset.Batch], tmp_path: Path
+) -> None:
+    trainer = Trainer(settings(tmp_path, rate=0.0), SHAPE)
+    trainer.train_step(batches[0], 0.5)
+    assert torch.equal(trainer.copies["w2"], trainer.masters["w2"])
+    trainer.train_step(batches[0], 0.95)
+    assert not torch.equal(trainer.copies["w2"], trainer.masters["w2"])
+    assert torch.equal(trainer.copies["embed"], trainer.masters["embed"])
+
+
+def test_a_resumed_run_continues_exactly(batches: list[dataset.Batch], tmp_path: Path) -> None:
+    straight = Trainer(settings(tmp_path), SHAPE)
+    for i in range(4):
+        straight.train_step(batches[i % 3], 0.1)
+    first = Trainer(settings(tmp_path), SHAPE)
+    for i in range(2):
+        first.train_step(batches[i % 3], 0.1)
+    first.save_state(tmp_path / "state.pt", elapsed=12.5)
+    second = Trainer(settings(tmp_path), SHAPE)
+    assert second.load_state(tmp_path / "state.pt") == 12.5
+    assert second.step == 2
+    for i in range(2, 4):
+        second.train_step(batches[i % 3], 0.1)
+    for name, master in straight.masters.items():
+        torch.testing.assert_close(second.masters[name], master)
+
+
+def test_an_export_is_a_whole_checkpoint_folder(tmp_path: Path) -> None:
+    from minimax_m2.checkpoint import Checkpoint
+    from minimax_m2.config import load_generation_defaults
+
+    trainer = Trainer(settings(tmp_path / "model"), SHAPE)
+    trainer.export()
+    config = Checkpoint.open(tmp_path / "model").config
+    assert config.num_layers == 2
+    assert (tmp_path / "model" / "chat_template.jinja").exists()
+    defaults = load_generation_defaults(tmp_path / "model")
+    assert (defaults.temperature, defaults.top_p, defaults.top_k) == (1.0, 0.95, 40)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    assert learning_rate_scale(0.0, 0) < 0.05
+    assert learning_rate_scale(0.2, 1000) == 1.0
+    assert 0 < learning_rate_scale(0.9, 1000) < 0.2
+    assert learning_rate_scale(1.0, 1000) == 0.0
+
+
+def test_orthogonalised_gradients_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for size in ((3, 16, 48), (3, 48, 16)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(size)))
+        assert float(values.min()) > 0.5
+        assert float(values.max()) < 1.5
+
+
+def test_vocabulary_sizes_are_padded_to_multiples_of_64() -> None:
+    assert [padded(n) for n in (1, 64, 65, 3072)] == [64, 64, 128, 3072]
+
+
+def test_a_training_run_ends_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "Shape", lambda vocab_size: SHAPE)
+    trainer = train.run(settings(tmp_path / "model"), state=tmp_path / "state.pt", exports=1)
+    assert trainer.step > 0
+    assert (tmp_path / "model" / "model.safetensors.index.json").exists()
