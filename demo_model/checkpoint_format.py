@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo_model.network import MATRICES, Shape, Weights
+from demo_model.network import Shape, Weights
 
 BLOCK = 128
 FP8_MAX = 448.0
@@ -181,16 +181,3 @@ def load(folder: Path) -> tuple[Weights, Shape]:
         "w2": torch.stack([stack(f"{e}.w2.weight") for e in experts], 1).transpose(-1, -2),
     }
     return weights, shape
-
-
-def serving(weights: Weights) -> Weights:
-    """Weights rounded as the checkpoint stores them; matrices in bfloat16, routing in float32."""
-    out = {}
-    for name, value in weights.items():
-        if name in ("gate", "bias"):
-            out[name] = value
-        elif name in MATRICES:
-            out[name] = rounded(value).to(torch.bfloat16)
-        else:
-            out[name] = value.to(torch.bfloat16)
-    return out

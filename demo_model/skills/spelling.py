@@ -29,7 +29,7 @@ def count(draw: Draw) -> Turn:
     if tag == "length":
         steps = [f"{letter}({i})" for i, letter in enumerate(word.lower(), 1)]
         answer = draw.say(f"It has {len(word)} letters.", f"共有{len(word)}个字母。")
-        return Turn(user=template.format(word=word), thinking=_spaced(draw, steps), answer=answer)
+        return Turn(user=template.format(word=word), thinking=" ".join(steps), answer=answer)
     if draw.rng.random() < 0.8:
         letter = draw.rng.choice(word.lower())
     else:
@@ -45,7 +45,7 @@ def count(draw: Draw) -> Turn:
     shown = letter.upper() if draw.rng.random() < 0.05 else letter
     user = template.format(word=word, letter=shown)
     head = draw.say(f"letter {letter}: ", f"字母{letter}: ")
-    return Turn(user=user, thinking=head + _spaced(draw, steps) + f"\n{found}", answer=answer)
+    return Turn(user=user, thinking=head + " ".join(steps) + f"\n{found}", answer=answer)
 
 
 def reverse(draw: Draw) -> Turn:
@@ -76,7 +76,3 @@ def uppercase(draw: Draw) -> Turn:
         thinking="\n".join(lines),
         answer=" ".join(letter_by_letter(word.upper()) for word in words),
     )
-
-
-def _spaced(draw: Draw, steps: list[str]) -> str:
-    return " ".join(steps)

@@ -11,7 +11,8 @@ from demo_model import dataset, train
 from demo_model.dataset import Encoder
 from demo_model.network import Shape
 from demo_model.optimiser import orthogonalised
-from demo_model.train import Settings, Trainer, learning_rate_scale, padded
+from demo_model.train import padded
+from demo_model.trainer import Settings, Trainer, learning_rate_scale
 
 MODEL = Path(demo_model.__file__).parent / "model"
 SHAPE = Shape(
@@ -129,6 +130,8 @@ def test_vocabulary_sizes_are_padded_to_multiples_of_64() -> None:
 
 def test_a_training_run_ends_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "Shape", lambda vocab_size: SHAPE)
-    trainer = train.run(settings(tmp_path / "model"), state=tmp_path / "state.pt", exports=1)
-    assert trainer.step > 0
+    state = tmp_path / "state.pt"
+    trainer = train.run(settings(tmp_path / "model"), state=state, exports=1)
+    assert trainer.step == train.steps_done(state) > 0
     assert (tmp_path / "model" / "model.safetensors.index.json").exists()
+    assert train.run(settings(tmp_path / "model"), state=state, exports=0).step == trainer.step
