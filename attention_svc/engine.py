@@ -68,27 +68,31 @@ class Engine:
         return not self.scheduler.running and not self.scheduler.waiting
 
     async def run(self) -> None:
-        """Step until cancelled."""
+        """Step until cancelled. An exception out of here is a bug that no single request caused."""
         while True:
-            plan_start = time.monotonic()
+            start = time.monotonic()
             plan = self.scheduler.schedule()
             if not plan:
                 self._update_gauges()
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            self._metrics.step_s["schedule"].observe(time.monotonic() - plan_start)
-            try:
-                await self._step(plan)
-            except ExpertsUnavailable as error:
-                log.error("step failed: %s", error)
-                # The caller learns what to do; which pool and why is for the log.
-                self._fail(plan, "the experts are unavailable", retryable=True)
-            except Exception:  # our bug: fail this step's requests, keep serving the others
-                log.exception("step failed")
-                self._fail(plan, "internal error", retryable=False)
+            self._metrics.step_s["schedule"].observe(time.monotonic() - start)
+            await self._try_step(plan)
             self._update_gauges()
             await asyncio.sleep(0)  # let new requests and cancellations in
+
+    async def _try_step(self, plan: list[Slice]) -> None:
+        """A step whose failure ends its own sequences only."""
+        try:
+            await self._step(plan)
+        except ExpertsUnavailable as error:
+            log.error("step failed: %s", error)
+            # The caller learns what to do; which pool and why is for the log.
+            self._fail(plan, "the experts are unavailable", retryable=True)
+        except Exception:  # our bug: fail this step's requests, keep serving the others
+            log.exception("step failed")
+            self._fail(plan, "internal error", retryable=False)
 
     async def _step(self, plan: list[Slice]) -> None:
         now = time.monotonic()

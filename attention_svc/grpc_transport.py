@@ -176,12 +176,12 @@ class GrpcTicket:
     def _expire(self) -> None:
         for link, call_id, call, _ in self._parts:
             if not call.future.done():
-                link.abandon(call_id)
                 call.future.set_exception(
                     ExpertsUnavailable(
                         f"pool {link.pool_id} did not answer within {self._timeout_s:.1f} s"
                     )
                 )
+                link.abandon(call_id)
 
     def _read(self, link: PoolLink, result: expert_pb2.Result, part_ND: Tensor) -> None:
         """Copy the partial sums, checked: a corrupt answer must never reach a token."""

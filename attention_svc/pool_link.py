@@ -43,11 +43,12 @@ class Answer:
 class PendingCall:
     """A call in flight: resolved with an Answer or failed with ExpertsUnavailable."""
 
-    __slots__ = ("future", "num_rows", "sent_s")
+    __slots__ = ("abandoned", "future", "num_rows", "sent_s")
 
     def __init__(self, future: "asyncio.Future[Answer]", num_rows: int):
         self.future = future
         self.num_rows = num_rows
+        self.abandoned = False
         self.sent_s = time.monotonic()
 
 
@@ -124,11 +125,14 @@ class PoolLink:
         return call
 
     def abandon(self, call_id: int) -> None:
-        """Forget a call: tell the pool, ignore a late answer."""
-        call = self._pending.pop(call_id, None)
-        if call is None:
+        """Stop waiting for a call: tell the pool, ignore the answer.
+
+        Its credit comes back with that answer: until then the pool counts it.
+        """
+        call = self._pending.get(call_id)
+        if call is None or call.abandoned:
             return
-        self._inflight_rows -= call.num_rows
+        call.abandoned = True
         if self.usable:
             self._push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
 
@@ -208,7 +212,7 @@ class PoolLink:
         if kind == "result":
             call = self._pending.pop(response.result.call_id, None)
             if call is None:
-                return  # abandoned: a late answer
+                return
             self._inflight_rows -= call.num_rows
             elapsed_s = self._heard_s - call.sent_s
             if not call.future.done():

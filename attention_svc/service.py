@@ -99,8 +99,9 @@ class AttentionService:
             self._max_model_len, self._num_blocks, self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip
+        engine_task = asyncio.create_task(self._engine.run())
         tasks = [
-            asyncio.create_task(self._engine.run()),
+            engine_task,
             asyncio.create_task(self._follow_readiness()),
             asyncio.create_task(self._report()),
         ]
@@ -109,7 +110,12 @@ class AttentionService:
             until_stopped(self._drain, lambda: self._engine.abort_all(_STOPPING))
         )
         failed = asyncio.create_task(self._failure.wait())
-        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, failed, engine_task}, return_when=asyncio.FIRST_COMPLETED)
+        if engine_task.done():
+            # A dead engine behind a healthy face would be worse than no service: exit, restart.
+            log.critical("the engine stopped", exc_info=engine_task.exception())
+            self._failure.set()
+            self._engine.abort_all(_STOPPING)
         if self._lease is not None:
             await asyncio.to_thread(self._lease.stop)
         if watcher is not None:
@@ -207,6 +213,11 @@ class AttentionService:
     def _make_servicer(self) -> AttentionServicer:
         defaults = load_generation_defaults(self._config.model)
         stops = frozenset(defaults.eos_token_ids or self._model.eos_token_ids)
+        if stops and max(stops) >= self._model.vocab_size:
+            raise ValueError(
+                f"{self._config.model}/generation_config.json: eos_token_id {max(stops)} is outside "
+                f"the vocabulary (0..{self._model.vocab_size - 1})"
+            )
         status = attention_pb2.GetStatusResponse(
             checkpoint_id=self._checkpoint_id,
             max_model_len=self._max_model_len,

@@ -50,6 +50,7 @@ class CallerStream:
         self.inflight: dict[int, Call | None] = {}
         self.inflight_rows = 0
         self.unsent = 0
+        self.sent_unknown = False
         self._lock = asyncio.Lock()  # fair: frames leave in the order of `send`
 
     async def send(self, response: expert_pb2.ExecuteResponse) -> None:
@@ -194,7 +195,9 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             if call is not None:
                 call.cancelled = True
         else:  # a second hello, or a frame of a newer minor that we do not know
-            log.warning("caller %s sent an unexpected frame %s", stream.caller_id, kind)
+            if not stream.sent_unknown:
+                stream.sent_unknown = True
+                log.warning("caller %s sends unknown frames (%s)", stream.caller_id, kind)
             if kind == "hello":
                 await stream.context.abort(
                     grpc.StatusCode.INVALID_ARGUMENT, "hello may come only once"

@@ -59,6 +59,11 @@ class Checkpoint:
         checkpoint._check_table(partial)
         return checkpoint
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all shards that are there."""
+        return sum(shard.path.stat().st_size for shard in set(self._files.values()))
+
     def holds(self, spec: TensorSpec) -> bool:
         """Whether the tensor (and its scale, when stored in FP8) is there."""
         file = self._files.get(spec.name)

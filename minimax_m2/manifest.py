@@ -22,6 +22,8 @@ from minimax_m2.tensor_names import TensorSpec, all_specs, expert_specs, layer_s
 log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "expertmesh_manifest.json"
+KEEP_ABOVE_BYTES = 256 * 1024 * 1024
+"""Shards of a checkpoint whose manifest is kept beside it without being asked for."""
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 Progress = Callable[[int, int], None]
 """(layers done, layers in all)."""
@@ -115,10 +117,16 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
-    """The checkpoint's manifest: from the file beside it, else hashed now and kept there."""
+    """The checkpoint's manifest: from the file beside it, else hashed now.
+
+    Only a large checkpoint's is kept (hashing a small one takes less than importing torch), so
+    that replacing a small model's files never meets the manifest of the former ones.
+    """
     path = checkpoint.folder / MANIFEST_NAME
     if path.exists():
         return load_manifest(path, checkpoint.config)
+    if checkpoint.size_bytes <= KEEP_ABOVE_BYTES:
+        return build_manifest(checkpoint, progress)
     log.info("no %s in %s: hashing the checkpoint once", MANIFEST_NAME, checkpoint.folder)
     manifest = build_manifest(checkpoint, progress)
     try:
@@ -131,7 +139,9 @@ def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) ->
 def verify_attention(checkpoint: Checkpoint, manifest: Manifest) -> None:
     """Hash what an attention service loads. Raises ValueError when the manifest says otherwise."""
     if checkpoint.digest(attention_specs(checkpoint.config)) != manifest.attention:
-        raise ValueError(f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}")
+        raise ValueError(
+            f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
+        )
 
 
 def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifest:
@@ -145,7 +155,9 @@ def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifes
     if path.exists():
         kept = load_manifest(path, checkpoint.config)
         if kept.attention != manifest.attention:
-            raise ValueError(f"{folder}: attention weights differ from {MANIFEST_NAME}")
+            raise ValueError(
+                f"{folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
+            )
         for layer_idx, (was, now) in enumerate(zip(kept.pieces, manifest.pieces, strict=True)):
             for expert_id, (old, new) in enumerate(zip(was, now, strict=True)):
                 if old != new:

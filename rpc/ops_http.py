@@ -6,6 +6,7 @@ whatever JSON pages a service adds.
 
 import json
 import logging
+import socketserver
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,8 +48,7 @@ class OpsServer:
 
     def start(self) -> None:
         handler = type("Handler", (_OpsHandler,), {"ops": self})
-        self._server = ThreadingHTTPServer((self._listen.host, self._listen.port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((self._listen.host, self._listen.port), handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.2},
@@ -79,6 +79,19 @@ class OpsServer:
         if path in self._pages:
             return 200, "application/json", json.dumps(self._pages[path]()).encode()
         return 404, "text/plain", b"not found\n"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the name service who we are, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Mostly a prober that hung up; socketserver would print a traceback.
+        log.debug("ops request of %s failed", client_address, exc_info=True)
 
 
 class _OpsHandler(BaseHTTPRequestHandler):

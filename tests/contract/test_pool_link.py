@@ -115,18 +115,37 @@ async def test_pool_that_is_another_one_never_becomes_usable(wrong: dict[str, An
             link.execute(a_call(1), 1, 1)
 
 
-async def test_credit_is_never_exceeded_and_returns_with_abandoned_calls() -> None:
-    async with linked(ScriptedPool(forever)) as (link, changes):
+async def test_credit_is_never_exceeded_and_comes_back_with_the_answer() -> None:
+    """An abandoned call counts until the pool has answered it: the pool counts it, too."""
+    cancelled = asyncio.Event()
+
+    async def answer_cancels(context: Any) -> None:
+        while (frame := await context.read()) is not grpc.aio.EOF:
+            if frame.WhichOneof("frame") == "cancel":
+                await cancelled.wait()
+                error = expert_pb2.Error(
+                    call_id=frame.cancel.call_id, code=expert_pb2.ERROR_CODE_CANCELLED
+                )
+                await context.write(expert_pb2.ExecuteResponse(error=error))
+
+    async with linked(ScriptedPool(answer_cancels)) as (link, changes):
         assert await next_change(changes) is True
         link.execute(a_call(1), 1, 4)
         with pytest.raises(ExpertsUnavailable, match="credit"):
             link.execute(a_call(2), 2, 7)
         link.execute(a_call(2), 2, 6)
-        with pytest.raises(ExpertsUnavailable, match="credit"):
-            link.execute(a_call(3), 3, 0)
+        link.abandon(1)
         link.abandon(1)
         link.abandon(2)
-        link.execute(a_call(4), 4, 10)
+        with pytest.raises(ExpertsUnavailable, match="credit"):
+            link.execute(a_call(3), 3, 1)
+        cancelled.set()
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(ExpertsUnavailable):
+                    link.execute(a_call(4), 4, 10)
+                    break
+                await asyncio.sleep(0.01)
 
 
 async def test_late_answer_of_an_abandoned_call_is_ignored() -> None:

@@ -83,6 +83,21 @@ def test_exchanged_pieces_are_another_checkpoint(folder: Path):
     assert len({digest for row in before.pieces for digest in row}) == 6
 
 
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a small checkpoint's manifest is kept."""
+    monkeypatch.setattr("minimax_m2.manifest.KEEP_ABOVE_BYTES", 0)
+
+
+def test_a_small_checkpoint_is_hashed_anew_and_leaves_no_file(folder: Path):
+    before = ensure_manifest(Checkpoint.open(folder))
+    assert before == manifest_of(folder)
+    assert not (folder / MANIFEST_NAME).exists()
+    flip_byte(folder, W1)
+    assert ensure_manifest(Checkpoint.open(folder)).checkpoint_id != before.checkpoint_id
+
+
+@pytest.mark.usefixtures("kept")
 def test_a_manifest_survives_its_file(folder: Path):
     checkpoint = Checkpoint.open(folder)
     manifest = ensure_manifest(checkpoint)
@@ -94,6 +109,7 @@ def test_a_manifest_survives_its_file(folder: Path):
     assert ensure_manifest(Checkpoint.open(folder)) == manifest
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_folder_that_cannot_be_written_is_hashed_each_time(folder: Path, monkeypatch, caplog):
     def refuse(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -103,6 +119,7 @@ def test_a_folder_that_cannot_be_written_is_hashed_each_time(folder: Path, monke
     assert "Permission denied" in caplog.text
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -157,6 +174,7 @@ def test_attention_weights_are_checked_against_the_manifest(folder: Path):
         verify_attention(Checkpoint.open(folder), manifest)
 
 
+@pytest.mark.usefixtures("kept")
 def test_verifying_names_the_first_piece_that_differs(folder: Path):
     assert verify_checkpoint(folder) == manifest_of(folder)
     ensure_manifest(Checkpoint.open(folder))
