@@ -215,7 +215,7 @@ class PoolLink:
                 return
             self._inflight_rows -= call.num_rows
             elapsed_s = self._heard_s - call.sent_s
-            if not call.future.done():
+            if not call.abandoned and not call.future.done():
                 call.future.set_result(Answer(response.result, elapsed_s))
         elif kind == "error":
             error = response.error
@@ -225,7 +225,7 @@ class PoolLink:
             self._inflight_rows -= call.num_rows
             code = _code_name(error.code)
             self._metrics.expert_errors.labels(self.pool_id, code).inc()
-            if not call.future.done():
+            if not call.abandoned and not call.future.done():
                 call.future.set_exception(
                     ExpertsUnavailable(f"pool {self.pool_id}: {code}: {error.message[:300]}")
                 )
@@ -263,7 +263,7 @@ class PoolLink:
         pending, self._pending = self._pending, {}
         self._inflight_rows = 0
         for call in pending.values():
-            if not call.future.done():
+            if not call.abandoned and not call.future.done():
                 call.future.set_exception(
                     ExpertsUnavailable(f"pool {self.pool_id} failed in mid-call: {reason}")
                 )

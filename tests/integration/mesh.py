@@ -115,7 +115,9 @@ class Mesh:
 
     def __enter__(self) -> "Mesh":
         try:
-            self.router = self.start("router_svc", *PORTS, "--state", str(self._state))
+            self.router = self.start(
+                "router_svc", *PORTS, "--state", str(self._state), "--adopt-ms", "300"
+            )
             self.router.wait_listening()
             for flags in self._pool_flags:
                 self.start_pool(*flags)

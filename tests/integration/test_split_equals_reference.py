@@ -53,7 +53,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=STRIPES)
+EVERY_STRIPE = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("expert_striped", "by_memory") else ())
+    for name in STRIPES
+]
+
+
+@pytest.fixture(scope="module", params=EVERY_STRIPE)
 def mesh(request: pytest.FixtureRequest, model: Path) -> Iterator[Mesh]:
     with Mesh(model, STRIPES[request.param]) as running:
         yield running
