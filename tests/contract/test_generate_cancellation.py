@@ -141,7 +141,8 @@ async def test_stopping_the_service_ends_every_call_explicitly():
     async with running_service(max_running=2) as service, stub_of(service) as stub:
         service.transport.delay_s = 0.05
         calls = [asyncio.create_task(heard(stub, request(max_tokens=90))) for _ in range(4)]
-        await until(lambda: len(service.engine.scheduler.waiting) == 2)
+        queues = service.engine.scheduler
+        await until(lambda: (len(queues.running), len(queues.waiting)) == (2, 2))
         service.engine.abort_all(Outcome(reason="ABORTED", error="stopping", retryable=True))
         for call in calls:
             result = await call
