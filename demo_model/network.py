@@ -40,6 +40,17 @@ class Shape:
         return asdict(self)
 
 
+SIZES: dict[str, dict[str, int]] = {
+    "shipped": {},
+    "small": {
+        "hidden_size": 128,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    },
+}
+"""15 M parameters, and 4 M for training on a CPU; what is not named is Shape's default."""
+
 LAYER_KINDS = (
     "input_norm", "post_norm", "q", "k", "v", "o", "q_norm", "k_norm", "gate", "bias", "w13", "w2",
 )  # fmt: skip
@@ -154,14 +165,16 @@ def experts_dense(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, layer: Layer
 
 def experts_sparse(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, layer: Layer) -> Tensor:
     """Only the chosen experts, one after the other: fewer operations, for a CPU."""
-    out = torch.zeros_like(x_TD, dtype=torch.float32)
-    for expert in range(layer["w2"].shape[0]):
+    w1, w3 = (branch.unbind(0) for branch in layer["w13"].unbind(0))
+    tokens, parts = [], []
+    for expert, w2 in enumerate(layer["w2"].unbind(0)):
         token, slot = (ids_TK == expert).nonzero(as_tuple=True)
         x = x_TD[token]
-        inner = F.silu(F.linear(x, layer["w13"][0, expert])) * F.linear(x, layer["w13"][1, expert])
-        rows = (inner @ layer["w2"][expert]).float() * weights_TK[token, slot, None]
-        out = out.index_add(0, token, rows)
-    return out.to(x_TD.dtype)
+        inner = F.silu(F.linear(x, w1[expert])) * F.linear(x, w3[expert])
+        tokens.append(token)
+        parts.append((inner @ w2).float() * weights_TK[token, slot, None])
+    out = torch.zeros_like(x_TD, dtype=torch.float32)
+    return out.index_add(0, torch.cat(tokens), torch.cat(parts)).to(x_TD.dtype)
 
 
 def mixture(x_RTD: Tensor, layer: Layer, shape: Shape) -> tuple[Tensor, Tensor]:
@@ -195,6 +208,9 @@ def packed_layer(
 
 def loss_sum(x_RTD: Tensor, norm: Tensor, head: Tensor, labels_RT: Tensor, eps: float) -> Tensor:
     """Cross entropy summed over labelled positions; -100 marks the others."""
+    if not x_RTD.is_cuda:  # on a GPU fixed shapes matter more than the work saved
+        labelled = labels_RT != -100
+        x_RTD, labels_RT = x_RTD[None, labelled], labels_RT[None, labelled]
     logits = F.linear(rms_norm(x_RTD, norm, eps), head)
     return F.cross_entropy(
         logits.flatten(0, 1).float(), labels_RT.flatten(), ignore_index=-100, reduction="sum"

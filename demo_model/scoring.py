@@ -123,6 +123,6 @@ def render_table(columns: dict[str, Table]) -> str:
     for name in names:
         cells_of = [cell for row in columns[name].values() for cell in row.values()]
         right, asked = (sum(cell[i] for cell in cells_of) for i in (0, 1))
-        totals.append(f"{100 * right / asked:.1f} %")
+        totals.append(f"{100 * right / asked:.1f} %" if asked else "-")
     lines.append("| all | both | " + " | ".join(totals) + " |")
     return "\n".join(lines)

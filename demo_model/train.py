@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer
 
 from demo_model import dataset, scoring, self_check
-from demo_model.network import Shape
+from demo_model.network import SIZES, Shape
 from demo_model.trainer import Settings, Trainer
 
 MODEL_FOLDER = Path(__file__).with_name("model")
@@ -42,7 +42,7 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
         first=steps_done(state),
     )
     batch = next(stream)  # the workers must be forked before CUDA starts
-    trainer = Trainer(settings, Shape(vocab_size=padded(entries)))
+    trainer = Trainer(settings, Shape(vocab_size=padded(entries), **SIZES[settings.size]))
     elapsed = 0.0
     if state and state.exists():
         elapsed = trainer.load_state(state)
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="state file, read if there and kept up to date")
     parser.add_argument("--per-skill", type=int, default=100, help="questions of the evaluation")
     parser.add_argument("--exports", type=int, default=2, help="checkpoints written on the way")
+    parser.add_argument("--size", choices=SIZES, help="default: shipped on cuda, small on cpu")
     parser.add_argument("--start-from", type=Path, help="continue from an exported checkpoint")
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies every learning rate")
     parser.add_argument("--no-compile", action="store_true")
@@ -152,6 +153,7 @@ def main() -> None:
         compile=cuda and not arguments.no_compile,
         start_from=arguments.start_from,
         rate=arguments.rate,
+        size=arguments.size or ("shipped" if cuda else "small"),
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

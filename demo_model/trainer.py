@@ -50,6 +50,12 @@ class Settings:
     """continue from this checkpoint instead of random weights"""
     rate: float = 1.0
     """multiplies every learning rate"""
+    size: str = "shipped"
+    """a key of network.SIZES"""
+
+    def __post_init__(self) -> None:
+        if self.size not in network.SIZES:
+            raise ValueError(f"size is {self.size!r}; allowed are {', '.join(network.SIZES)}")
 
 
 class Trainer:

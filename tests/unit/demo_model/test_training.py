@@ -1,5 +1,7 @@
 """A few steps of training on a CPU: it learns, it balances, it resumes where it was."""
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 import demo_model
-from demo_model import dataset, train
+from demo_model import dataset, network, train
 from demo_model.dataset import Encoder
 from demo_model.network import Shape
 from demo_model.optimiser import orthogonalised
@@ -129,9 +131,21 @@ def test_vocabulary_sizes_are_padded_to_multiples_of_64() -> None:
 
 
 def test_a_training_run_ends_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "Shape", lambda vocab_size: SHAPE)
+    monkeypatch.setattr(train, "Shape", lambda **sizes: SHAPE)
     state = tmp_path / "state.pt"
     trainer = train.run(settings(tmp_path / "model"), state=state, exports=1)
     assert trainer.step == train.steps_done(state) > 0
     assert (tmp_path / "model" / "model.safetensors.index.json").exists()
     assert train.run(settings(tmp_path / "model"), state=state, exports=0).step == trainer.step
+
+
+def test_the_size_for_cpus_is_a_legal_demonstration_model() -> None:
+    shape = Shape(vocab_size=3072, **network.SIZES["small"])
+    parameters = sum(math.prod(size) for size in network.shapes(shape).values())
+    assert 3e6 <= parameters <= 25e6
+    assert shape.num_attention_heads * shape.head_dim != shape.hidden_size
+
+
+def test_an_unknown_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="size is 'huge'; allowed are shipped, small"):
+        dataclasses.replace(settings(tmp_path), size="huge")
