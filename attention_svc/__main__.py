@@ -17,7 +17,9 @@ calls remote expert pools at every MoE layer. Give it a checkpoint folder and a 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Exit status: 0 clean stop, 1 failure, 2 bad flags or files."""
     arguments = sys.argv[1:] if argv is None else argv
-    config = parse_config(AttentionConfig, arguments, prog="attention_svc", description=DESCRIPTION)
+    config = parse_config(
+        AttentionConfig, arguments, prog="expertmesh serve attention", description=DESCRIPTION
+    )
     configure_logging("attention", config.log_level)
     exit_while_loading()
     try:

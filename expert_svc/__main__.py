@@ -17,7 +17,9 @@ services. Give it a checkpoint folder (only the pieces it is assigned are read) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Exit status: 0 clean stop, 1 failure, 2 bad flags or files."""
     arguments = sys.argv[1:] if argv is None else argv
-    config = parse_config(ExpertConfig, arguments, prog="expert_svc", description=DESCRIPTION)
+    config = parse_config(
+        ExpertConfig, arguments, prog="expertmesh serve expert", description=DESCRIPTION
+    )
     configure_logging("expert", config.log_level)
     exit_while_loading()
     try:

@@ -3,7 +3,7 @@
 Small calls run inline on the event loop (a thread hop costs more than they do),
 long ones on one long-lived compute thread, so that pings and health answers keep
 flowing. Decode goes before prefill, but a prefill call that has waited
-`PREFILL_PATIENCE_S` goes next; callers take turns within a phase.
+`PREFILL_PATIENCE_S` goes next, every second time at most; callers take turns within a phase.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ class CallQueue:
         self._decode: dict[str, deque[Any]] = {}
         self._prefill: dict[str, deque[Any]] = {}
         self._size = 0
+        self._overtook = False  # whether the last item was a prefill
 
     def __len__(self) -> int:
         return self._size
@@ -44,8 +45,10 @@ class CallQueue:
     def pop(self, now_s: float) -> Any:
         """The next item. Raises IndexError when empty."""
         oldest = min((queue[0][0] for queue in self._prefill.values()), default=now_s)
-        prefill_first = now_s - oldest > PREFILL_PATIENCE_S or not self._decode
-        callers = self._prefill if prefill_first and self._prefill else self._decode
+        # An aged prefill goes next, but not twice in a row: a backlog must not starve decode.
+        aged = now_s - oldest > PREFILL_PATIENCE_S and not self._overtook
+        callers = self._prefill if self._prefill and (aged or not self._decode) else self._decode
+        self._overtook = callers is self._prefill
         if not callers:
             raise IndexError("no call is waiting")
         caller = next(iter(callers))

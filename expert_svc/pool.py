@@ -98,14 +98,19 @@ class ExpertPool:
             len(self._available), self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip
-        tasks = [asyncio.create_task(self._executor.run()), asyncio.create_task(self._report())]
+        executor_task = asyncio.create_task(self._executor.run())
+        tasks = [executor_task, asyncio.create_task(self._report())]
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
         else:
             tasks.append(asyncio.create_task(self._hold(self._requested or self._available, 0)))
         stopped = asyncio.create_task(until_stopped(self._drain))
         failed = asyncio.create_task(self._failure.wait())
-        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, failed, executor_task}, return_when=asyncio.FIRST_COMPLETED)
+        if executor_task.done():
+            # Queued calls would wait for ever behind a healthy face: exit, be restarted.
+            log.critical("the executor stopped", exc_info=executor_task.exception())
+            self._failure.set()
         if self._lease is not None:
             await asyncio.to_thread(self._lease.stop)
         await self._host.stop(0.2)

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from gateway import info_api
 from gateway.auth import ApiKeys, AuthMiddleware
@@ -81,6 +81,9 @@ def build_app(gateway: Gateway) -> FastAPI:
             openapi_extra=request_body(model),
         )
     app.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
+    app.add_api_route(
+        "/", lambda: RedirectResponse("/docs"), methods=["GET"], include_in_schema=False
+    )
     set_openapi(app, [model for _, _, model in _POST])
     app.add_exception_handler(HTTPException, _routing_error)
     app.add_exception_handler(ApiError, _api_error)

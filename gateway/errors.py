@@ -73,10 +73,14 @@ def unsupported(param: str, message: str = "this field is not supported") -> Api
 
 
 def model_not_found(name: object) -> ApiError:
-    shown = repr(name)[:100]
+    what = (
+        "The request names no model"
+        if name is None
+        else f"The model {repr(name)[:100]} does not exist"
+    )
     return ApiError(
         404,
-        f"The model {shown} does not exist; GET /v1/models lists what is served",
+        f"{what}; GET /v1/models lists what is served",
         param="model",
         code="model_not_found",
     )

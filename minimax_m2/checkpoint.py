@@ -207,7 +207,11 @@ def _open_shards(folder: Path, partial: bool) -> dict[str, SafetensorsFile]:
             raise ValueError(f"{index_path}: weight_map[{name}] is not a file name")
         if shard_name not in shards:
             path = _inside(folder, shard_name)
-            shards[shard_name] = None if partial and not path.exists() else SafetensorsFile(path)
+            if partial and not path.exists():
+                log.info("%s is not here: what it holds cannot be loaded", path)
+                shards[shard_name] = None
+            else:
+                shards[shard_name] = SafetensorsFile(path)
         shard = shards[shard_name]
         if shard is None:
             continue

@@ -68,8 +68,9 @@ def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> 
     missing = [spec.name for spec in all_specs(config) if not checkpoint.holds(spec)]
     if missing:
         raise ValueError(
-            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): put the "
-            f"whole checkpoint's {MANIFEST_NAME} beside these shards"
+            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): a shard "
+            "is not there or incomplete; on a host that is meant to have only some shards, put the "
+            f"whole checkpoint's {MANIFEST_NAME} beside them"
         )
     pieces = []
     for layer_idx in range(config.num_layers):

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(
         RouterConfig,
         sys.argv[1:] if argv is None else argv,
-        prog="router_svc",
+        prog="expertmesh serve router",
         description="The control plane of a mesh: who is a member, who holds which experts.",
     )
     configure_logging("router", config.log_level)

@@ -98,6 +98,7 @@ def verify(
 
     folder = path or demo_model_dir()
     config = _config(folder)
+    compared = write_manifest or (folder / MANIFEST_NAME).exists()
     bar = Progress(
         TextColumn("reading layer"),
         BarColumn(),
@@ -121,9 +122,24 @@ def verify(
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from None
     if as_json:
-        print_json({"folder": str(folder), "ok": True, "checkpoint_id": manifest.checkpoint_id})
+        print_json(
+            {
+                "folder": str(folder),
+                "ok": True,
+                "compared_with_manifest": compared,
+                "checkpoint_id": manifest.checkpoint_id,
+            }
+        )
     else:
-        stdout().print(f"{folder}: whole\ncheckpoint_id {manifest.checkpoint_id}", soft_wrap=True)
+        how = (
+            "every byte as its manifest says"
+            if compared
+            else (
+                f"all tensors are there and sound; no {MANIFEST_NAME} to compare their bytes with, so "
+                "compare the checkpoint_id with another copy's"
+            )
+        )
+        stdout().print(f"{folder}: {how}\ncheckpoint_id {manifest.checkpoint_id}", soft_wrap=True)
 
 
 def _config(folder: Path) -> ModelConfig:

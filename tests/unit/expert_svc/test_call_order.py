@@ -25,6 +25,16 @@ def test_decode_goes_before_prefill_until_prefill_has_waited_long():
         queue.pop(1.0)
 
 
+def test_a_backlog_of_old_prefills_does_not_starve_decode():
+    queue = CallQueue()
+    for index in range(4):
+        pushed(queue, "long", f"p{index}", decode=False)
+    for index in range(3):
+        pushed(queue, "short", f"d{index}", decode=True)
+    order = [queue.pop(1000.0) for _ in range(7)]
+    assert order == ["p0", "d0", "p1", "d1", "p2", "d2", "p3"]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
 def test_every_call_comes_out_once_each_callers_in_order(calls: list[tuple[str, bool]]):
     queue = CallQueue()
