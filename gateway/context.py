@@ -24,7 +24,9 @@ class KeySlots:
     def acquire(self, key_id: str) -> None:
         """Raises ApiError 429 when the key has as many requests as it may."""
         if self._used[key_id] >= self._limit:
-            raise overloaded(f"this key has {self._limit} requests in flight, the most allowed")
+            raise overloaded(
+                f"{self._limit} requests of this client are in flight already, the most allowed (--max-concurrent)"
+            )
         self._used[key_id] += 1
 
     def release(self, key_id: str) -> None:

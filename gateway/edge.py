@@ -1,5 +1,7 @@
 """What wraps every request? A request id, bounds on its body, and errors in one shape."""
 
+import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _DRAINED_BYTES = 64 * 1024 * 1024
+_DRAIN_S = 2.0
 
 
 class EdgeMiddleware:
@@ -119,11 +122,13 @@ class BodyLimit:
 async def _drain(receive: Receive) -> None:
     """Read on for a while: closing on unread data would make many clients miss the answer."""
     drained = 0
-    while drained < _DRAINED_BYTES:
-        message = await receive()
-        drained += len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while drained < _DRAINED_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
 
 
 def http_error(error: HTTPException) -> ApiError:

@@ -150,6 +150,12 @@ def test_version_tells_of_the_services(gateway: Harness) -> None:
     assert version["attention"][0]["attention_id"] == "fake"
 
 
+def test_the_printed_url_leads_to_the_docs(gateway: Harness) -> None:
+    reply = gateway.get("/")
+    assert reply.status_code == 307
+    assert reply.headers["location"] == "/docs"
+
+
 def test_docs_need_nothing_from_the_internet(gateway: Harness) -> None:
     page = gateway.get("/docs")
     assert page.status_code == 200
