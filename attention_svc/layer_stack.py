@@ -15,14 +15,13 @@ from attention_svc.metrics import ActivationCounts
 from attention_svc.transport import ExpertTransport
 from minimax_m2.attention import attend, attend_decode
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.layer import from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
 
 Result = TypeVar("Result")
-INLINE_FLOPS = 2e8
-"""Work above about this many operations (some milliseconds) goes to the compute thread."""
 
 
 class StepTimes:
@@ -64,12 +63,8 @@ class LayerStack:
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
-        # Operations of one row in one layer's attention part (projections; 2 a weight).
-        row_flops = 2 * config.hidden_size * (2 * config.query_size + 2 * config.kv_size)
-        self._inline_rows = max(1, int(INLINE_FLOPS / row_flops))
-        self._logits_inline_rows = max(
-            1, int(INLINE_FLOPS / (2 * config.vocab_size * config.hidden_size))
-        )
+        self._inline_rows = inline_rows(projection_row_flops(config))
+        self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
 
     async def forward(self, meta: StepMeta, timeout_s: float, times: StepTimes) -> Tensor:
         """float32 logits [B, V] of the rows in `meta.logit_rows_B`.

@@ -23,6 +23,7 @@ from attention_svc.servicer import AttentionServicer
 from attention_svc.transport import ExpertTransport
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import load_generation_defaults
+from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.manifest import ensure_manifest, verify_attention
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
@@ -148,13 +149,12 @@ class AttentionService:
 
     def _make_transport(self) -> ExpertTransport:
         if self._config.transport == "in_process":
-            row_flops = 2 * self._model.expert_params * self._model.top_k
             self._transport: ExpertTransport = InProcessTransport(
                 self._checkpoint,
                 self._dtype,
                 self._device,
                 compute_thread=self._compute_thread,
-                inline_rows=max(1, int(2e8 / row_flops)),
+                inline_rows=inline_rows(expert_row_flops(self._model)),
             )
             return self._transport
         self._pools = PoolSet(self._model.num_layers, self._model.num_experts, self._make_link)

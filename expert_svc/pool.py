@@ -13,6 +13,7 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.manifest import ensure_manifest
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
 from protos import expert_pb2, expert_pb2_grpc, router_pb2
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 0.5
 """A draining pool without a call for this long is not needed any more."""
-INLINE_FLOPS = 2e8
-"""Calls above about this many operations (some milliseconds) go to the compute thread."""
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
 
 
@@ -52,11 +51,9 @@ class ExpertPool:
         self._requested = self._parse_requested()
         self._capacity = self._capacity_pieces()
         self._metrics = ExpertMetrics()
-        # One expert row costs 2 operations a weight.
-        row_flops = 2 * self._model.expert_params * self._model.top_k
         self._executor = Executor(
             lambda call: run_call(call, self._store),
-            inline_rows=max(1, int(INLINE_FLOPS / row_flops)),
+            inline_rows=inline_rows(expert_row_flops(self._model)),
         )
         self._host = GrpcHost(config.listen_address, tls=config.tls)
         self._checkpoint_id = manifest.checkpoint_id
