@@ -72,7 +72,6 @@ class PoolLink:
         self.pool_id = pool_id
         self.address = address
         self.hello: expert_pb2.PoolHello | None = None
-        self.pieces = Pieces()
         self.last_error = "connecting"
         self._caller_hello = expert_pb2.CallerHello(
             protocol_major=PROTOCOL_MAJOR,
@@ -97,6 +96,7 @@ class PoolLink:
         return self.hello is not None
 
     def start(self) -> None:
+        self._metrics.inflight.labels(self.pool_id).set_function(lambda: len(self._pending))
         self._task = asyncio.create_task(self._run(), name=f"link {self.pool_id}")
 
     async def stop(self) -> None:
@@ -198,7 +198,8 @@ class PoolLink:
                 f"{self.address} is pool {hello.pool_id!r}, not {self.pool_id!r}"
             )
         num_layers, num_experts = self._sizes
-        self.pieces = Pieces.from_message(
+        # Only checked: what a pool serves for us is the topology's word.
+        Pieces.from_message(
             hello.pieces, num_layers=num_layers, num_experts=num_experts, field="hello.pieces"
         )
         self._heard_s = time.monotonic()

@@ -83,10 +83,7 @@ class AttentionService:
             self.readiness,
             {"/experts/load": self._experts_load},
         )
-        try:
-            ops.start()
-        except OSError as error:
-            raise ValueError(f"--ops-listen {self._config.ops_listen}: {error.strerror}") from None
+        ops.start()
         self._host.bind()
         self._id = self._config.attention_id or f"attention-{self._host.port}"
         transport = await asyncio.to_thread(self._make_transport)

@@ -163,10 +163,7 @@ class ExpertPool:
             self._metrics.registry,
             self._ready,
         )
-        try:
-            ops.start()
-        except OSError as error:
-            raise ValueError(f"--ops-listen {self._config.ops_listen}: {error.strerror}") from None
+        ops.start()
         return ops
 
     def _ready(self) -> tuple[bool, str]:

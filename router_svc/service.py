@@ -79,10 +79,7 @@ class RouterService:
 
     async def start(self) -> None:
         """Bind and serve. Raises ValueError when a port is taken."""
-        try:
-            self._ops.start()
-        except OSError as error:
-            raise ValueError(f"--ops-listen {self._ops_listen}: {error.strerror}") from None
+        self._ops.start()
         await self._host.start([SERVICE])
         await self._host.set_serving(True)
         log.info(

@@ -24,7 +24,7 @@ Readiness = Callable[[], tuple[bool, str]]
 
 
 class OpsServer:
-    """HTTP on its own thread; `start` binds (a taken port is an OSError), `stop` joins."""
+    """HTTP on its own thread; `start` binds, `stop` ends it."""
 
     def __init__(
         self,
@@ -47,8 +47,12 @@ class OpsServer:
         return self._server.server_address[1]
 
     def start(self) -> None:
+        """Raises ValueError naming --ops-listen when the address cannot be had."""
         handler = type("Handler", (_OpsHandler,), {"ops": self})
-        self._server = _Server((self._listen.host, self._listen.port), handler)
+        try:
+            self._server = _Server((self._listen.host, self._listen.port), handler)
+        except OSError as error:
+            raise ValueError(f"--ops-listen {self._listen}: {error.strerror}") from None
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.2},

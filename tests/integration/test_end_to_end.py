@@ -186,6 +186,7 @@ def test_metrics_of_every_service_move_with_a_request(served: Served) -> None:
     assert "expertmesh_ttft_seconds_count" in gateway
     assert 'expertmesh_expert_activations_total{expert="0",layer="0"}' in attention
     assert 'expertmesh_expert_rpc_seconds_count{part="network"' in attention
+    assert "expertmesh_expert_rpc_inflight{pool=" in attention
     assert 'expertmesh_pool_compute_seconds_count{phase="decode"}' in pool
 
 
