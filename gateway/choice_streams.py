@@ -123,6 +123,7 @@ class ChoiceStreams:
             await self._pull(choice)
         except ApiError as error:
             await self._queue.put(error)
+        # Our bug: it ends this request, is logged with its traceback, and never the process.
         except Exception:
             log.exception("request %s failed", choice.state.request.request_id)
             await self._queue.put(internal())

@@ -51,6 +51,7 @@ class EdgeMiddleware:
         except (ClientGone, ClientDisconnect):
             log.debug("request %s: the client left", request_id)
             await _nobody_listens(scope, receive, send_with_id)
+        # The outermost net: logged with its traceback, answered as 500 where that is still possible.
         except Exception:
             log.exception("request %s failed", request_id)
             if started:

@@ -155,6 +155,7 @@ class _StreamedAnswer(EventSourceResponse):
         except ApiError as error:
             self._error = error
             yield self._error_event()
+        # The headers are out: logged with its traceback, and told as the stream's last event.
         except Exception:
             log.exception("request %s failed after its headers were sent", self._request_id)
             self._error = internal()
