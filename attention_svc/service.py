@@ -226,6 +226,8 @@ class AttentionService:
             transport=self._config.transport,
             attention_id=self._id,
             kv_capacity_tokens=self._num_blocks * BLOCK_SIZE,
+            max_waiting_sequences=self._config.max_waiting,
+            max_waiting_prompt_tokens=self._config.max_waiting_tokens,
         )
         return AttentionServicer(
             self._engine,

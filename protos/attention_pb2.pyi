@@ -167,7 +167,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens")
+    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens", "max_waiting_sequences", "max_waiting_prompt_tokens")
     READY_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_REASON_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +184,8 @@ class GetStatusResponse(_message.Message):
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_ID_FIELD_NUMBER: _ClassVar[int]
     KV_CAPACITY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     not_ready_reason: str
     checkpoint_id: str
@@ -200,4 +202,6 @@ class GetStatusResponse(_message.Message):
     transport: str
     attention_id: str
     kv_capacity_tokens: int
-    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ...) -> None: ...
+    max_waiting_sequences: int
+    max_waiting_prompt_tokens: int
+    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ...) -> None: ...
