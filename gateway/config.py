@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rpc.config import Address
 from rpc.flags import flag
+from rpc.service_config import LOG_LEVELS, check_choice
 from rpc.tls import TlsFiles
 
 MIN_KEY_CHARS = 8
@@ -48,8 +49,7 @@ class GatewayConfig:
         tls_given = [self.tls_ca, self.tls_cert, self.tls_key]
         if any(tls_given) and not all(tls_given):
             raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
-        if self.log_level not in ("debug", "info", "warning", "error"):
-            raise ValueError("--log-level: debug, info, warning or error")
+        check_choice("--log-level", self.log_level, LOG_LEVELS)
         if not 1 <= self.max_concurrent <= 100_000:
             raise ValueError("--max-concurrent: 1 to 100000")
         if not 0 <= self.request_timeout_s <= 86_400:

@@ -19,6 +19,7 @@ from gateway.model_files import ModelFiles, load_model_files
 from gateway.prompt_encoder import PromptEncoder
 from gateway.server import HttpServer, bind
 from rpc.config import Address
+from rpc.server import until_stopped
 from rpc.topology import TopologyWatcher
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _SHUTDOWN_MARGIN_S = 3.0
 
 
 class GatewayService:
-    """One gateway process: `start`, then `stop`. Raises ValueError for what an operator must fix."""
+    """One gateway process: `run`, or `start` and `stop`. ValueError is what an operator must fix."""
 
     def __init__(
         self,
@@ -60,6 +61,12 @@ class GatewayService:
         self._tasks: list[asyncio.Task[None]] = []
         self._serving: asyncio.Task[None] | None = None
         self.address: Address | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal (0)."""
+        await self.start()
+        await until_stopped(self.stop, self.abort)
+        return 0
 
     async def start(self) -> None:
         """Bind and serve; readiness follows when an attention service is ready."""

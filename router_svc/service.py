@@ -17,7 +17,7 @@ from router_svc.servicer import RouterServicer
 from router_svc.streams import until_first
 from rpc.config import Address
 from rpc.ops_http import OpsServer
-from rpc.server import GrpcHost
+from rpc.server import GrpcHost, until_stopped
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,14 @@ class RouterService:
             "epoch %d; listening grpc=%s ops=%s", self.mesh.epoch, self.address, self.ops_address
         )
 
-    async def run(self) -> None:
+    async def run(self) -> int:
+        """Serve until a signal (0)."""
+        await self.start()
+        log.info("ready")
+        await until_first(self.work(), until_stopped(self.stop))
+        return 0
+
+    async def work(self) -> None:
         """Publish topologies and tend leases, for ever."""
         await until_first(self._publisher.run(), self._tend())
 

@@ -49,6 +49,8 @@ def parse_config(
     )
     hints = typing.get_type_hints(config_type)
     fields = [field for field in dataclasses.fields(config_type) if "help" in field.metadata]  # type: ignore[arg-type]
+    own = config_type.__annotations__
+    fields.sort(key=lambda field: field.name not in own)  # --help shows the service's own first
     for field in fields:
         _add_flag(parser, field, hints[field.name])
     namespace = vars(parser.parse_args(argv))

@@ -26,7 +26,7 @@ async def running_router(**flags: Any) -> AsyncIterator[RouterService]:
     flags = {"listen": "127.0.0.1:0", "ops_listen": "127.0.0.1:0", "lease_ms": 5000, **flags}
     service = RouterService(RouterConfig(**flags))
     await service.start()
-    task = asyncio.create_task(service.run())
+    task = asyncio.create_task(service.work())
     try:
         yield service
     finally:

@@ -1,5 +1,7 @@
 """Which flag combinations are refused?"""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,18 @@ def test_bad_flags_exit_with_status_2(argv: list[str], capsys: pytest.CaptureFix
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.fixture
+def own_signal_handlers() -> Iterator[None]:
+    """A service run in this process must not leave its handlers behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signal_handlers")
 def test_a_missing_model_folder_is_status_2_and_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     argv = [
         "--model",
@@ -81,5 +93,5 @@ def test_a_missing_model_folder_is_status_2_and_one_line(
         "127.0.0.1:0",
     ]
     assert main(argv) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("gateway: --model")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("--model")

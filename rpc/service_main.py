@@ -1,0 +1,51 @@
+"""How does a service's process begin and end? Flags, logging, one event loop, an exit status."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from rpc.flags import parse_config
+from rpc.server import configure_logging, exit_while_loading
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=Any)
+
+
+class Service(Protocol):
+    """One process's work."""
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the exit status."""
+
+
+def run_service(
+    name: str,
+    config_type: type[Config],
+    build: Callable[[Config], Service],
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run until SIGTERM or SIGINT. Exit status: 0 clean stop, 1 failure, 2 bad flags or files.
+
+    `build` is called on the loop, to which a grpc.aio server belongs from its making on.
+    """
+    config = parse_config(
+        config_type,
+        sys.argv[1:] if argv is None else argv,
+        prog=f"expertmesh serve {name}",
+        description=description,
+    )
+    configure_logging(name, config.log_level)
+    exit_while_loading()
+
+    async def serve() -> int:
+        return await build(config).run()
+
+    try:
+        return asyncio.run(serve())
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
