@@ -1,8 +1,10 @@
 """The life of an attention service: load, join, follow the topology, serve, leave."""
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
@@ -67,7 +69,6 @@ class AttentionService:
         self._num_blocks = self._count_blocks()
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
-        self._host = GrpcHost(config.listen_address, tls=config.tls)
         self._failure = asyncio.Event()
         self._loaded = False
         self._draining = False
@@ -84,6 +85,8 @@ class AttentionService:
             {"/experts/load": self._experts_load},
         )
         ops.start()
+        # In here, because a grpc.aio server belongs to the loop it was made in.
+        self._host = GrpcHost(self._config.listen_address, tls=self._config.tls)
         self._host.bind()
         self._id = self._config.attention_id or f"attention-{self._host.port}"
         transport = await asyncio.to_thread(self._make_transport)
@@ -126,6 +129,27 @@ class AttentionService:
         ops.stop()
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
         return 1 if self._failure.is_set() else 0
+
+    @contextlib.asynccontextmanager
+    async def without_server(self) -> AsyncIterator[AttentionServicer]:
+        """The servicer of a running engine for callers in this process: no port, router or signal."""
+        self._id = self._config.attention_id or "in-process"
+        transport = await asyncio.to_thread(self._make_transport)
+        self._engine = await asyncio.to_thread(self._make_engine, transport)
+        self._loaded = True
+        running = asyncio.create_task(self._engine.run())
+
+        def on_end(_: asyncio.Task[None]) -> None:
+            self._draining = True  # whatever ended it: nobody may wait for it
+            self._engine.abort_all(_STOPPING)
+
+        running.add_done_callback(on_end)
+        try:
+            yield self._make_servicer()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            self._compute_thread.shutdown(cancel_futures=True)
 
     def readiness(self) -> tuple[bool, str]:
         """(ready to generate, the reason when not); any thread."""

@@ -33,7 +33,11 @@ class Update:
     token_ids: list[int] = field(default_factory=list)
     """New tokens whose log-probabilities follow; without a stop token."""
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
+    emitted_ids: list[int] = field(default_factory=list)
+    """Every new token, a stop token and what completed a stop string included."""
     finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    """The stop string or the request's own stop id that ended it; None for the model's EOS."""
 
 
 @dataclass(kw_only=True)
@@ -130,16 +134,22 @@ class ChoiceStreams:
 
     async def _pull(self, choice: Choice) -> None:
         events = generate(self._pool, choice.state, vocab_size=choice.vocab_size)
+        untold: list[int] = []  # tokens without a visible effect yet; the next update names them
         try:
             async for event in events:
                 if isinstance(event, attention_pb2.Finished):
-                    await self._queue.put(self._end(choice, event))
+                    end = self._end(choice, event)
+                    end.emitted_ids = untold
+                    await self._queue.put(end)
                     return
                 update = self._advance(choice, event)
+                update.emitted_ids = untold = untold + update.emitted_ids
                 if choice.text.stopped:
                     update.finish_reason = "stop"
+                    update.stop_reason = choice.text.stop_string
                 if update.events or update.token_ids or update.finish_reason:
                     await self._queue.put(update)
+                    untold = []
                 if update.finish_reason:
                     return
         finally:
@@ -150,6 +160,7 @@ class ChoiceStreams:
         update = Update(choice.index, [])
         started_s = time.perf_counter()
         for offset, token_id in enumerate(tokens.token_ids):
+            update.emitted_ids.append(token_id)
             if token_id in choice.stop_ids:
                 break  # the service stops here by itself and says so next
             if tokens.logprobs:
@@ -163,8 +174,12 @@ class ChoiceStreams:
         return update
 
     def _end(self, choice: Choice, finished: attention_pb2.Finished) -> Update:
-        update = Update(choice.index, choice.text.finish())
-        if finished.reason == attention_pb2.FINISH_REASON_LENGTH and not choice.text.stopped:
+        update = Update(choice.index, choice.text.finish(), stop_reason=choice.text.stop_string)
+        by_length = finished.reason == attention_pb2.FINISH_REASON_LENGTH
+        own_stops = choice.state.request.sampling.stop_token_ids
+        if not by_length and finished.stop_token_id in own_stops:
+            update.stop_reason = finished.stop_token_id
+        if by_length and not choice.text.stopped:
             update.finish_reason = "length"
         elif choice.text.tool_calls:
             update.finish_reason = "tool_calls"

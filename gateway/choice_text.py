@@ -30,6 +30,10 @@ class ChoiceText(Protocol):
     def stopped(self) -> bool:
         """A stop string was found: nothing follows."""
 
+    @property
+    def stop_string(self) -> str | None:
+        """Which one."""
+
     def push(self, token_id: int) -> list[ParserEvent]:
         """Events that became certain with this token."""
 
@@ -43,13 +47,16 @@ class StopFilter:
     def __init__(self, stops: Sequence[str]):
         self._stops = list(stops)
         self._matcher = StopMatcher(self._stops) if self._stops else None
-        self.stopped = False
+        self.matched: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.matched is not None
 
     def feed(self, text: str) -> str:
         if self._matcher is None:
             return text
-        safe, matched = self._matcher.feed(text)
-        self.stopped = matched is not None
+        safe, self.matched = self._matcher.feed(text)
         return safe
 
     def flush(self) -> str:
@@ -74,6 +81,10 @@ class PlainText:
     @property
     def stopped(self) -> bool:
         return self._filter.stopped
+
+    @property
+    def stop_string(self) -> str | None:
+        return self._filter.matched
 
     def push(self, token_id: int) -> list[ParserEvent]:
         return _content(self._filter.feed(self._detokenizer.push(token_id)))
@@ -109,6 +120,10 @@ class ChatText:
     @property
     def stopped(self) -> bool:
         return self._filter.stopped
+
+    @property
+    def stop_string(self) -> str | None:
+        return self._filter.matched
 
     def push(self, token_id: int) -> list[ParserEvent]:
         self.reasoning_tokens += self._parser.in_reasoning

@@ -16,19 +16,30 @@ from minimax_m2.chat.events import ContentDelta
 class _Collected:
     text: list[str] = field(default_factory=list)
     logprobs: dict[str, list[Any]] = field(default_factory=dict)
+    token_ids: list[int] = field(default_factory=list)
     finish_reason: str = "stop"
+    stop_reason: str | int | None = None
 
 
 class CompletionReply:
     """Text answers; `echoes` are the prompts to repeat, one per choice ("" for none)."""
 
     def __init__(
-        self, head: ReplyHead, model: ModelFiles, *, echoes: list[str], with_logprobs: bool
+        self,
+        head: ReplyHead,
+        model: ModelFiles,
+        *,
+        echoes: list[str],
+        with_logprobs: bool,
+        with_token_ids: bool = False,
+        tokens_as_ids: bool = False,
     ):
         self._head = head
         self._model = model
         self._echoes = list(echoes)
         self._with_logprobs = with_logprobs
+        self._with_token_ids = with_token_ids
+        self._tokens_as_ids = tokens_as_ids
         self._offsets = [len(echo) for echo in echoes]
         self._collected = [_Collected() for _ in head.choices]
 
@@ -43,6 +54,7 @@ class CompletionReply:
                 "text": text,
                 "logprobs": logprobs,
                 "finish_reason": update.finish_reason,
+                **self._ids(update.emitted_ids, update.stop_reason),
             }
         )
 
@@ -56,6 +68,8 @@ class CompletionReply:
             collected.logprobs.setdefault(name, []).extend(values)
         if update.finish_reason is not None:
             collected.finish_reason = update.finish_reason
+            collected.stop_reason = update.stop_reason
+        collected.token_ids += update.emitted_ids
 
     def whole(self) -> bytes:
         reply = Completion.model_construct(
@@ -66,6 +80,7 @@ class CompletionReply:
                     text="".join(one.text),
                     finish_reason=one.finish_reason,
                     logprobs=_logprobs_model(one.logprobs),
+                    **self._ids(one.token_ids, one.stop_reason),
                 )
                 for index, one in enumerate(self._collected)
             ],
@@ -81,6 +96,12 @@ class CompletionReply:
             event.text for event in update.events if isinstance(event, ContentDelta)
         )
 
+    def _ids(self, ids: list[int], stop_reason: str | int | None) -> dict[str, Any]:
+        return {"token_ids": ids, "stop_reason": stop_reason} if self._with_token_ids else {}
+
+    def _token(self, token_id: int) -> str:
+        return f"token_id:{token_id}" if self._tokens_as_ids else token_text(self._model, token_id)
+
     def _logprobs(self, update: Update) -> dict[str, list[Any]] | None:
         """Parallel lists, one entry per token."""
         if not self._with_logprobs or not update.token_ids:
@@ -88,11 +109,11 @@ class CompletionReply:
         tokens, offsets, alternatives = [], [], []
         for token_id, logprobs in zip(update.token_ids, update.logprobs, strict=True):
             text = token_text(self._model, token_id)
-            tokens.append(text)
+            tokens.append(self._token(token_id))
             offsets.append(self._offsets[update.choice])
             self._offsets[update.choice] += len(text)
             pairs = zip(logprobs.top_token_ids, logprobs.top_logprobs, strict=False)
-            alternatives.append({token_text(self._model, i): value for i, value in pairs})
+            alternatives.append({self._token(i): value for i, value in pairs})
         return {
             "tokens": tokens,
             "token_logprobs": [one.logprob for one in update.logprobs],

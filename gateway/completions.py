@@ -70,7 +70,14 @@ async def completions(request: Request) -> Response:
             stream_options=stream_options,
         )
         echoes = [_echo(gateway, fields, prompts[choice.index // n]) for choice in choices]
-        reply = CompletionReply(head, gateway.model, echoes=echoes, with_logprobs=sampling.logprobs)
+        reply = CompletionReply(
+            head,
+            gateway.model,
+            echoes=echoes,
+            with_logprobs=sampling.logprobs,
+            with_token_ids=bool(fields.return_token_ids),
+            tokens_as_ids=bool(fields.return_tokens_as_token_ids),
+        )
         return await answer(gateway, request, record, choices, reply, stream=stream)
 
 

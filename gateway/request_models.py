@@ -71,6 +71,12 @@ class CompletionRequest(SamplingFields):
     prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
     echo: bool | None = None
     logprobs: int | None = Field(None, description="0 to 20 alternatives for each token")
+    return_token_ids: bool | None = Field(
+        None, description="add each choice's token_ids, a stop token included, and its stop_reason"
+    )
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="logprobs name tokens as token_id:N, exact where their text is not"
+    )
 
 
 class TokenizeRequest(BaseModel):

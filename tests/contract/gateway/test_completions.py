@@ -184,3 +184,34 @@ def test_each_prompt_has_its_own_room(gateway: Harness) -> None:
 @pytest.mark.parametrize("fields", [{"suffix": "x"}, {"best_of": 3}, {"prompt_logprobs": 1}])
 def test_fields_of_other_engines_are_refused_by_name(gateway: Harness, fields: Any) -> None:
     assert complete(gateway, **fields).json()["error"]["param"] == next(iter(fields))
+
+
+@pytest.mark.parametrize(
+    "fields, emitted, stop_reason",
+    [
+        ({}, [*ids_of("ab-c"), EOS], None),
+        ({"stop": "b-"}, ids_of("ab-"), "b-"),
+        ({"stop_token_ids": [EOS]}, [*ids_of("ab-c"), EOS], EOS),
+        ({"max_tokens": 3, "stop_token_ids": [0]}, ids_of("ab-"), None),
+    ],
+)
+def test_token_ids_and_the_reason_to_stop(
+    gateway: Harness, fields: dict[str, Any], emitted: list[int], stop_reason: Any
+) -> None:
+    gateway.script(say(ids_of("ab-c"), eos=EOS, step=2))
+    whole = complete(gateway, return_token_ids=True, **fields).json()["choices"][0]
+    assert (whole["token_ids"], whole["stop_reason"]) == (emitted, stop_reason)
+    chunks = events_of(complete(gateway, return_token_ids=True, stream=True, **fields).text)
+    streamed = [chunk["choices"][0] for chunk in chunks]
+    assert [i for choice in streamed for i in choice["token_ids"]] == emitted
+    assert streamed[-1]["stop_reason"] == stop_reason
+
+
+def test_logprobs_can_name_tokens_by_id(gateway: Harness) -> None:
+    gateway.script(say([195, 188], eos=EOS))
+    reply = complete(gateway, logprobs=1, return_tokens_as_token_ids=True).json()
+    assert reply["choices"][0]["logprobs"]["tokens"] == ["token_id:195", "token_id:188"]
+    assert [list(top) for top in reply["choices"][0]["logprobs"]["top_logprobs"]] == [
+        ["token_id:195"],
+        ["token_id:188"],
+    ]
