@@ -34,6 +34,7 @@ class SamplingParams:
     ignore_eos: bool
     logprobs: bool
     top_logprobs: int
+    prompt_logprobs: bool = False
 
     @property
     def is_greedy(self) -> bool:
@@ -92,6 +93,7 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Sampl
         ignore_eos=m.ignore_eos,
         logprobs=m.logprobs,
         top_logprobs=m.top_logprobs,
+        prompt_logprobs=m.prompt_logprobs,
     )
 
 

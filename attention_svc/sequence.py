@@ -98,6 +98,11 @@ class Sequence:
         """Tokens known but not computed: what a step may work on."""
         return self.num_known - self.num_computed
 
+    @property
+    def needs_every_prompt_row(self) -> bool:
+        """Whether the prompt's log-probabilities are wanted: its tokens may not come from a cache."""
+        return self.params.prompt_logprobs and not self.output_ids
+
     def known_slice(self, start: int, count: int) -> list[int]:
         """`count` known tokens from position `start`."""
         num_prompt = len(self.prompt_ids)
