@@ -1,92 +1,23 @@
 """Which attention service takes the next request?
 
 Addresses come from flags or from the router's topology; each replica is asked for its status
-every second. Ready ones are picked by least load.
+every second. Of the ready ones with room in their queue the least loaded is picked; when all
+queues are full, the request is refused here, before anything is sent.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Set
+import time
+from collections.abc import Callable, Iterable, Set
 
-import grpc.aio
-
-from gateway.errors import not_ready
-from protos import attention_pb2, attention_pb2_grpc
-from rpc.channel import open_channel
+from gateway.errors import not_ready, overloaded
+from gateway.replica import Replica
+from protos import attention_pb2
 from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 1.0
-POLL_TIMEOUT_S = 2.0
-
-
-class Replica:
-    """One attention service: its channel, its last status, and what we have running there."""
-
-    def __init__(self, address: str, tls: TlsFiles | None):
-        self.address = address
-        self.status: attention_pb2.GetStatusResponse | None = None
-        self.not_ready_reason: str | None = "its status is not known yet"
-        self._channel = open_channel(address, tls=tls, server_role="attention")
-        self.stub = attention_pb2_grpc.AttentionStub(self._channel)
-        self._in_flight = 0
-        self._opened_since_poll = 0
-
-    @property
-    def ready(self) -> bool:
-        return self.not_ready_reason is None
-
-    @property
-    def busy(self) -> bool:
-        return self._in_flight > 0
-
-    @property
-    def load(self) -> int:
-        """Sequences there: what it said, or what we know to be ours when that is more."""
-        reported = 0
-        if self.status is not None:
-            reported = self.status.running_sequences + self.status.waiting_sequences
-        return max(reported + self._opened_since_poll, self._in_flight)
-
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[None]:
-        """Count one stream of ours for as long as it runs."""
-        self._in_flight += 1
-        self._opened_since_poll += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-
-    def mark_down(self, reason: str) -> None:
-        """Not to be picked until a poll says otherwise."""
-        self.not_ready_reason = reason
-
-    async def poll(self, check: Callable[[attention_pb2.GetStatusResponse], str | None]) -> None:
-        """Ask for the status once; `check` says why a ready replica cannot be used."""
-        opened_before = self._opened_since_poll
-        reason: str | None
-        try:
-            status = await self.stub.GetStatus(
-                attention_pb2.GetStatusRequest(), timeout=POLL_TIMEOUT_S
-            )
-        except grpc.aio.AioRpcError as error:
-            reason = f"{error.code().name.lower()}: {error.details()}"
-        else:
-            self.status = status
-            self._opened_since_poll -= opened_before
-            reason = status.not_ready_reason or "not ready" if not status.ready else check(status)
-        if reason != self.not_ready_reason:
-            if reason is None:
-                log.info("attention %s is ready", self.address)
-            else:
-                log.warning("attention %s is not ready: %s", self.address, reason)
-        self.not_ready_reason = reason
-
-    async def close(self) -> None:
-        await self._channel.close()
 
 
 class AttentionPool:
@@ -109,6 +40,7 @@ class AttentionPool:
         self._pollers: dict[str, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._last_ready_s = time.monotonic()
 
     def start(self) -> None:
         """Begin polling in the background."""
@@ -139,15 +71,20 @@ class AttentionPool:
         reasons = [f"{r.address}: {r.not_ready_reason}" for r in self._replicas.values()]
         return False, "no attention service is ready (" + "; ".join(reasons[:4]) + ")"
 
-    def pick(self, excluded: Set[str] = frozenset()) -> Replica:
-        """The least loaded ready replica. Raises ApiError 503 with the reason when there is none."""
-        candidates = [
-            replica
-            for replica in self._replicas.values()
-            if replica.ready and replica.address not in excluded
-        ]
+    def pick(self, num_prompt_tokens: int = 0, excluded: Set[str] = frozenset()) -> Replica:
+        """The least loaded ready replica with room in its queue for such a prompt.
+
+        Raises ApiError 503 with the reason when none is ready, 429 when their queues are full.
+        """
+        ready = [r for r in self._replicas.values() if r.ready and r.address not in excluded]
+        if not ready:
+            raise not_ready(self._public_reason(), self._down_s())
+        candidates = [replica for replica in ready if replica.has_room(num_prompt_tokens)]
         if not candidates:
-            raise not_ready(self._public_reason())
+            raise overloaded(
+                "too many requests or prompt tokens are waiting already",
+                min(replica.drain_s for replica in ready),
+            )
         return min(candidates, key=lambda replica: (replica.load, replica.address))
 
     def has_other(self, excluded: Set[str]) -> bool:
@@ -163,6 +100,10 @@ class AttentionPool:
         """Ids at which the services stop by themselves."""
         statuses = [r.status for r in self._replicas.values() if r.status]
         return frozenset(i for status in statuses for i in status.default_stop_token_ids)
+
+    def _down_s(self) -> float:
+        """Seconds without a ready replica; what has been down for long takes long to come back."""
+        return time.monotonic() - self._last_ready_s
 
     def _public_reason(self) -> str:
         """For clients: why, without addresses."""
@@ -195,6 +136,8 @@ class AttentionPool:
     async def _poll_forever(self, replica: Replica) -> None:
         while True:
             await replica.poll(self._why_unusable)
+            if replica.ready:
+                self._last_ready_s = time.monotonic()
             await asyncio.sleep(self._poll_interval_s)
 
     def _why_unusable(self, status: attention_pb2.GetStatusResponse) -> str | None:

@@ -1,11 +1,12 @@
 """What does every endpoint need? One object, built once, passed in."""
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from gateway.attention_pool import AttentionPool
 from gateway.choice_streams import ChoiceStreams
 from gateway.config import GatewayConfig
+from gateway.drain import Drain
 from gateway.errors import model_not_found, not_ready, overloaded
 from gateway.field_rules import FieldRules
 from gateway.limits import Limits
@@ -19,20 +20,21 @@ class KeySlots:
 
     def __init__(self, limit: int):
         self._limit = limit
-        self._used: Counter[str] = Counter()
+        self._of_key: defaultdict[str, Drain] = defaultdict(Drain)
 
     def acquire(self, key_id: str) -> None:
         """Raises ApiError 429 when the key has as many requests as it may."""
-        if self._used[key_id] >= self._limit:
+        slots = self._of_key[key_id]
+        if slots.inside >= self._limit:
             raise overloaded(
-                f"{self._limit} requests of this client are in flight already, the most allowed (--max-concurrent)"
+                f"{self._limit} requests of this client are in flight already, the most allowed "
+                "(--max-concurrent)",
+                slots.wait_s(1),
             )
-        self._used[key_id] += 1
+        slots.enter()
 
     def release(self, key_id: str) -> None:
-        self._used[key_id] -= 1
-        if self._used[key_id] <= 0:
-            del self._used[key_id]
+        self._of_key[key_id].leave(served=True)
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from gateway.drain import retry_after
+
 INVALID_REQUEST = "invalid_request_error"
 AUTHENTICATION = "authentication_error"
 PERMISSION = "permission_error"
@@ -13,8 +15,6 @@ NOT_FOUND = "not_found_error"
 RATE_LIMIT = "rate_limit_error"
 UNAVAILABLE = "service_unavailable_error"
 SERVER = "server_error"
-
-RETRY_AFTER_S = 1
 
 
 class ApiError(Exception):
@@ -100,23 +100,25 @@ def context_exceeded(
     )
 
 
-def not_ready(reason: str) -> ApiError:
+def not_ready(reason: str, wait_s: float = 0.0) -> ApiError:
+    """503; `wait_s` is when it may be better, for Retry-After."""
     return ApiError(
         503,
         f"The model is not ready: {reason}",
         type=UNAVAILABLE,
         code="not_ready",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        headers={"Retry-After": str(retry_after(wait_s))},
     )
 
 
-def overloaded(message: str) -> ApiError:
+def overloaded(message: str, wait_s: float = 0.0) -> ApiError:
+    """429; `wait_s` is when there may be room, for Retry-After."""
     return ApiError(
         429,
         message,
         type=RATE_LIMIT,
         code="overloaded",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        headers={"Retry-After": str(retry_after(wait_s))},
     )
 
 

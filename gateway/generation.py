@@ -1,7 +1,8 @@
 """How does one `Generate` stream become a checked sequence of events?
 
-`generate` opens it on the least loaded replica, moves on to another one as long as nothing was
-emitted, and checks what comes: a running index without gaps or repeats, one terminal event.
+`generate` opens it on the least loaded replica with room, moves on to another one as long as
+nothing was emitted, and checks what comes: a running index without gaps or repeats, one terminal
+event.
 """
 
 import logging
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
-from gateway.attention_pool import AttentionPool, Replica
+from gateway.attention_pool import AttentionPool
 from gateway.errors import SERVER, ApiError, not_ready, overloaded
+from gateway.replica import Replica
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ async def generate(
     """
     tried: set[str] = set()
     while True:
-        replica = pool.pick(tried)
+        replica = pool.pick(state.num_prompt_tokens, tried)
         tried.add(replica.address)
         try:
             async for event in _one_stream(replica, state, vocab_size):
@@ -73,16 +75,17 @@ async def generate(
                 error.code().name,
                 error.details(),
             )
-            raise _error_of_status(error) from None
+            raise _error_of_status(error, replica) from None
 
 
 async def _one_stream(
     replica: Replica, state: StreamState, vocab_size: int
 ) -> AsyncIterator[Event]:
-    with replica.lease():
+    with replica.lease(state.num_prompt_tokens) as started:
         call = replica.stub.Generate(state.request)
         try:
             async for response in call:
+                started()
                 kind = response.WhichOneof("event")
                 if kind == "tokens":
                     _take_tokens(state, response.tokens, vocab_size)
@@ -160,13 +163,13 @@ def _protocol_error(what: str) -> ApiError:
     )
 
 
-def _error_of_status(error: grpc.aio.AioRpcError) -> ApiError:
+def _error_of_status(error: grpc.aio.AioRpcError, replica: Replica) -> ApiError:
     """The HTTP error for a failed RPC."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ApiError(400, details, code="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return overloaded(details or "too many requests are waiting")
+        return overloaded(details or "too many requests are waiting", replica.drain_s)
     if code is grpc.StatusCode.UNAVAILABLE:
         return not_ready("the attention service went away or is not ready; try again")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

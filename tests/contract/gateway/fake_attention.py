@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.config import SERVER_OPTIONS
 
 Item = (
     attention_pb2.GenerateResponse
@@ -129,7 +130,7 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
 
     async def serve(self) -> grpc.aio.Server:
         """Start on a free port of 127.0.0.1."""
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=SERVER_OPTIONS)
         attention_pb2_grpc.add_AttentionServicer_to_server(self, server)
         self.port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

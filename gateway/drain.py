@@ -1,0 +1,51 @@
+"""How fast does a queue drain, and so: when should a refused client come back?"""
+
+import math
+import time
+from collections.abc import Callable
+
+MEMORY_S = 30.0
+MIN_RETRY_S = 1
+MAX_RETRY_S = 60
+
+
+class Drain:
+    """Counts who is inside, and who was served per second of the time when somebody was.
+
+    The memory fades over about `MEMORY_S` of such time: an idle hour does not make a queue slow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._now_s = clock()
+        self._busy_s = 0.0
+        self._served = 0.0
+        self.inside = 0
+
+    def enter(self) -> None:
+        self._advance()
+        self.inside += 1
+
+    def leave(self, *, served: bool) -> None:
+        """`served` is false for one that gave up: that says nothing about the pace."""
+        self._advance()
+        self.inside -= 1
+        self._served += served
+
+    def wait_s(self, num_ahead: int) -> float:
+        """When `num_ahead` will have been served; before the first was, as if it were about to."""
+        self._advance()
+        return num_ahead * self._busy_s / max(self._served, 1.0)
+
+    def _advance(self) -> None:
+        now_s = self._clock()
+        if self.inside:
+            kept = math.exp(-(now_s - self._now_s) / MEMORY_S)
+            self._served *= kept
+            self._busy_s = self._busy_s * kept + MEMORY_S * (1.0 - kept)
+        self._now_s = now_s
+
+
+def retry_after(wait_s: float) -> int:
+    """Whole seconds for a Retry-After header."""
+    return math.ceil(min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S))

@@ -1,0 +1,126 @@
+"""What do we know of one attention service: is it ready, how busy, and may one more wait there?
+
+It reports its load about once a second. Between two reports we add what changed on our own side
+since the last one was asked for: streams opened, and streams whose first token came.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import grpc.aio
+
+from gateway.drain import Drain
+from protos import attention_pb2, attention_pb2_grpc
+from rpc.channel import open_channel
+from rpc.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+POLL_TIMEOUT_S = 2.0
+
+
+@dataclass
+class Streams:
+    """Numbers of sequences, and prompt tokens of those without a first token."""
+
+    open: int = 0
+    unstarted: int = 0
+    unstarted_tokens: int = 0
+
+
+class Replica:
+    """One attention service: its channel, its last status, and what we have running there."""
+
+    def __init__(self, address: str, tls: TlsFiles | None):
+        self.address = address
+        self.status: attention_pb2.GetStatusResponse | None = None
+        self.not_ready_reason: str | None = "its status is not known yet"
+        self._channel = open_channel(address, tls=tls, server_role="attention")
+        self.stub = attention_pb2_grpc.AttentionStub(self._channel)
+        self._reported = attention_pb2.GetStatusResponse()
+        self._ours = Streams()
+        self._ours_at_poll = Streams()
+        self._queue = Drain()
+
+    @property
+    def ready(self) -> bool:
+        return self.not_ready_reason is None
+
+    @property
+    def busy(self) -> bool:
+        return self._ours.open > 0
+
+    @property
+    def load(self) -> int:
+        """Sequences there: as reported and changed since, or ours when those are more."""
+        reported = self._reported.running_sequences + self._reported.waiting_sequences
+        return max(reported + self._ours.open - self._ours_at_poll.open, self._ours.open)
+
+    @property
+    def drain_s(self) -> float:
+        """When our unstarted streams will have started, at the rate seen lately."""
+        return self._queue.wait_s(self._queue.inside)
+
+    def has_room(self, num_prompt_tokens: int) -> bool:
+        """Whether one more sequence may wait there, by its report's limits (0: not told)."""
+        report, ours, then = self._reported, self._ours, self._ours_at_poll
+        waiting = max(0, report.waiting_sequences + ours.unstarted - then.unstarted)
+        if report.max_waiting_sequences and waiting >= report.max_waiting_sequences:
+            return False
+        if waiting == 0 or not report.max_waiting_prompt_tokens:
+            return True  # an empty queue takes a prompt of any length
+        tokens = report.waiting_prompt_tokens + ours.unstarted_tokens - then.unstarted_tokens
+        return max(0, tokens) + num_prompt_tokens <= report.max_waiting_prompt_tokens
+
+    @contextlib.contextmanager
+    def lease(self, num_prompt_tokens: int) -> Iterator[Callable[[], None]]:
+        """Count one stream for as long as it runs; call what is yielded when it has started."""
+        ours, waits = self._ours, True
+        ours.open += 1
+        ours.unstarted += 1
+        ours.unstarted_tokens += num_prompt_tokens
+        self._queue.enter()
+
+        def leave_queue(served: bool = True) -> None:
+            nonlocal waits
+            if waits:
+                waits = False
+                ours.unstarted -= 1
+                ours.unstarted_tokens -= num_prompt_tokens
+                self._queue.leave(served=served)
+
+        try:
+            yield leave_queue
+        finally:
+            leave_queue(served=False)
+            ours.open -= 1
+
+    def mark_down(self, reason: str) -> None:
+        """Not to be picked until a poll says otherwise."""
+        self.not_ready_reason = reason
+
+    async def poll(self, check: Callable[[attention_pb2.GetStatusResponse], str | None]) -> None:
+        """Ask for the status once; `check` says why a ready replica cannot be used."""
+        ours_before = replace(self._ours)
+        reason: str | None
+        try:
+            status = await self.stub.GetStatus(
+                attention_pb2.GetStatusRequest(), timeout=POLL_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            reason = f"{error.code().name.lower()}: {error.details()}"
+        else:
+            self.status = self._reported = status
+            self._ours_at_poll = ours_before
+            reason = status.not_ready_reason or "not ready" if not status.ready else check(status)
+        if reason != self.not_ready_reason:
+            if reason is None:
+                log.info("attention %s is ready", self.address)
+            else:
+                log.warning("attention %s is not ready: %s", self.address, reason)
+        self.not_ready_reason = reason
+
+    async def close(self) -> None:
+        await self._channel.close()
