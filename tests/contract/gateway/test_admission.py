@@ -99,10 +99,11 @@ def test_between_two_reports_the_gateway_counts_what_it_sent(make_gateway: Any) 
 
 
 def test_a_full_replica_is_passed_over(make_gateway: Any, tokenizer: Tokenizer) -> None:
-    gateway = make_gateway(fakes=2, wait_ready=False)
+    gateway = make_gateway(fakes=2)
     gateway.fakes[0].status = full()
     gateway.fakes[1].status = report(running_sequences=50, max_waiting_sequences=4)
-    gateway.wait_for(lambda: gateway.metric("attention_replicas_ready") == 2)
+    replicas = gateway.service.gateway.pool.replicas
+    gateway.wait_for(lambda: sorted(r.load for r in replicas if r.ready) == [4, 50])
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     for _ in range(3):
         assert gateway.chat().status_code == 200
