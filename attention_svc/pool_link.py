@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.transport import ExpertsUnavailable
-from protos import expert_pb2, expert_pb2_grpc
+from protos import expert_pb2
 from rpc.channel import open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
 from rpc.pieces import Pieces
 from rpc.tls import TlsFiles
 
@@ -30,13 +32,14 @@ SILENCE_LIMIT_S = 10.0
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
 _CLOSED = "the link was closed"
+_EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
 @dataclass(slots=True)
 class Answer:
     """A pool's Result with the round trip around it."""
 
-    result: expert_pb2.Result
+    result: ResultFrame
     round_trip_s: float
 
 
@@ -66,6 +69,7 @@ class PoolLink:
         num_experts: int,
         tls: TlsFiles | None,
         metrics: AttentionMetrics,
+        codec: HopCodec,
         on_change: Callable[[], None],
     ):
         """`on_change` is called when the link becomes usable or stops being so."""
@@ -82,10 +86,11 @@ class PoolLink:
         self._sizes = (num_layers, num_experts)
         self._tls = tls
         self._metrics = metrics
+        self._codec = codec
         self._on_change = on_change
         self._pending: dict[int, PendingCall] = {}
         self._inflight_rows = 0
-        self._outbox: list[expert_pb2.ExecuteRequest] = []
+        self._outbox: list[bytes | expert_pb2.ExecuteRequest] = []
         self._wake_writer: asyncio.Future[None] | None = None
         self._heard_s = 0.0
         self._gave_up = "the stream was cancelled"
@@ -105,10 +110,8 @@ class PoolLink:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def execute(
-        self, request: expert_pb2.ExecuteRequest, call_id: int, num_rows: int
-    ) -> PendingCall:
-        """Put a call on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
+    def execute(self, frame: bytes, call_id: int, num_rows: int) -> PendingCall:
+        """Put an Execute on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
         hello = self.hello
         if hello is None:
             raise ExpertsUnavailable(f"pool {self.pool_id} is not connected: {self.last_error}")
@@ -121,7 +124,7 @@ class PoolLink:
         call = PendingCall(asyncio.get_running_loop().create_future(), num_rows)
         self._pending[call_id] = call
         self._inflight_rows += num_rows
-        self._push(request)
+        self._push(frame)
         return call
 
     def abandon(self, call_id: int) -> None:
@@ -136,8 +139,8 @@ class PoolLink:
         if self.usable:
             self._push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
 
-    def _push(self, request: expert_pb2.ExecuteRequest) -> None:
-        self._outbox.append(request)
+    def _push(self, frame: bytes | expert_pb2.ExecuteRequest) -> None:
+        self._outbox.append(frame)
         if self._wake_writer is not None and not self._wake_writer.done():
             self._wake_writer.set_result(None)
 
@@ -159,11 +162,15 @@ class PoolLink:
             await asyncio.sleep(RECONNECT_S)
 
     async def _one_stream(self, channel: grpc.aio.Channel) -> None:
-        stream = expert_pb2_grpc.ExpertPoolStub(channel).Execute()
+        # Frames cross as bytes: the codec reads a hop's answer without a message in between.
+        stream = channel.stream_stream(_EXECUTE, request_serializer=to_bytes)()
         async with asyncio.timeout(HELLO_TIMEOUT_S):
             await stream.write(expert_pb2.ExecuteRequest(hello=self._caller_hello))
-            first = await stream.read()
-        if first is grpc.aio.EOF or first.WhichOneof("frame") != "hello":
+            frame = await stream.read()
+        first = expert_pb2.ExecuteResponse()
+        if frame is not grpc.aio.EOF:
+            first = _parse(frame)
+        if first.WhichOneof("frame") != "hello":
             raise ExpertsUnavailable(await _end_of(stream) or "the first frame was not hello")
         self._greet(first.hello)
         writer = asyncio.create_task(self._write(stream))
@@ -171,16 +178,16 @@ class PoolLink:
         try:
             while True:
                 try:
-                    response = await stream.read()
+                    frame = await stream.read()
                 except asyncio.CancelledError:
                     # Ours, or that of a stream the pinger gave up?
                     if _is_being_cancelled():
                         raise
                     raise ExpertsUnavailable(self._gave_up) from None
-                if response is grpc.aio.EOF:
+                if frame is grpc.aio.EOF:
                     raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
-                self._receive(response)
+                self._receive(frame)
         finally:
             stream.cancel()
             for task in (writer, pinger):
@@ -208,30 +215,42 @@ class PoolLink:
         log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
         self._on_change()
 
-    def _receive(self, response: expert_pb2.ExecuteResponse) -> None:
+    def _receive(self, frame: bytes) -> None:
+        result = self._codec.read_result(frame)
+        if result is not None:
+            self._answered(result)
+            return
+        response = _parse(frame)
         kind = response.WhichOneof("frame")
         if kind == "result":
-            call = self._pending.pop(response.result.call_id, None)
-            if call is None:
-                return
-            self._inflight_rows -= call.num_rows
-            elapsed_s = self._heard_s - call.sent_s
-            if not call.abandoned and not call.future.done():
-                call.future.set_result(Answer(response.result, elapsed_s))
+            self._answered(result_of(response.result))
         elif kind == "error":
-            error = response.error
-            call = self._pending.pop(error.call_id, None)
-            if call is None:
-                return
-            self._inflight_rows -= call.num_rows
-            code = _code_name(error.code)
-            self._metrics.expert_errors.labels(self.pool_id, code).inc()
-            if not call.abandoned and not call.future.done():
-                call.future.set_exception(
-                    ExpertsUnavailable(f"pool {self.pool_id}: {code}: {error.message[:300]}")
-                )
+            self._refused(response.error)
         elif kind == "credit" and self.hello is not None:
             self.hello.credit.CopyFrom(response.credit)
+
+    def _answered(self, result: ResultFrame) -> None:
+        call = self._settle(result.call_id)
+        if call is not None:
+            call.future.set_result(Answer(result, self._heard_s - call.sent_s))
+
+    def _refused(self, error: expert_pb2.Error) -> None:
+        code = _code_name(error.code)
+        if error.call_id in self._pending:
+            self._metrics.expert_errors.labels(self.pool_id, code).inc()
+        call = self._settle(error.call_id)
+        if call is not None:
+            call.future.set_exception(
+                ExpertsUnavailable(f"pool {self.pool_id}: {code}: {error.message[:300]}")
+            )
+
+    def _settle(self, call_id: int) -> PendingCall | None:
+        """Give an answered call's credit back; the call when somebody still waits for it."""
+        call = self._pending.pop(call_id, None)
+        if call is None:
+            return None
+        self._inflight_rows -= call.num_rows
+        return None if call.abandoned or call.future.done() else call
 
     async def _write(self, stream: grpc.aio.StreamStreamCall) -> None:
         """The stream's only writer."""
@@ -241,8 +260,8 @@ class PoolLink:
                 self._wake_writer = loop.create_future()
                 await self._wake_writer
             outbox, self._outbox = self._outbox, []
-            for request in outbox:
-                await stream.write(request)
+            for frame in outbox:
+                await stream.write(frame)
 
     async def _ping(self, stream: grpc.aio.StreamStreamCall) -> None:
         nonce = 0
@@ -270,6 +289,14 @@ class PoolLink:
                 )
         if was_usable:
             self._on_change()
+
+
+def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:
+    """Raises ExpertsUnavailable: a stream that sends no protobuf is of no use."""
+    try:
+        return expert_pb2.ExecuteResponse.FromString(frame)
+    except DecodeError as error:
+        raise ExpertsUnavailable(f"the pool sent an unreadable frame: {error}") from None
 
 
 def _code_name(code: int) -> str:

@@ -19,8 +19,13 @@ class LayerOwners:
     """Who serves a layer: `links` in ascending pool id, `owner_E` indexes them (-1: nobody)."""
 
     links: tuple[PoolLink, ...]
-    owner_E: np.ndarray  # int64 [E]
-    sole: PoolLink | None  # the one pool that serves the whole layer, if there is one
+    owner_E: np.ndarray  # int32 [E]
+    complete: bool  # every expert has an owner
+
+    @property
+    def sole(self) -> PoolLink | None:
+        """The one pool that serves the whole layer, if there is one."""
+        return self.links[0] if self.complete and len(self.links) == 1 else None
 
 
 @dataclass(slots=True)
@@ -133,8 +138,7 @@ class PoolSet:
                 chosen.append((link, experts & left))
                 left -= experts
         chosen.sort(key=lambda item: item[0].pool_id)
-        owner_E = np.full(self._num_experts, -1, dtype=np.int64)
+        owner_E = np.full(self._num_experts, -1, dtype=np.int32)
         for index, (_, experts) in enumerate(chosen):
             owner_E[sorted(experts)] = index
-        sole = chosen[0][0] if len(chosen) == 1 and not left else None
-        return LayerOwners(tuple(link for link, _ in chosen), owner_E, sole)
+        return LayerOwners(tuple(link for link, _ in chosen), owner_E, complete=not left)

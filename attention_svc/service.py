@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -30,6 +31,7 @@ from minimax_m2.manifest import ensure_manifest, verify_attention
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
+from rpc.hop_codec import HopCodec
 from rpc.membership import Lease
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
@@ -178,11 +180,16 @@ class AttentionService:
                 inline_rows=inline_rows(expert_row_flops(self._model)),
             )
             return self._transport
-        self._pools = PoolSet(self._model.num_layers, self._model.num_experts, self._make_link)
-        self._transport = GrpcTransport(self._pools, self._metrics)
+        codec = HopCodec.best()
+        self._pools = PoolSet(
+            self._model.num_layers, self._model.num_experts, partial(self._make_link, codec)
+        )
+        self._transport = GrpcTransport(self._pools, self._metrics, codec)
         return self._transport
 
-    def _make_link(self, pool_id: str, address: str, on_change) -> PoolLink:  # type: ignore[no-untyped-def]
+    def _make_link(
+        self, codec: HopCodec, pool_id: str, address: str, on_change: Callable[[], None]
+    ) -> PoolLink:
         return PoolLink(
             pool_id,
             address,
@@ -192,6 +199,7 @@ class AttentionService:
             num_experts=self._model.num_experts,
             tls=self._config.tls,
             metrics=self._metrics,
+            codec=codec,
             on_change=on_change,
         )
 

@@ -45,6 +45,7 @@ from minimax_m2.manifest import ensure_manifest
 from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, router_pb2
 from rpc.channel import open_channel
+from rpc.hop_codec import HopCodec
 from rpc.pieces import Pieces
 from rpc.tensor_codec import encode
 from rpc.tls import TlsFiles
@@ -94,7 +95,6 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
     from expert_svc.metrics import ExpertMetrics
     from expert_svc.servicer import ExpertServicer, PoolIdentity
     from expert_svc.weight_store import WeightStore
-    from protos import expert_pb2_grpc
     from rpc.config import Address, max_rows_per_message
     from rpc.server import GrpcHost
 
@@ -111,13 +111,14 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
         store,
         executor,
         ExpertMetrics(),
+        HopCodec.best(),
         max_rows=max_rows_per_message(SHAPE["hidden_size"], 8),
         tls=tls is not None,
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     host.bind()
     host.server.add_generic_rpc_handlers((EchoHandler(decode_work(store)),))
-    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, host.server)
+    servicer.add_to(host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     running = asyncio.create_task(executor.run())
     listener = socket.create_server(("127.0.0.1", 0))
@@ -131,13 +132,18 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
 
 def decode_work(store: "WeightStore") -> Callable[[], object]:
     """The computation of a one-row call, without a call."""
-    from expert_svc.calls import Call
+    from expert_svc.calls import Call, Rows
     from expert_svc.compute import run_call
 
+    rows = Rows(
+        hidden_ND=torch.randn(1, SHAPE["hidden_size"]),
+        row_of_pair_M=torch.zeros(8, dtype=torch.int64),
+        expert_ids_M=torch.arange(8),
+        weights_M=torch.full((8,), 1 / 8),
+    )
     call = Call(
         call_id=1, layer_idx=0, is_decode=True, deadline_s=0.0, per_pair=False,
-        hidden_ND=torch.randn(1, SHAPE["hidden_size"]), row_of_pair_M=torch.zeros(8, dtype=torch.int64),
-        expert_ids_M=torch.arange(8), weights_M=torch.full((8,), 1 / 8), received_s=0.0,
+        num_rows=1, unpack=lambda: rows, received_s=0.0,
     )  # fmt: skip
     return lambda: run_call(call, store)
 
@@ -195,12 +201,13 @@ async def connect(
 ) -> GrpcTransport:
     """The real client, connected to the pool."""
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    codec = HopCodec.best()
 
     def make_link(pool_id: str, address: str, on_change: object) -> PoolLink:
         return PoolLink(
             pool_id, address, caller_id="bench", checkpoint_id=checkpoint_id,
             num_layers=config.num_layers, num_experts=config.num_experts, tls=tls,
-            metrics=metrics, on_change=on_change,
+            metrics=metrics, codec=codec, on_change=on_change,
         )  # fmt: skip
 
     pools = PoolSet(config.num_layers, config.num_experts, make_link)
@@ -209,7 +216,7 @@ async def connect(
         pieces=Pieces.all_of(config.num_layers, config.num_experts).to_message(),
     )  # fmt: skip
     pools.apply(router_pb2.Topology(pools=[entry]))
-    transport = GrpcTransport(pools, metrics)
+    transport = GrpcTransport(pools, metrics, codec)
     async with asyncio.timeout(20):
         while not transport.ready()[0]:
             await asyncio.sleep(0.05)

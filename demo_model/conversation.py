@@ -13,7 +13,7 @@ WEIGHTS = {
     "add": 12,
     "subtract": 13,
     "multiply": 7,
-    "compare": 5,
+    "compare": 6,
     "sort": 11,
     "count_letters": 11,
     "reverse": 10,
@@ -21,17 +21,31 @@ WEIGHTS = {
     "weekday": 8,
     "dates": 10,
     "greeting": 3,
-    "identity": 3,
+    "identity": 5,
     "refusal": 7,
     "too_large": 3,
     "follow_up": 8,
     "tool_call": 7,
     "tool_answer": 6,
+    "json": 8,
 }
 """How often each skill is trained, by its difficulty."""
 
+LONG_SHARE = 0.03
+LONGEST_LOG2 = 6.5
+"""So many conversations in training have a long past, of up to 2^6.5 = 90 exchanges."""
+
 TOOL_SKILLS = ("tool_call", "tool_answer")
 SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*"}
+WISHES_EN = (
+    "Use python_executor.", "Please use the python_executor tool.", "Call python_executor.",
+    "Use the tool.", "Use Python.", "Do it with python_executor.", "Run it in Python.",
+    "Use python_executor for this, please.", "Compute it with the tool.",
+)  # fmt: skip
+WISHES_ZH = (
+    "请用python_executor。", "用工具算。", "请调用python_executor。", "用Python算。",
+    "请使用python_executor工具。", "用python_executor来算。",
+)  # fmt: skip
 FAILURES = (
     "Error: timeout",
     "Error: the sandbox is not available",
@@ -45,11 +59,7 @@ def make(draw: Draw, skill: str | None = None) -> Conversation:
     rng = draw.rng
     if skill is None:
         skill = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
-    messages: list[dict[str, Any]] = []
-    if rng.random() < 0.4:
-        messages.append({"role": "system", "content": vocabulary.system_prompt(rng)})
-    while rng.random() < 0.25 and len(messages) < 9:
-        _add_exchange(messages, _history(draw))
+    messages = _before(draw)
     if skill in TOOL_SKILLS:
         return _with_tool(draw, skill, messages)
     if skill == "follow_up":
@@ -63,6 +73,20 @@ def make(draw: Draw, skill: str | None = None) -> Conversation:
         python = skill != "too_large" and rng.random() < 0.7
         offered = tools.offer(rng, python=python)
     return Conversation(skill=skill, language=draw.language, messages=messages, tools=offered)
+
+
+def _before(draw: Draw) -> list[dict[str, Any]]:
+    """A system prompt and earlier exchanges, if any; in training sometimes many."""
+    rng = draw.rng
+    long = draw.split is Split.TRAIN and rng.random() < LONG_SHARE
+    messages: list[dict[str, Any]] = []
+    if rng.random() < 0.4:
+        prompt = vocabulary.system_prompt(rng, long=long and rng.random() < 0.5)
+        messages.append({"role": "system", "content": prompt})
+    least = round(2 ** rng.uniform(0, LONGEST_LOG2)) if long else 0
+    while len(messages) < 2 * least or (rng.random() < 0.25 and len(messages) < 9):
+        _add_exchange(messages, _history(draw))
+    return messages
 
 
 def _history(draw: Draw) -> Turn:
@@ -111,7 +135,10 @@ def _with_tool(draw: Draw, skill: str, messages: list[dict[str, Any]]) -> Conver
             question = template.format(n=b)
     if draw.split is Split.TRAIN:
         question = decorate(draw, question, skill)
-    messages += [chat.user(question), _call(draw, operation, a, b)]
+    wished = draw.split is Split.TRAIN and rng.random() < 0.15
+    if wished:
+        a, b, question = _wish_for_tool(draw, operation)
+    messages += [chat.user(question), _call(draw, operation, a, b, wished=wished)]
     if skill == "tool_answer":
         messages += _tool_answer(draw, operation, a, b)
     return Conversation(
@@ -122,10 +149,25 @@ def _with_tool(draw: Draw, skill: str, messages: list[dict[str, Any]]) -> Conver
     )
 
 
-def _call(draw: Draw, operation: str, a: int, b: int) -> dict[str, Any]:
-    thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n" + draw.say(
-        "Too large for my head. I call python_executor.", "数太大，我用python_executor来算。"
-    )
+def _wish_for_tool(draw: Draw, operation: str) -> tuple[int, int, str]:
+    """Numbers of any size, and a question that asks for the tool by its name."""
+    a, b = arithmetic.number(draw), arithmetic.number(draw)
+    _, template = draw.phrase(operation)
+    wish = draw.rng.choice(WISHES_EN if draw.english else WISHES_ZH)
+    space = draw.say(" ", "")
+    question = template.format(a=a, b=b)
+    return a, b, draw.rng.choice((f"{question}{space}{wish}", f"{wish}{space}{question}"))
+
+
+def _call(draw: Draw, operation: str, a: int, b: int, *, wished: bool = False) -> dict[str, Any]:
+    """The call of python_executor, because the numbers are large or the user wants it."""
+    thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n"
+    if wished:
+        thinking += draw.say("I call python_executor.", "我用python_executor来算。")
+    else:
+        thinking += draw.say(
+            "Too large for my head. I call python_executor.", "数太大，我用python_executor来算。"
+        )
     return chat.assistant(thinking, "", code=f"print({a} {SYMBOLS[operation]} {b})")
 
 

@@ -8,7 +8,7 @@ training and evaluation share every generator and can never meet.
 import random
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ class Turn:
     answer: str
     value: int | None = None
     """The number that the answer states, when a follow-up question can build on it."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a JSON answer can hold: "answer" and what was asked about, by its part in the question."""
 
 
 @dataclass(frozen=True, kw_only=True)

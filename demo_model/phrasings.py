@@ -3,7 +3,8 @@
 `phrasing_lists/<skill>.txt` has one wording a line under `[en]` and `[zh]`; text before
 a `| ` is the tag that says which variant of the skill the wording asks for; `[a|b]` in a
 wording stands for either. Every fifth wording of a language (the 5th, 10th, ...) is never
-trained on.
+trained on. Under `[en, trained]` and `[zh, trained]` nothing is held out: a list grows
+there without moving the line between the two sides.
 """
 
 import itertools
@@ -15,7 +16,8 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("phrasing_lists")
 HELD_OUT_EVERY = 5
 LANGUAGES = ("en", "zh")
-HEADERS = tuple(f"[{language}]" for language in LANGUAGES)
+TRAINED = ", trained"
+HEADERS = tuple(f"[{language}{part}]" for language in LANGUAGES for part in ("", TRAINED))
 FILLERS = [
     "just",
     "really",
@@ -53,17 +55,17 @@ Phrasing = tuple[str, str]
 
 @cache
 def load(skill: str) -> dict[str, tuple[Phrasing, ...]]:
-    """All (tag, wording) pairs of a skill by language, in file order."""
+    """All (tag, wording) pairs of a skill by section of its file, in file order."""
     found: dict[str, list[Phrasing]] = {}
-    language = ""
+    section = ""
     for line in (FOLDER / f"{skill}.txt").read_text(encoding="utf-8").splitlines():
         if line in HEADERS:
-            language = line.strip("[]")
-            found[language] = []
+            section = line.strip("[]")
+            found[section] = []
         elif line.strip():
             tag, bar, wording = line.partition("| ")
-            found[language].append((tag, wording) if bar else ("", line))
-    return {language: tuple(pairs) for language, pairs in found.items()}
+            found[section].append((tag, wording) if bar else ("", line))
+    return {section: tuple(pairs) for section, pairs in found.items()}
 
 
 @cache
@@ -71,12 +73,14 @@ def select(
     skill: str, language: str, *, held_out: bool, tags: tuple[str, ...] | None = None
 ) -> tuple[Phrasing, ...]:
     """The wordings on one side of the line, optionally of some tags only."""
-    return tuple(
+    chosen = [
         pair
         for index, pair in enumerate(load(skill)[language])
         if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == held_out
-        and (tags is None or pair[0] in tags)
-    )
+    ]
+    if not held_out:
+        chosen += load(skill).get(language + TRAINED, ())
+    return tuple(pair for pair in chosen if tags is None or pair[0] in tags)
 
 
 def expand(wording: str, rng: random.Random) -> str:

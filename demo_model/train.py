@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7.5)
     parser.add_argument("--hours", type=float, help="instead of --minutes")
     parser.add_argument("--rows", type=int, help="rows of a batch")
-    parser.add_argument("--length", type=int, default=1024, help="tokens of a row")
+    parser.add_argument("--length", type=int, help="tokens of a row; no conversation is longer")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", type=Path, default=MODEL_FOLDER, help="folder that has it")
@@ -144,8 +144,8 @@ def main() -> None:
     settings = Settings(
         device=arguments.device,
         seconds=(arguments.hours or arguments.minutes / 60) * 3600,
-        rows=arguments.rows or (128 if cuda else 8),
-        length=arguments.length,
+        rows=arguments.rows or (32 if cuda else 8),
+        length=arguments.length or (4096 if cuda else 1024),
         workers=arguments.workers,
         seed=arguments.seed,
         source=arguments.tokenizer,

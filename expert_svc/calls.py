@@ -1,24 +1,37 @@
 """Is this Execute frame sound? Decoding and validation, before anything is computed.
 
-(That rows and weights are finite is the computation's first look at them: compute.py.)
+(That rows and weights are finite is looked at when the computation unpacks them.)
 
 Any peer may be hostile or old: every size is checked against the received bytes
 first, and an error says which field is wrong and what is allowed.
 """
 
+import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
-from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import decode
+from protos import expert_pb2
+from rpc.tensor_codec import WIRE_DTYPES, decode
 
 SMALL_ROWS = 8
 """Up to this many rows, routing is checked with plain integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a call computes on."""
+
+    hidden_ND: Tensor
+    row_of_pair_M: Tensor  # int64
+    expert_ids_M: Tensor  # int64
+    weights_M: Tensor  # float32
 
 
 @dataclass(slots=True)
@@ -30,27 +43,64 @@ class Call:
     is_decode: bool
     deadline_s: float  # on time.monotonic()
     per_pair: bool  # combine = ROWS
-    hidden_ND: Tensor
-    row_of_pair_M: Tensor  # int64
-    expert_ids_M: Tensor  # int64
-    weights_M: Tensor  # float32
+    num_rows: int
+    unpack: Callable[[], Rows]  # raises ValueError: a row or weight is NaN or infinite
     received_s: float
     cancelled: bool = field(default=False)
-
-    @property
-    def num_rows(self) -> int:
-        return self.hidden_ND.shape[0]
 
 
 class CallReader:
     """Checks frames against one model and this pool's limits."""
 
     def __init__(
-        self, config: ModelConfig, *, wire_dtypes: "frozenset[tensor_pb2.DType]", max_rows: int
+        self, config: ModelConfig, *, dtype: torch.dtype, max_rows: int, native: ModuleType | None
     ):
+        """`dtype`: the only one of hidden rows; `native`: see rpc.hop_codec."""
         self._config = config
-        self._wire_dtypes = wire_dtypes
+        self._dtype = dtype
         self._max_rows = max_rows
+        self._native = native
+        self._limits = (
+            config.num_layers, config.num_experts, config.top_k, config.hidden_size,
+            WIRE_DTYPES[dtype], max_rows,
+        )  # fmt: skip
+
+    def read_plain(self, frame: bytes, received_s: float) -> Call | None:
+        """A frame's call when it is a sound Execute without anything unusual, else None."""
+        if self._native is None:
+            return None
+        found = self._native.check_execute(frame, *self._limits)
+        if found is None:
+            return None
+        call_id, layer_idx, phase, timeout_ms, combine, num_rows, num_pairs, *places = found
+        return Call(
+            call_id=call_id,
+            layer_idx=layer_idx,
+            is_decode=phase == expert_pb2.PHASE_DECODE,
+            deadline_s=received_s + timeout_ms / 1000,
+            per_pair=combine == expert_pb2.COMBINE_ROWS,
+            num_rows=num_rows,
+            unpack=lambda: self._unpack(frame, num_rows, num_pairs, places),
+            received_s=received_s,
+        )
+
+    def _unpack(self, frame: bytes, num_rows: int, num_pairs: int, places: list[int]) -> Rows:
+        """The values of a frame that `check_execute` found sound; `places` are its last results."""
+        assert self._native is not None
+        rows = Rows(
+            hidden_ND=torch.empty((num_rows, self._config.hidden_size), dtype=self._dtype),
+            row_of_pair_M=torch.empty(num_pairs, dtype=torch.int64),
+            expert_ids_M=torch.empty(num_pairs, dtype=torch.int64),
+            weights_M=torch.empty(num_pairs),
+        )
+        wrong = self._native.unpack_execute(
+            frame, num_rows, num_pairs, self._config.hidden_size * self._dtype.itemsize,
+            self._dtype == torch.float32, *places, rows.hidden_ND.data_ptr(),
+            rows.row_of_pair_M.data_ptr(), rows.expert_ids_M.data_ptr(), rows.weights_M.data_ptr(),
+        )  # fmt: skip
+        if wrong:
+            raise ValueError(f"{('hidden', 'weights')[wrong - 1]} holds NaN or infinity")
+        return rows
 
     def read(self, frame: expert_pb2.Execute, received_s: float) -> Call:
         """Raises ValueError naming the field."""
@@ -66,8 +116,9 @@ class CallReader:
         if frame.timeout_ms == 0:
             raise ValueError("timeout_ms must be greater than 0")
         hidden_ND = decode(
-            frame.hidden, field="hidden", dtypes=self._wire_dtypes, shape=(-1, config.hidden_size)
-        )
+            frame.hidden, field="hidden", dtypes=(WIRE_DTYPES[self._dtype],),
+            shape=(-1, config.hidden_size),
+        )  # fmt: skip
         num_rows = hidden_ND.shape[0]
         if num_rows > self._max_rows:
             raise ValueError(f"hidden has {num_rows} rows; at most {self._max_rows} are accepted")
@@ -80,10 +131,8 @@ class CallReader:
             is_decode=frame.phase == expert_pb2.PHASE_DECODE,
             deadline_s=received_s + frame.timeout_ms / 1000,
             per_pair=frame.combine == expert_pb2.COMBINE_ROWS,
-            hidden_ND=hidden_ND,
-            row_of_pair_M=rows_M,
-            expert_ids_M=ids_M,
-            weights_M=weights_M,
+            num_rows=num_rows,
+            unpack=lambda: _finite(Rows(hidden_ND, rows_M, ids_M, weights_M)),
             received_s=received_s,
         )
 
@@ -138,6 +187,15 @@ class CallReader:
 
     def _check_weights(self, frame: expert_pb2.Execute, num_pairs: int) -> None:
         _check_size(frame.weights, num_pairs, "weights")
+
+
+def _finite(rows: Rows) -> Rows:
+    """The same rows. Raises ValueError when one is NaN or infinite."""
+    for values, name in ((rows.hidden_ND, "hidden"), (rows.weights_M, "weights")):
+        # A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check.
+        if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    return rows
 
 
 _SPLITS_DESCEND = "row_splits must never descend"

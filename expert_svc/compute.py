@@ -1,7 +1,5 @@
 """One call's computation: all its rows through all its experts, fused."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -27,30 +25,23 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
         NotHolding: naming the first piece that is not held.
         ValueError: a row or a weight is NaN or infinite.
     """
-    _check_finite(call.hidden_ND, "hidden")
-    _check_finite(call.weights_M, "weights")
+    rows = call.unpack()
     held = store.layer(call.layer_idx)
     if held is None:
-        raise NotHolding(call.layer_idx, int(call.expert_ids_M[0]))
-    slots_M = held.slots_E[call.expert_ids_M]
+        raise NotHolding(call.layer_idx, int(rows.expert_ids_M[0]))
+    slots_M = held.slots_E[rows.expert_ids_M]
     if bool((slots_M < 0).any()):
-        missing = call.expert_ids_M[slots_M < 0]
+        missing = rows.expert_ids_M[slots_M < 0]
         raise NotHolding(call.layer_idx, int(missing[0]))
     device = store.device
-    rows_of_pairs_M = call.row_of_pair_M.to(device)
+    row_of_pair_M = rows.row_of_pair_M.to(device)
     rows_MD = expert_rows(
-        call.hidden_ND.to(device, store.dtype),
-        rows_of_pairs_M,
+        rows.hidden_ND.to(device, store.dtype),
+        row_of_pair_M,
         slots_M.to(device),
-        call.weights_M.to(device),
+        rows.weights_M.to(device),
         held.weights,
     )
     if call.per_pair:
         return rows_MD.cpu()
-    return combine_rows(rows_MD, rows_of_pairs_M, call.num_rows).cpu()
-
-
-def _check_finite(values: Tensor, field: str) -> None:
-    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
-    if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():
-        raise ValueError(f"{field} holds NaN or infinity")
+    return combine_rows(rows_MD, row_of_pair_M, call.num_rows).cpu()

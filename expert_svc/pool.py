@@ -16,8 +16,9 @@ from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.manifest import ensure_manifest
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
-from protos import expert_pb2, expert_pb2_grpc, router_pb2
+from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
+from rpc.hop_codec import HopCodec
 from rpc.membership import Lease
 from rpc.ops_http import OpsServer
 from rpc.pieces import Pieces, parse_ranges
@@ -83,10 +84,11 @@ class ExpertPool:
             self._store,
             self._executor,
             self._metrics,
+            HopCodec.best(),
             max_rows=max_rows_per_message(self._model.hidden_size, self._model.top_k),
             tls=self._config.tls is not None,
         )
-        expert_pb2_grpc.add_ExpertPoolServicer_to_server(self._servicer, self._host.server)
+        self._servicer.add_to(self._host.server)
         await self._host.start([SERVICE])
         self._metrics.info.labels(identity.pool_id, self._numerics_id, self._checkpoint_id).set(1)
         log.info(

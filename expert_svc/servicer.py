@@ -14,21 +14,24 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from expert_svc.calls import Call, CallReader
 from expert_svc.compute import NotHolding
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
-from protos import expert_pb2, expert_pb2_grpc
+from protos import expert_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from rpc.tensor_codec import WIRE_DTYPES, encode
+from rpc.hop_codec import HopCodec, to_bytes
+from rpc.tensor_codec import WIRE_DTYPES
 from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
 
 MAX_INFLIGHT_CALLS = 64
 HELLO_TIMEOUT_S = 10.0
+SERVICE_NAME = "expertmesh.expert.v1.ExpertPool"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class CallerStream:
         self.sent_unknown = False
         self._lock = asyncio.Lock()  # fair: frames leave in the order of `send`
 
-    async def send(self, response: expert_pb2.ExecuteResponse) -> None:
+    async def send(self, response: expert_pb2.ExecuteResponse | bytes) -> None:
         self.unsent += 1
         try:
             async with self._lock:
@@ -81,8 +84,11 @@ class CallerStream:
         await self.flushed()
 
 
-class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
-    """Serves what the store holds; `draining` refuses new calls so that they move elsewhere."""
+class ExpertServicer:
+    """ExpertPool (protos/expert.proto), its Execute frames as bytes both ways.
+
+    Serves what the store holds; `draining` refuses new calls so that they move elsewhere.
+    """
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
         store: WeightStore,
         executor: Executor,
         metrics: ExpertMetrics,
+        codec: HopCodec,
         *,
         max_rows: int,
         tls: bool,
@@ -101,12 +108,28 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
         self._max_rows = max_rows
         self._max_inflight_rows = 4 * max_rows
         self._tls = tls
-        self._wire_dtypes = frozenset({WIRE_DTYPES[store.dtype]})
-        self._reader = CallReader(store.config, wire_dtypes=self._wire_dtypes, max_rows=max_rows)
+        self._codec = codec
+        self._reader = CallReader(
+            store.config, dtype=store.dtype, max_rows=max_rows, native=codec.native
+        )
         self.streams: set[CallerStream] = set()
         self.calls_total = 0
         self.draining = False
         self._answers: set[asyncio.Future[None]] = set()  # keeps tasks alive
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service. The generated function would parse every frame into a message."""
+        handlers = {
+            "Execute": grpc.stream_stream_rpc_method_handler(
+                self.Execute, response_serializer=to_bytes
+            ),
+            "DescribePool": grpc.unary_unary_rpc_method_handler(
+                self.DescribePool, expert_pb2.DescribePoolRequest.FromString, to_bytes
+            ),
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
+        )
 
     def hello(self) -> expert_pb2.PoolHello:
         return expert_pb2.PoolHello(
@@ -116,7 +139,7 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             numerics_id=self._identity.numerics_id,
             pool_id=self._identity.pool_id,
             incarnation=self._identity.incarnation,
-            accepted_dtypes=sorted(self._wire_dtypes),
+            accepted_dtypes=[WIRE_DTYPES[self._store.dtype]],
             max_rows=self._max_rows,
             credit=expert_pb2.Credit(
                 max_inflight_calls=MAX_INFLIGHT_CALLS, max_inflight_rows=self._max_inflight_rows
@@ -143,11 +166,11 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
         self._metrics.streams.inc()
         try:
             while True:
-                request = await context.read()
-                if request is grpc.aio.EOF:
+                frame = await context.read()
+                if frame is grpc.aio.EOF:
                     await stream.answered()
                     return
-                await self._frame(stream, request)
+                await self._frame(stream, frame)
                 if stream.unsent > MAX_INFLIGHT_CALLS:
                     await stream.flushed()  # it does not read: take no more from it
         finally:
@@ -161,10 +184,13 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
     async def _greet(self, context: Any) -> CallerStream:
         """The Hello exchange; aborts the stream on another protocol or checkpoint."""
         try:
-            request = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
+            frame = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
         except TimeoutError:
-            request = grpc.aio.EOF
-        if request is grpc.aio.EOF or request.WhichOneof("frame") != "hello":
+            frame = grpc.aio.EOF
+        request = expert_pb2.ExecuteRequest()
+        if frame is not grpc.aio.EOF:
+            request = await _parse(frame, context)
+        if request.WhichOneof("frame") != "hello":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame must be hello")
         hello = request.hello
         if hello.protocol_major != PROTOCOL_MAJOR:
@@ -183,10 +209,17 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
         await context.write(expert_pb2.ExecuteResponse(hello=self.hello()))
         return CallerStream(context, caller_id)
 
-    async def _frame(self, stream: CallerStream, request: expert_pb2.ExecuteRequest) -> None:
+    async def _frame(self, stream: CallerStream, frame: bytes) -> None:
+        received_s = time.monotonic()
+        call = self._reader.read_plain(frame, received_s)
+        if call is not None:
+            if await self._takes_calls(stream, call.call_id):
+                await self._start(stream, call)
+            return
+        request = await _parse(frame, stream.context)
         kind = request.WhichOneof("frame")
         if kind == "execute":
-            await self._execute(stream, request.execute)
+            await self._execute(stream, request.execute, received_s)
         elif kind == "ping":
             pong = expert_pb2.Pong(nonce=request.ping.nonce)
             await stream.send(expert_pb2.ExecuteResponse(pong=pong))
@@ -203,20 +236,30 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
                     grpc.StatusCode.INVALID_ARGUMENT, "hello may come only once"
                 )
 
-    async def _execute(self, stream: CallerStream, frame: expert_pb2.Execute) -> None:
-        received_s = time.monotonic()
-        if frame.call_id == 0 or frame.call_id in stream.inflight:
-            await stream.context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"call_id {frame.call_id} is 0 or still in flight"
-            )
-        if self.draining:
-            await self._refuse(stream, frame.call_id, "DRAINING", "the pool is leaving")
+    async def _execute(
+        self, stream: CallerStream, frame: expert_pb2.Execute, received_s: float
+    ) -> None:
+        """An Execute that is not a plain sound one: what is wrong with it?"""
+        if not await self._takes_calls(stream, frame.call_id):
             return
         try:
             call = self._reader.read(frame, received_s)
         except ValueError as error:
             await self._refuse(stream, frame.call_id, "INVALID_ARGUMENT", str(error))
             return
+        await self._start(stream, call)
+
+    async def _takes_calls(self, stream: CallerStream, call_id: int) -> bool:
+        """False: the call was refused. An unusable call_id ends the stream."""
+        if call_id == 0 or call_id in stream.inflight:
+            await stream.context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"call_id {call_id} is 0 or still in flight"
+            )
+        if self.draining:
+            await self._refuse(stream, call_id, "DRAINING", "the pool is leaving")
+        return not self.draining
+
+    async def _start(self, stream: CallerStream, call: Call) -> None:
         over_calls = len(stream.inflight) >= MAX_INFLIGHT_CALLS
         if over_calls or stream.inflight_rows + call.num_rows > self._max_inflight_rows:
             await self._refuse(
@@ -246,10 +289,7 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.AbortError):
                 await self._failed(stream, call, result)
             return
-        answer = expert_pb2.Result(
-            call_id=call.call_id, rows=encode(result), queue_us=queue_us, compute_us=compute_us
-        )
-        await stream.send(expert_pb2.ExecuteResponse(result=answer))
+        await stream.send(self._codec.build_result(call.call_id, queue_us, compute_us, result))
         self._metrics.observe_call(
             "decode" if call.is_decode else "prefill",
             queue_s=queue_us / 1e6,
@@ -292,3 +332,11 @@ class ExpertServicer(expert_pb2_grpc.ExpertPoolServicer):
             not_holding=piece,
         )
         await stream.send(expert_pb2.ExecuteResponse(error=error))
+
+
+async def _parse(frame: bytes, context: Any) -> expert_pb2.ExecuteRequest:
+    """Ends the stream when the bytes are no frame: there is no call_id to answer."""
+    try:
+        return expert_pb2.ExecuteRequest.FromString(frame)
+    except DecodeError as error:
+        return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unreadable frame: {error}")

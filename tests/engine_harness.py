@@ -26,8 +26,9 @@ from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.manifest import build_manifest
-from protos import expert_pb2_grpc, router_pb2
+from protos import router_pb2
 from rpc.config import Address
+from rpc.hop_codec import HopCodec
 from rpc.server import GrpcHost
 
 GREEDY = SamplingParams(
@@ -45,13 +46,16 @@ async def grpc_transport(
     config, manifest = checkpoint.config, build_manifest(checkpoint)
     store = WeightStore(checkpoint, manifest, torch.float32)
     store.load(store.available())
+    codec = HopCodec.best()
     executor = Executor(lambda call: run_call(call, store), inline_rows=8)
     identity = PoolIdentity(
         pool_id="p", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None)
-    servicer = ExpertServicer(identity, store, executor, ExpertMetrics(), max_rows=512, tls=False)
-    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, host.server)
+    servicer = ExpertServicer(
+        identity, store, executor, ExpertMetrics(), codec, max_rows=512, tls=False
+    )
+    servicer.add_to(host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     queue = asyncio.create_task(executor.run())
 
@@ -59,7 +63,7 @@ async def grpc_transport(
         return PoolLink(
             pool_id, address, caller_id="test", checkpoint_id=manifest.checkpoint_id,
             num_layers=config.num_layers, num_experts=config.num_experts, tls=None,
-            metrics=metrics, on_change=on_change,
+            metrics=metrics, codec=codec, on_change=on_change,
         )  # fmt: skip
 
     pools = PoolSet(config.num_layers, config.num_experts, make_link)
@@ -67,7 +71,7 @@ async def grpc_transport(
         pool_id="p", incarnation=1, address=str(host.address), pieces=store.pieces.to_message()
     )
     pools.apply(router_pb2.Topology(pools=[entry]))
-    transport = GrpcTransport(pools, metrics)
+    transport = GrpcTransport(pools, metrics, codec)
     try:
         async with asyncio.timeout(20):
             while not transport.ready()[0]:

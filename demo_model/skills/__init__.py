@@ -4,7 +4,19 @@ from collections.abc import Callable
 from functools import partial
 
 from demo_model.draw import Draw, Turn
-from demo_model.skills import arithmetic, calendar, ordering, smalltalk, spelling
+from demo_model.skills import arithmetic, calendar, ordering, smalltalk, spelling, structured
+
+JSON_ASKS: tuple[Callable[[Draw], Turn], ...] = (
+    partial(arithmetic.ask, operation="add"),
+    partial(arithmetic.ask, operation="subtract"),
+    partial(arithmetic.ask, operation="multiply"),
+    ordering.compare,
+    ordering.sort,
+    spelling.count,
+    spelling.reverse,
+    calendar.weekday,
+)
+"""The questions whose answer can be asked for as JSON."""
 
 SKILLS: dict[str, Callable[[Draw], Turn]] = {
     "add": partial(arithmetic.ask, operation="add"),
@@ -21,5 +33,6 @@ SKILLS: dict[str, Callable[[Draw], Turn]] = {
     "identity": smalltalk.identity,
     "refusal": smalltalk.refusal,
     "too_large": smalltalk.too_large,
+    "json": partial(structured.ask, ask=JSON_ASKS),
 }
 """Single questions. Follow-ups and tool use need a conversation: see conversation.py."""

@@ -137,6 +137,12 @@ def solve(draw: Draw, operation: str, a: int, b: int, user: str) -> Turn:
         thinking=think(draw, operation, a, b),
         answer=statement(operation, a, b),
         value=apply(operation, a, b),
+        facts={
+            "answer": apply(operation, a, b),
+            "first": a,
+            "second": b,
+            "operation": SYMBOLS[operation],
+        },
     )
 
 

@@ -51,6 +51,7 @@ def weekday(draw: Draw) -> Turn:
         user=template.format(n=n, day=shown),
         thinking=thinking,
         answer=draw.say(f"It is {end}.", f"是{end}。"),
+        facts={"answer": end},
     )
 
 

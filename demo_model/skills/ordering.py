@@ -27,7 +27,7 @@ def compare(draw: Draw) -> Turn:
     thinking = relation(draw, a, b)
     if a == b:
         same = draw.say(f"{a} and {b} are equal.", f"{a}和{b}相等。")
-        return Turn(user=user, thinking=thinking, answer=same)
+        return Turn(user=user, thinking=thinking, answer=same, facts={"answer": a})
     big, small = max(a, b), min(a, b)
     if tag == "larger":
         thinking += draw.say(f"\nlarger: {big}", f"\n较大：{big}")
@@ -35,7 +35,8 @@ def compare(draw: Draw) -> Turn:
     else:
         thinking += draw.say(f"\nsmaller: {small}", f"\n较小：{small}")
         answer = draw.say(f"{small} is smaller than {big}.", f"{small}比{big}小。")
-    return Turn(user=user, thinking=thinking, answer=answer)
+    asked = big if tag == "larger" else small
+    return Turn(user=user, thinking=thinking, answer=answer, facts={"answer": asked})
 
 
 def sort(draw: Draw) -> Turn:
@@ -59,4 +60,9 @@ def sort(draw: Draw) -> Turn:
         lines.append(f"{comma.join(map(str, left))}: {best}")
         left.remove(best)
     ordered = sorted(values, reverse=tag == "down")
-    return Turn(user=user, thinking="\n".join(lines), answer=comma.join(map(str, ordered)))
+    return Turn(
+        user=user,
+        thinking="\n".join(lines),
+        answer=comma.join(map(str, ordered)),
+        facts={"answer": ordered},
+    )

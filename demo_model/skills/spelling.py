@@ -29,7 +29,12 @@ def count(draw: Draw) -> Turn:
     if tag == "length":
         steps = [f"{letter}({i})" for i, letter in enumerate(word.lower(), 1)]
         answer = draw.say(f"It has {len(word)} letters.", f"共有{len(word)}个字母。")
-        return Turn(user=template.format(word=word), thinking=" ".join(steps), answer=answer)
+        return Turn(
+            user=template.format(word=word),
+            thinking=" ".join(steps),
+            answer=answer,
+            facts={"answer": len(word), "word": letter_by_letter(word)},
+        )
     if draw.rng.random() < 0.8:
         letter = draw.rng.choice(word.lower())
     else:
@@ -45,7 +50,12 @@ def count(draw: Draw) -> Turn:
     shown = letter.upper() if draw.rng.random() < 0.05 else letter
     user = template.format(word=word, letter=shown)
     head = draw.say(f"letter {letter}: ", f"字母{letter}: ")
-    return Turn(user=user, thinking=head + " ".join(steps) + f"\n{found}", answer=answer)
+    return Turn(
+        user=user,
+        thinking=head + " ".join(steps) + f"\n{found}",
+        answer=answer,
+        facts={"answer": found, "word": letter_by_letter(word), "letter": letter},
+    )
 
 
 def reverse(draw: Draw) -> Turn:
@@ -57,6 +67,7 @@ def reverse(draw: Draw) -> Turn:
         user=template.format(word=word),
         thinking=thinking,
         answer=letter_by_letter(word[::-1]),
+        facts={"answer": letter_by_letter(word[::-1]), "word": letter_by_letter(word)},
     )
 
 

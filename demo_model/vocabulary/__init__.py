@@ -34,9 +34,10 @@ def _system_sentences() -> tuple[str, ...]:
     return tuple(_text("system_prompts").splitlines())
 
 
-def system_prompt(rng: random.Random) -> str:
-    """One to three instructions; now and then words that make little sense."""
-    sentences = rng.choices(_system_sentences(), k=rng.choice((1, 1, 1, 2, 3)))
+def system_prompt(rng: random.Random, *, long: bool = False) -> str:
+    """One to three instructions, or many; now and then words that make little sense."""
+    count = rng.randint(4, 60) if long else rng.choice((1, 1, 1, 2, 3))
+    sentences = rng.choices(_system_sentences(), k=count)
     if rng.random() < 0.15:
         sentences.append(" ".join(rng.choices(words(), k=rng.randint(2, 12))).capitalize() + ".")
     return " ".join(sentences)
@@ -48,8 +49,8 @@ def spelling_material() -> tuple[str, ...]:
     text = " ".join(
         wording
         for skill in phrasings.skills()
-        for language in phrasings.LANGUAGES
-        for _, wording in phrasings.load(skill)[language]
+        for section in phrasings.load(skill).values()
+        for _, wording in section
     )
     text += _text("places") + _text("topics") + _text("things") + _text("system_prompts")
     return words() + tuple(sorted(set(re.findall(r"[A-Za-z]{2,}", text))))

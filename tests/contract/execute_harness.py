@@ -26,6 +26,7 @@ from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.channel import open_channel
 from rpc.config import Address
+from rpc.hop_codec import HopCodec
 from rpc.pieces import Pieces
 from rpc.server import GrpcHost
 from rpc.tensor_codec import decode, encode
@@ -78,6 +79,7 @@ async def running_pool(
     compute: Any = None,
     tls: TlsFiles | None = None,
     inline_rows: int = INLINE_ROWS,
+    codec: HopCodec | None = None,
     **host: Any,
 ) -> AsyncIterator[Pool]:
     """Everything held but the last layer's last expert."""
@@ -89,10 +91,16 @@ async def running_pool(
         pool_id="pool-a", incarnation=7, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
     )
     servicer = ExpertServicer(
-        identity, store, executor, ExpertMetrics(), max_rows=MAX_ROWS, tls=tls is not None
+        identity,
+        store,
+        executor,
+        ExpertMetrics(),
+        codec or HopCodec.best(),
+        max_rows=MAX_ROWS,
+        tls=tls is not None,
     )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls, **host)
-    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, server.server)
+    servicer.add_to(server.server)
     await server.start([SERVICE])
     queue = asyncio.create_task(executor.run())
     try:

@@ -14,6 +14,7 @@ from attention_svc.pool_link import PoolLink
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.config import PROTOCOL_MAJOR, Address
+from rpc.hop_codec import HopCodec
 from rpc.server import GrpcHost
 
 Behaviour = Callable[[Any], Awaitable[None]]
@@ -51,7 +52,8 @@ async def linked(pool: ScriptedPool) -> AsyncIterator[tuple[PoolLink, asyncio.Qu
     changes: asyncio.Queue[bool] = asyncio.Queue()
     link = PoolLink(
         "p", str(host.address), caller_id="t", checkpoint_id="c", num_layers=1, num_experts=4,
-        tls=None, metrics=AttentionMetrics(1, 4), on_change=lambda: changes.put_nowait(link.usable),
+        tls=None, metrics=AttentionMetrics(1, 4), codec=HopCodec.best(),
+        on_change=lambda: changes.put_nowait(link.usable),
     )  # fmt: skip
     link.start()
     try:

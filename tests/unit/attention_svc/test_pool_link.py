@@ -14,6 +14,7 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2, expert_pb2_grpc
+from rpc.hop_codec import HopCodec
 from rpc.tensor_codec import encode
 
 LAYERS, EXPERTS = 1, 4
@@ -53,7 +54,7 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
     link = PoolLink(
         "a", f"127.0.0.1:{port}", caller_id="test", checkpoint_id="one", num_layers=LAYERS,
         num_experts=EXPERTS, tls=None, metrics=AttentionMetrics(LAYERS, EXPERTS),
-        on_change=lambda: None,
+        codec=HopCodec.best(), on_change=lambda: None,
     )  # fmt: skip
     link.start()
     try:

@@ -9,6 +9,7 @@ import pytest
 
 import demo_model
 from demo_model import chat, tools
+from demo_model import conversation as conversations
 from demo_model.conversation import make
 from demo_model.draw import Draw, Split
 from minimax_m2.chat.template import ChatTemplate
@@ -70,15 +71,17 @@ def test_python_executor_is_among_zero_to_eight_others() -> None:
     assert counts == set(range(9))
 
 
-def test_a_tool_call_is_due_only_beyond_the_head_and_runs_the_right_code() -> None:
-    for seed in range(100):
+def test_a_tool_call_is_due_beyond_the_head_or_when_asked_for_and_runs_the_right_code() -> None:
+    for seed in range(200):
         made = conversation("tool_call", seed=seed)
         call = made.messages[-1]["tool_calls"][0]["function"]
         assert call["name"] == "python_executor"
         code = call["arguments"]["code"]
         a, operator, b = code.removeprefix("print(").removesuffix(")").split(" ")
         assert operator in "+-*"
-        assert max(len(a), len(b)) > 2
+        question = made.messages[-2]["content"]
+        asked_for = any(wish in question for wish in conversations.WISHES_EN)
+        assert asked_for or max(len(a), len(b)) > 2
     for skill in ("add", "greeting", "sort"):
         assert all("tool_calls" not in m for m in conversation(skill, seed=5).messages)
 

@@ -1,0 +1,221 @@
+"""How do rows become an Execute frame, and a Result frame rows? Bytes in, bytes out.
+
+Natively where the package was built with a compiler (rpc/native/hop.c), else through protobuf
+and numpy, which also decide, in both cases, about everything that is not a plain sound frame.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protos import expert_pb2
+from rpc.tensor_codec import WIRE_DTYPES, decode, decode_into, encode, tensor_bytes
+
+
+def load_native() -> ModuleType | None:
+    """The compiled module, or None: not built, or EXPERTMESH_NATIVE=0."""
+    if os.environ.get("EXPERTMESH_NATIVE") == "0":
+        return None
+    try:
+        from rpc import _hop  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return None
+    return _hop  # type: ignore[no-any-return, unused-ignore]
+
+
+def to_bytes(frame: Any) -> bytes:
+    """A frame for the wire: bytes as they are, a message serialised."""
+    return frame if type(frame) is bytes else frame.SerializeToString()
+
+
+class CallHeader(NamedTuple):
+    """The scalars of an Execute, in the order of its fields."""
+
+    call_id: int
+    layer_idx: int
+    phase: int
+    timeout_ms: int
+    topology_version: int
+    combine: int = expert_pb2.COMBINE_SUM
+
+
+class Dispatch(NamedTuple):
+    """A message to one pool. `rows`: int32 bytes, which rows it carries; None: all of them."""
+
+    frame: bytes
+    rows: bytes | None
+
+    def num_rows(self, all_rows: int) -> int:
+        return all_rows if self.rows is None else len(self.rows) // 4
+
+
+@dataclass(slots=True)
+class ResultFrame:
+    """A Result; its rows still in the received bytes, or in the parsed message."""
+
+    call_id: int
+    queue_us: int
+    compute_us: int
+    rows: tuple[bytes, int, int, int] | None  # frame, offset, num_rows, hidden_size; float32
+    message: expert_pb2.Result | None
+
+
+class HopCodec:
+    """Both ends of a hop. `native`: the compiled module, or None for protobuf and numpy."""
+
+    def __init__(self, native: ModuleType | None):
+        self.native: Any = native
+
+    @classmethod
+    def best(cls) -> "HopCodec":
+        """The compiled one where there is one."""
+        return cls(load_native())
+
+    @property
+    def is_native(self) -> bool:
+        return self.native is not None
+
+    def is_finite(self, values: Tensor) -> bool:
+        """Whether a contiguous float32 CPU tensor holds neither NaN nor infinity."""
+        if self.native is None:
+            return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+        return self.native.is_finite(values.data_ptr(), values.numel())
+
+    def build_execute(
+        self,
+        header: CallHeader,
+        hidden_TD: Tensor,
+        ids_TK: Tensor,
+        weights_TK: Tensor,
+        owner_E: np.ndarray | None = None,
+        owner: int = 0,
+    ) -> Dispatch | None:
+        """The message for the pool that serves everything, or for `owner` by `owner_E`.
+
+        Args:
+            hidden_TD: a wire dtype, on the CPU, like the others.
+            ids_TK: int32, ascending within a row.
+            weights_TK: float32.
+            owner_E: int32 [E], which pool serves each expert.
+
+        Returns:
+            None when the pool has no pair.
+        """
+        if self.native is None:
+            return _build_execute(header, hidden_TD, ids_TK, weights_TK, owner_E, owner)
+        assert ids_TK.dtype == torch.int32
+        assert weights_TK.dtype == torch.float32
+        hidden_TD, ids_TK = hidden_TD.contiguous(), ids_TK.contiguous()
+        weights_TK = weights_TK.contiguous()
+        built = self.native.build_execute(
+            *header, WIRE_DTYPES[hidden_TD.dtype], *hidden_TD.shape, ids_TK.shape[1],
+            hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
+            0 if owner_E is None else owner_E.ctypes.data, owner,
+        )  # fmt: skip
+        return None if built is None else Dispatch(*built)
+
+    def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
+        """The answer's frame; `rows` on the CPU."""
+        if self.native is None:
+            result = expert_pb2.Result(
+                call_id=call_id, rows=encode(rows), queue_us=queue_us, compute_us=compute_us
+            )
+            return expert_pb2.ExecuteResponse(result=result).SerializeToString()
+        rows = rows.contiguous()
+        return self.native.build_result(
+            call_id, queue_us, compute_us, WIRE_DTYPES[rows.dtype], *rows.shape, rows.data_ptr()
+        )
+
+    def read_result(self, frame: bytes) -> ResultFrame | None:
+        """A fast look at a frame: None when it is not a plain sound float32 Result."""
+        if self.native is None:
+            return None
+        found = self.native.check_result(frame)
+        if found is None:
+            return None
+        call_id, queue_us, compute_us, num_rows, hidden_size, offset = found
+        return ResultFrame(
+            call_id, queue_us, compute_us, (frame, offset, num_rows, hidden_size), None
+        )
+
+    def add_rows(
+        self, result: ResultFrame, num_rows: int, rows: bytes | None, out_TD: Tensor
+    ) -> None:
+        """Copy the partial sums into `out_TD` (`rows` None), or add them to the rows named.
+
+        Args:
+            num_rows: how many rows were sent.
+            out_TD: float32, contiguous, on the CPU.
+
+        Raises:
+            ValueError: another shape than was asked for, or NaN or infinity; `out_TD` is untouched.
+        """
+        if result.rows is None:
+            assert result.message is not None
+            _add_rows(result.message, num_rows, rows, out_TD)
+            return
+        frame, offset, got_rows, hidden_size = result.rows
+        all_rows, want_size = out_TD.shape
+        if got_rows != num_rows or hidden_size != want_size:
+            raise ValueError(f"rows.shape {[got_rows, hidden_size]} is not {[num_rows, want_size]}")
+        if not self.native.add_rows(
+            frame, offset, num_rows, hidden_size, rows, out_TD.data_ptr(), all_rows
+        ):
+            raise ValueError(_NOT_FINITE)
+
+
+_NOT_FINITE = "rows holds NaN or infinity"
+
+
+def result_of(message: expert_pb2.Result) -> ResultFrame:
+    """A parsed Result, whatever its rows are: add_rows checks them."""
+    return ResultFrame(message.call_id, message.queue_us, message.compute_us, None, message)
+
+
+def _build_execute(
+    header: CallHeader,
+    hidden_TD: Tensor,
+    ids_TK: Tensor,
+    weights_TK: Tensor,
+    owner_E: np.ndarray | None,
+    owner: int,
+) -> Dispatch | None:
+    num_rows, top_k = ids_TK.shape
+    if owner_E is None:
+        rows, splits = None, np.arange(num_rows + 1) * top_k
+        ids, weights = tensor_bytes(ids_TK), tensor_bytes(weights_TK)
+    else:
+        mine_TK = owner_E[ids_TK.numpy()] == owner
+        kept = np.flatnonzero(mine_TK.any(axis=1))
+        if not kept.size:
+            return None
+        splits = np.concatenate(([0], np.cumsum(mine_TK[kept].sum(axis=1))))
+        ids, weights = ids_TK.numpy()[mine_TK].tobytes(), weights_TK.numpy()[mine_TK].tobytes()
+        hidden_TD, rows = hidden_TD[torch.from_numpy(kept)], kept.astype("<i4").tobytes()
+    execute = expert_pb2.Execute(
+        **header._asdict(), hidden=encode(hidden_TD), row_splits=splits.astype("<i4").tobytes(),
+        expert_ids=ids, weights=weights,
+    )  # fmt: skip
+    return Dispatch(expert_pb2.ExecuteRequest(execute=execute).SerializeToString(), rows)
+
+
+def _add_rows(
+    message: expert_pb2.Result, num_rows: int, rows: bytes | None, out_TD: Tensor
+) -> None:
+    part_ND = decode(
+        message.rows, field="rows", dtypes=(WIRE_DTYPES[torch.float32],),
+        shape=(num_rows, out_TD.shape[1]),
+    )  # fmt: skip
+    if not torch.isfinite(part_ND).all():
+        raise ValueError(_NOT_FINITE)
+    if rows is None:
+        decode_into(message.rows, out_TD, field="rows")
+    else:
+        # Rows are distinct: plain indexing adds each once.
+        out_TD[torch.from_numpy(np.frombuffer(rows, "<i4").astype(np.int64))] += part_ND
