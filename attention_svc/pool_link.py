@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from attention_svc.frame_writer import FrameWriter
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2
@@ -90,8 +91,8 @@ class PoolLink:
         self._on_change = on_change
         self._pending: dict[int, PendingCall] = {}
         self._inflight_rows = 0
-        self._outbox: list[bytes | expert_pb2.ExecuteRequest] = []
-        self._wake_writer: asyncio.Future[None] | None = None
+        self._credit = (0, 0)
+        self._writer: FrameWriter | None = None
         self._heard_s = 0.0
         self._gave_up = "the stream was cancelled"
         self._task: asyncio.Task[None] | None = None
@@ -112,19 +113,15 @@ class PoolLink:
 
     def execute(self, frame: bytes, call_id: int, num_rows: int) -> PendingCall:
         """Put an Execute on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
-        hello = self.hello
-        if hello is None:
+        if self._writer is None:
             raise ExpertsUnavailable(f"pool {self.pool_id} is not connected: {self.last_error}")
-        credit = hello.credit
-        if (
-            len(self._pending) >= credit.max_inflight_calls
-            or self._inflight_rows + num_rows > credit.max_inflight_rows
-        ):
+        max_calls, max_rows = self._credit
+        if len(self._pending) >= max_calls or self._inflight_rows + num_rows > max_rows:
             raise ExpertsUnavailable(f"pool {self.pool_id} has no credit left")
-        call = PendingCall(asyncio.get_running_loop().create_future(), num_rows)
+        call = PendingCall(self._loop.create_future(), num_rows)
         self._pending[call_id] = call
         self._inflight_rows += num_rows
-        self._push(frame)
+        self._writer.push(frame)
         return call
 
     def abandon(self, call_id: int) -> None:
@@ -136,13 +133,8 @@ class PoolLink:
         if call is None or call.abandoned:
             return
         call.abandoned = True
-        if self.usable:
-            self._push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
-
-    def _push(self, frame: bytes | expert_pb2.ExecuteRequest) -> None:
-        self._outbox.append(frame)
-        if self._wake_writer is not None and not self._wake_writer.done():
-            self._wake_writer.set_result(None)
+        if self._writer is not None:
+            self._writer.push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
 
     async def _run(self) -> None:
         while True:
@@ -172,9 +164,9 @@ class PoolLink:
             first = _parse(frame)
         if first.WhichOneof("frame") != "hello":
             raise ExpertsUnavailable(await _end_of(stream) or "the first frame was not hello")
-        self._greet(first.hello)
-        writer = asyncio.create_task(self._write(stream))
-        pinger = asyncio.create_task(self._ping(stream))
+        writer = FrameWriter(stream.write)
+        self._greet(first.hello, writer)
+        pinger = asyncio.create_task(self._ping(stream, writer))
         try:
             while True:
                 try:
@@ -190,12 +182,12 @@ class PoolLink:
                 self._receive(frame)
         finally:
             stream.cancel()
-            for task in (writer, pinger):
-                task.cancel()
-            # The writer may have failed on the dying stream: that is the reader's news, not its own.
-            await asyncio.gather(writer, pinger, return_exceptions=True)
+            writer.close()
+            pinger.cancel()
+            # It may have failed on the dying stream: that is the reader's news, not its own.
+            await asyncio.gather(pinger, return_exceptions=True)
 
-    def _greet(self, hello: expert_pb2.PoolHello) -> None:
+    def _greet(self, hello: expert_pb2.PoolHello, writer: FrameWriter) -> None:
         if hello.protocol_major != PROTOCOL_MAJOR:
             raise ExpertsUnavailable(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
         if hello.checkpoint_id != self._caller_hello.checkpoint_id:
@@ -210,7 +202,9 @@ class PoolLink:
             hello.pieces, num_layers=num_layers, num_experts=num_experts, field="hello.pieces"
         )
         self._heard_s = time.monotonic()
-        self._outbox.clear()
+        self._take_credit(hello.credit)
+        self._loop = asyncio.get_running_loop()
+        self._writer = writer
         self.hello = hello
         log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
         self._on_change()
@@ -227,7 +221,10 @@ class PoolLink:
         elif kind == "error":
             self._refused(response.error)
         elif kind == "credit" and self.hello is not None:
-            self.hello.credit.CopyFrom(response.credit)
+            self._take_credit(response.credit)
+
+    def _take_credit(self, credit: expert_pb2.Credit) -> None:
+        self._credit = (credit.max_inflight_calls, credit.max_inflight_rows)
 
     def _answered(self, result: ResultFrame) -> None:
         call = self._settle(result.call_id)
@@ -252,18 +249,7 @@ class PoolLink:
         self._inflight_rows -= call.num_rows
         return None if call.abandoned or call.future.done() else call
 
-    async def _write(self, stream: grpc.aio.StreamStreamCall) -> None:
-        """The stream's only writer."""
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._outbox:
-                self._wake_writer = loop.create_future()
-                await self._wake_writer
-            outbox, self._outbox = self._outbox, []
-            for frame in outbox:
-                await stream.write(frame)
-
-    async def _ping(self, stream: grpc.aio.StreamStreamCall) -> None:
+    async def _ping(self, stream: grpc.aio.StreamStreamCall, writer: FrameWriter) -> None:
         nonce = 0
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
@@ -272,11 +258,11 @@ class PoolLink:
                 stream.cancel()
                 return
             nonce += 1
-            self._push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=nonce)))
+            writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=nonce)))
 
     def _broken(self, reason: str) -> None:
         """The stream is gone: fail what is in flight, once."""
-        was_usable, self.hello = self.usable, None
+        was_usable, self.hello, self._writer = self.usable, None, None
         if reason not in (_CLOSED, self.last_error):
             log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
             self.last_error = reason

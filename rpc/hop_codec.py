@@ -99,7 +99,7 @@ class HopCodec:
         """The message for the pool that serves everything, or for `owner` by `owner_E`.
 
         Args:
-            hidden_TD: a wire dtype, on the CPU, like the others.
+            hidden_TD: a wire dtype; on the CPU and contiguous, like the others.
             ids_TK: int32, ascending within a row.
             weights_TK: float32.
             owner_E: int32 [E], which pool serves each expert.
@@ -111,8 +111,6 @@ class HopCodec:
             return _build_execute(header, hidden_TD, ids_TK, weights_TK, owner_E, owner)
         assert ids_TK.dtype == torch.int32
         assert weights_TK.dtype == torch.float32
-        hidden_TD, ids_TK = hidden_TD.contiguous(), ids_TK.contiguous()
-        weights_TK = weights_TK.contiguous()
         built = self.native.build_execute(
             *header, WIRE_DTYPES[hidden_TD.dtype], *hidden_TD.shape, ids_TK.shape[1],
             hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
