@@ -13,6 +13,8 @@ import asyncio
 import logging
 import time
 
+import torch
+
 from attention_svc.batch import pack
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
@@ -36,7 +38,9 @@ class Engine:
         block_size: int,
         max_model_len: int,
         expert_timeout_s: float,
+        missing_ids: tuple[int, ...] = (),
     ):
+        """`missing_ids`: ids that no token has, never sampled."""
         self._stack = stack
         self.scheduler = scheduler
         self._metrics = metrics
@@ -47,6 +51,7 @@ class Engine:
         self.num_tokens = 0
         self._preemptions_counted = 0
         self.device = stack.device
+        self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Raises what Scheduler.add raises."""
@@ -114,7 +119,9 @@ class Engine:
         alive = [i for i, part in enumerate(completing) if not part.sequence.finished]
         start = time.monotonic()
         sequences = [completing[i].sequence for i in alive]
-        tokens = sample(logits_BV[alive], sequences) if sequences else []
+        if len(alive) < len(completing):
+            logits_BV = logits_BV[alive]
+        tokens = sample(logits_BV, sequences, missing_ids=self._missing_ids) if sequences else []
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()

@@ -5,6 +5,10 @@ The gateway has checked them already; any peer may be hostile or old.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protos import attention_pb2
 
@@ -41,14 +45,24 @@ class SamplingParams:
         return self.temperature < GREEDY_BELOW
 
     @property
-    def changes_logits(self) -> bool:
-        """Whether penalties or biases touch the logits."""
+    def has_penalties(self) -> bool:
         return (
             self.repetition_penalty != 1.0
             or self.presence_penalty != 0.0
             or self.frequency_penalty != 0.0
-            or bool(self.logit_bias)
         )
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether penalties or biases touch the logits."""
+        return self.has_penalties or bool(self.logit_bias)
+
+    @cached_property
+    def bias_arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and what is added to their logits. -100 bans: adding it to a large logit might not."""
+        ids = np.array([token_id for token_id, _ in self.logit_bias], np.int64)
+        biases = np.array([bias for _, bias in self.logit_bias], np.float32)
+        return ids, np.where(biases <= -100, np.float32("-inf"), biases)
 
 
 def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> SamplingParams:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from attention_svc.sampling_params import SamplingParams
+from attention_svc.seen_tokens import SeenTokens
 
 _arrivals = itertools.count()
 
@@ -86,6 +87,7 @@ class Sequence:
     started_s: float = 0.0
     last_token_s: float = 0.0
     finished: bool = False
+    seen: SeenTokens | None = None  # made when a penalty first needs it
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
 

@@ -24,8 +24,8 @@ from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
 from attention_svc.transport import ExpertTransport
+from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.config import load_generation_defaults
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.manifest import ensure_manifest, verify_attention
 from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
@@ -53,6 +53,7 @@ class AttentionService:
             torch.set_num_threads(config.threads)
         self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
         self._model = self._checkpoint.config
+        self._vocabulary = Vocabulary.load(config.model, self._model)
         manifest = ensure_manifest(self._checkpoint)
         verify_attention(self._checkpoint, manifest)
         self._checkpoint_id = manifest.checkpoint_id
@@ -237,21 +238,15 @@ class AttentionService:
             block_size=BLOCK_SIZE,
             max_model_len=self._max_model_len,
             expert_timeout_s=self._config.expert_timeout_s,
+            missing_ids=self._vocabulary.missing_ids,
         )
 
     def _make_servicer(self) -> AttentionServicer:
-        defaults = load_generation_defaults(self._config.model)
-        stops = frozenset(defaults.eos_token_ids or self._model.eos_token_ids)
-        if stops and max(stops) >= self._model.vocab_size:
-            raise ValueError(
-                f"{self._config.model}/generation_config.json: eos_token_id {max(stops)} is outside "
-                f"the vocabulary (0..{self._model.vocab_size - 1})"
-            )
         status = attention_pb2.GetStatusResponse(
             checkpoint_id=self._checkpoint_id,
             max_model_len=self._max_model_len,
             vocab_size=self._model.vocab_size,
-            default_stop_token_ids=sorted(stops),
+            default_stop_token_ids=sorted(self._vocabulary.default_stops),
             batch_invariant=False,
             version=version("expertmesh"),
             dtype=dtype_name(self._dtype),
@@ -265,7 +260,7 @@ class AttentionService:
             self._engine,
             vocab_size=self._model.vocab_size,
             max_model_len=self._max_model_len,
-            default_stops=stops,
+            default_stops=self._vocabulary.default_stops,
             request_timeout_s=self._config.request_timeout_s,
             readiness=self.readiness,
             status=status,

@@ -15,10 +15,10 @@ import tokenizers
 
 from minimax_m2.chat import files
 from minimax_m2.chat.added_tokens import AddedToken, parse_added_tokens
-from minimax_m2.chat.byte_level import token_bytes
 from minimax_m2.chat.detokenizer import IncrementalDetokenizer
 from minimax_m2.chat.plain_tokenizer import build_plain_tokenizer
 from minimax_m2.chat.segments import Segment
+from minimax_m2.chat.token_table import TokenTable
 
 
 class Tokenizer:
@@ -39,14 +39,8 @@ class Tokenizer:
         self.special_ids = frozenset(
             token.token_id for token in added_tokens.values() if token.special
         )
-        ids = [*vocab.values(), *self.marker_ids.values()]
-        self.vocab_size = max(ids) + 1
-        table: list[bytes | None] = [None] * self.vocab_size
-        for text, token_id in vocab.items():
-            table[token_id] = token_bytes(text)
-        for text, token_id in self.marker_ids.items():
-            table[token_id] = text.encode("utf-8", errors="replace")
-        self._bytes_of_id = table
+        self._bytes_of_id = TokenTable.build(vocab, self.marker_ids).bytes_of_id
+        self.vocab_size = len(self._bytes_of_id)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":

@@ -1,0 +1,51 @@
+"""Which ids may be sampled, and which end a sequence? What the checkpoint's tokenizer says about ids."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimax_m2.chat.added_tokens import ROLE_START
+from minimax_m2.chat.files import TOKENIZER_FILE
+from minimax_m2.chat.token_table import TokenTable
+from minimax_m2.config import ModelConfig, load_generation_defaults
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Ids only; the tokens' bytes are read again when a grammar first needs them."""
+
+    size: int
+    missing_ids: tuple[int, ...]
+    """Ids that the model has a row for, and the tokenizer no token."""
+    default_stops: frozenset[int]
+    """EOS, and the marker that opens a turn: an answer never has one, an invented turn does."""
+
+    @classmethod
+    def load(cls, folder: Path, model: ModelConfig) -> "Vocabulary":
+        """Raises ValueError naming the file for ids outside the model's vocabulary."""
+        defaults = load_generation_defaults(folder)
+        stops = set(defaults.eos_token_ids or model.eos_token_ids)
+        if stops and max(stops) >= model.vocab_size:
+            raise ValueError(
+                f"{folder}/generation_config.json: eos_token_id {max(stops)} is outside "
+                f"the vocabulary (0..{model.vocab_size - 1})"
+            )
+        if not (folder / TOKENIZER_FILE).exists():
+            log.warning(
+                "%s: no %s: every id counts as a token, and grammars are refused",
+                folder, TOKENIZER_FILE,
+            )  # fmt: skip
+            return cls(size=model.vocab_size, missing_ids=(), default_stops=frozenset(stops))
+        table = TokenTable.load(folder)
+        if len(table.bytes_of_id) > model.vocab_size:
+            raise ValueError(
+                f"{folder}: {TOKENIZER_FILE} has ids up to {len(table.bytes_of_id) - 1}, "
+                f"config.json's vocab_size is {model.vocab_size}"
+            )
+        return cls(
+            size=model.vocab_size,
+            missing_ids=tuple(table.missing_ids(model.vocab_size)),
+            default_stops=frozenset(stops | {table.added_ids[ROLE_START]}),
+        )
