@@ -1,4 +1,4 @@
-"""Who may call? One middleware for all routes: everything but the probes needs a key."""
+"""Who may call, and as which tenant? One middleware: everything but the probes needs a key."""
 
 import hashlib
 import hmac
@@ -14,6 +14,11 @@ PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/health"))
 ANONYMOUS = "anonymous"
 
 
+def tenant_of(key_id: str, cache_salt: str) -> str:
+    """Whose cached prompts this request may share: those of the same key and the same salt."""
+    return cache_salt if key_id == ANONYMOUS else f"{key_id}:{cache_salt}"
+
+
 class ApiKeys:
     """The accepted keys, as hashes; comparing takes the same time whatever is presented."""
 
@@ -25,7 +30,10 @@ class ApiKeys:
         return bool(self._digests)
 
     def key_id(self, authorization: Sequence[bytes]) -> str | None:
-        """Which key these Authorization headers present; None for none, wrong or several."""
+        """Which key these Authorization headers present; None for none, wrong or several.
+
+        The name comes from the key alone, so that several gateways agree on it.
+        """
         if not self.required:
             return ANONYMOUS
         single = authorization[0] if len(authorization) == 1 else b""
@@ -34,7 +42,7 @@ class ApiKeys:
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
         if scheme.lower() != b"bearer" or not any(matches):
             return None
-        return f"key-{matches.index(True)}"
+        return f"key-{presented.hex()[:16]}"
 
 
 class AuthMiddleware:

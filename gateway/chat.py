@@ -18,6 +18,7 @@ from gateway.generation_request import (
     output_limit,
     starts_in_reasoning,
     stop_ids_of,
+    tenant_of_request,
 )
 from gateway.replies import ReplyHead, new_id, now
 from gateway.request_models import ChatRequest, StreamOptions, parse_model, stream_options_of
@@ -46,6 +47,7 @@ class _ChatPlan:
     stream_options: StreamOptions
     max_tokens: int | None
     max_tokens_field: str
+    tenant: str
 
 
 async def chat_completions(request: Request) -> Response:
@@ -55,11 +57,13 @@ async def chat_completions(request: Request) -> Response:
         body = await read_object(request, gateway.limits)
         gateway.check_model(body.get("model"))
         gateway.rules.check(body, ChatRequest.model_fields)
-        plan = _plan(gateway, parse_model(ChatRequest, body))
+        fields = parse_model(ChatRequest, body)
+        plan = _plan(gateway, fields, tenant_of_request(gateway, request, fields))
         started_s = time.perf_counter()
         prompt = await gateway.encoder.chat(
             plan.fields.messages,
             plan.tools,
+            tenant=plan.tenant,
             body_bytes=len(await request.body()),
             max_model_len=gateway.require_ready(),
         )
@@ -81,7 +85,7 @@ async def chat_completions(request: Request) -> Response:
         return await answer(gateway, request, record, choices, reply, stream=stream)
 
 
-def _plan(gateway: Gateway, fields: ChatRequest) -> _ChatPlan:
+def _plan(gateway: Gateway, fields: ChatRequest, tenant: str) -> _ChatPlan:
     """Check everything that needs no prompt. Raises ApiError 400 naming the field."""
     sampling = sampling_params(
         fields,
@@ -103,6 +107,7 @@ def _plan(gateway: Gateway, fields: ChatRequest) -> _ChatPlan:
         stream_options=stream_options_of(fields),
         max_tokens=max_tokens,
         max_tokens_field=max_tokens_field,
+        tenant=tenant,
     )
 
 
@@ -129,6 +134,10 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
         max_tokens_field=plan.max_tokens_field,
         prompt_field="messages",
     )
+
+    def remember(state: StreamState) -> None:
+        gateway.encoder.emitted_ids.remember(plan.tenant, prompt, state.emitted_token_ids)
+
     thinks = starts_in_reasoning(gateway, prompt)
     stop_ids = stop_ids_of(gateway, plan.sampling)
     return [
@@ -141,6 +150,7 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
                     prompt=prompt,
                     sampling=plan.sampling,
                     choice_idx=index,
+                    tenant=plan.tenant,
                     fields=plan.fields,
                     thinks=thinks,
                 )
@@ -157,6 +167,7 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
             ),
             stop_ids=stop_ids,
             vocab_size=gateway.model.config.vocab_size,
+            on_finished=remember,
         )
         for index in range(plan.num_choices)
     ]

@@ -50,6 +50,8 @@ class Choice:
     stop_ids: frozenset[int]
     """Ids that end this sequence and are not part of its text."""
     vocab_size: int
+    on_finished: Callable[[StreamState], None] = lambda state: None
+    """Told when the sequence has ended well, before the client is."""
     text_s: float = 0.0
     """Time spent on detokenising and parsing."""
 
@@ -138,6 +140,7 @@ class ChoiceStreams:
         try:
             async for event in events:
                 if isinstance(event, attention_pb2.Finished):
+                    choice.on_finished(choice.state)
                     end = self._end(choice, event)
                     end.emitted_ids = untold
                     await self._queue.put(end)
@@ -145,6 +148,7 @@ class ChoiceStreams:
                 update = self._advance(choice, event)
                 update.emitted_ids = untold = untold + update.emitted_ids
                 if choice.text.stopped:
+                    choice.on_finished(choice.state)
                     update.finish_reason = "stop"
                     update.stop_reason = choice.text.stop_string
                 if update.events or update.token_ids or update.finish_reason:

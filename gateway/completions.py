@@ -13,7 +13,7 @@ from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
 from gateway.errors import bad_field, unsupported
 from gateway.generation import StreamState
-from gateway.generation_request import new_request, stop_ids_of
+from gateway.generation_request import new_request, stop_ids_of, tenant_of_request
 from gateway.replies import ReplyHead, new_id, now
 from gateway.request_models import CompletionRequest, parse_model, stream_options_of
 from gateway.requests import gateway_of, read_object, recorded
@@ -45,6 +45,7 @@ async def completions(request: Request) -> Response:
             raise bad_field("prompt", f"prompts times n: at most {gateway.limits.streams}")
         stops = stop_strings(fields.stop, gateway.limits)
         stream_options = stream_options_of(fields)
+        tenant = tenant_of_request(gateway, request, fields)
         gateway.require_ready()
         started_s = time.perf_counter()
         encoded = [
@@ -54,7 +55,7 @@ async def completions(request: Request) -> Response:
         choices: list[Choice] = []
         for i, ids in enumerate(encoded):
             choices += _choices(
-                gateway, request.state.request_id, fields, sampling, ids,
+                gateway, request.state.request_id, tenant, fields, sampling, ids,
                 name=_name(i, fields), first=i * n, n=n, stops=stops,
             )  # fmt: skip
         stream = bool(fields.stream)
@@ -157,6 +158,7 @@ def _echo(gateway: Gateway, fields: CompletionRequest, prompt: Prompt) -> str:
 def _choices(
     gateway: Gateway,
     request_id: str,
+    tenant: str,
     fields: CompletionRequest,
     sampling: attention_pb2.SamplingParams,
     prompt: list[int],
@@ -188,6 +190,7 @@ def _choices(
                     prompt=prompt,
                     sampling=own_sampling,
                     choice_idx=offset,
+                    tenant=tenant,
                     fields=fields,
                     thinks=False,
                 )

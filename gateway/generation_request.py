@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from starlette.requests import Request
+
+from gateway.auth import tenant_of
 from gateway.context import Gateway
 from gateway.errors import bad_field
 from gateway.request_models import SamplingFields
@@ -16,23 +19,29 @@ def new_request(
     prompt: Sequence[int],
     sampling: attention_pb2.SamplingParams,
     choice_idx: int,
+    tenant: str,
     fields: SamplingFields,
     thinks: bool,
 ) -> attention_pb2.GenerateRequest:
-    """A fresh sequence. Raises ApiError 400 for a bad cache_salt."""
-    salt = fields.cache_salt or ""
-    if len(salt) > gateway.limits.cache_salt_chars:
-        raise bad_field("cache_salt", f"at most {gateway.limits.cache_salt_chars} characters")
+    """A fresh sequence."""
     return attention_pb2.GenerateRequest(
         request_id=request_id,
         prompt_token_ids=prompt,
         sampling=sampling,
-        cache_salt=salt,
+        cache_salt=tenant,
         end_of_thinking_id=gateway.model.end_of_thinking_id if thinks else 0,
         timeout_ms=int(gateway.config.request_timeout_s * 1e3),
         choice_idx=choice_idx,
         report_timings=bool(fields.expertmesh_timings),
     )
+
+
+def tenant_of_request(gateway: Gateway, request: Request, fields: SamplingFields) -> str:
+    """Whose cached prompts may be shared. Raises ApiError 400 for a bad cache_salt."""
+    salt = fields.cache_salt or ""
+    if len(salt) > gateway.limits.cache_salt_chars:
+        raise bad_field("cache_salt", f"at most {gateway.limits.cache_salt_chars} characters")
+    return tenant_of(request.state.key_id, salt)
 
 
 def stop_ids_of(gateway: Gateway, sampling: attention_pb2.SamplingParams) -> frozenset[int]:

@@ -54,6 +54,8 @@ class Limits:
     tokenise_timeout_s: float = 30.0
     tokenise_threads: int = 2
     tokenise_queue: int = 32
+    emitted_ids_bytes: int = 32 * 1024 * 1024
+    """Ids of answers, kept so that a returned answer gets the same ones."""
 
     # Streams
     keepalive_s: float = 10.0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from gateway.emitted_ids import EmittedIds
 from gateway.errors import ApiError, bad_field, context_exceeded, overloaded
 from gateway.limits import Limits
 from gateway.model_files import ModelFiles
@@ -24,6 +25,7 @@ class PromptEncoder:
     def __init__(self, model: ModelFiles, limits: Limits):
         self._model = model
         self._limits = limits
+        self.emitted_ids = EmittedIds(model.tokenizer, max_bytes=limits.emitted_ids_bytes)
         self._threads = ThreadPoolExecutor(limits.tokenise_threads, thread_name_prefix="tokenise")
         self._queued = 0
 
@@ -35,11 +37,15 @@ class PromptEncoder:
         messages: list[Any],
         tools: list[Any],
         *,
+        tenant: str,
         body_bytes: int,
         max_model_len: int,
         add_generation_prompt: bool = True,
     ) -> list[int]:
-        """Ids of the rendered conversation. `body_bytes` decides where the work is done."""
+        """Ids of the rendered conversation; what this tenant was answered keeps the ids it had.
+
+        `body_bytes` decides where the work is done.
+        """
         if len(messages) > self._limits.messages:
             raise bad_field("messages", f"at most {self._limits.messages}, got {len(messages)}")
         for index, message in enumerate(messages):
@@ -57,7 +63,7 @@ class PromptEncoder:
             )
             text_bytes = sum(len(segment.text) for segment in segments)
             self._refuse_by_size("messages", text_bytes, max_model_len)
-            return self._model.tokenizer.encode_segments(segments)
+            return self.emitted_ids.encode(tenant, segments)
 
         return await self._run("messages", encode, body_bytes)
 

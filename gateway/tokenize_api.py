@@ -6,6 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.auth import tenant_of
 from gateway.errors import bad_field, context_exceeded
 from gateway.request_models import DetokenizeRequest, TokenizeRequest, parse_model
 from gateway.requests import gateway_of, read_object
@@ -28,6 +29,7 @@ async def tokenize(request: Request) -> Response:
         ids = await gateway.encoder.chat(
             fields.messages or [],
             fields.tools or [],
+            tenant=tenant_of(request.state.key_id, ""),
             body_bytes=len(await request.body()),
             max_model_len=max_model_len,
             add_generation_prompt=fields.add_generation_prompt is not False,

@@ -1,0 +1,125 @@
+"""Which ids did we emit for the text of an assistant's turn, so that they can be sent again?
+
+A client returns an answer as text. Tokenised anew, it may get other ids than the model emitted, and
+the prefix cache misses from there on. So the emitted ids are kept, one entry for each stretch of
+text between two markers, under a digest of the tenant and of the turn so far: its texts and
+markers, from the role marker to the end of the stretch. A stretch of a rendered prompt is looked
+up under the same digest. An entry can therefore only stand where the template put this very text
+after these very markers, and it decodes to this text; markers come from the template alone, and
+whatever form the client returned the thinking in, the rendered turn is the same.
+"""
+
+import hashlib
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from minimax_m2.chat.added_tokens import PROMPT_START, ROLE_START, TURN_END
+from minimax_m2.chat.segments import Segment
+from minimax_m2.chat.tokenizer import Tokenizer
+
+_ENTRY_BYTES = 300
+"""What an entry holds besides its ids: key, array object and table slot."""
+
+
+class EmittedIds:
+    """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_bytes: int):
+        self._tokenizer = tokenizer
+        self._max_bytes = max_bytes
+        self._marker_of_id = {i: text for text, i in tokenizer.marker_ids.items()}
+        self._entries: OrderedDict[bytes, array[int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.size_bytes = 0
+
+    def remember(self, tenant: str, prompt: Sequence[int], emitted: Sequence[int]) -> None:
+        """Keep the turn that `prompt` opened, by its last role marker, and `emitted` went on."""
+        role_id = self._tokenizer.marker_ids[ROLE_START]
+        opening = next((i for i in range(len(prompt), 0, -1) if prompt[i - 1] == role_id), None)
+        if opening is None:
+            return
+        digest = _turn_digest(tenant)
+        for segment, ids in self._stretches([*prompt[opening:], *emitted]):
+            if segment.text in (PROMPT_START, ROLE_START, TURN_END) and segment.is_marker:
+                return  # the turn is over
+            _extend(digest, segment)
+            if not segment.is_marker:
+                self._put(digest.digest(), array("I", ids))
+
+    def encode(self, tenant: str, segments: Sequence[Segment]) -> list[int]:
+        """As `Tokenizer.encode_segments`, but with emitted ids for the stretches known."""
+        ids: list[int] = []
+        digest = None
+        for segment in segments:
+            if segment.is_marker and segment.text == ROLE_START:
+                digest = _turn_digest(tenant)
+            elif digest is not None:
+                _extend(digest, segment)
+                known = None if segment.is_marker else self._get(digest.digest())
+                if known is not None:
+                    ids.extend(known)
+                    continue
+            ids.extend(self._tokenizer.encode_segments([segment]))
+        return ids
+
+    def _stretches(self, ids: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
+        """The ids as the segments of a rendered prompt; ends at a stretch that is no text."""
+        stretch: list[int] = []
+        for token_id in [*ids, None]:
+            marker = self._marker_of_id.get(token_id) if token_id is not None else None
+            if token_id is not None and marker is None:
+                stretch.append(token_id)
+                continue
+            if stretch:
+                text = self._text(stretch)
+                if text is None:
+                    return
+                yield Segment(text, False), stretch
+                stretch = []
+            if marker is not None:
+                yield Segment(marker, True), []
+
+    def _text(self, ids: Sequence[int]) -> str | None:
+        """What exactly these ids stand for; None for broken UTF-8 and ids without an entry."""
+        if not all(map(self._tokenizer.has_token, ids)):
+            return None
+        try:
+            return b"".join(map(self._tokenizer.token_bytes, ids)).decode()
+        except UnicodeDecodeError:
+            return None
+
+    def _get(self, key: bytes) -> "array[int] | None":
+        with self._lock:
+            ids = self._entries.get(key)
+            if ids is not None:
+                self._entries.move_to_end(key)
+            return ids
+
+    def _put(self, key: bytes, ids: "array[int]") -> None:
+        with self._lock:
+            replaced = self._entries.pop(key, None)
+            if replaced is not None:
+                self.size_bytes -= _size(replaced)
+            self._entries[key] = ids
+            self.size_bytes += _size(ids)
+            while self.size_bytes > self._max_bytes:
+                _, dropped = self._entries.popitem(last=False)
+                self.size_bytes -= _size(dropped)
+
+
+def _turn_digest(tenant: str) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    _extend(digest, Segment(tenant, False))
+    return digest
+
+
+def _extend(digest: "hashlib._Hash", segment: Segment) -> None:
+    data = segment.text.encode()
+    digest.update(b"%c%d:" % (b"m" if segment.is_marker else b"t", len(data)))
+    digest.update(data)
+
+
+def _size(ids: "array[int]") -> int:
+    return _ENTRY_BYTES + ids.itemsize * len(ids)

@@ -1,0 +1,148 @@
+"""A returned answer becomes the ids that were emitted, for its own tenant only."""
+
+from typing import Any
+
+import pytest
+from answers import WEATHER, invoke
+from fake_attention import FakeAttention, say
+from gateway_harness import Harness, ready_status
+from gateway_model import (
+    END_OF_THINK,
+    END_OF_TOOL_CALL,
+    EOS,
+    NAME,
+    TOOL_CALL,
+    write_tiny_model,
+)
+
+from minimax_m2.chat.tokenizer import Tokenizer
+
+USER: Any = {"role": "user", "content": "hello"}
+KEYS = ("the-first-key", "the-second-key")
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options of a gateway whose model has room for two turns, a byte a token."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=2048)
+    return {"model_folder": folder, "status": ready_status(2048)}
+
+
+@pytest.fixture
+def gateway(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(**roomy)
+    return gateway
+
+
+@pytest.fixture
+def guarded(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(api_key=KEYS, **roomy)
+    return gateway
+
+
+def letters(text: str) -> list[int]:
+    """Ids that the tokenizer would not give to this text: one for each byte."""
+    return list(text.encode())
+
+
+EMITTED = [
+    *letters("hello, thinking\n"), END_OF_THINK, *letters("\n\nhell\n"), TOOL_CALL,
+    *letters("\n" + invoke("weather", place="hell")), END_OF_TOOL_CALL,
+]  # fmt: skip
+
+
+def first_turn(gateway: Harness, **options: Any) -> tuple[Any, list[int]]:
+    """The answer as openai's client has it, and its prompt with what was emitted."""
+    gateway.script(say(EMITTED, step=3, eos=EOS))
+    reply = gateway.client(**options).chat.completions.create(
+        model=NAME, messages=[USER], tools=[WEATHER]
+    )
+    return reply.choices[0].message, list(gateway.fake.requests[-1].prompt_token_ids)
+
+
+def second_turn(gateway: Harness, message: Any, key: str = "unused", **body: Any) -> list[int]:
+    """The prompt of the request that returns the answer with the tool's result."""
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "rain"}
+    messages = [USER, message, result]
+    reply = gateway.post(
+        "/v1/chat/completions",
+        {"model": NAME, "messages": messages, "tools": [WEATHER], "max_tokens": 1, **body},
+        headers={"authorization": f"Bearer {key}"},
+    )
+    assert reply.status_code == 200
+    return list(gateway.fake.requests[-1].prompt_token_ids)
+
+
+def forms(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The message with its thinking in each of the four forms."""
+    thought = message["reasoning_content"]
+    bare = {name: value for name, value in message.items() if name != "reasoning_content"}
+    return [
+        message,
+        {**bare, "reasoning": thought},
+        {**bare, "reasoning_details": [{"type": "reasoning.text", "text": thought}]},
+        {**bare, "content": f"<think>\n{thought}\n</think>\n\n{message['content']}"},
+    ]
+
+
+def test_a_tool_loop_extends_the_ids_of_the_turn_before(
+    gateway: Harness, tokenizer: Tokenizer
+) -> None:
+    message, prompt = first_turn(gateway)
+    assert message.tool_calls[0].function.arguments == '{"place": "hell"}'
+    for form in forms(message.model_dump(exclude_none=True)):
+        again = second_turn(gateway, form)
+        assert again[: len(prompt) + len(EMITTED) + 1] == [*prompt, *EMITTED, EOS]
+        assert tokenizer.encode_text("hello")[0] not in again[len(prompt) :]
+
+
+def test_a_streamed_answer_is_kept_too(gateway: Harness) -> None:
+    gateway.script(say(EMITTED, step=2, eos=EOS))
+    message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning_content": ""}
+    call = {"id": "", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    stream = gateway.client().chat.completions.create(
+        model=NAME, messages=[USER], tools=[WEATHER], stream=True
+    )
+    for chunk in stream:
+        delta = chunk.choices[0].delta
+        message["content"] += delta.content or ""
+        message["reasoning_content"] += getattr(delta, "reasoning_content", "")
+        for part in delta.tool_calls or []:
+            call["id"] = part.id or call["id"]
+            call["function"]["arguments"] += part.function.arguments  # type: ignore[index]
+    message["tool_calls"] = [call]
+    prompt = list(gateway.fake.requests[-1].prompt_token_ids)
+    again = second_turn(gateway, message)
+    assert again[: len(prompt) + len(EMITTED)] == prompt + EMITTED
+
+
+def salts(fake: FakeAttention) -> list[str]:
+    return [request.cache_salt for request in fake.requests]
+
+
+def test_tenants_share_neither_ids_nor_cached_prompts(
+    guarded: Harness, tokenizer: Tokenizer
+) -> None:
+    message, prompt = first_turn(guarded, api_key=KEYS[0])
+    returned = message.model_dump(exclude_none=True)
+    emitted = [*prompt, *EMITTED]
+    own = second_turn(guarded, returned, KEYS[0])
+    other = second_turn(guarded, returned, KEYS[1])
+    salted = second_turn(guarded, returned, KEYS[0], cache_salt="a")
+    assert own[: len(emitted)] == emitted
+    assert other[: len(emitted)] != emitted
+    assert salted == other
+    assert tokenizer.decode(own) == tokenizer.decode(other)
+    first, *rest = salts(guarded.fake)
+    assert rest[0] == first
+    assert len({first, *rest}) == 3
+    assert not [salt for salt in salts(guarded.fake) for key in KEYS if key in salt]
+
+
+def test_tokenize_tells_the_ids_that_the_chat_would_use(gateway: Harness) -> None:
+    message, _ = first_turn(gateway)
+    returned = message.model_dump(exclude_none=True)
+    used = second_turn(gateway, returned)
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "rain"}
+    body = {"messages": [USER, returned, result], "tools": [WEATHER]}
+    assert gateway.post("/tokenize", body).json()["tokens"] == used
