@@ -44,7 +44,9 @@ class SamplingFields(BaseModel):
     n: int | None = Field(None, description="1 to 8")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    cache_salt: str | None = Field(None, description="cached prompts are shared with the same salt and API key only")
+    cache_salt: str | None = Field(
+        None, description="cached prompts are shared with the same salt and API key only"
+    )
     expertmesh_timings: bool | None = Field(
         None, description="add where the time went to the answer, in milliseconds"
     )

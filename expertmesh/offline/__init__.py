@@ -1,0 +1,1 @@
+"""Offline use: `LLM` in this process or over a running cluster."""

@@ -1,0 +1,82 @@
+"""Where do the tokens come from? A checkpoint folder, a URL, or a run folder's state."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expertmesh.offline.backend import Backend
+from expertmesh.plan import DEMO_NAME, demo_model_dir
+from expertmesh.state import RunDir, default_run_dir
+
+if TYPE_CHECKING:
+    from expertmesh.offline.in_process import EngineOptions
+
+_DTYPES = {"half": None, "float16": None, "fp16": None, "float": "float32", "bf16": "bfloat16"}
+
+
+def engine_options(
+    model: str | Path | None,
+    *,
+    dtype: str | None,
+    device: str | None,
+    max_model_len: int | None,
+    max_num_seqs: int | None,
+    max_num_batched_tokens: int | None,
+    kv_memory: str | int | None,
+    threads: int | None,
+) -> "EngineOptions":
+    """The engine's options. Raises ValueError naming the argument."""
+    from expertmesh.offline.in_process import EngineOptions
+
+    folder = demo_model_dir() if model in (None, DEMO_NAME) else Path(str(model)).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"model: {str(model)!r} is not a checkpoint folder; nothing is downloaded, so give the "
+            f"path of a local one (or {DEMO_NAME!r})"
+        )
+    name = str(dtype or "auto").removeprefix("torch.")
+    if _DTYPES.get(name, name) is None:
+        raise ValueError(f"dtype: auto, float32 or bfloat16, got {name!r}")
+    chosen: dict[str, Any] = {
+        "dtype": _DTYPES.get(name, name),
+        "device": device,
+        "max_model_len": max_model_len,
+        "max_running": max_num_seqs,
+        "max_batch_tokens": max_num_batched_tokens,
+        "kv_memory": None if kv_memory is None else str(kv_memory),
+        "threads": threads,
+    }
+    return EngineOptions(
+        model=folder, **{name: value for name, value in chosen.items() if value is not None}
+    )
+
+
+async def open_backend(
+    options: "EngineOptions | None",
+    base_url: str | None,
+    cluster: str | Path | bool | None,
+    api_key: str | None,
+    model: str | Path | None,
+) -> Backend:
+    """An engine for `options`, else the cluster behind the URL or the run folder."""
+    if options is not None:
+        from expertmesh.offline.in_process import open_in_process
+
+        return await open_in_process(options)
+    from expertmesh.offline.over_http import open_over_http
+
+    if base_url is not None and cluster:
+        raise ValueError("cluster: give base_url or cluster, not both")
+    url = base_url if base_url is not None else cluster_url(cluster or True)
+    return await open_over_http(url, api_key=api_key, model=None if model is None else str(model))
+
+
+def cluster_url(cluster: str | Path | bool) -> str:
+    """The URL in a run folder's state. Raises ValueError when no cluster runs from it."""
+    path = default_run_dir() if isinstance(cluster, bool) else Path(cluster).expanduser()
+    folder = RunDir(path.parent if path.is_file() else path)
+    state = folder.read()
+    if state is None or not folder.supervisor_alive(state) or not state.get("url"):
+        raise ValueError(
+            f"cluster: none runs from {folder.path}; start one with `expertmesh up --detach`"
+        )
+    return str(state["url"])

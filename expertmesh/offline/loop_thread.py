@@ -1,0 +1,91 @@
+"""How does a plain call run asyncio code, also where a loop is running already (a notebook)?"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_CLEAN_UP_S = 10.0
+
+
+class LoopThread:
+    """An event loop on a thread of its own; calls block the caller's thread, not the loop."""
+
+    def __init__(self, name: str):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._loop.is_closed()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`. An interrupt cancels it and waits until it has cleaned up."""
+        done: concurrent.futures.Future[Result] = concurrent.futures.Future()
+        started: list[asyncio.Task[Result]] = []
+
+        def start() -> None:
+            task = self._loop.create_task(work)
+            task.add_done_callback(lambda _: _pass_on(task, done))
+            started.append(task)
+
+        self._loop.call_soon_threadsafe(start)
+        try:
+            return done.result()
+        except BaseException:  # KeyboardInterrupt too: nothing may go on behind the caller's back
+            if not done.done():
+                self._loop.call_soon_threadsafe(lambda: started[0].cancel())
+                concurrent.futures.wait([done], _CLEAN_UP_S)
+            raise
+
+    def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
+        """The items one by one; leaving early closes the generator."""
+        end = object()
+        try:
+            while True:
+                item = self.run(_next(items, end))
+                if item is end:
+                    return
+                yield item
+        finally:
+            if self.alive:
+                self.run(items.aclose())
+
+    def close(self) -> None:
+        """Cancel what still runs, stop the loop, end the thread."""
+        if not self.alive:
+            return
+        self.run(_end_everything())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLEAN_UP_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+def _pass_on(task: asyncio.Task[Result], done: concurrent.futures.Future[Result]) -> None:
+    if task.cancelled():
+        done.set_exception(concurrent.futures.CancelledError())
+        return
+    error = task.exception()
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())
+
+
+async def _next(items: AsyncGenerator[Any, None], end: object) -> Any:
+    return await anext(items, end)
+
+
+async def _end_everything() -> None:
+    loop = asyncio.get_running_loop()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()

@@ -1,0 +1,57 @@
+"""How do many streams run side by side and reach one reader?"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_QUEUED_ITEMS = 256
+
+
+@dataclass(frozen=True)
+class _Ended:
+    error: Exception | None
+
+
+async def merge(
+    sources: Iterable[AsyncGenerator[Item, None]], *, at_once: int
+) -> AsyncGenerator[Item, None]:
+    """Items of all sources as they come, at most `at_once` of them open at a time.
+
+    Sources are opened in their order. The first error ends everything; so does closing this
+    generator: what is open is closed before it returns.
+    """
+    waiting = list(sources)
+    waiting.reverse()
+    # Bounded, so that a slow reader slows the sources instead of filling memory.
+    queue: asyncio.Queue[Item | _Ended] = asyncio.Queue(_QUEUED_ITEMS)
+
+    async def work() -> None:
+        try:
+            while waiting:
+                async with contextlib.aclosing(waiting.pop()) as source:
+                    async for item in source:
+                        await queue.put(item)
+        except Exception as error:  # handed to the reader, who raises it
+            await queue.put(_Ended(error))
+        else:
+            await queue.put(_Ended(None))
+
+    workers = [asyncio.create_task(work()) for _ in range(min(at_once, len(waiting)))]
+    running = len(workers)
+    try:
+        while running:
+            item = await queue.get()
+            if not isinstance(item, _Ended):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
+                running -= 1
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

@@ -1,0 +1,42 @@
+"""How do the ids of one answer become its text? With the gateway's detokenizer and stop strings."""
+
+from collections.abc import Callable, Sequence
+
+from gateway.choice_text import StopFilter
+from minimax_m2.chat.detokenizer import IncrementalDetokenizer
+
+
+class OutputText:
+    """One answer; text comes out as soon as it is certain."""
+
+    def __init__(
+        self, bytes_of: Callable[[int], bytes], stops: Sequence[str], *, include_stop: bool
+    ):
+        """`bytes_of`: b"" for ids that shall leave no text. `include_stop`: keep what stopped it."""
+        self._detokenizer = IncrementalDetokenizer(bytes_of)
+        self._filter = StopFilter(stops)
+        self._include_stop = include_stop
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the text."""
+        return self._filter.matched
+
+    def push(self, token_id: int, *, is_stop: bool = False) -> str:
+        """Text that became certain with this id; `is_stop`: the stop id, which ends the answer."""
+        if is_stop and not self._include_stop:
+            return ""
+        return self._feed(self._detokenizer.push(token_id))
+
+    def finish(self) -> str:
+        """What was held back; call once, after the last id."""
+        if self.stop_string is not None:
+            return ""
+        text = self._feed(self._detokenizer.finish())
+        return text + self._filter.flush()
+
+    def _feed(self, text: str) -> str:
+        safe = self._filter.feed(text)
+        if self.stop_string is not None and self._include_stop:
+            return safe + self.stop_string
+        return safe

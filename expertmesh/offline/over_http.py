@@ -1,0 +1,209 @@
+"""A running cluster behind `LLM`: prompts and answers as token ids over the completions API."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import httpx
+import orjson
+
+from expertmesh.loadgen.http_body import BadAnswer
+from expertmesh.loadgen.sse_client import HttpError, Server, post_stream
+from expertmesh.offline.backend import Delta, Job
+from expertmesh.offline.checks import GenerationFailed
+from expertmesh.outputs import Logprob
+from expertmesh.sampling_params import SamplingParams
+
+DEFAULT_PARALLEL = 48
+"""Below the gateway's own limit for one client (64)."""
+BUSY_STATUSES = (429, 503)
+BUSY_PATIENCE_S = 120.0
+"""How long a full or loading server is asked again before the request fails."""
+
+
+class HttpBackend:
+    """Use `open_over_http`."""
+
+    def __init__(self, server: Server, api_key: str | None, model: str, max_model_len: int):
+        self._server = server
+        self._api_key = api_key
+        self._model = model
+        self._client = _client(server, api_key)
+        self._token_texts: dict[int, str] = {}
+        self.max_model_len = max_model_len
+        self.default_parallel = DEFAULT_PARALLEL
+        # The server knows its checkpoint's defaults; what is None is not sent.
+        self.default_params = SamplingParams(
+            temperature=None, top_p=None, top_k=None, repetition_penalty=None
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def encode(self, text: str, *, control_tokens: bool) -> list[int]:
+        if control_tokens:
+            raise ValueError(
+                "parse_control_tokens: not over HTTP, a server takes text as text; pass token ids"
+            )
+        if not text:
+            raise ValueError("prompt: must not be empty")
+        return list((await self._ask("/tokenize", {"prompt": text}))["tokens"])
+
+    async def render(
+        self, messages: list[Any], tools: Sequence[Any], *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        body = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        if tools:
+            body["tools"] = list(tools)
+        return list((await self._ask("/tokenize", body))["tokens"])
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        return str((await self._ask("/detokenize", {"tokens": list(ids)}))["prompt"])
+
+    async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
+        body = orjson.dumps(self._body(job))
+        deadline_s = time.monotonic() + BUSY_PATIENCE_S
+        while True:
+            try:
+                async with contextlib.aclosing(self._answer(job, body)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+                return
+            except HttpError as error:
+                busy = error.status in BUSY_STATUSES and time.monotonic() < deadline_s
+                if not busy:
+                    raise _python_error(error.status, error.body) from None
+                await asyncio.sleep(_retry_after_s(error.headers.get("retry-after")))
+            except (OSError, TimeoutError, BadAnswer) as error:
+                raise self._unreachable(error) from None
+
+    def _body(self, job: Job) -> dict[str, Any]:
+        params = job.params
+        body = {
+            "model": self._model,
+            "prompt": job.prompt_ids,
+            **params.http_fields(),
+            "seed": job.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "return_token_ids": True,
+            "expertmesh_timings": True,
+        }
+        if params.logprobs is not None:
+            body["return_tokens_as_token_ids"] = True
+        if not params.skip_special_tokens:
+            body["skip_special_tokens"] = False
+        return body
+
+    async def _answer(self, job: Job, body: bytes) -> AsyncGenerator[Delta, None]:
+        """The answer's deltas. Raises HttpError, GenerationFailed."""
+        path = "/v1/completions"
+        last: Delta | None = None
+        async with post_stream(self._server, path, body, api_key=self._api_key) as stream:
+            async for _, data in stream.events():
+                event = orjson.loads(data)
+                if event.get("error"):
+                    raise _python_error(500, data.decode())
+                for choice in event.get("choices") or ():
+                    if last is not None:
+                        yield last
+                    last = await self._delta(job, choice)
+                if last is not None and event.get("usage"):
+                    details = event["usage"].get("prompt_tokens_details") or {}
+                    last.num_cached_tokens = details.get("cached_tokens")
+                    last.timings = event.get("expertmesh_timings") or {}
+                elif last is not None and last.finish_reason is None:
+                    yield last
+                    last = None
+        if last is not None:
+            yield last
+
+    async def _delta(self, job: Job, choice: dict[str, Any]) -> Delta:
+        params = job.params
+        delta = Delta(choice["index"], choice.get("text") or "" if params.detokenize else "")
+        delta.token_ids = list(choice.get("token_ids") or ())
+        delta.finish_reason = choice.get("finish_reason")
+        delta.stop_reason = choice.get("stop_reason")
+        if params.include_stop_str_in_output and isinstance(delta.stop_reason, str):
+            delta.text += delta.stop_reason
+        told = choice.get("logprobs")
+        if params.logprobs is not None and told:
+            columns = (told["tokens"], told["token_logprobs"], told["top_logprobs"])
+            for token, logprob, top in zip(*columns, strict=True):
+                delta.logprobs.append(await self._logprobs(token, logprob, top))
+        return delta
+
+    async def _logprobs(
+        self, token: str, logprob: float, top: dict[str, float]
+    ) -> dict[int, Logprob]:
+        places = {name: place + 1 for place, name in enumerate(top)}
+        entry = {}
+        for name, value in ({token: logprob} | top).items():
+            token_id = int(name.removeprefix("token_id:"))
+            entry[token_id] = Logprob(value, places.get(name), await self._text_of(token_id))
+        return entry
+
+    async def _text_of(self, token_id: int) -> str:
+        if token_id not in self._token_texts:
+            self._token_texts[token_id] = await self.decode([token_id])
+        return self._token_texts[token_id]
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = await self._client.post(path, json={"model": self._model, **body})
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        if answer.status_code != 200:
+            raise _python_error(answer.status_code, answer.text)
+        result: dict[str, Any] = answer.json()
+        return result
+
+    def _unreachable(self, error: Exception) -> GenerationFailed:
+        reason = str(error) or type(error).__name__
+        return GenerationFailed(f"{self._server.root}: {reason}; is the cluster up?")
+
+
+async def open_over_http(base_url: str, *, api_key: str | None, model: str | None) -> HttpBackend:
+    """Ask the server what it serves. Raises ValueError or GenerationFailed."""
+    server = Server.parse(base_url)
+    async with _client(server, api_key) as client:
+        try:
+            answer = await client.get("/v1/models")
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise GenerationFailed(f"{server.root}: {reason}; is the cluster up?") from None
+    if answer.status_code != 200:
+        raise _python_error(answer.status_code, answer.text)
+    served = {entry["id"]: entry for entry in answer.json().get("data") or ()}
+    if not served:
+        raise GenerationFailed(f"{server.root} serves no model")
+    if model is None:
+        model = next(iter(served))
+    if model not in served:
+        raise ValueError(f"model: {server.root} serves {', '.join(served)}, not {model!r}")
+    return HttpBackend(server, api_key, model, int(served[model].get("max_model_len") or 2**31))
+
+
+def _client(server: Server, api_key: str | None) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return httpx.AsyncClient(base_url=server.root, headers=headers, timeout=600.0, trust_env=False)
+
+
+def _python_error(status: int, body: str) -> Exception:
+    """ValueError for what the caller could have avoided, else GenerationFailed."""
+    try:
+        message = str(orjson.loads(body)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = body.strip()[:300] or "no message"
+    if status in (400, 404, 413, 422):
+        return ValueError(message)
+    return GenerationFailed(f"the server answered {status}: {message}")
+
+
+def _retry_after_s(header: str | None) -> float:
+    try:
+        return min(10.0, max(0.1, float(header or 1)))
+    except ValueError:
+        return 1.0

@@ -1,0 +1,146 @@
+"""How does a batch run? Encode and check everything first, then keep the engine full."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from expertmesh.offline.backend import Backend, Job
+from expertmesh.offline.chat_message import as_message
+from expertmesh.offline.checks import as_python_error
+from expertmesh.offline.collect import Collector
+from expertmesh.offline.merge import merge
+from expertmesh.offline.prompts import GivenPrompt
+from expertmesh.outputs import RequestOutput
+from expertmesh.sampling_params import SamplingParams
+from gateway.errors import ApiError, context_exceeded
+from gateway.field_rules import FieldRules
+from minimax_m2.chat.added_tokens import REQUIRED_MARKERS
+
+log = logging.getLogger(__name__)
+
+_ENCODE_AT_ONCE = 16
+_TURN_MARKERS = REQUIRED_MARKERS[:3]
+"""Text that only a rendered conversation contains."""
+
+Numbered = Sequence[tuple[str, int]]
+"""(request id, seed) of each request."""
+
+
+async def prepare_prompts(
+    backend: Backend,
+    given: Sequence[GivenPrompt],
+    params: Sequence[SamplingParams],
+    numbered: Numbered,
+    *,
+    control_tokens: bool,
+) -> list[Job]:
+    """Encoded jobs, in order. Raises ValueError naming the prompt."""
+    looks_rendered = any(
+        one.ids is None and any(marker in (one.text or "") for marker in _TURN_MARKERS)
+        for one in given
+    )
+    if looks_rendered and not control_tokens:
+        log.warning(
+            "generate: a prompt contains the text of control tokens, which stays text; use chat(), "
+            "get_tokenizer().apply_chat_template(), or LLM(parse_control_tokens=True)"
+        )
+
+    async def encode(one: GivenPrompt) -> list[int]:
+        if one.ids is not None:
+            return one.ids
+        return await backend.encode(one.text or "", control_tokens=control_tokens)
+
+    ids = await _bounded([encode(one) for one in given])
+    for one, prompt_ids in zip(given, ids, strict=True):
+        _check_room(backend, one.name, prompt_ids)
+    return [
+        Job(request_id=number, prompt=one.text, prompt_ids=prompt_ids, params=own, seed=seed)
+        for one, prompt_ids, own, (number, seed) in zip(given, ids, params, numbered, strict=True)
+    ]
+
+
+async def prepare_chats(
+    backend: Backend,
+    conversations: Sequence[list[Any]],
+    params: Sequence[SamplingParams],
+    numbered: Numbered,
+    tools: Sequence[Any],
+) -> list[Job]:
+    """Rendered and encoded jobs, in order. Raises ValueError naming the field."""
+
+    async def render(conversation: list[Any]) -> tuple[list[int], str]:
+        ids = await backend.render(conversation, tools)
+        return ids, await backend.decode(ids)
+
+    rendered = await _bounded([render(conversation) for conversation in conversations])
+    for ids, _ in rendered:
+        _check_room(backend, "messages", ids)
+    return [
+        Job(request_id=number, prompt=text, prompt_ids=ids, params=own, seed=seed, tools=tuple(tools))
+        for (ids, text), own, (number, seed) in zip(rendered, params, numbered, strict=True)
+    ]  # fmt: skip
+
+
+async def run_jobs(
+    backend: Backend,
+    jobs: Sequence[Job],
+    parallel: int,
+    *,
+    whole: bool,
+    on_tokens: Callable[[int], None] = lambda count: None,
+) -> AsyncGenerator[RequestOutput, None]:
+    """Outputs as they come; with `whole` only finished ones, one for each job."""
+
+    async def answer(job: Job) -> AsyncGenerator[RequestOutput, None]:
+        collector = Collector(job)
+        async with contextlib.aclosing(backend.stream(job)) as deltas:
+            async for delta in deltas:
+                collector.add(delta)
+                on_tokens(len(delta.token_ids))
+                choice = collector.choices[delta.index]
+                if job.tools is not None and choice.finished():
+                    choice.message = as_message(choice.text, job.prompt or "", job.tools)
+                if not whole:
+                    yield collector.output(delta)
+        if whole:
+            yield collector.output()
+
+    answers = merge([answer(job) for job in jobs], at_once=max(1, parallel))
+    async with contextlib.aclosing(answers):
+        async for output in answers:
+            yield output
+
+
+def check_chat_fields(**fields: Any) -> None:
+    """Raises ValueError for what would change the template, as the gateway does."""
+    try:
+        FieldRules().check(fields, ())
+    except ApiError as error:
+        raise as_python_error(error) from None
+
+
+def _check_room(backend: Backend, name: str, ids: Sequence[int]) -> None:
+    if len(ids) >= backend.max_model_len:
+        error = context_exceeded(name, len(ids), backend.max_model_len, at_least=False)
+        raise as_python_error(error)
+
+
+async def _bounded(work: list[Any]) -> list[Any]:
+    """Results in order, a few at a time; the first error closes the rest."""
+    slots = asyncio.Semaphore(_ENCODE_AT_ONCE)
+
+    async def one(item: Any) -> Any:
+        async with slots:
+            return await item
+
+    tasks = [asyncio.create_task(one(item)) for item in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for item in work:
+            item.close()

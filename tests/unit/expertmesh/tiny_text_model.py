@@ -1,0 +1,25 @@
+"""A seeded random checkpoint with a real tokenizer and template: text in, text out, in a blink."""
+
+import shutil
+from pathlib import Path
+
+from expertmesh.plan import demo_model_dir
+from minimax_m2.chat.tokenizer import Tokenizer
+from minimax_m2.tiny import write_tiny
+
+EOS = 3066
+
+
+def write_tiny_text_model(folder: Path, **overrides: object) -> Path:
+    """M2's shape, tiny; the bundled model's tokenizer, template and stop token."""
+    source = demo_model_dir()
+    vocab_size = Tokenizer.load(source).vocab_size
+    write_tiny(folder, **{"vocab_size": vocab_size, "eos_token_id": EOS, "seed": 5, **overrides})
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    ):
+        shutil.copy(source / name, folder / name)
+    return folder
