@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class StepMeta:
     decode_lens_B: Tensor  # int64, cached positions once this step's are stored
     chunks: tuple[ChunkMeta, ...]
     logit_rows_B: Tensor  # int64: rows whose logits are wanted, in the order of `completing`
+    open_rows_C: Tensor  # int64: last rows of the others, in the order of `continuing`
     is_decode: bool  # no chunk at all
 
     @property
@@ -37,54 +39,100 @@ class StepMeta:
         return self.token_ids_T.shape[0]
 
 
-def pack(plan: list[Slice], block_size: int, device: torch.device) -> tuple[StepMeta, list[Slice]]:
-    """A plan as tensors, and the slices in row order that want logits."""
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A plan as tensors, and its slices in row order."""
+
+    meta: StepMeta
+    completing: list[Slice]  # want logits
+    continuing: list[Slice]  # have more known tokens to compute
+
+
+def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
+    """O(rows) in Python; what grows with the context is copied by numpy."""
     ordered = sorted(plan, key=lambda part: part.num_tokens > 1)  # stable: decode rows first
     token_ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    logit_rows: list[int] = []
-    completing: list[Slice] = []
+    positions: list[np.ndarray] = []
+    slots: list[np.ndarray] = []
+    last_rows: list[int] = []
     chunks: list[ChunkMeta] = []
-    decode: list[Slice] = []
+    num_decode = 0
     for part in ordered:
-        sequence, start = part.sequence, part.sequence.num_computed
+        start, stop = span(part)
         first_row = len(token_ids)
-        span = range(start, start + part.num_tokens)
-        token_ids += sequence.known_slice(start, part.num_tokens)
-        positions += span
-        table = sequence.block_table
-        slots += [table[p // block_size] * block_size + p % block_size for p in span]
+        token_ids += part.sequence.known_slice(start, part.num_tokens)
+        last_rows.append(len(token_ids) - 1)
+        table_W = _table(part, block_size)
+        positions_T = np.arange(start, stop)
+        positions.append(positions_T)
+        slots.append(table_W[positions_T // block_size] * block_size + positions_T % block_size)
         if part.num_tokens == 1:
-            decode.append(part)
+            num_decode += 1
         else:
             chunks.append(
                 ChunkMeta(
                     rows=slice(first_row, len(token_ids)),
-                    positions_T=torch.arange(start, span.stop, device=device),
-                    block_table_W=torch.tensor(table[: -(-span.stop // block_size)], device=device),
-                    num_cached=span.stop,
+                    positions_T=torch.from_numpy(positions_T).to(device),
+                    block_table_W=torch.from_numpy(table_W).to(device),
+                    num_cached=stop,
                 )
             )
-        if part.completes:
-            logit_rows.append(len(token_ids) - 1)
-            completing.append(part)
-    lens = [part.sequence.num_computed + 1 for part in decode]
-    width = -(-max(lens, default=0) // block_size)
-    tables = [part.sequence.block_table[:width] for part in decode]
-    # Padded with its own block: a sequence never reads what another stored, not even masked.
-    padded = [table + table[:1] * (width - len(table)) for table in tables]
+    tables_BW, lens_B = _decode_tables(ordered[:num_decode], block_size)
+
+    def rows_of(completes: bool) -> Tensor:
+        rows = [
+            row for row, part in zip(last_rows, ordered, strict=True) if part.completes is completes
+        ]
+        return torch.tensor(rows, dtype=torch.int64, device=device)
+
     meta = StepMeta(
         token_ids_T=torch.tensor(token_ids, device=device),
-        positions_T=torch.tensor(positions, device=device),
-        slot_mapping_T=torch.tensor(slots, device=device),
-        num_decode=len(decode),
-        decode_tables_BW=torch.tensor(padded, dtype=torch.int64, device=device).view(
-            len(decode), width
-        ),
-        decode_lens_B=torch.tensor(lens, dtype=torch.int64, device=device),
+        positions_T=torch.from_numpy(np.concatenate(positions)).to(device),
+        slot_mapping_T=torch.from_numpy(np.concatenate(slots)).to(device),
+        num_decode=num_decode,
+        decode_tables_BW=torch.from_numpy(tables_BW).to(device),
+        decode_lens_B=torch.from_numpy(lens_B).to(device),
         chunks=tuple(chunks),
-        logit_rows_B=torch.tensor(logit_rows, dtype=torch.int64, device=device),
+        logit_rows_B=rows_of(True),
+        open_rows_C=rows_of(False),
         is_decode=not chunks,
     )
-    return meta, completing
+    completing = [part for part in ordered if part.completes]
+    continuing = [part for part in ordered if not part.completes]
+    return Step(meta=meta, completing=completing, continuing=continuing)
+
+
+def span(part: Slice) -> tuple[int, int]:
+    """First position of a slice, and the one after its last."""
+    return part.sequence.num_computed, part.sequence.num_computed + part.num_tokens
+
+
+def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
+    """Blocks that a step begins and does not fill: the rest of them still holds what a
+    former sequence left there."""
+    blocks = []
+    for part in plan:
+        start, stop = span(part)
+        block_start = stop // block_size * block_size
+        if start <= block_start < stop:
+            blocks.append(part.sequence.block_table[stop // block_size])
+    return blocks
+
+
+def _table(part: Slice, block_size: int) -> np.ndarray:
+    """int64 [W]: the blocks up to the slice's last position."""
+    _, stop = span(part)
+    return np.array(part.sequence.block_table[: -(-stop // block_size)], dtype=np.int64)
+
+
+def _decode_tables(decode: list[Slice], block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [B, W] and [B]: block tables, and how many positions count."""
+    lens_B = np.array([span(part)[1] for part in decode], dtype=np.int64)
+    width = -(-int(lens_B.max(initial=0)) // block_size)
+    tables_BW = np.empty((len(decode), width), dtype=np.int64)
+    for row_W, part in zip(tables_BW, decode, strict=True):
+        table_W = _table(part, block_size)
+        row_W[: len(table_W)] = table_W
+        # Padded with its own block: a sequence never reads what another stored, not even masked.
+        row_W[len(table_W) :] = table_W[0]
+    return tables_BW, lens_B

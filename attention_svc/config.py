@@ -28,6 +28,7 @@ class AttentionConfig(MemberConfig):
     dtype: str = flag("auto", f"compute dtype: {', '.join(DTYPES)}")
     device: str = flag("cpu", "torch device of attention, for example cpu or cuda")
     kv_memory: str = flag("512MiB", "memory of the KV cache")
+    no_prefix_cache: bool = flag(False, "compute every prompt anew, share no KV blocks")
     max_model_len: int = flag(0, "longest sequence in tokens (0: the model's)")
     max_running: int = flag(64, "most sequences in one step")
     max_waiting: int = flag(256, "most sequences waiting; more are refused")

@@ -3,7 +3,8 @@
 1. The scheduler plans which sequences compute how many tokens.
 2. `pack` turns the plan into tensors; `LayerStack.forward` runs it.
 3. Sequences whose last known token was computed get the next one from the sampler.
-4. Tokens go to the sequences' outboxes; finished ones leave and free their blocks.
+4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes;
+   finished ones leave and give their blocks back.
 
 One coroutine, one step at a time. A failed expert call fails the sequences of its
 step, loudly; a sequence whose sampling fails ends alone.
@@ -15,7 +16,7 @@ import time
 
 import torch
 
-from attention_svc.batch import pack
+from attention_svc.batch import Step, pack, partly_filled
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampler import SamplingFailed, sample
@@ -49,7 +50,6 @@ class Engine:
         self._expert_timeout_s = expert_timeout_s
         self._wake = asyncio.Event()
         self.num_tokens = 0
-        self._preemptions_counted = 0
         self.device = stack.device
         self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
 
@@ -105,29 +105,46 @@ class Engine:
             if not part.sequence.started_s:
                 part.sequence.started_s = now
                 part.sequence.spent.queue_s = now - part.sequence.received_s
-        fresh_blocks = self.scheduler.take_fresh_blocks()
-        if fresh_blocks:
-            self._stack.cache.clear(fresh_blocks)
-        meta, completing = pack(plan, self._block_size, self.device)
+        self._prepare_blocks(plan)
+        step = pack(plan, self._block_size, self.device)
         times = StepTimes()
-        logits_BV = await self._stack.forward(meta, self._expert_timeout_s, times)
-        self._metrics.batch_rows.observe(meta.num_rows)
+        logits_BV, finite_C = await self._stack.forward(step.meta, self._expert_timeout_s, times)
+        self._metrics.batch_rows.observe(step.meta.num_rows)
+        # An aborted (hence freed) sequence must not claim what it no longer holds.
         for part in plan:
-            # An aborted (hence freed) sequence must not claim what it no longer holds.
             if not part.sequence.finished:
                 part.sequence.num_computed += part.num_tokens
-        alive = [i for i, part in enumerate(completing) if not part.sequence.finished]
+        alive = [i for i, part in enumerate(step.completing) if not part.sequence.finished]
         start = time.monotonic()
-        sequences = [completing[i].sequence for i in alive]
-        if len(alive) < len(completing):
+        sequences = [step.completing[i].sequence for i in alive]
+        if len(alive) < len(step.completing):
             logits_BV = logits_BV[alive]
         tokens = sample(logits_BV, sequences, missing_ids=self._missing_ids) if sequences else []
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
+        self._continue(step, finite_C.tolist())
         for sequence, token in zip(sequences, tokens, strict=True):
             self._emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _prepare_blocks(self, plan: list[Slice]) -> None:
+        for copy in self.scheduler.tables.take_copies():
+            self._stack.cache.copy(copy)
+        blocks = partly_filled(plan, self._block_size)
+        if blocks:
+            self._stack.cache.clear(blocks)
+
+    def _continue(self, step: Step, finite: list[bool]) -> None:
+        """Sequences whose prompt goes on in a later step. A NaN anywhere in a sequence's K or V
+        reaches its last row, so a finite last row vouches for all its blocks."""
+        for part, is_finite in zip(step.continuing, finite, strict=True):
+            if part.sequence.finished:
+                continue
+            if is_finite:
+                self.scheduler.tables.publish(part.sequence)
+            else:
+                self._emit(part.sequence, SamplingFailed("the prompt produced NaN or infinity"))
 
     def _account(self, plan: list[Slice], times: StepTimes) -> None:
         self._metrics.flush_hops(*self._stack.row_bytes)
@@ -148,6 +165,7 @@ class Engine:
         if isinstance(token, SamplingFailed):
             self._finish(sequence, Outcome(reason="ERROR", error=token.reason))
             return
+        self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
         now = time.monotonic()
         if sequence.last_token_s:
             self._metrics.inter_token_s.observe(now - sequence.last_token_s)
@@ -183,7 +201,8 @@ class Engine:
         metrics.running.set(len(scheduler.running))
         metrics.waiting.set(len(scheduler.waiting))
         metrics.kv_usage.set(scheduler.kv_usage_ratio)
-        behind = scheduler.num_preemptions - self._preemptions_counted
-        if behind:
-            metrics.preemptions.inc(behind)
-            self._preemptions_counted = scheduler.num_preemptions
+        metrics.catch_up(
+            preemptions=scheduler.num_preemptions,
+            prefix_queries_tokens=scheduler.tables.num_queried_tokens,
+            prefix_hits_tokens=scheduler.tables.num_hit_tokens,
+        )

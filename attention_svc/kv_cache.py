@@ -1,4 +1,4 @@
-"""Where keys and values live: fixed blocks of positions, handed out by a free list."""
+"""Where keys and values live: fixed blocks of positions, in the layout's format."""
 
 import math
 
@@ -6,72 +6,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minimax_m2.config import ModelConfig
-
-
-class BlockPool:
-    """Which blocks are free. No tensors."""
-
-    def __init__(self, num_blocks: int):
-        if num_blocks < 1:
-            raise ValueError("the KV cache needs at least one block")
-        self.num_blocks = num_blocks
-        self._free = list(range(num_blocks - 1, -1, -1))
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
-
-    def take(self, count: int) -> list[int] | None:
-        """`count` blocks, or None when there are not that many."""
-        if count > len(self._free):
-            return None
-        return [self._free.pop() for _ in range(count)]
-
-    def give_back(self, blocks: list[int]) -> None:
-        self._free.extend(reversed(blocks))
-        assert len(self._free) <= self.num_blocks, "a block was freed twice"
+from attention_svc.block_tables import BlockCopy
+from attention_svc.kv_layout import KVLayout
 
 
 class KvCache:
-    """K and V of all layers: [layers, 2, blocks, block_size, G, P] in the cache dtype."""
+    """K and V of all layers: [layers, 2, blocks, block_size, *row_shape] in the layout's dtype."""
 
     def __init__(
         self,
-        config: ModelConfig,
+        layout: KVLayout,
         *,
+        num_layers: int,
         num_blocks: int,
         block_size: int,
-        dtype: torch.dtype,
         device: torch.device,
     ):
+        self.layout = layout
         self.block_size = block_size
-        shape = (config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        shape = (num_layers, 2, num_blocks, block_size, *layout.row_shape)
         if device.type == "cpu":
             # numpy's zeros are mapped, not written: memory is used as the cache fills.
-            raw = torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8))
-            self._data = raw.view(dtype).view(shape)
+            size_bytes = math.prod(shape) * layout.dtype.itemsize
+            raw = torch.from_numpy(np.zeros(size_bytes, dtype=np.uint8))
+            self._data = raw.view(layout.dtype).view(shape)
         else:
-            self._data = torch.zeros(shape, dtype=dtype, device=device)
+            self._data = torch.zeros(shape, dtype=layout.dtype, device=device)
 
-    @staticmethod
-    def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-        """Memory of one block over all layers."""
-        return config.kv_bytes_per_token(dtype.itemsize) * block_size
+    def copy(self, copy: BlockCopy) -> None:
+        """Give a block another one's first rows, and zeros after them (see `clear`)."""
+        rows = slice(0, copy.num_rows)
+        self._data[:, :, copy.target, rows] = self._data[:, :, copy.source, rows]
+        self._data[:, :, copy.target, copy.num_rows :] = 0
 
     def clear(self, blocks: list[int]) -> None:
-        """Zero blocks that change hands: what lies beyond a sequence's end in its last block is
+        """Zero blocks that a step leaves partly filled: what lies beyond a sequence's end is
         masked to weight 0, and 0 times another sequence's NaN would still be NaN."""
         self._data[:, :, blocks] = 0
 
     def store(self, layer_idx: int, k_TGP: Tensor, v_TGP: Tensor, slot_mapping_T: Tensor) -> None:
-        """Write rows to their slots (block * block_size + offset), rounded to the cache dtype."""
-        k_cache, v_cache = self._data[layer_idx]
-        k_cache.view(-1, *k_TGP.shape[1:])[slot_mapping_T] = k_TGP.to(k_cache.dtype)
-        v_cache.view(-1, *v_TGP.shape[1:])[slot_mapping_T] = v_TGP.to(v_cache.dtype)
+        """Write rows to their slots (block * block_size + offset), in the layout's format."""
+        for stored, rows_TGP in zip(self._data[layer_idx], (k_TGP, v_TGP), strict=True):
+            stored.view(-1, *self.layout.row_shape)[slot_mapping_T] = self.layout.encode(rows_TGP)
 
     def gather(self, layer_idx: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:
         """K and V behind block tables [..., W]: [..., W * block_size, G, P] each."""
         k_cache, v_cache = self._data[layer_idx]
-        shape = (*block_tables.shape[:-1], -1, *k_cache.shape[2:])
-        return k_cache[block_tables].view(shape), v_cache[block_tables].view(shape)
+        shape = (*block_tables.shape[:-1], -1, *self.layout.row_shape)
+        k_stored, v_stored = k_cache[block_tables].view(shape), v_cache[block_tables].view(shape)
+        return self.layout.decode(k_stored), self.layout.decode(v_stored)

@@ -66,8 +66,10 @@ class LayerStack:
         self._inline_rows = inline_rows(projection_row_flops(config))
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
 
-    async def forward(self, meta: StepMeta, timeout_s: float, times: StepTimes) -> Tensor:
-        """float32 logits [B, V] of the rows in `meta.logit_rows_B`.
+    async def forward(
+        self, meta: StepMeta, timeout_s: float, times: StepTimes
+    ) -> tuple[Tensor, Tensor]:
+        """float32 logits [B, V] of `meta.logit_rows_B`; bool [C], `meta.open_rows_C` are finite.
 
         Raises ExpertsUnavailable when a layer's experts cannot be had; what was
         stored in the KV cache by then is overwritten when the tokens run again.
@@ -98,8 +100,9 @@ class LayerStack:
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
             lambda: self._logits(hidden_TD[meta.logit_rows_B]),
         )
+        finite_C = torch.isfinite(hidden_TD[meta.open_rows_C]).all(dim=-1)
         times.attention_s += time.monotonic() - start
-        return logits_BV
+        return logits_BV, finite_C
 
     async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
         """Small work here and now (a thread hop costs more), long work on the compute thread."""

@@ -79,6 +79,15 @@ class AttentionMetrics:
         self.preemptions = Counter(
             PREFIX + "preemptions_total", "Sequences preempted for KV blocks", registry=registry
         )
+        self.prefix_queries_tokens = Counter(
+            PREFIX + "prefix_cache_queries_tokens_total", "Prompt tokens looked up",
+            registry=registry,
+        )  # fmt: skip
+        self.prefix_hits_tokens = Counter(
+            PREFIX + "prefix_cache_hits_tokens_total", "Prompt tokens found in the prefix cache",
+            registry=registry,
+        )  # fmt: skip
+        self._caught_up: dict[str, int] = {}
         self.running = Gauge(PREFIX + "sequences_running", "Sequences in steps", registry=registry)
         self.waiting = Gauge(PREFIX + "sequences_waiting", "Sequences waiting", registry=registry)
         self.kv_usage = Gauge(
@@ -134,6 +143,14 @@ class AttentionMetrics:
         )
         self._hop_children: dict[str, tuple] = {}
         self._hops: list[tuple[str, float, float, float, int]] = []
+
+    def catch_up(self, **totals: int) -> None:
+        """Raise counters, by attribute name, to totals that their owners keep."""
+        for name, total in totals.items():
+            behind = total - self._caught_up.get(name, 0)
+            if behind:
+                getattr(self, name).inc(behind)
+                self._caught_up[name] = total
 
     def observe_hop(
         self, pool_id: str, *, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int

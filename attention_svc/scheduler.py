@@ -1,17 +1,25 @@
 """Who works in the next step, on how many tokens? No tensors, no I/O.
 
 There is no prefill and no decode kind: a sequence has tokens known and tokens
-computed, and a step gives it q >= 1 of them under a row budget. Running
-sequences come first, the nearly done (one pending token) before the long ones,
-so that decode rows never wait behind a prompt; then waiting ones in order of
-arrival. When blocks run out the newest running sequence is preempted: its
-blocks are freed and it computes again later, with the same tokens.
+computed, and a step gives it q >= 1 of them under a row budget.
+
+- Every running sequence with one pending token gets its row in every step.
+- Of the rows left, the oldest prompt is sure of half; the rest goes to the others,
+  shortest first. A long prompt cannot hold up a short one that came later, nor can
+  any number of short ones hold up a long one: the rows left are never fewer than
+  max_batch_tokens - max_running + 1, so a prompt that is the oldest is done after
+  2 * pending / (rows left) steps.
+- Waiting sequences are admitted in order of arrival, with blocks for all their
+  tokens. One that waits for another to compute their common prefix lets later ones
+  pass; it goes on by itself as soon as the other is done or gone.
+- When blocks run out the newest running sequence is preempted: it gives its blocks
+  back and computes again later what has not survived in the cache, with the same tokens.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
-from attention_svc.kv_cache import BlockPool
+from attention_svc.block_tables import BlockTables
 from attention_svc.sequence import Sequence
 from rpc.errors import Overloaded
 
@@ -30,41 +38,35 @@ class Slice:
 
 
 class Scheduler:
-    """Queues and block accounting. `schedule` plans a step; the engine reports what became of it."""
+    """Queues and rows. `schedule` plans a step; the engine reports what became of it."""
 
     def __init__(
         self,
-        blocks: BlockPool,
+        tables: BlockTables,
         *,
-        block_size: int,
         max_batch_tokens: int,
         max_running: int,
         max_waiting: int,
         max_waiting_tokens: int,
     ):
-        self._blocks = blocks
-        self._block_size = block_size
+        self.tables = tables
         self._max_batch_tokens = max_batch_tokens
-        self._max_running = max_running
+        # Every running sequence can have a row in every step.
+        self._max_running = min(max_running, max_batch_tokens)
         self._max_waiting = max_waiting
         self._max_waiting_tokens = max_waiting_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
-        self._fresh_blocks: list[int] = []
+        self._no_room: tuple[Sequence, int, int] | None = None
 
     @property
     def waiting_tokens(self) -> int:
         return sum(sequence.num_pending for sequence in self.waiting)
 
     @property
-    def capacity_tokens(self) -> int:
-        """Longest sequence the cache can hold."""
-        return self._blocks.num_blocks * self._block_size
-
-    @property
     def kv_usage_ratio(self) -> float:
-        return 1.0 - self._blocks.num_free / self._blocks.num_blocks
+        return self.tables.blocks.num_used / self.tables.blocks.num_blocks
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence.
@@ -74,69 +76,41 @@ class Scheduler:
             ValueError: the request can never fit the KV cache.
         """
         longest = len(sequence.prompt_ids) + sequence.params.max_tokens
-        if longest > self.capacity_tokens:
+        if longest > self.tables.capacity_tokens:
             raise ValueError(
                 f"prompt and max_tokens ({longest} tokens) exceed the KV cache of "
-                f"{self.capacity_tokens} tokens"
+                f"{self.tables.capacity_tokens} tokens"
             )
         if len(self.waiting) >= self._max_waiting:
             raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later")
         if self.waiting and self.waiting_tokens + sequence.num_known > self._max_waiting_tokens:
             raise Overloaded("too many prompt tokens are waiting already; try again later")
+        self.tables.enter(sequence)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a finished or cancelled sequence and free its blocks."""
+        """Forget a finished or cancelled sequence; its blocks are free or cached at once."""
         if sequence in self.running:
             self.running.remove(sequence)
+            self.tables.close(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
-        self._free(sequence)
 
     def schedule(self) -> list[Slice]:
         """The next step; blocks for its tokens are taken. Empty when nothing waits or runs."""
-        plan: list[Slice] = []
-        budget = self._max_batch_tokens
-        planned: set[int] = set()
-        for sequence in sorted(self.running, key=lambda s: (s.num_pending > 1, s.arrival)):
-            if budget < 1:
-                break
-            if sequence not in self.running:
-                continue  # preempted for an older one
-            num_tokens = min(sequence.num_pending, budget)
-            if not self._make_room(sequence, num_tokens, planned):
-                continue
-            plan.append(Slice(sequence, num_tokens))
-            planned.add(id(sequence))
-            budget -= num_tokens
-        while self.waiting and budget > 0 and len(self.running) < self._max_running:
-            sequence = self.waiting[0]
-            num_tokens = min(sequence.num_pending, budget)
-            if not self._grow(sequence, num_tokens):
-                break
-            self.waiting.popleft()
-            self.running.append(sequence)
-            plan.append(Slice(sequence, num_tokens))
-            budget -= num_tokens
-        return plan
+        self._make_room()
+        self._admit()
+        return self._share_rows()
 
-    def take_fresh_blocks(self) -> list[int]:
-        """Blocks handed out since the last call: whatever they hold is another sequence's."""
-        fresh, self._fresh_blocks = self._fresh_blocks, []
-        return fresh
-
-    def _make_room(self, sequence: Sequence, num_tokens: int, planned: set[int]) -> bool:
-        """Blocks for a running sequence, preempting newer ones that are not in the plan yet."""
-        while not self._grow(sequence, num_tokens):
-            victim = max((s for s in self.running if id(s) not in planned), key=lambda s: s.arrival)
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
+    def _make_room(self) -> None:
+        """A block for each running sequence that needs one; the newest pay for the oldest."""
+        for sequence in sorted(self.running, key=lambda s: s.arrival):
+            while sequence in self.running and not self.tables.grow(sequence):
+                self._preempt(max(self.running, key=lambda s: s.arrival))
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._free(sequence)
+        self.tables.close(sequence)
         self.num_preemptions += 1
         # In order of arrival: nobody overtakes it for good.
         index = next(
@@ -145,19 +119,51 @@ class Scheduler:
         )
         self.waiting.insert(index, sequence)
 
-    def _grow(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Take blocks until `num_tokens` more fit; False (and nothing taken) when they run out."""
-        needed = -(-(sequence.num_computed + num_tokens) // self._block_size)
-        missing = needed - len(sequence.block_table)
-        if missing > 0:
-            taken = self._blocks.take(missing)
-            if taken is None:
-                return False
-            sequence.block_table.extend(taken)
-            self._fresh_blocks.extend(taken)
-        return True
+    def _admit(self) -> None:
+        """Open waiting sequences in order of arrival until slots or blocks run out."""
+        passed: list[Sequence] = []
+        while self.waiting and len(self.running) < self._max_running:
+            sequence = self.waiting[0]
+            if self._has_no_room(sequence):
+                break
+            if self.tables.awaits(sequence):
+                passed.append(self.waiting.popleft())
+                continue
+            # A block to spare for each running one: its next tokens must not preempt this one.
+            if not self.tables.open(sequence, spare=len(self.running)):
+                available = self.tables.blocks.num_available
+                self._no_room = (sequence, available, len(self.running))
+                break
+            self.running.append(self.waiting.popleft())
+        self.waiting.extendleft(reversed(passed))
 
-    def _free(self, sequence: Sequence) -> None:
-        self._blocks.give_back(sequence.block_table)
-        sequence.block_table = []
-        sequence.num_computed = 0
+    def _has_no_room(self, sequence: Sequence) -> bool:
+        """Whether nothing has come free since there was no room for it: do not search again."""
+        if self._no_room is None:
+            return False
+        refused, available, num_running = self._no_room
+        return (
+            refused is sequence
+            and self.tables.blocks.num_available <= available
+            and len(self.running) >= num_running
+        )
+
+    def _share_rows(self) -> list[Slice]:
+        """Rows for the running sequences; see the module's docstring for the policy."""
+        plan = [Slice(sequence, 1) for sequence in self.running if sequence.num_pending == 1]
+        rows_left = self._max_batch_tokens - len(plan)
+        prompts = [sequence for sequence in self.running if sequence.num_pending > 1]
+        if not prompts:
+            return plan
+        oldest = min(prompts, key=lambda s: s.arrival)
+        prompts.remove(oldest)
+        for_others = rows_left - min(oldest.num_pending, (rows_left + 1) // 2)
+        chunks: list[Slice] = []
+        for sequence in sorted(prompts, key=lambda s: (s.num_pending, s.arrival)):
+            if not for_others:
+                break
+            num_tokens = min(sequence.num_pending, for_others)
+            chunks.append(Slice(sequence, num_tokens))
+            for_others -= num_tokens
+            rows_left -= num_tokens
+        return [*plan, Slice(oldest, min(oldest.num_pending, rows_left)), *chunks]

@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import time
+from array import array
 from dataclasses import dataclass, field
 
+from attention_svc.prefix_keys import PrefixKeys
 from attention_svc.sampling_params import SamplingParams
 from attention_svc.seen_tokens import SeenTokens
 
@@ -80,8 +82,19 @@ class Sequence:
     params: SamplingParams
     stop_ids: frozenset[int]
     choice_idx: int = 0
+    cache_salt: str = ""
     num_computed: int = 0
-    block_table: list[int] = field(default_factory=list)
+    block_table: "array[int]" = field(default_factory=lambda: array("q"))
+    """Typed, so that a step copies it into its tensors without a loop."""
+    keys: PrefixKeys | None = None
+    """None: takes no part in the prefix cache."""
+    num_published: int = 0
+    """Full blocks, from the first, that others can find."""
+    num_cached: int | None = None
+    """Prompt tokens that the prefix cache had at first admission."""
+    awaited_key: bytes = b""
+    """While waiting: the last key that a running sequence computes for both."""
+    claims_tail: bool = False
     arrival: int = field(default_factory=lambda: next(_arrivals))
     received_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0
@@ -90,6 +103,11 @@ class Sequence:
     seen: SeenTokens | None = None  # made when a penalty first needs it
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
+
+    @property
+    def wants_every_row(self) -> bool:
+        """Whether each prompt token has to be computed: a cached one has no logits."""
+        return self.params.prompt_logprobs and not self.output_ids
 
     @property
     def num_known(self) -> int:

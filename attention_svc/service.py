@@ -11,11 +11,14 @@ from importlib.metadata import version
 
 import torch
 
+from attention_svc.block_pool import BlockPool
+from attention_svc.block_tables import BlockTables
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.engine import Engine
 from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import PlainLayout, block_bytes
 from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
@@ -69,6 +72,7 @@ class AttentionService:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._layout = PlainLayout.of(self._model, self._dtype)
         self._num_blocks = self._count_blocks()
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
@@ -163,11 +167,11 @@ class AttentionService:
         return self._transport.ready()
 
     def _count_blocks(self) -> int:
-        block_bytes = KvCache.block_bytes(self._model, BLOCK_SIZE, self._dtype)
-        num_blocks = self._config.kv_memory_bytes // block_bytes
+        size_bytes = block_bytes(self._layout, self._model.num_layers, BLOCK_SIZE)
+        num_blocks = self._config.kv_memory_bytes // size_bytes
         if num_blocks < 1:
             raise ValueError(
-                f"--kv-memory {self._config.kv_memory} holds no block; one needs {block_bytes} bytes"
+                f"--kv-memory {self._config.kv_memory} holds no block; one needs {size_bytes} bytes"
             )
         return num_blocks
 
@@ -206,10 +210,10 @@ class AttentionService:
 
     def _make_engine(self, transport: ExpertTransport) -> Engine:
         cache = KvCache(
-            self._model,
+            self._layout,
+            num_layers=self._model.num_layers,
             num_blocks=self._num_blocks,
             block_size=BLOCK_SIZE,
-            dtype=self._dtype,
             device=self._device,
         )
         self._metrics.kv_info.labels(str(BLOCK_SIZE), str(self._num_blocks)).set(1)
@@ -224,8 +228,12 @@ class AttentionService:
         )
         message_rows = max_rows_per_message(self._model.hidden_size, self._model.top_k)
         scheduler = Scheduler(
-            BlockPool(self._num_blocks),
-            block_size=BLOCK_SIZE,
+            BlockTables(
+                BlockPool(self._num_blocks),
+                block_size=BLOCK_SIZE,
+                checkpoint_id=self._checkpoint_id,
+                prefix_cache=not self._config.no_prefix_cache,
+            ),
             max_batch_tokens=min(self._config.max_batch_tokens, message_rows),
             max_running=self._config.max_running,
             max_waiting=self._config.max_waiting,

@@ -130,6 +130,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             params=params,
             stop_ids=stops,
             choice_idx=request.choice_idx,
+            cache_salt=request.cache_salt,
         )
 
 
@@ -156,7 +157,9 @@ def _finished_event(
         error=outcome.error,
         retryable=outcome.retryable,
         usage=attention_pb2.Usage(
-            prompt_tokens=len(sequence.prompt_ids), generated_tokens=len(sequence.output_ids)
+            prompt_tokens=len(sequence.prompt_ids),
+            generated_tokens=len(sequence.output_ids),
+            cached_tokens=sequence.num_cached or 0,
         ),
     )
     if report_timings:

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from attention_svc.block_pool import BlockPool
+from attention_svc.block_tables import BlockTables
 from attention_svc.engine import Engine
 from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import PlainLayout
 from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
@@ -109,16 +112,17 @@ async def run_to_end(
                 checkpoint, torch.float32, target, compute_thread=thread, inline_rows=64
             )
         cache = KvCache(
-            config, num_blocks=num_blocks, block_size=16, dtype=torch.float32, device=target
-        )
+            PlainLayout.of(config, torch.float32), num_layers=config.num_layers,
+            num_blocks=num_blocks, block_size=16, device=target,
+        )  # fmt: skip
         stack = LayerStack(
             checkpoint, cache, transport, metrics.activations, dtype=torch.float32, device=target,
             compute_thread=thread,
         )  # fmt: skip
         prepare(stack)
         scheduler = Scheduler(
-            BlockPool(num_blocks), block_size=16, max_batch_tokens=max_batch_tokens, max_running=16,
-            max_waiting=64, max_waiting_tokens=100_000,
+            BlockTables(BlockPool(num_blocks), block_size=16),
+            max_batch_tokens=max_batch_tokens, max_running=16, max_waiting=64, max_waiting_tokens=100_000,
         )  # fmt: skip
         engine = Engine(
             stack, scheduler, metrics, block_size=16, max_model_len=2048, expert_timeout_s=10

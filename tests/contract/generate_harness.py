@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from attention_svc.block_pool import BlockPool
+from attention_svc.block_tables import BlockTables
 from attention_svc.engine import Engine
 from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_cache import BlockPool, KvCache
+from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import PlainLayout
 from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.scheduler import Scheduler
@@ -94,7 +97,7 @@ class Service:
 
     @property
     def idle(self) -> bool:
-        return self.engine.idle and self.blocks.num_free == self.blocks.num_blocks
+        return self.engine.idle and not self.blocks.num_used
 
     async def until_idle(self) -> None:
         await until(lambda: self.idle)
@@ -117,14 +120,17 @@ async def running_service(
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
     inner = InProcessTransport(checkpoint, dtype, cpu, compute_thread=thread, inline_rows=10_000)
     transport = SteppedTransport(inner)
-    cache = KvCache(config, num_blocks=NUM_BLOCKS, block_size=BLOCK, dtype=dtype, device=cpu)
+    cache = KvCache(
+        PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=NUM_BLOCKS,
+        block_size=BLOCK, device=cpu,
+    )  # fmt: skip
     stack = LayerStack(
         checkpoint, cache, transport, metrics.activations,
         dtype=dtype, device=cpu, compute_thread=thread,
     )  # fmt: skip
     blocks = BlockPool(NUM_BLOCKS)
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
-    scheduler = Scheduler(blocks, block_size=BLOCK, **{**known, **limits})
+    scheduler = Scheduler(BlockTables(blocks, block_size=BLOCK), **{**known, **limits})
     engine = Engine(
         stack, scheduler, metrics, block_size=BLOCK, max_model_len=CONTEXT, expert_timeout_s=5.0
     )

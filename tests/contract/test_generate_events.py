@@ -79,7 +79,9 @@ async def test_a_resumed_request_goes_on_with_the_same_tokens(sampling: dict[str
             rest = await heard(stub, request(None, whole.tokens[:cut], max_tokens=16, **sampling))
             assert rest.tokens == whole.tokens[cut:]
             assert rest.finished is not None
-            assert rest.finished.usage == whole.finished.usage  # type: ignore[union-attr]
+            usage = rest.finished.usage
+            assert (usage.prompt_tokens, usage.generated_tokens) == (3, 16)
+            assert usage.cached_tokens >= 2  # all but the last prompt token, at least
 
 
 REFUSED: dict[str, tuple[attention_pb2.GenerateRequest, str]] = {
@@ -218,10 +220,11 @@ async def test_logits_of_nan_end_that_request_only(monkeypatch):
         stack = service.engine._stack
         forward = stack.forward
 
-        async def faulty(meta: Any, *rest: Any) -> torch.Tensor:
-            logits = (await forward(meta, *rest)).clone()
+        async def faulty(meta: Any, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, finite = await forward(meta, *rest)
+            logits = logits.clone()
             logits[meta.token_ids_T[meta.logit_rows_B] == 63] = NAN
-            return logits
+            return logits, finite
 
         monkeypatch.setattr(stack, "forward", faulty)
         ban = dict.fromkeys(range(60, 64), -100.0)

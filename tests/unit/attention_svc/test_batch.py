@@ -1,11 +1,13 @@
 """pack() against a position-by-position computation."""
 
+from array import array
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import sequence
 
-from attention_svc.batch import pack
+from attention_svc.batch import pack, partly_filled
 from attention_svc.scheduler import Slice
 
 BLOCK = 4
@@ -25,7 +27,7 @@ def plans(draw):
         made.num_computed = draw(st.integers(0, known - 1))
         num_tokens = draw(st.integers(1, known - made.num_computed))
         needed = -(-(made.num_computed + num_tokens) // BLOCK) + draw(st.integers(0, 1))
-        made.block_table, free = list(free[:needed]), free[needed:]
+        made.block_table, free = array("q", free[:needed]), free[needed:]
         plan.append(Slice(made, num_tokens))
     return plan
 
@@ -33,7 +35,8 @@ def plans(draw):
 @settings(deadline=None)
 @given(plans())
 def test_every_row_has_its_token_position_slot_and_table(plan: list[Slice]):
-    meta, completing = pack(plan, BLOCK, CPU)
+    step = pack(plan, BLOCK, CPU)
+    meta = step.meta
     ordered = [p for p in plan if p.num_tokens == 1] + [p for p in plan if p.num_tokens > 1]
     rows = [
         (part, position)
@@ -60,14 +63,29 @@ def test_every_row_has_its_token_position_slot_and_table(plan: list[Slice]):
         assert meta.decode_lens_B[index] == cached
         blocks = -(-cached // BLOCK)
         table = meta.decode_tables_BW[index].tolist()
-        assert table[:blocks] == part.sequence.block_table[:blocks]
+        own = list(part.sequence.block_table)
+        assert table == own[:blocks] + own[:1] * (len(table) - blocks)
     for chunk, part in zip(meta.chunks, ordered[len(decode) :], strict=True):
         start, stop = part.sequence.num_computed, part.sequence.num_computed + part.num_tokens
         assert chunk.positions_T.tolist() == list(range(start, stop))
         assert meta.positions_T[chunk.rows].tolist() == list(range(start, stop))
         assert chunk.num_cached == stop
         blocks = -(-stop // BLOCK)
-        assert chunk.block_table_W.tolist() == part.sequence.block_table[:blocks]
-    assert completing == [part for part in ordered if part.completes]
+        assert chunk.block_table_W.tolist() == list(part.sequence.block_table[:blocks])
+    assert step.completing == [part for part in ordered if part.completes]
+    assert step.continuing == [part for part in ordered if not part.completes]
     last = {id(part): row for row, (part, _) in enumerate(rows)}
-    assert meta.logit_rows_B.tolist() == [last[id(part)] for part in completing]
+    assert meta.logit_rows_B.tolist() == [last[id(part)] for part in step.completing]
+    assert meta.open_rows_C.tolist() == [last[id(part)] for part in step.continuing]
+
+
+@settings(deadline=None)
+@given(plans())
+def test_blocks_begun_but_not_filled_are_named_once(plan: list[Slice]):
+    written = {}
+    for part in plan:
+        made = part.sequence
+        for position in range(made.num_computed, made.num_computed + part.num_tokens):
+            written.setdefault(made.block_table[position // BLOCK], set()).add(position % BLOCK)
+    expected = [block for block, rows in written.items() if 0 in rows and len(rows) < BLOCK]
+    assert sorted(partly_filled(plan, BLOCK)) == sorted(expected)

@@ -1,0 +1,65 @@
+"""Under which keys are a sequence's blocks shared?
+
+A block's key is SHA-256 over its parent's key and its tokens; the first parent is
+SHA-256 over the checkpoint and the caller's salt. Equal keys thus mean: same model,
+same tenant, same tokens from the very first on, and no one can make two alike.
+"""
+
+import hashlib
+from array import array
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class PrefixKeys:
+    """Keys of one sequence's tokens, made as blocks fill."""
+
+    root: bytes
+    block_size: int
+    num_prompt: int
+    blocks: list[bytes] = field(default_factory=list)
+    """Of the full blocks, in order."""
+    tail: bytes = b""
+    """Of the prompt's rows after its last shareable full block; empty when there are none."""
+
+    @property
+    def tail_block(self) -> int:
+        """Index of the block that the tail's rows are in."""
+        return (self.num_prompt - 1) // self.block_size
+
+    @property
+    def tail_rows(self) -> int:
+        """The last prompt token is always computed, so the tail ends before it."""
+        return (self.num_prompt - 1) % self.block_size
+
+    def extend(self, token_ids: list[int]) -> None:
+        """Append the keys of whole blocks of tokens that follow the last key's."""
+        parent = self.blocks[-1] if self.blocks else self.root
+        for start in range(0, len(token_ids), self.block_size):
+            parent = child_key(parent, token_ids[start : start + self.block_size])
+            self.blocks.append(parent)
+
+
+def prompt_keys(root: bytes, prompt_ids: list[int], block_size: int) -> PrefixKeys:
+    """Keys of every full block of a prompt, and of its tail."""
+    keys = PrefixKeys(root, block_size, len(prompt_ids))
+    keys.extend(prompt_ids[: len(prompt_ids) // block_size * block_size])
+    if keys.tail_rows:
+        parent = keys.blocks[keys.tail_block - 1] if keys.tail_block else root
+        keys.tail = child_key(parent, prompt_ids[keys.tail_block * block_size : -1])
+    return keys
+
+
+def root_key(checkpoint_id: str, cache_salt: str) -> bytes:
+    """The parent of a first block. Lengths are hashed too: no text can pose as another pair."""
+    digest = hashlib.sha256()
+    for text in (checkpoint_id, cache_salt):
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.digest()
+
+
+def child_key(parent: bytes, token_ids: list[int]) -> bytes:
+    """The key of tokens that follow what `parent` stands for."""
+    return hashlib.sha256(parent + array("I", token_ids).tobytes()).digest()
