@@ -9,7 +9,9 @@ from torch import Tensor
 
 from attention_svc.transport import HopTimes
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.reference import load_experts, run_experts
+from minimax_m2.experts import HeldExperts, room_for_experts
+from minimax_m2.reference import run_experts
+from minimax_m2.tensor_names import expert_specs
 
 
 class InProcessTransport:
@@ -26,7 +28,7 @@ class InProcessTransport:
     ):
         """`inline_rows`: calls with more rows run on the compute thread."""
         self.layers = [
-            load_experts(checkpoint, layer_idx, dtype, device)
+            _load(checkpoint, layer_idx, dtype, device)
             for layer_idx in range(checkpoint.config.num_layers)
         ]
         self.compute_thread = compute_thread
@@ -75,3 +77,18 @@ class _Ticket:
     @torch.inference_mode()
     def _compute(self) -> Tensor:
         return run_experts(*self._arguments)
+
+
+def _load(
+    checkpoint: Checkpoint, layer_idx: int, dtype: torch.dtype, device: torch.device
+) -> HeldExperts:
+    """Every expert of a layer, by id."""
+    config = checkpoint.config
+    held = room_for_experts(
+        config.num_experts, config.hidden_size, config.expert_size, dtype, device
+    )
+    for expert_id in range(config.num_experts):
+        held.put(expert_id, *checkpoint.expert(layer_idx, expert_id, dtype))
+        # The mapped pages were copied: keep resident memory at the weights as held.
+        checkpoint.release(expert_specs(config, layer_idx, expert_id).values())
+    return held

@@ -17,7 +17,7 @@ from minimax_m2.attention import attend, attend_decode
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.layer import from_combine, up_to_dispatch
-from minimax_m2.linear import linear
+from minimax_m2.linear import linear, pack
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
 
@@ -56,10 +56,10 @@ class LayerStack:
         self._compute_thread = compute_thread
         self._layers = []
         for layer_idx in range(config.num_layers):
-            self._layers.append(checkpoint.layer(layer_idx, dtype).to(device))
+            self._layers.append(checkpoint.layer(layer_idx, dtype).to(device).packed())
         self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
         self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
-        self._lm_head_VD = checkpoint.outer("lm_head", dtype).to(device)
+        self._lm_head_VD = pack(checkpoint.outer("lm_head", dtype).to(device))
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)

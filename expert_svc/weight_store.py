@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minimax_m2.checkpoint import Checkpoint, weight_bytes
-from minimax_m2.experts import ExpertWeights
+from minimax_m2.experts import HeldExperts, room_for_experts
 from minimax_m2.manifest import Manifest, piece_digest
 from minimax_m2.tensor_names import expert_specs
 from rpc.pieces import Pieces
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class HeldLayer:
     """One layer's experts. `slots_E`, on the CPU: expert id -> index in the stacks, -1: not held."""
 
-    weights: ExpertWeights
+    weights: HeldExperts
     slots_E: Tensor  # int64
 
 
@@ -91,14 +91,12 @@ class WeightStore:
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
         d, f = self.config.hidden_size, self.config.expert_size
-        w13_EHD = torch.empty((len(ids), 2 * f, d), dtype=self.dtype, device=self.device)
-        w2_EDF = torch.empty((len(ids), d, f), dtype=self.dtype, device=self.device)
+        weights = room_for_experts(len(ids), d, f, self.dtype, self.device)
         slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot
             if held is not None and held.slots_E[expert_id] >= 0:
-                w13_EHD[slot] = held.weights.w13_EHD[held.slots_E[expert_id]]
-                w2_EDF[slot] = held.weights.w2_EDF[held.slots_E[expert_id]]
+                weights.put(slot, *held.weights.get(int(held.slots_E[expert_id])))
                 continue
             digest = piece_digest(self._checkpoint, layer_idx, expert_id)
             if digest != self._manifest.pieces[layer_idx][expert_id]:
@@ -106,8 +104,7 @@ class WeightStore:
                     f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
                     "the manifest: another checkpoint, or a damaged file"
                 )
-            w13_EHD[slot], w2_EDF[slot] = self._checkpoint.expert(layer_idx, expert_id, self.dtype)
+            weights.put(slot, *self._checkpoint.expert(layer_idx, expert_id, self.dtype))
             # The mapped pages were copied: keep resident memory at the weights as held.
             self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())
-        weights = ExpertWeights(w13_EHD=w13_EHD, w2_EDF=w2_EDF)
         return HeldLayer(weights=weights, slots_E=slots_E)

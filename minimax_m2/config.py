@@ -132,8 +132,8 @@ class ModelConfig:
     def auto_dtype(self) -> str:
         """The compute dtype when nobody chooses: float32 while the whole model is small in it.
 
-        torch's bfloat16 GEMM rounds its accumulators, so the defined rounding points cost a
-        widening of the weights on every call; worth it only where float32 does not fit.
+        Only float32 keeps the defined rounding points exactly (torch's bfloat16 GEMM rounds its
+        accumulators), so bfloat16 is for models whose weights are too large or slow to read.
         """
         float32_bytes = 4 * (self.attention_params + self.num_pieces * self.expert_params)
         return "float32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bfloat16"

@@ -7,13 +7,13 @@ can capture what lies between two hops.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
-from minimax_m2.linear import linear
+from minimax_m2.linear import linear, pack
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import apply_rope
 from minimax_m2.routing import route
@@ -39,6 +39,10 @@ class LayerWeights:
             for name, value in vars(self).items()
         }
         return LayerWeights(**moved)
+
+    def packed(self) -> "LayerWeights":
+        """The projections in the layout `linear` reads fastest."""
+        return replace(self, qkv_AD=pack(self.qkv_AD), o_DA=pack(self.o_DA))
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

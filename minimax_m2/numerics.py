@@ -3,6 +3,7 @@
 import torch
 
 from minimax_m2.config import ModelConfig
+from minimax_m2.linear import can_pack
 
 
 def choose_dtype(flag: str, config: ModelConfig) -> torch.dtype:
@@ -23,4 +24,5 @@ def numerics_id(dtype: torch.dtype, device: torch.device | str = "cpu") -> str:
         isa = f"sm_{major}{minor}"
     else:
         isa = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
-    return f"{dtype_name(dtype)}/torch-{torch.__version__.split('+')[0]}/{isa}"
+    kernel = "onednn" if can_pack(dtype, device) else "torch"
+    return f"{dtype_name(dtype)}/{kernel}-{torch.__version__.split('+')[0]}/{isa}"

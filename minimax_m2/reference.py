@@ -11,7 +11,7 @@ from torch import Tensor
 from minimax_m2.attention import attend
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
-from minimax_m2.experts import ExpertWeights, combine_rows, expert_rows
+from minimax_m2.experts import ExpertWeights, HeldExperts, combine_rows, expert_rows
 from minimax_m2.layer import LayerWeights, from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.norm import rms_norm
@@ -95,7 +95,7 @@ class ReferenceModel:
 
 
 def run_experts(
-    dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, experts: ExpertWeights
+    dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, experts: HeldExperts
 ) -> Tensor:
     """All experts of a layer on one device: float32 sums [T, D] in ascending expert id."""
     num_tokens, top_k = topk_ids_TK.shape

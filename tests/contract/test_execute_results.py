@@ -108,14 +108,15 @@ async def test_rows_added_in_expert_order_are_the_sums():
     assert torch.equal(rows, flat)
 
 
-async def test_bfloat16_sums_are_float32_and_equal_the_references():
+async def test_bfloat16_sums_are_float32_and_the_references_within_tolerance():
+    """Not equal: torch's bf16 GEMM rounds what the definition keeps in float32 (decision 8)."""
     hidden, (ids, weights) = hidden_rows(6).bfloat16(), routed(6)
     expected = run_experts(hidden, ids, weights, weights_of(0, torch.bfloat16))
     async with running_pool(dtype=torch.bfloat16) as pool, calling(pool.address) as caller:
         frame = caller.call(hidden=encode(hidden), **(part_of(ids, weights, range(EXPERTS)) or {}))
         sums = await caller.result_of(frame)
         assert sums.rows.dtype == tensor_pb2.DTYPE_FLOAT32
-        assert torch.equal(rows_of(sums), expected)
+        torch.testing.assert_close(rows_of(sums), expected, atol=6e-2, rtol=3e-2)
         frame.combine, frame.call_id = ROWS, 99
         assert (await caller.result_of(frame)).rows.dtype == tensor_pb2.DTYPE_BFLOAT16
 

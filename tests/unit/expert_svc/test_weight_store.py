@@ -7,6 +7,7 @@ import torch
 
 from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.linear import linear
 from minimax_m2.manifest import build_manifest
 from minimax_m2.tiny import write_tiny
 from rpc.pieces import Pieces
@@ -37,8 +38,10 @@ def test_pieces_are_stacked_in_ascending_id_and_found_by_slot(folder: Path, dtyp
     for expert_id in (0, 2, 4):
         w13, w2 = checkpoint.expert(1, expert_id, dtype)
         slot = int(held.slots_E[expert_id])
-        assert torch.equal(held.weights.w13_EHD[slot], w13)
-        assert torch.equal(held.weights.w2_EDF[slot], w2)
+        held_w13, held_w2 = held.weights.get(slot)
+        # Every row and column of a matrix shows in its product with one-hot rows, in any layout.
+        assert torch.equal(linear(torch.eye(24, dtype=dtype), held_w13), w13.t())
+        assert torch.equal(linear(torch.eye(20, dtype=dtype), held_w2), w2.t())
     assert store.layer(0) is None
     assert store.pieces == Pieces([(1, 0), (1, 2), (1, 4)])
     assert store.size_bytes == 3 * store.piece_bytes == 3 * 3 * 24 * 20 * dtype.itemsize
@@ -72,10 +75,10 @@ def test_a_computation_that_started_before_keeps_its_stack(folder: Path):
     store.load(Pieces([(0, 1)]))
     before = store.layer(0)
     assert before is not None
-    kept = before.weights.w2_EDF.clone()
+    kept = before.weights.get(0)[1].clone()
     store.load(Pieces([(0, 0)]))
     assert store.layer(0) is not before
-    assert torch.equal(before.weights.w2_EDF, kept)
+    assert torch.equal(before.weights.get(0)[1], kept)
     assert before.slots_E.tolist() == [-1, 0, -1, -1, -1]
 
 

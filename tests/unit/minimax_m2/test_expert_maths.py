@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.experts import ExpertWeights, combine_rows, expert_rows, pair_rows
+from minimax_m2.experts import (
+    ExpertWeights,
+    PackedExperts,
+    combine_rows,
+    expert_rows,
+    pair_rows,
+    room_for_experts,
+)
+from minimax_m2.linear import can_pack
 from minimax_m2.quant import (
     FP8_MAX,
     dequantise,
@@ -97,6 +105,56 @@ def rounded_early(hidden, rows, slots, weights, experts: ExpertWeights) -> torch
         activated = F.silu(both[:inner]) * both[inner:]
         out.append((experts.w2_EDF[slot].float() @ activated.float() * weight).bfloat16())
     return torch.stack(out)
+
+
+needs_packing = pytest.mark.skipif(
+    not can_pack(torch.bfloat16, "cpu"), reason="torch has no packed bfloat16 weights here"
+)
+
+
+def packed(stack: ExpertWeights) -> PackedExperts:
+    experts, inner = stack.w13_EHD.shape[0], stack.w2_EDF.shape[2]
+    held = room_for_experts(
+        experts, stack.w13_EHD.shape[2], inner, stack.w13_EHD.dtype, torch.device("cpu")
+    )
+    assert isinstance(held, PackedExperts)
+    for slot in range(experts):
+        held.put(slot, *stack.get(slot))
+    return held
+
+
+@needs_packing
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 70), st.integers(1, 70), st.integers(0, 999))  # fmt: skip
+def test_packed_experts_round_where_the_gemm_does(
+    pairs: int, experts: int, wide: int, inner: int, seed: int
+):
+    """Three roundings more than the definition, each of half a unit in bfloat16's last place."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = noise(9, wide, seed=seed).bfloat16()
+    rows = torch.randint(0, 9, (pairs,), generator=generator)
+    slots = torch.randint(0, experts, (pairs,), generator=generator)
+    weights = torch.rand(pairs, generator=generator)
+    stack = held(experts, wide, inner, torch.bfloat16, seed)
+    got = expert_rows(hidden, rows, slots, weights, packed(stack))
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        got, naive_rows(hidden, rows, slots, weights, stack), atol=6e-2, rtol=3e-2
+    )
+
+
+@needs_packing
+@pytest.mark.parametrize("sizes", [(48, 80), (256, 64), (129, 33)])
+def test_a_packed_row_does_not_depend_on_what_is_computed_with_it(sizes: tuple[int, int]):
+    wide, inner = sizes
+    held_experts = packed(held(3, wide, inner, torch.bfloat16))
+    hidden, rows = noise(40, wide).bfloat16(), torch.arange(40)
+    slots, weights = rows % 3, torch.rand(40)
+    whole = expert_rows(hidden, rows, slots, weights, held_experts)
+    for batch in (1, 2, 3, 7, 16, 33):
+        part = slice(5, 5 + batch)
+        alone = expert_rows(hidden, rows[part], slots[part], weights[part], held_experts)
+        assert torch.equal(alone, whole[part]), batch
 
 
 def test_sums_add_in_float32_in_ascending_expert_order():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import minimax_m2.attention as attention_module
 from minimax_m2.attention import attend, attend_decode
-from minimax_m2.linear import linear
+from minimax_m2.linear import can_pack, linear, pack
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import apply_rope, rope_cos_sin, rope_frequencies
 from minimax_m2.routing import route
@@ -170,6 +170,23 @@ def test_a_bfloat16_row_does_not_depend_on_its_batch(sizes: tuple[int, int]):
         for start in (0, 5):
             part = linear(rows[start : start + batch], weight)
             assert torch.equal(part, whole[start : start + batch]), (batch, start)
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16, "cpu"), reason="no packed weights in this torch")
+@pytest.mark.parametrize("sizes", [(48, 80), (256, 64), (129, 33), (512, 96)])
+def test_a_packed_weight_gives_the_bits_of_the_plain_one(sizes: tuple[int, int]):
+    wide, out = sizes
+    rows, weight = noise(40, wide, dtype=torch.bfloat16), noise(out, wide, seed=1, dtype=torch.bfloat16)  # fmt: skip
+    ready = pack(weight)
+    assert ready.is_mkldnn
+    assert pack(ready) is ready
+    for batch in (0, 1, 2, 4, 5, 6, 17, 40):
+        assert torch.equal(linear(rows[:batch], ready), linear(rows[:batch], weight)), batch
+
+
+def test_only_bfloat16_on_a_cpu_is_packed():
+    assert pack(noise(4, 4)).layout == torch.strided
+    assert not can_pack(torch.bfloat16, "cuda")
 
 
 def test_linear_is_a_matrix_product():
