@@ -1,0 +1,248 @@
+"""The engines that `bench/engine.py` compares: ours as services, Transformers, llama.cpp.
+
+Each runs in processes of its own and answers `measure("decode", sequences, ...)`
+and `measure("prefill", prompt tokens, ...)`. Prompts are random and new each time.
+"""
+
+import asyncio
+import json
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+import rpc  # noqa: F401  sets grpc's environment before grpc is imported
+
+import grpc.aio  # isort: skip
+
+from expertmesh.children import child_environment, python_module
+from expertmesh.plan import stripe
+from expertmesh.process import ServiceProcess
+from expertmesh.spec import ServiceSpec
+from minimax_m2.config import ModelConfig
+from protos import attention_pb2, attention_pb2_grpc
+
+PROMPT_TOKENS = 16
+"""Of each sequence in decode measurements."""
+START_TIMEOUT_S = 600.0
+REQUEST_TIMEOUT_S = 600.0
+_STEP_SUM = re.compile(r'^expertmesh_step_seconds_sum\{part="(attention|experts)"\} (\S+)', re.M)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One measurement. `engine_share`: of the wall time, what was neither model nor expert call."""
+
+    tokens_per_s: float
+    engine_share: float | None = None
+
+
+class Engine(Protocol):
+    def start(self) -> None: ...
+
+    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result: ...
+
+    def stop(self) -> None: ...
+
+
+class Served:
+    """Our services on free ports of this machine, asked over gRPC as a gateway would."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Path,
+        config: ModelConfig,
+        logs: Path,
+        threads: int,
+        split_threads: int | None,
+    ):
+        self._vocab_size = config.vocab_size
+        self._logs = logs / name
+        self._specs = list(_specs(name, model, config, threads, split_threads or threads))
+        self._running: list[ServiceProcess] = []
+
+    def start(self) -> None:
+        """Start stage by stage; raises RuntimeError with the log of one that does not come up."""
+        self._logs.mkdir(exist_ok=True)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        addresses: dict[str, dict[str, str]] = {}
+        with httpx.Client(trust_env=False) as client:
+            for stage in sorted({spec.stage for spec in self._specs}):
+                started = [
+                    ServiceProcess(spec, self._logs / f"{spec.name}.log")
+                    for spec in self._specs
+                    if spec.stage == stage
+                ]
+                self._running += started
+                for service in started:
+                    service.start(addresses)
+                for service in started:
+                    while not service.readiness(client)[0]:
+                        if not service.running or time.monotonic() > deadline:
+                            log = service.tail()
+                            self.stop()
+                            raise RuntimeError(f"{service.spec.name} did not start:\n{log}")
+                        time.sleep(0.2)
+                    addresses[service.spec.name] = service.addresses
+        self._address = addresses["attention"]["grpc"]
+        self._ops = addresses["attention"]["ops"]
+        for kind, size in (("prefill", 256), ("decode", 4)):  # first calls allocate
+            self.measure(kind, size, 4, seed=-1)
+
+    def stop(self) -> None:
+        for service in reversed(self._running):
+            service.terminate()
+        deadline = time.monotonic() + 20
+        while any(service.running for service in self._running) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for service in self._running:
+            service.kill()
+        self._running.clear()
+
+    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
+        prompts = _prompts(kind, size, seed, self._vocab_size)
+        wanted = num_tokens if kind == "decode" else 1
+        model_s = self._model_s()
+        start = time.perf_counter()
+        times = asyncio.run(self._generate(prompts, wanted))
+        wall_s = time.perf_counter() - start
+        if kind == "prefill":
+            return Result(tokens_per_s=size / (times[0][0] - start))
+        # From the last stream's first token to the first stream's end all of them decode.
+        first, last = max(t[0] for t in times), min(t[-1] for t in times)
+        counted = sum(first < at <= last for stream in times for at in stream)
+        share = 1 - (self._model_s() - model_s) / wall_s
+        return Result(tokens_per_s=counted / (last - first), engine_share=share)
+
+    def _model_s(self) -> float:
+        """Seconds of all steps so far in attention and in expert calls."""
+        text = httpx.get(f"http://{self._ops}/metrics", trust_env=False).text
+        return sum(float(value) for _, value in _STEP_SUM.findall(text))
+
+    async def _generate(self, prompts: list[list[int]], num_tokens: int) -> list[list[float]]:
+        """Arrival time of every token of every stream."""
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            stub = attention_pb2_grpc.AttentionStub(channel)
+
+            async def one(prompt: list[int]) -> list[float]:
+                request = attention_pb2.GenerateRequest(
+                    prompt_token_ids=prompt,
+                    sampling=attention_pb2.SamplingParams(
+                        top_p=1.0, repetition_penalty=1.0, max_tokens=num_tokens, ignore_eos=True
+                    ),
+                )
+                times: list[float] = []
+                async for response in stub.Generate(request, timeout=REQUEST_TIMEOUT_S):
+                    times += [time.perf_counter()] * len(response.tokens.token_ids)
+                if len(times) != num_tokens:
+                    raise RuntimeError(f"{len(times)} tokens instead of {num_tokens}: {response}")
+                return times
+
+            return await asyncio.gather(*map(one, prompts))
+
+
+def _specs(
+    name: str, model: Path, config: ModelConfig, threads: int, split_threads: int
+) -> Iterator[ServiceSpec]:
+    ports = ("--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
+    computing = (*ports, "--model", str(model), "--dtype", "bfloat16")
+
+    def service(name: str, module: str, stage: int, threads: int, *flags: str) -> ServiceSpec:
+        dials = (("--router", "router"),) if stage and "in_process" not in flags else ()
+        flags = (*computing, "--threads", str(threads), *flags) if stage else (*ports, *flags)
+        return ServiceSpec(
+            name=name, module=module, stage=stage, flags=flags, dials=dials, threads=threads
+        )
+
+    if name == "in_process":
+        yield service("attention", "attention_svc", 1, threads, "--transport", "in_process")
+        return
+    yield service("router", "router_svc", 0, 1, "--adopt-ms", "300")
+    halves = (f"0-{config.num_experts // 2 - 1}", f"{config.num_experts // 2}-{config.num_experts - 1}")  # fmt: skip
+    for pool in range(2):
+        layers = ("--layers", ",".join(map(str, stripe(config.num_layers, 2, pool))))
+        flags = layers if name == "split" else ("--experts", halves[pool])
+        # Pools with alternate layers take turns; pools with half of each layer work at once.
+        pool_threads = split_threads if name == "split" else max(1, split_threads // 2)
+        pool_id = f"pool-{pool}"
+        yield service(pool_id, "expert_svc", 1, pool_threads, "--pool-id", pool_id, *flags)
+    yield service("attention", "attention_svc", 2, split_threads)
+
+
+class Transformers:
+    """Hugging Face's model in a child process that takes measurements as JSON lines."""
+
+    def __init__(self, model: Path, vocab_size: int, logs: Path, threads: int):
+        self._command = python_module("bench.transformers_worker", str(model), str(threads))
+        self._environment = child_environment(threads)
+        self._vocab_size = vocab_size
+        self._log = logs / "transformers.log"
+        self._child: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        with open(self._log, "wb") as log:
+            self._child = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                text=True, env=self._environment,
+            )  # fmt: skip
+        for kind, size in (("prefill", 256), ("decode", 4)):
+            self.measure(kind, size, 4, seed=-1)
+
+    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
+        assert self._child is not None
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        prompts = _prompts(kind, size, seed, self._vocab_size)
+        tokens = num_tokens if kind == "decode" else 1
+        self._child.stdin.write(json.dumps({"prompts": prompts, "tokens": tokens}) + "\n")
+        self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        if not line:
+            raise RuntimeError(f"transformers ended:\n{self._log.read_text()[-2000:]}")
+        answer = json.loads(line)
+        if kind == "prefill":
+            return Result(tokens_per_s=size / answer["prefill_s"])
+        return Result(tokens_per_s=size * (num_tokens - 1) / answer["decode_s"])
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+
+class LlamaCpp:
+    """`llama-batched-bench` on a GGUF of the slice; loads the model for each measurement."""
+
+    def __init__(self, program: str, gguf: str, threads: int):
+        self._command = [program, "-m", gguf, "-t", str(threads), "-c", "4096", "-b", "2048",
+                         "--output-format", "jsonl"]  # fmt: skip
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
+        sizes: Callable[..., list[str]] = lambda prompt, tokens, batch: [  # noqa: E731
+            "-npp", str(prompt), "-ntg", str(tokens), "-npl", str(batch)
+        ]  # fmt: skip
+        flags = sizes(PROMPT_TOKENS, num_tokens, size) if kind == "decode" else sizes(size, 1, 1)
+        done = subprocess.run([*self._command, *flags], capture_output=True, text=True, check=True)
+        answer = json.loads([line for line in done.stdout.splitlines() if line[:1] == "{"][-1])
+        return Result(tokens_per_s=answer["speed_tg" if kind == "decode" else "speed_pp"])
+
+
+def _prompts(kind: str, size: int, seed: int, vocab_size: int) -> list[list[int]]:
+    """Never the same twice, so that no prefix cache helps."""
+    numbers = random.Random(f"{kind} {size} {seed} {time.time_ns()}")
+    count, length = (size, PROMPT_TOKENS) if kind == "decode" else (1, size)
+    return [[numbers.randrange(3, vocab_size) for _ in range(length)] for _ in range(count)]
