@@ -40,6 +40,8 @@ class ClusterOptions:
     kv_memory: str = "512MiB"
     threads: int | None = None
     log_level: str = "info"
+    max_concurrent: int = 64
+    """Requests in flight for each client of the gateway."""
     served_model_name: str | None = None
     """Name in the API; None: the folder's name."""
 
@@ -80,6 +82,10 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         )
     if options.dtype not in DTYPES:
         raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
+    if not 1 <= options.max_concurrent <= 100_000:
+        raise CommandError(
+            f"--max-concurrent: 1 to 100000, got {options.max_concurrent}", EXIT_USAGE
+        )
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     sizing = _Sizing(config, options)
@@ -196,6 +202,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
             *("--model", str(options.model)),
             *("--listen", f"127.0.0.1:{options.http_port}"),
             *("--served-model-name", options.served_model_name or options.model.name),
+            *("--max-concurrent", str(options.max_concurrent)),
             *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
         ),

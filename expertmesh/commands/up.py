@@ -76,6 +76,11 @@ def up(
         envvar="EXPERTMESH_THREADS",
         help="Threads of every computing process. Default: the cores divided among them.",
     ),
+    max_concurrent: int = typer.Option(
+        64,
+        envvar="EXPERTMESH_MAX_CONCURRENT",
+        help="Requests in flight for each client; more are answered with 429.",
+    ),
     served_model_name: str | None = typer.Option(
         None,
         envvar="EXPERTMESH_SERVED_MODEL_NAME",
@@ -102,6 +107,7 @@ def up(
         kv_memory=kv_memory,
         threads=threads,
         log_level=log_level,
+        max_concurrent=max_concurrent,
         served_model_name=served_model_name or (None if model else DEMO_NAME),
     )
     plan = plan_cluster(options, usable_cores())
@@ -154,6 +160,7 @@ def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) 
     arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
     arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
+    arguments += ["--max-concurrent", str(options.max_concurrent)]
     arguments += ["--in-process"] if options.in_process else []
     arguments += ["--threads", str(options.threads)] if options.threads else []
     if options.served_model_name:

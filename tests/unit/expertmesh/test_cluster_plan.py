@@ -70,6 +70,11 @@ def test_only_the_gateway_has_a_fixed_port(model: Path) -> None:
     assert set(listens.values()) == {"127.0.0.1:0"}
 
 
+def test_the_gateway_gets_its_limit_per_client(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, max_concurrent=300), cores=4)
+    assert flag(plan.services[-1].flags, "--max-concurrent") == "300"
+
+
 @pytest.mark.parametrize(
     ("cores", "pools", "expected"),
     [(1, 2, (1, 1)), (2, 2, (1, 1)), (8, 2, (4, 2)), (12, 2, (4, 4)), (64, 7, (8, 8))],
@@ -112,6 +117,7 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
         ({"num_pools": 6}, "--pools: 1 to 5"),
         ({"http_port": 70000}, "--http-port"),
         ({"threads": 0}, "--threads"),
+        ({"max_concurrent": 0}, "--max-concurrent"),
         ({"kv_memory": "lots"}, "--kv-memory"),
         ({"dtype": "float8"}, "--dtype"),
     ],
