@@ -11,7 +11,7 @@ from gateway.choice_streams import Choice
 from gateway.choice_text import PlainText
 from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
-from gateway.errors import bad_field, unsupported
+from gateway.errors import bad_field, context_exceeded, unsupported
 from gateway.generation import StreamState
 from gateway.generation_request import new_request, stop_ids_of, tenant_of_request
 from gateway.replies import ReplyHead, new_id, now
@@ -126,6 +126,8 @@ def _is_int(value: Any) -> bool:
 def _token_ids(gateway: Gateway, name: str, ids: Sequence[Any]) -> list[int]:
     if not ids:
         raise bad_field(name, "must not be empty")
+    if len(ids) >= gateway.max_model_len:  # before a look at each of a million
+        raise context_exceeded(name, len(ids), gateway.max_model_len, at_least=False)
     tokenizer = gateway.model.tokenizer
     for index, token_id in enumerate(ids):
         if not _is_int(token_id):

@@ -25,8 +25,12 @@ class Limits:
     # JSON
     json_depth: int = 64
     json_items: int = 100_000
-    """Strings, objects and arrays in one body (numbers are not counted)."""
+    """Strings, objects, arrays and long numbers in one body."""
+    json_values: int = 1_000_000
+    """Values of every kind: mostly token ids."""
     json_number_chars: int = 40
+    json_inline_bytes: int = 256 * 1024
+    """Larger bodies are checked in a thread."""
 
     # Requests
     concurrent_per_key: int = 64

@@ -85,9 +85,9 @@ class PromptEncoder:
             if self._queued >= self._limits.tokenise_queue:
                 raise overloaded("too many long prompts are waiting to be tokenised")
             self._queued += 1
+            loop = asyncio.get_running_loop()
             future = self._threads.submit(work)
             future.add_done_callback(lambda _: self._release(loop))
-            loop = asyncio.get_running_loop()
             return await asyncio.wait_for(
                 asyncio.wrap_future(future), self._limits.tokenise_timeout_s
             )

@@ -1,5 +1,6 @@
 """How does a request reach its endpoint, and how is its end counted?"""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,10 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
         raise ApiError(
             415, "Content-Type must be application/json", code="unsupported_content_type"
         )
-    return parse_object(await request.body(), limits)
+    body = await request.body()
+    if len(body) <= limits.json_inline_bytes:
+        return parse_object(body, limits)
+    return await asyncio.to_thread(parse_object, body, limits)
 
 
 @contextlib.contextmanager

@@ -32,18 +32,23 @@ def validate_tools(tools: Sequence[Any]) -> None:
     if len(tools) > MAX_TOOLS:
         raise ValueError(f"tools: at most {MAX_TOOLS} are allowed, got {len(tools)}")
     names: set[str] = set()
+    size_bytes = 2
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         name = _validate_tool(where, tool)
         if name in names:
             raise ValueError(f"{where}.function.name: {name!r} is used twice")
         names.add(name)
+        size_bytes += _json_bytes(tool) + 2
+        if size_bytes > MAX_TOOLS_BYTES:  # told at once, not after megabytes more
+            raise ValueError(f"tools: at most {MAX_TOOLS_BYTES} bytes as JSON are allowed")
+
+
+def _json_bytes(tool: Any) -> int:
     try:
-        encoded = json.dumps(list(tools), ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return len(json.dumps(tool, ensure_ascii=False, allow_nan=False).encode("utf-8"))
     except ValueError as error:
         raise ValueError("tools: numbers must be finite") from error
-    if len(encoded) > MAX_TOOLS_BYTES:
-        raise ValueError(f"tools: at most {MAX_TOOLS_BYTES} bytes as JSON, got {len(encoded)}")
 
 
 def require_tool_name(field: str, name: Any) -> str:

@@ -1,5 +1,6 @@
 """Rows D3 and D6: the context boundary is exact, and what is far beyond it costs little."""
 
+import asyncio
 import threading
 import time
 from typing import Any
@@ -96,3 +97,17 @@ def test_the_event_loop_lives_while_a_long_prompt_is_tokenised(
     assert gone[0].status_code == 200
     assert gone[0].json()["count"] > 100_000
     assert answered > 3, "nobody was answered meanwhile"
+
+
+def test_places_in_the_queue_are_given_back_however_soon_the_work_is_done(
+    gateway: Harness,
+) -> None:
+    encoder = gateway.service.gateway.encoder
+
+    async def many() -> int:
+        for _ in range(200):
+            await encoder._run("messages", lambda: None, 10**6)
+        await asyncio.sleep(0.05)
+        return encoder._queued
+
+    assert gateway.run(many()) == 0

@@ -109,8 +109,11 @@ def test_valid_unicode_comes_through_exactly(text: str) -> None:
         b"{" + b",".join(b'"%d":1' % i for i in range(1_000_000)) + b"}",
         b'{"a": ' + b"1" * 100_000 + b"}",
         b'{"a": [' + b"{}," * 1_000_000 + b"{}]}",
+        b'{"a": [' + b"1," * 5_000_000 + b"1]}",
+        b'{"a": [' + b"123456789012345678, " * 200_000 + b"1]}",
+        b'{"a": "' + rb"\"" * 5_000_000 + b"}",
     ],
-    ids=["deep", "keys", "digits", "objects"],
+    ids=["deep", "keys", "digits", "objects", "values", "long", "escapes"],
 )
 def test_hostile_bodies_are_refused_without_reading_all_of_them(body: bytes) -> None:
     started_s = time.process_time()
@@ -130,6 +133,15 @@ def test_depth_limit_is_exact() -> None:
 def test_a_long_list_of_token_ids_is_not_many_items() -> None:
     ids = list(range(200_000))
     assert parse_object(json.dumps({"prompt": ids}).encode(), LIMITS) == {"prompt": ids}
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 2])
+@pytest.mark.parametrize("text", ["\\" * 600_000, '"' * 600_000, '\\"' * 300_000, "x" * 600_000])
+def test_escapes_across_the_borders_of_pieces_are_read_right(num_before: int, text: str) -> None:
+    value = {"b" * num_before: text, "key": "value", "other": '"'}
+    assert parse_object(json.dumps(value).encode(), LIMITS) == value
+    body = json.dumps(value).encode()
+    assert "duplicate key" in refusal(body[:-1] + b', "key": 1}')
 
 
 _JSON = st.recursive(
