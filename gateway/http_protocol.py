@@ -23,14 +23,15 @@ class CheckedConnection(h11.Connection):
         super().__init__(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self._limits = limits
         self._chunks = 0
-        self._chunk_bytes = 0
+        self.body_bytes = 0
+        """Of the body that is being received."""
 
     def next_event(self) -> Any:
         event = super().next_event()
         if isinstance(event, h11.Data):
             self._count_chunk(len(event.data))
         elif isinstance(event, h11.Request):
-            self._chunks = self._chunk_bytes = 0
+            self._chunks = self.body_bytes = 0
             self._check_header(event)
         return event
 
@@ -44,8 +45,8 @@ class CheckedConnection(h11.Connection):
 
     def _count_chunk(self, size: int) -> None:
         self._chunks += 1
-        self._chunk_bytes += size
-        tiny = self._chunk_bytes < self._chunks * self._limits.tiny_chunk_bytes
+        self.body_bytes += size
+        tiny = self.body_bytes < self._chunks * self._limits.tiny_chunk_bytes
         if tiny and self._chunks > self._limits.tiny_chunks:
             raise h11.RemoteProtocolError("body in tiny chunks", error_status_hint=408)
 
@@ -79,6 +80,8 @@ class GatewayProtocol(H11Protocol):
         self.conn = CheckedConnection(table.limits)
         self._input_timer: asyncio.TimerHandle | None = None
         self._watched_state: Any = None
+        self._body_began_s = 0.0
+        self._last_input_s = 0.0
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -107,6 +110,7 @@ class GatewayProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        self._last_input_s = self.loop.time()
         super().data_received(data)
         self._watch_input()
 
@@ -154,12 +158,25 @@ class GatewayProtocol(H11Protocol):
             self._input_timer.cancel()
             self._input_timer = None
         if state is h11.IDLE:
-            timeout_s = self._limits.header_timeout_s
+            self._input_timer = self.loop.call_later(
+                self._limits.header_timeout_s, self._input_late
+            )
         elif state is h11.SEND_BODY:
-            timeout_s = self._limits.body_timeout_s
+            self._body_began_s = self.loop.time()
+            self._check_pace()
+
+    def _check_pace(self) -> None:
+        """Refuse a body that pauses or drips; look again when the next byte is due."""
+        limits = self._limits
+        allowed_s = limits.body_idle_s + self.conn.body_bytes / limits.body_bytes_per_s
+        due_s = min(
+            self._last_input_s + limits.body_idle_s,
+            self._body_began_s + min(allowed_s, limits.body_total_s),
+        )
+        if self.loop.time() >= due_s:
+            self._input_late()
         else:
-            return
-        self._input_timer = self.loop.call_later(timeout_s, self._input_late)
+            self._input_timer = self.loop.call_at(due_s, self._check_pace)
 
     def _input_late(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:

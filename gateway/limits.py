@@ -15,11 +15,15 @@ class Limits:
     header_bytes: int = 16 * 1024
     max_connections: int = 1024
     header_timeout_s: float = 15.0
-    body_timeout_s: float = 60.0
+    body_idle_s: float = 15.0
+    """Longest pause within a body, and what a body of any size may take."""
+    body_bytes_per_s: int = 1024
+    """A body may take a second more for each of these many bytes that have come."""
+    body_total_s: float = 300.0
     write_timeout_s: float = 60.0
     """A client that leaves the outgoing buffer full for this long is cut off."""
-    tiny_chunks: int = 16_384
-    """Chunked bodies: this many chunks must average `tiny_chunk_bytes` or the body is refused."""
+    tiny_chunks: int = 1024
+    """A body that comes in more pieces must have `tiny_chunk_bytes` in each on average."""
     tiny_chunk_bytes: int = 16
 
     # JSON

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import resource
+import select
 import socket
 import time
 from typing import Any
@@ -186,6 +187,8 @@ class TestBodies:
         started_s = time.process_time()
         reply = exchange(gateway, data + b"1\r\na\r\n" * 3_000_000 + b"0\r\n\r\n")
         assert status_of(reply) in (408, 0)  # 0: reset while still sending
+        some = data + b"1\r\na\r\n" * 2000
+        assert status_of(exchange(gateway, some)) == 408
         assert time.process_time() - started_s < 10
         assert gateway.get("/livez").status_code == 200
 
@@ -193,7 +196,7 @@ class TestBodies:
 class TestSlowness:
     @pytest.fixture
     def hasty(self, make_gateway: Any) -> Harness:
-        gateway: Harness = make_gateway(limits=Limits(header_timeout_s=0.2, body_timeout_s=0.3))
+        gateway: Harness = make_gateway(limits=Limits(header_timeout_s=0.2, body_idle_s=0.3))
         return gateway
 
     def test_a_connection_that_says_nothing_is_closed(self, hasty: Harness) -> None:
@@ -216,6 +219,43 @@ class TestSlowness:
     def test_a_body_that_never_comes_is_408(self, hasty: Harness) -> None:
         reply = exchange(hasty, POST + b'Content-Length: 100\r\n\r\n{"model"')
         assert status_of(reply) == 408
+
+    @pytest.fixture
+    def patient(self, make_gateway: Any) -> Harness:
+        """A body may pause for half a second and must bring 1,000 bytes a second."""
+        limits = Limits(body_idle_s=0.5, body_bytes_per_s=1000, body_total_s=60)
+        gateway: Harness = make_gateway(limits=limits)
+        return gateway
+
+    @staticmethod
+    def drip(gateway: Harness, pieces: list[bytes], pause_s: float) -> bytes:
+        """Send a body in pieces; what came back, as soon as something did."""
+        size = sum(map(len, pieces))
+        with gateway.socket() as connection:
+            connection.sendall(
+                POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size + pieces[0]
+            )
+            for piece in pieces[1:]:
+                if select.select([connection], [], [], pause_s)[0]:
+                    break
+                connection.sendall(piece)
+            return read_all(connection)
+
+    def test_a_slow_body_that_keeps_its_pace_is_read(self, patient: Harness) -> None:
+        body = b'{"model": "%s"}' % (b"x" * 2000)
+        pieces = [body[i : i + 200] for i in range(0, len(body), 200)]
+        assert status_of(self.drip(patient, pieces, 0.1)) == 404
+
+    def test_a_body_that_drips_is_408_though_it_never_pauses_for_long(
+        self, patient: Harness
+    ) -> None:
+        reply = self.drip(patient, [b"x"] * 2000, 0.01)
+        assert status_of(reply) == 408
+        assert error_of(reply)["code"] == "bad_http"
+
+    def test_a_body_that_stops_after_a_megabyte_is_408(self, patient: Harness) -> None:
+        """It is not given the time that its first megabyte could have taken."""
+        assert status_of(self.drip(patient, [b"x" * 2**20, b"x"], 10)) == 408
 
     def test_a_slow_answer_is_not_a_slow_request(
         self, hasty: Harness, tokenizer: Tokenizer
