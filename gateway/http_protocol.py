@@ -77,7 +77,7 @@ class GatewayProtocol(H11Protocol):
         super().__init__(**uvicorn_arguments)
         self._table = table
         self._limits = table.limits
-        self.conn = CheckedConnection(table.limits)
+        self.conn: CheckedConnection = CheckedConnection(table.limits)
         self._input_timer: asyncio.TimerHandle | None = None
         self._watched_state: Any = None
         self._body_began_s = 0.0

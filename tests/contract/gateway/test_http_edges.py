@@ -1,11 +1,8 @@
 """Rows A1 to A10 over raw sockets: what no well-behaved client sends."""
 
-import contextlib
 import gzip
-import json
 import os
 import resource
-import select
 import socket
 import time
 from typing import Any
@@ -14,42 +11,11 @@ import pytest
 from answers import thinking_answer
 from fake_attention import say
 from gateway_harness import Harness
-from gateway_model import EOS, NAME
+from gateway_model import EOS
+from raw_http import CHAT, POST, error_of, exchange, read_all, status_of
 
 from gateway.limits import Limits
 from minimax_m2.chat.tokenizer import Tokenizer
-
-CHAT = json.dumps({"model": NAME, "messages": [{"role": "user", "content": "hello"}]}).encode()
-POST = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    received = b""
-    try:
-        while part := connection.recv(65536):
-            received += part
-    except ConnectionResetError:
-        pass
-    return received
-
-
-def exchange(gateway: Harness, data: bytes) -> bytes:
-    """Send, then read until the server closes."""
-    with gateway.socket() as connection:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(data)
-        return read_all(connection)
-
-
-def status_of(reply: bytes) -> int:
-    return int(reply.split(b" ", 2)[1]) if reply.startswith(b"HTTP/1.1 ") else 0
-
-
-def error_of(reply: bytes) -> dict[str, Any]:
-    error: dict[str, Any] = json.loads(reply.partition(b"\r\n\r\n")[2])["error"]
-    return error
 
 
 @pytest.fixture
@@ -191,88 +157,6 @@ class TestBodies:
         assert status_of(exchange(gateway, some)) == 408
         assert time.process_time() - started_s < 10
         assert gateway.get("/livez").status_code == 200
-
-
-class TestSlowness:
-    @pytest.fixture
-    def hasty(self, make_gateway: Any) -> Harness:
-        gateway: Harness = make_gateway(limits=Limits(header_timeout_s=0.2, body_idle_s=0.3))
-        return gateway
-
-    def test_a_connection_that_says_nothing_is_closed(self, hasty: Harness) -> None:
-        assert exchange(hasty, b"") == b""
-
-    def test_a_header_that_never_ends_is_408(self, hasty: Harness) -> None:
-        assert status_of(exchange(hasty, b"GET /livez HTTP/1.1\r\nHost: local")) == 408
-
-    def test_a_header_that_drips_is_408(self, hasty: Harness) -> None:
-        with hasty.socket() as connection:
-            try:
-                for byte in b"GET /livez HTTP/1.1\r\nX: " + b"a" * 1000:
-                    connection.sendall(bytes([byte]))
-                    time.sleep(0.01)
-            except OSError:
-                pass
-            else:
-                pytest.fail("the connection stayed open")
-
-    def test_a_body_that_never_comes_is_408(self, hasty: Harness) -> None:
-        reply = exchange(hasty, POST + b'Content-Length: 100\r\n\r\n{"model"')
-        assert status_of(reply) == 408
-
-    @pytest.fixture
-    def patient(self, make_gateway: Any) -> Harness:
-        """A body may pause for half a second and must bring 1,000 bytes a second."""
-        limits = Limits(body_idle_s=0.5, body_bytes_per_s=1000, body_total_s=60)
-        gateway: Harness = make_gateway(limits=limits)
-        return gateway
-
-    @staticmethod
-    def drip(gateway: Harness, pieces: list[bytes], pause_s: float) -> bytes:
-        """Send a body in pieces; what came back, as soon as something did."""
-        size = sum(map(len, pieces))
-        with gateway.socket() as connection:
-            connection.sendall(
-                POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size + pieces[0]
-            )
-            for piece in pieces[1:]:
-                if select.select([connection], [], [], pause_s)[0]:
-                    break
-                connection.sendall(piece)
-            return read_all(connection)
-
-    def test_a_slow_body_that_keeps_its_pace_is_read(self, patient: Harness) -> None:
-        body = b'{"model": "%s"}' % (b"x" * 2000)
-        pieces = [body[i : i + 200] for i in range(0, len(body), 200)]
-        assert status_of(self.drip(patient, pieces, 0.1)) == 404
-
-    def test_a_body_that_drips_is_408_though_it_never_pauses_for_long(
-        self, patient: Harness
-    ) -> None:
-        reply = self.drip(patient, [b"x"] * 2000, 0.01)
-        assert status_of(reply) == 408
-        assert error_of(reply)["code"] == "bad_http"
-
-    def test_a_body_that_stops_after_a_megabyte_is_408(self, patient: Harness) -> None:
-        """It is not given the time that its first megabyte could have taken."""
-        assert status_of(self.drip(patient, [b"x" * 2**20, b"x"], 10)) == 408
-
-    def test_a_slow_answer_is_not_a_slow_request(
-        self, hasty: Harness, tokenizer: Tokenizer
-    ) -> None:
-        ids = thinking_answer(tokenizer, "hm", "hi")
-        hasty.script(lambda r: [0.8, *say(ids, eos=EOS)(r)])
-        assert hasty.chat().status_code == 200
-
-    def test_an_idle_connection_can_be_used_again(self, hasty: Harness) -> None:
-        with hasty.socket() as connection:
-            for _ in range(3):
-                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                received = b""
-                while not received.endswith(b"ok\n"):
-                    received += connection.recv(4096)
-                assert status_of(received) == 200
-                time.sleep(0.1)
 
 
 class TestPaths:
