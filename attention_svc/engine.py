@@ -75,22 +75,26 @@ class Engine:
     async def run(self) -> None:
         """Step until cancelled. An exception out of here is a bug that no single request caused."""
         while True:
-            start = time.monotonic()
-            plan = self.scheduler.schedule()
-            if not plan:
-                self._update_gauges()
+            if await self.step():
+                await asyncio.sleep(0)  # let new requests and cancellations in
+            else:
                 self._wake.clear()
                 await self._wake.wait()
-                continue
+
+    async def step(self) -> bool:
+        """Plan and run one step; False when there was nothing to do."""
+        start = time.monotonic()
+        plan = self.scheduler.schedule()
+        if plan:
             self._metrics.step_s["schedule"].observe(time.monotonic() - start)
             await self._try_step(plan)
-            self._update_gauges()
-            await asyncio.sleep(0)  # let new requests and cancellations in
+        self._update_gauges()
+        return bool(plan)
 
     async def _try_step(self, plan: list[Slice]) -> None:
         """A step whose failure ends its own sequences only."""
         try:
-            await self._step(plan)
+            await self._compute(plan)
         except ExpertsUnavailable as error:
             log.error("step failed: %s", error)
             # The caller learns what to do; which pool and why is for the log.
@@ -99,7 +103,7 @@ class Engine:
             log.exception("step failed")
             self._fail(plan, "internal error", retryable=False)
 
-    async def _step(self, plan: list[Slice]) -> None:
+    async def _compute(self, plan: list[Slice]) -> None:
         now = time.monotonic()
         for part in plan:
             if not part.sequence.started_s:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,14 @@ class SteppedTransport:
         self.delay_s = 0.0
         self.failure: Exception | None = None
         self.steps = 0
+        self.on_submit: Callable[[], None] = lambda: None
         self.is_ready: tuple[bool, str] = (True, "")
 
     def submit(self, layer_idx: int, *rows: Any, is_decode: bool) -> Any:
         if self.failure is not None:
             raise self.failure
         self.steps += layer_idx == 0
+        self.on_submit()
         return _Held(self, self._inner.submit(layer_idx, *rows, is_decode=is_decode))
 
     def ready(self) -> tuple[bool, str]:
@@ -88,8 +90,15 @@ class _Held:
 class Service:
     """What tests look at."""
 
-    def __init__(self, engine: Engine, blocks: BlockPool, transport: SteppedTransport):
+    def __init__(
+        self,
+        engine: Engine,
+        blocks: BlockPool,
+        transport: SteppedTransport,
+        thread: ThreadPoolExecutor,
+    ):
         self.engine = engine
+        self.thread = thread
         self.blocks = blocks
         self.transport = transport
         self.servicer: AttentionServicer
@@ -109,10 +118,14 @@ async def until(condition: Any, timeout_s: float = WAIT_S) -> None:
             await asyncio.sleep(0.002)
 
 
-@contextlib.asynccontextmanager
-async def running_service(
-    *, tls: TlsFiles | None = None, request_timeout_s: float = 60.0, **limits: int
-) -> AsyncIterator[Service]:
+def make_service(
+    *,
+    num_blocks: int = NUM_BLOCKS,
+    block_size: int = BLOCK,
+    prefix_cache: bool = True,
+    **limits: int,
+) -> Service:
+    """An engine that nobody runs yet."""
     checkpoint = tiny()
     config = checkpoint.config
     cpu, dtype = torch.device("cpu"), torch.float32
@@ -121,20 +134,29 @@ async def running_service(
     inner = InProcessTransport(checkpoint, dtype, cpu, compute_thread=thread, inline_rows=10_000)
     transport = SteppedTransport(inner)
     cache = KvCache(
-        PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=NUM_BLOCKS,
-        block_size=BLOCK, device=cpu,
+        PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=num_blocks,
+        block_size=block_size, device=cpu,
     )  # fmt: skip
     stack = LayerStack(
         checkpoint, cache, transport, metrics.activations,
         dtype=dtype, device=cpu, compute_thread=thread,
     )  # fmt: skip
-    blocks = BlockPool(NUM_BLOCKS)
+    blocks = BlockPool(num_blocks)
+    tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
-    scheduler = Scheduler(BlockTables(blocks, block_size=BLOCK), **{**known, **limits})
     engine = Engine(
-        stack, scheduler, metrics, block_size=BLOCK, max_model_len=CONTEXT, expert_timeout_s=5.0
-    )
-    service = Service(engine, blocks, transport)
+        stack, Scheduler(tables, **{**known, **limits}), metrics, block_size=block_size,
+        max_model_len=CONTEXT, expert_timeout_s=5.0,
+    )  # fmt: skip
+    return Service(engine, blocks, transport, thread)
+
+
+@contextlib.asynccontextmanager
+async def running_service(
+    *, tls: TlsFiles | None = None, request_timeout_s: float = 60.0, **limits: int
+) -> AsyncIterator[Service]:
+    service = make_service(**limits)
+    engine, transport = service.engine, service.transport
     service.servicer = AttentionServicer(
         engine, vocab_size=VOCAB, max_model_len=CONTEXT, default_stops=frozenset({EOS}),
         request_timeout_s=request_timeout_s, readiness=transport.ready,
@@ -151,7 +173,7 @@ async def running_service(
     finally:
         stepping.cancel()
         await server.stop(0)
-        thread.shutdown()
+        service.thread.shutdown()
 
 
 def request(

@@ -2,8 +2,10 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from attention_svc.layer_stack import LayerStack
 from attention_svc.sequence import Sequence
@@ -54,3 +56,53 @@ async def test_nan_sequence_fails_alone_and_leaves_nothing_behind(
         assert outcome.reason == "ERROR"
         assert "NaN" in outcome.error
         assert failed.output_ids == []
+
+
+async def test_a_shared_prefix_survives_the_nan_that_follows_it_in_one_sequence(
+    tmp_path: Path,
+) -> None:
+    """Chunks of 24 rows: the sick sequences fail amid their prompts, on either side of a block
+    that others find in the cache, and what they stored from the NaN on is never offered."""
+    write_tiny(tmp_path, seed=4)
+    checkpoint = Checkpoint.open(tmp_path)
+    prefix = [5, 6, 7, 8] * 9
+    sick = [sequence([*prefix[: 30 + i], POISON, *range(20, 60)]) for i in range(0, 8, 2)]
+    healthy = [sequence([*prefix[: 33 + i], 9]) for i in range(4)]
+    everyone = [s for pair in zip(sick, healthy, strict=True) for s in pair]
+    await run_to_end(checkpoint, everyone, num_blocks=14, max_batch_tokens=24, prepare=poison)
+    reference = ReferenceModel(checkpoint)
+    for served in healthy:
+        assert served.output_ids == reference.greedy(served.prompt_ids, 24, frozenset({2}))
+    assert sum(served.num_cached or 0 for served in healthy) > 0
+    for failed in sick:
+        _, outcome = await failed.outbox.take()
+        assert outcome is not None
+        assert "NaN" in outcome.error
+        assert failed.output_ids == []
+
+
+async def test_numbers_that_were_bad_once_are_not_kept(tmp_path: Path) -> None:
+    """A pool's fault in the first chunk of a prompt: the request fails, its repetition does not."""
+    write_tiny(tmp_path, seed=4)
+    checkpoint = Checkpoint.open(tmp_path)
+    first, again = (sequence([5, 6, 7, 8] * 12) for _ in range(2))
+
+    def spoil_once(stack: LayerStack) -> None:
+        original = stack._to_dispatch
+
+        def spoiled(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            stack._to_dispatch = original  # type: ignore[method-assign]
+            residual_TD, *rest = original(*args)
+            spoiled_TD = residual_TD.clone()
+            spoiled_TD[3] = float("nan")
+            return spoiled_TD, *rest  # type: ignore[return-value]
+
+        stack._to_dispatch = spoiled  # type: ignore[method-assign]
+
+    await run_to_end(checkpoint, [first, again], max_batch_tokens=24, prepare=spoil_once)
+    _, outcome = await first.outbox.take()
+    assert outcome is not None
+    assert "NaN" in outcome.error
+    assert again.output_ids == ReferenceModel(checkpoint).greedy(
+        again.prompt_ids, 24, frozenset({2})
+    )

@@ -55,6 +55,18 @@ def test_the_same_prompt_many_times_is_computed_once(choices: int, budget: int, 
     assert world.num_rows == len(prompt) + choices - 1
 
 
+def test_choices_start_together_as_soon_as_the_first_has_computed_the_prompt():
+    world = World(blocks=100, budget=10, running=4)
+    choices = [world.arrive([1] * 18, 6) for _ in range(4)]
+    steps = 0
+    while world.alive:
+        plan = world.step()
+        steps += 1
+        assert len(plan) == (1 if steps <= 2 else 4 if steps <= 7 else 3)
+    assert steps == 2 + 6  # the prompt in two chunks; the others' tokens one step later
+    assert [made and made.num_cached for made in choices] == [0, 17, 17, 17]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     others=st.integers(1, 4), budget=st.integers(5, 30), chance=st.randoms(use_true_random=False)

@@ -1,0 +1,67 @@
+"""What is stored is read back; copies and clears leave nothing of a former sequence."""
+
+import pytest
+import torch
+
+from attention_svc.block_tables import BlockCopy
+from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import PlainLayout, block_bytes
+
+LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 3
+NAN = float("nan")
+
+
+def cache(dtype: torch.dtype = torch.float32) -> KvCache:
+    layout = PlainLayout(GROUPS, HEAD, dtype)
+    return KvCache(
+        layout, num_layers=LAYERS, num_blocks=BLOCKS, block_size=BLOCK, device=torch.device("cpu")
+    )
+
+
+def fill(made: KvCache, block: int, value: float) -> None:
+    rows_TGP = torch.full((BLOCK, GROUPS, HEAD), value)
+    slots_T = block * BLOCK + torch.arange(BLOCK)
+    for layer_idx in range(LAYERS):
+        made.store(layer_idx, rows_TGP, rows_TGP + 1, slots_T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_come_back_in_table_order_rounded_to_the_format(dtype: torch.dtype):
+    made = cache(dtype)
+    rows_TGP = torch.randn((2 * BLOCK, GROUPS, HEAD))
+    table_W = torch.tensor([3, 1])
+    slots_T = (table_W[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    made.store(1, rows_TGP, -rows_TGP, slots_T)
+    k_SGP, v_SGP = made.gather(1, table_W)
+    assert torch.equal(k_SGP, rows_TGP.to(dtype))
+    assert torch.equal(v_SGP, -rows_TGP.to(dtype))
+    both_k, _ = made.gather(1, torch.stack((table_W, table_W.flip(0))))
+    assert torch.equal(both_k[1], torch.cat((k_SGP[BLOCK:], k_SGP[:BLOCK])))
+    assert not made.gather(0, table_W)[0].any()  # another layer's
+
+
+def test_a_copy_takes_the_first_rows_and_zeroes_the_rest():
+    made = cache()
+    fill(made, 0, 7.0)
+    fill(made, 2, NAN)
+    made.copy(BlockCopy(source=0, target=2, num_rows=3))
+    for layer_idx in range(LAYERS):
+        for stored, value in zip(made.gather(layer_idx, torch.tensor([2])), (7, 8), strict=True):
+            assert stored[:, 0, 0].tolist() == [value, value, value, 0]
+    assert made.gather(0, torch.tensor([0]))[0].unique().tolist() == [7]
+
+
+def test_a_cleared_block_is_zero_and_its_neighbours_are_not():
+    made = cache()
+    for block in range(BLOCKS):
+        fill(made, block, NAN if block == 1 else 5.0)
+    made.clear([1, 3])
+    k_SGP, v_SGP = made.gather(0, torch.arange(BLOCKS))
+    assert k_SGP[:, 0, 0].view(BLOCKS, BLOCK).tolist() == [[v] * BLOCK for v in (5, 0, 5, 0, 5)]
+    assert v_SGP[:, 0, 0].view(BLOCKS, BLOCK)[:, 0].tolist() == [6, 0, 6, 0, 6]
+
+
+def test_a_blocks_bytes_are_what_the_cache_takes():
+    made = cache(torch.bfloat16)
+    size_bytes = made._data.numel() * made._data.itemsize
+    assert block_bytes(made.layout, LAYERS, BLOCK) * BLOCKS == size_bytes
