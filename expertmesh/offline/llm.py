@@ -266,8 +266,9 @@ class LLM:
         async def collect() -> None:
             with BatchProgress(len(jobs), shown=wants_bar(use_tqdm)) as progress:
                 stream = run_jobs(
-                    self._backend, jobs, self._parallel, on_tokens=progress.tokens, whole=True
-                )
+                    self._backend, jobs, self._parallel, whole=True,
+                    on_delta=lambda job, delta: progress.tokens(len(delta.token_ids)),
+                )  # fmt: skip
                 async with contextlib.aclosing(stream):
                     async for output in stream:
                         progress.prompt_done(len(output.prompt_token_ids))

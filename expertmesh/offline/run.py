@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from expertmesh.offline.backend import Backend, Job
+from expertmesh.offline.backend import Backend, Delta, Job
 from expertmesh.offline.chat_message import as_message
 from expertmesh.offline.checks import as_python_error
 from expertmesh.offline.collect import Collector
@@ -89,16 +89,18 @@ async def run_jobs(
     parallel: int,
     *,
     whole: bool,
-    on_tokens: Callable[[int], None] = lambda count: None,
+    on_open: Callable[[Job], None] = lambda job: None,
+    on_delta: Callable[[Job, Delta], None] = lambda job, delta: None,
 ) -> AsyncGenerator[RequestOutput, None]:
     """Outputs as they come; with `whole` only finished ones, one for each job."""
 
     async def answer(job: Job) -> AsyncGenerator[RequestOutput, None]:
+        on_open(job)
         collector = Collector(job)
         async with contextlib.aclosing(backend.stream(job)) as deltas:
             async for delta in deltas:
                 collector.add(delta)
-                on_tokens(len(delta.token_ids))
+                on_delta(job, delta)
                 choice = collector.choices[delta.index]
                 if job.tools is not None and choice.finished():
                     choice.message = as_message(choice.text, job.prompt or "", job.tools)

@@ -1,0 +1,320 @@
+"""`expertmesh bench serve` and `bench offline`: how fast is it, in the terms others use?"""
+
+import math
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from expertmesh.commands.bench_run import (
+    Bar,
+    check_plot,
+    finish,
+    measure,
+    parse_goodput,
+    parse_percentiles,
+)
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_NOT_RUNNING,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+)
+from expertmesh.loadgen.record import Record
+from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
+from expertmesh.loadgen.workload import RandomShape
+from expertmesh.state import RunDir, default_run_dir
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+_NUM_PROMPTS = typer.Option(
+    100, "--num-prompts", envvar="EXPERTMESH_NUM_PROMPTS", help="Requests or conversations."
+)
+_INPUT_LEN = typer.Option(
+    128, "--random-input-len", envvar="EXPERTMESH_RANDOM_INPUT_LEN", help="Tokens of a prompt."
+)
+_OUTPUT_LEN = typer.Option(
+    64, "--random-output-len", envvar="EXPERTMESH_RANDOM_OUTPUT_LEN", help="Tokens of an answer."
+)
+_PREFIX_LEN = typer.Option(
+    0,
+    "--random-prefix-len",
+    envvar="EXPERTMESH_RANDOM_PREFIX_LEN",
+    help="Tokens that all prompts begin with, on top of the input length.",
+)
+_RANGE_RATIO = typer.Option(
+    0.0,
+    "--random-range-ratio",
+    envvar="EXPERTMESH_RANDOM_RANGE_RATIO",
+    help="Draw lengths between (1 - r) and (1 + r) times the given ones; below 1.",
+)
+_DATASET = typer.Option(
+    None,
+    "--dataset",
+    envvar="EXPERTMESH_DATASET",
+    help="File instead of random prompts: JSON or JSON lines of {prompt}, {messages} or "
+    "ShareGPT's {conversations}.",
+)
+_DATASET_OUTPUT_LEN = typer.Option(
+    128,
+    "--output-len",
+    envvar="EXPERTMESH_OUTPUT_LEN",
+    help="Longest answer to dataset entries that bring no output_len.",
+)
+_IGNORE_EOS = typer.Option(
+    False, "--ignore-eos", envvar="EXPERTMESH_IGNORE_EOS", help="Every answer has its full length."
+)
+_TEMPERATURE = typer.Option(0.0, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy.")
+_SEED = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same prompts and arrivals.")
+_PERCENTILES = typer.Option(
+    "99", "--percentiles", envvar="EXPERTMESH_PERCENTILES", help="Which ones, for example 50,90,99."
+)
+_JSON = typer.Option(
+    False,
+    "--json",
+    envvar="EXPERTMESH_JSON",
+    help="One line of JSON on standard output; the table goes to standard error.",
+)
+_PLOT = typer.Option(
+    None,
+    "--plot",
+    envvar="EXPERTMESH_PLOT",
+    help="Draw latency distributions and throughput over time into this PNG (needs matplotlib).",
+)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
+    group.command("serve", help=help_text(_SERVE_HELP))(serve)
+    group.command("offline", help=help_text(_OFFLINE_HELP))(offline)
+    app.add_typer(group, name="bench")
+
+
+_SERVE_HELP = f"""Load a running server and print what vLLM's users expect to see.
+
+TTFT is the time to the first token, TPOT the mean time for each later one, ITL the gap between
+two arrivals, E2EL the whole request. Any OpenAI-compatible server will do; ExpertMesh also says how much
+of its steps went into expert calls, and how many prompt tokens came from the prefix cache.
+
+Ask two questions apart. How fast is one user served: --max-concurrency 1. How much does it bear: raise
+--max-concurrency, or --request-rate, until the latencies are no longer what you want. Lengths decide
+everything: state them with every number. Without --ignore-eos answers end when the model ends them.
+
+Ctrl-C prints what has been measured so far.
+
+Examples:
+
+  expertmesh bench serve --num-prompts 32 --max-concurrency 8 --ignore-eos
+
+  expertmesh bench serve --request-rate 4 --random-input-len 1024 --random-output-len 128 --ignore-eos
+
+  expertmesh bench serve --random-prefix-len 2000   (how much does the prefix cache save?)
+
+  expertmesh bench serve --turns 4 --max-concurrency 4   (conversations that grow)
+
+  expertmesh bench serve --dataset chats.jsonl --multi-turn --percentiles 50,90,99 --plot run.png
+
+{EXIT_CODES_HELP} Interrupted is 130.
+"""
+
+
+def serve(
+    base_url: str | None = typer.Option(
+        None,
+        "--base-url",
+        envvar="EXPERTMESH_BASE_URL",
+        help=f"Server, with or without /v1. Default: the cluster of `up`, else {DEFAULT_URL}.",
+    ),
+    model: str | None = typer.Option(
+        None, envvar="EXPERTMESH_MODEL", help="Served name. Default: the first one listed."
+    ),
+    api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="Bearer token."),
+    endpoint: str = typer.Option(
+        "auto",
+        envvar="EXPERTMESH_ENDPOINT",
+        help="chat, completions, or auto: completions for random prompts, chat for conversations.",
+    ),
+    num_prompts: int = _NUM_PROMPTS,
+    request_rate: float = typer.Option(
+        math.inf,
+        envvar="EXPERTMESH_REQUEST_RATE",
+        help="Requests sent per second; inf: all at once.",
+    ),
+    burstiness: float = typer.Option(
+        1.0,
+        envvar="EXPERTMESH_BURSTINESS",
+        help="With a rate: 1 is a Poisson process, less comes in bursts, more is steadier.",
+    ),
+    max_concurrency: int | None = typer.Option(
+        None, envvar="EXPERTMESH_MAX_CONCURRENCY", help="Most requests open at once."
+    ),
+    random_input_len: int = _INPUT_LEN,
+    random_output_len: int = _OUTPUT_LEN,
+    random_prefix_len: int = _PREFIX_LEN,
+    random_range_ratio: float = _RANGE_RATIO,
+    turns: int = typer.Option(
+        1, envvar="EXPERTMESH_TURNS", help="Turns of each random conversation; answers go back."
+    ),
+    dataset: Path | None = _DATASET,
+    output_len: int = _DATASET_OUTPUT_LEN,
+    multi_turn: bool = typer.Option(
+        False,
+        "--multi-turn",
+        envvar="EXPERTMESH_MULTI_TURN",
+        help="Ask all user turns of a dataset's conversation, not just the first.",
+    ),
+    warmup: int = typer.Option(
+        0,
+        envvar="EXPERTMESH_WARMUP",
+        help="Requests before the clock starts, besides the one that checks the server.",
+    ),
+    ignore_eos: bool = _IGNORE_EOS,
+    temperature: float = _TEMPERATURE,
+    seed: int = _SEED,
+    percentiles: str = _PERCENTILES,
+    goodput: list[str] = typer.Option(
+        [],
+        envvar="EXPERTMESH_GOODPUT",
+        help="Count requests that keep to a limit in ms, for example ttft:500; repeat for more.",
+    ),
+    as_json: bool = _JSON,
+    plot: Path | None = _PLOT,
+) -> None:
+    try:
+        options = ServeOptions(
+            base_url=base_url or _running_url(),
+            workload=WorkloadOptions(
+                num_prompts=num_prompts,
+                shape=RandomShape(
+                    input_len=random_input_len,
+                    output_len=random_output_len,
+                    prefix_len=random_prefix_len,
+                    range_ratio=random_range_ratio,
+                    turns=turns,
+                ),
+                dataset=dataset,
+                output_len=output_len,
+                multi_turn=multi_turn,
+                seed=seed,
+            ),
+            model=model,
+            api_key=api_key,
+            endpoint=endpoint,
+            rate=request_rate,
+            burstiness=burstiness,
+            max_concurrency=max_concurrency,
+            warmup=warmup,
+            ignore_eos=ignore_eos,
+            temperature=temperature,
+            percentiles=parse_percentiles(percentiles),
+            goodput=parse_goodput(goodput),
+        )
+        check_plot(plot)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+    served = [model or ""]
+
+    def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
+        def on_ready(name: str, total: int) -> None:
+            served[0] = name
+            bar.start(total)
+
+        return run_serve(options, records, on_ready=on_ready, on_done=bar.count)
+
+    records, interrupted = measure(work, EXIT_NOT_RUNNING)
+    result = serve_result(options, served[0], records)
+    finish(result, records, "Serving Benchmark Result", as_json, plot, interrupted)
+
+
+_OFFLINE_HELP = f"""Measure the engine in this process: no HTTP, no pools, what `LLM.generate` gives.
+
+All prompts are handed in at once, so TTFT and E2EL contain the wait for a place in the batch
+(--max-num-seqs); the throughputs are what counts.
+
+Examples:
+
+  expertmesh bench offline --num-prompts 64 --ignore-eos
+
+  expertmesh bench offline --model ~/models/my-m2 --dtype bfloat16 --max-num-seqs 32 --json
+
+{EXIT_CODES_HELP} Interrupted is 130.
+"""
+
+
+def offline(
+    model: Path | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_MODEL",
+        help="Checkpoint folder. Default: the bundled demonstration model.",
+    ),
+    dtype: str = typer.Option("auto", envvar="EXPERTMESH_DTYPE", help="auto, float32 or bfloat16."),
+    kv_memory: str = typer.Option(
+        "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Memory of the KV cache, for example 2GiB."
+    ),
+    max_num_seqs: int = typer.Option(
+        64, envvar="EXPERTMESH_MAX_NUM_SEQS", help="Sequences in one step."
+    ),
+    threads: int = typer.Option(0, envvar="EXPERTMESH_THREADS", help="0: all cores."),
+    num_prompts: int = _NUM_PROMPTS,
+    random_input_len: int = _INPUT_LEN,
+    random_output_len: int = _OUTPUT_LEN,
+    random_prefix_len: int = _PREFIX_LEN,
+    random_range_ratio: float = _RANGE_RATIO,
+    dataset: Path | None = _DATASET,
+    output_len: int = _DATASET_OUTPUT_LEN,
+    warmup: int = typer.Option(
+        1, envvar="EXPERTMESH_WARMUP", help="Requests before the clock starts."
+    ),
+    ignore_eos: bool = _IGNORE_EOS,
+    temperature: float = _TEMPERATURE,
+    seed: int = _SEED,
+    percentiles: str = _PERCENTILES,
+    as_json: bool = _JSON,
+    plot: Path | None = _PLOT,
+) -> None:
+    from expertmesh.loadgen.offline_bench import OfflineOptions, offline_result, run_offline
+    from expertmesh.offline.connect import engine_options
+
+    try:
+        options = OfflineOptions(
+            engine=engine_options(
+                model, dtype=dtype, device=None, max_model_len=None, max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=None, kv_memory=kv_memory, threads=threads,
+            ),
+            workload=WorkloadOptions(
+                num_prompts=num_prompts,
+                shape=RandomShape(
+                    input_len=random_input_len,
+                    output_len=random_output_len,
+                    prefix_len=random_prefix_len,
+                    range_ratio=random_range_ratio,
+                ),
+                dataset=dataset,
+                output_len=output_len,
+                seed=seed,
+            ),
+            ignore_eos=ignore_eos,
+            temperature=temperature,
+            warmup=warmup,
+            percentiles=parse_percentiles(percentiles),
+        )  # fmt: skip
+        check_plot(plot)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+
+    def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
+        return run_offline(options, records, on_ready=bar.start, on_done=bar.count)
+
+    records, interrupted = measure(work, EXIT_USAGE)
+    result = offline_result(options, records)
+    finish(result, records, "Offline Benchmark Result", as_json, plot, interrupted)
+
+
+def _running_url() -> str:
+    folder = RunDir(default_run_dir())
+    state = folder.read()
+    if state is not None and state.get("url") and folder.supervisor_alive(state):
+        return str(state["url"])
+    return DEFAULT_URL

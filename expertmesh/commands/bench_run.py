@@ -1,0 +1,125 @@
+"""How does a benchmark command run to its end? A bar, the table, JSON, a picture, an exit code."""
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from expertmesh.console import EXIT_FAILED, CommandError, stderr, stdout
+from expertmesh.loadgen.plot import require_matplotlib, save_plot
+from expertmesh.loadgen.record import Record
+from expertmesh.loadgen.report import report
+from expertmesh.loadgen.summary import METRICS
+
+EXIT_INTERRUPTED = 130
+
+
+class Bar:
+    """Requests done, on standard error where that is a terminal."""
+
+    def __init__(self) -> None:
+        console = stderr()
+        self._progress = Progress(
+            TextColumn("requests"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[tokens]} tokens"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, tokens=0)
+        self._tokens = 0
+
+    def start(self, total: int) -> None:
+        self._progress.update(self._task, total=total)
+        self._progress.start()
+
+    def count(self, record: Record) -> None:
+        self._tokens += record.output_tokens
+        self._progress.update(self._task, advance=1, tokens=self._tokens)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+def measure(
+    work: Callable[[list[Record], Bar], Coroutine[Any, Any, Any]], error_code: int
+) -> tuple[list[Record], bool]:
+    """(what was measured, whether Ctrl-C ended it)."""
+    records: list[Record] = []
+    bar = Bar()
+    try:
+        asyncio.run(work(records, bar))
+    except KeyboardInterrupt:
+        return records, True
+    except ValueError as error:
+        raise CommandError(str(error), error_code) from None
+    finally:
+        bar.stop()
+    return records, False
+
+
+def finish(
+    result: dict[str, Any],
+    records: list[Record],
+    title: str,
+    as_json: bool,
+    plot: Path | None,
+    interrupted: bool,
+) -> None:
+    """Print, draw, and leave with the exit code that fits."""
+    table = report(result, title)
+    (stderr() if as_json else stdout()).print(table, markup=False, soft_wrap=True)
+    for error in result.get("errors", ()):
+        stderr().print(f"failed: {error}", markup=False, soft_wrap=True)
+    if plot is not None:
+        try:
+            save_plot(records, plot, f"{result['model_id']}: {title}")
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        stderr().print(f"wrote {plot}", markup=False)
+    if as_json:
+        rate = result.get("request_rate")
+        line = {**result, **({"request_rate": "inf"} if rate == math.inf else {})}
+        stdout().print(json.dumps(line, allow_nan=False), markup=False, soft_wrap=True)
+    if interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if result["completed"] == 0:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def check_plot(plot: Path | None) -> None:
+    """Before anything runs: a picture that cannot be drawn is told now."""
+    if plot is not None:
+        require_matplotlib()
+        if not plot.absolute().parent.is_dir():
+            raise ValueError(f"--plot {plot}: {plot.absolute().parent} is not a folder")
+
+
+def parse_percentiles(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= value <= 100 for value in values):
+        raise ValueError(f"--percentiles: numbers of 0 to 100 with commas between, got {text!r}")
+    return values
+
+
+def parse_goodput(limits: list[str]) -> dict[str, float]:
+    parsed = {}
+    for limit in limits:
+        name, _, value = limit.partition(":")
+        try:
+            parsed[name] = float(value)
+        except ValueError:
+            name = ""
+        if name not in METRICS or not parsed[name] > 0:
+            raise ValueError(f"--goodput: {', '.join(METRICS)} and milliseconds, as in ttft:500")
+    return parsed

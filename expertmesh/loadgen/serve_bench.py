@@ -1,0 +1,139 @@
+"""How does `expertmesh bench serve` run? Find out what the server can, warm up, drive, sum up."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expertmesh.loadgen.drive import drive, play, probe
+from expertmesh.loadgen.record import Record
+from expertmesh.loadgen.sse_client import Server
+from expertmesh.loadgen.summary import summarise
+from expertmesh.loadgen.target import Target, find_model, word_ids
+from expertmesh.loadgen.workload import (
+    Conversation,
+    RandomShape,
+    file_conversations,
+    random_conversations,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadOptions:
+    """What is asked; `dataset` instead of random prompts."""
+
+    num_prompts: int = 100
+    shape: RandomShape = field(default_factory=RandomShape)
+    dataset: Path | None = None
+    output_len: int = 128
+    """Of dataset entries that bring none."""
+    multi_turn: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1 or self.output_len < 1:
+            raise ValueError("--num-prompts and --output-len: at least 1")
+
+    @property
+    def is_chat(self) -> bool:
+        """Conversations need the chat endpoint; random single prompts are plain completions."""
+        return self.dataset is not None or self.shape.turns > 1
+
+    def conversations(self, ids: Sequence[int] = ()) -> list[Conversation]:
+        """Raises ValueError for a file that cannot be used."""
+        if self.dataset is None:
+            return random_conversations(self.shape, self.num_prompts, self.seed, ids)
+        return file_conversations(
+            self.dataset,
+            self.num_prompts,
+            self.seed,
+            output_len=self.output_len,
+            multi_turn=self.multi_turn,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """All of `expertmesh bench serve`."""
+
+    base_url: str
+    workload: WorkloadOptions
+    model: str | None = None
+    api_key: str | None = None
+    endpoint: str = "auto"
+    rate: float = float("inf")
+    burstiness: float = 1.0
+    max_concurrency: int | None = None
+    warmup: int = 0
+    ignore_eos: bool = False
+    temperature: float | None = 0.0
+    percentiles: tuple[float, ...] = (99.0,)
+    goodput: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.endpoint not in ("auto", "chat", "completions"):
+            raise ValueError(f"--endpoint: auto, chat or completions, got {self.endpoint!r}")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise ValueError(f"--max-concurrency: at least 1, got {self.max_concurrency}")
+        if self.warmup < 0:
+            raise ValueError(f"--warmup: at least 0, got {self.warmup}")
+
+
+async def run_serve(
+    options: ServeOptions,
+    records: list[Record],
+    *,
+    on_ready: Callable[[str, int], None] = lambda model, total: None,
+    on_done: Callable[[Record], None] = lambda record: None,
+) -> str:
+    """Fill `records`; gives the model's name. Raises ValueError; cancel it to stop early."""
+    server = Server.parse(options.base_url)
+    workload = options.workload
+    chat = workload.is_chat if options.endpoint == "auto" else options.endpoint == "chat"
+    model = options.model or await find_model(server, options.api_key)
+    ids = [] if chat else await word_ids(server, model, options.api_key)
+    conversations = workload.conversations(ids)
+    target = Target(
+        server=server,
+        model=model,
+        api_key=options.api_key,
+        ignore_eos=options.ignore_eos,
+        temperature=options.temperature,
+        seed=workload.seed,
+    )
+    # Prompts of their own: what is measured must not find itself in the prefix cache.
+    others = random_conversations(workload.shape, 1 + options.warmup, workload.seed + 1, ids)
+    target = await probe(target, others[0], chat=chat)
+    warmup = others[1:]
+    await asyncio.gather(*(play(target, one, [], chat=chat) for one in warmup))
+    on_ready(model, sum(len(one.turns) for one in conversations))
+    await drive(
+        target,
+        conversations,
+        records,
+        rate=options.rate,
+        burstiness=options.burstiness,
+        max_concurrency=options.max_concurrency,
+        seed=workload.seed,
+        chat=chat,
+        on_done=on_done,
+    )
+    return model
+
+
+def serve_result(options: ServeOptions, model: str, records: Sequence[Record]) -> dict[str, Any]:
+    """The settings and the summary."""
+    return {
+        "bench": "serve",
+        "date": time.strftime("%Y%m%d-%H%M%S"),
+        "model_id": model,
+        "num_prompts": options.workload.num_prompts,
+        "request_rate": options.rate,
+        "burstiness": options.burstiness,
+        "max_concurrency": options.max_concurrency,
+        "seed": options.workload.seed,
+        **summarise(records, percentiles=options.percentiles, goodput=options.goodput),
+        "errors": sorted({record.error for record in records if record.error is not None})[:10],
+    }
