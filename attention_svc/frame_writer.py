@@ -32,9 +32,11 @@ class FrameWriter:
         """Write `frame` after those pushed before; dropped when the writer is closed."""
         if self._closed:
             return
-        self._waiting.append(frame)
-        if self._current is None:
-            self._write_waiting()
+        if self._current is not None:
+            self._waiting.append(frame)
+            return
+        self._current = self._write(frame)
+        self._step()
 
     def close(self) -> None:
         """Forget what was not written yet."""
@@ -43,11 +45,6 @@ class FrameWriter:
         if self._current is not None:
             self._current.close()
             self._current = None
-
-    def _write_waiting(self) -> None:
-        while self._waiting and self._current is None:
-            self._current = self._write(self._waiting.popleft())
-            self._step()
 
     def _step(self) -> None:
         """Run the current write up to where it waits, as a task would."""
@@ -67,4 +64,5 @@ class FrameWriter:
     def _resume(self, _: "asyncio.Future[Any]") -> None:
         if self._current is not None:
             self._step()
-            self._write_waiting()
+        while self._current is None and self._waiting:
+            self.push(self._waiting.popleft())

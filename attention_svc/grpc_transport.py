@@ -46,11 +46,6 @@ class GrpcTransport:
         if not hidden_TD.is_cpu:
             hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
             topk_weights_TK = topk_weights_TK.cpu()
-        if not self._codec.is_finite(topk_weights_TK):
-            # A row of NaN (routing makes NaN weights of it) would have the pool refuse everyone's
-            # rows. Its sequence keeps the NaN in its residual and fails at the sampler, alone.
-            hidden_TD = torch.nan_to_num(hidden_TD)
-            topk_weights_TK = torch.nan_to_num(topk_weights_TK)
         if not owners.complete:
             self._check_owned(layer_idx, owners, topk_ids_TK)
         # One pool that serves the whole layer gets every pair: nothing to choose.
@@ -62,9 +57,19 @@ class GrpcTransport:
             for index, link in enumerate(owners.links):
                 call_id = next(self._call_ids)
                 header = CallHeader(call_id, layer_idx, phase, timeout_ms, self.pools.version)
-                dispatch = self._codec.build_execute(
-                    header, hidden_TD, topk_ids_TK, topk_weights_TK, owner_E, index
-                )
+                try:
+                    dispatch = self._codec.build_execute(
+                        header, hidden_TD, topk_ids_TK, topk_weights_TK, owner_E, index
+                    )
+                except ValueError:
+                    # A row of NaN (routing makes NaN weights of it) would have the pool refuse
+                    # everyone's rows. Its sequence keeps the NaN in its residual and fails at the
+                    # sampler, alone.
+                    hidden_TD = torch.nan_to_num(hidden_TD)
+                    topk_weights_TK = torch.nan_to_num(topk_weights_TK)
+                    dispatch = self._codec.build_execute(
+                        header, hidden_TD, topk_ids_TK, topk_weights_TK, owner_E, index
+                    )
                 if dispatch is not None:
                     ticket.add(link, call_id, dispatch)
         except ExpertsUnavailable:
@@ -124,9 +129,11 @@ class GrpcTicket:
                         f"pool {link.pool_id} sent a corrupt answer: {error}"
                     ) from None
                 self._account(times, link, call, answer)
+        except BaseException:
+            self.abandon()
+            raise
         finally:
             timer.cancel()
-            self.abandon()
         if not direct:
             out_TD.copy_(sums_TD)
         return times

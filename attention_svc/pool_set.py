@@ -21,11 +21,7 @@ class LayerOwners:
     links: tuple[PoolLink, ...]
     owner_E: np.ndarray  # int32 [E]
     complete: bool  # every expert has an owner
-
-    @property
-    def sole(self) -> PoolLink | None:
-        """The one pool that serves the whole layer, if there is one."""
-        return self.links[0] if self.complete and len(self.links) == 1 else None
+    sole: PoolLink | None  # the one pool that serves the whole layer, if there is one
 
 
 @dataclass(slots=True)
@@ -141,4 +137,6 @@ class PoolSet:
         owner_E = np.full(self._num_experts, -1, dtype=np.int32)
         for index, (_, experts) in enumerate(chosen):
             owner_E[sorted(experts)] = index
-        return LayerOwners(tuple(link for link, _ in chosen), owner_E, complete=not left)
+        links = tuple(link for link, _ in chosen)
+        sole = links[0] if len(links) == 1 and not left else None
+        return LayerOwners(links, owner_E, complete=not left, sole=sole)

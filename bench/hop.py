@@ -3,7 +3,7 @@
 One layer (D = 3072, F = 128, 8 experts, top-8). In one server process: a real
 ExpertPool, a bare aio bidi echo with the same server, options and request and
 response sizes, and a plain TCP echo. In this process: the real client
-(attention_svc's transport), a bare aio stream, a socket. Real calls and echoes
+(attention_svc's transport), a bare aio stream, a socket. Real calls and references
 alternate, so that noise hits both. The last line is JSON.
 
 ratio = (execute - compute) / echo, medians of paired rounds.
@@ -243,32 +243,46 @@ async def measure(
         await stream.write(b"%d" % response_bytes)
     payload = bytes(request_bytes)
     tcp_echo = TcpEcho(tcp_port, request_bytes, response_bytes)
-    execute, compute, echoes, working, tcp = [], [], [], [], []
-    for index in range(rounds + rounds // 10):
+    overhead, execute, compute, echoes, working, tcp = [], [], [], [], [], []
+
+    async def real_call() -> None:
         start = time.perf_counter()
         ticket = transport.submit(0, hidden, ids, weights, 10.0, is_decode=rows == 1)
         hop = await ticket.wait_into(out)
-        middle = time.perf_counter()
+        execute.append(time.perf_counter() - start)
+        compute.append(hop.compute_s)
+        overhead.append(execute[-1] - hop.compute_s)
+
+    async def bare_echo() -> None:
+        start = time.perf_counter()
         await echo.write(payload)
         await echo.read()
-        end = time.perf_counter()
-        tcp_echo.round_trip()
-        last = time.perf_counter()
+        echoes.append(time.perf_counter() - start)
+
+    async def computing_echo() -> None:
+        start = time.perf_counter()
         await working_echo.write(payload)
         work_ns = int.from_bytes((await working_echo.read())[:8], "little")
-        worked = time.perf_counter() - last - work_ns / 1e9
-        if index >= rounds // 10:  # the first tenth warms up
-            execute.append(middle - start)
-            compute.append(hop.compute_s)
-            echoes.append(end - middle)
-            tcp.append(last - end)
-            working.append(worked)
+        working.append(time.perf_counter() - start - work_ns / 1e9)
+
+    async def socket_echo() -> None:
+        start = time.perf_counter()
+        tcp_echo.round_trip()
+        tcp.append(time.perf_counter() - start)
+
+    for index in range(rounds + rounds // 10):
+        if index == rounds // 10:  # the first tenth warms up
+            for values in (overhead, execute, compute, echoes, working, tcp):
+                values.clear()
+        # Each after a real call: what ran before decides how warm caches and cores are.
+        for reference in (bare_echo, computing_echo, socket_echo):
+            await real_call()
+            await reference()
     for stream in (echo, working_echo):
         await stream.done_writing()
     await channel.close()
     await transport.pools.stop()
     tcp_echo.close()
-    overhead = [a - b for a, b in zip(execute, compute, strict=True)]
     return {
         "rows": rows,
         "request_bytes": request_bytes,

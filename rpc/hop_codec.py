@@ -4,9 +4,7 @@ Natively where the package was built with a compiler (rpc/native/hop.c), else th
 and numpy, which also decide, in both cases, about everything that is not a plain sound frame.
 """
 
-import math
 import os
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -55,15 +53,17 @@ class Dispatch(NamedTuple):
         return all_rows if self.rows is None else len(self.rows) // 4
 
 
-@dataclass(slots=True)
-class ResultFrame:
+class ResultFrame(NamedTuple):
     """A Result; its rows still in the received bytes, or in the parsed message."""
 
     call_id: int
     queue_us: int
     compute_us: int
-    rows: tuple[bytes, int, int, int] | None  # frame, offset, num_rows, hidden_size; float32
-    message: expert_pb2.Result | None
+    num_rows: int = 0
+    hidden_size: int = 0
+    offset: int = 0  # of float32 rows in `frame`
+    frame: bytes = b""
+    message: expert_pb2.Result | None = None  # instead of the four before
 
 
 class HopCodec:
@@ -80,12 +80,6 @@ class HopCodec:
     @property
     def is_native(self) -> bool:
         return self.native is not None
-
-    def is_finite(self, values: Tensor) -> bool:
-        """Whether a contiguous float32 CPU tensor holds neither NaN nor infinity."""
-        if self.native is None:
-            return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
-        return self.native.is_finite(values.data_ptr(), values.numel())
 
     def build_execute(
         self,
@@ -106,6 +100,9 @@ class HopCodec:
 
         Returns:
             None when the pool has no pair.
+
+        Raises:
+            ValueError: a weight is NaN or infinite.
         """
         if self.native is None:
             return _build_execute(header, hidden_TD, ids_TK, weights_TK, owner_E, owner)
@@ -135,12 +132,7 @@ class HopCodec:
         if self.native is None:
             return None
         found = self.native.check_result(frame)
-        if found is None:
-            return None
-        call_id, queue_us, compute_us, num_rows, hidden_size, offset = found
-        return ResultFrame(
-            call_id, queue_us, compute_us, (frame, offset, num_rows, hidden_size), None
-        )
+        return None if found is None else ResultFrame(*found)
 
     def add_rows(
         self, result: ResultFrame, num_rows: int, rows: bytes | None, out_TD: Tensor
@@ -154,16 +146,15 @@ class HopCodec:
         Raises:
             ValueError: another shape than was asked for, or NaN or infinity; `out_TD` is untouched.
         """
-        if result.rows is None:
-            assert result.message is not None
+        if result.message is not None:
             _add_rows(result.message, num_rows, rows, out_TD)
             return
-        frame, offset, got_rows, hidden_size = result.rows
-        all_rows, want_size = out_TD.shape
-        if got_rows != num_rows or hidden_size != want_size:
-            raise ValueError(f"rows.shape {[got_rows, hidden_size]} is not {[num_rows, want_size]}")
+        all_rows, hidden_size = out_TD.shape
+        if result.num_rows != num_rows or result.hidden_size != hidden_size:
+            got = [result.num_rows, result.hidden_size]
+            raise ValueError(f"rows.shape {got} is not {[num_rows, hidden_size]}")
         if not self.native.add_rows(
-            frame, offset, num_rows, hidden_size, rows, out_TD.data_ptr(), all_rows
+            result.frame, result.offset, num_rows, hidden_size, rows, out_TD.data_ptr(), all_rows
         ):
             raise ValueError(_NOT_FINITE)
 
@@ -173,7 +164,7 @@ _NOT_FINITE = "rows holds NaN or infinity"
 
 def result_of(message: expert_pb2.Result) -> ResultFrame:
     """A parsed Result, whatever its rows are: add_rows checks them."""
-    return ResultFrame(message.call_id, message.queue_us, message.compute_us, None, message)
+    return ResultFrame(message.call_id, message.queue_us, message.compute_us, message=message)
 
 
 def _build_execute(
@@ -184,6 +175,8 @@ def _build_execute(
     owner_E: np.ndarray | None,
     owner: int,
 ) -> Dispatch | None:
+    if not torch.isfinite(weights_TK).all():
+        raise ValueError("weights holds NaN or infinity")
     num_rows, top_k = ids_TK.shape
     if owner_E is None:
         rows, splits = None, np.arange(num_rows + 1) * top_k

@@ -202,7 +202,8 @@ PyDoc_STRVAR(build_execute_doc,
     "              hidden_size, top_k, hidden_ptr, ids_ptr, weights_ptr, owners_ptr, owner)\n"
     "-> (frame, rows) or None. ids: int32 [T, K]; weights: float32 [T, K]; all contiguous.\n"
     "With owners_ptr (int32, by expert id) only the pairs of `owner` go, and `rows` is int32 bytes:\n"
-    "the rows that have any; else every pair goes and `rows` is None. None: no row has a pair.");
+    "the rows that have any; else every pair goes and `rows` is None. None: no row has a pair.\n"
+    "Raises ValueError: a weight is not finite.");
 
 static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -215,6 +216,10 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
     const int32_t *ids = (const int32_t *)n[11], *owners = (const int32_t *)n[13];
     const uint8_t *weights = (const uint8_t *)n[12];
     int32_t owner = (int32_t)n[14];
+    if (!all_finite(weights, 4 * num_rows * top_k, 1)) {
+        PyErr_SetString(PyExc_ValueError, "weights holds NaN or infinity");
+        return NULL;
+    }
     uint64_t sent_rows = num_rows, pairs = num_rows * top_k;
     if (owners) {
         sent_rows = pairs = 0;
@@ -383,7 +388,7 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
 }
 
 PyDoc_STRVAR(check_result_doc,
-    "check_result(frame: bytes) -> (call_id, queue_us, compute_us, num_rows, hidden_size, offset)\n"
+    "check_result(frame: bytes) -> (call_id, queue_us, compute_us, num_rows, hidden_size, offset, frame)\n"
     "of a Result whose rows are sound and float32, else None.");
 
 static PyObject *check_result(PyObject *self, PyObject *frame)
@@ -398,8 +403,8 @@ static PyObject *check_result(PyObject *self, PyObject *frame)
         || !read_tensor(found[2], &dtype, shape, &rows) || dtype != FLOAT32 || numbers[3] > UINT32_MAX
         || numbers[4] > UINT32_MAX)
         Py_RETURN_NONE;
-    return Py_BuildValue("KKKKKn", numbers[1], numbers[3], numbers[4], shape[0], shape[1],
-        (Py_ssize_t)(rows.at - data));
+    return Py_BuildValue("KKKKKnO", numbers[1], numbers[3], numbers[4], shape[0], shape[1],
+        (Py_ssize_t)(rows.at - data), frame);
 }
 
 PyDoc_STRVAR(add_rows_doc,
@@ -448,18 +453,7 @@ static PyObject *add_rows(PyObject *self, PyObject *const *args, Py_ssize_t coun
     Py_RETURN_TRUE;
 }
 
-PyDoc_STRVAR(is_finite_doc, "is_finite(ptr, count) -> bool: whether every float32 is finite.");
-
-static PyObject *is_finite(PyObject *self, PyObject *const *args, Py_ssize_t count)
-{
-    uint64_t n[2];
-    if (!expect(count, 2) || !numbers_from(args, 2, n))
-        return NULL;
-    return PyBool_FromLong(all_finite((const uint8_t *)n[0], 4 * n[1], 1));
-}
-
 static PyMethodDef methods[] = {
-    {"is_finite", (PyCFunction)(void (*)(void))is_finite, METH_FASTCALL, is_finite_doc},
     {"build_execute", (PyCFunction)(void (*)(void))build_execute, METH_FASTCALL, build_execute_doc},
     {"check_execute", (PyCFunction)(void (*)(void))check_execute, METH_FASTCALL, check_execute_doc},
     {"unpack_execute", (PyCFunction)(void (*)(void))unpack_execute, METH_FASTCALL, unpack_execute_doc},

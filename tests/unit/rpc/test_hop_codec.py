@@ -1,0 +1,175 @@
+"""The native codec and the protobuf one are the same codec."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expert_svc.calls import Call, CallReader
+from minimax_m2.config import parse_config
+from protos import expert_pb2
+from rpc.hop_codec import CallHeader, Dispatch, HopCodec, load_native, result_of
+from rpc.tensor_codec import encode
+
+NATIVE = load_native()
+PLAIN = HopCodec(None)
+EXPERTS, TOP_K, D = 8, 3, 6
+CONFIG = parse_config(
+    {
+        "architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2", "hidden_size": D,
+        "intermediate_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 4, "rotary_dim": 2, "num_local_experts": EXPERTS,
+        "num_experts_per_tok": TOP_K, "vocab_size": 32, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+        "max_position_embeddings": 64, "use_qk_norm": False, "use_routing_bias": True,
+        "scoring_func": "sigmoid", "hidden_act": "silu", "tie_word_embeddings": False,
+    }
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(NATIVE is None, reason="the package was built without a compiler")
+
+
+def rows(seed: int, num_rows: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(num_rows, D, generator=generator).to(dtype)
+    ids = torch.stack(
+        [torch.randperm(EXPERTS, generator=generator)[:TOP_K] for _ in range(num_rows)]
+    )
+    return hidden, ids.sort(dim=-1).values.int(), torch.rand(num_rows, TOP_K, generator=generator)
+
+
+def reader(native: object, dtype: torch.dtype = torch.float32) -> CallReader:
+    return CallReader(CONFIG, dtype=dtype, max_rows=16, native=native)  # type: ignore[arg-type]
+
+
+def same_call(one: Call, other: Call) -> None:
+    for name in ("call_id", "layer_idx", "is_decode", "deadline_s", "per_pair", "num_rows"):
+        assert getattr(one, name) == getattr(other, name), name
+    for name in ("hidden_ND", "row_of_pair_M", "expert_ids_M", "weights_M"):
+        assert torch.equal(getattr(one.unpack(), name), getattr(other.unpack(), name)), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), num_rows=st.integers(1, 12), call_id=st.integers(1, 2**63),
+    version=st.sampled_from([0, 1, 300, 2**40]), owner=st.sampled_from([None, 0, 1, 2]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)  # fmt: skip
+def test_both_build_the_same_execute_and_read_it_alike(
+    seed: int, num_rows: int, call_id: int, version: int, owner: int | None, dtype: torch.dtype
+):
+    hidden, ids, weights = rows(seed, num_rows, dtype)
+    header = CallHeader(call_id, 1, expert_pb2.PHASE_DECODE, 70_000, version)
+    owners = None if owner is None else np.array([0, 0, 1, 1, 0, 1, 1, 1], dtype=np.int32)
+    built = [
+        codec.build_execute(header, hidden, ids, weights, owners, owner or 0)
+        for codec in (HopCodec(NATIVE), PLAIN)
+    ]
+    if built[0] is None or built[1] is None:
+        assert built == [None, None]  # that pool has no pair
+        return
+    frames = [expert_pb2.ExecuteRequest.FromString(dispatch.frame) for dispatch in built]
+    assert frames[0] == frames[1]
+    assert built[0].rows == built[1].rows
+    native = reader(NATIVE, dtype).read_plain(built[0].frame, 5.0)
+    assert native is not None, "a sound frame takes the fast path"
+    same_call(native, reader(None, dtype).read(frames[0].execute, 5.0))
+
+
+def sound_frame() -> bytes:
+    hidden, ids, weights = rows(1, 3)
+    header = CallHeader(9, 1, expert_pb2.PHASE_PREFILL, 5, 7)
+    dispatch = PLAIN.build_execute(header, hidden, ids, weights)
+    assert isinstance(dispatch, Dispatch)
+    return dispatch.frame
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_whatever_the_native_reader_accepts_the_protobuf_one_accepts_alike(data: st.DataObject):
+    frame = bytearray(sound_frame())
+    for _ in range(data.draw(st.integers(1, 3))):
+        kind = data.draw(st.sampled_from(["flip", "cut", "insert", "twice"]))
+        at = data.draw(st.integers(0, len(frame) - 1))
+        if kind == "flip":
+            frame[at] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            del frame[at : at + data.draw(st.integers(1, 4))]
+        elif kind == "insert":
+            frame[at:at] = data.draw(st.binary(min_size=1, max_size=3))
+        else:
+            frame += frame[at:]
+        if not frame:
+            return
+    call = reader(NATIVE).read_plain(bytes(frame), 5.0)
+    if call is None:
+        return  # the protobuf path will decide
+    parsed = expert_pb2.ExecuteRequest.FromString(bytes(frame))
+    other = reader(None).read(parsed.execute, 5.0)
+    try:
+        call.unpack()
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            other.unpack()
+        return
+    same_call(call, other)
+
+
+@pytest.mark.parametrize("chosen", [None, [0, 2], [1]])
+def test_both_build_the_same_result_and_add_it_alike(chosen: list[int] | None):
+    part = torch.randn(3 if chosen is None else len(chosen), D)
+    named = None if chosen is None else np.array(chosen, dtype="<i4").tobytes()
+    native = HopCodec(NATIVE)
+    frame = native.build_result(5, 300, 0, part)
+    assert frame == PLAIN.build_result(5, 300, 0, part)
+    found = native.read_result(frame)
+    assert found is not None
+    assert found[:3] == (5, 300, 0)
+    message = expert_pb2.ExecuteResponse.FromString(frame).result
+    sums = [torch.ones(3, D), torch.ones(3, D)]
+    native.add_rows(found, len(part), named, sums[0])
+    PLAIN.add_rows(result_of(message), len(part), named, sums[1])
+    assert torch.equal(sums[0], sums[1])
+
+
+@pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        (torch.full((2, D), float("nan")), "NaN"),
+        (torch.full((2, D), float("inf")), "infinity"),
+        (torch.zeros(3, D), r"rows.shape \[3, 6\] is not \[2, 6\]"),
+        (torch.zeros(2, D - 1), r"rows.shape \[2, 5\] is not \[2, 6\]"),
+    ],
+)
+def test_a_corrupt_result_is_refused_and_changes_nothing(
+    native: object, part: torch.Tensor, wrong: str
+):
+    codec = HopCodec(native)  # type: ignore[arg-type]
+    frame = PLAIN.build_result(1, 0, 0, part)
+    found = codec.read_result(frame) or result_of(
+        expert_pb2.ExecuteResponse.FromString(frame).result
+    )
+    out = torch.ones(2, D)
+    with pytest.raises(ValueError, match=wrong):
+        codec.add_rows(found, 2, None, out)
+    assert torch.equal(out, torch.ones(2, D))
+
+
+@pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
+def test_weights_that_are_not_finite_are_not_sent(native: object):
+    hidden, ids, weights = rows(1, 2)
+    weights[1, 0] = float("nan")
+    with pytest.raises(ValueError, match="weights"):
+        HopCodec(native).build_execute(CallHeader(1, 0, 1, 5, 0), hidden, ids, weights)  # type: ignore[arg-type]
+
+
+def test_another_kind_of_frame_is_not_the_native_codec_s():
+    native = HopCodec(NATIVE)
+    error = expert_pb2.ExecuteResponse(error=expert_pb2.Error(call_id=3)).SerializeToString()
+    bf16 = expert_pb2.ExecuteResponse(
+        result=expert_pb2.Result(call_id=1, rows=encode(torch.zeros(1, D, dtype=torch.bfloat16)))
+    ).SerializeToString()
+    assert [native.read_result(frame) for frame in (error, bf16, b"", b"\x12")] == [None] * 4
+    ping = expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=1)).SerializeToString()
+    assert reader(NATIVE).read_plain(ping, 0.0) is None
