@@ -51,7 +51,10 @@ class KvCache:
 
     def gather(self, layer_idx: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:
         """K and V behind block tables [..., W]: [..., W * block_size, G, P] each."""
-        k_cache, v_cache = self._data[layer_idx]
         shape = (*block_tables.shape[:-1], -1, *self.layout.row_shape)
-        k_stored, v_stored = k_cache[block_tables].view(shape), v_cache[block_tables].view(shape)
-        return self.layout.decode(k_stored), self.layout.decode(v_stored)
+        # index_select: a third of the time of indexing with a tensor.
+        k_TGP, v_TGP = (
+            self.layout.decode(stored.index_select(0, block_tables.flatten()).view(shape))
+            for stored in self._data[layer_idx]
+        )
+        return k_TGP, v_TGP

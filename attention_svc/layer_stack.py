@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from attention_svc.batch import StepMeta
 from attention_svc.kv_cache import KvCache
 from attention_svc.metrics import ActivationCounts
+from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.transport import ExpertTransport
-from minimax_m2.attention import attend, attend_decode
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.layer import from_combine, up_to_dispatch
@@ -79,10 +80,13 @@ class LayerStack:
         cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
         hidden_TD = self._embedding_VD[meta.token_ids_T]
         combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
+        plan = None
+        if meta.num_decode:
+            plan = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, self.cache.block_size)
         for layer_idx in range(self.config.num_layers):
             residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
                 inline,
-                lambda: self._to_dispatch(layer_idx, hidden_TD, cos_T, sin_T, meta),  # noqa: B023
+                lambda: self._to_dispatch(layer_idx, hidden_TD, cos_T, sin_T, meta, plan),  # noqa: B023
             )
             times.attention_s += time.monotonic() - start
             ticket = self.transport.submit(
@@ -112,28 +116,37 @@ class LayerStack:
 
     @torch.inference_mode()
     def _to_dispatch(
-        self, layer_idx: int, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta
+        self,
+        layer_idx: int,
+        hidden_TD: Tensor,
+        cos_T: Tensor,
+        sin_T: Tensor,
+        meta: StepMeta,
+        plan: DecodePlan | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         def attend_paged(q_THP: Tensor, k_TGP: Tensor, v_TGP: Tensor) -> Tensor:
             self.cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
-            return self._attend(layer_idx, q_THP, meta)
+            return self._attend(layer_idx, q_THP, meta, plan)
 
         return up_to_dispatch(
             hidden_TD, self._layers[layer_idx], self.config, cos_T, sin_T, attend_paged
         )
 
-    def _attend(self, layer_idx: int, q_THP: Tensor, meta: StepMeta) -> Tensor:
+    def _attend(
+        self, layer_idx: int, q_THP: Tensor, meta: StepMeta, plan: DecodePlan | None
+    ) -> Tensor:
         """Decode rows in one batch, then each chunk over its own context."""
+        gather = partial(self.cache.gather, layer_idx)
         parts: list[Tensor] = []
-        if meta.num_decode:
-            k_BSGP, v_BSGP = self.cache.gather(layer_idx, meta.decode_tables_BW)
-            parts.append(
-                attend_decode(q_THP[: meta.num_decode], k_BSGP, v_BSGP, meta.decode_lens_B)
-            )
+        if plan is not None:
+            parts.append(attend_decode(q_THP[: meta.num_decode], plan, gather))
         for chunk in meta.chunks:
-            k_SGP, v_SGP = self.cache.gather(layer_idx, chunk.block_table_W)
-            cached = slice(0, chunk.num_cached)
-            parts.append(attend(q_THP[chunk.rows], k_SGP[cached], v_SGP[cached], chunk.positions_T))
+            parts.append(
+                attend_chunk(
+                    q_THP[chunk.rows], chunk.num_cached, chunk.block_table_W,
+                    self.cache.block_size, gather,
+                )
+            )  # fmt: skip
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.inference_mode()

@@ -1,9 +1,11 @@
-"""Causal grouped-query attention of query rows over given keys and values."""
+"""Causal grouped-query attention of query rows over given keys and values: the definition.
+
+Serving attends to pages, part by part: `attention_parts.py`, attention_svc/paged_attention.py.
+"""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 QUERY_TILE_SCORES = 1 << 24
@@ -46,29 +48,3 @@ def attend(q_THP: Tensor, k_SGP: Tensor, v_SGP: Tensor, positions_T: Tensor) -> 
         mixed = torch.bmm(weights, v_GSP).view(num_groups, -1, heads_per_group, head_dim)
         output[rows] = mixed.transpose(0, 1)
     return output.view(num_rows, num_heads * head_dim).to(q_THP.dtype)
-
-
-def attend_decode(q_BHP: Tensor, k_BSGP: Tensor, v_BSGP: Tensor, seq_lens_B: Tensor) -> Tensor:
-    """One query row per sequence, sequences of different lengths in one batch.
-
-    Args:
-        q_BHP: the newest row of each sequence.
-        k_BSGP, v_BSGP: keys and values padded to the longest sequence; what lies
-            at or beyond seq_lens_B may be anything finite.
-        seq_lens_B: int64, cached positions of each sequence, its newest included.
-
-    Returns:
-        output_BA: [B, H*P] in q's dtype, float32 inside.
-    """
-    batch, num_heads, head_dim = q_BHP.shape
-    num_cached, num_groups = k_BSGP.shape[1:3]
-    visible_BS = torch.arange(num_cached, device=q_BHP.device)[None, :] < seq_lens_B[:, None]
-    # The query heads of a group are the "rows" of one attention over the group's keys; torch's
-    # fused kernel reads the gathered pages in place, half the time of matmuls over copies.
-    mixed_BGRP = F.scaled_dot_product_attention(
-        q_BHP.view(batch, num_groups, num_heads // num_groups, head_dim),
-        k_BSGP.transpose(1, 2),
-        v_BSGP.transpose(1, 2),
-        attn_mask=visible_BS[:, None, None, :],
-    )
-    return mixed_BGRP.reshape(batch, num_heads * head_dim)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimax_m2.attention as attention_module
-from minimax_m2.attention import attend, attend_decode
+from minimax_m2.attention import attend
 from minimax_m2.linear import can_pack, linear, pack
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import apply_rope, rope_cos_sin, rope_frequencies
@@ -147,18 +147,6 @@ def test_attention_in_tiles_is_attention_in_one(monkeypatch):
     for scores in (1, 4 * 20 * 3, 4 * 20 * 13):
         monkeypatch.setattr(attention_module, "QUERY_TILE_SCORES", scores)
         torch.testing.assert_close(attend(q, k, v, positions), whole, atol=1e-6, rtol=1e-5)
-
-
-@given(st.lists(st.integers(1, 17), min_size=1, max_size=5), seeds)
-@settings(max_examples=40, deadline=None)
-def test_batched_decode_equals_each_sequence_alone(lens: list[int], seed: int):
-    longest = max(lens) + 3
-    q = noise(len(lens), 4, 8, seed=seed)
-    k, v = noise(len(lens), longest, 2, 8, seed=seed + 1), noise(len(lens), longest, 2, 8, seed=seed + 2)  # fmt: skip
-    together = attend_decode(q, k, v, torch.tensor(lens))
-    for b, cached in enumerate(lens):
-        alone = attend(q[b : b + 1], k[b, :cached], v[b, :cached], torch.tensor([cached - 1]))
-        torch.testing.assert_close(together[b : b + 1], alone, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(48, 80), (256, 64), (129, 33), (512, 96)])
