@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rpc.flags import flag
 from rpc.service_config import MemberConfig, check_choice
-from rpc.sizes import parse_bytes
+from rpc.sizes import MemoryBudget
 
 DTYPES = ("auto", "float32", "bfloat16")
 TRANSPORTS = ("grpc", "in_process")
@@ -27,7 +27,9 @@ class AttentionConfig(MemberConfig):
     transport: str = flag("grpc", "grpc: remote pools; in_process: all experts in this process")
     dtype: str = flag("auto", f"compute dtype: {', '.join(DTYPES)}")
     device: str = flag("cpu", "torch device of attention, for example cpu or cuda")
-    kv_memory: str = flag("512MiB", "memory of the KV cache")
+    kv_memory: str = flag(
+        "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
+    )
     no_prefix_cache: bool = flag(False, "compute every prompt anew, share no KV blocks")
     max_model_len: int = flag(0, "longest sequence in tokens (0: the model's)")
     max_running: int = flag(64, "most sequences in one step")
@@ -53,9 +55,8 @@ class AttentionConfig(MemberConfig):
                 raise ValueError(f"--{name.replace('_', '-')} must be more than 0")
         if self.threads < 0 or self.max_model_len < 0:
             raise ValueError("--threads and --max-model-len must not be negative")
-        if self.kv_memory_bytes < 1:
-            raise ValueError("--kv-memory must be more than 0")
+        MemoryBudget.parse(self.kv_memory, "--kv-memory")
 
     @property
-    def kv_memory_bytes(self) -> int:
-        return parse_bytes(self.kv_memory, "--kv-memory") or 0
+    def kv_budget(self) -> MemoryBudget:
+        return MemoryBudget.parse(self.kv_memory, "--kv-memory")

@@ -17,8 +17,9 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.engine import Engine
 from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.in_process import InProcessTransport
+from attention_svc.kv_budget import count_blocks
 from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout, block_bytes
+from attention_svc.kv_layout import PlainLayout
 from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
@@ -73,7 +74,7 @@ class AttentionService:
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._layout = PlainLayout.of(self._model, self._dtype)
-        self._num_blocks = self._count_blocks()
+        self._num_blocks = count_blocks(config, self._model, self._layout, self._device)
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
         self._failure = asyncio.Event()
@@ -165,15 +166,6 @@ class AttentionService:
         if not self._loaded:
             return False, "loading"
         return self._transport.ready()
-
-    def _count_blocks(self) -> int:
-        size_bytes = block_bytes(self._layout, self._model.num_layers, BLOCK_SIZE)
-        num_blocks = self._config.kv_memory_bytes // size_bytes
-        if num_blocks < 1:
-            raise ValueError(
-                f"--kv-memory {self._config.kv_memory} holds no block; one needs {size_bytes} bytes"
-            )
-        return num_blocks
 
     def _make_transport(self) -> ExpertTransport:
         if self._config.transport == "in_process":

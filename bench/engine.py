@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.engines import Engine, LlamaCpp, Served, Transformers
 from bench.real_width import ensure_slice
-from expertmesh.machine import available_memory_bytes, usable_cores
+from expertmesh.machine import usable_cores
 from minimax_m2.config import ModelConfig
+from rpc.memory import available_memory_bytes
 
 ENGINES = ("in_process", "split", "split_expert_striped", "transformers")
 BATCHES = (1, 4, 8, 16, 32)

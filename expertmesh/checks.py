@@ -14,13 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from expertmesh.machine import (
-    available_memory_bytes,
     cpu_features,
     file_limit,
     port_problem,
     usable_cores,
 )
 from expertmesh.sizes import format_bytes
+from rpc.memory import available_memory_bytes
 
 MIN_FREE_MEMORY_BYTES = 2 * 10**9
 MIN_FREE_DISK_BYTES = 2 * 10**9

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-import psutil
+from rpc.memory import CGROUP, own_folders, read_text
 
 CPU_FEATURES = (
     "avx2",
@@ -18,10 +18,8 @@ CPU_FEATURES = (
 )
 """The instruction sets that decide how fast experts run on x86."""
 
-_CGROUP = Path("/sys/fs/cgroup")
 
-
-def usable_cores(cgroup: Path = _CGROUP) -> int:
+def usable_cores(cgroup: Path = CGROUP) -> int:
     """Cores this process may use: its affinity, cut by a cgroup CPU quota; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -29,13 +27,6 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
         cores = os.cpu_count() or 1
     quota = _cpu_quota(cgroup)
     return max(1, min(cores, int(quota)) if quota is not None else cores)
-
-
-def available_memory_bytes(cgroup: Path = _CGROUP) -> int:
-    """Memory that new processes may take: what is available, cut by a cgroup limit."""
-    available = psutil.virtual_memory().available
-    room = _cgroup_room(cgroup)
-    return available if room is None else max(0, min(available, room))
 
 
 def cpu_features() -> dict[str, bool]:
@@ -73,11 +64,14 @@ def file_limit() -> int | None:
 def _cpu_quota(cgroup: Path) -> float | None:
     """CPUs granted by cgroup v2 `cpu.max` or v1 `cpu.cfs_quota_us`; None without a quota."""
     pairs = []
-    for folder in _own_folders(cgroup, "cpu"):
-        text = _read(folder / "cpu.max")
+    for folder in own_folders(cgroup, "cpu"):
+        text = read_text(folder / "cpu.max")
         if text is not None:
             pairs.append(tuple(text.split()[:2]))
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        quota, period = (
+            read_text(folder / "cpu.cfs_quota_us"),
+            read_text(folder / "cpu.cfs_period_us"),
+        )
         if quota is not None and period is not None:
             pairs.append((quota, period))
     granted = [
@@ -86,47 +80,3 @@ def _cpu_quota(cgroup: Path) -> float | None:
         if quota.isdecimal() and period.isdecimal() and int(period) > 0
     ]
     return min(granted, default=None)
-
-
-def _cgroup_room(cgroup: Path) -> int | None:
-    """Bytes left below the tightest memory limit, v2 or v1; None without a limit."""
-    rooms = []
-    for folder in _own_folders(cgroup, "memory"):
-        for limit_name, usage_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, usage = _read(folder / limit_name), _read(folder / usage_name)
-            if limit is not None and usage is not None and limit.isdecimal():
-                reclaimable = _inactive_file_bytes(folder / "memory.stat")
-                rooms.append(int(limit) - int(usage) + reclaimable)
-    return min(rooms, default=None)
-
-
-def _own_folders(cgroup: Path, controller: str) -> list[Path]:
-    """Folders whose limits may bind us: our own group and its ancestors, v2 and v1 layouts."""
-    roots = {cgroup: "", cgroup / controller: controller}
-    folders = []
-    for line in (_read(Path("/proc/self/cgroup")) or "").splitlines():
-        _, names, path = line.split(":", 2)
-        for root, wanted in roots.items():
-            if wanted in names.split(","):
-                inner = root / path.lstrip("/")
-                folders += [inner, *[parent for parent in inner.parents if root in parent.parents]]
-    return [*folders, *roots]
-
-
-def _inactive_file_bytes(stat: Path) -> int:
-    """Page cache that the kernel would give back first (`inactive_file` of memory.stat)."""
-    for line in (_read(stat) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
-            return int(value)
-    return 0
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None

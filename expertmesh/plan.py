@@ -12,7 +12,8 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
-from rpc.sizes import parse_bytes
+from rpc.memory import available_memory_bytes
+from rpc.sizes import MemoryBudget
 
 MB = 1_000_000
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -118,13 +119,16 @@ class _Sizing:
     def __init__(self, config: ModelConfig, options: ClusterOptions):
         dtype = config.auto_dtype if options.dtype == "auto" else options.dtype
         item_bytes = ITEM_BYTES[dtype]
-        try:
-            self.kv = parse_bytes(options.kv_memory, "--kv-memory") or 0
-        except ValueError as error:
-            raise CommandError(str(error), EXIT_USAGE) from None
         self.attention = config.attention_params * item_bytes
         self.layer = config.num_experts * config.expert_params * item_bytes
         self.num_layers = config.num_layers
+        try:
+            budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
+        except ValueError as error:
+            raise CommandError(str(error), EXIT_USAGE) from None
+        # Of what all services leave, pools included: each alone would not know of the others.
+        weights = self.attention + self.num_layers * self.layer
+        self.kv = budget.of(available_memory_bytes() - int(HELD_FACTOR * weights))
 
 
 def _load(model: Path) -> ModelConfig:
@@ -171,7 +175,7 @@ def _split(
         name="attention",
         module="attention_svc",
         stage=1,
-        flags=_attention(options, threads, "grpc"),
+        flags=_attention(options, sizing, threads, "grpc"),
         dials=(("--router", "router"),),
         threads=threads,
         memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
@@ -186,7 +190,7 @@ def _in_process_attention(options: ClusterOptions, sizing: _Sizing, cores: int) 
         name="attention",
         module="attention_svc",
         stage=1,
-        flags=_attention(options, threads, "in_process"),
+        flags=_attention(options, sizing, threads, "in_process"),
         threads=threads,
         memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
     )
@@ -229,12 +233,14 @@ def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
     )
 
 
-def _attention(options: ClusterOptions, threads: int, transport: str) -> tuple[str, ...]:
+def _attention(
+    options: ClusterOptions, sizing: _Sizing, threads: int, transport: str
+) -> tuple[str, ...]:
     return (
         *_computing(options, threads),
         *("--attention-id", "attention"),
         *("--transport", transport),
-        *("--kv-memory", options.kv_memory),
+        *("--kv-memory", str(sizing.kv)),
     )
 
 

@@ -7,13 +7,14 @@ from rich.console import Console
 
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
 from expertmesh.detach import start_detached
-from expertmesh.machine import available_memory_bytes, usable_cores
+from expertmesh.machine import usable_cores
 from expertmesh.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
 from expertmesh.supervise import greet, supervise
+from rpc.memory import available_memory_bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +70,9 @@ def up(
         "auto", envvar="EXPERTMESH_DTYPE", help="Compute dtype: auto, float32 or bfloat16."
     ),
     kv_memory: str = typer.Option(
-        "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Memory of the KV cache, for example 2GiB."
+        "512MiB",
+        envvar="EXPERTMESH_KV_MEMORY",
+        help="KV cache: a size like 2GiB, or 30% of the memory that the weights leave.",
     ),
     threads: int | None = typer.Option(
         None,

@@ -5,13 +5,14 @@ from pathlib import Path
 import psutil
 
 from expertmesh import machine
+from rpc.memory import available_memory_bytes
 
 
 def test_a_version_2_memory_limit_cuts_what_is_available(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("700000000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
-    assert machine.available_memory_bytes(tmp_path) == 400_000_000
+    assert available_memory_bytes(tmp_path) == 400_000_000
 
 
 def test_a_version_1_memory_limit_cuts_what_is_available(tmp_path: Path) -> None:
@@ -19,13 +20,13 @@ def test_a_version_1_memory_limit_cuts_what_is_available(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "memory.limit_in_bytes").write_text("500000000")
     (folder / "memory.usage_in_bytes").write_text("600000000")
-    assert machine.available_memory_bytes(tmp_path) == 0
+    assert available_memory_bytes(tmp_path) == 0
 
 
 def test_without_a_limit_the_machine_decides(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1\n")
-    available = machine.available_memory_bytes(tmp_path)
+    available = available_memory_bytes(tmp_path)
     assert 0 < available <= psutil.virtual_memory().total
 
 
