@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import grpc
 import grpc.aio
 
 from gateway.drain import Drain
@@ -19,6 +20,9 @@ from rpc.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 POLL_TIMEOUT_S = 2.0
+LATE_POLLS = 3
+"""So many late answers in a row are no service. One that is dead or stopped fails at once, or
+within 3 s by its connection; one whose cores are taken is late, and works."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Replica:
         self._ours = Streams()
         self._ours_at_poll = Streams()
         self._queue = Drain()
+        self._late_polls = 0
 
     @property
     def ready(self) -> bool:
@@ -110,8 +115,13 @@ class Replica:
                 attention_pb2.GetStatusRequest(), timeout=POLL_TIMEOUT_S
             )
         except grpc.aio.AioRpcError as error:
+            self._late_polls += 1
+            is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            if is_late and self.ready and self._late_polls < LATE_POLLS:
+                return
             reason = f"{error.code().name.lower()}: {error.details()}"
         else:
+            self._late_polls = 0
             self.status = self._reported = status
             self._ours_at_poll = ours_before
             reason = status.not_ready_reason or "not ready" if not status.ready else check(status)

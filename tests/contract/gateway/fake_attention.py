@@ -77,6 +77,8 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
     completed: int = 0
     running: int = 0
     tokens_sent: int = 0
+    status_delay_s: float = 0.0
+    polls: int = 0
     port: int = 0
 
     async def Generate(self, request, context):  # type: ignore[no-untyped-def]
@@ -105,6 +107,8 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
             self.running -= 1
 
     async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
+        self.polls += 1
+        await asyncio.sleep(self.status_delay_s)
         return self.status
 
     def _fill_logprobs(

@@ -177,6 +177,22 @@ class TestReplicas:
         assert gateway.chat().status_code == 503
         gateway.wait_for(lambda: gateway.chat().status_code == 200)
 
+    def test_one_late_answer_to_a_poll_is_a_busy_service_three_are_none(
+        self, make_gateway: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway = make_gateway()
+        gateway.service.gateway.pool._poll_interval_s = 0.01
+        monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.2)
+        for late in (1, 2):
+            gateway.fake.status_delay_s = 1.0
+            polls = gateway.fake.polls
+            gateway.wait_for(lambda polls=polls, late=late: gateway.fake.polls == polls + late)
+            gateway.fake.status_delay_s = 0.0
+            gateway.wait_for(lambda polls=polls: gateway.fake.polls > polls + 4)
+            assert gateway.get("/readyz").status_code == 200
+        gateway.fake.status_delay_s = 1.0
+        gateway.wait_for(lambda: gateway.get("/readyz").status_code == 503)
+
     def test_one_not_ready_is_no_matter_while_another_is(self, make_gateway: Any) -> None:
         gateway = make_gateway(fakes=2)
         gateway.fakes[0].status = attention_pb2.GetStatusResponse(ready=False, not_ready_reason="x")
