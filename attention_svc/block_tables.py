@@ -1,8 +1,8 @@
 """Which blocks does a sequence get: shared, copied or fresh? No tensors.
 
 A sequence opens with blocks for all its known tokens. Full blocks that were computed
-before, by anyone with the same prefix, are shared; of an identical prompt's last,
-partly filled block the rows are copied, because both sequences go on writing into
+before, by anyone with the same prefix, are shared. Of a partly filled one, where a
+prompt or a whole sequence ended, the rows are copied, because both go on writing into
 theirs. The last known token is always computed: its logits choose the next one.
 
 What a running sequence is about to compute is claimed, so that another one with the
@@ -14,8 +14,19 @@ from dataclasses import dataclass
 from itertools import islice
 
 from attention_svc.block_pool import BlockPool
-from attention_svc.prefix_keys import prompt_keys, root_key
+from attention_svc.prefix_keys import child_key, prompt_keys, root_key
 from attention_svc.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What of a sequence has been computed before."""
+
+    shared: list[int]
+    """Full blocks, from the first."""
+    source: int | None = None
+    """A block that begins with the next `num_rows` tokens."""
+    num_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +75,10 @@ class BlockTables:
             return False
         if sequence.awaited_key in self._computing:
             return True
-        self._extend_keys(sequence, sequence.num_known // self.block_size)
-        shared, source = self._match(sequence)
+        match = self._match(sequence)
         limit = self._shareable(sequence)
-        missing = list(islice(keys.blocks, len(shared), limit))
-        if limit == keys.tail_block and keys.tail and source is None:
+        missing = list(islice(keys.blocks, len(match.shared), limit))
+        if limit == keys.tail_block and keys.tail and self.blocks.find(keys.tail) is None:
             missing.append(keys.tail)
         sequence.awaited_key = b""
         for key in missing:
@@ -79,30 +89,27 @@ class BlockTables:
 
     def open(self, sequence: Sequence, *, spare: int) -> bool:
         """Blocks for all known tokens, `spare` left over; False (and nothing taken) without room."""
-        self._extend_keys(sequence, sequence.num_known // self.block_size)
-        shared, source = self._match(sequence)
-        held = shared if source is None else [*shared, source]
+        match = self._match(sequence)
+        missing = self._blocks_for(sequence.num_known) - len(match.shared)
+        held = match.shared if match.source is None else [*match.shared, match.source]
         for block in held:
             self.blocks.share(block)
-        fresh = self._take(self._blocks_for(sequence.num_known) - len(shared), spare)
-        if fresh is None and source is not None:
+        fresh = self._take(missing, spare)
+        if fresh is None and match.source is not None:
             # Holding the source while room is made may be what takes the last block.
-            self.blocks.release([source])
-            held, source = shared, None
-            fresh = self._take(self._blocks_for(sequence.num_known) - len(shared), spare)
+            self.blocks.release([match.source])
+            held, match = match.shared, Match(match.shared)
+            fresh = self._take(missing, spare)
         if fresh is None:
             self.blocks.release(held)
             return False
-        sequence.block_table = array("q", shared + fresh)
-        sequence.num_computed = len(shared) * self.block_size
-        sequence.num_published = len(shared)
-        if source is not None:
-            assert sequence.keys is not None
-            num_rows = sequence.keys.tail_rows
-            self._copies.append(BlockCopy(source, fresh[0], num_rows))
-            sequence.num_computed += num_rows
+        sequence.block_table = array("q", match.shared + fresh)
+        sequence.num_computed = len(match.shared) * self.block_size + match.num_rows
+        sequence.num_checked = sequence.num_computed
+        if match.source is not None:
+            self._copies.append(BlockCopy(match.source, fresh[0], match.num_rows))
             # Copies are carried out first of all: who gets the source next cannot spoil it.
-            self.blocks.release([source])
+            self.blocks.release([match.source])
         self._claim(sequence)
         self._count_hit(sequence)
         return True
@@ -118,52 +125,64 @@ class BlockTables:
         return True
 
     def publish(self, sequence: Sequence) -> None:
-        """Offer its full blocks to others: only what was computed and found to be finite."""
+        """Offer its full blocks to others: what was computed has been found to be finite."""
         keys = sequence.keys
         if keys is None:
             return
-        num_full = sequence.num_computed // self.block_size
-        if num_full > sequence.num_published:
-            self._extend_keys(sequence, num_full)
-            for index in range(sequence.num_published, num_full):
+        first, stop = (n // self.block_size for n in (sequence.num_checked, sequence.num_computed))
+        sequence.num_checked = sequence.num_computed
+        if first < stop:
+            self._extend_keys(sequence, stop)
+            for index in range(first, stop):
                 self.blocks.publish(sequence.block_table[index], keys.blocks[index])
                 self._unclaim(keys.blocks[index], sequence)
-            sequence.num_published = num_full
-        if sequence.claims_tail and sequence.num_computed >= keys.num_prompt:
+        if sequence.claims_tail and sequence.num_checked >= keys.num_prompt:
             self.blocks.publish(sequence.block_table[keys.tail_block], keys.tail)
             self._unclaim(keys.tail, sequence)
             sequence.claims_tail = False
 
     def close(self, sequence: Sequence) -> None:
-        """Give all blocks back; what was published stays in the cache."""
-        if sequence.keys is not None:
-            for key in islice(sequence.keys.blocks, sequence.num_published, None):
+        """Give all blocks back; what was published stays in the cache, its last rows as well."""
+        keys = sequence.keys
+        if keys is not None:
+            num_full, num_rows = divmod(sequence.num_checked, self.block_size)
+            for key in islice(keys.blocks, num_full, None):
                 self._unclaim(key, sequence)
-            self._unclaim(sequence.keys.tail, sequence)
+            self._unclaim(keys.tail, sequence)
+            if num_rows:
+                token_ids = sequence.known_slice(num_full * self.block_size, num_rows)
+                key = child_key(keys.parent(num_full), token_ids)
+                self.blocks.publish(sequence.block_table[num_full], key)
         sequence.claims_tail = False
         self.blocks.release(sequence.block_table)
         sequence.block_table = array("q")
-        sequence.num_computed = sequence.num_published = 0
+        sequence.num_computed = sequence.num_checked = 0
 
     def take_copies(self) -> list[BlockCopy]:
         """Copies to be carried out before the next step, in this order."""
         copies, self._copies = self._copies, []
         return copies
 
-    def _match(self, sequence: Sequence) -> tuple[list[int], int | None]:
-        """Blocks to share, and the block whose first rows are the prompt's tail."""
+    def _match(self, sequence: Sequence) -> Match:
+        """Full blocks from the first on, then the longest beginning of the next one."""
         keys = sequence.keys
         shared: list[int] = []
         if keys is None:
-            return shared, None
+            return Match(shared)
+        self._extend_keys(sequence, sequence.num_known // self.block_size)
         for key in islice(keys.blocks, self._shareable(sequence)):
             block = self.blocks.find(key)
             if block is None:
                 break
             shared.append(block)
-        if keys.tail and len(shared) == keys.tail_block:
-            return shared, self.blocks.find(keys.tail)
-        return shared, None
+        start = len(shared) * self.block_size
+        most = min(self.block_size, sequence.num_known - start) - 1
+        token_ids = sequence.known_slice(start, most)
+        for num_rows in range(most, 0, -1):
+            source = self.blocks.find(child_key(keys.parent(len(shared)), token_ids[:num_rows]))
+            if source is not None:
+                return Match(shared, source, num_rows)
+        return Match(shared)
 
     def _shareable(self, sequence: Sequence) -> int:
         """Full blocks before the last known token."""
@@ -185,7 +204,7 @@ class BlockTables:
         keys = sequence.keys
         if keys is None:
             return
-        for key in islice(keys.blocks, sequence.num_published, None):
+        for key in islice(keys.blocks, sequence.num_checked // self.block_size, None):
             self._computing.setdefault(key, sequence)
         if keys.tail and self.blocks.find(keys.tail) is None:
             sequence.claims_tail = True

@@ -2,7 +2,8 @@
 
 A block's key is SHA-256 over its parent's key and its tokens; the first parent is
 SHA-256 over the checkpoint and the caller's salt. Equal keys thus mean: same model,
-same tenant, same tokens from the very first on, and no one can make two alike.
+same tenant, same tokens from the very first on, and no one can make two alike. The
+first rows of a block have a key of their own, made of just their tokens.
 """
 
 import hashlib
@@ -20,7 +21,8 @@ class PrefixKeys:
     blocks: list[bytes] = field(default_factory=list)
     """Of the full blocks, in order."""
     tail: bytes = b""
-    """Of the prompt's rows after its last shareable full block; empty when there are none."""
+    """Of the rows between the last full block before the last prompt token, and that token;
+    empty when there are none."""
 
     @property
     def tail_block(self) -> int:
@@ -32,9 +34,13 @@ class PrefixKeys:
         """The last prompt token is always computed, so the tail ends before it."""
         return (self.num_prompt - 1) % self.block_size
 
+    def parent(self, index: int) -> bytes:
+        """What the tokens of block `index` follow."""
+        return self.blocks[index - 1] if index else self.root
+
     def extend(self, token_ids: list[int]) -> None:
         """Append the keys of whole blocks of tokens that follow the last key's."""
-        parent = self.blocks[-1] if self.blocks else self.root
+        parent = self.parent(len(self.blocks))
         for start in range(0, len(token_ids), self.block_size):
             parent = child_key(parent, token_ids[start : start + self.block_size])
             self.blocks.append(parent)
@@ -45,8 +51,8 @@ def prompt_keys(root: bytes, prompt_ids: list[int], block_size: int) -> PrefixKe
     keys = PrefixKeys(root, block_size, len(prompt_ids))
     keys.extend(prompt_ids[: len(prompt_ids) // block_size * block_size])
     if keys.tail_rows:
-        parent = keys.blocks[keys.tail_block - 1] if keys.tail_block else root
-        keys.tail = child_key(parent, prompt_ids[keys.tail_block * block_size : -1])
+        tail_ids = prompt_ids[keys.tail_block * block_size : -1]
+        keys.tail = child_key(keys.parent(keys.tail_block), tail_ids)
     return keys
 
 

@@ -88,8 +88,8 @@ class Sequence:
     """Typed, so that a step copies it into its tensors without a loop."""
     keys: PrefixKeys | None = None
     """None: takes no part in the prefix cache."""
-    num_published: int = 0
-    """Full blocks, from the first, that others can find."""
+    num_checked: int = 0
+    """Computed tokens whose numbers were found finite: what others may be given."""
     num_cached: int | None = None
     """Prompt tokens that the prefix cache had at first admission."""
     awaited_key: bytes = b""
