@@ -13,6 +13,7 @@ import openai
 import pytest
 
 import demo_model
+from attention_svc.config import BLOCK_SIZE
 from minimax_m2.chat.template import ChatTemplate
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint
@@ -148,6 +149,26 @@ def test_tool_is_called_with_valid_arguments_and_its_result_is_used(served: Serv
         model=served.model, messages=messages, tools=[PYTHON_TOOL], temperature=0, max_tokens=300
     )
     assert product in (final.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_loop_finds_its_first_turn_in_the_prefix_cache(served: Served, stream: bool) -> None:
+    """All but the last, unfinished block: the returned answer has the ids that were emitted."""
+    messages: list = [{"role": "user", "content": f"What is 482917 * {771209 + stream}?"}]
+    ask = {"model": served.model, "tools": [PYTHON_TOOL], "temperature": 0, "max_tokens": 300}
+    reply = served.client.chat.completions.create(messages=messages, **ask)
+    message, usage = reply.choices[0].message, reply.usage
+    assert message.tool_calls
+    assert usage is not None
+    messages.append(message.model_dump(exclude_none=True))
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "12"}
+    if stream:
+        *_, last = served.client.chat.completions.create(
+            messages=[*messages, result], **ask, stream=True, stream_options={"include_usage": True}
+        )
+    else:
+        last = served.client.chat.completions.create(messages=[*messages, result], **ask)
+    assert last.usage.prompt_tokens_details.cached_tokens >= usage.total_tokens - BLOCK_SIZE
 
 
 def test_seeded_request_repeats_itself(served: Served) -> None:
