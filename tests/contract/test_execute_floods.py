@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
-from expert_svc.servicer import MAX_INFLIGHT_CALLS
+import pytest
+
+from expert_svc.servicer import MAX_INFLIGHT_CALLS, ExpertServicer
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.channel import open_channel
 from tests.contract.execute_harness import (
@@ -59,14 +62,33 @@ async def test_a_caller_that_never_reads_is_held_back():
             await flooding
 
 
-async def test_hundreds_of_silent_streams_leave_the_others_served():
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_silent_streams_leave_the_others_served(count: int, monkeypatch: pytest.MonkeyPatch):
+    """Row H2 at its size, all open at once (gRPC itself cancels what exceeds 3,000 new ones)."""
+    opened = 0
+    greet = ExpertServicer._greet
+
+    async def counted(servicer: ExpertServicer, context: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return await greet(servicer, context)
+
+    monkeypatch.setattr(ExpertServicer, "_greet", counted)
+    monkeypatch.setattr("expert_svc.servicer.HELLO_TIMEOUT_S", 120)
     async with (
         running_pool() as pool,
         calling(pool.address) as other,
         open_channel(pool.address, tls=None, server_role="expert") as channel,
     ):
         stub = expert_pb2_grpc.ExpertPoolStub(channel)
-        silent = [stub.Execute() for _ in range(500)]
+        silent: list[Any] = []
+        before = opened
+        while len(silent) < count:
+            silent += [stub.Execute() for _ in range(500)]
+            async with asyncio.timeout(60):
+                while opened < before + len(silent):
+                    await asyncio.sleep(0.01)
+        assert not any(stream.done() for stream in silent)
         assert (await asyncio.wait_for(other.result_of(other.call()), 20)).call_id == 1
         for stream in silent:
             stream.cancel()
