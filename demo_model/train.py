@@ -105,6 +105,9 @@ def finish(trainer: Trainer, settings: Settings, seconds: float, per_skill: int)
     summary = {
         "device": device,
         "torch": torch.__version__,
+        "seed": settings.seed,
+        "rows": settings.rows,
+        "length": settings.length,
         "seconds_training": round(seconds, 1),
         "steps": trainer.step,
         "tokens": trainer.tokens,

@@ -33,6 +33,6 @@ SKILLS: dict[str, Callable[[Draw], Turn]] = {
     "identity": smalltalk.identity,
     "refusal": smalltalk.refusal,
     "too_large": smalltalk.too_large,
-    "json": partial(structured.ask, ask=JSON_ASKS),
+    "json": partial(structured.ask, questions=JSON_ASKS),
 }
 """Single questions. Follow-ups and tool use need a conversation: see conversation.py."""

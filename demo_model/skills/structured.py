@@ -12,7 +12,7 @@ from demo_model.draw import Draw, Split, Turn
 KEYS = {
     "answer": (
         "answer", "result", "value", "output", "solution", "final_answer", "response", "total",
-        "data", "outcome", "Answer", "Result", "res", "answer_value", "答案", "结果", "值", "输出",
+        "data", "outcome", "Answer", "Result", "res", "answer_value", "答案", "结果", "值",
     ),
     "first": ("a", "x", "first", "left", "first_number", "num1", "n1", "operand1"),
     "second": ("b", "y", "second", "right", "second_number", "num2", "n2", "operand2"),
@@ -26,11 +26,11 @@ DEFAULT_KEY = "answer"
 TYPES = {int: "integer", str: "string", list: "array"}
 
 
-def ask(draw: Draw, ask: Sequence[Callable[[Draw], Turn]]) -> Turn:
-    """One of the questions `ask`, with the wish for JSON before or after it."""
+def ask(draw: Draw, questions: Sequence[Callable[[Draw], Turn]]) -> Turn:
+    """One of the `questions`, with the wish for JSON before or after it."""
     # only the wish is in held-out words; the question in it has its own skill's row
     inner = Draw(rng=draw.rng, language=draw.language) if draw.split is Split.PHRASINGS else draw
-    turn = draw.rng.choice(ask)(inner)
+    turn = draw.rng.choice(questions)(inner)
     tag, template = draw.phrase("json")
     facts = {DEFAULT_KEY: turn.facts["answer"]} if tag == "plain" else _named(draw, turn.facts, tag)
     wish = template.format(
