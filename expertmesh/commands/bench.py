@@ -140,7 +140,7 @@ def serve(
     request_rate: float = typer.Option(
         math.inf,
         envvar="EXPERTMESH_REQUEST_RATE",
-        help="Requests sent per second; inf: all at once.",
+        help="Requests sent per second; inf: as --max-concurrency allows.",
     ),
     burstiness: float = typer.Option(
         1.0,
@@ -148,7 +148,9 @@ def serve(
         help="With a rate: 1 is a Poisson process, less comes in bursts, more is steadier.",
     ),
     max_concurrency: int | None = typer.Option(
-        None, envvar="EXPERTMESH_MAX_CONCURRENCY", help="Most requests open at once."
+        None,
+        envvar="EXPERTMESH_MAX_CONCURRENCY",
+        help="Most requests open at once; 0: no limit. Default: no limit with a rate, else 32.",
     ),
     random_input_len: int = _INPUT_LEN,
     random_output_len: int = _OUTPUT_LEN,

@@ -1,6 +1,7 @@
 """How does `expertmesh bench serve` run? Find out what the server can, warm up, drive, sum up."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from expertmesh.loadgen.workload import (
     file_conversations,
     random_conversations,
 )
+
+DEFAULT_CONCURRENCY = 32
+"""Below the limits that servers set for one client (our gateway: 64)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,7 @@ class ServeOptions:
     rate: float = float("inf")
     burstiness: float = 1.0
     max_concurrency: int | None = None
+    """0: no limit. None: no limit with a rate, else DEFAULT_CONCURRENCY."""
     warmup: int = 0
     ignore_eos: bool = False
     temperature: float | None = 0.0
@@ -75,10 +80,17 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if self.endpoint not in ("auto", "chat", "completions"):
             raise ValueError(f"--endpoint: auto, chat or completions, got {self.endpoint!r}")
-        if self.max_concurrency is not None and self.max_concurrency < 1:
-            raise ValueError(f"--max-concurrency: at least 1, got {self.max_concurrency}")
+        if self.max_concurrency is not None and self.max_concurrency < 0:
+            raise ValueError(f"--max-concurrency: at least 0, got {self.max_concurrency}")
         if self.warmup < 0:
             raise ValueError(f"--warmup: at least 0, got {self.warmup}")
+
+    @property
+    def concurrency(self) -> int | None:
+        """The limit that holds; None for none."""
+        if self.max_concurrency is None:
+            return DEFAULT_CONCURRENCY if math.isinf(self.rate) else None
+        return self.max_concurrency or None
 
 
 async def run_serve(
@@ -115,7 +127,7 @@ async def run_serve(
         records,
         rate=options.rate,
         burstiness=options.burstiness,
-        max_concurrency=options.max_concurrency,
+        max_concurrency=options.concurrency,
         seed=workload.seed,
         chat=chat,
         on_done=on_done,
@@ -132,7 +144,7 @@ def serve_result(options: ServeOptions, model: str, records: Sequence[Record]) -
         "num_prompts": options.workload.num_prompts,
         "request_rate": options.rate,
         "burstiness": options.burstiness,
-        "max_concurrency": options.max_concurrency,
+        "max_concurrency": options.concurrency,
         "seed": options.workload.seed,
         **summarise(records, percentiles=options.percentiles, goodput=options.goodput),
         "errors": sorted({record.error for record in records if record.error is not None})[:10],

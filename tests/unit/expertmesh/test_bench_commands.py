@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from expertmesh.cli import app
 from expertmesh.console import CommandError
+from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions
 from tests.unit.expertmesh.fake_openai_server import FakeServer, Script, tokens
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -114,7 +115,7 @@ def test_failures_are_counted_and_named(serve):
     "flags, words",
     [
         (("--request-rate", "0"), "--request-rate"),
-        (("--max-concurrency", "0"), "--max-concurrency"),
+        (("--max-concurrency", "-1"), "--max-concurrency"),
         (("--percentiles", "101"), "--percentiles"),
         (("--goodput", "speed:1"), "--goodput"),
         (("--dataset", "/nowhere"), "--dataset"),
@@ -160,3 +161,13 @@ def test_help_teaches(monkeypatch):
     text = CliRunner().invoke(app, ["bench", "serve", "--help"]).stdout
     for word in ("TTFT", "--burstiness", "Examples", "--ignore-eos", "EXPERTMESH_NUM_PROMPTS"):
         assert word in text
+
+
+def test_the_limit_on_concurrency_that_holds():
+    def limit(**given: Any) -> int | None:
+        return ServeOptions(base_url="", workload=WorkloadOptions(), **given).concurrency
+
+    assert limit() == 32
+    assert limit(rate=4.0) is None
+    assert limit(max_concurrency=0) is None
+    assert limit(rate=4.0, max_concurrency=8) == 8
