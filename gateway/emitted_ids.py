@@ -83,10 +83,11 @@ class EmittedIds:
 
     def _text(self, ids: Sequence[int]) -> str | None:
         """What exactly these ids stand for; None for broken UTF-8 and ids without an entry."""
-        if not all(map(self._tokenizer.has_token, ids)):
+        parts = [self._tokenizer.token_bytes(token_id) for token_id in ids]
+        if not all(parts):
             return None
         try:
-            return b"".join(map(self._tokenizer.token_bytes, ids)).decode()
+            return b"".join(parts).decode()
         except UnicodeDecodeError:
             return None
 
