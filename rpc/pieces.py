@@ -109,7 +109,7 @@ class Pieces:
 
     def experts(self, layer_idx: int) -> tuple[int, ...]:
         """Expert ids of a layer, ascending."""
-        return tuple(_bits(self._masks.get(layer_idx, 0)))
+        return tuple(bits(self._masks.get(layer_idx, 0)))
 
     def count(self, layer_idx: int) -> int:
         """How many pieces of a layer are in the set."""
@@ -123,7 +123,7 @@ class Pieces:
             if left <= 0:
                 break
             if mask.bit_count() > left:
-                mask = _lowest_bits(mask, left)
+                mask = lowest_bits(mask, left)
             masks[layer] = mask
             left -= mask.bit_count()
         return Pieces.from_masks(masks)
@@ -155,7 +155,7 @@ class Pieces:
 
     def __iter__(self) -> Iterator[Piece]:
         for layer, mask in self._masks.items():
-            for expert_id in _bits(mask):
+            for expert_id in bits(mask):
                 yield layer, expert_id
 
     def __len__(self) -> int:
@@ -234,14 +234,16 @@ def _runs(mask: int) -> Iterator[tuple[int, int]]:
         start += zeros + ones
 
 
-def _bits(mask: int) -> Iterator[int]:
+def bits(mask: int) -> Iterator[int]:
+    """Positions of the ones, ascending."""
     for first, count in _runs(mask):
         yield from range(first, first + count)
 
 
-def _lowest_bits(mask: int, limit: int) -> int:
+def lowest_bits(mask: int, limit: int) -> int:
+    """The `limit` lowest ones of a mask."""
     lowest = 0
-    for expert_id in _bits(mask):
+    for expert_id in bits(mask):
         if limit == 0:
             break
         lowest |= 1 << expert_id

@@ -1,0 +1,79 @@
+"""How is load evened out among pools that already hold everything, with few moves?
+
+Units of movement are a pool's part of a layer (layer striping) or single experts.
+"""
+
+from collections.abc import Iterator
+
+from router_svc.board import Board
+from rpc.pieces import bits
+
+MAX_CANDIDATES = 16
+"""How many of the most and of the least loaded pools are paired in the search for a move."""
+
+
+def balance(board: Board, tolerance: float, layer: int | None = None) -> bool:
+    """Move units until loads follow speeds as well as single moves can achieve; True if any moved.
+
+    Of one layer single experts are moved; without a layer, whole parts of layers.
+    Givers are above their fair share and takers below theirs, so that little moves twice.
+    """
+    moved = False
+    while _one_transfer(board, tolerance, layer):
+        moved = True
+    return moved
+
+
+def _one_transfer(board: Board, tolerance: float, layer: int | None) -> bool:
+    speed = {host: board.hosts[host].speed for host in board.movable}
+    load = {host: board.load(host, layer) for host in board.movable}
+    fair = sum(load.values()) / max(sum(speed.values()), 1e-9)
+    relative = {host: load[host] / speed[host] for host in board.movable}
+    order = sorted(board.movable, key=lambda host: (-relative[host], host))
+    for giver in order[:MAX_CANDIDATES]:
+        for taker in order[: -MAX_CANDIDATES - 1 : -1]:
+            gap = relative[giver] - relative[taker]
+            if gap <= tolerance * fair + 1e-9:
+                break
+            excess = load[giver] - fair * speed[giver]
+            wanted = min(excess, fair * speed[taker] - load[taker])
+            giving = excess > tolerance * fair * speed[giver] and wanted > 0
+            if giving and _transfer(board, giver, taker, layer, wanted + 1e-9):
+                return True
+            # One unit more than the fair share still helps when it leaves both below the giver.
+            pull = 1 / speed[giver] + 1 / speed[taker]
+            most = min(gap * speed[taker], 2 * gap / pull) - tolerance * fair - 1e-9
+            if _transfer(board, giver, taker, layer, most, at_most=1):
+                return True
+    return False
+
+
+def _transfer(
+    board: Board, giver: int, taker: int, layer: int | None, limit: float, at_most: int = 0
+) -> bool:
+    """Move units of together at most `limit` load; whether any was moved."""
+    count = 0
+    for unit_layer, unit in _units(board, giver, layer):
+        weight = board.weight(unit_layer, unit)
+        if not 0 < weight <= limit or board.takeable(taker, unit_layer, unit) != unit:
+            continue
+        room = board.room[taker]
+        if layer is not None:
+            room = min(room, board.quota[taker] - board.held[taker][layer].bit_count())
+        if unit.bit_count() > room:
+            continue
+        board.move(giver, taker, unit_layer, unit)
+        limit -= weight
+        count += 1
+        if count == at_most:
+            break
+    return count > 0
+
+
+def _units(board: Board, host: int, layer: int | None) -> Iterator[tuple[int, int]]:
+    """What may be moved, last first."""
+    if layer is None:
+        yield from list(board.fragments(host))
+        return
+    for expert in reversed(list(bits(board.held[host][layer]))):
+        yield layer, 1 << expert

@@ -1,0 +1,144 @@
+"""Who would hold what, while a plan is being made? Bitmasks per pool and layer, room and load.
+
+Pure bookkeeping for `planner`: every change goes through `give` and `take`, so that
+holders, room and load always agree.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rpc.pieces import Pieces, bits, lowest_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One pool, as the planner sees it."""
+
+    pool_id: str
+    available: Pieces  # loadable from its checkpoint
+    capacity_pieces: int = 0  # what its memory holds; 0: no limit
+    speed: float = 1.0  # relative: 2.0 gets twice the load
+    current: Pieces = field(default_factory=Pieces)  # held, or being loaded
+    fixed: bool = False  # asked for `current` by its flags: holds exactly that
+
+    def __post_init__(self) -> None:
+        if not self.speed > 0:
+            raise ValueError(f"speed of {self.pool_id}: must be above 0, got {self.speed}")
+
+
+class Board:
+    """The state between two steps of planning. Hosts are indexed in ascending pool id."""
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        num_layers: int,
+        num_experts: int,
+        replicas: int,
+        weights: Sequence[Sequence[float]],
+    ):
+        """`replicas` 0: as many holders as there are hosts. `weights` [layer][expert] may be empty."""
+        self.hosts = sorted(hosts, key=lambda host: host.pool_id)
+        self.num_layers, self.num_experts = num_layers, num_experts
+        self.full = (1 << num_experts) - 1
+        self.movable = [index for index, host in enumerate(self.hosts) if not host.fixed]
+        self.can: list[list[int]] = []  # [host][layer]
+        self.held: list[list[int]] = []
+        self.room: list[int] = []
+        for host in self.hosts:
+            kept = host.current & host.available
+            capacity = host.capacity_pieces or len(host.available)
+            if host.fixed:
+                can, capacity = kept, len(kept)
+            else:
+                can, kept = host.available, kept.first(capacity)
+            self.can.append([can.masks.get(layer, 0) for layer in range(num_layers)])
+            self.held.append([kept.masks.get(layer, 0) for layer in range(num_layers)])
+            self.room.append(capacity - len(kept))
+        self.quota = [
+            -(-(room + sum(mask.bit_count() for mask in held)) // num_layers)
+            for room, held in zip(self.room, self.held, strict=True)
+        ]
+        self.replicas = min(replicas or len(self.hosts), len(self.hosts))
+        self._weights = weights
+        self._shares = [self._share_row(layer) for layer in range(num_layers)]
+        self._loads = [
+            [self.weight(layer, mask) for layer, mask in enumerate(held)] for held in self.held
+        ]
+        self._totals = [sum(loads) for loads in self._loads]
+
+    def _share_row(self, layer: int) -> list[float]:
+        """Load of one holder of each piece, when it has as many holders as it can have."""
+        able = [0] * self.num_experts
+        for can in self.can:
+            for expert in bits(can[layer]):
+                able[expert] += 1
+        row = self._weights[layer] if self._weights else [1.0] * self.num_experts
+        return [
+            weight / max(1, min(self.replicas, holders))
+            for weight, holders in zip(row, able, strict=True)
+        ]
+
+    def weight(self, layer: int, mask: int) -> float:
+        """Load of the pieces of a mask."""
+        row = self._shares[layer]
+        return sum(row[expert] for expert in bits(mask))
+
+    def load(self, host: int, layer: int | None = None) -> float:
+        """What a host would carry, in one layer or in all."""
+        return self._totals[host] if layer is None else self._loads[host][layer]
+
+    def relative_load(self, host: int) -> float:
+        """Its load in the time that its speed makes of it."""
+        return self._totals[host] / self.hosts[host].speed
+
+    def fewer_than(self, level: int, layer: int) -> int:
+        """Mask of the pieces with fewer than `level` holders."""
+        reached = [self.full] + [0] * level
+        for held in self.held:
+            for count in range(level, 0, -1):
+                reached[count] |= reached[count - 1] & held[layer]
+        return self.full & ~reached[level]
+
+    def takeable(self, host: int, layer: int, mask: int) -> int:
+        """What of a mask a host could load and does not hold."""
+        if self.hosts[host].fixed:
+            return 0
+        return mask & self.can[host][layer] & ~self.held[host][layer]
+
+    def give(self, host: int, layer: int, mask: int) -> None:
+        assert not mask & self.held[host][layer]
+        assert mask.bit_count() <= self.room[host]
+        self._set(host, layer, self.held[host][layer] | mask)
+
+    def take(self, host: int, layer: int, mask: int) -> None:
+        assert mask & self.held[host][layer] == mask
+        self._set(host, layer, self.held[host][layer] & ~mask)
+
+    def _set(self, host: int, layer: int, mask: int) -> None:
+        # Loads are computed anew, not added to: equal holdings have exactly equal loads.
+        self.room[host] += self.held[host][layer].bit_count() - mask.bit_count()
+        self.held[host][layer] = mask
+        self._loads[host][layer] = self.weight(layer, mask)
+        self._totals[host] = sum(self._loads[host])
+
+    def move(self, giver: int, taker: int, layer: int, mask: int) -> None:
+        self.take(giver, layer, mask)
+        self.give(taker, layer, mask)
+
+    def give_some(self, host: int, layer: int, mask: int, limit: int) -> int:
+        """Give the lowest of a mask, at most `limit` and what there is room for; returns them."""
+        given = lowest_bits(mask, min(limit, self.room[host]))
+        self.give(host, layer, given)
+        return given
+
+    def fragments(self, host: int) -> Iterator[tuple[int, int]]:
+        """(layer, mask) of what a host holds, last layer first."""
+        for layer in range(self.num_layers - 1, -1, -1):
+            if self.held[host][layer]:
+                yield layer, self.held[host][layer]
+
+    def result(self, host: int) -> Pieces:
+        return Pieces.from_masks(
+            {layer: mask for layer, mask in enumerate(self.held[host]) if mask}
+        )

@@ -1,0 +1,209 @@
+"""Which pool should hold which pieces?
+
+Pure and deterministic. In this order of importance: no pool beyond its memory or
+its files; as many pieces as possible with one holder, then with two, up to the
+replicas asked for; few calls per layer; load in proportion to speed; as little
+movement as that allows (a plan made from its own outcome changes nothing).
+
+Load is the expected number of activated experts, not of tokens: in decode a pool
+reads each activated expert's weights once, however many tokens chose it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router_svc.balance import balance
+from router_svc.board import Board, Host
+from rpc.pieces import Pieces, bits
+
+STRIPINGS = ("layer", "expert")
+"""`layer`: a layer whole on one pool where it fits, one call each. `expert`: every layer
+spread over all pools, which read its weights in parallel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The outcome."""
+
+    hold: Mapping[str, Pieces]  # by pool id
+    short: Pieces  # pieces with fewer holders than asked for
+    dark: Pieces  # pieces nobody can hold
+
+    def gained(self, hosts: Sequence[Host]) -> int:
+        """How many pieces have to be loaded to get there."""
+        return sum(len(self.hold[host.pool_id] - host.current) for host in hosts)
+
+
+def plan(
+    hosts: Sequence[Host],
+    *,
+    num_layers: int,
+    num_experts: int,
+    replicas: int = 1,
+    striping: str = "layer",
+    weights: Sequence[Sequence[float]] = (),
+    tolerance: float = 0.05,
+) -> Plan:
+    """Assign pieces to hosts.
+
+    `replicas` 0 means as many as memory allows. `weights` [layer][expert] say how
+    often a piece is activated (see `loads`); without them all are equal. Loads that
+    differ by less than `tolerance` (of the mean) are left alone.
+    """
+    if striping not in STRIPINGS:
+        raise ValueError(f"striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
+    board = Board(hosts, num_layers, num_experts, replicas, weights)
+    by_layer = striping == "layer"
+    _drop_surplus(board)
+    for level in range(1, board.replicas + 1):
+        for layer in _heaviest_first(board):
+            missing = board.fewer_than(level, layer)
+            if missing and by_layer:
+                _fill_whole(board, layer, missing)
+            elif missing:
+                _fill_spread(board, layer, missing, level)
+        _repair(board, level)
+    if by_layer:
+        while _join_fragments(board) or balance(board, tolerance):
+            pass
+    else:
+        for layer in range(num_layers):
+            balance(board, tolerance, layer)
+    return Plan(
+        hold={host.pool_id: board.result(index) for index, host in enumerate(board.hosts)},
+        short=_fewer_than(board, max(1, replicas)),
+        dark=_fewer_than(board, 1),
+    )
+
+
+def _fewer_than(board: Board, level: int) -> Pieces:
+    return Pieces.from_masks(
+        {
+            layer: mask
+            for layer in range(board.num_layers)
+            if (mask := board.fewer_than(level, layer))
+        }
+    )
+
+
+def _heaviest_first(board: Board) -> list[int]:
+    """Layers by load, so that the small ones even out what the large ones left."""
+    weight = [board.weight(layer, board.full) for layer in range(board.num_layers)]
+    return sorted(range(board.num_layers), key=lambda layer: (-weight[layer], layer))
+
+
+def _drop_surplus(board: Board) -> None:
+    """Take pieces with more holders than wanted from the most loaded of them."""
+    for layer in range(board.num_layers):
+        while over := board.full & ~board.fewer_than(board.replicas + 1, layer):
+            holders = [host for host in board.movable if board.held[host][layer] & over]
+            if not holders:
+                break
+            fullest = max(holders, key=lambda host: (board.relative_load(host), host))
+            board.take(fullest, layer, board.held[fullest][layer] & over)
+
+
+def _fill_whole(board: Board, layer: int, missing: int) -> None:
+    """To the least loaded pool that takes all of it; if none does, in the largest parts."""
+    while missing:
+        best: tuple[float, ...] | None = None
+        for host in board.movable:
+            takes = board.takeable(host, layer, missing)
+            count = min(takes.bit_count(), board.room[host])
+            if count:
+                part = board.weight(layer, takes) / board.hosts[host].speed
+                key = (-count, board.relative_load(host) + part, host)
+                best = key if best is None else min(best, key)
+        if best is None:
+            return
+        host = int(best[-1])
+        takes = board.takeable(host, layer, missing)
+        missing &= ~board.give_some(host, layer, takes, board.num_experts)
+
+
+def _fill_spread(board: Board, layer: int, missing: int, level: int) -> None:
+    """Consecutive experts to each pool up to its share; what is left to who has room."""
+    turn = (level - 1) % max(1, len(board.movable))
+    order = board.movable[turn:] + board.movable[:turn]
+    held = {host: board.held[host][layer].bit_count() for host in order}
+    total = sum(held.values()) + missing.bit_count()
+    speed = sum(board.hosts[host].speed for host in order)
+    passed, end = 0.0, 0
+    for host in order:
+        passed += board.hosts[host].speed
+        start, end = end, round(total * passed / speed)
+        limit = min(end - start, board.quota[host]) - held[host]
+        if limit > 0:
+            takes = board.takeable(host, layer, missing)
+            missing &= ~board.give_some(host, layer, takes, limit)
+    for host in order:
+        takes = board.takeable(host, layer, missing)
+        missing &= ~board.give_some(host, layer, takes, board.num_experts)
+
+
+def _repair(board: Board, level: int) -> None:
+    """Where no pool that could load a piece has room, make room: a chain of moves that ends in
+    free memory, or where a piece lies that has holders enough without it.
+
+    These are augmenting paths: when there is none, no other assignment does better.
+    """
+    hopeless: set[int] = set()
+    for layer in range(board.num_layers):
+        for expert in bits(board.fewer_than(level, layer)):
+            starts = [host for host in board.movable if board.takeable(host, layer, 1 << expert)]
+            hopeless |= _push_in(board, starts, layer, 1 << expert, level, hopeless)
+
+
+def _push_in(
+    board: Board, starts: Sequence[int], layer: int, piece: int, level: int, hopeless: set[int]
+) -> set[int]:
+    """Place a piece along the shortest chain; else the hosts from which no chain leads anywhere."""
+    queue = [host for host in starts if host not in hopeless]
+    came_from: dict[int, tuple[int, int, int] | None] = dict.fromkeys(queue)
+    for host in queue:  # grows while it is walked
+        if board.room[host] or _drop_spare(board, host, level):
+            while (step := came_from[host]) is not None:
+                giver, moved_layer, moved = step
+                board.move(giver, host, moved_layer, moved)
+                host = giver
+            board.give(host, layer, piece)
+            return set()
+        for other in board.movable:
+            if other in came_from or other in hopeless:
+                continue
+            for moved_layer, mask in board.fragments(host):
+                if takes := board.takeable(other, moved_layer, mask):
+                    came_from[other] = (host, moved_layer, takes & -takes)
+                    queue.append(other)
+                    break
+    return set(queue)
+
+
+def _drop_spare(board: Board, host: int, level: int) -> bool:
+    """Make room for one piece by dropping one that has more than `level` holders."""
+    for layer, mask in board.fragments(host):
+        if spare := mask & ~board.fewer_than(level + 1, layer):
+            board.take(host, layer, spare & -spare)
+            return True
+    return False
+
+
+def _join_fragments(board: Board) -> bool:
+    """Put parts of a layer together where one of their pools can hold both: one call less."""
+    joined = False
+    for layer in range(board.num_layers):
+        parts = [host for host in board.movable if board.held[host][layer]]
+        for giver in parts:
+            part = board.held[giver][layer]
+            if part == board.full:
+                continue
+            for taker in parts:
+                if (
+                    board.held[taker][layer]
+                    and part.bit_count() <= board.room[taker]
+                    and board.takeable(taker, layer, part) == part
+                ):
+                    board.move(giver, taker, layer, part)
+                    joined = True
+                    break
+    return joined

@@ -1,0 +1,257 @@
+"""The planner: memory, coverage, replicas, few calls, balance, stability; for any set of pools."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router_svc.board import Host
+from router_svc.loads import activation_weights
+from router_svc.planner import STRIPINGS, plan
+from rpc.pieces import Pieces
+
+LAYERS, EXPERTS = 3, 4
+SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}
+EVERYTHING = Pieces.all_of(LAYERS, EXPERTS)
+sets = st.sets(
+    st.tuples(st.integers(0, LAYERS - 1), st.integers(0, EXPERTS - 1)), max_size=LAYERS * EXPERTS
+).map(Pieces)
+
+
+@st.composite
+def host_lists(draw, min_size=0):
+    return [
+        Host(
+            pool_id=f"pool-{index}",
+            available=draw(st.one_of(st.just(EVERYTHING), sets)),
+            capacity_pieces=draw(st.integers(0, 9)),
+            speed=draw(st.sampled_from([0.5, 1.0, 3.0])),
+            current=draw(sets),
+            fixed=draw(st.integers(0, 4)) == 0,
+        )
+        for index in range(draw(st.integers(min_size, 4)))
+    ]
+
+
+weights = st.one_of(
+    st.just(()),
+    st.lists(
+        st.lists(st.sampled_from([0.0, 0.1, 1.0, 7.0]), min_size=EXPERTS, max_size=EXPERTS),
+        min_size=LAYERS,
+        max_size=LAYERS,
+    ),
+)
+options = st.fixed_dictionaries(
+    {"replicas": st.integers(0, 3), "striping": st.sampled_from(STRIPINGS), "weights": weights}
+)
+
+
+def holders(hold, piece):
+    return sum(piece in pieces for pieces in hold.values())
+
+
+def most_replicas(hosts, replicas) -> list[int]:
+    """For each level k, how many pieces can have k holders at once; by brute flow."""
+    free = [host for host in hosts if not host.fixed]
+    fixed = [host.current & host.available for host in hosts if host.fixed]
+    taken: dict[str, set] = {host.pool_id: set() for host in free}
+    reached = []
+    for level in range(1, replicas + 1):
+        for piece in EVERYTHING:
+            have = sum(piece in pieces for pieces in fixed)
+            have += sum(piece in pieces for pieces in taken.values())
+            if have < level:
+                augment(free, taken, piece, set())
+        reached.append(
+            sum(
+                sum(piece in pieces for pieces in fixed)
+                + sum(piece in pieces for pieces in taken.values())
+                >= level
+                for piece in EVERYTHING
+            )
+        )
+    return reached
+
+
+def augment(free, taken, piece, seen) -> bool:
+    for host in free:
+        mine = taken[host.pool_id]
+        if piece in mine or piece not in host.available or (host.pool_id, piece) in seen:
+            continue
+        seen.add((host.pool_id, piece))
+        if len(mine) < (host.capacity_pieces or len(host.available)):
+            mine.add(piece)
+            return True
+        for other in sorted(mine):
+            mine.remove(other)
+            mine.add(piece)
+            if augment(free, taken, other, seen):
+                return True
+            mine.remove(piece)
+            mine.add(other)
+    return False
+
+
+@settings(max_examples=40, deadline=None)
+@given(host_lists(), options)
+def test_memory_and_files_are_respected_and_nothing_is_held_too_often(hosts, options):
+    made = plan(hosts, **SIZES, **options)
+    assert set(made.hold) == {host.pool_id for host in hosts}
+    for host in hosts:
+        hold = made.hold[host.pool_id]
+        assert hold <= host.available
+        if host.fixed:
+            assert hold == host.current & host.available
+        elif host.capacity_pieces:
+            assert len(hold) <= host.capacity_pieces
+    free = {h.pool_id: made.hold[h.pool_id] for h in hosts if not h.fixed}
+    for piece in EVERYTHING:
+        if holders(made.hold, piece) > (options["replicas"] or len(hosts)):
+            assert not holders(free, piece)
+
+
+@settings(max_examples=40, deadline=None)
+@given(host_lists(min_size=1), options)
+def test_as_many_pieces_as_memory_allows_have_a_holder_then_two_then_more(hosts, options):
+    made = plan(hosts, **SIZES, **options)
+    wanted = min(options["replicas"] or len(hosts), len(hosts))
+    reached = [
+        sum(holders(made.hold, piece) >= level for piece in EVERYTHING)
+        for level in range(1, wanted + 1)
+    ]
+    assert reached == most_replicas(hosts, wanted)
+    assert made.dark == Pieces(p for p in EVERYTHING if holders(made.hold, p) == 0)
+    asked = max(1, options["replicas"])
+    assert made.short == Pieces(p for p in EVERYTHING if holders(made.hold, p) < asked)
+
+
+@settings(max_examples=40, deadline=None)
+@given(host_lists(), options, st.randoms())
+def test_the_same_again_changes_nothing_in_any_order(hosts, options, random):
+    made = plan(hosts, **SIZES, **options)
+    again = [
+        Host(
+            pool_id=host.pool_id,
+            available=host.available,
+            capacity_pieces=host.capacity_pieces,
+            speed=host.speed,
+            current=made.hold[host.pool_id],
+            fixed=host.fixed,
+        )
+        for host in hosts
+    ]
+    random.shuffle(again)
+    assert plan(again, **SIZES, **options).hold == made.hold
+
+
+def pools(count, capacity=0, held=None, available=None, layers=8, experts=6, speeds=None):
+    everything = Pieces.all_of(layers, experts)
+    return [
+        Host(
+            pool_id=f"pool-{index}",
+            available=available or everything,
+            capacity_pieces=capacity,
+            current=(held or {}).get(f"pool-{index}", Pieces()),
+            speed=speeds[index] if speeds else 1.0,
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_layer_striping_keeps_layers_whole_and_counts_even(count, replicas):
+    made = plan(pools(count), num_layers=8, num_experts=6, replicas=replicas)
+    layers = [len(hold.layers) for hold in made.hold.values()]
+    assert all(hold.count(layer) == 6 for hold in made.hold.values() for layer in hold.layers)
+    assert sum(layers) == 8 * replicas
+    assert max(layers) - min(layers) <= 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_expert_striping_spreads_each_layer_in_runs(count):
+    made = plan(pools(count), num_layers=8, num_experts=6, striping="expert")
+    for layer in range(8):
+        shares = [hold.count(layer) for hold in made.hold.values()]
+        assert sum(shares) == 6
+        assert max(shares) - min(shares) <= 1
+    for hold in made.hold.values():
+        assert all(len(entry.ranges) <= 1 for entry in hold.to_message().layers)
+
+
+def test_a_layer_is_cut_only_where_it_fits_nowhere():
+    made = plan(pools(3, capacity=17), num_layers=8, num_experts=6)
+    parts = [sum(layer in hold.layers for hold in made.hold.values()) for layer in range(8)]
+    assert not made.dark
+    assert sorted(parts) == [1, 1, 1, 1, 1, 1, 2, 3] or sum(parts) <= 11
+
+
+def test_faster_pools_get_more():
+    made = plan(pools(3, speeds=[1.0, 2.0, 1.0]), num_layers=8, num_experts=6)
+    assert [len(hold.layers) for hold in made.hold.values()] == [2, 4, 2]
+
+
+HOT = [[5.0] * 3 + [1.0] * 3 if layer in (0, 3, 4, 7) else [1.0] * 6 for layer in range(8)]
+
+
+def test_hot_layers_are_kept_apart():
+    made = plan(pools(2), num_layers=8, num_experts=6, weights=HOT)
+    loads = [sum(HOT[layer][expert] for layer, expert in hold) for hold in made.hold.values()]
+    assert max(loads) == min(loads) == 48
+
+
+def test_hot_experts_are_kept_apart_in_each_layer():
+    made = plan(pools(2), num_layers=8, num_experts=6, striping="expert", weights=HOT)
+    for layer in range(8):
+        loads = [
+            sum(HOT[layer][expert] for expert in hold.experts(layer)) for hold in made.hold.values()
+        ]
+        assert max(loads) == (10 if max(HOT[layer]) == 5 else 3)
+
+
+def test_load_counts_activations_not_tokens():
+    quiet, even, hot = activation_weights([[0] * 8, [1000] * 8, [100_000] + [1000] * 7])
+    assert quiet == even == pytest.approx([1.0] * 8)
+    assert hot[0] < 1.1  # a hundred times the tokens, but hardly more often activated
+    assert 0.3 < hot[1] < 0.6
+
+
+@pytest.mark.parametrize("striping", STRIPINGS)
+@pytest.mark.parametrize("count, replicas", list(itertools.product((1, 2, 3, 4), (1, 2))))
+def test_a_pool_that_joins_is_all_that_loads(striping, count, replicas):
+    kind = {"num_layers": 8, "num_experts": 6, "striping": striping, "replicas": replicas}
+    before = plan(pools(count), **kind)
+    joined = pools(count + 1, held=before.hold)
+    after = plan(joined, **kind)
+    if count >= replicas:
+        newcomer = after.hold[f"pool-{count}"]
+        assert newcomer
+        assert after.gained(joined) == len(newcomer)
+
+
+@pytest.mark.parametrize("striping", STRIPINGS)
+@pytest.mark.parametrize("count, replicas", [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_a_pool_that_leaves_moves_little_more_than_what_it_held(striping, count, replicas):
+    kind = {"num_layers": 8, "num_experts": 6, "striping": striping, "replicas": replicas}
+    before = plan(pools(count), **kind)
+    left = pools(count - 1, held=before.hold)
+    lost = len(before.hold[f"pool-{count - 1}"])
+    assert plan(left, **kind).gained(left) <= lost + 6
+
+
+def test_room_is_made_by_moving_what_others_can_take():
+    first, second = Pieces([(0, 0)]), Pieces([(0, 1)])
+    hosts = [
+        Host(pool_id="picky", available=first | second, capacity_pieces=1, current=first),
+        Host(pool_id="spare", available=first, capacity_pieces=1),
+    ]
+    made = plan(hosts, num_layers=1, num_experts=2)
+    assert made.hold == {"picky": second, "spare": first}
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="striping"):
+        plan([], **SIZES, striping="diagonal")
+    with pytest.raises(ValueError, match="speed of slow"):
+        Host(pool_id="slow", available=EVERYTHING, speed=0.0)
