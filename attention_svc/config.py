@@ -37,7 +37,13 @@ class AttentionConfig(MemberConfig):
     max_waiting_tokens: int = flag(2_000_000, "most prompt tokens waiting; more are refused")
     max_batch_tokens: int = flag(512, "most rows in one step; longer prompts are cut into chunks")
     request_timeout_s: float = flag(600.0, "deadline of requests that name none")
-    expert_timeout_s: float = flag(10.0, "longest wait for one expert call")
+    expert_timeout_s: float = flag(
+        600.0,
+        "longest a step waits for experts that no pool serves; requests' deadlines end it too",
+    )
+    same_numerics: bool = flag(
+        False, "use only pools of one weight format and kernel (the kind that holds most)"
+    )
     threads: int = flag(0, "compute threads (0: all cores)")
     grace_s: float = flag(30.0, "seconds running requests get after SIGTERM")
 

@@ -22,7 +22,7 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampler import SamplingFailed, sample
 from attention_svc.scheduler import Scheduler, Slice
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
-from attention_svc.transport import ExpertsUnavailable
+from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,12 @@ class Engine:
         self._update_gauges()
         return bool(plan)
 
-    async def _try_step(self, plan: list[Slice]) -> None:
+    async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
         """A step whose failure ends its own sequences only."""
         try:
-            await self._compute(plan)
+            await self._compute(plan, bisecting=bisecting)
+        except StepPoisoned as error:
+            await self._bisect(plan, error)
         except ExpertsUnavailable as error:
             log.error("step failed: %s", error)
             # The caller learns what to do; which pool and why is for the log.
@@ -103,7 +105,21 @@ class Engine:
             log.exception("step failed")
             self._fail(plan, "internal error", retryable=False)
 
-    async def _compute(self, plan: list[Slice]) -> None:
+    async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
+        """Rows of this step break pools, or are refused: which sequence's? The others go on."""
+        alive = [part for part in plan if not part.sequence.finished]
+        if len(alive) < 2:
+            log.error("a request breaks its steps and is failed: %s", error)
+            self._fail(alive, "internal error", retryable=False)
+            return
+        log.warning("a step of %d sequences is taken apart: %s", len(alive), error)
+        half = len(alive) // 2
+        for part in (alive[:half], alive[half:]):
+            left = [one for one in part if not one.sequence.finished]
+            if left:
+                await self._try_step(left, bisecting=True)
+
+    async def _compute(self, plan: list[Slice], *, bisecting: bool) -> None:
         now = time.monotonic()
         for part in plan:
             if not part.sequence.started_s:
@@ -112,7 +128,13 @@ class Engine:
         self._prepare_blocks(plan)
         step = pack(plan, self._block_size, self.device)
         times = StepTimes()
-        logits_BV, finite_C = await self._stack.forward(step.meta, self._expert_timeout_s, times)
+        terms = HopTerms(
+            timeout_s=self._expert_timeout_s,
+            wanted=lambda: not all(part.sequence.finished for part in plan),
+            # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
+            max_breaks=1 if bisecting and len(plan) > 1 else 2,
+        )
+        logits_BV, finite_C = await self._stack.forward(step.meta, terms, times)
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted (hence freed) sequence must not claim what it no longer holds.
         for part in plan:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 import torch
 from torch import Tensor
 
-from attention_svc.transport import HopTimes
+from attention_svc.transport import HopTerms, HopTimes
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts, room_for_experts
 from minimax_m2.reference import run_experts
@@ -40,7 +40,7 @@ class InProcessTransport:
         hidden_TD: Tensor,
         topk_ids_TK: Tensor,
         topk_weights_TK: Tensor,
-        timeout_s: float,
+        terms: HopTerms,
         *,
         is_decode: bool,
     ) -> "_Ticket":

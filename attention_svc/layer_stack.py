@@ -14,7 +14,7 @@ from attention_svc.batch import StepMeta
 from attention_svc.kv_cache import KvCache
 from attention_svc.metrics import ActivationCounts
 from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
-from attention_svc.transport import ExpertTransport
+from attention_svc.transport import ExpertTransport, HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.layer import from_combine, up_to_dispatch
@@ -68,11 +68,11 @@ class LayerStack:
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
 
     async def forward(
-        self, meta: StepMeta, timeout_s: float, times: StepTimes
+        self, meta: StepMeta, terms: HopTerms, times: StepTimes
     ) -> tuple[Tensor, Tensor]:
         """float32 logits [B, V] of `meta.logit_rows_B`; bool [C], `meta.open_rows_C` are finite.
 
-        Raises ExpertsUnavailable when a layer's experts cannot be had; what was
+        Raises ExpertsUnavailable or StepPoisoned when a layer's experts cannot be had; what was
         stored in the KV cache by then is overwritten when the tokens run again.
         """
         inline = meta.num_rows <= self._inline_rows
@@ -90,7 +90,7 @@ class LayerStack:
             )
             times.attention_s += time.monotonic() - start
             ticket = self.transport.submit(
-                layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, timeout_s,
+                layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, terms,
                 is_decode=meta.is_decode,
             )  # fmt: skip
             self._activations.add(layer_idx, topk_ids_TK.cpu().numpy())

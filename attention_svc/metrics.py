@@ -135,6 +135,22 @@ class AttentionMetrics:
             PREFIX + "expert_rpc_errors_total", "Calls a pool answered with Error",
             ["pool", "code"], registry=registry,
         )  # fmt: skip
+        self.expert_failures = Counter(
+            PREFIX + "expert_call_failures_total", "Calls that were sent again elsewhere, or failed",
+            ["pool", "kind"], registry=registry,
+        )  # fmt: skip
+        self.ejections = Counter(
+            PREFIX + "pool_ejections_total", "Times a pool was put behind its replicas",
+            ["pool"], registry=registry,
+        )  # fmt: skip
+        self.numerics_changes = Counter(
+            PREFIX + "expert_numerics_changes_total", "Calls moved to a pool of another numerics_id",
+            registry=registry,
+        )  # fmt: skip
+        self.parked = Gauge(
+            PREFIX + "expert_calls_parked", "Calls that wait for a pool to come back",
+            registry=registry,
+        )  # fmt: skip
         self.pools_connected = Gauge(
             PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
         )
@@ -153,7 +169,7 @@ class AttentionMetrics:
                 self._caught_up[name] = total
 
     def observe_hop(
-        self, pool_id: str, *, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int
+        self, pool_id: str, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int
     ) -> None:
         """One answered expert call. On the hot path, so it is only noted; see `flush_hops`."""
         self._hops.append((pool_id, round_trip_s, queue_s, compute_s, num_rows))

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from attention_svc.frame_writer import FrameWriter
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_health import PoolHealth, work_units
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2
 from rpc.channel import open_channel
@@ -33,6 +34,11 @@ SILENCE_LIMIT_S = 10.0
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
 _CLOSED = "the link was closed"
+_KINDS = {
+    "INVALID_ARGUMENT": "refused", "NOT_HOLDING": "not_holding", "DRAINING": "draining",
+    "RESOURCE_EXHAUSTED": "overloaded", "DEADLINE_EXCEEDED": "timeout",
+}  # fmt: skip
+"""A CallFailed's kind by the code of an Error; others are the pool's own failures."""
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
@@ -44,14 +50,30 @@ class Answer:
     round_trip_s: float
 
 
+class CallFailed(Exception):
+    """Why a call has no answer.
+
+    `kind`: unsent (no stream, no credit), broken (the stream ended in mid-call), timeout, corrupt,
+    refused (the rows are wrong, everywhere), not_holding (`piece`), draining, overloaded, error.
+    """
+
+    def __init__(self, kind: str, message: str, piece: tuple[int, int] | None = None):
+        super().__init__(message)
+        self.kind = kind
+        self.piece = piece
+
+
+Outcome = Answer | CallFailed
+
+
 class PendingCall:
-    """A call in flight: resolved with an Answer or failed with ExpertsUnavailable."""
+    """A call in flight; `on_done` hears its outcome once, unless it is abandoned before."""
 
-    __slots__ = ("abandoned", "future", "num_rows", "sent_s")
+    __slots__ = ("abandoned", "num_rows", "on_done", "sent_s")
 
-    def __init__(self, future: "asyncio.Future[Answer]", num_rows: int):
-        self.future = future
+    def __init__(self, num_rows: int, on_done: Callable[[Outcome], None]):
         self.num_rows = num_rows
+        self.on_done = on_done
         self.abandoned = False
         self.sent_s = time.monotonic()
 
@@ -78,6 +100,9 @@ class PoolLink:
         self.address = address
         self.hello: expert_pb2.PoolHello | None = None
         self.last_error = "connecting"
+        self.health = PoolHealth()
+        self.generation = 0
+        """Counts the streams: what failed on an older one says nothing about this one."""
         self._caller_hello = expert_pb2.CallerHello(
             protocol_major=PROTOCOL_MAJOR,
             protocol_minor=PROTOCOL_MINOR,
@@ -94,12 +119,24 @@ class PoolLink:
         self._credit = (0, 0)
         self._writer: FrameWriter | None = None
         self._heard_s = 0.0
+        self._nonce = 0
+        self._idle_ping_s = 0.0  # when the last ping left, if no call was in flight
+        self._standing = (False, 0)
         self._gave_up = "the stream was cancelled"
         self._task: asyncio.Task[None] | None = None
 
     @property
     def usable(self) -> bool:
         return self.hello is not None
+
+    @property
+    def numerics_id(self) -> str:
+        return "" if self.hello is None else self.hello.numerics_id
+
+    @property
+    def speed_class(self) -> int:
+        """Lower is faster, for a decode call of a few rows."""
+        return self.health.speed_class(work_units(8, 8))
 
     def start(self) -> None:
         self._metrics.inflight.labels(self.pool_id).set_function(lambda: len(self._pending))
@@ -111,18 +148,21 @@ class PoolLink:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def execute(self, frame: bytes, call_id: int, num_rows: int) -> PendingCall:
-        """Put an Execute on the stream. Raises ExpertsUnavailable when the link or its credit is gone."""
+    def execute(
+        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[Outcome], None]
+    ) -> None:
+        """Put an Execute on the stream. Without a stream or credit `on_done` hears so at once."""
         if self._writer is None:
-            raise ExpertsUnavailable(f"pool {self.pool_id} is not connected: {self.last_error}")
+            reason = f"pool {self.pool_id} is not connected: {self.last_error}"
+            on_done(CallFailed("unsent", reason))
+            return
         max_calls, max_rows = self._credit
         if len(self._pending) >= max_calls or self._inflight_rows + num_rows > max_rows:
-            raise ExpertsUnavailable(f"pool {self.pool_id} has no credit left")
-        call = PendingCall(self._loop.create_future(), num_rows)
-        self._pending[call_id] = call
+            on_done(CallFailed("unsent", f"pool {self.pool_id} has no credit left"))
+            return
+        self._pending[call_id] = PendingCall(num_rows, on_done)
         self._inflight_rows += num_rows
         self._writer.push(frame)
-        return call
 
     def abandon(self, call_id: int) -> None:
         """Stop waiting for a call: tell the pool, ignore the answer.
@@ -203,8 +243,8 @@ class PoolLink:
         )
         self._heard_s = time.monotonic()
         self._take_credit(hello.credit)
-        self._loop = asyncio.get_running_loop()
         self._writer = writer
+        self.generation += 1
         self.hello = hello
         log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
         self._on_change()
@@ -220,7 +260,9 @@ class PoolLink:
             self._answered(result_of(response.result))
         elif kind == "error":
             self._refused(response.error)
-        elif kind == "credit" and self.hello is not None:
+        elif kind == "pong":
+            self._ponged(response.pong.nonce)
+        elif kind == "credit":
             self._take_credit(response.credit)
 
     def _take_credit(self, credit: expert_pb2.Credit) -> None:
@@ -229,7 +271,7 @@ class PoolLink:
     def _answered(self, result: ResultFrame) -> None:
         call = self._settle(result.call_id)
         if call is not None:
-            call.future.set_result(Answer(result, self._heard_s - call.sent_s))
+            call.on_done(Answer(result, self._heard_s - call.sent_s))
 
     def _refused(self, error: expert_pb2.Error) -> None:
         code = _code_name(error.code)
@@ -237,8 +279,13 @@ class PoolLink:
             self._metrics.expert_errors.labels(self.pool_id, code).inc()
         call = self._settle(error.call_id)
         if call is not None:
-            call.future.set_exception(
-                ExpertsUnavailable(f"pool {self.pool_id}: {code}: {error.message[:300]}")
+            piece = error.not_holding
+            call.on_done(
+                CallFailed(
+                    _KINDS.get(code, "error"),
+                    f"pool {self.pool_id}: {code}: {error.message[:300]}",
+                    (piece.layer_idx, piece.expert_id),
+                )
             )
 
     def _settle(self, call_id: int) -> PendingCall | None:
@@ -247,18 +294,28 @@ class PoolLink:
         if call is None:
             return None
         self._inflight_rows -= call.num_rows
-        return None if call.abandoned or call.future.done() else call
+        return None if call.abandoned else call
 
     async def _ping(self, stream: grpc.aio.StreamStreamCall, writer: FrameWriter) -> None:
-        nonce = 0
         while True:
             await asyncio.sleep(PING_INTERVAL_S)
-            if time.monotonic() - self._heard_s > SILENCE_LIMIT_S:
+            now_s = time.monotonic()
+            if now_s - self._heard_s > SILENCE_LIMIT_S:
                 self._gave_up = f"silent for {SILENCE_LIMIT_S:.0f} s"
                 stream.cancel()
                 return
-            nonce += 1
-            writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=nonce)))
+            # The round trip of a ping beside calls would be theirs: the pool computes in between.
+            self._idle_ping_s = 0.0 if self._pending else now_s
+            self._nonce += 1
+            writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=self._nonce)))
+            standing = (self.health.ejected, self.speed_class)
+            if standing != self._standing:
+                self._standing = standing
+                self._on_change()
+
+    def _ponged(self, nonce: int) -> None:
+        if nonce == self._nonce and self._idle_ping_s:
+            self.health.pinged(self._heard_s - self._idle_ping_s, self._heard_s)
 
     def _broken(self, reason: str) -> None:
         """The stream is gone: fail what is in flight, once."""
@@ -268,13 +325,13 @@ class PoolLink:
             self.last_error = reason
         pending, self._pending = self._pending, {}
         self._inflight_rows = 0
-        for call in pending.values():
-            if not call.abandoned and not call.future.done():
-                call.future.set_exception(
-                    ExpertsUnavailable(f"pool {self.pool_id} failed in mid-call: {reason}")
-                )
         if was_usable:
-            self._on_change()
+            self._on_change()  # first: who asks for another pool now must not be given this one
+        for call in pending.values():
+            if not call.abandoned:
+                call.on_done(
+                    CallFailed("broken", f"pool {self.pool_id} failed in mid-call: {reason}")
+                )
 
 
 def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,11 @@ class _Member:
     pieces: Pieces
     rank: int
 
+    @property
+    def standing(self) -> tuple[bool, int, int]:
+        """Lower is preferred."""
+        return (self.link.health.ejected, self.rank, self.link.speed_class)
+
 
 _Key = tuple[str, int, str]
 """(pool_id, incarnation, address)."""
@@ -49,10 +55,13 @@ class PoolSet:
         num_layers: int,
         num_experts: int,
         make_link: Callable[[str, str, Callable[[], None]], PoolLink],
+        *,
+        same_numerics: bool = False,
     ):
-        """`make_link(pool_id, address, on_change)`."""
+        """`make_link(pool_id, address, on_change)`; `same_numerics`: see AttentionConfig."""
+        self._same_numerics = same_numerics
         self._num_layers = num_layers
-        self._num_experts = num_experts
+        self.num_experts = num_experts
         self._make_link = make_link
         self._members: dict[_Key, _Member] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -74,7 +83,7 @@ class PoolSet:
             key = (pool.pool_id, pool.incarnation, pool.address)
             newest[pool.pool_id] = pool.incarnation
             pieces = Pieces.from_message(
-                pool.pieces, num_layers=self._num_layers, num_experts=self._num_experts
+                pool.pieces, num_layers=self._num_layers, num_experts=self.num_experts
             )
             rank = int(pool.state == router_pb2.MEMBER_STATE_DRAINING)
             if key in self._members:
@@ -106,37 +115,88 @@ class PoolSet:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _rebuild(self) -> None:
-        for key, member in list(self._members.items()):
-            if member.rank == 2 and not member.link.usable:
-                self._drop(key)
+    def cover(
+        self, layer_idx: int, experts: Sequence[int], avoid: Collection[tuple[PoolLink, int]]
+    ) -> list[tuple[PoolLink, list[int]]] | None:
+        """Pools that together serve these experts now, and which each; None when some are unserved.
+
+        Args:
+            avoid: (link, generation of its stream) not to be asked.
+        """
+        members = [m for m in self._usable() if (m.link, m.link.generation) not in avoid]
+        chosen, left = self._choose(layer_idx, set(experts), members)
+        return None if left else [(link, sorted(share)) for link, share in chosen]
+
+    def lacks(self, link: PoolLink, layer_idx: int, expert_id: int) -> None:
+        """A pool says that it does not hold a piece (any more); until a topology says otherwise."""
+        for member in self._members.values():
+            if member.link is link:
+                member.pieces = member.pieces - Pieces([(layer_idx, expert_id)])
+        self._rebuild()
+
+    def refuses(self, link: PoolLink) -> None:
+        """A pool takes no new calls: it drains, and the topology will say so."""
+        for member in self._members.values():
+            if member.link is link and member.rank == 0:
+                member.rank = 1
+        self._rebuild()
+
+    def refresh(self) -> None:
+        """A pool's health changed: choose again."""
+        self._rebuild()
+
+    def _usable(self) -> list[_Member]:
+        """Members with a stream, in ascending pool id."""
         usable = sorted(
             (member for member in self._members.values() if member.link.usable),
             key=lambda member: member.link.pool_id,
         )
+        if self._same_numerics and usable:
+            held = Counter[str]()
+            for member in usable:
+                held[member.link.numerics_id] += len(member.pieces)
+            common = min(held, key=lambda numerics_id: (-held[numerics_id], numerics_id))
+            usable = [member for member in usable if member.link.numerics_id == common]
+        return usable
+
+    def _rebuild(self) -> None:
+        for key, member in list(self._members.items()):
+            if member.rank == 2 and not member.link.usable:
+                self._drop(key)
+        usable = self._usable()
         self.layers = [self._owners(layer_idx, usable) for layer_idx in range(self._num_layers)]
 
     def _owners(self, layer_idx: int, usable: list[_Member]) -> LayerOwners:
-        """Few pools per layer: whoever covers most of what is left; ties rotate over layers."""
-        left = set(range(self._num_experts))
+        chosen, left = self._choose(layer_idx, set(range(self.num_experts)), usable)
+        owner_E = np.full(self.num_experts, -1, dtype=np.int32)
+        for index, (_, experts) in enumerate(chosen):
+            owner_E[sorted(experts)] = index
+        links = tuple(link for link, _ in chosen)
+        sole = links[0] if len(links) == 1 and not left else None
+        return LayerOwners(links, owner_E, complete=not left, sole=sole)
+
+    def _choose(
+        self, layer_idx: int, left: set[int], usable: list[_Member]
+    ) -> tuple[list[tuple[PoolLink, set[int]]], set[int]]:
+        """(pools in ascending pool id with their shares, what nobody serves).
+
+        The trusted, staying and fast before the ejected, leaving and slow; few pools per layer:
+        whoever covers most of what is left; ties rotate over layers.
+        """
         chosen: list[tuple[PoolLink, set[int]]] = []
         turn = layer_idx % max(1, len(usable))
-        for rank in (0, 1, 2):
+        rotated = usable[turn:] + usable[:turn]
+        for standing in sorted({member.standing for member in usable}):
             candidates = [
                 (member.link, set(member.pieces.experts(layer_idx)))
-                for member in usable[turn:] + usable[:turn]
-                if member.rank == rank
+                for member in rotated
+                if member.standing == standing
             ]
             while left and candidates:
                 link, experts = max(candidates, key=lambda candidate: len(candidate[1] & left))
                 if not experts & left:
                     break
                 chosen.append((link, experts & left))
-                left -= experts
+                left = left - experts
         chosen.sort(key=lambda item: item[0].pool_id)
-        owner_E = np.full(self._num_experts, -1, dtype=np.int32)
-        for index, (_, experts) in enumerate(chosen):
-            owner_E[sorted(experts)] = index
-        links = tuple(link for link, _ in chosen)
-        sole = links[0] if len(links) == 1 and not left else None
-        return LayerOwners(links, owner_E, complete=not left, sole=sole)
+        return chosen, left

@@ -179,7 +179,10 @@ class AttentionService:
             return self._transport
         codec = HopCodec.best()
         self._pools = PoolSet(
-            self._model.num_layers, self._model.num_experts, partial(self._make_link, codec)
+            self._model.num_layers,
+            self._model.num_experts,
+            partial(self._make_link, codec),
+            same_numerics=self._config.same_numerics,
         )
         self._transport = GrpcTransport(self._pools, self._metrics, codec)
         return self._transport

@@ -4,6 +4,7 @@ Implementations: `grpc_transport` (remote pools) and `in_process`. Tensors may b
 on any device; the transport owns its staging.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,24 @@ from torch import Tensor
 
 
 class ExpertsUnavailable(Exception):
-    """A call could not be served: no holder, a broken stream, a timeout, a corrupt answer."""
+    """A call could not be served: nobody serves a piece, for as long as the terms allow."""
+
+
+class StepPoisoned(Exception):
+    """The rows themselves seem to break pools, or are refused by them: not to be sent again whole."""
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopTerms:
+    """How far a transport goes to have a call served."""
+
+    timeout_s: float  # longest wait for experts that nobody serves
+    wanted: Callable[[], bool] = _always  # False: nobody waits for the step any more
+    max_breaks: int = 2  # pools that may break under a message before it is suspected itself
 
 
 @dataclass(slots=True)
@@ -33,7 +51,7 @@ class Ticket(Protocol):
     async def wait_into(self, out_TD: Tensor) -> HopTimes:
         """Write the float32 sums of all experts into `out_TD`; to be awaited once.
 
-        Raises ExpertsUnavailable. Cancelling it abandons the call.
+        Raises ExpertsUnavailable, StepPoisoned. Cancelling it abandons the call.
         """
 
 
@@ -46,13 +64,13 @@ class ExpertTransport(Protocol):
         hidden_TD: Tensor,
         topk_ids_TK: Tensor,
         topk_weights_TK: Tensor,
-        timeout_s: float,
+        terms: HopTerms,
         *,
         is_decode: bool,
     ) -> Ticket:
-        """Start a call; never blocks. `topk_ids_TK` int32, `topk_weights_TK` float32.
+        """Start a call; never blocks. `topk_ids_TK` int32, `topk_weights_TK` float32; contiguous.
 
-        Raises ExpertsUnavailable when a piece has no holder.
+        The tensors stay as they are until the ticket was awaited.
         """
 
     def ready(self) -> tuple[bool, str]:

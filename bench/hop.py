@@ -39,6 +39,7 @@ from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
+from attention_svc.transport import HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
 from minimax_m2.manifest import ensure_manifest
@@ -242,12 +243,13 @@ async def measure(
     for stream in (echo, working_echo):
         await stream.write(b"%d" % response_bytes)
     payload = bytes(request_bytes)
+    terms = HopTerms(timeout_s=10.0)
     tcp_echo = TcpEcho(tcp_port, request_bytes, response_bytes)
     overhead, execute, compute, echoes, working, tcp = [], [], [], [], [], []
 
     async def real_call() -> None:
         start = time.perf_counter()
-        ticket = transport.submit(0, hidden, ids, weights, 10.0, is_decode=rows == 1)
+        ticket = transport.submit(0, hidden, ids, weights, terms, is_decode=rows == 1)
         hop = await ticket.wait_into(out)
         execute.append(time.perf_counter() - start)
         compute.append(hop.compute_s)

@@ -96,7 +96,7 @@ class HopCodec:
             hidden_TD: a wire dtype; on the CPU and contiguous, like the others.
             ids_TK: int32, ascending within a row.
             weights_TK: float32.
-            owner_E: int32 [E], which pool serves each expert.
+            owner_E: int32 [E], which pool serves each expert (-1: nobody).
 
         Returns:
             None when the pool has no pair.
@@ -111,7 +111,7 @@ class HopCodec:
         built = self.native.build_execute(
             *header, WIRE_DTYPES[hidden_TD.dtype], *hidden_TD.shape, ids_TK.shape[1],
             hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
-            0 if owner_E is None else owner_E.ctypes.data, owner,
+            0 if owner_E is None else owner_E.ctypes.data, owner & 0xFFFFFFFF,
         )  # fmt: skip
         return None if built is None else Dispatch(*built)
 

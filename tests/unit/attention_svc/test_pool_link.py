@@ -11,8 +11,7 @@ import torch
 
 from attention_svc import pool_link
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import PoolLink
-from attention_svc.transport import ExpertsUnavailable
+from attention_svc.pool_link import Answer, CallFailed, Outcome, PoolLink
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.hop_codec import HopCodec
 from rpc.tensor_codec import encode
@@ -64,6 +63,23 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
         await server.stop(0)
 
 
+def send(link: PoolLink, frame: Any, call_id: int, rows: int) -> "asyncio.Future[Answer]":
+    """Put a call on the link; its outcome as a future."""
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: Outcome) -> None:
+        if future.done():  # cancelled at the test's end
+            return
+        if isinstance(outcome, CallFailed):
+            future.set_exception(outcome)
+            future.exception()  # looked at: not every test awaits each of its calls
+        else:
+            future.set_result(outcome)
+
+    link.execute(frame, call_id, rows, done)
+    return future
+
+
 async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -86,8 +102,8 @@ async def test_a_call_is_matched_to_its_answer():
     pool.handle = answer
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        calls = [link.execute(*call(i)) for i in (1, 2)]
-        assert [(await c.future).result.call_id for c in calls] == [1, 2]
+        calls = [send(link, *call(i)) for i in (1, 2)]
+        assert [(await c).result.call_id for c in calls] == [1, 2]
 
 
 async def test_a_silent_pool_is_given_up_and_dialled_again(monkeypatch):
@@ -97,9 +113,9 @@ async def test_a_silent_pool_is_given_up_and_dialled_again(monkeypatch):
     pool = FakePool()
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        pending = link.execute(*call(1))
-        with pytest.raises(ExpertsUnavailable, match="silent"):
-            await asyncio.wait_for(pending.future, 10)
+        pending = send(link, *call(1))
+        with pytest.raises(CallFailed, match="silent"):
+            await asyncio.wait_for(pending, 10)
         await until(lambda: pool.streams >= 2)
         pool.handle = _pong
         await until(lambda: link.usable)
@@ -123,8 +139,8 @@ async def test_a_pool_that_is_another_one_is_never_used(hello: dict[str, Any]):
     async with linked(pool) as link:
         await until(lambda: pool.streams >= 2)
         assert not link.usable
-        with pytest.raises(ExpertsUnavailable, match="not connected"):
-            link.execute(*call(1))
+        with pytest.raises(CallFailed, match="not connected"):
+            await send(link, *call(1))
 
 
 async def test_a_newer_minor_and_its_unknown_frames_are_fine():
@@ -137,7 +153,7 @@ async def test_a_newer_minor_and_its_unknown_frames_are_fine():
     pool.handle = handle
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        assert (await link.execute(*call(1)).future).result.call_id == 1
+        assert (await send(link, *call(1))).result.call_id == 1
 
 
 async def test_an_error_code_of_a_newer_minor_fails_its_call_only():
@@ -149,8 +165,8 @@ async def test_an_error_code_of_a_newer_minor_fails_its_call_only():
     pool.handle = handle
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        with pytest.raises(ExpertsUnavailable, match="UNKNOWN: new"):
-            await link.execute(*call(1)).future
+        with pytest.raises(CallFailed, match="UNKNOWN: new"):
+            await send(link, *call(1))
         assert (link.usable, pool.streams) == (True, 1)
 
 
@@ -158,12 +174,12 @@ async def test_credit_is_never_exceeded_and_may_change():
     pool = FakePool()
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        link.execute(*call(1, rows=4))
-        with pytest.raises(ExpertsUnavailable, match="credit"):
-            link.execute(*call(2, rows=5))
-        link.execute(*call(2, rows=4))
-        with pytest.raises(ExpertsUnavailable, match="credit"):
-            link.execute(*call(3, rows=0))
+        send(link, *call(1, rows=4))
+        with pytest.raises(CallFailed, match="credit"):
+            await send(link, *call(2, rows=5))
+        send(link, *call(2, rows=4))
+        with pytest.raises(CallFailed, match="credit"):
+            await send(link, *call(3, rows=0))
 
 
 async def test_answers_to_strangers_and_late_ones_are_ignored():
@@ -179,10 +195,10 @@ async def test_answers_to_strangers_and_late_ones_are_ignored():
     pool.handle = handle
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        abandoned = link.execute(*call(1))
+        abandoned = send(link, *call(1))
         link.abandon(1)
-        assert (await link.execute(*call(2)).future).result.call_id == 2
-        assert not abandoned.future.done()
+        assert (await send(link, *call(2))).result.call_id == 2
+        assert not abandoned.done()
         assert link.usable
 
 
@@ -198,8 +214,8 @@ async def test_an_error_frame_and_a_broken_stream_fail_their_calls():
     pool.handle = handle
     async with linked(pool) as link:
         await until(lambda: link.usable)
-        with pytest.raises(ExpertsUnavailable, match="DRAINING: leaving"):
-            await link.execute(*call(1)).future
-        with pytest.raises(ExpertsUnavailable, match="boom"):
-            await link.execute(*call(2)).future
+        with pytest.raises(CallFailed, match="DRAINING: leaving"):
+            await send(link, *call(1))
+        with pytest.raises(CallFailed, match="boom"):
+            await send(link, *call(2))
         await until(lambda: link.usable and pool.streams == 2)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from attention_svc.pool_health import PoolHealth
 from attention_svc.pool_set import PoolSet
 from protos import router_pb2
 from rpc.pieces import Pieces
@@ -19,6 +20,10 @@ class FakeLink:
         self.address = address
         self.usable = False
         self.stopped = False
+        self.health = PoolHealth()
+        self.generation = 1
+        self.numerics_id = "n"
+        self.speed_class = 0
         self._on_change = on_change
 
     def start(self) -> None:
@@ -131,3 +136,55 @@ async def test_pieces_in_the_topology_decide_not_what_a_pool_once_said() -> None
     fixture.apply(entry("a", ALL))
     fixture.apply(entry("a", LOW))
     assert np.flatnonzero(fixture.pools.layers[0].owner_E < 0).tolist() == [3, 4, 5]
+
+
+async def test_an_ejected_or_slow_pool_serves_only_what_nobody_else_holds() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", LOW))
+    slow, other = fixture.links
+    for change in ({"ejected": True}, {"ejected": False}):
+        slow.health.ejected = change["ejected"]
+        slow.speed_class = 0 if change["ejected"] else 3
+        fixture.pools.refresh()
+        assert fixture.owners(0) == ["b"] * 3 + ["a"] * 3
+    other.set_usable(False)
+    assert fixture.owners(0) == ["a"] * 6, "never without its last holder"
+
+
+async def test_cover_finds_replicas_or_none() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", LOW), entry("c", HIGH))
+    a, b, c = fixture.links
+    assert fixture.pools.cover(0, [0, 5], {(a, 1)}) == [(b, [0]), (c, [5])]
+    assert fixture.pools.cover(0, [0, 5], {(b, 1), (c, 1)}) == [(a, [0, 5])]
+    assert fixture.pools.cover(0, [0, 5], {(a, 1), (b, 1)}) is None
+    a.generation = 2
+    assert fixture.pools.cover(0, [0, 5], {(a, 1), (b, 1)}) == [(a, [0, 5])], "it came back"
+
+
+async def test_a_pool_that_lacks_a_piece_is_not_asked_for_it_until_a_topology_says_so() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    a, b = fixture.links
+    fixture.pools.lacks(a, 0, 4)
+    assert fixture.pools.cover(0, [4], ()) == [(b, [4])]
+    fixture.apply(entry("a", ALL), entry("b", LOW))
+    assert fixture.pools.cover(0, [4], ()) == [(a, [4])]
+
+
+async def test_a_pool_that_refuses_new_calls_goes_behind_the_others() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    fixture.pools.refuses(fixture.links[0])
+    assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"b"}
+
+
+async def test_same_numerics_uses_only_the_kind_that_holds_most() -> None:
+    fixture = Fixture()
+    fixture.pools = PoolSet(LAYERS, EXPERTS, fixture._make, same_numerics=True)
+    fixture.apply(entry("a", LOW), entry("b", ALL), entry("c", HIGH))
+    fixture.links[1].numerics_id = "another"
+    fixture.pools.refresh()
+    assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"b"}
+    fixture.links[1].set_usable(False)
+    assert fixture.owners(0) == ["a"] * 3 + ["c"] * 3

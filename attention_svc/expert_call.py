@@ -1,0 +1,324 @@
+"""One layer's call to the experts: sent to several pools, moved when one fails, summed in order.
+
+Each part of the call is a set of experts at one pool. A part that fails, or is late where a replica
+could be asked, goes to the replicas at once. Without a replica it is parked until one is back:
+an expert is never skipped. Sums are added in the order of the first plan, whoever computed them.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_health import RetryBudget, work_units
+from attention_svc.pool_link import Answer, CallFailed, PoolLink
+from attention_svc.pool_set import PoolSet
+from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
+from protos import expert_pb2
+from rpc.hop_codec import CallHeader, Dispatch, HopCodec
+
+RETRY_PAUSE_S = 0.02
+"""How often a parked part looks for a holder."""
+_LONGEST_TIMEOUT_MS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What all calls of a transport share."""
+
+    pools: PoolSet
+    codec: HopCodec
+    metrics: AttentionMetrics
+    budget: RetryBudget
+    call_ids: Iterator[int]
+
+
+class Part:
+    """Some experts of a call, at one pool at a time."""
+
+    __slots__ = (
+        "answer", "call_id", "done", "link", "num_rows", "numerics_id", "owner", "owner_E",
+        "parked_since_s", "rows", "timer", "tried", "units",
+    )  # fmt: skip
+
+    def __init__(self, owner_E: np.ndarray | None, owner: int, done: "asyncio.Future[None]"):
+        """The experts whose entry in `owner_E` is `owner`; None: all."""
+        self.owner_E = owner_E
+        self.owner = owner
+        self.done = done
+        self.link: PoolLink | None = None
+        self.call_id = 0
+        self.rows: bytes | None = None
+        self.num_rows = 0
+        self.numerics_id = ""
+        self.units = 1.0
+        self.answer: Answer | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.parked_since_s = 0.0  # 0: it is not
+        self.tried: set[tuple[PoolLink, int]] = set()
+
+
+class ExpertCall:
+    """A ticket (attention_svc.transport). Use from the event loop's thread."""
+
+    def __init__(
+        self,
+        context: CallContext,
+        terms: HopTerms,
+        layer_idx: int,
+        rows: tuple[Tensor, Tensor, Tensor],
+        *,
+        is_decode: bool,
+    ):
+        """`rows`: hidden_TD, topk_ids_TK, topk_weights_TK; on the CPU."""
+        self._context = context
+        self._terms = terms
+        self._layer_idx = layer_idx
+        self._rows = rows
+        self._phase = expert_pb2.PHASE_DECODE if is_decode else expert_pb2.PHASE_PREFILL
+        self._timeout_ms = min(_LONGEST_TIMEOUT_MS, max(1, int(terms.timeout_s * 1000)))
+        self._loop = asyncio.get_running_loop()
+        self._breaks = 0
+        self._parts: list[Part] = []
+
+    def start(self) -> None:
+        """Send every part; park what nobody serves. Raises ValueError: a weight is not finite."""
+        owners = self._context.pools.layers[self._layer_idx]
+        if owners.sole is not None:
+            # One pool that serves the whole layer gets every pair: nothing to choose.
+            self._add(None, 0, owners.sole)
+            return
+        for index, link in enumerate(owners.links):
+            self._add(owners.owner_E, index, link)
+        if not owners.complete:
+            part = Part(owners.owner_E, -1, self._loop.create_future())
+            if self._experts(part):
+                self._parts.append(part)
+                self._park(part)
+
+    async def wait_into(self, out_TD: Tensor) -> HopTimes:
+        """Write the float32 sums of all experts into `out_TD`."""
+        times = HopTimes()
+        try:
+            sums_TD, index = out_TD, 0
+            while index < len(self._parts):
+                part = self._parts[index]
+                await part.done
+                if part is not self._parts[index]:
+                    continue  # it was split among several pools
+                if index == 0:
+                    sums_TD = self._room_for_sums(out_TD)
+                if self._take(part, times, sums_TD):
+                    index += 1
+        except BaseException:
+            self.abandon()
+            raise
+        if sums_TD is not out_TD:
+            out_TD.copy_(sums_TD)
+        return times
+
+    def abandon(self) -> None:
+        """Give up every part; late answers are ignored."""
+        for part in self._parts:
+            self._leave(part)
+            if part.done.done() and not part.done.cancelled():
+                part.done.exception()  # retrieved: another part's failure is reported
+            part.done.cancel()
+
+    def _room_for_sums(self, out_TD: Tensor) -> Tensor:
+        """The output itself when one part brings all of it, else zeros to add to."""
+        whole = len(self._parts) == 1 and self._parts[0].rows is None
+        direct = whole and out_TD.is_cpu and out_TD.is_contiguous()
+        return out_TD if direct else torch.zeros(out_TD.shape)
+
+    def _take(self, part: Part, times: HopTimes, sums_TD: Tensor) -> bool:
+        """Add a part's answer; False when it was corrupt, and is asked for again."""
+        answer, link = part.answer, part.link
+        assert answer is not None
+        assert link is not None
+        try:
+            self._context.codec.add_rows(answer.result, part.num_rows, part.rows, sums_TD)
+        except ValueError as error:  # a corrupt answer must never reach a token
+            part.done = self._loop.create_future()
+            self._failed(part, CallFailed("corrupt", f"pool {link.pool_id}: {error}"))
+            return False
+        round_trip_s = answer.round_trip_s
+        queue_s, compute_s = answer.result.queue_us / 1e6, answer.result.compute_us / 1e6
+        link.health.answered(round_trip_s, queue_s, compute_s, part.units)
+        self._context.budget.earn()
+        if round_trip_s > times.round_trip_s:
+            times.round_trip_s, times.queue_s, times.compute_s = round_trip_s, queue_s, compute_s
+        self._context.metrics.observe_hop(
+            link.pool_id, round_trip_s, queue_s, compute_s, part.num_rows
+        )
+        return True
+
+    # ---- sending ----
+
+    def _add(self, owner_E: np.ndarray | None, owner: int, link: PoolLink) -> None:
+        """A part of the first plan, unless it has no pair."""
+        part = Part(owner_E, owner, self._loop.create_future())
+        call_id = next(self._context.call_ids)
+        dispatch = self._build(part, call_id)
+        if dispatch is not None:
+            self._parts.append(part)
+            self._send(part, link, call_id, dispatch)
+
+    def _build(self, part: Part, call_id: int) -> Dispatch | None:
+        version = self._context.pools.version
+        header = CallHeader(call_id, self._layer_idx, self._phase, self._timeout_ms, version)
+        return self._context.codec.build_execute(header, *self._rows, part.owner_E, part.owner)
+
+    def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
+        all_rows, top_k = self._rows[1].shape
+        part.link, part.call_id, part.rows = link, call_id, dispatch.rows
+        part.num_rows = all_rows if dispatch.rows is None else len(dispatch.rows) // 4
+        if part.numerics_id not in ("", link.numerics_id):
+            self._context.metrics.numerics_changes.inc()
+        part.numerics_id = link.numerics_id
+        # Upper bounds: counting a part's pairs and experts would cost more than precision gives.
+        num_pairs = part.num_rows * top_k
+        part.units = work_units(num_pairs, min(num_pairs, self._context.pools.num_experts))
+        part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
+        link.execute(
+            dispatch.frame, call_id, part.num_rows,
+            lambda outcome: self._guarded(part, lambda: self._settled(part, outcome)),
+        )  # fmt: skip
+
+    def _resend(self, part: Part, link: PoolLink) -> None:
+        call_id = next(self._context.call_ids)
+        dispatch = self._build(part, call_id)
+        assert dispatch is not None, "a part that was sent before has pairs"
+        self._send(part, link, call_id, dispatch)
+
+    # ---- what becomes of a part ----
+
+    def _later(
+        self, delay_s: float, part: Part, action: Callable[[Part], None]
+    ) -> asyncio.TimerHandle:
+        return self._loop.call_later(delay_s, self._guarded, part, lambda: action(part))
+
+    def _guarded(self, part: Part, action: Callable[[], None]) -> None:
+        """A callback's own failure must end the call: nobody else would."""
+        try:
+            action()
+        except Exception as error:  # our bug; the engine logs it with the step
+            if not part.done.done():
+                part.done.set_exception(error)
+
+    def _settled(self, part: Part, outcome: Answer | CallFailed) -> None:
+        """The link's word on a call: an answer, or why there will be none."""
+        if part.timer is not None:
+            part.timer.cancel()
+        if isinstance(outcome, CallFailed):
+            self._failed(part, outcome)
+        else:
+            part.answer = outcome
+            part.done.set_result(None)
+
+    def _late(self, part: Part) -> None:
+        """A call has taken several times what it should: ask a replica where there is one."""
+        link = part.link
+        assert link is not None
+        others = part.tried | {(link, link.generation)}
+        if self._context.pools.cover(self._layer_idx, self._experts(part), others) is None:
+            # Nobody else could: whether this one lives is for the link's pings to say.
+            part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
+            return
+        self._failed(part, CallFailed("timeout", f"pool {link.pool_id} did not answer in time"))
+
+    def _failed(self, part: Part, failure: CallFailed) -> None:
+        """Move a part elsewhere, or end the call when its rows are the likely cause."""
+        link = part.link
+        assert link is not None
+        self._leave(part)
+        part.tried.add((link, link.generation))
+        self._context.metrics.expert_failures.labels(link.pool_id, failure.kind).inc()
+        self._breaks += failure.kind == "broken"
+        if failure.kind == "refused" or self._breaks >= self._terms.max_breaks:
+            part.done.set_exception(StepPoisoned(str(failure)))
+            return
+        self._judge(link, failure)
+        self._redispatch(part)
+
+    def _judge(self, link: PoolLink, failure: CallFailed) -> None:
+        """What the failure says about its pool."""
+        pools = self._context.pools
+        if failure.kind == "not_holding" and failure.piece is not None:
+            pools.lacks(link, *failure.piece)
+        elif failure.kind == "draining":
+            pools.refuses(link)
+        elif failure.kind in ("timeout", "corrupt", "error") and link.health.failed(
+            self._loop.time()
+        ):
+            self._context.metrics.ejections.labels(link.pool_id).inc()
+            pools.refresh()
+
+    def _redispatch(self, part: Part) -> None:
+        pools = self._context.pools
+        cover = pools.cover(self._layer_idx, self._experts(part), part.tried)
+        if cover is None or not self._context.budget.spend(self._loop.time()):
+            self._park(part)
+            return
+        self._unparked(part)
+        if len(cover) == 1:
+            self._resend(part, cover[0][0])
+            return
+        # No pool serves all of them: the part falls into several, in its place.
+        owner_E = np.full(pools.num_experts, -1, dtype=np.int32)
+        for index, (_, experts) in enumerate(cover):
+            owner_E[experts] = index
+        pieces = [Part(owner_E, index, self._loop.create_future()) for index in range(len(cover))]
+        at = self._parts.index(part)
+        self._parts[at : at + 1] = pieces
+        part.done.set_result(None)  # whoever waits for it looks at the list again
+        for piece, (link, _) in zip(pieces, cover, strict=True):
+            piece.tried = set(part.tried)
+            self._resend(piece, link)
+
+    def _park(self, part: Part) -> None:
+        """Wait for a holder: until one is there, nobody wants the step, or time is up."""
+        now_s = self._loop.time()
+        if not part.parked_since_s:
+            part.parked_since_s = now_s
+            self._context.metrics.parked.inc()
+        part.link = None
+        if not self._terms.wanted():
+            part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
+        elif now_s - part.parked_since_s > self._terms.timeout_s:
+            missing = f"layer {self._layer_idx}, experts {self._experts(part)[:8]}"
+            part.done.set_exception(
+                ExpertsUnavailable(f"no pool for {missing} in {self._terms.timeout_s:g} s")
+            )
+        else:
+            part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
+
+    def _look_again(self, part: Part) -> None:
+        pools = self._context.pools
+        if pools.cover(self._layer_idx, self._experts(part), part.tried) is None:
+            part.tried.clear()  # nobody else is there: those that failed are worth another try
+        self._redispatch(part)
+
+    def _unparked(self, part: Part) -> None:
+        if part.parked_since_s:
+            part.parked_since_s = 0.0
+            self._context.metrics.parked.dec()
+
+    def _leave(self, part: Part) -> None:
+        """Stop waiting for a part's call, or for its holder."""
+        if part.timer is not None:
+            part.timer.cancel()
+        if part.link is not None:
+            part.link.abandon(part.call_id)
+        self._unparked(part)
+
+    def _experts(self, part: Part) -> list[int]:
+        """The experts that the part's pairs name."""
+        ids = np.unique(self._rows[1].numpy())
+        if part.owner_E is not None:
+            ids = ids[part.owner_E[ids] == part.owner]
+        return [int(expert_id) for expert_id in ids]
