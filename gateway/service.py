@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build_app
-from gateway.attention_pool import AttentionPool
+from gateway.attention_pool import POLL_INTERVAL_S, AttentionPool
 from gateway.config import GatewayConfig
 from gateway.context import Gateway, KeySlots
 from gateway.errors import not_ready
@@ -37,6 +37,7 @@ class GatewayService:
         limits: Limits | None = None,
         model: ModelFiles | None = None,
         registry: CollectorRegistry | None = None,
+        poll_interval_s: float = POLL_INTERVAL_S,
     ):
         self._config = config
         limits = limits or Limits(concurrent_per_key=config.max_concurrent)
@@ -47,7 +48,12 @@ class GatewayService:
             config=config,
             limits=limits,
             model=model,
-            pool=AttentionPool(self._addresses, vocab_size=model.config.vocab_size, tls=config.tls),
+            pool=AttentionPool(
+                self._addresses,
+                vocab_size=model.config.vocab_size,
+                tls=config.tls,
+                poll_interval_s=poll_interval_s,
+            ),
             encoder=PromptEncoder(model, limits),
             metrics=GatewayMetrics(registry or CollectorRegistry()),
             status_line=StatusLine(),

@@ -18,6 +18,7 @@ import openai
 from fake_attention import FakeAttention, Script
 from gateway_model import CONTEXT, EOS, NAME, VOCAB_SIZE
 
+from gateway.attention_pool import POLL_INTERVAL_S
 from gateway.config import GatewayConfig
 from gateway.limits import Limits
 from gateway.service import GatewayService
@@ -91,6 +92,7 @@ class Harness:
         limits: Limits | None = None,
         status: attention_pb2.GetStatusResponse | None = None,
         wait_ready: bool = True,
+        poll_interval_s: float = POLL_INTERVAL_S,
         **config: Any,
     ):
         self._loop = loop
@@ -100,15 +102,15 @@ class Harness:
         config.setdefault("listen", "127.0.0.1:0")
         config.setdefault("drain_s", 0.5)
         self.config = GatewayConfig(model=model_folder, served_model_name=(NAME, "alias"), **config)
-        self.service = loop.run(self._start(limits))
+        self.service = loop.run(self._start(limits, poll_interval_s))
         assert self.service.address is not None
         self.port = self.service.address.port
         self.base_url = f"http://127.0.0.1:{self.port}"
         if wait_ready:
             self.wait_for(lambda: self.get("/readyz").status_code == 200)
 
-    async def _start(self, limits: Limits | None) -> GatewayService:
-        service = GatewayService(self.config, limits=limits)
+    async def _start(self, limits: Limits | None, poll_interval_s: float) -> GatewayService:
+        service = GatewayService(self.config, limits=limits, poll_interval_s=poll_interval_s)
         await service.start()
         return service
 

@@ -84,8 +84,7 @@ def test_an_empty_queue_takes_a_prompt_of_any_length(
 
 
 def test_between_two_reports_the_gateway_counts_what_it_sent(make_gateway: Any) -> None:
-    gateway = make_gateway(status=report(max_waiting_sequences=3))
-    gateway.service.gateway.pool._poll_interval_s = 60
+    gateway = make_gateway(status=report(max_waiting_sequences=3), poll_interval_s=60)
     gateway.script(lambda r: [60.0])
     with held(gateway, 3):
         assert gateway.chat().status_code == 429
@@ -99,7 +98,7 @@ def test_between_two_reports_the_gateway_counts_what_it_sent(make_gateway: Any) 
 
 
 def test_a_full_replica_is_passed_over(make_gateway: Any, tokenizer: Tokenizer) -> None:
-    gateway = make_gateway(fakes=2)
+    gateway = make_gateway(fakes=2, poll_interval_s=0.05)
     gateway.fakes[0].status = full()
     gateway.fakes[1].status = report(running_sequences=50, max_waiting_sequences=4)
     replicas = gateway.service.gateway.pool.replicas
@@ -111,7 +110,7 @@ def test_a_full_replica_is_passed_over(make_gateway: Any, tokenizer: Tokenizer) 
 
 
 def test_room_is_seen_with_the_next_report(make_gateway: Any, tokenizer: Tokenizer) -> None:
-    gateway = make_gateway(status=full())
+    gateway = make_gateway(status=full(), poll_interval_s=0.05)
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     assert gateway.chat().status_code == 429
     gateway.fake.status.waiting_sequences = 3
@@ -132,7 +131,7 @@ def test_a_client_with_too_many_requests_is_told_when_a_place_gets_free(
 def test_nothing_ready_is_503_and_asks_for_more_patience_the_longer_it_lasts(
     make_gateway: Any,
 ) -> None:
-    gateway = make_gateway()
+    gateway = make_gateway(poll_interval_s=0.05)
     gateway.fake.status = attention_pb2.GetStatusResponse(ready=False, not_ready_reason="loading")
     gateway.wait_for(lambda: gateway.get("/readyz").status_code == 503)
     reply = gateway.chat()

@@ -150,7 +150,7 @@ class TestReplicas:
     def test_the_least_loaded_ready_one_is_chosen(
         self, make_gateway: Any, tokenizer: Tokenizer
     ) -> None:
-        gateway = make_gateway(fakes=3)
+        gateway = make_gateway(fakes=3, poll_interval_s=0.05)
         loads = (5, 1, 0)
         for fake, load in zip(gateway.fakes, loads, strict=True):
             fake.status.waiting_sequences = load
@@ -180,9 +180,8 @@ class TestReplicas:
     def test_one_late_answer_to_a_poll_is_a_busy_service_three_are_none(
         self, make_gateway: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        gateway = make_gateway()
-        gateway.service.gateway.pool._poll_interval_s = 0.01
-        monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.2)
+        gateway = make_gateway(poll_interval_s=0.01)
+        monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.15)
         for late in (1, 2):
             gateway.fake.status_delay_s = 1.0
             polls = gateway.fake.polls
@@ -194,7 +193,7 @@ class TestReplicas:
         gateway.wait_for(lambda: gateway.get("/readyz").status_code == 503)
 
     def test_one_not_ready_is_no_matter_while_another_is(self, make_gateway: Any) -> None:
-        gateway = make_gateway(fakes=2)
+        gateway = make_gateway(fakes=2, poll_interval_s=0.05)
         gateway.fakes[0].status = attention_pb2.GetStatusResponse(ready=False, not_ready_reason="x")
         gateway.wait_for(lambda: gateway.metric("attention_replicas_ready") == 1)
         assert gateway.get("/readyz").status_code == 200
