@@ -10,6 +10,8 @@ import hashlib
 from array import array
 from dataclasses import dataclass, field
 
+ID_BYTES = array("I").itemsize
+
 
 @dataclass(slots=True)
 class PrefixKeys:
@@ -41,8 +43,10 @@ class PrefixKeys:
     def extend(self, token_ids: list[int]) -> None:
         """Append the keys of whole blocks of tokens that follow the last key's."""
         parent = self.parent(len(self.blocks))
-        for start in range(0, len(token_ids), self.block_size):
-            parent = child_key(parent, token_ids[start : start + self.block_size])
+        data = _as_bytes(token_ids)  # all at once: prompts are long
+        block_bytes = self.block_size * ID_BYTES
+        for start in range(0, len(data), block_bytes):
+            parent = hashlib.sha256(parent + data[start : start + block_bytes]).digest()
             self.blocks.append(parent)
 
 
@@ -68,4 +72,8 @@ def root_key(checkpoint_id: str, cache_salt: str) -> bytes:
 
 def child_key(parent: bytes, token_ids: list[int]) -> bytes:
     """The key of tokens that follow what `parent` stands for."""
-    return hashlib.sha256(parent + array("I", token_ids).tobytes()).digest()
+    return hashlib.sha256(parent + _as_bytes(token_ids)).digest()
+
+
+def _as_bytes(token_ids: list[int]) -> bytes:
+    return array("I", token_ids).tobytes()

@@ -368,10 +368,12 @@ class AttentionService:
             await asyncio.sleep(5)
             tokens, scheduler = self._engine.num_tokens, self._engine.scheduler
             if tokens != last or not self._engine.idle:
+                tables = scheduler.tables
                 log.info(
-                    "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used",
+                    "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used, prefix hits %.0f %%",
                     (tokens - last) / 5, len(scheduler.running), len(scheduler.waiting),
                     100 * scheduler.kv_usage_ratio,
+                    100 * tables.num_hit_tokens / max(1, tables.num_queried_tokens),
                 )  # fmt: skip
             last = tokens
 

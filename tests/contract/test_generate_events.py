@@ -202,6 +202,25 @@ async def test_experts_that_are_gone_end_the_step_with_a_retryable_error():
         assert (await heard(stub, request())).reason == "LENGTH"
 
 
+async def cached_tokens(stub: Any, message: Any) -> int:
+    finished = (await heard(stub, message)).finished
+    assert finished is not None
+    return finished.usage.cached_tokens
+
+
+async def test_usage_counts_the_prompt_tokens_that_were_not_computed():
+    prompt = list(range(5, 25))
+    async with running_service() as service, stub_of(service) as stub:
+        choices = [request(prompt, choice_idx=i, temperature=1.0, seed=3) for i in range(3)]
+        first = await asyncio.gather(*(cached_tokens(stub, choice) for choice in choices))
+        assert sorted(first) == [0, 19, 19]
+        assert await cached_tokens(stub, request([*prompt[:17], 60, 61])) == 16
+        assert await cached_tokens(stub, request(prompt, cache_salt="other tenant")) == 0
+    async with running_service(prefix_cache=False) as service, stub_of(service) as stub:
+        for _ in range(2):
+            assert await cached_tokens(stub, request(prompt)) == 0
+
+
 async def test_a_bug_in_a_step_fails_its_requests_and_the_engine_goes_on():
     async with running_service() as service, stub_of(service) as stub:
         service.transport.failure = RuntimeError("secret")
