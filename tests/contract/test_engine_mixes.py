@@ -135,7 +135,7 @@ def test_any_mix(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(**MIXES)
 def test_many_mixes(
     mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
