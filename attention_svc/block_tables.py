@@ -68,13 +68,13 @@ class BlockTables:
             root = root_key(self._checkpoint_id, sequence.cache_salt)
             sequence.keys = prompt_keys(root, sequence.prompt_ids, self.block_size)
 
-    def awaits(self, sequence: Sequence) -> bool:
-        """Whether a running sequence is computing what this waiting one would compute next."""
+    def awaited(self, sequence: Sequence) -> Sequence | None:
+        """The running sequence that is computing what this waiting one would compute next."""
         keys = sequence.keys
         if keys is None:
-            return False
+            return None
         if sequence.awaited_key in self._computing:
-            return True
+            return self._computing[sequence.awaited_key]
         match = self._match(sequence)
         limit = self._shareable(sequence)
         missing = list(islice(keys.blocks, len(match.shared), limit))
@@ -85,7 +85,7 @@ class BlockTables:
             if key not in self._computing:
                 break
             sequence.awaited_key = key  # the last one in a row: all before it come first
-        return bool(sequence.awaited_key)
+        return self._computing.get(sequence.awaited_key)
 
     def open(self, sequence: Sequence, *, spare: int) -> bool:
         """Blocks for all known tokens, `spare` left over; False (and nothing taken) without room."""

@@ -11,7 +11,8 @@ computed, and a step gives it q >= 1 of them under a row budget.
   2 * pending / (rows left) steps.
 - Waiting sequences are admitted in order of arrival, with blocks for all their
   tokens. One that waits for another to compute their common prefix lets later ones
-  pass; it goes on by itself as soon as the other is done or gone.
+  pass and lends the other its own shortness; it goes on by itself as soon as the other
+  is done or gone.
 - When blocks run out the newest running sequence is preempted: it gives its blocks
   back and computes again later what has not survived in the cache, with the same tokens.
 """
@@ -59,6 +60,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.num_preemptions = 0
         self._no_room: tuple[Sequence, int, int] | None = None
+        self._urgency: dict[int, int] = {}
+        """By arrival: tokens of the shortest sequence that waits for this one."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -122,11 +125,15 @@ class Scheduler:
     def _admit(self) -> None:
         """Open waiting sequences in order of arrival until slots or blocks run out."""
         passed: list[Sequence] = []
+        self._urgency.clear()
         while self.waiting and len(self.running) < self._max_running:
             sequence = self.waiting[0]
             if self._has_no_room(sequence):
                 break
-            if self.tables.awaits(sequence):
+            leader = self.tables.awaited(sequence)
+            if leader is not None:
+                urgency = self._urgency.get(leader.arrival, sequence.num_pending)
+                self._urgency[leader.arrival] = min(urgency, sequence.num_pending)
                 passed.append(self.waiting.popleft())
                 continue
             # A block to spare for each running one: its next tokens must not preempt this one.
@@ -159,7 +166,7 @@ class Scheduler:
         prompts.remove(oldest)
         for_others = rows_left - min(oldest.num_pending, (rows_left + 1) // 2)
         chunks: list[Slice] = []
-        for sequence in sorted(prompts, key=lambda s: (s.num_pending, s.arrival)):
+        for sequence in sorted(prompts, key=lambda s: (self._length(s), s.arrival)):
             if not for_others:
                 break
             num_tokens = min(sequence.num_pending, for_others)
@@ -167,3 +174,7 @@ class Scheduler:
             for_others -= num_tokens
             rows_left -= num_tokens
         return [*plan, Slice(oldest, min(oldest.num_pending, rows_left)), *chunks]
+
+    def _length(self, sequence: Sequence) -> int:
+        """What it counts as among the shortest: a short one must not wait for it in vain."""
+        return min(sequence.num_pending, self._urgency.get(sequence.arrival, sequence.num_pending))

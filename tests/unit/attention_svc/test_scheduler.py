@@ -31,6 +31,7 @@ def carry_out(planner: Scheduler, plan: list[Slice]) -> list[Sequence]:
     for part in plan:
         completes = part.completes
         part.sequence.num_computed += part.num_tokens
+        planner.tables.publish(part.sequence)
         if completes:
             part.sequence.output_ids.append(7)
             if len(part.sequence.output_ids) >= part.sequence.params.max_tokens:
@@ -129,6 +130,30 @@ def test_short_prompts_cannot_hold_up_a_long_one(
         carry_out(planner, planner.schedule())
         steps += 1
     assert steps <= -(-2 * long // max(1, budget - min(running, budget) + 1)) + 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    budget=st.integers(8, 40), shared=st.integers(1, 10), chance=st.randoms(use_true_random=False)
+)
+def test_whoever_waits_for_a_long_prompt_waits_no_longer_than_for_itself(
+    budget: int, shared: int, chance: Random
+):
+    """A long prompt that shorter ones pass computes the prefix of a short one at its priority."""
+    tables = BlockTables(BlockPool(2000), block_size=BLOCK)
+    planner = Scheduler(
+        tables, max_batch_tokens=budget, max_running=6, max_waiting=9, max_waiting_tokens=10_000
+    )
+    prefix = [1] * (shared * BLOCK)
+    planner.add(sequence([2] * 1500))  # the oldest: half of the rows are its
+    planner.add(sequence([*prefix, *[3] * 1500]))
+    planner.add(sequence([4] * 200))  # and shorter than the leader
+    late = sequence([*prefix, 5])
+    planner.add(late)
+    half = (budget - 4) // 2
+    steps = steps_until(planner, lambda: bool(late.output_ids))
+    assert late.num_cached == len(prefix)
+    assert steps <= -(-len(late.prompt_ids) // half) + 2
 
 
 @settings(max_examples=50, deadline=None)
