@@ -13,10 +13,12 @@ step, loudly; a sequence whose sampling fails ends alone.
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from attention_svc.batch import Step, pack, partly_filled
+from attention_svc.grammar import OVER_LIMIT, StepMasks, step_masks
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampler import SamplingFailed, sample
@@ -51,6 +53,7 @@ class Engine:
         self._wake = asyncio.Event()
         self.num_tokens = 0
         self.device = stack.device
+        self._mask_thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
         self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
 
     def add(self, sequence: Sequence) -> None:
@@ -134,6 +137,7 @@ class Engine:
             # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
+        masking = self._start_masks(step.completing)
         logits_BV, finite_C = await self._stack.forward(step.meta, terms, times)
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted (hence freed) sequence must not claim what it no longer holds.
@@ -141,11 +145,13 @@ class Engine:
             if not part.sequence.finished:
                 part.sequence.num_computed += part.num_tokens
         alive = [i for i, part in enumerate(step.completing) if not part.sequence.finished]
+        masks = await masking if masking is not None else None
         start = time.monotonic()
         sequences = [step.completing[i].sequence for i in alive]
         if len(alive) < len(step.completing):
             logits_BV = logits_BV[alive]
-        tokens = sample(logits_BV, sequences, missing_ids=self._missing_ids) if sequences else []
+            masks = masks.of_rows(alive) if masks is not None else None
+        tokens = sample(logits_BV, sequences, missing_ids=self._missing_ids, masks=masks)
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
@@ -153,6 +159,20 @@ class Engine:
         for sequence, token in zip(sequences, tokens, strict=True):
             self._emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _start_masks(self, completing: list[Slice]) -> "asyncio.Future[StepMasks] | None":
+        """What grammars allow next, computed on a thread while the experts work."""
+        states = [
+            (row, part.sequence.grammar)
+            for row, part in enumerate(completing)
+            if part.sequence.grammar is not None
+        ]
+        if not states:
+            return None
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(
+            self._mask_thread, step_masks, states, self._stack.config.vocab_size
+        )
 
     def _prepare_blocks(self, plan: list[Slice]) -> None:
         for copy in self.scheduler.tables.take_copies():
@@ -205,6 +225,10 @@ class Engine:
         self._metrics.generated_tokens.inc()
         if token.token_id in sequence.stop_ids:
             self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
+        elif sequence.grammar is not None and not sequence.grammar.accept(token.token_id):
+            self._finish(sequence, Outcome(reason="ERROR", error=OVER_LIMIT))
+        elif sequence.grammar is not None and sequence.grammar.is_complete:
+            self._finish(sequence, Outcome(reason="STOP"))
         elif (
             len(sequence.output_ids) >= sequence.params.max_tokens
             or sequence.num_known >= self._max_model_len

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attention_svc.candidates import best, block_maxima
 from attention_svc.drawing import draw
+from attention_svc.grammar import OVER_LIMIT, StepMasks
 from attention_svc.logit_controls import apply_controls, is_controlled
 from attention_svc.logprobs import RawDistribution
 from attention_svc.sequence import EmittedToken, Sequence
@@ -31,6 +32,7 @@ def sample(
     sequences: Rows[Sequence],
     *,
     missing_ids: Tensor | None = None,
+    masks: StepMasks | None = None,
 ) -> list[EmittedToken | SamplingFailed]:
     """One token per sequence.
 
@@ -38,19 +40,26 @@ def sample(
         logits_BV: float32, contiguous; row b belongs to sequences[b]. Used up: changed in place.
         sequences: with their output so far: penalties and random numbers depend on it.
         missing_ids: int64, ids that no token has: never sampled, and no part of any distribution.
+        masks: what the grammars of some rows allow.
     """
+    if not sequences:
+        return []
     finite = _finite_rows(logits_BV)
     if missing_ids is not None:
         logits_BV.index_fill_(1, missing_ids, float("-inf"))
     told = [i for i, s in enumerate(sequences) if s.params.logprobs]
     raw = None
     if told:
+        whole = len(told) == len(sequences)
+        will_change = masks is not None or any(is_controlled(s) for s in sequences)
         raw = RawDistribution(
-            logits_BV if len(told) == len(sequences) else logits_BV[told],
+            logits_BV if whole else logits_BV[told],
             [sequences[i].params.top_logprobs for i in told],
-            copy=len(told) == len(sequences) and any(is_controlled(s) for s in sequences),
+            copy=whole and will_change,
         )
     apply_controls(logits_BV, sequences)
+    if masks is not None:
+        masks.apply(logits_BV)
     maxima_BN = block_maxima(logits_BV)
     best_B, chosen_B = best(logits_BV, maxima_BN)
     possible, chosen = (best_B > float("-inf")).tolist(), chosen_B.tolist()
@@ -70,9 +79,11 @@ def sample(
     if raw is not None:
         for index, token in zip(told, raw.of([chosen[i] for i in told]), strict=True):
             results[index] = token
-    for index in range(len(sequences)):
+    for index, sequence in enumerate(sequences):
         if not finite[index]:
             results[index] = SamplingFailed("the model produced NaN or infinite logits")
+        elif sequence.grammar is not None and sequence.grammar.is_over_limit:
+            results[index] = SamplingFailed(OVER_LIMIT)
         elif not possible[index]:
             results[index] = SamplingFailed("every token is masked by the request's controls")
     return results

@@ -6,6 +6,7 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
+from attention_svc.grammar import GrammarState
 from attention_svc.prefix_keys import PrefixKeys
 from attention_svc.sampling_params import SamplingParams
 from attention_svc.seen_tokens import SeenTokens
@@ -101,6 +102,7 @@ class Sequence:
     last_token_s: float = 0.0
     finished: bool = False
     seen: SeenTokens | None = None  # made when a penalty first needs it
+    grammar: GrammarState | None = None
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
 

@@ -15,6 +15,7 @@ from attention_svc.block_pool import BlockPool
 from attention_svc.block_tables import BlockTables
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.engine import Engine
+from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.in_process import InProcessTransport
 from attention_svc.kv_budget import count_blocks
@@ -58,6 +59,7 @@ class AttentionService:
         self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
         self._model = self._checkpoint.config
         self._vocabulary = Vocabulary.load(config.model, self._model)
+        self._grammars = GrammarCompiler(config.model, self._vocabulary)
         manifest = ensure_manifest(self._checkpoint)
         verify_attention(self._checkpoint, manifest)
         self._checkpoint_id = manifest.checkpoint_id
@@ -134,6 +136,7 @@ class AttentionService:
             task.cancel()
         if self._pools is not None:
             await self._pools.stop()
+        await self._grammars.close()
         ops.stop()
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
         return 1 if self._failure.is_set() else 0
@@ -157,6 +160,7 @@ class AttentionService:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            await self._grammars.close()
             self._compute_thread.shutdown(cancel_futures=True)
 
     def readiness(self) -> tuple[bool, str]:
@@ -261,9 +265,9 @@ class AttentionService:
         )
         return AttentionServicer(
             self._engine,
-            vocab_size=self._model.vocab_size,
+            vocabulary=self._vocabulary,
+            grammars=self._grammars,
             max_model_len=self._max_model_len,
-            default_stops=self._vocabulary.default_stops,
             request_timeout_s=self._config.request_timeout_s,
             readiness=self.readiness,
             status=status,

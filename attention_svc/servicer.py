@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from attention_svc.engine import Engine
+from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.sampling_params import read_params
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.errors import NotReady, abort_with
 from rpc.tls import require_role
@@ -24,9 +26,9 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self,
         engine: Engine,
         *,
-        vocab_size: int,
+        vocabulary: Vocabulary,
+        grammars: GrammarCompiler,
         max_model_len: int,
-        default_stops: frozenset[int],
         request_timeout_s: float,
         readiness: Callable[[], tuple[bool, str]],
         status: attention_pb2.GetStatusResponse,
@@ -34,9 +36,10 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     ):
         """`status`: the fields of GetStatusResponse that never change."""
         self._engine = engine
-        self._vocab_size = vocab_size
+        self._vocab_size = vocabulary.size
+        self._default_stops = vocabulary.default_stops
+        self._grammars = grammars
         self._max_model_len = max_model_len
-        self._default_stops = default_stops
         self._request_timeout_s = request_timeout_s
         self._readiness = readiness
         self._status = status
@@ -65,6 +68,13 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             if not ready:
                 raise NotReady(reason)
             sequence = self._read(request)
+            if request.HasField("grammar"):
+                sequence.grammar = await self._grammars.start(
+                    request.grammar,
+                    end_of_thinking_id=request.end_of_thinking_id,
+                    emitted_ids=sequence.output_ids,
+                    ignore_eos=sequence.params.ignore_eos,
+                )
             self._engine.add(sequence)
         except Exception as error:  # each kind has its status; unexpected ones are logged there
             await abort_with(context, error)
@@ -112,6 +122,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             )
         if max(prompt) >= self._vocab_size or (emitted and max(emitted) >= self._vocab_size):
             raise ValueError(f"token ids must be in 0..{self._vocab_size - 1}")
+        if request.end_of_thinking_id >= self._vocab_size:
+            raise ValueError(f"end_of_thinking_id must be in 0..{self._vocab_size - 1}")
         if request.timeout_ms and not math.isfinite(request.timeout_ms):
             raise ValueError("timeout_ms must be finite")
         params = read_params(request.sampling, self._vocab_size)

@@ -17,6 +17,8 @@ class Vocabulary:
     """Ids only; the tokens' bytes are read again when a grammar first needs them."""
 
     size: int
+    has_tokens: bool
+    """Whether the checkpoint says what the ids stand for."""
     missing_ids: tuple[int, ...]
     """Ids that the model has a row for, and the tokenizer no token."""
     default_stops: frozenset[int]
@@ -37,7 +39,12 @@ class Vocabulary:
                 "%s: no %s: every id counts as a token, and grammars are refused",
                 folder, TOKENIZER_FILE,
             )  # fmt: skip
-            return cls(size=model.vocab_size, missing_ids=(), default_stops=frozenset(stops))
+            return cls(
+                size=model.vocab_size,
+                has_tokens=False,
+                missing_ids=(),
+                default_stops=frozenset(stops),
+            )
         table = TokenTable.load(folder)
         if len(table.bytes_of_id) > model.vocab_size:
             raise ValueError(
@@ -46,6 +53,7 @@ class Vocabulary:
             )
         return cls(
             size=model.vocab_size,
+            has_tokens=True,
             missing_ids=tuple(table.missing_ids(model.vocab_size)),
             default_stops=frozenset(stops | {table.added_ids[ROLE_START]}),
         )

@@ -11,7 +11,7 @@ from gateway.chat_reply import ChatReply
 from gateway.choice_streams import Choice
 from gateway.choice_text import ChatText
 from gateway.context import Gateway
-from gateway.errors import bad_field, unsupported
+from gateway.errors import bad_field
 from gateway.generation import StreamState
 from gateway.generation_request import (
     new_request,
@@ -31,6 +31,7 @@ from gateway.sampling import (
     set_output_length,
     stop_strings,
 )
+from gateway.structured import AnswerShape, answer_shape, grammar_of
 from minimax_m2.chat.parser import OutputParser
 from protos import attention_pb2
 
@@ -44,6 +45,7 @@ class _ChatPlan:
     num_choices: int
     stops: list[str]
     tools: list[Any]
+    shape: AnswerShape
     stream_options: StreamOptions
     max_tokens: int | None
     max_tokens_field: str
@@ -103,24 +105,15 @@ def _plan(gateway: Gateway, fields: ChatRequest, tenant: str) -> _ChatPlan:
         sampling=sampling,
         num_choices=num_choices(fields.n, gateway.limits),
         stops=stop_strings(fields.stop, gateway.limits),
-        tools=_tools_in_use(fields),
+        tools=[] if fields.tool_choice == "none" else fields.tools or [],
+        shape=answer_shape(
+            fields.response_format, fields.tool_choice, fields.tools, gateway.limits
+        ),
         stream_options=stream_options_of(fields),
         max_tokens=max_tokens,
         max_tokens_field=max_tokens_field,
         tenant=tenant,
     )
-
-
-def _tools_in_use(fields: ChatRequest) -> list[Any]:
-    """The tools to offer; none of them with tool_choice "none"."""
-    choice = fields.tool_choice
-    if choice is None or choice == "auto":
-        return fields.tools or []
-    if choice == "none":
-        return []
-    if choice == "required" or isinstance(choice, dict):
-        raise unsupported("tool_choice", "only 'auto' and 'none' are supported so far")
-    raise bad_field("tool_choice", "must be 'auto' or 'none'")
 
 
 def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[int]) -> list[Choice]:
@@ -139,6 +132,13 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
         gateway.encoder.emitted_ids.remember(plan.tenant, prompt, state.emitted_token_ids)
 
     thinks = starts_in_reasoning(gateway, prompt)
+    several_calls = plan.fields.parallel_tool_calls is not False
+    grammar = grammar_of(
+        plan.shape,
+        plan.tools,
+        several_calls=several_calls,
+        marker_ids=gateway.model.tokenizer.marker_ids,
+    )
     stop_ids = stop_ids_of(gateway, plan.sampling)
     return [
         Choice(
@@ -153,14 +153,16 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
                     tenant=plan.tenant,
                     fields=plan.fields,
                     thinks=thinks,
-                )
+                    grammar=grammar,
+                ),
+                grammar_field=plan.shape.field,
             ),
             text=ChatText(
                 gateway.model.tokenizer,
                 parser=OutputParser(
                     tools=plan.tools,
                     starts_in_reasoning=thinks,
-                    parallel_tool_calls=plan.fields.parallel_tool_calls is not False,
+                    parallel_tool_calls=several_calls,
                 ),
                 stops=plan.stops,
                 reasoning_in_content=plan.fields.reasoning_split is False,

@@ -53,7 +53,7 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "web_search_options": (_empty, "this server makes no outbound requests"),
     "functions": (_empty, "use tools"),
     "function_call": (_is("auto", "none"), "use tools and tool_choice"),
-    "response_format": (_text_format, 'only {"type": "text"} is supported so far'),
+    "response_format": (_text_format, "use it with /v1/chat/completions"),
     "structured_outputs": (_empty, _LATER),
     "grammar": (_empty, _LATER),
     "json_schema": (_empty, _LATER),

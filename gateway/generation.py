@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from gateway.attention_pool import AttentionPool
-from gateway.errors import SERVER, ApiError, not_ready, overloaded
+from gateway.errors import SERVER, ApiError, bad_field, not_ready, overloaded
 from gateway.replica import Replica
 from protos import attention_pb2
 
@@ -30,6 +30,8 @@ class StreamState:
 
     request: attention_pb2.GenerateRequest
     emitted_token_ids: list[int] = field(default_factory=list)
+    grammar_field: str = "response_format"
+    """The client's field to name when the attention service refuses the grammar."""
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     timings: attention_pb2.Timings | None = None
@@ -75,7 +77,7 @@ async def generate(
                 error.code().name,
                 error.details(),
             )
-            raise _error_of_status(error, replica) from None
+            raise _error_of_status(error, replica, state) from None
 
 
 async def _one_stream(
@@ -163,9 +165,11 @@ def _protocol_error(what: str) -> ApiError:
     )
 
 
-def _error_of_status(error: grpc.aio.AioRpcError, replica: Replica) -> ApiError:
+def _error_of_status(error: grpc.aio.AioRpcError, replica: Replica, state: StreamState) -> ApiError:
     """The HTTP error for a failed RPC."""
     code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("grammar"):
+        return bad_field(state.grammar_field, details.removeprefix("grammar: "))
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ApiError(400, details, code="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

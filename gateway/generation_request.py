@@ -22,6 +22,7 @@ def new_request(
     tenant: str,
     fields: SamplingFields,
     thinks: bool,
+    grammar: attention_pb2.Grammar | None = None,
 ) -> attention_pb2.GenerateRequest:
     """A fresh sequence."""
     return attention_pb2.GenerateRequest(
@@ -33,6 +34,7 @@ def new_request(
         timeout_ms=int(gateway.config.request_timeout_s * 1e3),
         choice_idx=choice_idx,
         report_timings=bool(fields.expertmesh_timings),
+        grammar=grammar,
     )
 
 

@@ -47,6 +47,8 @@ class Limits:
     tools: int = 128
     tools_bytes: int = 256 * 1024
     schema_depth: int = 32
+    schema_bytes: int = 128 * 1024
+    """Of `response_format`; those of tools count towards `tools_bytes`."""
     stops: int = 4
     stop_chars: int = 256
     stop_token_ids: int = 32
@@ -69,5 +71,7 @@ class Limits:
     keepalive_s: float = 10.0
     early_error_wait_s: float = 0.1
     """How long a stream's headers wait for the attention service to refuse with a status."""
+    grammar_error_wait_s: float = 6.0
+    """The same for requests with a grammar, which is compiled first."""
     queued_events: int = 64
     """Events of one response that wait for its client; beyond that the attention service waits."""

@@ -58,8 +58,13 @@ class ChatRequest(SamplingFields):
     messages: list[Any] = Field(description="OpenAI messages; thinking in any of the four forms")
     max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
     tools: list[Any] | None = None
-    tool_choice: Any = Field(None, description="'auto' or 'none'")
-    parallel_tool_calls: bool | None = None
+    tool_choice: Any = Field(
+        None, description="'auto', 'none', 'required' or {'type': 'function', 'function': {'name'}}"
+    )
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call")
+    response_format: Any = Field(
+        None, description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema"
+    )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, description="0 to 20")
     reasoning_split: bool | None = Field(

@@ -77,7 +77,10 @@ async def answer(
             body = await unless_disconnected(request, _collect(streams, reply))
             await _end(gateway, record, streams, None)
             return Response(body, media_type="application/json")
-        first = await streams.next_batch(gateway.limits.early_error_wait_s)
+        limits = gateway.limits
+        has_grammar = choices[0].state.request.HasField("grammar")
+        wait_s = limits.grammar_error_wait_s if has_grammar else limits.early_error_wait_s
+        first = await streams.next_batch(wait_s)
     except BaseException:
         gateway.active.discard(streams)
         await streams.close()

@@ -14,6 +14,7 @@ import torch
 from attention_svc.block_pool import BlockPool
 from attention_svc.block_tables import BlockTables
 from attention_svc.engine import Engine
+from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.in_process import InProcessTransport
 from attention_svc.kv_cache import KvCache
 from attention_svc.kv_layout import PlainLayout
@@ -21,6 +22,7 @@ from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.scheduler import Scheduler
 from attention_svc.servicer import AttentionServicer
+from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
@@ -157,8 +159,12 @@ async def running_service(
 ) -> AsyncIterator[Service]:
     service = make_service(**limits)
     engine, transport = service.engine, service.transport
+    vocabulary = Vocabulary(
+        size=VOCAB, has_tokens=False, missing_ids=(), default_stops=frozenset({EOS})
+    )
     service.servicer = AttentionServicer(
-        engine, vocab_size=VOCAB, max_model_len=CONTEXT, default_stops=frozenset({EOS}),
+        engine, vocabulary=vocabulary, grammars=GrammarCompiler(Path(), vocabulary),
+        max_model_len=CONTEXT,
         request_timeout_s=request_timeout_s, readiness=transport.ready,
         status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
         tls=tls is not None,

@@ -16,8 +16,9 @@ Item = (
     | attention_pb2.Finished
     | float
     | grpc.StatusCode
+    | tuple[grpc.StatusCode, str]
 )
-"""An event, a pause in seconds, or a status to abort with."""
+"""An event, a pause in seconds, or a status to abort with, and its message."""
 
 Script = Callable[[attention_pb2.GenerateRequest], Sequence[Item]]
 
@@ -90,6 +91,8 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
                     await asyncio.sleep(item)
                 elif isinstance(item, grpc.StatusCode):
                     await context.abort(item, f"scripted {item.name}")
+                elif isinstance(item, tuple):
+                    await context.abort(*item)
                 elif isinstance(item, attention_pb2.Tokens):
                     self._fill_logprobs(request, item)
                     self.tokens_sent += len(item.token_ids)

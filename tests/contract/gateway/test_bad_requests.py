@@ -159,7 +159,7 @@ def test_a_missing_model_is_404(gateway: Harness) -> None:
         {"documents": [1]},
         {"guided_json": {}, "guided_regex": "x"},
         {"lora_name": "x"},
-        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json"}},
     ],
     ids=lambda fields: str(fields)[:50],
 )

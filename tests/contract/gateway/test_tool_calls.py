@@ -164,14 +164,6 @@ def test_a_tool_loop_keeps_thinking_and_order(roomy: Harness, tokenizer: Tokeniz
     assert "None" not in prompt
 
 
-@pytest.mark.parametrize(
-    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
-)
-def test_forced_calls_are_refused_until_they_are_built(gateway: Harness, choice: Any) -> None:
-    error = gateway.chat(tools=[WEATHER], tool_choice=choice).json()["error"]
-    assert (error["param"], error["code"]) == ("tool_choice", "unsupported_parameter")
-
-
 def named(name: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {}}}
 

@@ -1,0 +1,139 @@
+"""What must the answer be? `response_format` and `tool_choice` as a grammar for the attention service."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.errors import bad_field
+from gateway.limits import Limits
+from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
+from protos import attention_pb2
+
+_FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
+_CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"
+_SCHEMA_FIELD = "response_format.json_schema.schema"
+_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerShape:
+    """What a chat request demands of its answer."""
+
+    json: JsonAnswer | None
+    must_call: bool
+    only_tool: str | None
+    """The one tool that `tool_choice` names."""
+    field: str
+    """What to name when the grammar is refused."""
+
+
+def answer_shape(
+    response_format: Any, tool_choice: Any, tools: Sequence[Any] | None, limits: Limits
+) -> AnswerShape:
+    """Raises ApiError 400 naming the field."""
+    json = _json_answer(response_format, limits)
+    only_tool = _named_tool(tool_choice, tools or [])
+    must_call = tool_choice == "required" or only_tool is not None
+    if tool_choice == "required" and not tools:
+        raise bad_field("tool_choice", "'required' needs tools")
+    schema_field = (
+        _SCHEMA_FIELD if json is not None and json.schema != _ANY_OBJECT else "response_format"
+    )
+    return AnswerShape(
+        json=json,
+        must_call=must_call,
+        only_tool=only_tool,
+        field="tools" if must_call else schema_field,
+    )
+
+
+def grammar_of(
+    shape: AnswerShape,
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    several_calls: bool,
+    marker_ids: Mapping[str, int],
+) -> attention_pb2.Grammar | None:
+    """The grammar, or None for free text.
+
+    Args:
+        tools: those on offer, validated; JSON answers may be calls of them instead.
+    """
+    forms: list[JsonAnswer | ToolCalls] = []
+    if shape.json is not None and not shape.must_call:
+        forms.append(shape.json)
+    if shape.must_call or (forms and tools):
+        offered = [t for t in tools if shape.only_tool in (None, t["function"]["name"])]
+        several = several_calls and shape.only_tool is None
+        forms.append(ToolCalls(tools=offered, several=several, marker_ids=marker_ids))
+    if not forms:
+        return None
+    return attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=answer_grammar(*forms))
+
+
+_ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
+    if value is None:
+        return None
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        if value.get("schema") is not None:
+            raise bad_field("response_format.schema", "give a schema with type 'json_schema'")
+        return JsonAnswer(schema=_ANY_OBJECT, lenient=False)
+    if kind != "json_schema":
+        raise bad_field("response_format", f"must be {_FORMATS}")
+    wrapper = value.get("json_schema")
+    if not isinstance(wrapper, dict):
+        raise bad_field("response_format.json_schema", "must be an object with a 'schema'")
+    name, strict = wrapper.get("name"), wrapper.get("strict")
+    if name is not None and not (isinstance(name, str) and _SCHEMA_NAME.fullmatch(name)):
+        raise bad_field(
+            "response_format.json_schema.name", "must be 1 to 64 of letters, digits, '_' and '-'"
+        )
+    if strict is not None and not isinstance(strict, bool):
+        raise bad_field(
+            "response_format.json_schema.strict", "must be true or false", "invalid_type"
+        )
+    schema = wrapper.get("schema", {})
+    if not isinstance(schema, dict | bool):
+        raise bad_field(_SCHEMA_FIELD, "must be a JSON Schema: an object", "invalid_type")
+    _check_size(schema, limits)
+    return JsonAnswer(schema=schema, lenient=not strict)
+
+
+def _check_size(schema: Any, limits: Limits) -> None:
+    size = len(orjson.dumps(schema))
+    if size > limits.schema_bytes:
+        raise bad_field(_SCHEMA_FIELD, f"at most {limits.schema_bytes} bytes, has {size}")
+    level = [schema]
+    for _ in range(limits.schema_depth + 1):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return
+    raise bad_field(_SCHEMA_FIELD, f"nested deeper than {limits.schema_depth} levels")
+
+
+def _children(item: Any) -> list[Any]:
+    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def _named_tool(choice: Any, tools: Sequence[Any]) -> str | None:
+    """The tool's name when `tool_choice` names one."""
+    if choice is None or choice in ("auto", "none", "required"):
+        return None
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or choice.get("type") != "function":
+        raise bad_field("tool_choice", f"must be {_CHOICES}")
+    offered = [t.get("function") for t in tools if isinstance(t, dict)]
+    if not any(isinstance(f, dict) and f.get("name") == name for f in offered):
+        raise bad_field("tool_choice", f"names {name!r:.80}, which is none of the tools")
+    return name

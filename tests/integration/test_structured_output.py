@@ -1,0 +1,158 @@
+"""Structured answers through the real services: whatever the small model would rather say."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.integration.test_end_to_end import Served, serve
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "answer": {"type": "integer"},
+        "unit": {"enum": ["apples", "days", None]},
+        "steps": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 3},
+    },
+    "required": ["answer", "unit", "steps"],
+    "additionalProperties": False,
+}
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of the next days",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "days": {"type": "integer", "minimum": 1, "maximum": 9},
+                    "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+                },
+                "required": ["city", "days"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "python_executor",
+            "description": "Runs Python code and returns what it prints",
+            "parameters": {
+                "type": "object",
+                "properties": {"code": {"type": "string"}},
+                "required": ["code"],
+            },
+        },
+    },
+]
+QUESTIONS = ("What is 12 + 30?", "What is 7 * 8?", "Sort 3 1 2", "hello")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from serve(tmp_path_factory.mktemp("state") / "epoch")
+
+
+def ask(
+    served: Served, number: int, *, stream: bool, **fields: Any
+) -> tuple[Any, str, str, list[Any]]:
+    """(finish_reason, thinking, content, calls as [name, arguments])."""
+    create = served.client.chat.completions.create
+    messages: Any = [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}]
+    known = {"model": served.model, "messages": messages, "seed": number, "max_tokens": 600}
+    if not stream:
+        choice = create(**known, **fields).choices[0]
+        message = choice.message
+        calls = [[c.function.name, c.function.arguments] for c in message.tool_calls or []]
+        return choice.finish_reason, message.reasoning_content, message.content or "", calls  # type: ignore[attr-defined]
+    finish, thinking, content, calls = None, "", "", []
+    for chunk in create(**known, **fields, stream=True):
+        (choice,) = chunk.choices
+        finish = choice.finish_reason or finish
+        content += choice.delta.content or ""
+        thinking += getattr(choice.delta, "reasoning_content", None) or ""
+        for call in choice.delta.tool_calls or []:
+            if call.function.name:
+                calls.append([call.function.name, ""])
+            calls[call.index][1] += call.function.arguments or ""
+    return finish, thinking, content, calls
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_json_answers_are_what_the_schema_says(served: Served, stream: bool):
+    wanted: Any = {
+        "type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}
+    }  # fmt: skip
+    for number in range(4):
+        temperature = 2.0 if number == 3 else 1.0
+        finish, thinking, content, calls = ask(
+            served, number, stream=stream, response_format=wanted, temperature=temperature
+        )
+        assert finish == "stop"
+        assert thinking
+        assert calls == []
+        value = json.loads(content)
+        assert list(value) == ["answer", "unit", "steps"]
+        assert isinstance(value["answer"], int)
+        assert value["unit"] in ("apples", "days", None)
+        assert len(value["steps"]) <= 3
+        assert all(isinstance(step, str) and len(step) <= 12 for step in value["steps"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", ["required", "weather", "python_executor"])
+def test_a_forced_call_comes_every_time(served: Served, choice: str, stream: bool):
+    named = {"type": "function", "function": {"name": choice}}
+    for number in range(2):  # the model rambles on other questions, up to any limit
+        finish, _, content, calls = ask(
+            served,
+            number,
+            stream=stream,
+            tools=TOOLS,
+            parallel_tool_calls=False,
+            tool_choice=choice if choice == "required" else named,
+        )
+        assert finish == "tool_calls", (number, content, calls)
+        assert content == ""
+        ((name, arguments),) = calls
+        assert choice in ("required", name)
+        given = json.loads(arguments)
+        if name == "weather":
+            assert isinstance(given["city"], str)
+            assert 1 <= given["days"] <= 9
+            assert given.get("unit") in (None, "celsius", "fahrenheit")
+        else:
+            assert isinstance(given["code"], str)
+
+
+def test_several_structured_choices_are_independent_and_repeat(served: Served):
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+
+    def contents() -> list[str | None]:
+        answer = served.client.chat.completions.create(
+            model=served.model, messages=[{"role": "user", "content": "hello"}], n=4, seed=3,
+            max_tokens=600, response_format=wanted,
+        )  # fmt: skip
+        return [choice.message.content for choice in answer.choices]
+
+    first = contents()
+    assert len(set(first)) > 1
+    assert contents() == first
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_would_take_forever_is_400_and_hurts_nobody(served: Served, stream: bool):
+    hostile = {"allOf": [{"type": "string", "pattern": f".*{c}.*"} for c in "abcdefghijklmnopqrst"]}
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": hostile}}
+    with pytest.raises(openai.BadRequestError, match="too much time") as caught:
+        ask(served, 0, stream=stream, response_format=wanted)
+    assert caught.value.param == "response_format.json_schema.schema"
+    finish, _, content, _ = ask(served, 0, stream=stream, response_format={"type": "json_object"})
+    assert finish in ("stop", "length")
+    assert content.lstrip().startswith("{")

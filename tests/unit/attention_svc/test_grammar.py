@@ -1,0 +1,282 @@
+"""Grammars: what a sequence may still take, whatever was compiled before and however often."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attention_svc.grammar import GrammarState, step_masks
+from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.grammar_limits import CACHED_GRAMMARS, MAX_GRAMMAR_BYTES
+from attention_svc.vocabulary import Vocabulary
+from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
+from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
+from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.token_table import TokenTable
+from minimax_m2.config import load_config
+from protos import attention_pb2
+
+DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"
+TABLE = TokenTable.load(DEMO)
+MARKERS = TABLE.added_ids
+VOCABULARY = Vocabulary.load(DEMO, load_config(DEMO))
+EOS, ROLE, END_OF_THINKING = MARKERS["[e~["], MARKERS["]~b]"], MARKERS["</think>"]
+BYTE_IDS = {
+    data: i for i, data in enumerate(TABLE.bytes_of_id) if data is not None and len(data) == 1
+}
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "y": {"enum": ["a", None, 2]}},
+    "required": ["x", "y"],
+    "additionalProperties": False,
+}
+
+
+def tool(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [
+    tool("add", type="object", required=["a", "b"],
+         properties={"a": {"type": "integer"}, "b": {"type": "number"}}),
+    tool("w-x.y", type="object", required=["city \\é", "unit"],
+         properties={"city \\é": {"type": "string"}, "unit": {"type": "string", "enum": ["c", "f"]},
+                     "at": {"anyOf": [{"$ref": "#/$defs/p"}, {"type": "null"}]}},
+         **{"$defs": {"p": POINT}}),
+    tool("free"),
+    tool("nothing", type="object", properties={}, additionalProperties=False),
+]  # fmt: skip
+
+
+def json_grammar(schema: Any, *, lenient: bool = False) -> str:
+    return answer_grammar(JsonAnswer(schema=schema, lenient=lenient))
+
+
+def lark(text: str) -> attention_pb2.Grammar:
+    return attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
+
+
+class Compiler:
+    """A compiler for one test, with its process ended afterwards."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.compiler = GrammarCompiler(DEMO, VOCABULARY)
+
+    def start(self, text: str, emitted: list[int] | None = None, **fields: Any) -> GrammarState:
+        known = {"end_of_thinking_id": 0, "ignore_eos": False, **fields}
+        started = self.compiler.start(lark(text), emitted_ids=emitted or [], **known)
+        return self._runner.run(started)
+
+    def close(self) -> None:
+        self._runner.run(self.compiler.close())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    made = Compiler()
+    yield made
+    made.close()
+
+
+def allowed(state: GrammarState) -> list[int]:
+    return state.allowed(VOCABULARY.size).nonzero()[0].tolist()
+
+
+def feed(state: GrammarState, text: str) -> bool:
+    return all(state.accept(BYTE_IDS[bytes([byte])]) for byte in text.encode())
+
+
+def walk(state: GrammarState, seed: int, steps: int = 600) -> str | None:
+    """Text of a random walk over what is allowed; None when it did not come to an end."""
+    choose = random.Random(seed)
+    closing = {b"<", b"</", b"parameter", b'"', b"]", b"}"}
+    ids: list[int] = []
+    for _ in range(steps):
+        ids_allowed = allowed(state)
+        ending = [i for i in ids_allowed if TABLE.bytes_of_id[i] in closing]
+        token_id = choose.choice(ending if ending and choose.random() < 0.4 else ids_allowed)
+        if token_id in (EOS, ROLE):
+            break
+        assert state.accept(token_id)
+        ids.append(token_id)
+        if state.is_complete:
+            break
+    else:
+        return None
+    return b"".join(TABLE.bytes_of_id[i] or b"" for i in ids).decode()
+
+
+def test_a_json_answer_ends_where_it_is_whole(compiler: Compiler):
+    state = compiler.start(json_grammar(POINT))
+    assert EOS not in allowed(state)
+    assert feed(state, '\n\n{"x": 1')
+    assert EOS not in allowed(state)
+    assert not state.is_complete
+    assert feed(state, '2, "y": null}')
+    assert state.is_complete
+    assert allowed(state) == sorted([EOS, ROLE])
+    number = compiler.start(json_grammar({"type": "integer"}))
+    assert feed(number, "12")
+    assert not number.is_complete  # more digits may follow
+    assert EOS in allowed(number)
+
+
+def test_random_walks_are_accepted_by_the_schema(compiler: Compiler):
+    ended = [walk(compiler.start(json_grammar(POINT)), seed) for seed in range(12)]
+    values = [json.loads(text) for text in ended if text is not None]
+    assert len(values) > 5
+    for value in values:
+        assert list(value) == ["x", "y"]
+        assert isinstance(value["x"], int)
+        assert value["y"] in ("a", None, 2)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, several: bool):
+    calls = ToolCalls(tools=TOOLS, several=several, marker_ids=MARKERS)
+    ended = [walk(compiler.start(answer_grammar(calls)), seed) for seed in range(25)]
+    texts = [text for text in ended if text is not None]
+    assert len(texts) > 10
+    for text in texts:
+        parser = OutputParser(tools=TOOLS, starts_in_reasoning=False)
+        events = [*parser.feed(text.lstrip("\n")), *parser.finish()]
+        starts = [event for event in events if isinstance(event, ToolCallStart)]
+        assert starts
+        assert several or len(starts) == 1
+        assert not any(isinstance(event, ContentDelta) for event in events), text
+        for start in starts:
+            fragments = [e.fragment for e in events if isinstance(e, ToolCallArguments) and e.index == start.index]  # fmt: skip
+            arguments = json.loads("".join(fragments))
+            if start.name == "add":
+                assert isinstance(arguments["a"], int)
+                assert isinstance(arguments["b"], int | float)
+            elif start.name == "w-x.y":
+                assert arguments["unit"] in ("c", "f")
+                assert isinstance(arguments["city \\é"], str)
+                at = arguments.get("at")
+                assert at is None or list(at) == ["x", "y"]
+            elif start.name == "nothing":
+                assert arguments == {}
+
+
+def test_nothing_but_thought_comes_before_the_grammar(compiler: Compiler):
+    state = compiler.start(json_grammar({"type": "integer"}), end_of_thinking_id=END_OF_THINKING)
+    thinking = set(allowed(state))
+    assert thinking & set(MARKERS.values()) == {END_OF_THINKING}
+    assert not thinking & {EOS, ROLE, *VOCABULARY.missing_ids}
+    assert feed(state, "any {text")
+    assert state.accept(END_OF_THINKING)
+    assert {TABLE.bytes_of_id[i] for i in allowed(state)} <= {b"\n", b"\n\n", b"-"} | {
+        str(digit).encode() for digit in range(10)
+    }
+
+
+def test_the_state_is_replayed_from_what_was_emitted(compiler: Compiler):
+    text = json_grammar(POINT)
+    straight = compiler.start(text, end_of_thinking_id=END_OF_THINKING)
+    emitted = [BYTE_IDS[b"h"], END_OF_THINKING, *(BYTE_IDS[bytes([b])] for b in b'{"x":4')]
+    for token_id in emitted:
+        assert straight.accept(token_id)
+    resumed = compiler.start(text, emitted, end_of_thinking_id=END_OF_THINKING)
+    assert allowed(resumed) == allowed(straight)
+    with pytest.raises(ValueError, match="emitted_token_ids"):
+        compiler.start(text, [*emitted, BYTE_IDS[b"x"]], end_of_thinking_id=END_OF_THINKING)
+
+
+def test_masks_of_a_step_follow_its_rows(compiler: Compiler):
+    states = [compiler.start(json_grammar({"type": kind})) for kind in ("integer", "boolean")]
+    masks = step_masks([(1, states[0]), (3, states[1])], VOCABULARY.size)
+    assert masks.allowed_RV.shape == (2, VOCABULARY.size)
+    kept = masks.of_rows([0, 3, 4])
+    assert kept.rows == [1]
+    assert kept.allowed_RV[0].nonzero()[0].tolist() == allowed(states[1])
+
+
+def test_default_stops_are_never_allowed_when_they_are_ignored(compiler: Compiler):
+    state = compiler.start(json_grammar({"type": "integer"}), ignore_eos=True)
+    assert feed(state, "12")
+    assert not {EOS, ROLE} & set(allowed(state))
+
+
+@pytest.mark.parametrize(
+    "schema, reason",
+    [({"$ref": "#"}, "accepts no output"),
+     ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}, "accepts no output"),
+     ({"$ref": "https://example.com/x.json"}, "not present"), (False, "Unimplemented keys"),
+     ({"type": "string", "pattern": "(["}, "regex parse error"),
+     ({"type": "string", "pattern": "(" * 5000 + "a" + ")" * 5000}, "regex parse error"),
+     ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable"),
+     ({"type": "array", "uniqueItems": True}, "uniqueItems"), ({"type": 5}, ""),
+     ({"allOf": [{"oneOf": [{"properties": {f"a{i}{j}": {"type": "integer"}}} for j in range(6)]}
+                 for i in range(6)]}, "too large")],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_schemas_that_cannot_be_served_are_refused_with_the_reason(
+    compiler: Compiler, schema: Any, reason: str
+):
+    with pytest.raises(ValueError, match=r"^grammar: ") as caught:
+        compiler.start(json_grammar(schema))
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "llguidance" not in str(caught.value)
+
+
+def test_a_lenient_schema_may_have_keywords_that_cannot_be_enforced(compiler: Compiler):
+    schema = {"type": "array", "uniqueItems": True, "items": {"not": {"const": 1}}}
+    assert feed(compiler.start(json_grammar(schema, lenient=True)), "[1,1]")
+
+
+def test_other_texts_are_refused(compiler: Compiler):
+    for text in ("", "start: nothing", "(" * 10_000, "\x00"):
+        with pytest.raises(ValueError, match=r"^grammar: "):
+            compiler.start(text)
+    with pytest.raises(ValueError, match=f"at most {MAX_GRAMMAR_BYTES} bytes"):
+        compiler.start("x" * (MAX_GRAMMAR_BYTES + 1))
+    assert feed(compiler.start(json_grammar({})), "1")  # the others were none the worse
+
+
+def test_a_checkpoint_without_a_tokenizer_takes_no_grammar():
+    bare = Vocabulary(size=9, has_tokens=False, missing_ids=(), default_stops=frozenset({2}))
+    starting = GrammarCompiler(DEMO, bare).start(
+        lark("start: /a/"), end_of_thinking_id=0, emitted_ids=[], ignore_eos=False
+    )
+    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
+        asyncio.run(starting)
+
+
+def test_a_grammar_that_wore_its_lexer_out_fails_and_is_made_anew(compiler: Compiler):
+    """Many states in one regular expression: a limit of llguidance that all copies share."""
+    tag = r"/(?s:.*)<\s*(invoke|parameter)(?s:.*)/"
+    text = (
+        f'start: raw\nraw[lazy]: TEXT "</parameter>"\nTEXT: /(?s:.{{0,1000}})/ & ~TAG\nTAG: {tag}\n'
+    )
+    choose = random.Random(0)
+    for _ in range(20):
+        state = compiler.start(text)
+        for _ in range(1_000):
+            ids_allowed = allowed(state)
+            if state.is_over_limit or state.is_complete:
+                break
+            assert state.accept(choose.choice(ids_allowed))
+        if state.is_over_limit:
+            break
+    assert state.is_over_limit
+    assert allowed(state) == []
+    assert allowed(compiler.start(text))
+
+
+def test_the_cache_is_bounded(compiler: Compiler):
+    for number in range(CACHED_GRAMMARS + 8):
+        compiler.start(json_grammar({"const": number}))
+    assert len(compiler.compiler._compiled) == CACHED_GRAMMARS
+    big = [
+        json_grammar({"enum": [f"{i}" + "x" * 100 for i in range(900)], "title": t}) for t in "ab"
+    ]
+    for text in big:
+        compiler.start(text)
+    assert len(compiler.compiler._compiled) == CACHED_GRAMMARS
