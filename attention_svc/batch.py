@@ -50,7 +50,7 @@ class Step:
 
 def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
     """O(rows) in Python; what grows with the context is copied by numpy."""
-    ordered = sorted(plan, key=lambda part: part.num_tokens > 1)  # stable: decode rows first
+    ordered = row_order(plan)
     token_ids: list[int] = []
     positions: list[np.ndarray] = []
     slots: list[np.ndarray] = []
@@ -100,6 +100,11 @@ def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
     completing = [part for part in ordered if part.completes]
     continuing = [part for part in ordered if not part.completes]
     return Step(meta=meta, completing=completing, continuing=continuing)
+
+
+def row_order(plan: list[Slice]) -> list[Slice]:
+    """The slices in the order of their rows: those with one row first."""
+    return sorted(plan, key=lambda part: part.num_tokens > 1)  # stable
 
 
 def span(part: Slice) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from attention_svc.batch import Step, pack, partly_filled
 from attention_svc.grammar import OVER_LIMIT, StepMasks, step_masks
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.prompt_logprobs import prompt_scorer
 from attention_svc.sampler import SamplingFailed, sample
 from attention_svc.scheduler import Scheduler, Slice
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
@@ -138,7 +139,10 @@ class Engine:
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
         masking = self._start_masks(step.completing)
-        logits_BV, finite_C = await self._stack.forward(step.meta, terms, times)
+        scorer = prompt_scorer(plan, self._missing_ids)
+        logits_BV, finite_C = await self._stack.forward(
+            step.meta, terms, times, scorer.score if scorer else None
+        )
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted (hence freed) sequence must not claim what it no longer holds.
         for part in plan:
@@ -155,6 +159,8 @@ class Engine:
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
+        for sequence in scorer.deliver() if scorer else ():
+            self._emit(sequence, SamplingFailed("the prompt produced NaN or infinity"))
         self._continue(step, finite_C.tolist())
         for sequence, token in zip(sequences, tokens, strict=True):
             self._emit(sequence, token)
@@ -208,10 +214,15 @@ class Engine:
             spent.sampling_s += times.sampling_s
 
     def _emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
+        if sequence.finished:  # its prompt's scores failed in this step
+            return
         if isinstance(token, SamplingFailed):
             self._finish(sequence, Outcome(reason="ERROR", error=token.reason))
             return
         self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
+        if not sequence.params.max_tokens:
+            self._finish(sequence, Outcome(reason="LENGTH"))
+            return
         now = time.monotonic()
         if sequence.last_token_s:
             self._metrics.inter_token_s.observe(now - sequence.last_token_s)

@@ -68,10 +68,15 @@ class LayerStack:
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
 
     async def forward(
-        self, meta: StepMeta, terms: HopTerms, times: StepTimes
+        self,
+        meta: StepMeta,
+        terms: HopTerms,
+        times: StepTimes,
+        score: Callable[[Tensor, Callable[[Tensor], Tensor]], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """float32 logits [B, V] of `meta.logit_rows_B`; bool [C], `meta.open_rows_C` are finite.
 
+        `score` gets all hidden rows after the last layer, and the head that makes logits of some.
         Raises ExpertsUnavailable or StepPoisoned when a layer's experts cannot be had; what was
         stored in the KV cache by then is overwritten when the tokens run again.
         """
@@ -100,6 +105,8 @@ class LayerStack:
             times.pool_compute_s += hop.compute_s
             start = time.monotonic()
             hidden_TD = from_combine(residual_TD, combined_TD)
+        if score is not None:
+            await self._run(False, lambda: score(hidden_TD, self._logits))
         logits_BV = await self._run(
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
             lambda: self._logits(hidden_TD[meta.logit_rows_B]),

@@ -76,8 +76,6 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Sampl
     _check("repetition_penalty", m.repetition_penalty, 1e-3, 1e3)
     _check("presence_penalty", m.presence_penalty, -2.0, 2.0)
     _check("frequency_penalty", m.frequency_penalty, -2.0, 2.0)
-    if m.max_tokens < 1:
-        raise ValueError("sampling.max_tokens must be at least 1")
     if m.min_tokens > m.max_tokens:
         raise ValueError(f"sampling.min_tokens {m.min_tokens} exceeds max_tokens {m.max_tokens}")
     if len(m.stop_token_ids) > MAX_STOP_IDS or len(m.logit_bias) > MAX_LOGIT_BIAS:

@@ -53,12 +53,23 @@ class Outbox:
 
     def __init__(self) -> None:
         self._tokens: list[EmittedToken] = []
+        self._prompt: list[EmittedToken] = []
         self._outcome: Outcome | None = None
         self._changed = asyncio.Event()
 
     def put(self, token: EmittedToken) -> None:
         self._tokens.append(token)
         self._changed.set()
+
+    def put_prompt(self, score: EmittedToken) -> None:
+        """A token of the prompt and its log-probability; they come in order."""
+        self._prompt.append(score)
+        self._changed.set()
+
+    def take_prompt(self) -> list[EmittedToken]:
+        """The prompt's scores since the last call; all of them belong before the first token."""
+        scores, self._prompt = self._prompt, []
+        return scores
 
     def close(self, outcome: Outcome) -> None:
         if self._outcome is None:
@@ -101,6 +112,8 @@ class Sequence:
     started_s: float = 0.0
     last_token_s: float = 0.0
     finished: bool = False
+    num_scored: int = 0
+    """Position of the last prompt token whose log-probability was reported."""
     seen: SeenTokens | None = None  # made when a penalty first needs it
     grammar: GrammarState | None = None
     spent: TimeSpent = field(default_factory=TimeSpent)
@@ -119,11 +132,6 @@ class Sequence:
     def num_pending(self) -> int:
         """Tokens known but not computed: what a step may work on."""
         return self.num_known - self.num_computed
-
-    @property
-    def needs_every_prompt_row(self) -> bool:
-        """Whether the prompt's log-probabilities are wanted: its tokens may not come from a cache."""
-        return self.params.prompt_logprobs and not self.output_ids
 
     def known_slice(self, start: int, count: int) -> list[int]:
         """`count` known tokens from position `start`."""

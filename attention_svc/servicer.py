@@ -18,6 +18,9 @@ from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
 
+_SCORES_PER_EVENT = 512
+"""Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
+
 
 class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     """One Generate call is one sequence."""
@@ -91,6 +94,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self, sequence: Sequence, timeout_s: float, report_timings: bool
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:
         index = len(sequence.output_ids)
+        position = 1
         deadline = asyncio.get_running_loop().call_at(
             asyncio.get_running_loop().time() + timeout_s,
             lambda: self._engine.abort(
@@ -101,6 +105,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         try:
             while True:
                 tokens, outcome = await sequence.outbox.take()
+                scores = sequence.outbox.take_prompt()
+                for start in range(0, len(scores), _SCORES_PER_EVENT):
+                    some = scores[start : start + _SCORES_PER_EVENT]
+                    yield _prompt_event(position, some)
+                    position += len(some)
                 if tokens:
                     yield _tokens_event(index, tokens, sequence.params.logprobs)
                     index += len(tokens)
@@ -132,7 +141,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             raise ValueError(
                 f"sampling.max_tokens {params.max_tokens} exceeds what is left of the context ({room})"
             )
-        if len(emitted) >= params.max_tokens:
+        if emitted and len(emitted) >= params.max_tokens:
             raise ValueError("emitted_token_ids already has sampling.max_tokens tokens")
         stops = params.stop_token_ids | (frozenset() if params.ignore_eos else self._default_stops)
         return Sequence(
@@ -151,13 +160,21 @@ def _tokens_event(
 ) -> attention_pb2.GenerateResponse:
     event = attention_pb2.Tokens(index=index, token_ids=[token.token_id for token in tokens])
     if with_logprobs:
-        for token in tokens:
-            event.logprobs.add(
-                logprob=token.logprob,
-                top_token_ids=token.top_ids,
-                top_logprobs=token.top_logprobs,
-            )
+        event.logprobs.extend(_logprobs(token) for token in tokens)
     return attention_pb2.GenerateResponse(tokens=event)
+
+
+def _prompt_event(position: int, scores: list[EmittedToken]) -> attention_pb2.GenerateResponse:
+    event = attention_pb2.PromptLogprobs(
+        position=position, logprobs=[_logprobs(score) for score in scores]
+    )
+    return attention_pb2.GenerateResponse(prompt_logprobs=event)
+
+
+def _logprobs(token: EmittedToken) -> attention_pb2.TokenLogprobs:
+    return attention_pb2.TokenLogprobs(
+        logprob=token.logprob, top_token_ids=token.top_ids, top_logprobs=token.top_logprobs
+    )
 
 
 def _finished_event(

@@ -31,7 +31,8 @@ class Update:
     choice: int
     events: list[ParserEvent]
     token_ids: list[int] = field(default_factory=list)
-    """New tokens whose log-probabilities follow; without a stop token."""
+    """New tokens whose log-probabilities follow; without a stop token, unless the prompt's are
+    told as well: who asks for those counts an entry for each token."""
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     emitted_ids: list[int] = field(default_factory=list)
     """Every new token, a stop token and what completed a stop string included."""
@@ -165,11 +166,12 @@ class ChoiceStreams:
         started_s = time.perf_counter()
         for offset, token_id in enumerate(tokens.token_ids):
             update.emitted_ids.append(token_id)
-            if token_id in choice.stop_ids:
-                break  # the service stops here by itself and says so next
-            if tokens.logprobs:
+            is_stop = token_id in choice.stop_ids
+            if tokens.logprobs and (not is_stop or choice.state.request.sampling.prompt_logprobs):
                 update.token_ids.append(token_id)
                 update.logprobs.append(tokens.logprobs[offset])
+            if is_stop:
+                break  # the service stops here by itself and says so next
             update.events += choice.text.push(token_id)
             if choice.text.stopped:
                 break

@@ -1,5 +1,6 @@
 """How do updates become OpenAI text completions, streamed or whole?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,10 @@ from gateway.choice_streams import Update
 from gateway.model_files import ModelFiles
 from gateway.replies import ReplyHead, token_text
 from minimax_m2.chat.events import ContentDelta
+from protos import attention_pb2
+
+_LEAST_LOGPROB = -9999.0
+"""Instead of minus infinity, which JSON cannot say."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +45,7 @@ class CompletionReply:
         self._with_logprobs = with_logprobs
         self._with_token_ids = with_token_ids
         self._tokens_as_ids = tokens_as_ids
+        self._prompts_told: set[int] = set()
         self._offsets = [len(echo) for echo in echoes]
         self._collected = [_Collected() for _ in head.choices]
 
@@ -103,24 +109,43 @@ class CompletionReply:
         return f"token_id:{token_id}" if self._tokens_as_ids else token_text(self._model, token_id)
 
     def _logprobs(self, update: Update) -> dict[str, list[Any]] | None:
-        """Parallel lists, one entry per token."""
-        if not self._with_logprobs or not update.token_ids:
+        """Parallel lists, one entry per token; before the first ones those of the prompt."""
+        if not self._with_logprobs:
             return None
-        tokens, offsets, alternatives = [], [], []
-        for token_id, logprobs in zip(update.token_ids, update.logprobs, strict=True):
-            text = token_text(self._model, token_id)
-            tokens.append(self._token(token_id))
-            offsets.append(self._offsets[update.choice])
-            self._offsets[update.choice] += len(text)
-            pairs = zip(logprobs.top_token_ids, logprobs.top_logprobs, strict=False)
-            alternatives.append({self._token(i): value for i, value in pairs})
-        return {
-            "tokens": tokens,
-            "token_logprobs": [one.logprob for one in update.logprobs],
-            "top_logprobs": alternatives,
-            "text_offset": offsets,
-        }
+        entries: dict[str, list[Any]] = {
+            "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []
+        }  # fmt: skip
+        state = self._head.choices[update.choice].state
+        if state.request.sampling.prompt_logprobs and update.choice not in self._prompts_told:
+            self._prompts_told.add(update.choice)
+            after_prompt, self._offsets[update.choice] = self._offsets[update.choice], 0
+            prompt_ids = state.request.prompt_token_ids
+            self._add(entries, update.choice, prompt_ids, [None, *state.prompt_logprobs])
+            self._offsets[update.choice] = after_prompt
+        self._add(entries, update.choice, update.token_ids, update.logprobs)
+        return entries if entries["tokens"] else None
+
+    def _add(
+        self,
+        entries: dict[str, list[Any]],
+        choice: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[attention_pb2.TokenLogprobs | None],
+    ) -> None:
+        """Nothing comes before the first token of a prompt, so that has no probability."""
+        for token_id, one in zip(token_ids, logprobs, strict=True):
+            entries["tokens"].append(self._token(token_id))
+            entries["text_offset"].append(self._offsets[choice])
+            self._offsets[choice] += len(token_text(self._model, token_id))
+            if one is None:
+                entries["token_logprobs"].append(None)
+                entries["top_logprobs"].append(None)
+                continue
+            pairs = zip(one.top_token_ids, one.top_logprobs, strict=False)
+            entries["token_logprobs"].append(max(one.logprob, _LEAST_LOGPROB))
+            entries["top_logprobs"].append({self._token(i): value for i, value in pairs})
 
 
 def _logprobs_model(values: dict[str, list[Any]]) -> Logprobs | None:
-    return Logprobs.model_validate(values) if values else None
+    # Not validated: the package's model knows no null, which the first token of a prompt has.
+    return Logprobs.model_construct(None, **values) if values else None

@@ -11,7 +11,7 @@ from gateway.choice_streams import Choice
 from gateway.choice_text import PlainText
 from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
-from gateway.errors import bad_field, context_exceeded, unsupported
+from gateway.errors import bad_field, context_exceeded
 from gateway.generation import StreamState
 from gateway.generation_request import new_request, stop_ids_of, tenant_of_request
 from gateway.replies import ReplyHead, new_id, now
@@ -52,6 +52,8 @@ async def completions(request: Request) -> Response:
             await _encode(gateway, prompt, _name(i, fields)) for i, prompt in enumerate(prompts)
         ]
         tokenise_s = time.perf_counter() - started_s
+        if sampling.prompt_logprobs:
+            _check_prompt_logprobs(gateway, n * sum(map(len, encoded)), sampling.top_logprobs)
         choices: list[Choice] = []
         for i, ids in enumerate(encoded):
             choices += _choices(
@@ -90,10 +92,18 @@ def _sampling(gateway: Gateway, fields: CompletionRequest) -> attention_pb2.Samp
         limits=gateway.limits,
     )
     if fields.logprobs is not None:
-        if fields.echo:
-            raise unsupported("echo", "together with logprobs is not supported yet")
         set_logprobs(sampling, fields.logprobs, "logprobs", gateway.limits)
+        sampling.prompt_logprobs = bool(fields.echo)
     return sampling
+
+
+def _check_prompt_logprobs(gateway: Gateway, num_tokens: int, num_alternatives: int) -> None:
+    entries = num_tokens * (1 + num_alternatives)
+    most = gateway.limits.prompt_logprobs
+    if entries > most:
+        raise bad_field(
+            "prompt", f"with echo and logprobs at most {most} log-probabilities, asks for {entries}"
+        )
 
 
 def _prompts(gateway: Gateway, prompt: Any) -> list[Prompt]:
@@ -177,6 +187,7 @@ def _choices(
         own_sampling,
         num_prompt_tokens=len(prompt),
         max_tokens=fields.max_tokens,
+        least_tokens=0 if fields.echo else 1,
         min_tokens=fields.min_tokens,
         max_model_len=gateway.max_model_len,
         max_tokens_field="max_tokens",

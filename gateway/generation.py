@@ -32,6 +32,8 @@ class StreamState:
     emitted_token_ids: list[int] = field(default_factory=list)
     grammar_field: str = "response_format"
     """The client's field to name when the attention service refuses the grammar."""
+    prompt_logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
+    """Of all prompt tokens but the first, when asked for; complete before the first event."""
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     timings: attention_pb2.Timings | None = None
@@ -85,11 +87,14 @@ async def _one_stream(
 ) -> AsyncIterator[Event]:
     with replica.lease(state.num_prompt_tokens) as started:
         call = replica.stub.Generate(state.request)
+        state.prompt_logprobs.clear()  # another replica began to tell them
         try:
             async for response in call:
                 started()
                 kind = response.WhichOneof("event")
-                if kind == "tokens":
+                if kind == "prompt_logprobs":
+                    _take_prompt_logprobs(state, response.prompt_logprobs)
+                elif kind == "tokens":
                     _take_tokens(state, response.tokens, vocab_size)
                     yield response.tokens
                 elif kind == "finished":
@@ -103,8 +108,24 @@ async def _one_stream(
             call.cancel()
 
 
+def _take_prompt_logprobs(state: StreamState, event: attention_pb2.PromptLogprobs) -> None:
+    expected = len(state.prompt_logprobs) + 1
+    if event.position != expected or expected + len(event.logprobs) > state.num_prompt_tokens:
+        raise _protocol_error(f"prompt logprobs from {event.position} where {expected} was due")
+    state.prompt_logprobs.extend(event.logprobs)
+
+
+def _require_prompt_logprobs(state: StreamState) -> None:
+    wanted = state.num_prompt_tokens - 1 if state.request.sampling.prompt_logprobs else 0
+    if len(state.prompt_logprobs) != wanted:
+        raise _protocol_error(
+            f"{len(state.prompt_logprobs)} prompt logprobs where {wanted} were due"
+        )
+
+
 def _take_tokens(state: StreamState, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
     expected = len(state.emitted_token_ids)
+    _require_prompt_logprobs(state)
     if tokens.index != expected:
         raise _protocol_error(f"token index {tokens.index} where {expected} was due")
     if not tokens.token_ids:
@@ -125,6 +146,7 @@ def _take_finished(state: StreamState, finished: attention_pb2.Finished) -> None
         state.timings = finished.timings
     reason = finished.reason
     if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
+        _require_prompt_logprobs(state)
         if finished.usage.generated_tokens not in (0, len(state.emitted_token_ids)):
             raise _protocol_error(
                 f"{finished.usage.generated_tokens} tokens announced, "

@@ -54,6 +54,8 @@ class Limits:
     stop_token_ids: int = 32
     logit_bias: int = 300
     top_logprobs: int = 20
+    prompt_logprobs: int = 1_000_000
+    """Prompt tokens of one request, each with its alternatives, when `echo` asks for their logprobs."""
     cache_salt_chars: int = 256
     model_name_chars: int = 512
     min_repetition_penalty: float = 0.01

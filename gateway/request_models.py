@@ -76,7 +76,7 @@ class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
     prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
-    echo: bool | None = None
+    echo: bool | None = Field(None, description="repeat the prompt; with logprobs also its own")
     logprobs: int | None = Field(None, description="0 to 20 alternatives for each token")
     return_token_ids: bool | None = Field(
         None, description="add each choice's token_ids, a stop token included, and its stop_reason"

@@ -74,10 +74,13 @@ def set_output_length(
     max_model_len: int,
     max_tokens_field: str,
     prompt_field: str,
+    least_tokens: int = 1,
 ) -> None:
     """Fill max_tokens and min_tokens. Raises ApiError 400 when the prompt leaves no room."""
-    if max_tokens is not None and not 1 <= max_tokens <= max_model_len:
-        raise bad_field(max_tokens_field, f"must be 1 to {max_model_len}, got {max_tokens}")
+    if max_tokens is not None and not least_tokens <= max_tokens <= max_model_len:
+        raise bad_field(
+            max_tokens_field, f"must be {least_tokens} to {max_model_len}, got {max_tokens}"
+        )
     room = max_model_len - num_prompt_tokens
     if room < 1:
         raise context_exceeded(prompt_field, num_prompt_tokens, max_model_len, at_least=False)

@@ -91,7 +91,6 @@ REFUSED: dict[str, tuple[attention_pb2.GenerateRequest, str]] = {
     "an id of 2^32-1": (request([2**32 - 1]), "token ids"),
     "an emitted id beyond the vocabulary": (request([5], [VOCAB]), "token ids"),
     "everything emitted already": (request([5], [6] * 10), "emitted_token_ids"),
-    "no max_tokens": (request(max_tokens=0), "max_tokens"),
     "more tokens than the context has room for": (request(max_tokens=CONTEXT), "max_tokens"),
     "max_tokens of 2^32-1": (request(max_tokens=2**32 - 1), "max_tokens"),
     "temperature": (request(temperature=3.0), "temperature"),

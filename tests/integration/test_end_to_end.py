@@ -260,3 +260,32 @@ def test_killed_pool_fails_requests_loudly_and_readiness_goes_false(served_alone
         temperature=0,
     )
     assert "42" in (reply.choices[0].message.content or "")
+
+
+def test_log_likelihoods_of_a_prompt_are_the_references(served: Served):
+    """As lm-eval asks for them: token ids, echo, one alternative, one token."""
+    ids = Tokenizer.load(MODEL).encode_text("What is 12 + 30? The answer is 42, of course. " * 12)
+    answer = served.client.completions.create(
+        model=served.model,
+        prompt=[ids, ids[:7]],
+        echo=True,
+        logprobs=1,
+        max_tokens=1,
+        temperature=0,
+    )
+    logits = ReferenceModel(Checkpoint.open(MODEL)).logits(ids)
+    logprobs_TV = logits.log_softmax(dim=-1)
+    for choice, prompt in zip(answer.choices, (ids, ids[:7]), strict=True):
+        told = choice.logprobs
+        assert told is not None
+        assert told.token_logprobs is not None
+        assert told.top_logprobs is not None
+        assert len(told.token_logprobs) == len(prompt) + 1
+        assert told.token_logprobs[0] is None
+        for position in range(1, len(prompt)):
+            row_V = logprobs_TV[position - 1]
+            logprob = told.token_logprobs[position]
+            assert logprob == pytest.approx(float(row_V[prompt[position]]), abs=2e-3)
+            (best,) = told.top_logprobs[position].values()
+            assert best == pytest.approx(float(row_V.max()), abs=2e-3)
+            assert (best == logprob) == (int(row_V.argmax()) == prompt[position])

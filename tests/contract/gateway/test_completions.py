@@ -138,11 +138,6 @@ def test_echo_repeats_the_prompt(gateway: Harness, stream: bool, prompt: Any, te
         assert reply.json()["choices"][0]["text"] == text
 
 
-def test_echo_with_logprobs_is_refused(gateway: Harness) -> None:
-    error = complete(gateway, echo=True, logprobs=1).json()["error"]
-    assert (error["param"], error["code"]) == ("echo", "unsupported_parameter")
-
-
 def test_logprobs_are_parallel_lists(gateway: Harness) -> None:
     gateway.script(say(ids_of("xyz"), eos=EOS))
     reply = complete(gateway, logprobs=2)

@@ -27,7 +27,6 @@ REFUSED = [
 ] + [
     ("frequency_penalty", {"frequency_penalty": v}) for v in (-2.1, 2.1, INF)
 ] + [
-    ("max_tokens", {"max_tokens": 0}),
     ("min_tokens", {"max_tokens": 4, "min_tokens": 5}),
     ("stop_token_ids", {"stop_token_ids": [1] * (MAX_STOP_IDS + 1)}),
     ("token id", {"stop_token_ids": [VOCAB]}),
