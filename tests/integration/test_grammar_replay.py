@@ -1,0 +1,101 @@
+"""Structured answers of the demo model are the same alone, in a crowd, preempted and resumed."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import demo_model
+from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.sampling_params import read_params
+from attention_svc.sequence import Sequence
+from attention_svc.vocabulary import Vocabulary
+from minimax_m2.chat.grammars import JsonAnswer, answer_grammar
+from minimax_m2.chat.tokenizer import Tokenizer
+from minimax_m2.checkpoint import Checkpoint
+from protos import attention_pb2
+from tests.engine_harness import run_to_end
+
+MODEL = Path(demo_model.__file__).parent / "model"
+CHECKPOINT = Checkpoint.open(MODEL)
+TOKENIZER = Tokenizer.load(MODEL)
+VOCABULARY = Vocabulary.load(MODEL, CHECKPOINT.config)
+END_OF_THINKING = TOKENIZER.marker_ids["</think>"]
+GRAMMAR = attention_pb2.Grammar(
+    kind=attention_pb2.GRAMMAR_KIND_LARK,
+    text=answer_grammar(
+        JsonAnswer(
+            schema={
+                "type": "object",
+                "properties": {
+                    "a": {"type": "integer", "minimum": -999, "maximum": 999},
+                    "b": {"type": "array", "items": {"enum": ["x", "yy", None]}, "maxItems": 4},
+                    "c": {"type": "string", "maxLength": 12},
+                },
+                "required": ["a", "b", "c"],
+                "additionalProperties": False,
+            },
+            lenient=False,
+        )
+    ),
+)
+
+
+@contextlib.asynccontextmanager
+async def compiler() -> AsyncIterator[GrammarCompiler]:
+    made = GrammarCompiler(MODEL, VOCABULARY)
+    yield made
+    await made.close()
+
+
+async def sequence(grammars: GrammarCompiler, number: int, emitted: list[int]) -> Sequence:
+    params = attention_pb2.SamplingParams(
+        temperature=1.0, top_p=1.0, repetition_penalty=1.0, seed=number, max_tokens=200,
+        min_tokens=190 if number == 0 else 0,
+    )  # fmt: skip
+    made = Sequence(
+        request_id=str(number),
+        prompt_ids=TOKENIZER.encode_text(f"{number} thoughts about the weather in Paris\n"),
+        output_ids=list(emitted),
+        params=read_params(params, VOCABULARY.size),
+        stop_ids=VOCABULARY.default_stops,
+    )
+    # Half of them think first: a few given tokens, then the end of thinking.
+    thinks = END_OF_THINKING if number % 2 else 0
+    made.grammar = await grammars.start(
+        GRAMMAR, end_of_thinking_id=thinks, emitted_ids=emitted, ignore_eos=False
+    )
+    return made
+
+
+def beginning(number: int) -> list[int]:
+    return [*TOKENIZER.encode_text("hm, well"), END_OF_THINKING] if number % 2 else []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_the_same_answer_however_it_was_computed():
+    numbers = range(4)
+    async with compiler() as grammars:
+        alone = []
+        for number in numbers:
+            one = await sequence(grammars, number, beginning(number))
+            await run_to_end(CHECKPOINT, [one])
+            alone.append(one.output_ids)
+            text = TOKENIZER.decode(one.output_ids[len(beginning(number)) :])
+            assert list(json.loads(text)) == ["a", "b", "c"]  # whole, min_tokens or not
+            _, outcome = await one.outbox.take()
+            assert outcome is not None
+            assert (outcome.reason, outcome.stop_token_id) == ("STOP", 0)
+        assert len({tuple(ids) for ids in alone}) > 1
+        starts = [beginning(n) for n in numbers]
+        crowd = await asyncio.gather(*(sequence(grammars, n, starts[n]) for n in numbers))
+        await run_to_end(CHECKPOINT, crowd, num_blocks=14, max_batch_tokens=16)
+        assert [one.output_ids for one in crowd] == alone
+        cut = [ids[: len(starts[n]) + 5] for n, ids in enumerate(alone)]
+        resumed = await asyncio.gather(*(sequence(grammars, n, cut[n]) for n in numbers))
+        await run_to_end(CHECKPOINT, resumed)
+        assert [one.output_ids for one in resumed] == alone
