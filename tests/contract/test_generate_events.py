@@ -215,6 +215,13 @@ async def test_usage_counts_the_prompt_tokens_that_were_not_computed():
         assert sorted(first) == [0, 19, 19]
         assert await cached_tokens(stub, request([*prompt[:17], 60, 61])) == 16
         assert await cached_tokens(stub, request(prompt, cache_salt="other tenant")) == 0
+        await service.until_idle()
+        registry = service.engine._metrics.registry
+        counted = {
+            part: registry.get_sample_value(f"expertmesh_prefix_cache_{part}_tokens_total")
+            for part in ("queries", "hits")
+        }
+        assert counted == {"queries": 4 * 20 + 19, "hits": 19 + 19 + 16}
     async with running_service(prefix_cache=False) as service, stub_of(service) as stub:
         for _ in range(2):
             assert await cached_tokens(stub, request(prompt)) == 0

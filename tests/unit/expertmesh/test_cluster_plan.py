@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from expertmesh import plan as plan_module
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.plan import ClusterOptions, divide_cores, plan_cluster, stripe
 from expertmesh.preflight import check_memory, check_port
@@ -108,6 +109,20 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
     assert high["pool-0"] - low["pool-0"] == pytest.approx(1.05 * 2 * three_layers, abs=2)
     more_kv = needed(dtype="bfloat16", kv_memory="1GiB")
     assert more_kv["attention"] - low["attention"] == pytest.approx(1.05 * 2**29, abs=2)
+
+
+def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatch) -> None:
+    monkeypatch.setattr(plan_module, "available_memory_bytes", lambda: 2**30)
+    config = load_config(model)
+    weights = config.attention_params + config.num_pieces * config.expert_params
+    for in_process in (False, True):
+        plan = plan_cluster(
+            ClusterOptions(model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process),
+            cores=2,
+        )
+        (attention,) = (one for one in plan.services if one.name == "attention")
+        size_bytes = int(attention.flags[attention.flags.index("--kv-memory") + 1])
+        assert size_bytes == pytest.approx((2**30 - 1.05 * 2 * weights) / 4, abs=4)
 
 
 @pytest.mark.parametrize(
