@@ -13,7 +13,13 @@ from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
 from gateway.errors import bad_field, context_exceeded
 from gateway.generation import StreamState
-from gateway.generation_request import new_request, stop_ids_of, tenant_of_request
+from gateway.generation_request import (
+    new_request,
+    starts_in_reasoning,
+    stop_ids_of,
+    tenant_of_request,
+)
+from gateway.output_form import FIELD, output_form
 from gateway.replies import ReplyHead, new_id, now
 from gateway.request_models import CompletionRequest, parse_model, stream_options_of
 from gateway.requests import gateway_of, read_object, recorded
@@ -193,6 +199,8 @@ def _choices(
         max_tokens_field="max_tokens",
         prompt_field=name,
     )
+    thinks = fields.structured_outputs is not None and starts_in_reasoning(gateway, prompt)
+    grammar = output_form(fields.structured_outputs, gateway.limits, thinks=thinks)
     return [
         Choice(
             index=first + offset,
@@ -205,8 +213,10 @@ def _choices(
                     choice_idx=offset,
                     tenant=tenant,
                     fields=fields,
-                    thinks=False,
-                )
+                    thinks=thinks,
+                    grammar=grammar,
+                ),
+                grammar_field=FIELD,
             ),
             text=PlainText(gateway.model.tokenizer, stops=stops),
             stop_ids=stop_ids_of(gateway, own_sampling),

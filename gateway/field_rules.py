@@ -54,7 +54,7 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "functions": (_empty, "use tools"),
     "function_call": (_is("auto", "none"), "use tools and tool_choice"),
     "response_format": (_text_format, "use it with /v1/chat/completions"),
-    "structured_outputs": (_empty, _LATER),
+    "structured_outputs": (_empty, "use it with /v1/completions, here response_format"),
     "grammar": (_empty, _LATER),
     "json_schema": (_empty, _LATER),
     "bad_words": (_empty, _LATER),

@@ -78,6 +78,9 @@ class CompletionRequest(SamplingFields):
     prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
     echo: bool | None = Field(None, description="repeat the prompt; with logprobs also its own")
     logprobs: int | None = Field(None, description="0 to 20 alternatives for each token")
+    structured_outputs: Any = Field(
+        None, description="one of {'json': schema}, json_object, regex, choice, grammar"
+    )
     return_token_ids: bool | None = Field(
         None, description="add each choice's token_ids, a stop token included, and its stop_reason"
     )

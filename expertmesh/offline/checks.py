@@ -9,6 +9,7 @@ from typing import Any
 from gateway.errors import ApiError
 from gateway.field_rules import FieldRules
 from gateway.limits import Limits
+from gateway.output_form import output_form
 from gateway.request_models import CompletionRequest, parse_model
 from gateway.sampling import (
     num_choices,
@@ -65,6 +66,7 @@ def read_fields(fields: dict[str, Any]) -> CompletionRequest:
     request = parse_model(CompletionRequest, body)
     num_choices(request.n, LIMITS)
     stop_strings(request.stop, LIMITS)
+    output_form(request.structured_outputs, LIMITS, thinks=False)
     return request
 
 

@@ -31,6 +31,7 @@ from gateway.generation import StreamState, generate
 from gateway.generation_request import new_request, starts_in_reasoning, stop_ids_of
 from gateway.metrics import GatewayMetrics, StatusLine
 from gateway.model_files import load_model_files
+from gateway.output_form import FIELD, output_form
 from gateway.prompt_encoder import PromptEncoder
 from gateway.request_models import CompletionRequest
 from minimax_m2.chat.segments import Segment
@@ -133,6 +134,8 @@ class InProcessBackend:
     ) -> AsyncGenerator[Delta, None]:
         gateway, params = self._gateway, job.params
         is_chat = job.tools is not None
+        has_form = request.structured_outputs is not None
+        thinks = (is_chat or has_form) and starts_in_reasoning(gateway, job.prompt_ids)
         state = StreamState(
             request=new_request(
                 gateway,
@@ -142,8 +145,10 @@ class InProcessBackend:
                 choice_idx=index,
                 tenant=_TENANT,
                 fields=request,
-                thinks=is_chat and starts_in_reasoning(gateway, job.prompt_ids),
-            )
+                thinks=thinks,
+                grammar=output_form(request.structured_outputs, LIMITS, thinks=thinks),
+            ),
+            grammar_field=FIELD,
         )
         stop_ids = stop_ids_of(gateway, sampling)
         text = self._text(params)

@@ -6,10 +6,11 @@ import grpc
 import pytest
 from fake_attention import ended, length, say, tokens
 from gateway_harness import Harness
-from gateway_model import CONTEXT, EOS, NAME
+from gateway_model import CONTEXT, END_OF_THINK, EOS, NAME
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.checks import GenerationFailed
+from expertmesh.sampling_params import StructuredOutputsParams
 from protos import attention_pb2
 
 HELLO = list(b"hello")
@@ -64,6 +65,16 @@ def test_chat_comes_raw_and_parsed(gateway: Harness, llm: LLM) -> None:
     assert output.prompt.endswith("<think>\n")
     message = output.outputs[0].message
     assert message == {"role": "assistant", "content": "yes", "reasoning_content": "hmm"}
+
+
+def test_a_form_goes_as_a_grammar_that_begins_after_thinking(gateway: Harness, llm: LLM) -> None:
+    gateway.script(say(list(b"yes"), eos=EOS))
+    form = StructuredOutputsParams(choice=["yes", "no"])
+    llm.generate("a", SamplingParams(structured_outputs=form))
+    llm.chat(MESSAGES, SamplingParams(structured_outputs=form))
+    plain, after_thinking = gateway.fake.requests
+    assert '"yes" | "no"' in plain.grammar.text
+    assert (plain.end_of_thinking_id, after_thinking.end_of_thinking_id) == (0, END_OF_THINK)
 
 
 def test_what_is_none_is_left_to_the_server(gateway: Harness, llm: LLM) -> None:

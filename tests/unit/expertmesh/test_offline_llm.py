@@ -1,7 +1,9 @@
 """`LLM` in this process: what comes out, in which order, and that nothing stays behind."""
 
+import json
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.sampling_params import RequestOutputKind
+from expertmesh.sampling_params import RequestOutputKind, StructuredOutputsParams
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
@@ -219,6 +221,28 @@ class TestChat:
             (output,) = trusting.generate(text, SamplingParams(max_tokens=1))
         assert output.prompt_token_ids.count(EOS) == 1
         assert tokenizer.decode(output.prompt_token_ids) == text
+
+
+class TestForm:
+    def test_outputs_have_the_form_that_was_demanded(self, llm):
+        def ask(**form: Any) -> str:
+            params = SamplingParams(
+                max_tokens=60, seed=5, structured_outputs=StructuredOutputsParams(**form)
+            )
+            (output,) = llm.generate("Sort", params)
+            assert output.outputs[0].finish_reason == "stop"
+            return output.outputs[0].text
+
+        assert ask(choice=["up", "down"]) in ("up", "down")
+        assert re.fullmatch(r"[0-9]{3}/[a-c]{2}", ask(regex=r"[0-9]{3}/[a-c]{2}"))
+        assert json.loads(ask(json={"enum": [1, {"a": None}]})) in (1, {"a": None})
+
+    def test_a_form_that_cannot_be_is_refused(self, llm):
+        with pytest.raises(ValueError, match="exactly one"):
+            StructuredOutputsParams(regex="a", choice=["b"])
+        wrong = SamplingParams(structured_outputs=StructuredOutputsParams(regex="("))
+        with pytest.raises(ValueError, match="structured_outputs"):
+            llm.generate("Sort", wrong)
 
 
 class TestErrors:
