@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+MAX_LOGPROBS = 20
+
 
 class RequestOutputKind(IntEnum):
     """What the outputs of a stream hold."""
@@ -95,6 +97,10 @@ class SamplingParams:
             raise ValueError(f"extra_args: none is known here, got {sorted(self.extra_args)}")
         if self.guided_decoding is not None and self.structured_outputs is not None:
             raise ValueError("guided_decoding: the older name of structured_outputs; give one")
+        if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_LOGPROBS:
+            raise ValueError(
+                f"prompt_logprobs: must be 0 to {MAX_LOGPROBS}, got {self.prompt_logprobs}"
+            )
         check_sampling(self.http_fields())
 
     def clone(self) -> "SamplingParams":
@@ -103,7 +109,7 @@ class SamplingParams:
     def http_fields(self) -> dict[str, Any]:
         """The fields of a completions request that say the same; what is not set is left out.
 
-        Text is not in it: `detokenize`, `skip_special_tokens` and
+        Prompt log-probabilities and text are not in it: `detokenize`, `skip_special_tokens` and
         `include_stop_str_in_output` are the business of whoever makes the text.
         """
         form = self.structured_outputs or self.guided_decoding
@@ -124,7 +130,6 @@ class SamplingParams:
             "max_tokens": self.max_tokens,
             "min_tokens": self.min_tokens,
             "logprobs": self.logprobs,
-            "prompt_logprobs": self.prompt_logprobs,
             "logit_bias": {str(key): value for key, value in (self.logit_bias or {}).items()},
             "structured_outputs": form.fields() if form is not None else None,
             "truncate_prompt_tokens": self.truncate_prompt_tokens,

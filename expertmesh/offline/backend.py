@@ -32,6 +32,8 @@ class Delta:
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    """With the first delta, when asked for: one entry for each prompt token, the first None."""
     num_cached_tokens: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 import time
 
 from expertmesh.offline.backend import Delta, Job
-from expertmesh.outputs import CompletionOutput, RequestMetrics, RequestOutput
+from expertmesh.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from expertmesh.sampling_params import RequestOutputKind
 
 
@@ -16,6 +16,7 @@ class Collector:
         self._arrived_s = time.monotonic()
         self._with_logprobs = job.params.logprobs is not None
         self._num_cached: int | None = None
+        self._prompt_logprobs: list[dict[int, Logprob] | None] | None = None
         self._slowest_ms = -1.0
         self.choices = [self._empty(index) for index in range(job.params.n)]
 
@@ -25,6 +26,8 @@ class Collector:
 
     def add(self, delta: Delta) -> None:
         self._extend(self.choices[delta.index], delta)
+        if delta.prompt_logprobs is not None:
+            self._prompt_logprobs = delta.prompt_logprobs
         metrics = self.metrics
         if delta.token_ids:
             now = time.time()
@@ -60,6 +63,7 @@ class Collector:
             outputs=choices,
             finished=self.finished,
             metrics=self.metrics,
+            prompt_logprobs=self._prompt_logprobs,
             num_cached_tokens=self._num_cached,
         )
 

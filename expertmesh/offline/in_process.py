@@ -116,6 +116,9 @@ class InProcessBackend:
                 max_model_len=self.max_model_len,
             )
             sampling.seed = job.seed
+            if job.params.prompt_logprobs is not None:
+                sampling.logprobs = sampling.prompt_logprobs = True
+                sampling.top_logprobs = max(sampling.top_logprobs, job.params.prompt_logprobs)
             if job.params.n == 1:
                 source = self._choice(job, request, sampling, 0)
             else:
@@ -150,7 +153,7 @@ class InProcessBackend:
             ),
             grammar_field=FIELD,
         )
-        stop_ids = stop_ids_of(gateway, sampling)
+        stop_ids, told = stop_ids_of(gateway, sampling), False
         text = self._text(params)
         events = generate(gateway.pool, state, vocab_size=self._model.config.vocab_size)
         async with contextlib.aclosing(events):
@@ -162,10 +165,15 @@ class InProcessBackend:
                     yield _end(index, event, state, text, params)
                     return
                 delta = Delta(index)
+                if index == 0 and params.prompt_logprobs is not None and not told:
+                    told = True
+                    delta.prompt_logprobs = self._of_prompt(job, state)
                 for offset, token_id in enumerate(event.token_ids):
                     delta.token_ids.append(token_id)
                     if params.logprobs is not None:
-                        delta.logprobs.append(self._logprobs(token_id, event.logprobs[offset]))
+                        delta.logprobs.append(
+                            self._logprobs(token_id, event.logprobs[offset], params.logprobs)
+                        )
                     delta.text += text.push(token_id, is_stop=token_id in stop_ids)
                     if text.stop_string is not None:
                         delta.finish_reason = "stop"
@@ -186,12 +194,19 @@ class InProcessBackend:
         stops = [params.stop] if isinstance(params.stop, str) else params.stop or []
         return OutputText(bytes_of, stops, include_stop=params.include_stop_str_in_output)
 
-    def _logprobs(self, token_id: int, told: attention_pb2.TokenLogprobs) -> dict[int, Logprob]:
-        top_ids = list(told.top_token_ids)
+    def _of_prompt(self, job: Job, state: StreamState) -> list[dict[int, Logprob] | None]:
+        most = job.params.prompt_logprobs or 0
+        pairs = zip(job.prompt_ids[1:], state.prompt_logprobs, strict=True)
+        return [None, *(self._logprobs(token_id, told, most) for token_id, told in pairs)]
+
+    def _logprobs(
+        self, token_id: int, told: attention_pb2.TokenLogprobs, most: int
+    ) -> dict[int, Logprob]:
+        top_ids = list(told.top_token_ids)[:most]
         rank = top_ids.index(token_id) + 1 if token_id in top_ids else None
         decode = self._model.tokenizer.decode
         entry = {token_id: Logprob(told.logprob, rank, decode([token_id]))}
-        for place, (other, logprob) in enumerate(zip(top_ids, told.top_logprobs, strict=True)):
+        for place, (other, logprob) in enumerate(zip(top_ids, told.top_logprobs, strict=False)):
             entry.setdefault(other, Logprob(logprob, place + 1, decode([other])))
         return entry
 

@@ -63,6 +63,8 @@ class HttpBackend:
         return str((await self._ask("/detokenize", {"tokens": list(ids)}))["prompt"])
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
+        if job.params.prompt_logprobs is not None:
+            raise ValueError("prompt_logprobs: not over HTTP; use an engine in this process")
         body = orjson.dumps(self._body(job))
         deadline_s = time.monotonic() + BUSY_PATIENCE_S
         while True:

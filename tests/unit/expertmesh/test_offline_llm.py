@@ -121,6 +121,17 @@ class TestGenerate:
         total = sum(e[i].logprob for i, e in zip(choice.token_ids, choice.logprobs, strict=True))
         assert math.isclose(choice.cumulative_logprob, total)
 
+    def test_prompt_logprobs_are_the_references(self, llm, reference):
+        params = SamplingParams(max_tokens=2, prompt_logprobs=2, **GREEDY)
+        (output,) = llm.generate("Sort these letters", params)
+        ids, entries = output.prompt_token_ids, output.prompt_logprobs
+        rows = torch.log_softmax(reference.logits(ids[:-1]), -1)
+        assert (entries[0], len(entries)) == (None, len(ids))
+        for token_id, entry, row in zip(ids[1:], entries[1:], rows, strict=True):
+            assert math.isclose(entry[token_id].logprob, row[token_id].item(), abs_tol=1e-3)
+            assert set(entry) == {token_id, *row.topk(2).indices.tolist()}
+        assert output.outputs[0].logprobs is None
+
 
 class TestStops:
     def test_stop_strings_are_exact_across_tokens(self, llm, tokenizer):

@@ -23,6 +23,7 @@ from expertmesh.sampling_params import GuidedDecodingParams, SamplingParams, Str
         ({"max_tokens": 0}, "max_tokens"),
         ({"min_tokens": -1}, "min_tokens"),
         ({"min_tokens": 20}, "min_tokens"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs: must be 0 to 20"),
         ({"logprobs": 21}, "logprobs: must be 0 to 20"),
         ({"stop": [""]}, r"stop\[0\]"),
         ({"stop": "a", "detokenize": False}, "stop: strings need detokenize"),
