@@ -4,14 +4,14 @@ Engines, all in bfloat16 on the real-width slice (`bench/real_width.py`):
 `in_process` (an attention service with its experts in it), `split` (two pools with
 alternate layers), `split_expert_striped` (two pools with half of every layer's
 experts), `transformers` (MiniMaxM2ForCausalLM, grouped_mm experts), and `llama_cpp`
-where a `llama-batched-bench` and a GGUF of the slice are given. Rounds alternate the engines;
-as many are held at once as memory allows. Medians over the rounds.
+where a `llama-batched-bench` and a GGUF of the slice are given. Rounds alternate the engines; as
+many are held at once as memory allows. Medians over the rounds.
 
     .venv/bin/python bench/engine.py [--rounds 3] [--engines in_process,transformers]
 
 Progress on standard error; the last line on standard output is JSON: tokens per
-second by engine and batch (decode) or prompt length (prefill), and `engine_share`, the
-share of the time from request to last token that is neither attention nor expert calls.
+second by engine and batch (decode) or prompt length (prefill), the same per CPU second of all
+the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time from request to last token that is neither attention nor expert calls.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.engines import Engine, LlamaCpp, Served, Transformers
+from bench.engines import Engine, Served, Transformers
+from bench.llama import measure_llama
 from bench.real_width import ensure_slice
 from expertmesh.machine import usable_cores
 from minimax_m2.config import ModelConfig
@@ -66,7 +67,9 @@ class Stage:
             if available_memory_bytes() < self._need + self._reserve:
                 raise SystemExit(f"{name} needs {self._need} bytes and {self._reserve} to spare")
             say(f"starting {name}")
+            self._up.append(name)  # stopped with the others, also when it fails to start
             self._engines[name].start()
+            return self._engines[name]
         self._up.append(name)
         return self._engines[name]
 
@@ -93,13 +96,15 @@ def run(options: argparse.Namespace, engines: dict[str, Engine], config: ModelCo
                 else [(name, cell) for name in names for cell in cells]
             )
             for name, (kind, size) in pairs:
-                result = stage.get(name).measure(kind, size, options.tokens, seed=round_idx)
+                engine = stage.get(name)
+                result = engine.measure(kind, size, options.tokens, seed=round_idx)
                 values[kind][name][size].append(result.tokens_per_s)
+                values[f"{kind} cpu"][name][size].append(result.tokens_per_cpu_s)
                 if result.engine_share is not None:
                     values["share"][name][size].append(result.engine_share)
                 say(
                     f"round {round_idx + 1}: {name} {kind} {size}: {result.tokens_per_s:.1f} tokens/s"
-                    f" (load {os.getloadavg()[0]:.1f})"
+                    f", {result.tokens_per_cpu_s:.1f} per CPU second (load {os.getloadavg()[0]:.1f})"
                 )
     finally:
         stage.clear()
@@ -129,6 +134,8 @@ def report(values: dict, options: argparse.Namespace) -> dict[str, Any]:
         "cores": usable_cores(),
         "decode_tokens_per_s": medians("decode", 2),
         "prefill_tokens_per_s": medians("prefill", 1),
+        "decode_tokens_per_cpu_s": medians("decode cpu", 2),
+        "prefill_tokens_per_cpu_s": medians("prefill cpu", 1),
         "engine_share": max(counted, default=None),
         "engine_shares": shares,
     }
@@ -142,8 +149,6 @@ def make_engines(options: argparse.Namespace, model: Path, config: ModelConfig, 
             made[name] = Transformers(model, config.vocab_size, logs, options.threads)
         else:
             made[name] = Served(name, model, config, logs, options.threads, options.split_threads)
-    if options.llama_bench and options.llama_model:
-        made["llama_cpp"] = LlamaCpp(options.llama_bench, options.llama_model, options.threads)
     return made
 
 
@@ -188,6 +193,8 @@ def main() -> None:
         parser.error(str(error))
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as logs:
         values = run(options, make_engines(options, model, config, Path(logs)), config)
+    if options.llama_bench and options.llama_model:
+        measure_llama(options, values, say)
     print(json.dumps(report(values, options)))
 
 

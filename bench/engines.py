@@ -10,12 +10,13 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import httpx
+import psutil
 
 import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 
@@ -35,11 +36,12 @@ REQUEST_TIMEOUT_S = 600.0
 _STEP_SUM = re.compile(r'^expertmesh_step_seconds_sum\{part="(attention|experts)"\} (\S+)', re.M)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Result:
     """One measurement. `engine_share`: of the wall time, what was neither model nor expert call."""
 
     tokens_per_s: float
+    tokens_per_cpu_s: float
     engine_share: float | None = None
 
 
@@ -109,29 +111,46 @@ class Served:
     def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
         prompts = _prompts(kind, size, seed, self._vocab_size)
         wanted = num_tokens if kind == "decode" else 1
-        model_s = self._model_s()
+        model_s, cpu_s = self._model_s(), self._cpu_s()
         start = time.perf_counter()
-        times = asyncio.run(self._generate(prompts, wanted))
+        times, first_cpu_s = asyncio.run(self._generate(prompts, wanted))
         wall_s = time.perf_counter() - start
         if kind == "prefill":
-            return Result(tokens_per_s=size / (times[0][0] - start))
+            return Result(
+                tokens_per_s=size / (times[0][0] - start),
+                tokens_per_cpu_s=size / (first_cpu_s - cpu_s),
+            )
         # From the last stream's first token to the first stream's end all of them decode.
         first, last = max(t[0] for t in times), min(t[-1] for t in times)
         counted = sum(first < at <= last for stream in times for at in stream)
-        share = 1 - (self._model_s() - model_s) / wall_s
-        return Result(tokens_per_s=counted / (last - first), engine_share=share)
+        after = sum(first < at for stream in times for at in stream)
+        return Result(
+            tokens_per_s=counted / (last - first),
+            tokens_per_cpu_s=after / (self._cpu_s() - first_cpu_s),
+            engine_share=1 - (self._model_s() - model_s) / wall_s,
+        )
+
+    def _cpu_s(self) -> float:
+        """CPU time of all our processes so far."""
+        pids = [service.pid for service in self._running if service.pid]
+        times = [psutil.Process(pid).cpu_times() for pid in pids]
+        return sum(spent.user + spent.system for spent in times)
 
     def _model_s(self) -> float:
         """Seconds of all steps so far in attention and in expert calls."""
         text = httpx.get(f"http://{self._ops}/metrics", trust_env=False).text
         return sum(float(value) for _, value in _STEP_SUM.findall(text))
 
-    async def _generate(self, prompts: list[list[int]], num_tokens: int) -> list[list[float]]:
-        """Arrival time of every token of every stream."""
+    async def _generate(
+        self, prompts: list[list[int]], num_tokens: int
+    ) -> tuple[list[list[float]], float]:
+        """Arrival time of every token of every stream; `_cpu_s` when each had its first."""
+        cpu_s, without = 0.0, len(prompts)
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub = attention_pb2_grpc.AttentionStub(channel)
 
             async def one(prompt: list[int]) -> list[float]:
+                nonlocal cpu_s, without
                 request = attention_pb2.GenerateRequest(
                     prompt_token_ids=prompt,
                     sampling=attention_pb2.SamplingParams(
@@ -140,12 +159,16 @@ class Served:
                 )
                 times: list[float] = []
                 async for response in stub.Generate(request, timeout=REQUEST_TIMEOUT_S):
+                    without -= not times and bool(response.tokens.token_ids)
                     times += [time.perf_counter()] * len(response.tokens.token_ids)
+                    if not without and not cpu_s:
+                        cpu_s = self._cpu_s()
                 if len(times) != num_tokens:
-                    raise RuntimeError(f"{len(times)} tokens instead of {num_tokens}: {response}")
+                    logs = "\n".join(service.tail() for service in self._running)
+                    raise RuntimeError(f"{len(times)} of {num_tokens} tokens: {response}\n{logs}")
                 return times
 
-            return await asyncio.gather(*map(one, prompts))
+            return await asyncio.gather(*map(one, prompts)), cpu_s
 
 
 def _specs(
@@ -208,37 +231,15 @@ class Transformers:
             raise RuntimeError(f"transformers ended:\n{self._log.read_text()[-2000:]}")
         answer = json.loads(line)
         if kind == "prefill":
-            return Result(tokens_per_s=size / answer["prefill_s"])
-        return Result(tokens_per_s=size * (num_tokens - 1) / answer["decode_s"])
+            return Result(size / answer["prefill_s"], size / answer["prefill_cpu_s"])
+        decoded = size * (num_tokens - 1)
+        return Result(decoded / answer["decode_s"], decoded / answer["decode_cpu_s"])
 
     def stop(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
             self._child = None
-
-
-class LlamaCpp:
-    """`llama-batched-bench` on a GGUF of the slice; loads the model for each measurement."""
-
-    def __init__(self, program: str, gguf: str, threads: int):
-        self._command = [program, "-m", gguf, "-t", str(threads), "-c", "4096", "-b", "2048",
-                         "--output-format", "jsonl"]  # fmt: skip
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
-        sizes: Callable[..., list[str]] = lambda prompt, tokens, batch: [  # noqa: E731
-            "-npp", str(prompt), "-ntg", str(tokens), "-npl", str(batch)
-        ]  # fmt: skip
-        flags = sizes(PROMPT_TOKENS, num_tokens, size) if kind == "decode" else sizes(size, 1, 1)
-        done = subprocess.run([*self._command, *flags], capture_output=True, text=True, check=True)
-        answer = json.loads([line for line in done.stdout.splitlines() if line[:1] == "{"][-1])
-        return Result(tokens_per_s=answer["speed_tg" if kind == "decode" else "speed_pp"])
 
 
 def _prompts(kind: str, size: int, seed: int, vocab_size: int) -> list[list[int]]:
