@@ -290,5 +290,6 @@ _TOKENIZER = {"skip_tokenizer_init": "the tokenizer is always there"}
 
 def _close(loop: LoopThread, backend: Backend) -> None:
     if loop.alive:
+        loop.cancel_all()  # before the engine goes, so that nobody sees it go
         loop.run(backend.close())
         loop.close()

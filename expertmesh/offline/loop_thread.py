@@ -18,6 +18,9 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
+        # Both belong to the loop: what callers run now, and what they may come back to.
+        self._running: set[asyncio.Task[Any]] = set()
+        self._iterated: set[AsyncGenerator[Any, None]] = set()
 
     @property
     def alive(self) -> bool:
@@ -25,11 +28,16 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`. An interrupt cancels it and waits until it has cleaned up."""
+        if not self.alive:
+            work.close()
+            raise RuntimeError("closed")
         done: concurrent.futures.Future[Result] = concurrent.futures.Future()
         started: list[asyncio.Task[Result]] = []
 
         def start() -> None:
             task = self._loop.create_task(work)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
             task.add_done_callback(lambda _: _pass_on(task, done))
             started.append(task)
 
@@ -45,6 +53,7 @@ class LoopThread:
     def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
         """The items one by one; leaving early closes the generator."""
         end = object()
+        self._iterated.add(items)
         try:
             while True:
                 item = self.run(_next(items, end))
@@ -52,13 +61,28 @@ class LoopThread:
                     return
                 yield item
         finally:
+            self._iterated.discard(items)
             if self.alive:
                 self.run(items.aclose())
+
+    def cancel_all(self) -> None:
+        """End every call that runs and every iteration that was left in the middle."""
+
+        async def cancel() -> None:
+            others = self._running - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            for items in list(self._iterated):
+                await items.aclose()
+
+        self.run(cancel())
 
     def close(self) -> None:
         """Cancel what still runs, stop the loop, end the thread."""
         if not self.alive:
             return
+        self.cancel_all()
         self.run(_end_everything())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLEAN_UP_S)
