@@ -68,6 +68,10 @@ class Engine:
         if not sequence.finished:
             self._finish(sequence, outcome)
 
+    def close(self) -> None:
+        """End its own thread, once `run` has ended."""
+        self._mask_thread.shutdown(cancel_futures=True)
+
     def abort_all(self, outcome: Outcome) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             self.abort(sequence, outcome)

@@ -161,6 +161,7 @@ class AttentionService:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await self._grammars.close()
+            self._engine.close()
             self._compute_thread.shutdown(cancel_futures=True)
 
     def readiness(self) -> tuple[bool, str]:

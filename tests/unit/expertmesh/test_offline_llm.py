@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -318,15 +319,17 @@ async def test_it_works_inside_a_running_loop(llm):
     assert llm.generate("Sort", SamplingParams(max_tokens=2))[0].finished
 
 
-def test_closing_leaves_no_thread_and_refuses_more(folder, caplog, capfd):
-    before = set(threading.enumerate())
+def test_closing_leaves_nothing_running_and_refuses_more(folder, caplog, capfd):
+    before, children = set(threading.enumerate()), psutil.Process().children()
     llm = LLM(model=folder, kv_memory="8MiB")
+    form = StructuredOutputsParams(choice=["a", "b"])  # has a process and threads of its own
+    llm.generate("Sort", SamplingParams(structured_outputs=form))
     stream = llm.generate_stream("Sort", SamplingParams(max_tokens=160, **GREEDY))
     next(stream)
     llm.close()
     llm.close()
     left = [thread.name for thread in set(threading.enumerate()) - before]
-    assert left == []
+    assert (left, psutil.Process().children()) == ([], children)
     assert (caplog.text, capfd.readouterr().err) == ("", "")
     for call in (lambda: llm.generate("Sort"), lambda: next(stream)):
         with pytest.raises((RuntimeError, StopIteration), match=r"closed|^$"):
