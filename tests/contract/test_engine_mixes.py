@@ -126,7 +126,7 @@ async def run_mix(
     return service
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(**MIXES)
 def test_any_mix(
     mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
