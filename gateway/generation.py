@@ -65,6 +65,8 @@ async def generate(
                 yield event
             return
         except grpc.aio.AioRpcError as error:
+            # One broken connection ends many streams: the first is told, the others are counted.
+            is_news = error.code() not in _ORDINARY and replica.ready
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 replica.mark_down(f"unavailable: {error.details()}")
             movable = error.code() in _RETRY_ELSEWHERE and not state.emitted_token_ids
@@ -72,7 +74,7 @@ async def generate(
                 log.warning("attention %s: %s; trying another", replica.address, error.code().name)
                 continue
             log.log(
-                logging.DEBUG if error.code() in _ORDINARY else logging.WARNING,
+                logging.WARNING if is_news else logging.DEBUG,
                 "attention %s ended request %s: %s: %s",
                 replica.address,
                 state.request.request_id,

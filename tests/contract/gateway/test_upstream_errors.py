@@ -168,6 +168,15 @@ def test_refusals_that_clients_cause_do_not_fill_the_log(
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
+def test_a_service_that_goes_away_is_one_line_in_the_log(
+    make_gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = make_gateway(poll_interval_s=60)
+    gateway.script(lambda r: [tokens(0, [65]), 0.3, grpc.StatusCode.UNAVAILABLE])
+    assert gateway.chat(n=8).status_code == 503
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
 def test_a_retry_elsewhere_is_not_seen_by_the_client(
     make_gateway: Any, tokenizer: Tokenizer
 ) -> None:
