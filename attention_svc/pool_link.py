@@ -37,6 +37,7 @@ _CLOSED = "the link was closed"
 _KINDS = {
     "INVALID_ARGUMENT": "refused", "NOT_HOLDING": "not_holding", "DRAINING": "draining",
     "RESOURCE_EXHAUSTED": "overloaded", "DEADLINE_EXCEEDED": "timeout",
+    "CORRUPT": "corrupt",
 }  # fmt: skip
 """A CallFailed's kind by the code of an Error; others are the pool's own failures."""
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"

@@ -18,10 +18,15 @@ from torch import Tensor
 
 from minimax_m2.config import ModelConfig
 from protos import expert_pb2
+from rpc.hop_codec import execute_checksum
 from rpc.tensor_codec import WIRE_DTYPES, decode
 
 SMALL_ROWS = 8
 """Up to this many rows, routing is checked with plain integers."""
+
+
+class Corrupt(ValueError):
+    """Not what was sent: the caller should send it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,10 @@ class CallReader:
         return rows
 
     def read(self, frame: expert_pb2.Execute, received_s: float) -> Call:
-        """Raises ValueError naming the field."""
+        """Raises ValueError naming the field; Corrupt for a frame that changed on its way."""
         config = self._config
+        if frame.HasField("checksum") and frame.checksum != execute_checksum(frame):
+            raise Corrupt("the frame does not match its checksum")
         if frame.call_id == 0:
             raise ValueError("call_id must be greater than 0")
         if frame.layer_idx >= config.num_layers:

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from expert_svc.calls import Call, CallReader
+from expert_svc.calls import Call, CallReader, Corrupt
 from expert_svc.compute import NotHolding
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
@@ -245,7 +245,8 @@ class ExpertServicer:
         try:
             call = self._reader.read(frame, received_s)
         except ValueError as error:
-            await self._refuse(stream, frame.call_id, "INVALID_ARGUMENT", str(error))
+            code = "CORRUPT" if isinstance(error, Corrupt) else "INVALID_ARGUMENT"
+            await self._refuse(stream, frame.call_id, code, str(error))
             return
         await self._start(stream, call)
 

@@ -26,19 +26,19 @@ from protos import pieces_pb2 as protos_dot_pieces__pb2
 from protos import tensor_pb2 as protos_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/expert.proto\x12\x14\x65xpertmesh.expert.v1\x1a\x13protos/pieces.proto\x1a\x13protos/tensor.proto\"\xdb\x01\n\x0e\x45xecuteRequest\x12\x32\n\x05hello\x18\x01 \x01(\x0b\x32!.expertmesh.expert.v1.CallerHelloH\x00\x12\x30\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x1d.expertmesh.expert.v1.ExecuteH\x00\x12.\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1c.expertmesh.expert.v1.CancelH\x00\x12*\n\x04ping\x18\x04 \x01(\x0b\x32\x1a.expertmesh.expert.v1.PingH\x00\x42\x07\n\x05\x66rame\"\x86\x02\n\x0f\x45xecuteResponse\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.expertmesh.expert.v1.PoolHelloH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.expertmesh.expert.v1.ResultH\x00\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.expertmesh.expert.v1.ErrorH\x00\x12.\n\x06\x63redit\x18\x04 \x01(\x0b\x32\x1c.expertmesh.expert.v1.CreditH\x00\x12*\n\x04pong\x18\x05 \x01(\x0b\x32\x1a.expertmesh.expert.v1.PongH\x00\x42\x07\n\x05\x66rame\"g\n\x0b\x43\x61llerHello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x11\n\tcaller_id\x18\x04 \x01(\t\"\xb3\x02\n\tPoolHello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\x12\x0f\n\x07pool_id\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\x04\x12\x34\n\x0f\x61\x63\x63\x65pted_dtypes\x18\x07 \x03(\x0e\x32\x1b.expertmesh.tensor.v1.DType\x12\x10\n\x08max_rows\x18\x08 \x01(\r\x12,\n\x06\x63redit\x18\t \x01(\x0b\x32\x1c.expertmesh.expert.v1.Credit\x12.\n\x06pieces\x18\n \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\"\x9e\x02\n\x07\x45xecute\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x11\n\tlayer_idx\x18\x02 \x01(\r\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.expertmesh.expert.v1.Phase\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12\x18\n\x10topology_version\x18\x05 \x01(\x04\x12.\n\x07\x63ombine\x18\x06 \x01(\x0e\x32\x1d.expertmesh.expert.v1.Combine\x12,\n\x06hidden\x18\x07 \x01(\x0b\x32\x1c.expertmesh.tensor.v1.Tensor\x12\x12\n\nrow_splits\x18\x08 \x01(\x0c\x12\x12\n\nexpert_ids\x18\t \x01(\x0c\x12\x0f\n\x07weights\x18\n \x01(\x0c\"\x19\n\x06\x43\x61ncel\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\"\x15\n\x04Ping\x12\r\n\x05nonce\x18\x01 \x01(\x04\"\x15\n\x04Pong\x12\r\n\x05nonce\x18\x01 \x01(\x04\"k\n\x06Result\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12*\n\x04rows\x18\x02 \x01(\x0b\x32\x1c.expertmesh.tensor.v1.Tensor\x12\x10\n\x08queue_us\x18\x03 \x01(\r\x12\x12\n\ncompute_us\x18\x04 \x01(\r\"?\n\x06\x43redit\x12\x1a\n\x12max_inflight_calls\x18\x01 \x01(\r\x12\x19\n\x11max_inflight_rows\x18\x02 \x01(\r\"\x8a\x01\n\x05\x45rror\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12-\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1f.expertmesh.expert.v1.ErrorCode\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x30\n\x0bnot_holding\x18\x04 \x01(\x0b\x32\x1b.expertmesh.expert.v1.Piece\"-\n\x05Piece\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\x11\n\texpert_id\x18\x02 \x01(\r\"\x15\n\x13\x44\x65scribePoolRequest\"\x98\x01\n\x14\x44\x65scribePoolResponse\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.expertmesh.expert.v1.PoolHello\x12\x14\n\x0cweight_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\x03 \x01(\x04\x12\x0f\n\x07streams\x18\x04 \x01(\r\x12\x14\n\x0cqueued_calls\x18\x05 \x01(\r*C\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_DECODE\x10\x01\x12\x11\n\rPHASE_PREFILL\x10\x02*E\n\x07\x43ombine\x12\x17\n\x13\x43OMBINE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43OMBINE_SUM\x10\x01\x12\x10\n\x0c\x43OMBINE_ROWS\x10\x02*\xf5\x01\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_INVALID_ARGUMENT\x10\x01\x12\x1a\n\x16\x45RROR_CODE_NOT_HOLDING\x10\x02\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\x03\x12!\n\x1d\x45RROR_CODE_RESOURCE_EXHAUSTED\x10\x04\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\x05\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x06\x12\x17\n\x13\x45RROR_CODE_DRAINING\x10\x07\x32\xcf\x01\n\nExpertPool\x12Z\n\x07\x45xecute\x12$.expertmesh.expert.v1.ExecuteRequest\x1a%.expertmesh.expert.v1.ExecuteResponse(\x01\x30\x01\x12\x65\n\x0c\x44\x65scribePool\x12).expertmesh.expert.v1.DescribePoolRequest\x1a*.expertmesh.expert.v1.DescribePoolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/expert.proto\x12\x14\x65xpertmesh.expert.v1\x1a\x13protos/pieces.proto\x1a\x13protos/tensor.proto\"\xdb\x01\n\x0e\x45xecuteRequest\x12\x32\n\x05hello\x18\x01 \x01(\x0b\x32!.expertmesh.expert.v1.CallerHelloH\x00\x12\x30\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x1d.expertmesh.expert.v1.ExecuteH\x00\x12.\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1c.expertmesh.expert.v1.CancelH\x00\x12*\n\x04ping\x18\x04 \x01(\x0b\x32\x1a.expertmesh.expert.v1.PingH\x00\x42\x07\n\x05\x66rame\"\x86\x02\n\x0f\x45xecuteResponse\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.expertmesh.expert.v1.PoolHelloH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.expertmesh.expert.v1.ResultH\x00\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.expertmesh.expert.v1.ErrorH\x00\x12.\n\x06\x63redit\x18\x04 \x01(\x0b\x32\x1c.expertmesh.expert.v1.CreditH\x00\x12*\n\x04pong\x18\x05 \x01(\x0b\x32\x1a.expertmesh.expert.v1.PongH\x00\x42\x07\n\x05\x66rame\"g\n\x0b\x43\x61llerHello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x11\n\tcaller_id\x18\x04 \x01(\t\"\xb3\x02\n\tPoolHello\x12\x16\n\x0eprotocol_major\x18\x01 \x01(\r\x12\x16\n\x0eprotocol_minor\x18\x02 \x01(\r\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\x12\x0f\n\x07pool_id\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\x04\x12\x34\n\x0f\x61\x63\x63\x65pted_dtypes\x18\x07 \x03(\x0e\x32\x1b.expertmesh.tensor.v1.DType\x12\x10\n\x08max_rows\x18\x08 \x01(\r\x12,\n\x06\x63redit\x18\t \x01(\x0b\x32\x1c.expertmesh.expert.v1.Credit\x12.\n\x06pieces\x18\n \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\"\xc2\x02\n\x07\x45xecute\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x11\n\tlayer_idx\x18\x02 \x01(\r\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.expertmesh.expert.v1.Phase\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12\x18\n\x10topology_version\x18\x05 \x01(\x04\x12.\n\x07\x63ombine\x18\x06 \x01(\x0e\x32\x1d.expertmesh.expert.v1.Combine\x12,\n\x06hidden\x18\x07 \x01(\x0b\x32\x1c.expertmesh.tensor.v1.Tensor\x12\x12\n\nrow_splits\x18\x08 \x01(\x0c\x12\x12\n\nexpert_ids\x18\t \x01(\x0c\x12\x0f\n\x07weights\x18\n \x01(\x0c\x12\x15\n\x08\x63hecksum\x18\x0b \x01(\x06H\x00\x88\x01\x01\x42\x0b\n\t_checksum\"\x19\n\x06\x43\x61ncel\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\"\x15\n\x04Ping\x12\r\n\x05nonce\x18\x01 \x01(\x04\"\x15\n\x04Pong\x12\r\n\x05nonce\x18\x01 \x01(\x04\"\x8f\x01\n\x06Result\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12*\n\x04rows\x18\x02 \x01(\x0b\x32\x1c.expertmesh.tensor.v1.Tensor\x12\x10\n\x08queue_us\x18\x03 \x01(\r\x12\x12\n\ncompute_us\x18\x04 \x01(\r\x12\x15\n\x08\x63hecksum\x18\x05 \x01(\x06H\x00\x88\x01\x01\x42\x0b\n\t_checksum\"?\n\x06\x43redit\x12\x1a\n\x12max_inflight_calls\x18\x01 \x01(\r\x12\x19\n\x11max_inflight_rows\x18\x02 \x01(\r\"\x8a\x01\n\x05\x45rror\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12-\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1f.expertmesh.expert.v1.ErrorCode\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x30\n\x0bnot_holding\x18\x04 \x01(\x0b\x32\x1b.expertmesh.expert.v1.Piece\"-\n\x05Piece\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\x11\n\texpert_id\x18\x02 \x01(\r\"\x15\n\x13\x44\x65scribePoolRequest\"\x98\x01\n\x14\x44\x65scribePoolResponse\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.expertmesh.expert.v1.PoolHello\x12\x14\n\x0cweight_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\x03 \x01(\x04\x12\x0f\n\x07streams\x18\x04 \x01(\r\x12\x14\n\x0cqueued_calls\x18\x05 \x01(\r*C\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_DECODE\x10\x01\x12\x11\n\rPHASE_PREFILL\x10\x02*E\n\x07\x43ombine\x12\x17\n\x13\x43OMBINE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43OMBINE_SUM\x10\x01\x12\x10\n\x0c\x43OMBINE_ROWS\x10\x02*\x8d\x02\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_INVALID_ARGUMENT\x10\x01\x12\x1a\n\x16\x45RROR_CODE_NOT_HOLDING\x10\x02\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\x03\x12!\n\x1d\x45RROR_CODE_RESOURCE_EXHAUSTED\x10\x04\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\x05\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x06\x12\x17\n\x13\x45RROR_CODE_DRAINING\x10\x07\x12\x16\n\x12\x45RROR_CODE_CORRUPT\x10\x08\x32\xcf\x01\n\nExpertPool\x12Z\n\x07\x45xecute\x12$.expertmesh.expert.v1.ExecuteRequest\x1a%.expertmesh.expert.v1.ExecuteResponse(\x01\x30\x01\x12\x65\n\x0c\x44\x65scribePool\x12).expertmesh.expert.v1.DescribePoolRequest\x1a*.expertmesh.expert.v1.DescribePoolResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.expert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PHASE']._serialized_start=1891
-  _globals['_PHASE']._serialized_end=1958
-  _globals['_COMBINE']._serialized_start=1960
-  _globals['_COMBINE']._serialized_end=2029
-  _globals['_ERRORCODE']._serialized_start=2032
-  _globals['_ERRORCODE']._serialized_end=2277
+  _globals['_PHASE']._serialized_start=1964
+  _globals['_PHASE']._serialized_end=2031
+  _globals['_COMBINE']._serialized_start=2033
+  _globals['_COMBINE']._serialized_end=2102
+  _globals['_ERRORCODE']._serialized_start=2105
+  _globals['_ERRORCODE']._serialized_end=2374
   _globals['_EXECUTEREQUEST']._serialized_start=88
   _globals['_EXECUTEREQUEST']._serialized_end=307
   _globals['_EXECUTERESPONSE']._serialized_start=310
@@ -48,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POOLHELLO']._serialized_start=680
   _globals['_POOLHELLO']._serialized_end=987
   _globals['_EXECUTE']._serialized_start=990
-  _globals['_EXECUTE']._serialized_end=1276
-  _globals['_CANCEL']._serialized_start=1278
-  _globals['_CANCEL']._serialized_end=1303
-  _globals['_PING']._serialized_start=1305
-  _globals['_PING']._serialized_end=1326
-  _globals['_PONG']._serialized_start=1328
-  _globals['_PONG']._serialized_end=1349
-  _globals['_RESULT']._serialized_start=1351
-  _globals['_RESULT']._serialized_end=1458
-  _globals['_CREDIT']._serialized_start=1460
-  _globals['_CREDIT']._serialized_end=1523
-  _globals['_ERROR']._serialized_start=1526
-  _globals['_ERROR']._serialized_end=1664
-  _globals['_PIECE']._serialized_start=1666
-  _globals['_PIECE']._serialized_end=1711
-  _globals['_DESCRIBEPOOLREQUEST']._serialized_start=1713
-  _globals['_DESCRIBEPOOLREQUEST']._serialized_end=1734
-  _globals['_DESCRIBEPOOLRESPONSE']._serialized_start=1737
-  _globals['_DESCRIBEPOOLRESPONSE']._serialized_end=1889
-  _globals['_EXPERTPOOL']._serialized_start=2280
-  _globals['_EXPERTPOOL']._serialized_end=2487
+  _globals['_EXECUTE']._serialized_end=1312
+  _globals['_CANCEL']._serialized_start=1314
+  _globals['_CANCEL']._serialized_end=1339
+  _globals['_PING']._serialized_start=1341
+  _globals['_PING']._serialized_end=1362
+  _globals['_PONG']._serialized_start=1364
+  _globals['_PONG']._serialized_end=1385
+  _globals['_RESULT']._serialized_start=1388
+  _globals['_RESULT']._serialized_end=1531
+  _globals['_CREDIT']._serialized_start=1533
+  _globals['_CREDIT']._serialized_end=1596
+  _globals['_ERROR']._serialized_start=1599
+  _globals['_ERROR']._serialized_end=1737
+  _globals['_PIECE']._serialized_start=1739
+  _globals['_PIECE']._serialized_end=1784
+  _globals['_DESCRIBEPOOLREQUEST']._serialized_start=1786
+  _globals['_DESCRIBEPOOLREQUEST']._serialized_end=1807
+  _globals['_DESCRIBEPOOLRESPONSE']._serialized_start=1810
+  _globals['_DESCRIBEPOOLRESPONSE']._serialized_end=1962
+  _globals['_EXPERTPOOL']._serialized_start=2377
+  _globals['_EXPERTPOOL']._serialized_end=2584
 # @@protoc_insertion_point(module_scope)

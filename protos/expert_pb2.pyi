@@ -31,6 +31,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_CANCELLED: _ClassVar[ErrorCode]
     ERROR_CODE_INTERNAL: _ClassVar[ErrorCode]
     ERROR_CODE_DRAINING: _ClassVar[ErrorCode]
+    ERROR_CODE_CORRUPT: _ClassVar[ErrorCode]
 PHASE_UNSPECIFIED: Phase
 PHASE_DECODE: Phase
 PHASE_PREFILL: Phase
@@ -45,6 +46,7 @@ ERROR_CODE_RESOURCE_EXHAUSTED: ErrorCode
 ERROR_CODE_CANCELLED: ErrorCode
 ERROR_CODE_INTERNAL: ErrorCode
 ERROR_CODE_DRAINING: ErrorCode
+ERROR_CODE_CORRUPT: ErrorCode
 
 class ExecuteRequest(_message.Message):
     __slots__ = ("hello", "execute", "cancel", "ping")
@@ -109,7 +111,7 @@ class PoolHello(_message.Message):
     def __init__(self, protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., numerics_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., accepted_dtypes: _Optional[_Iterable[_Union[_tensor_pb2.DType, str]]] = ..., max_rows: _Optional[int] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., pieces: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ...) -> None: ...
 
 class Execute(_message.Message):
-    __slots__ = ("call_id", "layer_idx", "phase", "timeout_ms", "topology_version", "combine", "hidden", "row_splits", "expert_ids", "weights")
+    __slots__ = ("call_id", "layer_idx", "phase", "timeout_ms", "topology_version", "combine", "hidden", "row_splits", "expert_ids", "weights", "checksum")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     LAYER_IDX_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +122,7 @@ class Execute(_message.Message):
     ROW_SPLITS_FIELD_NUMBER: _ClassVar[int]
     EXPERT_IDS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     layer_idx: int
     phase: Phase
@@ -130,7 +133,8 @@ class Execute(_message.Message):
     row_splits: bytes
     expert_ids: bytes
     weights: bytes
-    def __init__(self, call_id: _Optional[int] = ..., layer_idx: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., timeout_ms: _Optional[int] = ..., topology_version: _Optional[int] = ..., combine: _Optional[_Union[Combine, str]] = ..., hidden: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., row_splits: _Optional[bytes] = ..., expert_ids: _Optional[bytes] = ..., weights: _Optional[bytes] = ...) -> None: ...
+    checksum: int
+    def __init__(self, call_id: _Optional[int] = ..., layer_idx: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., timeout_ms: _Optional[int] = ..., topology_version: _Optional[int] = ..., combine: _Optional[_Union[Combine, str]] = ..., hidden: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., row_splits: _Optional[bytes] = ..., expert_ids: _Optional[bytes] = ..., weights: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("call_id",)
@@ -151,16 +155,18 @@ class Pong(_message.Message):
     def __init__(self, nonce: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("call_id", "rows", "queue_us", "compute_us")
+    __slots__ = ("call_id", "rows", "queue_us", "compute_us", "checksum")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     rows: _tensor_pb2.Tensor
     queue_us: int
     compute_us: int
-    def __init__(self, call_id: _Optional[int] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
+    checksum: int
+    def __init__(self, call_id: _Optional[int] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("max_inflight_calls", "max_inflight_rows")

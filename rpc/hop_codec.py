@@ -5,6 +5,7 @@ and numpy, which also decide, in both cases, about everything that is not a plai
 """
 
 import os
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -121,6 +122,7 @@ class HopCodec:
             result = expert_pb2.Result(
                 call_id=call_id, rows=encode(rows), queue_us=queue_us, compute_us=compute_us
             )
+            result.checksum = result_checksum(result)
             return expert_pb2.ExecuteResponse(result=result).SerializeToString()
         rows = rows.contiguous()
         return self.native.build_result(
@@ -162,6 +164,31 @@ class HopCodec:
 _NOT_FINITE = "rows holds NaN or infinity"
 
 
+def checksum(numbers: Sequence[int], *parts: bytes) -> int:
+    """See Execute.checksum in protos/expert.proto; `numbers` are 32-bit words."""
+    padded = b"".join(part + bytes(-len(part) % 4) for part in parts)
+    words = np.concatenate((np.array(numbers, dtype="<u4"), np.frombuffer(padded, "<u4")))
+    words = words.astype(np.uint64)  # sums wrap at 2**64, a multiple of 2**32
+    low = int(words.sum()) & 0xFFFFFFFF
+    high = int((words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum()) & 0xFFFFFFFF
+    return high << 32 | low
+
+
+def execute_checksum(frame: expert_pb2.Execute) -> int:
+    return checksum(
+        (*_halves(frame.call_id), frame.layer_idx, frame.phase, frame.combine),
+        frame.hidden.data, frame.row_splits, frame.expert_ids, frame.weights,
+    )  # fmt: skip
+
+
+def result_checksum(message: expert_pb2.Result) -> int:
+    return checksum(_halves(message.call_id), message.rows.data)
+
+
+def _halves(number: int) -> tuple[int, int]:
+    return number & 0xFFFFFFFF, number >> 32
+
+
 def result_of(message: expert_pb2.Result) -> ResultFrame:
     """A parsed Result, whatever its rows are: add_rows checks them."""
     return ResultFrame(message.call_id, message.queue_us, message.compute_us, message=message)
@@ -193,12 +220,15 @@ def _build_execute(
         **header._asdict(), hidden=encode(hidden_TD), row_splits=splits.astype("<i4").tobytes(),
         expert_ids=ids, weights=weights,
     )  # fmt: skip
+    execute.checksum = execute_checksum(execute)
     return Dispatch(expert_pb2.ExecuteRequest(execute=execute).SerializeToString(), rows)
 
 
 def _add_rows(
     message: expert_pb2.Result, num_rows: int, rows: bytes | None, out_TD: Tensor
 ) -> None:
+    if message.HasField("checksum") and message.checksum != result_checksum(message):
+        raise ValueError("rows do not match their checksum")
     part_ND = decode(
         message.rows, field="rows", dtypes=(WIRE_DTYPES[torch.float32],),
         shape=(num_rows, out_TD.shape[1]),

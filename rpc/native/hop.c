@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { VARINT = 0, BYTES = 2 };
+enum { VARINT = 0, FIXED64 = 1, BYTES = 2 };
 enum { FLOAT32 = 1, BFLOAT16 = 2 };
 enum { PHASE_DECODE = 1, PHASE_PREFILL = 2, COMBINE_SUM = 1, COMBINE_ROWS = 2 };
 
@@ -49,15 +49,18 @@ static int read_span(Reader *reader, Span *span)
     return 1;
 }
 
-/* Fields 1..10 of a message, each at most once: numbers for `varints` (a bit set), spans for
- * `spans`. Anything else fails. */
-static int read_message(Span message, unsigned varints, unsigned spans, uint64_t *numbers, Span *found)
+enum { FIELDS = 12 };
+
+/* Fields 1..11 of a message, each at most once: numbers for `varints` and `fixed` (bit sets), spans
+ * for `spans`. Anything else fails. Sets bit 0 of numbers[0] when a fixed64 was there. */
+static int read_message(
+    Span message, unsigned varints, unsigned fixed, unsigned spans, uint64_t *numbers, Span *found)
 {
     Reader reader = {message.at, message.at + message.size};
     unsigned seen = 0;
     while (reader.at < reader.end) {
         uint64_t tag;
-        if (!read_varint(&reader, &tag) || tag >> 3 < 1 || tag >> 3 > 10)
+        if (!read_varint(&reader, &tag) || tag >> 3 < 1 || tag >> 3 >= FIELDS)
             return 0;
         unsigned field = (unsigned)(tag >> 3), bit = 1u << field;
         if (seen & bit)
@@ -66,6 +69,12 @@ static int read_message(Span message, unsigned varints, unsigned spans, uint64_t
         if ((tag & 7) == VARINT && (varints & bit)) {
             if (!read_varint(&reader, &numbers[field]))
                 return 0;
+        } else if ((tag & 7) == FIXED64 && (fixed & bit)) {
+            if (reader.end - reader.at < 8)
+                return 0;
+            memcpy(&numbers[field], reader.at, 8);
+            reader.at += 8;
+            numbers[0] = 1;
         } else if ((tag & 7) == BYTES && (spans & bit)) {
             if (!read_span(&reader, &found[field]))
                 return 0;
@@ -88,9 +97,9 @@ static int read_frame(const uint8_t *data, Py_ssize_t size, unsigned field, Span
 /* A two-dimensional tensor whose byte count is what dtype and shape say. */
 static int read_tensor(Span message, uint64_t *dtype, uint64_t shape[2], Span *data)
 {
-    uint64_t numbers[11] = {0};
-    Span found[11] = {{0}};
-    if (!read_message(message, 1u << 1, 1u << 2 | 1u << 3, numbers, found))
+    uint64_t numbers[FIELDS] = {0};
+    Span found[FIELDS] = {{0}};
+    if (!read_message(message, 1u << 1, 0, 1u << 2 | 1u << 3, numbers, found))
         return 0;
     Reader dims = {found[2].at, found[2].at + found[2].size};
     if (!read_varint(&dims, &shape[0]) || !read_varint(&dims, &shape[1]) || dims.at != dims.end)
@@ -130,7 +139,53 @@ static int all_finite(const uint8_t *data, uint64_t size, int is_float32)
     return !wrong;
 }
 
+/* protos/expert.proto, Execute.checksum. */
+typedef struct {
+    uint32_t a, b;
+} Sum;
+
+static void sum_word(Sum *sum, uint32_t word)
+{
+    sum->a += word;
+    sum->b += sum->a;
+}
+
+static void sum_bytes(Sum *sum, const uint8_t *data, uint64_t size)
+{
+    uint32_t word, a = sum->a, b = sum->b;
+    for (; size >= 4; data += 4, size -= 4) {
+        memcpy(&word, data, 4);
+        a += word;
+        b += a;
+    }
+    sum->a = a, sum->b = b;
+    if (size) {
+        word = 0;
+        memcpy(&word, data, size);
+        sum_word(sum, word);
+    }
+}
+
+static void sum_numbers(Sum *sum, uint64_t call_id, const uint64_t *others, int count)
+{
+    sum_word(sum, (uint32_t)call_id);
+    sum_word(sum, (uint32_t)(call_id >> 32));
+    for (int i = 0; i < count; i++)
+        sum_word(sum, (uint32_t)others[i]);
+}
+
+static uint64_t sum_value(Sum sum) { return (uint64_t)sum.b << 32 | sum.a; }
+
 /* ---- writing ---- */
+
+static uint8_t *put_fixed64(uint8_t *at, unsigned field, uint64_t value)
+{
+    *at++ = (uint8_t)(field << 3 | FIXED64);
+    memcpy(at, &value, 8);
+    return at + 8;
+}
+
+enum { FIXED64_SIZE = 9 };
 
 static int varint_size(uint64_t value)
 {
@@ -233,7 +288,7 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
     if (!pairs)
         Py_RETURN_NONE;
     uint64_t tensor = tensor_size(dtype, sent_rows, hidden, sent_rows * row_bytes);
-    uint64_t inner = span_size(tensor) + span_size(4 * (sent_rows + 1)) + 2 * span_size(4 * pairs);
+    uint64_t inner = span_size(tensor) + span_size(4 * (sent_rows + 1)) + 2 * span_size(4 * pairs) + FIXED64_SIZE;
     for (int i = 0; i < 6; i++)
         inner += number_size(n[i]);
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span_size(inner));
@@ -248,7 +303,8 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
         at = put_number(at, i + 1, n[i]);
     at = put_span_head(at, 7, tensor);
     at = put_tensor_head(at, dtype, sent_rows, hidden, sent_rows * row_bytes);
-    uint8_t *splits_at = put_span_head(at + sent_rows * row_bytes, 8, 4 * (sent_rows + 1));
+    uint8_t *hidden_at = at, *first_split = NULL;
+    uint8_t *splits_at = first_split = put_span_head(at + sent_rows * row_bytes, 8, 4 * (sent_rows + 1));
     uint8_t *ids_at = put_span_head(splits_at + 4 * (sent_rows + 1), 9, 4 * pairs);
     uint8_t *weights_at = put_span_head(ids_at + 4 * pairs, 10, 4 * pairs);
     uint8_t *kept_at = owners ? (uint8_t *)PyBytes_AS_STRING(rows) : NULL;
@@ -273,6 +329,14 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
             kept_at += 4;
         }
     }
+    Sum sum = {0, 0};
+    const uint64_t scalars[] = {n[1], n[2], n[5]};
+    sum_numbers(&sum, n[0], scalars, 3);
+    sum_bytes(&sum, hidden_at, sent_rows * row_bytes);
+    sum_bytes(&sum, first_split, 4 * (sent_rows + 1));
+    sum_bytes(&sum, ids_at, 4 * pairs);
+    sum_bytes(&sum, weights_at, 4 * pairs);
+    put_fixed64(weights_at + 4 * pairs, 11, sum_value(sum));
     PyObject *pair = PyTuple_Pack(2, frame, rows);
     Py_DECREF(frame);
     Py_DECREF(rows);
@@ -286,15 +350,15 @@ PyDoc_STRVAR(check_execute_doc,
 
 static PyObject *check_execute(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    uint64_t want[6], numbers[11] = {0}, dtype, shape[2];
-    Span message, found[11] = {{0}}, hidden;
+    uint64_t want[6], numbers[FIELDS] = {0}, dtype, shape[2];
+    Span message, found[FIELDS] = {{0}}, hidden;
     if (!expect(count, 7) || !numbers_from(args + 1, 6, want))
         return NULL;
     if (!PyBytes_CheckExact(args[0]))
         Py_RETURN_NONE;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(args[0]);
     if (!read_frame(data, PyBytes_GET_SIZE(args[0]), 2, &message)
-        || !read_message(message, 0x7e, 0x780, numbers, found) || !found[7].at
+        || !read_message(message, 0x7e, 1u << 11, 0x780, numbers, found) || !found[7].at
         || !read_tensor(found[7], &dtype, shape, &hidden))
         Py_RETURN_NONE;
     uint64_t pairs = found[9].size / 4;
@@ -316,6 +380,16 @@ static PyObject *check_execute(PyObject *self, PyObject *const *args, Py_ssize_t
                 Py_RETURN_NONE;
             previous = id;
         }
+    }
+    if (numbers[0]) {
+        Sum sum = {0, 0};
+        const uint64_t scalars[] = {numbers[2], numbers[3], numbers[6]};
+        sum_numbers(&sum, numbers[1], scalars, 3);
+        sum_bytes(&sum, hidden.at, hidden.size);
+        for (int i = 8; i <= 10; i++)
+            sum_bytes(&sum, found[i].at, found[i].size);
+        if (sum_value(sum) != numbers[11])
+            Py_RETURN_NONE;
     }
     return Py_BuildValue("KKKKKKKnnnn", numbers[1], numbers[2], numbers[3], numbers[4], numbers[6],
         shape[0], pairs, (Py_ssize_t)(hidden.at - data), (Py_ssize_t)(found[8].at - data),
@@ -375,7 +449,7 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     uint64_t size = n[4] * n[5] * (n[3] == FLOAT32 ? 4 : 2);
     uint64_t tensor = tensor_size(n[3], n[4], n[5], size);
-    uint64_t inner = number_size(n[0]) + span_size(tensor) + number_size(n[1]) + number_size(n[2]);
+    uint64_t inner = number_size(n[0]) + span_size(tensor) + number_size(n[1]) + number_size(n[2]) + FIXED64_SIZE;
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span_size(inner));
     if (!frame)
         return NULL;
@@ -383,7 +457,10 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
     at = put_span_head(put_number(at, 1, n[0]), 2, tensor);
     at = put_tensor_head(at, n[3], n[4], n[5], size);
     memcpy(at, (const void *)n[6], size);
-    put_number(put_number(at + size, 3, n[1]), 4, n[2]);
+    Sum sum = {0, 0};
+    sum_numbers(&sum, n[0], NULL, 0);
+    sum_bytes(&sum, at, size);
+    put_fixed64(put_number(put_number(at + size, 3, n[1]), 4, n[2]), 5, sum_value(sum));
     return frame;
 }
 
@@ -393,16 +470,23 @@ PyDoc_STRVAR(check_result_doc,
 
 static PyObject *check_result(PyObject *self, PyObject *frame)
 {
-    uint64_t numbers[11] = {0}, dtype, shape[2];
-    Span message, found[11] = {{0}}, rows;
+    uint64_t numbers[FIELDS] = {0}, dtype, shape[2];
+    Span message, found[FIELDS] = {{0}}, rows;
     if (!PyBytes_CheckExact(frame))
         Py_RETURN_NONE;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(frame);
     if (!read_frame(data, PyBytes_GET_SIZE(frame), 2, &message)
-        || !read_message(message, 1u << 1 | 1u << 3 | 1u << 4, 1u << 2, numbers, found) || !found[2].at
+        || !read_message(message, 1u << 1 | 1u << 3 | 1u << 4, 1u << 5, 1u << 2, numbers, found) || !found[2].at
         || !read_tensor(found[2], &dtype, shape, &rows) || dtype != FLOAT32 || numbers[3] > UINT32_MAX
         || numbers[4] > UINT32_MAX)
         Py_RETURN_NONE;
+    if (numbers[0]) {
+        Sum sum = {0, 0};
+        sum_numbers(&sum, numbers[1], NULL, 0);
+        sum_bytes(&sum, rows.at, rows.size);
+        if (sum_value(sum) != numbers[5])
+            Py_RETURN_NONE;
+    }
     return Py_BuildValue("KKKKKnO", numbers[1], numbers[3], numbers[4], shape[0], shape[1],
         (Py_ssize_t)(rows.at - data), frame);
 }

@@ -1,8 +1,11 @@
 """The native codec and the protobuf one are the same codec."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,3 +176,43 @@ def test_another_kind_of_frame_is_not_the_native_codec_s():
     assert [native.read_result(frame) for frame in (error, bf16, b"", b"\x12")] == [None] * 4
     ping = expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=1)).SerializeToString()
     assert reader(NATIVE).read_plain(ping, 0.0) is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(bit=st.integers(0, 10**6), native=st.booleans())
+def test_a_flipped_bit_in_an_execute_is_never_computed(bit: int, native: bool):
+    """It is refused as corrupt or wrong, or the frame still says the same."""
+    frame = bytearray(sound_frame())
+    bit %= 8 * len(frame)
+    frame[bit // 8] ^= 1 << bit % 8
+    call = reader(NATIVE if native else None).read_plain(bytes(frame), 5.0)
+    if call is None:
+        try:
+            parsed = expert_pb2.ExecuteRequest.FromString(bytes(frame))
+        except DecodeError:
+            return
+        if parsed.WhichOneof("frame") != "execute" or not parsed.execute.HasField("checksum"):
+            return
+        try:
+            call = reader(None).read(parsed.execute, 5.0)
+        except ValueError:
+            return
+    was = expert_pb2.ExecuteRequest.FromString(sound_frame()).execute
+    same_call(replace(call, deadline_s=5.005), reader(None).read(was, 5.0))
+
+
+@pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
+def test_a_flipped_bit_in_an_answer_never_reaches_the_sums(native: object):
+    codec = HopCodec(native)  # type: ignore[arg-type]
+    frame = PLAIN.build_result(2**40 + 1, 3, 4, torch.randn(2, D))
+    rows_at = frame.index(PLAIN.build_result(2**40 + 1, 3, 4, torch.zeros(0, D))[:1]) + 20
+    for bit in range(8 * rows_at, 8 * (rows_at + 30)):
+        bad = bytearray(frame)
+        bad[bit // 8] ^= 1 << bit % 8
+        found = codec.read_result(bytes(bad)) or result_of(
+            expert_pb2.ExecuteResponse.FromString(bytes(bad)).result
+        )
+        out = torch.ones(2, D)
+        with pytest.raises(ValueError, match=r"checksum|NaN|rows\."):
+            codec.add_rows(found, 2, None, out)
+        assert torch.equal(out, torch.ones(2, D))
