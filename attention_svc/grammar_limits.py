@@ -17,13 +17,13 @@ CACHED_BYTES = 4 * 1024**2
 
 
 def parser_limits() -> LLParserLimits:
-    """Of a grammar, and of each of its steps: a mask costs milliseconds at the very most."""
+    """Of a grammar, and of each of its steps: tens of microseconds as a rule, tens of milliseconds at most."""
     return LLParserLimits(
         max_items_in_row=1_000,
         initial_lexer_fuel=1_000_000,
-        step_lexer_fuel=100_000,
-        step_max_items=20_000,
-        max_lexer_states=10_000,  # one or two KB each
+        step_lexer_fuel=500_000,
+        step_max_items=250_000,
+        max_lexer_states=20_000,  # one or two KB each
         max_grammar_size=200_000,
         verbose_errors=False,
     )

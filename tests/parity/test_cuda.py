@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import demo_model
+from attention_svc.sampler import sample
+from attention_svc.sampling_params import read_params
 from attention_svc.sequence import Sequence
 from minimax_m2.chat.template import ChatTemplate
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
+from protos import attention_pb2
 from tests.engine_harness import GREEDY, run_to_end
 
 MODEL = Path(demo_model.__file__).parent / "model"
@@ -63,3 +66,28 @@ async def _engine_tokens(
     ]
     await run_to_end(checkpoint, sequences, device=device)
     return [sequence.output_ids for sequence in sequences]
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_sampling_on_cuda_draws_the_cpu_tokens() -> None:
+    """The same random numbers, hashed from integers, walk the same shares on both."""
+    logits = 3 * torch.randn(64, 20_000, generator=torch.Generator().manual_seed(1))
+    logits[32:] = (2 * logits[32:]).round() / 2  # many equal ones
+    known = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 99}
+    controls: list[dict[str, float]] = [
+        {}, {"top_k": 40, "top_p": 0.95}, {"top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.0},
+        {"repetition_penalty": 1.3}, {"frequency_penalty": 0.5, "presence_penalty": 0.5},
+    ]  # fmt: skip
+    many = [
+        Sequence(
+            request_id="test", prompt_ids=[1, 2, 3], output_ids=[4, 5] * (i % 5),
+            params=read_params(
+                attention_pb2.SamplingParams(**{**known, **controls[i % 7], "seed": i}), 20_000
+            ),
+            stop_ids=frozenset({7}), choice_idx=i % 3,
+        )
+        for i in range(64)
+    ]  # fmt: skip
+    on_cpu, on_cuda = sample(logits.clone(), many), sample(logits.cuda(), many)
+    assert on_cuda == on_cpu
