@@ -54,8 +54,8 @@ class Answer:
 class CallFailed(Exception):
     """Why a call has no answer.
 
-    `kind`: unsent (no stream, no credit), broken (the stream ended in mid-call), timeout, corrupt,
-    refused (the rows are wrong, everywhere), not_holding (`piece`), draining, overloaded, error.
+    `kind`: unsent (no stream, no credit), broken (the stream ended in mid-call), unreachable (its
+    pings went unanswered), timeout, corrupt, refused (the rows are wrong, everywhere), not_holding (`piece`), draining, overloaded, error.
     """
 
     def __init__(self, kind: str, message: str, piece: tuple[int, int] | None = None):
@@ -328,11 +328,11 @@ class PoolLink:
         self._inflight_rows = 0
         if was_usable:
             self._on_change()  # first: who asks for another pool now must not be given this one
+        # A peer that cannot be reached is no sign that the call's rows have broken it.
+        kind = "unreachable" if "ping timeout" in reason or "silent" in reason else "broken"
         for call in pending.values():
             if not call.abandoned:
-                call.on_done(
-                    CallFailed("broken", f"pool {self.pool_id} failed in mid-call: {reason}")
-                )
+                call.on_done(CallFailed(kind, f"pool {self.pool_id} failed in mid-call: {reason}"))
 
 
 def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:

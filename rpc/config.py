@@ -44,11 +44,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
-    # A dropped link without RST is noticed within 3 s (1 s + 2 s).
     ("grpc.keepalive_time_ms", 1_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    # The limit that counts for an unanswered keepalive ping; gRPC's own is a minute.
-    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -57,6 +53,22 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Services are dialled by the address the topology gives, never through an HTTP proxy.
     ("grpc.enable_http_proxy", 0),
 )
+
+
+def patience_options(limit_ms: int) -> tuple[tuple[str, int], ...]:
+    """How long a keepalive ping may stay unanswered before the connection is given up."""
+    return (
+        ("grpc.keepalive_timeout_ms", limit_ms),
+        # The limit that counts in C-core; its own default is a minute.
+        ("grpc.http2.ping_timeout_ms", limit_ms),
+    )
+
+
+POOL_PATIENCE_MS = 2_000
+"""With the ping's second: a dropped link to a pool, without RST, is noticed within 3 s. A false alarm
+there costs a call sent again."""
+PATIENCE_MS = 10_000
+"""Elsewhere a false alarm on starved cores costs whole streams."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ Natively where the package was built with a compiler (rpc/native/hop.c), else th
 and numpy, which also decide, in both cases, about everything that is not a plain sound frame.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,14 +17,21 @@ from torch import Tensor
 from protos import expert_pb2
 from rpc.tensor_codec import WIRE_DTYPES, decode, decode_into, encode, tensor_bytes
 
+log = logging.getLogger(__name__)
+
+_NATIVE_VERSION = 2
+
 
 def load_native() -> ModuleType | None:
-    """The compiled module, or None: not built, or EXPERTMESH_NATIVE=0."""
+    """The compiled module, or None: not built, built from another source, or EXPERTMESH_NATIVE=0."""
     if os.environ.get("EXPERTMESH_NATIVE") == "0":
         return None
     try:
         from rpc import _hop  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
+        return None
+    if getattr(_hop, "VERSION", 0) != _NATIVE_VERSION:
+        log.warning("rpc._hop is of another version: reinstall the package to have it rebuilt")
         return None
     return _hop  # type: ignore[no-any-return, unused-ignore]
 

@@ -552,4 +552,13 @@ static struct PyModuleDef module = {
     NULL, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit__hop(void) { return PyModule_Create(&module); }
+/* rpc/hop_codec.py refuses a module of another version: raised with every change of a signature. */
+enum { VERSION = 2 };
+
+PyMODINIT_FUNC PyInit__hop(void)
+{
+    PyObject *created = PyModule_Create(&module);
+    if (created && PyModule_AddIntConstant(created, "VERSION", VERSION) < 0)
+        Py_CLEAR(created);
+    return created;
+}
