@@ -76,14 +76,14 @@ class GrammarState:
 
 @dataclass(frozen=True)
 class StepMasks:
-    """What the grammars of some rows of a step allow."""
+    """What the grammars of some rows of a step do not allow."""
 
     rows: list[int]
-    allowed_RV: NDArray[np.bool_]
+    banned_RV: Tensor  # bool, on the CPU
 
     def apply(self, logits_BV: Tensor) -> None:
-        """Mask everything else, in place."""
-        banned_RV = torch.from_numpy(~self.allowed_RV).to(logits_BV.device)
+        """Mask it, in place."""
+        banned_RV = self.banned_RV.to(logits_BV.device)
         for row, banned_V in zip(self.rows, banned_RV, strict=True):
             logits_BV[row].masked_fill_(banned_V, float("-inf"))
 
@@ -91,10 +91,10 @@ class StepMasks:
         """For a step of which only the rows `kept` go on, in that order."""
         place_of = {row: place for place, row in enumerate(kept)}
         places = [i for i, row in enumerate(self.rows) if row in place_of]
-        return StepMasks([place_of[self.rows[i]] for i in places], self.allowed_RV[places])
+        return StepMasks([place_of[self.rows[i]] for i in places], self.banned_RV[places])
 
 
 def step_masks(states: Rows[tuple[int, GrammarState]], vocab_size: int) -> StepMasks:
     """The masks for the tokens after those accepted so far; (row, its grammar) each."""
-    allowed = [state.allowed(vocab_size) for _, state in states]
-    return StepMasks([row for row, _ in states], np.stack(allowed))
+    allowed_RV = np.stack([state.allowed(vocab_size) for _, state in states])
+    return StepMasks([row for row, _ in states], torch.from_numpy(~allowed_RV))

@@ -8,6 +8,8 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 
 from attention_svc.grammar_limits import CHECK_TIMEOUT_S
 
+_SAFE_PATH = ("-P",) if sys.flags.safe_path else ()
+"""Whether the working directory may hold modules: as for this process."""
 TOO_COSTLY = "compiling it takes too much time or memory; simplify it"
 
 
@@ -22,7 +24,7 @@ class GrammarChecker:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "attention_svc.grammar_check",
+                sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar_check",
                 stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
             )  # fmt: skip
         assert process.stdin is not None

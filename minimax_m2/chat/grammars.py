@@ -85,17 +85,15 @@ def _tool_rules(rule: str, function: Mapping[str, Any]) -> list[str]:
     parameters = function.get("parameters") or {}
     properties = parameters.get("properties") or {}
     listed = parameters.get("required")
-    required = (
-        [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    )
-    names = list(dict.fromkeys([*properties, *(n for n in required if n not in properties)]))
+    # A name that is required but not declared has passed no check and no type: it is left out.
+    required = listed if isinstance(listed, list) else []
     parts, rules = [], []
-    for j, name in enumerate(names):
+    for j, name in enumerate(properties):
         parts.append(f"{rule}p{j}" + ("" if name in required else "?"))
         opening = _literal(f'<parameter name="{name}">')
         value = _value(parameters, name, properties.get(name), strict=bool(function.get("strict")))
         rules.append(f"{rule}p{j}: {opening} {value}")
-    if not names and parameters.get("additionalProperties") is not False:
+    if not properties and parameters.get("additionalProperties") is not False:
         parts.append("other*")
     name = function["name"]
     opening, closing = _literal(f'<invoke name="{name}">\n'), _literal("</invoke>\n")

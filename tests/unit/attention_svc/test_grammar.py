@@ -40,7 +40,7 @@ def tool(name: str, **parameters: Any) -> dict[str, Any]:
 
 
 TOOLS = [
-    tool("add", type="object", required=["a", "b"],
+    tool("add", type="object", required=["a", "b", 'not"declared', 5],
          properties={"a": {"type": "integer"}, "b": {"type": "number"}}),
     tool("w-x.y", type="object", required=["city \\é", "unit"],
          properties={"city \\é": {"type": "string"}, "unit": {"type": "string", "enum": ["c", "f"]},
@@ -191,10 +191,10 @@ def test_the_state_is_replayed_from_what_was_emitted(compiler: Compiler):
 def test_masks_of_a_step_follow_its_rows(compiler: Compiler):
     states = [compiler.start(json_grammar({"type": kind})) for kind in ("integer", "boolean")]
     masks = step_masks([(1, states[0]), (3, states[1])], VOCABULARY.size)
-    assert masks.allowed_RV.shape == (2, VOCABULARY.size)
+    assert masks.banned_RV.shape == (2, VOCABULARY.size)
     kept = masks.of_rows([0, 3, 4])
     assert kept.rows == [1]
-    assert kept.allowed_RV[0].nonzero()[0].tolist() == allowed(states[1])
+    assert (~kept.banned_RV[0]).nonzero()[:, 0].tolist() == allowed(states[1])
 
 
 def test_default_stops_are_never_allowed_when_they_are_ignored(compiler: Compiler):
