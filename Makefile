@@ -45,6 +45,7 @@ protos: $(DEV_STAMP)  ## Regenerate the gRPC stubs
 
 bench: env  ## The benchmarks; each prints JSON as its last line
 	$(BIN)/python bench/hop.py
+	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/serve.py
 
 clean:  ## Remove .venv and every generated folder
