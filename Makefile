@@ -22,7 +22,7 @@ run: env  ## Start the whole system on the bundled model, ask a question, keep s
 	@$(BIN)/expertmesh up --ask "$(QUESTION)"
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -m "$(FAST)"
+	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"
