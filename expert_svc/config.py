@@ -26,6 +26,7 @@ class ExpertConfig(MemberConfig):
     layers: str = flag("", "layers to hold, for example 0-30,45 (default: the router decides)")
     experts: str = flag("", "experts of these layers to hold, for example 0-127 (default: all)")
     memory: str = flag("", "most memory for weights, for example 48GiB (default: no limit)")
+    speed: float = flag(1.0, "speed relative to other pools; the router gives load accordingly")
     dtype: str = flag("auto", f"weights as held and computed: {', '.join(DTYPES)}")
     device: str = flag("cpu", "torch device of the weights, for example cpu or cuda")
     threads: int = flag(0, "compute threads (0: all cores)")
@@ -36,6 +37,8 @@ class ExpertConfig(MemberConfig):
         check_choice("--dtype", self.dtype, DTYPES)
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
+        if not 0.001 <= self.speed <= 1000:
+            raise ValueError(f"--speed: allowed are 0.001 to 1000, got {self.speed}")
         parse_bytes(self.memory, "--memory")
 
     @property

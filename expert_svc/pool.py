@@ -9,6 +9,8 @@ import torch
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
 from expert_svc.executor import Executor
+from expert_svc.holding import Holding
+from expert_svc.leaving import Leaving
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
@@ -26,13 +28,9 @@ from rpc.server import GrpcHost, until_stopped
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 0.5
-"""A draining pool without a call for this long is not needed any more."""
+UNLOAD_WAIT_S = 10.0
+"""Longest that unloading waits for the calls at hand; each has a deadline of its own."""
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
-
-
-class _Stopping(Exception):
-    """Loading was given up because the pool is leaving."""
 
 
 class ExpertPool:
@@ -61,7 +59,6 @@ class ExpertPool:
         self._numerics_id = numerics_id(dtype, config.device)
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
-        self._acked = 0
         self._failure = asyncio.Event()
         self._last_busy = (time.monotonic(), 0.0)
         self._lease: Lease | None = None
@@ -69,7 +66,13 @@ class ExpertPool:
     async def run(self) -> int:
         """Serve until a signal (0) or a final refusal (1)."""
         self._loop = asyncio.get_running_loop()
-        self._load_lock = asyncio.Lock()
+        self._leaving = Leaving()
+        self._holding = Holding(
+            self._store,
+            calls_done=self._calls_done,
+            changed=self._announce,
+            progress=self._show_progress,
+        )
         ops = self._start_ops()
         self._host.bind()
         advertise = self._advertised()
@@ -98,14 +101,26 @@ class ExpertPool:
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip
         executor_task = asyncio.create_task(self._executor.run())
-        tasks = [executor_task, asyncio.create_task(self._report())]
+        holding_task = asyncio.create_task(self._holding.run())
+        tasks = [executor_task, holding_task, asyncio.create_task(self._report())]
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
         else:
-            tasks.append(asyncio.create_task(self._hold(self._requested or self._available, 0)))
+            self._holding.tell(self._requested or self._available, 0)
         stopped = asyncio.create_task(until_stopped(self._drain))
         failed = asyncio.create_task(self._failure.wait())
-        await asyncio.wait({stopped, failed, executor_task}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {stopped, failed, executor_task, holding_task}, return_when=asyncio.FIRST_COMPLETED
+        )
+        if holding_task.done():
+            # A bad file or no memory: there is nothing to serve, so stop loudly.
+            error = holding_task.exception()
+            log.error(
+                "loading failed: %s",
+                error,
+                exc_info=None if isinstance(error, ValueError) else error,
+            )
+            self._failure.set()
         if executor_task.done():
             # Queued calls would wait for ever behind a healthy face: exit, be restarted.
             log.critical("the executor stopped", exc_info=executor_task.exception())
@@ -192,6 +207,7 @@ class ExpertPool:
                 requested=self._requested.to_message(),
                 capacity_pieces=self._capacity,
                 piece_bytes=self._store.piece_bytes,
+                speed=self._config.speed,
             ),
             metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
         )
@@ -212,58 +228,48 @@ class ExpertPool:
 
     def _assigned(self, assignment: router_pb2.Assignment) -> None:
         """On the lease's thread: hand over to the loop."""
+        sizes = {"num_layers": self._model.num_layers, "num_experts": self._model.num_experts}
         try:
-            pieces = Pieces.from_message(
-                assignment.hold,
-                num_layers=self._model.num_layers,
-                num_experts=self._model.num_experts,
-                field="assignment.hold",
+            hold = Pieces.from_message(assignment.hold, **sizes, field="assignment.hold")
+            only_here = Pieces.from_message(
+                assignment.only_here, **sizes, field="assignment.only_here"
             )
         except ValueError as error:
             log.error("unusable assignment: %s", error)
             return
-        asyncio.run_coroutine_threadsafe(self._hold(pieces, assignment.version), self._loop)
 
-    async def _hold(self, pieces: Pieces, version: int) -> None:
-        """Load what is missing on a thread, warm up, announce. A failure ends the process."""
-        async with self._load_lock:
-            started = time.monotonic()
-            try:
-                await asyncio.to_thread(self._load, pieces)
-            except _Stopping:
-                return
-            except Exception as error:  # bad file or no memory: nothing to serve, so stop loudly
-                log.error("loading failed: %s", error, exc_info=not isinstance(error, ValueError))
-                self._failure.set()
-                return
-            self._acked = version
-            self._progress = 1.0
-            if self._state == router_pb2.MEMBER_STATE_LOADING:
-                self._state = router_pb2.MEMBER_STATE_READY
-                await self._host.set_serving(True)
-            self._metrics.pieces.set(len(self._store.pieces))
-            self._metrics.weight_bytes.set(self._store.size_bytes)
-            log.info(
-                "ready: %d pieces, %.1f MiB, loaded in %.1f s",
-                len(self._store.pieces), self._store.size_bytes / 2**20, time.monotonic() - started,
-            )  # fmt: skip
-            if self._lease is not None:
-                self._lease.poke()
-
-    def _load(self, pieces: Pieces) -> None:
-        last_log = time.monotonic()
-
-        def progress(done: int, total: int) -> None:
-            nonlocal last_log
+        def take() -> None:
             if self._state == router_pb2.MEMBER_STATE_DRAINING:
-                raise _Stopping
-            self._progress = done / max(total, 1)
-            self._metrics.load_progress.set(self._progress)
-            if time.monotonic() - last_log > 2:
-                last_log = time.monotonic()
-                log.info("loading %d of %d pieces", done, total)
+                self._leaving.tell(hold, only_here)
+            else:
+                self._holding.tell(hold, assignment.version)
 
-        self._store.load(pieces, progress)
+        self._loop.call_soon_threadsafe(take)
+
+    async def _announce(self) -> None:
+        """What is held has changed."""
+        self._progress = 1.0
+        if self._state == router_pb2.MEMBER_STATE_LOADING:
+            self._state = router_pb2.MEMBER_STATE_READY
+            await self._host.set_serving(True)
+        self._metrics.pieces.set(len(self._store.pieces))
+        self._metrics.weight_bytes.set(self._store.size_bytes)
+        if self._lease is not None:
+            self._lease.poke()
+
+    def _show_progress(self, ratio: float) -> None:
+        self._progress = ratio
+        self._metrics.load_progress.set(ratio)
+
+    async def _calls_done(self) -> None:
+        """Until the calls that were at hand are answered."""
+        calls = [(stream, set(stream.inflight)) for stream in self._servicer.streams]
+        deadline_s = time.monotonic() + UNLOAD_WAIT_S
+        while any(ids & set(stream.inflight) for stream, ids in calls):
+            if time.monotonic() > deadline_s:
+                log.warning("unloading with calls at hand that do not end")
+                return
+            await asyncio.sleep(0.01)
 
     def _status(self) -> router_pb2.MemberStatus:
         """On the lease's thread; reads only."""
@@ -277,7 +283,7 @@ class ExpertPool:
             state=self._state,
             busy_ratio=min(1.0, (busy_s - last_busy_s) / max(now_s - last_s, 1e-3)),
             queued=self._executor.waiting,
-            acked_assignment=self._acked,
+            acked_assignment=self._holding.acked,
             load_progress_ratio=self._progress,
         )
 
@@ -297,20 +303,11 @@ class ExpertPool:
             last_calls, last_busy_s = calls, busy_s
 
     async def _drain(self) -> None:
-        """Announce it and go on serving until callers have moved away, or the grace period ends."""
+        """Announce it and serve on until others have taken over, or the grace period ends."""
         self._state = router_pb2.MEMBER_STATE_DRAINING
+        self._holding.leaving = True
         await self._host.set_serving(False)
         if self._lease is not None:
             self._lease.poke()
-        deadline = time.monotonic() + self._config.grace_s
-        calls, quiet_since = self._servicer.calls_total, time.monotonic()
-        while (now := time.monotonic()) < deadline:
-            busy = self._executor.waiting or any(s.inflight for s in self._servicer.streams)
-            if busy or self._servicer.calls_total != calls:
-                calls, quiet_since = self._servicer.calls_total, now
-            elif now - quiet_since > QUIET_S or not self._servicer.streams:
-                break
-            await asyncio.sleep(0.02)
-        else:
-            log.warning("the grace period ends with callers that still need this pool")
+        await self._leaving.wait(self._servicer, self._executor, self._lease, self._config.grace_s)
         self._servicer.draining = True

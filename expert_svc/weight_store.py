@@ -89,6 +89,19 @@ class WeightStore:
             if progress:
                 progress(done, len(wanted))
 
+    def unload(self, pieces: Pieces) -> None:
+        """Give up pieces; may run on any one thread, but not while another loads."""
+        dropped = pieces & self.pieces
+        for layer_idx in dropped.layers:
+            here = Pieces.grid((layer_idx,), dropped.experts(layer_idx))
+            left = (self.pieces - here).experts(layer_idx)
+            if left:
+                old = self._layers[layer_idx]
+                self._layers[layer_idx] = self._load_layer(layer_idx, list(left), old)
+            else:
+                del self._layers[layer_idx]
+            self.pieces = self.pieces - here
+
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
         d, f = self.config.hidden_size, self.config.expert_size
         weights = room_for_experts(len(ids), d, f, self.dtype, self.device)

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from protos import pieces_pb2 as protos_dot_pieces__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/router.proto\x12\x14\x65xpertmesh.router.v1\x1a\x13protos/pieces.proto\"\xae\x01\n\x0bJoinRequest\x12\x32\n\x08register\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.RegisterH\x00\x12\x34\n\x06status\x18\x02 \x01(\x0b\x32\".expertmesh.router.v1.MemberStatusH\x00\x12,\n\x05leave\x18\x03 \x01(\x0b\x32\x1b.expertmesh.router.v1.LeaveH\x00\x42\x07\n\x05\x66rame\"\x07\n\x05Leave\"\xc1\x02\n\x08Register\x12.\n\x04role\x18\x01 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x05 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x06 \x01(\t\x12\x12\n\nnum_layers\x18\x07 \x01(\r\x12\x13\n\x0bnum_experts\x18\x08 \x01(\r\x12\x16\n\x0eprotocol_major\x18\t \x01(\r\x12\x16\n\x0eprotocol_minor\x18\n \x01(\r\x12.\n\x05offer\x18\x0b \x01(\x0b\x32\x1f.expertmesh.router.v1.PoolOffer\x12\x17\n\x0fmetrics_address\x18\x0c \x01(\t\"\x9f\x01\n\tPoolOffer\x12\x31\n\tavailable\x18\x01 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x31\n\trequested\x18\x02 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x17\n\x0f\x63\x61pacity_pieces\x18\x03 \x01(\r\x12\x13\n\x0bpiece_bytes\x18\x04 \x01(\x04\"\xb0\x02\n\x0cMemberStatus\x12-\n\x05ready\x18\x01 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\x12\x12\n\nbusy_ratio\x18\x03 \x01(\x02\x12\x0e\n\x06queued\x18\x04 \x01(\r\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x16\n\x0ekv_usage_ratio\x18\x06 \x01(\x02\x12;\n\x0b\x61\x63tivations\x18\x07 \x03(\x0b\x32&.expertmesh.router.v1.LayerActivations\x12\x18\n\x10\x61\x63ked_assignment\x18\x08 \x01(\x04\x12\x1b\n\x13load_progress_ratio\x18\t \x01(\x02\"O\n\x10LayerActivations\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\x12\n\nexpert_ids\x18\x02 \x03(\r\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\x04\"\x81\x01\n\x0cJoinResponse\x12\x30\n\x07welcome\x18\x01 \x01(\x0b\x32\x1d.expertmesh.router.v1.WelcomeH\x00\x12\x36\n\nassignment\x18\x02 \x01(\x0b\x32 .expertmesh.router.v1.AssignmentH\x00\x42\x07\n\x05\x66rame\"1\n\x07Welcome\x12\x10\n\x08lease_ms\x18\x01 \x01(\r\x12\x14\n\x0cseen_address\x18\x02 \x01(\t\"K\n\nAssignment\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x04hold\x18\x02 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\"\x88\x01\n\x14WatchTopologyRequest\x12\x12\n\nwatcher_id\x18\x01 \x01(\t\x12.\n\x04role\x18\x02 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12,\n\x05\x61\x63ked\x18\x03 \x01(\x0b\x32\x1d.expertmesh.router.v1.Version\"I\n\x15WatchTopologyResponse\x12\x30\n\x08topology\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.Topology\")\n\x07Version\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\xb9\x02\n\x08Topology\x12.\n\x07version\x18\x01 \x01(\x0b\x32\x1d.expertmesh.router.v1.Version\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x12\n\nnum_layers\x18\x03 \x01(\r\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\x12.\n\x05pools\x18\x05 \x03(\x0b\x32\x1f.expertmesh.router.v1.PoolEntry\x12\x38\n\nattentions\x18\x06 \x03(\x0b\x32$.expertmesh.router.v1.AttentionEntry\x12\x18\n\x10uncovered_pieces\x18\x07 \x01(\r\x12\x39\n\x0f\x66irst_uncovered\x18\x08 \x03(\x0b\x32 .expertmesh.router.v1.PieceCount\".\n\nPieceCount\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb9\x01\n\tPoolEntry\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\x12.\n\x06pieces\x18\x05 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x30\n\x05state\x18\x06 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\"~\n\x0e\x41ttentionEntry\x12\x14\n\x0c\x61ttention_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\"\x14\n\x12GetTopologyRequest\"|\n\x13GetTopologyResponse\x12\x30\n\x08topology\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.Topology\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".expertmesh.router.v1.MemberReport\"\xda\x01\n\x0cMemberReport\x12.\n\x04role\x18\x01 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x04 \x01(\t\x12\x32\n\x06status\x18\x05 \x01(\x0b\x32\".expertmesh.router.v1.MemberStatus\x12\x11\n\tsilent_ms\x18\x06 \x01(\r\x12\x16\n\x0eunready_reason\x18\x07 \x01(\t*Z\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_POOL\x10\x01\x12\x19\n\x15MEMBER_ROLE_ATTENTION\x10\x02*x\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_STATE_LOADING\x10\x01\x12\x16\n\x12MEMBER_STATE_READY\x10\x02\x12\x19\n\x15MEMBER_STATE_DRAINING\x10\x03\x32\xad\x02\n\x06Router\x12Q\n\x04Join\x12!.expertmesh.router.v1.JoinRequest\x1a\".expertmesh.router.v1.JoinResponse(\x01\x30\x01\x12l\n\rWatchTopology\x12*.expertmesh.router.v1.WatchTopologyRequest\x1a+.expertmesh.router.v1.WatchTopologyResponse(\x01\x30\x01\x12\x62\n\x0bGetTopology\x12(.expertmesh.router.v1.GetTopologyRequest\x1a).expertmesh.router.v1.GetTopologyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/router.proto\x12\x14\x65xpertmesh.router.v1\x1a\x13protos/pieces.proto\"\xae\x01\n\x0bJoinRequest\x12\x32\n\x08register\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.RegisterH\x00\x12\x34\n\x06status\x18\x02 \x01(\x0b\x32\".expertmesh.router.v1.MemberStatusH\x00\x12,\n\x05leave\x18\x03 \x01(\x0b\x32\x1b.expertmesh.router.v1.LeaveH\x00\x42\x07\n\x05\x66rame\"\x07\n\x05Leave\"\xc1\x02\n\x08Register\x12.\n\x04role\x18\x01 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x05 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x06 \x01(\t\x12\x12\n\nnum_layers\x18\x07 \x01(\r\x12\x13\n\x0bnum_experts\x18\x08 \x01(\r\x12\x16\n\x0eprotocol_major\x18\t \x01(\r\x12\x16\n\x0eprotocol_minor\x18\n \x01(\r\x12.\n\x05offer\x18\x0b \x01(\x0b\x32\x1f.expertmesh.router.v1.PoolOffer\x12\x17\n\x0fmetrics_address\x18\x0c \x01(\t\"\xae\x01\n\tPoolOffer\x12\x31\n\tavailable\x18\x01 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x31\n\trequested\x18\x02 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x17\n\x0f\x63\x61pacity_pieces\x18\x03 \x01(\r\x12\x13\n\x0bpiece_bytes\x18\x04 \x01(\x04\x12\r\n\x05speed\x18\x05 \x01(\x02\"\xb0\x02\n\x0cMemberStatus\x12-\n\x05ready\x18\x01 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\x12\x12\n\nbusy_ratio\x18\x03 \x01(\x02\x12\x0e\n\x06queued\x18\x04 \x01(\r\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x16\n\x0ekv_usage_ratio\x18\x06 \x01(\x02\x12;\n\x0b\x61\x63tivations\x18\x07 \x03(\x0b\x32&.expertmesh.router.v1.LayerActivations\x12\x18\n\x10\x61\x63ked_assignment\x18\x08 \x01(\x04\x12\x1b\n\x13load_progress_ratio\x18\t \x01(\x02\"O\n\x10LayerActivations\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\x12\n\nexpert_ids\x18\x02 \x03(\r\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\x04\"\x81\x01\n\x0cJoinResponse\x12\x30\n\x07welcome\x18\x01 \x01(\x0b\x32\x1d.expertmesh.router.v1.WelcomeH\x00\x12\x36\n\nassignment\x18\x02 \x01(\x0b\x32 .expertmesh.router.v1.AssignmentH\x00\x42\x07\n\x05\x66rame\"1\n\x07Welcome\x12\x10\n\x08lease_ms\x18\x01 \x01(\r\x12\x14\n\x0cseen_address\x18\x02 \x01(\t\"~\n\nAssignment\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x04hold\x18\x02 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x31\n\tonly_here\x18\x03 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\"\x88\x01\n\x14WatchTopologyRequest\x12\x12\n\nwatcher_id\x18\x01 \x01(\t\x12.\n\x04role\x18\x02 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12,\n\x05\x61\x63ked\x18\x03 \x01(\x0b\x32\x1d.expertmesh.router.v1.Version\"I\n\x15WatchTopologyResponse\x12\x30\n\x08topology\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.Topology\")\n\x07Version\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\xb9\x02\n\x08Topology\x12.\n\x07version\x18\x01 \x01(\x0b\x32\x1d.expertmesh.router.v1.Version\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x12\n\nnum_layers\x18\x03 \x01(\r\x12\x13\n\x0bnum_experts\x18\x04 \x01(\r\x12.\n\x05pools\x18\x05 \x03(\x0b\x32\x1f.expertmesh.router.v1.PoolEntry\x12\x38\n\nattentions\x18\x06 \x03(\x0b\x32$.expertmesh.router.v1.AttentionEntry\x12\x18\n\x10uncovered_pieces\x18\x07 \x01(\r\x12\x39\n\x0f\x66irst_uncovered\x18\x08 \x03(\x0b\x32 .expertmesh.router.v1.PieceCount\".\n\nPieceCount\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb9\x01\n\tPoolEntry\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x04 \x01(\t\x12.\n\x06pieces\x18\x05 \x01(\x0b\x32\x1e.expertmesh.pieces.v1.PieceSet\x12\x30\n\x05state\x18\x06 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\"~\n\x0e\x41ttentionEntry\x12\x14\n\x0c\x61ttention_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.expertmesh.router.v1.MemberState\"\x14\n\x12GetTopologyRequest\"|\n\x13GetTopologyResponse\x12\x30\n\x08topology\x18\x01 \x01(\x0b\x32\x1e.expertmesh.router.v1.Topology\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".expertmesh.router.v1.MemberReport\"\xda\x01\n\x0cMemberReport\x12.\n\x04role\x18\x01 \x01(\x0e\x32 .expertmesh.router.v1.MemberRole\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x04 \x01(\t\x12\x32\n\x06status\x18\x05 \x01(\x0b\x32\".expertmesh.router.v1.MemberStatus\x12\x11\n\tsilent_ms\x18\x06 \x01(\r\x12\x16\n\x0eunready_reason\x18\x07 \x01(\t*Z\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_POOL\x10\x01\x12\x19\n\x15MEMBER_ROLE_ATTENTION\x10\x02*x\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_STATE_LOADING\x10\x01\x12\x16\n\x12MEMBER_STATE_READY\x10\x02\x12\x19\n\x15MEMBER_STATE_DRAINING\x10\x03\x32\xad\x02\n\x06Router\x12Q\n\x04Join\x12!.expertmesh.router.v1.JoinRequest\x1a\".expertmesh.router.v1.JoinResponse(\x01\x30\x01\x12l\n\rWatchTopology\x12*.expertmesh.router.v1.WatchTopologyRequest\x1a+.expertmesh.router.v1.WatchTopologyResponse(\x01\x30\x01\x12\x62\n\x0bGetTopology\x12(.expertmesh.router.v1.GetTopologyRequest\x1a).expertmesh.router.v1.GetTopologyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERROLE']._serialized_start=2692
-  _globals['_MEMBERROLE']._serialized_end=2782
-  _globals['_MEMBERSTATE']._serialized_start=2784
-  _globals['_MEMBERSTATE']._serialized_end=2904
+  _globals['_MEMBERROLE']._serialized_start=2758
+  _globals['_MEMBERROLE']._serialized_end=2848
+  _globals['_MEMBERSTATE']._serialized_start=2850
+  _globals['_MEMBERSTATE']._serialized_end=2970
   _globals['_JOINREQUEST']._serialized_start=67
   _globals['_JOINREQUEST']._serialized_end=241
   _globals['_LEAVE']._serialized_start=243
@@ -43,37 +43,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTER']._serialized_start=253
   _globals['_REGISTER']._serialized_end=574
   _globals['_POOLOFFER']._serialized_start=577
-  _globals['_POOLOFFER']._serialized_end=736
-  _globals['_MEMBERSTATUS']._serialized_start=739
-  _globals['_MEMBERSTATUS']._serialized_end=1043
-  _globals['_LAYERACTIVATIONS']._serialized_start=1045
-  _globals['_LAYERACTIVATIONS']._serialized_end=1124
-  _globals['_JOINRESPONSE']._serialized_start=1127
-  _globals['_JOINRESPONSE']._serialized_end=1256
-  _globals['_WELCOME']._serialized_start=1258
-  _globals['_WELCOME']._serialized_end=1307
-  _globals['_ASSIGNMENT']._serialized_start=1309
-  _globals['_ASSIGNMENT']._serialized_end=1384
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=1387
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=1523
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=1525
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=1598
-  _globals['_VERSION']._serialized_start=1600
-  _globals['_VERSION']._serialized_end=1641
-  _globals['_TOPOLOGY']._serialized_start=1644
-  _globals['_TOPOLOGY']._serialized_end=1957
-  _globals['_PIECECOUNT']._serialized_start=1959
-  _globals['_PIECECOUNT']._serialized_end=2005
-  _globals['_POOLENTRY']._serialized_start=2008
-  _globals['_POOLENTRY']._serialized_end=2193
-  _globals['_ATTENTIONENTRY']._serialized_start=2195
-  _globals['_ATTENTIONENTRY']._serialized_end=2321
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2323
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2343
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2345
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2469
-  _globals['_MEMBERREPORT']._serialized_start=2472
-  _globals['_MEMBERREPORT']._serialized_end=2690
-  _globals['_ROUTER']._serialized_start=2907
-  _globals['_ROUTER']._serialized_end=3208
+  _globals['_POOLOFFER']._serialized_end=751
+  _globals['_MEMBERSTATUS']._serialized_start=754
+  _globals['_MEMBERSTATUS']._serialized_end=1058
+  _globals['_LAYERACTIVATIONS']._serialized_start=1060
+  _globals['_LAYERACTIVATIONS']._serialized_end=1139
+  _globals['_JOINRESPONSE']._serialized_start=1142
+  _globals['_JOINRESPONSE']._serialized_end=1271
+  _globals['_WELCOME']._serialized_start=1273
+  _globals['_WELCOME']._serialized_end=1322
+  _globals['_ASSIGNMENT']._serialized_start=1324
+  _globals['_ASSIGNMENT']._serialized_end=1450
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=1453
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=1589
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=1591
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=1664
+  _globals['_VERSION']._serialized_start=1666
+  _globals['_VERSION']._serialized_end=1707
+  _globals['_TOPOLOGY']._serialized_start=1710
+  _globals['_TOPOLOGY']._serialized_end=2023
+  _globals['_PIECECOUNT']._serialized_start=2025
+  _globals['_PIECECOUNT']._serialized_end=2071
+  _globals['_POOLENTRY']._serialized_start=2074
+  _globals['_POOLENTRY']._serialized_end=2259
+  _globals['_ATTENTIONENTRY']._serialized_start=2261
+  _globals['_ATTENTIONENTRY']._serialized_end=2387
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2389
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2409
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2411
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2535
+  _globals['_MEMBERREPORT']._serialized_start=2538
+  _globals['_MEMBERREPORT']._serialized_end=2756
+  _globals['_ROUTER']._serialized_start=2973
+  _globals['_ROUTER']._serialized_end=3274
 # @@protoc_insertion_point(module_scope)

@@ -71,16 +71,18 @@ class Register(_message.Message):
     def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., numerics_id: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., offer: _Optional[_Union[PoolOffer, _Mapping]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class PoolOffer(_message.Message):
-    __slots__ = ("available", "requested", "capacity_pieces", "piece_bytes")
+    __slots__ = ("available", "requested", "capacity_pieces", "piece_bytes", "speed")
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_PIECES_FIELD_NUMBER: _ClassVar[int]
     PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
     available: _pieces_pb2.PieceSet
     requested: _pieces_pb2.PieceSet
     capacity_pieces: int
     piece_bytes: int
-    def __init__(self, available: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., requested: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., capacity_pieces: _Optional[int] = ..., piece_bytes: _Optional[int] = ...) -> None: ...
+    speed: float
+    def __init__(self, available: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., requested: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., capacity_pieces: _Optional[int] = ..., piece_bytes: _Optional[int] = ..., speed: _Optional[float] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
     __slots__ = ("ready", "state", "busy_ratio", "queued", "running", "kv_usage_ratio", "activations", "acked_assignment", "load_progress_ratio")
@@ -131,12 +133,14 @@ class Welcome(_message.Message):
     def __init__(self, lease_ms: _Optional[int] = ..., seen_address: _Optional[str] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("version", "hold")
+    __slots__ = ("version", "hold", "only_here")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
+    ONLY_HERE_FIELD_NUMBER: _ClassVar[int]
     version: int
     hold: _pieces_pb2.PieceSet
-    def __init__(self, version: _Optional[int] = ..., hold: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ...) -> None: ...
+    only_here: _pieces_pb2.PieceSet
+    def __init__(self, version: _Optional[int] = ..., hold: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., only_here: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ...) -> None: ...
 
 class WatchTopologyRequest(_message.Message):
     __slots__ = ("watcher_id", "role", "acked")

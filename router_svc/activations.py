@@ -38,6 +38,10 @@ class Activations:
                 added[layer_idx] = added.get(layer_idx, 0) + tokens
         return added
 
+    def tokens(self) -> list[list[int]]:
+        """[layer][expert], empty before the first report; not to be changed."""
+        return self._tokens
+
     def page(self) -> dict[str, Any]:
         """The full matrix for `GET /experts/load`; may be called from another thread."""
         model, rows = self._model, self._tokens

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from rpc.pieces import Pieces, bits, lowest_bits
 
+MAX_REPLICAS = 16
+"""More holders of a piece than this are not planned, however much memory there is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
@@ -37,7 +40,7 @@ class Board:
         replicas: int,
         weights: Sequence[Sequence[float]],
     ):
-        """`replicas` 0: as many holders as there are hosts. `weights` [layer][expert] may be empty."""
+        """`replicas` 0: as many holders as fit. `weights` [layer][expert] may be empty."""
         self.hosts = sorted(hosts, key=lambda host: host.pool_id)
         self.num_layers, self.num_experts = num_layers, num_experts
         self.full = (1 << num_experts) - 1
@@ -59,7 +62,7 @@ class Board:
             -(-(room + sum(mask.bit_count() for mask in held)) // num_layers)
             for room, held in zip(self.room, self.held, strict=True)
         ]
-        self.replicas = min(replicas or len(self.hosts), len(self.hosts))
+        self.replicas = min(replicas or MAX_REPLICAS, MAX_REPLICAS, len(self.hosts))
         self._weights = weights
         self._shares = [self._share_row(layer) for layer in range(num_layers)]
         self._loads = [

@@ -43,6 +43,7 @@ class Joining:
         self._publisher = publisher
         self._metrics = metrics
         self._tls = tls
+        publisher.before = self.hand_out
         self._streams: dict[MemberKey, _JoinStream] = {}
 
     async def serve(self, context: Any) -> None:
@@ -50,7 +51,7 @@ class Joining:
         stream = await self._admit(context)
         try:
             await context.write(self._welcome(stream.member))
-            self._after_change()
+            self._publisher.changed()
             await until_first(
                 self._read(stream, context),
                 self._write(stream, context),
@@ -69,7 +70,7 @@ class Joining:
             stream = self._stream_of(member)
             if stream is not None:
                 stream.ending.end(NotReady("silent for longer than the lease; join again"))
-        self._after_change()
+        self._publisher.changed()
 
     def close(self) -> None:
         """End every stream: the router stops."""
@@ -120,7 +121,7 @@ class Joining:
             for layer_idx, tokens in reported.added_tokens.items():
                 self._metrics.activations.labels(str(layer_idx)).inc(tokens)
             if reported.changed:
-                self._after_change()
+                self._publisher.changed()
 
     async def _write(self, stream: _JoinStream, context: Any) -> None:
         while True:
@@ -134,7 +135,7 @@ class Joining:
             if reason and reason != member.unreachable_reason:
                 log.warning("%s %s is not ready: %s", member.role, member.member_id, reason)
             member.reachable, member.unreachable_reason = not reason, reason
-            self._after_change()
+            self._publisher.changed()
             if reason:
                 await asyncio.sleep(DIAL_RETRY_S)
         await asyncio.Event().wait()
@@ -149,19 +150,20 @@ class Joining:
             self._metrics.losses.labels(member.role, "stream").inc()
         how = "left" if stream.said_goodbye else "vanished"
         log.info("%s %s %s", member.role, member.member_id, how)
-        self._after_change()
+        self._publisher.changed()
 
     def _stream_of(self, member: Member) -> _JoinStream | None:
         """The member's stream, unless a newer one has taken its place."""
         stream = self._streams.get(member.key)
         return stream if stream is not None and stream.member is member else None
 
-    def _after_change(self) -> None:
-        for member, assignment in self._mesh.new_assignments(time.monotonic()):
+    def hand_out(self) -> None:
+        """Tell pools what they are to hold now; called before each publication."""
+        acked = self._publisher.acked_by_attention()
+        for member, assignment in self._mesh.new_assignments(time.monotonic(), acked):
             stream = self._stream_of(member)
             if stream is not None:
                 stream.assignment.put(assignment)
-        self._publisher.changed()
 
 
 def _replaced(older: Member, newer: Member) -> Exception:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from protos import pieces_pb2, router_pb2
 from router_svc.addresses import advertised
-from router_svc.placement import Offer
 from rpc.config import Address
 from rpc.pieces import Pieces
 
 MAX_NAME_LENGTH = 128
+MIN_SPEED, MAX_SPEED = 0.001, 1000.0
 
 ROLE_NAMES = {
     router_pb2.MEMBER_ROLE_POOL: "pool",
@@ -31,6 +31,25 @@ class Model:
     num_experts: int  # per layer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a pool can hold."""
+
+    available: Pieces  # loadable from its checkpoint
+    requested: Pieces  # asked for by its flags; empty: the router decides
+    capacity_pieces: int  # 0: no limit
+    speed: float = 1.0  # relative to other pools
+
+
+@dataclass
+class Hidden:
+    """Pieces that a pool holds and the topology does not show there since a version."""
+
+    pieces: Pieces
+    counter: int
+    settled_at_s: float | None = None  # when nobody calls them any more; None: not all have ACKed
+
+
 @dataclass(kw_only=True, eq=False)
 class Member:
     """One joined process, as far as the router knows it."""
@@ -49,7 +68,15 @@ class Member:
     ready_message: pieces_pb2.PieceSet = field(default_factory=pieces_pb2.PieceSet)
     reachable: bool = False
     unreachable_reason: str = "not dialled back yet"
-    hold: Pieces | None = None  # the assignment; None before the first
+    # Of pools, what placement has decided; see `goals` and `changes`.
+    goal: Pieces | None = None  # what it should hold in the end; None before the first plan
+    hold: Pieces | None = None  # what it was last told to hold; None before
+    told: tuple[Pieces, Pieces, bool] | None = None  # on this stream: hold, only here, leaving
+    retired: Pieces = field(default_factory=Pieces)  # held, but no longer shown
+    hidden: list[Hidden] = field(default_factory=list)
+    unloading: Pieces = field(default_factory=Pieces)  # told to unload, not yet confirmed
+    unloading_version: int = 0
+    drained: bool = False  # an operator wants it to leave
 
     @property
     def key(self) -> MemberKey:
@@ -60,7 +87,14 @@ class Member:
         """As the topology shows it: nothing that cannot be dialled is ready."""
         if self.status is None or not self.reachable:
             return LOADING
+        if self.drained and self.status.state == READY:
+            return DRAINING
         return self.status.state
+
+    @property
+    def leaving(self) -> bool:
+        """Whether others are to take over what it holds."""
+        return self.drained or (self.status is not None and self.status.state == DRAINING)
 
     @property
     def unready_reason(self) -> str:
@@ -78,6 +112,9 @@ class Member:
         self.reachable, self.unreachable_reason = older.reachable, older.unreachable_reason
         self.status = older.status
         self.ready, self.ready_message = older.ready, older.ready_message
+        self.goal, self.hold, self.drained = older.goal, older.hold, older.drained
+        self.retired, self.hidden = older.retired, older.hidden
+        self.unloading, self.unloading_version = older.unloading, older.unloading_version
 
 
 def read_register(register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
@@ -118,7 +155,16 @@ def _offer_from(register: router_pb2.Register) -> Offer:
         available=Pieces.from_message(offer.available, **sizes, field="offer.available"),
         requested=Pieces.from_message(offer.requested, **sizes, field="offer.requested"),
         capacity_pieces=offer.capacity_pieces,
+        speed=_speed(offer.speed),
     )
+
+
+def _speed(speed: float) -> float:
+    if speed == 0:
+        return 1.0
+    if not MIN_SPEED <= speed <= MAX_SPEED:
+        raise ValueError(f"offer.speed: allowed are {MIN_SPEED} to {MAX_SPEED}, got {speed}")
+    return speed
 
 
 def _check_name(text: str, what: str) -> None:

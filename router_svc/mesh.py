@@ -5,13 +5,15 @@ The servicer moves frames in and out of it; nothing here waits.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 from protos import router_pb2
 from router_svc.activations import Activations
-from router_svc.member import DRAINING, LOADING, Member
+from router_svc.changes import instruct, note_hidden, retire, settle
+from router_svc.goals import Goals, PlacementRules, asked_for
+from router_svc.member import LOADING, Member
 from router_svc.membership import Members
-from router_svc.placement import Replicas, assign
 from router_svc.topology import TopologyBook
 from rpc.pieces import Pieces
 
@@ -44,6 +46,7 @@ class Mesh:
         max_members: int,
         checkpoint_id: str,
         now_s: float,
+        rules: PlacementRules | None = None,
     ):
         """`restarted`: an earlier epoch is known. Members and watchers may still prove it."""
         self.epoch = epoch
@@ -56,7 +59,8 @@ class Mesh:
         self._restarted = restarted
         self._adopt_until_s = now_s + adopt_s
         self._swept_at_s = now_s
-        self._unassigned: list[Member] = []
+        self.rules = rules or PlacementRules()
+        self.goals = Goals(self.rules)
         self._assignments_made = 0
         # Assignments of a later epoch have higher versions than all earlier ones.
         self._version_base = epoch << 20
@@ -73,8 +77,9 @@ class Mesh:
     def join(self, register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
         """Admit a process; raises as `Members.join` does."""
         member = self.members.join(register, caller_host, now_s)
-        if member.role == "pool":
-            self._unassigned.append(member)
+        if member.role == "pool" and asked_for(member):
+            member.goal = asked_for(member)
+            self.goals.pool_came(now_s)
         return member
 
     def report(self, member: Member, status: router_pb2.MemberStatus, now_s: float) -> Reported:
@@ -94,13 +99,15 @@ class Mesh:
         # An assignment of an earlier epoch proves that this router is a restarted one.
         self._restarted |= 0 < status.acked_assignment < self._version_base
         before = (member.state, member.ready)
-        first = member.status is None
+        first, was_leaving = member.status is None, member.leaving
         member.last_seen_s = now_s
         member.ready = ready
         member.ready_message = status.ready
         member.status = status
         status.state = status.state or LOADING
         status.ClearField("activations")
+        if member.role == "pool":
+            self._pool_reported(member, now_s, first=first, was_leaving=was_leaving)
         return Reported(
             added_tokens=added_tokens, changed=first or before != (member.state, member.ready)
         )
@@ -112,8 +119,10 @@ class Mesh:
         if member.role == "pool":
             if said_goodbye:
                 self.book.pool_left(member.member_id)
+                self.goals.reconsider(now_s)
             else:
                 self.book.pool_vanished(member.member_id, now_s)
+                self.goals.pool_lost(member, self.members.of_role("pool"), now_s, self.lease_s)
         return True
 
     def sweep(self, now_s: float) -> list[Member]:
@@ -133,32 +142,46 @@ class Mesh:
             self.leave(member, now_s, said_goodbye=False)
         return silent
 
-    def new_assignments(self, now_s: float) -> list[tuple[Member, router_pb2.Assignment]]:
-        """Assignments for pools that have none on their present stream and can have one now."""
-        present = [pool for pool in self._unassigned if self.members.is_present(pool)]
-        due = [pool for pool in present if self._assignable(pool, now_s)]
-        self._unassigned = [pool for pool in present if not self._assignable(pool, now_s)]
-        if not due:
-            return []
-        replicas = Replicas(
-            pool.ready if pool.hold is None else pool.hold
-            for pool in self.members.of_role("pool")
-            if pool.state != DRAINING
-        )
+    def _pool_reported(self, pool: Member, now_s: float, *, first: bool, was_leaving: bool) -> None:
+        assert pool.status is not None
+        if pool.status.acked_assignment >= pool.unloading_version:
+            pool.unloading = Pieces()
+        if first:
+            self.goals.pool_came(now_s)
+        if pool.leaving and not was_leaving:
+            self.goals.reconsider(now_s)
+
+    def drain(self, pool: Member, now_s: float) -> None:
+        """An operator wants a pool to leave: others take over, then it is told to hold nothing."""
+        pool.drained = True
+        self.goals.reconsider(now_s)
+
+    def new_assignments(
+        self, now_s: float, acked: float = math.inf
+    ) -> list[tuple[Member, router_pb2.Assignment]]:
+        """What pools are to be told now.
+
+        `acked`: the version that every attention service has ACKed; infinite without any.
+        """
+        pools = self.members.of_role("pool")
+        if not self.adopting(now_s) and not self.book.kept_pools:
+            self.goals.plan_if_due(now_s, self.members.model, pools, self.activations.tokens)
+            retire(pools, called=not math.isinf(acked))
+            settle(pools, acked, now_s, self.rules.settle_s)
         made = []
-        for pool in due:
-            assert pool.offer is not None
-            pool.hold = assign(pool.offer, held=pool.ready, replicas=replicas)
-            replicas.add(pool.hold - pool.ready)
+        for pool, told in instruct(pools, self.rules, now_s):
             self._assignments_made += 1
             version = self._version_base + self._assignments_made
-            made.append((pool, router_pb2.Assignment(version=version, hold=pool.hold.to_message())))
+            if dropped := pool.ready - told.hold:
+                pool.unloading, pool.unloading_version = pool.unloading | dropped, version
+                pool.retired |= dropped
+            assignment = router_pb2.Assignment(
+                version=version,
+                hold=told.hold.to_message(),
+                only_here=told.only_here.to_message(),
+            )
+            made.append((pool, assignment))
         return made
-
-    def _assignable(self, pool: Member, now_s: float) -> bool:
-        """A pool that asked: at once. Another: once it has said what it serves already."""
-        assert pool.offer is not None
-        return bool(pool.offer.requested) or (pool.status is not None and not self.adopting(now_s))
 
     def publish(self, now_s: float) -> router_pb2.Topology | None:
         """The next topology, or None when it would say what the last one says."""
@@ -169,6 +192,10 @@ class Mesh:
             now_s=now_s,
             removing=not self.adopting(now_s),
         )
+        if self.book.latest is not None:
+            note_hidden(
+                self.members.of_role("pool"), self.book.shown, self.book.latest.version.counter
+            )
         if not self.members and not self.book.kept_pools:
             self.members.forget_model()
             self.book.forget_lost()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from router_svc.balance import balance
 from router_svc.board import Board, Host
-from rpc.pieces import Pieces, bits
+from rpc.pieces import Pieces
 
 STRIPINGS = ("layer", "expert")
 """`layer`: a layer whole on one pool where it fits, one call each. `expert`: every layer
@@ -149,16 +149,25 @@ def _repair(board: Board, level: int) -> None:
     """
     hopeless: set[int] = set()
     for layer in range(board.num_layers):
-        for expert in bits(board.fewer_than(level, layer)):
-            starts = [host for host in board.movable if board.takeable(host, layer, 1 << expert)]
-            hopeless |= _push_in(board, starts, layer, 1 << expert, level, hopeless)
+        missing = board.fewer_than(level, layer)
+        while missing:
+            takers = [host for host in board.movable if host not in hopeless]
+            takes = 0
+            for host in takers:
+                takes |= board.takeable(host, layer, missing)
+            if not takes:
+                break
+            piece = takes & -takes
+            missing &= ~piece
+            starts = [host for host in takers if board.takeable(host, layer, piece)]
+            hopeless |= _push_in(board, starts, layer, piece, level, hopeless)
 
 
 def _push_in(
     board: Board, starts: Sequence[int], layer: int, piece: int, level: int, hopeless: set[int]
 ) -> set[int]:
     """Place a piece along the shortest chain; else the hosts from which no chain leads anywhere."""
-    queue = [host for host in starts if host not in hopeless]
+    queue = list(starts)
     came_from: dict[int, tuple[int, int, int] | None] = dict.fromkeys(queue)
     for host in queue:  # grows while it is walked
         if board.room[host] or _drop_spare(board, host, level):

@@ -1,7 +1,9 @@
 """When does which watcher get which topology?"""
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
 
 from protos import router_pb2
 from router_svc.mesh import Mesh
@@ -15,7 +17,9 @@ MIN_INTERVAL_S = 0.02
 class Watcher:
     """One topology stream."""
 
-    def __init__(self, *, holds_earlier_epoch: bool):
+    def __init__(self, watcher_id: str, *, is_attention: bool, holds_earlier_epoch: bool):
+        self.watcher_id = watcher_id
+        self.is_attention = is_attention
         self.holds_earlier_epoch = holds_earlier_epoch
         self.topology: Newest[router_pb2.Topology] = Newest()
         self.ending = Ending()
@@ -32,6 +36,7 @@ class Publisher:
         self._watchers: set[Watcher] = set()
         self._dirty = asyncio.Event()
         self._dirty.set()
+        self.before: Callable[[], None] = lambda: None
 
     @property
     def num_watchers(self) -> int:
@@ -51,16 +56,40 @@ class Publisher:
 
     def publish(self) -> router_pb2.Topology | None:
         """Bring the snapshot up to date, offer it to the watchers, and return it."""
+        self.before()
         self._mesh.publish(time.monotonic())
         for watcher in self._watchers:
             self._offer(watcher)
         return self._mesh.book.latest
 
-    def add_watcher(self, acked_epoch: int) -> Watcher:
+    def acked_by_attention(self) -> float:
+        """The version of this epoch that every live attention service has ACKed.
+
+        Infinite when there is none. One that has a lease but watches nothing has ACKed 0.
+        """
+        epoch = self._mesh.epoch
+        acked: dict[str, float] = {
+            member.member_id: 0 for member in self._mesh.members.of_role("attention")
+        }
+        for watcher in self._watchers:
+            if watcher.is_attention:
+                counter = watcher.acked[1] if watcher.acked[0] == epoch else 0
+                known = acked.get(watcher.watcher_id, 0)
+                # An old stream of a service that has come back may linger beside the new one.
+                acked[watcher.watcher_id] = max(known, counter)
+        return min(acked.values(), default=math.inf)
+
+    def add_watcher(
+        self, acked_epoch: int, watcher_id: str = "", *, is_attention: bool = False
+    ) -> Watcher:
         """A watcher that holds a topology of `acked_epoch` (0: none). Raises Overloaded."""
         if len(self._watchers) >= self._max_watchers:
             raise Overloaded(f"the router serves at most {self._max_watchers} watchers")
-        watcher = Watcher(holds_earlier_epoch=self._mesh.watcher_seen(acked_epoch))
+        watcher = Watcher(
+            watcher_id,
+            is_attention=is_attention,
+            holds_earlier_epoch=self._mesh.watcher_seen(acked_epoch),
+        )
         self._watchers.add(watcher)
         self._offer(watcher)
         return watcher

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["Router"].full_name
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 STATUS_INTERVAL_S = 5.0
+TEND_INTERVAL_S = 0.25
 STOP_GRACE_S = 1.0
 
 
@@ -43,6 +44,7 @@ class RouterService:
             max_members=config.max_members,
             checkpoint_id=config.checkpoint_id,
             now_s=time.monotonic(),
+            rules=config.placement,
         )
         registry = CollectorRegistry()
         self._metrics = RouterMetrics(registry)
@@ -106,7 +108,7 @@ class RouterService:
 
     async def _tend(self) -> None:
         """Leases, gauges and the status line, several times per lease."""
-        interval_s = min(1.0, self.mesh.lease_s / 4)
+        interval_s = min(TEND_INTERVAL_S, self.mesh.lease_s / 4)
         logged_at_s = time.monotonic()
         while True:
             self._joining.sweep()

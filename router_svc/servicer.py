@@ -74,7 +74,11 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
 
     async def _watch(self, context: Any) -> None:
         first = await first_frame(context)
-        watcher = self._publisher.add_watcher(first.acked.epoch)
+        watcher = self._publisher.add_watcher(
+            first.acked.epoch,
+            first.watcher_id,
+            is_attention=first.role == router_pb2.MEMBER_ROLE_ATTENTION,
+        )
         try:
             await until_first(
                 _read_acks(watcher, context),

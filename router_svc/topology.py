@@ -50,6 +50,11 @@ class TopologyBook:
         """Pools of the present topology that have no stream, ascending."""
         return self._kept
 
+    @property
+    def shown(self) -> dict[str, Pieces]:
+        """What the latest topology shows of each pool."""
+        return {pool_id: pieces for pool_id, (_, pieces) in self._entries.items()}
+
     def pool_vanished(self, pool_id: str, now_s: float) -> None:
         """A pool's stream broke or its lease ran out (it did not say goodbye)."""
         entry, pieces = self._entries.get(pool_id, (None, Pieces()))
@@ -144,11 +149,13 @@ class TopologyBook:
 def _pool_entries(pools: Sequence[Member]) -> Iterable[tuple[router_pb2.PoolEntry, Pieces]]:
     """An entry with its pieces for each pool.
 
-    Ready pools show what they hold ready; draining ones only what no ready pool
-    holds, so that new calls go elsewhere where there is an elsewhere; loading ones
-    nothing.
+    Ready pools show what they hold ready and is not retired; draining ones only what no
+    ready pool shows, so that new calls go elsewhere where there is an elsewhere;
+    loading ones nothing.
     """
-    held_by_ready = Pieces.union(member.ready for member in pools if member.state == READY)
+    held_by_ready = Pieces.union(
+        member.ready - member.retired for member in pools if member.state == READY
+    )
     for member in pools:
         entry = router_pb2.PoolEntry(
             pool_id=member.member_id,
@@ -159,10 +166,10 @@ def _pool_entries(pools: Sequence[Member]) -> Iterable[tuple[router_pb2.PoolEntr
         )
         pieces = Pieces()
         if member.state == READY:
-            pieces = member.ready
-            entry.pieces.CopyFrom(member.ready_message)
+            pieces = member.ready - member.retired
+            entry.pieces.CopyFrom(pieces.to_message() if member.retired else member.ready_message)
         elif member.state == DRAINING:
-            pieces = member.ready - held_by_ready
+            pieces = member.ready - held_by_ready - member.retired
             entry.pieces.CopyFrom(pieces.to_message())
         yield entry, pieces
 

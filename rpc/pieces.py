@@ -170,6 +170,16 @@ class Pieces:
     def __hash__(self) -> int:
         return hash(tuple(self._masks.items()))
 
+    def describe(self, limit: int = 8) -> str:
+        """For people: "layer 0 (all named ranges); ...", at most `limit` layers in full."""
+        shown = "; ".join(
+            f"layer {layer} experts " + ",".join(_range_text(*run) for run in _runs(mask))
+            for layer, mask in list(self._masks.items())[:limit]
+        )
+        return shown + (
+            f"; and {len(self._masks) - limit} layers more" if len(self._masks) > limit else ""
+        )
+
     def __repr__(self) -> str:
         shown = "; ".join(
             f"{layer}: " + ",".join(_range_text(*run) for run in _runs(mask))

@@ -3,6 +3,7 @@
 import pytest
 
 from protos import router_pb2
+from router_svc.goals import PlacementRules
 from router_svc.mesh import Mesh
 from rpc.pieces import Pieces
 
@@ -14,7 +15,8 @@ EPOCH = 1000
 
 def mesh_of(*, restarted=False, **options) -> Mesh:
     options = {"lease_s": 5.0, "adopt_s": 10.0, "max_members": 10, "checkpoint_id": "", **options}
-    return Mesh(epoch=EPOCH, restarted=restarted, now_s=0.0, **options)
+    rules = PlacementRules(plan_delay_s=0.0)
+    return Mesh(epoch=EPOCH, restarted=restarted, now_s=0.0, rules=rules, **options)
 
 
 def register(name="a", role=POOL, requested=None, capacity=0, **fields) -> router_pb2.Register:
@@ -69,7 +71,11 @@ def test_pools_still_loading_count_as_holders_draining_ones_do_not():
     pools["b"].reachable = True
     mesh.report(pools["b"], status(pools["b"].hold, router_pb2.MEMBER_STATE_DRAINING), 1.0)
     mesh.report(pools["c"], status(), 1.0)
-    assert holds(mesh.new_assignments(1.0)) == {"c": pools["b"].hold}
+    made = {member.member_id: made for member, made in mesh.new_assignments(1.0)}
+    layer = pools["b"].ready.to_message()
+    assert made["c"].hold == layer
+    # And the draining one hears what still needs it.
+    assert made["b"].hold == made["b"].only_here == layer
 
 
 def test_pools_assigned_together_share_the_model_and_departed_ones_get_nothing():

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import router_pb2
-from router_svc.member import DRAINING, LOADING, READY, Member, Model
-from router_svc.placement import Offer
+from router_svc.member import DRAINING, LOADING, READY, Member, Model, Offer
 from router_svc.topology import TopologyBook
 from rpc.config import Address
 from rpc.pieces import Pieces

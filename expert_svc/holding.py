@@ -1,0 +1,89 @@
+"""How does a pool come to hold what it is told to? Unloads, loads, says when it is done.
+
+The newest word counts: a load that is under way stops after its present layer when
+another word has come.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from expert_svc.weight_store import WeightStore
+from rpc.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 2.0
+
+
+class Superseded(Exception):
+    """Loading was given up: there is a newer word, or the pool is leaving."""
+
+
+class Holding:
+    """Follows what the pool is told, on the loop; the work itself is done on a thread."""
+
+    def __init__(
+        self,
+        store: WeightStore,
+        *,
+        calls_done: Callable[[], Awaitable[None]],
+        changed: Callable[[], Awaitable[None]],
+        progress: Callable[[float], None],
+    ):
+        """`calls_done` returns when the calls at hand are answered; `changed` runs after each word."""
+        self._store = store
+        self._calls_done = calls_done
+        self._changed = changed
+        self._progress = progress
+        self._told: tuple[Pieces, int] | None = None
+        self._news = asyncio.Event()
+        self.leaving = False
+        self.acked = 0
+
+    def tell(self, pieces: Pieces, version: int) -> None:
+        """Hold exactly `pieces`."""
+        self._told = (pieces, version)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Follow the newest word for ever. Raises what loading raises."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            assert self._told is not None
+            pieces, version = self._told
+            if self.leaving:
+                continue
+            started_s = time.monotonic()
+            surplus = self._store.pieces - pieces
+            missing = pieces - self._store.pieces
+            if surplus:
+                await self._calls_done()
+                await asyncio.to_thread(self._store.unload, surplus)
+            try:
+                await asyncio.to_thread(self._load, pieces)
+            except Superseded:
+                continue
+            self.acked = version
+            log.info(
+                "ready: %d pieces, %.1f MiB, %d loaded and %d unloaded in %.1f s",
+                len(self._store.pieces), self._store.size_bytes / 2**20,
+                len(missing), len(surplus), time.monotonic() - started_s,
+            )  # fmt: skip
+            await self._changed()
+
+    def _load(self, pieces: Pieces) -> None:
+        logged_s = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal logged_s
+            if self.leaving or self._news.is_set():
+                raise Superseded
+            self._progress(done / max(total, 1))
+            if time.monotonic() - logged_s > LOG_INTERVAL_S:
+                logged_s = time.monotonic()
+                log.info("loading %d of %d pieces", done, total)
+
+        self._store.load(pieces, progress)

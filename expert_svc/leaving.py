@@ -1,0 +1,57 @@
+"""When may a pool that was told to stop really stop?
+
+A member of a mesh goes when the router says that nothing is called there any more,
+or when its grace period ends. Without a router, or while it cannot be reached, the
+pool goes when no call has come for a moment.
+"""
+
+import asyncio
+import logging
+import time
+
+from expert_svc.executor import Executor
+from expert_svc.servicer import ExpertServicer
+from rpc.membership import Lease
+from rpc.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 0.5
+"""Without a router: a draining pool without a call for this long is not needed any more."""
+POLL_S = 0.02
+
+
+class Leaving:
+    """The last word of the router, and the wait for it."""
+
+    def __init__(self) -> None:
+        self._needed: Pieces | None = None
+        self._only_here = Pieces()
+
+    def tell(self, needed: Pieces, only_here: Pieces) -> None:
+        """What is still called here, and what of it nobody else holds."""
+        self._needed, self._only_here = needed, only_here
+
+    async def wait(
+        self, servicer: ExpertServicer, executor: Executor, lease: Lease | None, grace_s: float
+    ) -> None:
+        """Serve on until it may stop; says which pieces go dark when it stops too early."""
+        deadline_s = time.monotonic() + grace_s
+        calls, quiet_since_s = servicer.calls_total, time.monotonic()
+        while (now_s := time.monotonic()) < deadline_s:
+            busy = executor.waiting or any(stream.inflight for stream in servicer.streams)
+            if busy or servicer.calls_total != calls:
+                calls, quiet_since_s = servicer.calls_total, now_s
+            elif lease is not None and lease.joined:
+                if self._needed is not None and not self._needed:
+                    return
+            elif now_s - quiet_since_s > QUIET_S or not servicer.streams:
+                return
+            await asyncio.sleep(POLL_S)
+        if self._only_here:
+            log.warning(
+                "the grace period ends; nobody else holds, and dark go: %s",
+                self._only_here.describe(),
+            )
+        else:
+            log.warning("the grace period ends with callers that still need this pool")

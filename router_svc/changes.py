@@ -1,0 +1,140 @@
+"""How do pools get from what they hold to what they should hold, while calls run?
+
+Pure (the clock is passed in). New pieces are loaded first. When every pool that
+should hold a piece serves it, the others' are *retired*: the topology no longer
+shows them there. When every attention service has ACKed such a topology and
+`settle_s` has passed, the pool is told to unload, which it does when the calls it
+had by then are answered. So no call finds a piece gone, and at no moment is a
+piece without a holder that could have one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router_svc.goals import PlacementRules
+from router_svc.member import READY, Hidden, Member
+from rpc.pieces import Pieces
+
+NOTHING = Pieces()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a pool is told: hold exactly this; of a leaving pool, what only it holds."""
+
+    hold: Pieces
+    only_here: Pieces
+
+
+def serving(pool: Member) -> Pieces:
+    return pool.ready if pool.state == READY else NOTHING
+
+
+def retire(pools: Sequence[Member], *, called: bool) -> None:
+    """Decide what is no longer shown; `called`: there are attention services.
+
+    Decided anew each time: when a pool that should take over is lost, its predecessor
+    is shown again, unless it has been told to unload.
+    """
+    goals = {pool: pool.goal or NOTHING for pool in pools if not pool.leaving}
+    awaited = Pieces.union(goal - serving(pool) for pool, goal in goals.items())
+    taken_over = Pieces.union(goal & serving(pool) for pool, goal in goals.items()) - awaited
+    for pool in pools:
+        pool.retired = pool.unloading
+        if pool.hold is not None:
+            pool.retired |= pool.ready - pool.hold
+        if pool.leaving:
+            pool.retired |= pool.ready & taken_over if called else pool.ready - awaited
+        elif pool.goal is not None:
+            pool.retired |= (pool.ready - pool.goal) & taken_over
+
+
+def note_hidden(pools: Sequence[Member], shown: Mapping[str, Pieces], counter: int) -> None:
+    """Remember since which version each held piece is not shown."""
+    for pool in pools:
+        hidden = pool.ready - shown.get(pool.member_id, NOTHING)
+        known = []
+        for batch in pool.hidden:
+            if still := batch.pieces & hidden:
+                known.append(Hidden(still, batch.counter, batch.settled_at_s))
+                hidden -= still
+        pool.hidden = [*known, Hidden(hidden, counter)] if hidden else known
+
+
+def settle(pools: Sequence[Member], acked: float, now_s: float, settle_s: float) -> None:
+    """Every attention service has ACKed version `acked`; infinite when there are none."""
+    for pool in pools:
+        for batch in pool.hidden:
+            if batch.settled_at_s is None and batch.counter <= acked:
+                batch.settled_at_s = now_s + (0.0 if math.isinf(acked) else settle_s)
+
+
+def instruct(
+    pools: Sequence[Member], rules: PlacementRules, now_s: float
+) -> list[tuple[Member, Told]]:
+    """What pools are to be told now, beyond what they have been told on this stream."""
+    told = []
+    served = _Served(pools)
+    busy = sum(_is_moving(pool, served) for pool in pools)
+    for pool in pools:
+        if pool.goal is None and not pool.leaving:
+            continue
+        hold = _next_hold(pool, served, now_s, may_move=busy < rules.max_moves)
+        if hold is None:
+            continue
+        only_here = hold - served.beside(pool) if pool.leaving else NOTHING
+        if pool.told == (hold, only_here, pool.leaving):
+            continue
+        busy -= _is_moving(pool, served)
+        pool.hold, pool.told = hold, (hold, only_here, pool.leaving)
+        busy += _is_moving(pool, served)
+        told.append((pool, Told(hold=hold, only_here=only_here)))
+    return told
+
+
+class _Served:
+    """Who else serves a piece? Pieces by one pool and by more, counted once for all pools."""
+
+    def __init__(self, pools: Sequence[Member]):
+        self._once = self._twice = NOTHING
+        for pool in pools:
+            pieces = serving(pool)
+            self._twice |= self._once & pieces
+            self._once |= pieces
+
+    def beside(self, pool: Member) -> Pieces:
+        """What pools other than this one serve."""
+        return self._twice | (self._once - serving(pool))
+
+
+def _next_hold(pool: Member, served: _Served, now_s: float, *, may_move: bool) -> Pieces | None:
+    """What a pool may hold next: its goal, and what is not to be unloaded yet.
+
+    None: nothing to say to a pool that has not been told anything yet.
+    """
+    assert pool.offer is not None
+    hold = pool.ready if pool.hold is None else pool.hold
+    goal = NOTHING if pool.leaving else (pool.goal or NOTHING)
+    settled = Pieces.union(
+        batch.pieces
+        for batch in pool.hidden
+        if batch.settled_at_s is not None and batch.settled_at_s <= now_s
+    )
+    kept = hold & (goal | (pool.ready - settled))
+    wanted = goal - hold - pool.unloading
+    elsewhere = served.beside(pool)
+    capacity = pool.offer.capacity_pieces or len(pool.offer.available)
+    room = capacity - len(kept | (pool.ready & hold) | pool.unloading)
+    added = (wanted - elsewhere).first(room)
+    if may_move or _is_moving(pool, served):
+        added |= (wanted & elsewhere).first(room - len(added))
+    if pool.told is None and wanted and not added and not kept:
+        return None
+    return kept | added
+
+
+def _is_moving(pool: Member, served: _Served) -> bool:
+    """Whether a pool is loading what others serve."""
+    loading = (pool.hold or NOTHING) - pool.ready
+    return bool(loading) and bool(loading & served.beside(pool))

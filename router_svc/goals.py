@@ -1,0 +1,117 @@
+"""Who should hold what, and when is that decided anew?
+
+Pure (the clock is passed in). The goal of a pool is what it is on the way to; how
+it gets there without a gap is in `changes`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from router_svc.board import Host
+from router_svc.loads import activation_weights
+from router_svc.member import Member, Model
+from router_svc.planner import Plan, plan
+from rpc.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementRules:
+    """What the operator wants of placement."""
+
+    replicas: int = 0  # holders of each piece; 0: as many as memory allows
+    striping: str = "layer"
+    plan_delay_s: float = 0.5  # members that come within this time are planned together
+    settle_s: float = 1.0  # from the last ACK to unloading
+    max_moves: int = 4  # pools that load at once what others serve already
+
+
+class Goals:
+    """Plans soon after a reason to; otherwise goals stay."""
+
+    def __init__(self, rules: PlacementRules):
+        self._rules = rules
+        self._due_at_s: float | None = None
+        self.latest: Plan | None = None
+
+    def reconsider(self, at_s: float) -> None:
+        """There is a reason to plan, not later than `at_s`."""
+        self._due_at_s = at_s if self._due_at_s is None else min(at_s, self._due_at_s)
+
+    def pool_came(self, now_s: float) -> None:
+        self.reconsider(now_s + self._rules.plan_delay_s)
+
+    def pool_lost(
+        self, lost: Member, others: Iterable[Member], now_s: float, lease_s: float
+    ) -> None:
+        """A pool is gone without goodbye. It may be back in a moment with all its files, so only
+        what nobody else holds is placed anew at once."""
+        elsewhere = Pieces.union(pool.ready | (pool.goal or Pieces()) for pool in others)
+        dark = lost.ready - elsewhere
+        self.reconsider(now_s + (self._rules.plan_delay_s if dark else lease_s))
+
+    def plan_if_due(
+        self,
+        now_s: float,
+        model: Model | None,
+        pools: Sequence[Member],
+        tokens: Callable[[], Sequence[Sequence[int]]] = lambda: (),
+    ) -> None:
+        """Set the goals of `pools`, if there is a reason to and it is time.
+
+        `tokens` gives the counts of routed tokens, [layer][expert].
+        """
+        if self._due_at_s is None or now_s < self._due_at_s or model is None:
+            return
+        self._due_at_s = None
+        hosts = [host for pool in pools if (host := _host(pool)) is not None]
+        made = plan(
+            hosts,
+            num_layers=model.num_layers,
+            num_experts=model.num_experts,
+            replicas=self._rules.replicas,
+            striping=self._rules.striping,
+            weights=activation_weights(tokens()),
+        )
+        for pool in pools:
+            pool.goal = made.hold.get(pool.member_id, pool.goal)
+        if self._rules.replicas and made.short and (not self.latest or made != self.latest):
+            log.warning(
+                "%d pieces have fewer than %d holders, %d none: the pools' memory or files do"
+                " not allow more",
+                len(made.short), self._rules.replicas, len(made.dark),
+            )  # fmt: skip
+        self.latest = made
+
+
+def _host(pool: Member) -> Host | None:
+    """A pool as the planner sees it; None when it is not to be planned with."""
+    offer = pool.offer
+    assert offer is not None
+    if pool.leaving:
+        return None
+    if offer.requested:
+        wanted = asked_for(pool)
+        return Host(pool_id=pool.member_id, available=wanted, current=wanted, fixed=True)
+    if pool.status is None:
+        return None  # it may hold something already: wait for its word
+    current = pool.goal
+    if current is None:
+        current = pool.hold if pool.hold is not None else pool.ready
+    return Host(
+        pool_id=pool.member_id,
+        available=offer.available,
+        capacity_pieces=offer.capacity_pieces,
+        speed=offer.speed,
+        current=current,
+    )
+
+
+def asked_for(pool: Member) -> Pieces:
+    """What a pool's flags ask for, as far as it can hold it."""
+    assert pool.offer is not None
+    offer = pool.offer
+    wanted = offer.requested & offer.available
+    return wanted.first(offer.capacity_pieces or len(wanted))
