@@ -122,6 +122,8 @@ def _next_hold(pool: Member, served: _Served, now_s: float, *, may_move: bool) -
         if batch.settled_at_s is not None and batch.settled_at_s <= now_s
     )
     kept = hold & (goal | (pool.ready - settled))
+    if pool.leaving and kept:
+        kept = hold  # it is let go at once or not at all: who takes over may still be lost
     wanted = goal - hold - pool.unloading
     elsewhere = served.beside(pool)
     capacity = pool.offer.capacity_pieces or len(pool.offer.available)

@@ -77,7 +77,12 @@ class Goals:
         )
         for pool in pools:
             pool.goal = made.hold.get(pool.member_id, pool.goal)
-        if self._rules.replicas and made.short and (not self.latest or made != self.latest):
+        if (
+            hosts
+            and self._rules.replicas
+            and made.short
+            and (not self.latest or made != self.latest)
+        ):
             log.warning(
                 "%d pieces have fewer than %d holders, %d none: the pools' memory or files do"
                 " not allow more",

@@ -91,7 +91,9 @@ class Mesh:
         dtype: str = "float32",
         attention_flags: Sequence[str] = (),
         state: Path | None = None,
+        router_flags: Sequence[str] = (),
     ):
+        self._router_flags = router_flags
         self._model = model
         self._pool_flags = pools
         self._common = ("--model", str(model), "--dtype", dtype, "--threads", "1")
@@ -106,6 +108,13 @@ class Mesh:
         self.processes.append(process)
         return process
 
+    def start_router(self, *ports: str) -> ServiceProcess:
+        self.router = self.start(
+            "router_svc", *ports, "--state", str(self._state), "--adopt-ms", "300",
+            *self._router_flags,
+        )  # fmt: skip
+        return self.router.wait_listening()
+
     def start_pool(self, *flags: str) -> ServiceProcess:
         pool = self.start(
             "expert_svc", *PORTS, *self._common, "--router", self.router.address, *flags
@@ -115,10 +124,7 @@ class Mesh:
 
     def __enter__(self) -> "Mesh":
         try:
-            self.router = self.start(
-                "router_svc", *PORTS, "--state", str(self._state), "--adopt-ms", "300"
-            )
-            self.router.wait_listening()
+            self.start_router(*PORTS)
             for flags in self._pool_flags:
                 self.start_pool(*flags)
             self.attention = self.start(

@@ -1,0 +1,215 @@
+"""Real processes: pools come, go, drain and restart under a stream of requests."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.reference import ReferenceModel
+from minimax_m2.tiny import write_tiny
+from protos import attention_pb2, router_pb2, router_pb2_grpc
+from rpc.pieces import Pieces
+from tests.integration.mesh import Mesh
+from tests.integration.test_pool_failure import PROMPT, Request
+
+TOKENS = 60
+BUSY_S = 60.0
+"""Bound of waits that take a second or two where nothing else runs."""
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("changes") / "model"
+    write_tiny(folder, seed=24, fp8=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> list[int]:
+    return ReferenceModel(Checkpoint.open(model)).greedy(PROMPT, TOKENS, frozenset())
+
+
+class Traffic(threading.Thread):
+    """Requests one after the other until stopped, and a look at every topology meanwhile."""
+
+    def __init__(self, mesh: Mesh, expected: list[int]):
+        super().__init__(daemon=True)
+        self._mesh = mesh
+        self._expected = expected
+        self._stopping = threading.Event()
+        self.finished = 0
+        self.wrong: list[object] = []
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            request = Request(self._mesh.attention.address, max_tokens=TOKENS).wait(BUSY_S)
+            done = request.finished
+            if (
+                request.error is not None
+                or done is None
+                or done.reason != attention_pb2.FINISH_REASON_LENGTH
+                or request.tokens != self._expected
+            ):
+                self.wrong.append((request.error, done, len(request.tokens)))
+            self.finished += 1
+
+    def __enter__(self) -> "Traffic":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self.join(BUSY_S)
+
+
+class Map:
+    """Every topology that the router publishes, from a stream of its own."""
+
+    def __init__(self, router: str):
+        self._channel = grpc.insecure_channel(router)
+        first = router_pb2.WatchTopologyRequest(watcher_id="test")
+        self._open = threading.Event()
+
+        def requests() -> Iterator[router_pb2.WatchTopologyRequest]:
+            yield first
+            self._open.wait()
+
+        self._call = router_pb2_grpc.RouterStub(self._channel).WatchTopology(requests())
+        self.seen: list[router_pb2.Topology] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self.seen.append(response.topology)
+        except grpc.RpcError:
+            pass
+
+    def until(self, holds: Callable[[router_pb2.Topology], bool]) -> router_pb2.Topology:
+        deadline_s = time.monotonic() + BUSY_S
+        while not (self.seen and holds(self.seen[-1])):
+            assert time.monotonic() < deadline_s, self.seen[-1:]
+            time.sleep(0.02)
+        return self.seen[-1]
+
+    def __enter__(self) -> "Map":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.set()
+        self._call.cancel()
+        self._channel.close()
+
+
+def pieces(entry: router_pb2.PoolEntry) -> int:
+    return sum(run.count for layer in entry.pieces.layers for run in layer.ranges)
+
+
+def holding(count: int) -> Callable[[router_pb2.Topology], bool]:
+    """Exactly `count` pools, all with pieces, and nothing missing."""
+    return lambda topology: (
+        topology.uncovered_pieces == 0
+        and len(topology.pools) == count
+        and all(pieces(entry) for entry in topology.pools)
+    )
+
+
+def copies(topology: router_pb2.Topology) -> int:
+    return sum(pieces(entry) for entry in topology.pools)
+
+
+def gaps(topologies: list[router_pb2.Topology], num_pieces: int) -> list[router_pb2.Topology]:
+    """Topologies, after the first complete one, that show no holder of some piece."""
+    started = itertools.dropwhile(lambda topology: topology.uncovered_pieces, topologies)
+    return [
+        topology
+        for topology in started
+        if len(Pieces.union(held(entry, topology) for entry in topology.pools)) < num_pieces
+    ]
+
+
+def held(entry: router_pb2.PoolEntry, topology: router_pb2.Topology) -> Pieces:
+    return Pieces.from_message(
+        entry.pieces, num_layers=topology.num_layers, num_experts=topology.num_experts
+    )
+
+
+def test_scaled_from_one_to_four_to_two_under_load(model: Path, expected: list[int]):
+    flags = ("--replicas", "1", "--striping", "expert")
+    with (
+        Mesh(model, ((),), router_flags=flags) as mesh,
+        Map(mesh.router.address) as seen,
+        Traffic(mesh, expected) as traffic,
+    ):
+        whole = copies(seen.until(holding(1)))
+        for _ in range(3):
+            mesh.start_pool().wait_listening()
+        # Each piece moves once, and its former holder gives it up.
+        seen.until(lambda topology: holding(4)(topology) and copies(topology) == whole)
+        done = traffic.finished
+        for pool in mesh.pools[:2]:
+            assert pool.stop() == 0
+        seen.until(lambda topology: holding(2)(topology) and copies(topology) == whole)
+        while traffic.finished < done + 3:
+            time.sleep(0.05)
+        assert gaps(seen.seen, whole) == []
+    for p in mesh.processes:
+        print("\n".join(p.lines[-14:]))
+    assert traffic.wrong == []
+    assert traffic.finished > 5
+
+
+def test_rolling_restart_with_two_replicas(model: Path, expected: list[int]):
+    with (
+        Mesh(model, ((), (), ()), router_flags=("--replicas", "2")) as mesh,
+        Map(mesh.router.address) as seen,
+        Traffic(mesh, expected) as traffic,
+    ):
+        first = seen.until(holding(3))
+        for pool in list(mesh.pools):
+            assert pool.stop() == 0
+            assert not any("grace period ends" in line for line in pool.lines), pool.lines
+            mesh.start_pool().wait_listening()
+            seen.until(lambda t: holding(3)(t) and copies(t) == copies(first))
+        assert gaps(seen.seen, copies(first) // 2) == []
+    assert traffic.wrong == []
+
+
+def test_a_pool_nobody_can_replace_serves_its_grace_period_and_names_what_goes_dark(model: Path):
+    flags = ("--layers", "0", "--grace-s", "2")
+    with Mesh(model, (("--layers", "1,2"), flags)) as mesh:
+        pool = mesh.pools[1]
+        started_s = time.monotonic()
+        assert pool.stop() == 0
+        assert time.monotonic() - started_s > 1.9
+        pool.wait_for(r"nobody else holds, and dark go: layer 0 experts 0-7$")
+
+
+def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):
+    flags = ("--replicas", "1")
+    with (
+        Mesh(model, ((), ()), router_flags=flags) as mesh,
+        Traffic(mesh, expected) as traffic,
+    ):
+        with Map(mesh.router.address) as seen:
+            before = seen.until(holding(2))
+        address = mesh.router.address
+        mesh.router.kill()
+        mesh.start_router("--listen", address, "--ops-listen", "127.0.0.1:0")
+        with Map(mesh.router.address) as seen:
+            after = seen.until(holding(2))
+            time.sleep(2)  # the adoption is over, and planning too
+            after = seen.until(holding(2))
+        assert after.version.epoch > before.version.epoch
+        assert list(after.pools) == list(before.pools)
+        for pool in mesh.pools:
+            loads = [line for line in pool.lines if "0 unloaded" in line]
+            assert not any("unloaded" in line and line not in loads for line in pool.lines)
+    assert traffic.wrong == []
+    assert traffic.finished
