@@ -1,14 +1,16 @@
 """Which attention service takes the next request?
 
 Addresses come from flags or from the router's topology; each replica is asked for its status
-every second. Of the ready ones with room in their queue the least loaded is picked; when all
-queues are full, the request is refused here, before anything is sent.
+every second. Of the ready ones with room in their queue a request goes to the one with the least
+`cost`: the prompt's tokens that it probably has not cached, and its load. One that is much more
+loaded than the others is out in spite of a hit. When all queues are full, the request is refused
+here, before anything is sent. Streams on a service that is stopping are sent to another one.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from gateway.errors import not_ready, overloaded
 from gateway.replica import Replica
@@ -18,6 +20,16 @@ from rpc.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 1.0
+
+SEQUENCE_TOKENS = 64
+"""A sequence running somewhere weighs as much against it as so many tokens to compute."""
+MORE_LOADED = 8
+"""Beyond twice the least load and this, a replica is out, whatever its cache holds."""
+
+
+def cost(num_uncached_tokens: int, load: int) -> int:
+    """What a request faces on a replica, in tokens: those of its prompt to compute, and company."""
+    return num_uncached_tokens + SEQUENCE_TOKENS * load
 
 
 class AttentionPool:
@@ -30,8 +42,13 @@ class AttentionPool:
         vocab_size: int,
         tls: TlsFiles | None,
         poll_interval_s: float = POLL_INTERVAL_S,
+        count_migration: Callable[[str], None] = lambda reason: None,
     ):
-        """`addresses` is asked before each round; replicas that left it are closed."""
+        """`addresses` is asked before each round; replicas that left it are closed.
+
+        `count_migration` hears why each stream that moves does.
+        """
+        self.count_migration = count_migration
         self._addresses = addresses
         self._vocab_size = vocab_size
         self._tls = tls
@@ -71,8 +88,15 @@ class AttentionPool:
         reasons = [f"{r.address}: {r.not_ready_reason}" for r in self._replicas.values()]
         return False, "no attention service is ready (" + "; ".join(reasons[:4]) + ")"
 
-    def pick(self, num_prompt_tokens: int = 0, excluded: Set[str] = frozenset()) -> Replica:
-        """The least loaded ready replica with room in its queue for such a prompt.
+    def pick(
+        self,
+        num_prompt_tokens: int = 0,
+        excluded: Set[str] = frozenset(),
+        keys: Sequence[int] = (),
+    ) -> Replica:
+        """The ready replica with room in its queue where such a prompt costs least.
+
+        `keys` are the prompt's `prompt_keys`: it will be in the picked one's cache.
 
         Raises ApiError 503 with the reason when none is ready, 429 when their queues are full.
         """
@@ -85,7 +109,15 @@ class AttentionPool:
                 "too many requests or prompt tokens are waiting already",
                 min(replica.drain_s for replica in ready),
             )
-        return min(candidates, key=lambda replica: (replica.load, replica.address))
+        most = 2 * min(replica.load for replica in candidates) + MORE_LOADED
+
+        def rank(replica: Replica) -> tuple[int, int, str]:
+            uncached = num_prompt_tokens - replica.prefixes.num_tokens(keys)
+            return cost(uncached, replica.load), replica.load, replica.address
+
+        picked = min((one for one in candidates if one.load <= most), key=rank)
+        picked.prefixes.remember(keys)
+        return picked
 
     def has_other(self, excluded: Set[str]) -> bool:
         """Whether a ready replica outside `excluded` exists."""
@@ -138,6 +170,8 @@ class AttentionPool:
             await replica.poll(self._why_unusable)
             if replica.ready:
                 self._last_ready_s = time.monotonic()
+            elif replica.draining and self.has_other({replica.address}):
+                replica.send_away()
             await asyncio.sleep(self._poll_interval_s)
 
     def _why_unusable(self, status: attention_pb2.GetStatusResponse) -> str | None:

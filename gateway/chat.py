@@ -12,7 +12,6 @@ from gateway.choice_streams import Choice
 from gateway.choice_text import ChatText
 from gateway.context import Gateway
 from gateway.errors import bad_field
-from gateway.generation import StreamState
 from gateway.generation_request import (
     new_request,
     output_limit,
@@ -31,6 +30,7 @@ from gateway.sampling import (
     set_output_length,
     stop_strings,
 )
+from gateway.stream_state import StreamState
 from gateway.structured import AnswerShape, answer_shape, grammar_of
 from minimax_m2.chat.parser import OutputParser
 from protos import attention_pb2

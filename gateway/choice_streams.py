@@ -15,7 +15,8 @@ from typing import Literal
 from gateway.attention_pool import AttentionPool
 from gateway.choice_text import ChoiceText
 from gateway.errors import ApiError, internal
-from gateway.generation import StreamState, generate
+from gateway.generation import generate
+from gateway.stream_state import StreamState
 from minimax_m2.chat.events import ParserEvent, coalesce
 from protos import attention_pb2
 
@@ -136,7 +137,9 @@ class ChoiceStreams:
             await self._queue.put(internal())
 
     async def _pull(self, choice: Choice) -> None:
-        events = generate(self._pool, choice.state, vocab_size=choice.vocab_size)
+        events = generate(
+            self._pool, choice.state, vocab_size=choice.vocab_size, stop_ids=choice.stop_ids
+        )
         untold: list[int] = []  # tokens without a visible effect yet; the next update names them
         try:
             async for event in events:

@@ -12,7 +12,6 @@ from gateway.choice_text import PlainText
 from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
 from gateway.errors import bad_field, context_exceeded
-from gateway.generation import StreamState
 from gateway.generation_request import (
     new_request,
     starts_in_reasoning,
@@ -31,6 +30,7 @@ from gateway.sampling import (
     set_output_length,
     stop_strings,
 )
+from gateway.stream_state import StreamState
 from protos import attention_pb2
 
 Prompt = str | list[int]

@@ -1,205 +1,189 @@
-"""How does one `Generate` stream become a checked sequence of events?
+"""How does one `Generate` become a whole sequence of events, whatever happens to the replicas?
 
-`generate` opens it on the least loaded replica with room, moves on to another one as long as
-nothing was emitted, and checks what comes: a running index without gaps or repeats, one terminal
-event.
+`generate` opens it on the replica that suits it best. When that one goes away, is stopping or
+fails in a way that may pass, the stream is opened on another one with the prompt and what was
+emitted so far, apart: same seed, same choice, the time that is left. At most `MAX_MIGRATIONS`
+times: a request that kills its replicas must not work its way through all of them.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import AsyncGenerator
 
 import grpc
 import grpc.aio
 
 from gateway.attention_pool import AttentionPool
 from gateway.errors import SERVER, ApiError, bad_field, not_ready, overloaded
+from gateway.prefix_guess import prompt_keys
 from gateway.replica import Replica
+from gateway.stream_state import StreamLost, StreamState, protocol_error
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
-_ORDINARY = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
-"""Refusals that clients can cause at will; the metrics count them, the log does not."""
-_RETRY_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+MAX_MIGRATIONS = 2
+ROOM_WAIT_S = 10.0
+"""How long a stream that has begun waits for room elsewhere; a new one is refused at once."""
+_ROOM_POLL_S = 0.1
 
-
-@dataclass(kw_only=True)
-class StreamState:
-    """One sequence: what was asked and what came, apart, so that it could resume elsewhere."""
-
-    request: attention_pb2.GenerateRequest
-    emitted_token_ids: list[int] = field(default_factory=list)
-    grammar_field: str = "response_format"
-    """The client's field to name when the attention service refuses the grammar."""
-    prompt_logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
-    """Of all prompt tokens but the first, when asked for; complete before the first event."""
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    timings: attention_pb2.Timings | None = None
-
-    def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.request.prompt_token_ids)
-
-    @property
-    def num_generated_tokens(self) -> int:
-        return len(self.emitted_token_ids)
-
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""The connection broke, nobody is there, or the service ended its streams as it went."""
 
 Event = attention_pb2.Tokens | attention_pb2.Finished
 
 
 async def generate(
-    pool: AttentionPool, state: StreamState, *, vocab_size: int
+    pool: AttentionPool, state: StreamState, *, vocab_size: int, stop_ids: frozenset[int]
 ) -> AsyncGenerator[Event, None]:
     """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are ApiErrors.
 
-    Closing the generator cancels the RPC.
+    `stop_ids` end the sequence. Closing the generator cancels the RPC.
     """
-    tried: set[str] = set()
+    keys = prompt_keys(state.request.cache_salt, state.request.prompt_token_ids)
+    avoided: set[str] = set()  # those that refused or lost it since its last token
     while True:
-        replica = pool.pick(state.num_prompt_tokens, tried)
-        tried.add(replica.address)
-        try:
-            async for event in _one_stream(replica, state, vocab_size):
-                yield event
+        end = state.missed_end(stop_ids)
+        if end is not None:
+            yield end
             return
-        except grpc.aio.AioRpcError as error:
-            # One broken connection ends many streams: the first is told, the others are counted.
-            is_news = error.code() not in _ORDINARY and replica.ready
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                replica.mark_down(f"unavailable: {error.details()}")
-            movable = error.code() in _RETRY_ELSEWHERE and not state.emitted_token_ids
-            if movable and pool.has_other(tried):
-                log.warning("attention %s: %s; trying another", replica.address, error.code().name)
-                continue
-            log.log(
-                logging.WARNING if is_news else logging.DEBUG,
-                "attention %s ended request %s: %s: %s",
-                replica.address,
-                state.request.request_id,
-                error.code().name,
-                error.details(),
-            )
-            raise _error_of_status(error, replica, state) from None
+        replica = await _place(pool, state, keys, avoided)
+        num_before = state.num_generated_tokens
+        try:
+            async with contextlib.aclosing(_one_stream(replica, state, vocab_size)) as events:
+                async for event in events:
+                    yield event
+            _remember(replica, state)
+            return
+        except StreamLost as lost:
+            if state.num_generated_tokens > num_before:
+                avoided.clear()
+            avoided.add(replica.address)
+            _go_on_elsewhere(pool, state, replica, lost, avoided)
+
+
+def _go_on_elsewhere(
+    pool: AttentionPool, state: StreamState, replica: Replica, lost: StreamLost, avoided: set[str]
+) -> None:
+    """Count the move, or raise the error when there shall be none."""
+    if lost.reason == "full":
+        if pool.has_other(avoided):
+            return  # it was never there: no migration
+        raise lost.error from None
+    if lost.reason != "failed":
+        # One broken connection ends many streams; this is told once.
+        replica.mark_down(f"{lost.reason}: {lost.detail}", forget=lost.reason == "lost")
+    if state.num_migrations >= MAX_MIGRATIONS or not pool.has_other(avoided):
+        log.log(
+            logging.WARNING if lost.reason == "failed" else logging.INFO,
+            "attention %s ended request %s after %d tokens: %s: %s",
+            replica.address,
+            state.request.request_id,
+            state.num_generated_tokens,
+            lost.reason,
+            lost.detail,
+        )
+        raise lost.error from None
+    state.num_migrations += 1
+    pool.count_migration(lost.reason)
+    log.info(
+        "request %s choice %d leaves %s after %d tokens: %s",
+        state.request.request_id,
+        state.request.choice_idx,
+        replica.address,
+        state.num_generated_tokens,
+        lost.reason,
+    )
+
+
+async def _place(
+    pool: AttentionPool, state: StreamState, keys: list[int], avoided: set[str]
+) -> Replica:
+    """Where the sequence begins or goes on. Raises ApiError 429 or 503 when that is nowhere."""
+    give_up_s = time.monotonic() + ROOM_WAIT_S
+    while True:
+        try:
+            return pool.pick(state.num_prompt_tokens, avoided, keys)
+        except ApiError as error:
+            has_begun = state.num_generated_tokens > 0
+            if error.status != 429 or not has_begun or time.monotonic() > give_up_s:
+                raise
+        await asyncio.sleep(_ROOM_POLL_S)
 
 
 async def _one_stream(
     replica: Replica, state: StreamState, vocab_size: int
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
+    """The events of one RPC, checked. Raises StreamLost when another replica may go on."""
+    request = state.request
+    if state.num_migrations:
+        request = state.request_to_go_on(replica.default_timeout_s)
     with replica.lease(state.num_prompt_tokens) as started:
-        call = replica.stub.Generate(state.request)
-        state.prompt_logprobs.clear()  # another replica began to tell them
+        call = replica.stub.Generate(request)
+        state.begin_stream()
         try:
-            async for response in call:
-                started()
-                kind = response.WhichOneof("event")
-                if kind == "prompt_logprobs":
-                    _take_prompt_logprobs(state, response.prompt_logprobs)
-                elif kind == "tokens":
-                    _take_tokens(state, response.tokens, vocab_size)
-                    yield response.tokens
-                elif kind == "finished":
-                    _take_finished(state, response.finished)
-                    yield response.finished
-                    return
-                else:
-                    raise _protocol_error("an event of no known kind")
-            raise _protocol_error("the stream ended without a terminal event")
+            with replica.may_send_away(call, state.num_migrations < MAX_MIGRATIONS):
+                async for response in call:
+                    started()
+                    kind = response.WhichOneof("event")
+                    if kind == "prompt_logprobs":
+                        state.take_prompt_logprobs(response.prompt_logprobs)
+                    elif kind == "tokens":
+                        state.take_tokens(response.tokens, vocab_size)
+                        yield response.tokens
+                    elif kind == "finished":
+                        state.take_finished(response.finished)
+                        yield response.finished
+                        return
+                    else:
+                        raise protocol_error("an event of no known kind")
+            raise protocol_error("the stream ended without a terminal event")
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            raise StreamLost("draining", not_ready("the attention service is stopping")) from None
+        except grpc.aio.AioRpcError as error:
+            raise _error_of_status(error, replica, state) from None
         finally:
             call.cancel()
 
 
-def _take_prompt_logprobs(state: StreamState, event: attention_pb2.PromptLogprobs) -> None:
-    expected = len(state.prompt_logprobs) + 1
-    if event.position != expected or expected + len(event.logprobs) > state.num_prompt_tokens:
-        raise _protocol_error(f"prompt logprobs from {event.position} where {expected} was due")
-    state.prompt_logprobs.extend(event.logprobs)
+def _remember(replica: Replica, state: StreamState) -> None:
+    """What the replica's cache holds now."""
+    ids = [*state.request.prompt_token_ids, *state.emitted_token_ids]
+    replica.prefixes.remember(prompt_keys(state.request.cache_salt, ids))
 
 
-def _require_prompt_logprobs(state: StreamState) -> None:
-    wanted = state.num_prompt_tokens - 1 if state.request.sampling.prompt_logprobs else 0
-    if len(state.prompt_logprobs) != wanted:
-        raise _protocol_error(
-            f"{len(state.prompt_logprobs)} prompt logprobs where {wanted} were due"
-        )
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task, as against the RPC it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-def _take_tokens(state: StreamState, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
-    expected = len(state.emitted_token_ids)
-    _require_prompt_logprobs(state)
-    if tokens.index != expected:
-        raise _protocol_error(f"token index {tokens.index} where {expected} was due")
-    if not tokens.token_ids:
-        raise _protocol_error("a tokens event without tokens")
-    if max(tokens.token_ids) >= vocab_size:
-        raise _protocol_error("a token id outside the vocabulary")
-    sampling = state.request.sampling
-    if sampling.logprobs and len(tokens.logprobs) != len(tokens.token_ids):
-        raise _protocol_error("logprobs do not match the tokens")
-    if expected + len(tokens.token_ids) > sampling.max_tokens:
-        raise _protocol_error("more tokens than max_tokens")
-    state.emitted_token_ids.extend(tokens.token_ids)
-
-
-def _take_finished(state: StreamState, finished: attention_pb2.Finished) -> None:
-    state.num_cached_tokens = finished.usage.cached_tokens
-    if finished.HasField("timings"):
-        state.timings = finished.timings
-    reason = finished.reason
-    if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
-        _require_prompt_logprobs(state)
-        if finished.usage.generated_tokens not in (0, len(state.emitted_token_ids)):
-            raise _protocol_error(
-                f"{finished.usage.generated_tokens} tokens announced, "
-                f"{len(state.emitted_token_ids)} received"
-            )
-        return
-    log.warning(
-        "request %s ended by %s: %s",
-        state.request.request_id,
-        attention_pb2.FinishReason.Name(reason),
-        finished.error,
-    )
-    if reason == attention_pb2.FINISH_REASON_DEADLINE:
-        raise ApiError(
-            504,
-            finished.error or "the request's time limit passed before the answer was complete",
-            type=SERVER,
-            code="deadline_exceeded",
-        )
-    if reason == attention_pb2.FINISH_REASON_ABORTED:
-        raise not_ready(finished.error or "the service is stopping")
-    if reason == attention_pb2.FINISH_REASON_ERROR:
-        if finished.retryable:
-            raise not_ready(finished.error or "the generation failed")
-        raise ApiError(
-            500, finished.error or "the generation failed", type=SERVER, code="generation_failed"
-        )
-    raise _protocol_error("a terminal event without a reason")
-
-
-def _protocol_error(what: str) -> ApiError:
-    log.error("the attention service broke the protocol: %s", what)
-    return ApiError(
-        502,
-        f"The attention service broke the protocol: {what}",
-        type=SERVER,
-        code="upstream_protocol_error",
-    )
-
-
-def _error_of_status(error: grpc.aio.AioRpcError, replica: Replica, state: StreamState) -> ApiError:
-    """The HTTP error for a failed RPC."""
+def _error_of_status(
+    error: grpc.aio.AioRpcError, replica: Replica, state: StreamState
+) -> ApiError | StreamLost:
+    """What a failed RPC means. Refusals that clients can cause at will are not logged."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("grammar"):
         return bad_field(state.grammar_field, details.removeprefix("grammar: "))
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ApiError(400, details, code="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return overloaded(details or "too many requests are waiting", replica.drain_s)
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return not_ready("the attention service went away or is not ready; try again")
+        reason = details or "too many requests are waiting"
+        return StreamLost("full", overloaded(reason, replica.drain_s))
+    if code in _GONE:
+        gone = not_ready("the attention service went away or is not ready; try again")
+        return StreamLost("lost", gone, f"{code.name}: {details}")
+    log.warning(
+        "attention %s ended request %s: %s: %s",
+        replica.address,
+        state.request.request_id,
+        code.name,
+        details,
+    )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ApiError(
             504, "the request's time limit passed", type=SERVER, code="deadline_exceeded"

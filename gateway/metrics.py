@@ -54,6 +54,9 @@ class GatewayMetrics:
         self.disconnects = self._counter(
             "client_disconnects", "Clients that left before the end", "api", "phase"
         )
+        self.migrations = self._counter(
+            "gateway_migrations", "Streams that went on at another attention service", "reason"
+        )
         self.replicas_ready = self._gauge("attention_replicas_ready", "Ready attention services")
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from gateway.drain import Drain
+from gateway.prefix_guess import PrefixGuess
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import open_channel
 from rpc.tls import TlsFiles
@@ -48,6 +49,8 @@ class Replica:
         self._ours_at_poll = Streams()
         self._queue = Drain()
         self._late_polls = 0
+        self.prefixes = PrefixGuess()
+        self._movable: set[grpc.aio.Call] = set()
 
     @property
     def ready(self) -> bool:
@@ -62,6 +65,11 @@ class Replica:
         """Sequences there: as reported and changed since, or ours when those are more."""
         reported = self._reported.running_sequences + self._reported.waiting_sequences
         return max(reported + self._ours.open - self._ours_at_poll.open, self._ours.open)
+
+    @property
+    def default_timeout_s(self) -> float:
+        """Its limit for requests that name none; 0: not told."""
+        return self._reported.default_timeout_ms / 1e3
 
     @property
     def drain_s(self) -> float:
@@ -102,9 +110,34 @@ class Replica:
             leave_queue(served=False)
             ours.open -= 1
 
-    def mark_down(self, reason: str) -> None:
-        """Not to be picked until a poll says otherwise."""
+    @contextlib.contextmanager
+    def may_send_away(self, call: grpc.aio.Call, movable: bool) -> Iterator[None]:
+        """While it runs, `send_away` may cancel this call: it can go on elsewhere."""
+        if movable:
+            self._movable.add(call)
+        try:
+            yield
+        finally:
+            self._movable.discard(call)
+
+    def send_away(self) -> None:
+        """Leave a service that is stopping early, rather than be cut off at its end."""
+        for call in self._movable:
+            call.cancel()
+        self._movable.clear()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it said that it is stopping."""
+        return self._reported.draining
+
+    def mark_down(self, reason: str, *, forget: bool) -> None:
+        """Not to be picked until a poll says otherwise; `forget`: its cache is lost, too."""
+        if self.ready:
+            log.warning("attention %s is not ready: %s", self.address, reason)
         self.not_ready_reason = reason
+        if forget:
+            self.prefixes.forget()
 
     async def poll(self, check: Callable[[attention_pb2.GetStatusResponse], str | None]) -> None:
         """Ask for the status once; `check` says why a ready replica cannot be used."""
@@ -120,8 +153,11 @@ class Replica:
             if is_late and self.ready and self._late_polls < LATE_POLLS:
                 return
             reason = f"{error.code().name.lower()}: {error.details()}"
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self.prefixes.forget()
         else:
             self._late_polls = 0
+            self.prefixes.set_capacity(status.kv_capacity_tokens)
             self.status = self._reported = status
             self._ours_at_poll = ours_before
             reason = status.not_ready_reason or "not ready" if not status.ready else check(status)

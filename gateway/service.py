@@ -44,6 +44,7 @@ class GatewayService:
         if model is None:
             model = load_model_files(Path(config.model_path), config.served_model_name)
         self._watcher = self._make_watcher()
+        metrics = GatewayMetrics(registry or CollectorRegistry())
         self.gateway = Gateway(
             config=config,
             limits=limits,
@@ -53,9 +54,10 @@ class GatewayService:
                 vocab_size=model.config.vocab_size,
                 tls=config.tls,
                 poll_interval_s=poll_interval_s,
+                count_migration=lambda reason: metrics.migrations.labels(reason).inc(),
             ),
             encoder=PromptEncoder(model, limits),
-            metrics=GatewayMetrics(registry or CollectorRegistry()),
+            metrics=metrics,
             status_line=StatusLine(),
             slots=KeySlots(limits.concurrent_per_key),
         )

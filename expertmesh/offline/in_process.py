@@ -27,13 +27,14 @@ from expertmesh.sampling_params import SamplingParams
 from gateway.config import GatewayConfig
 from gateway.context import Gateway, KeySlots
 from gateway.errors import ApiError
-from gateway.generation import StreamState, generate
+from gateway.generation import generate
 from gateway.generation_request import new_request, starts_in_reasoning, stop_ids_of
 from gateway.metrics import GatewayMetrics, StatusLine
 from gateway.model_files import load_model_files
 from gateway.output_form import FIELD, output_form
 from gateway.prompt_encoder import PromptEncoder
 from gateway.request_models import CompletionRequest
+from gateway.stream_state import StreamState
 from minimax_m2.chat.segments import Segment
 from protos import attention_pb2
 
@@ -155,7 +156,9 @@ class InProcessBackend:
         )
         stop_ids, told = stop_ids_of(gateway, sampling), False
         text = self._text(params)
-        events = generate(gateway.pool, state, vocab_size=self._model.config.vocab_size)
+        events = generate(
+            gateway.pool, state, vocab_size=self._model.config.vocab_size, stop_ids=stop_ids
+        )
         async with contextlib.aclosing(events):
             async for event in events:
                 if isinstance(event, attention_pb2.Finished):

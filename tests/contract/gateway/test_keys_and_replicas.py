@@ -173,7 +173,7 @@ class TestReplicas:
     ) -> None:
         gateway = make_gateway()
         gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-        gateway.service.gateway.pool.replicas[0].mark_down("a test says so")
+        gateway.service.gateway.pool.replicas[0].mark_down("a test says so", forget=True)
         assert gateway.chat().status_code == 503
         gateway.wait_for(lambda: gateway.chat().status_code == 200)
 

@@ -187,12 +187,3 @@ def test_a_retry_elsewhere_is_not_seen_by_the_client(
     for _ in range(4):
         assert gateway.chat().json()["choices"][0]["message"]["content"] == "here"
     assert len(gateway.fakes[1].requests) == 4
-
-
-def test_after_the_first_token_nothing_is_repeated_elsewhere(
-    make_gateway: Any, tokenizer: Tokenizer
-) -> None:
-    gateway = make_gateway(fakes=2)
-    gateway.script(lambda r: [tokens(0, [65]), grpc.StatusCode.UNAVAILABLE])
-    assert gateway.chat().status_code == 503
-    assert sum(len(fake.requests) for fake in gateway.fakes) == 1

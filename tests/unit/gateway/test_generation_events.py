@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError
-from gateway.generation import StreamState, _take_finished, _take_tokens
+from gateway.stream_state import StreamLost, StreamState
 from protos import attention_pb2
 
 
@@ -22,8 +22,8 @@ def tokens(index: int, ids: Sequence[int]) -> attention_pb2.Tokens:
 
 def test_prompt_and_emitted_ids_stay_apart() -> None:
     one = state()
-    _take_tokens(one, tokens(0, [7]), 100)
-    _take_tokens(one, tokens(1, [8, 9]), 100)
+    one.take_tokens(tokens(0, [7]), 100)
+    one.take_tokens(tokens(1, [8, 9]), 100)
     assert one.emitted_token_ids == [7, 8, 9]
     assert list(one.request.prompt_token_ids) == [1, 2, 3]
     assert (one.num_prompt_tokens, one.num_generated_tokens) == (3, 3)
@@ -41,25 +41,23 @@ def test_prompt_and_emitted_ids_stay_apart() -> None:
 )
 def test_tokens_that_break_the_protocol_end_the_request(event: attention_pb2.Tokens) -> None:
     one = state()
-    _take_tokens(one, tokens(0, [1]), 100)
+    one.take_tokens(tokens(0, [1]), 100)
     with pytest.raises(ApiError) as caught:
-        _take_tokens(one, event, 100)
+        one.take_tokens(event, 100)
     assert caught.value.status == 502
     assert one.emitted_token_ids == [1]
 
 
 def test_logprobs_must_match_the_tokens() -> None:
     with pytest.raises(ApiError):
-        _take_tokens(state(logprobs=True), tokens(0, [1]), 100)
+        state(logprobs=True).take_tokens(tokens(0, [1]), 100)
 
 
 @pytest.mark.parametrize(
     "fields, status, code",
     [
         ({"reason": attention_pb2.FINISH_REASON_DEADLINE}, 504, "deadline_exceeded"),
-        ({"reason": attention_pb2.FINISH_REASON_ABORTED}, 503, "not_ready"),
         ({"reason": attention_pb2.FINISH_REASON_ERROR}, 500, "generation_failed"),
-        ({"reason": attention_pb2.FINISH_REASON_ERROR, "retryable": True}, 503, "not_ready"),
         ({}, 502, "upstream_protocol_error"),
     ],
 )
@@ -67,15 +65,58 @@ def test_every_end_but_stop_and_length_is_an_error(
     fields: dict[str, Any], status: int, code: str
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        _take_finished(state(), attention_pb2.Finished(**fields))
+        state().take_finished(attention_pb2.Finished(**fields))
     assert (caught.value.status, caught.value.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "fields, reason",
+    [
+        ({"reason": attention_pb2.FINISH_REASON_ABORTED}, "stopping"),
+        ({"reason": attention_pb2.FINISH_REASON_ERROR, "retryable": True}, "failed"),
+    ],
+)
+def test_ends_that_another_replica_may_go_on_from(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(StreamLost) as caught:
+        state().take_finished(attention_pb2.Finished(**fields))
+    assert caught.value.reason == reason
+    assert (caught.value.error.status, caught.value.error.code) == (503, "not_ready")
+
+
+def test_the_rest_is_asked_for_in_the_time_that_is_left() -> None:
+    one = state()
+    one.request.timeout_ms = 60_000
+    one.take_tokens(tokens(0, [7, 8]), 100)
+    one.started_s -= 20
+    rest = one.request_to_go_on(default_timeout_s=5)
+    assert 39_000 < rest.timeout_ms <= 40_000
+    assert (list(rest.prompt_token_ids), list(rest.emitted_token_ids)) == ([1, 2, 3], [7, 8])
+    one.request.timeout_ms = 0
+    assert one.request_to_go_on(default_timeout_s=0).timeout_ms == 0
+    with pytest.raises(ApiError) as caught:
+        one.request_to_go_on(default_timeout_s=5)
+    assert caught.value.code == "deadline_exceeded"
+
+
+def test_only_a_missing_end_is_made_up() -> None:
+    one = state(max_tokens=3)
+    assert one.missed_end(frozenset({9})) is None
+    one.take_tokens(tokens(0, [7, 8]), 100)
+    assert one.missed_end(frozenset({9})) is None
+    stop = one.missed_end(frozenset({8}))
+    assert stop is not None
+    assert (stop.reason, stop.stop_token_id) == (attention_pb2.FINISH_REASON_STOP, 8)
+    one.take_tokens(tokens(2, [7]), 100)
+    end = one.missed_end(frozenset({9}))
+    assert end is not None
+    assert (end.reason, end.usage.generated_tokens) == (attention_pb2.FINISH_REASON_LENGTH, 3)
 
 
 def test_a_lost_token_is_noticed_at_the_end() -> None:
     one = state()
-    _take_tokens(one, tokens(0, [1]), 100)
+    one.take_tokens(tokens(0, [1]), 100)
     finished = attention_pb2.Finished(
         reason=attention_pb2.FINISH_REASON_STOP, usage=attention_pb2.Usage(generated_tokens=2)
     )
     with pytest.raises(ApiError, match="2 tokens announced, 1 received"):
-        _take_finished(one, finished)
+        one.take_finished(finished)

@@ -1,0 +1,171 @@
+"""What has come of one sequence so far, and which events may come next?
+
+Every event is checked before it counts: a running index without gaps or repeats, over all the
+replicas that the sequence ran on, and one terminal event.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from gateway.errors import SERVER, ApiError, not_ready
+from protos import attention_pb2
+
+log = logging.getLogger(__name__)
+
+
+class StreamLost(Exception):
+    """A replica ended a stream early, and another one may go on with it.
+
+    `reason`: lost (the connection), stopping, draining (we left it), failed, full (it refused).
+    `error` is for the client if nobody goes on, `detail` for the log.
+    """
+
+    def __init__(self, reason: str, error: ApiError, detail: str = ""):
+        super().__init__(error.message)
+        self.reason = reason
+        self.error = error
+        self.detail = detail or error.message
+
+
+@dataclass(kw_only=True)
+class StreamState:
+    """One sequence: what was asked and what came, apart, so that it can go on elsewhere."""
+
+    request: attention_pb2.GenerateRequest
+    emitted_token_ids: list[int] = field(default_factory=list)
+    grammar_field: str = "response_format"
+    """The client's field to name when the attention service refuses the grammar."""
+    prompt_logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
+    """Of all prompt tokens but the first, when asked for; complete before the first event."""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    """Of the prompt, on the replica that finished the sequence."""
+    timings: attention_pb2.Timings | None = None
+    """Those of the replica that finished the sequence."""
+    num_migrations: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.request.prompt_token_ids)
+
+    @property
+    def num_generated_tokens(self) -> int:
+        return len(self.emitted_token_ids)
+
+    def request_to_go_on(self, default_timeout_s: float) -> attention_pb2.GenerateRequest:
+        """What asks a replica for the rest, in the time that is left.
+
+        Raises ApiError 504 when none is left. `default_timeout_s`: the replica's own limit for
+        requests without one; 0 when it is not known.
+        """
+        request = attention_pb2.GenerateRequest()
+        request.CopyFrom(self.request)
+        request.emitted_token_ids[:] = self.emitted_token_ids
+        timeout_s = self.request.timeout_ms / 1e3 or default_timeout_s
+        if timeout_s:
+            left_s = self.started_s + timeout_s - time.monotonic()
+            if left_s <= 0:
+                raise _deadline("")
+            request.timeout_ms = max(1, int(left_s * 1e3))
+        return request
+
+    def missed_end(self, stop_ids: frozenset[int]) -> attention_pb2.Finished | None:
+        """The terminal event that was lost with its replica, when only that was missing."""
+        emitted = self.emitted_token_ids
+        usage = attention_pb2.Usage(
+            prompt_tokens=self.num_prompt_tokens, generated_tokens=len(emitted)
+        )
+        if emitted and emitted[-1] in stop_ids:
+            reason = attention_pb2.FINISH_REASON_STOP
+            return attention_pb2.Finished(reason=reason, stop_token_id=emitted[-1], usage=usage)
+        if emitted and len(emitted) >= self.request.sampling.max_tokens:
+            return attention_pb2.Finished(reason=attention_pb2.FINISH_REASON_LENGTH, usage=usage)
+        return None
+
+    def begin_stream(self) -> None:
+        """A replica is asked: it tells the prompt's log-probabilities anew, until a token came."""
+        if not self.emitted_token_ids:
+            self.prompt_logprobs.clear()
+
+    def take_prompt_logprobs(self, event: attention_pb2.PromptLogprobs) -> None:
+        """Raises ApiError 502 for what breaks the protocol."""
+        expected = len(self.prompt_logprobs) + 1
+        if event.position != expected or expected + len(event.logprobs) > self.num_prompt_tokens:
+            raise protocol_error(f"prompt logprobs from {event.position} where {expected} was due")
+        self.prompt_logprobs.extend(event.logprobs)
+
+    def take_tokens(self, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
+        """Raises ApiError 502 for what breaks the protocol."""
+        expected = len(self.emitted_token_ids)
+        self._require_prompt_logprobs()
+        if tokens.index != expected:
+            raise protocol_error(f"token index {tokens.index} where {expected} was due")
+        if not tokens.token_ids:
+            raise protocol_error("a tokens event without tokens")
+        if max(tokens.token_ids) >= vocab_size:
+            raise protocol_error("a token id outside the vocabulary")
+        sampling = self.request.sampling
+        if sampling.logprobs and len(tokens.logprobs) != len(tokens.token_ids):
+            raise protocol_error("logprobs do not match the tokens")
+        if expected + len(tokens.token_ids) > sampling.max_tokens:
+            raise protocol_error("more tokens than max_tokens")
+        self.emitted_token_ids.extend(tokens.token_ids)
+
+    def take_finished(self, finished: attention_pb2.Finished) -> None:
+        """Raises StreamLost when another replica may go on, ApiError for every other bad end."""
+        self.num_cached_tokens = finished.usage.cached_tokens
+        if finished.HasField("timings"):
+            self.timings = finished.timings
+        reason = finished.reason
+        if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
+            self._require_prompt_logprobs()
+            if finished.usage.generated_tokens not in (0, len(self.emitted_token_ids)):
+                raise protocol_error(
+                    f"{finished.usage.generated_tokens} tokens announced, "
+                    f"{len(self.emitted_token_ids)} received"
+                )
+            return
+        if reason == attention_pb2.FINISH_REASON_ABORTED:
+            raise StreamLost("stopping", not_ready(finished.error or "the service is stopping"))
+        if reason == attention_pb2.FINISH_REASON_ERROR and finished.retryable:
+            raise StreamLost("failed", not_ready(finished.error or "the generation failed"))
+        log.warning(
+            "request %s ended by %s: %s",
+            self.request.request_id,
+            attention_pb2.FinishReason.Name(reason),
+            finished.error,
+        )
+        if reason == attention_pb2.FINISH_REASON_DEADLINE:
+            raise _deadline(finished.error)
+        if reason == attention_pb2.FINISH_REASON_ERROR:
+            text = finished.error or "the generation failed"
+            raise ApiError(500, text, type=SERVER, code="generation_failed")
+        raise protocol_error("a terminal event without a reason")
+
+    def _require_prompt_logprobs(self) -> None:
+        wanted = self.num_prompt_tokens - 1 if self.request.sampling.prompt_logprobs else 0
+        if len(self.prompt_logprobs) != wanted:
+            raise protocol_error(
+                f"{len(self.prompt_logprobs)} prompt logprobs where {wanted} were due"
+            )
+
+
+def protocol_error(what: str) -> ApiError:
+    """502 for what no attention service may send."""
+    log.error("the attention service broke the protocol: %s", what)
+    return ApiError(
+        502,
+        f"The attention service broke the protocol: {what}",
+        type=SERVER,
+        code="upstream_protocol_error",
+    )
+
+
+def _deadline(reason: str) -> ApiError:
+    return ApiError(
+        504,
+        reason or "the request's time limit passed before the answer was complete",
+        type=SERVER,
+        code="deadline_exceeded",
+    )
