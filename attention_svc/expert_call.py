@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.outcome import Answer, CallFailed
 from attention_svc.pool_health import RetryBudget, work_units
-from attention_svc.pool_link import Answer, CallFailed, PoolLink
+from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from attention_svc.frame_writer import FrameWriter
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_health import PoolHealth, work_units
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2
@@ -41,30 +41,6 @@ _KINDS = {
 }  # fmt: skip
 """A CallFailed's kind by the code of an Error; others are the pool's own failures."""
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
-
-
-@dataclass(slots=True)
-class Answer:
-    """A pool's Result with the round trip around it."""
-
-    result: ResultFrame
-    round_trip_s: float
-
-
-class CallFailed(Exception):
-    """Why a call has no answer.
-
-    `kind`: unsent (no stream, no credit), broken (the stream ended in mid-call), unreachable (its
-    pings went unanswered), timeout, corrupt, refused (the rows are wrong, everywhere), not_holding (`piece`), draining, overloaded, error.
-    """
-
-    def __init__(self, kind: str, message: str, piece: tuple[int, int] | None = None):
-        super().__init__(message)
-        self.kind = kind
-        self.piece = piece
-
-
-Outcome = Answer | CallFailed
 
 
 class PendingCall:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from attention_svc import expert_call
 from attention_svc.expert_call import CallContext, ExpertCall
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_health import PoolHealth, RetryBudget
-from attention_svc.pool_link import Answer, CallFailed, Outcome
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from protos import expert_pb2, router_pb2

@@ -11,7 +11,8 @@ import torch
 
 from attention_svc import pool_link
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import Answer, CallFailed, Outcome, PoolLink
+from attention_svc.outcome import Answer, CallFailed, Outcome
+from attention_svc.pool_link import PoolLink
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.hop_codec import HopCodec
 from rpc.tensor_codec import encode
@@ -219,3 +220,27 @@ async def test_an_error_frame_and_a_broken_stream_fail_their_calls():
         with pytest.raises(CallFailed, match="boom"):
             await send(link, *call(2))
         await until(lambda: link.usable and pool.streams == 2)
+
+
+async def test_an_abandoned_call_s_credit_comes_back_with_its_answer():
+    """It counts until the pool has answered it: the pool counts it, too."""
+    may_answer = asyncio.Event()
+
+    async def handle(pool: FakePool, request: Any, context: Any) -> None:
+        if request.WhichOneof("frame") == "cancel":
+            await may_answer.wait()
+            error = {"call_id": request.cancel.call_id, "code": expert_pb2.ERROR_CODE_CANCELLED}
+            await context.write(expert_pb2.ExecuteResponse(error=error))
+
+    pool = FakePool()
+    pool.handle = handle
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        for call_id in (1, 2):
+            send(link, *call(call_id, rows=4))
+            link.abandon(call_id)
+            link.abandon(call_id)
+        with pytest.raises(CallFailed, match="credit"):
+            await send(link, *call(3))
+        may_answer.set()
+        await until(lambda: not send(link, *call(4, rows=8)).done())
