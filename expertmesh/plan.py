@@ -36,6 +36,8 @@ class ClusterOptions:
     model: Path
     http_port: int = 8000
     num_pools: int = 2
+    replicas: int = 0
+    """Holders of each piece, placed by the router; 0: pool i of N holds the layers l mod N = i."""
     in_process: bool = False
     dtype: str = "auto"
     kv_memory: str = "512MiB"
@@ -80,6 +82,10 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
             f"--pools: 1 to {config.num_layers} (the model's layers, one stripe each), "
             f"got {options.num_pools}",
             EXIT_USAGE,
+        )
+    if not 0 <= options.replicas <= options.num_pools:
+        raise CommandError(
+            f"--replicas: 0 to {options.num_pools} (the pools), got {options.replicas}", EXIT_USAGE
         )
     if options.dtype not in DTYPES:
         raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
@@ -148,12 +154,16 @@ def _split(
         name="router",
         module="router_svc",
         stage=0,
-        flags=_common(options),
+        flags=(*_common(options), *("--replicas", str(options.replicas))),
         memory_bytes=ROUTER_BASE_BYTES,
     )
     pools = []
     for index in range(options.num_pools):
         layers = stripe(config.num_layers, options.num_pools, index)
+        fixed = () if options.replicas else ("--layers", ",".join(map(str, layers)))
+        held = len(layers)
+        if options.replicas:
+            held = -(-config.num_layers * options.replicas // options.num_pools)
         threads = options.threads or pool_threads
         pools.append(
             ServiceSpec(
@@ -163,11 +173,11 @@ def _split(
                 flags=(
                     *_computing(options, threads),
                     *("--pool-id", f"pool-{index}"),
-                    *("--layers", ",".join(map(str, layers))),
+                    *fixed,
                 ),
                 dials=(("--router", "router"),),
                 threads=threads,
-                memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * len(layers) * sizing.layer),
+                memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * held * sizing.layer),
             )
         )
     threads = options.threads or attention_threads

@@ -251,3 +251,17 @@ class MemberReport(_message.Message):
     silent_ms: int
     unready_reason: str
     def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., silent_ms: _Optional[int] = ..., unready_reason: _Optional[str] = ...) -> None: ...
+
+class DrainPoolRequest(_message.Message):
+    __slots__ = ("pool_id", "undo")
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    pool_id: str
+    undo: bool
+    def __init__(self, pool_id: _Optional[str] = ..., undo: _Optional[bool] = ...) -> None: ...
+
+class DrainPoolResponse(_message.Message):
+    __slots__ = ("held_pieces",)
+    HELD_PIECES_FIELD_NUMBER: _ClassVar[int]
+    held_pieces: int
+    def __init__(self, held_pieces: _Optional[int] = ...) -> None: ...

@@ -49,6 +49,11 @@ class RouterStub:
                 request_serializer=protos_dot_router__pb2.GetTopologyRequest.SerializeToString,
                 response_deserializer=protos_dot_router__pb2.GetTopologyResponse.FromString,
                 _registered_method=True)
+        self.DrainPool = channel.unary_unary(
+                '/expertmesh.router.v1.Router/DrainPool',
+                request_serializer=protos_dot_router__pb2.DrainPoolRequest.SerializeToString,
+                response_deserializer=protos_dot_router__pb2.DrainPoolResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServicer:
@@ -78,6 +83,14 @@ class RouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainPool(self, request, context):
+        """For operators (certificate role cli): other pools take over what this one holds, then it is
+        told to hold nothing. It stays a member until it is stopped. NOT_FOUND: no such pool.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +108,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.GetTopology,
                     request_deserializer=protos_dot_router__pb2.GetTopologyRequest.FromString,
                     response_serializer=protos_dot_router__pb2.GetTopologyResponse.SerializeToString,
+            ),
+            'DrainPool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainPool,
+                    request_deserializer=protos_dot_router__pb2.DrainPoolRequest.FromString,
+                    response_serializer=protos_dot_router__pb2.DrainPoolResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class Router:
             '/expertmesh.router.v1.Router/GetTopology',
             protos_dot_router__pb2.GetTopologyRequest.SerializeToString,
             protos_dot_router__pb2.GetTopologyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainPool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/expertmesh.router.v1.Router/DrainPool',
+            protos_dot_router__pb2.DrainPoolRequest.SerializeToString,
+            protos_dot_router__pb2.DrainPoolResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -151,9 +151,10 @@ class Mesh:
         if pool.leaving and not was_leaving:
             self.goals.reconsider(now_s)
 
-    def drain(self, pool: Member, now_s: float) -> None:
-        """An operator wants a pool to leave: others take over, then it is told to hold nothing."""
-        pool.drained = True
+    def drain(self, pool: Member, now_s: float, *, undo: bool = False) -> None:
+        """An operator wants a pool emptied: others take over, then it is told to hold nothing."""
+        pool.drained = not undo
+        log.info("pool %s: drained by an operator: %s", pool.member_id, pool.drained)
         self.goals.reconsider(now_s)
 
     def new_assignments(

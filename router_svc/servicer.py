@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
@@ -53,6 +54,21 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             topology=self._publisher.publish(),
             members=[_report(member, now_s) for member in members],
         )
+
+    async def DrainPool(
+        self, request: router_pb2.DrainPoolRequest, context: Any
+    ) -> router_pb2.DrainPoolResponse:
+        await require_role(context, ("cli",), tls=self._tls)
+        pool = self._mesh.members.get(("pool", request.pool_id))
+        if pool is None:
+            known = ", ".join(member.member_id for member in self._mesh.members.of_role("pool"))
+            return await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"pool_id: no pool {request.pool_id[:128]!r}; there are: {known[:500] or 'none'}",
+            )
+        self._mesh.drain(pool, time.monotonic(), undo=request.undo)
+        self._publisher.changed()
+        return router_pb2.DrainPoolResponse(held_pieces=len(pool.ready))
 
     async def _guarded(self, serve: Callable[[Any], Awaitable[None]], context: Any) -> None:
         """Run one stream; what it raises becomes its status."""

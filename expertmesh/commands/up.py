@@ -32,6 +32,8 @@ Examples:
 
   expertmesh up --pools 4 --http-port 9000
 
+  expertmesh up --pools 3 --replicas 2   (any one pool may die while requests run)
+
   expertmesh up --model ~/models/my-m2 --dtype bfloat16 --detach
 
   expertmesh up --in-process   (no pools: experts inside the attention process)
@@ -48,6 +50,11 @@ def up(
     ),
     pools: int = typer.Option(
         2, envvar="EXPERTMESH_POOLS", help="Expert pools; pool i of N holds the layers l mod N = i."
+    ),
+    replicas: int = typer.Option(
+        0,
+        envvar="EXPERTMESH_REPLICAS",
+        help="Pools that hold each expert; the router then places them. 0: as --pools says, once.",
     ),
     model: Path | None = typer.Option(
         None,
@@ -105,6 +112,7 @@ def up(
         model=(model or demo_model_dir()).absolute(),
         http_port=http_port,
         num_pools=pools,
+        replicas=replicas,
         in_process=in_process,
         dtype=dtype,
         kv_memory=kv_memory,
@@ -161,6 +169,7 @@ def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) 
         str(options.http_port),
     ]
     arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
+    arguments += ["--replicas", str(options.replicas)]
     arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
     arguments += ["--max-concurrent", str(options.max_concurrent)]

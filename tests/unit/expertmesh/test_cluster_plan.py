@@ -183,3 +183,14 @@ def test_a_taken_port_is_refused_by_name_and_a_free_one_is_not() -> None:
 )
 def test_sizes_are_shown_in_binary_units(count: int, shown: str) -> None:
     assert format_bytes(count) == shown
+
+
+def test_with_replicas_the_router_places_and_pools_ask_for_nothing(model: Path) -> None:
+    plan = plan_cluster(ClusterOptions(model=model, num_pools=3, replicas=2), cores=4)
+    router, *pools = plan.services[:4]
+    assert flag(router.flags, "--replicas") == "2"
+    assert not any("--layers" in one.flags for one in pools)
+    once = plan_cluster(ClusterOptions(model=model, num_pools=3), cores=4)
+    assert pools[0].memory_bytes > once.services[1].memory_bytes
+    with pytest.raises(CommandError, match="--replicas: 0 to 3"):
+        plan_cluster(ClusterOptions(model=model, num_pools=3, replicas=4), cores=4)

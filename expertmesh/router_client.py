@@ -1,0 +1,117 @@
+"""How do the commands reach the router, and what do they make of its answers?"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import typer
+
+from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
+from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
+from protos import pieces_pb2, router_pb2, router_pb2_grpc
+from rpc.channel import open_sync_channel
+from rpc.config import Address
+from rpc.pieces import Pieces
+from rpc.tls import tls_files
+
+TIMEOUT_S = 10.0
+Answer = TypeVar("Answer")
+
+ROUTER = typer.Option(
+    "", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of the router. Default: the local cluster's."
+)
+RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP)
+TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
+TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
+TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")
+
+STATES = {
+    router_pb2.MEMBER_STATE_UNSPECIFIED: "unknown",
+    router_pb2.MEMBER_STATE_LOADING: "loading",
+    router_pb2.MEMBER_STATE_READY: "ready",
+    router_pb2.MEMBER_STATE_DRAINING: "draining",
+}
+
+
+@contextmanager
+def router_stub(
+    router: str,
+    run_dir: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> Iterator[router_pb2_grpc.RouterStub]:
+    """A stub; gRPC's errors inside become one clear line. Raises CommandError."""
+    address = router or _local_router(run_dir)
+    try:
+        Address.parse(address, "--router")
+        tls = tls_files(tls_ca, tls_cert, tls_key)
+        channel = open_sync_channel(address, tls=tls, server_role="router")
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+    with channel:
+        try:
+            yield router_pb2_grpc.RouterStub(channel)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise CommandError(f"no router answers at {address}", EXIT_NOT_RUNNING) from None
+            raise CommandError(f"router {address}: {error.details()}") from None
+
+
+def call(method: Callable[..., Answer], request: Any) -> Answer:
+    """A call with a deadline that waits for a router which is just starting."""
+    return method(request, timeout=TIMEOUT_S)
+
+
+def pool_rows(answer: router_pb2.GetTopologyResponse) -> list[dict[str, Any]]:
+    """One row for each pool, ascending by id; names with units."""
+    topology = answer.topology
+    reports = {
+        report.member_id: report
+        for report in answer.members
+        if report.role == router_pb2.MEMBER_ROLE_POOL
+    }
+    return [
+        _row(entry, reports.get(entry.pool_id, router_pb2.MemberReport()), topology)
+        for entry in topology.pools
+    ]
+
+
+def _row(
+    entry: router_pb2.PoolEntry, report: router_pb2.MemberReport, topology: router_pb2.Topology
+) -> dict[str, Any]:
+    def read(message: pieces_pb2.PieceSet) -> Pieces:
+        if not topology.num_layers:
+            return Pieces()
+        return Pieces.from_message(
+            message, num_layers=topology.num_layers, num_experts=topology.num_experts
+        )
+
+    shown, held = read(entry.pieces), read(report.status.ready)
+    return {
+        "pool_id": entry.pool_id,
+        "address": entry.address,
+        "state": STATES.get(entry.state, "unknown"),
+        "reason": report.unready_reason,
+        "numerics_id": entry.numerics_id,
+        "pieces_served": len(shown),
+        "pieces_held": len(held),
+        "layers_served": len(shown.layers),
+        "busy_ratio": round(report.status.busy_ratio, 3),
+        "queued_calls": report.status.queued,
+        "load_progress_ratio": round(report.status.load_progress_ratio, 3),
+        "silent_ms": report.silent_ms,
+    }
+
+
+def _local_router(run_dir: Path | None) -> str:
+    folder = RunDir((run_dir or default_run_dir()).absolute())
+    services = (folder.read() or {}).get("services", [])
+    for service in services:
+        if service.get("name") == "router" and service.get("grpc"):
+            return str(service["grpc"])
+    raise CommandError(
+        f"no router runs from {folder.path}; name one with --router HOST:PORT", EXIT_NOT_RUNNING
+    )
