@@ -1,0 +1,188 @@
+"""`expertmesh plan`: which host would hold what, and what to expect, before anything starts."""
+
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
+from expertmesh.forecast import HELD_TODAY, WEIGHT_BYTES, Forecast, Machine, forecast
+from expertmesh.plan import demo_model_dir, describe
+from expertmesh.sizes import format_bytes
+from minimax_m2.config import ModelConfig, load_config, parse_config, read_json
+from router_svc.planner import STRIPINGS
+from rpc.pieces import Pieces
+from rpc.sizes import parse_bytes
+
+_HELP = f"""Show which host would hold which experts, and what speed that allows.
+
+Works from config.json alone, so also before any weights are there. The speed is an upper bound
+of the expert side: the activated experts' weights read once from memory, and one round trip per
+layer; attention comes on top. Exit code 1 means that not everything fits.
+
+Examples:
+
+  expertmesh plan --model ~/models/minimax-m2 --host east:256GiB:100GB --host west:256GiB:100GB
+
+  expertmesh plan --model config.json --pools 4 --memory 128GiB --format fp8 --replicas 2
+
+{EXIT_CODES_HELP}
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=help_text(_HELP))(plan)
+
+
+def plan(
+    model: Path | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_MODEL",
+        help="Checkpoint folder or config.json. Default: the bundled demonstration model.",
+    ),
+    host: list[str] = typer.Option(
+        [], envvar="EXPERTMESH_HOST", help="NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB."
+    ),
+    pools: int = typer.Option(
+        0, envvar="EXPERTMESH_POOLS", help="Instead of --host: so many alike."
+    ),
+    memory: str = typer.Option("", envvar="EXPERTMESH_MEMORY", help="With --pools: of each."),
+    bandwidth: str = typer.Option(
+        "", envvar="EXPERTMESH_BANDWIDTH", help="With --pools: bytes/s of memory, like 100GB."
+    ),
+    weight_format: str = typer.Option(
+        "bfloat16",
+        "--format",
+        envvar="EXPERTMESH_FORMAT",
+        help=f"Weights as held: {', '.join(WEIGHT_BYTES)}.",
+    ),
+    replicas: int = typer.Option(1, envvar="EXPERTMESH_REPLICAS", min=1, max=16),
+    striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
+    batch: int = typer.Option(
+        1, envvar="EXPERTMESH_BATCH", min=1, max=4096, help="Sequences decoded at once."
+    ),
+    round_trip_ms: str = typer.Option(
+        "0.25-1.0", envvar="EXPERTMESH_ROUND_TRIP_MS", help="Of one expert call: LOW-HIGH."
+    ),
+    plot: Path | None = typer.Option(None, envvar="EXPERTMESH_PLOT", help="Write a PNG."),
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:
+    path = model or demo_model_dir()
+    try:
+        if weight_format not in WEIGHT_BYTES:
+            raise ValueError(f"--format: one of {', '.join(WEIGHT_BYTES)}, got {weight_format!r}")
+        if striping not in STRIPINGS:
+            raise ValueError(f"--striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
+        made = forecast(
+            read_config(path),
+            machines(host, pools, memory, bandwidth),
+            weight_format=weight_format,
+            replicas=replicas,
+            striping=striping,
+            batch=batch,
+            round_trip_s=_round_trip_s(round_trip_ms),
+        )
+        if plot is not None:
+            from expertmesh.forecast_plot import save_forecast
+
+            save_forecast(made, plot, str(path))
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+    if as_json:
+        print_json({"model": str(path), **made.as_json()})
+    else:
+        _print(made, path)
+    if made.problems():
+        raise typer.Exit(EXIT_FAILED)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Of a folder or of a config.json itself. Raises ValueError."""
+    if path.is_dir():
+        return load_config(path)
+    if not path.exists():
+        raise ValueError(f"--model {path}: neither a checkpoint folder nor a config.json")
+    return parse_config(read_json(path))
+
+
+def machines(hosts: list[str], pools: int, memory: str, bandwidth: str) -> list[Machine]:
+    """What the flags name. Raises ValueError."""
+    if bool(hosts) == bool(pools):
+        raise ValueError(
+            "give --host NAME:MEMORY[:BANDWIDTH] for each host, or --pools and --memory"
+        )
+    if hosts:
+        return [Machine.parse(text) for text in hosts]
+    memory_bytes = parse_bytes(memory, "--memory")
+    if memory_bytes is None or not 1 <= pools <= 1000:
+        raise ValueError("--pools: 1 to 1000, and the --memory of each, for example 128GiB")
+    speed = parse_bytes(bandwidth, "--bandwidth")
+    return [
+        Machine(name=f"pool-{index}", memory_bytes=memory_bytes, bandwidth=speed)
+        for index in range(pools)
+    ]
+
+
+def _round_trip_s(text: str) -> tuple[float, float]:
+    low, _, high = text.partition("-")
+    try:
+        bounds = float(low) / 1000, float(high or low) / 1000
+    except ValueError:
+        bounds = (0.0, 0.0)
+    if not 0 < bounds[0] <= bounds[1] < 1000:
+        raise ValueError(f"--round-trip-ms: expected LOW-HIGH like 0.25-1.0, got {text!r}")
+    return bounds
+
+
+def _print(made: Forecast, path: Path) -> None:
+    out = stdout()
+    out.print(f"{path}: {describe(made.config)}", markup=False, soft_wrap=True)
+    table = Table("host", "memory", "experts", "weights", "layers", box=None)
+    for one in made.machines:
+        hold = made.plan.hold[one.name]
+        table.add_row(
+            one.name, format_bytes(one.memory_bytes), f"{len(hold):,}",
+            format_bytes(made.held_bytes(one)), _layers_text(hold, made.config.num_experts),
+        )  # fmt: skip
+    out.print(table)
+    out.print(
+        f"one expert: {format_bytes(made.piece_bytes)} in {made.weight_format}; expected calls per "
+        f"layer {made.calls_per_layer:.2f}; {made.wire_bytes_per_token / 1024:,.0f} KiB on the wire "
+        "for each token"
+    )
+    low, high = made.tokens_per_s
+    known = all(one.bandwidth for one in made.machines)
+    out.print(
+        f"at most {low:.1f} to {high:.1f} tokens/s with {made.batch} sequence(s), expert side only"
+        + ("" if known else " (no bandwidth given for some hosts: round trips alone)")
+    )
+    if made.weight_format not in HELD_TODAY:
+        out.print(f"pools hold weights in {' and '.join(HELD_TODAY)} today")
+    for problem in made.problems():
+        stderr().print(problem, markup=False, soft_wrap=True)
+
+
+def _layers_text(hold: Pieces, num_experts: int) -> str:
+    whole = [layer for layer in hold.layers if hold.count(layer) == num_experts]
+    parts = len(hold.layers) - len(whole)
+    texts = []
+    if whole:
+        runs = Pieces.grid((0,), whole).to_message().layers[0].ranges
+        texts.append(
+            ",".join(
+                str(run.first) if run.count == 1 else f"{run.first}-{run.first + run.count - 1}"
+                for run in runs
+            )
+        )
+    if parts:
+        texts.append(f"parts of {parts}")
+    return " and ".join(texts) or "none"

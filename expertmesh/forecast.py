@@ -1,0 +1,222 @@
+"""Where would a model's experts go, and what would that give? Arithmetic on a config, nothing is started.
+
+The speed is the expert side's: weights of activated experts read once from memory, and one
+round trip per layer. Attention, sampling and prefill are not in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+from expertmesh.plan import HELD_FACTOR, POOL_BASE_BYTES
+from expertmesh.sizes import format_bytes
+from minimax_m2.config import ModelConfig
+from router_svc.board import Host
+from router_svc.planner import Plan, plan
+from rpc.pieces import Pieces
+from rpc.sizes import parse_bytes
+
+WEIGHT_BYTES = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "fp8": 1 + 4 / 128**2,
+    "int8": 1 + 4 / 128,
+    "int4": 0.5 + 2 / 32,
+}
+"""Bytes of a weight with its share of scales: fp8 per 128 x 128 block, int8 per 128, int4 per 32."""
+HELD_TODAY = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A pool's host as named on the command line."""
+
+    name: str
+    memory_bytes: int
+    bandwidth: int | None = None  # bytes/s that weights are read with
+
+    @classmethod
+    def parse(cls, text: str) -> "Machine":
+        """NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB. Raises ValueError."""
+        name, *rest = text.split(":")
+        if not name or len(rest) not in (1, 2):
+            raise ValueError(
+                f"--host: expected NAME:MEMORY[:BANDWIDTH] like east:192GiB:100GB, got {text!r}"
+            )
+        memory = parse_bytes(rest[0], f"--host {name}: memory")
+        if memory is None:
+            raise ValueError(f"--host {name}: memory is missing")
+        bandwidth = parse_bytes(rest[1], f"--host {name}: bandwidth") if rest[1:] else None
+        return cls(name=name, memory_bytes=memory, bandwidth=bandwidth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """The plan, and what follows from it."""
+
+    config: ModelConfig
+    machines: tuple[Machine, ...]
+    weight_format: str
+    replicas: int
+    piece_bytes: int
+    plan: Plan
+    calls_per_layer: float
+    wire_bytes_per_token: int
+    batch: int
+    tokens_per_s: tuple[float, float]  # at the longest and at the shortest round trip
+
+    def held_bytes(self, machine: Machine) -> int:
+        return len(self.plan.hold[machine.name]) * self.piece_bytes
+
+    def problems(self) -> list[str]:
+        """What does not fit, and why; empty when all is well."""
+        wanted = self.replicas * self.config.num_pieces
+        held = sum(len(hold) for hold in self.plan.hold.values())
+        if not self.plan.short:
+            return []
+        lack = (wanted - held) * self.piece_bytes
+        lines = [
+            f"{len(self.plan.short):,} of {self.config.num_pieces:,} experts have fewer than "
+            f"{self.replicas} holders, {len(self.plan.dark):,} none: the hosts have room for "
+            f"{held:,} of {wanted:,} copies; {format_bytes(int(lack * HELD_FACTOR))} more are needed"
+        ]
+        if self.replicas > len(self.machines):
+            lines.append(
+                f"{self.replicas} replicas need as many hosts; there are {len(self.machines)}"
+            )
+        for other, weight_bytes in WEIGHT_BYTES.items():
+            if weight_bytes < WEIGHT_BYTES[self.weight_format] and self._fits(weight_bytes):
+                lines.append(f"in {other} it would fit")
+                break
+        return lines
+
+    def _fits(self, weight_bytes: float) -> bool:
+        piece = int(self.config.expert_params * weight_bytes)
+        room = sum(min(capacity(one, piece), self.config.num_pieces) for one in self.machines)
+        return room >= self.replicas * self.config.num_pieces
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "pieces": self.config.num_pieces,
+            "piece_bytes": self.piece_bytes,
+            "weight_format": self.weight_format,
+            "replicas": self.replicas,
+            "calls_per_layer": round(self.calls_per_layer, 3),
+            "wire_bytes_per_token": self.wire_bytes_per_token,
+            "batch": self.batch,
+            "tokens_per_s_low": round(self.tokens_per_s[0], 2),
+            "tokens_per_s_high": round(self.tokens_per_s[1], 2),
+            "short_pieces": len(self.plan.short),
+            "dark_pieces": len(self.plan.dark),
+            "problems": self.problems(),
+            "hosts": [
+                {
+                    "name": one.name,
+                    "memory_bytes": one.memory_bytes,
+                    "pieces": len(self.plan.hold[one.name]),
+                    "held_bytes": self.held_bytes(one),
+                    "hold": {
+                        str(layer): list(self.plan.hold[one.name].experts(layer))
+                        for layer in self.plan.hold[one.name].layers
+                    },
+                }
+                for one in self.machines
+            ],
+        }
+
+
+def capacity(machine: Machine, piece_bytes: int) -> int:
+    """How many pieces fit beside the process itself."""
+    return max(0, int((machine.memory_bytes - POOL_BASE_BYTES) / (HELD_FACTOR * piece_bytes)))
+
+
+def forecast(
+    config: ModelConfig,
+    machines: Sequence[Machine],
+    *,
+    weight_format: str,
+    replicas: int,
+    striping: str,
+    batch: int,
+    round_trip_s: tuple[float, float],
+) -> Forecast:
+    """Plan as the router would. Raises ValueError on two hosts of one name."""
+    names = [one.name for one in machines]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--host: names must differ, got {', '.join(names)}")
+    piece_bytes = int(config.expert_params * WEIGHT_BYTES[weight_format])
+    everything = Pieces.all_of(config.num_layers, config.num_experts)
+    hosts = [
+        # No room at all is an empty list of files: capacity 0 would mean no limit.
+        Host(pool_id=one.name, available=everything if room else Pieces(), capacity_pieces=room)
+        for one in machines
+        for room in (capacity(one, piece_bytes),)
+    ]
+    made = plan(
+        hosts,
+        num_layers=config.num_layers,
+        num_experts=config.num_experts,
+        replicas=replicas,
+        striping=striping,
+    )
+    layers = [_owners(made, layer, config.num_experts) for layer in range(config.num_layers)]
+    touched = [sum(_touched(n, config) for n in owners.values()) for owners in layers]
+    row_bytes = 2 * config.hidden_size + 8 * config.top_k + 4 + 4 * config.hidden_size
+    by_name = {one.name: one for one in machines}
+    read_s = sum(_read_s(owners, by_name, config, piece_bytes, batch) for owners in layers)
+    low, high = round_trip_s
+    return Forecast(
+        config=config,
+        machines=tuple(machines),
+        weight_format=weight_format,
+        replicas=replicas,
+        piece_bytes=piece_bytes,
+        plan=made,
+        calls_per_layer=sum(touched) / len(touched),
+        wire_bytes_per_token=int(sum(touched) * row_bytes),
+        batch=batch,
+        tokens_per_s=(
+            batch / (read_s + config.num_layers * high),
+            batch / (read_s + config.num_layers * low),
+        ),
+    )
+
+
+def _owners(made: Plan, layer: int, num_experts: int) -> dict[str, int]:
+    """How many experts of a layer each host serves: who covers most of what is left, first."""
+    left = (1 << num_experts) - 1
+    owners: dict[str, int] = {}
+    while left:
+        masks = {name: hold.masks.get(layer, 0) & left for name, hold in made.hold.items()}
+        name = max(sorted(masks), key=lambda one: masks[one].bit_count(), default=None)
+        if name is None or not masks[name]:
+            break
+        owners[name] = masks[name].bit_count()
+        left &= ~masks[name]
+    return owners
+
+
+def _touched(num_held: int, config: ModelConfig) -> float:
+    """Chance that a token's experts include one of `num_held` (all equally likely)."""
+    others = comb(config.num_experts - num_held, config.top_k)
+    return 1 - others / comb(config.num_experts, config.top_k)
+
+
+def _read_s(
+    owners: dict[str, int],
+    machines: dict[str, Machine],
+    config: ModelConfig,
+    piece_bytes: int,
+    batch: int,
+) -> float:
+    """Seconds until the slowest host has read the experts that a step activates in a layer."""
+    activated = 1 - (1 - config.top_k / config.num_experts) ** batch
+    return max(
+        (
+            num_held * activated * piece_bytes / bandwidth
+            for name, num_held in owners.items()
+            if (bandwidth := machines[name].bandwidth) is not None
+        ),
+        default=0.0,
+    )
