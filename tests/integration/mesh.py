@@ -38,7 +38,7 @@ class ServiceProcess:
             self._queue.put(line.rstrip())
         self._queue.put(None)
 
-    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout_s: float = 60.0) -> re.Match[str]:
         """The first log line, from now on or not yet waited for, that matches."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -115,10 +115,8 @@ class Mesh:
         )  # fmt: skip
         return self.router.wait_listening()
 
-    def start_pool(self, *flags: str) -> ServiceProcess:
-        pool = self.start(
-            "expert_svc", *PORTS, *self._common, "--router", self.router.address, *flags
-        )
+    def start_pool(self, *flags: str, module: str = "expert_svc") -> ServiceProcess:
+        pool = self.start(module, *PORTS, *self._common, "--router", self.router.address, *flags)
         self.pools.append(pool)
         return pool
 
