@@ -1,21 +1,21 @@
 """The faults of bench/faults.py: each row starts its mesh and disturbs it, trial after trial."""
 
-import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fault_rig import CONTROL_S, LOWER, STRIPES_ONCE, STRIPES_TWICE, UPPER, Rig, Sample, percentile
+from fault_rig import CONTROL_S, STRIPES_ONCE, STRIPES_TWICE, Rig, Sample, percentile
 
 from minimax_m2.tiny import write_tiny
 from tests.chaos import network
 from tests.chaos.history import Ask, check_prefix, describe_end
 from tests.chaos.proxy import SILENT, Wire
+from tests.chaos.rig import LOWER, UPPER
+from tests.chaos.starving import starving
 from tests.chaos.streams import Request, until
 
 Trials = Iterator[Sample]
@@ -183,19 +183,6 @@ def _starved() -> None:
         time.sleep(STARVED_S)
 
 
-@contextlib.contextmanager
-def starving(longest_s: float, processes: int = 4) -> Iterator[None]:
-    """Busy processes that end by themselves, whatever becomes of us."""
-    code = f"import time\nend = time.monotonic() + {longest_s}\nwhile time.monotonic() < end: pass"
-    busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-
-
 def kill_only_holder(folder: Path) -> Trials:
     with Rig(folder, STRIPES_ONCE) as rig:
         address = rig.mesh.attention.address
@@ -310,14 +297,14 @@ def packet_loss(folder: Path) -> Trials:
     with Rig(folder, STRIPES_TWICE) as rig:
         ports = [int(pool.address.rpartition(":")[2]) for pool in rig.pools]
         while True:
-            before = rig.metric("expertmesh_pool_ejections_total")
+            before = rig.ejections()
 
             def lose() -> None:
                 network.lose(ports, 0.01)
 
             sample = rig.trial(lose, after_s=10)
             network.heal()
-            sample.extra["ejections"] = rig.metric("expertmesh_pool_ejections_total") - before
+            sample.extra["ejections"] = rig.ejections() - before
             yield sample
 
 

@@ -1,0 +1,76 @@
+"""An expert pool with a failpoint; the environment's EXPERTMESH_FAIL names it.
+
+die: ends at its first call. die_on_mark: ends when a row carries the mark (`mark_token`).
+corrupt: every tenth answer is wrong, each time in another way.
+"""
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import expert_svc.pool
+from expert_svc.__main__ import main as run
+from expert_svc.calls import Call
+from expert_svc.compute import run_call
+from expert_svc.weight_store import WeightStore
+from rpc.hop_codec import HopCodec
+
+FAIL = "EXPERTMESH_FAIL"
+_MARK = 0.98
+"""Share of a row's energy in its first element. Norms let that direction through."""
+
+
+def mark_token(model: Path, token_id: int) -> None:
+    """Give a token of a checkpoint an embedding whose rows are marked wherever they go."""
+    name = "model.embed_tokens.weight"
+    index = json.loads((model / "model.safetensors.index.json").read_text())
+    path = model / index["weight_map"][name]
+    tensors = load_file(path)
+    tensors[name][token_id] = 0
+    tensors[name][token_id, 0] = 1e4
+    save_file(tensors, path)
+
+
+def _is_marked(call: Call) -> bool:
+    energy_ND = call.unpack().hidden_ND.float() ** 2
+    return bool((energy_ND[:, 0] > _MARK * energy_ND.sum(dim=1)).any())
+
+
+def _compute(call: Call, store: WeightStore) -> Tensor:
+    if os.environ[FAIL] == "die" or (os.environ[FAIL] == "die_on_mark" and _is_marked(call)):
+        os._exit(9)
+    return run_call(call, store)
+
+
+class _CorruptCodec(HopCodec):
+    """Every tenth frame: NaN, a column short, an id that nobody asked, cut short; in turn."""
+
+    _turn = itertools.count(1)
+
+    def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
+        turn = next(self._turn)
+        way = (turn // 10) % 4 if turn % 10 == 0 else -1
+        if way == 0:
+            rows = rows * float("nan")
+        elif way == 1:
+            rows = rows[:, :-1].contiguous()
+        elif way == 2:
+            call_id += 1 << 40
+        frame = super().build_result(call_id, queue_us, compute_us, rows)
+        return frame[:-7] if way == 3 else frame
+
+
+def main() -> int:
+    expert_svc.pool.run_call = _compute
+    if os.environ[FAIL] == "corrupt":
+        expert_svc.pool.HopCodec = _CorruptCodec  # type: ignore[misc]
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The link to one of two pools goes silent, slow or bad: no request fails, no token changes."""
+
+import time
+
+import pytest
+
+from tests.chaos.proxy import SILENT, FaultProxy, Wire
+from tests.chaos.rig import Rig
+from tests.chaos.streams import until
+from tests.chaos.test_pools import assert_right, load
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def passed_over(rig: Rig, number: int = 0) -> None:
+    """Wait until calls to the pool cease."""
+
+    def unused() -> bool:
+        before = rig.calls(number)
+        time.sleep(0.3)
+        return rig.calls(number) == before
+
+    until(unused, within_s=30)
+
+
+@pytest.mark.parametrize(
+    "wires",
+    [
+        {"up": SILENT, "down": SILENT},  # L1
+        {"down": SILENT},  # L2
+        {"down": Wire(half_close=True)},  # L2
+        {"down": Wire(cut=True)},  # I6
+        {"down": Wire(delay_s=0.05)},  # I5
+    ],
+    ids=["blackhole", "one way", "half closed", "cut", "slow"],
+)
+def test_a_bad_link_is_passed_over_and_used_again_when_it_is_well(
+    rig: Rig, proxy: FaultProxy, wires: dict[str, Wire]
+):
+    rig.connected(2)
+    with load(rig) as running:
+        running.warm()
+        proxy.set(**wires)
+        passed_over(rig)
+        proxy.heal()
+        rig.connected(2)
+    assert_right(rig, running)
+    rig.until_used(0)
+
+
+def test_a_link_that_is_reset_again_and_again_loses_nothing(rig: Rig, proxy: FaultProxy):
+    """L4, in small."""
+    rig.connected(2)
+    with load(rig) as running:
+        running.warm()
+        for _ in range(6):
+            proxy.reset_connections()
+            time.sleep(0.5)
+    assert_right(rig, running)
+    rig.connected(2)
