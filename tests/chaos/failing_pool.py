@@ -5,7 +5,6 @@ corrupt: every tenth answer is wrong, each time in another way.
 """
 
 import itertools
-import json
 import os
 import sys
 from pathlib import Path
@@ -26,13 +25,12 @@ _MARK = 0.98
 
 
 def mark_token(model: Path, token_id: int) -> None:
-    """Give a token of a checkpoint an embedding whose rows are marked wherever they go."""
-    name = "model.embed_tokens.weight"
-    index = json.loads((model / "model.safetensors.index.json").read_text())
-    path = model / index["weight_map"][name]
+    """Give a token an embedding that marks its rows. The model itself never says it when greedy."""
+    (path,) = model.glob("*.safetensors")
     tensors = load_file(path)
-    tensors[name][token_id] = 0
-    tensors[name][token_id, 0] = 1e4
+    tensors["model.embed_tokens.weight"][token_id] = 0
+    tensors["model.embed_tokens.weight"][token_id, 0] = 1e4
+    tensors["lm_head.weight"][token_id] = 0
     save_file(tensors, path)
 
 

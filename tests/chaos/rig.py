@@ -21,7 +21,13 @@ ALL, LOWER, UPPER = ("--layers", "0-3"), ("--layers", "0-1"), ("--layers", "2-3"
 class Rig:
     """A mesh on a tiny float32 model, its oracle, and the pools by name."""
 
-    def __init__(self, folder: Path, pools: Sequence[Sequence[str]], *flags: str):
+    def __init__(
+        self,
+        folder: Path,
+        pools: Sequence[Sequence[str]],
+        *flags: str,
+        pool_module: str = "expert_svc",
+    ):
         """`pools`: flags of each pool; they are called p0, p1, ... `flags`: attention's."""
         self.model = folder / "model"
         if not self.model.exists():
@@ -30,7 +36,10 @@ class Rig:
         named = [(*flags, "--pool-id", f"p{number}") for number, flags in enumerate(pools)]
         self._flags = [*pools]
         flags = ("--kv-memory", "64MiB", *flags)
-        self.mesh = Mesh(self.model, named, attention_flags=flags, state=folder / "epoch")
+        self.mesh = Mesh(
+            self.model, named, attention_flags=flags, state=folder / "epoch",
+            pool_module=pool_module,
+        )  # fmt: skip
         self.oracle = Oracle(self.model)
         self.proxies: list[FaultProxy] = []
         self.asks = [
@@ -57,7 +66,7 @@ class Rig:
 
     # ---- the pools ----
 
-    def start_pool(self, number: int, *flags: str, module: str = "expert_svc") -> ServiceProcess:
+    def start_pool(self, number: int, *flags: str, module: str = "") -> ServiceProcess:
         """Pool p<number>, anew; `flags` by default those it had. Returns when it listens."""
         flags = flags or tuple(self._flags[number])
         pool = self.mesh.start_pool(*flags, "--pool-id", f"p{number}", module=module)

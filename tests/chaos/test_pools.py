@@ -86,7 +86,7 @@ def test_a_pool_that_dies_at_every_first_call_leaves_the_rest_stable(
     monkeypatch.setenv(FAIL, "die")
     with load(rig) as running:
         running.warm()
-        for _ in range(3):
+        for _ in range(2):
             pool = rig.mesh.start_pool(
                 *ALL, "--pool-id", "crashing", module="tests.chaos.failing_pool"
             )

@@ -92,7 +92,9 @@ class Mesh:
         attention_flags: Sequence[str] = (),
         state: Path | None = None,
         router_flags: Sequence[str] = (),
+        pool_module: str = "expert_svc",
     ):
+        self._pool_module = pool_module
         self._router_flags = router_flags
         self._model = model
         self._pool_flags = pools
@@ -115,8 +117,12 @@ class Mesh:
         )  # fmt: skip
         return self.router.wait_listening()
 
-    def start_pool(self, *flags: str, module: str = "expert_svc") -> ServiceProcess:
-        pool = self.start(module, *PORTS, *self._common, "--router", self.router.address, *flags)
+    def start_pool(self, *flags: str, module: str = "") -> ServiceProcess:
+        """`module`: another program than the mesh's pools run."""
+        pool = self.start(
+            module or self._pool_module, *PORTS, *self._common, "--router", self.router.address,
+            *flags,
+        )  # fmt: skip
         self.pools.append(pool)
         return pool
 
