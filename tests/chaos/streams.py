@@ -8,6 +8,7 @@ from pathlib import Path
 import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 
 import grpc  # isort: skip
+import torch
 
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
@@ -129,6 +130,7 @@ class Oracle:
     """What each request has to yield: the reference's greedy tokens, or those of a quiet run."""
 
     def __init__(self, model: Path):
+        torch.set_num_threads(1)  # two would fight with the services for the cores
         self._reference = ReferenceModel(Checkpoint.open(model))
         self._known: dict[Ask, list[int]] = {}
 
