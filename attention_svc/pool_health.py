@@ -37,6 +37,11 @@ class PoolHealth:
         self._ejected_until_s = 0.0
         self.ejected = False
 
+    @property
+    def network_s(self) -> float:
+        """Smoothed share of the network in a round trip; 0 before the first answer."""
+        return self._network_s
+
     def answered(self, round_trip_s: float, queue_s: float, compute_s: float, units: float) -> None:
         """A sound answer."""
         network_s = max(0.0, round_trip_s - queue_s - compute_s)

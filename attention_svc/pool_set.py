@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attention_svc.pool_link import PoolLink
-from protos import router_pb2
+from protos import attention_pb2, router_pb2
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,21 @@ class PoolSet:
             if member.rank == 2 and key[0] in newest:
                 self._drop(key)  # fenced by a newer incarnation, or moved to another address
         self._rebuild()
+
+    def reach(self) -> list[attention_pb2.PoolReach]:
+        """How each pool is seen from here, in ascending pool id."""
+        return [
+            attention_pb2.PoolReach(
+                pool_id=link.pool_id,
+                address=link.address,
+                reachable=link.usable,
+                error="" if link.usable else link.last_error,
+                numerics_id=link.numerics_id,
+                ejected=link.health.ejected,
+                network_ms=link.health.network_s * 1e3,
+            )
+            for link in sorted(self.links, key=lambda link: link.pool_id)
+        ]
 
     def missing(self) -> dict[int, int]:
         """layer_idx -> number of its experts that no connected pool serves."""

@@ -22,6 +22,7 @@ from attention_svc.kv_budget import count_blocks
 from attention_svc.kv_cache import KvCache
 from attention_svc.kv_layout import PlainLayout
 from attention_svc.layer_stack import LayerStack
+from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
@@ -37,10 +38,8 @@ from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
-from rpc.membership import Lease
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
-from rpc.topology import TopologyWatcher
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ class AttentionService:
         self._loaded = False
         self._draining = False
         self._pools: PoolSet | None = None
-        self._lease: Lease | None = None
+        self._membership: Membership | None = None
 
     async def run(self) -> int:
         """Serve until a signal (0) or a final refusal (1)."""
@@ -116,7 +115,7 @@ class AttentionService:
             asyncio.create_task(self._follow_readiness()),
             asyncio.create_task(self._report()),
         ]
-        watcher = await self._connect(ops)
+        await self._join(ops)
         stopped = asyncio.create_task(
             until_stopped(self._drain, lambda: self._engine.abort_all(_STOPPING))
         )
@@ -127,10 +126,8 @@ class AttentionService:
             log.critical("the engine stopped", exc_info=engine_task.exception())
             self._failure.set()
             self._engine.abort_all(_STOPPING)
-        if self._lease is not None:
-            await asyncio.to_thread(self._lease.stop)
-        if watcher is not None:
-            await watcher.stop()
+        if self._membership is not None:
+            await self._membership.stop()
         await self._host.stop(0.5)
         for task in (*tasks, stopped, failed):
             task.cancel()
@@ -263,6 +260,7 @@ class AttentionService:
             kv_capacity_tokens=self._num_blocks * BLOCK_SIZE,
             max_waiting_sequences=self._config.max_waiting,
             max_waiting_prompt_tokens=self._config.max_waiting_tokens,
+            default_timeout_ms=int(self._config.request_timeout_s * 1e3),
         )
         return AttentionServicer(
             self._engine,
@@ -271,83 +269,50 @@ class AttentionService:
             max_model_len=self._max_model_len,
             request_timeout_s=self._config.request_timeout_s,
             readiness=self.readiness,
+            is_draining=lambda: self._draining,
+            reach=lambda: self._pools.reach() if self._pools is not None else [],
             status=status,
             tls=self._config.tls is not None,
         )
 
-    async def _connect(self, ops: OpsServer) -> TopologyWatcher | None:
+    async def _join(self, ops: OpsServer) -> None:
         """Join the router and follow its topology, when there is one."""
         if not self._config.router:
-            return None
+            return
         advertise = self._config.advertise or str(self._host.address)
-        register = router_pb2.Register(
-            role=router_pb2.MEMBER_ROLE_ATTENTION,
-            member_id=self._id,
-            incarnation=time.time_ns() // 1_000_000,
-            address=advertise,
-            checkpoint_id=self._checkpoint_id,
-            numerics_id=numerics_id(self._dtype, self._device),
-            num_layers=self._model.num_layers,
-            num_experts=self._model.num_experts,
-            protocol_major=PROTOCOL_MAJOR,
-            protocol_minor=PROTOCOL_MINOR,
-            metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
-        )
-        self._lease = Lease(
+        self._membership = Membership(
             self._config.router,
             self._config.tls,
-            register,
-            self._member_status,
-            lambda assignment: None,  # attention services hold no pieces
-            self._refused,
+            router_pb2.Register(
+                role=router_pb2.MEMBER_ROLE_ATTENTION,
+                member_id=self._id,
+                incarnation=time.time_ns() // 1_000_000,
+                address=advertise,
+                checkpoint_id=self._checkpoint_id,
+                numerics_id=numerics_id(self._dtype, self._device),
+                num_layers=self._model.num_layers,
+                num_experts=self._model.num_experts,
+                protocol_major=PROTOCOL_MAJOR,
+                protocol_minor=PROTOCOL_MINOR,
+                metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
+            ),
+            state=self._state,
+            scheduler=self._engine.scheduler,
+            metrics=self._metrics,
+            pools=self._pools,
+            on_refused=self._refused,
         )
-        self._lease.start()
-        if self._pools is None:
-            return None
-        watcher = TopologyWatcher(
-            self._config.router,
-            self._config.tls,
-            watcher_id=self._id,
-            role=router_pb2.MEMBER_ROLE_ATTENTION,
-            on_change=self._take_topology,
-        )
-        await watcher.start()
-        return watcher
+        await self._membership.start()
 
     def _refused(self, reason: str) -> None:
-        """On the lease's thread: a final refusal; it is logged there."""
+        """On the lease's thread; it is logged there."""
         self._loop.call_soon_threadsafe(self._failure.set)
 
-    def _take_topology(self, topology: router_pb2.Topology) -> None:
-        if topology.checkpoint_id and topology.checkpoint_id != self._checkpoint_id:
-            log.error("the mesh serves checkpoint %s, not ours", topology.checkpoint_id)
-            return
-        assert self._pools is not None
-        self._metrics.topology_version.set(topology.version.counter)
-        self._pools.apply(topology)
-
-    def _member_status(self) -> router_pb2.MemberStatus:
-        """On the lease's thread; reads only."""
-        state = router_pb2.MEMBER_STATE_LOADING
+    def _state(self) -> "router_pb2.MemberState":
+        """Any thread."""
         if self._draining:
-            state = router_pb2.MEMBER_STATE_DRAINING
-        elif self._loaded:
-            state = router_pb2.MEMBER_STATE_READY
-        scheduler = self._engine.scheduler
-        status = router_pb2.MemberStatus(
-            state=state,
-            queued=len(scheduler.waiting),
-            running=len(scheduler.running),
-            kv_usage_ratio=scheduler.kv_usage_ratio,
-        )
-        delta = self._metrics.activations.take_delta()
-        for layer_idx, counts_E in enumerate(delta):
-            experts = counts_E.nonzero()[0]
-            if experts.size:
-                status.activations.add(
-                    layer_idx=layer_idx, expert_ids=experts, token_counts=counts_E[experts]
-                )
-        return status
+            return router_pb2.MEMBER_STATE_DRAINING
+        return router_pb2.MEMBER_STATE_READY if self._loaded else router_pb2.MEMBER_STATE_LOADING
 
     def _experts_load(self) -> object:
         """GET /experts/load: tokens routed to each expert since start, by layer."""
@@ -386,8 +351,8 @@ class AttentionService:
         """No new requests; running ones get the grace period, then end explicitly."""
         self._draining = True
         await self._host.set_serving(False)
-        if self._lease is not None:
-            self._lease.poke()
+        if self._membership is not None:
+            self._membership.poke()
         deadline = time.monotonic() + self._config.grace_s
         while not self._engine.idle and time.monotonic() < deadline:
             await asyncio.sleep(0.05)

@@ -34,10 +34,12 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         max_model_len: int,
         request_timeout_s: float,
         readiness: Callable[[], tuple[bool, str]],
+        is_draining: Callable[[], bool] = lambda: False,
+        reach: Callable[[], list[attention_pb2.PoolReach]] = list,
         status: attention_pb2.GetStatusResponse,
         tls: bool,
     ):
-        """`status`: the fields of GetStatusResponse that never change."""
+        """`reach`: how each pool is seen; `status`: the fields of GetStatusResponse that never change."""
         self._engine = engine
         self._vocab_size = vocabulary.size
         self._default_stops = vocabulary.default_stops
@@ -45,6 +47,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self._max_model_len = max_model_len
         self._request_timeout_s = request_timeout_s
         self._readiness = readiness
+        self._is_draining = is_draining
+        self._reach = reach
         self._status = status
         self._tls = tls
 
@@ -60,6 +64,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         response.waiting_sequences = len(scheduler.waiting)
         response.waiting_prompt_tokens = scheduler.waiting_tokens
         response.kv_usage_ratio = scheduler.kv_usage_ratio
+        response.draining = self._is_draining()
+        response.pools.extend(self._reach())
         return response
 
     async def Generate(
@@ -78,6 +84,9 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                     emitted_ids=sequence.output_ids,
                     ignore_eos=sequence.params.ignore_eos,
                 )
+                if sequence.grammar.is_complete:  # only its end was missing when it moved here
+                    yield _finished_event(sequence, Outcome(reason="STOP"), False)
+                    return
             self._engine.add(sequence)
         except Exception as error:  # each kind has its status; unexpected ones are logged there
             await abort_with(context, error)

@@ -242,19 +242,19 @@ class GetStatusResponse(_message.Message):
     def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., default_timeout_ms: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[PoolReach, _Mapping]]] = ...) -> None: ...
 
 class PoolReach(_message.Message):
-    __slots__ = ("pool_id", "address", "reachable", "error", "numerics_id", "ejected", "ping_ms")
+    __slots__ = ("pool_id", "address", "reachable", "error", "numerics_id", "ejected", "network_ms")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     REACHABLE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
     EJECTED_FIELD_NUMBER: _ClassVar[int]
-    PING_MS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_MS_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     address: str
     reachable: bool
     error: str
     numerics_id: str
     ejected: bool
-    ping_ms: float
-    def __init__(self, pool_id: _Optional[str] = ..., address: _Optional[str] = ..., reachable: _Optional[bool] = ..., error: _Optional[str] = ..., numerics_id: _Optional[str] = ..., ejected: _Optional[bool] = ..., ping_ms: _Optional[float] = ...) -> None: ...
+    network_ms: float
+    def __init__(self, pool_id: _Optional[str] = ..., address: _Optional[str] = ..., reachable: _Optional[bool] = ..., error: _Optional[str] = ..., numerics_id: _Optional[str] = ..., ejected: _Optional[bool] = ..., network_ms: _Optional[float] = ...) -> None: ...

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +13,7 @@ import demo_model
 from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.sampling_params import read_params
 from attention_svc.sequence import Sequence
+from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.grammars import JsonAnswer, answer_grammar
 from minimax_m2.chat.tokenizer import Tokenizer
@@ -99,3 +101,23 @@ async def test_the_same_answer_however_it_was_computed():
         resumed = await asyncio.gather(*(sequence(grammars, n, cut[n]) for n in numbers))
         await run_to_end(CHECKPOINT, resumed)
         assert [one.output_ids for one in resumed] == alone
+
+
+async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once():
+    emitted = TOKENIZER.encode_text('{"a": 1, "b": [], "c": "x"}')
+    async with compiler() as grammars:
+        servicer = AttentionServicer(
+            cast(Any, None), vocabulary=VOCABULARY, grammars=grammars, max_model_len=1000,
+            request_timeout_s=9.0, readiness=lambda: (True, ""), tls=False,
+            status=attention_pb2.GetStatusResponse(),
+        )  # fmt: skip
+        request = attention_pb2.GenerateRequest(
+            prompt_token_ids=[5], emitted_token_ids=emitted, grammar=GRAMMAR,
+            sampling=attention_pb2.SamplingParams(
+                max_tokens=200, top_p=1.0, repetition_penalty=1.0
+            ),
+        )  # fmt: skip
+        (only,) = [event async for event in servicer.Generate(request, cast(Any, None))]
+    assert only.finished.reason == attention_pb2.FINISH_REASON_STOP
+    assert only.finished.stop_token_id == 0
+    assert only.finished.usage.generated_tokens == len(emitted)

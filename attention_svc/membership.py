@@ -1,0 +1,93 @@
+"""What does the router hear of this service, and what does it tell us?"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_set import PoolSet
+from attention_svc.scheduler import Scheduler
+from protos import router_pb2
+from rpc.membership import Lease
+from rpc.tls import TlsFiles
+from rpc.topology import TopologyWatcher
+
+log = logging.getLogger(__name__)
+
+
+class Membership:
+    """The lease of one attention service, and its watch of the topology."""
+
+    def __init__(
+        self,
+        router: str,
+        tls: TlsFiles | None,
+        register: router_pb2.Register,
+        *,
+        state: Callable[[], "router_pb2.MemberState"],
+        scheduler: Scheduler,
+        metrics: AttentionMetrics,
+        pools: PoolSet | None,
+        on_refused: Callable[[str], None],
+    ):
+        """`pools` follow the topology; `on_refused` gets a final refusal, logged, on another thread."""
+        self._state = state
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._pools = pools
+        self._checkpoint_id = register.checkpoint_id
+        self._lease = Lease(
+            router,
+            tls,
+            register,
+            self._status,
+            lambda assignment: None,  # attention services hold no pieces
+            on_refused,
+        )
+        self._watcher = TopologyWatcher(
+            router,
+            tls,
+            watcher_id=register.member_id,
+            role=router_pb2.MEMBER_ROLE_ATTENTION,
+            on_change=self._take_topology,
+        )
+
+    async def start(self) -> None:
+        self._lease.start()
+        if self._pools is not None:
+            await self._watcher.start()
+
+    async def stop(self) -> None:
+        """Leave on purpose: nobody need wonder where we are."""
+        await asyncio.to_thread(self._lease.stop)
+        await self._watcher.stop()
+
+    def poke(self) -> None:
+        """Tell the router now."""
+        self._lease.poke()
+
+    def _take_topology(self, topology: router_pb2.Topology) -> None:
+        if topology.checkpoint_id and topology.checkpoint_id != self._checkpoint_id:
+            log.error("the mesh serves checkpoint %s, not ours", topology.checkpoint_id)
+            return
+        assert self._pools is not None
+        self._metrics.topology_version.set(topology.version.counter)
+        self._pools.apply(topology)
+
+    def _status(self) -> router_pb2.MemberStatus:
+        """On the lease's thread; reads only."""
+        scheduler = self._scheduler
+        status = router_pb2.MemberStatus(
+            state=self._state(),
+            queued=len(scheduler.waiting),
+            running=len(scheduler.running),
+            kv_usage_ratio=scheduler.kv_usage_ratio,
+        )
+        delta = self._metrics.activations.take_delta()
+        for layer_idx, counts_E in enumerate(delta):
+            experts = counts_E.nonzero()[0]
+            if experts.size:
+                status.activations.add(
+                    layer_idx=layer_idx, expert_ids=experts, token_counts=counts_E[experts]
+                )
+        return status
