@@ -24,6 +24,7 @@ POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
 DRAIN_S = 5.0
 """How long running requests may go on after Ctrl-C; the supervisor waits longer than that."""
+MAX_ATTENTION = 64
 DEMO_NAME = "expertmesh-demo"
 HELD_FACTOR = 1.05
 """Allocator overhead on top of weights and KV."""
@@ -36,6 +37,8 @@ class ClusterOptions:
     model: Path
     http_port: int = 8000
     num_pools: int = 2
+    num_attention: int = 1
+    """Attention services, each with weights and a KV cache of its own."""
     replicas: int = 0
     """Holders of each piece, placed by the router; 0: pool i of N holds the layers l mod N = i."""
     in_process: bool = False
@@ -61,10 +64,10 @@ def demo_model_dir() -> Path:
     return folder
 
 
-def divide_cores(cores: int, num_pools: int) -> tuple[int, int]:
-    """(threads of attention, threads of each pool): even shares, the rest to attention."""
-    share = max(1, cores // (num_pools + 1))
-    return max(1, cores - share * num_pools), share
+def divide_cores(cores: int, num_pools: int, num_attention: int = 1) -> tuple[int, int]:
+    """(threads of each attention service, of each pool): even shares, the rest to attention."""
+    share = max(1, cores // (num_pools + num_attention))
+    return max(1, (cores - share * num_pools) // num_attention), share
 
 
 def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
@@ -83,6 +86,10 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
             f"got {options.num_pools}",
             EXIT_USAGE,
         )
+    if not 1 <= options.num_attention <= MAX_ATTENTION:
+        raise CommandError(
+            f"--attention: 1 to {MAX_ATTENTION}, got {options.num_attention}", EXIT_USAGE
+        )
     if not 0 <= options.replicas <= options.num_pools:
         raise CommandError(
             f"--replicas: 0 to {options.num_pools} (the pools), got {options.replicas}", EXIT_USAGE
@@ -97,7 +104,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     sizing = _Sizing(config, options)
     computing = (
-        [_in_process_attention(options, sizing, cores)]
+        _in_process_attention(options, sizing, cores)
         if options.in_process
         else _split(options, config, sizing, cores)
     )
@@ -133,8 +140,11 @@ class _Sizing:
         except ValueError as error:
             raise CommandError(str(error), EXIT_USAGE) from None
         # Of what all services leave, pools included: each alone would not know of the others.
-        weights = self.attention + self.num_layers * self.layer
-        self.kv = budget.of(available_memory_bytes() - int(HELD_FACTOR * weights))
+        copies = options.num_attention
+        weights = copies * self.attention
+        weights += self.num_layers * self.layer * (copies if options.in_process else 1)
+        free = available_memory_bytes() - int(HELD_FACTOR * weights)
+        self.kv = budget.of(free) // (copies if budget.share else 1)
 
 
 def _load(model: Path) -> ModelConfig:
@@ -149,7 +159,7 @@ def _load(model: Path) -> ModelConfig:
 def _split(
     options: ClusterOptions, config: ModelConfig, sizing: _Sizing, cores: int
 ) -> list[ServiceSpec]:
-    attention_threads, pool_threads = divide_cores(cores, options.num_pools)
+    attention_threads, pool_threads = divide_cores(cores, options.num_pools, options.num_attention)
     router = ServiceSpec(
         name="router",
         module="router_svc",
@@ -181,33 +191,50 @@ def _split(
             )
         )
     threads = options.threads or attention_threads
-    attention = ServiceSpec(
-        name="attention",
-        module="attention_svc",
-        stage=1,
-        flags=_attention(options, sizing, threads, "grpc"),
-        dials=(("--router", "router"),),
-        threads=threads,
-        memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
-    )
-    return [router, *pools, attention]
+    attentions = [
+        ServiceSpec(
+            name=name,
+            module="attention_svc",
+            stage=1,
+            flags=_attention(options, sizing, threads, "grpc", name),
+            dials=(("--router", "router"),),
+            threads=threads,
+            memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
+        )
+        for name in attention_names(options)
+    ]
+    return [router, *pools, *attentions]
 
 
-def _in_process_attention(options: ClusterOptions, sizing: _Sizing, cores: int) -> ServiceSpec:
-    threads = options.threads or cores
+def attention_names(options: ClusterOptions) -> list[str]:
+    """One is `attention`, more are numbered."""
+    if options.num_attention == 1:
+        return ["attention"]
+    return [f"attention-{index}" for index in range(options.num_attention)]
+
+
+def _in_process_attention(
+    options: ClusterOptions, sizing: _Sizing, cores: int
+) -> list[ServiceSpec]:
+    threads = options.threads or max(1, cores // options.num_attention)
     held = sizing.attention + sizing.kv + sizing.num_layers * sizing.layer
-    return ServiceSpec(
-        name="attention",
-        module="attention_svc",
-        stage=1,
-        flags=_attention(options, sizing, threads, "in_process"),
-        threads=threads,
-        memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
-    )
+    return [
+        ServiceSpec(
+            name=name,
+            module="attention_svc",
+            stage=1,
+            flags=_attention(options, sizing, threads, "in_process", name),
+            threads=threads,
+            memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
+        )
+        for name in attention_names(options)
+    ]
 
 
 def _gateway(options: ClusterOptions) -> ServiceSpec:
-    discovery = ("--attention", "attention") if options.in_process else ("--router", "router")
+    discovery: tuple[tuple[str, str], ...] = (("--router", "router"),)
+    if options.in_process:
+        discovery = tuple(("--attention", name) for name in attention_names(options))
     return ServiceSpec(
         name="gateway",
         module="gateway",
@@ -220,7 +247,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
             *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
         ),
-        dials=(discovery,),
+        dials=discovery,
         memory_bytes=GATEWAY_BASE_BYTES,
     )
 
@@ -244,11 +271,11 @@ def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
 
 
 def _attention(
-    options: ClusterOptions, sizing: _Sizing, threads: int, transport: str
+    options: ClusterOptions, sizing: _Sizing, threads: int, transport: str, name: str
 ) -> tuple[str, ...]:
     return (
         *_computing(options, threads),
-        *("--attention-id", "attention"),
+        *("--attention-id", name),
         *("--transport", transport),
         *("--kv-memory", str(sizing.kv)),
     )

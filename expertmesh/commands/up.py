@@ -51,6 +51,11 @@ def up(
     pools: int = typer.Option(
         2, envvar="EXPERTMESH_POOLS", help="Expert pools; pool i of N holds the layers l mod N = i."
     ),
+    attention: int = typer.Option(
+        1,
+        envvar="EXPERTMESH_ATTENTION",
+        help="Attention services, each with a KV cache of its own; streams move when one dies.",
+    ),
     replicas: int = typer.Option(
         0,
         envvar="EXPERTMESH_REPLICAS",
@@ -65,7 +70,7 @@ def up(
         False,
         "--in-process",
         envvar="EXPERTMESH_IN_PROCESS",
-        help="One attention process with all experts in it, no pools and no router.",
+        help="All experts in the attention process (in each), no pools and no router.",
     ),
     detach: bool = typer.Option(
         False,
@@ -79,7 +84,8 @@ def up(
     kv_memory: str = typer.Option(
         "512MiB",
         envvar="EXPERTMESH_KV_MEMORY",
-        help="KV cache: a size like 2GiB, or 30% of the memory that the weights leave.",
+        help="KV cache of each attention service: a size like 2GiB, or 30% (of all of them) of "
+        "the memory that the weights leave.",
     ),
     threads: int | None = typer.Option(
         None,
@@ -112,6 +118,7 @@ def up(
         model=(model or demo_model_dir()).absolute(),
         http_port=http_port,
         num_pools=pools,
+        num_attention=attention,
         replicas=replicas,
         in_process=in_process,
         dtype=dtype,
@@ -169,7 +176,7 @@ def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) 
         str(options.http_port),
     ]
     arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
-    arguments += ["--replicas", str(options.replicas)]
+    arguments += ["--replicas", str(options.replicas), "--attention", str(options.num_attention)]
     arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
     arguments += ["--max-concurrent", str(options.max_concurrent)]

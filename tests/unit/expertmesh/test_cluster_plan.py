@@ -64,6 +64,21 @@ def test_in_process_has_no_pools_and_no_router(model: Path) -> None:
     assert plan.services[1].dials == (("--attention", "attention"),)
 
 
+@pytest.mark.parametrize("in_process", [False, True])
+def test_attention_services_are_named_and_all_found(model: Path, in_process: bool) -> None:
+    options = ClusterOptions(model=model, num_attention=2, in_process=in_process)
+    plan = plan_cluster(options, cores=8)
+    attention = [one for one in plan.services if one.module == "attention_svc"]
+    names = ["attention-0", "attention-1"]
+    assert [one.name for one in attention] == names
+    assert [flag(one.flags, "--attention-id") for one in attention] == names
+    assert {one.threads for one in attention} == ({4} if in_process else {2})
+    found = plan.services[-1].dials
+    assert found == (
+        tuple(("--attention", name) for name in names) if in_process else (("--router", "router"),)
+    )
+
+
 def test_only_the_gateway_has_a_fixed_port(model: Path) -> None:
     plan = plan_cluster(ClusterOptions(model=model, http_port=9123), cores=4)
     listens = {one.name: flag(one.flags, "--listen") for one in plan.services}
@@ -116,6 +131,18 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
     config = load_config(model)
     weights = config.attention_params + config.num_pieces * config.expert_params
     for in_process in (False, True):
+        both = plan_cluster(
+            ClusterOptions(
+                model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process,
+                num_attention=2,
+            ),
+            cores=2,
+        )  # fmt: skip
+        kv_bytes = [
+            int(flag(one.flags, "--kv-memory")) for one in both.services if "attention" in one.name
+        ]
+        held = config.attention_params + weights if not in_process else 2 * weights
+        assert sum(kv_bytes) == pytest.approx((2**30 - 1.05 * 2 * held) / 4, abs=8)
         plan = plan_cluster(
             ClusterOptions(model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process),
             cores=2,
@@ -130,6 +157,7 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
     [
         ({"num_pools": 0}, "--pools"),
         ({"num_pools": 6}, "--pools: 1 to 5"),
+        ({"num_attention": 0}, "--attention: 1 to 64"),
         ({"http_port": 70000}, "--http-port"),
         ({"threads": 0}, "--threads"),
         ({"max_concurrent": 0}, "--max-concurrent"),
