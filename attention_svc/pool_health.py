@@ -15,6 +15,12 @@ MIN_TIMEOUT_S = 0.5
 TIMEOUT_FACTOR = 4.0
 UNKNOWN_TIMEOUT_S = 30.0
 """For a pool that has not answered yet: its first call may page its weights in."""
+FORGETTING = 0.01
+"""Share of a pool's computing time that each ping without a call in between makes us forget. One
+that is passed over for being slow has to be tried again some day: it may have been its first call."""
+SLOWER = 4.0
+"""Times the fastest replica's time that make a pool a slow one: noise must not move work about."""
+_FAST_S = 0.00025
 _ROWS_PER_EXPERT_READ = 8
 """Rows that cost an expert's weights as much arithmetic time as reading them once does."""
 
@@ -22,6 +28,13 @@ _ROWS_PER_EXPERT_READ = 8
 def work_units(num_pairs: int, num_experts: int) -> float:
     """A call's size: expert weights read, plus its rows' arithmetic in the same unit."""
     return num_experts + num_pairs / _ROWS_PER_EXPERT_READ
+
+
+def speed_class(predicted_s: float, fastest_s: float) -> int:
+    """0: about as fast as the fastest pool to choose from, or not known (0 s); higher is slower."""
+    if not predicted_s:
+        return 0
+    return max(0, math.floor(math.log(predicted_s / max(fastest_s, _FAST_S), SLOWER)))
 
 
 class PoolHealth:
@@ -58,6 +71,8 @@ class PoolHealth:
         """An idle pool answered a ping: fresh news of its network, and a probe of an ejected one."""
         if self._answers:
             self._network_s += SMOOTHING * (round_trip_s - self._network_s)
+            self._queue_s *= 1 - SMOOTHING
+            self._unit_s *= 1 - FORGETTING
         if self.ejected and now_s >= self._ejected_until_s and round_trip_s < MIN_TIMEOUT_S:
             self.ejected = False
             self._failures = FAILURES_TO_EJECT - 1  # on trial: the next failure ejects it again
@@ -74,7 +89,7 @@ class PoolHealth:
         return True
 
     def predict_s(self, units: float) -> float:
-        """Expected round trip of a call of this size."""
+        """Expected round trip of a call of this size; 0 before the first answer."""
         return self._network_s + self._queue_s + self._unit_s * units
 
     def timeout_s(self, units: float) -> float:
@@ -82,12 +97,6 @@ class PoolHealth:
         if not self._answers:
             return UNKNOWN_TIMEOUT_S
         return max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * self.predict_s(units))
-
-    def speed_class(self, units: float) -> int:
-        """Comparable between pools, lower is faster; a factor of 4 apart, so that noise is not news."""
-        if not self._answers:
-            return 0
-        return max(0, math.floor(math.log(max(self.predict_s(units), 1e-6) / 1e-3, 4)) + 1)
 
 
 class RetryBudget:

@@ -33,6 +33,9 @@ SILENCE_LIMIT_S = 10.0
 """A stream that delivers no frame, not even a Pong, for this long is given up."""
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
+NEWS_FACTOR = 2.0
+"""A change of the expected round trip by this is worth choosing pools again."""
+_DECODE_UNITS = work_units(8, 8)
 _CLOSED = "the link was closed"
 _KINDS = {
     "INVALID_ARGUMENT": "refused", "NOT_HOLDING": "not_holding", "DRAINING": "draining",
@@ -98,7 +101,7 @@ class PoolLink:
         self._heard_s = 0.0
         self._nonce = 0
         self._idle_ping_s = 0.0  # when the last ping left, if no call was in flight
-        self._standing = (False, 0)
+        self._told = (False, 0.0)  # (ejected, predicted_s) when `on_change` last heard of it
         self._gave_up = "the stream was cancelled"
         self._task: asyncio.Task[None] | None = None
 
@@ -111,9 +114,9 @@ class PoolLink:
         return "" if self.hello is None else self.hello.numerics_id
 
     @property
-    def speed_class(self) -> int:
-        """Lower is faster, for a decode call of a few rows."""
-        return self.health.speed_class(work_units(8, 8))
+    def predicted_s(self) -> float:
+        """Expected round trip of a decode call of a few rows; 0: not known."""
+        return self.health.predict_s(_DECODE_UNITS)
 
     def start(self) -> None:
         self._metrics.inflight.labels(self.pool_id).set_function(lambda: len(self._pending))
@@ -248,7 +251,10 @@ class PoolLink:
     def _answered(self, result: ResultFrame) -> None:
         call = self._settle(result.call_id)
         if call is not None:
-            call.on_done(Answer(result, self._heard_s - call.sent_s))
+            round_trip_s = self._heard_s - call.sent_s
+            if round_trip_s > NEWS_FACTOR * self._told[1]:
+                self._review()  # what the answers before this one told: the next ping is far
+            call.on_done(Answer(result, round_trip_s))
 
     def _refused(self, error: expert_pb2.Error) -> None:
         code = _code_name(error.code)
@@ -285,10 +291,16 @@ class PoolLink:
             self._idle_ping_s = 0.0 if self._pending else now_s
             self._nonce += 1
             writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=self._nonce)))
-            standing = (self.health.ejected, self.speed_class)
-            if standing != self._standing:
-                self._standing = standing
-                self._on_change()
+            self._review()
+
+    def _review(self) -> None:
+        """Tell it when this pool has become another choice than it was."""
+        ejected, predicted_s = self._told
+        now_s = self.predicted_s
+        changed = not predicted_s / NEWS_FACTOR <= now_s <= predicted_s * NEWS_FACTOR
+        if changed or ejected != self.health.ejected:
+            self._told = (self.health.ejected, now_s)
+            self._on_change()
 
     def _ponged(self, nonce: int) -> None:
         if nonce == self._nonce and self._idle_ping_s:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attention_svc.pool_health import speed_class
 from attention_svc.pool_link import PoolLink
 from protos import attention_pb2, router_pb2
 from rpc.pieces import Pieces
@@ -33,10 +34,10 @@ class _Member:
     pieces: Pieces
     rank: int
 
-    @property
-    def standing(self) -> tuple[bool, int, int]:
-        """Lower is preferred."""
-        return (self.link.health.ejected, self.rank, self.link.speed_class)
+    def standing(self, fastest_s: float) -> tuple[bool, int, int]:
+        """Lower is preferred. `fastest_s`: of the pools to choose from."""
+        speed = speed_class(self.link.predicted_s, fastest_s)
+        return (self.link.health.ejected, self.rank, speed)
 
 
 _Key = tuple[str, int, str]
@@ -139,7 +140,7 @@ class PoolSet:
             avoid: (link, generation of its stream) not to be asked.
         """
         members = [m for m in self._usable() if (m.link, m.link.generation) not in avoid]
-        chosen, left = self._choose(layer_idx, set(experts), members)
+        chosen, left = self._choose(layer_idx, set(experts), members, Counter())
         return None if left else [(link, sorted(share)) for link, share in chosen]
 
     def lacks(self, link: PoolLink, layer_idx: int, expert_id: int) -> None:
@@ -179,10 +180,13 @@ class PoolSet:
             if member.rank == 2 and not member.link.usable:
                 self._drop(key)
         usable = self._usable()
-        self.layers = [self._owners(layer_idx, usable) for layer_idx in range(self._num_layers)]
+        shares = Counter[str]()
+        self.layers = [
+            self._owners(layer_idx, usable, shares) for layer_idx in range(self._num_layers)
+        ]
 
-    def _owners(self, layer_idx: int, usable: list[_Member]) -> LayerOwners:
-        chosen, left = self._choose(layer_idx, set(range(self.num_experts)), usable)
+    def _owners(self, layer_idx: int, usable: list[_Member], shares: Counter[str]) -> LayerOwners:
+        chosen, left = self._choose(layer_idx, set(range(self.num_experts)), usable, shares)
         owner_E = np.full(self.num_experts, -1, dtype=np.int32)
         for index, (_, experts) in enumerate(chosen):
             owner_E[sorted(experts)] = index
@@ -191,27 +195,34 @@ class PoolSet:
         return LayerOwners(links, owner_E, complete=not left, sole=sole)
 
     def _choose(
-        self, layer_idx: int, left: set[int], usable: list[_Member]
+        self, layer_idx: int, left: set[int], usable: list[_Member], shares: Counter[str]
     ) -> tuple[list[tuple[PoolLink, set[int]]], set[int]]:
         """(pools in ascending pool id with their shares, what nobody serves).
 
         The trusted, staying and fast before the ejected, leaving and slow; few pools per layer:
-        whoever covers most of what is left; ties rotate over layers.
+        whoever covers most of what is left, and of equals who has least by `shares` (pieces by
+        pool id, counted on here).
         """
         chosen: list[tuple[PoolLink, set[int]]] = []
-        turn = layer_idx % max(1, len(usable))
-        rotated = usable[turn:] + usable[:turn]
-        for standing in sorted({member.standing for member in usable}):
+        holders = [(one, set(one.pieces.experts(layer_idx))) for one in usable]
+        holders = [(one, experts) for one, experts in holders if experts & left]
+        times_s = [one.link.predicted_s for one, _ in holders if not one.link.health.ejected]
+        fastest_s = min(filter(None, times_s), default=0.0)
+        standings = [one.standing(fastest_s) for one, _ in holders]
+        for standing in sorted(set(standings)):
             candidates = [
-                (member.link, set(member.pieces.experts(layer_idx)))
-                for member in rotated
-                if member.standing == standing
+                (one.link, experts)
+                for (one, experts), its in zip(holders, standings, strict=True)
+                if its == standing
             ]
             while left and candidates:
-                link, experts = max(candidates, key=lambda candidate: len(candidate[1] & left))
+                link, experts = max(
+                    candidates, key=lambda one: (len(one[1] & left), -shares[one[0].pool_id])
+                )
                 if not experts & left:
                     break
                 chosen.append((link, experts & left))
+                shares[link.pool_id] += len(experts & left)
                 left = left - experts
         chosen.sort(key=lambda item: item[0].pool_id)
         return chosen, left

@@ -38,7 +38,7 @@ class ScriptedLink:
         self.pool_id, self.on_change = pool_id, on_change
         self.usable, self.generation = True, 1
         self.health = PoolHealth()
-        self.numerics_id, self.speed_class = "n", 0
+        self.numerics_id, self.predicted_s = "n", 0.001
         self.script: list[str] = []
         self.calls: list[expert_pb2.Execute] = []
         self.abandoned: set[int] = set()

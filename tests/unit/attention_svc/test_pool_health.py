@@ -8,6 +8,7 @@ from attention_svc.pool_health import (
     UNKNOWN_TIMEOUT_S,
     PoolHealth,
     RetryBudget,
+    speed_class,
     work_units,
 )
 
@@ -34,15 +35,23 @@ def test_rows_beyond_the_reading_of_weights_cost_more():
 
 def test_a_delay_of_fifty_milliseconds_shows_within_a_few_calls():
     health = seen(0.0005, 0.0005)
-    before = health.speed_class(8)
+    before_s = health.predict_s(8)
     for _ in range(3):
         health.answered(0.0545, 0.0, 0.004, 8)
-    assert health.speed_class(8) > before
+    assert speed_class(health.predict_s(8), before_s) > 0
 
 
 def test_noise_of_a_factor_of_two_is_no_other_class():
-    classes = {seen(0.001, 0.0005 * factor).speed_class(8) for factor in (0.8, 1.0, 1.6)}
-    assert len(classes) == 1
+    times_s = [seen(0.001, 0.0005 * factor).predict_s(8) for factor in (0.5, 1.0, 2.0)]
+    assert {speed_class(time_s, min(times_s)) for time_s in times_s} == {0}
+
+
+def test_what_an_idle_pool_once_took_is_forgotten_in_time():
+    health, fast_s = seen(0.001, 0.05), seen(0.001, 0.005).predict_s(8)
+    assert speed_class(health.predict_s(8), fast_s) > 0
+    for ping in range(120):
+        health.pinged(0.001, float(ping))
+    assert speed_class(health.predict_s(8), fast_s) == 0
 
 
 def test_three_failures_in_a_row_eject_and_an_answer_between_forgives():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from attention_svc.pool_health import PoolHealth
 from attention_svc.pool_set import PoolSet
@@ -23,7 +24,7 @@ class FakeLink:
         self.health = PoolHealth()
         self.generation = 1
         self.numerics_id = "n"
-        self.speed_class = 0
+        self.predicted_s = 0.001
         self._on_change = on_change
 
     def start(self) -> None:
@@ -144,11 +145,42 @@ async def test_an_ejected_or_slow_pool_serves_only_what_nobody_else_holds() -> N
     slow, other = fixture.links
     for change in ({"ejected": True}, {"ejected": False}):
         slow.health.ejected = change["ejected"]
-        slow.speed_class = 0 if change["ejected"] else 3
+        slow.predicted_s = 0.001 if change["ejected"] else 0.05
         fixture.pools.refresh()
         assert fixture.owners(0) == ["b"] * 3 + ["a"] * 3
     other.set_usable(False)
     assert fixture.owners(0) == ["a"] * 6, "never without its last holder"
+
+
+@pytest.mark.parametrize("times_s", [(0.0039, 0.0041), (0.001, 0.0035), (0.0, 0.02)])
+async def test_pools_that_are_about_as_fast_share_the_layers(times_s: tuple[float, float]) -> None:
+    """Wherever their times lie. (An unknown time is that of a pool that has just come.)"""
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    for link, predicted_s in zip(fixture.links, times_s, strict=True):
+        link.predicted_s = predicted_s
+    fixture.pools.refresh()
+    assert {fixture.owners(layer)[0] for layer in range(LAYERS)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("stripe", [[0, 1], [0, 2]], ids=["halves", "every other layer"])
+async def test_replicas_of_a_stripe_share_its_layers(stripe: list[int]) -> None:
+    fixture = Fixture()
+    rest = [layer for layer in range(LAYERS) if layer not in stripe]
+    fixture.apply(
+        *(entry(name, Pieces.grid(stripe, range(EXPERTS))) for name in "ab"),
+        *(entry(name, Pieces.grid(rest, range(EXPERTS))) for name in "cd"),
+    )
+    assert sorted(fixture.owners(layer)[0] for layer in range(LAYERS)) == ["a", "b", "c", "d"]
+
+
+async def test_a_slow_pool_is_slow_among_those_who_hold_the_layer() -> None:
+    fixture = Fixture()
+    fixture.apply(entry("a", LOW), entry("b", HIGH), entry("c", HIGH))
+    for link, predicted_s in zip(fixture.links, (0.0005, 0.015, 0.017), strict=True):
+        link.predicted_s = predicted_s
+    fixture.pools.refresh()
+    assert {fixture.owners(layer)[5] for layer in range(LAYERS)} == {"b", "c"}
 
 
 async def test_cover_finds_replicas_or_none() -> None:
