@@ -77,6 +77,10 @@ class Checkpoint:
             self.holds(spec) for spec in expert_specs(self.config, layer_idx, expert_id).values()
         )
 
+    def shard_of(self, name: str) -> SafetensorsFile | None:
+        """The shard that holds a tensor, or None."""
+        return self._files.get(name)
+
     def expert(self, layer_idx: int, expert_id: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """One piece: w13 [2F, D] (gate rows, then up rows) and w2 [D, F] in `dtype`."""
         specs = expert_specs(self.config, layer_idx, expert_id)

@@ -60,12 +60,16 @@ class SafetensorsFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror or error}") from None
-        self.entries = _read_entries(path, self._map, size_bytes)
+        self.entries = read_entries(path, self._map, size_bytes)
 
     def raw(self, name: str) -> memoryview:
         """The tensor's bytes as stored."""
         entry = self.entries[name]
         return memoryview(self._map)[entry.start : entry.end]
+
+    def view(self) -> memoryview:
+        """The whole file's bytes, mapped."""
+        return memoryview(self._map)
 
     def tensor(self, name: str) -> Tensor:
         """A view of the mapped bytes; must not be written to."""
@@ -86,7 +90,9 @@ class SafetensorsFile:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
-def _read_entries(path: Path, data: mmap.mmap, size_bytes: int) -> dict[str, TensorEntry]:
+def read_entries(path: Path, data: mmap.mmap | bytes, size_bytes: int) -> dict[str, TensorEntry]:
+    """Check a header. `data` begins as the file does and holds at least the header; the file has
+    `size_bytes`. Raises ValueError naming `path`."""
     (header_bytes,) = struct.unpack("<Q", data[:8])
     if header_bytes < 2 or header_bytes > MAX_HEADER_BYTES or 8 + header_bytes > size_bytes:
         raise ValueError(

@@ -7,6 +7,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from expertmesh.commands import model_parts
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look into a checkpoint folder.", no_args_is_help=True)
     group.command("info", help=help_text(_INFO_HELP))(info)
     group.command("verify", help=help_text(_VERIFY_HELP))(verify)
+    model_parts.register(group)
     app.add_typer(group, name="model")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
+from expertmesh.cli import app
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
@@ -213,3 +215,16 @@ def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):
             assert not any("unloaded" in line and line not in loads for line in pool.lines)
     assert traffic.wrong == []
     assert traffic.finished
+
+
+def test_pools_that_have_only_their_part_of_the_checkpoint_serve(
+    model: Path, expected: list[int], tmp_path: Path
+):
+    flags = ("--host", "east:400MiB", "--host", "west:400MiB", "--format", "float32")
+    done = CliRunner().invoke(app, ["model", "split", str(model), "--out", str(tmp_path), *flags])
+    assert done.exit_code == 0, done.output
+    pools = [("--model", str(tmp_path / name), "--pool-id", name) for name in ("east", "west")]
+    attention = ("--model", str(tmp_path / "attention"))
+    with Mesh(model, pools, attention_flags=attention) as mesh:
+        request = Request(mesh.attention.address, max_tokens=TOKENS).wait(BUSY_S)
+        assert request.tokens == expected

@@ -1,0 +1,195 @@
+"""`expertmesh model split` and `pull`: a host needs only its part of a checkpoint."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+from expertmesh.commands.plan import machines
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
+from expertmesh.forecast import WEIGHT_BYTES, forecast
+from expertmesh.sizes import format_bytes
+from minimax_m2.config import ModelConfig, load_config, parse_config
+from rpc.pieces import Pieces, parse_ranges
+
+ATTENTION = "attention"
+MANIFEST_NAME = "expertmesh_manifest.json"
+TEXT_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+    "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
+)  # fmt: skip
+
+_SPLIT_HELP = f"""Write a folder for each host with only its part of a checkpoint.
+
+The parts are as `expertmesh plan` shows them, and one named attention holds what the attention
+service and the gateway need. Every part has the whole's checkpoint_id. Give a pool its folder with
+--model; the router assigns what is in it.
+
+Example:
+
+  expertmesh model split ~/models/minimax-m2 --out parts --host east:256GiB --host west:256GiB
+
+{EXIT_CODES_HELP}
+"""
+
+_PULL_HELP = f"""Fetch a part of a checkpoint from a model repository, by byte range.
+
+Needs the network. A pull that was cut off continues where it was. The manifest of the whole
+checkpoint is fetched with it where the repository has one; otherwise bring one with --manifest,
+made where the whole checkpoint is: expertmesh model verify FOLDER --write-manifest
+
+Examples:
+
+  expertmesh model pull MiniMaxAI/MiniMax-M2 --out east --layers 0-30
+
+  expertmesh model pull MiniMaxAI/MiniMax-M2 --out attention --attention
+
+{EXIT_CODES_HELP}
+"""
+
+
+def register(group: typer.Typer) -> None:
+    group.command("split", help=help_text(_SPLIT_HELP))(split)
+    group.command("pull", help=help_text(_PULL_HELP))(pull)
+
+
+def split(
+    path: Path = typer.Argument(..., help="Folder of the whole checkpoint."),
+    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder for the parts."),
+    host: list[str] = typer.Option([], envvar="EXPERTMESH_HOST", help="NAME:MEMORY of each host."),
+    pools: int = typer.Option(0, envvar="EXPERTMESH_POOLS", help="Instead: so many alike."),
+    memory: str = typer.Option("", envvar="EXPERTMESH_MEMORY", help="With --pools: of each."),
+    weight_format: str = typer.Option(
+        "bfloat16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."
+    ),
+    replicas: int = typer.Option(1, envvar="EXPERTMESH_REPLICAS", min=1, max=16),
+    striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:
+    from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
+    from minimax_m2.manifest import ensure_manifest, save_manifest
+    from minimax_m2.partial import LocalSource
+
+    try:
+        if weight_format not in WEIGHT_BYTES:
+            raise ValueError(f"--format: one of {', '.join(WEIGHT_BYTES)}, got {weight_format!r}")
+        config = load_config(path)
+        made = forecast(
+            config, machines(host, pools, memory, ""), weight_format=weight_format,
+            replicas=replicas, striping=striping, batch=1, round_trip_s=(1e-3, 1e-3),
+        )  # fmt: skip
+        if any(name == ATTENTION or "/" in name or name in (".", "..") for name in made.plan.hold):
+            raise ValueError(f"--host: a host's name is its folder's, and not {ATTENTION!r}")
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+    if made.problems():
+        raise CommandError("; ".join(made.problems()))
+    try:
+        checkpoint = Checkpoint.open(path)
+        manifest = ensure_manifest(checkpoint)
+        source, sizes = LocalSource(checkpoint), {}
+        for name, hold in {**made.plan.hold, ATTENTION: Pieces()}.items():
+            folder = out / name
+            folder.mkdir(parents=True, exist_ok=True)
+            is_attention = name == ATTENTION
+            shutil.copyfile(path / "config.json", folder / "config.json")
+            save_manifest(manifest, folder / MANIFEST_NAME)
+            for extra in TEXT_FILES if is_attention else ():
+                if (path / extra).is_file():
+                    shutil.copyfile(path / extra, folder / extra)
+            sizes[name] = _write(folder, source, config, hold, attention=is_attention)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"{path}: {error}") from None
+    _report({str(out / name): size for name, size in sizes.items()}, as_json)
+
+
+def pull(
+    repo: str = typer.Argument(..., help="OWNER/NAME of the repository."),
+    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder to write to."),
+    layers: str = typer.Option(
+        "", envvar="EXPERTMESH_LAYERS", help="Layers of the experts, like 0-30,45 (default: all)."
+    ),
+    experts: str = typer.Option(
+        "", envvar="EXPERTMESH_EXPERTS", help="Experts of these layers, like 0-127 (default: all)."
+    ),
+    attention: bool = typer.Option(
+        False, "--attention", envvar="EXPERTMESH_ATTENTION", help="The attention side, not experts."
+    ),
+    revision: str | None = typer.Option(
+        None, envvar="EXPERTMESH_REVISION", help="Branch, tag or commit."
+    ),
+    manifest: Path | None = typer.Option(
+        None, envvar="EXPERTMESH_MANIFEST", help="Manifest of the whole checkpoint."
+    ),
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:
+    from expertmesh.hub import HubSource
+
+    if attention and (layers or experts):
+        raise CommandError("--attention: not together with --layers or --experts", EXIT_USAGE)
+    try:
+        source = HubSource(repo, revision)
+        text = source.file("config.json")
+        if text is None:
+            raise ValueError(f"{repo}: no such repository, or it has no config.json")
+        config = parse_config(json.loads(text))
+        hold = Pieces() if attention else _chosen(config, layers, experts)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_bytes(text)
+        whole = manifest.read_bytes() if manifest else source.file(MANIFEST_NAME)
+        if whole is not None:
+            (out / MANIFEST_NAME).write_bytes(whole)
+        for name in TEXT_FILES if attention else ():
+            if (extra := source.file(name)) is not None:
+                (out / name).write_bytes(extra)
+        size = _write(out, source, config, hold, attention=attention)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from None
+    if whole is None:
+        stderr().print(
+            f"{repo} has no {MANIFEST_NAME}: a service with only a part needs the one of the whole "
+            "checkpoint beside it",
+            soft_wrap=True,
+        )
+    _report({str(out): size}, as_json)
+
+
+def _chosen(config: ModelConfig, layers: str, experts: str) -> Pieces:
+    return Pieces.grid(
+        parse_ranges(layers, "--layers", config.num_layers) if layers else range(config.num_layers),
+        parse_ranges(experts, "--experts", config.num_experts)
+        if experts
+        else range(config.num_experts),
+    )
+
+
+def _write(
+    folder: Path, source: object, config: ModelConfig, hold: Pieces, *, attention: bool
+) -> int:
+    from minimax_m2.partial import wanted_shards, write_parts
+
+    chosen: Mapping[int, Sequence[int]] = {layer: hold.experts(layer) for layer in hold.layers}
+    shards = wanted_shards(config, chosen, attention=attention)
+    total = 0
+    for name, size in write_parts(folder, source, shards):  # type: ignore[arg-type]
+        total += size
+        stderr().print(f"{folder / name}: {format_bytes(size)}", markup=False, soft_wrap=True)
+    return total
+
+
+def _report(sizes: dict[str, int], as_json: bool) -> None:
+    if as_json:
+        print_json({"folders": [{"folder": name, "bytes": size} for name, size in sizes.items()]})
+        return
+    for name, size in sizes.items():
+        stdout().print(f"{name}: {format_bytes(size)}", markup=False, soft_wrap=True)
