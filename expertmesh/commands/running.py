@@ -18,7 +18,11 @@ from expertmesh.console import (
 )
 from expertmesh.detach import end_leftovers, stop_running
 from expertmesh.process import readiness_text
+from expertmesh.reach import problems, reach_report, reach_table
+from expertmesh.router_client import TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
 from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir, is_alive
+from protos import router_pb2
+from rpc.tls import tls_files
 
 RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP)
 
@@ -58,16 +62,35 @@ def down(
     stdout().print(f"stopped ({state.get('url') or folder.path})", markup=False)
 
 
-_STATUS_HELP = f"""Show what runs: phase, services, addresses, readiness.
+_STATUS_HELP = f"""Show what runs: phase, services, addresses, readiness, and who reaches which pool.
 
-{EXIT_CODES_HELP} 0 means that every service is ready.
+With --router it is the mesh of that router, on whatever machines: only who reaches which pool,
+as each attention service says. A time is the network's share of a call's round trip.
+
+{EXIT_CODES_HELP} 0 means that every service is ready (and with --router: every pool in reach).
 """
 
 
 def status(
     run_dir: Path | None = RUN_DIR,
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    router: str = typer.Option("", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of a router."),
+    tls_ca: Path | None = TLS_CA,
+    tls_cert: Path | None = TLS_CERT,
+    tls_key: Path | None = TLS_KEY,
 ) -> None:
+    if router:
+        with router_stub(router, None, tls_ca, tls_cert, tls_key) as stub:
+            topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+        tls = tls_files(tls_ca, tls_cert, tls_key)
+        rows = reach_report([entry.address for entry in topology.attentions], tls)
+        if as_json:
+            print_json({"reach": rows})
+        else:
+            _print_reach(rows)
+        if problems(rows):
+            raise typer.Exit(EXIT_NOT_RUNNING)
+        return
     report = cluster_report(RunDir((run_dir or default_run_dir()).absolute()))
     if as_json:
         print_json(report)
@@ -81,7 +104,7 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
     """The state file with what is true now: phase, and each service's readiness."""
     state = folder.read()
     if state is None:
-        return {"phase": "not running", "run_dir": str(folder.path), "services": []}
+        return {"phase": "not running", "run_dir": str(folder.path), "services": [], "reach": []}
     alive = folder.supervisor_alive(state)
     phase = state.get("phase", "unknown")
     if not alive and phase != "failed":
@@ -91,7 +114,18 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
         for service in state.get("services", []):
             ready, detail = _service_state(service, client)
             services.append({**service, "ready": ready, "detail": detail})
-    return {**state, "phase": phase, "run_dir": str(folder.path), "services": services}
+    attention = [
+        service["grpc"]
+        for service in services
+        if service["name"].startswith("attention") and service.get("grpc") and alive
+    ]
+    return {
+        **state,
+        "phase": phase,
+        "run_dir": str(folder.path),
+        "services": services,
+        "reach": reach_report(attention),
+    }
 
 
 def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, str]:
@@ -119,3 +153,12 @@ def _print_report(report: dict[str, Any]) -> None:
         address = one.get("http") or one.get("grpc") or ""
         table.add_row(one["name"], str(one["pid"]), one["detail"], address)
     out.print(table)
+    _print_reach(report["reach"])
+
+
+def _print_reach(rows: list[dict[str, Any]]) -> None:
+    table = reach_table(rows)
+    if table is not None:
+        stdout().print(table)
+    for line in problems(rows):
+        stdout().print(line, markup=False, soft_wrap=True)

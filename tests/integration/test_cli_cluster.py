@@ -111,6 +111,10 @@ def test_a_detached_cluster_serves_until_it_is_told_to_stop(tmp_path: Path) -> N
         assert (status.returncode, report["phase"], report["url"]) == (0, "ready", url)
         assert [service["name"] for service in report["services"]] == SPLIT
         assert all(service["ready"] for service in report["services"])
+        (seen,) = report["reach"]
+        assert [(pool["pool_id"], pool["reachable"]) for pool in seen["pools"]] == [
+            ("pool-0", True), ("pool-1", True)
+        ]  # fmt: skip
 
         chat = expertmesh("chat", "--base-url", url, "--json", "--temperature", "0", "hello")
         assert chat.returncode == 0, chat.stderr

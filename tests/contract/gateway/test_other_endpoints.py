@@ -145,7 +145,7 @@ class TestProbes:
 
 def test_version_tells_of_the_services(gateway: Harness) -> None:
     version = gateway.get("/version").json()
-    assert version["protocol"] == "1.0"
+    assert version["protocol"] == "1.1"
     assert version["batch_invariant"] is True
     assert version["attention"][0]["attention_id"] == "fake"
 

@@ -1,0 +1,91 @@
+"""Which attention service can reach which pool, as each of them says?"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from rich.table import Table
+
+from protos import attention_pb2, attention_pb2_grpc
+from rpc.channel import open_sync_channel
+from rpc.tls import TlsFiles
+
+TIMEOUT_S = 3.0
+
+
+def reach_report(addresses: Iterable[str], tls: TlsFiles | None = None) -> list[dict[str, Any]]:
+    """One row for each attention service, in the order given: what it says of itself and the pools."""
+    addresses = list(addresses)
+    if not addresses:
+        return []
+    with ThreadPoolExecutor(min(16, len(addresses))) as threads:
+        return list(threads.map(lambda address: _ask(address, tls), addresses))
+
+
+def reach_table(rows: list[dict[str, Any]]) -> Table | None:
+    """Attention services down, pools across; None when nobody tells of a pool."""
+    pool_ids = sorted({pool["pool_id"] for row in rows for pool in row["pools"]})
+    if not pool_ids:
+        return None
+    table = Table("attention \\ pool", *pool_ids, box=None)
+    for row in rows:
+        cells = {pool["pool_id"]: _cell(pool) for pool in row["pools"]}
+        absent = "not in its topology" if row["answers"] else "?"
+        table.add_row(row["attention_id"], *(cells.get(pool_id, absent) for pool_id in pool_ids))
+    return table
+
+
+def problems(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each service that does not answer and each pool that is out of reach."""
+    lines = [f"{row['attention_id']}: {row['error']}" for row in rows if not row["answers"]]
+    for row in rows:
+        lines += [
+            f"{row['attention_id']} does not reach {pool['pool_id']} at {pool['address']}: "
+            f"{pool['error']}"
+            for pool in row["pools"]
+            if not pool["reachable"]
+        ]
+    return lines
+
+
+def _cell(pool: dict[str, Any]) -> str:
+    if not pool["reachable"]:
+        return "no"
+    text = f"{pool['network_ms']:.1f} ms" if pool["network_ms"] else "yes"
+    return f"{text}, ejected" if pool["ejected"] else text
+
+
+def _ask(address: str, tls: TlsFiles | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "attention_id": address,
+        "address": address,
+        "answers": False,
+        "pools": [],
+    }
+    with open_sync_channel(address, tls=tls, server_role="attention") as channel:
+        stub = attention_pb2_grpc.AttentionStub(channel)
+        try:
+            status = stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            return {**row, "error": f"{error.code().name.lower()}: {error.details()}"}
+    return {
+        **row,
+        "attention_id": status.attention_id or address,
+        "answers": True,
+        "error": "",
+        "ready": status.ready,
+        "draining": status.draining,
+        "pools": [
+            {
+                "pool_id": pool.pool_id,
+                "address": pool.address,
+                "reachable": pool.reachable,
+                "error": pool.error,
+                "numerics_id": pool.numerics_id,
+                "ejected": pool.ejected,
+                "network_ms": round(pool.network_ms, 3),
+            }
+            for pool in status.pools
+        ],
+    }
