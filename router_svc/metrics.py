@@ -38,6 +38,10 @@ class RouterMetrics:
             "losses_total", "Members that ended without goodbye: stream broken or lease expired.",
             "role", "cause",
         )  # fmt: skip
+        for role in ROLE_NAMES.values():
+            for cause in ("stream", "lease"):
+                # From 0 on: Prometheus' increase() does not see a series that begins with 1.
+                self.losses.labels(role, cause)
         self.activations = counter(
             "activations_total", "Tokens routed to experts, by layer.", "layer"
         )
