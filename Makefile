@@ -11,10 +11,10 @@ FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow check protos bench clean
+.PHONY: help env run test test-slow test-compose check protos bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
 
@@ -26,6 +26,10 @@ test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"
+
+test-compose: env  ## The compose cluster on a real container engine; deploy/README.md says what it needs
+	EXPERTMESH_TEST_COMPOSE=1 timeout --signal=INT --kill-after=180 2400 \
+	  $(BIN)/python -m pytest -x -s -o faulthandler_timeout=0 tests/compose
 
 check: $(DEV_STAMP)  ## Format, lint, types, import directions, stubs
 	$(BIN)/ruff format --check .

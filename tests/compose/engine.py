@@ -1,0 +1,84 @@
+"""Which container engine do the tests use? The one that answers, else one started and stopped here."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+START_S = 60.0
+STOP_S = 60.0
+
+
+def docker(*arguments: str, timeout_s: float = 60.0, input_text: str | None = None) -> str:
+    """Run one docker command; its standard output. Fails the test with what it printed."""
+    done = subprocess.run(
+        ["docker", *arguments],
+        env={**os.environ, "DOCKER_BUILDKIT": "0"},
+        input=input_text,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, f"docker {' '.join(arguments)}:\n{done.stdout}{done.stderr}"[
+        -4000:
+    ]
+    return done.stdout.strip()
+
+
+def answers() -> bool:
+    return subprocess.run(["docker", "version"], capture_output=True, timeout=30).returncode == 0
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[None]:
+    """DOCKER_HOST leads to a working engine; one of our own keeps its images in `folder`."""
+    for tool in ("docker", "docker-compose"):
+        if shutil.which(tool) is None:
+            pytest.fail(f"{tool} is needed (Debian: apt-get install docker.io docker-compose)")
+    if answers():
+        yield
+        return
+    if shutil.which("dockerd") is None or os.geteuid() != 0:
+        pytest.fail("no engine answers; starting one needs dockerd (Debian: docker.io) and root")
+    socket = f"unix://{folder}/docker.sock"
+    with (folder / "dockerd.log").open("w") as log:
+        process = subprocess.Popen(_dockerd(folder, socket), stdout=log, stderr=log)
+    former = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        _wait_for_answer(process, folder / "dockerd.log")
+        yield
+    finally:
+        if former is None:
+            del os.environ["DOCKER_HOST"]
+        else:
+            os.environ["DOCKER_HOST"] = former
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S)
+
+
+def _dockerd(folder: Path, socket: str) -> list[str]:
+    """An engine that leaves the machine's own network as it is: no rules, no forwarding."""
+    return [
+        *("dockerd", "--host", socket, "--data-root", str(folder / "engine")),
+        *("--exec-root", str(folder / "exec"), "--pidfile", str(folder / "dockerd.pid")),
+        *("--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"),
+    ]
+
+
+def _wait_for_answer(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"dockerd does not answer; the end of its log:\n{log.read_text()[-3000:]}")
+        time.sleep(0.5)
