@@ -152,10 +152,9 @@ class World(RuleBasedStateMachine):
     def check_nothing_called_is_dropped(self, pool, dropped):
         """Whoever calls by what it last ACKed, or did within `SETTLE_S`, still finds its pieces."""
         newest = self.calls[-1:]
-        recent = [shown for at_s, shown in self.calls[:-1] if at_s > self.now_s - SETTLE_S]
-        replaced_just_now = (
-            self.calls[-2:-1] if newest and newest[0][0] > self.now_s - SETTLE_S else []
-        )
+        since_s = self.now_s - SETTLE_S + 1e-6  # clock readings are sums of floats
+        recent = [shown for at_s, shown in self.calls[:-1] if at_s > since_s]
+        replaced_just_now = self.calls[-2:-1] if newest and newest[0][0] > since_s else []
         for shown in [*recent, *(s for _, s in newest), *(s for _, s in replaced_just_now)]:
             assert not dropped & shown.get(pool.member.member_id, Pieces())
 
