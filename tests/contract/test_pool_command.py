@@ -46,7 +46,7 @@ class ObedientPool:
 @contextlib.asynccontextmanager
 async def two_pools():
     async with (
-        running_router(replicas=1, plan_delay_ms=50) as router,
+        running_router(replicas=1, plan_delay_ms=50, lease_ms=60_000) as router,
         stub_of(router) as stub,
         listening() as address,
     ):
