@@ -4,7 +4,7 @@ Addresses come from flags or from the router's topology; each replica is asked f
 every second. Of the ready ones with room in their queue a request goes to the one with the least
 `cost`: the prompt's tokens that it probably has not cached, and its load. One that is much more
 loaded than the others is out in spite of a hit. When all queues are full, the request is refused
-here, before anything is sent. Streams on a service that is stopping are sent to another one.
+here, before anything is sent. Streams on a service that is stopping or silent are sent to another one.
 """
 
 import asyncio
@@ -170,7 +170,7 @@ class AttentionPool:
             await replica.poll(self._why_unusable)
             if replica.ready:
                 self._last_ready_s = time.monotonic()
-            elif replica.draining and self.has_other({replica.address}):
+            elif replica.better_left and self.has_other({replica.address}):
                 replica.send_away()
             await asyncio.sleep(self._poll_interval_s)
 

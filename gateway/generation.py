@@ -107,7 +107,7 @@ async def _place(
         try:
             return pool.pick(state.num_prompt_tokens, avoided, keys)
         except ApiError as error:
-            has_begun = state.num_generated_tokens > 0
+            has_begun = state.num_generated_tokens or state.num_migrations
             if error.status != 429 or not has_begun or time.monotonic() > give_up_s:
                 raise
         await asyncio.sleep(_ROOM_POLL_S)
@@ -143,7 +143,7 @@ async def _one_stream(
         except asyncio.CancelledError:
             if _is_being_cancelled():
                 raise
-            raise StreamLost("draining", not_ready("the attention service is stopping")) from None
+            raise replica.why_sent_away() from None
         except grpc.aio.AioRpcError as error:
             raise _error_of_status(error, replica, state) from None
         finally:

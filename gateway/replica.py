@@ -13,7 +13,9 @@ import grpc
 import grpc.aio
 
 from gateway.drain import Drain
+from gateway.errors import not_ready
 from gateway.prefix_guess import PrefixGuess
+from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import open_channel
 from rpc.tls import TlsFiles
@@ -121,15 +123,21 @@ class Replica:
             self._movable.discard(call)
 
     def send_away(self) -> None:
-        """Leave a service that is stopping early, rather than be cut off at its end."""
+        """Leave a service that is stopping or silent, rather than be cut off at its end."""
         for call in self._movable:
             call.cancel()
         self._movable.clear()
 
     @property
-    def draining(self) -> bool:
-        """Whether it said that it is stopping."""
-        return self._reported.draining
+    def better_left(self) -> bool:
+        """Whether it said that it is stopping, or says nothing any more."""
+        return self._reported.draining or self._late_polls >= LATE_POLLS
+
+    def why_sent_away(self) -> StreamLost:
+        """What ends a stream that `send_away` cancelled."""
+        if self._reported.draining:
+            return StreamLost("draining", not_ready("the attention service is stopping"))
+        return StreamLost("silent", not_ready("the attention service does not answer"))
 
     def mark_down(self, reason: str, *, forget: bool) -> None:
         """Not to be picked until a poll says otherwise; `forget`: its cache is lost, too."""

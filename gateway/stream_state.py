@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 class StreamLost(Exception):
     """A replica ended a stream early, and another one may go on with it.
 
-    `reason`: lost (the connection), stopping, draining (we left it), failed, full (it refused).
+    `reason`: lost (the connection), stopping, draining or silent (we left it), failed, full (it
+    refused).
     `error` is for the client if nobody goes on, `detail` for the log.
     """
 

@@ -58,11 +58,12 @@ class RouterService:
             max_streams=2 * config.max_members + 16,
         )
         router_pb2_grpc.add_RouterServicer_to_server(servicer, self._host.server)
+        self._stopping = False
         self._ops_listen = config.ops_address
         self._ops = OpsServer(
             self._ops_listen,
             registry,
-            readiness=lambda: (True, ""),
+            readiness=lambda: (not self._stopping, "stopping" if self._stopping else ""),
             pages={
                 "/sd": lambda: service_discovery(self.mesh),
                 "/experts/load": self.mesh.activations.page,
@@ -101,6 +102,7 @@ class RouterService:
 
     async def stop(self) -> None:
         """End all streams and close the ports."""
+        self._stopping = True
         self._joining.close()
         self._publisher.close()
         await self._host.stop(STOP_GRACE_S)

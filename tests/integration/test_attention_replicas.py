@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import demo_model
-from tests.integration.mesh import ServiceProcess
+from tests.integration.mesh import PORTS, ServiceProcess
 from tests.integration.test_gateway_process import processes, start_gateway, url
 
 __all__ = ["processes"]  # a fixture
@@ -229,3 +229,36 @@ def running(attention: ServiceProcess) -> float:
     page = httpx.get(f"http://{attention.ops_address}/metrics").text
     line = next(one for one in page.splitlines() if one.startswith("expertmesh_sequences_running "))
     return float(line.rsplit(" ", 1)[1])
+
+
+def test_a_rolling_restart_behind_a_router_costs_no_token(
+    processes: list[ServiceProcess], tmp_path: Path
+) -> None:
+    def start(module: str, *flags: str) -> ServiceProcess:
+        processes.append(ServiceProcess(module, [*PORTS, *flags]))
+        return processes[-1]
+
+    router = start("router_svc", "--state", str(tmp_path / "epoch")).wait_listening()
+    member = (
+        "--router", router.address, "--model", str(MODEL), "--dtype", "float32", "--threads", "1",
+    )  # fmt: skip
+    start("expert_svc", *member)
+
+    def attention() -> ServiceProcess:
+        return start("attention_svc", *member, "--kv-memory", "16MiB")
+
+    pair = [attention(), attention()]
+    gateway = start_gateway(processes, "--router", router.address).wait_listening()
+    wait_for(lambda: metric(gateway, "expertmesh_attention_replicas_ready ") == 2)
+    expected = [Stream(gateway, number).result() for number in range(4)]
+    streams = [Stream(gateway, number) for number in range(4)]
+    for one in pair:
+        for stream in streams:
+            stream.wait_for_tokens(5)
+        assert one.stop(30) == 0
+        attention()
+        wait_for(lambda: metric(gateway, "expertmesh_attention_replicas_ready ") == 2)
+    assert [stream.result() for stream in streams] == expected
+    assert migrations(gateway) >= 1
+    assert httpx.get(f"http://{router.ops_address}/readyz").status_code == 200
+    assert router.stop() == 0

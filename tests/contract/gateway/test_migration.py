@@ -213,6 +213,27 @@ def test_streams_leave_a_draining_service_while_another_is_ready(
     gateway.wait_for(lambda: sum(fake.cancelled for fake in gateway.fakes) == 1)
 
 
+def test_streams_leave_a_service_that_answers_no_poll(
+    make_gateway: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.1)
+    gateway = make_gateway(fakes=2, poll_interval_s=0.05)
+    gateway.wait_for(lambda: all(r.ready for r in gateway.service.gateway.pool.replicas))
+    ids = [*thinking_answer(tokenizer, "hm", "hello"), EOS]
+    mortal = Mortal(ids)
+
+    def script(request: Any) -> list[Item]:
+        if request.emitted_token_ids:
+            return mortal(request)
+        fake = gateway.fakes[0] if len(gateway.fakes[0].requests) else gateway.fakes[1]
+        fake.status_delay_s = 30.0
+        return [tokens(0, ids[:3]), 30.0]
+
+    gateway.script(script)
+    assert gateway.chat().json()["choices"][0]["message"]["content"] == "hello"
+    assert gateway.metric("gateway_migrations_total") == 1
+
+
 def test_a_draining_service_keeps_its_streams_when_it_is_the_only_one(
     make_gateway: Any, tokenizer: Tokenizer
 ) -> None:
