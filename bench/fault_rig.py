@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import rig
+from tests.chaos.gateway_rig import GatewayRig
 from tests.chaos.history import Verdict
-from tests.chaos.rig import LOWER, UPPER
-from tests.chaos.streams import Load
+from tests.chaos.rig import LOWER, UPPER, Rig
+from tests.chaos.streams import Load, Oracle
 
 STREAMS = 8
 CONTROL_S = 2.0
@@ -49,10 +49,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
 
 
-class Rig(rig.Rig):
-    """A mesh under load whose disturbances are measured."""
+class Measured:
+    """Trials for a rig: how its load fares before, during and after a disturbance."""
 
     num_streams = STREAMS
+    load: Callable[[int], Load]
+    oracle: Oracle
 
     def trial(
         self,
@@ -63,7 +65,7 @@ class Rig(rig.Rig):
         extra: dict[str, Any] | None = None,
     ) -> Sample:
         """Load, a quiet time, the fault, and `after_s` from the moment it has been done."""
-        with Load(self.mesh.attention.address, self.asks, self.num_streams) as load:
+        with self.load(self.num_streams) as load:
             load.warm()
             begin_s = time.monotonic()
             time.sleep(CONTROL_S)
@@ -108,6 +110,14 @@ class Rig(rig.Rig):
             if begin_s <= arrived_s < end_s
         )
         return num_tokens / (end_s - begin_s)
+
+
+class MeasuredRig(Measured, Rig):
+    """Load at the attention service itself."""
+
+
+class MeasuredGatewayRig(Measured, GatewayRig):
+    """Load through a gateway."""
 
 
 @contextmanager

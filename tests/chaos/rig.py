@@ -124,6 +124,10 @@ class Rig:
 
     # ---- requests ----
 
+    def load(self, num_streams: int) -> Load:
+        """So many clients."""
+        return Load(self.mesh.attention.address, self.asks, num_streams)
+
     def learn(self, asks: Sequence[Ask]) -> None:
         """What sampled requests yield when nothing disturbs them."""
         for ask in asks:

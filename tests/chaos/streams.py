@@ -75,11 +75,20 @@ class Request(threading.Thread):
 class Load:
     """So many clients at once, each sending one request after the other until told to stop."""
 
-    def __init__(self, address: str, asks: Sequence[Ask], num_streams: int):
+    def __init__(
+        self,
+        address: str,
+        asks: Sequence[Ask],
+        num_streams: int,
+        *,
+        send: Callable[[History], None] | None = None,
+    ):
+        """`send`: follows a request to its end; by default over gRPC to the address."""
         self._asks = asks
         self._stopping = threading.Event()
         self._channel = grpc.insecure_channel(address)
-        self._stub = attention_pb2_grpc.AttentionStub(self._channel)
+        stub = attention_pb2_grpc.AttentionStub(self._channel)
+        self._send = send or (lambda history: follow(stub, history))
         self.streams: list[list[History]] = [[] for _ in range(num_streams)]
         self._threads = [
             threading.Thread(target=self._client, args=(number,), daemon=True)
@@ -99,7 +108,7 @@ class Load:
         while not self._stopping.is_set():
             history = History(self._asks[turn % len(self._asks)])
             self.streams[number].append(history)
-            follow(self._stub, history)
+            self._send(history)
             turn += 1
             if history.status:
                 self._stopping.wait(0.1)  # a refused client does not hammer
@@ -114,9 +123,13 @@ class Load:
             within_s,
         )
 
+    def stop(self) -> None:
+        """No new requests."""
+        self._stopping.set()
+
     def finish(self) -> None:
         """No new requests; wait for the running ones."""
-        self._stopping.set()
+        self.stop()
         for thread in self._threads:
             thread.join(CALL_LIMIT_S + 10)
         self._channel.close()

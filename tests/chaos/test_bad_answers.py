@@ -13,7 +13,7 @@ from protos import attention_pb2
 from tests.chaos.failing_pool import FAIL, mark_token
 from tests.chaos.history import Ask
 from tests.chaos.rig import ALL, LAYERS, Rig
-from tests.chaos.streams import Load, Request
+from tests.chaos.streams import Request
 from tests.integration.mesh import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -26,7 +26,7 @@ def test_corrupt_answers_are_asked_for_again(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv(FAIL, "corrupt")
         rig.start_pool(1, *ALL, module="tests.chaos.failing_pool")
         rig.connected(2)
-        with Load(rig.mesh.attention.address, rig.asks, 3) as load:
+        with rig.load(3) as load:
             load.warm(60)
         verdict = rig.oracle.check(load.histories)
         assert verdict.right, verdict.problems[:5]

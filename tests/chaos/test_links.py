@@ -1,13 +1,16 @@
 """The link to one of two pools goes silent, slow or bad: no request fails, no token changes."""
 
+import json
+import subprocess
 import time
 
 import pytest
 
+from tests.chaos import network
 from tests.chaos.proxy import SILENT, FaultProxy, Wire
 from tests.chaos.rig import Rig
 from tests.chaos.streams import until
-from tests.chaos.test_pools import assert_right, load
+from tests.chaos.test_pools import assert_right
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -38,7 +41,7 @@ def test_a_bad_link_is_passed_over_and_used_again_when_it_is_well(
     rig: Rig, proxy: FaultProxy, wires: dict[str, Wire]
 ):
     rig.connected(2)
-    with load(rig) as running:
+    with rig.load(3) as running:
         running.warm()
         proxy.set(**wires)
         passed_over(rig)
@@ -51,10 +54,27 @@ def test_a_bad_link_is_passed_over_and_used_again_when_it_is_well(
 def test_a_link_that_is_reset_again_and_again_loses_nothing(rig: Rig, proxy: FaultProxy):
     """L4, in small."""
     rig.connected(2)
-    with load(rig) as running:
+    with rig.load(3) as running:
         running.warm()
         for _ in range(6):
             proxy.reset_connections()
             time.sleep(0.5)
     assert_right(rig, running)
     rig.connected(2)
+
+
+def test_lost_packets_cost_time_and_nothing_else():
+    """L3, its losses."""
+    if reason := network.unavailable():
+        pytest.skip(reason)
+    done = subprocess.run(
+        network.python_inside("-m", "tests.chaos.lossy_mesh"),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env=network.environment_inside(),
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["problems"] == []
+    assert found["ejections"] <= 1

@@ -13,10 +13,6 @@ from tests.chaos.streams import Load, Request, until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-def load(rig: Rig, streams: int = 3) -> Load:
-    return Load(rig.mesh.attention.address, rig.asks, streams)
-
-
 def assert_right(rig: Rig, load: Load) -> None:
     verdict = rig.oracle.check(load.histories)
     assert verdict.right, verdict.problems[:5]
@@ -63,7 +59,7 @@ def test_without_any_holder_requests_wait_to_their_deadline_and_new_ones_are_ref
 def test_pools_join_and_leave_under_load(rig: Rig):
     """I9, I10: both of two are replaced one after the other; a third comes and goes."""
     rig.connected(2)
-    with load(rig) as running:
+    with rig.load(3) as running:
         running.warm()
         rig.start_pool(2, *ALL)
         until(lambda: rig.calls(2) > 0)
@@ -84,7 +80,7 @@ def test_a_pool_that_dies_at_every_first_call_leaves_the_rest_stable(
 ):
     """I11, I8: a crash ends the process with a status, and whatever restarts it may do so."""
     monkeypatch.setenv(FAIL, "die")
-    with load(rig) as running:
+    with rig.load(3) as running:
         running.warm()
         for _ in range(2):
             pool = rig.mesh.start_pool(
@@ -99,7 +95,7 @@ def test_starved_cores_are_no_false_alarm(rig: Rig):
     """M4."""
     rig.connected(2)
     broken, ejected = rig.failures(kind="broken"), rig.ejections()
-    with load(rig) as running:
+    with rig.load(3) as running:
         running.warm()
         with starving(6):
             time.sleep(6)

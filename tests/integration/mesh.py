@@ -126,15 +126,18 @@ class Mesh:
         self.pools.append(pool)
         return pool
 
+    def start_attention(self, *flags: str) -> ServiceProcess:
+        return self.start(
+            "attention_svc", *PORTS, *self._common, "--router", self.router.address,
+            "--kv-memory", "4MiB", *self._attention_flags, *flags,
+        )  # fmt: skip
+
     def __enter__(self) -> "Mesh":
         try:
             self.start_router(*PORTS)
             for flags in self._pool_flags:
                 self.start_pool(*flags)
-            self.attention = self.start(
-                "attention_svc", *PORTS, *self._common, "--router", self.router.address,
-                "--kv-memory", "4MiB", *self._attention_flags,
-            )  # fmt: skip
+            self.attention = self.start_attention()
             for pool in self.pools:
                 pool.wait_listening()
             self.attention.wait_listening()
