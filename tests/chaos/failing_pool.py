@@ -46,13 +46,13 @@ def _compute(call: Call, store: WeightStore) -> Tensor:
 
 
 class _CorruptCodec(HopCodec):
-    """Every tenth frame: NaN, a column short, an id that nobody asked, cut short; in turn."""
+    """Every tenth frame: NaN, a column short, an id that nobody asked, cut short, a flipped bit; in turn."""
 
     _turn = itertools.count(1)
 
     def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
         turn = next(self._turn)
-        way = (turn // 10) % 4 if turn % 10 == 0 else -1
+        way = (turn // 10) % 5 if turn % 10 == 0 else -1
         if way == 0:
             rows = rows * float("nan")
         elif way == 1:
@@ -60,6 +60,9 @@ class _CorruptCodec(HopCodec):
         elif way == 2:
             call_id += 1 << 40
         frame = super().build_result(call_id, queue_us, compute_us, rows)
+        if way == 4:
+            middle = len(frame) // 2
+            frame = frame[:middle] + bytes([frame[middle] ^ 16]) + frame[middle + 1 :]
         return frame[:-7] if way == 3 else frame
 
 

@@ -21,7 +21,7 @@ MARKED = 7
 
 
 def test_corrupt_answers_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """I6: NaN, wrong shape, an id nobody asked, a frame cut short."""
+    """I6: NaN, wrong shape, an id nobody asked, a frame cut short, a flipped bit."""
     with Rig(tmp_path, (ALL,)) as rig:
         monkeypatch.setenv(FAIL, "corrupt")
         rig.start_pool(1, *ALL, module="tests.chaos.failing_pool")

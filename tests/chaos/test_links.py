@@ -78,3 +78,16 @@ def test_lost_packets_cost_time_and_nothing_else():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["problems"] == []
     assert found["ejections"] <= 1
+
+
+def test_flipped_bits_never_reach_a_token(rig: Rig, proxy: FaultProxy):
+    """I6, on the wire: whatever they hit, frame headers, ids or numbers."""
+    rig.connected(2)
+    with rig.load(3) as running:
+        running.warm()
+        proxy.set(up=Wire(flip_ratio=0.05), down=Wire(flip_ratio=0.05))
+        time.sleep(3)
+        proxy.heal()
+    assert_right(rig, running)
+    assert proxy.flipped > 0
+    rig.connected(2)
