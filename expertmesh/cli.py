@@ -5,7 +5,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
-from expertmesh.commands import bench, certs, chat, doctor, model, plan, pool, running, serve, up
+from expertmesh.commands import (
+    bench,
+    certs,
+    chat,
+    doctor,
+    experts,
+    model,
+    plan,
+    pool,
+    running,
+    serve,
+    up,
+)
 from expertmesh.console import EXIT_CODES_HELP, CommandError
 
 app = typer.Typer(
@@ -23,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (up, running, chat, serve, pool, plan, bench, model, doctor, certs):
+for group in (up, running, chat, serve, pool, experts, plan, bench, model, doctor, certs):
     group.register(app)
 
 

@@ -265,3 +265,27 @@ class DrainPoolResponse(_message.Message):
     HELD_PIECES_FIELD_NUMBER: _ClassVar[int]
     held_pieces: int
     def __init__(self, held_pieces: _Optional[int] = ...) -> None: ...
+
+class GetExpertLoadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetExpertLoadResponse(_message.Message):
+    __slots__ = ("num_layers", "num_experts", "token_counts")
+    NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    NUM_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    num_layers: int
+    num_experts: int
+    token_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., token_counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RebalanceRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RebalanceResponse(_message.Message):
+    __slots__ = ("moving_pieces",)
+    MOVING_PIECES_FIELD_NUMBER: _ClassVar[int]
+    moving_pieces: int
+    def __init__(self, moving_pieces: _Optional[int] = ...) -> None: ...

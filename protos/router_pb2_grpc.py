@@ -54,6 +54,16 @@ class RouterStub:
                 request_serializer=protos_dot_router__pb2.DrainPoolRequest.SerializeToString,
                 response_deserializer=protos_dot_router__pb2.DrainPoolResponse.FromString,
                 _registered_method=True)
+        self.GetExpertLoad = channel.unary_unary(
+                '/expertmesh.router.v1.Router/GetExpertLoad',
+                request_serializer=protos_dot_router__pb2.GetExpertLoadRequest.SerializeToString,
+                response_deserializer=protos_dot_router__pb2.GetExpertLoadResponse.FromString,
+                _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/expertmesh.router.v1.Router/Rebalance',
+                request_serializer=protos_dot_router__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_router__pb2.RebalanceResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServicer:
@@ -91,6 +101,20 @@ class RouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetExpertLoad(self, request, context):
+        """For operators: tokens routed to each expert since the router's start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebalance(self, request, context):
+        """For operators: plan anew by these counts, and move pieces accordingly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +137,16 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.DrainPool,
                     request_deserializer=protos_dot_router__pb2.DrainPoolRequest.FromString,
                     response_serializer=protos_dot_router__pb2.DrainPoolResponse.SerializeToString,
+            ),
+            'GetExpertLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExpertLoad,
+                    request_deserializer=protos_dot_router__pb2.GetExpertLoadRequest.FromString,
+                    response_serializer=protos_dot_router__pb2.GetExpertLoadResponse.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=protos_dot_router__pb2.RebalanceRequest.FromString,
+                    response_serializer=protos_dot_router__pb2.RebalanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +257,60 @@ class Router:
             '/expertmesh.router.v1.Router/DrainPool',
             protos_dot_router__pb2.DrainPoolRequest.SerializeToString,
             protos_dot_router__pb2.DrainPoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExpertLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/expertmesh.router.v1.Router/GetExpertLoad',
+            protos_dot_router__pb2.GetExpertLoadRequest.SerializeToString,
+            protos_dot_router__pb2.GetExpertLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/expertmesh.router.v1.Router/Rebalance',
+            protos_dot_router__pb2.RebalanceRequest.SerializeToString,
+            protos_dot_router__pb2.RebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

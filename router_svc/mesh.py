@@ -15,6 +15,7 @@ from router_svc.goals import Goals, PlacementRules, asked_for
 from router_svc.member import LOADING, Member
 from router_svc.membership import Members
 from router_svc.topology import TopologyBook
+from rpc.errors import NotReady
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,21 @@ class Mesh:
         pool.drained = not undo
         log.info("pool %s: drained by an operator: %s", pool.member_id, pool.drained)
         self.goals.reconsider(now_s)
+
+    def rebalance(self, now_s: float) -> int:
+        """Plan by the present counts; how many pieces will be loaded.
+
+        Raises NotReady while the router only adopts, or keeps a map of pools that vanished.
+        """
+        if self.adopting(now_s) or self.book.kept_pools:
+            raise NotReady("the router has just restarted or pools are missing: try again later")
+        pools = self.members.of_role("pool")
+        before = {pool: pool.goal for pool in pools}
+        self.goals.reconsider(now_s)
+        self.goals.plan_if_due(now_s, self.members.model, pools, self.activations.tokens)
+        return sum(
+            len(pool.goal - goal) for pool, goal in before.items() if goal is not None and pool.goal
+        )
 
     def new_assignments(
         self, now_s: float, acked: float = math.inf

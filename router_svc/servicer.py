@@ -14,7 +14,7 @@ from router_svc.member import ROLE_NAMES, Member
 from router_svc.mesh import Mesh
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first
-from rpc.errors import Overloaded, abort_with
+from rpc.errors import NotReady, Overloaded, abort_with
 from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,29 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self._mesh.drain(pool, time.monotonic(), undo=request.undo)
         self._publisher.changed()
         return router_pb2.DrainPoolResponse(held_pieces=len(pool.ready))
+
+    async def GetExpertLoad(
+        self, request: router_pb2.GetExpertLoadRequest, context: Any
+    ) -> router_pb2.GetExpertLoadResponse:
+        await require_role(context, ("cli",), tls=self._tls)
+        tokens = self._mesh.activations.tokens()
+        return router_pb2.GetExpertLoadResponse(
+            num_layers=len(tokens),
+            num_experts=len(tokens[0]) if tokens else 0,
+            token_counts=[count for row in tokens for count in row],
+        )
+
+    async def Rebalance(
+        self, request: router_pb2.RebalanceRequest, context: Any
+    ) -> router_pb2.RebalanceResponse:
+        await require_role(context, ("cli",), tls=self._tls)
+        moving = 0
+        try:
+            moving = self._mesh.rebalance(time.monotonic())
+        except NotReady as error:
+            await abort_with(context, error)
+        self._publisher.changed()
+        return router_pb2.RebalanceResponse(moving_pieces=moving)
 
     async def _guarded(self, serve: Callable[[Any], Awaitable[None]], context: Any) -> None:
         """Run one stream; what it raises becomes its status."""

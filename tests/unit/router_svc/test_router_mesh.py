@@ -5,6 +5,7 @@ import pytest
 from protos import router_pb2
 from router_svc.goals import PlacementRules
 from router_svc.mesh import Mesh
+from rpc.errors import NotReady
 from rpc.pieces import Pieces
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
@@ -15,7 +16,7 @@ EPOCH = 1000
 
 def mesh_of(*, restarted=False, **options) -> Mesh:
     options = {"lease_s": 5.0, "adopt_s": 10.0, "max_members": 10, "checkpoint_id": "", **options}
-    rules = PlacementRules(plan_delay_s=0.0)
+    rules = options.pop("rules", PlacementRules(plan_delay_s=0.0))
     return Mesh(epoch=EPOCH, restarted=restarted, now_s=0.0, rules=rules, **options)
 
 
@@ -180,6 +181,27 @@ def test_activations_of_all_attention_services_add_up():
         assert not attention.status.activations
     page = mesh.activations.page()
     assert page["tokens"] == [[0, 0, 0, 0], [10, 0, 0, 4]]
+
+
+def test_rebalancing_follows_the_counts_and_comes_to_rest():
+    rules = PlacementRules(plan_delay_s=0.0, replicas=1, striping="expert")
+    mesh = mesh_of(rules=rules)
+    for name in ("a", "b"):
+        pool = mesh.join(register(name), "", 0.0)
+        pool.reachable = True
+        mesh.report(pool, status(), 0.0)
+    for pool, _ in mesh.new_assignments(0.0):
+        mesh.report(pool, status(pool.hold), 0.0)
+    assert mesh.rebalance(1.0) == 0
+    hot = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0, 1], token_counts=[9999, 9999])]
+    mesh.report(mesh.join(register("x", ATTENTION), "", 1.0), status(activations=hot), 1.0)
+    assert mesh.rebalance(2.0) == 1  # both hot experts of layer 0 were on one pool
+    goals = [pool.goal for pool in mesh.members.of_role("pool")]
+    assert sorted(sum(expert in goal.experts(0) for expert in (0, 1)) for goal in goals) == [1, 1]
+    assert mesh.rebalance(3.0) == 0
+    restarted = mesh_of(restarted=True)
+    with pytest.raises(NotReady, match="restarted"):
+        restarted.rebalance(1.0)
 
 
 def test_an_empty_mesh_forgets_its_model_unless_pools_are_missed():
