@@ -140,6 +140,23 @@ async def test_only_those_who_use_the_topology_watch_it(certificates):
         assert {outcomes[role] for role in ("expert", "router")} == {DENIED}
 
 
+async def drain_as(router, tls: TlsFiles) -> grpc.StatusCode:
+    async with open_channel(str(router.address), tls=tls, server_role="router") as channel:
+        stub = router_pb2_grpc.RouterStub(channel)
+        try:
+            await stub.DrainPool(router_pb2.DrainPoolRequest(pool_id="a"), timeout=10)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+
+async def test_only_operators_drain(certificates):
+    async with secured_router(certificates) as router:
+        outcomes = {role: await drain_as(router, certificates[role]) for role in ROLES}
+        assert outcomes.pop("cli") is grpc.StatusCode.NOT_FOUND
+        assert set(outcomes.values()) == {DENIED}
+
+
 async def test_plaintext_and_strangers_are_refused_before_a_frame_is_read(certificates, tmp_path):
     strangers = Authority(tmp_path / "strangers")
     stranger = strangers.issue("expert")
