@@ -348,7 +348,8 @@ class AttentionService:
             last = tokens
 
     async def _drain(self) -> None:
-        """No new requests; running ones get the grace period, then end explicitly."""
+        """No new requests; gateways that have another service take running ones there, the others
+        get the grace period, then end explicitly."""
         self._draining = True
         await self._host.set_serving(False)
         if self._membership is not None:
