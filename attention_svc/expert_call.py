@@ -230,6 +230,8 @@ class ExpertCall:
             # Nobody else could: whether this one lives is for the link's pings to say.
             part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
             return
+        link.health.late(link.health.timeout_s(part.units))
+        self._context.pools.refresh()  # the next step shall not wait for it as well
         self._failed(part, CallFailed("timeout", f"pool {link.pool_id} did not answer in time"))
 
     def _failed(self, part: Part, failure: CallFailed) -> None:

@@ -8,6 +8,8 @@ import math
 
 SMOOTHING = 0.2
 """Weight of the newest observation."""
+PING_SMOOTHING = 0.5
+"""The same of an idle pool's ping, of which there is one a second."""
 FAILURES_TO_EJECT = 3
 FIRST_EJECTION_S = 1.0
 LONGEST_EJECTION_S = 30.0
@@ -70,12 +72,17 @@ class PoolHealth:
     def pinged(self, round_trip_s: float, now_s: float) -> None:
         """An idle pool answered a ping: fresh news of its network, and a probe of an ejected one."""
         if self._answers:
-            self._network_s += SMOOTHING * (round_trip_s - self._network_s)
+            self._network_s += PING_SMOOTHING * (round_trip_s - self._network_s)
             self._queue_s *= 1 - SMOOTHING
             self._unit_s *= 1 - FORGETTING
         if self.ejected and now_s >= self._ejected_until_s and round_trip_s < MIN_TIMEOUT_S:
             self.ejected = False
             self._failures = FAILURES_TO_EJECT - 1  # on trial: the next failure ejects it again
+
+    def late(self, waited_s: float) -> None:
+        """A call was given up after this long: it takes at least that. Pings tell when it is over."""
+        if self._answers:
+            self._network_s = max(self._network_s, waited_s)
 
     def failed(self, now_s: float) -> bool:
         """A timeout, a corrupt answer or an error of the pool's own; whether that ejects it."""

@@ -38,7 +38,7 @@ class ScriptedLink:
         self.pool_id, self.on_change = pool_id, on_change
         self.usable, self.generation = True, 1
         self.health = PoolHealth()
-        self.numerics_id, self.predicted_s = "n", 0.001
+        self.numerics_id = "n"
         self.script: list[str] = []
         self.calls: list[expert_pb2.Execute] = []
         self.abandoned: set[int] = set()
@@ -49,6 +49,10 @@ class ScriptedLink:
 
     async def stop(self) -> None:
         self.usable = False
+
+    @property
+    def predicted_s(self) -> float:
+        return self.health.predict_s(8)
 
     def back(self) -> None:
         self.usable, self.generation = True, self.generation + 1
@@ -206,6 +210,8 @@ async def test_a_late_call_moves_and_its_late_answer_is_ignored(monkeypatch):
     await check(world)
     assert world.failures() == {(first.pool_id, "timeout"): 1}
     assert first.abandoned == {1}
+    await check(world)
+    assert len(first.calls) == 1, "the next call does not wait for it again"
 
 
 async def test_the_last_holder_is_waited_for_however_late(monkeypatch):
