@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 PAIRS_PER_STEP = 64
 """(token, expert) pairs of a layer in one step: 8 sequences with top-8."""
-PRIOR_TOKENS = 16
-"""Tokens every expert is credited with, so that a short record moves nothing."""
+PRIOR_TOKENS = 1000
+"""Tokens every expert is credited with, so that a short record (after a restart, say) moves nothing."""
 
 
 def activation_weights(tokens: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -211,7 +211,7 @@ def test_hot_experts_are_kept_apart_in_each_layer():
 
 
 def test_load_counts_activations_not_tokens():
-    quiet, even, hot = activation_weights([[0] * 8, [1000] * 8, [100_000] + [1000] * 7])
+    quiet, even, hot = activation_weights([[0] * 8, [10**5] * 8, [10**7] + [10**5] * 7])
     assert quiet == even == pytest.approx([1.0] * 8)
     assert hot[0] < 1.1  # a hundred times the tokens, but hardly more often activated
     assert 0.3 < hot[1] < 0.6

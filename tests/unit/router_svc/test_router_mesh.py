@@ -193,7 +193,7 @@ def test_rebalancing_follows_the_counts_and_comes_to_rest():
     for pool, _ in mesh.new_assignments(0.0):
         mesh.report(pool, status(pool.hold), 0.0)
     assert mesh.rebalance(1.0) == 0
-    hot = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0, 1], token_counts=[9999, 9999])]
+    hot = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0, 1], token_counts=[10**6, 10**6])]
     mesh.report(mesh.join(register("x", ATTENTION), "", 1.0), status(activations=hot), 1.0)
     assert mesh.rebalance(2.0) == 1  # both hot experts of layer 0 were on one pool
     goals = [pool.goal for pool in mesh.members.of_role("pool")]
