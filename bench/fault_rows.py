@@ -298,7 +298,8 @@ def mixed_versions(folder: Path) -> Trials:
         while True:
             before = [rig.calls(number) for number in range(4)]
             sample = rig.trial(lambda: None)
-            sample.extra["calls"] = [rig.calls(number) - before[number] for number in range(4)]
+            calls = [rig.calls(number) - before[number] for number in range(4)]
+            sample.extra["share_of_next_minor"] = sum(calls[2:]) / sum(calls)
             yield sample
 
 
