@@ -65,6 +65,10 @@ def engine(folder: Path) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_S)
+        # It leaves this mounted when something used the machine's network; the folder could not be deleted.
+        subprocess.run(
+            ["umount", str(folder / "exec/netns/default")], capture_output=True, timeout=30
+        )
 
 
 def _dockerd(folder: Path, socket: str) -> list[str]:
