@@ -25,7 +25,8 @@ assert [c.token_ids for c in again.outputs] == [c.token_ids for c in request.out
 greedy = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
 text = llm.generate("Sort 3, 1, 2.", greedy, use_tqdm=False)[0].outputs[0].text
 stop = text[4:7]
-mixed = [greedy, SamplingParams(temperature=0, max_tokens=30, stop=[stop], include_stop_str_in_output=True)]
+mixed = [greedy, SamplingParams(temperature=0, max_tokens=30, ignore_eos=True, stop=[stop],
+                                include_stop_str_in_output=True)]
 first, second = llm.generate(["Sort 3, 1, 2."] * 2, sampling_params=mixed)
 assert first.outputs[0].text == text and first.outputs[0].finish_reason == "length"
 assert second.outputs[0].text == text[: text.index(stop) + len(stop)]
