@@ -177,7 +177,7 @@ class ExpertCall:
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
         all_rows, top_k = self._rows[1].shape
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
-        part.num_rows = all_rows if dispatch.rows is None else len(dispatch.rows) // 4
+        part.num_rows = dispatch.num_rows(all_rows)
         if part.numerics_id not in ("", link.numerics_id):
             self._context.metrics.numerics_changes.inc()
         part.numerics_id = link.numerics_id
