@@ -20,6 +20,7 @@ from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_health import PoolHealth, work_units
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2
+from rpc.cancellation import is_being_cancelled
 from rpc.channel import open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
@@ -193,7 +194,7 @@ class PoolLink:
                     frame = await stream.read()
                 except asyncio.CancelledError:
                     # Ours, or that of a stream the pinger gave up?
-                    if _is_being_cancelled():
+                    if is_being_cancelled():
                         raise
                     raise ExpertsUnavailable(self._gave_up) from None
                 if frame is grpc.aio.EOF:
@@ -342,9 +343,3 @@ async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:
     """Why a finished stream ended, or an empty text."""
     code, details = await stream.code(), await stream.details()
     return "" if code is grpc.StatusCode.OK else f"{code.name}: {details}"
-
-
-def _is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task, as against an awaited thing being cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -21,6 +21,7 @@ from gateway.prefix_guess import prompt_keys
 from gateway.replica import Replica
 from gateway.stream_state import StreamLost, StreamState, protocol_error
 from protos import attention_pb2
+from rpc.cancellation import is_being_cancelled
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ async def _one_stream(
                         raise protocol_error("an event of no known kind")
             raise protocol_error("the stream ended without a terminal event")
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             raise replica.why_sent_away() from None
         except grpc.aio.AioRpcError as error:
@@ -154,12 +155,6 @@ def _remember(replica: Replica, state: StreamState) -> None:
     """What the replica's cache holds now."""
     ids = [*state.request.prompt_token_ids, *state.emitted_token_ids]
     replica.prefixes.remember(prompt_keys(state.request.cache_salt, ids))
-
-
-def _is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task, as against the RPC it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _error_of_status(
