@@ -228,7 +228,8 @@ def test_a_question_from_any_host_crosses_all_of_them(mesh: Mesh) -> None:
     for host in ("10.77.0.1", "10.77.0.4"):
         done = ask(mesh, host, KEY)
         assert done.returncode == 0, done.stderr + mesh.logs()
-        assert json.loads(done.stdout)["completion_tokens"] == 8
+        # Random weights may draw a stop token before the eighth.
+        assert 1 <= json.loads(done.stdout)["completion_tokens"] <= 8
 
 
 def test_a_client_without_the_key_is_refused(mesh: Mesh) -> None:
