@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attention_svc.transport import HopTerms, HopTimes
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.experts import HeldExperts, room_for_experts
+from minimax_m2.experts import HeldExperts
+from minimax_m2.held_experts import room_for_experts
 from minimax_m2.reference import run_experts
 from minimax_m2.tensor_names import expert_specs
 
@@ -84,11 +85,9 @@ def _load(
 ) -> HeldExperts:
     """Every expert of a layer, by id."""
     config = checkpoint.config
-    held = room_for_experts(
-        config.num_experts, config.hidden_size, config.expert_size, dtype, device
-    )
+    held = room_for_experts(config.num_experts, config, dtype, device)
     for expert_id in range(config.num_experts):
-        held.put(expert_id, *checkpoint.expert(layer_idx, expert_id, dtype))
+        held.put(expert_id, checkpoint.stored_expert(layer_idx, expert_id))
         # The mapped pages were copied: keep resident memory at the weights as held.
         checkpoint.release(expert_specs(config, layer_idx, expert_id).values())
     return held

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from expert_svc.calls import Call
 from expert_svc.weight_store import WeightStore
-from minimax_m2.experts import combine_rows, expert_rows
 
 
 class NotHolding(Exception):
@@ -34,14 +33,11 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
         missing = rows.expert_ids_M[slots_M < 0]
         raise NotHolding(call.layer_idx, int(missing[0]))
     device = store.device
-    row_of_pair_M = rows.row_of_pair_M.to(device)
-    rows_MD = expert_rows(
+    arguments = (
         rows.hidden_ND.to(device, store.dtype),
-        row_of_pair_M,
+        rows.row_of_pair_M.to(device),
         slots_M.to(device),
         rows.weights_M.to(device),
-        held.weights,
     )
-    if call.per_pair:
-        return rows_MD.cpu()
-    return combine_rows(rows_MD, row_of_pair_M, call.num_rows).cpu()
+    answer = held.weights.rows(*arguments) if call.per_pair else held.weights.sums(*arguments)
+    return answer.cpu()

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minimax_m2.checkpoint import Checkpoint, weight_bytes
-from minimax_m2.experts import HeldExperts, room_for_experts
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.experts import HeldExperts
+from minimax_m2.held_experts import room_for_experts
 from minimax_m2.manifest import Manifest, piece_digest
+from minimax_m2.numerics import dtype_name
 from minimax_m2.tensor_names import expert_specs
+from minimax_m2.weight_formats import piece_bytes
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -50,11 +53,11 @@ class WeightStore:
     @property
     def size_bytes(self) -> int:
         """Bytes of weights as held."""
-        return weight_bytes(self.config, len(self.pieces), self.dtype)
+        return self.piece_bytes * len(self.pieces)
 
     @property
     def piece_bytes(self) -> int:
-        return weight_bytes(self.config, 1, self.dtype)
+        return piece_bytes(self.config, dtype_name(self.dtype))
 
     def layer(self, layer_idx: int) -> HeldLayer | None:
         """The layer's stack, or None when no expert of it is held."""
@@ -103,13 +106,12 @@ class WeightStore:
             self.pieces = self.pieces - here
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
-        d, f = self.config.hidden_size, self.config.expert_size
-        weights = room_for_experts(len(ids), d, f, self.dtype, self.device)
+        weights = room_for_experts(len(ids), self.config, self.dtype, self.device)
         slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot
             if held is not None and held.slots_E[expert_id] >= 0:
-                weights.put(slot, *held.weights.get(int(held.slots_E[expert_id])))
+                weights.move(slot, held.weights, int(held.slots_E[expert_id]))
                 continue
             digest = piece_digest(self._checkpoint, layer_idx, expert_id)
             if digest != self._manifest.pieces[layer_idx][expert_id]:
@@ -117,7 +119,7 @@ class WeightStore:
                     f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
                     "the manifest: another checkpoint, or a damaged file"
                 )
-            weights.put(slot, *self._checkpoint.expert(layer_idx, expert_id, self.dtype))
+            weights.put(slot, self._checkpoint.stored_expert(layer_idx, expert_id))
             # The mapped pages were copied: keep resident memory at the weights as held.
             self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())
         return HeldLayer(weights=weights, slots_E=slots_E)

@@ -8,7 +8,6 @@ it was not asked to hold.
 
 import hashlib
 import logging
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from minimax_m2.config import ModelConfig, load_config, read_json
 from minimax_m2.layer import LayerWeights
-from minimax_m2.quant import dequantise, has_nan_codes, scale_shape
+from minimax_m2.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
 from minimax_m2.safetensors_file import SafetensorsFile
 from minimax_m2.tensor_names import (
     TensorSpec,
@@ -34,8 +33,6 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_INDEX_BYTES = 64 * 1024 * 1024
 _FLOAT_DTYPES = ("F32", "F16", "BF16")
-
-COMPUTE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Checkpoint:
@@ -83,9 +80,12 @@ class Checkpoint:
 
     def expert(self, layer_idx: int, expert_id: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """One piece: w13 [2F, D] (gate rows, then up rows) and w2 [D, F] in `dtype`."""
+        return self.stored_expert(layer_idx, expert_id).to(dtype)
+
+    def stored_expert(self, layer_idx: int, expert_id: int) -> StoredExpert:
+        """One piece as the files have it."""
         specs = expert_specs(self.config, layer_idx, expert_id)
-        w1, w3, w2 = (self._weight(specs[key], dtype) for key in ("w1", "w3", "w2"))
-        return torch.cat((w1, w3)), w2
+        return StoredExpert(**{key: self._stored(spec) for key, spec in specs.items()})
 
     def layer(self, layer_idx: int, dtype: torch.dtype) -> LayerWeights:
         """A layer without its experts; routing stays float32."""
@@ -129,15 +129,21 @@ class Checkpoint:
 
     def _weight(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
         """A fresh tensor in `dtype`, dequantised when stored in FP8."""
+        return self._stored(spec).to(dtype)
+
+    def _stored(self, spec: TensorSpec) -> StoredMatrix:
+        """A tensor as the file has it, its values checked."""
         file = self._files.get(spec.name)
         if file is None:
             raise ValueError(f"{self.folder}: tensor {spec.name} is missing")
+        quant = self.config.quant
+        block = (quant.block_rows, quant.block_cols)
         stored = file.tensor(spec.name)
         where = f"{file.path}: tensor {spec.name}"
         if stored.dtype != torch.float8_e4m3fn:
-            if not _all_finite(stored):
+            if not all_finite(stored):
                 raise ValueError(f"{where}: values must be finite")
-            return stored.to(dtype, copy=True)
+            return StoredMatrix(values=stored, scales=None, block=block, where=where)
         if has_nan_codes(stored):
             raise ValueError(f"{where}: holds FP8 NaN codes")
         if spec.scale_name not in self._files:
@@ -147,11 +153,7 @@ class Checkpoint:
             raise ValueError(
                 f"{file.path}: tensor {spec.scale_name}: scales must be finite and > 0"
             )
-        quant = self.config.quant
-        weight = dequantise(stored, scales, quant.block_rows, quant.block_cols)
-        if not _all_finite(weight):
-            raise ValueError(f"{where}: values times their scales must be finite")
-        return weight.to(dtype)
+        return StoredMatrix(values=stored, scales=scales, block=block, where=where)
 
     def _check_table(self, partial: bool) -> None:
         """Completeness, shapes and dtypes of everything the model needs; no weights are read."""
@@ -237,13 +239,3 @@ def _inside(folder: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: shard {name!r} lies outside the checkpoint folder")
     return path
-
-
-def _all_finite(values: Tensor) -> bool:
-    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
-    return math.isfinite(values.sum(dtype=torch.float32)) or bool(torch.isfinite(values).all())
-
-
-def weight_bytes(config: ModelConfig, num_pieces: int, dtype: torch.dtype) -> int:
-    """Bytes of `num_pieces` experts as held in `dtype`."""
-    return math.ceil(config.expert_params * dtype.itemsize) * num_pieces

@@ -5,26 +5,83 @@ accumulate in float32; SiLU(gate) * up is rounded once to the compute dtype; w2
 accumulates in float32, times the float32 routing weight, rounded once to the
 compute dtype; partial sums add in float32 in ascending expert id.
 
-`ExpertWeights` keeps them exactly. `PackedExperts` (bfloat16 on a CPU) uses torch's
-bf16 GEMM, which also rounds to bfloat16 what w1, w3 and w2 accumulate.
+`ExpertWeights`, the reference, keeps them exactly. minimax_m2/held_experts.py has the
+faster layouts behind the same two calls, one for each message: `rows` and `sums`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minimax_m2.linear import can_pack, linear, pack
+from minimax_m2.quant import StoredExpert
 
 _GROUPED_MM_COLUMNS = 4
 """torch's grouped GEMM takes strides in multiples of 16 bytes: four float32 columns."""
 
 
+class HeldExperts(Protocol):
+    """Experts of one layer in memory, each in a slot.
+
+    A call takes rows in the compute dtype, hidden_ND, and (row, expert) pairs: of each the row
+    it takes, row_of_pair_M int64 ascending; its expert's slot, slots_M int64, ascending in the
+    expert ids of a row; and its float32 routing weight, weights_M.
+    """
+
+    def put(self, slot: int, expert: StoredExpert) -> None:
+        """Fill a slot from a checkpoint. Raises ValueError naming file and tensor."""
+
+    def move(self, slot: int, other: "HeldExperts", other_slot: int) -> None:
+        """Fill a slot from another object of the same kind."""
+
+    def rows(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        """One weighted row per pair, in their order: [M, D], compute dtype."""
+
+    def sums(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        """Each row's pairs added in ascending expert id: float32 [N, D]."""
+
+
+class TorchExperts:
+    """`rows` and `sums` over two grouped products."""
+
+    def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
+        """w1 and w3 of each row's expert: [M, 2F]; slots ascending."""
+        raise NotImplementedError
+
+    def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
+        """w2 of each row's expert: [M, D]; slots ascending."""
+        raise NotImplementedError
+
+    def rows(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        order_M = torch.argsort(slots_M, stable=True)
+        sorted_slots_M = slots_M[order_M]
+        gate_up = self.gate_up(hidden_ND[row_of_pair_M[order_M]], sorted_slots_M)
+        gate, up = gate_up.chunk(2, dim=-1)
+        activated_MF = F.silu(gate.float()).mul_(up).to(hidden_ND.dtype)
+        out_MD = self.down(activated_MF, sorted_slots_M)
+        weighted_MD = (out_MD * weights_M[order_M, None]).to(hidden_ND.dtype)
+        rows_MD = torch.empty_like(weighted_MD)
+        rows_MD[order_M] = weighted_MD
+        return rows_MD
+
+    def sums(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        rows_MD = self.rows(hidden_ND, row_of_pair_M, slots_M, weights_M)
+        return combine_rows(rows_MD, row_of_pair_M, hidden_ND.shape[0])
+
+
 @dataclass(frozen=True, kw_only=True)
-class ExpertWeights:
-    """Stacked experts of one layer, in the compute dtype.
+class ExpertWeights(TorchExperts):
+    """Stacked experts of one layer, in the compute dtype, on any device.
 
     w13_EHD holds w1 (gate) rows first, then w3 (up) rows: [E, 2F, D]; w2_EDF is
     [E, D, F]. E counts the experts held, not those of the model.
@@ -33,111 +90,39 @@ class ExpertWeights:
     w13_EHD: Tensor
     w2_EDF: Tensor
 
-    def put(self, slot: int, w13_HD: Tensor, w2_DF: Tensor) -> None:
-        """Copy an expert's matrices into the stacks."""
-        self.w13_EHD[slot] = w13_HD
-        self.w2_EDF[slot] = w2_DF
+    @classmethod
+    def room(
+        cls, num_held: int, hidden_size: int, expert_size: int, dtype: torch.dtype,
+        device: torch.device,
+    ) -> "ExpertWeights":  # fmt: skip
+        w13_shape, w2_shape = (2 * expert_size, hidden_size), (hidden_size, expert_size)
+        return cls(
+            w13_EHD=torch.empty((num_held, *w13_shape), dtype=dtype, device=device),
+            w2_EDF=torch.empty((num_held, *w2_shape), dtype=dtype, device=device),
+        )
 
-    def get(self, slot: int) -> tuple[Tensor, Tensor]:
-        """An expert's w13 and w2, as `put` takes them."""
-        return self.w13_EHD[slot], self.w2_EDF[slot]
+    def put(self, slot: int, expert: StoredExpert) -> None:
+        w13_HD, w2_DF = expert.to(self.w2_EDF.dtype)
+        self.w13_EHD[slot], self.w2_EDF[slot] = w13_HD, w2_DF
+
+    def move(self, slot: int, other: HeldExperts, other_slot: int) -> None:
+        assert isinstance(other, ExpertWeights)
+        self.w13_EHD[slot] = other.w13_EHD[other_slot]
+        self.w2_EDF[slot] = other.w2_EDF[other_slot]
 
     def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
-        """w1 and w3 of each row's expert: float32 [M, 2F]; slots ascending."""
+        """float32."""
         return _grouped_linear(rows_MD, slots_M, self.w13_EHD)
 
     def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
-        """w2 of each row's expert: float32 [M, D]; slots ascending."""
+        """float32."""
         return _grouped_linear(rows_MF, slots_M, self.w2_EDF)
-
-
-class PackedExperts:
-    """Experts of one layer in oneDNN's layout, one matrix each; results are bfloat16."""
-
-    def __init__(self, num_held: int):
-        self._w13: list[Tensor] = [torch.empty(0)] * num_held
-        self._w2: list[Tensor] = [torch.empty(0)] * num_held
-
-    def put(self, slot: int, w13_HD: Tensor, w2_DF: Tensor) -> None:
-        self._w13[slot], self._w2[slot] = pack(w13_HD), pack(w2_DF)
-
-    def get(self, slot: int) -> tuple[Tensor, Tensor]:
-        return self._w13[slot], self._w2[slot]
-
-    def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
-        return _each_linear(rows_MD, slots_M, self._w13)
-
-    def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
-        return _each_linear(rows_MF, slots_M, self._w2)
-
-
-HeldExperts = ExpertWeights | PackedExperts
-
-
-def room_for_experts(
-    num_held: int, hidden_size: int, expert_size: int, dtype: torch.dtype, device: torch.device
-) -> HeldExperts:
-    """What serves `num_held` experts fastest in this dtype on this device; `put` each of them."""
-    if can_pack(dtype, device):
-        return PackedExperts(num_held)
-    w13_shape, w2_shape = (2 * expert_size, hidden_size), (hidden_size, expert_size)
-    return ExpertWeights(
-        w13_EHD=torch.empty((num_held, *w13_shape), dtype=dtype, device=device),
-        w2_EDF=torch.empty((num_held, *w2_shape), dtype=dtype, device=device),
-    )
-
-
-def pair_rows(row_splits: Tensor, num_pairs: int) -> Tensor:
-    """Row index of each (row, expert) pair, int64 [M], from CSR splits int [N+1]."""
-    counts_N = (row_splits[1:] - row_splits[:-1]).long()
-    rows_N = torch.arange(counts_N.shape[0], device=row_splits.device)
-    return torch.repeat_interleave(rows_N, counts_N, output_size=num_pairs)
-
-
-def expert_rows(
-    hidden_ND: Tensor,
-    row_of_pair_M: Tensor,
-    slots_M: Tensor,
-    weights_M: Tensor,
-    held: HeldExperts,
-) -> Tensor:
-    """One weighted output row per (row, expert) pair.
-
-    Args:
-        hidden_ND: rows in the compute dtype.
-        row_of_pair_M: int64, which row each pair takes.
-        slots_M: int64, index of the pair's expert within `held`.
-        weights_M: float32 routing weights.
-
-    Returns:
-        rows_MD: compute dtype, in the order of the pairs.
-    """
-    order_M = torch.argsort(slots_M, stable=True)
-    sorted_slots_M = slots_M[order_M]
-    gate_up = held.gate_up(hidden_ND[row_of_pair_M[order_M]], sorted_slots_M)
-    gate, up = gate_up.chunk(2, dim=-1)
-    activated_MF = F.silu(gate.float()).mul_(up).to(hidden_ND.dtype)
-    out_MD = held.down(activated_MF, sorted_slots_M)
-    weighted_MD = (out_MD * weights_M[order_M, None]).to(hidden_ND.dtype)
-    rows_MD = torch.empty_like(weighted_MD)
-    rows_MD[order_M] = weighted_MD
-    return rows_MD
 
 
 def combine_rows(rows_MD: Tensor, row_of_pair_M: Tensor, num_rows: int) -> Tensor:
     """Add each row's pairs in float32, in the order given (ascending expert id): [N, D]."""
     sums_ND = torch.zeros((num_rows, rows_MD.shape[-1]), dtype=torch.float32, device=rows_MD.device)
     return sums_ND.index_add_(0, row_of_pair_M, rows_MD.float())
-
-
-def _each_linear(rows_MD: Tensor, slots_M: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """rows @ weights[slot]^T, one GEMM for each expert in use; slots ascending."""
-    used, counts = torch.unique_consecutive(slots_M, return_counts=True)
-    groups = rows_MD.split(counts.tolist())
-    outputs = [
-        linear(rows, weights[slot]) for rows, slot in zip(groups, used.tolist(), strict=True)
-    ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Tensor:

@@ -1,10 +1,50 @@
 """FP8 E4M3 weights with one float32 scale per block, as M2's checkpoints store them."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 FP8_MAX = 448.0
 """Largest finite E4M3 number (float8_e4m3fn)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMatrix:
+    """A weight [O, I] as its checkpoint holds it; the memory is the mapped file's."""
+
+    values: Tensor  # any float dtype, or E4M3 codes without NaN
+    scales: Tensor | None  # float32, finite and > 0, of blocks of codes
+    block: tuple[int, int]  # rows and columns that share a scale
+    where: str  # file and tensor, for messages
+
+    def to(self, dtype: torch.dtype) -> Tensor:
+        """A fresh tensor in `dtype`. Raises ValueError when a value is not finite."""
+        if self.scales is None:
+            return self.values.to(dtype, copy=True)
+        weight = dequantise(self.values, self.scales, *self.block)
+        if not all_finite(weight):
+            raise ValueError(f"{self.where}: values times their scales must be finite")
+        return weight.to(dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredExpert:
+    """One piece: w1 (gate) and w3 (up) are [F, D], w2 (down) is [D, F]."""
+
+    w1: StoredMatrix
+    w3: StoredMatrix
+    w2: StoredMatrix
+
+    def to(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """w13 [2F, D] (gate rows, then up rows) and w2 [D, F]."""
+        return torch.cat((self.w1.to(dtype), self.w3.to(dtype))), self.w2.to(dtype)
+
+
+def all_finite(values: Tensor) -> bool:
+    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
+    return math.isfinite(values.sum(dtype=torch.float32)) or bool(torch.isfinite(values).all())
 
 
 def scale_shape(rows: int, cols: int, block_rows: int, block_cols: int) -> tuple[int, int]:

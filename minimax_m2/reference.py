@@ -11,7 +11,7 @@ from torch import Tensor
 from minimax_m2.attention import attend
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
-from minimax_m2.experts import ExpertWeights, HeldExperts, combine_rows, expert_rows
+from minimax_m2.experts import ExpertWeights, HeldExperts
 from minimax_m2.layer import LayerWeights, from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.norm import rms_norm
@@ -100,10 +100,9 @@ def run_experts(
     """All experts of a layer on one device: float32 sums [T, D] in ascending expert id."""
     num_tokens, top_k = topk_ids_TK.shape
     rows_M = torch.arange(num_tokens, device=dispatch_TD.device).repeat_interleave(top_k)
-    rows_MD = expert_rows(
-        dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten(), experts
+    return experts.sums(
+        dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten()
     )
-    return combine_rows(rows_MD, rows_M, num_tokens)
 
 
 def load_experts(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from minimax_m2.experts import combine_rows, expert_rows
+from minimax_m2.experts import combine_rows
 from minimax_m2.reference import run_experts
 from protos import expert_pb2, tensor_pb2
 from rpc.tensor_codec import encode
@@ -104,7 +104,7 @@ async def test_rows_added_in_expert_order_are_the_sums():
     row_of_pair = torch.arange(12).repeat_interleave(TOP_K)
     assert rows.shape == (12 * TOP_K, D)
     assert torch.equal(combine_rows(rows, row_of_pair, 12), sums)
-    flat = expert_rows(hidden, row_of_pair, ids.flatten(), weights.flatten(), weights_of(0))
+    flat = weights_of(0).rows(hidden, row_of_pair, ids.flatten(), weights.flatten())
     assert torch.equal(rows, flat)
 
 

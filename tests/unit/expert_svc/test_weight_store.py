@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from expert_svc.weight_store import WeightStore
+from expert_svc.weight_store import HeldLayer, WeightStore
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.linear import linear
+from minimax_m2.held_experts import OneDnnExperts
 from minimax_m2.manifest import build_manifest
 from minimax_m2.tiny import write_tiny
 from rpc.pieces import Pieces
@@ -36,15 +36,26 @@ def test_pieces_are_stacked_in_ascending_id_and_found_by_slot(folder: Path, dtyp
     assert held is not None
     assert held.slots_E.tolist() == [0, -1, 1, -1, 2]
     for expert_id in (0, 2, 4):
-        w13, w2 = checkpoint.expert(1, expert_id, dtype)
-        slot = int(held.slots_E[expert_id])
-        held_w13, held_w2 = held.weights.get(slot)
-        # Every row and column of a matrix shows in its product with one-hot rows, in any layout.
-        assert torch.equal(linear(torch.eye(24, dtype=dtype), held_w13), w13.t())
-        assert torch.equal(linear(torch.eye(20, dtype=dtype), held_w2), w2.t())
+        assert_holds(held, expert_id, checkpoint)
     assert store.layer(0) is None
     assert store.pieces == Pieces([(1, 0), (1, 2), (1, 4)])
-    assert store.size_bytes == 3 * store.piece_bytes == 3 * 3 * 24 * 20 * dtype.itemsize
+    assert store.size_bytes == 3 * store.piece_bytes
+    # bfloat16 lies in panels of 32 outputs.
+    matrices = {torch.float32: 3 * 24 * 20 * 4, torch.bfloat16: 2 * (2 * 32 * 24 + 32 * 20)}
+    assert store.piece_bytes == matrices[dtype]
+
+
+def assert_holds(held: HeldLayer, expert_id: int, checkpoint: Checkpoint) -> None:
+    """What the expert computes is what its matrices in the checkpoint give."""
+    w13, w2 = checkpoint.expert(1, expert_id, torch.float32)
+    rows = torch.randn(30, 24, generator=torch.Generator().manual_seed(expert_id))
+    gate, up = (rows @ w13.t()).chunk(2, dim=-1)
+    expected = (torch.nn.functional.silu(gate) * up) @ w2.t()
+    slots = torch.full((30,), int(held.slots_E[expert_id]))
+    dtype = torch.bfloat16 if isinstance(held.weights, OneDnnExperts) else torch.float32
+    got = held.weights.rows(rows.to(dtype), torch.arange(30), slots, torch.ones(30))
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2 * float(expected.abs().max())
+    torch.testing.assert_close(got.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_a_damaged_piece_is_refused_by_name_and_nothing_of_its_layer_changes(folder: Path):
@@ -75,10 +86,10 @@ def test_a_computation_that_started_before_keeps_its_stack(folder: Path):
     store.load(Pieces([(0, 1)]))
     before = store.layer(0)
     assert before is not None
-    kept = before.weights.get(0)[1].clone()
+    kept = before.weights.w2_EDF[0].clone()
     store.load(Pieces([(0, 0)]))
     assert store.layer(0) is not before
-    assert torch.equal(before.weights.get(0)[1], kept)
+    assert torch.equal(before.weights.w2_EDF[0], kept)
     assert before.slots_E.tolist() == [-1, 0, -1, -1, -1]
 
 

@@ -6,17 +6,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.experts import (
-    ExpertWeights,
-    PackedExperts,
-    combine_rows,
-    expert_rows,
-    pair_rows,
-    room_for_experts,
-)
+from minimax_m2.experts import ExpertWeights, combine_rows
+from minimax_m2.held_experts import OneDnnExperts
 from minimax_m2.linear import can_pack
 from minimax_m2.quant import (
     FP8_MAX,
+    StoredExpert,
+    StoredMatrix,
     dequantise,
     expand_scales,
     has_nan_codes,
@@ -67,7 +63,7 @@ def test_grouped_rows_are_the_naive_loop(
     weights = torch.rand(pairs, generator=generator)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
         stack = held(experts, wide, inner, dtype, seed)
-        got = expert_rows(hidden.to(dtype), rows, slots, weights, stack)
+        got = stack.rows(hidden.to(dtype), rows, slots, weights)
         assert got.dtype == dtype
         expected = naive_rows(hidden.to(dtype), rows, slots, weights, stack)
         torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
@@ -90,7 +86,7 @@ def test_bfloat16_rounding_points_are_exact(seed: int):
     rows = torch.randint(0, 6, (pairs,), generator=generator)
     slots = torch.randint(0, experts, (pairs,), generator=generator)
     weights = torch.rand(pairs, generator=generator)
-    got = expert_rows(hidden, rows, slots, weights, stack)
+    got = stack.rows(hidden, rows, slots, weights)
     assert torch.equal(got, naive_rows(hidden, rows, slots, weights, stack))
     early = rounded_early(hidden, rows, slots, weights, stack)
     assert not torch.equal(got, early), "the inputs cannot tell the rounding points apart"
@@ -112,14 +108,23 @@ needs_packing = pytest.mark.skipif(
 )
 
 
-def packed(stack: ExpertWeights) -> PackedExperts:
-    experts, inner = stack.w13_EHD.shape[0], stack.w2_EDF.shape[2]
-    held = room_for_experts(
-        experts, stack.w13_EHD.shape[2], inner, stack.w13_EHD.dtype, torch.device("cpu")
+def stored(stack: ExpertWeights, slot: int) -> StoredExpert:
+    """As a checkpoint would give it."""
+    inner = stack.w2_EDF.shape[2]
+    w13 = stack.w13_EHD[slot]
+    matrices = {"w1": w13[:inner], "w3": w13[inner:], "w2": stack.w2_EDF[slot]}
+    return StoredExpert(
+        **{
+            name: StoredMatrix(values=values, scales=None, block=(128, 128), where=name)
+            for name, values in matrices.items()
+        }
     )
-    assert isinstance(held, PackedExperts)
-    for slot in range(experts):
-        held.put(slot, *stack.get(slot))
+
+
+def packed(stack: ExpertWeights) -> OneDnnExperts:
+    held = OneDnnExperts(stack.w13_EHD.shape[0])
+    for slot in range(stack.w13_EHD.shape[0]):
+        held.put(slot, stored(stack, slot))
     return held
 
 
@@ -136,7 +141,7 @@ def test_packed_experts_round_where_the_gemm_does(
     slots = torch.randint(0, experts, (pairs,), generator=generator)
     weights = torch.rand(pairs, generator=generator)
     stack = held(experts, wide, inner, torch.bfloat16, seed)
-    got = expert_rows(hidden, rows, slots, weights, packed(stack))
+    got = packed(stack).rows(hidden, rows, slots, weights)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(
         got, naive_rows(hidden, rows, slots, weights, stack), atol=6e-2, rtol=3e-2
@@ -150,10 +155,10 @@ def test_a_packed_row_does_not_depend_on_what_is_computed_with_it(sizes: tuple[i
     held_experts = packed(held(3, wide, inner, torch.bfloat16))
     hidden, rows = noise(40, wide).bfloat16(), torch.arange(40)
     slots, weights = rows % 3, torch.rand(40)
-    whole = expert_rows(hidden, rows, slots, weights, held_experts)
+    whole = held_experts.rows(hidden, rows, slots, weights)
     for batch in (1, 2, 3, 7, 16, 33):
         part = slice(5, 5 + batch)
-        alone = expert_rows(hidden, rows[part], slots[part], weights[part], held_experts)
+        alone = held_experts.rows(hidden, rows[part], slots[part], weights[part])
         assert torch.equal(alone, whole[part]), batch
 
 
@@ -166,14 +171,6 @@ def test_sums_add_in_float32_in_ascending_expert_order():
     halves = combine_rows(torch.full((3, 2), 1.00390625).bfloat16(), torch.tensor([1, 1, 1]), 2)
     assert torch.equal(halves, torch.tensor([[0.0, 0.0], [1.0, 1.0]]).mul(halves[1, 0]))
     assert halves.dtype == torch.float32
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=8))
-def test_pair_rows_repeats_each_row_as_often_as_its_splits_say(counts: list[int]):
-    splits = torch.tensor([sum(counts[:i]) for i in range(len(counts) + 1)], dtype=torch.int32)
-    expected = [row for row, count in enumerate(counts) for _ in range(count)]
-    assert pair_rows(splits, sum(counts)).tolist() == expected
 
 
 def test_an_expert_that_got_no_row_changes_nothing():
