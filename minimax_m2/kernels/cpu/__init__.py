@@ -1,0 +1,1 @@
+"""CPU kernels that run at the speed of the memory: packed weights, linear, expert FFN."""

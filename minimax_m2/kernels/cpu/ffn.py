@@ -1,0 +1,141 @@
+"""The grouped expert FFN in one call: the functions of minimax_m2/experts.py, on packed experts.
+
+Same rounding points as there, exactly (w1, w3 and w2 accumulate in float32).
+"""
+
+import torch
+from torch import Tensor
+
+from minimax_m2.kernels.cpu.formats import weight_format
+from minimax_m2.kernels.cpu.library import need
+from minimax_m2.kernels.cpu.packed import PackedMatrix, alternate, pack, separate, unpack
+
+
+class KernelExperts:
+    """Packed experts of one layer; slots in ascending expert id, as sums add in that order."""
+
+    def __init__(self, num_held: int, hidden_size: int, expert_size: int, format: str = "bf16"):
+        self.hidden_size = hidden_size
+        self.expert_size = expert_size
+        self.format = format
+        self.weights = weight_format(format)
+        self._held: list[tuple[PackedMatrix, PackedMatrix] | None] = [None] * num_held
+        # Addresses for the kernel, 0: nothing in this slot.
+        self.addresses = torch.zeros((2, num_held), dtype=torch.int64)
+
+    def put(self, slot: int, w13_HD: Tensor, w2_DF: Tensor) -> None:
+        """Pack an expert's matrices, w1 rows first, then w3 rows.
+
+        Raises:
+            ValueError: another shape.
+        """
+        shapes = (2 * self.expert_size, self.hidden_size), (self.hidden_size, self.expert_size)
+        if (tuple(w13_HD.shape), tuple(w2_DF.shape)) != shapes:
+            raise ValueError(
+                f"w13 and w2 must be {shapes[0]} and {shapes[1]}, "
+                f"not {tuple(w13_HD.shape)} and {tuple(w2_DF.shape)}"
+            )
+        gate_up = pack(alternate(*w13_HD.chunk(2)), self.format)
+        self.put_packed(slot, gate_up, pack(w2_DF, self.format))
+
+    def put_packed(self, slot: int, gate_up: PackedMatrix, down: PackedMatrix) -> None:
+        """Take matrices as they are; `gate_up` packed from `alternate(w1, w3)`.
+
+        Raises:
+            ValueError: another format or shape.
+        """
+        whole = 2 * (-(-self.expert_size // 32) * 32)
+        for name, matrix, shape in (
+            ("gate_up", gate_up, (whole, self.hidden_size)),
+            ("down", down, (self.hidden_size, self.expert_size)),
+        ):
+            found = (matrix.num_outputs, matrix.num_inputs)
+            if matrix.format != self.format or found != shape:
+                raise ValueError(
+                    f"{name} must be {self.format} {shape}, not {matrix.format} {found}"
+                )
+        self._held[slot] = (gate_up, down)
+        self.addresses[0, slot] = gate_up.data.data_ptr()
+        self.addresses[1, slot] = down.data.data_ptr()
+
+    def get_packed(self, slot: int) -> tuple[PackedMatrix, PackedMatrix]:
+        """As `put_packed` takes them."""
+        held = self._held[slot]
+        if held is None:
+            raise ValueError(f"slot {slot} holds no expert")
+        return held
+
+    def unpacked(self, slot: int) -> tuple[Tensor, Tensor]:
+        """float32 w13_HD and w2_DF: the numbers the kernel multiplies with."""
+        gate_up, down = self.get_packed(slot)
+        return torch.cat(separate(unpack(gate_up), self.expert_size)), unpack(down)
+
+
+def expert_rows(
+    hidden_ND: Tensor,
+    row_of_pair_M: Tensor,
+    slots_M: Tensor,
+    weights_M: Tensor,
+    held: KernelExperts,
+) -> Tensor:
+    """One weighted bfloat16 output row per (row, expert) pair, in the order of the pairs.
+
+    Args as `minimax_m2.experts.expert_rows`, hidden_ND in bfloat16.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, a row or a slot that is not there.
+    """
+    out_MD = torch.empty((slots_M.shape[0], held.hidden_size), dtype=torch.bfloat16)
+    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, out_MD, False)
+
+
+def expert_sums(
+    hidden_ND: Tensor,
+    row_of_pair_M: Tensor,
+    slots_M: Tensor,
+    weights_M: Tensor,
+    held: KernelExperts,
+) -> Tensor:
+    """Each row's pairs added in float32 in ascending slot: float32 [N, D].
+
+    The same bits as `combine_rows` of `expert_rows` gives for pairs ascending within a row.
+    """
+    out_ND = torch.empty((hidden_ND.shape[0], held.hidden_size), dtype=torch.float32)
+    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, out_ND, True)
+
+
+def _run(
+    hidden_ND: Tensor,
+    row_of_pair_M: Tensor,
+    slots_M: Tensor,
+    weights_M: Tensor,
+    held: KernelExperts,
+    out: Tensor,
+    sum_rows: bool,
+) -> Tensor:
+    library = need()
+    if hidden_ND.dim() != 2 or hidden_ND.shape[1] != held.hidden_size:
+        raise ValueError(f"hidden must be [N, {held.hidden_size}], not {list(hidden_ND.shape)}")
+    num_pairs = slots_M.shape[0]
+    for name, tensor, dtype, shape in (
+        ("hidden_ND", hidden_ND, torch.bfloat16, tuple(hidden_ND.shape)),
+        ("row_of_pair_M", row_of_pair_M, torch.int64, (num_pairs,)),
+        ("slots_M", slots_M, torch.int64, (num_pairs,)),
+        ("weights_M", weights_M, torch.float32, (num_pairs,)),
+    ):
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name} must be {dtype} {list(shape)} on the CPU, "
+                f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+            )
+    hidden_ND, row_of_pair_M = hidden_ND.contiguous(), row_of_pair_M.contiguous()
+    slots_M, weights_M = slots_M.contiguous(), weights_M.contiguous()
+    gate_up_E, down_E = held.addresses
+    weights = held.weights
+    library.native.expert_ffn(
+        weights.id, weights.id, hidden_ND.data_ptr(), *hidden_ND.shape, held.expert_size,
+        num_pairs, gate_up_E.shape[0], row_of_pair_M.data_ptr(), slots_M.data_ptr(),
+        weights_M.data_ptr(), gate_up_E.data_ptr(), down_E.data_ptr(), int(sum_rows),
+        out.data_ptr(),
+    )  # fmt: skip
+    return out

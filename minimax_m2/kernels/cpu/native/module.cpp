@@ -1,0 +1,210 @@
+// What does Python see? Functions over raw addresses; minimax_m2/kernels/cpu/*.py check every size first.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <atomic>
+#include <new>
+#include <string.h>
+
+#include "expert_ffn.h"
+#include "linear.h"
+#include "stream_read.h"
+#include "thread_pool.h"
+
+namespace {
+
+using namespace kernels;
+
+std::atomic<const Isa *> chosen{nullptr};
+
+bool integers(const char *name, PyObject *const *args, Py_ssize_t given, Py_ssize_t wanted,
+              int64_t *values)
+{
+    if (given != wanted) {
+        PyErr_Format(PyExc_TypeError, "%s takes %zd arguments, not %zd", name, wanted, given);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < wanted; i++) {
+        values[i] = PyLong_AsLongLong(args[i]);
+        if (values[i] < 0) {
+            if (!PyErr_Occurred())
+                PyErr_Format(PyExc_ValueError, "%s: argument %zd is negative", name, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+const Isa *isa_or_error()
+{
+    const Isa *isa = chosen.load();
+    if (!isa)
+        PyErr_SetString(PyExc_RuntimeError, "no instruction set was chosen: use_isa comes first");
+    return isa;
+}
+
+const Format *format_or_error(const Isa &isa, int64_t id)
+{
+    if (id < NUM_FORMATS && isa.formats[id])
+        return isa.formats[id];
+    PyErr_Format(PyExc_ValueError, "%s has no kernel for weight format %lld", isa.name,
+                 (long long)id);
+    return nullptr;
+}
+
+PyObject *isas(PyObject *, PyObject *)
+{
+    PyObject *names = PyList_New(0);
+    for (const Isa *const *isa = all_isas; names && *isa; isa++)
+        if ((*isa)->supported()) {
+            PyObject *name = PyUnicode_FromString((*isa)->name);
+            if (!name || PyList_Append(names, name) < 0)
+                Py_CLEAR(names);
+            Py_XDECREF(name);
+        }
+    return names;
+}
+
+PyObject *use_isa(PyObject *, PyObject *name)
+{
+    const char *wanted = PyUnicode_AsUTF8(name);
+    if (!wanted)
+        return nullptr;
+    for (const Isa *const *isa = all_isas; *isa; isa++)
+        if (!strcmp((*isa)->name, wanted) && (*isa)->supported()) {
+            chosen = *isa;
+            Py_RETURN_NONE;
+        }
+    return PyErr_Format(PyExc_ValueError, "this CPU or this build has no %s", wanted);
+}
+
+PyObject *formats(PyObject *, PyObject *)
+{
+    const Isa *isa = isa_or_error();
+    PyObject *ids = isa ? PyList_New(0) : nullptr;
+    for (long id = 0; ids && id < NUM_FORMATS; id++)
+        if (isa->formats[id]) {
+            PyObject *number = PyLong_FromLong(id);
+            if (!number || PyList_Append(ids, number) < 0)
+                Py_CLEAR(ids);
+            Py_XDECREF(number);
+        }
+    return ids;
+}
+
+PyObject *set_threads(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t number;
+    if (!integers("set_threads", args, given, 1, &number))
+        return nullptr;
+    if (number < 1 || number > 1024)
+        return PyErr_Format(PyExc_ValueError, "threads must be 1 to 1024, not %lld",
+                            (long long)number);
+    Py_BEGIN_ALLOW_THREADS
+    kernels::set_threads((int)number);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+PyObject *get_threads(PyObject *, PyObject *) { return PyLong_FromLong(kernels::get_threads()); }
+
+PyObject *linear(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[8];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("linear", args, given, 8, n))
+        return nullptr;
+    const Format *format = format_or_error(*isa, n[0]);
+    if (!format)
+        return nullptr;
+    LinearArgs linear_args = {(const uint8_t *)n[1], n[2], n[3], n[4], (const uint8_t *)n[5],
+                              (void *)n[6], n[7] != 0};
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = kernels::linear(*isa, *format, linear_args);
+    Py_END_ALLOW_THREADS
+    if (!done)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[15];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("expert_ffn", args, given, 15, n))
+        return nullptr;
+    const Format *gate_up = format_or_error(*isa, n[0]);
+    const Format *down = gate_up ? format_or_error(*isa, n[1]) : nullptr;
+    if (!down)
+        return nullptr;
+    if (gate_up->input_bytes != 2 || down->input_bytes != 2) {
+        PyErr_SetString(PyExc_ValueError, "experts take formats with bfloat16 rows");
+        return nullptr;
+    }
+    ExpertFfnArgs ffn_args = {
+        (const uint8_t *)n[2], n[3], n[4], n[5], n[6], n[7],
+        (const int64_t *)n[8], (const int64_t *)n[9], (const float *)n[10],
+        (const uint64_t *)n[11], (const uint64_t *)n[12], n[13] != 0, (void *)n[14],
+    };
+    FfnStatus status;
+    Py_BEGIN_ALLOW_THREADS
+    status = kernels::expert_ffn(*isa, *gate_up, *down, ffn_args);
+    Py_END_ALLOW_THREADS
+    switch (status) {
+    case FfnStatus::DONE:
+        Py_RETURN_NONE;
+    case FfnStatus::BAD_ROW:
+        PyErr_SetString(PyExc_ValueError, "row_of_pair_M names a row that hidden_ND does not have");
+        return nullptr;
+    case FfnStatus::BAD_EXPERT:
+        PyErr_SetString(PyExc_ValueError, "slots_M names an expert that is not held");
+        return nullptr;
+    default:
+        return PyErr_NoMemory();
+    }
+}
+
+PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[2];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("stream_read", args, given, 2, n))
+        return nullptr;
+    uint64_t sum;
+    Py_BEGIN_ALLOW_THREADS
+    sum = kernels::stream_read(*isa, (const uint8_t *)n[0], n[1]);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(sum);
+}
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, nullptr}
+PyMethodDef methods[] = {
+    {"isas", isas, METH_NOARGS, "Names of the instruction sets that this CPU has, best first."},
+    {"use_isa", use_isa, METH_O, "Choose one of them."},
+    {"formats", formats, METH_NOARGS, "Ids of the weight formats that it has kernels for."},
+    FAST(set_threads),
+    {"get_threads", get_threads, METH_NOARGS, "Size of the pool, the caller included."},
+    FAST(linear),
+    FAST(expert_ffn),
+    FAST(stream_read),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_kernels", "CPU kernels; see minimax_m2/kernels/cpu/library.py.", 0,
+    methods, nullptr, nullptr, nullptr, nullptr,
+};
+
+// library.py refuses a module of another version: raised with every change of a signature or a layout.
+constexpr int VERSION = 1;
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__kernels(void)
+{
+    PyObject *created = PyModule_Create(&module);
+    if (created && PyModule_AddIntConstant(created, "VERSION", VERSION) < 0)
+        Py_CLEAR(created);
+    return created;
+}
