@@ -7,7 +7,6 @@ first, and an error says which field is wrong and what is allowed.
 """
 
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -20,9 +19,6 @@ from minimax_m2.config import ModelConfig
 from protos import expert_pb2
 from rpc.hop_codec import execute_checksum
 from rpc.tensor_codec import WIRE_DTYPES, decode
-
-SMALL_ROWS = 8
-"""Up to this many rows, routing is checked with plain integers."""
 
 
 class Corrupt(ValueError):
@@ -129,8 +125,7 @@ class CallReader:
         num_rows = hidden_ND.shape[0]
         if num_rows > self._max_rows:
             raise ValueError(f"hidden has {num_rows} rows; at most {self._max_rows} are accepted")
-        read_routing = self._read_small if num_rows <= SMALL_ROWS else self._read_large
-        rows_M, ids_M = read_routing(frame, num_rows)
+        rows_M, ids_M = self._read_routing(frame, num_rows)
         weights_M = torch.frombuffer(frame.weights, dtype=torch.float32)
         return Call(
             call_id=frame.call_id,
@@ -143,27 +138,8 @@ class CallReader:
             received_s=received_s,
         )
 
-    def _read_small(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
-        """(row of each pair, expert ids), int64 [M]. Plain integers: a decode call's few pairs
-        are checked before numpy's code would be back in a cold cache."""
-        splits = _integers(frame.row_splits, num_rows + 1, "row_splits")
-        num_pairs = self._num_pairs(splits[0], splits[-1], num_rows)
-        ids = _integers(frame.expert_ids, num_pairs, "expert_ids")
-        self._check_weights(frame, num_pairs)
-        rows: list[int] = []
-        for row in range(num_rows):
-            first, last = splits[row], splits[row + 1]
-            if not first <= last <= num_pairs:
-                raise ValueError(_SPLITS_DESCEND)
-            rows += [row] * (last - first)
-            previous = -1
-            for expert_id in ids[first:last]:
-                self._check_ascending(previous, expert_id)
-                previous = expert_id
-        return torch.tensor(rows), torch.tensor(ids)
-
-    def _read_large(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
-        """The same, vectorised."""
+    def _read_routing(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
+        """(row of each pair, expert ids), int64 [M]."""
         _check_size(frame.row_splits, num_rows + 1, "row_splits")
         splits = np.frombuffer(frame.row_splits, "<i4")
         num_pairs = self._num_pairs(int(splits[0]), int(splits[-1]), num_rows)
@@ -211,9 +187,3 @@ _SPLITS_DESCEND = "row_splits must never descend"
 def _check_size(data: bytes, count: int, field: str) -> None:
     if len(data) != 4 * count:
         raise ValueError(f"{field} has {len(data)} bytes; {count} values need {4 * count}")
-
-
-def _integers(data: bytes, count: int, field: str) -> list[int]:
-    """int32[count] as Python integers. Raises ValueError on another size."""
-    _check_size(data, count, field)
-    return list(struct.unpack(f"<{count}i", data))
