@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.engines import Engine, Served, Transformers
-from bench.llama import measure_llama
+from bench.llama import LlamaCpp
 from bench.real_width import ensure_slice
 from expertmesh.machine import usable_cores
 from minimax_m2.config import ModelConfig
@@ -99,12 +99,15 @@ def run(options: argparse.Namespace, engines: dict[str, Engine], config: ModelCo
                 engine = stage.get(name)
                 result = engine.measure(kind, size, options.tokens, seed=round_idx)
                 values[kind][name][size].append(result.tokens_per_s)
-                values[f"{kind} cpu"][name][size].append(result.tokens_per_cpu_s)
+                if result.tokens_per_cpu_s is not None:
+                    values[f"{kind} cpu"][name][size].append(result.tokens_per_cpu_s)
                 if result.engine_share is not None:
                     values["share"][name][size].append(result.engine_share)
+                per_cpu_s = result.tokens_per_cpu_s
                 say(
                     f"round {round_idx + 1}: {name} {kind} {size}: {result.tokens_per_s:.1f} tokens/s"
-                    f", {result.tokens_per_cpu_s:.1f} per CPU second (load {os.getloadavg()[0]:.1f})"
+                    + (f", {per_cpu_s:.1f} per CPU second" if per_cpu_s else "")
+                    + f" (load {os.getloadavg()[0]:.1f})"
                 )
     finally:
         stage.clear()
@@ -147,6 +150,8 @@ def make_engines(options: argparse.Namespace, model: Path, config: ModelConfig, 
     for name in options.engines:
         if name == "transformers":
             made[name] = Transformers(model, config.vocab_size, logs, options.threads)
+        elif name == "llama_cpp":
+            made[name] = LlamaCpp(options.llama_bench, options.llama_model, options.threads)
         else:
             made[name] = Served(name, model, config, logs, options.threads, options.split_threads)
     return made
@@ -181,11 +186,17 @@ def main() -> None:
     )
     parser.add_argument("--reserve-gib", type=int, default=4, help="memory left to others")
     parser.add_argument("--llama-bench", default=shutil.which("llama-batched-bench"))
-    parser.add_argument("--llama-model", help="the slice as GGUF, for llama_cpp")
+    parser.add_argument(
+        "--llama-model",
+        type=Path,
+        help="the slice as GGUF (bench/slice_to_gguf.py): adds llama_cpp",
+    )
     options = parser.parse_args()
     unknown = set(options.engines) - set(ENGINES)
     if unknown:
         parser.error(f"--engines: of {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}")
+    if options.llama_bench and options.llama_model:
+        options.engines.append("llama_cpp")
     model = options.cache / "expertmesh-real-width"
     try:
         config = ensure_slice(model)
@@ -193,8 +204,6 @@ def main() -> None:
         parser.error(str(error))
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as logs:
         values = run(options, make_engines(options, model, config, Path(logs)), config)
-    if options.llama_bench and options.llama_model:
-        measure_llama(options, values, say)
     print(json.dumps(report(values, options)))
 
 

@@ -41,7 +41,7 @@ class Result:
     """One measurement. `engine_share`: of the wall time, what was neither model nor expert call."""
 
     tokens_per_s: float
-    tokens_per_cpu_s: float
+    tokens_per_cpu_s: float | None = None
     engine_share: float | None = None
 
 

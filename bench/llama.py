@@ -1,33 +1,45 @@
-"""llama.cpp on the same slice: one `llama-batched-bench` process after the rounds of the others."""
+"""llama.cpp on the same slice: a `llama-batched-bench` process for each measurement."""
 
-import argparse
 import json
 import subprocess
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-from bench.engines import PROMPT_TOKENS
+from bench.engines import PROMPT_TOKENS, Result
+
+TIMEOUT_S = 600.0
 
 
-def measure_llama(
-    options: argparse.Namespace, values: dict[str, Any], say: Callable[[str], None]
-) -> None:
-    """Add `llama_cpp` to `values`, as many rounds as the others had."""
-    command = [options.llama_bench, "-m", options.llama_model, "-t", str(options.threads),
-               "-c", "8192", "-b", "2048", "--output-format", "jsonl"]  # fmt: skip
-    batches, lengths = (",".join(map(str, sizes)) for sizes in (options.batches, options.lengths))
-    runs = {
-        "decode": ("-npp", str(PROMPT_TOKENS), "-ntg", str(options.tokens), "-npl", batches),
-        "prefill": ("-npp", lengths, "-ntg", "1", "-npl", "1"),
-    }
-    for _ in range(options.rounds):
-        for kind, flags in runs.items():
-            done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
-            for line in done.stdout.splitlines():
-                if not line.startswith("{"):
-                    continue
-                answer = json.loads(line)
-                size = answer["pl"] if kind == "decode" else answer["pp"]
-                speed = answer["speed_tg" if kind == "decode" else "speed_pp"]
-                values[kind]["llama_cpp"][size].append(speed)
-                say(f"llama_cpp {kind} {size}: {speed:.1f} tokens/s")
+class LlamaCpp:
+    """One cell of the table at a time; the mapped model stays in the page cache between them."""
+
+    def __init__(self, program: str, model: Path, threads: int):
+        self._command = [program, "-m", str(model), "-t", str(threads), "-c", "8192",
+                         "-b", "2048", "--output-format", "jsonl"]  # fmt: skip
+
+    def start(self) -> None:
+        """Run once, so that the first measurement does not read the disk."""
+        self.measure("decode", 1, 2, seed=0)
+
+    def measure(self, kind: str, size: int, num_tokens: int, *, seed: int) -> Result:
+        """Decode of `size` sequences, or prefill of `size` tokens; `seed` is not used.
+
+        Raises RuntimeError with the program's last lines when it fails.
+        """
+        if kind == "decode":
+            flags = ["-npp", str(PROMPT_TOKENS), "-ntg", str(num_tokens), "-npl", str(size)]
+        else:
+            flags = ["-npp", str(size), "-ntg", "1", "-npl", "1"]
+        done = subprocess.run(
+            [*self._command, *flags], capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        if done.returncode or not lines:
+            raise RuntimeError(f"{self._command[0]} failed: {done.stderr[-500:]}")
+        answer = json.loads(lines[-1])
+        return Result(
+            tokens_per_s=answer["speed_tg" if kind == "decode" else "speed_pp"],
+            tokens_per_cpu_s=None,
+        )
+
+    def stop(self) -> None:
+        """Nothing runs between measurements."""
