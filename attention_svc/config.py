@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimax_m2.weight_formats import CHOICES
 from rpc.flags import flag
 from rpc.service_config import MemberConfig, check_choice
 from rpc.sizes import MemoryBudget
@@ -26,6 +27,12 @@ class AttentionConfig(MemberConfig):
     router: str = flag("", "router to join and to watch for pools", metavar="HOST:PORT")
     transport: str = flag("grpc", "grpc: remote pools; in_process: all experts in this process")
     dtype: str = flag("auto", f"compute dtype: {', '.join(DTYPES)}")
+    linear_dtype: str = flag(
+        "auto", f"attention's matrices and the LM head as held: {', '.join(CHOICES)}"
+    )
+    expert_dtype: str = flag(
+        "auto", f"experts as held, with --transport in_process: {', '.join(CHOICES)}"
+    )
     device: str = flag("cpu", "torch device of attention, for example cpu or cuda")
     kv_memory: str = flag(
         "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
@@ -44,12 +51,16 @@ class AttentionConfig(MemberConfig):
     same_numerics: bool = flag(
         False, "use only pools of one weight format and kernel (the kind that holds most)"
     )
-    threads: int = flag(0, "compute threads (0: all cores)")
+    threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     grace_s: float = flag(30.0, "seconds running requests get after SIGTERM")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("--dtype", self.dtype, DTYPES)
+        check_choice("--linear-dtype", self.linear_dtype, CHOICES)
+        check_choice("--expert-dtype", self.expert_dtype, CHOICES)
+        if self.transport == "grpc" and self.expert_dtype != "auto":
+            raise ValueError("--expert-dtype: the pools say it, except with --transport in_process")
         check_choice("--transport", self.transport, TRANSPORTS)
         if self.transport == "grpc" and not self.router:
             raise ValueError("--router is needed with --transport grpc: it knows the expert pools")

@@ -24,12 +24,13 @@ class InProcessTransport:
         dtype: torch.dtype,
         device: torch.device,
         *,
+        weight_format: str,
         compute_thread: Executor,
         inline_rows: int,
     ):
         """`inline_rows`: calls with more rows run on the compute thread."""
         self.layers = [
-            _load(checkpoint, layer_idx, dtype, device)
+            _load(checkpoint, layer_idx, weight_format, dtype, device)
             for layer_idx in range(checkpoint.config.num_layers)
         ]
         self.compute_thread = compute_thread
@@ -81,11 +82,15 @@ class _Ticket:
 
 
 def _load(
-    checkpoint: Checkpoint, layer_idx: int, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    layer_idx: int,
+    weight_format: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> HeldExperts:
     """Every expert of a layer, by id."""
     config = checkpoint.config
-    held = room_for_experts(config.num_experts, config, dtype, device)
+    held = room_for_experts(config.num_experts, config, weight_format, dtype, device)
     for expert_id in range(config.num_experts):
         held.put(expert_id, checkpoint.stored_expert(layer_idx, expert_id))
         # The mapped pages were copied: keep resident memory at the weights as held.

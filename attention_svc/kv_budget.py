@@ -5,6 +5,8 @@ import torch
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv_layout import KVLayout, block_bytes
 from minimax_m2.config import ModelConfig
+from minimax_m2.numerics import dtype_name
+from minimax_m2.weight_formats import attention_bytes, choose_format, piece_bytes
 from rpc.memory import available_memory_bytes
 
 
@@ -31,8 +33,11 @@ def free_memory_bytes(device: torch.device) -> int:
 
 
 def weight_bytes(config: AttentionConfig, model: ModelConfig, dtype: torch.dtype) -> int:
-    """What this process will load, in the compute dtype."""
-    num_params = model.attention_params
+    """What this process will load. Raises ValueError: a format that is not for `dtype`."""
+    compute_dtype, device = dtype_name(dtype), torch.device(config.device).type
+    linears = choose_format(config.linear_dtype, "--linear-dtype", compute_dtype, device)
+    size_bytes = attention_bytes(model, compute_dtype, linears)
     if config.transport == "in_process":
-        num_params += model.num_pieces * model.expert_params
-    return num_params * dtype.itemsize
+        experts = choose_format(config.expert_dtype, "--expert-dtype", compute_dtype, device)
+        size_bytes += model.num_pieces * piece_bytes(model, experts)
+    return size_bytes

@@ -18,7 +18,8 @@ from attention_svc.transport import ExpertTransport, HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.layer import from_combine, up_to_dispatch
-from minimax_m2.linear import linear, pack
+from minimax_m2.linear import linear
+from minimax_m2.linears import HeldLinears
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
 
@@ -45,10 +46,10 @@ class LayerStack:
         transport: ExpertTransport,
         activations: ActivationCounts,
         *,
-        dtype: torch.dtype,
-        device: torch.device,
+        linears: HeldLinears,
         compute_thread: Executor,
     ):
+        dtype, device = linears.dtype, linears.device
         config = self.config = checkpoint.config
         self.device = device
         self.cache = cache
@@ -57,10 +58,10 @@ class LayerStack:
         self._compute_thread = compute_thread
         self._layers = []
         for layer_idx in range(config.num_layers):
-            self._layers.append(checkpoint.layer(layer_idx, dtype).to(device).packed())
+            self._layers.append(checkpoint.layer(layer_idx, linears).to(device))
         self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
         self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
-        self._lm_head_VD = pack(checkpoint.outer("lm_head", dtype).to(device))
+        self._lm_head_VD = checkpoint.lm_head(linears)
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
@@ -161,4 +162,4 @@ class LayerStack:
         final_BD = rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
         if not final_BD.shape[0]:
             return torch.empty((0, self.config.vocab_size))
-        return linear(final_BD, self._lm_head_VD).float()
+        return linear(final_BD, self._lm_head_VD, torch.float32)

@@ -33,8 +33,12 @@ from attention_svc.transport import ExpertTransport
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
+from minimax_m2.kernel_choice import choose_kernel
+from minimax_m2.linears import HeldLinears
 from minimax_m2.manifest import ensure_manifest, verify_attention
-from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
+from minimax_m2.numerics import choose_dtype, dtype_name
+from minimax_m2.threads import set_threads
+from minimax_m2.weight_formats import choose_format
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
@@ -53,8 +57,7 @@ class AttentionService:
     def __init__(self, config: AttentionConfig):
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        self._threads = set_threads(config.threads)
         self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
         self._model = self._checkpoint.config
         self._vocabulary = Vocabulary.load(config.model, self._model)
@@ -69,6 +72,11 @@ class AttentionService:
         except (RuntimeError, AssertionError) as error:  # torch without that device asserts
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {config.device}: {reason}") from None
+        names = (dtype_name(self._dtype), self._device.type)
+        linear_format = choose_format(config.linear_dtype, "--linear-dtype", *names)
+        self._expert_format = choose_format(config.expert_dtype, "--expert-dtype", *names)
+        self._linears = HeldLinears(self._dtype, linear_format, self._device)
+        self._kernel = choose_kernel(linear_format, self._dtype, self._device)
         limit = self._model.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
@@ -104,8 +112,9 @@ class AttentionService:
         await self._host.start([SERVICE])
         self._loaded = True
         log.info(
-            "%s: %s on %s, %s experts, context %d, %d KV blocks, listening grpc=%s ops=%s:%d",
-            self._id, dtype_name(self._dtype), self._device, self._config.transport,
+            "%s: %s on %s, %s linears%s, %d threads, %s experts, context %d, %d KV blocks, listening grpc=%s ops=%s:%d",
+            self._id, dtype_name(self._dtype), self._device, self._kernel.numerics_id,
+            f" ({self._kernel.why})" if self._kernel.why else "", self._threads, self._config.transport,
             self._max_model_len, self._num_blocks, self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip
@@ -175,6 +184,7 @@ class AttentionService:
                 self._checkpoint,
                 self._dtype,
                 self._device,
+                weight_format=self._expert_format,
                 compute_thread=self._compute_thread,
                 inline_rows=inline_rows(expert_row_flops(self._model)),
             )
@@ -219,8 +229,7 @@ class AttentionService:
             cache,
             transport,
             self._metrics.activations,
-            dtype=self._dtype,
-            device=self._device,
+            linears=self._linears,
             compute_thread=self._compute_thread,
         )
         message_rows = max_rows_per_message(self._model.hidden_size, self._model.top_k)
@@ -289,7 +298,7 @@ class AttentionService:
                 incarnation=time.time_ns() // 1_000_000,
                 address=advertise,
                 checkpoint_id=self._checkpoint_id,
-                numerics_id=numerics_id(self._dtype, self._device),
+                numerics_id=self._kernel.numerics_id,
                 num_layers=self._model.num_layers,
                 num_experts=self._model.num_experts,
                 protocol_major=PROTOCOL_MAJOR,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimax_m2.weight_formats import CHOICES
 from rpc.flags import flag
 from rpc.service_config import MemberConfig, check_choice
 from rpc.sizes import parse_bytes
@@ -27,14 +28,18 @@ class ExpertConfig(MemberConfig):
     experts: str = flag("", "experts of these layers to hold, for example 0-127 (default: all)")
     memory: str = flag("", "most memory for weights, for example 48GiB (default: no limit)")
     speed: float = flag(1.0, "speed relative to other pools; the router gives load accordingly")
-    dtype: str = flag("auto", f"weights as held and computed: {', '.join(DTYPES)}")
+    dtype: str = flag("auto", f"compute dtype, the attention services': {', '.join(DTYPES)}")
+    expert_dtype: str = flag(
+        "auto", f"weights as held: {', '.join(CHOICES)} (auto: the compute dtype)"
+    )
     device: str = flag("cpu", "torch device of the weights, for example cpu or cuda")
-    threads: int = flag(0, "compute threads (0: all cores)")
+    threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     grace_s: float = flag(10.0, "seconds running calls get after SIGTERM")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("--dtype", self.dtype, DTYPES)
+        check_choice("--expert-dtype", self.expert_dtype, CHOICES)
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
         if not 0.001 <= self.speed <= 1000:

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import time
 
-import torch
-
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
 from expert_svc.executor import Executor
@@ -16,8 +14,10 @@ from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
+from minimax_m2.kernel_choice import choose_kernel
 from minimax_m2.manifest import ensure_manifest
-from minimax_m2.numerics import choose_dtype, dtype_name, numerics_id
+from minimax_m2.numerics import choose_dtype, dtype_name
+from minimax_m2.threads import set_threads
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
@@ -39,13 +39,12 @@ class ExpertPool:
     def __init__(self, config: ExpertConfig):
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        self._threads = set_threads(config.threads)
         checkpoint = Checkpoint.open(config.model, partial=True)
         self._model = checkpoint.config
         manifest = ensure_manifest(checkpoint)
         dtype = choose_dtype(config.dtype, self._model)
-        self._store = WeightStore(checkpoint, manifest, dtype, config.device)
+        self._store = WeightStore(checkpoint, manifest, dtype, config.device, config.expert_dtype)
         self._available = self._store.available()
         self._requested = self._parse_requested()
         self._capacity = self._capacity_pieces()
@@ -56,7 +55,8 @@ class ExpertPool:
         )
         self._host = GrpcHost(config.listen_address, tls=config.tls)
         self._checkpoint_id = manifest.checkpoint_id
-        self._numerics_id = numerics_id(dtype, config.device)
+        self._kernel = choose_kernel(self._store.weight_format, dtype, config.device)
+        self._numerics_id = self._kernel.numerics_id
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
         self._failure = asyncio.Event()
@@ -95,8 +95,9 @@ class ExpertPool:
         await self._host.start([SERVICE])
         self._metrics.info.labels(identity.pool_id, self._numerics_id, self._checkpoint_id).set(1)
         log.info(
-            "pool %s: %s, %s threads, %s pieces available, listening grpc=%s ops=%s:%d",
-            identity.pool_id, dtype_name(self._store.dtype), torch.get_num_threads(),
+            "pool %s: %s rows, %s weights%s, %s threads, %s pieces available, listening grpc=%s ops=%s:%d",
+            identity.pool_id, dtype_name(self._store.dtype), self._numerics_id,
+            f" ({self._kernel.why})" if self._kernel.why else "", self._threads,
             len(self._available), self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip

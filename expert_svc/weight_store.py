@@ -1,7 +1,7 @@
 """Which pieces does this pool hold, and where in memory? Stacked weights per layer.
 
-Weights of a layer lie in one stack, in ascending expert id, in the compute
-dtype. A layer's stack is replaced whole when its set of experts changes, so a
+Weights of a layer lie in one stack, in ascending expert id, in one weight
+format. A layer's stack is replaced whole when its set of experts changes, so a
 computation that started before keeps a consistent one.
 """
 
@@ -18,7 +18,7 @@ from minimax_m2.held_experts import room_for_experts
 from minimax_m2.manifest import Manifest, piece_digest
 from minimax_m2.numerics import dtype_name
 from minimax_m2.tensor_names import expert_specs
-from minimax_m2.weight_formats import piece_bytes
+from minimax_m2.weight_formats import choose_format, piece_bytes
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,18 @@ class WeightStore:
         manifest: Manifest,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        weight_format: str = "auto",
     ):
+        """`dtype`: of the rows; `weight_format`: see minimax_m2/weight_formats.py.
+
+        Raises ValueError when the format is not for this dtype or device.
+        """
         self.config = checkpoint.config
         self.dtype = dtype
         self.device = torch.device(device)
+        self.weight_format = choose_format(
+            weight_format, "--expert-dtype", dtype_name(dtype), self.device.type
+        )
         self._checkpoint = checkpoint
         self._manifest = manifest
         self._layers: dict[int, HeldLayer] = {}
@@ -57,7 +65,7 @@ class WeightStore:
 
     @property
     def piece_bytes(self) -> int:
-        return piece_bytes(self.config, dtype_name(self.dtype))
+        return piece_bytes(self.config, self.weight_format)
 
     def layer(self, layer_idx: int) -> HeldLayer | None:
         """The layer's stack, or None when no expert of it is held."""
@@ -106,7 +114,9 @@ class WeightStore:
             self.pieces = self.pieces - here
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
-        weights = room_for_experts(len(ids), self.config, self.dtype, self.device)
+        weights = room_for_experts(
+            len(ids), self.config, self.weight_format, self.dtype, self.device
+        )
         slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from minimax_m2.config import ModelConfig, load_config, read_json
 from minimax_m2.layer import LayerWeights
+from minimax_m2.linear import LinearWeight
+from minimax_m2.linears import Linears
 from minimax_m2.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
 from minimax_m2.safetensors_file import SafetensorsFile
 from minimax_m2.tensor_names import (
@@ -87,28 +89,32 @@ class Checkpoint:
         specs = expert_specs(self.config, layer_idx, expert_id)
         return StoredExpert(**{key: self._stored(spec) for key, spec in specs.items()})
 
-    def layer(self, layer_idx: int, dtype: torch.dtype) -> LayerWeights:
-        """A layer without its experts; routing stays float32."""
+    def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
+        """A layer without its experts; norms in the compute dtype, routing stays float32."""
         specs = layer_specs(self.config, layer_idx)
-        qkv = [self._weight(specs[key], dtype) for key in ("q", "k", "v")]
+        dtype = linears.dtype
 
         def optional(key: str, as_dtype: torch.dtype) -> Tensor | None:
             return self._weight(specs[key], as_dtype) if key in specs else None
 
         return LayerWeights(
             input_norm_D=self._weight(specs["input_norm"], dtype),
-            qkv_AD=torch.cat(qkv),
+            qkv_AD=linears.make([self._stored(specs[key]) for key in ("q", "k", "v")]),
             q_norm=optional("q_norm", dtype),
             k_norm=optional("k_norm", dtype),
-            o_DA=self._weight(specs["o"], dtype),
+            o_DA=linears.make([self._stored(specs["o"])]),
             post_norm_D=self._weight(specs["post_norm"], dtype),
-            routing_ED=self._weight(specs["routing"], torch.float32),
+            routing_ED=linears.make_routing(self._stored(specs["routing"])),
             bias_E=optional("bias", torch.float32),
         )
 
     def outer(self, key: str, dtype: torch.dtype) -> Tensor:
         """`embedding` [V, D], `final_norm` [D] or `lm_head` [V, D]."""
         return self._weight(outer_specs(self.config)[key], dtype)
+
+    def lm_head(self, linears: Linears) -> LinearWeight:
+        """`lm_head` [V, D] as a linear."""
+        return linears.make([self._stored(outer_specs(self.config)["lm_head"])])
 
     def digest(self, specs: Iterable[TensorSpec]) -> str:
         """SHA-256 over names, dtypes, shapes and stored bytes of the given tensors, hex."""

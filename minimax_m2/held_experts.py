@@ -1,21 +1,80 @@
 """In which layout does a machine serve experts fastest? What lies behind `HeldExperts`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
 from minimax_m2.experts import ExpertWeights, HeldExperts, TorchExperts
+from minimax_m2.kernel_choice import KERNEL_NAMES, choose_kernel
+from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
 from minimax_m2.linear import can_pack, linear, pack
+from minimax_m2.packing import pack_expert
 from minimax_m2.quant import StoredExpert
 
 
 def room_for_experts(
-    num_held: int, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    num_held: int,
+    config: ModelConfig,
+    weight_format: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> HeldExperts:
-    """Slots for `num_held` experts of a layer."""
+    """Slots for `num_held` experts of a layer; `dtype` is the rows'."""
+    if choose_kernel(weight_format, dtype, device).is_native:
+        return NativeExperts(num_held, config, weight_format)
+    if weight_format not in ("float32", "bfloat16"):
+        return UnpackedExperts(num_held, config, weight_format)
     if can_pack(dtype, device):
         return OneDnnExperts(num_held)
     return ExpertWeights.room(num_held, config.hidden_size, config.expert_size, dtype, device)
+
+
+class _Packed:
+    """Experts in the layout of the native kernels."""
+
+    def __init__(self, num_held: int, config: ModelConfig, weight_format: str):
+        self._format = weight_format
+        self.packed = KernelExperts(
+            num_held, config.hidden_size, config.expert_size, KERNEL_NAMES[weight_format]
+        )
+
+    def put(self, slot: int, expert: StoredExpert) -> None:
+        self.packed.put_packed(slot, *pack_expert(expert, self._format))
+
+    def move(self, slot: int, other: HeldExperts, other_slot: int) -> None:
+        assert isinstance(other, _Packed)
+        self.packed.put_packed(slot, *other.packed.get_packed(other_slot))
+
+
+class NativeExperts(_Packed):
+    """A message is one fused call."""
+
+    def rows(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        return expert_rows(hidden_ND, row_of_pair_M, slots_M, weights_M, self.packed)
+
+    def sums(
+        self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
+    ) -> Tensor:
+        return expert_sums(hidden_ND, row_of_pair_M, slots_M, weights_M, self.packed)
+
+
+class UnpackedExperts(_Packed, TorchExperts):
+    """Packed in memory, but computed by torch: for formats without a native kernel here.
+
+    Every call widens the experts it uses to float32, one at a time: correct, and slow.
+    """
+
+    def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
+        """float32."""
+        return _each(rows_MD.float(), slots_M, lambda slot: self.packed.unpacked(slot)[0])
+
+    def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
+        """float32."""
+        return _each(rows_MF.float(), slots_M, lambda slot: self.packed.unpacked(slot)[1])
 
 
 class OneDnnExperts(TorchExperts):
@@ -38,18 +97,18 @@ class OneDnnExperts(TorchExperts):
 
     def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
         """bfloat16."""
-        return _each_linear(rows_MD, slots_M, self._w13)
+        return _each(rows_MD, slots_M, self._w13.__getitem__)
 
     def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
         """bfloat16."""
-        return _each_linear(rows_MF, slots_M, self._w2)
+        return _each(rows_MF, slots_M, self._w2.__getitem__)
 
 
-def _each_linear(rows_MD: Tensor, slots_M: Tensor, weights: list[Tensor]) -> Tensor:
-    """rows @ weights[slot]^T, one GEMM for each expert in use; slots ascending."""
+def _each(rows_MD: Tensor, slots_M: Tensor, weight_of: Callable[[int], Tensor]) -> Tensor:
+    """rows @ weight^T, one GEMM for each expert in use; slots ascending."""
     used, counts = torch.unique_consecutive(slots_M, return_counts=True)
     groups = rows_MD.split(counts.tolist())
     outputs = [
-        linear(rows, weights[slot]) for rows, slot in zip(groups, used.tolist(), strict=True)
+        linear(rows, weight_of(slot)) for rows, slot in zip(groups, used.tolist(), strict=True)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

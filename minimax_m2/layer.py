@@ -7,13 +7,13 @@ can capture what lies between two hops.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
-from minimax_m2.linear import linear, pack
+from minimax_m2.linear import LinearWeight, linear
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import apply_rope
 from minimax_m2.routing import route
@@ -24,12 +24,12 @@ class LayerWeights:
     """Everything of a layer but its experts. Linear weights and norms in the compute dtype."""
 
     input_norm_D: Tensor
-    qkv_AD: Tensor  # [(H + 2G) * P, D]: query, key, value rows
+    qkv_AD: LinearWeight  # [(H + 2G) * P, D]: query, key, value rows
     q_norm: Tensor | None  # [H * P]
     k_norm: Tensor | None  # [G * P]
-    o_DA: Tensor  # [D, H * P]
+    o_DA: LinearWeight  # [D, H * P]
     post_norm_D: Tensor
-    routing_ED: Tensor  # float32
+    routing_ED: LinearWeight  # float32
     bias_E: Tensor | None  # float32
 
     def to(self, device: torch.device) -> "LayerWeights":
@@ -39,10 +39,6 @@ class LayerWeights:
             for name, value in vars(self).items()
         }
         return LayerWeights(**moved)
-
-    def packed(self) -> "LayerWeights":
-        """The projections in the layout `linear` reads fastest."""
-        return replace(self, qkv_AD=pack(self.qkv_AD), o_DA=pack(self.o_DA))
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

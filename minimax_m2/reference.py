@@ -14,6 +14,7 @@ from minimax_m2.config import ModelConfig
 from minimax_m2.experts import ExpertWeights, HeldExperts
 from minimax_m2.layer import LayerWeights, from_combine, up_to_dispatch
 from minimax_m2.linear import linear
+from minimax_m2.linears import PlainLinears
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
 
@@ -41,7 +42,7 @@ class ReferenceModel:
         self.layers: list[LayerWeights] = []
         self.experts: list[ExpertWeights] = []
         for layer_idx in range(config.num_layers):
-            self.layers.append(checkpoint.layer(layer_idx, dtype).to(self.device))
+            self.layers.append(checkpoint.layer(layer_idx, PlainLinears(dtype)).to(self.device))
             self.experts.append(load_experts(checkpoint, layer_idx, dtype, self.device))
         self.embedding_VD = checkpoint.outer("embedding", dtype).to(self.device)
         self.final_norm_D = checkpoint.outer("final_norm", dtype).to(self.device)

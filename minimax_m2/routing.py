@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from minimax_m2.linear import LinearWeight, linear
+
 
 def route(
-    hidden_TD: Tensor, routing_ED: Tensor, bias_E: Tensor | None, top_k: int
+    hidden_TD: Tensor, routing_ED: LinearWeight, bias_E: Tensor | None, top_k: int
 ) -> tuple[Tensor, Tensor]:
     """Choose `top_k` experts per token and their mixing weights, in float32.
 
@@ -25,7 +27,7 @@ def route(
     Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
     Transformers MiniMaxM2TopKRouter.
     """
-    scores_TE = torch.sigmoid(hidden_TD.float() @ routing_ED.float().t())
+    scores_TE = torch.sigmoid(linear(hidden_TD.float(), routing_ED))
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E.float()
     # A stable sort, unlike topk, gives ties to the lower id on every device.
     order_TE = torch.sort(choice_TE, dim=-1, descending=True, stable=True).indices

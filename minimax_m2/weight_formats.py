@@ -39,10 +39,14 @@ CHOICES = ("auto", *FORMATS)
 """What --expert-dtype and --linear-dtype take."""
 
 
-def choose_format(flag: str, name: str, compute_dtype: str) -> str:
+def choose_format(flag: str, name: str, compute_dtype: str, device: str = "cpu") -> str:
     """The format for flag `name`; auto is the compute dtype. Raises ValueError naming the flag."""
-    if flag == "auto":
+    if flag in ("auto", compute_dtype):
         return compute_dtype
+    if device != "cpu":
+        raise ValueError(
+            f"{name} {flag} is for CPUs; on {device} it can be auto or {compute_dtype}"
+        )
     if (flag == "float32") != (compute_dtype == "float32"):
         other = "float32" if flag == "float32" else "bfloat16"
         raise ValueError(

@@ -28,6 +28,7 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.linears import HeldLinears
 from minimax_m2.manifest import build_manifest
 from protos import router_pb2
 from rpc.config import Address
@@ -109,15 +110,20 @@ async def run_to_end(
             transport = await resources.enter_async_context(grpc_transport(checkpoint, metrics))
         else:
             transport = InProcessTransport(
-                checkpoint, torch.float32, target, compute_thread=thread, inline_rows=64
+                checkpoint,
+                torch.float32,
+                target,
+                weight_format="float32",
+                compute_thread=thread,
+                inline_rows=64,
             )
         cache = KvCache(
             PlainLayout.of(config, torch.float32), num_layers=config.num_layers,
             num_blocks=num_blocks, block_size=16, device=target,
         )  # fmt: skip
         stack = LayerStack(
-            checkpoint, cache, transport, metrics.activations, dtype=torch.float32, device=target,
-            compute_thread=thread,
+            checkpoint, cache, transport, metrics.activations,
+            linears=HeldLinears(torch.float32, "float32", target), compute_thread=thread,
         )  # fmt: skip
         prepare(stack)
         scheduler = Scheduler(

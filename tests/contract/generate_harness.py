@@ -24,6 +24,7 @@ from attention_svc.scheduler import Scheduler
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.linears import HeldLinears
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
 from protos import attention_pb2, attention_pb2_grpc
@@ -133,7 +134,9 @@ def make_service(
     cpu, dtype = torch.device("cpu"), torch.float32
     thread = ThreadPoolExecutor(1)
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
-    inner = InProcessTransport(checkpoint, dtype, cpu, compute_thread=thread, inline_rows=10_000)
+    inner = InProcessTransport(
+        checkpoint, dtype, cpu, weight_format="float32", compute_thread=thread, inline_rows=10_000
+    )
     transport = SteppedTransport(inner)
     cache = KvCache(
         PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=num_blocks,
@@ -141,7 +144,7 @@ def make_service(
     )  # fmt: skip
     stack = LayerStack(
         checkpoint, cache, transport, metrics.activations,
-        dtype=dtype, device=cpu, compute_thread=thread,
+        linears=HeldLinears(dtype, "float32", cpu), compute_thread=thread,
     )  # fmt: skip
     blocks = BlockPool(num_blocks)
     tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)

@@ -8,6 +8,7 @@ import torch
 from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.linears import PlainLinears
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import TINY, write_tiny
 
@@ -50,7 +51,7 @@ def oracle(
         "lm_head.weight": checkpoint.outer("lm_head", dtype),
     }
     for idx in range(config.num_hidden_layers):
-        layer, prefix = checkpoint.layer(idx, dtype), f"model.layers.{idx}."
+        layer, prefix = checkpoint.layer(idx, PlainLinears(dtype)), f"model.layers.{idx}."
         q = raw["num_attention_heads"] * raw["head_dim"]
         kv = raw["num_key_value_heads"] * raw["head_dim"]
         wq, wk, wv = layer.qkv_AD.split((q, kv, kv))
@@ -80,7 +81,7 @@ def oracle(
             decoder_layer.mlp.e_score_correction_bias.float()
         )
     for idx, decoder_layer in enumerate(model.model.layers):
-        layer = checkpoint.layer(idx, dtype)
+        layer = checkpoint.layer(idx, PlainLinears(dtype))
         decoder_layer.mlp.gate.weight.data.copy_(layer.routing_ED)
         decoder_layer.mlp.e_score_correction_bias.copy_(layer.bias_E)
     return model

@@ -23,6 +23,7 @@ class Library:
     def __init__(self, native: ModuleType, isa: str):
         self.native: Any = native
         self.isa = isa
+        self.version: int = native.VERSION
         native.use_isa(isa)
         self.format_ids = frozenset(native.formats())
 
@@ -66,8 +67,17 @@ def need() -> Library:
     """The library where there is one; callers ask `load` first."""
     library = load()
     if library is None:
-        raise RuntimeError("the CPU kernels are not built, switched off, or not for this CPU")
+        raise RuntimeError(why_not())
     return library
+
+
+def why_not() -> str:
+    """Why `load` gives None."""
+    if os.environ.get("EXPERTMESH_CPU_ISA") == "none":
+        return "EXPERTMESH_CPU_ISA=none switches the native kernels off"
+    if _load_native() is not None:
+        return "this CPU has neither AVX-512 (with BF16, VNNI and VBMI) nor AVX2 with FMA"
+    return "the native kernels are not built, or from an older source: install a C++ compiler, then reinstall"
 
 
 def _load_native() -> ModuleType | None:

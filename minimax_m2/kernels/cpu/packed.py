@@ -88,6 +88,21 @@ def unpack(matrix: PackedMatrix) -> Tensor:
     return whole[: matrix.num_outputs, : matrix.num_inputs].contiguous()
 
 
+def slice_outputs(matrix: PackedMatrix, start: int, count: int) -> PackedMatrix:
+    """`count` outputs from `start` on, or what there is; the same memory.
+
+    Raises:
+        ValueError: `start` is not the beginning of a panel.
+    """
+    if start % PANEL or not 0 <= start < matrix.num_outputs:
+        raise ValueError(f"start must be a multiple of {PANEL} below {matrix.num_outputs}")
+    count = min(count, matrix.num_outputs - start)
+    panel_bytes = matrix.weights.panel_bytes(matrix.num_inputs)
+    first, panels = start // PANEL, -(-count // PANEL)
+    data = matrix.data[first * panel_bytes : (first + panels) * panel_bytes]
+    return PackedMatrix(matrix.format, count, matrix.num_inputs, data)
+
+
 def alternate(w1_FD: Tensor, w3_FD: Tensor) -> Tensor:
     """[2 * ceil32(F), D]: 32 rows of w1, the same 32 of w3, and so on; zeros where F ends."""
     missing = -w1_FD.shape[0] % PANEL

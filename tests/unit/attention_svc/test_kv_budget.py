@@ -12,6 +12,7 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv_layout import PlainLayout, block_bytes
 from minimax_m2.config import parse_config
 from minimax_m2.tiny import TINY
+from minimax_m2.weight_formats import attention_bytes, piece_bytes
 from rpc.sizes import MemoryBudget
 
 MODEL = parse_config(TINY)
@@ -44,8 +45,8 @@ def test_a_size_is_never_exceeded(size_bytes: int):
 def test_a_share_is_of_what_the_weights_leave(monkeypatch, transport: str):
     free_bytes = 10 * 2**20
     monkeypatch.setattr(kv_budget, "free_memory_bytes", lambda device: free_bytes)
-    experts = MODEL.num_pieces * MODEL.expert_params if transport == "in_process" else 0
-    left = free_bytes - 2 * (MODEL.attention_params + experts)
+    experts = MODEL.num_pieces * piece_bytes(MODEL, "bfloat16") if transport == "in_process" else 0
+    left = free_bytes - attention_bytes(MODEL, "bfloat16", "bfloat16") - experts
     for percent in (10, 30, 99.5):
         blocks = kv_budget.count_blocks(config(f"{percent}%", transport), MODEL, LAYOUT, CPU)
         assert blocks == int(left * percent / 100) // ONE

@@ -7,7 +7,6 @@ import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.held_experts import OneDnnExperts
 from minimax_m2.manifest import build_manifest
 from minimax_m2.tiny import write_tiny
 from rpc.pieces import Pieces
@@ -36,7 +35,7 @@ def test_pieces_are_stacked_in_ascending_id_and_found_by_slot(folder: Path, dtyp
     assert held is not None
     assert held.slots_E.tolist() == [0, -1, 1, -1, 2]
     for expert_id in (0, 2, 4):
-        assert_holds(held, expert_id, checkpoint)
+        assert_holds(held, expert_id, checkpoint, dtype)
     assert store.layer(0) is None
     assert store.pieces == Pieces([(1, 0), (1, 2), (1, 4)])
     assert store.size_bytes == 3 * store.piece_bytes
@@ -45,14 +44,15 @@ def test_pieces_are_stacked_in_ascending_id_and_found_by_slot(folder: Path, dtyp
     assert store.piece_bytes == matrices[dtype]
 
 
-def assert_holds(held: HeldLayer, expert_id: int, checkpoint: Checkpoint) -> None:
+def assert_holds(
+    held: HeldLayer, expert_id: int, checkpoint: Checkpoint, dtype: torch.dtype
+) -> None:
     """What the expert computes is what its matrices in the checkpoint give."""
     w13, w2 = checkpoint.expert(1, expert_id, torch.float32)
     rows = torch.randn(30, 24, generator=torch.Generator().manual_seed(expert_id))
     gate, up = (rows @ w13.t()).chunk(2, dim=-1)
     expected = (torch.nn.functional.silu(gate) * up) @ w2.t()
     slots = torch.full((30,), int(held.slots_E[expert_id]))
-    dtype = torch.bfloat16 if isinstance(held.weights, OneDnnExperts) else torch.float32
     got = held.weights.rows(rows.to(dtype), torch.arange(30), slots, torch.ones(30))
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2 * float(expected.abs().max())
     torch.testing.assert_close(got.float(), expected, atol=tolerance, rtol=tolerance)

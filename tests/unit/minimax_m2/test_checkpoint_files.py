@@ -20,6 +20,7 @@ from checkpoint_surgery import (
 from safetensors.torch import load_file, save_file
 
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.linears import PlainLinears
 from minimax_m2.quant import dequantise
 from minimax_m2.tiny import write_tiny
 
@@ -62,7 +63,7 @@ def test_every_weight_comes_off_the_disk_as_stored(tmp_path: Path, quantised: bo
     expert = prefix + "block_sparse_moe.experts.2."
     assert torch.equal(w13, torch.cat((plain(expert + "w1.weight"), plain(expert + "w3.weight"))))
     assert torch.equal(w2, plain(expert + "w2.weight"))
-    layer = checkpoint.layer(1, torch.float32)
+    layer = checkpoint.layer(1, PlainLinears(torch.float32))
     attention = [plain(f"{prefix}self_attn.{key}_proj.weight") for key in "qkv"]
     assert torch.equal(layer.qkv_AD, torch.cat(attention))
     assert torch.equal(layer.o_DA, plain(prefix + "self_attn.o_proj.weight"))
@@ -74,7 +75,7 @@ def test_every_weight_comes_off_the_disk_as_stored(tmp_path: Path, quantised: bo
 
 
 def test_routing_stays_float32_in_a_bfloat16_model(folder: Path):
-    layer = Checkpoint.open(folder).layer(0, torch.bfloat16)
+    layer = Checkpoint.open(folder).layer(0, PlainLinears(torch.bfloat16))
     assert layer.routing_ED.dtype == torch.float32
     assert layer.bias_E is not None
     assert layer.bias_E.dtype == torch.float32
@@ -161,7 +162,7 @@ def test_weights_stored_as_floats_must_be_finite_too(tmp_path: Path, value: floa
     change_tensors(folder, lambda t: t[ROUTING][1, 1].fill_(value))
     checkpoint = Checkpoint.open(folder)
     for tensor, load in ((W1, lambda: checkpoint.expert(1, 2, torch.float32)),
-                         (ROUTING, lambda: checkpoint.layer(0, torch.float32))):  # fmt: skip
+                         (ROUTING, lambda: checkpoint.layer(0, PlainLinears(torch.float32)))):  # fmt: skip
         with pytest.raises(ValueError, match="finite") as error:
             load()
         assert tensor in str(error.value)
