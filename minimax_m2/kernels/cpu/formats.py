@@ -6,9 +6,13 @@ Weights lie in panels of 32 outputs, each front to back as one thread reads it: 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from minimax_m2.kernels.cpu.fp8_format import pack_fp8, unpack_fp8
+from minimax_m2.kernels.cpu.integer_formats import pack_int4, pack_int8, unpack_int4, unpack_int8
 
 PANEL = 32
 
@@ -75,8 +79,25 @@ F32 = WeightFormat(
     name="f32", id=1, group=1, group_bytes=PANEL * 4, row_dtype=torch.float32,
     pack=_pack_f32, unpack=_unpack_f32,
 )  # fmt: skip
+INT8 = WeightFormat(
+    name="int8", id=2, group=128, group_bytes=PANEL * 4 + 128 * PANEL, row_dtype=torch.bfloat16,
+    pack=pack_int8, unpack=unpack_int8,
+)  # fmt: skip
+INT4 = WeightFormat(
+    name="int4", id=3, group=32, group_bytes=PANEL * 2 + 32 * PANEL // 2, row_dtype=torch.bfloat16,
+    pack=partial(pack_int4, group=32), unpack=partial(unpack_int4, group=32),
+)  # fmt: skip
+INT4_G128 = WeightFormat(
+    name="int4_g128", id=4, group=128, group_bytes=PANEL * 2 + 128 * PANEL // 2,
+    row_dtype=torch.bfloat16, pack=partial(pack_int4, group=128),
+    unpack=partial(unpack_int4, group=128),
+)  # fmt: skip
+FP8 = WeightFormat(
+    name="fp8", id=5, group=128, group_bytes=PANEL * 4 + 128 * PANEL, row_dtype=torch.bfloat16,
+    pack=pack_fp8, unpack=unpack_fp8,
+)  # fmt: skip
 
-FORMATS = {weights.name: weights for weights in (BF16, F32)}
+FORMATS = {weights.name: weights for weights in (BF16, F32, INT8, INT4, INT4_G128, FP8)}
 
 
 def weight_format(name: str) -> WeightFormat:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.formats import FORMATS
+from minimax_m2.kernels.cpu.integer_formats import coded_rows
 from minimax_m2.kernels.cpu.packed import PackedMatrix, unpack
 
 BUILT = library.load()
@@ -40,8 +41,10 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = 
 
 
 def exact_linear(rows: Tensor, weight: PackedMatrix) -> tuple[Tensor, Tensor]:
-    """rows @ weight^T in float64, and how large its terms are: errors are relative to those."""
-    rows64, weight64 = rows.double(), unpack(weight).double()
+    """rows @ weight^T in float64, of the numbers that the kernel multiplies, and how large its terms
+    are: errors are relative to those."""
+    seen = coded_rows(rows) if weight.format.startswith("int") else rows
+    rows64, weight64 = seen.double(), unpack(weight).double()
     return F.linear(rows64, weight64), F.linear(rows64.abs(), weight64.abs())
 
 

@@ -20,9 +20,9 @@ const Isa isa_avx2 = {
     {
         &bf16_avx2,
         &f32_avx2,
-        nullptr,  // INT8
-        nullptr,  // INT4
-        nullptr,  // INT4_G128
+        &int8_avx2,
+        &int4_avx2,
+        &int4_g128_avx2,
         nullptr,  // FP8
     },
     activate, weigh, to_bf16, add, read,

@@ -23,10 +23,10 @@ const Isa isa_avx512 = {
     {
         &bf16_avx512,
         &f32_avx512,
-        nullptr,  // INT8
-        nullptr,  // INT4
-        nullptr,  // INT4_G128
-        nullptr,  // FP8
+        &int8_avx512,
+        &int4_avx512,
+        &int4_g128_avx512,
+        &fp8_avx512,
     },
     activate, weigh, to_bf16, add, read,
 };
