@@ -99,6 +99,12 @@ class AttentionMetrics:
             ["block_size", "num_blocks"],
             registry=registry,
         )
+        self.info = Gauge(
+            PREFIX + "attention_info",
+            "Constant 1",
+            ["attention_id", "numerics_id", "checkpoint_id"],
+            registry=registry,
+        )
         self.ttft_s = Histogram(
             PREFIX + "attention_ttft_seconds", "Request received to first token",
             buckets=TTFT_BUCKETS_S, registry=registry,

@@ -111,9 +111,11 @@ class AttentionService:
         attention_pb2_grpc.add_AttentionServicer_to_server(self._make_servicer(), self._host.server)
         await self._host.start([SERVICE])
         self._loaded = True
+        numerics_id = self._kernel.numerics_id
+        self._metrics.info.labels(self._id, numerics_id, self._checkpoint_id).set(1)
         log.info(
             "%s: %s on %s, %s linears%s, %d threads, %s experts, context %d, %d KV blocks, listening grpc=%s ops=%s:%d",
-            self._id, dtype_name(self._dtype), self._device, self._kernel.numerics_id,
+            self._id, dtype_name(self._dtype), self._device, numerics_id,
             f" ({self._kernel.why})" if self._kernel.why else "", self._threads, self._config.transport,
             self._max_model_len, self._num_blocks, self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,

@@ -56,6 +56,7 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
         ("disk", lambda: check_disk(folder)),
         ("open files", check_files),
         ("http port", lambda: check_port(http_port)),
+        ("cpu kernels", check_kernels),
         ("hop codec", check_hop_codec),
         ("grpc experiments", check_experiments),
         ("grpc round trip", check_round_trip),
@@ -157,6 +158,36 @@ def check_port(port: int) -> Check:
             advice="a cluster may be up (`expertmesh status`); else use --http-port",
         )
     return Check(name="http port", verdict=Verdict.OK, found=f"127.0.0.1:{port} is free")
+
+
+def check_kernels() -> Check:
+    """What computes experts and linears, by weight format."""
+    import torch
+
+    from minimax_m2.kernel_choice import choose_kernel
+    from minimax_m2.kernels.cpu import library
+    from minimax_m2.weight_formats import FORMATS
+
+    native = library.load()
+    chosen = {
+        name: choose_kernel(name, torch.float32 if name == "float32" else torch.bfloat16)
+        for name in FORMATS
+    }
+    if native is None:
+        return Check(
+            name="cpu kernels",
+            verdict=Verdict.WARNING,
+            found=f"torch: {library.why_not()}",
+            advice="bfloat16 is slower on torch; int8, int4 and fp8 are far too slow to serve",
+        )
+    ours = [name for name, choice in chosen.items() if choice.is_native]
+    others = [name for name, choice in chosen.items() if not choice.is_native]
+    return Check(
+        name="cpu kernels",
+        verdict=Verdict.OK,
+        found=f"native on {native.isa}, {native.num_threads} threads: {', '.join(ours)}; "
+        f"torch: {', '.join(others)}",
+    )
 
 
 def check_hop_codec() -> Check:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import expertmesh
 
+NATIVE_CODE = ("EXPERTMESH_NATIVE", "EXPERTMESH_CPU_ISA", "EXPERTMESH_CPU_KERNELS_PATH")
+"""Which native code runs: settings without a flag."""
+
 
 def python_module(module: str, *arguments: str) -> list[str]:
     """The command line of `python -m MODULE`; -P: a folder named like one of ours in the
@@ -14,13 +17,15 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def child_environment(threads: int | None = None) -> dict[str, str]:
-    """Our environment without EXPERTMESH_* (all flags are passed explicitly).
+    """Our environment without EXPERTMESH_* (all flags are passed explicitly), but for the native code's.
 
     The children find the modules where we found them, installed or not. `threads`: limits
     and idling of their OpenMP threads.
     """
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("EXPERTMESH_")
+        name: value
+        for name, value in os.environ.items()
+        if name in NATIVE_CODE or not name.startswith("EXPERTMESH_")
     }
     root = str(Path(expertmesh.__file__).resolve().parents[1])
     inherited = environment.get("PYTHONPATH", "")

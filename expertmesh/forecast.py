@@ -12,20 +12,11 @@ from typing import Any
 from expertmesh.plan import HELD_FACTOR, POOL_BASE_BYTES
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig
+from minimax_m2.weight_formats import FORMATS, piece_bytes
 from router_svc.board import Host
 from router_svc.planner import Plan, plan
 from rpc.pieces import Pieces
 from rpc.sizes import parse_bytes
-
-WEIGHT_BYTES = {
-    "float32": 4.0,
-    "bfloat16": 2.0,
-    "fp8": 1 + 4 / 128**2,
-    "int8": 1 + 4 / 128,
-    "int4": 0.5 + 2 / 32,
-}
-"""Bytes of a weight with its share of scales: fp8 per 128 x 128 block, int8 per 128, int4 per 32."""
-HELD_TODAY = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +76,15 @@ class Forecast:
             lines.append(
                 f"{self.replicas} replicas need as many hosts; there are {len(self.machines)}"
             )
-        for other, weight_bytes in WEIGHT_BYTES.items():
-            if weight_bytes < WEIGHT_BYTES[self.weight_format] and self._fits(weight_bytes):
+        for other in FORMATS:
+            size_bytes = piece_bytes(self.config, other)
+            if size_bytes < self.piece_bytes and self._fits(size_bytes):
                 lines.append(f"in {other} it would fit")
                 break
         return lines
 
-    def _fits(self, weight_bytes: float) -> bool:
-        piece = int(self.config.expert_params * weight_bytes)
-        room = sum(min(capacity(one, piece), self.config.num_pieces) for one in self.machines)
+    def _fits(self, size_bytes: int) -> bool:
+        room = sum(min(capacity(one, size_bytes), self.config.num_pieces) for one in self.machines)
         return room >= self.replicas * self.config.num_pieces
 
     def as_json(self) -> dict[str, Any]:
@@ -145,13 +136,13 @@ def forecast(
     names = [one.name for one in machines]
     if len(set(names)) < len(names):
         raise ValueError(f"--host: names must differ, got {', '.join(names)}")
-    piece_bytes = int(config.expert_params * WEIGHT_BYTES[weight_format])
+    held_bytes = piece_bytes(config, weight_format)
     everything = Pieces.all_of(config.num_layers, config.num_experts)
     hosts = [
         # No room at all is an empty list of files: capacity 0 would mean no limit.
         Host(pool_id=one.name, available=everything if room else Pieces(), capacity_pieces=room)
         for one in machines
-        for room in (capacity(one, piece_bytes),)
+        for room in (capacity(one, held_bytes),)
     ]
     made = plan(
         hosts,
@@ -164,14 +155,14 @@ def forecast(
     touched = [sum(_touched(n, config) for n in owners.values()) for owners in layers]
     row_bytes = 2 * config.hidden_size + 8 * config.top_k + 4 + 4 * config.hidden_size
     by_name = {one.name: one for one in machines}
-    read_s = sum(_read_s(owners, by_name, config, piece_bytes, batch) for owners in layers)
+    read_s = sum(_read_s(owners, by_name, config, held_bytes, batch) for owners in layers)
     low, high = round_trip_s
     return Forecast(
         config=config,
         machines=tuple(machines),
         weight_format=weight_format,
         replicas=replicas,
-        piece_bytes=piece_bytes,
+        piece_bytes=held_bytes,
         plan=made,
         calls_per_layer=sum(touched) / len(touched),
         wire_bytes_per_token=int(sum(touched) * row_bytes),

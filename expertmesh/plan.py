@@ -12,12 +12,12 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
+from minimax_m2.weight_formats import CHOICES, attention_bytes, choose_format, piece_bytes
 from rpc.memory import available_memory_bytes
 from rpc.sizes import MemoryBudget
 
 MB = 1_000_000
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
-DTYPES = ("auto", *ITEM_BYTES)
+DTYPES = ("auto", "float32", "bfloat16")
 ROUTER_BASE_BYTES = 80 * MB
 GATEWAY_BASE_BYTES = 200 * MB
 POOL_BASE_BYTES = 320 * MB
@@ -43,6 +43,8 @@ class ClusterOptions:
     """Holders of each piece, placed by the router; 0: pool i of N holds the layers l mod N = i."""
     in_process: bool = False
     dtype: str = "auto"
+    expert_dtype: str = "auto"
+    linear_dtype: str = "auto"
     kv_memory: str = "512MiB"
     threads: int | None = None
     log_level: str = "info"
@@ -64,10 +66,14 @@ def demo_model_dir() -> Path:
     return folder
 
 
-def divide_cores(cores: int, num_pools: int, num_attention: int = 1) -> tuple[int, int]:
-    """(threads of each attention service, of each pool): even shares, the rest to attention."""
-    share = max(1, cores // (num_pools + num_attention))
-    return max(1, (cores - share * num_pools) // num_attention), share
+def threads_each(cores: int, num_attention: int) -> int:
+    """Threads of every computing process.
+
+    Within a step the services take turns: attention waits while a layer's pool computes, and
+    pools with alternate layers wait for each other. So all may use the cores of one; only
+    attention services run at the same time.
+    """
+    return max(1, cores // num_attention)
 
 
 def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
@@ -94,8 +100,13 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         raise CommandError(
             f"--replicas: 0 to {options.num_pools} (the pools), got {options.replicas}", EXIT_USAGE
         )
-    if options.dtype not in DTYPES:
-        raise CommandError(f"--dtype: one of {', '.join(DTYPES)}, got {options.dtype}", EXIT_USAGE)
+    for name, value, allowed in (
+        ("--dtype", options.dtype, DTYPES),
+        ("--expert-dtype", options.expert_dtype, CHOICES),
+        ("--linear-dtype", options.linear_dtype, CHOICES),
+    ):
+        if value not in allowed:
+            raise CommandError(f"{name}: one of {', '.join(allowed)}, got {value}", EXIT_USAGE)
     if not 1 <= options.max_concurrent <= 100_000:
         raise CommandError(
             f"--max-concurrent: 1 to 100000, got {options.max_concurrent}", EXIT_USAGE
@@ -127,18 +138,19 @@ def describe(config: ModelConfig) -> str:
 
 
 class _Sizing:
-    """Bytes as held in memory: weights are dequantised into the compute dtype when loaded."""
+    """Bytes as held in memory."""
 
     def __init__(self, config: ModelConfig, options: ClusterOptions):
         dtype = config.auto_dtype if options.dtype == "auto" else options.dtype
-        item_bytes = ITEM_BYTES[dtype]
-        self.attention = config.attention_params * item_bytes
-        self.layer = config.num_experts * config.expert_params * item_bytes
-        self.num_layers = config.num_layers
         try:
+            experts = choose_format(options.expert_dtype, "--expert-dtype", dtype)
+            linears = choose_format(options.linear_dtype, "--linear-dtype", dtype)
             budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
         except ValueError as error:
             raise CommandError(str(error), EXIT_USAGE) from None
+        self.attention = attention_bytes(config, dtype, linears)
+        self.layer = config.num_experts * piece_bytes(config, experts)
+        self.num_layers = config.num_layers
         # Of what all services leave, pools included: each alone would not know of the others.
         copies = options.num_attention
         weights = copies * self.attention
@@ -159,7 +171,7 @@ def _load(model: Path) -> ModelConfig:
 def _split(
     options: ClusterOptions, config: ModelConfig, sizing: _Sizing, cores: int
 ) -> list[ServiceSpec]:
-    attention_threads, pool_threads = divide_cores(cores, options.num_pools, options.num_attention)
+    threads = options.threads or threads_each(cores, options.num_attention)
     router = ServiceSpec(
         name="router",
         module="router_svc",
@@ -174,7 +186,6 @@ def _split(
         held = len(layers)
         if options.replicas:
             held = -(-config.num_layers * options.replicas // options.num_pools)
-        threads = options.threads or pool_threads
         pools.append(
             ServiceSpec(
                 name=f"pool-{index}",
@@ -183,6 +194,7 @@ def _split(
                 flags=(
                     *_computing(options, threads),
                     *("--pool-id", f"pool-{index}"),
+                    *("--expert-dtype", options.expert_dtype),
                     *fixed,
                 ),
                 dials=(("--router", "router"),),
@@ -190,7 +202,6 @@ def _split(
                 memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * held * sizing.layer),
             )
         )
-    threads = options.threads or attention_threads
     attentions = [
         ServiceSpec(
             name=name,
@@ -216,7 +227,7 @@ def attention_names(options: ClusterOptions) -> list[str]:
 def _in_process_attention(
     options: ClusterOptions, sizing: _Sizing, cores: int
 ) -> list[ServiceSpec]:
-    threads = options.threads or max(1, cores // options.num_attention)
+    threads = options.threads or threads_each(cores, options.num_attention)
     held = sizing.attention + sizing.kv + sizing.num_layers * sizing.layer
     return [
         ServiceSpec(
@@ -277,6 +288,8 @@ def _attention(
         *_computing(options, threads),
         *("--attention-id", name),
         *("--transport", transport),
+        *("--linear-dtype", options.linear_dtype),
+        *(("--expert-dtype", options.expert_dtype) if transport == "in_process" else ()),
         *("--kv-memory", str(sizing.kv)),
     )
 

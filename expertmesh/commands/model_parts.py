@@ -17,9 +17,10 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.forecast import WEIGHT_BYTES, forecast
+from expertmesh.forecast import forecast
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config
+from minimax_m2.weight_formats import FORMATS
 from rpc.pieces import Pieces, parse_ranges
 
 ATTENTION = "attention"
@@ -81,8 +82,8 @@ def split(
     from minimax_m2.partial import LocalSource
 
     try:
-        if weight_format not in WEIGHT_BYTES:
-            raise ValueError(f"--format: one of {', '.join(WEIGHT_BYTES)}, got {weight_format!r}")
+        if weight_format not in FORMATS:
+            raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
         config = load_config(path)
         made = forecast(
             config, machines(host, pools, memory, ""), weight_format=weight_format,

@@ -15,10 +15,11 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.forecast import HELD_TODAY, WEIGHT_BYTES, Forecast, Machine, forecast
+from expertmesh.forecast import Forecast, Machine, forecast
 from expertmesh.plan import demo_model_dir, describe
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config, read_json
+from minimax_m2.weight_formats import FORMATS
 from router_svc.planner import STRIPINGS
 from rpc.pieces import Pieces
 from rpc.sizes import parse_bytes
@@ -63,7 +64,7 @@ def plan(
         "bfloat16",
         "--format",
         envvar="EXPERTMESH_FORMAT",
-        help=f"Weights as held: {', '.join(WEIGHT_BYTES)}.",
+        help=f"Weights as held: {', '.join(FORMATS)}.",
     ),
     replicas: int = typer.Option(1, envvar="EXPERTMESH_REPLICAS", min=1, max=16),
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
@@ -78,8 +79,8 @@ def plan(
 ) -> None:
     path = model or demo_model_dir()
     try:
-        if weight_format not in WEIGHT_BYTES:
-            raise ValueError(f"--format: one of {', '.join(WEIGHT_BYTES)}, got {weight_format!r}")
+        if weight_format not in FORMATS:
+            raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
         if striping not in STRIPINGS:
             raise ValueError(f"--striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
         made = forecast(
@@ -165,8 +166,6 @@ def _print(made: Forecast, path: Path) -> None:
         f"at most {low:.1f} to {high:.1f} tokens/s with {made.batch} sequence(s), expert side only"
         + ("" if known else " (no bandwidth given for some hosts: round trips alone)")
     )
-    if made.weight_format not in HELD_TODAY:
-        out.print(f"pools hold weights in {' and '.join(HELD_TODAY)} today")
     for problem in made.problems():
         stderr().print(problem, markup=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
 from expertmesh.supervise import greet, supervise
+from minimax_m2.weight_formats import CHOICES
 from rpc.memory import available_memory_bytes
 
 
@@ -35,6 +36,8 @@ Examples:
   expertmesh up --pools 3 --replicas 2   (any one pool may die while requests run)
 
   expertmesh up --model ~/models/my-m2 --dtype bfloat16 --detach
+
+  expertmesh up --model ~/models/minimax-m2 --expert-dtype int8 --linear-dtype int8
 
   expertmesh up --in-process   (no pools: experts inside the attention process)
 
@@ -81,6 +84,16 @@ def up(
     dtype: str = typer.Option(
         "auto", envvar="EXPERTMESH_DTYPE", help="Compute dtype: auto, float32 or bfloat16."
     ),
+    expert_dtype: str = typer.Option(
+        "auto",
+        envvar="EXPERTMESH_EXPERT_DTYPE",
+        help=f"Experts as held: {', '.join(CHOICES)}. All but float32 compute in bfloat16.",
+    ),
+    linear_dtype: str = typer.Option(
+        "auto",
+        envvar="EXPERTMESH_LINEAR_DTYPE",
+        help="Attention's matrices and the LM head as held; the same choices.",
+    ),
     kv_memory: str = typer.Option(
         "512MiB",
         envvar="EXPERTMESH_KV_MEMORY",
@@ -90,7 +103,8 @@ def up(
     threads: int | None = typer.Option(
         None,
         envvar="EXPERTMESH_THREADS",
-        help="Threads of every computing process. Default: the cores divided among them.",
+        help="Threads of every computing process; within a step they take turns. Default: the "
+        "cores divided among the attention services.",
     ),
     max_concurrent: int = typer.Option(
         64,
@@ -122,6 +136,8 @@ def up(
         replicas=replicas,
         in_process=in_process,
         dtype=dtype,
+        expert_dtype=expert_dtype,
+        linear_dtype=linear_dtype,
         kv_memory=kv_memory,
         threads=threads,
         log_level=log_level,
@@ -177,6 +193,8 @@ def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) 
     ]
     arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
     arguments += ["--replicas", str(options.replicas), "--attention", str(options.num_attention)]
+    arguments += ["--expert-dtype", options.expert_dtype]
+    arguments += ["--linear-dtype", options.linear_dtype]
     arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
     arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
     arguments += ["--max-concurrent", str(options.max_concurrent)]

@@ -8,10 +8,11 @@ import pytest
 
 from expertmesh import plan as plan_module
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.plan import ClusterOptions, divide_cores, plan_cluster, stripe
+from expertmesh.plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.preflight import check_memory, check_port
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import load_config
+from minimax_m2.weight_formats import attention_bytes, piece_bytes
 
 CONFIG = {
     "model_type": "minimax_m2",
@@ -72,7 +73,7 @@ def test_attention_services_are_named_and_all_found(model: Path, in_process: boo
     names = ["attention-0", "attention-1"]
     assert [one.name for one in attention] == names
     assert [flag(one.flags, "--attention-id") for one in attention] == names
-    assert {one.threads for one in attention} == ({4} if in_process else {2})
+    assert {one.threads for one in attention} == {4}
     found = plan.services[-1].dials
     assert found == (
         tuple(("--attention", name) for name in names) if in_process else (("--router", "router"),)
@@ -92,15 +93,41 @@ def test_the_gateway_gets_its_limit_per_client(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "pools", "expected"),
-    [(1, 2, (1, 1)), (2, 2, (1, 1)), (8, 2, (4, 2)), (12, 2, (4, 4)), (64, 7, (8, 8))],
+    ("cores", "attention", "expected"), [(1, 1, 1), (2, 1, 2), (8, 1, 8), (8, 3, 2), (2, 3, 1)]
 )
-def test_cores_are_divided_and_never_zero(
-    cores: int, pools: int, expected: tuple[int, int]
+def test_services_that_take_turns_share_the_cores_and_attention_services_divide_them(
+    model: Path, cores: int, attention: int, expected: int
 ) -> None:
-    attention, pool = divide_cores(cores, pools)
-    assert (attention, pool) == expected
-    assert attention + pools * pool <= max(cores, pools + 1)
+    options = ClusterOptions(model=model, num_attention=attention)
+    plan = plan_cluster(options, cores=cores)
+    threads = {
+        one.threads for one in plan.services if one.module in ("expert_svc", "attention_svc")
+    }
+    assert threads == {expected}
+
+
+def test_weight_formats_reach_the_services_and_count_in_memory(model: Path) -> None:
+    options = ClusterOptions(
+        model=model, dtype="bfloat16", expert_dtype="int4", linear_dtype="int8"
+    )
+    plan = {one.name: one for one in plan_cluster(options, cores=2).services}
+    assert flag(plan["pool-0"].flags, "--expert-dtype") == "int4"
+    assert flag(plan["attention"].flags, "--linear-dtype") == "int8"
+    assert "--expert-dtype" not in plan["attention"].flags
+    plain = plan_cluster(ClusterOptions(model=model, dtype="bfloat16"), cores=2)
+    before = {one.name: one.memory_bytes for one in plain.services}
+    assert plan["pool-0"].memory_bytes < before["pool-0"]
+    assert plan["attention"].memory_bytes != before["attention"]
+    alone = ClusterOptions(model=model, dtype="bfloat16", expert_dtype="int4", in_process=True)
+    (attention, _) = plan_cluster(alone, cores=2).services
+    assert flag(attention.flags, "--expert-dtype") == "int4"
+
+
+def test_a_format_that_needs_another_compute_dtype_says_so(model: Path) -> None:
+    with pytest.raises(CommandError, match="--expert-dtype int8 computes in bfloat16"):
+        plan_cluster(ClusterOptions(model=model, dtype="float32", expert_dtype="int8"), cores=2)
+    with pytest.raises(CommandError, match="--linear-dtype: one of auto, float32"):
+        plan_cluster(ClusterOptions(model=model, linear_dtype="int2"), cores=2)
 
 
 def test_threads_reach_flag_and_environment(model: Path) -> None:
@@ -129,7 +156,8 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
 def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatch) -> None:
     monkeypatch.setattr(plan_module, "available_memory_bytes", lambda: 2**30)
     config = load_config(model)
-    weights = config.attention_params + config.num_pieces * config.expert_params
+    attention_side = attention_bytes(config, "bfloat16", "bfloat16")
+    weights = attention_side + config.num_pieces * piece_bytes(config, "bfloat16")
     for in_process in (False, True):
         both = plan_cluster(
             ClusterOptions(
@@ -141,15 +169,15 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
         kv_bytes = [
             int(flag(one.flags, "--kv-memory")) for one in both.services if "attention" in one.name
         ]
-        held = config.attention_params + weights if not in_process else 2 * weights
-        assert sum(kv_bytes) == pytest.approx((2**30 - 1.05 * 2 * held) / 4, abs=8)
+        held = attention_side + weights if not in_process else 2 * weights
+        assert sum(kv_bytes) == pytest.approx((2**30 - 1.05 * held) / 4, abs=8)
         plan = plan_cluster(
             ClusterOptions(model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process),
             cores=2,
         )
         (attention,) = (one for one in plan.services if one.name == "attention")
         size_bytes = int(attention.flags[attention.flags.index("--kv-memory") + 1])
-        assert size_bytes == pytest.approx((2**30 - 1.05 * 2 * weights) / 4, abs=4)
+        assert size_bytes == pytest.approx((2**30 - 1.05 * weights) / 4, abs=4)
 
 
 @pytest.mark.parametrize(
