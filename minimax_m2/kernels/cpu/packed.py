@@ -54,9 +54,11 @@ def empty_bytes(size: int) -> Tensor:
     """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
     if size < _HUGE_FROM:
         return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    # Private: shared memory gets no huge pages.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 

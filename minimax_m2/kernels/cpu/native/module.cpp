@@ -167,13 +167,15 @@ PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
 
 PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
 {
-    int64_t n[2];
+    int64_t n[3];
     const Isa *isa = isa_or_error();
-    if (!isa || !integers("stream_read", args, given, 2, n))
+    if (!isa || !integers("stream_read", args, given, 3, n))
         return nullptr;
+    if (n[2] < 1)
+        return PyErr_Format(PyExc_ValueError, "stream_read: pieces have at least one byte");
     uint64_t sum;
     Py_BEGIN_ALLOW_THREADS
-    sum = kernels::stream_read(*isa, (const uint8_t *)n[0], n[1]);
+    sum = kernels::stream_read(*isa, (const uint8_t *)n[0], n[1], n[2]);
     Py_END_ALLOW_THREADS
     return PyLong_FromUnsignedLongLong(sum);
 }

@@ -65,14 +65,19 @@ void wait_for_change(std::atomic<uint32_t> &word, uint32_t seen, std::atomic<int
     sleepers.fetch_sub(1);
 }
 
+// Consecutive tasks, mostly one thread's: its reads then run on through the memory. Who has done his own
+// takes from the others'. End << 32 | next: one word, so that a claim knows which phase it belongs
+// to: a claim below the end keeps the phase open, and with it `work` and `call`.
+struct alignas(64) Range {
+    std::atomic<uint64_t> claims{0};
+};
+
 struct Pool {
     std::mutex calls;  // held by the Session
     std::vector<std::thread> workers;
     bool stopping = false;
 
-    // Number of tasks << 32 | next task. One word, so that a claim knows which phase it belongs to:
-    // a claim below the number keeps the phase open, and with it `work` and `call`.
-    alignas(64) std::atomic<uint64_t> claims{0};
+    std::vector<Range> ranges{1};  // of each thread, the caller's first
     alignas(64) std::atomic<uint32_t> phase{0};
     std::atomic<int> sleeping_workers{0};
     alignas(64) std::atomic<uint32_t> left{0};  // tasks not done yet
@@ -84,10 +89,30 @@ struct Pool {
     uint8_t *scratch = nullptr;
     size_t scratch_size = 0;
 
-    void do_tasks()
+    void share(uint64_t num_tasks)
+    {
+        uint64_t first = 0;
+        for (size_t thread = 0; thread < ranges.size(); thread++) {
+            uint64_t end = num_tasks * (thread + 1) / ranges.size();
+            ranges[thread].claims.store(end << 32 | first, std::memory_order_release);
+            first = end;
+        }
+    }
+
+    void do_tasks(size_t thread)
+    {
+        for (size_t i = 0; i < ranges.size(); i++)
+            do_range(ranges[(thread + i) % ranges.size()]);
+    }
+
+    void do_range(Range &range)
     {
         for (;;) {
-            uint64_t claim = claims.fetch_add(1, std::memory_order_acq_rel);
+            // A look first: a finished range is only read.
+            uint64_t claim = range.claims.load(std::memory_order_acquire);
+            if ((uint32_t)claim >= claim >> 32)
+                return;
+            claim = range.claims.fetch_add(1, std::memory_order_acq_rel);
             if ((uint32_t)claim >= claim >> 32)
                 return;
             call(work, (int64_t)(uint32_t)claim);
@@ -99,14 +124,14 @@ struct Pool {
         }
     }
 
-    void serve(uint32_t seen)
+    void serve(size_t thread, uint32_t seen)
     {
         for (;;) {
             wait_for_change(phase, seen, sleeping_workers);
             seen = phase.load();
             if (stopping)
                 return;
-            do_tasks();
+            do_tasks(thread);
         }
     }
 
@@ -124,10 +149,11 @@ struct Pool {
         for (std::thread &worker : workers)
             worker.join();
         workers.clear();
+        ranges = std::vector<Range>(num_workers + 1);
         stopping = false;
         uint32_t seen = phase.load();
         while (workers.size() < num_workers)
-            workers.emplace_back([this, seen] { serve(seen); });
+            workers.emplace_back([this, thread = workers.size() + 1, seen] { serve(thread, seen); });
     }
 };
 
@@ -178,9 +204,9 @@ void Session::run(int64_t num_tasks, const void *work, void (*call)(const void *
     pool->work = work;
     pool->call = call;
     pool->left.store((uint32_t)num_tasks);
-    pool->claims.store((uint64_t)num_tasks << 32, std::memory_order_release);
+    pool->share((uint64_t)num_tasks);
     pool->announce();
-    pool->do_tasks();
+    pool->do_tasks(0);
     wait_for_change(pool->finished, finished, pool->sleeping_caller);
 }
 

@@ -1,7 +1,7 @@
 // Who computes? A pool of threads that the kernels own; the caller takes part.
 //
-// Calls from several threads follow one another. Tasks of a phase are claimed from one counter, so
-// which thread does which task is open; kernels must not let a result depend on it.
+// Calls from several threads follow one another. Which thread does which task is open; kernels must
+// not let a result depend on it.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
