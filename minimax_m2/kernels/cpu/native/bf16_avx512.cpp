@@ -21,8 +21,10 @@ void prepare(const void *row, int64_t num_inputs, int64_t padded, void *prepared
     memset((uint8_t *)prepared + num_inputs * 2, 0, (size_t)(padded - num_inputs) * 2);
 }
 
+// `ahead` is brought into the L2 meanwhile, `ahead_step` bytes for every pair of inputs.
 template <int ROWS>
-void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t padded, float *out)
+void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t padded, float *out,
+           const uint8_t *ahead, int64_t ahead_step)
 {
     __m512 sums[ROWS][2];
 #pragma GCC unroll 12
@@ -31,8 +33,9 @@ void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t pa
     for (int64_t at = 0; at < padded * 2; at += 4, panel += 128) {
         __m512bh low = (__m512bh)_mm512_loadu_si512(panel);
         __m512bh high = (__m512bh)_mm512_loadu_si512(panel + 64);
-        _mm_prefetch((const char *)panel + PREFETCH, _MM_HINT_T0);
-        _mm_prefetch((const char *)panel + PREFETCH + 64, _MM_HINT_T0);
+        _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        _mm_prefetch((const char *)ahead + 64, _MM_HINT_T1);
+        ahead += ahead_step;
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
             int32_t pair;
@@ -49,7 +52,8 @@ void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t pa
     }
 }
 
-using Block = void (*)(const uint8_t *, int64_t, const uint8_t *, int64_t, float *);
+using Block = void (*)(const uint8_t *, int64_t, const uint8_t *, int64_t, float *, const uint8_t *,
+                       int64_t);
 constexpr Block blocks[MAX_ROWS + 1] = {nullptr,   block<1>, block<2>, block<3>, block<4>,
                                         block<5>,  block<6>, block<7>, block<8>, block<9>,
                                         block<10>, block<11>, block<12>};
@@ -57,10 +61,17 @@ constexpr Block blocks[MAX_ROWS + 1] = {nullptr,   block<1>, block<2>, block<3>,
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
 {
-    // Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1.
-    for (int64_t left = (num_rows + MAX_ROWS - 1) / MAX_ROWS; left > 0; left--) {
-        int64_t now = (num_rows + left - 1) / left;
-        blocks[now](rows, stride, panel, padded, out);
+    // Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. The first finds the panel in
+    // memory and looks a little ahead; the others find it in the L2, and share in fetching the next one.
+    const int64_t panel_bytes = padded * 2 * PANEL, num_blocks = (num_rows + MAX_ROWS - 1) / MAX_ROWS;
+    for (int64_t i = 0; i < num_blocks; i++) {
+        int64_t now = (num_rows + num_blocks - i - 1) / (num_blocks - i);
+        if (i == 0)
+            blocks[now](rows, stride, panel, padded, out, panel + PREFETCH, 128);
+        else
+            blocks[now](rows, stride, panel, padded, out,
+                        panel + panel_bytes + (i - 1) * (panel_bytes / (num_blocks - 1)),
+                        128 / (num_blocks - 1));
         rows += now * stride;
         out += now * PANEL;
         num_rows -= now;

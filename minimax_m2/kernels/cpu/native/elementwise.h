@@ -79,6 +79,12 @@ static void add(float *sums, const float *values, int64_t count)
         sums[i] += values[i];
 }
 
+static void add_bf16(float *sums, const uint16_t *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        sums[i] += from_bits((uint32_t)values[i] << 16);
+}
+
 // The xor of all words in whole blocks of 128 bytes: the most that a core can read.
 static uint64_t read(const uint8_t *data, int64_t size)
 {

@@ -14,6 +14,8 @@ namespace kernels {
 namespace {
 
 constexpr int64_t TILE_ROWS = 48;
+// Up to so many pairs for each expert, reading w2 front to back is worth a pass over the pairs' rows.
+constexpr int64_t ROWS_FIRST = 64;
 // Pairs computed together: bounds the scratch memory, and lets an expert's weights serve many rows.
 constexpr int64_t CHUNK_PAIRS = 4096;
 
@@ -41,6 +43,9 @@ public:
         int64_t most = args.num_pairs < CHUNK_PAIRS ? args.num_pairs : CHUNK_PAIRS;
         size_t rows_size = (size_t)(most * hidden_stride), plain_size = (size_t)(most * plain_stride);
         size_t features_size = w2.plain_rows ? 0 : (size_t)(most * feature_stride);
+        // The weighted rows need the hidden rows' memory, which has been used by then.
+        if (hidden_stride < args.hidden_size * 2)
+            rows_size = (size_t)(most * args.hidden_size * 2);
         rows = session.scratch(rows_size + plain_size + features_size);
         if (!rows)
             return FfnStatus::NO_MEMORY;
@@ -63,8 +68,9 @@ private:
     std::vector<int64_t> order;  // pairs by expert
     std::vector<int64_t> ends;   // of each expert in `order`
     std::vector<Group> groups;
+    std::vector<int64_t> places, row_ends;
     int64_t chunk_first = 0;
-    // Of the chunk's pairs: prepared hidden rows; bfloat16 SiLU(gate) * up; the same, prepared for w2.
+    // Of the chunk's pairs: prepared hidden rows (later weighted output rows); bfloat16 SiLU(gate) * up; the same, prepared for w2.
     uint8_t *rows = nullptr, *plain = nullptr, *features = nullptr;
 
     // Whole panels are written, so the padding is computed: zeros times zeros.
@@ -134,12 +140,17 @@ private:
                 w2.prepare(plain + at * plain_stride, args.expert_size,
                            w2.padded(args.expert_size), features + at * feature_stride);
             });
-        if (args.sum)
+        if (args.sum && count > ROWS_FIRST * num_groups) {
             session.run(output_panels, [&](int64_t panel) { sum_task(panel); });
-        else
-            session.run(num_groups * output_panels, [&](int64_t task) {
-                rows_task(groups[(size_t)(task / output_panels)], task % output_panels);
-            });
+            return;
+        }
+        session.run(num_groups * output_panels, [&](int64_t task) {
+            rows_task(groups[(size_t)(task / output_panels)], task % output_panels);
+        });
+        if (args.sum) {
+            sort_by_row(count);
+            session.run(args.num_rows, [&](int64_t row) { combine_task(row); });
+        }
     }
 
     void gate_up_task(const Group &group, int64_t panel)
@@ -161,7 +172,7 @@ private:
         }
     }
 
-    // One output panel of one group: `use(pair, values)` for each pair, weighted and rounded.
+    // One output panel of one group: `use(place in the chunk, values)`, weighted and rounded.
     template <class Use> void down_tiles(const Group &group, int64_t panel, const Use &use)
     {
         const uint8_t *weights = (const uint8_t *)args.down[group.expert] +
@@ -173,9 +184,8 @@ private:
             w2.multiply(features + first * stride, stride, count, weights,
                         w2.padded(args.expert_size), tile);
             for (int64_t row = 0; row < count; row++) {
-                int64_t pair = pair_at(first + row);
-                isa.weigh(tile + row * PANEL, args.weight_of_pair[pair], PANEL);
-                use(pair, tile + row * PANEL);
+                isa.weigh(tile + row * PANEL, args.weight_of_pair[pair_at(first + row)], PANEL);
+                use(first + row, tile + row * PANEL);
             }
         }
     }
@@ -186,6 +196,7 @@ private:
         return left < PANEL ? left : PANEL;
     }
 
+    // The sums' panel by one thread, experts ascending.
     void sum_task(int64_t panel)
     {
         float *out = (float *)args.out + panel * PANEL;
@@ -193,17 +204,45 @@ private:
             for (int64_t row = 0; row < args.num_rows; row++)
                 memset(out + row * args.hidden_size, 0, (size_t)width(panel) * 4);
         for (const Group &group : groups)
-            down_tiles(group, panel, [&](int64_t pair, const float *values) {
-                isa.add(out + args.row_of_pair[pair] * args.hidden_size, values, width(panel));
+            down_tiles(group, panel, [&](int64_t at, const float *values) {
+                int64_t row = args.row_of_pair[pair_at(at)];
+                isa.add(out + row * args.hidden_size, values, width(panel));
             });
     }
 
+    // The panel of one expert's rows: to their pairs' places, or, to be summed, to the chunk's.
     void rows_task(const Group &group, int64_t panel)
     {
-        uint16_t *out = (uint16_t *)args.out + panel * PANEL;
-        down_tiles(group, panel, [&](int64_t pair, const float *values) {
-            isa.to_bf16(values, out + pair * args.hidden_size, width(panel));
+        uint16_t *out = (uint16_t *)(args.sum ? rows : args.out) + panel * PANEL;
+        down_tiles(group, panel, [&](int64_t at, const float *values) {
+            int64_t place = args.sum ? at : pair_at(at);
+            isa.to_bf16(values, out + place * args.hidden_size, width(panel));
         });
+    }
+
+    // The chunk's places by row; within a row they stay by expert.
+    void sort_by_row(int64_t count)
+    {
+        row_ends.assign((size_t)args.num_rows + 1, 0);
+        for (int64_t at = 0; at < count; at++)
+            row_ends[(size_t)args.row_of_pair[pair_at(at)] + 1]++;
+        for (size_t row = 1; row < row_ends.size(); row++)
+            row_ends[row] += row_ends[row - 1];
+        places.resize((size_t)count);
+        for (int64_t at = 0; at < count; at++)
+            places[(size_t)row_ends[(size_t)args.row_of_pair[pair_at(at)]]++] = at;
+    }
+
+    void combine_task(int64_t row)
+    {
+        float *out = (float *)args.out + row * args.hidden_size;
+        if (chunk_first == 0)
+            memset(out, 0, (size_t)args.hidden_size * 4);
+        // Each row's end has moved by its pairs: it now is where the next row's begin.
+        int64_t first = row ? row_ends[(size_t)row - 1] : 0, end = row_ends[(size_t)row];
+        for (int64_t i = first; i < end; i++)
+            isa.add_bf16(out, (uint16_t *)rows + places[(size_t)i] * args.hidden_size,
+                         args.hidden_size);
     }
 };
 

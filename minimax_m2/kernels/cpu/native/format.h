@@ -47,6 +47,7 @@ struct Isa {
     void (*weigh)(float *values, float weight, int64_t count);
     void (*to_bf16)(const float *values, uint16_t *out, int64_t count);
     void (*add)(float *sums, const float *values, int64_t count);
+    void (*add_bf16)(float *sums, const uint16_t *values, int64_t count);
     // Nothing but reading: the rate that the kernels are measured against.
     uint64_t (*read)(const uint8_t *data, int64_t size);
 };

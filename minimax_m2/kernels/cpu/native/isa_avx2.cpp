@@ -25,7 +25,7 @@ const Isa isa_avx2 = {
         &int4_g128_avx2,
         nullptr,  // FP8
     },
-    activate, weigh, to_bf16, add, read,
+    activate, weigh, to_bf16, add, add_bf16, read,
 };
 
 }  // namespace kernels

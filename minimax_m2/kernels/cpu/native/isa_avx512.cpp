@@ -28,7 +28,7 @@ const Isa isa_avx512 = {
         &int4_g128_avx512,
         &fp8_avx512,
     },
-    activate, weigh, to_bf16, add, read,
+    activate, weigh, to_bf16, add, add_bf16, read,
 };
 
 }  // namespace kernels
