@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_NATIVE_VERSION = 1
+_NATIVE_VERSION = 2
 
 
 class Library:

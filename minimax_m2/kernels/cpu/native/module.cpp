@@ -199,7 +199,7 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 1;
+constexpr int VERSION = 2;
 
 }  // namespace
 
