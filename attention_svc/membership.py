@@ -83,11 +83,14 @@ class Membership:
             running=len(scheduler.running),
             kv_usage_ratio=scheduler.kv_usage_ratio,
         )
-        delta = self._metrics.activations.take_delta()
-        for layer_idx, counts_E in enumerate(delta):
-            experts = counts_E.nonzero()[0]
+        tokens, steps = self._metrics.activations.take_delta()
+        for layer_idx, tokens_E in enumerate(tokens):
+            experts = tokens_E.nonzero()[0]
             if experts.size:
                 status.activations.add(
-                    layer_idx=layer_idx, expert_ids=experts, token_counts=counts_E[experts]
+                    layer_idx=layer_idx,
+                    expert_ids=experts,
+                    token_counts=tokens_E[experts],
+                    step_counts=steps[layer_idx, experts],
                 )
         return status

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from attention_svc.pool_health import ROWS_PER_EXPERT_READ
 from rpc.metrics import (
     INTER_TOKEN_BUCKETS_S,
     PREFIX,
@@ -21,20 +22,28 @@ STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
 
 
 class ActivationCounts(Collector):
-    """Tokens routed to each (layer, expert) since start: int64 [layers, E]."""
+    """Tokens routed to each (layer, expert) since start, and steps with any: int64 [layers, E]."""
 
     def __init__(self, num_layers: int, num_experts: int):
         self.counts = np.zeros((num_layers, num_experts), dtype=np.int64)
-        self._reported = np.zeros_like(self.counts)
+        self.steps = np.zeros_like(self.counts)
+        self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
 
     def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
-        self.counts[layer_idx] += np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
+        tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
+        self.counts[layer_idx] += tokens_E
+        self.steps[layer_idx] += tokens_E > 0
 
-    def take_delta(self) -> np.ndarray:
-        """What came since the last call: for the report to the router."""
-        now = self.counts.copy()
+    def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, steps) since the last call: for the report to the router."""
+        now = np.stack((self.counts, self.steps))
         delta, self._reported = now - self._reported, now
-        return delta
+        return delta[0], delta[1]
+
+    def work(self) -> np.ndarray:
+        """float [layers, E]: steps that read an expert's weights, and its rows' arithmetic in the
+        same unit; never 0, so that experts without any are spread by number."""
+        return 1.0 + self.steps + self.counts / ROWS_PER_EXPERT_READ
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         counts = self.counts.copy()

@@ -23,13 +23,13 @@ that is passed over for being slow has to be tried again some day: it may have b
 SLOWER = 4.0
 """Times the fastest replica's time that make a pool a slow one: noise must not move work about."""
 _FAST_S = 0.00025
-_ROWS_PER_EXPERT_READ = 8
+ROWS_PER_EXPERT_READ = 8
 """Rows that cost an expert's weights as much arithmetic time as reading them once does."""
 
 
 def work_units(num_pairs: int, num_experts: int) -> float:
     """A call's size: expert weights read, plus its rows' arithmetic in the same unit."""
-    return num_experts + num_pairs / _ROWS_PER_EXPERT_READ
+    return num_experts + num_pairs / ROWS_PER_EXPERT_READ
 
 
 def speed_class(predicted_s: float, fastest_s: float) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from attention_svc.pool_health import speed_class
 from attention_svc.pool_link import PoolLink
+from attention_svc.sharing import share_out
 from protos import attention_pb2, router_pb2
 from rpc.pieces import Pieces
 
@@ -58,8 +59,12 @@ class PoolSet:
         make_link: Callable[[str, str, Callable[[], None]], PoolLink],
         *,
         same_numerics: bool = False,
+        work: Callable[[], np.ndarray] | None = None,
     ):
-        """`make_link(pool_id, address, on_change)`; `same_numerics`: see AttentionConfig."""
+        """`make_link(pool_id, address, on_change)`; `same_numerics`: see AttentionConfig; `work`
+        gives what each expert has made of late, [layers, E], without it all are alike."""
+        self._work = work or (lambda: np.ones((num_layers, num_experts)))
+        self._work_LE = self._work()
         self._same_numerics = same_numerics
         self._num_layers = num_layers
         self.num_experts = num_experts
@@ -96,6 +101,8 @@ class PoolSet:
         for key, member in list(self._members.items()):
             if member.rank == 2 and key[0] in newest:
                 self._drop(key)  # fenced by a newer incarnation, or moved to another address
+        # Taken with the topology only: the split of sums stays while nobody's pieces change.
+        self._work_LE = self._work()
         self._rebuild()
 
     def reach(self) -> list[attention_pb2.PoolReach]:
@@ -201,7 +208,7 @@ class PoolSet:
 
         The trusted, staying and fast before the ejected, leaving and slow; few pools per layer:
         whoever covers most of what is left, and of equals who has least by `shares` (pieces by
-        pool id, counted on here).
+        pool id, counted on here). What several of the chosen hold is shared out by work.
         """
         chosen: list[tuple[PoolLink, set[int]]] = []
         holders = [(one, set(one.pieces.experts(layer_idx))) for one in usable]
@@ -210,19 +217,24 @@ class PoolSet:
         fastest_s = min(filter(None, times_s), default=0.0)
         standings = [one.standing(fastest_s) for one, _ in holders]
         for standing in sorted(set(standings)):
-            candidates = [
-                (one.link, experts)
+            candidates = {
+                one.link: experts
                 for (one, experts), its in zip(holders, standings, strict=True)
                 if its == standing
-            ]
+            }
+            alike: dict[PoolLink, set[int]] = {}
             while left and candidates:
                 link, experts = max(
-                    candidates, key=lambda one: (len(one[1] & left), -shares[one[0].pool_id])
+                    candidates.items(),
+                    key=lambda one: (len(one[1] & left), -shares[one[0].pool_id]),
                 )
                 if not experts & left:
                     break
-                chosen.append((link, experts & left))
-                shares[link.pool_id] += len(experts & left)
+                alike[link] = experts & left
                 left = left - experts
+            for link, experts in share_out(alike, candidates, self._work_LE[layer_idx]).items():
+                if experts:
+                    chosen.append((link, experts))
+                    shares[link.pool_id] += len(experts)
         chosen.sort(key=lambda item: item[0].pool_id)
         return chosen, left

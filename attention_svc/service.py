@@ -197,6 +197,7 @@ class AttentionService:
             self._model.num_experts,
             partial(self._make_link, codec),
             same_numerics=self._config.same_numerics,
+            work=self._metrics.activations.work,
         )
         self._transport = GrpcTransport(self._pools, self._metrics, codec)
         return self._transport

@@ -1,6 +1,10 @@
-"""How are counts of a layers x experts matrix shown in a terminal?"""
+"""How are counts of a layers x experts matrix shown, in a terminal and as a picture?"""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from expertmesh.loadgen.plot import require_matplotlib
 
 SHADES = " .:-=+*#%@"
 MAX_COLUMNS = 128
@@ -25,3 +29,50 @@ def _row(row: Sequence[int]) -> str:
 def imbalance(row: Sequence[int]) -> float:
     """The hottest expert's tokens over the mean; 1 is even, 0 means nothing was routed."""
     return max(row) * len(row) / sum(row) if sum(row) else 0.0
+
+
+def save_heat_map(tokens: Sequence[Sequence[int]], path: Path) -> None:
+    """Layers x experts as a PNG, each relative to its layer's mean; beside it how uneven a layer is.
+
+    Raises ValueError without matplotlib or where the file cannot be written.
+    """
+    num_layers, num_experts = len(tokens), len(tokens[0])
+    height = min(14.0, max(3.0, 1.5 + 0.16 * num_layers))
+    figure = require_matplotlib()(figsize=(12, height), layout="constrained")
+    figure.suptitle(f"{sum(map(sum, tokens)):,} routed tokens, relative to the mean of each layer")
+    relative = [
+        [count * len(row) / sum(row) if sum(row) else 0.0 for count in row] for row in tokens
+    ]
+    heat, beside = figure.subplots(1, 2, width_ratios=(6, 1), sharey=True)
+    image = heat.imshow(
+        relative,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="inferno",
+        vmin=0,
+        vmax=_top(relative),
+    )
+    heat.set_xlabel(f"expert (of {num_experts})")
+    heat.set_ylabel("layer")
+    for axis, count in ((heat.xaxis, num_experts), (heat.yaxis, num_layers)):
+        axis.set_major_locator(_whole_numbers(count))
+    figure.colorbar(image, ax=heat, label="times the mean", extend="max", pad=0.01)
+    beside.barh(range(num_layers), [imbalance(row) for row in tokens], height=0.8)
+    beside.axvline(1, color="gray", linewidth=0.8)
+    beside.set_xlabel("hottest, x mean")
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--png {path}: {error}") from None
+
+
+def _top(relative: Sequence[Sequence[float]]) -> float:
+    """The end of the colours: nearly all are below, so that one expert does not darken the rest."""
+    values = sorted(value for row in relative for value in row)
+    return max(2.0, values[min(len(values) - 1, int(0.995 * len(values)))])
+
+
+def _whole_numbers(count: int) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=min(16, max(1, count)), integer=True)

@@ -1,7 +1,9 @@
 """How do the commands reach the router, and what do they make of its answers?"""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,15 @@ RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_
 TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
 TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
 TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")
+
+_FLAGS = {
+    "router": (str, ROUTER),
+    "run_dir": (Path | None, RUN_DIR),
+    "tls_ca": (Path | None, TLS_CA),
+    "tls_cert": (Path | None, TLS_CERT),
+    "tls_key": (Path | None, TLS_KEY),
+}
+"""The flags of every command that asks the router: type and option."""
 
 STATES = {
     router_pb2.MEMBER_STATE_UNSPECIFIED: "unknown",
@@ -58,6 +69,27 @@ def router_stub(
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise CommandError(f"no router answers at {address}", EXIT_NOT_RUNNING) from None
             raise CommandError(f"router {address}: {error.details()}") from None
+
+
+def asks_router(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is the router's stub gets the flags that say where it is."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
+        for name, (kind, option) in _FLAGS.items()
+    ]
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        flags = {name: given.pop(name) for name in _FLAGS}
+        with router_stub(**flags) as stub:
+            command(stub, **given)
+
+    # Typer reads flags from the signature and their types from the annotations.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def call(method: Callable[..., Answer], request: Any) -> Answer:

@@ -107,14 +107,16 @@ class MemberStatus(_message.Message):
     def __init__(self, ready: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., state: _Optional[_Union[MemberState, str]] = ..., busy_ratio: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., activations: _Optional[_Iterable[_Union[LayerActivations, _Mapping]]] = ..., acked_assignment: _Optional[int] = ..., load_progress_ratio: _Optional[float] = ...) -> None: ...
 
 class LayerActivations(_message.Message):
-    __slots__ = ("layer_idx", "expert_ids", "token_counts")
+    __slots__ = ("layer_idx", "expert_ids", "token_counts", "step_counts")
     LAYER_IDX_FIELD_NUMBER: _ClassVar[int]
     EXPERT_IDS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    STEP_COUNTS_FIELD_NUMBER: _ClassVar[int]
     layer_idx: int
     expert_ids: _containers.RepeatedScalarFieldContainer[int]
     token_counts: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, layer_idx: _Optional[int] = ..., expert_ids: _Optional[_Iterable[int]] = ..., token_counts: _Optional[_Iterable[int]] = ...) -> None: ...
+    step_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, layer_idx: _Optional[int] = ..., expert_ids: _Optional[_Iterable[int]] = ..., token_counts: _Optional[_Iterable[int]] = ..., step_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("welcome", "assignment")
@@ -281,11 +283,35 @@ class GetExpertLoadResponse(_message.Message):
     def __init__(self, num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., token_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RebalanceRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("dry_run",)
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    def __init__(self, dry_run: _Optional[bool] = ...) -> None: ...
 
 class RebalanceResponse(_message.Message):
-    __slots__ = ("moving_pieces",)
+    __slots__ = ("moving_pieces", "imbalance_before", "imbalance_after", "moves", "last_decision")
     MOVING_PIECES_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    LAST_DECISION_FIELD_NUMBER: _ClassVar[int]
     moving_pieces: int
-    def __init__(self, moving_pieces: _Optional[int] = ...) -> None: ...
+    imbalance_before: float
+    imbalance_after: float
+    moves: _containers.RepeatedCompositeFieldContainer[PieceMove]
+    last_decision: str
+    def __init__(self, moving_pieces: _Optional[int] = ..., imbalance_before: _Optional[float] = ..., imbalance_after: _Optional[float] = ..., moves: _Optional[_Iterable[_Union[PieceMove, _Mapping]]] = ..., last_decision: _Optional[str] = ...) -> None: ...
+
+class PieceMove(_message.Message):
+    __slots__ = ("layer_idx", "expert_id", "weight", "loads_on", "leaves")
+    LAYER_IDX_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LOADS_ON_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    layer_idx: int
+    expert_id: int
+    weight: float
+    loads_on: _containers.RepeatedScalarFieldContainer[str]
+    leaves: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, layer_idx: _Optional[int] = ..., expert_id: _Optional[int] = ..., weight: _Optional[float] = ..., loads_on: _Optional[_Iterable[str]] = ..., leaves: _Optional[_Iterable[str]] = ...) -> None: ...

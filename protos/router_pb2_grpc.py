@@ -109,7 +109,7 @@ class RouterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rebalance(self, request, context):
-        """For operators: plan anew by these counts, and move pieces accordingly.
+        """For operators: plan anew by recent counts, and move pieces accordingly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,18 +18,21 @@ def balance(board: Board, tolerance: float, layer: int | None = None) -> bool:
     Of one layer single experts are moved; without a layer, whole parts of layers.
     Givers are above their fair share and takers below theirs, so that little moves twice.
     """
+    speed = {host: board.hosts[host].speed for host in board.movable}
     moved = False
-    while _one_transfer(board, tolerance, layer):
+    while _one_transfer(board, speed, tolerance, layer):
         moved = True
     return moved
 
 
-def _one_transfer(board: Board, tolerance: float, layer: int | None) -> bool:
-    speed = {host: board.hosts[host].speed for host in board.movable}
+def _one_transfer(
+    board: Board, speed: dict[int, float], tolerance: float, layer: int | None
+) -> bool:
     load = {host: board.load(host, layer) for host in board.movable}
     fair = sum(load.values()) / max(sum(speed.values()), 1e-9)
     relative = {host: load[host] / speed[host] for host in board.movable}
-    order = sorted(board.movable, key=lambda host: (-relative[host], host))
+    # The movable ascend and sorting is stable: of equals, the lower one is the first.
+    order = sorted(board.movable, key={host: -load for host, load in relative.items()}.__getitem__)
     for giver in order[:MAX_CANDIDATES]:
         for taker in order[: -MAX_CANDIDATES - 1 : -1]:
             gap = relative[giver] - relative[taker]
@@ -60,8 +63,9 @@ def _transfer(
         room = board.room[taker]
         if layer is not None:
             room = min(room, board.quota[taker] - board.held[taker][layer].bit_count())
-        if unit.bit_count() > room:
+        if unit.bit_count() > room or not board.affords(unit):
             continue
+        board.spend(unit)
         board.move(giver, taker, unit_layer, unit)
         limit -= weight
         count += 1

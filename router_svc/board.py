@@ -4,6 +4,8 @@ Pure bookkeeping for `planner`: every change goes through `give` and `take`, so 
 holders, room and load always agree.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -39,8 +41,12 @@ class Board:
         num_experts: int,
         replicas: int,
         weights: Sequence[Sequence[float]],
+        allowance: float = math.inf,
     ):
-        """`replicas` 0: as many holders as fit. `weights` [layer][expert] may be empty."""
+        """`replicas` 0: as many holders as fit. `weights` [layer][expert] may be empty.
+
+        `allowance`: pieces that may be loaded for the sake of load alone.
+        """
         self.hosts = sorted(hosts, key=lambda host: host.pool_id)
         self.num_layers, self.num_experts = num_layers, num_experts
         self.full = (1 << num_experts) - 1
@@ -63,8 +69,10 @@ class Board:
             for room, held in zip(self.room, self.held, strict=True)
         ]
         self.replicas = min(replicas or MAX_REPLICAS, MAX_REPLICAS, len(self.hosts))
+        self.allowance = allowance
         self._weights = weights
         self._shares = [self._share_row(layer) for layer in range(num_layers)]
+        self._known_weights: list[dict[int, float]] = [{} for _ in range(num_layers)]
         self._loads = [
             [self.weight(layer, mask) for layer, mask in enumerate(held)] for held in self.held
         ]
@@ -72,20 +80,66 @@ class Board:
 
     def _share_row(self, layer: int) -> list[float]:
         """Load of one holder of each piece, when it has as many holders as it can have."""
-        able = [0] * self.num_experts
-        for can in self.can:
-            for expert in bits(can[layer]):
-                able[expert] += 1
-        row = self._weights[layer] if self._weights else [1.0] * self.num_experts
+        able = self._count(layer, self.can)
         return [
             weight / max(1, min(self.replicas, holders))
-            for weight, holders in zip(row, able, strict=True)
+            for weight, holders in zip(self._weight_row(layer), able, strict=True)
         ]
+
+    def _weight_row(self, layer: int) -> Sequence[float]:
+        return self._weights[layer] if self._weights else [1.0] * self.num_experts
+
+    def _count(self, layer: int, masks: Sequence[Sequence[int]]) -> list[int]:
+        """In how many of the hosts' masks each expert of a layer is."""
+        counts = [0] * self.num_experts
+        # Most pools have the same in common: equal masks are counted once.
+        for mask, hosts in Counter(of_host[layer] for of_host in masks).items():
+            for expert in bits(mask):
+                counts[expert] += hosts
+        return counts
+
+    def holders(self, layer: int) -> list[int]:
+        """How many hold each expert of a layer."""
+        return self._count(layer, self.held)
+
+    def share_out(self) -> None:
+        """From now on a piece's load is shared by the holders that it has, not by those it
+        should have."""
+        for layer in range(self.num_layers):
+            self._shares[layer] = [
+                weight / max(1, count)
+                for weight, count in zip(self._weight_row(layer), self.holders(layer), strict=True)
+            ]
+            self._known_weights[layer].clear()
+        for host, held in enumerate(self.held):
+            self._loads[host] = [self.weight(layer, mask) for layer, mask in enumerate(held)]
+            self._totals[host] = sum(self._loads[host])
+
+    def imbalance(self, by_layer: bool) -> float:
+        """Work of the busiest pool over an even share of it; 1 is even.
+
+        `by_layer`: layers lie whole on pools, which work on different ones at once; otherwise each
+        layer waits for the pool that is busiest in it.
+        """
+        speeds = [host.speed for host in self.hosts]
+        layers: list[int | None] = [None] if by_layer else [*range(self.num_layers)]
+        even = busiest = 0.0
+        for layer in layers:
+            loads = [self.load(host, layer) for host in range(len(self.hosts))]
+            even += sum(loads) / max(1e-9, sum(speeds))
+            busiest += max(
+                (load / speed for load, speed in zip(loads, speeds, strict=True)), default=0.0
+            )
+        return busiest / even if even else 1.0
 
     def weight(self, layer: int, mask: int) -> float:
         """Load of the pieces of a mask."""
-        row = self._shares[layer]
-        return sum(row[expert] for expert in bits(mask))
+        known = self._known_weights[layer]
+        weight = known.get(mask)
+        if weight is None:
+            row = self._shares[layer]
+            weight = known[mask] = sum(row[expert] for expert in bits(mask))
+        return weight
 
     def load(self, host: int, layer: int | None = None) -> float:
         """What a host would carry, in one layer or in all."""
@@ -124,6 +178,13 @@ class Board:
         self.held[host][layer] = mask
         self._loads[host][layer] = self.weight(layer, mask)
         self._totals[host] = sum(self._loads[host])
+
+    def affords(self, mask: int) -> bool:
+        """Whether that much may still be loaded for the sake of load."""
+        return mask.bit_count() <= self.allowance
+
+    def spend(self, mask: int) -> None:
+        self.allowance -= mask.bit_count()
 
     def move(self, giver: int, taker: int, layer: int, mask: int) -> None:
         self.take(giver, layer, mask)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_svc.board import MAX_REPLICAS
+from router_svc.following import FollowingRules
 from router_svc.goals import PlacementRules
 from router_svc.planner import STRIPINGS
 from rpc.flags import flag
@@ -35,6 +36,16 @@ class RouterConfig(ServiceConfig):
         1000, "from the last ACK of a topology until what it no longer shows is unloaded"
     )
     max_moves: int = flag(4, "most pools that load at once what others serve already")
+    follow_load: bool = flag(
+        True, "replicate hot experts and pack pools by load while requests run (needs --replicas)"
+    )
+    half_life_s: float = flag(300.0, "after this time an activation counts half")
+    imbalance: float = flag(
+        1.2, "work of the busiest pool over the mean from which on pieces are moved"
+    )
+    imbalance_s: float = flag(30.0, "for how long it has to be beyond that first")
+    min_gain: float = flag(0.05, "least share of the busiest pool's work that a move has to take")
+    pieces_per_minute: int = flag(64, "most pieces that are loaded in a minute for load's sake")
     max_members: int = flag(1000, "most members, and most watchers, at once")
 
     def __post_init__(self) -> None:
@@ -46,6 +57,11 @@ class RouterConfig(ServiceConfig):
             ("--plan-delay-ms", self.plan_delay_ms, 0, 60_000),
             ("--settle-ms", self.settle_ms, 0, 600_000),
             ("--max-moves", self.max_moves, 1, 1000),
+            ("--half-life-s", self.half_life_s, 1, 86_400),
+            ("--imbalance", self.imbalance, 1, 100),
+            ("--imbalance-s", self.imbalance_s, 0, 86_400),
+            ("--min-gain", self.min_gain, 0, 1),
+            ("--pieces-per-minute", self.pieces_per_minute, 1, 1_000_000),
             ("--max-members", self.max_members, 1, 1000),
         ):
             if not low <= value <= high:
@@ -61,4 +77,12 @@ class RouterConfig(ServiceConfig):
             plan_delay_s=self.plan_delay_ms / 1000,
             settle_s=self.settle_ms / 1000,
             max_moves=self.max_moves,
+            following=FollowingRules(
+                on=self.follow_load,
+                half_life_s=self.half_life_s,
+                imbalance=self.imbalance,
+                imbalance_s=self.imbalance_s,
+                min_gain=self.min_gain,
+                pieces_per_minute=self.pieces_per_minute,
+            ),
         )

@@ -6,10 +6,11 @@ it gets there without a gap is in `changes`.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from router_svc.board import Host
-from router_svc.loads import activation_weights
+from router_svc.board import Board, Host
+from router_svc.following import FollowingRules
 from router_svc.member import Member, Model
 from router_svc.planner import Plan, plan
 from rpc.pieces import Pieces
@@ -26,15 +27,21 @@ class PlacementRules:
     plan_delay_s: float = 0.5  # members that come within this time are planned together
     settle_s: float = 1.0  # from the last ACK to unloading
     max_moves: int = 4  # pools that load at once what others serve already
+    following: FollowingRules = field(default_factory=FollowingRules)
 
 
 class Goals:
-    """Plans soon after a reason to; otherwise goals stay."""
+    """Plans soon after a reason to; otherwise goals stay.
+
+    When pools come and go, it plans by the weights of the last decision to follow the load, so
+    that noise in the counts moves nothing.
+    """
 
     def __init__(self, rules: PlacementRules):
         self._rules = rules
         self._due_at_s: float | None = None
         self.latest: Plan | None = None
+        self.weights: Sequence[Sequence[float]] = ()
 
     def reconsider(self, at_s: float) -> None:
         """There is a reason to plan, not later than `at_s`."""
@@ -52,31 +59,14 @@ class Goals:
         dark = lost.ready - elsewhere
         self.reconsider(now_s + (self._rules.plan_delay_s if dark else lease_s))
 
-    def plan_if_due(
-        self,
-        now_s: float,
-        model: Model | None,
-        pools: Sequence[Member],
-        tokens: Callable[[], Sequence[Sequence[int]]] = lambda: (),
-    ) -> None:
-        """Set the goals of `pools`, if there is a reason to and it is time.
-
-        `tokens` gives the counts of routed tokens, [layer][expert].
-        """
+    def plan_if_due(self, now_s: float, model: Model | None, pools: Sequence[Member]) -> None:
+        """Set the goals of `pools`, if there is a reason to and it is time."""
         if self._due_at_s is None or now_s < self._due_at_s or model is None:
             return
         self._due_at_s = None
-        hosts = [host for pool in pools if (host := _host(pool)) is not None]
-        made = plan(
-            hosts,
-            num_layers=model.num_layers,
-            num_experts=model.num_experts,
-            replicas=self._rules.replicas,
-            striping=self._rules.striping,
-            weights=activation_weights(tokens()),
-        )
-        for pool in pools:
-            pool.goal = made.hold.get(pool.member_id, pool.goal)
+        hosts = hosts_of(pools)
+        made = self._kept(model, hosts) or self.planner(model)(hosts, weights=self.weights)
+        self.set(made, pools)
         if (
             hosts
             and self._rules.replicas
@@ -89,6 +79,40 @@ class Goals:
                 len(made.short), self._rules.replicas, len(made.dark),
             )  # fmt: skip
         self.latest = made
+
+    def planner(self, model: Model) -> Callable[..., Plan]:
+        """`plan` for this model by the operator's rules."""
+        return partial(
+            plan,
+            num_layers=model.num_layers,
+            num_experts=model.num_experts,
+            replicas=self._rules.replicas,
+            striping=self._rules.striping,
+        )
+
+    def set(self, made: Plan, pools: Sequence[Member]) -> None:
+        """A plan becomes what pools are on the way to."""
+        for pool in pools:
+            pool.goal = made.hold.get(pool.member_id, pool.goal)
+
+    def _kept(self, model: Model, hosts: Sequence[Host]) -> Plan | None:
+        """The first plan where pools hold all that is wanted already, hot pieces more than once,
+        because another router had planned it by counts that this one does not have."""
+        if self.latest or not self._rules.replicas or not self._rules.following.on:
+            return None
+        if not hosts or not all(host.fixed or host.current for host in hosts):
+            return None
+        held = Board(hosts, model.num_layers, model.num_experts, self._rules.replicas, ())
+        layers = range(model.num_layers)
+        if any(held.fewer_than(self._rules.replicas, layer) for layer in layers):
+            return None
+        hold = {host.pool_id: host.current & host.available for host in hosts}
+        return Plan(hold=hold, short=Pieces(), dark=Pieces())
+
+
+def hosts_of(pools: Sequence[Member]) -> list[Host]:
+    """The pools that are planned with, as the planner sees them."""
+    return [host for pool in pools if (host := _host(pool)) is not None]
 
 
 def _host(pool: Member) -> Host | None:

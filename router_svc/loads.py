@@ -1,27 +1,22 @@
-"""How often does a step activate each piece?
+"""How heavy is each piece, compared with the others?
 
 A pool reads an activated expert's weights once per step, however many tokens chose
-it, so load is the chance of being activated, not the number of tokens.
+it, so load is work as `activations` counts it, not tokens.
 """
 
 from collections.abc import Sequence
 
-PAIRS_PER_STEP = 64
-"""(token, expert) pairs of a layer in one step: 8 sequences with top-8."""
-PRIOR_TOKENS = 1000
-"""Tokens every expert is credited with, so that a short record (after a restart, say) moves nothing."""
+PRIOR_WORK = 100.0
+"""Work that every piece is credited with. A count of n is off by about its root, so that
+n / (n + 100) is never off by more than 5 %: a short record moves nothing."""
 
 
-def activation_weights(tokens: Sequence[Sequence[int]]) -> list[list[float]]:
-    """[layer][expert]: chance that a step activates it, from counts of routed tokens.
-
-    The mean over a layer is 1 where all experts are equal; empty counts give equal weights.
-    """
-    return [_layer_weights(row) for row in tokens]
+def mean_work(work: Sequence[Sequence[float]]) -> float:
+    """Of a piece; 0 without any."""
+    return sum(map(sum, work)) / max(1, sum(map(len, work)))
 
 
-def _layer_weights(row: Sequence[int]) -> list[float]:
-    total = sum(row) + PRIOR_TOKENS * len(row)
-    chances = [1 - (1 - (count + PRIOR_TOKENS) / total) ** PAIRS_PER_STEP for count in row]
-    equal = 1 - (1 - 1 / max(1, len(row))) ** PAIRS_PER_STEP if len(row) > 1 else 1.0
-    return [chance / equal for chance in chances]
+def piece_weights(work: Sequence[Sequence[float]]) -> list[list[float]]:
+    """[layer][expert]: recent work over the mean piece's; 1 where all are equal."""
+    total = mean_work(work) + PRIOR_WORK
+    return [[(done + PRIOR_WORK) / total for done in row] for row in work]

@@ -6,6 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from protos import router_pb2
+from router_svc.following import VERDICTS
 from router_svc.member import ROLE_NAMES, Member
 from router_svc.mesh import Mesh
 from rpc.metrics import PREFIX
@@ -45,6 +46,19 @@ class RouterMetrics:
         self.activations = counter(
             "activations_total", "Tokens routed to experts, by layer.", "layer"
         )
+        self._moved = counter(
+            "load_moves_total", "Pieces loaded and given up for the sake of load.", "kind"
+        )
+        self._moved_before = dict.fromkeys(("loaded", "dropped"), 0)
+        for kind in self._moved_before:
+            self._moved.labels(kind)
+        self._imbalance = gauge(
+            "imbalance_ratio", "Work of the busiest pool over the mean, when last looked at."
+        )
+        self._decision = gauge(
+            "load_decision", "1 for what the last look at the load came to, else 0.", "verdict"
+        )
+        self._busy = gauge("pools_busy_ratio", "Busy share of ready pools.", "stat")
         self._members = gauge("members", "Members by role and state.", "role", "state")
         self._watchers = gauge("watchers", "Open topology streams.")
         self._uncovered = gauge("uncovered_pieces", "Pieces that no ready pool holds.")
@@ -58,6 +72,23 @@ class RouterMetrics:
         for role in ROLE_NAMES.values():
             for state in (*STATE_NAMES.values(), "unreachable"):
                 self._members.labels(role, state).set(tally[role, state])
+        following = mesh.following
+        self._imbalance.set(following.imbalance)
+        for verdict in VERDICTS:
+            self._decision.labels(verdict).set(verdict == following.last.verdict)
+        for kind, total in (
+            ("loaded", following.loaded_pieces),
+            ("dropped", following.dropped_pieces),
+        ):
+            self._moved.labels(kind).inc(total - self._moved_before[kind])
+            self._moved_before[kind] = total
+        busy = [
+            pool.status.busy_ratio
+            for pool in mesh.members.of_role("pool")
+            if pool.status is not None and pool.state == router_pb2.MEMBER_STATE_READY
+        ]
+        self._busy.labels("mean").set(sum(busy) / max(1, len(busy)))
+        self._busy.labels("max").set(max(busy, default=0.0))
         self._watchers.set(watchers)
         self._uncovered.set(len(mesh.book.uncovered))
         self._kept.set(len(mesh.book.kept_pools))

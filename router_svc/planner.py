@@ -2,23 +2,29 @@
 
 Pure and deterministic. In this order of importance: no pool beyond its memory or
 its files; as many pieces as possible with one holder, then with two, up to the
-replicas asked for; few calls per layer; load in proportion to speed; as little
-movement as that allows (a plan made from its own outcome changes nothing).
+replicas asked for; more of them of the hottest, where there is memory left; few calls per
+layer; load in proportion to speed; as little movement as that allows (a plan made from its
+own outcome changes nothing).
 
 Load is the expected number of activated experts, not of tokens: in decode a pool
 reads each activated expert's weights once, however many tokens chose it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router_svc.balance import balance
 from router_svc.board import Board, Host
+from router_svc.hot import HotPieces, drop_surplus, hot_pieces, replicate
 from rpc.pieces import Pieces
 
 STRIPINGS = ("layer", "expert")
 """`layer`: a layer whole on one pool where it fits, one call each. `expert`: every layer
 spread over all pools, which read its weights in parallel."""
+
+MAX_ROUNDS = 100
+"""Of improving; two or three are usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class Plan:
     hold: Mapping[str, Pieces]  # by pool id
     short: Pieces  # pieces with fewer holders than asked for
     dark: Pieces  # pieces nobody can hold
+    imbalance: float = 1.0  # work of the busiest pool over an even share of it
 
     def gained(self, hosts: Sequence[Host]) -> int:
         """How many pieces have to be loaded to get there."""
@@ -43,18 +50,24 @@ def plan(
     striping: str = "layer",
     weights: Sequence[Sequence[float]] = (),
     tolerance: float = 0.05,
+    allowance: float = math.inf,
 ) -> Plan:
     """Assign pieces to hosts.
 
     `replicas` 0 means as many as memory allows. `weights` [layer][expert] say how
-    often a piece is activated (see `loads`); without them all are equal. Loads that
-    differ by less than `tolerance` (of the mean) are left alone.
+    heavy a piece is (see `loads`); without them all are equal. Loads that differ by less
+    than `tolerance` (of the mean) are left alone. At most `allowance` pieces are loaded for
+    the sake of load; for want of a holder, as many as it takes.
     """
     if striping not in STRIPINGS:
         raise ValueError(f"striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
-    board = Board(hosts, num_layers, num_experts, replicas, weights)
+    board = Board(hosts, num_layers, num_experts, replicas, weights, allowance)
     by_layer = striping == "layer"
-    _drop_surplus(board)
+    hot = hot_pieces(board, weights, by_layer=by_layer) if replicas else {}
+    drop_surplus(board, hot)
+    if hot and _lacking(board) > sum(board.room[host] for host in board.movable):
+        hot = {}
+        drop_surplus(board, hot)
     for level in range(1, board.replicas + 1):
         for layer in _heaviest_first(board):
             missing = board.fewer_than(level, layer)
@@ -63,16 +76,49 @@ def plan(
             elif missing:
                 _fill_spread(board, layer, missing, level)
         _repair(board, level)
-    if by_layer:
-        while _join_fragments(board) or balance(board, tolerance):
-            pass
-    else:
-        for layer in range(num_layers):
-            balance(board, tolerance, layer)
+    board.share_out()
+    for _ in range(MAX_ROUNDS):
+        if not _improve(board, hot, tolerance, by_layer=by_layer):
+            break
     return Plan(
         hold={host.pool_id: board.result(index) for index, host in enumerate(board.hosts)},
         short=_fewer_than(board, max(1, replicas)),
         dark=_fewer_than(board, 1),
+        imbalance=board.imbalance(by_layer),
+    )
+
+
+def imbalance(
+    hosts: Sequence[Host],
+    *,
+    num_layers: int,
+    num_experts: int,
+    striping: str,
+    weights: Sequence[Sequence[float]],
+) -> float:
+    """Of what the hosts hold now: work of the busiest pool over an even share of it."""
+    board = Board(hosts, num_layers, num_experts, 0, weights)
+    board.share_out()
+    return board.imbalance(striping == "layer")
+
+
+def _improve(board: Board, hot: HotPieces, tolerance: float, *, by_layer: bool) -> bool:
+    """One round for the sake of load; whether anything has changed."""
+    if replicate(board, hot, by_layer=by_layer):
+        board.share_out()
+        return True
+    if by_layer:
+        return _join_fragments(board) or balance(board, tolerance)
+    moved = [balance(board, tolerance, layer) for layer in range(board.num_layers)]
+    return any(moved)
+
+
+def _lacking(board: Board) -> int:
+    """Copies that are wanted and not there."""
+    return sum(
+        board.fewer_than(level, layer).bit_count()
+        for level in range(1, board.replicas + 1)
+        for layer in range(board.num_layers)
     )
 
 
@@ -90,17 +136,6 @@ def _heaviest_first(board: Board) -> list[int]:
     """Layers by load, so that the small ones even out what the large ones left."""
     weight = [board.weight(layer, board.full) for layer in range(board.num_layers)]
     return sorted(range(board.num_layers), key=lambda layer: (-weight[layer], layer))
-
-
-def _drop_surplus(board: Board) -> None:
-    """Take pieces with more holders than wanted from the most loaded of them."""
-    for layer in range(board.num_layers):
-        while over := board.full & ~board.fewer_than(board.replicas + 1, layer):
-            holders = [host for host in board.movable if board.held[host][layer] & over]
-            if not holders:
-                break
-            fullest = max(holders, key=lambda host: (board.relative_load(host), host))
-            board.take(fullest, layer, board.held[fullest][layer] & over)
 
 
 def _fill_whole(board: Board, layer: int, missing: int) -> None:
@@ -133,12 +168,11 @@ def _fill_spread(board: Board, layer: int, missing: int, level: int) -> None:
         passed += board.hosts[host].speed
         start, end = end, round(total * passed / speed)
         limit = min(end - start, board.quota[host]) - held[host]
-        if limit > 0:
-            takes = board.takeable(host, layer, missing)
+        if limit > 0 and (takes := board.takeable(host, layer, missing)):
             missing &= ~board.give_some(host, layer, takes, limit)
     for host in order:
-        takes = board.takeable(host, layer, missing)
-        missing &= ~board.give_some(host, layer, takes, board.num_experts)
+        if takes := board.takeable(host, layer, missing):
+            missing &= ~board.give_some(host, layer, takes, board.num_experts)
 
 
 def _repair(board: Board, level: int) -> None:
@@ -209,9 +243,11 @@ def _join_fragments(board: Board) -> bool:
             for taker in parts:
                 if (
                     board.held[taker][layer]
+                    and board.affords(part)
                     and part.bit_count() <= board.room[taker]
                     and board.takeable(taker, layer, part) == part
                 ):
+                    board.spend(part)
                     board.move(giver, taker, layer, part)
                     joined = True
                     break

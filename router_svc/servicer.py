@@ -12,6 +12,7 @@ from protos import router_pb2, router_pb2_grpc
 from router_svc.joining import CERTIFICATE_ROLES, Joining
 from router_svc.member import ROLE_NAMES, Member
 from router_svc.mesh import Mesh
+from router_svc.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first
 from rpc.errors import NotReady, Overloaded, abort_with
@@ -85,13 +86,20 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.RebalanceRequest, context: Any
     ) -> router_pb2.RebalanceResponse:
         await require_role(context, ("cli",), tls=self._tls)
-        moving = 0
+        done = Rebalanced()
         try:
-            moving = self._mesh.rebalance(time.monotonic())
+            done = self._mesh.rebalance(time.monotonic(), dry_run=request.dry_run)
         except NotReady as error:
             await abort_with(context, error)
         self._publisher.changed()
-        return router_pb2.RebalanceResponse(moving_pieces=moving)
+        last = self._mesh.following.last
+        return router_pb2.RebalanceResponse(
+            moving_pieces=done.loaded,
+            imbalance_before=done.before,
+            imbalance_after=done.after,
+            moves=done.moves,
+            last_decision=f"{last.verdict}: {last.reason}",
+        )
 
     async def _guarded(self, serve: Callable[[Any], Awaitable[None]], context: Any) -> None:
         """Run one stream; what it raises becomes its status."""

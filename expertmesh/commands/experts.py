@@ -6,20 +6,20 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.console import EXIT_CODES_HELP, CommandError, help_text, print_json, stdout
-from expertmesh.heat_map import heat_rows, imbalance
-from expertmesh.router_client import (
-    ROUTER,
-    RUN_DIR,
-    TLS_CA,
-    TLS_CERT,
-    TLS_KEY,
-    call,
-    router_stub,
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stdout,
 )
+from expertmesh.heat_map import heat_rows, imbalance, save_heat_map
+from expertmesh.router_client import asks_router, call
 from protos import router_pb2, router_pb2_grpc
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
+MOVES_SHOWN = 32
 
 _SHOW_HELP = f"""Show how many tokens went to each expert: a heat map, a line for each layer.
 
@@ -28,13 +28,16 @@ _SHOW_HELP = f"""Show how many tokens went to each expert: a heat map, a line fo
 
 _RECORD_HELP = f"""Write the tokens that go to each expert within some seconds to a JSON file.
 
+`expertmesh bench replay` makes a load of it.
+
 {EXIT_CODES_HELP}
 """
 
-_REBALANCE_HELP = f"""Place the experts anew by how often they have been activated.
+_REBALANCE_HELP = f"""Place the experts anew by how much work they have made of late.
 
-Moves as little as that allows, and as every change without a pause. The router also takes these
-counts into account by itself whenever pools come or go.
+The router follows the load by itself, slowly and only where it gains something (--follow-load and
+the flags beside it). This does all of it now. It moves as little as that allows, and as every change
+without a pause. --dry-run shows what would move, and why, and leaves everything where it is.
 
 {EXIT_CODES_HELP}
 """
@@ -48,42 +51,46 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="experts")
 
 
+@asks_router
 def show(
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
+    stub: router_pb2_grpc.RouterStub,
+    png: Path | None = typer.Option(
+        None,
+        "--png",
+        "--plot",
+        envvar="EXPERTMESH_PNG",
+        help="Draw it into this PNG instead (needs matplotlib).",
+    ),
     as_json: bool = JSON,
 ) -> None:
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
-        tokens = token_counts(stub)
+    tokens = token_counts(stub)
     if as_json:
         print_json({"tokens": tokens})
-        return
-    if not tokens:
+    elif not tokens:
         stdout().print("no token has been routed yet")
+    if png is not None and tokens:
+        try:
+            save_heat_map(tokens, png)
+        except ValueError as error:
+            raise CommandError(str(error), EXIT_USAGE) from None
+    if as_json or png is not None:
         return
     for line, row in zip(heat_rows(tokens), tokens, strict=True):
         text = f"{line} {sum(row):>12,} tokens, hottest {imbalance(row):.1f} x the mean"
         stdout().print(text, markup=False, soft_wrap=True)
 
 
+@asks_router
 def record(
+    stub: router_pb2_grpc.RouterStub,
     out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="File to write."),
     seconds: float = typer.Option(
         60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long."
     ),
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
 ) -> None:
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
-        before = token_counts(stub)
-        time.sleep(seconds)
-        after = token_counts(stub)
+    before = token_counts(stub)
+    time.sleep(seconds)
+    after = token_counts(stub)
     if before and len(before) != len(after):
         raise CommandError("another model is served than when the recording began")
     was = before or [[0] * len(row) for row in after]
@@ -100,20 +107,60 @@ def record(
     stdout().print(f"{out}: {sum(map(sum, tokens)):,} routed tokens", markup=False)
 
 
+@asks_router
 def rebalance(
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
+    stub: router_pb2_grpc.RouterStub,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", envvar="EXPERTMESH_DRY_RUN", help="Only show what would move, and why."
+    ),
     as_json: bool = JSON,
 ) -> None:
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
-        moving = call(stub.Rebalance, router_pb2.RebalanceRequest()).moving_pieces
+    answer = call(stub.Rebalance, router_pb2.RebalanceRequest(dry_run=dry_run))
     if as_json:
-        print_json({"moving_pieces": moving})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "moving_pieces": answer.moving_pieces,
+                "imbalance_before": round(answer.imbalance_before, 4),
+                "imbalance_after": round(answer.imbalance_after, 4),
+                "last_decision": answer.last_decision,
+                "moves": [
+                    {
+                        "layer": move.layer_idx,
+                        "expert": move.expert_id,
+                        "weight": round(move.weight, 3),
+                        "loads_on": list(move.loads_on),
+                        "leaves": list(move.leaves),
+                    }
+                    for move in answer.moves
+                ],
+            }
+        )
+        return
+    lines = [move_text(move) for move in answer.moves[:MOVES_SHOWN]]
+    if len(answer.moves) > MOVES_SHOWN:
+        lines.append("and more (--json has up to 256)")
+    verb = "would move" if dry_run else "move"
+    lines.append(
+        f"{answer.moving_pieces} experts {verb}: busiest pool {answer.imbalance_before:.2f} x the "
+        f"mean, then {answer.imbalance_after:.2f} x"
+        if answer.moves
+        else f"nothing to gain: nothing moves (busiest pool {answer.imbalance_before:.2f} x the mean)"
+    )
+    lines.append(f"by itself the router last decided: {answer.last_decision}")
+    for line in lines:
+        stdout().print(line, markup=False, soft_wrap=True)
+
+
+def move_text(move: router_pb2.PieceMove) -> str:
+    """One piece's change in words, with what it weighs."""
+    if move.loads_on and move.leaves:
+        what = f"from {', '.join(move.leaves)} to {', '.join(move.loads_on)}"
+    elif move.loads_on:
+        what = f"also on {', '.join(move.loads_on)}"
     else:
-        stdout().print(f"{moving} experts move" if moving else "nothing to gain: nothing moves")
+        what = f"no longer on {', '.join(move.leaves)}"
+    return f"layer {move.layer_idx} expert {move.expert_id} ({move.weight:.1f} x the mean): {what}"
 
 
 def token_counts(stub: router_pb2_grpc.RouterStub) -> list[list[int]]:

@@ -1,23 +1,13 @@
 """`expertmesh pool list` and `drain`: who holds what, and emptying one before it is stopped."""
 
 import time
-from pathlib import Path
 
 import typer
 from rich.table import Table
 
 from expertmesh.console import EXIT_CODES_HELP, CommandError, help_text, print_json, stdout
-from expertmesh.router_client import (
-    ROUTER,
-    RUN_DIR,
-    TLS_CA,
-    TLS_CERT,
-    TLS_KEY,
-    call,
-    pool_rows,
-    router_stub,
-)
-from protos import router_pb2
+from expertmesh.router_client import asks_router, call, pool_rows
+from protos import router_pb2, router_pb2_grpc
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 POLL_S = 0.2
@@ -50,16 +40,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="pool")
 
 
-def list_pools(
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
-    as_json: bool = JSON,
-) -> None:
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
-        answer = call(stub.GetTopology, router_pb2.GetTopologyRequest())
+@asks_router
+def list_pools(stub: router_pb2_grpc.RouterStub, as_json: bool = JSON) -> None:
+    answer = call(stub.GetTopology, router_pb2.GetTopologyRequest())
     rows = pool_rows(answer)
     version = answer.topology.version
     if as_json:
@@ -89,7 +72,9 @@ def list_pools(
         stdout().print(f"no ready pool holds {answer.topology.uncovered_pieces} pieces")
 
 
+@asks_router
 def drain(
+    stub: router_pb2_grpc.RouterStub,
     pool_id: str = typer.Argument(..., help="As `expertmesh pool list` shows it."),
     undo: bool = typer.Option(False, "--undo", envvar="EXPERTMESH_UNDO", help="Use it again."),
     wait: bool = typer.Option(
@@ -98,26 +83,20 @@ def drain(
     timeout: float = typer.Option(
         600.0, envvar="EXPERTMESH_TIMEOUT", help="Most seconds to wait; it goes on afterwards."
     ),
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
     as_json: bool = JSON,
 ) -> None:
     deadline_s = time.monotonic() + timeout
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
-        request = router_pb2.DrainPoolRequest(pool_id=pool_id, undo=undo)
-        left = call(stub.DrainPool, request).held_pieces
-        while wait and not undo and left:
-            if time.monotonic() > deadline_s:
-                raise CommandError(
-                    f"{pool_id} still holds {left} pieces after {timeout:.0f} s: is there a pool"
-                    " with memory and files for them? It goes on; --undo takes it back"
-                )
-            time.sleep(POLL_S)
-            rows = pool_rows(call(stub.GetTopology, router_pb2.GetTopologyRequest()))
-            left = sum(row["pieces_held"] for row in rows if row["pool_id"] == pool_id)
+    request = router_pb2.DrainPoolRequest(pool_id=pool_id, undo=undo)
+    left = call(stub.DrainPool, request).held_pieces
+    while wait and not undo and left:
+        if time.monotonic() > deadline_s:
+            raise CommandError(
+                f"{pool_id} still holds {left} pieces after {timeout:.0f} s: is there a pool"
+                " with memory and files for them? It goes on; --undo takes it back"
+            )
+        time.sleep(POLL_S)
+        rows = pool_rows(call(stub.GetTopology, router_pb2.GetTopologyRequest()))
+        left = sum(row["pieces_held"] for row in rows if row["pool_id"] == pool_id)
     if as_json:
         print_json({"pool_id": pool_id, "undo": undo, "held_pieces": left})
     elif undo:

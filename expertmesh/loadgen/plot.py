@@ -8,7 +8,7 @@ from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.summary import METRICS, tokens_by_second
 
 MISSING = (
-    "--plot needs matplotlib, which is not installed: pip install 'expertmesh[plot]' "
+    "drawing needs matplotlib, which is not installed: pip install 'expertmesh[plot]' "
     "(or: pip install matplotlib)"
 )
 

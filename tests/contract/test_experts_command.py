@@ -4,12 +4,23 @@ import asyncio
 import json
 from pathlib import Path
 
-from router_harness import ATTENTION, EXPERTS, LAYERS, WAIT_S, Joined, register, status
+import pytest
+from router_harness import (
+    ATTENTION,
+    EXPERTS,
+    LAYERS,
+    WAIT_S,
+    Joined,
+    pieces_of,
+    register,
+    status,
+    topology_where,
+)
 from test_pool_command import two_pools
 from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
-from expertmesh.heat_map import heat_rows, imbalance
+from expertmesh.heat_map import heat_rows, imbalance, save_heat_map
 from protos import router_pb2
 
 
@@ -21,7 +32,7 @@ async def test_counts_are_shown_recorded_and_placed_by(tmp_path: Path):
     async with two_pools() as (router, stub, _):
         assert "no token" in (await run("show", "--router", router)).stdout
         unchanged = await run("rebalance", "--router", router, "--json")
-        assert json.loads(unchanged.stdout) == {"moving_pieces": 0}
+        assert json.loads(unchanged.stdout)["moving_pieces"] == 0
         attention = Joined(stub)
         await attention.say(register("attention", role=ATTENTION))
         await attention.hear("welcome")
@@ -42,8 +53,49 @@ async def test_counts_are_shown_recorded_and_placed_by(tmp_path: Path):
         assert json.loads(file.read_text())["tokens"] == [[0] * EXPERTS] * LAYERS  # since it began
         shown = (await run("show", "--router", router)).stdout
         assert "hottest 8.0 x the mean" in shown
-        again = await run("rebalance", "--router", router, "--json")
-        assert json.loads(again.stdout) == {"moving_pieces": 0}
+        again = await run("rebalance", "--router", router)
+        assert "nothing to gain" in again.stdout
+        assert "the router last decided" in again.stdout
+
+
+async def test_what_would_move_is_shown_with_its_reason_before_it_moves():
+    async with two_pools(striping="expert") as (router, stub, pools):
+        attention = Joined(stub)
+        await attention.say(register("attention", role=ATTENTION))
+        await attention.hear("welcome")
+        await attention.say(
+            status(
+                activations=[
+                    router_pb2.LayerActivations(
+                        layer_idx=0, expert_ids=[0], token_counts=[10**6], step_counts=[10**5]
+                    )
+                ]
+            )
+        )
+        before = [list(pool.holds) for pool in pools.values()]
+        async with asyncio.timeout(WAIT_S):
+            report = {"moving_pieces": 0}
+            while not report["moving_pieces"]:
+                shown = await run("rebalance", "--router", router, "--dry-run", "--json")
+                report = json.loads(shown.stdout)
+        assert [list(pool.holds) for pool in pools.values()] == before
+        assert report["imbalance_before"] > report["imbalance_after"]
+        heaviest = report["moves"][0]
+        assert (heaviest["layer"], heaviest["expert"], heaviest["leaves"]) == (0, 0, [])
+        assert heaviest["weight"] > 20
+        applied = await run("rebalance", "--router", router)
+        assert f"layer 0 expert 0 ({heaviest['weight']:.1f} x the mean): also on" in applied.stdout
+        await topology_where(
+            stub, lambda t: all((0, 0) in pieces_of(entry.pieces) for entry in t.pools)
+        )
+
+
+async def test_the_heat_map_is_drawn(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    save_heat_map([[1, 2, 3], [0, 0, 0]], tmp_path / "heat.png")
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="--png"):
+        save_heat_map([[1]], tmp_path / "no" / "heat.png")
 
 
 def test_the_map_is_dark_where_the_tokens_go():

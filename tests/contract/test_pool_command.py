@@ -44,9 +44,11 @@ class ObedientPool:
 
 
 @contextlib.asynccontextmanager
-async def two_pools():
+async def two_pools(striping="layer"):
     async with (
-        running_router(replicas=1, plan_delay_ms=50, lease_ms=60_000) as router,
+        running_router(
+            replicas=1, plan_delay_ms=50, lease_ms=60_000, striping=striping, settle_ms=100
+        ) as router,
         stub_of(router) as stub,
         listening() as address,
     ):
@@ -55,7 +57,11 @@ async def two_pools():
         await topology_where(
             stub,
             # Each piece once: what moved when the second came has been given up, too.
-            lambda t: sorted(len(pieces_of(p.pieces)) for p in t.pools) == [8, 16],
+            lambda t: (
+                len(t.pools) == 2
+                and sum(len(pieces_of(p.pieces)) for p in t.pools) == len(EVERYTHING)
+                and all(p.pieces.layers for p in t.pools)
+            ),
         )
         yield str(router.address), stub, pools
         for task in tasks:

@@ -143,7 +143,7 @@ def held(entry: router_pb2.PoolEntry, topology: router_pb2.Topology) -> Pieces:
 
 
 def test_scaled_from_one_to_four_to_two_under_load(model: Path, expected: list[int]):
-    flags = ("--replicas", "1", "--striping", "expert")
+    flags = ("--replicas", "1", "--striping", "expert", "--no-follow-load")
     with (
         Mesh(model, ((),), router_flags=flags) as mesh,
         Map(mesh.router.address) as seen,

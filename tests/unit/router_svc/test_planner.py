@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_svc.board import Host
-from router_svc.loads import activation_weights
+from router_svc.loads import piece_weights
 from router_svc.planner import STRIPINGS, plan
 from rpc.pieces import Pieces
 
@@ -107,7 +107,8 @@ def test_memory_and_files_are_respected_and_nothing_is_held_too_often(hosts, opt
             assert len(hold) <= host.capacity_pieces
     free = {h.pool_id: made.hold[h.pool_id] for h in hosts if not h.fixed}
     for piece in EVERYTHING:
-        if holders(made.hold, piece) > (options["replicas"] or len(hosts)):
+        most = len(hosts) if options["weights"] else options["replicas"] or len(hosts)
+        if holders(made.hold, piece) > most:
             assert not holders(free, piece)
 
 
@@ -202,19 +203,60 @@ def test_hot_layers_are_kept_apart():
 
 
 def test_hot_experts_are_kept_apart_in_each_layer():
-    made = plan(pools(2), num_layers=8, num_experts=6, striping="expert", weights=HOT)
+    warm = [[min(3.0, weight) for weight in row] for row in HOT]  # not enough for more holders
+    made = plan(pools(2), num_layers=8, num_experts=6, striping="expert", weights=warm)
     for layer in range(8):
         loads = [
-            sum(HOT[layer][expert] for expert in hold.experts(layer)) for hold in made.hold.values()
+            sum(warm[layer][expert] for expert in hold.experts(layer))
+            for hold in made.hold.values()
         ]
-        assert max(loads) == (10 if max(HOT[layer]) == 5 else 3)
+        assert max(loads) == (6 if max(warm[layer]) == 3 else 3)
 
 
-def test_load_counts_activations_not_tokens():
-    quiet, even, hot = activation_weights([[0] * 8, [10**5] * 8, [10**7] + [10**5] * 7])
-    assert quiet == even == pytest.approx([1.0] * 8)
-    assert hot[0] < 1.1  # a hundred times the tokens, but hardly more often activated
-    assert 0.3 < hot[1] < 0.6
+def test_a_short_record_weighs_little_and_a_long_one_all():
+    assert piece_weights([]) == []
+    assert piece_weights([[0.0] * 8]) == [[1.0] * 8]
+    short, long = piece_weights([[4.0] + [0.0] * 7])[0], piece_weights([[4e6] + [0.0] * 7])[0]
+    assert 1 < short[0] < 1.05
+    assert long[0] == pytest.approx(8, rel=1e-3)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_hot_experts_get_more_holders_where_there_is_memory_and_lose_them_when_they_cool(replicas):
+    kind = {"num_layers": 2, "num_experts": 8, "striping": "expert", "replicas": replicas}
+    hosts = pools(4, layers=2, experts=8)
+    base = plan(hosts, **kind)
+    heat = [[20.0] + [1.0] * 7, [1.0] * 8]
+    heated = plan(pools(4, layers=2, experts=8, held=base.hold), weights=heat, **kind)
+    assert holders(heated.hold, (0, 0)) == 4
+    assert {holders(heated.hold, (1, expert)) for expert in range(8)} == {replicas}
+    lukewarm = [[1.5] + [1.0] * 7, [1.0] * 8]
+    kept = plan(pools(4, layers=2, experts=8, held=heated.hold), weights=lukewarm, **kind)
+    cold = plan(pools(4, layers=2, experts=8, held=heated.hold), **kind)
+    assert replicas < holders(kept.hold, (0, 0)) <= 3
+    assert holders(cold.hold, (0, 0)) == replicas
+
+
+def test_no_memory_means_no_further_holders_and_a_wanted_holder_comes_first():
+    kind = {"num_layers": 1, "num_experts": 4, "striping": "expert"}
+    heat = [[9.0, 1.0, 1.0, 1.0]]
+    sizes = {"layers": 1, "experts": 4}
+    full = plan(pools(2, capacity=2, **sizes), weights=heat, **kind)
+    assert sum(map(len, full.hold.values())) == 4
+    roomy = plan(pools(3, capacity=2, **sizes), weights=heat, **kind)
+    assert holders(roomy.hold, (0, 0)) == 2
+    left = {name: hold for name, hold in roomy.hold.items() if name != "pool-2"}
+    assert not plan(pools(2, capacity=2, held=left, **sizes), weights=heat, **kind).dark
+
+
+@settings(max_examples=40, deadline=None)
+@given(host_lists(), options, st.integers(0, 5))
+def test_no_more_is_loaded_for_the_sake_of_load_than_allowed(hosts, options, allowance):
+    none = plan(hosts, **SIZES, **options, allowance=0)
+    some = plan(hosts, **SIZES, **options, allowance=allowance)
+    assert some.gained(hosts) <= none.gained(hosts) + allowance
+    assert some.dark == none.dark
+    assert some.short == none.short
 
 
 @pytest.mark.parametrize("striping", STRIPINGS)

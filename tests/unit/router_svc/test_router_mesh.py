@@ -192,13 +192,19 @@ def test_rebalancing_follows_the_counts_and_comes_to_rest():
         mesh.report(pool, status(), 0.0)
     for pool, _ in mesh.new_assignments(0.0):
         mesh.report(pool, status(pool.hold), 0.0)
-    assert mesh.rebalance(1.0) == 0
+    assert mesh.rebalance(1.0).loaded == 0
     hot = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0, 1], token_counts=[10**6, 10**6])]
     mesh.report(mesh.join(register("x", ATTENTION), "", 1.0), status(activations=hot), 1.0)
-    assert mesh.rebalance(2.0) == 1  # both hot experts of layer 0 were on one pool
+    before = [pool.goal for pool in mesh.members.of_role("pool")]
+    would = mesh.rebalance(2.0, dry_run=True)
+    assert [pool.goal for pool in mesh.members.of_role("pool")] == before
+    done = mesh.rebalance(2.0)
+    assert done == would
+    assert done.loaded == len(done.moves) == 2  # each holds both: they were on one pool
+    assert done.before > 1.9 > done.after
     goals = [pool.goal for pool in mesh.members.of_role("pool")]
-    assert sorted(sum(expert in goal.experts(0) for expert in (0, 1)) for goal in goals) == [1, 1]
-    assert mesh.rebalance(3.0) == 0
+    assert all(goal.experts(0)[:2] == (0, 1) for goal in goals)
+    assert mesh.rebalance(3.0).loaded == 0
     restarted = mesh_of(restarted=True)
     with pytest.raises(NotReady, match="restarted"):
         restarted.rebalance(1.0)

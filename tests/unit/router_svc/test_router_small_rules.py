@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protos import router_pb2
-from router_svc.activations import MAX_TOKENS_PER_REPORT, Activations
+from router_svc.activations import MAX_PER_REPORT, Activations
 from router_svc.addresses import advertised, seen_host
 from router_svc.config import RouterConfig
 from router_svc.dialback import dial
@@ -160,16 +160,36 @@ def test_a_mesh_of_another_model_starts_its_load_counts_anew():
         activations=[router_pb2.LayerActivations(layer_idx=0, expert_ids=[1], token_counts=[3])]
     )
     assert counts.page()["tokens"] == []
-    assert counts.add(Model("one", 1, 2), report) == {0: 3}
+    assert counts.add(Model("one", 1, 2), report, 0.0) == {0: 3}
     assert counts.page()["tokens"] == [[0, 3]]
-    counts.add(Model("two", 2, 2), report)
+    counts.add(Model("two", 2, 2), report, 1.0)
     assert counts.page()["tokens"] == [[0, 3], [0, 0]]
     assert counts.page()["checkpoint_id"] == "two"
 
 
+def test_recent_work_is_steps_and_an_eighth_of_the_rows_and_halves():
+    counts = Activations(half_life_s=10.0)
+    model = Model("one", 1, 2)
+
+    def report(at_s, **fields):
+        entry = router_pb2.LayerActivations(layer_idx=0, expert_ids=[1], **fields)
+        counts.add(model, router_pb2.MemberStatus(activations=[entry]), at_s)
+
+    report(100.0, token_counts=[80], step_counts=[10])
+    assert counts.recent_work(100.0) == [[0.0, 20.0]]
+    assert counts.recent_work(110.0) == [[0.0, pytest.approx(10.0)]]
+    report(120.0, token_counts=[8])  # of a service that counts no steps
+    assert counts.recent_work(120.0) == [[0.0, pytest.approx(5.0 + 9.0)]]
+    report(1000.0, token_counts=[8], step_counts=[1])  # longer than numbers are scaled up
+    assert counts.recent_work(1000.0) == [[0.0, pytest.approx(2.0)]]
+    assert counts.recent_work(1e9) == [[0.0, pytest.approx(0.0)]]
+    with pytest.raises(ValueError, match="step_counts"):
+        report(1001.0, token_counts=[8], step_counts=[1, 2])
+
+
 def test_an_absurd_token_count_is_refused():
     entry = router_pb2.LayerActivations(
-        layer_idx=0, expert_ids=[1], token_counts=[MAX_TOKENS_PER_REPORT + 1]
+        layer_idx=0, expert_ids=[1], token_counts=[MAX_PER_REPORT + 1]
     )
-    with pytest.raises(ValueError, match="tokens in one report"):
-        Activations().add(Model("one", 1, 2), router_pb2.MemberStatus(activations=[entry]))
+    with pytest.raises(ValueError, match="in one report"):
+        Activations().add(Model("one", 1, 2), router_pb2.MemberStatus(activations=[entry]), 0.0)

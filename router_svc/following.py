@@ -1,0 +1,152 @@
+"""When is placement changed for the sake of load, and how far at once?
+
+Pure (the clock is passed in). Three things keep it still where there is nothing to win:
+the busiest pool has to be beyond a bound for some time; a plan has to take enough of its
+work away; and nothing is begun while an earlier change is under way. What is loaded for
+load's sake comes out of a bucket that fills by so many pieces a minute.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from router_svc.board import Host
+from router_svc.planner import Plan
+
+log = logging.getLogger(__name__)
+
+MIN_WORK = 100.0
+"""Recent work of the mean piece below which the counts say too little to act on."""
+LOOK_EVERY_S = 5.0
+VERDICTS = ("off", "no_record", "balanced", "waiting", "moving", "no_gain", "moved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowingRules:
+    """What the operator allows."""
+
+    on: bool = True
+    half_life_s: float = 300.0  # after which an activation counts half
+    imbalance: float = 1.2  # busiest pool's work over the mean from which on something is done
+    imbalance_s: float = 30.0  # for how long it has to be beyond that
+    min_gain: float = 0.05  # share of the busiest pool's work that a plan has to take away
+    pieces_per_minute: int = 64  # loaded for the sake of load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What came of the last look."""
+
+    verdict: str  # of VERDICTS
+    reason: str
+    at_s: float
+
+
+class Following:
+    """Looks at the load now and then."""
+
+    def __init__(self, rules: FollowingRules):
+        self._rules = rules
+        self._beyond_since_s: float | None = None
+        self._looked_at_s: float | None = None
+        self._filled_at_s: float | None = None
+        self._bucket = float(rules.pieces_per_minute)
+        self.imbalance = 1.0  # at the last look
+        self.loaded_pieces = self.dropped_pieces = 0  # since the start, for the sake of load
+        self.last = Decision(verdict="off", reason="--no-follow-load", at_s=0.0)
+        if rules.on:
+            self.last = Decision(verdict="no_record", reason="nothing routed yet", at_s=0.0)
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is time for another look."""
+        if not self._rules.on:
+            return False
+        every_s = min(LOOK_EVERY_S, max(0.25, self._rules.imbalance_s / 2))
+        return self._looked_at_s is None or now_s - self._looked_at_s >= every_s
+
+    def look(
+        self,
+        now_s: float,
+        hosts: Sequence[Host],
+        *,
+        work: float,
+        surplus: bool,
+        largest: int,
+        imbalance: Callable[[], float],
+        planned: Callable[[float], Plan],
+        moving: bool,
+    ) -> Plan | None:
+        """A plan to follow from now on, if there is a reason to.
+
+        `hosts` as they are; `work`: recent work of the mean piece; `surplus`: some pieces have
+        more holders than are asked for of all; `largest`: pieces that move together;
+        `imbalance()` of the hosts; `planned(allowance)` plans for them, loading at most so many
+        pieces for load's sake; `moving`: an earlier change is under way.
+        """
+        rules = self._rules
+        self._looked_at_s = now_s
+        self._fill(now_s, largest)
+        if work < MIN_WORK:
+            self._decide("no_record", "too little was routed lately", now_s)
+            return None
+        if moving:
+            self._decide("moving", "pools are still loading or unloading", now_s)
+            return None
+        self.imbalance = imbalance()
+        wanted = None
+        if self.imbalance <= rules.imbalance:
+            # Balanced; but what was hot and has cooled down may be given up.
+            wanted = planned(0) if surplus else None
+            if wanted is None or _copies(wanted) >= sum(len(host.current) for host in hosts):
+                self._beyond_since_s = None
+                self._decide("balanced", f"imbalance {self.imbalance:.2f}", now_s)
+                return None
+        if self._beyond_since_s is None:
+            self._beyond_since_s = now_s
+        what = (
+            f"imbalance {self.imbalance:.2f} of {rules.imbalance:g}"
+            if wanted is None
+            else "experts have cooled down"
+        )
+        if (left_s := self._beyond_since_s + rules.imbalance_s - now_s) > 0:
+            self._decide("waiting", f"{what}, acting in {left_s:.0f} s", now_s)
+            return None
+        if wanted is None:
+            wanted = planned(float("inf"))
+            gain = 1 - wanted.imbalance / self.imbalance
+            if gain < rules.min_gain or wanted.gained(hosts) == 0:
+                # Look again after as long a time as before a first action.
+                self._beyond_since_s = now_s
+                self._decide("no_gain", f"{what}; a plan would gain {gain:.1%}", now_s)
+                return None
+            what += f", {wanted.imbalance:.2f} in the end"
+            if wanted.gained(hosts) > self._bucket:
+                wanted = planned(self._bucket)
+        return self._follow(wanted, hosts, what, now_s)
+
+    def _follow(self, made: Plan, hosts: Sequence[Host], what: str, now_s: float) -> Plan | None:
+        loaded = made.gained(hosts)
+        dropped = sum(len(host.current - made.hold[host.pool_id]) for host in hosts)
+        if not loaded and not dropped:
+            self._decide("waiting", f"{what}; waiting for --pieces-per-minute", now_s)
+            return None
+        self._bucket -= loaded
+        self.loaded_pieces += loaded
+        self.dropped_pieces += dropped
+        self._decide("moved", f"{what}: {loaded} pieces load, {dropped} go", now_s)
+        log.info("following the load: %s", self.last.reason)
+        return made
+
+    def _fill(self, now_s: float, largest: int) -> None:
+        per_minute = self._rules.pieces_per_minute
+        if self._filled_at_s is not None:
+            self._bucket += per_minute / 60 * (now_s - self._filled_at_s)
+        self._filled_at_s = now_s
+        self._bucket = min(self._bucket, max(per_minute, largest))
+
+    def _decide(self, verdict: str, reason: str, now_s: float) -> None:
+        self.last = Decision(verdict=verdict, reason=reason, at_s=now_s)
+
+
+def _copies(made: Plan) -> int:
+    return sum(map(len, made.hold.values()))
