@@ -19,7 +19,9 @@ class AttentionConfig(MemberConfig):
     """Flags of `python -m attention_svc`; see `--help`."""
 
     model: Path = flag(Path("."), "checkpoint folder")
-    attention_id: str = flag("", "unique name of this service (default: attention-<port>)")
+    attention_id: str = flag(
+        "", "unique name of this service (default: attention-<host name>-<port>)"
+    )
     listen: str = flag("127.0.0.1:50051", "address to serve gRPC on", metavar="HOST:PORT")
     ops_listen: str = flag(
         "127.0.0.1:50061", "HTTP address of /metrics, /livez, /readyz", metavar="HOST:PORT"

@@ -44,6 +44,7 @@ from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_mes
 from rpc.hop_codec import HopCodec
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
+from rpc.service_config import default_member_id
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class AttentionService:
         # In here, because a grpc.aio server belongs to the loop it was made in.
         self._host = GrpcHost(self._config.listen_address, tls=self._config.tls)
         self._host.bind()
-        self._id = self._config.attention_id or f"attention-{self._host.port}"
+        self._id = self._config.attention_id or default_member_id("attention", self._host.port)
         transport = await asyncio.to_thread(self._make_transport)
         self._engine = await asyncio.to_thread(self._make_engine, transport)
         attention_pb2_grpc.add_AttentionServicer_to_server(self._make_servicer(), self._host.server)

@@ -16,7 +16,7 @@ class ExpertConfig(MemberConfig):
     """Flags of `python -m expert_svc`; see `--help`."""
 
     model: Path = flag(Path("."), "checkpoint folder; only the assigned pieces are read")
-    pool_id: str = flag("", "unique name of this pool (default: expert-<port>)")
+    pool_id: str = flag("", "unique name of this pool (default: expert-<host name>-<port>)")
     listen: str = flag("127.0.0.1:50052", "address to serve gRPC on", metavar="HOST:PORT")
     ops_listen: str = flag(
         "127.0.0.1:50062", "HTTP address of /metrics, /livez, /readyz", metavar="HOST:PORT"

@@ -25,6 +25,7 @@ from rpc.membership import Lease
 from rpc.ops_http import OpsServer
 from rpc.pieces import Pieces, parse_ranges
 from rpc.server import GrpcHost, until_stopped
+from rpc.service_config import default_member_id
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ExpertPool:
         self._host.bind()
         advertise = self._advertised()
         identity = PoolIdentity(
-            pool_id=self._config.pool_id or f"expert-{self._host.port}",
+            pool_id=self._config.pool_id or default_member_id("expert", self._host.port),
             incarnation=time.time_ns() // 1_000_000,
             checkpoint_id=self._checkpoint_id,
             numerics_id=self._numerics_id,

@@ -3,7 +3,8 @@
 `generate` opens it on the replica that suits it best. When that one goes away, is stopping or
 fails in a way that may pass, the stream is opened on another one with the prompt and what was
 emitted so far, apart: same seed, same choice, the time that is left. At most `MAX_MIGRATIONS`
-times: a request that kills its replicas must not work its way through all of them.
+times: a request that kills its replicas must not work its way through all of them. Leaving a
+service that is being stopped in order says nothing about the request and does not count.
 """
 
 import asyncio
@@ -26,6 +27,9 @@ from rpc.cancellation import is_being_cancelled
 log = logging.getLogger(__name__)
 
 MAX_MIGRATIONS = 2
+MAX_ORDERLY_MOVES = 100
+"""A rolling restart takes one at most; this only ends what could never end."""
+_ORDERLY = ("draining", "stopping")
 ROOM_WAIT_S = 10.0
 """How long a stream that has begun waits for room elsewhere; a new one is refused at once."""
 _ROOM_POLL_S = 0.1
@@ -76,7 +80,10 @@ def _go_on_elsewhere(
     if lost.reason != "failed":
         # One broken connection ends many streams; this is told once.
         replica.mark_down(f"{lost.reason}: {lost.detail}", forget=lost.reason == "lost")
-    if state.num_migrations >= MAX_MIGRATIONS or not pool.has_other(avoided):
+    orderly = lost.reason in _ORDERLY
+    spent = state.num_migrations >= MAX_ORDERLY_MOVES
+    spent = spent or (not orderly and state.num_failures >= MAX_MIGRATIONS)
+    if spent or not pool.has_other(avoided):
         log.log(
             logging.WARNING if lost.reason == "failed" else logging.INFO,
             "attention %s ended request %s after %d tokens: %s: %s",
@@ -88,6 +95,7 @@ def _go_on_elsewhere(
         )
         raise lost.error from None
     state.num_migrations += 1
+    state.num_failures += not orderly
     pool.count_migration(lost.reason)
     log.info(
         "request %s choice %d leaves %s after %d tokens: %s",
@@ -125,7 +133,7 @@ async def _one_stream(
         call = replica.stub.Generate(request)
         state.begin_stream()
         try:
-            with replica.may_send_away(call, state.num_migrations < MAX_MIGRATIONS):
+            with replica.may_send_away(call, state.num_failures < MAX_MIGRATIONS):
                 async for response in call:
                     started()
                     kind = response.WhichOneof("event")

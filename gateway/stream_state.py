@@ -45,6 +45,8 @@ class StreamState:
     timings: attention_pb2.Timings | None = None
     """Those of the replica that finished the sequence."""
     num_migrations: int = 0
+    num_failures: int = 0
+    """Migrations that were not in order: the service died, went silent or failed."""
     started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,9 @@ class RouterConfig(ServiceConfig):
         metavar="HOST:PORT",
     )
     state: Path | None = flag(
-        None, "file that keeps the epoch between starts; without it the clock gives one"
+        None,
+        "file that keeps the epoch between starts (without it the clock gives one); drained pools are"
+        " kept beside it",
     )
     checkpoint_id: str = flag("", "the only checkpoint_id admitted; empty: the first member's")
     lease_ms: int = flag(5000, "a member silent for longer than this is removed")

@@ -12,6 +12,7 @@ from protos import router_pb2
 from router_svc.activations import Activations
 from router_svc.board import Host
 from router_svc.changes import instruct, note_hidden, retire, settle
+from router_svc.epoch import Drains
 from router_svc.following import MIN_WORK, Following
 from router_svc.goals import Goals, PlacementRules, asked_for, hosts_of
 from router_svc.loads import mean_work, piece_weights
@@ -53,8 +54,10 @@ class Mesh:
         checkpoint_id: str,
         now_s: float,
         rules: PlacementRules | None = None,
+        drains: Drains | None = None,
     ):
         """`restarted`: an earlier epoch is known. Members and watchers may still prove it."""
+        self._drains = drains or Drains(None)
         self.epoch = epoch
         self.lease_s = lease_s
         self.members = Members(
@@ -84,6 +87,8 @@ class Mesh:
     def join(self, register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
         """Admit a process; raises as `Members.join` does."""
         member = self.members.join(register, caller_host, now_s)
+        if member.role == "pool":
+            member.drained = self._drains.holds(member.member_id, member.incarnation)
         if member.role == "pool" and asked_for(member):
             member.goal = asked_for(member)
             self.goals.pool_came(now_s)
@@ -161,6 +166,7 @@ class Mesh:
     def drain(self, pool: Member, now_s: float, *, undo: bool = False) -> None:
         """An operator wants a pool emptied: others take over, then it is told to hold nothing."""
         pool.drained = not undo
+        self._drains.set(pool.member_id, pool.incarnation, drained=pool.drained)
         log.info("pool %s: drained by an operator: %s", pool.member_id, pool.drained)
         self.goals.reconsider(now_s)
 

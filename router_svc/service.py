@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from protos import router_pb2, router_pb2_grpc
 from router_svc.config import RouterConfig
-from router_svc.epoch import next_epoch
+from router_svc.epoch import Drains, next_epoch
 from router_svc.joining import Joining
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics, service_discovery, status_line
@@ -45,6 +45,7 @@ class RouterService:
             checkpoint_id=config.checkpoint_id,
             now_s=time.monotonic(),
             rules=config.placement,
+            drains=Drains(config.state),
         )
         registry = CollectorRegistry()
         self._metrics = RouterMetrics(registry)

@@ -1,5 +1,7 @@
 """Which flags do the gRPC services share, and what is allowed in them?"""
 
+import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from rpc.flags import flag
 from rpc.server import check_exposure
 from rpc.tls import TlsFiles, tls_files
 
+MAX_HOST_LENGTH = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -60,6 +63,12 @@ class MemberConfig(ServiceConfig):
                 Address.parse(getattr(self, name), f"--{name}")
         if not self.grace_s >= 0:
             raise ValueError(f"--grace-s must be at least 0, got {self.grace_s}")
+
+
+def default_member_id(kind: str, port: int) -> str:
+    """Unique among hosts and ports, also behind equal port numbers on many hosts."""
+    host = socket.gethostname().partition(".")[0][:MAX_HOST_LENGTH]
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9_-]', '-', host) or 'host'}-{port}"
 
 
 def check_choice(flag_name: str, value: str, allowed: Sequence[str]) -> None:

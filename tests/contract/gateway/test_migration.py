@@ -153,6 +153,14 @@ def test_two_migrations_are_the_most(gateway: Harness, tokenizer: Tokenizer, str
         assert reply.status_code == 503
 
 
+def test_leaving_in_order_does_not_use_up_the_moves(gateway: Harness, tokenizer: Tokenizer) -> None:
+    before = gateway.metric("gateway_migrations_total")
+    deaths = [("stopping", 1), ("failed", 1), ("failed", 1)]
+    gateway.script(Mortal(thinking_answer(tokenizer, "hm", "hello"), deaths))
+    assert gateway.chat().json()["choices"][0]["message"]["content"] == "hello"
+    assert gateway.metric("gateway_migrations_total") == before + 3
+
+
 def test_a_request_that_kills_at_once_is_a_503_with_retry_after(gateway: Harness) -> None:
     mortal = Mortal([65], [("lost", 0)] * 9)
     gateway.script(mortal)

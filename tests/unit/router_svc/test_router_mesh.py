@@ -3,6 +3,7 @@
 import pytest
 
 from protos import router_pb2
+from router_svc.epoch import Drains
 from router_svc.goals import PlacementRules
 from router_svc.mesh import Mesh
 from rpc.errors import NotReady
@@ -208,6 +209,32 @@ def test_rebalancing_follows_the_counts_and_comes_to_rest():
     restarted = mesh_of(restarted=True)
     with pytest.raises(NotReady, match="restarted"):
         restarted.rebalance(1.0)
+
+
+def test_a_drain_outlives_the_router_and_the_stream_but_not_the_pool(tmp_path):
+    state = tmp_path / "epoch"
+    mesh = mesh_of(drains=Drains(state))
+    pools = [mesh.join(register(name), "", 0.0) for name in ("a", "b", "c")]
+    for pool in pools:
+        mesh.drain(pool, 1.0)
+    mesh.drain(pools[2], 2.0, undo=True)
+    again = mesh_of(restarted=True, drains=Drains(state))
+    assert [again.join(register(name), "", 0.0).drained for name in ("a", "b", "c")] == [
+        True,
+        True,
+        False,
+    ]
+    lost = again.join(register("a"), "", 1.0)
+    again.leave(lost, 1.0, said_goodbye=False)
+    assert again.join(register("a"), "", 2.0).drained
+    newer = register("a")
+    newer.incarnation = 2
+    assert not again.join(newer, "", 3.0).drained
+    assert Drains(state).holds("b", 1)
+    assert not Drains(state).holds("a", 1)
+    (tmp_path / "epoch.drained").write_text("nonsense")
+    with pytest.raises(ValueError, match="drained pools"):
+        Drains(state)
 
 
 def test_an_empty_mesh_forgets_its_model_unless_pools_are_missed():
