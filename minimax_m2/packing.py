@@ -1,27 +1,121 @@
-"""How do stored weights become what the native kernels read? Also from FP8, block by block."""
+"""How do stored weights become what the native kernels read? Straight from FP8 or float, panel by panel."""
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from minimax_m2.kernel_choice import KERNEL_NAMES
-from minimax_m2.kernels.cpu.packed import PackedMatrix, alternate, pack
-from minimax_m2.quant import StoredExpert, StoredMatrix
+from minimax_m2.kernels.cpu import library
+from minimax_m2.kernels.cpu.formats import PANEL, WeightFormat, weight_format
+from minimax_m2.kernels.cpu.fp8_format import group_scales, join_fp8
+from minimax_m2.kernels.cpu.packed import PackedMatrix, empty_bytes
+from minimax_m2.quant import FP8_MAX, StoredExpert, StoredMatrix
+
+_SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
+"""What native/pack_panel.h reads; other floats are widened first."""
 
 
-def pack_linear(parts: Sequence[StoredMatrix], weight_format: str) -> PackedMatrix:
+def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
     """The outputs of all parts, one after another. Raises ValueError naming file and tensor."""
-    weights = torch.cat([part.to(_precision(weight_format)) for part in parts])
-    return pack(weights, KERNEL_NAMES[weight_format])
+    weights = weight_format(KERNEL_NAMES[format])
+    if any(part.values.shape[0] % PANEL for part in parts[:-1]):
+        parts = [_joined(parts)]
+    outputs, inputs = sum(part.values.shape[0] for part in parts), parts[0].values.shape[1]
+    data = empty_bytes(weights.size_bytes(outputs, inputs))
+    panel_bytes, panel = weights.panel_bytes(inputs), 0
+    for part in parts:
+        _fill(data[panel * panel_bytes :], panel_bytes, part, weights)
+        panel += part.values.shape[0] // PANEL
+    return PackedMatrix(weights.name, outputs, inputs, data)
 
 
-def pack_expert(expert: StoredExpert, weight_format: str) -> tuple[PackedMatrix, PackedMatrix]:
+def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, PackedMatrix]:
     """Gate and up with alternating panels, and down. Raises ValueError naming file and tensor."""
-    dtype, name = _precision(weight_format), KERNEL_NAMES[weight_format]
-    gate_up = pack(alternate(expert.w1.to(dtype), expert.w3.to(dtype)), name)
-    return gate_up, pack(expert.w2.to(dtype), name)
+    weights = weight_format(KERNEL_NAMES[format])
+    outputs, inputs = expert.w1.values.shape
+    both = 2 * -(-outputs // PANEL) * PANEL
+    data, panel_bytes = (
+        empty_bytes(weights.size_bytes(both, inputs)),
+        weights.panel_bytes(inputs),
+    )
+    _fill(data, 2 * panel_bytes, expert.w1, weights)
+    _fill(data[panel_bytes:], 2 * panel_bytes, expert.w3, weights)
+    gate_up = PackedMatrix(weights.name, both, inputs, data)
+    return gate_up, pack_linear([expert.w2], format)
 
 
-def _precision(weight_format: str) -> torch.dtype:
-    """What weights pass through on their way: rounded once."""
-    return torch.bfloat16 if weight_format == "bfloat16" else torch.float32
+def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat) -> None:
+    """Write the matrix's panels, `stride` bytes apart."""
+    matrix = _readable(matrix, weights)
+    outputs, inputs = matrix.values.shape
+    library_here = library.load()
+    coded = matrix.scales is not None
+    if library_here is None or (weights.name == "fp8" and not coded):
+        panels = _panels(matrix, weights)
+        torch.as_strided(data, tuple(panels.shape), (stride, 1)).copy_(panels)
+        return
+    scales = matrix.scales.contiguous() if matrix.scales is not None else None
+    sound = library_here.native.pack(
+        weights.id, _SOURCE_KINDS[matrix.values.dtype], matrix.values.data_ptr(),
+        0 if scales is None else scales.data_ptr(), *(max(1, size) for size in matrix.block), outputs, inputs,
+        data.data_ptr(), stride, torch.get_num_threads(),
+    )  # fmt: skip
+    if not sound:
+        limit = "finite and at most 2^96" if weights.name.startswith("int") else "finite"
+        raise ValueError(f"{matrix.where}: values times their scales must be {limit}")
+
+
+def _panels(matrix: StoredMatrix, weights: WeightFormat) -> Tensor:
+    """The same in plain torch: uint8 [panels, panel bytes]."""
+    outputs, inputs = matrix.values.shape
+    missing = (0, weights.padded(inputs) - inputs, 0, -outputs % PANEL)
+    if weights.name == "fp8" and matrix.scales is not None:
+        scales = group_scales(matrix.scales, outputs, inputs, matrix.block)
+        codes = F.pad(matrix.values.view(torch.uint8), missing).view(torch.float8_e4m3fn)
+        padded_scales = F.pad(scales, (0, 0, 0, missing[3]))
+        width = codes.shape[1]
+        return join_fp8(codes.view(-1, PANEL, width), padded_scales.view(-1, PANEL, width // 128))
+    # bfloat16 is rounded to once; what has a scale of its own takes the numbers as they are.
+    weight = matrix.to(torch.bfloat16 if weights.name == "bf16" else torch.float32)
+    padded = F.pad(weight, missing)
+    try:
+        return weights.pack(padded.view(-1, PANEL, padded.shape[1]))
+    except ValueError as error:
+        raise ValueError(f"{matrix.where}: {error}") from None
+
+
+def _readable(matrix: StoredMatrix, weights: WeightFormat) -> StoredMatrix:
+    """In a form the packers take. Raises ValueError where there is none."""
+    values = matrix.values
+    if values.dtype not in _SOURCE_KINDS:
+        values = values.float()
+    if weights.name == "fp8" and matrix.scales is not None:
+        try:
+            group_scales(matrix.scales[:1], 1, values.shape[1], matrix.block)
+        except ValueError as error:
+            raise ValueError(f"{matrix.where}: {error}") from None
+        if not bool(torch.isfinite(matrix.scales * FP8_MAX).all()):
+            raise ValueError(f"{matrix.where}: values times their scales must be finite")
+    return StoredMatrix(
+        values=values.contiguous(), scales=matrix.scales, block=matrix.block, where=matrix.where
+    )
+
+
+def _joined(parts: Sequence[StoredMatrix]) -> StoredMatrix:
+    """Parts whose outputs do not end with a panel, as one matrix; FP8 ones stay codes."""
+    where, inner = parts[0].where, {part.block[1] for part in parts}
+    if all(part.scales is not None for part in parts) and len(inner) == 1:
+        codes = torch.cat([part.values.view(torch.uint8) for part in parts])
+        rows = [
+            part.scales.repeat_interleave(part.block[0], 0)[: part.values.shape[0]]
+            for part in parts
+            if part.scales is not None
+        ]
+        block = (1, inner.pop())
+        return StoredMatrix(
+            values=codes.view(torch.float8_e4m3fn), scales=torch.cat(rows), block=block, where=where
+        )
+    values = torch.cat([part.to(torch.float32) for part in parts])
+    return StoredMatrix(values=values, scales=None, block=(1, 1), where=where)

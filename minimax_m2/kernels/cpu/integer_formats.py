@@ -87,12 +87,11 @@ def _best_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Sums run over the inputs one after another, so that native code gives the same bits.
     """
-    largest, where = weight.abs().max(dim=-1, keepdim=True)
-    _checked(largest)
-    signed = weight.gather(-1, where)
+    top, bottom = weight.amax(-1, keepdim=True), weight.amin(-1, keepdim=True)
+    largest = _checked(torch.maximum(top, -bottom).abs())
     kept = largest >= LEAST_MAGNITUDE
     unit = weight * torch.where(kept, 1.0 / largest, 0.0)
-    sign = torch.where(signed > 0, -1.0, 1.0)
+    sign = torch.where(top >= -bottom, -1.0, 1.0)
     best_gain = torch.full_like(largest, -1.0)
     best_codes, best_scale = torch.zeros_like(weight), torch.zeros_like(largest)
     for reach in INT4_REACHES:

@@ -8,6 +8,7 @@
 
 #include "expert_ffn.h"
 #include "linear.h"
+#include "pack_panel.h"
 #include "stream_read.h"
 #include "thread_pool.h"
 
@@ -180,6 +181,25 @@ PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
     return PyLong_FromUnsignedLongLong(sum);
 }
 
+PyObject *pack(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[11];
+    if (!integers("pack", args, given, 11, n))
+        return nullptr;
+    PackSource source = {(SourceKind)n[1], (const uint8_t *)n[2], (const float *)n[3], n[4], n[5],
+                         n[6], n[7]};
+    if (n[0] >= NUM_FORMATS || n[1] > SOURCE_E4M3 || (n[0] == FP8 && n[1] != SOURCE_E4M3) ||
+        !n[4] || !n[5]) {
+        PyErr_SetString(PyExc_ValueError, "pack: no such format, source or block");
+        return nullptr;
+    }
+    bool sound;
+    Py_BEGIN_ALLOW_THREADS
+    sound = pack_panels((FormatId)n[0], source, (uint8_t *)n[8], n[9], n[10]);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(sound);
+}
+
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, nullptr}
 PyMethodDef methods[] = {
     {"isas", isas, METH_NOARGS, "Names of the instruction sets that this CPU has, best first."},
@@ -190,6 +210,7 @@ PyMethodDef methods[] = {
     FAST(linear),
     FAST(expert_ffn),
     FAST(stream_read),
+    FAST(pack),
     {nullptr, nullptr, 0, nullptr},
 };
 
