@@ -220,7 +220,7 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 2;
+constexpr int VERSION = 3;
 
 }  // namespace
 
