@@ -27,7 +27,9 @@ def route(
     Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
     Transformers MiniMaxM2TopKRouter.
     """
-    scores_TE = torch.sigmoid(linear(hidden_TD.float(), routing_ED))
+    # Not torch.sigmoid: on CPUs its last elements, which need not be the last row's, come from
+    # other code than the rest, with other last bits.
+    scores_TE = 1.0 / (1.0 + torch.exp(-linear(hidden_TD.float(), routing_ED)))
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E.float()
     # A stable sort, unlike topk, gives ties to the lower id on every device.
     order_TE = torch.sort(choice_TE, dim=-1, descending=True, stable=True).indices

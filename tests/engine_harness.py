@@ -44,11 +44,11 @@ GREEDY = SamplingParams(
 
 @contextlib.asynccontextmanager
 async def grpc_transport(
-    checkpoint: Checkpoint, metrics: AttentionMetrics
+    checkpoint: Checkpoint, metrics: AttentionMetrics, dtype: torch.dtype = torch.float32
 ) -> AsyncIterator[GrpcTransport]:
     """Connected to a real pool on a real server that holds everything."""
     config, manifest = checkpoint.config, build_manifest(checkpoint)
-    store = WeightStore(checkpoint, manifest, torch.float32)
+    store = WeightStore(checkpoint, manifest, dtype)
     store.load(store.available())
     codec = HopCodec.best()
     executor = Executor(lambda call: run_call(call, store), inline_rows=8)
@@ -94,6 +94,8 @@ async def run_to_end(
     *,
     over_grpc: bool = False,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    weight_format: str = "float32",
     num_blocks: int = 256,
     max_batch_tokens: int = 64,
     prepare: Callable[[LayerStack], None] = lambda stack: None,
@@ -107,23 +109,25 @@ async def run_to_end(
         target = torch.device(device)
         transport: ExpertTransport
         if over_grpc:
-            transport = await resources.enter_async_context(grpc_transport(checkpoint, metrics))
+            transport = await resources.enter_async_context(
+                grpc_transport(checkpoint, metrics, dtype)
+            )
         else:
             transport = InProcessTransport(
                 checkpoint,
-                torch.float32,
+                dtype,
                 target,
-                weight_format="float32",
+                weight_format=weight_format,
                 compute_thread=thread,
                 inline_rows=64,
             )
         cache = KvCache(
-            PlainLayout.of(config, torch.float32), num_layers=config.num_layers,
+            PlainLayout.of(config, dtype), num_layers=config.num_layers,
             num_blocks=num_blocks, block_size=16, device=target,
         )  # fmt: skip
         stack = LayerStack(
             checkpoint, cache, transport, metrics.activations,
-            linears=HeldLinears(torch.float32, "float32", target), compute_thread=thread,
+            linears=HeldLinears(dtype, weight_format, target), compute_thread=thread,
         )  # fmt: skip
         prepare(stack)
         scheduler = Scheduler(
