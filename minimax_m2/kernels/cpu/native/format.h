@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "attention.h"
+
 namespace kernels {
 
 constexpr int PANEL = 32;  // outputs that lie together and are computed together
@@ -50,6 +52,8 @@ struct Isa {
     void (*add_bf16)(float *sums, const uint16_t *values, int64_t count);
     // Nothing but reading: the rate that the kernels are measured against.
     uint64_t (*read)(const uint8_t *data, int64_t size);
+    const AttentionKernel *attention_bf16;  // null: attention_f32 takes bfloat16 queries too
+    const AttentionKernel *attention_f32;
 };
 
 // Best first; null-terminated.

@@ -1,4 +1,5 @@
 // What do the kernels do with AVX2 and FMA? The table, and when a CPU has it.
+#include "attention_kernels.h"
 #include "formats_avx2.h"
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma")
@@ -25,7 +26,7 @@ const Isa isa_avx2 = {
         &int4_g128_avx2,
         nullptr,  // FP8
     },
-    activate, weigh, to_bf16, add, add_bf16, read,
+    activate, weigh, to_bf16, add, add_bf16, read, nullptr, &attention_f32_avx2,
 };
 
 }  // namespace kernels

@@ -1,4 +1,5 @@
 // What do the kernels do with AVX-512 (F, BW, VL, DQ, BF16, VNNI, VBMI)? The table, and when a CPU has it.
+#include "attention_kernels.h"
 #include "formats_avx512.h"
 #if defined(__x86_64__)
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
@@ -28,7 +29,7 @@ const Isa isa_avx512 = {
         &int4_g128_avx512,
         &fp8_avx512,
     },
-    activate, weigh, to_bf16, add, add_bf16, read,
+    activate, weigh, to_bf16, add, add_bf16, read, &attention_bf16_avx512, &attention_f32_avx512,
 };
 
 }  // namespace kernels

@@ -6,6 +6,7 @@
 #include <new>
 #include <string.h>
 
+#include "attention.h"
 #include "expert_ffn.h"
 #include "linear.h"
 #include "pack_panel.h"
@@ -166,6 +167,39 @@ PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
     }
 }
 
+PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[17];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("attention", args, given, 17, n))
+        return nullptr;
+    if (n[0] >= NUM_NUMBERS || n[1] >= NUM_NUMBERS || n[12] > MAX_DIM)
+        return PyErr_Format(PyExc_ValueError, "no attention kernel for these numbers or this head size");
+    AttentionArgs attention_args = {
+        (Number)n[0], (Number)n[1], (const uint8_t *)n[2], (uint8_t *)n[3], n[4],
+        (const uint8_t *)n[5], (const uint8_t *)n[6], n[7], n[8], n[9], n[10], n[11], n[12],
+        (const int64_t *)n[13], n[14], (const Segment *)n[15], n[16],
+    };
+    AttentionStatus status;
+    Py_BEGIN_ALLOW_THREADS
+    status = kernels::attention(*isa, attention_args);
+    Py_END_ALLOW_THREADS
+    switch (status) {
+    case AttentionStatus::DONE:
+        Py_RETURN_NONE;
+    case AttentionStatus::BAD_SEGMENT:
+        PyErr_SetString(PyExc_ValueError, "segments name rows, positions or blocks that are not there");
+        return nullptr;
+    case AttentionStatus::BAD_BLOCK:
+        PyErr_SetString(PyExc_ValueError, "tables name a block that the cache does not have");
+        return nullptr;
+    case AttentionStatus::NO_KERNEL:
+        return PyErr_Format(PyExc_ValueError, "%s has no attention kernel", isa->name);
+    default:
+        return PyErr_NoMemory();
+    }
+}
+
 PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
 {
     int64_t n[3];
@@ -209,6 +243,7 @@ PyMethodDef methods[] = {
     {"get_threads", get_threads, METH_NOARGS, "Size of the pool, the caller included."},
     FAST(linear),
     FAST(expert_ffn),
+    FAST(attention),
     FAST(stream_read),
     FAST(pack),
     {nullptr, nullptr, 0, nullptr},
@@ -220,7 +255,7 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 3;
+constexpr int VERSION = 4;
 
 }  // namespace
 
