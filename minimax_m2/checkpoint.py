@@ -87,7 +87,7 @@ class Checkpoint:
     def stored_expert(self, layer_idx: int, expert_id: int) -> StoredExpert:
         """One piece as the files have it."""
         specs = expert_specs(self.config, layer_idx, expert_id)
-        return StoredExpert(**{key: self._stored(spec) for key, spec in specs.items()})
+        return StoredExpert(**{key: self.stored(spec) for key, spec in specs.items()})
 
     def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
         """A layer without its experts; norms in the compute dtype, routing stays float32."""
@@ -99,12 +99,12 @@ class Checkpoint:
 
         return LayerWeights(
             input_norm_D=self._weight(specs["input_norm"], dtype),
-            qkv_AD=linears.make([self._stored(specs[key]) for key in ("q", "k", "v")]),
+            qkv_AD=linears.make([self.stored(specs[key]) for key in ("q", "k", "v")]),
             q_norm=optional("q_norm", dtype),
             k_norm=optional("k_norm", dtype),
-            o_DA=linears.make([self._stored(specs["o"])]),
+            o_DA=linears.make([self.stored(specs["o"])]),
             post_norm_D=self._weight(specs["post_norm"], dtype),
-            routing_ED=linears.make_routing(self._stored(specs["routing"])),
+            routing_ED=linears.make_routing(self.stored(specs["routing"])),
             bias_E=optional("bias", torch.float32),
         )
 
@@ -114,7 +114,7 @@ class Checkpoint:
 
     def lm_head(self, linears: Linears) -> LinearWeight:
         """`lm_head` [V, D] as a linear."""
-        return linears.make([self._stored(outer_specs(self.config)["lm_head"])])
+        return linears.make([self.stored(outer_specs(self.config)["lm_head"])])
 
     def digest(self, specs: Iterable[TensorSpec]) -> str:
         """SHA-256 over names, dtypes, shapes and stored bytes of the given tensors, hex."""
@@ -135,9 +135,9 @@ class Checkpoint:
 
     def _weight(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
         """A fresh tensor in `dtype`, dequantised when stored in FP8."""
-        return self._stored(spec).to(dtype)
+        return self.stored(spec).to(dtype)
 
-    def _stored(self, spec: TensorSpec) -> StoredMatrix:
+    def stored(self, spec: TensorSpec) -> StoredMatrix:
         """A tensor as the file has it, its values checked."""
         file = self._files.get(spec.name)
         if file is None:

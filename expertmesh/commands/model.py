@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from expertmesh.commands import model_parts
+from expertmesh.commands import model_parts, model_quantise
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
@@ -42,10 +42,13 @@ services recognise that they serve the same weights.
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Look into a checkpoint folder.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Look into a checkpoint folder, cut it, repack it.", no_args_is_help=True
+    )
     group.command("info", help=help_text(_INFO_HELP))(info)
     group.command("verify", help=help_text(_VERIFY_HELP))(verify)
     model_parts.register(group)
+    model_quantise.register(group)
     app.add_typer(group, name="model")
 
 

@@ -14,6 +14,7 @@ from expertmesh.cli import app
 from expertmesh.hub import HubSource
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.manifest import ensure_manifest, piece_digest, save_manifest, verify_attention
+from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.tiny import write_tiny
 
 REPO = "someone/some-model"
@@ -202,3 +203,26 @@ def test_no_network_and_no_ranges_are_one_clear_line(
             HubSource(REPO).find("lm_head.weight")
     finally:
         plain.close()
+
+
+def test_a_part_is_quantised_and_stays_the_same_model(whole: Path, tmp_path: Path) -> None:
+    config = Checkpoint.open(whole).config
+    run("split", whole, "--out", tmp_path, "--pools", "2", "--memory", "1GiB")
+    part = next(path for path in sorted(tmp_path.iterdir()) if path.name != "attention")
+    done = run("quantise", part, tmp_path / "packed", "--format", "int4", "--json")
+    assert done.exit_code == 0, done.output
+    packed = PackedCheckpoint(tmp_path / "packed")
+    assert json.loads(done.stdout)["checkpoint_id"] == packed.manifest.checkpoint_id
+    assert packed.manifest.checkpoint_id == ensure_manifest(Checkpoint.open(whole)).checkpoint_id
+    original, held = Checkpoint.open(part, partial=True), 0
+    for layer_idx in range(config.num_layers):
+        for expert_id in range(config.num_experts):
+            here = packed.holds_expert(layer_idx, expert_id)
+            assert here == original.holds_expert(layer_idx, expert_id)
+            held += here
+    assert 0 < held < config.num_pieces
+    assert not packed.holds_attention
+    again = run("quantise", part, tmp_path / "packed", "--format", "int4")
+    assert "finished packed weights already" in str(again.exception)
+    wrong = run("quantise", part, tmp_path / "other", "--format", "int3")
+    assert "--format: one of bf16, fp8, int8, int4" in str(wrong.exception)

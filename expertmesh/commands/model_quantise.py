@@ -1,0 +1,98 @@
+"""`expertmesh model quantise`: weights repacked once, so that pools start by mapping them."""
+
+import shutil
+from pathlib import Path
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from expertmesh.commands.model_parts import TEXT_FILES
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
+from expertmesh.sizes import format_bytes
+
+FORMATS = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
+
+_QUANTISE_HELP = f"""Write a checkpoint's weights in the layout that the CPU kernels read.
+
+A pool given such a folder maps it: it starts at once, and pools on one host share its memory.
+The model stays the same model: the folder keeps the checkpoint_id, so pools of several formats
+serve together. What a format costs in bytes and in error: docs/formats.md.
+
+  bf16  2.00 bytes a weight, rounded once
+  fp8   1.03 bytes, an FP8 checkpoint's codes and scales as they are
+  int8  1.03 bytes, 128 weights a scale, inputs in int8 too
+  int4  0.56 bytes, 32 weights a scale, inputs in int8
+
+FOLDER may hold a part of a model (expertmesh model split); what it holds is written. An
+interrupted run goes on where it was when it is started again.
+
+Examples:
+
+  expertmesh model quantise ~/models/minimax-m2 ~/models/minimax-m2-int8 --format int8
+
+  expertmesh model quantise east east-int4 --format int4
+
+{EXIT_CODES_HELP}
+"""
+
+
+def register(group: typer.Typer) -> None:
+    group.command("quantise", help=help_text(_QUANTISE_HELP))(quantise)
+
+
+def quantise(
+    path: Path = typer.Argument(..., help="Folder of the checkpoint, or of a part of it."),
+    out: Path = typer.Argument(..., help="Folder to write; new, or of an interrupted run."),
+    weight_format: str = typer.Option(
+        ..., "--format", envvar="EXPERTMESH_FORMAT", help="Of the experts: bf16, fp8, int8 or int4."
+    ),
+    linear_format: str = typer.Option(
+        "bf16", "--linear-format", envvar="EXPERTMESH_LINEAR_FORMAT",
+        help="Of the attention side's linears and the head.",
+    ),
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:  # fmt: skip
+    for flag, value in (("--format", weight_format), ("--linear-format", linear_format)):
+        if value not in FORMATS:
+            raise CommandError(f"{flag}: one of bf16, fp8, int8, int4, got {value!r}", EXIT_USAGE)
+    from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
+    from minimax_m2.manifest import MANIFEST_NAME, ensure_manifest
+    from minimax_m2.pack_checkpoint import PackJob, write_packed
+
+    bar = Progress(
+        TextColumn("packing layer"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(), console=stderr(), disable=as_json,
+    )  # fmt: skip
+    try:
+        source = Checkpoint.open(path, partial=(path / MANIFEST_NAME).exists())
+        job = PackJob(
+            source=source,
+            manifest=ensure_manifest(source),
+            format=FORMATS[weight_format],
+            linear_format=FORMATS[linear_format],
+        )
+        with bar:
+            task = bar.add_task("layers", total=source.config.num_layers + 1)
+            size = write_packed(job, out, lambda d, n: bar.update(task, completed=d, total=n))
+        for name in TEXT_FILES if job.has_attention else ():
+            if (path / name).is_file():
+                shutil.copyfile(path / name, out / name)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from None
+    if as_json:
+        facts = {"format": job.format, "linear_format": job.linear_format, "bytes": size}
+        print_json({"folder": str(out), "checkpoint_id": job.manifest.checkpoint_id, **facts})
+        return
+    stdout().print(
+        f"{out}: {format_bytes(size)}, experts in {job.format}, linears in {job.linear_format}\n"
+        f"checkpoint_id {job.manifest.checkpoint_id}, as before",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
