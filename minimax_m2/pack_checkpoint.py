@@ -169,7 +169,8 @@ def _layer_bytes(job: PackJob, layer_idx: int) -> Iterator[memoryview]:
 
 
 def _attention_entries(job: PackJob) -> Entries:
-    config, entries = job.config, {}
+    config = job.config
+    entries: Entries = {}
     for layer_idx in range(config.num_layers):
         for panels in packed.layer_panels(config, job.linear_format, layer_idx).values():
             entries[panels.name] = _panel_entry(panels)
@@ -179,7 +180,7 @@ def _attention_entries(job: PackJob) -> Entries:
         shard = job.source.shard_of(spec.name)
         assert shard is not None, "the source holds all of the attention side"
         entry = shard.entries[spec.name]
-        found = {"dtype": entry.dtype, "shape": list(entry.shape)}
+        found: dict[str, object] = {"dtype": entry.dtype, "shape": list(entry.shape)}
         entries[spec.name] = (found, entry.end - entry.start)
     return entries
 
@@ -204,7 +205,7 @@ def _attention_bytes(job: PackJob) -> Iterator[memoryview]:
 
 def _bytes(matrix: PackedMatrix) -> memoryview:
     assert matrix.data.dtype == torch.uint8
-    return memoryview(matrix.data.numpy())
+    return matrix.data.numpy().data
 
 
 def _write_shard(path: Path, entries: Entries, chunks: Iterator[memoryview]) -> None:
