@@ -11,7 +11,7 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t TILE = 128;
+constexpr int64_t BATCH = 128;
 constexpr float ROUNDER = 0x1.8p23f;  // added and taken off: rounds to nearest, ties to even
 constexpr float LEAST_MAGNITUDE = 0x1p-96f, MOST_MAGNITUDE = 0x1p96f;
 constexpr float REACHES[] = {6.8f, 7.1f, 7.4f, 7.7f, 8.0f, 8.3f, 8.6f, 8.9f};
@@ -50,7 +50,7 @@ void load_row(const PackSource &source, int64_t output, int64_t at, int64_t coun
     if (source.kind == SOURCE_F32) {
         memcpy(row, source.values + first * 4, (size_t)count * 4);
     } else if (source.kind == SOURCE_BF16) {
-        uint16_t bits[TILE];
+        uint16_t bits[BATCH];
         memcpy(bits, source.values + first * 2, (size_t)count * 2);
         for (int64_t i = 0; i < count; i++)
             row[i] = as_float((uint32_t)bits[i] << 16);
@@ -70,12 +70,12 @@ void load_row(const PackSource &source, int64_t output, int64_t at, int64_t coun
 
 void load_tile(const PackSource &source, int64_t panel, int64_t at, Lanes *tile)
 {
-    int64_t left = source.num_inputs - at, count = left < TILE ? left : TILE;
+    int64_t left = source.num_inputs - at, count = left < BATCH ? left : BATCH;
     for (int64_t lane = 0; lane < PANEL; lane++) {
-        float row[TILE] = {};
+        float row[BATCH] = {};
         if (panel * PANEL + lane < source.num_outputs)
             load_row(source, panel * PANEL + lane, at, count, row);
-        for (int64_t i = 0; i < TILE; i++)
+        for (int64_t i = 0; i < BATCH; i++)
             tile[i][lane] = row[i];
     }
 }
@@ -95,7 +95,7 @@ void extremes(const Lanes *tile, int64_t count, float *top, float *bottom)
 uint8_t *put_int8(const Lanes *tile, uint8_t *out)
 {
     Lanes top, bottom, inverse, scales;
-    extremes(tile, TILE, top, bottom);
+    extremes(tile, BATCH, top, bottom);
     for (int o = 0; o < PANEL; o++) {
         float largest = top[o] > -bottom[o] ? top[o] : -bottom[o];
         bool kept = largest >= LEAST_MAGNITUDE;
@@ -104,7 +104,7 @@ uint8_t *put_int8(const Lanes *tile, uint8_t *out)
     }
     memcpy(out, scales, sizeof scales);
     out += sizeof scales;
-    for (int64_t i = 0; i < TILE; i += 4, out += PANEL * 4) {
+    for (int64_t i = 0; i < BATCH; i += 4, out += PANEL * 4) {
         uint32_t words[PANEL];
         for (int o = 0; o < PANEL; o++) {
             uint32_t word = 0;
@@ -135,7 +135,7 @@ uint8_t *put_int4(const Lanes *tile, int64_t group, uint8_t *out)
         best_gain[o] = -1.0f;
         best_factor[o] = best_scale[o] = 0.0f;
     }
-    Lanes units[TILE];
+    Lanes units[BATCH];
     for (int64_t i = 0; i < group; i++)
         for (int o = 0; o < PANEL; o++)
             units[i][o] = tile[i][o] * inverse[o];
@@ -192,9 +192,9 @@ uint8_t *put_bf16(const Lanes *tile, int64_t count, uint8_t *out)
 uint8_t *put_fp8(const PackSource &source, int64_t panel, int64_t at, uint8_t *out)
 {
     const int64_t blocks = (source.num_inputs + source.block_inputs - 1) / source.block_inputs;
-    int64_t left = source.num_inputs - at, count = left < TILE ? left : TILE;
+    int64_t left = source.num_inputs - at, count = left < BATCH ? left : BATCH;
     float scales[PANEL] = {};
-    uint8_t codes[PANEL][TILE] = {};
+    uint8_t codes[PANEL][BATCH] = {};
     for (int64_t lane = 0; lane < PANEL; lane++) {
         int64_t output = panel * PANEL + lane;
         if (output >= source.num_outputs)
@@ -204,7 +204,7 @@ uint8_t *put_fp8(const PackSource &source, int64_t panel, int64_t at, uint8_t *o
     }
     memcpy(out, scales, sizeof scales);
     out += sizeof scales;
-    for (int64_t i = 0; i < TILE; i += 2)
+    for (int64_t i = 0; i < BATCH; i += 2)
         for (int64_t lane = 0; lane < 4; lane++)
             for (int64_t half = 0; half < 2; half++)
                 for (int64_t o = 0; o < 4; o++, out += 2)
@@ -218,24 +218,24 @@ bool pack_panel(FormatId format, const PackSource &source, int64_t panel, uint8_
 {
     const bool is_integer = format == INT8 || format == INT4 || format == INT4_G128;
     const float most = is_integer ? MOST_MAGNITUDE : __FLT_MAX__;
-    for (int64_t at = 0; at < source.num_inputs; at += TILE) {
+    for (int64_t at = 0; at < source.num_inputs; at += BATCH) {
         if (format == FP8) {
             out = put_fp8(source, panel, at, out);
             continue;
         }
-        Lanes tile[TILE];
+        Lanes tile[BATCH];
         load_tile(source, panel, at, tile);
         int too_large = 0;
-        for (int64_t i = 0; i < TILE; i++)
+        for (int64_t i = 0; i < BATCH; i++)
             for (int o = 0; o < PANEL; o++)
                 too_large |= !(tile[i][o] <= most && tile[i][o] >= -most);
         if (too_large)
             return false;
-        const int64_t left = source.num_inputs - at, count = left < TILE ? left : TILE;
+        const int64_t left = source.num_inputs - at, count = left < BATCH ? left : BATCH;
         if (format == INT8)
             out = put_int8(tile, out);
         else if (format == INT4_G128)
-            out = put_int4(tile, TILE, out);
+            out = put_int4(tile, BATCH, out);
         else if (format == INT4)
             for (int64_t i = 0; i < count; i += 32)
                 out = put_int4(tile + i, 32, out);
