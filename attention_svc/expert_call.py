@@ -8,6 +8,7 @@ an expert is never skipped. Sums are added in the order of the first plan, whoev
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -147,16 +148,24 @@ class ExpertCall:
             part.done = self._loop.create_future()
             self._failed(part, CallFailed("corrupt", f"pool {link.pool_id}: {error}"))
             return False
-        round_trip_s = answer.round_trip_s
-        queue_s, compute_s = answer.result.queue_us / 1e6, answer.result.compute_us / 1e6
-        link.health.answered(round_trip_s, queue_s, compute_s, part.units)
-        self._context.budget.earn()
-        if round_trip_s > times.round_trip_s:
-            times.round_trip_s, times.queue_s, times.compute_s = round_trip_s, queue_s, compute_s
-        self._context.metrics.observe_hop(
-            link.pool_id, round_trip_s, queue_s, compute_s, part.num_rows
-        )
+        if answer.round_trip_s > times.round_trip_s:
+            times.round_trip_s = answer.round_trip_s
+            times.queue_s = answer.result.queue_us / 1e6
+            times.compute_s = answer.result.compute_us / 1e6
+        # The step goes on first: what the answer tells about its pool waits for the next pause.
+        self._loop.call_soon(self._observe, part, link, answer)
         return True
+
+    def _observe(self, part: Part, link: PoolLink, answer: Answer) -> None:
+        """What an answer tells about its pool."""
+        if part.timer is not None:
+            part.timer.cancel()
+        queue_s, compute_s = answer.result.queue_us / 1e6, answer.result.compute_us / 1e6
+        link.health.answered(answer.round_trip_s, queue_s, compute_s, part.units)
+        self._context.budget.earn()
+        self._context.metrics.observe_hop(
+            link.pool_id, answer.round_trip_s, queue_s, compute_s, part.num_rows
+        )
 
     # ---- sending ----
 
@@ -176,8 +185,17 @@ class ExpertCall:
 
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
         all_rows, top_k = self._rows[1].shape
+        part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
         part.num_rows = dispatch.num_rows(all_rows)
+        # The frame leaves first: what else there is to do is done while the pool computes.
+        self._loop.call_soon(self._watch, part, link, call_id, top_k)
+        link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
+
+    def _watch(self, part: Part, link: PoolLink, call_id: int, top_k: int) -> None:
+        """Expect a call that was sent to be answered in time."""
+        if part.call_id != call_id or part.link is not link or part.answer is not None:
+            return  # it failed at once
         if part.numerics_id not in ("", link.numerics_id):
             self._context.metrics.numerics_changes.inc()
         part.numerics_id = link.numerics_id
@@ -185,10 +203,6 @@ class ExpertCall:
         num_pairs = part.num_rows * top_k
         part.units = work_units(num_pairs, min(num_pairs, self._context.pools.num_experts))
         part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
-        link.execute(
-            dispatch.frame, call_id, part.num_rows,
-            lambda outcome: self._guarded(part, lambda: self._settled(part, outcome)),
-        )  # fmt: skip
 
     def _resend(self, part: Part, link: PoolLink) -> None:
         call_id = next(self._context.call_ids)
@@ -213,11 +227,9 @@ class ExpertCall:
 
     def _settled(self, part: Part, outcome: Answer | CallFailed) -> None:
         """The link's word on a call: an answer, or why there will be none."""
-        if part.timer is not None:
-            part.timer.cancel()
         if isinstance(outcome, CallFailed):
-            self._failed(part, outcome)
-        else:
+            self._guarded(part, lambda: self._failed(part, outcome))
+        elif not part.done.done():
             part.answer = outcome
             part.done.set_result(None)
 
