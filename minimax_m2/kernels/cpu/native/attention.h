@@ -1,6 +1,6 @@
 // Attention of query rows over paged keys and values: what is given, and what each instruction set brings.
 //
-// A context is cut at fixed places, counted from position 0: tiles of TILE positions, attended with an
+// A context is cut at fixed places, counted from position 0: tiles of KEY_TILE positions, attended with an
 // online softmax, and parts of PART positions, merged in ascending order. Which rows share a task, which
 // parts are computed apart and who computes them changes no bit of a row.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace kernels {
 
-constexpr int TILE = 64;         // positions attended at once
+constexpr int KEY_TILE = 64;         // positions attended at once
 constexpr int64_t PART = 1024;   // positions that one running softmax goes over
 constexpr int64_t MAX_DIM = 256; // of a head
 

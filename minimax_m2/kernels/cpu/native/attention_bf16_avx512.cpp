@@ -86,35 +86,35 @@ struct Bf16 : Avx512 {
         memcpy(out, q + 2 * at, 2 * count);
     }
 
-    // [dim / 2][TILE][2]
+    // [dim / 2][KEY_TILE][2]
     static void pack_keys(Number stored, const uint8_t *const *rows, int dim, Elem *panel)
     {
-        for (int key = 0; key < TILE; key += 16, panel += 32)
+        for (int key = 0; key < KEY_TILE; key += 16, panel += 32)
             if (stored == NUMBER_INT8)
                 for (int i = 0; i < dim / 16; i++) {
                     Quads quads = transpose(rows + key, 16 * i);
                     for (int d = 0; d < 4; d++) {
                         Expanded pairs = expand(quads.column[d], PAIRS);
-                        Elem *to = panel + (8 * i + 2 * d) * 2 * TILE;
+                        Elem *to = panel + (8 * i + 2 * d) * 2 * KEY_TILE;
                         _mm512_store_si512(to, pairs.first);
-                        _mm512_store_si512(to + 2 * TILE, pairs.second);
+                        _mm512_store_si512(to + 2 * KEY_TILE, pairs.second);
                     }
                 }
             else
                 for (int i = 0; i < dim / 8; i++) {
                     Quads quads = transpose(rows + key, 16 * i);
                     for (int d = 0; d < 4; d++)
-                        _mm512_store_si512(panel + (4 * i + d) * 2 * TILE, quads.column[d]);
+                        _mm512_store_si512(panel + (4 * i + d) * 2 * KEY_TILE, quads.column[d]);
                 }
     }
 
-    // [dim / 64][TILE / 2][64][2]
+    // [dim / 64][KEY_TILE / 2][64][2]
     static void pack_values(Number stored, const uint8_t *const *rows, int dim, Elem *panel)
     {
         for (int d = 0; d < (dim + 63) / 64 * 64; d += 32) {
-            Elem *to = panel + d / 64 * 64 * TILE + d % 64 * 2;
+            Elem *to = panel + d / 64 * 64 * KEY_TILE + d % 64 * 2;
             const int count = dim - d < 0 ? 0 : dim - d < 32 ? dim - d : 32;
-            for (int key = 0; key < TILE; key += 2, to += 128) {
+            for (int key = 0; key < KEY_TILE; key += 2, to += 128) {
                 Expanded both = stored == NUMBER_INT8 ? beside_int8(rows[key] + d, rows[key + 1] + d, count)
                                                       : beside(rows[key] + 2 * d, rows[key + 1] + 2 * d, count);
                 _mm512_store_si512(to, both.first);

@@ -41,11 +41,11 @@ template <class Vectors> struct F32 : Vectors {
         widen(query, q + (query == NUMBER_F32 ? 4 : 2) * at, count, out);
     }
 
-    // [TILE / PANEL][dim][PANEL]
+    // [KEY_TILE / PANEL][dim][PANEL]
     static void pack_keys(Number stored, const uint8_t *const *rows, int dim, Elem *panel)
     {
         float wide[16][MAX_DIM];
-        for (int key = 0; key < TILE; key += 16) {
+        for (int key = 0; key < KEY_TILE; key += 16) {
             for (int i = 0; i < 16; i++)
                 widen(stored, rows[key + i], dim, wide[i]);
             Elem *to = panel + key / PANEL * PANEL * dim + key % PANEL;
@@ -55,12 +55,12 @@ template <class Vectors> struct F32 : Vectors {
         }
     }
 
-    // [dim / PANEL][TILE][PANEL]
+    // [dim / PANEL][KEY_TILE][PANEL]
     static void pack_values(Number stored, const uint8_t *const *rows, int dim, Elem *panel)
     {
-        for (int key = 0; key < TILE; key++)
+        for (int key = 0; key < KEY_TILE; key++)
             for (int d = 0; d < dim; d += PANEL) {
-                float *to = panel + d * TILE + key * PANEL;
+                float *to = panel + d * KEY_TILE + key * PANEL;
                 const int count = dim - d < PANEL ? dim - d : PANEL;
                 const int size = stored == NUMBER_F32 ? 4 : stored == NUMBER_BF16 ? 2 : 1;
                 widen(stored, rows[key] + d * size, count, to);

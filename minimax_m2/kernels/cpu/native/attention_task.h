@@ -53,7 +53,7 @@ inline void find_rows(const AttentionArgs &args, const int64_t *table, int64_t s
                       int64_t *offsets)
 {
     int64_t block = start / args.block_size, inside = start % args.block_size;
-    for (int i = 0; i < TILE; i++) {
+    for (int i = 0; i < KEY_TILE; i++) {
         offsets[i] = start + i < stop
                          ? (table[block] * args.block_size + inside) * args.row_bytes
                          : -1;
@@ -74,9 +74,9 @@ inline int point(const AttentionArgs &args, const int64_t *offsets, int64_t grou
 {
     const int64_t at = group * args.head_dim * stored_bytes(args);
     int count = 0;
-    for (; count < TILE && offsets[count] >= 0; count++) {
+    for (; count < KEY_TILE && offsets[count] >= 0; count++) {
         rows[count] = args.keys + offsets[count] + at;
-        rows[TILE + count] = args.values + offsets[count] + at;
+        rows[KEY_TILE + count] = args.values + offsets[count] + at;
     }
     return count;
 }
@@ -85,11 +85,11 @@ inline int point(const AttentionArgs &args, const int64_t *offsets, int64_t grou
 template <class V> void load_tile(Panels<V> &panels, const AttentionArgs &args, int64_t group)
 {
     const int count = point(args, panels.offsets, group, panels.rows);
-    for (int i = count; i < TILE; i++)
-        panels.rows[i] = panels.rows[TILE + i] = ZEROS;
+    for (int i = count; i < KEY_TILE; i++)
+        panels.rows[i] = panels.rows[KEY_TILE + i] = ZEROS;
     if (args.stored == NUMBER_INT8) {
         const int64_t at = args.num_groups * args.head_dim + 4 * group;
-        for (int i = 0; i < TILE; i++) {
+        for (int i = 0; i < KEY_TILE; i++) {
             panels.key_scales[i] = panels.value_scales[i] = 0;
             if (i < count) {
                 memcpy(&panels.key_scales[i], args.keys + panels.offsets[i] + at, 4);
@@ -98,7 +98,7 @@ template <class V> void load_tile(Panels<V> &panels, const AttentionArgs &args, 
         }
     }
     V::pack_keys(args.stored, panels.rows, (int)args.head_dim, panels.keys);
-    V::pack_values(args.stored, panels.rows + TILE, (int)args.head_dim, panels.values);
+    V::pack_values(args.stored, panels.rows + KEY_TILE, (int)args.head_dim, panels.values);
 }
 
 // What is read after this key head of this tile: the next head's rows, or the first one's of the next tile.
@@ -109,7 +109,7 @@ void look_ahead(Panels<V> &panels, const AttentionArgs &args, const AttentionTas
     const int count = point(args, same ? panels.offsets : panels.next_offsets,
                             same ? group + 1 : task.group, panels.next_rows);
     for (int i = 0; i < count; i++)
-        panels.next_rows[count + i] = panels.next_rows[TILE + i];
+        panels.next_rows[count + i] = panels.next_rows[KEY_TILE + i];
     panels.ahead = {panels.next_rows, 0, 2 * count, args.head_dim * stored_bytes(args)};
 }
 
@@ -130,8 +130,8 @@ void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace
     for (int64_t i = 0; i < task.num_groups * rows; i++)
         space.top[i] = -INFINITY;
     find_rows(args, table, start, stop, panels.offsets);
-    for (int64_t at = start; at < stop; at += TILE) {
-        find_rows(args, table, at + TILE, stop, panels.next_offsets);
+    for (int64_t at = start; at < stop; at += KEY_TILE) {
+        find_rows(args, table, at + KEY_TILE, stop, panels.next_offsets);
         for (int64_t i = 0; i < task.num_groups; i++) {
             const int64_t group = task.group + i;
             look_ahead<V>(panels, args, task, group);

@@ -42,15 +42,15 @@ struct Ahead {
 
 // A tile's keys and values, laid out for `multiply`, and the room for one block of rows.
 template <class V> struct Panels {
-    alignas(64) typename V::Elem keys[TILE * MAX_DIM];    // [TILE / panel][dim / STEP][panel][STEP]
-    alignas(64) typename V::Elem values[TILE * MAX_DIM];  // [dim / panel][TILE / STEP][panel][STEP]
-    alignas(64) float scores[V::MR * TILE];
-    alignas(64) typename V::Elem weights[V::MR * TILE];
-    alignas(64) float key_scales[TILE];
-    alignas(64) float value_scales[TILE];
+    alignas(64) typename V::Elem keys[KEY_TILE * MAX_DIM];    // [KEY_TILE / panel][dim / STEP][panel][STEP]
+    alignas(64) typename V::Elem values[KEY_TILE * MAX_DIM];  // [dim / panel][KEY_TILE / STEP][panel][STEP]
+    alignas(64) float scores[V::MR * KEY_TILE];
+    alignas(64) typename V::Elem weights[V::MR * KEY_TILE];
+    alignas(64) float key_scales[KEY_TILE];
+    alignas(64) float value_scales[KEY_TILE];
     alignas(64) float corrections[V::W];
-    const uint8_t *rows[2 * TILE], *next_rows[2 * TILE];  // keys, then values
-    int64_t offsets[TILE], next_offsets[TILE];
+    const uint8_t *rows[2 * KEY_TILE], *next_rows[2 * KEY_TILE];  // keys, then values
+    int64_t offsets[KEY_TILE], next_offsets[KEY_TILE];
     Ahead ahead;
 };
 
@@ -108,7 +108,7 @@ void weigh(Panels<V> &panels, const float *key_scales, const float *value_scales
     constexpr int W = V::W;
     const int columns = (seen + W - 1) / W * W;
     for (int r = 0; r < MR; r++) {
-        float *scores = panels.scores + r * TILE;
+        float *scores = panels.scores + r * KEY_TILE;
         typename V::F largest = V::set(-INFINITY);
         for (int i = 0; i < columns; i += W) {
             typename V::F score = V::mul(V::load(scores + i), V::set(scale));
@@ -125,7 +125,7 @@ void weigh(Panels<V> &panels, const float *key_scales, const float *value_scales
     }
     V::store(panels.corrections, V::exp2(V::load(panels.corrections)));
     for (int r = 0; r < MR; r++) {
-        const float *scores = panels.scores + r * TILE;
+        const float *scores = panels.scores + r * KEY_TILE;
         typename V::F sum = V::mul(V::load(lanes + r * W), V::set(panels.corrections[r]));
         typename V::F now = V::set(top[r]);
         for (int i = 0; i < columns; i += W) {
@@ -133,7 +133,7 @@ void weigh(Panels<V> &panels, const float *key_scales, const float *value_scales
             sum = V::add(sum, weight);
             if (value_scales)
                 weight = V::mul(weight, V::load(value_scales + i));
-            V::store_weights(panels.weights + r * TILE + i, weight);
+            V::store_weights(panels.weights + r * KEY_TILE + i, weight);
         }
         V::store(lanes + r * W, sum);
     }
@@ -149,12 +149,12 @@ void attend_rows(Panels<V> &panels, const AttentionArgs &args, const typename V:
     const bool scaled = args.stored == NUMBER_INT8;
     const float scale = 1.44269504f / sqrtf((float)dim);
     for (int i = 0; i < seen; i += PANEL)
-        multiply<V, MR>(q, dim, panels.keys + (int64_t)i * dim, dim, panels.scores + i, TILE, nullptr,
+        multiply<V, MR>(q, dim, panels.keys + (int64_t)i * dim, dim, panels.scores + i, KEY_TILE, nullptr,
                         panels.ahead);
     weigh<V, MR>(panels, scaled ? panels.key_scales : nullptr, scaled ? panels.value_scales : nullptr,
                  scale, seen, softmax.top, softmax.lanes);
     for (int64_t i = 0; i < padded; i += PANEL)
-        multiply<V, MR>(panels.weights, TILE, panels.values + i * TILE, seen, softmax.sums + i, padded,
+        multiply<V, MR>(panels.weights, KEY_TILE, panels.values + i * KEY_TILE, seen, softmax.sums + i, padded,
                         panels.corrections, panels.ahead);
 }
 
@@ -177,7 +177,7 @@ void attend_block(int num_rows, Panels<V> &panels, const AttentionArgs &args,
 inline int seen_of(int64_t position, int64_t tile_start)
 {
     int64_t seen = position + 1 - tile_start;
-    return seen < 0 ? 0 : seen > TILE ? TILE : (int)seen;
+    return seen < 0 ? 0 : seen > KEY_TILE ? KEY_TILE : (int)seen;
 }
 
 // All rows of one key head over the tile in `panels`. Rows that see equally much go together.

@@ -7,8 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "attention.h"
-
 namespace kernels {
 
 constexpr int PANEL = 32;  // outputs that lie together and are computed together
@@ -38,6 +36,8 @@ struct Format {
         return padded(num_inputs) / group * group_bytes;
     }
 };
+
+struct AttentionKernel;  // attention.h
 
 struct Isa {
     const char *name;
