@@ -77,6 +77,11 @@ class Engine:
             self.abort(sequence, outcome)
 
     @property
+    def is_invariant(self) -> bool:
+        """See LayerStack."""
+        return self._stack.is_invariant
+
+    @property
     def idle(self) -> bool:
         return not self.scheduler.running and not self.scheduler.waiting
 

@@ -49,6 +49,11 @@ class KvCache:
         for stored, rows_TGP in zip(self._data[layer_idx], (k_TGP, v_TGP), strict=True):
             stored.view(-1, *self.layout.row_shape)[slot_mapping_T] = self.layout.encode(rows_TGP)
 
+    def pages(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """K and V where they lie: [blocks, block_size, *row_shape] each, in the layout's format."""
+        keys, values = self._data[layer_idx]
+        return keys, values
+
     def gather(self, layer_idx: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:
         """K and V behind block tables [..., W]: [..., W * block_size, G, P] each."""
         shape = (*block_tables.shape[:-1], -1, *self.layout.row_shape)

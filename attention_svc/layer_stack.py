@@ -13,10 +13,14 @@ from torch import Tensor
 from attention_svc.batch import StepMeta
 from attention_svc.kv_cache import KvCache
 from attention_svc.metrics import ActivationCounts
+from attention_svc.native_attention import attends_natively, paged_rows
 from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.transport import ExpertTransport, HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
+from minimax_m2.kernel_choice import choose_kernel
+from minimax_m2.kernels.cpu.attention import PagedRows
+from minimax_m2.kernels.cpu.attention import attend_paged as attend_natively
 from minimax_m2.layer import from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.linears import HeldLinears
@@ -62,6 +66,10 @@ class LayerStack:
         self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
         self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
         self._lm_head_VD = checkpoint.lm_head(linears)
+        self._attends_natively = attends_natively(config, cache, dtype, device)
+        kernel = choose_kernel(linears.weight_format, dtype, device)
+        self.is_invariant = kernel.is_native and self._attends_natively
+        """No row's bits depend on other rows, so far as this stack computes them."""
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
@@ -86,8 +94,10 @@ class LayerStack:
         cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
         hidden_TD = self._embedding_VD[meta.token_ids_T]
         combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
-        plan = None
-        if meta.num_decode:
+        plan: DecodePlan | PagedRows | None = None
+        if self._attends_natively:
+            plan = paged_rows(meta)
+        elif meta.num_decode:
             plan = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, self.cache.block_size)
         for layer_idx in range(self.config.num_layers):
             residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
@@ -130,10 +140,13 @@ class LayerStack:
         cos_T: Tensor,
         sin_T: Tensor,
         meta: StepMeta,
-        plan: DecodePlan | None,
+        plan: DecodePlan | PagedRows | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         def attend_paged(q_THP: Tensor, k_TGP: Tensor, v_TGP: Tensor) -> Tensor:
             self.cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
+            if isinstance(plan, PagedRows):
+                pages = self.cache.pages(layer_idx)
+                return attend_natively(q_THP, *pages, self.config.num_kv_heads, plan)
             return self._attend(layer_idx, q_THP, meta, plan)
 
         return up_to_dispatch(

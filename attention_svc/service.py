@@ -33,7 +33,7 @@ from attention_svc.transport import ExpertTransport
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
-from minimax_m2.kernel_choice import choose_kernel
+from minimax_m2.kernel_choice import choose_kernel, is_native
 from minimax_m2.linears import HeldLinears
 from minimax_m2.manifest import ensure_manifest, verify_attention
 from minimax_m2.numerics import choose_dtype, dtype_name
@@ -265,7 +265,6 @@ class AttentionService:
             max_model_len=self._max_model_len,
             vocab_size=self._model.vocab_size,
             default_stop_token_ids=sorted(self._vocabulary.default_stops),
-            batch_invariant=False,
             version=version("expertmesh"),
             dtype=dtype_name(self._dtype),
             transport=self._config.transport,
@@ -284,9 +283,18 @@ class AttentionService:
             readiness=self.readiness,
             is_draining=lambda: self._draining,
             reach=lambda: self._pools.reach() if self._pools is not None else [],
+            is_invariant=self._is_invariant,
             status=status,
             tls=self._config.tls is not None,
         )
+
+    def _is_invariant(self) -> bool:
+        """Linears, attention and experts by the native kernels, and experts of one kind."""
+        if self._pools is None:
+            experts = {choose_kernel(self._expert_format, self._dtype, self._device).numerics_id}
+        else:
+            experts = {link.numerics_id for link in self._pools.links if link.usable}
+        return self._engine.is_invariant and len(experts) == 1 and is_native(*experts)
 
     async def _join(self, ops: OpsServer) -> None:
         """Join the router and follow its topology, when there is one."""

@@ -36,10 +36,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         readiness: Callable[[], tuple[bool, str]],
         is_draining: Callable[[], bool] = lambda: False,
         reach: Callable[[], list[attention_pb2.PoolReach]] = list,
+        is_invariant: Callable[[], bool] = lambda: False,
         status: attention_pb2.GetStatusResponse,
         tls: bool,
     ):
-        """`reach`: how each pool is seen; `status`: the fields of GetStatusResponse that never change."""
+        """`reach`: how each pool is seen; `is_invariant`: no result depends on the batch; `status`: the fields of GetStatusResponse that never change."""
         self._engine = engine
         self._vocab_size = vocabulary.size
         self._default_stops = vocabulary.default_stops
@@ -49,6 +50,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self._readiness = readiness
         self._is_draining = is_draining
         self._reach = reach
+        self._is_invariant = is_invariant
         self._status = status
         self._tls = tls
 
@@ -65,6 +67,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         response.waiting_prompt_tokens = scheduler.waiting_tokens
         response.kv_usage_ratio = scheduler.kv_usage_ratio
         response.draining = self._is_draining()
+        response.batch_invariant = self._is_invariant()
         response.pools.extend(self._reach())
         return response
 

@@ -23,12 +23,17 @@ class KernelChoice:
 
     @property
     def is_native(self) -> bool:
-        return self.kernel.startswith("native")
+        return is_native(self.numerics_id)
 
     @property
     def numerics_id(self) -> str:
         """Equal ids: bit-equal results."""
         return f"{self.weight_format}/{self.kernel}/{self.isa}"
+
+
+def is_native(numerics_id: str) -> bool:
+    """Whether the native kernels computed: then no row's bits depend on other rows."""
+    return "/native-" in numerics_id
 
 
 def choose_kernel(
