@@ -9,9 +9,11 @@ DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
+KERNEL_TESTS := tests/unit/minimax_m2/test_cpu_*.py
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow test-compose check protos bench clean
+.PHONY: help env run test test-slow test-compose test-sanitize check protos bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +32,19 @@ test-slow: env  ## The slow tests: whole clusters, several machines in network n
 test-compose: env  ## The compose cluster on a real container engine; deploy/README.md says what it needs
 	EXPERTMESH_TEST_COMPOSE=1 timeout --signal=INT --kill-after=180 2400 \
 	  $(BIN)/python -m pytest -x -s -o faulthandler_timeout=0 tests/compose
+
+# Built into a temporary folder; Python itself has no sanitizer, so its runtime is loaded first. Leaks are not
+# looked for: Python, and libraries that are not ours, leave memory behind.
+test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (needs gcc)
+	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT \
+	  && CFLAGS="$(SANITIZE) -g -fno-omit-frame-pointer" LDFLAGS="$(SANITIZE)" \
+	    $(BIN)/python -c 'from setuptools import setup; setup()' \
+	    build_ext --build-lib "$$built" --build-temp "$$built/objects" --quiet \
+	  && kernels=$$(ls "$$built"/minimax_m2/kernels/cpu/_kernels*.so) \
+	  && EXPERTMESH_CPU_KERNELS_PATH="$$kernels" ASAN_OPTIONS=detect_leaks=0 \
+	    UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	    $(BIN)/python -m pytest -x --timeout 600 -p no:cacheprovider $(KERNEL_TESTS)
 
 check: $(DEV_STAMP)  ## Format, lint, types, import directions, stubs
 	$(BIN)/ruff format --check .
