@@ -37,7 +37,7 @@ test-compose: env  ## The compose cluster on a real container engine; deploy/REA
 # looked for: Python, and libraries that are not ours, leave memory behind.
 test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (needs gcc)
 	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT \
-	  && CFLAGS="$(SANITIZE) -g -fno-omit-frame-pointer" LDFLAGS="$(SANITIZE)" \
+	  && CFLAGS="$(SANITIZE) -g" CXXFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" \
 	    $(BIN)/python -c 'from setuptools import setup; setup()' \
 	    build_ext --build-lib "$$built" --build-temp "$$built/objects" --quiet \
 	  && kernels=$$(ls "$$built"/minimax_m2/kernels/cpu/_kernels*.so) \
