@@ -8,8 +8,10 @@ stderr). Read and kernel alternate in one process; medians. The last line is JSO
 `stream_read_gbps` the rate at which the same threads only read (the better of two ways);
 `gemm_bf16_gflops` torch's best bfloat16 GEMM over a few large shapes; and for each kernel,
 format and number of rows `gbps` of packed weights, `gflops`, and `roofline`: the time that
-reading or arithmetic at those rates would take at least, over the time it took. `fraction` stands
-where there is a limit to hold: of the read rate at one row, of the GEMM rate at 32.
+reading at that rate or arithmetic at its peak would take at least, over the time it took. The peak
+is torch's GEMM rate, for 8-bit arithmetic (int8, int4) twice that, as the instructions do twice as
+much. `fraction` stands where there is a limit to hold: of the read rate at one row, of the GEMM
+rate at 32.
 """
 
 import argparse
@@ -179,7 +181,8 @@ class Machine:
         read_ratio = statistics.median(
             case.size_bytes / t / 1e9 / read for t, read in zip(times, reads, strict=True)
         )
-        found = {"gbps": gbps, "gflops": gflops, "roofline": max(read_ratio, gflops / gemm)}
+        peak = gemm * (2 if case.format.startswith("int") else 1)
+        found = {"gbps": gbps, "gflops": gflops, "roofline": max(read_ratio, gflops / peak)}
         limit = LIMITS.get((case.name, case.format, case.rows))
         if limit is not None:
             found["fraction"] = read_ratio if case.rows == 1 else gflops / gemm

@@ -9,8 +9,9 @@
 namespace kernels {
 namespace {
 
-constexpr int MAX_ROWS = 12;           // 24 accumulators, 2 weights: what 32 registers hold
-constexpr int64_t PREFETCH = 4096;     // bytes ahead in the panel: beyond what the hardware looks
+constexpr int MAX_ROWS = 12;        // 24 accumulators, 2 weights: what 32 registers hold
+constexpr int FEW_ROWS = 8;         // up to here the hardware's own prefetching does better alone
+constexpr int64_t PREFETCH = 4096;  // bytes ahead in the panel: beyond what the hardware looks
 
 // Odd multiples of a cache line: rows one after another then fall into different sets of the cache.
 int64_t prepared_bytes(int64_t padded) { return (padded * 2 + 63) / 64 * 64 | 64; }
@@ -21,8 +22,8 @@ void prepare(const void *row, int64_t num_inputs, int64_t padded, void *prepared
     memset((uint8_t *)prepared + num_inputs * 2, 0, (size_t)(padded - num_inputs) * 2);
 }
 
-// `ahead` is brought into the L2 meanwhile, `ahead_step` bytes for every pair of inputs.
-template <int ROWS>
+// With FETCH, from `ahead` on, `ahead_step` bytes for every pair of inputs are brought into the L2 meanwhile.
+template <int ROWS, bool FETCH>
 void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t padded, float *out,
            const uint8_t *ahead, int64_t ahead_step)
 {
@@ -33,9 +34,11 @@ void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t pa
     for (int64_t at = 0; at < padded * 2; at += 4, panel += 128) {
         __m512bh low = (__m512bh)_mm512_loadu_si512(panel);
         __m512bh high = (__m512bh)_mm512_loadu_si512(panel + 64);
-        _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-        _mm_prefetch((const char *)ahead + 64, _MM_HINT_T1);
-        ahead += ahead_step;
+        if (FETCH) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            _mm_prefetch((const char *)ahead + 64, _MM_HINT_T1);
+            ahead += ahead_step;
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
             int32_t pair;
@@ -54,9 +57,11 @@ void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t pa
 
 using Block = void (*)(const uint8_t *, int64_t, const uint8_t *, int64_t, float *, const uint8_t *,
                        int64_t);
-constexpr Block blocks[MAX_ROWS + 1] = {nullptr,   block<1>, block<2>, block<3>, block<4>,
-                                        block<5>,  block<6>, block<7>, block<8>, block<9>,
-                                        block<10>, block<11>, block<12>};
+template <bool FETCH>
+constexpr Block blocks[MAX_ROWS + 1] = {
+    nullptr,         block<1, FETCH>, block<2, FETCH>,  block<3, FETCH>,  block<4, FETCH>,
+    block<5, FETCH>, block<6, FETCH>, block<7, FETCH>,  block<8, FETCH>,  block<9, FETCH>,
+    block<10, FETCH>, block<11, FETCH>, block<12, FETCH>};
 
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
@@ -64,14 +69,15 @@ void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8
     // Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. The first finds the panel in
     // memory and looks a little ahead; the others find it in the L2, and share in fetching the next one.
     const int64_t panel_bytes = padded * 2 * PANEL, num_blocks = (num_rows + MAX_ROWS - 1) / MAX_ROWS;
+    const Block *const sized = num_rows > FEW_ROWS ? blocks<true> : blocks<false>;
     for (int64_t i = 0; i < num_blocks; i++) {
         int64_t now = (num_rows + num_blocks - i - 1) / (num_blocks - i);
         if (i == 0)
-            blocks[now](rows, stride, panel, padded, out, panel + PREFETCH, 128);
+            sized[now](rows, stride, panel, padded, out, panel + PREFETCH, 128);
         else
-            blocks[now](rows, stride, panel, padded, out,
-                        panel + panel_bytes + (i - 1) * (panel_bytes / (num_blocks - 1)),
-                        128 / (num_blocks - 1));
+            sized[now](rows, stride, panel, padded, out,
+                       panel + panel_bytes + (i - 1) * (panel_bytes / (num_blocks - 1)),
+                       128 / (num_blocks - 1));
         rows += now * stride;
         out += now * PANEL;
         num_rows -= now;
