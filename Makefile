@@ -65,6 +65,7 @@ protos: $(DEV_STAMP)  ## Regenerate the gRPC stubs
 bench: env  ## The benchmarks; each prints JSON as its last line
 	$(BIN)/python bench/hop.py
 	$(BIN)/python bench/attention.py
+	$(BIN)/python bench/kernels.py --rounds 5
 	$(BIN)/python bench/serve.py
 
 clean:  ## Remove .venv and every generated folder
