@@ -7,6 +7,7 @@ import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
 from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.held_experts import NativeExperts, UnpackedExperts
 from minimax_m2.manifest import build_manifest
 from minimax_m2.tiny import write_tiny
 from rpc.pieces import Pieces
@@ -99,3 +100,33 @@ def test_progress_ends_at_the_number_asked_for(folder: Path):
     store.load(Pieces.all_of(2, 5), lambda done, total: seen.append((done, total)))
     assert seen == [(4, 9), (9, 9)]
     assert store.available() == Pieces.all_of(2, 5)
+
+
+@pytest.mark.parametrize("weight_format", ["bfloat16", "fp8", "int8", "int4"])
+def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
+    folder: Path, weight_format: str
+):
+    checkpoint = Checkpoint.open(folder)
+    store = WeightStore(
+        checkpoint, build_manifest(checkpoint), torch.bfloat16, weight_format=weight_format
+    )
+    store.load(Pieces([(1, 1), (1, 3)]))
+    before = store.layer(1)
+    assert before is not None
+    if isinstance(before.weights, (NativeExperts, UnpackedExperts)):
+        kept = before.weights.packed.get_packed(1)
+        store.load(Pieces([(1, 0)]))
+        after = store.layer(1)
+        assert after is not None
+        moved = after.weights.packed.get_packed(2)  # type: ignore[union-attr]
+        assert [one.data.data_ptr() for one in moved] == [one.data.data_ptr() for one in kept]
+        held = [after.weights.packed.get_packed(slot) for slot in range(3)]  # type: ignore[union-attr]
+        assert sum(one.data.numel() for pair in held for one in pair) == store.size_bytes
+    store.load(Pieces.all_of(2, 5))
+    assert store.size_bytes == 10 * store.piece_bytes
+
+
+def test_a_format_for_another_compute_dtype_is_refused(folder: Path):
+    checkpoint = Checkpoint.open(folder)
+    with pytest.raises(ValueError, match="--expert-dtype int8 computes in bfloat16"):
+        WeightStore(checkpoint, build_manifest(checkpoint), torch.float32, weight_format="int8")
