@@ -9,74 +9,108 @@ counts from its sending), minus the 99th percentile of the gaps before the fault
 pooled over streams and trials. A trial whose time before the fault has a gap longer than that
 percentile by the row's own bound is void and repeated, at most 3 times.
 
+With --out every trial is in that file as soon as it is done: the same command again goes on where
+the last one ended, with the rows that lack trials, and the results of all runs are one table. A row
+whose mesh fails is started anew, twice; no row takes longer than --minutes, all together no longer
+than --total-minutes.
+
 Progress on standard error; the last line on standard output is JSON, by row.
 
-    .venv/bin/python bench/faults.py [--only KEY ...] [--trials N] [--minutes 15]
+    .venv/bin/python bench/faults.py --out faults.json [--only KEY ...] [--trials N] [--total-minutes 40]
 """
 
 import argparse
+import contextlib
 import json
 import signal
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fault_rig import Sample, percentile, say, work_folder
+from fault_record import Record, Records, rounded
+from fault_rig import Sample, say, work_folder
 from fault_rows import ROWS, Row
 
 from tests.chaos import network
-from tests.chaos.history import Verdict
 
 MAX_REPEATS = 3
+MAX_STARTS = 3
+"""Of a row's mesh in one run; a failure of its own (a wait that ends in vain) takes one."""
+STOP_S = 30.0
 
 
-def run_row(key: str, row: Row, options: argparse.Namespace) -> dict[str, Any]:
-    """One row; its own failure is reported, and ends it."""
-    if row.own_network and not network.is_ours():
-        reason = network.unavailable()
-        if not reason:
-            return run_inside(key, options)
-        if key != "blackhole":
-            return {"skipped": reason}
-        say(f"{key}: {reason}; a proxy that passes nothing stands in for the dropped link")
-    samples: list[Sample] = []
-    verdict, void, error = Verdict(), 0, ""
-    until_s = time.monotonic() + 60 * options.minutes
-    wanted = options.trials or row.trials
+class OutOfTime(Exception):
+    """The row has had its time, in mid-trial."""
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime inside when it takes longer, whatever it waits for."""
+
+    def end(*_: object) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds))
     try:
-        with work_folder() as folder:
-            trials = row.run(folder)
-            repeats = 0
-            for sample in trials:
-                verdict += sample.verdict
-                is_void = sample.control_pause_ms > row.control_ms
-                void += is_void
-                say(f"{key} {len(samples) + 1}/{wanted}: {describe(sample)}{', void' * is_void}")
-                for problem in sample.verdict.problems[:3]:
-                    say(f"    {problem}")
-                if is_void and repeats < MAX_REPEATS:
-                    repeats += 1
-                else:
-                    repeats = 0
-                    if not is_void:
-                        samples.append(sample)
-                    else:
-                        wanted -= 1  # four void runs: this trial has no value
-                if len(samples) >= wanted:
-                    break
-                if time.monotonic() > until_s:
-                    error = f"stopped after {options.minutes:g} minutes"
-                    break
-            trials.close()
-    except (AssertionError, OSError, subprocess.SubprocessError) as failure:
-        error = f"{type(failure).__name__}: {failure}"[-1500:]
-        say(f"{key}: {error}")
-    return summary(row, samples, verdict, void, error)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_row(key: str, row: Row, records: Records, trials: int, until_s: float) -> None:
+    """One row, until it has its trials or its time is over; what it finds is in its record."""
+    record = records.of(key)
+    record.error = ""
+    for attempt in range(MAX_STARTS):
+        started_s = time.monotonic()
+        record.starts += 1
+        try:
+            with at_most(until_s - started_s), work_folder() as folder:
+                _run_trials(key, row, records, trials, folder)
+            record.error = ""
+        except OutOfTime:
+            record.error = "stopped: its time was over"
+        except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as failure:
+            record.error = f"{type(failure).__name__}: {failure}"[-1500:]
+        record.seconds += time.monotonic() - started_s
+        records.save(ROWS)
+        if not record.error:
+            return
+        say(f"{key}: start {attempt + 1}: {record.error}")
+        if time.monotonic() + STOP_S > until_s:
+            return
+
+
+def _run_trials(key: str, row: Row, records: Records, trials: int, folder: Path) -> None:
+    record = records.of(key)
+    repeats = 0
+    with contextlib.closing(row.run(folder)) as samples:
+        for sample in samples:
+            record.count(sample.verdict)
+            is_void = sample.control_pause_ms > row.control_ms
+            record.void_runs += is_void
+            number = f"{len(record.trials) + 1}/{trials or row.trials}"
+            say(f"{key} {number}: {describe(sample)}{', void' * is_void}")
+            for problem in sample.verdict.problems[:3]:
+                say(f"    {problem}")
+            if not is_void:
+                record.add(sample)
+                repeats = 0
+            elif repeats < MAX_REPEATS:
+                repeats += 1
+            else:
+                record.given_up += 1  # four void runs: this trial has no value
+                repeats = 0
+            records.save(ROWS)
+            if record.is_done(row, trials):
+                return
 
 
 def describe(sample: Sample) -> str:
@@ -89,59 +123,66 @@ def describe(sample: Sample) -> str:
     )
 
 
-def summary(
-    row: Row, samples: list[Sample], verdict: Verdict, void: int, error: str
-) -> dict[str, Any]:
-    pauses = [pause for sample in samples for pause in sample.pauses_ms]
-    result: dict[str, Any] = {
-        "trials": len(samples),
-        "void_runs": void,
-        "requests": verdict.requests,
-        "failed_requests": verdict.failed,
-        "wrong_tokens": verdict.wrong_tokens,
-        "pause_p50_ms": rounded(percentile(pauses, 0.5)) if pauses else None,
-        "pause_p99_ms": rounded(percentile(pauses, 0.99)) if pauses else None,
-    }
-    if samples:
-        result["gap_p99_ms"] = rounded(statistics.median(one.gap_p99_ms for one in samples))
-        result["rate_ratio"] = rounded(statistics.median(one.rate_ratio for one in samples))
-        for name in samples[0].extra:  # the worst of all trials
-            result[name] = rounded(max(flat([one.extra[name] for one in samples])))
-    kept = not verdict.problems and not error and bool(samples)
-    for name, most in row.promise.items():
-        kept = kept and result.get(name) is not None and result[name] <= most
-    result |= {"promise": row.promise, "kept": kept}
-    if verdict.problems:
-        result["problems"] = sorted(set(verdict.problems))[:5]
-    if error:
-        result["error"] = error
-    return result
+def run_inside(key: str, out: Path, trials: int, minutes: float) -> str:
+    """The row in a network namespace of its own, where links can really be cut; into the same file.
 
-
-def flat(values: Any) -> list[float]:
-    if isinstance(values, list):
-        return [number for value in values for number in flat(value)]
-    return [values]
-
-
-def rounded(value: Any) -> Any:
-    return [rounded(one) for one in value] if isinstance(value, list) else round(value, 2)
-
-
-def run_inside(key: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The row in a network namespace of its own, where links can really be cut."""
-    arguments = [__file__, "--only", key, "--minutes", str(options.minutes)]
-    arguments += ["--trials", str(options.trials)] if options.trials else []
-    done = subprocess.run(
+    Returns what went wrong with the program itself, or an empty text.
+    """
+    arguments = [__file__, "--only", key, "--out", str(out), "--minutes", str(minutes)]
+    arguments += ["--trials", str(trials)] if trials else []
+    inside = subprocess.Popen(
         network.python_inside(*arguments),
-        stdout=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
         env=network.environment_inside(),
-        timeout=60 * options.minutes + 300,
     )
-    if done.returncode:
-        return {"trials": 0, "error": f"ended with status {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])[key]
+    try:
+        status = inside.wait(60 * minutes + 2 * STOP_S)
+    except subprocess.TimeoutExpired:
+        status = "none: it did not stop by itself"
+    finally:
+        if inside.poll() is None:
+            inside.terminate()
+            try:
+                inside.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                inside.kill()
+    return "" if status == 0 else f"the program in the namespace ended with status {status}"
+
+
+def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """All rows asked for that lack trials."""
+    records = Records(out, fresh=options.fresh)
+    records.save(ROWS)
+    ends_s = time.monotonic() + 60 * options.total_minutes
+    for key in options.only:
+        row, trials = ROWS[key], options.trials or 0
+        record = records.of(key)
+        record.skipped = ""
+        if record.is_done(row, trials):
+            say(f"--- {key}: has its {len(record.trials)} trials")
+            continue
+        until_s = min(ends_s, time.monotonic() + 60 * options.minutes)
+        if until_s - time.monotonic() < STOP_S:
+            record.error = record.error or "not run: the time for all rows was over"
+            continue
+        if row.own_network and not network.is_ours():
+            reason = network.unavailable()
+            if not reason:
+                say(f"--- {key}, in a network namespace")
+                problem = run_inside(key, out, trials, (until_s - time.monotonic()) / 60)
+                records = Records(out)
+                if problem:
+                    records.of(key).error = problem
+                continue
+            if key != "blackhole":
+                records.rows[key] = Record(skipped=reason)
+                continue
+            say(f"{key}: {reason}; a proxy that passes nothing stands in for the dropped link")
+        say(f"--- {key}")
+        run_row(key, row, records, trials, until_s)
+        say(f"{key}: {json.dumps(records.results(ROWS)[key])}")
+    records.save(ROWS)
+    return records.results(ROWS)
 
 
 def main() -> None:
@@ -150,16 +191,17 @@ def main() -> None:
                         help=", ".join(ROWS))  # fmt: skip
     parser.add_argument("--trials", type=int, help="instead of 20 or 5, as the row has it")
     parser.add_argument("--minutes", type=float, default=15.0, help="most time for a row")
+    parser.add_argument("--total-minutes", type=float, default=180.0, help="most time for all rows")
+    parser.add_argument("--out", type=Path, help="file to keep and go on from")
+    parser.add_argument("--fresh", action="store_true", help="forget what is in --out")
     options = parser.parse_args()
     # A terminated bench takes its services along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results = {}
-    for key in options.only:
-        if not network.is_ours():
-            say(f"--- {key}")
-        results[key] = run_row(key, ROWS[key], options)
-        if not network.is_ours():
-            say(f"{key}: {json.dumps(results[key])}")
+    with work_folder() as folder:
+        try:
+            results = run(options, (options.out or folder / "faults.json").absolute())
+        except ValueError as error:
+            sys.exit(str(error))
     print(json.dumps(results))
 
 

@@ -55,7 +55,7 @@ def router_stub(
     tls_key: Path | None,
 ) -> Iterator[router_pb2_grpc.RouterStub]:
     """A stub; gRPC's errors inside become one clear line. Raises CommandError."""
-    address = router or _local_router(run_dir)
+    address = router_address(router, run_dir)
     try:
         Address.parse(address, "--router")
         tls = tls_files(tls_ca, tls_cert, tls_key)
@@ -138,7 +138,10 @@ def _row(
     }
 
 
-def _local_router(run_dir: Path | None) -> str:
+def router_address(router: str, run_dir: Path | None) -> str:
+    """The one named, else the local cluster's. Raises CommandError."""
+    if router:
+        return router
     folder = RunDir((run_dir or default_run_dir()).absolute())
     services = (folder.read() or {}).get("services", [])
     for service in services:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from expertmesh.commands import bench_replay
 from expertmesh.commands.bench_run import (
     Bar,
     check_plot,
@@ -89,6 +90,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
     group.command("serve", help=help_text(_SERVE_HELP))(serve)
     group.command("offline", help=help_text(_OFFLINE_HELP))(offline)
+    group.command("replay", help=bench_replay.HELP)(bench_replay.replay)
     app.add_typer(group, name="bench")
 
 

@@ -1,0 +1,119 @@
+"""`expertmesh bench replay`: a recorded routing as a load for the pools, without a model."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from expertmesh.commands.plan import read_config
+from expertmesh.console import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
+)
+from expertmesh.loadgen.replay import Replay, check_model, read_recording, run_replay
+from expertmesh.plan import demo_model_dir
+from expertmesh.router_client import (
+    ROUTER,
+    RUN_DIR,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
+    call,
+    router_address,
+    router_stub,
+)
+from protos import router_pb2
+from rpc.tls import tls_files
+
+HELP = help_text("""Send expert calls to the pools as a recording of `expertmesh experts record` has them.
+
+No attention service and no weights are needed: of --model only config.json is read. Each row's experts are
+drawn by the recorded counts of its layer, so the load on experts is the recorded one; which experts
+go together in one token, and how it changed meanwhile, is not in a recording.
+
+Examples:
+
+  expertmesh experts record --out load.json --seconds 60
+
+  expertmesh bench replay load.json --streams 8 --rows 4 --steps 200
+
+With mTLS it needs a certificate of role attention, since it calls pools.
+""")
+
+
+def replay(
+    recording: Path = typer.Argument(..., help="What `expertmesh experts record` wrote."),
+    model: Path | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_MODEL",
+        help="Checkpoint folder or config.json. Default: the bundled demonstration model.",
+    ),
+    streams: int = typer.Option(
+        8, envvar="EXPERTMESH_STREAMS", min=1, max=1024, help="Steps under way at once."
+    ),
+    rows: int = typer.Option(
+        1, envvar="EXPERTMESH_ROWS", min=1, max=512, help="Tokens in each step."
+    ),
+    steps: int = typer.Option(
+        100, envvar="EXPERTMESH_STEPS", min=1, max=1_000_000, help="Of each stream."
+    ),
+    seed: int = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same experts."),
+    router: str = ROUTER,
+    run_dir: Path | None = RUN_DIR,
+    tls_ca: Path | None = TLS_CA,
+    tls_cert: Path | None = TLS_CERT,
+    tls_key: Path | None = TLS_KEY,
+    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+) -> None:
+    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
+        topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+    try:
+        config = read_config(model or demo_model_dir())
+        check_model(config, topology)
+        made = Replay(
+            tokens=read_recording(recording, config),
+            steps=steps,
+            streams=streams,
+            rows=rows,
+            seed=seed,
+        )
+        tls = tls_files(tls_ca, tls_cert, tls_key)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+    address = router_address(router, run_dir)
+    try:
+        result = asyncio.run(run_replay(made, config, address, tls, topology.checkpoint_id))
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+    if result["failed_calls"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print(result: dict[str, Any]) -> None:
+    out = stdout()
+    out.print(
+        f"{result['steps']} steps of {result['rows']} row(s) in {result['duration_s']:.1f} s, "
+        f"{result['rows_per_s']:.0f} rows/s; {result['failed_calls']} of {result['calls']} calls failed"
+    )
+    for failure in result["failures"]:
+        stderr().print(failure, markup=False, soft_wrap=True)
+    times = Table("", "median", "p90", "p99", "longest", box=None)
+    for name, what in (("call", "one layer's call, ms"), ("step", "all layers, ms")):
+        times.add_row(what, *(f"{value:.2f}" for value in result[name].values()))
+    out.print(times)
+    pools = Table("pool", "calls", "computing", box=None)
+    for pool_id, entry in result["pools"].items():
+        pools.add_row(pool_id, str(entry["calls"]), f"{entry['compute_s']:.2f} s")
+    out.print(pools)
+    out.print(f"the busiest pool computed {result['imbalance']:.2f} x the mean")
