@@ -8,7 +8,7 @@ from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.summary import METRICS, tokens_by_second
 
 MISSING = (
-    "drawing needs matplotlib, which is not installed: pip install 'expertmesh[plot]' "
+    "--plot and --png need matplotlib, which is not installed: pip install 'expertmesh[plot]' "
     "(or: pip install matplotlib)"
 )
 
