@@ -17,7 +17,6 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.loadgen.replay import Replay, check_model, read_recording, run_replay
 from expertmesh.plan import demo_model_dir
 from expertmesh.router_client import (
     ROUTER,
@@ -72,6 +71,9 @@ def replay(
     tls_key: Path | None = TLS_KEY,
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
+    # Here, because torch comes with it, and no other command needs to wait for that.
+    from expertmesh.loadgen.replay import Replay, check_model, read_recording, run_replay
+
     with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
         topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
     try:
