@@ -8,6 +8,7 @@ from rpc.flags import flag
 from rpc.service_config import MemberConfig, check_choice
 from rpc.sizes import MemoryBudget
 
+KV_DTYPES = ("auto", "bf16", "int8")
 DTYPES = ("auto", "float32", "bfloat16")
 TRANSPORTS = ("grpc", "in_process")
 BLOCK_SIZE = 16
@@ -39,6 +40,7 @@ class AttentionConfig(MemberConfig):
     kv_memory: str = flag(
         "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
     )
+    kv_dtype: str = flag("auto", f"format of keys and values: {', '.join(KV_DTYPES)}")
     no_prefix_cache: bool = flag(False, "compute every prompt anew, share no KV blocks")
     max_model_len: int = flag(0, "longest sequence in tokens (0: the model's)")
     max_running: int = flag(64, "most sequences in one step")
@@ -59,6 +61,7 @@ class AttentionConfig(MemberConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("--dtype", self.dtype, DTYPES)
+        check_choice("--kv-dtype", self.kv_dtype, KV_DTYPES)
         check_choice("--linear-dtype", self.linear_dtype, CHOICES)
         check_choice("--expert-dtype", self.expert_dtype, CHOICES)
         if self.transport == "grpc" and self.expert_dtype != "auto":

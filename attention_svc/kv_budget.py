@@ -11,11 +11,15 @@ from rpc.memory import available_memory_bytes
 
 
 def count_blocks(
-    config: AttentionConfig, model: ModelConfig, layout: KVLayout, device: torch.device
+    config: AttentionConfig,
+    model: ModelConfig,
+    layout: KVLayout,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> int:
     """Blocks within --kv-memory, before the weights are loaded. Raises ValueError for none."""
     size_bytes = block_bytes(layout, model.num_layers, BLOCK_SIZE)
-    free_bytes = free_memory_bytes(device) - weight_bytes(config, model, layout.dtype)
+    free_bytes = free_memory_bytes(device) - weight_bytes(config, model, dtype)
     num_blocks = config.kv_budget.of(free_bytes) // size_bytes
     if num_blocks < 1:
         raise ValueError(

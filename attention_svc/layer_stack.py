@@ -66,9 +66,9 @@ class LayerStack:
         self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
         self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
         self._lm_head_VD = checkpoint.lm_head(linears)
-        self._attends_natively = attends_natively(config, cache, dtype, device)
+        self.attends_natively = attends_natively(config, cache, dtype, device)
         kernel = choose_kernel(linears.weight_format, dtype, device)
-        self.is_invariant = kernel.is_native and self._attends_natively
+        self.is_invariant = kernel.is_native and self.attends_natively
         """No row's bits depend on other rows, so far as this stack computes them."""
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
@@ -95,7 +95,7 @@ class LayerStack:
         hidden_TD = self._embedding_VD[meta.token_ids_T]
         combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
         plan: DecodePlan | PagedRows | None = None
-        if self._attends_natively:
+        if self.attends_natively:
             plan = paged_rows(meta)
         elif meta.num_decode:
             plan = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, self.cache.block_size)

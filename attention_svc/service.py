@@ -20,7 +20,7 @@ from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.in_process import InProcessTransport
 from attention_svc.kv_budget import count_blocks
 from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout
+from attention_svc.kv_layout import choose_layout
 from attention_svc.layer_stack import LayerStack
 from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
@@ -83,8 +83,10 @@ class AttentionService:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._layout = PlainLayout.of(self._model, self._dtype)
-        self._num_blocks = count_blocks(config, self._model, self._layout, self._device)
+        self._layout = choose_layout(config.kv_dtype, self._model, self._dtype)
+        self._num_blocks = count_blocks(
+            config, self._model, self._layout, self._dtype, self._device
+        )
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
         self._failure = asyncio.Event()
@@ -236,6 +238,10 @@ class AttentionService:
             linears=self._linears,
             compute_thread=self._compute_thread,
         )
+        log.info(
+            "attention by %s, keys and values in %s",
+            "the native kernel" if stack.attends_natively else "torch", dtype_name(self._layout.dtype),
+        )  # fmt: skip
         message_rows = max_rows_per_message(self._model.hidden_size, self._model.top_k)
         scheduler = Scheduler(
             BlockTables(

@@ -5,7 +5,7 @@ import torch
 
 from attention_svc.block_tables import BlockCopy
 from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout, block_bytes
+from attention_svc.kv_layout import Int8Layout, PlainLayout, block_bytes
 
 LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 3
 NAN = float("nan")
@@ -65,3 +65,22 @@ def test_a_blocks_bytes_are_what_the_cache_takes():
     made = cache(torch.bfloat16)
     size_bytes = made._data.numel() * made._data.itemsize
     assert block_bytes(made.layout, LAYERS, BLOCK) * BLOCKS == size_bytes
+
+
+def test_int8_rows_come_back_within_half_a_step_of_their_heads_largest():
+    layout = Int8Layout(GROUPS, HEAD)
+    made = KvCache(
+        layout, num_layers=1, num_blocks=BLOCKS, block_size=BLOCK, device=torch.device("cpu")
+    )
+    assert block_bytes(layout, 1, BLOCK) * BLOCKS == made._data.numel()
+    rows_TGP = torch.randn(BLOCK, GROUPS, HEAD) * torch.tensor([1e-3, 40.0])[:, None]
+    rows_TGP[1] = 0
+    rows_TGP[2, 1, 0] = NAN
+    made.store(0, rows_TGP, -rows_TGP, 2 * BLOCK + torch.arange(BLOCK))
+    k_SGP, v_SGP = made.gather(0, torch.tensor([2]))
+    half_step = rows_TGP.abs().amax(-1, keepdim=True) / 254
+    assert bool(((k_SGP - rows_TGP).abs() <= half_step * 1.001)[[0, 1, 3]].all())
+    assert bool(((v_SGP + rows_TGP).abs() <= half_step * 1.001)[[0, 1, 3]].all())
+    assert not k_SGP[1].any()
+    assert bool(k_SGP[2, 1].isnan().all())  # poisoned, not silently zero
+    assert bool(k_SGP[2, 0].isfinite().all())
