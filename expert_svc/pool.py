@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
@@ -15,8 +16,9 @@ from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.kernel_choice import choose_kernel
-from minimax_m2.manifest import ensure_manifest
+from minimax_m2.manifest import Manifest, ensure_manifest
 from minimax_m2.numerics import choose_dtype, dtype_name
+from minimax_m2.packed_checkpoint import PackedCheckpoint, is_packed
 from minimax_m2.threads import set_threads
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
@@ -41,9 +43,8 @@ class ExpertPool:
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
         self._threads = set_threads(config.threads)
-        checkpoint = Checkpoint.open(config.model, partial=True)
+        checkpoint, manifest = _open(config.model)
         self._model = checkpoint.config
-        manifest = ensure_manifest(checkpoint)
         dtype = choose_dtype(config.dtype, self._model)
         self._store = WeightStore(checkpoint, manifest, dtype, config.device, config.expert_dtype)
         self._available = self._store.available()
@@ -313,3 +314,11 @@ class ExpertPool:
             self._lease.poke()
         await self._leaving.wait(self._servicer, self._executor, self._lease, self._config.grace_s)
         self._servicer.draining = True
+
+
+def _open(folder: Path) -> tuple[Checkpoint | PackedCheckpoint, Manifest]:
+    if is_packed(folder):
+        packed = PackedCheckpoint(folder)
+        return packed, packed.manifest
+    checkpoint = Checkpoint.open(folder, partial=True)
+    return checkpoint, ensure_manifest(checkpoint)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts
-from minimax_m2.held_experts import room_for_experts
+from minimax_m2.held_experts import PanelExperts, room_for_experts
 from minimax_m2.manifest import Manifest, piece_digest
 from minimax_m2.numerics import dtype_name
+from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.tensor_names import expert_specs
 from minimax_m2.weight_formats import choose_format, piece_bytes
 from rpc.pieces import Pieces
@@ -37,7 +38,7 @@ class WeightStore:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | PackedCheckpoint,
         manifest: Manifest,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
@@ -50,6 +51,13 @@ class WeightStore:
         self.config = checkpoint.config
         self.dtype = dtype
         self.device = torch.device(device)
+        if isinstance(checkpoint, PackedCheckpoint):
+            if weight_format not in ("auto", checkpoint.format):
+                raise ValueError(
+                    f"--expert-dtype {weight_format}: {checkpoint.folder} is packed in "
+                    f"{checkpoint.format}"
+                )
+            weight_format = checkpoint.format
         self.weight_format = choose_format(
             weight_format, "--expert-dtype", dtype_name(dtype), self.device.type
         )
@@ -123,13 +131,25 @@ class WeightStore:
             if held is not None and held.slots_E[expert_id] >= 0:
                 weights.move(slot, held.weights, int(held.slots_E[expert_id]))
                 continue
-            digest = piece_digest(self._checkpoint, layer_idx, expert_id)
-            if digest != self._manifest.pieces[layer_idx][expert_id]:
-                raise ValueError(
-                    f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
-                    "the manifest: another checkpoint, or a damaged file"
-                )
-            weights.put(slot, self._checkpoint.stored_expert(layer_idx, expert_id))
-            # The mapped pages were copied: keep resident memory at the weights as held.
-            self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())
+            self._fill(weights, slot, layer_idx, expert_id)
         return HeldLayer(weights=weights, slots_E=slots_E)
+
+    def _fill(self, weights: HeldExperts, slot: int, layer_idx: int, expert_id: int) -> None:
+        if isinstance(self._checkpoint, PackedCheckpoint):
+            if not isinstance(weights, PanelExperts):
+                raise ValueError(
+                    f"{self._checkpoint.folder}: packed weights are for the native kernels "
+                    "(`expertmesh doctor`); use the checkpoint they were made from"
+                )
+            self._checkpoint.verify_expert(layer_idx, expert_id)
+            weights.packed.put_packed(slot, *self._checkpoint.expert(layer_idx, expert_id))
+            return
+        digest = piece_digest(self._checkpoint, layer_idx, expert_id)
+        if digest != self._manifest.pieces[layer_idx][expert_id]:
+            raise ValueError(
+                f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
+                "the manifest: another checkpoint, or a damaged file"
+            )
+        weights.put(slot, self._checkpoint.stored_expert(layer_idx, expert_id))
+        # The mapped pages were copied: keep resident memory at the weights as held.
+        self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())

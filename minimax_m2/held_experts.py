@@ -31,7 +31,7 @@ def room_for_experts(
     return ExpertWeights.room(num_held, config.hidden_size, config.expert_size, dtype, device)
 
 
-class _Packed:
+class PanelExperts:
     """Experts in the layout of the native kernels."""
 
     def __init__(self, num_held: int, config: ModelConfig, weight_format: str):
@@ -44,11 +44,11 @@ class _Packed:
         self.packed.put_packed(slot, *pack_expert(expert, self._format))
 
     def move(self, slot: int, other: HeldExperts, other_slot: int) -> None:
-        assert isinstance(other, _Packed)
+        assert isinstance(other, PanelExperts)
         self.packed.put_packed(slot, *other.packed.get_packed(other_slot))
 
 
-class NativeExperts(_Packed):
+class NativeExperts(PanelExperts):
     """A message is one fused call."""
 
     def rows(
@@ -62,7 +62,7 @@ class NativeExperts(_Packed):
         return expert_sums(hidden_ND, row_of_pair_M, slots_M, weights_M, self.packed)
 
 
-class UnpackedExperts(_Packed, TorchExperts):
+class UnpackedExperts(PanelExperts, TorchExperts):
     """Packed in memory, but computed by torch: for formats without a native kernel here.
 
     Every call widens the experts it uses to float32, one at a time: correct, and slow.

@@ -7,8 +7,11 @@ import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
 from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.held_experts import NativeExperts, UnpackedExperts
+from minimax_m2.held_experts import NativeExperts, PanelExperts, UnpackedExperts
+from minimax_m2.kernels.cpu import library
 from minimax_m2.manifest import build_manifest
+from minimax_m2.pack_checkpoint import PackJob, write_packed
+from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.tiny import write_tiny
 from rpc.pieces import Pieces
 
@@ -130,3 +133,35 @@ def test_a_format_for_another_compute_dtype_is_refused(folder: Path):
     checkpoint = Checkpoint.open(folder)
     with pytest.raises(ValueError, match="--expert-dtype int8 computes in bfloat16"):
         WeightStore(checkpoint, build_manifest(checkpoint), torch.float32, weight_format="int8")
+
+
+@pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")
+def test_packed_weights_compute_the_same_and_are_not_copied(folder: Path, tmp_path: Path):
+    checkpoint = Checkpoint.open(folder)
+    manifest = build_manifest(checkpoint)
+    made = PackJob(source=checkpoint, manifest=manifest, format="int8", linear_format="bfloat16")
+    write_packed(made, tmp_path / "packed")
+    packed = PackedCheckpoint(tmp_path / "packed")
+    assert packed.manifest.checkpoint_id == manifest.checkpoint_id
+    stores = [
+        WeightStore(packed, packed.manifest, torch.bfloat16),
+        WeightStore(checkpoint, manifest, torch.bfloat16, weight_format="int8"),
+    ]
+    rows, each = torch.randn(4, 24).bfloat16(), torch.arange(4)
+    found = []
+    for store in stores:
+        store.load(Pieces([(1, 1), (1, 3)]))
+        store.load(Pieces([(1, 2)]))
+        held = store.layer(1)
+        assert held is not None
+        assert store.available() == Pieces.grid(range(2), range(5))
+        slots = torch.tensor([0, 1, 2, 1])
+        found.append(held.weights.rows(rows, each, slots, torch.ones(4)))
+        if store is stores[0]:
+            mapped, _ = packed.expert(1, 2)
+            assert isinstance(held.weights, PanelExperts)
+            kept, _ = held.weights.packed.get_packed(1)
+            assert kept.data.data_ptr() == mapped.data.data_ptr()
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match=r"--expert-dtype fp8: .* is packed in int8"):
+        WeightStore(packed, packed.manifest, torch.bfloat16, weight_format="fp8")
