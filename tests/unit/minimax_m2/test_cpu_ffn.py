@@ -135,6 +135,20 @@ def test_more_pairs_than_are_computed_at_once(isa):
     assert_close(rows[-300:], exact, size, TOLERANCE["bf16"])
 
 
+def test_many_experts_with_few_pairs_each_in_two_turns(isa):
+    """Over 4,096 pairs, at most 64 for an expert: both turns sum rows in a pass of their own."""
+    held = KernelExperts(90, 34, 32)
+    for slot in range(90):
+        held.put(slot, random(64, 34, seed=slot, scale=0.2), random(34, 32, seed=slot + 90))
+    hidden = random(1500, 34)
+    row_of_pair = torch.arange(1500).repeat_interleave(3)
+    slots = (row_of_pair.view(-1, 3) * 7 % 30 * 3 + torch.arange(3)).flatten()
+    weights = torch.rand(slots.shape) + 0.1
+    rows = expert_rows(hidden, row_of_pair, slots, weights, held)
+    sums = expert_sums(hidden, row_of_pair, slots, weights, held)
+    assert torch.equal(sums, combine_rows(rows, row_of_pair, 1500))
+
+
 INDEX = st.lists(st.integers(-2, 7), min_size=0, max_size=9)
 
 
