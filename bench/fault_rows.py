@@ -305,22 +305,29 @@ def mixed_versions(folder: Path) -> Trials:
 
 
 def slow_replica(folder: Path) -> Trials:
+    """Of two equal replicas behind proxies, the one that answers the calls becomes slow."""
     with MeasuredRig(folder, STRIPES_TWICE) as rig:
-        proxy = rig.start_behind_proxy(1)
+        proxies = [rig.start_behind_proxy(number) for number in (0, 1)]
         while True:
-            slowed: list[float] = []
+            before = [rig.calls(number) for number in (0, 1)]
+            slowed: list[tuple[int, float]] = []
 
-            def slow(slowed: list[float] = slowed) -> None:
-                proxy.set(down=Wire(delay_s=0.05))
+            def slow(
+                before: list[float] = before, slowed: list[tuple[int, float]] = slowed
+            ) -> None:
+                used = [rig.calls(number) - before[number] for number in (0, 1)]
+                busier = used.index(max(used))
+                slowed.append((busier, used[busier] / sum(used)))
+                proxies[busier].set(down=Wire(delay_s=0.05))
                 time.sleep(2)  # the promise counts from here
 
-            before = rig.calls(1)
             sample = rig.trial(slow, after_s=4, settle_s=0)
+            ((busier, share),) = slowed
             sample.extra["itl_p99_ratio"] = sample.after_p99_ms / sample.gap_p99_ms
-            sample.extra["calls_to_the_slow"] = rig.calls(1) - before
-            proxy.heal()
+            sample.extra["share_before_it_was_slow"] = share
+            proxies[busier].heal()
             yield sample
-            rig.until_used(1)
+            rig.until_used(busier)
 
 
 def packet_loss(folder: Path) -> Trials:
