@@ -4,7 +4,7 @@ FROM ${BASE} AS apt
 RUN apt-get update
 
 FROM apt AS build
-RUN apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev
+RUN apt-get install --yes --no-install-recommends g++ libc6-dev python3-dev
 COPY wheels /wheels
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels
 
