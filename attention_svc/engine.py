@@ -102,6 +102,8 @@ class Engine:
             self._metrics.step_s["schedule"].observe(time.monotonic() - start)
             await self._try_step(plan)
         self._update_gauges()
+        # A step's last hop is noted after it: the look that finds nothing to do counts it.
+        self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
 
     async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
@@ -208,7 +210,6 @@ class Engine:
                 self._emit(part.sequence, SamplingFailed("the prompt produced NaN or infinity"))
 
     def _account(self, plan: list[Slice], times: StepTimes) -> None:
-        self._metrics.flush_hops(*self._stack.row_bytes)
         steps = self._metrics.step_s
         steps["attention"].observe(times.attention_s)
         steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)
