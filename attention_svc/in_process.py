@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from attention_svc.transport import HopTerms, HopTimes
-from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts
 from minimax_m2.held_experts import room_for_experts
+from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.reference import run_experts
-from minimax_m2.tensor_names import expert_specs
+from minimax_m2.weights import Weights, put_expert
 
 
 class InProcessTransport:
@@ -20,7 +20,7 @@ class InProcessTransport:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        weights: Weights,
         dtype: torch.dtype,
         device: torch.device,
         *,
@@ -30,8 +30,8 @@ class InProcessTransport:
     ):
         """`inline_rows`: calls with more rows run on the compute thread."""
         self.layers = [
-            _load(checkpoint, layer_idx, weight_format, dtype, device)
-            for layer_idx in range(checkpoint.config.num_layers)
+            _load(weights, layer_idx, weight_format, dtype, device)
+            for layer_idx in range(weights.config.num_layers)
         ]
         self.compute_thread = compute_thread
         self.inline_rows = inline_rows
@@ -82,17 +82,19 @@ class _Ticket:
 
 
 def _load(
-    checkpoint: Checkpoint,
+    weights: Weights,
     layer_idx: int,
     weight_format: str,
     dtype: torch.dtype,
     device: torch.device,
 ) -> HeldExperts:
     """Every expert of a layer, by id."""
-    config = checkpoint.config
+    config = weights.config
     held = room_for_experts(config.num_experts, config, weight_format, dtype, device)
     for expert_id in range(config.num_experts):
-        held.put(expert_id, checkpoint.stored_expert(layer_idx, expert_id))
-        # The mapped pages were copied: keep resident memory at the weights as held.
-        checkpoint.release(expert_specs(config, layer_idx, expert_id).values())
+        if isinstance(
+            weights, PackedCheckpoint
+        ):  # mapped bytes meet no other check of their values
+            weights.verify_expert(layer_idx, expert_id)
+        put_expert(weights, held, expert_id, layer_idx, expert_id)
     return held

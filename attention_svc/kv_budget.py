@@ -5,8 +5,8 @@ import torch
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv_layout import KVLayout, block_bytes
 from minimax_m2.config import ModelConfig
-from minimax_m2.numerics import dtype_name
-from minimax_m2.weight_formats import attention_bytes, choose_format, piece_bytes
+from minimax_m2.held_formats import HeldFormats
+from minimax_m2.weight_formats import attention_bytes, piece_bytes
 from rpc.memory import available_memory_bytes
 
 
@@ -14,12 +14,12 @@ def count_blocks(
     config: AttentionConfig,
     model: ModelConfig,
     layout: KVLayout,
-    dtype: torch.dtype,
+    formats: HeldFormats,
     device: torch.device,
 ) -> int:
     """Blocks within --kv-memory, before the weights are loaded. Raises ValueError for none."""
     size_bytes = block_bytes(layout, model.num_layers, BLOCK_SIZE)
-    free_bytes = free_memory_bytes(device) - weight_bytes(config, model, dtype)
+    free_bytes = free_memory_bytes(device) - weight_bytes(config, model, formats)
     num_blocks = config.kv_budget.of(free_bytes) // size_bytes
     if num_blocks < 1:
         raise ValueError(
@@ -36,12 +36,9 @@ def free_memory_bytes(device: torch.device) -> int:
     return available_memory_bytes()
 
 
-def weight_bytes(config: AttentionConfig, model: ModelConfig, dtype: torch.dtype) -> int:
-    """What this process will load. Raises ValueError: a format that is not for `dtype`."""
-    compute_dtype, device = dtype_name(dtype), torch.device(config.device).type
-    linears = choose_format(config.linear_dtype, "--linear-dtype", compute_dtype, device)
-    size_bytes = attention_bytes(model, compute_dtype, linears)
+def weight_bytes(config: AttentionConfig, model: ModelConfig, formats: HeldFormats) -> int:
+    """What this process will load."""
+    size_bytes = attention_bytes(model, formats.compute_dtype, formats.linears)
     if config.transport == "in_process":
-        experts = choose_format(config.expert_dtype, "--expert-dtype", compute_dtype, device)
-        size_bytes += model.num_pieces * piece_bytes(model, experts)
+        size_bytes += model.num_pieces * piece_bytes(model, formats.experts)
     return size_bytes

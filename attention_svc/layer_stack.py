@@ -16,7 +16,6 @@ from attention_svc.metrics import ActivationCounts
 from attention_svc.native_attention import attends_natively, paged_rows
 from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.transport import ExpertTransport, HopTerms
-from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.kernel_choice import choose_kernel
 from minimax_m2.kernels.cpu.attention import PagedRows
@@ -26,6 +25,7 @@ from minimax_m2.linear import linear
 from minimax_m2.linears import HeldLinears
 from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
+from minimax_m2.weights import Weights
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ class LayerStack:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        weights: Weights,
         cache: KvCache,
         transport: ExpertTransport,
         activations: ActivationCounts,
@@ -54,7 +54,7 @@ class LayerStack:
         compute_thread: Executor,
     ):
         dtype, device = linears.dtype, linears.device
-        config = self.config = checkpoint.config
+        config = self.config = weights.config
         self.device = device
         self.cache = cache
         self.transport = transport
@@ -62,10 +62,10 @@ class LayerStack:
         self._compute_thread = compute_thread
         self._layers = []
         for layer_idx in range(config.num_layers):
-            self._layers.append(checkpoint.layer(layer_idx, linears).to(device))
-        self._embedding_VD = checkpoint.outer("embedding", dtype).to(device)
-        self._final_norm_D = checkpoint.outer("final_norm", dtype).to(device)
-        self._lm_head_VD = checkpoint.lm_head(linears)
+            self._layers.append(weights.layer(layer_idx, linears).to(device))
+        self._embedding_VD = weights.outer("embedding", dtype).to(device)
+        self._final_norm_D = weights.outer("final_norm", dtype).to(device)
+        self._lm_head_VD = weights.lm_head(linears)
         self.attends_natively = attends_natively(config, cache, dtype, device)
         kernel = choose_kernel(linears.weight_format, dtype, device)
         self.is_invariant = kernel.is_native and self.attends_natively

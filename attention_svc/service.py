@@ -31,14 +31,13 @@ from attention_svc.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
 from attention_svc.transport import ExpertTransport
 from attention_svc.vocabulary import Vocabulary
-from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
+from minimax_m2.held_formats import held_formats
 from minimax_m2.kernel_choice import choose_kernel, is_native
 from minimax_m2.linears import HeldLinears
-from minimax_m2.manifest import ensure_manifest, verify_attention
-from minimax_m2.numerics import choose_dtype, dtype_name
+from minimax_m2.numerics import dtype_name, torch_dtype
 from minimax_m2.threads import set_threads
-from minimax_m2.weight_formats import choose_format
+from minimax_m2.weights import open_weights, verify_attention
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
@@ -59,34 +58,32 @@ class AttentionService:
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
         self._threads = set_threads(config.threads)
-        self._checkpoint = Checkpoint.open(config.model, partial=config.transport == "grpc")
-        self._model = self._checkpoint.config
+        self._weights, manifest = open_weights(config.model, partial=config.transport == "grpc")
+        self._model = self._weights.config
         self._vocabulary = Vocabulary.load(config.model, self._model)
         self._grammars = GrammarCompiler(config.model, self._vocabulary)
-        manifest = ensure_manifest(self._checkpoint)
-        verify_attention(self._checkpoint, manifest)
+        verify_attention(self._weights, manifest)
         self._checkpoint_id = manifest.checkpoint_id
-        self._dtype = choose_dtype(config.dtype, self._model)
         try:
             self._device = torch.device(config.device)
             torch.empty(0, device=self._device)
         except (RuntimeError, AssertionError) as error:  # torch without that device asserts
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {config.device}: {reason}") from None
-        names = (dtype_name(self._dtype), self._device.type)
-        linear_format = choose_format(config.linear_dtype, "--linear-dtype", *names)
-        self._expert_format = choose_format(config.expert_dtype, "--expert-dtype", *names)
-        self._linears = HeldLinears(self._dtype, linear_format, self._device)
-        self._kernel = choose_kernel(linear_format, self._dtype, self._device)
+        formats = held_formats(
+            config.model, self._model, dtype=config.dtype, expert_dtype=config.expert_dtype,
+            linear_dtype=config.linear_dtype, device=self._device.type,
+        )  # fmt: skip
+        self._dtype, self._expert_format = torch_dtype(formats.compute_dtype), formats.experts
+        self._linears = HeldLinears(self._dtype, formats.linears, self._device)
+        self._kernel = choose_kernel(formats.linears, self._dtype, self._device)
         limit = self._model.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._layout = choose_layout(config.kv_dtype, self._model, self._dtype)
-        self._num_blocks = count_blocks(
-            config, self._model, self._layout, self._dtype, self._device
-        )
+        self._num_blocks = count_blocks(config, self._model, self._layout, formats, self._device)
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)
         self._failure = asyncio.Event()
@@ -186,7 +183,7 @@ class AttentionService:
     def _make_transport(self) -> ExpertTransport:
         if self._config.transport == "in_process":
             self._transport: ExpertTransport = InProcessTransport(
-                self._checkpoint,
+                self._weights,
                 self._dtype,
                 self._device,
                 weight_format=self._expert_format,
@@ -231,7 +228,7 @@ class AttentionService:
         )
         self._metrics.kv_info.labels(str(BLOCK_SIZE), str(self._num_blocks)).set(1)
         stack = LayerStack(
-            self._checkpoint,
+            self._weights,
             cache,
             transport,
             self._metrics.activations,

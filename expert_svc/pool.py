@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from pathlib import Path
+
+import torch
 
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
@@ -13,13 +14,12 @@ from expert_svc.leaving import Leaving
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
-from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.cost import expert_row_flops, inline_rows
+from minimax_m2.held_formats import held_formats
 from minimax_m2.kernel_choice import choose_kernel
-from minimax_m2.manifest import Manifest, ensure_manifest
-from minimax_m2.numerics import choose_dtype, dtype_name
-from minimax_m2.packed_checkpoint import PackedCheckpoint, is_packed
+from minimax_m2.numerics import dtype_name, torch_dtype
 from minimax_m2.threads import set_threads
+from minimax_m2.weights import open_weights
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
@@ -43,10 +43,14 @@ class ExpertPool:
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
         self._threads = set_threads(config.threads)
-        checkpoint, manifest = _open(config.model)
-        self._model = checkpoint.config
-        dtype = choose_dtype(config.dtype, self._model)
-        self._store = WeightStore(checkpoint, manifest, dtype, config.device, config.expert_dtype)
+        weights, manifest = open_weights(config.model, partial=True)
+        self._model = weights.config
+        formats = held_formats(
+            config.model, self._model, dtype=config.dtype, expert_dtype=config.expert_dtype,
+            device=torch.device(config.device).type,
+        )  # fmt: skip
+        dtype = torch_dtype(formats.compute_dtype)
+        self._store = WeightStore(weights, manifest, dtype, config.device, formats.experts)
         self._available = self._store.available()
         self._requested = self._parse_requested()
         self._capacity = self._capacity_pieces()
@@ -314,11 +318,3 @@ class ExpertPool:
             self._lease.poke()
         await self._leaving.wait(self._servicer, self._executor, self._lease, self._config.grace_s)
         self._servicer.draining = True
-
-
-def _open(folder: Path) -> tuple[Checkpoint | PackedCheckpoint, Manifest]:
-    if is_packed(folder):
-        packed = PackedCheckpoint(folder)
-        return packed, packed.manifest
-    checkpoint = Checkpoint.open(folder, partial=True)
-    return checkpoint, ensure_manifest(checkpoint)

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts
-from minimax_m2.held_experts import PanelExperts, room_for_experts
-from minimax_m2.manifest import Manifest, piece_digest
+from minimax_m2.held_experts import room_for_experts
+from minimax_m2.held_formats import held_formats
+from minimax_m2.manifest import Manifest
 from minimax_m2.numerics import dtype_name
-from minimax_m2.packed_checkpoint import PackedCheckpoint
-from minimax_m2.tensor_names import expert_specs
-from minimax_m2.weight_formats import choose_format, piece_bytes
+from minimax_m2.weight_formats import piece_bytes
+from minimax_m2.weights import Weights, put_expert, verify_expert
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class WeightStore:
 
     def __init__(
         self,
-        checkpoint: Checkpoint | PackedCheckpoint,
+        weights: Weights,
         manifest: Manifest,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
@@ -48,20 +47,14 @@ class WeightStore:
 
         Raises ValueError when the format is not for this dtype or device.
         """
-        self.config = checkpoint.config
+        self.config = weights.config
         self.dtype = dtype
         self.device = torch.device(device)
-        if isinstance(checkpoint, PackedCheckpoint):
-            if weight_format not in ("auto", checkpoint.format):
-                raise ValueError(
-                    f"--expert-dtype {weight_format}: {checkpoint.folder} is packed in "
-                    f"{checkpoint.format}"
-                )
-            weight_format = checkpoint.format
-        self.weight_format = choose_format(
-            weight_format, "--expert-dtype", dtype_name(dtype), self.device.type
-        )
-        self._checkpoint = checkpoint
+        self.weight_format = held_formats(
+            weights.folder, self.config, dtype=dtype_name(dtype), expert_dtype=weight_format,
+            device=self.device.type,
+        ).experts  # fmt: skip
+        self._weights = weights
         self._manifest = manifest
         self._layers: dict[int, HeldLayer] = {}
         self.pieces = Pieces()
@@ -85,7 +78,7 @@ class WeightStore:
             (layer_idx, expert_id)
             for layer_idx in range(self.config.num_layers)
             for expert_id in range(self.config.num_experts)
-            if self._checkpoint.holds_expert(layer_idx, expert_id)
+            if self._weights.holds_expert(layer_idx, expert_id)
         )
 
     def load(self, pieces: Pieces, progress: Callable[[int, int], None] | None = None) -> None:
@@ -131,25 +124,6 @@ class WeightStore:
             if held is not None and held.slots_E[expert_id] >= 0:
                 weights.move(slot, held.weights, int(held.slots_E[expert_id]))
                 continue
-            self._fill(weights, slot, layer_idx, expert_id)
+            verify_expert(self._weights, self._manifest, layer_idx, expert_id)
+            put_expert(self._weights, weights, slot, layer_idx, expert_id)
         return HeldLayer(weights=weights, slots_E=slots_E)
-
-    def _fill(self, weights: HeldExperts, slot: int, layer_idx: int, expert_id: int) -> None:
-        if isinstance(self._checkpoint, PackedCheckpoint):
-            if not isinstance(weights, PanelExperts):
-                raise ValueError(
-                    f"{self._checkpoint.folder}: packed weights are for the native kernels "
-                    "(`expertmesh doctor`); use the checkpoint they were made from"
-                )
-            self._checkpoint.verify_expert(layer_idx, expert_id)
-            weights.packed.put_packed(slot, *self._checkpoint.expert(layer_idx, expert_id))
-            return
-        digest = piece_digest(self._checkpoint, layer_idx, expert_id)
-        if digest != self._manifest.pieces[layer_idx][expert_id]:
-            raise ValueError(
-                f"{self._checkpoint.folder}: layer {layer_idx} expert {expert_id} differs from "
-                "the manifest: another checkpoint, or a damaged file"
-            )
-        weights.put(slot, self._checkpoint.stored_expert(layer_idx, expert_id))
-        # The mapped pages were copied: keep resident memory at the weights as held.
-        self._checkpoint.release(expert_specs(self.config, layer_idx, expert_id).values())

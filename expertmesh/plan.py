@@ -12,7 +12,8 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
-from minimax_m2.weight_formats import CHOICES, attention_bytes, choose_format, piece_bytes
+from minimax_m2.held_formats import held_formats
+from minimax_m2.weight_formats import CHOICES, attention_bytes, piece_bytes
 from rpc.memory import available_memory_bytes
 from rpc.sizes import MemoryBudget
 
@@ -141,15 +142,16 @@ class _Sizing:
     """Bytes as held in memory."""
 
     def __init__(self, config: ModelConfig, options: ClusterOptions):
-        dtype = config.auto_dtype if options.dtype == "auto" else options.dtype
         try:
-            experts = choose_format(options.expert_dtype, "--expert-dtype", dtype)
-            linears = choose_format(options.linear_dtype, "--linear-dtype", dtype)
+            formats = held_formats(
+                options.model, config, dtype=options.dtype, expert_dtype=options.expert_dtype,
+                linear_dtype=options.linear_dtype,
+            )  # fmt: skip
             budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
         except ValueError as error:
             raise CommandError(str(error), EXIT_USAGE) from None
-        self.attention = attention_bytes(config, dtype, linears)
-        self.layer = config.num_experts * piece_bytes(config, experts)
+        self.attention = attention_bytes(config, formats.compute_dtype, formats.linears)
+        self.layer = config.num_experts * piece_bytes(config, formats.experts)
         self.num_layers = config.num_layers
         # Of what all services leave, pools included: each alone would not know of the others.
         copies = options.num_attention

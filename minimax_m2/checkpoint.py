@@ -18,6 +18,7 @@ from minimax_m2.config import ModelConfig, load_config, read_json
 from minimax_m2.layer import LayerWeights
 from minimax_m2.linear import LinearWeight
 from minimax_m2.linears import Linears
+from minimax_m2.packed_header import is_packed
 from minimax_m2.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
 from minimax_m2.safetensors_file import SafetensorsFile
 from minimax_m2.tensor_names import (
@@ -52,6 +53,10 @@ class Checkpoint:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: not a folder with a checkpoint")
+        if is_packed(folder):
+            raise ValueError(
+                f"{folder}: holds packed weights; give the checkpoint they were made from"
+            )
         config = load_config(folder)
         files = _open_shards(folder, partial)
         checkpoint = cls(folder, config, files)

@@ -1,13 +1,10 @@
-"""Which compute dtype does a flag mean?"""
+"""A compute dtype and its name."""
 
 import torch
 
-from minimax_m2.config import ModelConfig
 
-
-def choose_dtype(flag: str, config: ModelConfig) -> torch.dtype:
-    """The compute dtype for a `--dtype` flag: float32, bfloat16, or auto (the model decides)."""
-    name = config.auto_dtype if flag == "auto" else flag
+def torch_dtype(name: str) -> torch.dtype:
+    """Of `float32` or `bfloat16`."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 

@@ -26,7 +26,8 @@ from minimax_m2.manifest import (
     save_manifest,
     verify_attention,
 )
-from minimax_m2.packed_checkpoint import LAYOUT_VERSION, PACKED_NAME, Panels
+from minimax_m2.packed_checkpoint import Panels
+from minimax_m2.packed_header import LAYOUT_VERSION, PACKED_NAME
 from minimax_m2.packing import pack_expert, pack_linear
 from minimax_m2.safetensors_file import SafetensorsFile
 from minimax_m2.tensor_names import expert_specs, layer_specs, outer_specs

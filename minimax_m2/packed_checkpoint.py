@@ -18,21 +18,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minimax_m2.config import ModelConfig, load_config, read_json
+from minimax_m2.config import ModelConfig, load_config
 from minimax_m2.kernel_choice import KERNEL_NAMES
 from minimax_m2.kernels.cpu.formats import PANEL, weight_format
 from minimax_m2.kernels.cpu.packed import PackedMatrix
 from minimax_m2.layer import LayerWeights
-from minimax_m2.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, load_manifest
+from minimax_m2.linears import Linears
+from minimax_m2.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
+from minimax_m2.packed_header import PACKED_NAME, read_header
 from minimax_m2.quant import all_finite
 from minimax_m2.safetensors_file import SafetensorsFile
 from minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
 
-PACKED_NAME = "expertmesh_packed.json"
-LAYOUT_VERSION = 1
-"""Raised with every change of a panel layout or of this folder."""
 ATTENTION_SHARD = "packed-attention.safetensors"
-FORMATS = ("bfloat16", "fp8", "int8", "int4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,38 +100,21 @@ def digest(file: SafetensorsFile, names: Iterable[str]) -> str:
     return found.hexdigest()
 
 
-def is_packed(folder: Path) -> bool:
-    """Whether a folder is one of packed weights, finished."""
-    return (Path(folder) / PACKED_NAME).exists()
-
-
 class PackedCheckpoint:
     """An open folder of packed weights. Methods raise ValueError naming file and tensor."""
 
     def __init__(self, folder: Path):
         """Open `folder`; reads no weights."""
         self.folder = Path(folder)
-        where = self.folder / PACKED_NAME
-        if not where.exists():
-            raise ValueError(f"{folder}: no {PACKED_NAME}: not packed, or not to its end")
+        header = read_header(self.folder)
         self.config = load_config(self.folder)
         self.manifest: Manifest = load_manifest(self.folder / MANIFEST_NAME, self.config)
-        raw = read_json(where, limit_bytes=MAX_MANIFEST_BYTES)
-        if raw.get("layout") != LAYOUT_VERSION:
+        if header.checkpoint_id != self.manifest.checkpoint_id:
             raise ValueError(
-                f"{where}: layout {raw.get('layout')!r}, but this version reads {LAYOUT_VERSION}: "
-                "quantise the checkpoint again"
+                f"{self.folder / PACKED_NAME}: made from another checkpoint than {MANIFEST_NAME} says"
             )
-        if raw.get("checkpoint_id") != self.manifest.checkpoint_id:
-            raise ValueError(f"{where}: made from another checkpoint than {MANIFEST_NAME} says")
-        for key in ("format", "linear_format"):
-            if raw.get(key) not in FORMATS:
-                raise ValueError(f"{where}: {key} must be one of {', '.join(FORMATS)}")
-        if not isinstance(raw.get("digests"), dict):
-            raise ValueError(f"{where}: digests is missing")
-        self.format: str = raw["format"]
-        self.linear_format: str = raw["linear_format"]
-        self._digests: dict[str, object] = raw["digests"]
+        self.format, self.linear_format = header.format, header.linear_format
+        self._digests = header.digests
         self._files: dict[str, SafetensorsFile] = {}
 
     def holds_expert(self, layer_idx: int, expert_id: int) -> bool:
@@ -142,6 +123,21 @@ class PackedCheckpoint:
     @property
     def holds_attention(self) -> bool:
         return "attention" in self._digests
+
+    def require_experts(self) -> None:
+        """Raises ValueError when experts are missing, naming the first."""
+        config = self.config
+        missing = [
+            (layer_idx, expert_id)
+            for layer_idx in range(config.num_layers)
+            for expert_id in range(config.num_experts)
+            if not self.holds_expert(layer_idx, expert_id)
+        ]
+        if missing:
+            raise ValueError(
+                f"{self.folder}: layer {missing[0][0]} expert {missing[0][1]} is missing "
+                f"({len(missing)} such pieces): packed from a part of the checkpoint"
+            )
 
     def expert(self, layer_idx: int, expert_id: int) -> tuple[PackedMatrix, PackedMatrix]:
         """Gate and up with alternating panels, and down: as `KernelExperts.put_packed` takes them."""
@@ -155,11 +151,16 @@ class PackedCheckpoint:
         self._verify(f"{layer_idx}.{expert_id}", shard_of_layer(layer_idx), names)
 
     def verify_attention(self) -> None:
-        """Hash all but the experts. Raises ValueError when it is not what was written."""
+        """Hash all but the experts. Raises ValueError when it is not there, or not what was written."""
+        if not self.holds_attention:
+            raise ValueError(
+                f"{self.folder}: holds experts only: packed from a part without the attention side"
+            )
         self._verify("attention", ATTENTION_SHARD, attention_names(self.config))
 
-    def layer(self, layer_idx: int, dtype: torch.dtype) -> LayerWeights:
-        """A layer without its experts; norms in `dtype`, linears mapped."""
+    def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
+        """A layer without its experts; norms in `linears`' dtype, matrices mapped as they are."""
+        dtype = linears.dtype
         file, specs = self._shard(ATTENTION_SHARD), layer_specs(self.config, layer_idx)
         panels = layer_panels(self.config, self.linear_format, layer_idx)
 
@@ -181,7 +182,8 @@ class PackedCheckpoint:
         """`embedding` [V, D] or `final_norm` [D]."""
         return _plain(self._shard(ATTENTION_SHARD), outer_specs(self.config)[key], dtype)
 
-    def lm_head(self) -> PackedMatrix:
+    def lm_head(self, linears: Linears) -> PackedMatrix:
+        """Mapped as it is."""
         return _mapped(self._shard(ATTENTION_SHARD), head_panels(self.config, self.linear_format))
 
     def _shard(self, name: str) -> SafetensorsFile:
@@ -196,6 +198,21 @@ class PackedCheckpoint:
             raise ValueError(f"{file.path}: tensor {missing[0]} is missing")
         if digest(file, names) != self._digests.get(key):
             raise ValueError(f"{file.path}: {key} differs from {PACKED_NAME}: a damaged file")
+
+
+def verify_packed(folder: Path, progress: Progress | None = None) -> Manifest:
+    """Hash all that a folder holds. Raises ValueError naming the first file that is wrong."""
+    packed = PackedCheckpoint(folder)
+    if packed.holds_attention:
+        packed.verify_attention()
+    config = packed.config
+    for layer_idx in range(config.num_layers):
+        for expert_id in range(config.num_experts):
+            if packed.holds_expert(layer_idx, expert_id):
+                packed.verify_expert(layer_idx, expert_id)
+        if progress:
+            progress(layer_idx + 1, config.num_layers)
+    return packed.manifest
 
 
 def attention_names(config: ModelConfig) -> list[str]:

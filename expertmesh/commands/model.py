@@ -20,6 +20,7 @@ from expertmesh.console import (
 from expertmesh.plan import demo_model_dir, describe
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config
+from minimax_m2.packed_header import is_packed, read_header
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
@@ -79,13 +80,23 @@ def checkpoint_facts(folder: Path, config: ModelConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "context_tokens": config.max_position_embeddings,
         "pieces": config.num_pieces,
-        "stored_format": config.quant.method if config.quant.method != "none" else config.dtype,
+        "stored_format": _stored_format(folder, config),
         "stored_bytes": stored,
         "piece_bfloat16_bytes": 2 * config.expert_params,
         "all_pieces_bfloat16_bytes": 2 * config.expert_params * config.num_pieces,
         "attention_bfloat16_bytes": 2 * config.attention_params,
         "kv_per_token_bfloat16_bytes": config.kv_bytes_per_token(2),
     }
+
+
+def _stored_format(folder: Path, config: ModelConfig) -> str:
+    if is_packed(folder):
+        try:
+            header = read_header(folder)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        return f"{header.format} (linears {header.linear_format}), packed for the CPU kernels"
+    return config.quant.method if config.quant.method != "none" else config.dtype
 
 
 def verify(
@@ -100,6 +111,7 @@ def verify(
 ) -> None:
     from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
     from minimax_m2.manifest import MANIFEST_NAME, build_manifest, save_manifest, verify_checkpoint
+    from minimax_m2.packed_checkpoint import verify_packed
 
     folder = path or demo_model_dir()
     config = _config(folder)
@@ -119,7 +131,11 @@ def verify(
             def advance(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
-            if write_manifest:
+            if is_packed(folder):
+                if write_manifest:
+                    raise ValueError(f"--write-manifest: {folder} has the manifest of its source")
+                manifest = verify_packed(folder, advance)
+            elif write_manifest:
                 manifest = build_manifest(Checkpoint.open(folder), advance)
                 save_manifest(manifest, folder / MANIFEST_NAME)
             else:

@@ -1,4 +1,4 @@
-"""`expertmesh model quantise`: weights repacked once, so that pools start by mapping them."""
+"""`expertmesh model quantise`: weights repacked once, so that services start by mapping them."""
 
 import shutil
 from pathlib import Path
@@ -22,10 +22,9 @@ FORMATS = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp8": "fp8", "int8": "in
 
 _QUANTISE_HELP = f"""Write a checkpoint's weights in the layout that the CPU kernels read.
 
-A pool (expertmesh serve expert --model OUT) maps such a folder: nothing is packed or copied when
-it starts. The attention service still takes FOLDER. The model stays the same model: the folder
-keeps the checkpoint_id, so pools of several formats serve together. What a format costs in bytes
-and in error: docs/weight-formats.md.
+Every service maps such a folder (expertmesh up --model OUT): nothing is packed or copied when it
+starts. The model stays the same model: the folder keeps the checkpoint_id, so pools of several
+formats serve together. What a format costs in bytes and in error: docs/weight-formats.md.
 
   bf16  2.00 bytes a weight, rounded once
   fp8   1.03 bytes, an FP8 checkpoint's codes and scales as they are

@@ -11,6 +11,7 @@ from attention_svc import kv_budget
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv_layout import PlainLayout, block_bytes
 from minimax_m2.config import parse_config
+from minimax_m2.held_formats import HeldFormats
 from minimax_m2.tiny import TINY
 from minimax_m2.weight_formats import attention_bytes, piece_bytes
 from rpc.sizes import MemoryBudget
@@ -18,6 +19,7 @@ from rpc.sizes import MemoryBudget
 MODEL = parse_config(TINY)
 LAYOUT = PlainLayout.of(MODEL, torch.bfloat16)
 CPU = torch.device("cpu")
+HELD = HeldFormats(compute_dtype="bfloat16", experts="bfloat16", linears="bfloat16")
 ONE = block_bytes(LAYOUT, MODEL.num_layers, BLOCK_SIZE)
 
 
@@ -35,9 +37,9 @@ def test_a_block_is_what_the_model_says_a_token_takes():
 def test_a_size_is_never_exceeded(size_bytes: int):
     if size_bytes < ONE:
         with pytest.raises(ValueError, match=f"--kv-memory {size_bytes} holds no block"):
-            kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, torch.bfloat16, CPU)
+            kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, HELD, CPU)
         return
-    blocks = kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, torch.bfloat16, CPU)
+    blocks = kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, HELD, CPU)
     assert blocks * ONE <= size_bytes < (blocks + 1) * ONE
 
 
@@ -48,16 +50,14 @@ def test_a_share_is_of_what_the_weights_leave(monkeypatch, transport: str):
     experts = MODEL.num_pieces * piece_bytes(MODEL, "bfloat16") if transport == "in_process" else 0
     left = free_bytes - attention_bytes(MODEL, "bfloat16", "bfloat16") - experts
     for percent in (10, 30, 99.5):
-        blocks = kv_budget.count_blocks(
-            config(f"{percent}%", transport), MODEL, LAYOUT, torch.bfloat16, CPU
-        )
+        blocks = kv_budget.count_blocks(config(f"{percent}%", transport), MODEL, LAYOUT, HELD, CPU)
         assert blocks == int(left * percent / 100) // ONE
 
 
 def test_weights_that_leave_nothing_are_said_so(monkeypatch):
     monkeypatch.setattr(kv_budget, "free_memory_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match="the weights leave 0"):
-        kv_budget.count_blocks(config("50%"), MODEL, LAYOUT, torch.bfloat16, CPU)
+        kv_budget.count_blocks(config("50%"), MODEL, LAYOUT, HELD, CPU)
 
 
 @pytest.mark.parametrize("text", ["", "0%", "100%", "-3%", "x%", "30 percent", "0", "1e400"])
