@@ -27,7 +27,11 @@ class ExpertConfig(MemberConfig):
     layers: str = flag("", "layers to hold, for example 0-30,45 (default: the router decides)")
     experts: str = flag("", "experts of these layers to hold, for example 0-127 (default: all)")
     memory: str = flag("", "most memory for weights, for example 48GiB (default: no limit)")
-    speed: float = flag(1.0, "speed relative to other pools; the router gives load accordingly")
+    experts_per_s: float = flag(
+        0.0,
+        "experts that a row passes through in a second; the router gives load accordingly"
+        " (0: measured at the start)",
+    )
     dtype: str = flag("auto", f"compute dtype, the attention services': {', '.join(DTYPES)}")
     expert_dtype: str = flag(
         "auto", f"weights as held: {', '.join(CHOICES)} (auto: the compute dtype)"
@@ -42,8 +46,10 @@ class ExpertConfig(MemberConfig):
         check_choice("--expert-dtype", self.expert_dtype, CHOICES)
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
-        if not 0.001 <= self.speed <= 1000:
-            raise ValueError(f"--speed: allowed are 0.001 to 1000, got {self.speed}")
+        if not (self.experts_per_s == 0 or 1e-3 <= self.experts_per_s <= 1e9):
+            raise ValueError(
+                f"--experts-per-s: allowed are 0 and 0.001 to 1e9, got {self.experts_per_s}"
+            )
         parse_bytes(self.memory, "--memory")
 
     @property

@@ -46,6 +46,11 @@ class ExpertMetrics:
         self.weight_bytes = Gauge(
             PREFIX + "pool_weight_bytes", "Weights as held", registry=self.registry
         )
+        self.experts_per_s = Gauge(
+            PREFIX + "pool_experts_per_second",
+            "Experts that a row passes through in a second, as offered to the router",
+            registry=self.registry,
+        )
         self.load_progress = Gauge(
             PREFIX + "load_progress_ratio",
             "Share of assigned pieces loaded",

@@ -13,6 +13,7 @@ from expert_svc.holding import Holding
 from expert_svc.leaving import Leaving
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
+from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.held_formats import held_formats
@@ -63,6 +64,13 @@ class ExpertPool:
         self._checkpoint_id = manifest.checkpoint_id
         self._kernel = choose_kernel(self._store.weight_format, dtype, config.device)
         self._numerics_id = self._kernel.numerics_id
+        self._experts_per_s = config.experts_per_s
+        if config.router and not self._requested and not self._experts_per_s:
+            self._experts_per_s = measure_experts_per_s(
+                self._model, self._store.weight_format, dtype, self._store.device,
+                most_experts=self._capacity or len(self._available),
+            )  # fmt: skip
+        self._metrics.experts_per_s.set(self._experts_per_s)
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
         self._failure = asyncio.Event()
@@ -101,10 +109,10 @@ class ExpertPool:
         await self._host.start([SERVICE])
         self._metrics.info.labels(identity.pool_id, self._numerics_id, self._checkpoint_id).set(1)
         log.info(
-            "pool %s: %s rows, %s weights%s, %s threads, %s pieces available, listening grpc=%s ops=%s:%d",
+            "pool %s: %s rows, %s weights%s, %s threads, %.4g experts/s, %s pieces available, listening grpc=%s ops=%s:%d",
             identity.pool_id, dtype_name(self._store.dtype), self._numerics_id,
             f" ({self._kernel.why})" if self._kernel.why else "", self._threads,
-            len(self._available), self._host.address,
+            self._experts_per_s, len(self._available), self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
         )  # fmt: skip
         executor_task = asyncio.create_task(self._executor.run())
@@ -214,7 +222,7 @@ class ExpertPool:
                 requested=self._requested.to_message(),
                 capacity_pieces=self._capacity,
                 piece_bytes=self._store.piece_bytes,
-                speed=self._config.speed,
+                experts_per_s=self._experts_per_s,
             ),
             metrics_address=f"{Address.parse(advertise).host}:{ops.port}",
         )

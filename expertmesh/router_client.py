@@ -131,6 +131,7 @@ def _row(
         "pieces_served": len(shown),
         "pieces_held": len(held),
         "layers_served": len(shown.layers),
+        "experts_per_s": float(f"{report.experts_per_s:.4g}"),
         "busy_ratio": round(report.status.busy_ratio, 3),
         "queued_calls": report.status.queued,
         "load_progress_ratio": round(report.status.load_progress_ratio, 3),

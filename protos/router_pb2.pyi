@@ -71,18 +71,20 @@ class Register(_message.Message):
     def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., numerics_id: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., offer: _Optional[_Union[PoolOffer, _Mapping]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class PoolOffer(_message.Message):
-    __slots__ = ("available", "requested", "capacity_pieces", "piece_bytes", "speed")
+    __slots__ = ("available", "requested", "capacity_pieces", "piece_bytes", "speed", "experts_per_s")
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_PIECES_FIELD_NUMBER: _ClassVar[int]
     PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_PER_S_FIELD_NUMBER: _ClassVar[int]
     available: _pieces_pb2.PieceSet
     requested: _pieces_pb2.PieceSet
     capacity_pieces: int
     piece_bytes: int
     speed: float
-    def __init__(self, available: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., requested: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., capacity_pieces: _Optional[int] = ..., piece_bytes: _Optional[int] = ..., speed: _Optional[float] = ...) -> None: ...
+    experts_per_s: float
+    def __init__(self, available: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., requested: _Optional[_Union[_pieces_pb2.PieceSet, _Mapping]] = ..., capacity_pieces: _Optional[int] = ..., piece_bytes: _Optional[int] = ..., speed: _Optional[float] = ..., experts_per_s: _Optional[float] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
     __slots__ = ("ready", "state", "busy_ratio", "queued", "running", "kv_usage_ratio", "activations", "acked_assignment", "load_progress_ratio")
@@ -237,7 +239,7 @@ class GetTopologyResponse(_message.Message):
     def __init__(self, topology: _Optional[_Union[Topology, _Mapping]] = ..., members: _Optional[_Iterable[_Union[MemberReport, _Mapping]]] = ...) -> None: ...
 
 class MemberReport(_message.Message):
-    __slots__ = ("role", "member_id", "address", "metrics_address", "status", "silent_ms", "unready_reason")
+    __slots__ = ("role", "member_id", "address", "metrics_address", "status", "silent_ms", "unready_reason", "experts_per_s")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +247,7 @@ class MemberReport(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SILENT_MS_FIELD_NUMBER: _ClassVar[int]
     UNREADY_REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_PER_S_FIELD_NUMBER: _ClassVar[int]
     role: MemberRole
     member_id: str
     address: str
@@ -252,7 +255,8 @@ class MemberReport(_message.Message):
     status: MemberStatus
     silent_ms: int
     unready_reason: str
-    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., silent_ms: _Optional[int] = ..., unready_reason: _Optional[str] = ...) -> None: ...
+    experts_per_s: float
+    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., address: _Optional[str] = ..., metrics_address: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, _Mapping]] = ..., silent_ms: _Optional[int] = ..., unready_reason: _Optional[str] = ..., experts_per_s: _Optional[float] = ...) -> None: ...
 
 class DrainPoolRequest(_message.Message):
     __slots__ = ("pool_id", "undo")

@@ -13,6 +13,7 @@ from router_svc.board import Board, Host
 from router_svc.following import FollowingRules
 from router_svc.member import Member, Model
 from router_svc.planner import Plan, plan
+from router_svc.speeds import relative_speeds
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,12 @@ class Goals:
 
 def hosts_of(pools: Sequence[Member]) -> list[Host]:
     """The pools that are planned with, as the planner sees them."""
-    return [host for pool in pools if (host := _host(pool)) is not None]
+    speeds = relative_speeds([pool.offer for pool in pools if pool.offer is not None])
+    hosts = (_host(pool, speed) for pool, speed in zip(pools, speeds, strict=True))
+    return [host for host in hosts if host is not None]
 
 
-def _host(pool: Member) -> Host | None:
+def _host(pool: Member, speed: float) -> Host | None:
     """A pool as the planner sees it; None when it is not to be planned with."""
     offer = pool.offer
     assert offer is not None
@@ -133,7 +136,7 @@ def _host(pool: Member) -> Host | None:
         pool_id=pool.member_id,
         available=offer.available,
         capacity_pieces=offer.capacity_pieces,
-        speed=offer.speed,
+        speed=speed,
         current=current,
     )
 

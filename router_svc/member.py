@@ -8,7 +8,9 @@ from rpc.config import Address
 from rpc.pieces import Pieces
 
 MAX_NAME_LENGTH = 128
-MIN_SPEED, MAX_SPEED = 0.001, 1000.0
+SPEEDS = 0.00099, 1000.0
+EXPERTS_PER_S = 0.00099, 1e9
+"""Lowest and highest that are believed; what a flag allows survives float32."""
 
 ROLE_NAMES = {
     router_pb2.MEMBER_ROLE_POOL: "pool",
@@ -38,7 +40,8 @@ class Offer:
     available: Pieces  # loadable from its checkpoint
     requested: Pieces  # asked for by its flags; empty: the router decides
     capacity_pieces: int  # 0: no limit
-    speed: float = 1.0  # relative to other pools
+    experts_per_s: float = 0.0  # 0: not known
+    speed: float = 1.0  # of these, relative to the median of the others
 
 
 @dataclass
@@ -155,16 +158,16 @@ def _offer_from(register: router_pb2.Register) -> Offer:
         available=Pieces.from_message(offer.available, **sizes, field="offer.available"),
         requested=Pieces.from_message(offer.requested, **sizes, field="offer.requested"),
         capacity_pieces=offer.capacity_pieces,
-        speed=_speed(offer.speed),
+        experts_per_s=_within(offer.experts_per_s, "offer.experts_per_s", *EXPERTS_PER_S),
+        speed=_within(offer.speed, "offer.speed", *SPEEDS) or 1.0,
     )
 
 
-def _speed(speed: float) -> float:
-    if speed == 0:
-        return 1.0
-    if not MIN_SPEED <= speed <= MAX_SPEED:
-        raise ValueError(f"offer.speed: allowed are {MIN_SPEED} to {MAX_SPEED}, got {speed}")
-    return speed
+def _within(value: float, field_name: str, low: float, high: float) -> float:
+    """0 is allowed too: not told."""
+    if value != 0 and not low <= value <= high:
+        raise ValueError(f"{field_name}: allowed are {low:g} to {high:g}, got {value}")
+    return value
 
 
 def _check_name(text: str, what: str) -> None:

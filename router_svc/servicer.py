@@ -157,4 +157,5 @@ def _report(member: Member, now_s: float) -> router_pb2.MemberReport:
         status=member.status,
         silent_ms=round(max(0.0, now_s - member.last_seen_s) * 1000),
         unready_reason=member.unready_reason,
+        experts_per_s=member.offer.experts_per_s if member.offer else 0.0,
     )

@@ -55,7 +55,9 @@ def list_pools(stub: router_pb2_grpc.RouterStub, as_json: bool = JSON) -> None:
             }
         )
         return
-    table = Table("pool", "address", "state", "pieces", "layers", "busy", "queued", box=None)
+    table = Table(
+        "pool", "address", "state", "pieces", "layers", "experts/s", "busy", "queued", box=None
+    )
     for row in rows:
         pieces = str(row["pieces_served"])
         if row["pieces_held"] != row["pieces_served"]:
@@ -65,7 +67,7 @@ def list_pools(stub: router_pb2_grpc.RouterStub, as_json: bool = JSON) -> None:
             state = row["reason"] or f"loading, {100 * row['load_progress_ratio']:.0f} %"
         table.add_row(
             row["pool_id"], row["address"], state, pieces, str(row["layers_served"]),
-            f"{100 * row['busy_ratio']:.0f} %", str(row["queued_calls"]),
+            f"{row['experts_per_s']:,g}", f"{100 * row['busy_ratio']:.0f} %", str(row["queued_calls"]),
         )  # fmt: skip
     stdout().print(table)
     if answer.topology.uncovered_pieces:

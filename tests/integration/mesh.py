@@ -119,9 +119,10 @@ class Mesh:
 
     def start_pool(self, *flags: str, module: str = "") -> ServiceProcess:
         """`module`: another program than the mesh's pools run."""
+        # Not measured: who holds what must not depend on how busy the cores are.
         pool = self.start(
             module or self._pool_module, *PORTS, *self._common, "--router", self.router.address,
-            *flags,
+            "--experts-per-s", "1000", *flags,
         )  # fmt: skip
         self.pools.append(pool)
         return pool

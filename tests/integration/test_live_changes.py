@@ -1,6 +1,7 @@
 """Real processes: pools come, go, drain and restart under a stream of requests."""
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -225,8 +226,13 @@ def test_pools_that_have_only_their_part_of_the_checkpoint_serve(
     flags = ("--host", "east:400MiB", "--host", "west:400MiB", "--format", "float32")
     done = CliRunner().invoke(app, ["model", "split", str(model), "--out", str(tmp_path), *flags])
     assert done.exit_code == 0, done.output
-    pools = [("--model", str(tmp_path / name), "--pool-id", name) for name in ("east", "west")]
+    measured = ("--experts-per-s", "0")
+    pools = [
+        ("--model", str(tmp_path / name), "--pool-id", name, *measured) for name in ("east", "west")
+    ]
     attention = ("--model", str(tmp_path / "attention"))
     with Mesh(model, pools, attention_flags=attention) as mesh:
         request = Request(mesh.attention.address, max_tokens=TOKENS).wait(BUSY_S)
         assert request.tokens == expected
+        shown = CliRunner().invoke(app, ["pool", "list", "--router", mesh.router.address, "--json"])
+        assert all(pool["experts_per_s"] > 1 for pool in json.loads(shown.stdout)["pools"])

@@ -193,6 +193,34 @@ def test_faster_pools_get_more():
     assert [len(hold.layers) for hold in made.hold.values()] == [2, 4, 2]
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("weights", [(), [[1.0, 2.0, 3.0] * 8] * 8])
+@pytest.mark.parametrize("speeds", [[1.0, 3.0, 1.0, 1.0], [0.5, 1.0, 1.0, 2.0]])
+def test_work_follows_speed_where_each_layer_is_spread(speeds, weights, replicas):
+    sizes = {"num_layers": 8, "num_experts": 24}
+    hosts = pools(4, layers=8, experts=24, speeds=speeds)
+    options = {"weights": weights, "replicas": replicas, "striping": "expert"}
+    made = plan(hosts, **sizes, **options)
+    assert not made.short
+    assert made.imbalance < 1.2
+    for layer in range(8):
+        row = weights[layer] if weights else [1.0] * 24
+        work = [sum(row[e] for e in hold.experts(layer)) for hold in made.hold.values()]
+        for done, speed in zip(work, speeds, strict=True):
+            # A pool that can hold everything at most holds everything: once, at most.
+            even = min(sum(row), sum(row) * replicas * speed / sum(speeds))
+            assert done == pytest.approx(even, abs=4.5)
+
+
+def test_a_pool_that_has_become_faster_is_given_more_and_only_what_it_gains_moves():
+    before = plan(pools(3, layers=12), num_layers=12, num_experts=6)
+    held = dict(before.hold)
+    hosts = pools(3, held=held, layers=12, speeds=[1.0, 1.0, 2.0])
+    after = plan(hosts, num_layers=12, num_experts=6)
+    assert [len(hold.layers) for hold in after.hold.values()] == [3, 3, 6]
+    assert after.gained(hosts) == 2 * 6
+
+
 HOT = [[5.0] * 3 + [1.0] * 3 if layer in (0, 3, 4, 7) else [1.0] * 6 for layer in range(8)]
 
 

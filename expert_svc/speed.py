@@ -1,0 +1,79 @@
+"""How fast is this pool? Activated experts a second, by its own kernel, threads and memory.
+
+In decode a pool reads each activated expert's weights once, so that this is what the router
+balances by: it counts the weight format, the kernel and the memory's bandwidth together.
+"""
+
+import time
+
+import torch
+
+from minimax_m2.config import ModelConfig
+from minimax_m2.experts import ExpertWeights
+from minimax_m2.held_experts import PanelExperts, room_for_experts
+from minimax_m2.quant import StoredExpert, StoredMatrix, scale_shape
+from minimax_m2.weight_formats import piece_bytes
+
+MEASURE_S = 0.2
+"""Of computing; filling the weights it reads takes about as long at real sizes."""
+WEIGHT_BYTES = 256 * 1024 * 1024
+"""Beyond what caches keep from one call to the next."""
+MAX_EXPERTS = 32
+BLOCK = (128, 128)
+
+
+@torch.inference_mode()
+def measure_experts_per_s(
+    config: ModelConfig,
+    weight_format: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    most_experts: int = MAX_EXPERTS,
+) -> float:
+    """Experts that one row after the other passes through in a second; the best of the calls
+    that fit into `MEASURE_S`, since another process may be on the cores in some of them.
+
+    `most_experts`: of whose weights there is memory for.
+    """
+    enough = WEIGHT_BYTES // piece_bytes(config, weight_format)
+    num_held = max(1, min(enough, most_experts, MAX_EXPERTS))
+    num_used = min(config.top_k, num_held)
+    held = room_for_experts(num_held, config, weight_format, dtype, device)
+    expert = _expert(config)
+    for slot in range(num_held):
+        # Where moving is copying; oneDNN's layout shares what is moved, which a cache would keep.
+        if slot and isinstance(held, PanelExperts | ExpertWeights):
+            held.move(slot, held, 0)
+        else:
+            held.put(slot, expert)
+    hidden_ND = torch.ones((1, config.hidden_size), dtype=dtype, device=device)
+    row_of_pair_M = torch.zeros(num_used, dtype=torch.int64, device=device)
+    weights_M = torch.full((num_used,), 1 / num_used, device=device)
+    fastest_s, first = float("inf"), 0
+    end_s = time.perf_counter() + MEASURE_S
+    while True:
+        slots_M = torch.arange(first, first + num_used).remainder(num_held).sort().values
+        first = (first + num_used) % num_held
+        begin_s = time.perf_counter()
+        held.sums(hidden_ND, row_of_pair_M, slots_M.to(device), weights_M).cpu()
+        now_s = time.perf_counter()
+        fastest_s = min(fastest_s, now_s - begin_s)
+        if now_s > end_s:
+            return num_used / max(fastest_s, 1e-9)
+
+
+def _expert(config: ModelConfig) -> StoredExpert:
+    """Any weights: how long they take does not depend on their values."""
+
+    def matrix(rows: int, columns: int) -> StoredMatrix:
+        codes = torch.full((rows, columns), 0x38, dtype=torch.uint8)  # 1.0
+        return StoredMatrix(
+            values=codes.view(torch.float8_e4m3fn),
+            scales=torch.full(scale_shape(rows, columns, *BLOCK), 0.01),
+            block=BLOCK,
+            where="measuring",
+        )
+
+    d, f = config.hidden_size, config.expert_size
+    return StoredExpert(w1=matrix(f, d), w3=matrix(f, d), w2=matrix(d, f))

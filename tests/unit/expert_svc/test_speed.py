@@ -1,0 +1,33 @@
+"""What a pool measures of itself, in every layout of the weights."""
+
+import pytest
+import torch
+
+from expert_svc import speed
+from expert_svc.config import ExpertConfig
+from minimax_m2.config import parse_config
+from minimax_m2.tiny import TINY
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("fp8", torch.bfloat16),
+        ("int8", torch.bfloat16),
+        ("int4", torch.bfloat16),
+    ],
+)
+def test_every_format_is_measured_within_its_time(weight_format, dtype, monkeypatch):
+    monkeypatch.setattr(speed, "MEASURE_S", 0.01)
+    measured = speed.measure_experts_per_s(
+        parse_config(TINY), weight_format, dtype, torch.device("cpu")
+    )
+    assert 1 < measured < 1e9
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 1e-9, 1e12])
+def test_the_flag_says_what_is_allowed(wrong):
+    with pytest.raises(ValueError, match="--experts-per-s: allowed are 0 and"):
+        ExpertConfig(experts_per_s=wrong)
