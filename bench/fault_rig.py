@@ -63,8 +63,13 @@ class Measured:
         after_s: float = 3.0,
         settle_s: float = 1.0,
         extra: dict[str, Any] | None = None,
+        may_refuse: bool = False,
     ) -> Sample:
-        """Load, a quiet time, the fault, and `after_s` from the moment it has been done."""
+        """Load, a quiet time, the fault, and `after_s` from the moment it has been done.
+
+        `may_refuse`: a request sent between the fault and its end may be refused for want of a
+        holder (readiness is false then); such ones are counted apart.
+        """
         with self.load(self.num_streams) as load:
             load.warm()
             begin_s = time.monotonic()
@@ -74,20 +79,29 @@ class Measured:
             done_s = time.monotonic()
             time.sleep(after_s)
             end_s = time.monotonic()
+        histories = load.histories
+        extra = dict(extra or {})
+        if may_refuse:
+            histories = [
+                history
+                for history in histories
+                if not (history.refused_without_holder and fault_s <= history.sent_s <= done_s)
+            ]
+            extra["refused_meanwhile"] = len(load.histories) - len(histories)
         settled_s = min(done_s + settle_s, end_s - 0.5)
         control = [gap for gaps in self._gaps(load, begin_s, fault_s) for gap in gaps]
         normal_ms = percentile(control, 0.99)
         gaps_ms = list(self._gaps(load, fault_s, end_s))
         after = [gap for gaps in self._gaps(load, settled_s, end_s) for gap in gaps]
         return Sample(
-            verdict=self.oracle.check(load.histories),
+            verdict=self.oracle.check(histories),
             pauses_ms=[max(0.0, max(gaps, default=0.0) - normal_ms) for gaps in gaps_ms],
             gap_p99_ms=normal_ms,
             control_pause_ms=max(control) - normal_ms,
             after_p99_ms=percentile(after, 0.99),
             rate_ratio=self._rate(load, settled_s, end_s) / self._rate(load, begin_s, fault_s),
             gaps_ms=gaps_ms,
-            extra=extra or {},
+            extra=extra,
         )
 
     @staticmethod

@@ -213,7 +213,7 @@ def kill_only_holder(folder: Path) -> Trials:
                 rig.connected(2)
                 killed.append(time.monotonic())
 
-            sample = rig.trial(kill_and_bring_back)
+            sample = rig.trial(kill_and_bring_back, may_refuse=True)
             sample.extra["outage_ms"] = 1e3 * (killed[1] - killed[0])
             sample.extra["beyond_outage_ms"] = max(sample.pauses_ms) - sample.extra["outage_ms"]
             history = with_deadline.wait()

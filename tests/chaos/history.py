@@ -51,6 +51,11 @@ class History:
             and self.terminals[0].reason == attention_pb2.FINISH_REASON_LENGTH
         )
 
+    @property
+    def refused_without_holder(self) -> bool:
+        """It began while experts had no holder, and was told so at once."""
+        return self.status.startswith("UNAVAILABLE: no pool serves") and not self.events
+
     def gaps(self) -> Iterator[tuple[float, float]]:
         """(start_s, end_s) between arrivals; the first begins when the request was sent."""
         arrivals = [self.sent_s, *(arrived_s for arrived_s, _, _ in self.events)]
