@@ -77,7 +77,9 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     text = (field.metadata["help"] + shown).replace("%", "%%")
     metavar = field.metadata.get("metavar")
     if hint is bool:
-        parser.add_argument(option, help=text, action=argparse.BooleanOptionalAction, default=None)
+        says_no = field.name.startswith("no_")  # and needs no --no-no-...
+        action: Any = "store_true" if says_no else argparse.BooleanOptionalAction
+        parser.add_argument(option, help=text, action=action, default=None)
         return
     scalar = _scalar_type(hint)
     if typing.get_origin(hint) is tuple:

@@ -52,7 +52,10 @@ class OpsServer:
         try:
             self._server = _Server((self._listen.host, self._listen.port), handler)
         except OSError as error:
-            raise ValueError(f"--ops-listen {self._listen}: {error.strerror}") from None
+            raise ValueError(
+                f"--ops-listen {self._listen}: {error.strerror}; each service of a host needs "
+                "a port of its own (port 0 takes a free one)"
+            ) from None
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.2},

@@ -20,6 +20,7 @@ class Config:
     share: float = flag(0.5, "how much")
     folder: Path | None = flag(None, "where")
     loud: bool = flag(False, "say more")
+    no_color: bool = flag(False, "plain text")
     peers: tuple[str, ...] = flag((), "whom")
     inner: int = 7  # no flag
 
@@ -58,6 +59,12 @@ def test_lists_repeat_and_booleans_can_be_taken_back():
     assert parsed("--loud").loud
     assert not parsed("--no-loud", EXPERTMESH_LOUD="1").loud
     assert not parsed(EXPERTMESH_LOUD="off").loud
+
+
+def test_a_flag_that_says_no_has_no_double_negative(capsys: pytest.CaptureFixture[str]):
+    assert parsed("--no-color").no_color
+    assert not parsed(EXPERTMESH_NO_COLOR="0").no_color
+    assert "--no-no-color" in refused(capsys, "--no-no-color")
 
 
 def test_mistakes_are_exit_2_and_named(capsys: pytest.CaptureFixture[str]):
