@@ -1,4 +1,4 @@
-"""What does a block of the KV cache hold, in how many bytes?"""
+"""What does a block of the KV cache hold, where in it, in how many bytes?"""
 
 import math
 from dataclasses import dataclass
@@ -7,27 +7,68 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attention_svc.config import BLOCK_SIZE
 from minimax_m2.config import ModelConfig
+from minimax_m2.kernels.cpu.attention import store_tiles, takes_tiles, tile_shapes
+
+Shape = tuple[int, ...]
 
 
 class KVLayout(Protocol):
-    """How the keys, or the values, of one position are stored: elements of `dtype` in `row_shape`."""
+    """How the keys and the values of a block of positions are stored: elements of `dtype`."""
 
     @property
     def dtype(self) -> torch.dtype: ...
 
+    def page_shapes(self, block_size: int) -> tuple[Shape, Shape]:
+        """Of a block's keys and of its values: equally many elements."""
+
+    def store(
+        self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
+    ) -> None:
+        """Write rows to slots (block * block_size + place) of pages, rounded as they will be read."""
+
+    def load(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention computes with, [..., block_size, G, P] each, from pages [..., *page_shape]."""
+
+    def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
+        """Zero all but the first positions of pages [..., *page_shape]."""
+
+
+class _ByPosition:
+    """Pages that hold one position after another: [block_size, *row_shape], keys as values."""
+
     @property
-    def row_shape(self) -> tuple[int, ...]: ...
+    def row_shape(self) -> Shape:
+        raise NotImplementedError
 
     def encode(self, rows_TGP: Tensor) -> Tensor:
-        """[T, *row_shape] in `dtype`, rounded as it will be read."""
+        raise NotImplementedError
 
     def decode(self, stored: Tensor) -> Tensor:
-        """[..., G, P] that attention computes with, from [..., *row_shape]."""
+        raise NotImplementedError
+
+    def page_shapes(self, block_size: int) -> tuple[Shape, Shape]:
+        shape = (block_size, *self.row_shape)
+        return shape, shape
+
+    def store(
+        self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
+    ) -> None:
+        for pages, rows_TGP in ((keys, k_TGP), (values, v_TGP)):
+            pages.view(-1, *self.row_shape)[slots_T] = self.encode(rows_TGP)
+
+    def load(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(keys), self.decode(values)
+
+    def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
+        dim = -1 - len(self.row_shape)
+        for pages in (keys, values):
+            pages.narrow(dim, num_kept, pages.shape[dim] - num_kept).zero_()
 
 
 @dataclass(frozen=True)
-class PlainLayout:
+class PlainLayout(_ByPosition):
     """Every number as it is, in bf16 or float32."""
 
     num_kv_heads: int
@@ -39,7 +80,7 @@ class PlainLayout:
         return cls(config.num_kv_heads, config.head_dim, dtype)
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
+    def row_shape(self) -> Shape:
         return (self.num_kv_heads, self.head_dim)
 
     def encode(self, rows_TGP: Tensor) -> Tensor:
@@ -50,7 +91,7 @@ class PlainLayout:
 
 
 @dataclass(frozen=True)
-class Int8Layout:
+class Int8Layout(_ByPosition):
     """Codes of all heads, then a float32 scale for each: half of bfloat16's bytes, and 4 a head.
 
     A number is off by at most 1/254 of its head's largest at that position.
@@ -61,7 +102,7 @@ class Int8Layout:
     dtype: torch.dtype = torch.int8
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
+    def row_shape(self) -> Shape:
         return (self.num_kv_heads * (self.head_dim + 4),)
 
     def encode(self, rows_TGP: Tensor) -> Tensor:
@@ -80,13 +121,54 @@ class Int8Layout:
         return codes.float() * scales[..., None]
 
 
-def choose_layout(kv_dtype: str, config: ModelConfig, dtype: torch.dtype) -> KVLayout:
+@dataclass(frozen=True)
+class TiledLayout:
+    """bfloat16 as the native kernel's products read it (kernels/cpu/attention.py): nothing to lay out."""
+
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype = torch.bfloat16
+
+    def page_shapes(self, block_size: int) -> tuple[Shape, Shape]:
+        return tile_shapes(self.num_kv_heads, self.head_dim, block_size)
+
+    def store(
+        self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
+    ) -> None:
+        store_tiles(k_TGP, v_TGP, keys, values, slots_T)
+
+    def load(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        # Keys [..., G, P / 2, S, 2] and values [..., G, S / 2, P, 2].
+        return (
+            keys.movedim(-2, -4).flatten(-2),
+            values.movedim((-3, -1), (-4, -3)).flatten(-4, -3),
+        )
+
+    def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
+        keys[..., num_kept:, :] = 0
+        values[..., (num_kept + 1) // 2 :, :, :] = 0
+        if num_kept % 2:
+            values[..., num_kept // 2, :, 1] = 0
+
+
+def choose_layout(
+    kv_dtype: str, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> KVLayout:
     """For --kv-dtype; auto: the compute dtype."""
     if kv_dtype == "int8":
         return Int8Layout(config.num_kv_heads, config.head_dim)
-    return PlainLayout.of(config, torch.bfloat16 if kv_dtype == "bf16" else dtype)
+    stored = torch.bfloat16 if kv_dtype == "bf16" else dtype
+    heads = (config.num_heads, config.num_kv_heads, config.head_dim)
+    if (
+        stored == torch.bfloat16
+        and device.type == "cpu"
+        and takes_tiles(dtype, *heads, block_size=BLOCK_SIZE)
+    ):
+        return TiledLayout(config.num_kv_heads, config.head_dim)
+    return PlainLayout.of(config, stored)
 
 
 def block_bytes(layout: KVLayout, num_layers: int, block_size: int) -> int:
     """Memory of one block over all layers, keys and values."""
-    return 2 * num_layers * block_size * math.prod(layout.row_shape) * layout.dtype.itemsize
+    shapes = layout.page_shapes(block_size)
+    return num_layers * sum(math.prod(shape) for shape in shapes) * layout.dtype.itemsize

@@ -82,7 +82,7 @@ class AttentionService:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._layout = choose_layout(config.kv_dtype, self._model, self._dtype)
+        self._layout = choose_layout(config.kv_dtype, self._model, self._dtype, self._device)
         self._num_blocks = count_blocks(config, self._model, self._layout, formats, self._device)
         # A sequence longer than the cache could never run: promise what can be kept.
         self._max_model_len = min(config.max_model_len or limit, self._num_blocks * BLOCK_SIZE)

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout
+from attention_svc.kv_layout import PlainLayout, TiledLayout
 from attention_svc.paged_attention import attend_chunk, attend_decode, plan_decode
 from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged
+from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 
 HEADS, GROUPS, HEAD_DIM, BLOCK = 48, 8, 128, 16
 CONTEXTS = (128, 512, 2048, 8192, 32_768)
@@ -43,7 +43,10 @@ READ_PIECE_BYTES = 4 << 20
 
 
 def make_cache(positions: int) -> KvCache:
-    layout = PlainLayout(GROUPS, HEAD_DIM, torch.bfloat16)
+    tiles = takes_tiles(torch.bfloat16, HEADS, GROUPS, HEAD_DIM, BLOCK)
+    layout = (
+        TiledLayout(GROUPS, HEAD_DIM) if tiles else PlainLayout(GROUPS, HEAD_DIM, torch.bfloat16)
+    )
     cache = KvCache(
         layout, num_layers=1, num_blocks=positions // BLOCK, block_size=BLOCK,
         device=torch.device("cpu"),
@@ -57,7 +60,7 @@ def make_cache(positions: int) -> KvCache:
 
 def decode(cache: KvCache, lens: list[int], native: bool) -> Callable[[], object]:
     """One decode step's attention, torch's plan included."""
-    num_blocks = cache._data.shape[2]
+    num_blocks = cache.num_blocks
     width = max(lens) // BLOCK
     tables_BW = torch.stack([torch.randperm(num_blocks)[:width] for _ in lens])
     lens_B = torch.tensor(lens)
@@ -71,7 +74,7 @@ def decode(cache: KvCache, lens: list[int], native: bool) -> Callable[[], object
 
 
 def chunk(cache: KvCache, num_cached: int, native: bool) -> Callable[[], object]:
-    table_W = torch.randperm(cache._data.shape[2])[: num_cached // BLOCK]
+    table_W = torch.randperm(cache.num_blocks)[: num_cached // BLOCK]
     q_THP = torch.randn(CHUNK, HEADS, HEAD_DIM).bfloat16()
     if native:
         segments = torch.tensor([[0, CHUNK, num_cached, 0]])

@@ -5,17 +5,22 @@ prompt was cut, on the block table or on threads. Every row is attended in the s
 from position 0 and merged in ascending order (native/attention.h).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from minimax_m2.kernels.cpu.library import need
+from minimax_m2.kernels.cpu import library
 
 MAX_HEAD_DIM = 256
 HEAD_DIM_STEP = 16
 SCALE_BYTES = 4
+KEY_RUN = 16
+"""Positions that lie side by side in tiles: a block has a multiple of them."""
 _NUMBERS = {torch.bfloat16: 0, torch.float32: 1, torch.int8: 2}
+_TILES = 3
+TILE_DIMS = ("blocks", "G", "P / 2", "block_size", "2")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,62 @@ def can_attend(
     )
 
 
+def tile_shapes(
+    num_groups: int, head_dim: int, block_size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of a block's keys and of its values in bfloat16 tiles: pairs as products take them.
+
+    Keys [G, P / 2, block_size, 2], so that a vector holds one pair of numbers of 16 positions; values
+    [G, block_size / 2, P, 2], one number of 2 positions beside each other.
+    """
+    return (
+        (num_groups, head_dim // 2, block_size, 2),
+        (num_groups, block_size // 2, head_dim, 2),
+    )
+
+
+def takes_tiles(
+    query: torch.dtype, num_heads: int, num_groups: int, head_dim: int, block_size: int
+) -> bool:
+    """Whether this CPU's kernel reads bfloat16 tiles for heads of this kind."""
+    here = library.load()
+    return (
+        here is not None
+        and here.isa == "avx512"
+        and query == torch.bfloat16
+        and block_size % KEY_RUN == 0
+        and can_attend(query, torch.bfloat16, num_heads, num_groups, head_dim)
+    )
+
+
+def store_tiles(
+    k_TGP: Tensor, v_TGP: Tensor, keys: Tensor, values: Tensor, slots_T: Tensor
+) -> None:
+    """Write rows to their slots (block * block_size + place) of bfloat16 tiles.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, or slots that are not there.
+    """
+    num_rows, num_groups, head_dim = k_TGP.shape
+    num_blocks, block_size = keys.shape[0], keys.shape[3]
+    shapes = tile_shapes(num_groups, head_dim, block_size)
+    for name, pages, shape in zip(("keys", "values"), (keys, values), shapes, strict=True):
+        if tuple(pages.shape) != (num_blocks, *shape) or pages.dtype != torch.bfloat16:
+            raise ValueError(f"{name} must be bfloat16 [blocks, {', '.join(map(str, shape))}]")
+        if not pages.is_contiguous() or pages.device.type != "cpu":
+            raise ValueError(f"{name} must be contiguous and on the CPU")
+    if v_TGP.shape != k_TGP.shape or tuple(slots_T.shape) != (num_rows,):
+        raise ValueError("k, v and slots must have as many rows")
+    if slots_T.dtype != torch.int64 or head_dim % 2 or block_size % 2:
+        raise ValueError("slots must be int64, and head sizes and blocks even")
+    k, v = (rows.to(torch.bfloat16).contiguous() for rows in (k_TGP, v_TGP))
+    slots_T = slots_T.contiguous()
+    library.need().native.store_tiles(
+        k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), slots_T.data_ptr(),
+        num_rows, num_blocks, block_size, num_groups, head_dim,
+    )  # fmt: skip
+
+
 def attend_paged(
     q_THP: Tensor, keys: Tensor, values: Tensor, num_groups: int, rows: PagedRows
 ) -> Tensor:
@@ -50,7 +111,8 @@ def attend_paged(
     Args:
         q_THP: bfloat16 or float32, after QK-norm and RoPE.
         keys, values: [blocks, block_size, G, P] in bfloat16 or float32, or int8
-            [blocks, block_size, G * P + 4 * G]: codes, then a float32 scale for each key head.
+            [blocks, block_size, G * P + 4 * G]: codes, then a float32 scale for each key head;
+            or bfloat16 tiles, which nothing has to lay out (`tile_shapes`).
         rows: rows that no segment names are left unset.
 
     Returns:
@@ -60,7 +122,7 @@ def attend_paged(
     Raises:
         ValueError: shapes, dtypes, segments or tables that do not fit.
     """
-    library = need()
+    native = library.need().native
     if q_THP.dim() != 3:
         raise ValueError(f"q must be [T, H, P], not {list(q_THP.shape)}")
     num_rows, num_heads, head_dim = q_THP.shape
@@ -69,15 +131,14 @@ def attend_paged(
             f"{num_heads} heads of {head_dim} {q_THP.dtype} over {num_groups} of {keys.dtype}: heads "
             f"must be a multiple of key heads and of {HEAD_DIM_STEP} numbers, at most {MAX_HEAD_DIM}"
         )
-    row_shape = (
-        [num_groups * (head_dim + SCALE_BYTES)]
-        if keys.dtype == torch.int8
-        else [num_groups, head_dim]
-    )
-    for name, pages in (("keys", keys), ("values", values)):
-        if pages.dim() < 3 or list(pages.shape[2:]) != row_shape or pages.shape != keys.shape:
+    tiles = keys.dim() == len(TILE_DIMS)
+    if tiles and not takes_tiles(q_THP.dtype, num_heads, num_groups, head_dim, keys.shape[3]):
+        raise ValueError(f"tiles need AVX-512, bfloat16 queries and blocks of {KEY_RUN} positions")
+    key_shape, value_shape = _page_shapes(keys, num_groups, head_dim)
+    for name, pages, shape in (("keys", keys, key_shape), ("values", values, value_shape)):
+        if list(pages.shape[1:]) != shape or len(pages) != len(keys):
             raise ValueError(
-                f"{name} must be [blocks, block_size, {', '.join(map(str, row_shape))}], not {list(pages.shape)}"
+                f"{name} must be [blocks, {', '.join(map(str, shape))}], not {list(pages.shape)}"
             )
         if pages.dtype != keys.dtype or not pages.is_contiguous() or pages.device.type != "cpu":
             raise ValueError(f"{name} must be contiguous, on the CPU and of one dtype")
@@ -91,12 +152,25 @@ def attend_paged(
         raise ValueError(f"q must be on the CPU, not {q_THP.device}")
     q_THP = q_THP.contiguous()
     out_TA = torch.empty((num_rows, num_heads * head_dim), dtype=q_THP.dtype)
-    num_blocks, block_size = keys.shape[:2]
-    library.native.attention(
-        _NUMBERS[q_THP.dtype], _NUMBERS[keys.dtype], q_THP.data_ptr(), out_TA.data_ptr(), num_rows,
-        keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
-        keys[0, 0].numel() * keys.itemsize if num_blocks and block_size else 0,
-        num_heads, num_groups, head_dim, tables.data_ptr(), tables.numel(),
-        segments.data_ptr(), segments.shape[0],
+    num_blocks, block_size = keys.shape[0], keys.shape[3 if tiles else 1]
+    block_bytes = math.prod(keys.shape[1:]) * keys.itemsize
+    native.attention(
+        _NUMBERS[q_THP.dtype], _TILES if tiles else _NUMBERS[keys.dtype], q_THP.data_ptr(),
+        out_TA.data_ptr(), num_rows, keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
+        block_bytes // block_size if block_size else 0, num_heads, num_groups, head_dim,
+        tables.data_ptr(), tables.numel(), segments.data_ptr(), segments.shape[0],
     )  # fmt: skip
     return out_TA
+
+
+def _page_shapes(keys: Tensor, num_groups: int, head_dim: int) -> tuple[list[int], list[int]]:
+    """What a block of keys, and of values, must be like."""
+    if keys.dim() == len(TILE_DIMS):
+        key_shape, value_shape = tile_shapes(num_groups, head_dim, keys.shape[3])
+        return list(key_shape), list(value_shape)
+    block_size = keys.shape[1] if keys.dim() > 1 else 0
+    if keys.dtype == torch.int8:
+        shape = [block_size, num_groups * (head_dim + SCALE_BYTES)]
+    else:
+        shape = [block_size, num_groups, head_dim]
+    return shape, shape

@@ -52,14 +52,21 @@ class PackedMatrix:
 
 def empty_bytes(size: int) -> Tensor:
     """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
-    if size < _HUGE_FROM:
-        return torch.empty(size, dtype=torch.uint8)
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
+    if not _is_mapped(size):
         return torch.empty(size, dtype=torch.uint8)
     # Private: shared memory gets no huge pages.
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _is_mapped(size: int) -> bool:
+    return size >= _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def zero_bytes(size: int) -> Tensor:
+    """As `empty_bytes`, zero; where it is large it takes memory as it is written."""
+    return empty_bytes(size) if _is_mapped(size) else torch.zeros(size, dtype=torch.uint8)
 
 
 def pack(weight_OD: Tensor, format: str) -> PackedMatrix:

@@ -5,14 +5,22 @@ import torch
 
 from attention_svc.block_tables import BlockCopy
 from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import Int8Layout, PlainLayout, block_bytes
+from attention_svc.kv_layout import Int8Layout, KVLayout, PlainLayout, TiledLayout, block_bytes
+from minimax_m2.kernels.cpu import library
 
-LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 3
+LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 6
 NAN = float("nan")
+LAYOUTS = [
+    PlainLayout(GROUPS, HEAD, torch.float32),
+    PlainLayout(GROUPS, HEAD, torch.bfloat16),
+    pytest.param(
+        TiledLayout(GROUPS, HEAD),
+        marks=pytest.mark.skipif(library.load() is None, reason="the kernels are not built"),
+    ),
+]
 
 
-def cache(dtype: torch.dtype = torch.float32) -> KvCache:
-    layout = PlainLayout(GROUPS, HEAD, dtype)
+def cache(layout: KVLayout) -> KvCache:
     return KvCache(
         layout, num_layers=LAYERS, num_blocks=BLOCKS, block_size=BLOCK, device=torch.device("cpu")
     )
@@ -25,9 +33,9 @@ def fill(made: KvCache, block: int, value: float) -> None:
         made.store(layer_idx, rows_TGP, rows_TGP + 1, slots_T)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_come_back_in_table_order_rounded_to_the_format(dtype: torch.dtype):
-    made = cache(dtype)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_come_back_in_table_order_rounded_to_the_format(layout: KVLayout):
+    made, dtype = cache(layout), layout.dtype
     rows_TGP = torch.randn((2 * BLOCK, GROUPS, HEAD))
     table_W = torch.tensor([3, 1])
     slots_T = (table_W[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
@@ -40,19 +48,24 @@ def test_rows_come_back_in_table_order_rounded_to_the_format(dtype: torch.dtype)
     assert not made.gather(0, table_W)[0].any()  # another layer's
 
 
-def test_a_copy_takes_the_first_rows_and_zeroes_the_rest():
-    made = cache()
+@pytest.mark.parametrize("num_rows", range(BLOCK + 1))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_copy_takes_the_first_rows_and_zeroes_the_rest(layout: KVLayout, num_rows: int):
+    made = cache(layout)
     fill(made, 0, 7.0)
     fill(made, 2, NAN)
-    made.copy(BlockCopy(source=0, target=2, num_rows=3))
+    made.copy(BlockCopy(source=0, target=2, num_rows=num_rows))
     for layer_idx in range(LAYERS):
         for stored, value in zip(made.gather(layer_idx, torch.tensor([2])), (7, 8), strict=True):
-            assert stored[:, 0, 0].tolist() == [value, value, value, 0]
+            expected = torch.zeros(BLOCK, GROUPS, HEAD)
+            expected[:num_rows] = value
+            assert torch.equal(stored.float(), expected)
     assert made.gather(0, torch.tensor([0]))[0].unique().tolist() == [7]
 
 
-def test_a_cleared_block_is_zero_and_its_neighbours_are_not():
-    made = cache()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_cleared_block_is_zero_and_its_neighbours_are_not(layout: KVLayout):
+    made = cache(layout)
     for block in range(BLOCKS):
         fill(made, block, NAN if block == 1 else 5.0)
     made.clear([1, 3])
@@ -61,10 +74,9 @@ def test_a_cleared_block_is_zero_and_its_neighbours_are_not():
     assert v_SGP[:, 0, 0].view(BLOCKS, BLOCK)[:, 0].tolist() == [6, 0, 6, 0, 6]
 
 
-def test_a_blocks_bytes_are_what_the_cache_takes():
-    made = cache(torch.bfloat16)
-    size_bytes = made._data.numel() * made._data.itemsize
-    assert block_bytes(made.layout, LAYERS, BLOCK) * BLOCKS == size_bytes
+@pytest.mark.parametrize("layout", [*LAYOUTS, Int8Layout(GROUPS, HEAD)])
+def test_a_blocks_bytes_are_what_the_cache_takes(layout: KVLayout):
+    assert block_bytes(layout, LAYERS, BLOCK) * BLOCKS == cache(layout).size_bytes
 
 
 def test_int8_rows_come_back_within_half_a_step_of_their_heads_largest():
@@ -72,7 +84,6 @@ def test_int8_rows_come_back_within_half_a_step_of_their_heads_largest():
     made = KvCache(
         layout, num_layers=1, num_blocks=BLOCKS, block_size=BLOCK, device=torch.device("cpu")
     )
-    assert block_bytes(layout, 1, BLOCK) * BLOCKS == made._data.numel()
     rows_TGP = torch.randn(BLOCK, GROUPS, HEAD) * torch.tensor([1e-3, 40.0])[:, None]
     rows_TGP[1] = 0
     rows_TGP[2, 1, 0] = NAN

@@ -22,7 +22,7 @@ EMPTY = torch.tensor([], dtype=torch.int64)
 
 def make_cache(kv_dtype: str, dtype: torch.dtype) -> KvCache:
     cache = KvCache(
-        choose_layout(kv_dtype, MODEL, dtype), num_layers=2, num_blocks=20, block_size=BLOCK,
+        choose_layout(kv_dtype, MODEL, dtype, torch.device("cpu")), num_layers=2, num_blocks=20, block_size=BLOCK,
         device=torch.device("cpu"),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)

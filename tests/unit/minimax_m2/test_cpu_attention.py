@@ -12,7 +12,13 @@ from kernel_cases import ISAS, needs_kernels, random, using
 from torch import Tensor
 
 from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged
+from minimax_m2.kernels.cpu.attention import (
+    PagedRows,
+    attend_paged,
+    store_tiles,
+    takes_tiles,
+    tile_shapes,
+)
 
 pytestmark = needs_kernels
 
@@ -21,6 +27,10 @@ F32, BF16, INT8 = torch.float32, torch.bfloat16, torch.int8
 TOLERANCE = {F32: 1e-5, BF16: 2.0**-7}
 SHAPES = [(48, 8, 128), (4, 2, 16), (8, 1, 64), (5, 5, 80), (7, 1, 48), (2, 1, 256)]
 KINDS = [(BF16, BF16), (BF16, INT8), (F32, BF16), (F32, F32), (F32, INT8)]
+
+needs_tiles = pytest.mark.skipif(
+    not takes_tiles(BF16, 4, 2, 32, 16), reason="tiles are for AVX-512"
+)
 
 
 @pytest.fixture(params=ISAS)
@@ -38,6 +48,7 @@ class Pages:
     stored: torch.dtype
     block_size: int = 16
     seed: int = 0
+    tiles: bool = False
 
     def __post_init__(self) -> None:
         width = -(-self.num_cached // self.block_size)
@@ -58,6 +69,19 @@ class Pages:
             paged[self.table_W] = stored.view(width, self.block_size, *stored.shape[1:])
             pages.append(paged)
         self.keys, self.values = pages
+        self.tile()
+
+    def tile(self) -> None:
+        """Lay the pages out as tiles, where they are to be."""
+        if not self.tiles or self.keys.dim() > 4:
+            return
+        slots = torch.arange(self.keys.shape[0] * self.block_size)
+        rows = [pages.flatten(0, 1) for pages in (self.keys, self.values)]
+        shapes = tile_shapes(self.num_groups, self.head_dim, self.block_size)
+        self.keys, self.values = (
+            torch.empty(len(self.keys), *shape, dtype=BF16) for shape in shapes
+        )
+        store_tiles(*rows, self.keys, self.values, slots)
 
     def _store(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """As it lies in memory, and the numbers that it stands for, float64."""
@@ -94,6 +118,51 @@ def test_is_the_float64_attention(isa, num_heads, num_groups, head_dim, query, s
         assert found.dtype == query
         error = float((found.double() - exact).abs().max() / exact.abs().max())
         assert error < TOLERANCE[query], (num_cached, num_rows, error)
+
+
+@needs_tiles
+@pytest.mark.parametrize("num_heads,num_groups,head_dim", SHAPES)
+def test_tiles_give_the_bits_of_rows(num_heads, num_groups, head_dim):
+    for num_cached, num_rows, block_size in ((1, 1, 16), (63, 1, 16), (65, 3, 32), (1100, 7, 48), (300, 40, 16)):  # fmt: skip
+        q_THP = random(num_rows, num_heads, head_dim, seed=3, scale=2.0)
+        rows, tiles = (
+            Pages(num_cached, num_groups, head_dim, BF16, block_size, tiles=tiles)
+            for tiles in (False, True)
+        )
+        assert torch.equal(tiles.attend(q_THP), rows.attend(q_THP)), (num_cached, num_rows)
+
+
+@needs_tiles
+def test_tiles_that_do_not_fit_are_a_value_error():
+    pages = Pages(40, 2, 32, BF16, tiles=True)
+    rows = PagedRows(torch.tensor([[0, 1, 40, 0]]), pages.table_W)
+    k_TGP, q_1HP = random(3, 2, 32), random(1, 4, 32)
+
+    def attend(q=q_1HP, keys=pages.keys, values=pages.values):
+        return attend_paged(q, keys, values, 2, rows)
+
+    def store(k=k_TGP, v=k_TGP, keys=pages.keys, values=pages.values, slots=(0, 5, 79)):
+        store_tiles(k, v, keys, values, torch.tensor(slots))
+
+    attend()
+    store()
+    with pytest.raises(ValueError, match="tiles need"):
+        attend(q=random(1, 4, 32, dtype=F32))
+    with pytest.raises(ValueError, match="tiles need"):
+        attend(keys=pages.keys[:, :, :, :8].contiguous())
+    with pytest.raises(ValueError, match="values must be"):
+        attend(values=pages.keys)
+    for slot in (-1, 80, 2**62):
+        with pytest.raises(ValueError, match="slots name"):
+            store(slots=(0, 5, slot))
+    with pytest.raises(ValueError, match="as many rows"):
+        store(slots=(0, 5))
+    with pytest.raises(ValueError, match="as many rows"):
+        store(v=random(2, 2, 32))
+    with pytest.raises(ValueError, match="keys must be"):
+        store(k=random(3, 2, 16), v=random(3, 2, 16))
+    with pytest.raises(ValueError, match="contiguous"):
+        store(keys=pages.keys[:, :, :, :, :].transpose(0, 1).contiguous().transpose(0, 1))
 
 
 @pytest.mark.parametrize("query,stored", [(BF16, BF16), (BF16, INT8), (F32, F32)])

@@ -149,7 +149,8 @@ AttentionStatus attention(const Isa &isa, const AttentionArgs &args)
     const bool halves = args.query == NUMBER_BF16 && args.stored != NUMBER_F32;
     const AttentionKernel *kernel =
         halves && isa.attention_bf16 ? isa.attention_bf16 : isa.attention_f32;
-    if (!kernel)
+    const bool tiles = args.stored == NUMBER_BF16_TILES;
+    if (!kernel || (tiles && (kernel != isa.attention_bf16 || args.block_size % KEY_RUN)))
         return AttentionStatus::NO_KERNEL;
     try {
         AttentionStatus status = check(args);

@@ -9,13 +9,15 @@
 
 namespace kernels {
 
-constexpr int KEY_TILE = 64;         // positions attended at once
-constexpr int64_t PART = 1024;   // positions that one running softmax goes over
-constexpr int64_t MAX_DIM = 256; // of a head
+constexpr int KEY_TILE = 64;      // positions attended at once
+constexpr int KEY_RUN = 16;       // positions side by side in BF16_TILES: a block has a multiple of them
+constexpr int64_t PART = 1024;    // positions that one running softmax goes over
+constexpr int64_t MAX_DIM = 256;  // of a head
 
 // How numbers lie in memory. The ids are also those of kernels/cpu/attention.py. INT8 rows are the codes of all
-// heads, then one float32 scale for each: value = scale * code, -127..127.
-enum Number { NUMBER_BF16 = 0, NUMBER_F32 = 1, NUMBER_INT8 = 2, NUM_NUMBERS = 3 };
+// heads, then one float32 scale for each: value = scale * code, -127..127. BF16_TILES is as products read it: of a block,
+// keys are [groups][dim / 2][block_size][2] and values [groups][block_size / 2][dim][2].
+enum Number { NUMBER_BF16 = 0, NUMBER_F32 = 1, NUMBER_INT8 = 2, NUMBER_BF16_TILES = 3, NUM_NUMBERS = 4 };
 
 // Rows of one sequence that are next to each other: the newest `num_rows` of `num_cached` positions.
 struct Segment {
@@ -27,7 +29,7 @@ struct AttentionArgs {
     const uint8_t *q;  // [num_rows][num_heads][head_dim]
     uint8_t *out;      // the same
     int64_t num_rows;
-    const uint8_t *keys, *values;  // [num_blocks][block_size][row_bytes]
+    const uint8_t *keys, *values;  // [num_blocks][block_size][row_bytes], or tiles of as many bytes
     int64_t num_blocks, block_size, row_bytes;
     int64_t num_heads, num_groups, head_dim;
     const int64_t *tables;

@@ -1,4 +1,4 @@
-// Attention in bfloat16 products with float32 sums (AVX-512 BF16): bfloat16 queries over bfloat16 or int8 pages.
+// Attention in bfloat16 products with float32 sums (AVX-512 BF16): bfloat16 queries over bfloat16 or int8 pages, or tiles.
 //
 // Softmax weights are rounded once to bfloat16, as torch's fused operator does. int8 codes are exact in bfloat16.
 #include "attention_kernels.h"
@@ -67,8 +67,9 @@ struct Bf16 : Avx512 {
     using Elem = uint16_t;
     using Lanes = __m512i;
     static constexpr int STEP = 2;
+    static constexpr bool TILES = true;
 
-    static Lanes lanes(const Elem *at) { return _mm512_load_si512(at); }
+    static Lanes lanes(const Elem *at) { return _mm512_loadu_si512(at); }
     static Lanes first_only(Lanes pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)); }
     static Lanes repeat(const Elem *at)
     {

@@ -12,6 +12,7 @@ template <class Vectors> struct F32 : Vectors {
     using Elem = float;
     using Lanes = F;
     static constexpr int STEP = 1;
+    static constexpr bool TILES = false;
     static constexpr int PANEL = Vectors::NV * Vectors::W;
 
     static Lanes lanes(const Elem *at) { return Vectors::load(at); }

@@ -2,7 +2,8 @@
 //
 // Include it below the `#pragma GCC target` of an ISA file, as attention_tile.h.
 #pragma once
-#include "attention_tile.h"
+#include "attention_blocks.h"
+#include "attention_rows.h"
 
 namespace kernels {
 namespace {
@@ -48,73 +49,8 @@ template <class V> struct Workspace {
     }
 };
 
-// Byte offsets of a tile's positions in the storage; -1 beyond `stop`.
-inline void find_rows(const AttentionArgs &args, const int64_t *table, int64_t start, int64_t stop,
-                      int64_t *offsets)
-{
-    int64_t block = start / args.block_size, inside = start % args.block_size;
-    for (int i = 0; i < KEY_TILE; i++) {
-        offsets[i] = start + i < stop
-                         ? (table[block] * args.block_size + inside) * args.row_bytes
-                         : -1;
-        if (++inside == args.block_size) {
-            inside = 0;
-            block++;
-        }
-    }
-}
-
-inline int64_t stored_bytes(const AttentionArgs &args)
-{
-    return args.stored == NUMBER_F32 ? 4 : args.stored == NUMBER_BF16 ? 2 : 1;
-}
-
-// One key head of a tile: its rows of keys, then of values. Returns how many of each there are.
-inline int point(const AttentionArgs &args, const int64_t *offsets, int64_t group, const uint8_t **rows)
-{
-    const int64_t at = group * args.head_dim * stored_bytes(args);
-    int count = 0;
-    for (; count < KEY_TILE && offsets[count] >= 0; count++) {
-        rows[count] = args.keys + offsets[count] + at;
-        rows[KEY_TILE + count] = args.values + offsets[count] + at;
-    }
-    return count;
-}
-
-// One key head of the tile at `panels.offsets`, laid out. Beyond the context: zeros.
-template <class V> void load_tile(Panels<V> &panels, const AttentionArgs &args, int64_t group)
-{
-    const int count = point(args, panels.offsets, group, panels.rows);
-    for (int i = count; i < KEY_TILE; i++)
-        panels.rows[i] = panels.rows[KEY_TILE + i] = ZEROS;
-    if (args.stored == NUMBER_INT8) {
-        const int64_t at = args.num_groups * args.head_dim + 4 * group;
-        for (int i = 0; i < KEY_TILE; i++) {
-            panels.key_scales[i] = panels.value_scales[i] = 0;
-            if (i < count) {
-                memcpy(&panels.key_scales[i], args.keys + panels.offsets[i] + at, 4);
-                memcpy(&panels.value_scales[i], args.values + panels.offsets[i] + at, 4);
-            }
-        }
-    }
-    V::pack_keys(args.stored, panels.rows, (int)args.head_dim, panels.keys);
-    V::pack_values(args.stored, panels.rows + KEY_TILE, (int)args.head_dim, panels.values);
-}
-
-// What is read after this key head of this tile: the next head's rows, or the first one's of the next tile.
-template <class V>
-void look_ahead(Panels<V> &panels, const AttentionArgs &args, const AttentionTask &task, int64_t group)
-{
-    const bool same = group + 1 < task.group + task.num_groups;
-    const int count = point(args, same ? panels.offsets : panels.next_offsets,
-                            same ? group + 1 : task.group, panels.next_rows);
-    for (int i = 0; i < count; i++)
-        panels.next_rows[count + i] = panels.next_rows[KEY_TILE + i];
-    panels.ahead = {panels.next_rows, 0, 2 * count, args.head_dim * stored_bytes(args)};
-}
-
 // One part's tiles for all rows and key heads of a task.
-template <class V>
+template <class V, class Pages>
 void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace<V> &space, int64_t part)
 {
     const Segment &segment = *task.segment;
@@ -129,19 +65,21 @@ void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace
     memset(space.lanes, 0, 4 * task.num_groups * rows * V::W);
     for (int64_t i = 0; i < task.num_groups * rows; i++)
         space.top[i] = -INFINITY;
-    find_rows(args, table, start, stop, panels.offsets);
+    Pages pages(args, panels);
+    pages.find_next(table, start, stop);
     for (int64_t at = start; at < stop; at += KEY_TILE) {
-        find_rows(args, table, at + KEY_TILE, stop, panels.next_offsets);
+        pages.advance();
+        pages.find_next(table, at + KEY_TILE, stop);
         for (int64_t i = 0; i < task.num_groups; i++) {
             const int64_t group = task.group + i;
-            look_ahead<V>(panels, args, task, group);
-            load_tile<V>(panels, args, group);
+            const bool is_last = i + 1 == task.num_groups;
+            pages.look_ahead(is_last, is_last ? task.group : group + 1);
+            pages.load(group);
             Softmax softmax = {space.sums + i * rows * padded, space.top + i * rows,
                                space.lanes + i * rows * V::W};
             attend_tile<V>(panels, args, space.q + i * rows * args.head_dim, first_position, rows, at,
                            softmax);
         }
-        memcpy(panels.offsets, panels.next_offsets, sizeof panels.offsets);
     }
 }
 
@@ -167,7 +105,11 @@ template <class V> void attend(const AttentionArgs &args, const AttentionTask &t
     Workspace<V> space(args, all, memory);
     load_query<V>(args, task, space.q);
     for (int64_t part = task.part; part < task.part + task.num_parts; part++) {
-        attend_part<V>(args, task, space, part);
+        if constexpr (V::TILES)
+            if (args.stored == NUMBER_BF16_TILES)
+                attend_part<V, TiledPages<V>>(args, task, space, part);
+        if (args.stored != NUMBER_BF16_TILES)
+            attend_part<V, RowPages<V>>(args, task, space, part);
         for (int64_t i = 0; i < all; i++) {
             if (first_position + i % rows / per_group < part * PART)
                 continue;  // ends before this part

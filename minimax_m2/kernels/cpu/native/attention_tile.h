@@ -14,8 +14,6 @@
 namespace kernels {
 namespace {
 
-alignas(64) const uint8_t ZEROS[MAX_DIM * 4] = {};
-
 template <class V> constexpr int PANEL_OF = V::NV * V::W;
 
 template <class V> int64_t padded_dim(const AttentionArgs &args)
@@ -23,41 +21,64 @@ template <class V> int64_t padded_dim(const AttentionArgs &args)
     return (args.head_dim + PANEL_OF<V> - 1) / PANEL_OF<V> * PANEL_OF<V>;
 }
 
-// Rows that will be read next, fetched into the L2 a few lines at a time between products: all at once they would
-// wait for each other.
+// Runs of memory that will be read next, fetched into the L2 a few lines at a time between products: all at once
+// they would wait for each other.
 struct Ahead {
-    const uint8_t *const *rows;
-    int at, count;
-    int64_t bytes;
+        static constexpr int64_t AT_ONCE = 256;
+    const uint8_t *const *runs;
+    int run, count;
+    int64_t at, bytes;
 
     void fetch()
     {
-        if (at == count)
+        if (run == count)
             return;
-        for (int64_t line = 0; line < bytes; line += 64)
-            __builtin_prefetch(rows[at] + line, 0, 2);
-        at++;
+        const uint8_t *from = runs[run] + at;
+        const int64_t left = bytes - at;
+        for (int64_t line = 0; line < (left < AT_ONCE ? left : AT_ONCE); line += 64)
+            __builtin_prefetch(from + line, 0, 2);
+        at += AT_ONCE;
+        if (at >= bytes) {
+            at = 0;
+            run++;
+        }
     }
 };
 
-// A tile's keys and values, laid out for `multiply`, and the room for one block of rows.
+// Where the vectors of one panel begin.
+template <class V> struct Strip {
+    const typename V::Elem *at[V::NV];
+};
+
+// A panel as the right side of a product: its vectors' next STEP of depth is `step` elements on; after a depth of
+// `run` the next strip follows.
+template <class V> struct Factor {
+    const Strip<V> *strips;
+    int64_t step;
+    int run;
+};
+
+// A tile's keys and values as `multiply` reads them, and the room for one block of rows.
 template <class V> struct Panels {
-    alignas(64) typename V::Elem keys[KEY_TILE * MAX_DIM];    // [KEY_TILE / panel][dim / STEP][panel][STEP]
-    alignas(64) typename V::Elem values[KEY_TILE * MAX_DIM];  // [dim / panel][KEY_TILE / STEP][panel][STEP]
+    Strip<V> keys[KEY_TILE / PANEL_OF<V>];
+    Strip<V> values[MAX_DIM / PANEL_OF<V>][KEY_TILE / KEY_RUN];
+    int64_t key_step, value_step;
+    int value_run;
     alignas(64) float scores[V::MR * KEY_TILE];
     alignas(64) typename V::Elem weights[V::MR * KEY_TILE];
     alignas(64) float key_scales[KEY_TILE];
     alignas(64) float value_scales[KEY_TILE];
     alignas(64) float corrections[V::W];
-    const uint8_t *rows[2 * KEY_TILE], *next_rows[2 * KEY_TILE];  // keys, then values
-    int64_t offsets[KEY_TILE], next_offsets[KEY_TILE];
+    // Where pages have to be laid out first:
+    alignas(64) typename V::Elem packed_keys[KEY_TILE * MAX_DIM];    // [KEY_TILE / panel][dim / STEP][panel][STEP]
+    alignas(64) typename V::Elem packed_values[KEY_TILE * MAX_DIM];  // [dim / panel][KEY_TILE / STEP][panel][STEP]
     Ahead ahead;
 };
 
-// c[MR][panel] = c * scale[MR] (or 0) + a[MR][depth] * panel, in ascending depth.
+// c[MR][panel] = c * scale[MR] (or 0) + a[MR][depth] * b, in ascending depth.
 template <class V, int MR>
-void multiply(const typename V::Elem *a, int64_t a_stride, const typename V::Elem *panel, int depth,
-              float *c, int64_t c_stride, const float *scale, Ahead &ahead)
+void multiply(const typename V::Elem *a, int64_t a_stride, Factor<V> b, int depth, float *c, int64_t c_stride,
+              const float *scale, Ahead &ahead)
 {
     constexpr int W = V::W, NV = V::NV, STEP = V::STEP;
     typename V::F sums[MR][NV];
@@ -66,25 +87,29 @@ void multiply(const typename V::Elem *a, int64_t a_stride, const typename V::Ele
 #pragma GCC unroll 8
         for (int i = 0; i < NV; i++)
             sums[r][i] = scale ? V::mul(V::load(c + r * c_stride + i * W), V::set(scale[r])) : V::set(0);
-    for (int k = 0; k + STEP <= depth; k += STEP, panel += NV * W * STEP) {
-        ahead.fetch();
-        typename V::Lanes b[NV];
-#pragma GCC unroll 8
-        for (int i = 0; i < NV; i++)
-            b[i] = V::lanes(panel + i * W * STEP);
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; r++) {
-            typename V::Lanes x = V::repeat(a + r * a_stride + k);
+    for (int first = 0; first < depth; first += b.run, b.strips++) {
+        const Strip<V> strip = *b.strips;
+        const int here = depth - first < b.run ? depth - first : b.run;
+        int64_t at = 0;
+        for (int k = 0; k + STEP <= here; k += STEP, a += STEP, at += b.step) {
+            ahead.fetch();
+            typename V::Lanes x[NV];
 #pragma GCC unroll 8
             for (int i = 0; i < NV; i++)
-                sums[r][i] = V::dot(sums[r][i], x, b[i]);
+                x[i] = V::lanes(strip.at[i] + at);
+#pragma GCC unroll 8
+            for (int r = 0; r < MR; r++) {
+                typename V::Lanes y = V::repeat(a + r * a_stride);
+#pragma GCC unroll 8
+                for (int i = 0; i < NV; i++)
+                    sums[r][i] = V::dot(sums[r][i], y, x[i]);
+            }
         }
-    }
-    if (depth % STEP) {  // what lies beside the last one is not seen, and may be anything
-        for (int r = 0; r < MR; r++)
-            for (int i = 0; i < NV; i++)
-                sums[r][i] = V::dot(sums[r][i], V::repeat(a + r * a_stride + depth - 1),
-                                    V::first_only(V::lanes(panel + i * W * STEP)));
+        if (here % STEP)  // what lies beside the last one is not seen, and may be anything
+            for (int r = 0; r < MR; r++)
+                for (int i = 0; i < NV; i++)
+                    sums[r][i] = V::dot(sums[r][i], V::repeat(a + r * a_stride),
+                                        V::first_only(V::lanes(strip.at[i] + at)));
     }
 #pragma GCC unroll 8
     for (int r = 0; r < MR; r++)
@@ -149,13 +174,13 @@ void attend_rows(Panels<V> &panels, const AttentionArgs &args, const typename V:
     const bool scaled = args.stored == NUMBER_INT8;
     const float scale = 1.44269504f / sqrtf((float)dim);
     for (int i = 0; i < seen; i += PANEL)
-        multiply<V, MR>(q, dim, panels.keys + (int64_t)i * dim, dim, panels.scores + i, KEY_TILE, nullptr,
-                        panels.ahead);
+        multiply<V, MR>(q, dim, {panels.keys + i / PANEL, panels.key_step, dim}, dim, panels.scores + i, KEY_TILE,
+                        nullptr, panels.ahead);
     weigh<V, MR>(panels, scaled ? panels.key_scales : nullptr, scaled ? panels.value_scales : nullptr,
                  scale, seen, softmax.top, softmax.lanes);
     for (int64_t i = 0; i < padded; i += PANEL)
-        multiply<V, MR>(panels.weights, KEY_TILE, panels.values + i * KEY_TILE, seen, softmax.sums + i, padded,
-                        panels.corrections, panels.ahead);
+        multiply<V, MR>(panels.weights, KEY_TILE, {panels.values[i / PANEL], panels.value_step, panels.value_run},
+                        seen, softmax.sums + i, padded, panels.corrections, panels.ahead);
 }
 
 template <class V>

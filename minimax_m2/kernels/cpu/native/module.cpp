@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "attention_store.h"
 #include "expert_ffn.h"
 #include "linear.h"
 #include "pack_panel.h"
@@ -200,6 +201,24 @@ PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
     }
 }
 
+PyObject *store_tiles(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[10];
+    if (!integers("store_tiles", args, given, 10, n))
+        return nullptr;
+    StoreArgs store_args = {
+        (const uint16_t *)n[0], (const uint16_t *)n[1], (uint16_t *)n[2], (uint16_t *)n[3],
+        (const int64_t *)n[4], n[5], n[6], n[7], n[8], n[9],
+    };
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = kernels::store_tiles(store_args);
+    Py_END_ALLOW_THREADS
+    if (!done)
+        return PyErr_Format(PyExc_ValueError, "slots name a position that the cache does not have");
+    Py_RETURN_NONE;
+}
+
 PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
 {
     int64_t n[3];
@@ -244,6 +263,7 @@ PyMethodDef methods[] = {
     FAST(linear),
     FAST(expert_ffn),
     FAST(attention),
+    FAST(store_tiles),
     FAST(stream_read),
     FAST(pack),
     {nullptr, nullptr, 0, nullptr},
@@ -255,7 +275,7 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 4;
+constexpr int VERSION = 5;
 
 }  // namespace
 
