@@ -4,6 +4,7 @@ In decode a pool reads each activated expert's weights once, so that this is wha
 balances by: it counts the weight format, the kernel and the memory's bandwidth together.
 """
 
+import itertools
 import time
 
 import torch
@@ -16,6 +17,9 @@ from minimax_m2.weight_formats import piece_bytes
 
 MEASURE_S = 0.2
 """Of computing; filling the weights it reads takes about as long at real sizes."""
+MIN_CALLS = 24
+AT_MOST_S = 1.0
+"""A start on busy cores measures on until so many calls were seen, for so long."""
 WEIGHT_BYTES = 256 * 1024 * 1024
 """Beyond what caches keep from one call to the next."""
 MAX_EXPERTS = 32
@@ -32,7 +36,8 @@ def measure_experts_per_s(
     most_experts: int = MAX_EXPERTS,
 ) -> float:
     """Experts that one row after the other passes through in a second; the best of the calls
-    that fit into `MEASURE_S`, since another process may be on the cores in some of them.
+    that fit into `MEASURE_S`, and of `MIN_CALLS` at least, since another process may be on the
+    cores in some of them.
 
     `most_experts`: of whose weights there is memory for.
     """
@@ -51,16 +56,17 @@ def measure_experts_per_s(
     row_of_pair_M = torch.zeros(num_used, dtype=torch.int64, device=device)
     weights_M = torch.full((num_used,), 1 / num_used, device=device)
     fastest_s, first = float("inf"), 0
-    end_s = time.perf_counter() + MEASURE_S
-    while True:
+    start_s = time.perf_counter()
+    for call in itertools.count(1):
         slots_M = torch.arange(first, first + num_used).remainder(num_held).sort().values
         first = (first + num_used) % num_held
         begin_s = time.perf_counter()
         held.sums(hidden_ND, row_of_pair_M, slots_M.to(device), weights_M).cpu()
         now_s = time.perf_counter()
         fastest_s = min(fastest_s, now_s - begin_s)
-        if now_s > end_s:
-            return num_used / max(fastest_s, 1e-9)
+        if now_s - start_s > (MEASURE_S if call >= MIN_CALLS else AT_MOST_S):
+            break
+    return num_used / max(fastest_s, 1e-9)
 
 
 def _expert(config: ModelConfig) -> StoredExpert:

@@ -13,6 +13,9 @@ from router_svc.member import Offer
 ALIKE = 1.25
 """Within this factor of the median a pool counts as one of the usual ones."""
 
+SLOWEST = 1 / 8
+"""What a pool counts as at least: a start on starved cores has been seen to measure a two-hundredth."""
+
 
 def relative_speeds(offers: Sequence[Offer]) -> list[float]:
     """Of each pool, the median's being 1; of one that has not measured, what it says of itself."""
@@ -25,4 +28,4 @@ def relative_speeds(offers: Sequence[Offer]) -> list[float]:
 
 
 def _rounded(ratio: float) -> float:
-    return 1.0 if 1 / ALIKE <= ratio <= ALIKE else ratio
+    return 1.0 if 1 / ALIKE <= ratio <= ALIKE else max(SLOWEST, ratio)

@@ -27,6 +27,21 @@ def test_every_format_is_measured_within_its_time(weight_format, dtype, monkeypa
     assert 1 < measured < 1e9
 
 
+def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
+    now_s, calls = 0.0, 0
+
+    def clock():
+        nonlocal now_s, calls
+        calls += 1
+        now_s += 0.02 if calls < 30 else 1e-4  # others have the cores, for a while
+        return now_s
+
+    monkeypatch.setattr(speed.time, "perf_counter", clock)
+    config = parse_config(TINY)
+    measured = speed.measure_experts_per_s(config, "float32", torch.float32, torch.device("cpu"))
+    assert measured == pytest.approx(config.top_k / 1e-4, rel=0.01)
+
+
 @pytest.mark.parametrize("wrong", [-1.0, 1e-9, 1e12])
 def test_the_flag_says_what_is_allowed(wrong):
     with pytest.raises(ValueError, match="--experts-per-s: allowed are 0 and"):

@@ -39,6 +39,10 @@ def test_what_differs_little_from_the_median_is_alike():
     assert relative_speeds([]) == []
 
 
+def test_a_reading_of_a_starved_start_does_not_take_all_load_away():
+    assert relative_speeds(offers(59, 11_000, 11_000)) == [pytest.approx(1 / 8), 1.0, 1.0]
+
+
 def test_a_pool_that_has_not_measured_is_as_fast_as_it_says_beside_the_median():
     older = offers(0, speed=2.0)
     assert relative_speeds(older + offers(1000, 1000)) == [2.0, 1.0, 1.0]
