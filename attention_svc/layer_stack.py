@@ -17,14 +17,15 @@ from attention_svc.native_attention import attends_natively, paged_rows
 from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.transport import ExpertTransport, HopTerms
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
+from minimax_m2.held_layer import hold_layer
 from minimax_m2.kernel_choice import choose_kernel
 from minimax_m2.kernels.cpu.attention import PagedRows
 from minimax_m2.kernels.cpu.attention import attend_paged as attend_natively
-from minimax_m2.layer import from_combine, up_to_dispatch
+from minimax_m2.layer import Layer, from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.linears import HeldLinears
-from minimax_m2.norm import rms_norm
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
+from minimax_m2.row_maths import choose_row_maths
 from minimax_m2.weights import Weights
 
 Result = TypeVar("Result")
@@ -60,9 +61,11 @@ class LayerStack:
         self.transport = transport
         self._activations = activations
         self._compute_thread = compute_thread
-        self._layers = []
+        self._maths = choose_row_maths(dtype, device)
+        self._layers: list[Layer] = []
         for layer_idx in range(config.num_layers):
-            self._layers.append(weights.layer(layer_idx, linears).to(device))
+            held = weights.layer(layer_idx, linears).to(device)
+            self._layers.append(hold_layer(held, config, self._maths))
         self._embedding_VD = weights.outer("embedding", dtype).to(device)
         self._final_norm_D = weights.outer("final_norm", dtype).to(device)
         self._lm_head_VD = weights.lm_head(linears)
@@ -99,6 +102,7 @@ class LayerStack:
             plan = paged_rows(meta)
         elif meta.num_decode:
             plan = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, self.cache.block_size)
+        chosen: list[Tensor] = []
         for layer_idx in range(self.config.num_layers):
             residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
                 inline,
@@ -109,13 +113,14 @@ class LayerStack:
                 layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, terms,
                 is_decode=meta.is_decode,
             )  # fmt: skip
-            self._activations.add(layer_idx, topk_ids_TK.cpu().numpy())
+            chosen.append(topk_ids_TK)
             hop = await ticket.wait_into(combined_TD)
             times.network_s += hop.network_s
             times.pool_queue_s += hop.queue_s
             times.pool_compute_s += hop.compute_s
             start = time.monotonic()
-            hidden_TD = from_combine(residual_TD, combined_TD)
+            hidden_TD = from_combine(residual_TD, combined_TD, self._maths)
+        self._activations.add_step([ids_TK.cpu().numpy() for ids_TK in chosen])
         if score is not None:
             await self._run(False, lambda: score(hidden_TD, self._logits))
         logits_BV = await self._run(
@@ -149,9 +154,7 @@ class LayerStack:
                 return attend_natively(q_THP, *pages, self.config.num_kv_heads, plan)
             return self._attend(layer_idx, q_THP, meta, plan)
 
-        return up_to_dispatch(
-            hidden_TD, self._layers[layer_idx], self.config, cos_T, sin_T, attend_paged
-        )
+        return up_to_dispatch(hidden_TD, self._layers[layer_idx], cos_T, sin_T, attend_paged)
 
     def _attend(
         self, layer_idx: int, q_THP: Tensor, meta: StepMeta, plan: DecodePlan | None
@@ -172,7 +175,7 @@ class LayerStack:
 
     @torch.inference_mode()
     def _logits(self, hidden_BD: Tensor) -> Tensor:
-        final_BD = rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
-        if not final_BD.shape[0]:
+        if not hidden_BD.shape[0]:
             return torch.empty((0, self.config.vocab_size))
+        final_BD = self._maths.rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
         return linear(final_BD, self._lm_head_VD, torch.float32)

@@ -1,6 +1,6 @@
 """What does Prometheus see of an attention service?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,6 +33,15 @@ class ActivationCounts(Collector):
         tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
         self.counts[layer_idx] += tokens_E
         self.steps[layer_idx] += tokens_E > 0
+
+    def add_step(self, topk_ids: Sequence[np.ndarray]) -> None:
+        """All layers of a step at once, [T, K] each."""
+        num_layers, num_experts = self.counts.shape
+        first_ids = np.arange(num_layers) * num_experts
+        pieces = np.stack(topk_ids).reshape(num_layers, -1) + first_ids[:, None]
+        tokens = np.bincount(pieces.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+        self.counts += tokens
+        self.steps += tokens > 0
 
     def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens, steps) since the last call: for the report to the router."""

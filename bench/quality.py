@@ -34,12 +34,13 @@ from minimax_m2.attention import attend
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts
 from minimax_m2.held_experts import room_for_experts
+from minimax_m2.held_layer import hold_layer
 from minimax_m2.layer import from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.linears import HeldLinears
-from minimax_m2.norm import rms_norm
 from minimax_m2.reference import run_experts
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
+from minimax_m2.row_maths import choose_row_maths
 
 FORMATS = ("bfloat16", "fp8", "int8", "int4")
 CPU = torch.device("cpu")
@@ -109,7 +110,7 @@ def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tenso
     """float32 logits [N * S, V] of every position; float32 means float32 throughout."""
     config = checkpoint.config
     dtype = torch.float32 if weight_format == "float32" else torch.bfloat16
-    linears = HeldLinears(dtype, weight_format, CPU)
+    linears, maths = HeldLinears(dtype, weight_format, CPU), choose_row_maths(dtype, CPU)
     num_prompts, length = ids_NS.shape
     positions_T = torch.arange(length).repeat(num_prompts)
     cos_T, sin_T = rope_cos_sin(positions_T, rope_frequencies(config.rotary_dim, config.rope_theta))
@@ -120,14 +121,16 @@ def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tenso
 
     hidden_TD = checkpoint.outer("embedding", dtype)[ids_NS.flatten()]
     for layer_idx in range(config.num_layers):
-        layer = checkpoint.layer(layer_idx, linears)
+        layer = hold_layer(checkpoint.layer(layer_idx, linears), config, maths)
         residual_TD, dispatch_TD, ids_TK, weights_TK = up_to_dispatch(
-            hidden_TD, layer, config, cos_T, sin_T, attend_each
+            hidden_TD, layer, cos_T, sin_T, attend_each
         )
         experts = _experts(checkpoint, layer_idx, weight_format, dtype)
-        hidden_TD = from_combine(residual_TD, run_experts(dispatch_TD, ids_TK, weights_TK, experts))
+        hidden_TD = from_combine(
+            residual_TD, run_experts(dispatch_TD, ids_TK, weights_TK, experts), maths
+        )
         del experts
-    final_TD = rms_norm(hidden_TD, checkpoint.outer("final_norm", dtype), config.rms_norm_eps)
+    final_TD = maths.rms_norm(hidden_TD, checkpoint.outer("final_norm", dtype), config.rms_norm_eps)
     return linear(final_TD, checkpoint.lm_head(linears), torch.float32)
 
 

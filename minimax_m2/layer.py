@@ -8,15 +8,15 @@ can capture what lies between two hops.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from minimax_m2.config import ModelConfig
 from minimax_m2.linear import LinearWeight, linear
-from minimax_m2.norm import rms_norm
-from minimax_m2.rope import apply_rope
 from minimax_m2.routing import route
+from minimax_m2.row_maths import TORCH, RowMaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,12 @@ class LayerWeights:
     routing_ED: LinearWeight  # float32
     bias_E: Tensor | None  # float32
 
+    @property
+    def qk_norms(self) -> tuple[Tensor, Tensor] | None:
+        if self.q_norm is None or self.k_norm is None:
+            return None
+        return self.q_norm, self.k_norm
+
     def to(self, device: torch.device) -> "LayerWeights":
         """The same weights on another device."""
         moved = {
@@ -41,17 +47,55 @@ class LayerWeights:
         return LayerWeights(**moved)
 
 
+class Layer(Protocol):
+    """A layer's attention block but for attention itself, in two halves."""
+
+    def project(
+        self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Norm, QKV, QK-norm, RoPE: q_THP, k_TGP and v_TGP."""
+
+    def dispatch(
+        self, hidden_TD: Tensor, attended_TA: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Output projection, residual, norm, routing: what `up_to_dispatch` returns."""
+
+
+@dataclass(frozen=True)
+class PlainLayer:
+    """The definition: one function after another, on any device."""
+
+    weights: LayerWeights
+    config: ModelConfig
+    maths: RowMaths = TORCH
+
+    def project(
+        self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        held, config = self.weights, self.config
+        normed_TD = self.maths.rms_norm(hidden_TD, held.input_norm_D, config.rms_norm_eps)
+        return self.maths.split_heads(
+            linear(normed_TD, held.qkv_AD), config.num_heads, config.num_kv_heads, held.qk_norms,
+            config.rms_norm_eps, cos_T, sin_T,
+        )  # fmt: skip
+
+    def dispatch(
+        self, hidden_TD: Tensor, attended_TA: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        held, config = self.weights, self.config
+        residual_TD, dispatch_TD = self.maths.add_rms_norm(
+            hidden_TD, linear(attended_TA, held.o_DA), held.post_norm_D, config.rms_norm_eps
+        )
+        chosen = route(dispatch_TD, held.routing_ED, held.bias_E, config.top_k, self.maths)
+        return residual_TD, dispatch_TD, *chosen
+
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q_THP, k_TGP, v_TGP) of this step's rows -> output [T, H*P]; stores k and v on the way."""
 
 
 def up_to_dispatch(
-    hidden_TD: Tensor,
-    layer: LayerWeights,
-    config: ModelConfig,
-    cos_T: Tensor,
-    sin_T: Tensor,
-    attend: Attend,
+    hidden_TD: Tensor, layer: Layer, cos_T: Tensor, sin_T: Tensor, attend: Attend
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Attention block, then routing.
 
@@ -60,24 +104,9 @@ def up_to_dispatch(
         dispatch_TD: the normed rows the experts work on.
         topk_ids_TK, topk_weights_TK: see routing.route.
     """
-    num_tokens = hidden_TD.shape[0]
-    normed_TD = rms_norm(hidden_TD, layer.input_norm_D, config.rms_norm_eps)
-    q, k, v = linear(normed_TD, layer.qkv_AD).split(
-        (config.query_size, config.kv_size, config.kv_size), dim=-1
-    )
-    if layer.q_norm is not None and layer.k_norm is not None:
-        # Over all heads of the projection at once, before the split into heads.
-        q = rms_norm(q, layer.q_norm, config.rms_norm_eps)
-        k = rms_norm(k, layer.k_norm, config.rms_norm_eps)
-    q_THP = apply_rope(q.reshape(num_tokens, config.num_heads, config.head_dim), cos_T, sin_T)
-    k_TGP = apply_rope(k.reshape(num_tokens, config.num_kv_heads, config.head_dim), cos_T, sin_T)
-    v_TGP = v.reshape(num_tokens, config.num_kv_heads, config.head_dim)
-    residual_TD = hidden_TD + linear(attend(q_THP, k_TGP, v_TGP), layer.o_DA)
-    dispatch_TD = rms_norm(residual_TD, layer.post_norm_D, config.rms_norm_eps)
-    topk_ids_TK, topk_weights_TK = route(dispatch_TD, layer.routing_ED, layer.bias_E, config.top_k)
-    return residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK
+    return layer.dispatch(hidden_TD, attend(*layer.project(hidden_TD, cos_T, sin_T)))
 
 
-def from_combine(residual_TD: Tensor, combined_TD: Tensor) -> Tensor:
+def from_combine(residual_TD: Tensor, combined_TD: Tensor, maths: RowMaths = TORCH) -> Tensor:
     """Add the experts' float32 sums: rounded once to the compute dtype, then added."""
-    return residual_TD + combined_TD.to(residual_TD.dtype)
+    return maths.add_rounded(residual_TD, combined_TD)

@@ -3,6 +3,7 @@
 Everything fast is compared with this file.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from minimax_m2.attention import attend
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
 from minimax_m2.experts import ExpertWeights, HeldExperts
-from minimax_m2.layer import LayerWeights, from_combine, up_to_dispatch
+from minimax_m2.layer import PlainLayer, from_combine, up_to_dispatch
 from minimax_m2.linear import linear
 from minimax_m2.linears import PlainLinears
 from minimax_m2.norm import rms_norm
@@ -39,10 +40,11 @@ class ReferenceModel:
         config = checkpoint.config
         self.config: ModelConfig = config
         self.device = torch.device(device)
-        self.layers: list[LayerWeights] = []
+        self.layers: list[PlainLayer] = []
         self.experts: list[ExpertWeights] = []
         for layer_idx in range(config.num_layers):
-            self.layers.append(checkpoint.layer(layer_idx, PlainLinears(dtype)).to(self.device))
+            held = checkpoint.layer(layer_idx, PlainLinears(dtype)).to(self.device)
+            self.layers.append(PlainLayer(held, config))
             self.experts.append(load_experts(checkpoint, layer_idx, dtype, self.device))
         self.embedding_VD = checkpoint.outer("embedding", dtype).to(self.device)
         self.final_norm_D = checkpoint.outer("final_norm", dtype).to(self.device)
@@ -71,7 +73,7 @@ class ReferenceModel:
                 return attend(q, cache[layer_idx].k_SGP, cache[layer_idx].v_SGP, positions_T)
 
             residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = up_to_dispatch(
-                hidden_TD, layer, self.config, cos_T, sin_T, attend_cached
+                hidden_TD, layer, cos_T, sin_T, attend_cached
             )
             combined_TD = run_experts(
                 dispatch_TD, topk_ids_TK, topk_weights_TK, self.experts[layer_idx]
@@ -99,11 +101,16 @@ def run_experts(
     dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, experts: HeldExperts
 ) -> Tensor:
     """All experts of a layer on one device: float32 sums [T, D] in ascending expert id."""
-    num_tokens, top_k = topk_ids_TK.shape
-    rows_M = torch.arange(num_tokens, device=dispatch_TD.device).repeat_interleave(top_k)
+    rows_M = _rows_of_pairs(*topk_ids_TK.shape, dispatch_TD.device)
     return experts.sums(
         dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten()
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_of_pairs(num_tokens: int, top_k: int, device: torch.device) -> Tensor:
+    """int64 [T * K]: each row K times. Never changed, and the same for all layers of many steps."""
+    return torch.arange(num_tokens, device=device).repeat_interleave(top_k)
 
 
 def load_experts(

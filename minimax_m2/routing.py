@@ -1,13 +1,17 @@
 """Which experts serve a token, and with which weights? The gating matrix."""
 
-import torch
 from torch import Tensor
 
 from minimax_m2.linear import LinearWeight, linear
+from minimax_m2.row_maths import TORCH, RowMaths
 
 
 def route(
-    hidden_TD: Tensor, routing_ED: LinearWeight, bias_E: Tensor | None, top_k: int
+    hidden_TD: Tensor,
+    routing_ED: LinearWeight,
+    bias_E: Tensor | None,
+    top_k: int,
+    maths: RowMaths = TORCH,
 ) -> tuple[Tensor, Tensor]:
     """Choose `top_k` experts per token and their mixing weights, in float32.
 
@@ -27,12 +31,4 @@ def route(
     Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
     Transformers MiniMaxM2TopKRouter.
     """
-    # Not torch.sigmoid: on CPUs its last elements, which need not be the last row's, come from
-    # other code than the rest, with other last bits.
-    scores_TE = 1.0 / (1.0 + torch.exp(-linear(hidden_TD.float(), routing_ED)))
-    choice_TE = scores_TE if bias_E is None else scores_TE + bias_E.float()
-    # A stable sort, unlike topk, gives ties to the lower id on every device.
-    order_TE = torch.sort(choice_TE, dim=-1, descending=True, stable=True).indices
-    topk_ids_TK = order_TE[:, :top_k].sort(dim=-1).values
-    weights_TK = scores_TE.gather(1, topk_ids_TK)
-    return topk_ids_TK.int(), weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+    return maths.choose_experts(linear(hidden_TD.float(), routing_ED), bias_E, top_k)

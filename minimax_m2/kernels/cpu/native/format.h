@@ -38,6 +38,7 @@ struct Format {
 };
 
 struct AttentionKernel;  // attention.h
+struct RowFunctions;     // row_maths.h
 
 struct Isa {
     const char *name;
@@ -54,6 +55,7 @@ struct Isa {
     uint64_t (*read)(const uint8_t *data, int64_t size);
     const AttentionKernel *attention_bf16;  // null: attention_f32 takes bfloat16 queries too
     const AttentionKernel *attention_f32;
+    const RowFunctions *rows;
 };
 
 // Best first; null-terminated.

@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma")
 #include "elementwise.h"
+#include "row_functions.h"
 
 namespace kernels {
 namespace {
@@ -27,6 +28,7 @@ const Isa isa_avx2 = {
         nullptr,  // FP8
     },
     activate, weigh, to_bf16, add, add_bf16, read, nullptr, &attention_f32_avx2,
+    &row_functions,
 };
 
 }  // namespace kernels

@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 #include "elementwise.h"
+#include "row_functions.h"
 
 namespace kernels {
 namespace {
@@ -30,6 +31,7 @@ const Isa isa_avx512 = {
         &fp8_avx512,
     },
     activate, weigh, to_bf16, add, add_bf16, read, &attention_bf16_avx512, &attention_f32_avx512,
+    &row_functions,
 };
 
 }  // namespace kernels

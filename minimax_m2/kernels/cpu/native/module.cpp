@@ -10,15 +10,14 @@
 #include "attention_store.h"
 #include "expert_ffn.h"
 #include "linear.h"
+#include "module.h"
 #include "pack_panel.h"
 #include "stream_read.h"
 #include "thread_pool.h"
 
-namespace {
-
 using namespace kernels;
 
-std::atomic<const Isa *> chosen{nullptr};
+static std::atomic<const Isa *> chosen{nullptr};
 
 bool integers(const char *name, PyObject *const *args, Py_ssize_t given, Py_ssize_t wanted,
               int64_t *values)
@@ -45,6 +44,8 @@ const Isa *isa_or_error()
         PyErr_SetString(PyExc_RuntimeError, "no instruction set was chosen: use_isa comes first");
     return isa;
 }
+
+namespace {
 
 const Format *format_or_error(const Isa &isa, int64_t id)
 {
@@ -253,7 +254,6 @@ PyObject *pack(PyObject *, PyObject *const *args, Py_ssize_t given)
     return PyBool_FromLong(sound);
 }
 
-#define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, nullptr}
 PyMethodDef methods[] = {
     {"isas", isas, METH_NOARGS, "Names of the instruction sets that this CPU has, best first."},
     {"use_isa", use_isa, METH_O, "Choose one of them."},
@@ -275,14 +275,15 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 5;
+constexpr int VERSION = 6;
 
 }  // namespace
 
 PyMODINIT_FUNC PyInit__kernels(void)
 {
     PyObject *created = PyModule_Create(&module);
-    if (created && PyModule_AddIntConstant(created, "VERSION", VERSION) < 0)
+    if (created && (PyModule_AddIntConstant(created, "VERSION", VERSION) < 0 ||
+                    PyModule_AddFunctions(created, row_methods) < 0))
         Py_CLEAR(created);
     return created;
 }
