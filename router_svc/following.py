@@ -42,8 +42,18 @@ class Decision:
     at_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A plan, why, and what of it is new."""
+
+    plan: Plan
+    why: str
+    loaded: int  # pieces
+    dropped: int
+
+
 class Following:
-    """Looks at the load now and then."""
+    """Looks at the load now and then. One look at a time, on any thread; all else on the loop."""
 
     def __init__(self, rules: FollowingRules):
         self._rules = rules
@@ -75,8 +85,8 @@ class Following:
         imbalance: Callable[[], float],
         planned: Callable[[float], Plan],
         moving: bool,
-    ) -> Plan | None:
-        """A plan to follow from now on, if there is a reason to.
+    ) -> Proposal | None:
+        """A plan that should be followed from now on, if there is a reason to.
 
         `hosts` as they are; `work`: recent work of the mean piece; `surplus`: some pieces have
         more holders than are asked for of all; `largest`: pieces that move together;
@@ -122,20 +132,21 @@ class Following:
             what += f", {wanted.imbalance:.2f} in the end"
             if wanted.gained(hosts) > self._bucket:
                 wanted = planned(self._bucket)
-        return self._follow(wanted, hosts, what, now_s)
-
-    def _follow(self, made: Plan, hosts: Sequence[Host], what: str, now_s: float) -> Plan | None:
-        loaded = made.gained(hosts)
-        dropped = sum(len(host.current - made.hold[host.pool_id]) for host in hosts)
+        loaded = wanted.gained(hosts)
+        dropped = sum(len(host.current - wanted.hold[host.pool_id]) for host in hosts)
         if not loaded and not dropped:
             self._decide("waiting", f"{what}; waiting for --pieces-per-minute", now_s)
             return None
-        self._bucket -= loaded
-        self.loaded_pieces += loaded
-        self.dropped_pieces += dropped
-        self._decide("moved", f"{what}: {loaded} pieces load, {dropped} go", now_s)
-        log.info("following the load: %s", self.last.reason)
-        return made
+        return Proposal(plan=wanted, why=what, loaded=loaded, dropped=dropped)
+
+    def follow(self, proposal: Proposal, now_s: float) -> None:
+        """Note that a proposal is being carried out."""
+        self._bucket -= proposal.loaded
+        self.loaded_pieces += proposal.loaded
+        self.dropped_pieces += proposal.dropped
+        reason = f"{proposal.why}: {proposal.loaded} pieces load, {proposal.dropped} go"
+        self._decide("moved", reason, now_s)
+        log.info("following the load: %s", reason)
 
     def _fill(self, now_s: float, largest: int) -> None:
         per_minute = self._rules.pieces_per_minute

@@ -35,7 +35,8 @@ class Goals:
     """Plans soon after a reason to; otherwise goals stay.
 
     When pools come and go, it plans by the weights of the last decision to follow the load, so
-    that noise in the counts moves nothing.
+    that noise in the counts moves nothing, and copies nothing for the load's sake: that is begun
+    only by `following`, within its bounds.
     """
 
     def __init__(self, rules: PlacementRules):
@@ -60,13 +61,21 @@ class Goals:
         dark = lost.ready - elsewhere
         self.reconsider(now_s + (self._rules.plan_delay_s if dark else lease_s))
 
-    def plan_if_due(self, now_s: float, model: Model | None, pools: Sequence[Member]) -> None:
-        """Set the goals of `pools`, if there is a reason to and it is time."""
-        if self._due_at_s is None or now_s < self._due_at_s or model is None:
-            return
+    def due(self, now_s: float) -> bool:
+        """Whether there is a reason to plan and it is time; that reason is then dealt with."""
+        if self._due_at_s is None or now_s < self._due_at_s:
+            return False
         self._due_at_s = None
-        hosts = hosts_of(pools)
-        made = self._kept(model, hosts) or self.planner(model)(hosts, weights=self.weights)
+        return True
+
+    def compute(
+        self, model: Model, hosts: Sequence[Host], weights: Sequence[Sequence[float]]
+    ) -> Plan:
+        """The plan for these hosts; on any thread."""
+        return self._kept(model, hosts) or self.planner(model)(hosts, weights=weights, copies=False)
+
+    def take(self, made: Plan, hosts: Sequence[Host], pools: Sequence[Member]) -> None:
+        """The plan for these hosts becomes the goals of `pools`."""
         self.set(made, pools)
         if (
             hosts

@@ -6,20 +6,18 @@ The servicer moves frames in and out of it; nothing here waits.
 
 import logging
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from protos import router_pb2
-from router_svc.activations import Activations
-from router_svc.board import Host
 from router_svc.changes import instruct, note_hidden, retire, settle
 from router_svc.epoch import Drains
-from router_svc.following import MIN_WORK, Following
-from router_svc.goals import Goals, PlacementRules, asked_for, hosts_of
-from router_svc.loads import mean_work, piece_weights
-from router_svc.member import LOADING, Member, Model
+from router_svc.goals import PlacementRules, asked_for
+from router_svc.member import LOADING, Member
 from router_svc.membership import Members
-from router_svc.moves import Rebalanced, piece_moves
-from router_svc.planner import imbalance
+from router_svc.moves import Rebalanced
+from router_svc.placing import Placing
+from router_svc.planning import Inline
 from router_svc.topology import TopologyBook
 from rpc.errors import NotReady
 from rpc.pieces import Pieces
@@ -55,8 +53,12 @@ class Mesh:
         now_s: float,
         rules: PlacementRules | None = None,
         drains: Drains | None = None,
+        executor: Executor | None = None,
     ):
-        """`restarted`: an earlier epoch is known. Members and watchers may still prove it."""
+        """`restarted`: an earlier epoch is known. Members and watchers may still prove it.
+
+        `executor` computes plans; without one they are computed at once.
+        """
         self._drains = drains or Drains(None)
         self.epoch = epoch
         self.lease_s = lease_s
@@ -65,12 +67,12 @@ class Mesh:
         )
         self.book = TopologyBook(epoch=epoch, window_s=lease_s)
         self.rules = rules or PlacementRules()
-        self.activations = Activations(self.rules.following.half_life_s)
-        self.following = Following(self.rules.following)
+        self.placing = Placing(self.rules, self.members, executor or Inline())
+        self.goals, self.following = self.placing.goals, self.placing.following
+        self.activations = self.placing.activations
         self._restarted = restarted
         self._adopt_until_s = now_s + adopt_s
         self._swept_at_s = now_s
-        self.goals = Goals(self.rules)
         self._assignments_made = 0
         # Assignments of a later epoch have higher versions than all earlier ones.
         self._version_base = epoch << 20
@@ -170,65 +172,15 @@ class Mesh:
         log.info("pool %s: drained by an operator: %s", pool.member_id, pool.drained)
         self.goals.reconsider(now_s)
 
-    def rebalance(self, now_s: float, *, dry_run: bool = False) -> Rebalanced:
+    async def rebalance(self, now_s: float, *, dry_run: bool = False) -> Rebalanced:
         """Plan by recent counts, now and all at once; `dry_run`: only say what would move.
 
-        Raises NotReady while the router only adopts, or keeps a map of pools that vanished.
+        Raises NotReady while the router only adopts or keeps a map of pools that vanished, and when
+        pools came or went meanwhile.
         """
         if self.adopting(now_s) or self.book.kept_pools:
             raise NotReady("the router has just restarted or pools are missing: try again later")
-        pools = self.members.of_role("pool")
-        hosts = hosts_of(pools)
-        model = self.members.model
-        if model is None or not hosts:
-            return Rebalanced()
-        weights = piece_weights(self.activations.recent_work(now_s))
-        made = self.goals.planner(model)(hosts, weights=weights)
-        if not dry_run:
-            self.goals.weights = weights
-            self.goals.set(made, pools)
-        return Rebalanced(
-            loaded=made.gained(hosts),
-            before=self._imbalance(model, hosts, weights),
-            after=made.imbalance,
-            moves=piece_moves(hosts, made, weights),
-        )
-
-    def _follow_load(self, now_s: float) -> None:
-        """Look whether pieces should move for the sake of load, now and then."""
-        model = self.members.model
-        pools = self.members.of_role("pool")
-        hosts = hosts_of(pools)
-        if not hosts or model is None or not self.following.due(now_s):
-            return
-        work = self.activations.recent_work(now_s)
-        weights = piece_weights(work)
-        wanted = self.rules.replicas * model.num_layers * model.num_experts
-        made = self.following.look(
-            now_s,
-            hosts,
-            work=mean_work(work),
-            surplus=0 < wanted < sum(len(host.current) for host in hosts),
-            largest=model.num_experts if self.rules.striping == "layer" else 1,
-            imbalance=lambda: self._imbalance(model, hosts, weights),
-            planned=lambda allowance: self.goals.planner(model)(
-                hosts, weights=weights, allowance=allowance
-            ),
-            moving=any(_is_changing(pool) for pool in pools),
-        )
-        if made is not None:
-            self.goals.set(made, pools)
-        if made is not None or (not self.goals.weights and mean_work(work) >= MIN_WORK):
-            self.goals.weights = weights
-
-    def _imbalance(self, model: Model, hosts: list[Host], weights: list[list[float]]) -> float:
-        return imbalance(
-            hosts,
-            num_layers=model.num_layers,
-            num_experts=model.num_experts,
-            striping=self.rules.striping,
-            weights=weights,
-        )
+        return await self.placing.rebalance(now_s, dry_run=dry_run)
 
     def new_assignments(
         self, now_s: float, acked: float = math.inf
@@ -239,8 +191,7 @@ class Mesh:
         """
         pools = self.members.of_role("pool")
         if not self.adopting(now_s) and not self.book.kept_pools:
-            self.goals.plan_if_due(now_s, self.members.model, pools)
-            self._follow_load(now_s)
+            self.placing.tend(now_s)
             retire(pools, called=not math.isinf(acked))
             settle(pools, acked, now_s, self.rules.settle_s)
         made = []
@@ -275,10 +226,3 @@ class Mesh:
             self.members.forget_model()
             self.book.forget_lost()
         return topology
-
-
-def _is_changing(pool: Member) -> bool:
-    """Whether a pool is on its way from one goal to the next."""
-    if pool.leaving:
-        return bool(pool.ready)
-    return pool.goal is None or pool.ready != pool.goal

@@ -51,13 +51,15 @@ def plan(
     weights: Sequence[Sequence[float]] = (),
     tolerance: float = 0.05,
     allowance: float = math.inf,
+    copies: bool = True,
 ) -> Plan:
     """Assign pieces to hosts.
 
     `replicas` 0 means as many as memory allows. `weights` [layer][expert] say how
     heavy a piece is (see `loads`); without them all are equal. Loads that differ by less
     than `tolerance` (of the mean) are left alone. At most `allowance` pieces are loaded for
-    the sake of load; for want of a holder, as many as it takes.
+    the sake of load; for want of a holder, as many as it takes. Without `copies` what is hot
+    keeps the further holders it has and gets no more.
     """
     if striping not in STRIPINGS:
         raise ValueError(f"striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
@@ -78,7 +80,7 @@ def plan(
         _repair(board, level)
     board.share_out()
     for _ in range(MAX_ROUNDS):
-        if not _improve(board, hot, tolerance, by_layer=by_layer):
+        if not _improve(board, hot if copies else {}, tolerance, by_layer=by_layer):
             break
     return Plan(
         hold={host.pool_id: board.result(index) for index, host in enumerate(board.hosts)},

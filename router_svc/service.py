@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +37,7 @@ class RouterService:
         tls = config.tls
         self._host = GrpcHost(config.listen_address, tls=tls, max_receive_bytes=MAX_FRAME_BYTES)
         epoch, restarted = next_epoch(config.state, clock_ms=lambda: time.time_ns() // 1_000_000)
+        self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.mesh = Mesh(
             epoch=epoch,
             restarted=restarted,
@@ -46,7 +48,10 @@ class RouterService:
             now_s=time.monotonic(),
             rules=config.placement,
             drains=Drains(config.state),
+            executor=self._planner,
         )
+        self._loop = asyncio.get_running_loop()
+        self.mesh.placing.planning.when_done = self._planned
         registry = CollectorRegistry()
         self._metrics = RouterMetrics(registry)
         self._publisher = Publisher(self.mesh, max_watchers=config.max_members)
@@ -108,6 +113,12 @@ class RouterService:
         self._publisher.close()
         await self._host.stop(STOP_GRACE_S)
         self._ops.stop()
+        self._planner.shutdown(wait=False, cancel_futures=True)
+
+    def _planned(self) -> None:
+        """On the planner's thread: a plan is there to be taken."""
+        if not self._stopping:
+            self._loop.call_soon_threadsafe(self._publisher.changed)
 
     async def _tend(self) -> None:
         """Leases, gauges and the status line, several times per lease."""

@@ -88,7 +88,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         await require_role(context, ("cli",), tls=self._tls)
         done = Rebalanced()
         try:
-            done = self._mesh.rebalance(time.monotonic(), dry_run=request.dry_run)
+            done = await self._mesh.rebalance(time.monotonic(), dry_run=request.dry_run)
         except NotReady as error:
             await abort_with(context, error)
         self._publisher.changed()

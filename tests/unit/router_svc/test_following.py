@@ -187,3 +187,20 @@ def test_planning_for_another_reason_moves_nothing_by_noise():
         world.mesh.goals.reconsider(world.now_s)
         world.run(20, SKEWED)
     assert world.loaded_since(settled_s) == 0
+
+
+def test_pools_that_join_make_no_copies_beyond_what_following_the_load_allows():
+    world = World(pools=1, pieces_per_minute=3)
+    world.run(300, SKEWED)
+    for name in ("pool-1", "pool-2", "pool-3"):
+        world.join(name)
+    world.run(20, SKEWED)
+    # Spread over all four, but what is hot has one holder still: nothing was beyond a bound yet.
+    assert all(world.held.values())
+    assert all(world.holders(layer, e) == 1 for layer in range(LAYERS) for e in range(EXPERTS))
+    spread_s = world.now_s
+    world.run(300, SKEWED)
+    assert world.holders(0, 0) > 1
+    moves = [(when_s, pieces) for when_s, pieces in world.loads if when_s > spread_s and pieces]
+    for since_s, _ in moves:
+        assert sum(pieces for when_s, pieces in moves if since_s <= when_s < since_s + 60) <= 6

@@ -184,7 +184,7 @@ def test_activations_of_all_attention_services_add_up():
     assert page["tokens"] == [[0, 0, 0, 0], [10, 0, 0, 4]]
 
 
-def test_rebalancing_follows_the_counts_and_comes_to_rest():
+async def test_rebalancing_follows_the_counts_and_comes_to_rest():
     rules = PlacementRules(plan_delay_s=0.0, replicas=1, striping="expert")
     mesh = mesh_of(rules=rules)
     for name in ("a", "b"):
@@ -193,22 +193,22 @@ def test_rebalancing_follows_the_counts_and_comes_to_rest():
         mesh.report(pool, status(), 0.0)
     for pool, _ in mesh.new_assignments(0.0):
         mesh.report(pool, status(pool.hold), 0.0)
-    assert mesh.rebalance(1.0).loaded == 0
+    assert (await mesh.rebalance(1.0)).loaded == 0
     hot = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0, 1], token_counts=[10**6, 10**6])]
     mesh.report(mesh.join(register("x", ATTENTION), "", 1.0), status(activations=hot), 1.0)
     before = [pool.goal for pool in mesh.members.of_role("pool")]
-    would = mesh.rebalance(2.0, dry_run=True)
+    would = await mesh.rebalance(2.0, dry_run=True)
     assert [pool.goal for pool in mesh.members.of_role("pool")] == before
-    done = mesh.rebalance(2.0)
+    done = await mesh.rebalance(2.0)
     assert done == would
     assert done.loaded == len(done.moves) == 2  # each holds both: they were on one pool
     assert done.before > 1.9 > done.after
     goals = [pool.goal for pool in mesh.members.of_role("pool")]
     assert all(goal.experts(0)[:2] == (0, 1) for goal in goals)
-    assert mesh.rebalance(3.0).loaded == 0
+    assert (await mesh.rebalance(3.0)).loaded == 0
     restarted = mesh_of(restarted=True)
     with pytest.raises(NotReady, match="restarted"):
-        restarted.rebalance(1.0)
+        await restarted.rebalance(1.0)
 
 
 def test_a_drain_outlives_the_router_and_the_stream_but_not_the_pool(tmp_path):

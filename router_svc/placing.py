@@ -1,0 +1,150 @@
+"""When is placement planned, and for whom? Joins the reasons to plan with those who carry a plan out.
+
+Nothing here waits: a job is begun in one call of `tend` and taken in a later one.
+"""
+
+import asyncio
+from concurrent.futures import Executor
+from functools import partial
+
+from router_svc.activations import Activations
+from router_svc.board import Host
+from router_svc.following import MIN_WORK, Following, Proposal
+from router_svc.goals import Goals, PlacementRules, hosts_of
+from router_svc.loads import mean_work, piece_weights
+from router_svc.member import Member, Model
+from router_svc.membership import Members
+from router_svc.moves import Rebalanced, piece_moves
+from router_svc.planner import Plan, imbalance
+from router_svc.planning import Job, Planning
+from rpc.errors import NotReady
+
+Weights = list[list[float]]
+
+
+class Placing:
+    """Sets the pools' goals: soon after pools came or went, and when the load asks for it."""
+
+    def __init__(self, rules: PlacementRules, members: Members, executor: Executor):
+        self._rules = rules
+        self._members = members
+        self.goals = Goals(rules)
+        self.activations = Activations(rules.following.half_life_s)
+        self.following = Following(rules.following)
+        self.planning = Planning(executor)
+
+    def tend(self, now_s: float) -> None:
+        """Take what has been computed; begin what is due. Several times, as one may finish at once."""
+        model = self._members.model
+        if model is None:
+            return
+        self._collect()
+        if not self.planning.busy and self.goals.due(now_s):
+            self._plan(now_s, model)
+            self._collect()
+        if not self.planning.busy and self.following.due(now_s):
+            self._look(now_s, model)
+            self._collect()
+
+    async def rebalance(self, now_s: float, *, dry_run: bool) -> Rebalanced:
+        """Plan by recent counts, all at once; `dry_run`: only say what would move.
+
+        Raises NotReady when pools came or went meanwhile.
+        """
+        model, hosts = self._members.model, self._hosts()
+        if model is None or not hosts:
+            return Rebalanced()
+        work = self.activations.recent_work(now_s)
+
+        def compute() -> tuple[Rebalanced, Plan, Weights]:
+            weights = piece_weights(work)
+            made = self.goals.planner(model)(hosts, weights=weights)
+            done = Rebalanced(
+                loaded=made.gained(hosts),
+                before=self._imbalance(model, hosts, weights),
+                after=made.imbalance,
+                moves=piece_moves(hosts, made, weights),
+            )
+            return done, made, weights
+
+        done, made, weights = await asyncio.wrap_future(self.planning.executor.submit(compute))
+        if not dry_run:
+            if self._hosts() != hosts:
+                raise NotReady("pools came, went or moved experts meanwhile: try again")
+            self.goals.weights = weights
+            self.goals.set(made, self._pools())
+        return done
+
+    def _collect(self) -> None:
+        """Take what has been computed."""
+        if self.planning.is_done:
+            self.planning.collect(self._hosts())
+
+    def _plan(self, now_s: float, model: Model) -> None:
+        hosts = self._hosts()
+        job = Job(
+            hosts=hosts,
+            compute=partial(self.goals.compute, model, hosts, self.goals.weights),
+            take=lambda made, same: self.goals.take(made, hosts, self._pools(same)),
+            again=lambda: self.goals.reconsider(now_s),
+        )
+        self.planning.begin(job)
+
+    def _look(self, now_s: float, model: Model) -> None:
+        """Whether pieces should move for the sake of load."""
+        hosts = self._hosts()
+        if not hosts:
+            return
+        work = self.activations.recent_work(now_s)
+        wanted = self._rules.replicas * model.num_layers * model.num_experts
+        moving = any(_is_changing(pool) for pool in self._pools())
+
+        def compute() -> tuple[Proposal | None, Weights]:
+            weights = piece_weights(work)
+            found = self.following.look(
+                now_s,
+                hosts,
+                work=mean_work(work),
+                surplus=0 < wanted < sum(len(host.current) for host in hosts),
+                largest=model.num_experts if self._rules.striping == "layer" else 1,
+                imbalance=lambda: self._imbalance(model, hosts, weights),
+                planned=lambda allowance: self.goals.planner(model)(
+                    hosts, weights=weights, allowance=allowance
+                ),
+                moving=moving,
+            )
+            return found, weights
+
+        def take(outcome: tuple[Proposal | None, Weights], same: set[str]) -> None:
+            found, weights = outcome
+            if found is not None:
+                self.following.follow(found, now_s)
+                self.goals.set(found.plan, self._pools(same))
+            if found is not None or (not self.goals.weights and mean_work(work) >= MIN_WORK):
+                self.goals.weights = weights
+
+        self.planning.begin(Job(hosts=hosts, compute=compute, take=take, again=lambda: None))
+
+    def _pools(self, names: set[str] | None = None) -> list[Member]:
+        """All, or those of these ids."""
+        pools = self._members.of_role("pool")
+        return [pool for pool in pools if names is None or pool.member_id in names]
+
+    def _hosts(self) -> list[Host]:
+        return hosts_of(self._pools())
+
+    def _imbalance(self, model: Model, hosts: list[Host], weights: Weights) -> float:
+        return imbalance(
+            hosts,
+            num_layers=model.num_layers,
+            num_experts=model.num_experts,
+            striping=self._rules.striping,
+            weights=weights,
+        )
+
+
+def _is_changing(pool: Member) -> bool:
+    """Whether a pool is on its way from one goal to the next."""
+    if pool.leaving:
+        return bool(pool.ready)
+    return pool.goal is None or pool.ready != pool.goal
