@@ -11,7 +11,7 @@ from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.formats import PANEL, WeightFormat, weight_format
 from minimax_m2.kernels.cpu.fp8_format import group_scales, join_fp8
 from minimax_m2.kernels.cpu.packed import PackedMatrix, empty_bytes
-from minimax_m2.quant import FP8_MAX, StoredExpert, StoredMatrix
+from minimax_m2.quant import FP8_MAX, StoredExpert, StoredMatrix, scale_shape
 
 _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
 """What native/pack_panel.h reads; other floats are widened first."""
@@ -19,7 +19,15 @@ _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
 
 def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
     """The outputs of all parts, one after another. Raises ValueError naming file and tensor."""
-    weights = weight_format(KERNEL_NAMES[format])
+    weights = _weight_format(format)
+    if not parts:
+        raise ValueError("a linear has at least one part")
+    for part in parts:
+        _check(part)
+        if part.values.shape[1] != parts[0].values.shape[1]:
+            raise ValueError(
+                f"{part.where}: {part.values.shape[1]} inputs, others have another number"
+            )
     if any(part.values.shape[0] % PANEL for part in parts[:-1]):
         parts = [_joined(parts)]
     outputs, inputs = sum(part.values.shape[0] for part in parts), parts[0].values.shape[1]
@@ -33,8 +41,13 @@ def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
 
 def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, PackedMatrix]:
     """Gate and up with alternating panels, and down. Raises ValueError naming file and tensor."""
-    weights = weight_format(KERNEL_NAMES[format])
+    weights = _weight_format(format)
+    for matrix in (expert.w1, expert.w3, expert.w2):
+        _check(matrix)
     outputs, inputs = expert.w1.values.shape
+    for matrix, shape in ((expert.w3, (outputs, inputs)), (expert.w2, (inputs, outputs))):
+        if tuple(matrix.values.shape) != shape:
+            raise ValueError(f"{matrix.where}: {list(matrix.values.shape)}, expected {list(shape)}")
     both = 2 * -(-outputs // PANEL) * PANEL
     data, panel_bytes = (
         empty_bytes(weights.size_bytes(both, inputs)),
@@ -44,6 +57,34 @@ def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, Packed
     _fill(data[panel_bytes:], 2 * panel_bytes, expert.w3, weights)
     gate_up = PackedMatrix(weights.name, both, inputs, data)
     return gate_up, pack_linear([expert.w2], format)
+
+
+def _weight_format(name: str) -> WeightFormat:
+    if name not in KERNEL_NAMES:
+        raise ValueError(f"format must be one of {', '.join(KERNEL_NAMES)}, not {name!r}")
+    return weight_format(KERNEL_NAMES[name])
+
+
+def _check(matrix: StoredMatrix) -> None:
+    """Raises ValueError for numbers and scales that do not belong together: addresses come next."""
+    values, scales, where = matrix.values, matrix.scales, matrix.where
+    is_sound = values.dim() == 2 and values.is_floating_point() and values.numel() > 0
+    if not is_sound or values.device.type != "cpu":
+        raise ValueError(
+            f"{where}: a weight is a float matrix on the CPU, not {values.dtype} {list(values.shape)}"
+        )
+    if scales is None:
+        if values.dtype == torch.float8_e4m3fn:
+            raise ValueError(f"{where}: FP8 codes need the scales of their blocks")
+        return
+    if values.dtype != torch.float8_e4m3fn or min(matrix.block) < 1:
+        raise ValueError(f"{where}: scales are of blocks of FP8 codes, not of {values.dtype}")
+    expected = scale_shape(*values.shape, *matrix.block)
+    if scales.dtype != torch.float32 or scales.shape != expected or scales.device.type != "cpu":
+        raise ValueError(
+            f"{where}: scales must be float32 {list(expected)} on the CPU, "
+            f"not {scales.dtype} {list(scales.shape)}"
+        )
 
 
 def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat) -> None:

@@ -40,7 +40,7 @@ def can_attend(
     return (
         query in (torch.bfloat16, torch.float32)
         and stored in _NUMBERS
-        and num_groups > 0
+        and 0 < num_groups <= num_heads
         and num_heads % num_groups == 0
         and head_dim % HEAD_DIM_STEP == 0
         and 0 < head_dim <= MAX_HEAD_DIM
@@ -146,6 +146,8 @@ def attend_paged(
     for name, numbers, dims in (("segments", segments, 2), ("tables", tables, 1)):
         if numbers.dtype != torch.int64 or numbers.dim() != dims or not numbers.is_contiguous():
             raise ValueError(f"{name} must be int64, contiguous and of {dims} dimensions")
+        if numbers.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, not {numbers.device}")
     if segments.shape[1] != 4:
         raise ValueError(f"segments must be [S, 4], not {list(segments.shape)}")
     if q_THP.device.type != "cpu":

@@ -15,6 +15,12 @@ class KernelExperts:
     """Packed experts of one layer; slots in ascending expert id, as sums add in that order."""
 
     def __init__(self, num_held: int, hidden_size: int, expert_size: int, format: str = "bf16"):
+        """Raises ValueError naming the size or the format that cannot be."""
+        for name, size in (("hidden_size", hidden_size), ("expert_size", expert_size)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, not {size}")
+        if num_held < 0:
+            raise ValueError(f"num_held must be at least 0, not {num_held}")
         self.hidden_size = hidden_size
         self.expert_size = expert_size
         self.format = format
@@ -42,8 +48,9 @@ class KernelExperts:
         """Take matrices as they are; `gate_up` packed from `alternate(w1, w3)`.
 
         Raises:
-            ValueError: another format or shape.
+            ValueError: another format or shape, or no such slot.
         """
+        self._check(slot)
         whole = 2 * (-(-self.expert_size // 32) * 32)
         for name, matrix, shape in (
             ("gate_up", gate_up, (whole, self.hidden_size)),
@@ -59,7 +66,8 @@ class KernelExperts:
         self.addresses[1, slot] = down.data.data_ptr()
 
     def get_packed(self, slot: int) -> tuple[PackedMatrix, PackedMatrix]:
-        """As `put_packed` takes them."""
+        """As `put_packed` takes them. Raises ValueError for a slot that holds none."""
+        self._check(slot)
         held = self._held[slot]
         if held is None:
             raise ValueError(f"slot {slot} holds no expert")
@@ -69,6 +77,10 @@ class KernelExperts:
         """float32 w13_HD and w2_DF: the numbers the kernel multiplies with."""
         gate_up, down = self.get_packed(slot)
         return torch.cat(separate(unpack(gate_up), self.expert_size)), unpack(down)
+
+    def _check(self, slot: int) -> None:
+        if not 0 <= slot < len(self._held):
+            raise ValueError(f"slot must be 0 to {len(self._held) - 1}, not {slot}")
 
 
 def expert_rows(
@@ -85,8 +97,7 @@ def expert_rows(
     Raises:
         ValueError: shapes or dtypes that do not fit, a row or a slot that is not there.
     """
-    out_MD = torch.empty((slots_M.shape[0], held.hidden_size), dtype=torch.bfloat16)
-    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, out_MD, False)
+    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, sum_rows=False)
 
 
 def expert_sums(
@@ -100,8 +111,7 @@ def expert_sums(
 
     The same bits as `combine_rows` of `expert_rows` gives for pairs ascending within a row.
     """
-    out_ND = torch.empty((hidden_ND.shape[0], held.hidden_size), dtype=torch.float32)
-    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, out_ND, True)
+    return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, sum_rows=True)
 
 
 def _run(
@@ -110,13 +120,13 @@ def _run(
     slots_M: Tensor,
     weights_M: Tensor,
     held: KernelExperts,
-    out: Tensor,
+    *,
     sum_rows: bool,
 ) -> Tensor:
     library = need()
     if hidden_ND.dim() != 2 or hidden_ND.shape[1] != held.hidden_size:
         raise ValueError(f"hidden must be [N, {held.hidden_size}], not {list(hidden_ND.shape)}")
-    num_pairs = slots_M.shape[0]
+    num_pairs = slots_M.numel()
     for name, tensor, dtype, shape in (
         ("hidden_ND", hidden_ND, torch.bfloat16, tuple(hidden_ND.shape)),
         ("row_of_pair_M", row_of_pair_M, torch.int64, (num_pairs,)),
@@ -130,6 +140,10 @@ def _run(
             )
     hidden_ND, row_of_pair_M = hidden_ND.contiguous(), row_of_pair_M.contiguous()
     slots_M, weights_M = slots_M.contiguous(), weights_M.contiguous()
+    shape, dtype = (num_pairs, held.hidden_size), torch.bfloat16
+    if sum_rows:
+        shape, dtype = (hidden_ND.shape[0], held.hidden_size), torch.float32
+    out = torch.empty(shape, dtype=dtype)
     gate_up_E, down_E = held.addresses
     weights = held.weights
     library.native.expert_ffn(

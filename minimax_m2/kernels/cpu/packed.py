@@ -75,7 +75,7 @@ def pack(weight_OD: Tensor, format: str) -> PackedMatrix:
     Raises:
         ValueError: not a matrix, or no such format.
     """
-    if weight_OD.dim() != 2 or not weight_OD.is_floating_point():
+    if weight_OD.dim() != 2 or not weight_OD.is_floating_point() or not weight_OD.numel():
         raise ValueError(
             f"a weight is a float matrix, not {weight_OD.dtype} {list(weight_OD.shape)}"
         )

@@ -170,6 +170,11 @@ private:
                              (uint16_t *)(plain + (first + row) * plain_stride) + panel * PANEL,
                              PANEL);
         }
+        // A format may pad its inputs beyond whole panels: what is there now, times zero, may be NaN.
+        const int64_t whole = feature_panels * PANEL, padded = w2.padded(args.expert_size);
+        if (w2.plain_rows && panel == feature_panels - 1 && padded > whole)
+            for (int64_t at = group.first; at < group.end; at++)
+                memset(plain + at * plain_stride + whole * 2, 0, (size_t)(padded - whole) * 2);
     }
 
     // One output panel of one group: `use(place in the chunk, values)`, weighted and rounded.
