@@ -79,7 +79,8 @@ def _check(matrix: StoredMatrix) -> None:
         return
     if values.dtype != torch.float8_e4m3fn or min(matrix.block) < 1:
         raise ValueError(f"{where}: scales are of blocks of FP8 codes, not of {values.dtype}")
-    expected = scale_shape(*values.shape, *matrix.block)
+    rows, cols = values.shape
+    expected = scale_shape(rows, cols, *matrix.block)
     if scales.dtype != torch.float32 or scales.shape != expected or scales.device.type != "cpu":
         raise ValueError(
             f"{where}: scales must be float32 {list(expected)} on the CPU, "

@@ -20,8 +20,8 @@ pytestmark = needs_kernels
 
 FORMATS = ("bf16", "fp8", "int8", "int4", "int4_g128")
 # |found - float64| over the sum of the terms that w2 adds, given the rows' codes: two roundings to
-# bfloat16 (2^-9 each), of which the first may move a code of the integer formats by one.
-BOUND = {"bf16": 0.006, "fp8": 0.006, "int8": 0.012, "int4": 0.012, "int4_g128": 0.012}
+# bfloat16 (2^-8 each at most), of which the first may move a code of the integer formats by one.
+BOUND = {"bf16": 0.008, "fp8": 0.008, "int8": 0.014, "int4": 0.014, "int4_g128": 0.014}
 # Root mean square over all outputs, relative, against float64 with rows as they are: what coding them adds.
 CODING = {"bf16": 0.003, "fp8": 0.003, "int8": 0.016, "int4": 0.016, "int4_g128": 0.016}
 
