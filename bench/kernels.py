@@ -3,15 +3,17 @@
 One layer's experts and a linear of M2's widths, in every packed format that this CPU has
 a kernel for, at 1, 8, 32, 64 and 512 rows per expert; then M2's whole layer of 256 experts,
 top-8 of them at random for 1, 8 and 32 tokens (fewer experts where memory is short: said on
-stderr). Read and kernel alternate in one process; medians. The last line is JSON:
+stderr); then attention of 1 and 8 decode rows over 8,192 positions each, in blocks out of order,
+keys and values in bf16 and int8. Read and kernel alternate in one process; medians. The last line
+is JSON:
 
 `stream_read_gbps` the rate at which the same threads only read (the better of two ways);
 `gemm_bf16_gflops` torch's best bfloat16 GEMM over a few large shapes; and for each kernel,
-format and number of rows `gbps` of packed weights, `gflops`, and `roofline`: the time that
+format and number of rows `gbps` of packed weights (of keys and values), `gflops`, and `roofline`: the time that
 reading at that rate or arithmetic at its peak would take at least, over the time it took. The peak
 is torch's GEMM rate, for 8-bit arithmetic (int8, int4) twice that, as the instructions do twice as
-much. `fraction` stands where there is a limit to hold: of the read rate at one row, of the GEMM
-rate at 32.
+much. `fraction` stands where there is a limit to hold: of the read rate at one row and in decode
+attention, of the GEMM rate at 32.
 """
 
 import argparse
@@ -29,7 +31,11 @@ import psutil
 import torch
 import torch.nn.functional as F
 
+from attention_svc.config import BLOCK_SIZE
+from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import Int8Layout, KVLayout, PlainLayout, TiledLayout
 from minimax_m2.kernels.cpu import library
+from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_sums
 from minimax_m2.kernels.cpu.formats import FORMATS
 from minimax_m2.kernels.cpu.linear import linear
@@ -40,6 +46,8 @@ EXPERTS, LAYER_EXPERTS = 16, 256
 ROWS = (1, 8, 32, 64, 512)
 LAYER_TOKENS = (1, 8, 32)
 GEMM_SHAPES = ((2048, 3072, 3072), (4096, 4096, 4096), (2048, 3072, 8192))
+HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 48, 8, 128, 8192
+DECODE_ROWS = (1, 8)
 READ_BYTES = 512 << 20
 SPARE_BYTES = 2 << 30
 
@@ -48,9 +56,10 @@ LIMITS = {
     **{(name, kind, 1): 0.85 for name in ("expert_ffn", "linear") for kind in ("int8", "int4")},
     **{(name, "fp8", 1): 0.70 for name in ("expert_ffn", "linear")},
     **{(name, "bf16", 32): 0.90 for name in ("expert_ffn", "linear")},
-    **{(name, "int8", 32): 1.35 for name in ("expert_ffn", "linear")},
+    **{(name, "int8", 32): 1.5 for name in ("expert_ffn", "linear")},
+    ("decode_attention", "bf16", 8): 0.70,
 }
-"""Of the read rate at one row, of torch's GEMM rate at 32 (int8: 1.5 times bf16's 0.90)."""
+"""Of the read rate at one row and in decode attention, of torch's GEMM rate at 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +152,48 @@ def layer_cases(format: str) -> Iterator[Case]:
         yield ffn_case("m2_layer", tokens, held, torch.stack(picks).sort(dim=1)[0])
 
 
+def attention_cases(format: str) -> Iterator[Case]:
+    """A decode row each of some sequences over its whole context."""
+    if format not in ("bf16", "int8"):
+        return
+    layout: KVLayout
+    if format == "int8":
+        layout = Int8Layout(KV_HEADS, HEAD_DIM)
+    elif takes_tiles(torch.bfloat16, HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE):
+        layout = TiledLayout(KV_HEADS, HEAD_DIM)
+    else:
+        layout = PlainLayout(KV_HEADS, HEAD_DIM, torch.bfloat16)
+    width, most = CONTEXT // BLOCK_SIZE, max(DECODE_ROWS)
+    cache = KvCache(
+        layout, num_layers=1, num_blocks=most * width, block_size=BLOCK_SIZE,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    for slots_T in torch.arange(most * CONTEXT).split(4096):
+        k, v = torch.randn(2, len(slots_T), KV_HEADS, HEAD_DIM).bfloat16()
+        cache.store(0, k, v, slots_T)
+    tables = torch.randperm(most * width)
+    for rows in DECODE_ROWS:
+        row_B = torch.arange(rows)
+        ones_B = torch.ones_like(row_B)
+        segments = torch.stack((row_B, ones_B, ones_B * CONTEXT, row_B * width), dim=1)
+        q_BHP = torch.randn(rows, HEADS, HEAD_DIM).bfloat16()
+        paged = PagedRows(segments, tables)
+        yield Case(
+            name="decode_attention", format=format, rows=rows,
+            size_bytes=cache.size_bytes // most * rows,
+            num_flops=4 * rows * HEADS * HEAD_DIM * CONTEXT,
+            run=lambda q=q_BHP, p=paged: attend_paged(q, *cache.pages(0), KV_HEADS, p),
+        )  # fmt: skip
+
+
+MAKERS = {
+    "expert_ffn": ffn_cases,
+    "linear": linear_cases,
+    "m2_layer": layer_cases,
+    "decode_attention": attention_cases,
+}
+
+
 class Machine:
     """What this machine can do, measured beside the kernels again and again."""
 
@@ -181,13 +232,15 @@ class Machine:
         read_ratio = statistics.median(
             case.size_bytes / t / 1e9 / read for t, read in zip(times, reads, strict=True)
         )
-        peak = gemm * (2 if case.format.startswith("int") else 1)
+        eight_bits = case.format.startswith("int") and case.name != "decode_attention"
+        peak = gemm * (2 if eight_bits else 1)
         found = {"gbps": gbps, "gflops": gflops, "roofline": max(read_ratio, gflops / peak)}
         limit = LIMITS.get((case.name, case.format, case.rows))
         if limit is not None:
-            found["fraction"] = read_ratio if case.rows == 1 else gflops / gemm
+            of_read = case.rows == 1 or case.name == "decode_attention"
+            found["fraction"] = read_ratio if of_read else gflops / gemm
         say(
-            f"{case.name:10} {case.format:9} {case.rows:4}  {gbps:6.1f} GB/s {gflops:7.0f} GFLOP/s"
+            f"{case.name:16} {case.format:9} {case.rows:4}  {gbps:6.1f} GB/s {gflops:7.0f} GFLOP/s"
             f"  roofline {found['roofline']:.2f}"
             + (f"  fraction {found['fraction']:.3f}, limit {limit}" if limit else "")
         )
@@ -202,8 +255,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--formats", nargs="+", choices=[*FORMATS], help="default: every one")
     parser.add_argument(
-        "--kernels", nargs="+", choices=["expert_ffn", "linear", "m2_layer"],
-        default=["expert_ffn", "linear", "m2_layer"],
+        "--kernels", nargs="+", choices=[*MAKERS], default=[*MAKERS],
     )  # fmt: skip
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -219,12 +271,11 @@ def main() -> None:
     gemm = machine.gemm_gflops()
     say(f"{native.isa}, {options.threads} threads, torch GEMM {gemm:.0f} GFLOP/s")
     kernels: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    makers = {"expert_ffn": ffn_cases, "linear": linear_cases, "m2_layer": layer_cases}
     for format in here:
         for name in options.kernels:
             if name == "m2_layer" and format == "bf16":
                 continue  # 14 GB
-            for case in makers[name](format):
+            for case in MAKERS[name](format):
                 found = machine.measure(case, gemm)
                 kernels.setdefault(name, {}).setdefault(format, {})[str(case.rows)] = found
     print(
