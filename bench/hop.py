@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 ECHO_METHOD = "/expertmesh.bench.Echo/Stream"
 WORKING_ECHO_METHOD = "/expertmesh.bench.Echo/WorkingStream"
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 SHAPE = {
     "hidden_size": 3072, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 8,
     "num_experts_per_tok": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64,
@@ -89,7 +90,7 @@ class EchoHandler(grpc.GenericRpcHandler):
             await context.write(elapsed_ns.to_bytes(8, "little") + padding)
 
 
-async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
+async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | None) -> None:
     """The server process: prints its ports, then serves until its stdin closes."""
     from expert_svc.compute import run_call
     from expert_svc.executor import Executor
@@ -102,12 +103,12 @@ async def serve(model: Path, threads: int, tls: TlsFiles | None) -> None:
     torch.set_num_threads(threads)
     checkpoint = Checkpoint.open(model)
     manifest = ensure_manifest(checkpoint)
-    store = WeightStore(checkpoint, manifest, torch.float32)
+    store = WeightStore(checkpoint, manifest, dtype)
     store.load(store.available())
     executor = Executor(lambda call: run_call(call, store), inline_rows=16)
     servicer = ExpertServicer(
         PoolIdentity(
-            pool_id="bench", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="f32"
+            pool_id="bench", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id=""
         ),
         store,
         executor,
@@ -137,7 +138,7 @@ def decode_work(store: "WeightStore") -> Callable[[], object]:
     from expert_svc.compute import run_call
 
     rows = Rows(
-        hidden_ND=torch.randn(1, SHAPE["hidden_size"]),
+        hidden_ND=torch.randn(1, SHAPE["hidden_size"]).to(store.dtype),
         row_of_pair_M=torch.zeros(8, dtype=torch.int64),
         expert_ids_M=torch.arange(8),
         weights_M=torch.full((8,), 1 / 8),
@@ -225,14 +226,16 @@ async def connect(
 
 
 async def measure(
-    port: int, tcp_port: int, model: Path, rows: int, rounds: int, tls: TlsFiles | None
+    ports: tuple[int, int], model: Path, dtype: torch.dtype, rows: int, rounds: int,
+    tls: TlsFiles | None,
 ) -> dict[str, float]:
     """Alternate real calls and echoes of the same sizes; medians in microseconds."""
     checkpoint = Checkpoint.open(model)
     config = checkpoint.config
     checkpoint_id = ensure_manifest(checkpoint).checkpoint_id
+    port, tcp_port = ports
     transport = await connect(port, config, checkpoint_id, tls)
-    hidden = torch.randn(rows, config.hidden_size)
+    hidden = torch.randn(rows, config.hidden_size).to(dtype)
     ids = torch.arange(8, dtype=torch.int32).expand(rows, 8).contiguous()
     weights = torch.full((rows, 8), 1 / 8)
     out = torch.empty(rows, config.hidden_size)
@@ -310,7 +313,7 @@ def message_sizes(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[int, int]:
         row_splits=bytes(4 * (len(ids) + 1)), expert_ids=bytes(4 * ids.numel()),
         weights=bytes(4 * ids.numel()),
     )  # fmt: skip
-    result = expert_pb2.Result(call_id=1000, rows=encode(hidden), queue_us=10, compute_us=1000)
+    result = expert_pb2.Result(call_id=1000, rows=encode(hidden.float()), queue_us=10, compute_us=1000)
     return (
         expert_pb2.ExecuteRequest(execute=frame).ByteSize(),
         expert_pb2.ExecuteResponse(result=result).ByteSize(),
