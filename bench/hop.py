@@ -43,6 +43,7 @@ from attention_svc.transport import HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
 from minimax_m2.manifest import ensure_manifest
+from minimax_m2.threads import set_threads
 from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, router_pb2
 from rpc.channel import open_channel
@@ -100,7 +101,7 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
     from rpc.config import Address, max_rows_per_message
     from rpc.server import GrpcHost
 
-    torch.set_num_threads(threads)
+    set_threads(threads)
     checkpoint = Checkpoint.open(model)
     manifest = ensure_manifest(checkpoint)
     store = WeightStore(checkpoint, manifest, dtype)
@@ -226,7 +227,11 @@ async def connect(
 
 
 async def measure(
-    ports: tuple[int, int], model: Path, dtype: torch.dtype, rows: int, rounds: int,
+    ports: tuple[int, int],
+    model: Path,
+    dtype: torch.dtype,
+    rows: int,
+    rounds: int,
     tls: TlsFiles | None,
 ) -> dict[str, float]:
     """Alternate real calls and echoes of the same sizes; medians in microseconds."""
@@ -313,7 +318,9 @@ def message_sizes(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[int, int]:
         row_splits=bytes(4 * (len(ids) + 1)), expert_ids=bytes(4 * ids.numel()),
         weights=bytes(4 * ids.numel()),
     )  # fmt: skip
-    result = expert_pb2.Result(call_id=1000, rows=encode(hidden.float()), queue_us=10, compute_us=1000)
+    result = expert_pb2.Result(
+        call_id=1000, rows=encode(hidden.float()), queue_us=10, compute_us=1000
+    )
     return (
         expert_pb2.ExecuteRequest(execute=frame).ByteSize(),
         expert_pb2.ExecuteResponse(result=result).ByteSize(),
@@ -332,27 +339,27 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1, help="compute threads of the pool")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="bfloat16", help="of rows, answers and weights"
+    )
     parser.add_argument("--tls", action="store_true", help="mTLS on every gRPC connection")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--certs", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    tls = None
+    tls, dtype = None, DTYPES[arguments.dtype]
     if arguments.serve:
-        asyncio.run(serve(arguments.serve, arguments.threads, tls_of(arguments.certs, "expert")))
+        certs = tls_of(arguments.certs, "expert")
+        asyncio.run(serve(arguments.serve, dtype, arguments.threads, certs))
         return
-    torch.set_num_threads(1)
+    set_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_tiny(model, **SHAPE)
         ensure_manifest(Checkpoint.open(model))
         command = [
-            sys.executable,
-            __file__,
-            "--serve",
-            str(model),
-            "--threads",
-            str(arguments.threads),
-        ]
+            sys.executable, __file__, "--serve", str(model), "--dtype", arguments.dtype,
+            "--threads", str(arguments.threads),
+        ]  # fmt: skip
         if arguments.tls:
             certs = Path(folder) / "certs"
             subprocess.run(
@@ -371,7 +378,9 @@ def main() -> None:
             results = {}
             for rows, rounds in ((1, arguments.rounds), (256, max(50, arguments.rounds // 20))):
                 print(f"measuring {rows} row(s), {rounds} rounds ...", file=sys.stderr, flush=True)
-                results[rows] = asyncio.run(measure(port, tcp_port, model, rows, rounds, tls))
+                results[rows] = asyncio.run(
+                    measure((port, tcp_port), model, dtype, rows, rounds, tls)
+                )
                 print(json.dumps(results[rows], indent=1), file=sys.stderr)
         finally:
             assert server.stdin is not None
@@ -379,7 +388,7 @@ def main() -> None:
             server.wait(10)
     print(
         json.dumps(
-            {**results[1], "rows_256": results[256], "tls": arguments.tls, "grpc": grpc.__version__,
+            {**results[1], "rows_256": results[256], "dtype": arguments.dtype, "tls": arguments.tls, "grpc": grpc.__version__,
              "experiments": os.environ.get("GRPC_EXPERIMENTS", "")}
         )
     )  # fmt: skip

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
+from minimax_m2.linears import PlainLinears
 
 BF16 = gguf.GGMLQuantizationType.BF16
 
@@ -79,7 +80,7 @@ def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     yield "output.weight", checkpoint.outer("lm_head", bf16)
     sizes = (config.query_size, config.kv_size, config.kv_size)
     for layer_idx in range(config.num_layers):
-        layer, prefix = checkpoint.layer(layer_idx, bf16), f"blk.{layer_idx}."
+        layer, prefix = checkpoint.layer(layer_idx, PlainLinears(bf16)), f"blk.{layer_idx}."
         for part, matrix in zip("qkv", layer.qkv_AD.split(sizes), strict=True):
             yield f"{prefix}attn_{part}.weight", matrix
         assert layer.q_norm is not None
