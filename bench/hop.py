@@ -227,13 +227,9 @@ async def connect(
 
 
 async def measure(
-    ports: tuple[int, int],
-    model: Path,
-    dtype: torch.dtype,
-    rows: int,
-    rounds: int,
+    ports: tuple[int, int], model: Path, dtype: torch.dtype, rows: int, rounds: int,
     tls: TlsFiles | None,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Alternate real calls and echoes of the same sizes; medians in microseconds."""
     checkpoint = Checkpoint.open(model)
     config = checkpoint.config
@@ -378,9 +374,8 @@ def main() -> None:
             results = {}
             for rows, rounds in ((1, arguments.rounds), (256, max(50, arguments.rounds // 20))):
                 print(f"measuring {rows} row(s), {rounds} rounds ...", file=sys.stderr, flush=True)
-                results[rows] = asyncio.run(
-                    measure((port, tcp_port), model, dtype, rows, rounds, tls)
-                )
+                measured = measure((port, tcp_port), model, dtype, rows, rounds, tls)
+                results[rows] = asyncio.run(measured)
                 print(json.dumps(results[rows], indent=1), file=sys.stderr)
         finally:
             assert server.stdin is not None

@@ -45,7 +45,7 @@ public:
         size_t features_size = w2.plain_rows ? 0 : (size_t)(most * feature_stride);
         // The weighted rows need the hidden rows' memory, which has been used by then.
         if (hidden_stride < args.hidden_size * 2)
-            rows_size = (size_t)(most * args.hidden_size * 2);
+            rows_size = ((size_t)(most * args.hidden_size * 2) + 63) / 64 * 64;
         rows = session.scratch(rows_size + plain_size + features_size);
         if (!rows)
             return FfnStatus::NO_MEMORY;
