@@ -1,6 +1,7 @@
 """What does a block of the KV cache hold, where in it, in how many bytes?"""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,18 +36,18 @@ class KVLayout(Protocol):
         """Zero all but the first positions of pages [..., *page_shape]."""
 
 
-class _ByPosition:
+class _ByPosition(ABC):
     """Pages that hold one position after another: [block_size, *row_shape], keys as values."""
 
     @property
-    def row_shape(self) -> Shape:
-        raise NotImplementedError
+    @abstractmethod
+    def row_shape(self) -> Shape: ...
 
-    def encode(self, rows_TGP: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, rows_TGP: Tensor) -> Tensor: ...
 
-    def decode(self, stored: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def decode(self, stored: Tensor) -> Tensor: ...
 
     def page_shapes(self, block_size: int) -> tuple[Shape, Shape]:
         shape = (block_size, *self.row_shape)

@@ -9,6 +9,7 @@ compute dtype; partial sums add in float32 in ascending expert id.
 faster layouts behind the same two calls, one for each message: `rows` and `sums`.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,16 +48,16 @@ class HeldExperts(Protocol):
         """Each row's pairs added in ascending expert id: float32 [N, D]."""
 
 
-class TorchExperts:
+class TorchExperts(ABC):
     """`rows` and `sums` over two grouped products."""
 
+    @abstractmethod
     def gate_up(self, rows_MD: Tensor, slots_M: Tensor) -> Tensor:
         """w1 and w3 of each row's expert: [M, 2F]; slots ascending."""
-        raise NotImplementedError
 
+    @abstractmethod
     def down(self, rows_MF: Tensor, slots_M: Tensor) -> Tensor:
         """w2 of each row's expert: [M, D]; slots ascending."""
-        raise NotImplementedError
 
     def rows(
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
