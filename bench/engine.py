@@ -1,17 +1,21 @@
-"""How fast does the engine decode and prefill next to Transformers, and what does the split cost?
+"""How fast does the engine decode and prefill next to Transformers and llama.cpp, and what does the split cost?
 
-Engines, all in bfloat16 on the real-width slice (`bench/real_width.py`):
+Engines on the real-width slice (`bench/real_width.py`):
 `in_process` (an attention service with its experts in it), `split` (two pools with
 alternate layers), `split_expert_striped` (two pools with half of every layer's
 experts), `transformers` (MiniMaxM2ForCausalLM, grouped_mm experts), and `llama_cpp`
-where a `llama-batched-bench` and a GGUF of the slice are given. Rounds alternate the engines; as
-many are held at once as memory allows. Medians over the rounds.
+where a `llama-batched-bench` and a GGUF of the slice are given. In bfloat16, and with `--formats` in
+others too (`in_process/int8`); of those only ours and llama.cpp, with a GGUF of the same class (Q8_0 for
+int8, Q4_0 for int4). Rounds alternate the engines; as many are held at once as memory allows. Medians over the rounds.
 
     .venv/bin/python bench/engine.py [--rounds 3] [--engines in_process,transformers]
+    .venv/bin/python bench/engine.py --engines in_process --formats int8 --llama-model int8=slice-q8_0.gguf
 
 Progress on standard error; the last line on standard output is JSON: tokens per
 second by engine and batch (decode) or prompt length (prefill), the same per CPU second of all
-the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time from request to last token that is neither attention nor expert calls.
+the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time
+from request to last token that is neither attention nor expert calls. `formats`: in_process by format
+beside the roofline (`bench/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `reached`.
 """
 
 import argparse
@@ -27,13 +31,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
+
 from bench.engines import Engine, Served, Transformers
+from bench.kernels import Machine
 from bench.llama import LlamaCpp
 from bench.real_width import ensure_slice
+from bench.roofline import Cell, Rates, compare
 from expertmesh.machine import usable_cores
 from minimax_m2.config import ModelConfig
+from minimax_m2.kernel_choice import KERNEL_NAMES
+from minimax_m2.kernels.cpu import library
+from minimax_m2.weight_formats import attention_bytes, piece_bytes
 from rpc.memory import available_memory_bytes
 
+FORMATS = {short: name for name, short in KERNEL_NAMES.items() if name != "float32"}
+"""`--formats` -> the services' names of them."""
 ENGINES = ("in_process", "split", "split_expert_striped", "transformers")
 BATCHES = (1, 4, 8, 16, 32)
 LENGTHS = (256, 2048)
@@ -41,8 +54,8 @@ SHARE_BATCHES = (1, 32)
 PROCESS_BYTES = 1 << 30
 """What an engine holds beyond its weights: interpreters, KV cache, activations."""
 
-Cell = tuple[str, int]
-"""("decode", sequences) or ("prefill", prompt tokens)."""
+Values = dict[str, Any]
+"""{"decode" | "prefill" | "decode beside" | "share" | ...: {engine: {size: [one a round]}}}."""
 
 
 class Stage:
@@ -79,16 +92,22 @@ class Stage:
         self._up.clear()
 
 
-def run(options: argparse.Namespace, engines: dict[str, Engine], config: ModelConfig) -> dict:
-    """All rounds; {"decode" | "prefill" | "share": {engine: {cell: [values]}}}."""
-    weight_bytes = 2 * (config.attention_params + config.num_pieces * config.expert_params)
+def run(
+    options: argparse.Namespace, engines: dict[str, Engine], config: ModelConfig, format: str,
+    values: Values,
+) -> None:  # fmt: skip
+    """All rounds of one format, into `values`."""
+    held = FORMATS[format]
+    weight_bytes = attention_bytes(config, "bfloat16", held)
+    weight_bytes += config.num_pieces * piece_bytes(config, held)
     stage = Stage(engines, weight_bytes, options.reserve_gib << 30)
-    values: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    machine = Machine(1)
     cells: list[Cell] = [("decode", batch) for batch in options.batches]
     cells += [("prefill", length) for length in options.lengths]
     try:
         finely = stage.all_fit
         for round_idx in range(options.rounds):
+            gemm_gflops = machine.gemm_gflops()
             names = list(engines) if round_idx % 2 == 0 else list(engines)[::-1]
             pairs = (
                 [(name, cell) for cell in cells for name in names]
@@ -97,29 +116,49 @@ def run(options: argparse.Namespace, engines: dict[str, Engine], config: ModelCo
             )
             for name, (kind, size) in pairs:
                 engine = stage.get(name)
+                before_gbps = machine.read()
                 result = engine.measure(kind, size, options.tokens, seed=round_idx)
+                read_gbps = (before_gbps + machine.read()) / 2
+                rates = Rates(read_gbps=read_gbps, gemm_gflops=gemm_gflops)
                 values[kind][name][size].append(result.tokens_per_s)
+                values[f"{kind} beside"][name][size].append(rates)
                 if result.tokens_per_cpu_s is not None:
                     values[f"{kind} cpu"][name][size].append(result.tokens_per_cpu_s)
                 if result.engine_share is not None:
                     values["share"][name][size].append(result.engine_share)
+                if isinstance(engine, Served):
+                    values["load"][name] = engine.expert_load()
                 per_cpu_s = result.tokens_per_cpu_s
                 say(
                     f"round {round_idx + 1}: {name} {kind} {size}: {result.tokens_per_s:.1f} tokens/s"
                     + (f", {per_cpu_s:.1f} per CPU second" if per_cpu_s else "")
-                    + f" (load {os.getloadavg()[0]:.1f})"
+                    + f" (read {rates.read_gbps:.1f} GB/s, load {os.getloadavg()[0]:.1f})"
                 )
     finally:
         stage.clear()
-    return values
 
 
-def report(values: dict, options: argparse.Namespace) -> dict[str, Any]:
+def against_roofline(values: Values, config: ModelConfig, format: str) -> dict[str, Any]:
+    """Each cell of in_process; empty where it did not run."""
+    ours, peer = engine_name("in_process", format), engine_name("llama_cpp", format)
+    load, found = values["load"].get(ours), {}
+    for kind in ("decode", "prefill"):
+        for size, rates in values[kind][ours].items() if load else ():
+            cell = compare(
+                config, FORMATS[format], load, (kind, size), rates,
+                values[f"{kind} beside"][ours][size], values[kind][peer][size],
+            )  # fmt: skip
+            found.setdefault(kind, {})[str(size)] = cell
+            say(f"{format} {kind} {size}: {json.dumps(cell)}")
+    return found
+
+
+def report(values: Values, options: argparse.Namespace) -> dict[str, Any]:
     """Medians, in the form the last line has."""
 
     def medians(kind: str, digits: int) -> dict[str, dict[str, float]]:
         return {
-            name: {str(size): round(statistics.median(v), digits) for size, v in cells.items()}
+            name: {str(size): round(statistics.median(v), digits) for size, v in cells.items() if v}
             for name, cells in values[kind].items()
         }
 
@@ -130,11 +169,20 @@ def report(values: dict, options: argparse.Namespace) -> dict[str, Any]:
         for size, share in cells.items()
         if int(size) in SHARE_BATCHES
     ]
+    beside = [
+        rates
+        for kind in ("decode beside", "prefill beside")
+        for cells in values[kind].values()
+        for found in cells.values()
+        for rates in found
+    ]
     return {
         "bench": "engine",
         "rounds": options.rounds,
         "tokens_per_stream": options.tokens,
         "cores": usable_cores(),
+        "stream_read_gbps": round(statistics.median(rates.read_gbps for rates in beside), 2),
+        "gemm_bf16_gflops": round(statistics.median(rates.gemm_gflops for rates in beside), 1),
         "decode_tokens_per_s": medians("decode", 2),
         "prefill_tokens_per_s": medians("prefill", 1),
         "decode_tokens_per_cpu_s": medians("decode cpu", 2),
@@ -144,16 +192,27 @@ def report(values: dict, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def make_engines(options: argparse.Namespace, model: Path, config: ModelConfig, logs: Path) -> dict:
-    """By name, in the order asked for."""
+def engine_name(name: str, format: str) -> str:
+    return name if format == "bf16" else f"{name}/{format}"
+
+
+def make_engines(
+    options: argparse.Namespace, model: Path, config: ModelConfig, logs: Path, format: str
+) -> dict[str, Engine]:
+    """Those that there are in a format, by name, in the order asked for."""
     made: dict[str, Engine] = {}
     for name in options.engines:
         if name == "transformers":
-            made[name] = Transformers(model, config.vocab_size, logs, options.threads)
-        elif name == "llama_cpp":
-            made[name] = LlamaCpp(options.llama_bench, options.llama_model, options.threads)
+            if format == "bf16":
+                made[name] = Transformers(model, config.vocab_size, logs, options.threads)
         else:
-            made[name] = Served(name, model, config, logs, options.threads, options.split_threads)
+            folder = logs / f"{name}-{format}"
+            made[engine_name(name, format)] = Served(
+                name, model, config, folder, options.threads, options.split_threads, FORMATS[format]
+            )
+    if options.llama_bench and format in options.llama_model:
+        llama = LlamaCpp(options.llama_bench, options.llama_model[format], options.threads)
+        made[engine_name("llama_cpp", format)] = llama
     return made
 
 
@@ -188,23 +247,37 @@ def main() -> None:
     parser.add_argument("--llama-bench", default=shutil.which("llama-batched-bench"))
     parser.add_argument(
         "--llama-model",
-        type=Path,
-        help="the slice as GGUF (bench/slice_to_gguf.py): adds llama_cpp",
+        action="append",
+        default=[],
+        metavar="[FORMAT=]PATH",
+        help="the slice as GGUF (bench/slice_to_gguf.py), bf16 unless said: adds llama_cpp",
+    )
+    parser.add_argument(
+        "--formats", type=lambda t: t.split(","), default=["bf16"], help=f"of {', '.join(FORMATS)}"
     )
     options = parser.parse_args()
     unknown = set(options.engines) - set(ENGINES)
     if unknown:
         parser.error(f"--engines: of {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}")
-    if options.llama_bench and options.llama_model:
-        options.engines.append("llama_cpp")
+    given = [text.rpartition("=")[::2] for text in options.llama_model]
+    options.llama_model = {format or "bf16": Path(path) for format, path in given}
+    unknown = {*options.formats, *options.llama_model} - set(FORMATS)
+    if unknown:
+        parser.error(f"formats: of {', '.join(FORMATS)}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(options.threads)
+    library.need().set_threads(options.threads)
     model = options.cache / "expertmesh-real-width"
     try:
         config = ensure_slice(model)
     except ValueError as error:
         parser.error(str(error))
+    values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as logs:
-        values = run(options, make_engines(options, model, config, Path(logs)), config)
-    print(json.dumps(report(values, options)))
+        for format in options.formats:
+            engines = make_engines(options, model, config, Path(logs), format)
+            run(options, engines, config, format, values)
+    formats = {format: against_roofline(values, config, format) for format in options.formats}
+    print(json.dumps({**report(values, options), "formats": formats}))
 
 
 if __name__ == "__main__":

@@ -64,10 +64,14 @@ class Served:
         logs: Path,
         threads: int,
         split_threads: int | None,
+        weight_format: str = "bfloat16",
     ):
+        """`logs`: a folder of its own."""
         self._vocab_size = config.vocab_size
-        self._logs = logs / name
-        self._specs = list(_specs(name, model, config, threads, split_threads or threads))
+        self._logs = logs
+        self._specs = list(
+            _specs(name, model, config, threads, split_threads or threads, weight_format)
+        )
         self._running: list[ServiceProcess] = []
 
     def start(self) -> None:
@@ -130,6 +134,12 @@ class Served:
             engine_share=1 - (self._model_s() - model_s) / wall_s,
         )
 
+    def expert_load(self) -> list[list[int]]:
+        """Rows routed to each expert since the start, by layer."""
+        answer = httpx.get(f"http://{self._ops}/experts/load", trust_env=False)
+        layers: list[list[int]] = answer.json()["layers"]
+        return layers
+
     def _cpu_s(self) -> float:
         """CPU time of all our processes so far."""
         pids = [service.pid for service in self._running if service.pid]
@@ -172,9 +182,15 @@ class Served:
 
 
 def _specs(
-    name: str, model: Path, config: ModelConfig, threads: int, split_threads: int
+    name: str,
+    model: Path,
+    config: ModelConfig,
+    threads: int,
+    split_threads: int,
+    weight_format: str,
 ) -> Iterator[ServiceSpec]:
     ports = ("--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
+    experts, linears = ("--expert-dtype", weight_format), ("--linear-dtype", weight_format)
     computing = (*ports, "--model", str(model), "--dtype", "bfloat16")
 
     def service(name: str, module: str, stage: int, threads: int, *flags: str) -> ServiceSpec:
@@ -185,7 +201,8 @@ def _specs(
         )
 
     if name == "in_process":
-        yield service("attention", "attention_svc", 1, threads, "--transport", "in_process")
+        flags = ("--transport", "in_process", *experts, *linears)
+        yield service("attention", "attention_svc", 1, threads, *flags)
         return
     yield service("router", "router_svc", 0, 1, "--adopt-ms", "300")
     halves = (f"0-{config.num_experts // 2 - 1}", f"{config.num_experts // 2}-{config.num_experts - 1}")  # fmt: skip
@@ -195,8 +212,10 @@ def _specs(
         # Pools with alternate layers take turns; pools with half of each layer work at once.
         pool_threads = split_threads if name == "split" else max(1, split_threads // 2)
         pool_id = f"pool-{pool}"
-        yield service(pool_id, "expert_svc", 1, pool_threads, "--pool-id", pool_id, *flags)
-    yield service("attention", "attention_svc", 2, split_threads)
+        yield service(
+            pool_id, "expert_svc", 1, pool_threads, "--pool-id", pool_id, *flags, *experts
+        )
+    yield service("attention", "attention_svc", 2, split_threads, *linears)
 
 
 class Transformers:
