@@ -31,10 +31,10 @@ class GatewayRig(Rig):
             raise
         return self
 
-    def start_gateway(self) -> None:
+    def start_gateway(self, *flags: str) -> None:
         self.gateway = self.mesh.start(
             "gateway", "--model", str(self.model), "--served-model-name", "chaos",
-            "--listen", "127.0.0.1:0", "--router", self.mesh.router.address,
+            "--listen", "127.0.0.1:0", "--router", self.mesh.router.address, *flags,
         ).wait_listening()  # fmt: skip
         self.url = f"http://{self.gateway.address}"
         self.gateway_sees(self._attentions)

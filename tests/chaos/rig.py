@@ -114,7 +114,14 @@ class Rig:
 
     def calls(self, number: int) -> float:
         """Calls that the pool has answered to attention."""
-        return self.metric("expertmesh_expert_rpc_seconds_count", pool=f"p{number}", part="compute")
+        return self.calls_of(f"p{number}")
+
+    def calls_of(self, pool_id: str) -> float:
+        return self.metric("expertmesh_expert_rpc_seconds_count", pool=pool_id, part="compute")
+
+    def rows_computed(self) -> float:
+        """Rows of all of attention's steps that came to their end."""
+        return self.metric("expertmesh_step_rows_sum")
 
     def failures(self, **labels: str) -> float:
         return self.metric("expertmesh_expert_call_failures_total", **labels)

@@ -1,14 +1,18 @@
 """Pools die, stall, come and go under load: no request fails, no token changes."""
 
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from minimax_m2.tiny import write_tiny
 from tests.chaos.failing_pool import FAIL
-from tests.chaos.history import Ask, describe_end
-from tests.chaos.rig import ALL, Rig
+from tests.chaos.history import Ask, check_prefix, describe_end
+from tests.chaos.rig import ALL, LAYERS, Rig
 from tests.chaos.starving import starving
 from tests.chaos.streams import Load, Request, until
+from tests.integration.test_pool_failure import until_readyz
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -18,6 +22,30 @@ def assert_right(rig: Rig, load: Load) -> None:
     assert verdict.right, verdict.problems[:5]
 
 
+def rows(*asks: Ask) -> int:
+    """What these requests need computed: no row twice, and none for the last token."""
+    return sum(len(ask.prompt) + ask.max_tokens - 1 for ask in asks)
+
+
+def test_a_replica_killed_in_decode_costs_one_call_and_is_told_of_once(rig: Rig):
+    """I1."""
+    rig.connected(2)
+    failed = rig.failures()
+    told = len(rig.mesh.attention.lines)
+    with rig.load(8) as running:
+        running.warm()
+        rig.pools[1].kill()
+        rig.connected(1)
+        running.warm(40)
+    assert_right(rig, running)
+    assert rig.failures() - failed <= 1
+    warnings = [line for line in rig.mesh.attention.lines[told:] if " WARNING " in line]
+    assert len(warnings) == 1, warnings
+    assert "pool p1" in warnings[0]
+    rig.start_pool(1)
+    rig.connected(2)
+
+
 def test_a_replica_killed_in_prefill_costs_the_current_chunk_only(rig: Rig):
     """I2."""
     rig.connected(2)
@@ -25,7 +53,7 @@ def test_a_replica_killed_in_prefill_costs_the_current_chunk_only(rig: Rig):
         Ask(prompt=tuple(3 + (at * at + number) % 300 for at in range(900)), max_tokens=3)
         for number in range(3)
     ]
-    failed = rig.failures()
+    failed, computed = rig.failures(), rig.rows_computed()
     before = rig.calls(1)
     requests = [Request(rig.mesh.attention.address, ask) for ask in long]
     until(lambda: rig.calls(1) > before)
@@ -33,12 +61,15 @@ def test_a_replica_killed_in_prefill_costs_the_current_chunk_only(rig: Rig):
     verdict = rig.oracle.check([request.wait() for request in requests])
     assert verdict.right, verdict.problems
     assert rig.failures() - failed <= 1
+    assert rig.rows_computed() - computed == rows(*long)
     rig.start_pool(1)
     rig.connected(2)
 
 
 def test_without_any_holder_requests_wait_to_their_deadline_and_new_ones_are_refused(rig: Rig):
-    """I3."""
+    """I3; and whoever waited goes on without a second prefill."""
+    rig.connected(2)
+    computed = rig.rows_computed()
     patient = Request(rig.mesh.attention.address, rig.asks[0]).has(5)
     hasty = Request(
         rig.mesh.attention.address, Ask(prompt=(7, 8), max_tokens=3000, timeout_ms=1500)
@@ -47,13 +78,74 @@ def test_without_any_holder_requests_wait_to_their_deadline_and_new_ones_are_ref
         pool.kill()
     history = hasty.wait()
     assert [end.retryable for end in history.terminals] == [True], describe_end(history)
+    cut_off = check_prefix(history, rig.oracle.tokens(history.ask))
+    assert cut_off.right, cut_off.problems
+    assert "no pool serves" in until_readyz(rig.mesh.attention.ops_address, 503)
     late = Request(rig.mesh.attention.address, rig.asks[1]).wait()
     assert late.status.startswith("UNAVAILABLE: no pool serves")
     for number in range(2):
         rig.start_pool(number)
     rig.connected(2)
+    until_readyz(rig.mesh.attention.ops_address, 200)
     verdict = rig.oracle.check([patient.wait()])
     assert verdict.right, verdict.problems
+    begun = len(history.ask.prompt) + len(history.tokens)
+    assert rig.rows_computed() - computed <= rows(patient.history.ask) + begun
+
+
+def test_a_stopped_replica_is_passed_over_and_its_late_answers_are_ignored(rig: Rig):
+    """I4."""
+    rig.connected(2)
+    late = rig.failures(pool="p1", kind="timeout")
+    with rig.load(3) as running:
+        running.warm()
+        rig.pools[1].process.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: rig.failures(pool="p1", kind="timeout") > late)
+            running.warm(150)
+        finally:
+            rig.pools[1].process.send_signal(signal.SIGCONT)
+        answered = rig.calls(1)
+        until(lambda: rig.calls(1) > answered)
+    assert_right(rig, running)
+    assert rig.failures(pool="p1", kind="timeout") - late <= 3
+    rig.connected(2)
+
+
+def test_weights_of_another_checkpoint_are_refused_under_load(rig: Rig, tmp_path: Path):
+    """I7, I12: the same pieces with another fingerprint."""
+    write_tiny(tmp_path, seed=40, num_hidden_layers=LAYERS, max_position_embeddings=4096)
+    rig.connected(2)
+    with rig.load(3) as running:
+        running.warm()
+        flags = ("--model", str(tmp_path), "--pool-id", "stranger")
+        stranger = rig.mesh.start_pool(*ALL, *flags)
+        assert stranger.process.wait(60) == 1
+    assert_right(rig, running)
+    stranger.wait_for("refused this member: checkpoint_id .* is not the mesh's")
+    assert rig.metric("expertmesh_expert_rpc_inflight", pool="stranger") == 0
+    assert rig.calls_of("stranger") == 0
+
+
+def test_of_two_processes_with_one_id_the_newer_serves_and_the_stale_one_ends(rig: Rig):
+    """I12: as after a partition, the older one comes back when it has been replaced."""
+    rig.connected(2)
+    stale = rig.pools[1]
+    with rig.load(3) as running:
+        running.warm()
+        stale.process.send_signal(signal.SIGSTOP)
+        try:
+            rig.start_pool(1)
+            answered = rig.calls(1)
+            until(lambda: rig.calls(1) > answered)
+        finally:
+            stale.process.send_signal(signal.SIGCONT)
+        assert stale.process.wait(30) == 1
+        answered = rig.calls(1)
+        until(lambda: rig.calls(1) > answered)
+    assert_right(rig, running)
+    stale.wait_for("fenced: .* has a newer incarnation")
+    rig.connected(2)
 
 
 def test_pools_join_and_leave_under_load(rig: Rig):

@@ -15,12 +15,15 @@ from expertmesh.cli import app
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
-from protos import attention_pb2, router_pb2, router_pb2_grpc
+from protos import router_pb2, router_pb2_grpc
 from rpc.pieces import Pieces
+from tests.chaos.history import Ask, Verdict, check
+from tests.chaos.streams import Load
 from tests.integration.mesh import Mesh
 from tests.integration.test_pool_failure import PROMPT, Request
 
 TOKENS = 60
+ASK = Ask(prompt=tuple(PROMPT), max_tokens=TOKENS)
 BUSY_S = 60.0
 """Bound of waits that take a second or two where nothing else runs."""
 pytestmark = pytest.mark.slow
@@ -38,37 +41,20 @@ def expected(model: Path) -> list[int]:
     return ReferenceModel(Checkpoint.open(model)).greedy(PROMPT, TOKENS, frozenset())
 
 
-class Traffic(threading.Thread):
-    """Requests one after the other until stopped, and a look at every topology meanwhile."""
+class Traffic(Load):
+    """Requests one after the other until stopped; then each of them has to be right."""
 
     def __init__(self, mesh: Mesh, expected: list[int]):
-        super().__init__(daemon=True)
-        self._mesh = mesh
+        super().__init__(mesh.attention.address, [ASK], 1)
         self._expected = expected
-        self._stopping = threading.Event()
-        self.finished = 0
-        self.wrong: list[object] = []
 
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            request = Request(self._mesh.attention.address, max_tokens=TOKENS).wait(BUSY_S)
-            done = request.finished
-            if (
-                request.error is not None
-                or done is None
-                or done.reason != attention_pb2.FINISH_REASON_LENGTH
-                or request.tokens != self._expected
-            ):
-                self.wrong.append((request.error, done, len(request.tokens)))
-            self.finished += 1
+    @property
+    def finished(self) -> int:
+        return sum(one.finished for one in self.histories)
 
-    def __enter__(self) -> "Traffic":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self.join(BUSY_S)
+    def assert_right(self) -> None:
+        verdict = sum((check(one, self._expected) for one in self.histories), Verdict())
+        assert verdict.right, verdict.problems[:5]
 
 
 class Map:
@@ -163,7 +149,7 @@ def test_scaled_from_one_to_four_to_two_under_load(model: Path, expected: list[i
         while traffic.finished < done + 3:
             time.sleep(0.05)
         assert gaps(seen.seen, whole) == []
-    assert traffic.wrong == []
+    traffic.assert_right()
     assert traffic.finished > 5
 
 
@@ -180,7 +166,7 @@ def test_rolling_restart_with_two_replicas(model: Path, expected: list[int]):
             mesh.start_pool().wait_listening()
             seen.until(lambda t: holding(3)(t) and copies(t) == copies(first))
         assert gaps(seen.seen, copies(first) // 2) == []
-    assert traffic.wrong == []
+    traffic.assert_right()
 
 
 def test_a_pool_nobody_can_replace_serves_its_grace_period_and_names_what_goes_dark(model: Path):
@@ -215,7 +201,7 @@ def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):
         for pool in mesh.pools:
             loads = [line for line in pool.lines if "0 unloaded" in line]
             assert not any("unloaded" in line and line not in loads for line in pool.lines)
-    assert traffic.wrong == []
+    traffic.assert_right()
     assert traffic.finished
 
 
