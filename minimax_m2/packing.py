@@ -1,6 +1,7 @@
 """How do stored weights become what the native kernels read? Straight from FP8 or float, panel by panel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from minimax_m2.quant import FP8_MAX, StoredExpert, StoredMatrix, scale_shape
 
 _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
 """What native/pack_panel.h reads; other floats are widened first."""
+_STRIP_PANELS = 4
 
 
 def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
@@ -95,8 +97,10 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat
     library_here = library.load()
     coded = matrix.scales is not None
     if library_here is None or (weights.name == "fp8" and not coded):
-        panels = _panels(matrix, weights)
-        torch.as_strided(data, tuple(panels.shape), (stride, 1)).copy_(panels)
+        for first, strip in _strips(matrix):
+            panels = _panels(strip, weights)
+            place = torch.as_strided(data[first * stride :], tuple(panels.shape), (stride, 1))
+            place.copy_(panels)
         return
     scales = matrix.scales.contiguous() if matrix.scales is not None else None
     sound = library_here.native.pack(
@@ -107,6 +111,15 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat
     if not sound:
         limit = "finite and at most 2^96" if weights.name.startswith("int") else "finite"
         raise ValueError(f"{matrix.where}: values times their scales must be {limit}")
+
+
+def _strips(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
+    """(first panel, some panels' outputs): in float32 the whole would be several times its size."""
+    if matrix.scales is not None:  # their blocks need not end with a strip
+        yield 0, matrix
+        return
+    for index, values in enumerate(matrix.values.split(_STRIP_PANELS * PANEL)):
+        yield index * _STRIP_PANELS, replace(matrix, values=values)
 
 
 def _panels(matrix: StoredMatrix, weights: WeightFormat) -> Tensor:
