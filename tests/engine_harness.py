@@ -100,8 +100,11 @@ async def run_to_end(
     max_batch_tokens: int = 64,
     prepare: Callable[[LayerStack], None] = lambda stack: None,
     timeout_s: float = 100,
-) -> None:
-    """Run all sequences as they come; `prepare` may tamper with the stack first."""
+) -> int:
+    """Run all sequences as they come; `prepare` may tamper with the stack first.
+
+    Returns how often one was preempted.
+    """
     config = checkpoint.config
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
     async with contextlib.AsyncExitStack() as resources:
@@ -145,3 +148,4 @@ async def run_to_end(
                 await asyncio.sleep(0.01)
         running.cancel()
         assert scheduler.kv_usage_ratio == 0.0, "a block leaked"
+        return scheduler.num_preemptions

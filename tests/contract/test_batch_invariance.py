@@ -57,7 +57,9 @@ class Run:
             for index in which
         ]  # fmt: skip
         given = {"dtype": torch.bfloat16, "weight_format": "bfloat16", **engine}
-        asyncio.run(run_to_end(checkpoint, sequences, prepare=self._listen, **given))
+        self.num_preemptions = asyncio.run(
+            run_to_end(checkpoint, sequences, prepare=self._listen, **given)
+        )
         self.tokens = dict(zip(which, [one.output_ids for one in sequences], strict=True))
 
     def _listen(self, stack: LayerStack) -> None:
@@ -92,6 +94,7 @@ def alone(checkpoint: Checkpoint) -> dict[int, Run]:
 def test_a_crowd_changes_no_bit(checkpoint: Checkpoint, alone: dict[int, Run], engine: dict):
     set_threads(engine.pop("threads", 2))
     crowd = Run(checkpoint, list(range(len(PROMPTS))), **engine)
+    assert (crowd.num_preemptions > 0) == ("num_blocks" in engine)
     for index, run in alone.items():
         assert crowd.tokens[index] == run.tokens[index], index
         assert run.logits <= crowd.logits, index
