@@ -17,7 +17,7 @@ from minimax_m2.tiny import write_tiny
 from protos import attention_pb2
 from tests.engine_harness import GREEDY, run_to_end
 
-MAX_TOKENS = 12
+MAX_TOKENS = 24
 PROMPTS = [[7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70))]  # fmt: skip
 pytestmark = pytest.mark.skipif(
     not choose_kernel("bfloat16", torch.bfloat16).is_native, reason="no native kernels here"
@@ -86,7 +86,7 @@ def alone(checkpoint: Checkpoint) -> dict[int, Run]:
         {},
         {"threads": 3},
         {"max_batch_tokens": 7},
-        {"num_blocks": 14, "max_batch_tokens": 24},
+        {"num_blocks": 7, "max_batch_tokens": 24},
         {"over_grpc": True},
     ],
     ids=["crowd", "threads", "chunks", "preemption", "pool"],
