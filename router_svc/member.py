@@ -80,6 +80,7 @@ class Member:
     unloading: Pieces = field(default_factory=Pieces)  # told to unload, not yet confirmed
     unloading_version: int = 0
     drained: bool = False  # an operator wants it to leave
+    held_back: bool = False  # see `crash_loops`
 
     @property
     def key(self) -> MemberKey:
@@ -87,8 +88,10 @@ class Member:
 
     @property
     def state(self) -> "router_pb2.MemberState":
-        """As the topology shows it: nothing that cannot be dialled is ready."""
+        """As the topology shows it: nothing that cannot be dialled, or is held back, is ready."""
         if self.status is None or not self.reachable:
+            return LOADING
+        if self.held_back and self.status.state == READY:
             return LOADING
         if self.drained and self.status.state == READY:
             return DRAINING
@@ -106,6 +109,8 @@ class Member:
             return self.unreachable_reason
         if self.state == DRAINING:
             return "draining"
+        if self.held_back:
+            return "held back: its last processes ended soon after they were ready"
         return "" if self.state == READY else "loading"
 
     def carry_over(self, older: "Member") -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from protos import router_pb2
 from router_svc.changes import instruct, note_hidden, retire, settle
+from router_svc.crash_loops import CrashLoops
 from router_svc.epoch import Drains
 from router_svc.goals import PlacementRules, asked_for
 from router_svc.member import LOADING, Member
@@ -70,6 +71,7 @@ class Mesh:
         self.placing = Placing(self.rules, self.members, executor or Inline())
         self.goals, self.following = self.placing.goals, self.placing.following
         self.activations = self.placing.activations
+        self.crash_loops = CrashLoops()
         self._restarted = restarted
         self._adopt_until_s = now_s + adopt_s
         self._swept_at_s = now_s
@@ -91,6 +93,11 @@ class Mesh:
         member = self.members.join(register, caller_host, now_s)
         if member.role == "pool":
             member.drained = self._drains.holds(member.member_id, member.incarnation)
+            if pause_s := self.crash_loops.joined(member, now_s):
+                log.warning(
+                    "pool %s ends again and again: held back for %.0f s unless it alone holds something",
+                    member.member_id, pause_s,
+                )  # fmt: skip
         if member.role == "pool" and asked_for(member):
             member.goal = asked_for(member)
             self.goals.pool_came(now_s)
@@ -131,6 +138,7 @@ class Mesh:
         if not self.members.remove(member):
             return False
         if member.role == "pool":
+            self.crash_loops.ended(member, now_s, said_goodbye=said_goodbye)
             if said_goodbye:
                 self.book.pool_left(member.member_id)
                 self.goals.reconsider(now_s)
@@ -158,6 +166,7 @@ class Mesh:
 
     def _pool_reported(self, pool: Member, now_s: float, *, first: bool, was_leaving: bool) -> None:
         assert pool.status is not None
+        self.crash_loops.reported(pool, now_s)
         if pool.status.acked_assignment >= pool.unloading_version:
             pool.unloading = Pieces()
         if first:
@@ -190,6 +199,7 @@ class Mesh:
         `acked`: the version that every attention service has ACKed; infinite without any.
         """
         pools = self.members.of_role("pool")
+        self.crash_loops.hold_back(pools, now_s)
         if not self.adopting(now_s) and not self.book.kept_pools:
             self.placing.tend(now_s)
             retire(pools, called=not math.isinf(acked))

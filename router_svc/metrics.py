@@ -1,5 +1,6 @@
 """What does the router tell Prometheus?"""
 
+import time
 from collections import Counter as Tally
 from typing import Any
 
@@ -62,6 +63,9 @@ class RouterMetrics:
         self._members = gauge("members", "Members by role and state.", "role", "state")
         self._watchers = gauge("watchers", "Open topology streams.")
         self._uncovered = gauge("uncovered_pieces", "Pieces that no ready pool holds.")
+        self._looping = gauge(
+            "crash_looping_pools", "Pools whose last processes ended soon after they were ready."
+        )
         self._kept = gauge("kept_pools", "Pools of the topology that have no lease.")
         self._epoch = gauge("topology_epoch", "Epoch of the published topology.")
         self._counter = gauge("topology_counter", "Counter of the published topology.")
@@ -91,6 +95,7 @@ class RouterMetrics:
         self._busy.labels("max").set(max(busy, default=0.0))
         self._watchers.set(watchers)
         self._uncovered.set(len(mesh.book.uncovered))
+        self._looping.set(len(mesh.crash_loops.looping(time.monotonic())))
         self._kept.set(len(mesh.book.kept_pools))
         if mesh.book.latest is not None:
             self._epoch.set(mesh.book.latest.version.epoch)

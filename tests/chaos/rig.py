@@ -7,6 +7,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from minimax_m2.tiny import write_tiny
+from protos import router_pb2, router_pb2_grpc
+from rpc.channel import open_sync_channel
 from tests.chaos.history import Ask
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.streams import Load, Oracle, Request, until
@@ -102,15 +104,17 @@ class Rig:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of attention's samples of this name with these labels."""
-        url = f"http://{self.mesh.attention.ops_address}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            text = answer.read().decode()
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return _metric(self.mesh.attention, name, labels)
+
+    def router_metric(self, name: str, **labels: str) -> float:
+        return _metric(self.mesh.router, name, labels)
+
+    def unready_reason(self, member_id: str) -> str:
+        """Why the router does not count a member as ready."""
+        with open_sync_channel(self.mesh.router.address, tls=None, server_role="router") as channel:
+            stub = router_pb2_grpc.RouterStub(channel)
+            answer = stub.GetTopology(router_pb2.GetTopologyRequest(), timeout=10)
+        return "".join(m.unready_reason for m in answer.members if m.member_id == member_id)
 
     def calls(self, number: int) -> float:
         """Calls that the pool has answered to attention."""
@@ -140,3 +144,14 @@ class Rig:
         for ask in asks:
             if ask.temperature:
                 self.oracle.learn(Request(self.mesh.attention.address, ask).wait(START_S))
+
+
+def _metric(service: ServiceProcess, name: str, labels: dict[str, str]) -> float:
+    with urllib.request.urlopen(f"http://{service.ops_address}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )

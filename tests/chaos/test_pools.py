@@ -12,6 +12,7 @@ from tests.chaos.history import Ask, check_prefix, describe_end
 from tests.chaos.rig import ALL, LAYERS, Rig
 from tests.chaos.starving import starving
 from tests.chaos.streams import Load, Request, until
+from tests.integration.mesh import ServiceProcess
 from tests.integration.test_pool_failure import until_readyz
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -96,6 +97,7 @@ def test_without_any_holder_requests_wait_to_their_deadline_and_new_ones_are_ref
 def test_a_stopped_replica_is_passed_over_and_its_late_answers_are_ignored(rig: Rig):
     """I4."""
     rig.connected(2)
+    rig.until_used(1)  # killed several times by now, it may have been held back
     late = rig.failures(pool="p1", kind="timeout")
     with rig.load(3) as running:
         running.warm()
@@ -167,19 +169,30 @@ def test_pools_join_and_leave_under_load(rig: Rig):
     del rig.pools[2]
 
 
-def test_a_pool_that_dies_at_every_first_call_leaves_the_rest_stable(
+def test_a_pool_in_a_crash_loop_is_held_back_and_told_of_while_the_rest_is_stable(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ):
-    """I11, I8: a crash ends the process with a status, and whatever restarts it may do so."""
+    """I11: it dies at its first call, whenever it is started again."""
     monkeypatch.setenv(FAIL, "die")
+
+    def start() -> ServiceProcess:
+        flags = (*ALL, "--pool-id", "crashing")
+        return rig.mesh.start_pool(*flags, module="tests.chaos.failing_pool").wait_listening()
+
     with rig.load(3) as running:
         running.warm()
-        for _ in range(2):
-            pool = rig.mesh.start_pool(
-                *ALL, "--pool-id", "crashing", module="tests.chaos.failing_pool"
-            )
-            assert pool.process.wait(60) == 9
+        for _ in range(3):
+            assert start().process.wait(60) == 9
+        until(lambda: rig.router_metric("expertmesh_router_crash_looping_pools") == 1)
+        fourth = start()
+        rig.mesh.router.wait_for("pool crashing ends again and again: held back for 2 s")
+        until(lambda: "held back" in rig.unready_reason("crashing"))
+        assert fourth.process.poll() is None
+        assert fourth.process.wait(60) == 9, "it is tried again when its time is over"
+        start()
+        rig.mesh.router.wait_for("pool crashing ends again and again: held back for 4 s")
     assert_right(rig, running)
+    assert rig.mesh.pools.pop().stop() in (0, 9)
     rig.connected(2)
 
 
