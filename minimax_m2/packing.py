@@ -16,7 +16,6 @@ from minimax_m2.quant import FP8_MAX, StoredExpert, StoredMatrix, scale_shape
 
 _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
 """What native/pack_panel.h reads; other floats are widened first."""
-_STRIP_PANELS = 4
 
 
 def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
@@ -97,8 +96,8 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat
     library_here = library.load()
     coded = matrix.scales is not None
     if library_here is None or (weights.name == "fp8" and not coded):
-        for first, strip in _strips(matrix):
-            panels = _panels(strip, weights)
+        for first, part in _parts(matrix):
+            panels = _panels(part, weights)
             place = torch.as_strided(data[first * stride :], tuple(panels.shape), (stride, 1))
             place.copy_(panels)
         return
@@ -113,13 +112,13 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat
         raise ValueError(f"{matrix.where}: values times their scales must be {limit}")
 
 
-def _strips(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
-    """(first panel, some panels' outputs): in float32 the whole would be several times its size."""
-    if matrix.scales is not None:  # their blocks need not end with a strip
+def _parts(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
+    """(first panel, its outputs): in float32 the whole would be several times its size."""
+    if matrix.scales is not None:  # their blocks need not end with a panel
         yield 0, matrix
         return
-    for index, values in enumerate(matrix.values.split(_STRIP_PANELS * PANEL)):
-        yield index * _STRIP_PANELS, replace(matrix, values=values)
+    for panel, values in enumerate(matrix.values.split(PANEL)):
+        yield panel, replace(matrix, values=values)
 
 
 def _panels(matrix: StoredMatrix, weights: WeightFormat) -> Tensor:
