@@ -15,7 +15,7 @@ Progress on standard error; the last line on standard output is JSON: tokens per
 second by engine and batch (decode) or prompt length (prefill), the same per CPU second of all
 the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time
 from request to last token that is neither attention nor expert calls. `formats`: in_process by format
-beside the roofline (`bench/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `reached`.
+beside the roofline (`bench/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
 """
 
 import argparse

@@ -19,15 +19,26 @@ from minimax_m2.kernel_choice import KERNEL_NAMES
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.formats import FORMATS
 from minimax_m2.kernels.cpu.linear import linear
-from minimax_m2.kernels.cpu.packed import unpack
+from minimax_m2.kernels.cpu.packed import PackedMatrix, pack, unpack
 from minimax_m2.packing import pack_linear
 from minimax_m2.quant import StoredMatrix, quantise
 
 OUTPUTS, INPUTS, ROWS = 2048, 3072, 64
+NAMES = {
+    **{name: KERNEL_NAMES[name] for name in KERNEL_NAMES if name != "float32"},
+    "int4_g128": "int4_g128",
+}
+"""What the services can hold, and int4 with one scale for 128, which only the kernels know."""
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / exact.norm())
+
+
+def packed(stored: StoredMatrix, format: str) -> PackedMatrix:
+    if format in KERNEL_NAMES:
+        return pack_linear([stored], format)
+    return pack(stored.to(torch.float32), NAMES[format])
 
 
 def main() -> None:
@@ -42,18 +53,18 @@ def main() -> None:
     rows = torch.randn(ROWS, INPUTS).bfloat16()
     here = library.need().format_ids
     found = []
-    print("source format  bytes  weights  product  coding", file=sys.stderr)
+    print("source format   bytes  weights  product  coding", file=sys.stderr)
     for source, stored in sources.items():
         exact = stored.to(torch.float32).double()
-        for format, name in KERNEL_NAMES.items():
-            if format == "float32" or FORMATS[name].id not in here:
+        for format, name in NAMES.items():
+            if FORMATS[name].id not in here:
                 continue
-            packed = pack_linear([stored], format)
-            seen, product = unpack(packed).double(), linear(rows, packed, torch.float32)
+            held = packed(stored, format)
+            seen, product = unpack(held).double(), linear(rows, held, torch.float32)
             result = {
                 "source": source,
                 "format": format,
-                "bytes_per_weight": packed.data.numel() / weight.numel(),
+                "bytes_per_weight": held.data.numel() / weight.numel(),
                 "weights": relative(seen, exact),
                 "product": relative(product, rows.double() @ exact.T),
                 "coding": relative(product, rows.double() @ seen.T),
@@ -61,7 +72,7 @@ def main() -> None:
             found.append(result)
             numbers = [f"{result[key]:8.3%}" for key in ("weights", "product", "coding")]
             size = f"{result['bytes_per_weight']:.3f}"
-            print(f"{source:6} {format:8} {size} {''.join(numbers)}", file=sys.stderr)
+            print(f"{source:6} {format:9} {size} {''.join(numbers)}", file=sys.stderr)
     print(json.dumps({"bench": "format_error", "errors": found}))
 
 
