@@ -38,6 +38,11 @@ class ExpertConfig(MemberConfig):
     )
     device: str = flag("cpu", "torch device of the weights, for example cpu or cuda")
     threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
+    canary_s: float = flag(
+        600.0,
+        "in this time every held expert is tried once with a fixed row, whose answer must not"
+        " change; the pool ends if it does (0: never)",
+    )
     grace_s: float = flag(10.0, "seconds running calls get after SIGTERM")
 
     def __post_init__(self) -> None:
@@ -50,6 +55,8 @@ class ExpertConfig(MemberConfig):
             raise ValueError(
                 f"--experts-per-s: allowed are 0 and 0.001 to 1e9, got {self.experts_per_s}"
             )
+        if not (self.canary_s == 0 or 1 <= self.canary_s <= 1e6):
+            raise ValueError(f"--canary-s: allowed are 0 and 1 to 1e6, got {self.canary_s}")
         parse_bytes(self.memory, "--memory")
 
     @property

@@ -14,15 +14,29 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
+
 from expert_svc.calls import Call
 
 log = logging.getLogger(__name__)
 
 PREFILL_PATIENCE_S = 0.25
 
+FATAL = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""What no later call can be trusted after: the process has to go, and its weights with it."""
+FATAL_TEXTS = ("CUDA error", "Triton Error [CUDA]", "not enough memory", "can't allocate memory")
+"""In RuntimeErrors that mean the same."""
+
 Compute = Callable[[Call], Any]
 Deliver = Callable[[Call, Any, int, int], Awaitable[None]]
 """(call, result or exception, queue_us, compute_us)"""
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether memory or the device failed, not the call."""
+    if isinstance(error, FATAL):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in FATAL_TEXTS)
 
 
 class CallQueue:
@@ -71,6 +85,7 @@ class Executor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._wake = asyncio.Event()
         self._busy = False
+        self._fatal: Exception | None = None
         self.busy_s = 0.0
 
     @property
@@ -78,7 +93,10 @@ class Executor:
         return len(self._queue)
 
     def try_inline(self, call: Call) -> tuple[Any, int, int] | None:
-        """(result or exception, queue_us, compute_us) when the call may run now, else None."""
+        """(result or exception, queue_us, compute_us) when the call may run now, else None.
+
+        Raises what is fatal: the call stays without an answer, `run` ends.
+        """
         if self._busy or len(self._queue) or call.num_rows > self._inline_rows:
             return None
         return self._timed(call)
@@ -89,12 +107,14 @@ class Executor:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve the queue until cancelled."""
+        """Serve the queue until cancelled. Raises what is fatal."""
         loop = asyncio.get_running_loop()
         while True:
-            while not len(self._queue):
+            while not len(self._queue) and self._fatal is None:
                 self._wake.clear()
                 await self._wake.wait()
+            if self._fatal is not None:
+                raise self._fatal
             call, deliver = self._queue.pop(time.monotonic())
             self._busy = True
             try:
@@ -122,6 +142,10 @@ class Executor:
         except (
             Exception
         ) as error:  # becomes the call's Error frame; unexpected ones are logged there
+            if is_fatal(error):
+                self._fatal = error
+                self._wake.set()
+                raise
             result = error
         elapsed_s = time.monotonic() - start
         self.busy_s += elapsed_s

@@ -32,6 +32,11 @@ class ExpertMetrics:
             ["code"],
             registry=self.registry,
         )
+        self.canary = Counter(
+            PREFIX + "pool_canary_checks_total",
+            "Experts whose answer to the fixed row was noted or was the same again",
+            registry=self.registry,
+        )
         self.streams = Gauge(
             PREFIX + "pool_streams", "Open Execute streams", registry=self.registry
         )

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from expert_svc.canary import Canary
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
 from expert_svc.executor import Executor
@@ -78,7 +79,7 @@ class ExpertPool:
         self._lease: Lease | None = None
 
     async def run(self) -> int:
-        """Serve until a signal (0) or a final refusal (1)."""
+        """Serve until a signal (0), or a final refusal or a failure of memory or device (1)."""
         self._loop = asyncio.get_running_loop()
         self._leaving = Leaving()
         self._holding = Holding(
@@ -117,7 +118,8 @@ class ExpertPool:
         )  # fmt: skip
         executor_task = asyncio.create_task(self._executor.run())
         holding_task = asyncio.create_task(self._holding.run())
-        tasks = [executor_task, holding_task, asyncio.create_task(self._report())]
+        canary_task = asyncio.create_task(self._watch_weights())
+        tasks = [executor_task, holding_task, canary_task, asyncio.create_task(self._report())]
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
         else:
@@ -125,7 +127,8 @@ class ExpertPool:
         stopped = asyncio.create_task(until_stopped(self._drain))
         failed = asyncio.create_task(self._failure.wait())
         await asyncio.wait(
-            {stopped, failed, executor_task, holding_task}, return_when=asyncio.FIRST_COMPLETED
+            {stopped, failed, executor_task, holding_task, canary_task},
+            return_when=asyncio.FIRST_COMPLETED,
         )
         if holding_task.done():
             # A bad file or no memory: there is nothing to serve, so stop loudly.
@@ -140,8 +143,13 @@ class ExpertPool:
             # Queued calls would wait for ever behind a healthy face: exit, be restarted.
             log.critical("the executor stopped", exc_info=executor_task.exception())
             self._failure.set()
+        if canary_task.done():
+            # Wrong from now on, and nobody would notice: the next process loads and verifies anew.
+            log.critical("weights or device are damaged: %s", canary_task.exception())
+            self._failure.set()
         if self._lease is not None:
-            await asyncio.to_thread(self._lease.stop)
+            # A failure is no goodbye: the router counts how often this pool ends so.
+            await asyncio.to_thread(self._lease.stop, goodbye=not self._failure.is_set())
         await self._host.stop(0.2)
         for task in (*tasks, stopped, failed):
             task.cancel()
@@ -301,6 +309,12 @@ class ExpertPool:
             acked_assignment=self._holding.acked,
             load_progress_ratio=self._progress,
         )
+
+    async def _watch_weights(self) -> None:
+        if not self._config.canary_s:
+            await asyncio.Event().wait()
+        canary = Canary(self._store, self._executor, self._metrics, period_s=self._config.canary_s)
+        await canary.run()
 
     async def _report(self) -> None:
         """A status line every 5 s while calls come, and the queue gauge."""

@@ -62,6 +62,7 @@ class Lease:
         self._on_refused = on_refused
         self._lease_s = DEFAULT_LEASE_S
         self._stopping = threading.Event()
+        self._goodbye = True
         self._joined = threading.Event()
         self._wake = threading.Condition()
         self._poked = False
@@ -90,8 +91,9 @@ class Lease:
             self._poked = True
             self._wake.notify_all()
 
-    def stop(self) -> None:
-        """Say goodbye to the router and end the thread, within 2 s."""
+    def stop(self, *, goodbye: bool = True) -> None:
+        """Say goodbye to the router, or break the stream off, and end the thread, within 2 s."""
+        self._goodbye = goodbye
         self._stopping.set()
         self.poke()
         if self._thread.ident is None or self._thread is threading.current_thread():
@@ -159,6 +161,8 @@ class Lease:
         """Register, then statuses until the stream or the lease ends, then Leave."""
         yield router_pb2.JoinRequest(register=self._register)
         while not ended.is_set():
+            if self._stopping.is_set() and not self._goodbye:
+                return
             if self._stopping.is_set():
                 yield router_pb2.JoinRequest(leave=router_pb2.Leave())
                 return

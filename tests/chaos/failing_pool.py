@@ -1,14 +1,17 @@
 """An expert pool with a failpoint; the environment's EXPERTMESH_FAIL names it.
 
 die: ends at its first call. die_on_mark: ends when a row carries the mark (`mark_token`).
-corrupt: every tenth answer is wrong, each time in another way.
+corrupt: every tenth answer is wrong, each time in another way. rubbish: every one is NaN.
+device: its device fails at a call. rot: from SIGUSR1 on an expert's weights are another's.
 """
 
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,7 +42,20 @@ def _is_marked(call: Call) -> bool:
     return bool((energy_ND[:, 0] > _MARK * energy_ND.sum(dim=1)).any())
 
 
+def _rot(store: WeightStore) -> None:
+    held = store.layer(2)
+    assert held is not None
+    held.weights.move(0, held.weights, 1)
+
+
+_rotting: list[bool] = []
+
+
 def _compute(call: Call, store: WeightStore) -> Tensor:
+    if _rotting and _rotting.pop():
+        _rot(store)
+    if os.environ[FAIL] == "device":
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     if os.environ[FAIL] == "die" or (os.environ[FAIL] == "die_on_mark" and _is_marked(call)):
         os._exit(9)
     return run_call(call, store)
@@ -53,6 +69,8 @@ class _CorruptCodec(HopCodec):
     def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
         turn = next(self._turn)
         way = (turn // 10) % 5 if turn % 10 == 0 else -1
+        if os.environ[FAIL] == "rubbish":
+            way = 0
         if way == 0:
             rows = rows * float("nan")
         elif way == 1:
@@ -68,7 +86,8 @@ class _CorruptCodec(HopCodec):
 
 def main() -> int:
     expert_svc.pool.run_call = _compute
-    if os.environ[FAIL] == "corrupt":
+    signal.signal(signal.SIGUSR1, lambda *_: _rotting.append(True))
+    if os.environ[FAIL] in ("corrupt", "rubbish"):
         expert_svc.pool.HopCodec = _CorruptCodec  # type: ignore[misc]
     return run()
 

@@ -104,10 +104,10 @@ class Rig:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of attention's samples of this name with these labels."""
-        return _metric(self.mesh.attention, name, labels)
+        return metric(self.mesh.attention, name, **labels)
 
     def router_metric(self, name: str, **labels: str) -> float:
-        return _metric(self.mesh.router, name, labels)
+        return metric(self.mesh.router, name, **labels)
 
     def unready_reason(self, member_id: str) -> str:
         """Why the router does not count a member as ready."""
@@ -130,8 +130,8 @@ class Rig:
     def failures(self, **labels: str) -> float:
         return self.metric("expertmesh_expert_call_failures_total", **labels)
 
-    def ejections(self) -> float:
-        return self.metric("expertmesh_pool_ejections_total")
+    def ejections(self, **labels: str) -> float:
+        return self.metric("expertmesh_pool_ejections_total", **labels)
 
     # ---- requests ----
 
@@ -146,7 +146,8 @@ class Rig:
                 self.oracle.learn(Request(self.mesh.attention.address, ask).wait(START_S))
 
 
-def _metric(service: ServiceProcess, name: str, labels: dict[str, str]) -> float:
+def metric(service: ServiceProcess, name: str, **labels: str) -> float:
+    """The sum of a service's samples of this name with these labels."""
     with urllib.request.urlopen(f"http://{service.ops_address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return sum(

@@ -1,5 +1,6 @@
 """Answers that are wrong, and requests that break pools: neither reaches anybody's tokens."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,26 +13,88 @@ from minimax_m2.tiny import write_tiny
 from protos import attention_pb2
 from tests.chaos.failing_pool import FAIL, mark_token
 from tests.chaos.history import Ask
-from tests.chaos.rig import ALL, LAYERS, Rig
-from tests.chaos.streams import Request
+from tests.chaos.rig import ALL, LAYERS, Rig, metric
+from tests.chaos.streams import Request, until
 from tests.integration.mesh import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 MARKED = 7
+EXPERTS = 8
 
 
-def test_corrupt_answers_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One sound pool, to which tests add another one."""
+    with Rig(tmp_path_factory.mktemp("answers"), (ALL,)) as running:
+        yield running
+
+
+def start_failing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, *flags: str
+) -> ServiceProcess:
+    """A pool that fails in this way, with an id of its own."""
+    monkeypatch.setenv(FAIL, how)
+    flags = (*ALL, "--pool-id", how, *flags)
+    return rig.mesh.start_pool(*flags, module="tests.chaos.failing_pool").wait_listening()
+
+
+def test_corrupt_answers_are_asked_for_again(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     """I6: NaN, wrong shape, an id nobody asked, a frame cut short, a flipped bit."""
-    with Rig(tmp_path, (ALL,)) as rig:
-        monkeypatch.setenv(FAIL, "corrupt")
-        rig.start_pool(1, *ALL, module="tests.chaos.failing_pool")
-        rig.connected(2)
-        with rig.load(3) as load:
-            load.warm(60)
-        verdict = rig.oracle.check(load.histories)
-        assert verdict.right, verdict.problems[:5]
-        assert rig.failures(pool="p1", kind="corrupt") > 0
-        assert rig.failures(pool="p0") == 0
+    failing = start_failing(rig, monkeypatch, "corrupt")
+    rig.connected(2)
+    with rig.load(3) as load:
+        load.warm(60)
+    verdict = rig.oracle.check(load.histories)
+    assert verdict.right, verdict.problems[:5]
+    assert rig.failures(pool="corrupt", kind="corrupt") > 0
+    assert rig.failures(pool="p0") == 0
+    assert failing.stop() == 0
+
+
+def test_a_pool_that_answers_nothing_but_rubbish_is_ejected(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    """I6: after three failures in a row it is the last resort."""
+    failing = start_failing(rig, monkeypatch, "rubbish")
+    rig.connected(2)
+    with rig.load(3) as load:
+        until(lambda: rig.ejections(pool="rubbish") > 0)
+        load.warm(60)
+    verdict = rig.oracle.check(load.histories)
+    assert verdict.right, verdict.problems[:5]
+    assert rig.ejections(pool="p0") == 0
+    assert failing.stop() == 0
+
+
+def test_a_pool_whose_device_fails_ends_with_a_status(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """I8: nothing is handled in place; the call it had is asked for elsewhere."""
+    with rig.load(3) as load:
+        load.warm()
+        failing = start_failing(rig, monkeypatch, "device", "--canary-s", "0")
+        assert failing.process.wait(30) == 1
+        load.warm(60)
+    failing.wait_for("CRITICAL .*the executor stopped")
+    verdict = rig.oracle.check(load.histories)
+    assert verdict.right, verdict.problems[:5]
+    assert rig.failures(pool="device", kind="broken") >= 1
+
+
+def test_a_pool_whose_weights_change_in_memory_ends_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    """I7: its canary finds it. The tokens before it does nobody can vouch for, so there are none."""
+    failing = start_failing(rig, monkeypatch, "rot", "--canary-s", "1")
+    checks = "expertmesh_pool_canary_checks_total"
+    with rig.load(3) as load:
+        load.warm()
+        until(lambda: metric(failing, checks) > 2 * LAYERS * EXPERTS)
+    failing.process.send_signal(signal.SIGUSR1)
+    assert failing.process.wait(30) == 1
+    failing.wait_for("CRITICAL .*layer 2 expert 0 does not answer as it did")
+    with rig.load(3) as after:
+        after.warm()
+    verdict = rig.oracle.check([*load.histories, *after.histories])
+    assert verdict.right, verdict.problems[:5]
 
 
 @contextmanager
