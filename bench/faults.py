@@ -140,12 +140,7 @@ def run_inside(key: str, out: Path, trials: int, minutes: float) -> str:
     except subprocess.TimeoutExpired:
         status = "none: it did not stop by itself"
     finally:
-        if inside.poll() is None:
-            inside.terminate()
-            try:
-                inside.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                inside.kill()
+        network.stop(inside, STOP_S)
     return "" if status == 0 else f"the program in the namespace ended with status {status}"
 
 

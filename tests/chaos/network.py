@@ -4,11 +4,15 @@ Only loopback is in such a namespace, so a program with all its services in it t
 and to nobody else, and rules by port hit exactly the links they should. Needs root.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
+
+import psutil
 
 OURS = "EXPERTMESH_OWN_NETWORK"
 """Set for programs that run in a namespace of their own."""
@@ -26,14 +30,28 @@ def unavailable() -> str:
         if shutil.which(tool, path=_PATH) is None:
             return f"the command {tool} is missing"
     rule = f"ip link set lo up && iptables {_WAIT} -A INPUT -p tcp --dport 1 -j DROP"
-    done = _run(["unshare", "--net", "sh", "-c", rule], check=False)
+    done = _run([*_UNSHARE, "sh", "-c", rule], check=False)
     return "" if done.returncode == 0 else f"no packet filter here: {done.stderr.strip()[:200]}"
 
 
 def python_inside(*arguments: str) -> list[str]:
-    """The command that runs Python with these arguments in a new namespace."""
+    """The command that runs Python with these arguments in a new namespace.
+
+    Its processes are in one of their own too, so that all of them end with it, whoever ends it.
+    """
     up = 'ip link set lo up && exec "$@"'
-    return ["unshare", "--net", "sh", "-c", up, "sh", sys.executable, *arguments]
+    return [*_UNSHARE, "sh", "-c", up, "sh", sys.executable, *arguments]
+
+
+def stop(inside: subprocess.Popen[Any], within_s: float) -> None:
+    """End what `python_inside` began: the program itself is asked first, `unshare` would not listen."""
+    if inside.poll() is None:
+        for program in psutil.Process(inside.pid).children():
+            program.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            inside.wait(within_s)
+    inside.kill()
+    inside.wait(10)
 
 
 def environment_inside() -> dict[str, str]:
@@ -63,6 +81,7 @@ def heal() -> None:
 
 
 _WAIT = "-w"
+_UNSHARE = ("unshare", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 

@@ -1,5 +1,6 @@
 """A mesh to disturb: real processes on a tiny float32 model, its pools by number, and its oracle."""
 
+import contextlib
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,9 +63,10 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.mesh.__exit__()
-        for proxy in self.proxies:
-            proxy.__exit__()
+        with contextlib.ExitStack() as stack:
+            for proxy in self.proxies:
+                stack.callback(proxy.__exit__)
+            self.mesh.__exit__()
 
     # ---- the pools ----
 

@@ -3,13 +3,21 @@
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+# The kernel ends a service when the thread that started it is gone, however that came about: this one
+# lives as long as the tests do.
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starter")
+_SETPRIV = shutil.which("setpriv")
+_DIE_WITH_US = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
 
 LISTENING = re.compile(r"listening (?:grpc|http)=(\S+?)(?: ops=(\S+))?$")
 
@@ -19,13 +27,14 @@ class ServiceProcess:
 
     def __init__(self, module: str, flags: Sequence[str]):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *flags],
+        self.process = _STARTER.submit(
+            subprocess.Popen,
+            [*_DIE_WITH_US, sys.executable, "-m", module, *flags],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
             env=environment,
-        )
+        ).result(20)
         self.module = module
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()
@@ -152,6 +161,7 @@ class Mesh:
         for process in reversed(self.processes):
             if process.process.poll() is None:
                 process.process.terminate()
+                process.process.send_signal(signal.SIGCONT)  # a failed test may have stopped it
         for process in reversed(self.processes):
             try:
                 process.process.wait(10)

@@ -1,13 +1,20 @@
 """The tools of the chaos tests find what they look for, and break what they should."""
 
 import asyncio
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import psutil
 import pytest
 
 from protos import attention_pb2
+from tests.chaos import network
 from tests.chaos.history import Ask, History, check
 from tests.chaos.proxy import SILENT, FaultProxy, Wire
+from tests.chaos.streams import until
 
 ASK = Ask(prompt=(5, 6), max_tokens=4)
 EXPECTED = [1, 2, 3, 4]
@@ -126,3 +133,63 @@ async def test_a_half_close_leaves_the_other_direction_open(ends: Ends):
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.write(b"still")
     assert await asyncio.wait_for(ends.reader.readexactly(5), 5) == b"still"
+
+
+STARTS_A_SERVICE = """
+import time
+from tests.integration.mesh import ServiceProcess
+print(ServiceProcess("http.server", ["0", "--bind", "127.0.0.1"]).process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
+def test_services_end_when_their_test_is_killed():
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_A_SERVICE], stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    service = int(starter.stdout.readline())
+    assert not gone(service)
+    starter.kill()
+    starter.wait(10)
+    until(lambda: gone(service), 10)
+
+
+@pytest.mark.skipif(bool(network.unavailable()), reason=network.unavailable())
+def test_a_program_in_a_network_of_our_own_is_asked_to_end_first():
+    code = "import signal; signal.signal(15, lambda *_: exit(3)); print(flush=True); signal.pause()"
+    inside = subprocess.Popen(
+        network.python_inside("-c", code), env=network.environment_inside(), stdout=subprocess.PIPE
+    )
+    assert inside.stdout is not None
+    inside.stdout.readline()
+    network.stop(inside, 10)
+    assert inside.returncode == 3
+
+
+@pytest.mark.skipif(bool(network.unavailable()), reason=network.unavailable())
+def test_everything_in_a_network_of_our_own_ends_with_it():
+    code = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); input()"
+    inside = subprocess.Popen(
+        network.python_inside("-c", code), env=network.environment_inside(),
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    until(lambda: len(_below(inside.pid)) == 2, 10)
+    everything = _below(inside.pid)
+    inside.kill()
+    inside.wait(10)
+    until(lambda: all(map(gone, everything)), 10)
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that this one started, and those that they did."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
