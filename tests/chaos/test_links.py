@@ -1,12 +1,14 @@
 """The link to one of two pools goes silent, slow or bad: no request fails, no token changes."""
 
 import json
+import os
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
-from tests.chaos import network
+from tests.chaos import mirror, network
 from tests.chaos.proxy import SILENT, FaultProxy, Wire
 from tests.chaos.rig import Rig
 from tests.chaos.streams import until
@@ -63,21 +65,37 @@ def test_a_link_that_is_reset_again_and_again_loses_nothing(rig: Rig, proxy: Fau
     rig.connected(2)
 
 
-def test_lost_packets_cost_time_and_nothing_else():
-    """L3, its losses."""
+def run_inside(program: str) -> dict[str, Any]:
+    """The last line of a program in a network namespace of its own, which such a machine must give."""
     if reason := network.unavailable():
         pytest.skip(reason)
     done = subprocess.run(
-        network.python_inside("-m", "tests.chaos.lossy_mesh"),
+        network.python_inside("-m", program),
         capture_output=True,
         text=True,
         timeout=150,
         env=network.environment_inside(),
     )
     assert done.returncode == 0, done.stderr[-1500:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_lost_packets_cost_time_and_nothing_else():
+    """L3, its losses."""
+    found = run_inside("tests.chaos.lossy_mesh")
     assert found["problems"] == []
     assert found["ejections"] <= 1
+
+
+@pytest.mark.skipif(not os.path.exists(mirror.DEVICE), reason=f"needs {mirror.DEVICE}")
+def test_late_overtaking_doubled_and_narrow_packets_cost_time_and_nothing_else():
+    """L3: 10 ms +- 5 ms, which reorders; duplicates; 1 Mbit/s."""
+    found = run_inside("tests.chaos.mirrored_mesh")
+    assert found["problems"] == []
+    assert found["ejections"] <= 1
+    assert found["broken"] == 0
+    assert all(found["tokens"].values()), "streams went on in each phase"
+    assert min(found["reordered"], found["duplicated"]) > 10
 
 
 def test_flipped_bits_never_reach_a_token(rig: Rig, proxy: FaultProxy):
