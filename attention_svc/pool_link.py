@@ -47,6 +47,10 @@ _KINDS = {
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
+class Garbled(ExpertsUnavailable):
+    """A stream that brings what cannot be, so nothing on it is to be believed."""
+
+
 class PendingCall:
     """A call in flight; `on_done` hears its outcome once, unless it is abandoned before."""
 
@@ -164,6 +168,8 @@ class PoolLink:
                 await self._one_stream(channel)
             except grpc.aio.AioRpcError as error:
                 self._broken(f"{error.code().name}: {error.details()}")
+            except Garbled as error:
+                self._broken(str(error), "corrupt")
             except asyncio.InvalidStateError:  # written to just after it had ended
                 self._broken("the pool ended the stream")
             except (TimeoutError, ValueError, ExpertsUnavailable) as error:
@@ -250,6 +256,9 @@ class PoolLink:
         self._credit = (credit.max_inflight_calls, credit.max_inflight_rows)
 
     def _answered(self, result: ResultFrame) -> None:
+        if result.call_id not in self._pending:
+            # An abandoned one would be here: this is another call's answer, and that one waits.
+            raise Garbled(f"an answer to call {result.call_id}, which is not in flight")
         call = self._settle(result.call_id)
         if call is not None:
             round_trip_s = self._heard_s - call.sent_s
@@ -307,8 +316,8 @@ class PoolLink:
         if nonce == self._nonce and self._idle_ping_s:
             self.health.pinged(self._heard_s - self._idle_ping_s, self._heard_s)
 
-    def _broken(self, reason: str) -> None:
-        """The stream is gone: fail what is in flight, once."""
+    def _broken(self, reason: str, kind: str = "broken") -> None:
+        """The stream is gone: fail what is in flight, once, with this kind of failure."""
         was_usable, self.hello, self._writer = self.usable, None, None
         if reason not in (_CLOSED, self.last_error):
             log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
@@ -318,18 +327,19 @@ class PoolLink:
         if was_usable:
             self._on_change()  # first: who asks for another pool now must not be given this one
         # A peer that cannot be reached is no sign that the call's rows have broken it.
-        kind = "unreachable" if "ping timeout" in reason or "silent" in reason else "broken"
+        if kind == "broken" and ("ping timeout" in reason or "silent" in reason):
+            kind = "unreachable"
         for call in pending.values():
             if not call.abandoned:
                 call.on_done(CallFailed(kind, f"pool {self.pool_id} failed in mid-call: {reason}"))
 
 
 def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:
-    """Raises ExpertsUnavailable: a stream that sends no protobuf is of no use."""
+    """Raises Garbled: a stream that sends no protobuf is of no use."""
     try:
         return expert_pb2.ExecuteResponse.FromString(frame)
     except DecodeError as error:
-        raise ExpertsUnavailable(f"the pool sent an unreadable frame: {error}") from None
+        raise Garbled(f"the pool sent an unreadable frame: {error}") from None
 
 
 def _code_name(code: int) -> str:

@@ -144,6 +144,25 @@ async def test_a_pool_that_is_another_one_is_never_used(hello: dict[str, Any]):
             await send(link, *call(1))
 
 
+async def test_an_answer_that_nobody_asked_for_ends_the_stream_as_corrupt():
+    """The call it belongs to would wait for its timeout, half a minute before the first answer."""
+    pool = FakePool()
+    pool.handle = _answer_another
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        with pytest.raises(CallFailed, match="call 8, which is not in flight") as failure:
+            await asyncio.wait_for(send(link, *call(7)), 5)
+        assert failure.value.kind == "corrupt"
+        await until(lambda: pool.streams >= 2)
+        await until(lambda: link.usable)
+
+
+async def _answer_another(pool: FakePool, request: expert_pb2.ExecuteRequest, context: Any) -> None:
+    if request.WhichOneof("frame") == "execute":
+        result = expert_pb2.Result(call_id=request.execute.call_id + 1)
+        await context.write(expert_pb2.ExecuteResponse(result=result))
+
+
 async def test_a_newer_minor_and_its_unknown_frames_are_fine():
     async def handle(pool: FakePool, request: Any, context: Any) -> None:
         await context.write(expert_pb2.ExecuteResponse())
@@ -183,7 +202,7 @@ async def test_credit_is_never_exceeded_and_may_change():
             await send(link, *call(3, rows=0))
 
 
-async def test_answers_to_strangers_and_late_ones_are_ignored():
+async def test_errors_of_strangers_and_late_answers_are_ignored():
     async def handle(pool: FakePool, request: Any, context: Any) -> None:
         if request.WhichOneof("frame") == "cancel":
             late = expert_pb2.Result(call_id=1)
