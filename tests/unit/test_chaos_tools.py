@@ -16,6 +16,7 @@ from tests.chaos.history import Ask, History, check
 from tests.chaos.proxy import SILENT, FaultProxy, Wire
 from tests.chaos.streams import until
 
+NO_NETWORK = network.unavailable()
 ASK = Ask(prompt=(5, 6), max_tokens=4)
 EXPECTED = [1, 2, 3, 4]
 DONE = attention_pb2.Finished(
@@ -164,7 +165,7 @@ def test_services_end_when_their_test_is_killed():
     until(lambda: gone(service), 10)
 
 
-@pytest.mark.skipif(bool(network.unavailable()), reason=network.unavailable())
+@pytest.mark.skipif(bool(NO_NETWORK), reason=NO_NETWORK)
 def test_a_program_in_a_network_of_our_own_is_asked_to_end_first():
     code = "import signal; signal.signal(15, lambda *_: exit(3)); print(flush=True); signal.pause()"
     inside = subprocess.Popen(
@@ -176,7 +177,7 @@ def test_a_program_in_a_network_of_our_own_is_asked_to_end_first():
     assert inside.returncode == 3
 
 
-@pytest.mark.skipif(bool(network.unavailable()), reason=network.unavailable())
+@pytest.mark.skipif(bool(NO_NETWORK), reason=NO_NETWORK)
 def test_everything_in_a_network_of_our_own_ends_with_it():
     code = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); input()"
     inside = subprocess.Popen(
