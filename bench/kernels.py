@@ -84,10 +84,12 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def copied(matrix: PackedMatrix) -> PackedMatrix:
-    """The same matrix elsewhere in memory: packing each expert anew would take minutes."""
-    data = empty_bytes(matrix.data.numel()).copy_(matrix.data)
-    return PackedMatrix(matrix.format, matrix.num_outputs, matrix.num_inputs, data)
+def copied(gate_up: PackedMatrix, down: PackedMatrix) -> Iterator[PackedMatrix]:
+    """The same expert elsewhere in memory, in one piece: packing each anew would take minutes."""
+    both = torch.cat((gate_up.data, down.data))
+    data = empty_bytes(both.numel()).copy_(both)
+    for matrix, part in zip((gate_up, down), data.split(gate_up.data.numel()), strict=True):
+        yield PackedMatrix(matrix.format, matrix.num_outputs, matrix.num_inputs, part)
 
 
 def hold(format: str, num_experts: int) -> KernelExperts:
@@ -97,7 +99,7 @@ def hold(format: str, num_experts: int) -> KernelExperts:
     gate_up = pack(alternate(w1, w3), format)
     down = pack(torch.randn(HIDDEN, EXPERT).mul_(0.02).bfloat16(), format)
     for slot in range(num_experts):
-        held.put_packed(slot, copied(gate_up), copied(down))
+        held.put_packed(slot, *copied(gate_up, down))
     return held
 
 

@@ -29,10 +29,10 @@ def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
             raise ValueError(
                 f"{part.where}: {part.values.shape[1]} inputs, others have another number"
             )
-    if any(part.values.shape[0] % PANEL for part in parts[:-1]):
-        parts = [_joined(parts)]
     outputs, inputs = sum(part.values.shape[0] for part in parts), parts[0].values.shape[1]
     data = empty_bytes(weights.size_bytes(outputs, inputs))
+    if any(part.values.shape[0] % PANEL for part in parts[:-1]):
+        parts = [_joined(parts)]
     panel_bytes, panel = weights.panel_bytes(inputs), 0
     for part in parts:
         _fill(data[panel * panel_bytes :], panel_bytes, part, weights)
@@ -50,14 +50,17 @@ def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, Packed
         if tuple(matrix.values.shape) != shape:
             raise ValueError(f"{matrix.where}: {list(matrix.values.shape)}, expected {list(shape)}")
     both = 2 * -(-outputs // PANEL) * PANEL
-    data, panel_bytes = (
-        empty_bytes(weights.size_bytes(both, inputs)),
-        weights.panel_bytes(inputs),
+    sizes = weights.size_bytes(both, inputs), weights.size_bytes(inputs, outputs)
+    # An expert in one piece: more of it fills whole huge pages.
+    gate_up, down = empty_bytes(sum(sizes)).split(sizes)
+    panel_bytes = weights.panel_bytes(inputs)
+    _fill(gate_up, 2 * panel_bytes, expert.w1, weights)
+    _fill(gate_up[panel_bytes:], 2 * panel_bytes, expert.w3, weights)
+    _fill(down, weights.panel_bytes(outputs), expert.w2, weights)
+    return (
+        PackedMatrix(weights.name, both, inputs, gate_up),
+        PackedMatrix(weights.name, inputs, outputs, down),
     )
-    _fill(data, 2 * panel_bytes, expert.w1, weights)
-    _fill(data[panel_bytes:], 2 * panel_bytes, expert.w3, weights)
-    gate_up = PackedMatrix(weights.name, both, inputs, data)
-    return gate_up, pack_linear([expert.w2], format)
 
 
 def _weight_format(name: str) -> WeightFormat:

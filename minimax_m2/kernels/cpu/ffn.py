@@ -25,9 +25,13 @@ class KernelExperts:
         self.expert_size = expert_size
         self.format = format
         self.weights = weight_format(format)
+        self.num_slots = num_held
         self._held: list[tuple[PackedMatrix, PackedMatrix] | None] = [None] * num_held
-        # Addresses for the kernel, 0: nothing in this slot.
-        self.addresses = torch.zeros((2, num_held), dtype=torch.int64)
+        # Addresses for the kernel, gate_up's and down's; 0: nothing in this slot.
+        self._gate_up_E = torch.zeros(num_held, dtype=torch.int64)
+        self._down_E = torch.zeros(num_held, dtype=torch.int64)
+        self.tables = (self._gate_up_E.data_ptr(), self._down_E.data_ptr())
+        """Where those addresses lie."""
 
     def put(self, slot: int, w13_HD: Tensor, w2_DF: Tensor) -> None:
         """Pack an expert's matrices, w1 rows first, then w3 rows.
@@ -62,8 +66,8 @@ class KernelExperts:
                     f"{name} must be {self.format} {shape}, not {matrix.format} {found}"
                 )
         self._held[slot] = (gate_up, down)
-        self.addresses[0, slot] = gate_up.data.data_ptr()
-        self.addresses[1, slot] = down.data.data_ptr()
+        self._gate_up_E[slot] = gate_up.address
+        self._down_E[slot] = down.address
 
     def get_packed(self, slot: int) -> tuple[PackedMatrix, PackedMatrix]:
         """As `put_packed` takes them. Raises ValueError for a slot that holds none."""
@@ -123,33 +127,35 @@ def _run(
     *,
     sum_rows: bool,
 ) -> Tensor:
-    library = need()
-    if hidden_ND.dim() != 2 or hidden_ND.shape[1] != held.hidden_size:
-        raise ValueError(f"hidden must be [N, {held.hidden_size}], not {list(hidden_ND.shape)}")
-    num_pairs = slots_M.numel()
+    # Streamed weights push this code out of the caches between two calls: each operator of torch's
+    # here is 10 to 100 us in which no weight is read, so the usual case asks as little as it can.
+    hidden_shape = hidden_ND.shape
+    if len(hidden_shape) != 2 or hidden_shape[1] != held.hidden_size:
+        raise ValueError(f"hidden must be [N, {held.hidden_size}], not {list(hidden_shape)}")
+    pair_shape = (slots_M.numel(),)
     for name, tensor, dtype, shape in (
-        ("hidden_ND", hidden_ND, torch.bfloat16, tuple(hidden_ND.shape)),
-        ("row_of_pair_M", row_of_pair_M, torch.int64, (num_pairs,)),
-        ("slots_M", slots_M, torch.int64, (num_pairs,)),
-        ("weights_M", weights_M, torch.float32, (num_pairs,)),
+        ("hidden_ND", hidden_ND, torch.bfloat16, hidden_shape),
+        ("row_of_pair_M", row_of_pair_M, torch.int64, pair_shape),
+        ("slots_M", slots_M, torch.int64, pair_shape),
+        ("weights_M", weights_M, torch.float32, pair_shape),
     ):
-        if tensor.dtype != dtype or tuple(tensor.shape) != shape or tensor.device.type != "cpu":
+        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
             raise ValueError(
                 f"{name} must be {dtype} {list(shape)} on the CPU, "
                 f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
             )
     hidden_ND, row_of_pair_M = hidden_ND.contiguous(), row_of_pair_M.contiguous()
     slots_M, weights_M = slots_M.contiguous(), weights_M.contiguous()
-    shape, dtype = (num_pairs, held.hidden_size), torch.bfloat16
+    num_rows, hidden_size = hidden_shape
+    num_pairs = pair_shape[0]
     if sum_rows:
-        shape, dtype = (hidden_ND.shape[0], held.hidden_size), torch.float32
-    out = torch.empty(shape, dtype=dtype)
-    gate_up_E, down_E = held.addresses
-    weights = held.weights
-    library.native.expert_ffn(
-        weights.id, weights.id, hidden_ND.data_ptr(), *hidden_ND.shape, held.expert_size,
-        num_pairs, gate_up_E.shape[0], row_of_pair_M.data_ptr(), slots_M.data_ptr(),
-        weights_M.data_ptr(), gate_up_E.data_ptr(), down_E.data_ptr(), int(sum_rows),
-        out.data_ptr(),
+        out = torch.empty((num_rows, hidden_size), dtype=torch.float32)
+    else:
+        out = torch.empty((num_pairs, hidden_size), dtype=torch.bfloat16)
+    format_id = held.weights.id
+    need().native.expert_ffn(
+        format_id, format_id, hidden_ND.data_ptr(), num_rows, hidden_size, held.expert_size,
+        num_pairs, held.num_slots, row_of_pair_M.data_ptr(), slots_M.data_ptr(),
+        weights_M.data_ptr(), *held.tables, int(sum_rows), out.data_ptr(),
     )  # fmt: skip
     return out

@@ -2,6 +2,7 @@
 
 import mmap
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 from minimax_m2.kernels.cpu.formats import PANEL, WeightFormat, weight_format
 
 _ALIGNMENT = 64
-_HUGE_FROM = 2 << 20
+_HUGE_PAGE = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,30 @@ class PackedMatrix:
         if data.numel() != size:
             raise ValueError(f"data must have {size} bytes, not {data.numel()}")
 
-    @property
+    @cached_property
     def weights(self) -> WeightFormat:
         return weight_format(self.format)
+
+    @cached_property
+    def address(self) -> int:
+        return self.data.data_ptr()
 
 
 def empty_bytes(size: int) -> Tensor:
     """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
     if not _is_mapped(size):
         return torch.empty(size, dtype=torch.uint8)
-    # Private: shared memory gets no huge pages.
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    # Private: shared memory gets no huge pages. Room to begin at a huge page's border is only
+    # address space, and what does not fill one at the end stays in small pages: no memory is lost.
+    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    start = -whole.data_ptr() % _HUGE_PAGE
+    memory.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE_PAGE * _HUGE_PAGE)
+    return whole[start : start + size]
 
 
 def _is_mapped(size: int) -> bool:
-    return size >= _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE")
+    return size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
 
 
 def zero_bytes(size: int) -> Tensor:
