@@ -120,7 +120,9 @@ class LayerStack:
             times.pool_compute_s += hop.compute_s
             start = time.monotonic()
             hidden_TD = from_combine(residual_TD, combined_TD, self._maths)
-        self._activations.add_step([ids_TK.cpu().numpy() for ids_TK in chosen])
+        self._activations.add_step(
+            [ids_TK.cpu().numpy() for ids_TK in chosen], is_decode=meta.is_decode
+        )
         if score is not None:
             await self._run(False, lambda: score(hidden_TD, self._logits))
         logits_BV = await self._run(

@@ -1,6 +1,6 @@
 """What does Prometheus see of an attention service?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -28,13 +28,15 @@ class ActivationCounts(Collector):
         self.counts = np.zeros((num_layers, num_experts), dtype=np.int64)
         self.steps = np.zeros_like(self.counts)
         self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
+        self.listeners: list[Callable[[Sequence[np.ndarray], bool], None]] = []
+        """Each is told of every step: its ids, and whether it is decode."""
 
     def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
         tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
         self.counts[layer_idx] += tokens_E
         self.steps[layer_idx] += tokens_E > 0
 
-    def add_step(self, topk_ids: Sequence[np.ndarray]) -> None:
+    def add_step(self, topk_ids: Sequence[np.ndarray], *, is_decode: bool) -> None:
         """All layers of a step at once, [T, K] each."""
         num_layers, num_experts = self.counts.shape
         first_ids = np.arange(num_layers) * num_experts
@@ -42,6 +44,8 @@ class ActivationCounts(Collector):
         tokens = np.bincount(pieces.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
         self.counts += tokens
         self.steps += tokens > 0
+        for listener in self.listeners:
+            listener(topk_ids, is_decode)
 
     def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens, steps) since the last call: for the report to the router."""

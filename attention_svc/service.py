@@ -287,6 +287,7 @@ class AttentionService:
             is_draining=lambda: self._draining,
             reach=lambda: self._pools.reach() if self._pools is not None else [],
             is_invariant=self._is_invariant,
+            activations=self._metrics.activations,
             status=status,
             tls=self._config.tls is not None,
         )

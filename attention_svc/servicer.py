@@ -1,6 +1,7 @@
-"""The attention service's gRPC face: Generate and GetStatus."""
+"""The attention service's gRPC face: Generate, GetStatus and RecordRouting."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -9,11 +10,13 @@ from typing import Any
 
 from attention_svc.engine import Engine
 from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.metrics import ActivationCounts
+from attention_svc.recording import record
 from attention_svc.sampling_params import read_params
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.errors import NotReady, abort_with
+from rpc.errors import NotReady, Overloaded, abort_with
 from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         is_draining: Callable[[], bool] = lambda: False,
         reach: Callable[[], list[attention_pb2.PoolReach]] = list,
         is_invariant: Callable[[], bool] = lambda: False,
+        activations: ActivationCounts,
         status: attention_pb2.GetStatusResponse,
         tls: bool,
     ):
@@ -51,6 +55,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self._is_draining = is_draining
         self._reach = reach
         self._is_invariant = is_invariant
+        self._activations = activations
         self._status = status
         self._tls = tls
 
@@ -70,6 +75,17 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         response.batch_invariant = self._is_invariant()
         response.pools.extend(self._reach())
         return response
+
+    async def RecordRouting(
+        self, request: attention_pb2.RecordRoutingRequest, context: Any
+    ) -> AsyncIterator[attention_pb2.RecordRoutingResponse]:
+        await require_role(context, ("cli",), tls=self._tls)
+        try:
+            async with contextlib.aclosing(record(self._activations, request.max_steps)) as steps:
+                async for step in steps:
+                    yield step
+        except Overloaded as error:
+            await abort_with(context, error)
 
     async def Generate(
         self, request: attention_pb2.GenerateRequest, context: Any

@@ -191,6 +191,24 @@ class Timings(_message.Message):
     steps: int
     def __init__(self, queue_ms: _Optional[float] = ..., attention_ms: _Optional[float] = ..., network_ms: _Optional[float] = ..., pool_queue_ms: _Optional[float] = ..., pool_compute_ms: _Optional[float] = ..., sampling_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., first_token_ms: _Optional[float] = ..., steps: _Optional[int] = ...) -> None: ...
 
+class RecordRoutingRequest(_message.Message):
+    __slots__ = ("max_steps",)
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    max_steps: int
+    def __init__(self, max_steps: _Optional[int] = ...) -> None: ...
+
+class RecordRoutingResponse(_message.Message):
+    __slots__ = ("is_decode", "num_rows", "expert_ids", "lost_steps")
+    IS_DECODE_FIELD_NUMBER: _ClassVar[int]
+    NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOST_STEPS_FIELD_NUMBER: _ClassVar[int]
+    is_decode: bool
+    num_rows: int
+    expert_ids: bytes
+    lost_steps: int
+    def __init__(self, is_decode: _Optional[bool] = ..., num_rows: _Optional[int] = ..., expert_ids: _Optional[bytes] = ..., lost_steps: _Optional[int] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

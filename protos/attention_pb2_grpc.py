@@ -44,6 +44,11 @@ class AttentionStub:
                 request_serializer=protos_dot_attention__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_attention__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.RecordRouting = channel.unary_stream(
+                '/expertmesh.attention.v1.Attention/RecordRouting',
+                request_serializer=protos_dot_attention__pb2.RecordRoutingRequest.SerializeToString,
+                response_deserializer=protos_dot_attention__pb2.RecordRoutingResponse.FromString,
+                _registered_method=True)
 
 
 class AttentionServicer:
@@ -67,6 +72,14 @@ class AttentionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordRouting(self, request, context):
+        """For operators (certificate role cli): the experts that each row of each step chooses, from now
+        on. RESOURCE_EXHAUSTED: too many ask already. UNIMPLEMENTED by services of before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AttentionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_AttentionServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=protos_dot_attention__pb2.GetStatusRequest.FromString,
                     response_serializer=protos_dot_attention__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'RecordRouting': grpc.unary_stream_rpc_method_handler(
+                    servicer.RecordRouting,
+                    request_deserializer=protos_dot_attention__pb2.RecordRoutingRequest.FromString,
+                    response_serializer=protos_dot_attention__pb2.RecordRoutingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class Attention:
             '/expertmesh.attention.v1.Attention/GetStatus',
             protos_dot_attention__pb2.GetStatusRequest.SerializeToString,
             protos_dot_attention__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/expertmesh.attention.v1.Attention/RecordRouting',
+            protos_dot_attention__pb2.RecordRoutingRequest.SerializeToString,
+            protos_dot_attention__pb2.RecordRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

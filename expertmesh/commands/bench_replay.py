@@ -33,15 +33,20 @@ from rpc.tls import tls_files
 
 HELP = help_text("""Send expert calls to the pools as a recording of `expertmesh experts record` has them.
 
-No attention service and no weights are needed: of --model only config.json is read. Each row's experts are
-drawn by the recorded counts of its layer, so the load on experts is the recorded one; which experts
-go together in one token, and how it changed meanwhile, is not in a recording.
+No attention service and no weights are needed: of --model only config.json is read. A recording with
+--exact is replayed step by step as it was; several streams share its steps out in turn. Of one without, each
+row's experts are drawn by the recorded counts of its layer: how many go to each expert is the same then, which
+ones go together and how that changed is not.
 
 Examples:
 
   expertmesh experts record --out load.json --seconds 60
 
   expertmesh bench replay load.json --streams 8 --rows 4 --steps 200
+
+  expertmesh experts record --exact --out load.safetensors --seconds 60
+
+  expertmesh bench replay load.safetensors --streams 1
 
 With mTLS it needs a certificate of role attention, since it calls pools.
 """)
@@ -58,10 +63,14 @@ def replay(
         8, envvar="EXPERTMESH_STREAMS", min=1, max=1024, help="Steps under way at once."
     ),
     rows: int = typer.Option(
-        1, envvar="EXPERTMESH_ROWS", min=1, max=512, help="Tokens in each step."
+        1, envvar="EXPERTMESH_ROWS", min=1, max=512, help="Tokens in each step, when drawn."
     ),
     steps: int = typer.Option(
-        100, envvar="EXPERTMESH_STEPS", min=1, max=1_000_000, help="Of each stream."
+        100,
+        envvar="EXPERTMESH_STEPS",
+        min=1,
+        max=1_000_000,
+        help="Of each stream, when drawn; an exact recording has its own.",
     ),
     seed: int = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same experts."),
     router: str = ROUTER,
@@ -72,26 +81,33 @@ def replay(
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
     # Here, because torch comes with it, and no other command needs to wait for that.
-    from expertmesh.loadgen.replay import Replay, check_model, read_recording, run_replay
+    from expertmesh.loadgen.replay import check_model, run_replay
+    from expertmesh.loadgen.routing import Drawn, Routing, is_exact, read_counts, read_steps
 
     with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
         topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
     try:
         config = read_config(model or demo_model_dir())
         check_model(config, topology)
-        made = Replay(
-            tokens=read_recording(recording, config),
-            steps=steps,
-            streams=streams,
-            rows=rows,
-            seed=seed,
-        )
+        routing: Routing
+        if is_exact(recording):
+            routing = read_steps(recording, config)
+        else:
+            routing = Drawn(
+                tokens=read_counts(recording, config),
+                num_steps=steps,
+                num_rows=rows,
+                top_k=config.top_k,
+                seed=seed,
+            )
         tls = tls_files(tls_ca, tls_cert, tls_key)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None
     address = router_address(router, run_dir)
     try:
-        result = asyncio.run(run_replay(made, config, address, tls, topology.checkpoint_id))
+        result = asyncio.run(
+            run_replay(routing, streams, config, address, tls, topology.checkpoint_id)
+        )
     except ValueError as error:
         raise CommandError(str(error)) from None
     if as_json:
@@ -105,7 +121,7 @@ def replay(
 def _print(result: dict[str, Any]) -> None:
     out = stdout()
     out.print(
-        f"{result['steps']} steps of {result['rows']} row(s) in {result['duration_s']:.1f} s, "
+        f"{result['steps']} steps of {result['rows']} row(s) together in {result['duration_s']:.1f} s, "
         f"{result['rows_per_s']:.0f} rows/s; {result['failed_calls']} of {result['calls']} calls failed"
     )
     for failure in result["failures"]:

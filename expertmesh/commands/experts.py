@@ -1,11 +1,10 @@
 """`expertmesh experts show`, `record`, `rebalance`: which experts are hot, and placing by it."""
 
-import json
-import time
 from pathlib import Path
 
 import typer
 
+from expertmesh.commands.experts_record import HELP, record, token_counts
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
@@ -26,13 +25,6 @@ _SHOW_HELP = f"""Show how many tokens went to each expert: a heat map, a line fo
 {EXIT_CODES_HELP}
 """
 
-_RECORD_HELP = f"""Write the tokens that go to each expert within some seconds to a JSON file.
-
-`expertmesh bench replay` makes a load of it.
-
-{EXIT_CODES_HELP}
-"""
-
 _REBALANCE_HELP = f"""Place the experts anew by how much work they have made of late.
 
 The router follows the load by itself, slowly and only where it gains something (--follow-load and
@@ -46,7 +38,7 @@ without a pause. --dry-run shows what would move, and why, and leaves everything
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Which experts are hot.", no_args_is_help=True)
     group.command("show", help=help_text(_SHOW_HELP))(show)
-    group.command("record", help=help_text(_RECORD_HELP))(record)
+    group.command("record", help=HELP)(record)
     group.command("rebalance", help=help_text(_REBALANCE_HELP))(rebalance)
     app.add_typer(group, name="experts")
 
@@ -78,33 +70,6 @@ def show(
     for line, row in zip(heat_rows(tokens), tokens, strict=True):
         text = f"{line} {sum(row):>12,} tokens, hottest {imbalance(row):.1f} x the mean"
         stdout().print(text, markup=False, soft_wrap=True)
-
-
-@asks_router
-def record(
-    stub: router_pb2_grpc.RouterStub,
-    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="File to write."),
-    seconds: float = typer.Option(
-        60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long."
-    ),
-) -> None:
-    before = token_counts(stub)
-    time.sleep(seconds)
-    after = token_counts(stub)
-    if before and len(before) != len(after):
-        raise CommandError("another model is served than when the recording began")
-    was = before or [[0] * len(row) for row in after]
-    tokens = [
-        [now - then for now, then in zip(row, old, strict=True)]
-        for row, old in zip(after, was, strict=True)
-    ]
-    if any(count < 0 for row in tokens for count in row):
-        raise CommandError("the router restarted during the recording")
-    try:
-        out.write_text(json.dumps({"seconds": seconds, "tokens": tokens}))
-    except OSError as error:
-        raise CommandError(f"--out {out}: {error.strerror}") from None
-    stdout().print(f"{out}: {sum(map(sum, tokens)):,} routed tokens", markup=False)
 
 
 @asks_router
@@ -161,10 +126,3 @@ def move_text(move: router_pb2.PieceMove) -> str:
     else:
         what = f"no longer on {', '.join(move.leaves)}"
     return f"layer {move.layer_idx} expert {move.expert_id} ({move.weight:.1f} x the mean): {what}"
-
-
-def token_counts(stub: router_pb2_grpc.RouterStub) -> list[list[int]]:
-    """[layer][expert]; empty before any token was routed."""
-    answer = call(stub.GetExpertLoad, router_pb2.GetExpertLoadRequest())
-    width, counts = answer.num_experts, list(answer.token_counts)
-    return [counts[at : at + width] for at in range(0, len(counts), max(1, width))]

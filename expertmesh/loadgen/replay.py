@@ -1,28 +1,24 @@
 """What do pools bear of a recorded routing? Expert calls as attention would send them, without a model.
 
-The recording says how often each expert was chosen; each row's experts are drawn by that, from a seed.
-Hidden rows are random. Everything else is the real thing: the attention service's own client, with
+Which experts each row chooses is `routing`'s matter. Hidden rows are random. Everything else is the real thing: the attention service's own client, with
 its choice of pools, its retries and the topology that the router publishes.
 """
 
 import asyncio
-import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
+from expertmesh.loadgen.routing import Routing
 from minimax_m2.config import ModelConfig
 from protos import router_pb2, tensor_pb2
 from rpc.hop_codec import HopCodec
@@ -34,50 +30,13 @@ CALL_S = 30.0
 DTYPES = {tensor_pb2.DTYPE_BFLOAT16: torch.bfloat16, tensor_pb2.DTYPE_FLOAT32: torch.float32}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replay:
-    """How much of it."""
-
-    tokens: Sequence[Sequence[int]]  # [layer][expert]
-    steps: int  # of each stream; one call per layer each
-    streams: int
-    rows: int  # tokens in a step
-    seed: int = 0
-
-
-def read_recording(path: Path, config: ModelConfig) -> list[list[int]]:
-    """[layer][expert] of a file that `experts record` wrote. Raises ValueError."""
-    try:
-        tokens = json.loads(path.read_text())["tokens"]
-        shape = {(len(tokens), len(row)) for row in tokens}
-        sound = all(type(count) is int and count >= 0 for row in tokens for count in row)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a recording of `expertmesh experts record`: {error}"
-        ) from None
-    if not sound or shape != {(config.num_layers, config.num_experts)}:
-        raise ValueError(
-            f"{path}: expected counts of {config.num_layers} layers of {config.num_experts} experts"
-        )
-    if not any(map(sum, tokens)):
-        raise ValueError(f"{path}: nothing was routed while it was recorded")
-    return tokens
-
-
-def draw(counts: Sequence[int], rows: int, top_k: int, generator: torch.Generator) -> Tensor:
-    """int32 [rows, top_k]: different experts of each row, ascending, chosen as often as `counts` say."""
-    # The best of log chance + Gumbel noise are a draw without replacement.
-    chances_E = torch.tensor(counts, dtype=torch.float64) + 1e-9
-    noise_TE = -torch.log(
-        -torch.log(torch.rand(rows, len(counts), generator=generator, dtype=torch.float64))
-    )
-    return (
-        (chances_E.log() + noise_TE).topk(top_k, dim=1).indices.sort(dim=1).values.to(torch.int32)
-    )
-
-
 async def run_replay(
-    replay: Replay, config: ModelConfig, router: str, tls: TlsFiles | None, checkpoint_id: str
+    routing: Routing,
+    num_streams: int,
+    config: ModelConfig,
+    router: str,
+    tls: TlsFiles | None,
+    checkpoint_id: str,
 ) -> dict[str, Any]:
     """Latencies of calls and steps, and how evenly the pools worked. Raises ValueError when the
     pools do not serve the whole model."""
@@ -101,24 +60,25 @@ async def run_replay(
                 await asyncio.sleep(0.05)
         calls_s: list[float] = []
         steps_s: list[float] = []
+        rows: list[int] = []
         failures: list[str] = []
         dtype = _accepted(pools)
 
         async def stream(number: int) -> None:
-            generator = torch.Generator().manual_seed(replay.seed + number)
-            hidden_TD = torch.randn(replay.rows, config.hidden_size, generator=generator)
-            hidden_TD = hidden_TD.to(dtype)
-            weights_TK = torch.full((replay.rows, config.top_k), 1 / config.top_k)
-            out_TD = torch.empty(replay.rows, config.hidden_size)
-            for _ in range(replay.steps):
+            generator = torch.Generator().manual_seed(number)
+            for step in routing.steps(number, num_streams):
+                num_rows = step.ids_LTK.shape[1]
+                hidden_TD = torch.randn(num_rows, config.hidden_size, generator=generator)
+                hidden_TD = hidden_TD.to(dtype)
+                weights_TK = torch.full((num_rows, config.top_k), 1 / config.top_k)
+                out_TD = torch.empty(num_rows, config.hidden_size)
                 begin_s = time.perf_counter()
-                for layer_idx, counts in enumerate(replay.tokens):
-                    ids_TK = draw(counts, replay.rows, config.top_k, generator)
+                for layer_idx, ids_TK in enumerate(step.ids_LTK):
                     metrics.activations.add(layer_idx, ids_TK.numpy())
                     sent_s = time.perf_counter()
                     ticket = transport.submit(
                         layer_idx, hidden_TD, ids_TK, weights_TK, HopTerms(timeout_s=CALL_S),
-                        is_decode=True,
+                        is_decode=step.is_decode,
                     )  # fmt: skip
                     try:
                         await ticket.wait_into(out_TD)
@@ -126,9 +86,10 @@ async def run_replay(
                         failures.append(f"layer {layer_idx}: {error}")
                     calls_s.append(time.perf_counter() - sent_s)
                 steps_s.append(time.perf_counter() - begin_s)
+                rows.append(num_rows)
 
         begin_s = time.perf_counter()
-        await asyncio.gather(*(stream(number) for number in range(replay.streams)))
+        await asyncio.gather(*(stream(number) for number in range(num_streams)))
         duration_s = time.perf_counter() - begin_s
     except TimeoutError:
         raise ValueError(f"not ready after {CONNECT_S:g} s: {transport.ready()[1]}") from None
@@ -136,14 +97,14 @@ async def run_replay(
         await watcher.stop()
         await pools.stop()
     return {
-        "streams": replay.streams,
-        "rows": replay.rows,
+        "streams": num_streams,
+        "rows": sum(rows),
         "steps": len(steps_s),
         "calls": len(calls_s),
         "failed_calls": len(failures),
         "failures": sorted(set(failures))[:5],
         "duration_s": duration_s,
-        "rows_per_s": len(steps_s) * replay.rows / duration_s,
+        "rows_per_s": sum(rows) / duration_s,
         "call": spread_ms(calls_s),
         "step": spread_ms(steps_s),
         **balance_of(metrics),

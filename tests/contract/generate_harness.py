@@ -169,6 +169,7 @@ async def running_service(
         engine, vocabulary=vocabulary, grammars=GrammarCompiler(Path(), vocabulary),
         max_model_len=CONTEXT,
         request_timeout_s=request_timeout_s, readiness=transport.ready,
+        activations=engine._metrics.activations,
         status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
         tls=tls is not None,
     )  # fmt: skip

@@ -1,23 +1,39 @@
 """Real processes: routing of the demonstration model, recorded and replayed against its pools."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from expertmesh.cli import app
-from expertmesh.loadgen.replay import draw
+from expertmesh.loadgen.routing import draw, read_steps
 from expertmesh.plan import demo_model_dir
+from minimax_m2.config import load_config
 from tests.integration.mesh import Mesh
 from tests.integration.test_pool_failure import Request
+
+# A prompt that the prefix cache holds but for one token would be computed like a generated token.
+UNSEEN_PROMPT = [9, 10, 11, 12]
 
 
 def command(*arguments: object) -> dict | str:
     done = CliRunner().invoke(app, [str(one) for one in arguments])
     assert done.exit_code == 0, f"{done.output} {done.exception}"
     return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+
+def counted(router: tuple[str, str], total: int) -> np.ndarray:
+    """[layer, expert] once the attention service has reported so many."""
+    deadline_s = time.monotonic() + 30
+    while True:
+        tokens = np.array(command("experts", "show", *router, "--json")["tokens"])
+        if tokens.sum() >= total or time.monotonic() > deadline_s:
+            return tokens
 
 
 @pytest.mark.slow
@@ -40,6 +56,27 @@ def test_a_recording_of_the_demonstration_model_is_replayed(tmp_path: Path):
         assert result["imbalance"] >= 1
         assert 0 < result["call"]["p50_ms"] <= result["call"]["p99_ms"] <= result["step"]["max_ms"]
         assert "x the mean" in command("bench", "replay", recording, *router, *few)
+        exact = tmp_path / "load.safetensors"
+        config = load_config(demo_model_dir())
+        before = counted(router, (4 + 39) * config.num_layers * config.top_k)
+        asking = threading.Thread(
+            target=lambda: Request(mesh.attention.address, 30, UNSEEN_PROMPT).wait(60)
+        )
+        threading.Timer(1.0, asking.start).start()
+        shown = command("experts", "record", "--exact", "--out", exact, "--seconds", 6, *router)
+        assert "were lost" not in shown
+        asking.join(60)
+        steps = read_steps(exact, config).recorded
+        assert [step.is_decode for step in steps] == [False] + [True] * 29
+        routed = np.zeros_like(before)
+        for step in steps:
+            for layer, ids_TK in enumerate(step.ids_LTK):
+                np.add.at(routed[layer], ids_TK.numpy().ravel(), 1)
+        after = counted(router, before.sum() + routed.sum())
+        assert (after - before == routed).all()
+        result = command("bench", "replay", exact, *router, "--streams", 1, "--json")
+        assert result["failed_calls"] == 0
+        assert (result["steps"], result["rows"]) == (30, sum(s.ids_LTK.shape[1] for s in steps))
         for content, said in (
             ("{}", "not a recording"),
             ('{"tokens": [[1]]}', "expected counts of"),

@@ -11,6 +11,7 @@ import pytest
 
 import demo_model
 from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.metrics import ActivationCounts
 from attention_svc.sampling_params import read_params
 from attention_svc.sequence import Sequence
 from attention_svc.servicer import AttentionServicer
@@ -109,7 +110,7 @@ async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once(
         servicer = AttentionServicer(
             cast(Any, None), vocabulary=VOCABULARY, grammars=grammars, max_model_len=1000,
             request_timeout_s=9.0, readiness=lambda: (True, ""), tls=False,
-            status=attention_pb2.GetStatusResponse(),
+            status=attention_pb2.GetStatusResponse(), activations=ActivationCounts(1, 1),
         )  # fmt: skip
         request = attention_pb2.GenerateRequest(
             prompt_token_ids=[5], emitted_token_ids=emitted, grammar=GRAMMAR,

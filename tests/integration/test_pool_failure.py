@@ -5,7 +5,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -42,9 +42,10 @@ def mesh(model: Path) -> Iterator[Mesh]:
 class Request(threading.Thread):
     """A long greedy Generate call, followed from a thread."""
 
-    def __init__(self, address: str, max_tokens: int = 500):
+    def __init__(self, address: str, max_tokens: int = 500, prompt: Sequence[int] = PROMPT):
         super().__init__(daemon=True)
         self._address = address
+        self._prompt = prompt
         self._max_tokens = max_tokens
         self.tokens: list[int] = []
         self.finished: attention_pb2.Finished | None = None
@@ -56,7 +57,7 @@ class Request(threading.Thread):
         sampling = attention_pb2.SamplingParams(
             max_tokens=self._max_tokens, top_p=1.0, repetition_penalty=1.0, ignore_eos=True
         )
-        request = attention_pb2.GenerateRequest(prompt_token_ids=PROMPT, sampling=sampling)
+        request = attention_pb2.GenerateRequest(prompt_token_ids=self._prompt, sampling=sampling)
         with grpc.insecure_channel(self._address) as channel:
             stub = attention_pb2_grpc.AttentionStub(channel)
             try:

@@ -1,0 +1,70 @@
+"""Which experts did each row of each step choose? For whoever asks, while it asks."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+import numpy as np
+
+from attention_svc.metrics import ActivationCounts
+from protos import attention_pb2
+from rpc.errors import Overloaded
+
+MAX_RECORDERS = 4
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""Of steps that a slow reader has not taken yet; what comes beyond that is counted as lost."""
+
+
+class Recorder:
+    """Steps between the layer loop, which never waits, and one reader. Both on the loop."""
+
+    def __init__(self) -> None:
+        self._steps: deque[attention_pb2.RecordRoutingResponse] = deque()
+        self._waiting_bytes = 0
+        self._lost = 0
+        self._filled = asyncio.Event()
+
+    def __call__(self, topk_ids: Sequence[np.ndarray], is_decode: bool) -> None:
+        """A step's [T, K] of each layer."""
+        size_bytes = 4 * sum(ids_TK.size for ids_TK in topk_ids)
+        if self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
+            self._lost += 1
+            return
+        ids_TLK = np.stack(topk_ids, axis=1).astype("<i4")
+        self._steps.append(
+            attention_pb2.RecordRoutingResponse(
+                is_decode=is_decode,
+                num_rows=ids_TLK.shape[0],
+                expert_ids=ids_TLK.tobytes(),
+                lost_steps=self._lost,
+            )
+        )
+        self._waiting_bytes += size_bytes
+        self._lost = 0
+        self._filled.set()
+
+    async def take(self) -> attention_pb2.RecordRoutingResponse:
+        """The next step."""
+        while not self._steps:
+            self._filled.clear()
+            await self._filled.wait()
+        step = self._steps.popleft()
+        self._waiting_bytes -= len(step.expert_ids)
+        return step
+
+
+async def record(
+    activations: ActivationCounts, max_steps: int
+) -> AsyncGenerator[attention_pb2.RecordRoutingResponse, None]:
+    """Steps from now on, `max_steps` of them; 0: until the reader goes. Raises Overloaded."""
+    if len(activations.listeners) >= MAX_RECORDERS:
+        raise Overloaded(f"{MAX_RECORDERS} recordings are under way: try again later")
+    recorder = Recorder()
+    activations.listeners.append(recorder)
+    try:
+        num_steps = 0
+        while not max_steps or num_steps < max_steps:
+            yield await recorder.take()
+            num_steps += 1
+    finally:
+        activations.listeners.remove(recorder)

@@ -1,0 +1,138 @@
+"""`expertmesh experts record`: where tokens go, as a load for `expertmesh bench replay`."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import grpc
+import typer
+
+from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
+from expertmesh.router_client import ROUTER, RUN_DIR, TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
+from expertmesh.routing_file import SUFFIX, write_routing
+from protos import attention_pb2, attention_pb2_grpc, router_pb2, router_pb2_grpc
+from rpc.channel import open_sync_channel
+from rpc.tls import TlsFiles, tls_files
+
+HELP = help_text(f"""Write where tokens go within some seconds to a file, for `expertmesh bench replay`.
+
+As JSON: how many go to each expert, of all attention services, as the router counts them. With --exact,
+as {SUFFIX}: the experts of each row of each step of one attention service.
+
+{EXIT_CODES_HELP}
+""")
+
+
+def record(
+    out: Path = typer.Option(
+        ..., envvar="EXPERTMESH_OUT", help=f"File to write; NAME{SUFFIX} with --exact."
+    ),
+    seconds: float = typer.Option(
+        60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long."
+    ),
+    exact: bool = typer.Option(
+        False, "--exact", envvar="EXPERTMESH_EXACT", help="Each step as it was, not only counts."
+    ),
+    attention: str = typer.Option(
+        "",
+        envvar="EXPERTMESH_ATTENTION",
+        help="With --exact: which attention service, by its id. Default: the first.",
+    ),
+    max_mib: int = typer.Option(
+        64, envvar="EXPERTMESH_MAX_MIB", min=1, max=1000, help="With --exact: most to write."
+    ),
+    router: str = ROUTER,
+    run_dir: Path | None = RUN_DIR,
+    tls_ca: Path | None = TLS_CA,
+    tls_cert: Path | None = TLS_CERT,
+    tls_key: Path | None = TLS_KEY,
+) -> None:
+    if exact != (out.suffix == SUFFIX):
+        raise CommandError(f"--out {out}: a name that ends with {SUFFIX}, with --exact", EXIT_USAGE)
+    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
+        try:
+            if exact:
+                tls = tls_files(tls_ca, tls_cert, tls_key)
+                done = _record_steps(stub, out, attention, tls, seconds, max_mib * 2**20)
+            else:
+                done = _record_counts(stub, out, seconds)
+        except OSError as error:
+            raise CommandError(f"--out {out}: {error.strerror}") from None
+    stdout().print(f"{out}: {done}", markup=False, soft_wrap=True)
+
+
+def token_counts(stub: router_pb2_grpc.RouterStub) -> list[list[int]]:
+    """[layer][expert]; empty before any token was routed."""
+    answer = call(stub.GetExpertLoad, router_pb2.GetExpertLoadRequest())
+    width, counts = answer.num_experts, list(answer.token_counts)
+    return [counts[at : at + width] for at in range(0, len(counts), max(1, width))]
+
+
+def _record_counts(stub: router_pb2_grpc.RouterStub, out: Path, seconds: float) -> str:
+    before = token_counts(stub)
+    time.sleep(seconds)
+    after = token_counts(stub)
+    if before and len(before) != len(after):
+        raise CommandError("another model is served than when the recording began")
+    was = before or [[0] * len(row) for row in after]
+    tokens = [
+        [now - then for now, then in zip(row, old, strict=True)]
+        for row, old in zip(after, was, strict=True)
+    ]
+    if any(count < 0 for row in tokens for count in row):
+        raise CommandError("the router restarted during the recording")
+    out.write_text(json.dumps({"seconds": seconds, "tokens": tokens}))
+    return f"{sum(map(sum, tokens)):,} routed tokens"
+
+
+def _record_steps(
+    stub: router_pb2_grpc.RouterStub,
+    out: Path,
+    attention_id: str,
+    tls: TlsFiles | None,
+    seconds: float,
+    max_bytes: int,
+) -> str:
+    topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+    addresses = {entry.attention_id: entry.address for entry in topology.attentions}
+    if not addresses or (attention_id and attention_id not in addresses):
+        known = ", ".join(addresses) or "none"
+        raise CommandError(f"--attention {attention_id}: there are: {known}", EXIT_USAGE)
+    address = addresses[attention_id or min(addresses)]
+    steps = _steps(address, tls, seconds, max_bytes)
+    if not steps:
+        raise CommandError(f"{address} ran no step within {seconds:g} s")
+    try:
+        write_routing(
+            out, steps, num_layers=topology.num_layers, checkpoint_id=topology.checkpoint_id
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    lost = sum(step.lost_steps for step in steps)
+    rows = sum(step.num_rows for step in steps)
+    return f"{len(steps):,} steps, {rows:,} rows" + (f"; {lost:,} steps were lost" if lost else "")
+
+
+def _steps(
+    address: str, tls: TlsFiles | None, seconds: float, max_bytes: int
+) -> list[attention_pb2.RecordRoutingResponse]:
+    """Steps until the time or the space is over. Raises CommandError."""
+    steps: list[attention_pb2.RecordRoutingResponse] = []
+    size_bytes = 0
+    with contextlib.closing(
+        open_sync_channel(address, tls=tls, server_role="attention")
+    ) as dialled:
+        stub = attention_pb2_grpc.AttentionStub(dialled)
+        answers = stub.RecordRouting(attention_pb2.RecordRoutingRequest(), timeout=seconds)
+        try:
+            for step in answers:
+                size_bytes += len(step.expert_ids)
+                if size_bytes > max_bytes:
+                    answers.cancel()
+                    break
+                steps.append(step)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise CommandError(f"attention service {address}: {error.details()}") from None
+    return steps
