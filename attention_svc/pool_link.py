@@ -207,6 +207,8 @@ class PoolLink:
                     raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
                 self._receive(frame)
+                # Whoever waits for this frame goes first: asking gRPC for the next one takes its time.
+                await asyncio.sleep(0)
         finally:
             stream.cancel()
             writer.close()
