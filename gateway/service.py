@@ -99,13 +99,17 @@ class GatewayService:
         log.info("listening http=%s", self.address)
 
     async def stop(self) -> None:
-        """No new requests; running ones get `drain_s`, then end with an error event."""
+        """No new requests; running ones get `drain_s`, then end with an error event.
+
+        The port stays open meanwhile: a balancer that has not noticed yet reads a retryable 503
+        rather than have its connections refused.
+        """
         self.gateway.stopping = True
-        self._server.should_exit = True
         deadline_s = time.monotonic() + self._config.drain_s
         while self.gateway.active and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
         self.abort()
+        self._server.should_exit = True
         if self._serving is not None:
             await self._serving
         for task in self._tasks:

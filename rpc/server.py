@@ -19,6 +19,8 @@ from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def configure_logging(service: str, level: str) -> None:
     """One line per event on stderr; called by `__main__` only."""
@@ -114,18 +116,18 @@ class GrpcHost:
         await self.server.stop(grace_s)
 
 
-def exit_while_loading() -> None:
-    """Until `until_stopped` takes over, SIGTERM and SIGINT end the process at once, status 0.
+def exit_at_signal(why: str) -> None:
+    """SIGTERM and SIGINT end the process at once, status 0, where nothing is being served.
 
-    Nothing is being served yet, and threads in the middle of a long read would hold up
-    an orderly end.
+    Before serving, because threads in the middle of a long read would hold up an orderly end;
+    after it, because a stop asked for twice is still a clean one.
     """
 
     def on_signal(number: int, frame: object) -> None:
-        log.info("stopping before serving")
+        log.info("stopping %s", why)
         os._exit(0)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, on_signal)
 
 
@@ -143,7 +145,7 @@ async def until_stopped(
             second.set()
         first.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     await first.wait()
     log.info("stopping")
@@ -151,10 +153,13 @@ async def until_stopped(
     cut_short = asyncio.ensure_future(second.wait())
     await asyncio.wait({draining, cut_short}, return_when=asyncio.FIRST_COMPLETED)
     cut_short.cancel()
-    if draining.done():
+    if not draining.done():
+        log.warning("drain cut short")
+        draining.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await draining
+    else:
         draining.result()  # what it raised
-        return
-    log.warning("drain cut short")
-    draining.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await draining
+    for number in _STOP_SIGNALS:
+        loop.remove_signal_handler(number)  # as closing the loop would, to the deadly default
+    exit_at_signal("after serving")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from rpc.flags import parse_config
-from rpc.server import configure_logging, exit_while_loading
+from rpc.server import configure_logging, exit_at_signal
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def run_service(
         description=description,
     )
     configure_logging(name, config.log_level)
-    exit_while_loading()
+    exit_at_signal("before serving")
 
     async def serve() -> int:
         return await build(config).run()

@@ -1,5 +1,6 @@
 """Attention services and gateways are killed and stopped under a gateway's load."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 import httpx
@@ -72,6 +73,7 @@ def test_a_gateway_that_stops_lets_its_streams_finish(rig: GatewayRig):
         load.stop()
         rig.gateway.process.terminate()
         rig.gateway.wait_for("stopping")
+        time.sleep(0.5)  # not only at first: until the last stream has ended
         refused = httpx.get(f"{rig.url}/readyz", timeout=10, trust_env=False)
         assert refused.status_code == 503
         assert rig.gateway.process.wait(30) == 0

@@ -1,0 +1,48 @@
+"""A service's process ends with status 0 however often it is asked to stop."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SERVICE = """
+import asyncio, sys, time
+from rpc.server import until_stopped
+
+async def drain():
+    print("draining", flush=True)
+    await asyncio.sleep(float(sys.argv[1]))
+
+async def serve():
+    asyncio.get_running_loop().call_soon(print, "serving")
+    await until_stopped(drain)
+
+asyncio.run(serve())
+print("served", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("drain_s", "end_s", "seen"),
+    [("0", "0", "draining"), ("0", "30", "served"), ("30", "0", "draining")],
+    ids=["once", "again while the process ends", "again while it drains"],
+)
+def test_a_stop_is_clean(number: signal.Signals, drain_s: str, end_s: str, seen: str):
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", SERVICE, drain_s, end_s], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "serving\n"
+            process.send_signal(number)
+            for line in process.stdout:
+                if line == f"{seen}\n":
+                    break
+            if drain_s != end_s:
+                process.send_signal(number)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
