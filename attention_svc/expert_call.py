@@ -21,11 +21,11 @@ from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2
-from rpc.hop_codec import CallHeader, Dispatch, HopCodec
+from rpc.hop_codec import CallHeader, Dispatch, HopCodec, Sums
 
 RETRY_PAUSE_S = 0.02
 """How often a parked part looks for a holder."""
-_LONGEST_TIMEOUT_MS = 2**31
+_DECODE, _PREFILL = expert_pb2.PHASE_DECODE, expert_pb2.PHASE_PREFILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +42,23 @@ class CallContext:
 class Part:
     """Some experts of a call, at one pool at a time."""
 
-    __slots__ = (
-        "answer", "call_id", "done", "link", "num_rows", "numerics_id", "owner", "owner_E",
-        "parked_since_s", "rows", "timer", "tried", "units",
-    )  # fmt: skip
+    # Defaults of the class: a call is made between two layers, and most of these stay as they are.
+    link: PoolLink | None = None
+    call_id = 0
+    rows: bytes | None = None
+    num_rows = 0
+    numerics_id = ""
+    units = 1.0
+    answer: Answer | None = None
+    timer: asyncio.TimerHandle | None = None
+    parked_since_s = 0.0  # 0: it is not
+    tried: frozenset[tuple[PoolLink, int]] = frozenset()
 
     def __init__(self, owner_E: np.ndarray | None, owner: int, done: "asyncio.Future[None]"):
         """The experts whose entry in `owner_E` is `owner`; None: all."""
         self.owner_E = owner_E
         self.owner = owner
         self.done = done
-        self.link: PoolLink | None = None
-        self.call_id = 0
-        self.rows: bytes | None = None
-        self.num_rows = 0
-        self.numerics_id = ""
-        self.units = 1.0
-        self.answer: Answer | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.parked_since_s = 0.0  # 0: it is not
-        self.tried: set[tuple[PoolLink, int]] = set()
 
 
 class ExpertCall:
@@ -81,8 +78,7 @@ class ExpertCall:
         self._terms = terms
         self._layer_idx = layer_idx
         self._rows = rows
-        self._phase = expert_pb2.PHASE_DECODE if is_decode else expert_pb2.PHASE_PREFILL
-        self._timeout_ms = min(_LONGEST_TIMEOUT_MS, max(1, int(terms.timeout_s * 1000)))
+        self._phase = _DECODE if is_decode else _PREFILL
         self._loop = asyncio.get_running_loop()
         self._breaks = 0
         self._parts: list[Part] = []
@@ -105,22 +101,26 @@ class ExpertCall:
     async def wait_into(self, out_TD: Tensor) -> HopTimes:
         """Write the float32 sums of all experts into `out_TD`."""
         times = HopTimes()
+        # Asked of the tensor while the pools compute, not when their answers are there.
+        direct = Sums(out_TD) if out_TD.is_cpu and out_TD.is_contiguous() else None
+        sums, index = direct, 0
         try:
-            sums_TD, index = out_TD, 0
             while index < len(self._parts):
                 part = self._parts[index]
                 await part.done
                 if part is not self._parts[index]:
                     continue  # it was split among several pools
-                if index == 0:
-                    sums_TD = self._room_for_sums(out_TD)
-                if self._take(part, times, sums_TD):
+                whole = len(self._parts) == 1 and part.rows is None
+                if sums is None or (index == 0 and not whole):
+                    # Several parts are added up apart: the output may hold anything.
+                    sums = Sums(torch.zeros(out_TD.shape))
+                if self._take(part, times, sums):
                     index += 1
         except BaseException:
             self.abandon()
             raise
-        if sums_TD is not out_TD:
-            out_TD.copy_(sums_TD)
+        if sums is not None and sums is not direct:
+            out_TD.copy_(sums.out_TD)
         return times
 
     def abandon(self) -> None:
@@ -131,19 +131,13 @@ class ExpertCall:
                 part.done.exception()  # retrieved: another part's failure is reported
             part.done.cancel()
 
-    def _room_for_sums(self, out_TD: Tensor) -> Tensor:
-        """The output itself when one part brings all of it, else zeros to add to."""
-        whole = len(self._parts) == 1 and self._parts[0].rows is None
-        direct = whole and out_TD.is_cpu and out_TD.is_contiguous()
-        return out_TD if direct else torch.zeros(out_TD.shape)
-
-    def _take(self, part: Part, times: HopTimes, sums_TD: Tensor) -> bool:
+    def _take(self, part: Part, times: HopTimes, sums: Sums) -> bool:
         """Add a part's answer; False when it was corrupt, and is asked for again."""
         answer, link = part.answer, part.link
         assert answer is not None
         assert link is not None
         try:
-            self._context.codec.add_rows(answer.result, part.num_rows, part.rows, sums_TD)
+            self._context.codec.add_rows(answer.result, part.num_rows, part.rows, sums)
         except ValueError as error:  # a corrupt answer must never reach a token
             part.done = self._loop.create_future()
             self._failed(part, CallFailed("corrupt", f"pool {link.pool_id}: {error}"))
@@ -180,7 +174,7 @@ class ExpertCall:
 
     def _build(self, part: Part, call_id: int) -> Dispatch | None:
         version = self._context.pools.version
-        header = CallHeader(call_id, self._layer_idx, self._phase, self._timeout_ms, version)
+        header = CallHeader(call_id, self._layer_idx, self._phase, self._terms.timeout_ms, version)
         return self._context.codec.build_execute(header, *self._rows, part.owner_E, part.owner)
 
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
@@ -189,8 +183,8 @@ class ExpertCall:
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
         part.num_rows = dispatch.num_rows(all_rows)
         # The frame leaves first: what else there is to do is done while the pool computes.
-        self._loop.call_soon(self._watch, part, link, call_id, top_k)
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
+        self._loop.call_soon(self._watch, part, link, call_id, top_k)
 
     def _watch(self, part: Part, link: PoolLink, call_id: int, top_k: int) -> None:
         """Expect a call that was sent to be answered in time."""
@@ -251,7 +245,7 @@ class ExpertCall:
         link = part.link
         assert link is not None
         self._leave(part)
-        part.tried.add((link, link.generation))
+        part.tried |= {(link, link.generation)}
         self._context.metrics.expert_failures.labels(link.pool_id, failure.kind).inc()
         self._breaks += failure.kind == "broken"
         if failure.kind == "refused" or self._breaks >= self._terms.max_breaks:
@@ -292,7 +286,7 @@ class ExpertCall:
         self._parts[at : at + 1] = pieces
         part.done.set_result(None)  # whoever waits for it looks at the list again
         for piece, (link, _) in zip(pieces, cover, strict=True):
-            piece.tried = set(part.tried)
+            piece.tried = part.tried
             self._resend(piece, link)
 
     def _park(self, part: Part) -> None:
@@ -315,7 +309,9 @@ class ExpertCall:
     def _look_again(self, part: Part) -> None:
         pools = self._context.pools
         if pools.cover(self._layer_idx, self._experts(part), part.tried) is None:
-            part.tried.clear()  # nobody else is there: those that failed are worth another try
+            part.tried = (
+                frozenset()
+            )  # nobody else is there: those that failed are worth another try
         self._redispatch(part)
 
     def _unparked(self, part: Part) -> None:

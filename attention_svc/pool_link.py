@@ -14,7 +14,6 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from attention_svc.frame_writer import FrameWriter
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_health import PoolHealth, work_units
@@ -23,6 +22,7 @@ from protos import expert_pb2
 from rpc.cancellation import is_being_cancelled
 from rpc.channel import open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.frame_writer import FrameWriter
 from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
 from rpc.pieces import Pieces
 from rpc.tls import TlsFiles
@@ -56,11 +56,11 @@ class PendingCall:
 
     __slots__ = ("abandoned", "num_rows", "on_done", "sent_s")
 
-    def __init__(self, num_rows: int, on_done: Callable[[Outcome], None]):
+    def __init__(self, sent_s: float, num_rows: int, on_done: Callable[[Outcome], None]):
+        self.sent_s = sent_s
         self.num_rows = num_rows
         self.on_done = on_done
         self.abandoned = False
-        self.sent_s = time.monotonic()
 
 
 class PoolLink:
@@ -145,9 +145,11 @@ class PoolLink:
         if len(self._pending) >= max_calls or self._inflight_rows + num_rows > max_rows:
             on_done(CallFailed("unsent", f"pool {self.pool_id} has no credit left"))
             return
-        self._pending[call_id] = PendingCall(num_rows, on_done)
-        self._inflight_rows += num_rows
+        sent_s = time.monotonic()
         self._writer.push(frame)
+        # Noted while the frame is on its way: its answer cannot be read before the next pause.
+        self._pending[call_id] = PendingCall(sent_s, num_rows, on_done)
+        self._inflight_rows += num_rows
 
     def abandon(self, call_id: int) -> None:
         """Stop waiting for a call: tell the pool, ignore the answer.

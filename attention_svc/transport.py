@@ -5,10 +5,12 @@ on any device; the transport owns its staging.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
+
+_LONGEST_TIMEOUT_MS = 2**31
 
 
 class ExpertsUnavailable(Exception):
@@ -30,6 +32,11 @@ class HopTerms:
     timeout_s: float  # longest wait for experts that nobody serves
     wanted: Callable[[], bool] = _always  # False: nobody waits for the step any more
     max_breaks: int = 2  # pools that may break under a message before it is suspected itself
+    timeout_ms: int = field(init=False)  # the same as `timeout_s`, for the wire
+
+    def __post_init__(self) -> None:
+        timeout_ms = min(_LONGEST_TIMEOUT_MS, max(1, int(self.timeout_s * 1000)))
+        object.__setattr__(self, "timeout_ms", timeout_ms)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ first, and an error says which field is wrong and what is allowed.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -19,6 +20,9 @@ from minimax_m2.config import ModelConfig
 from protos import expert_pb2
 from rpc.hop_codec import execute_checksum
 from rpc.tensor_codec import WIRE_DTYPES, decode
+
+_DECODE = expert_pb2.PHASE_DECODE
+_ROWS = expert_pb2.COMBINE_ROWS
 
 
 class Corrupt(ValueError):
@@ -77,11 +81,11 @@ class CallReader:
         return Call(
             call_id=call_id,
             layer_idx=layer_idx,
-            is_decode=phase == expert_pb2.PHASE_DECODE,
+            is_decode=phase == _DECODE,
             deadline_s=received_s + timeout_ms / 1000,
-            per_pair=combine == expert_pb2.COMBINE_ROWS,
+            per_pair=combine == _ROWS,
             num_rows=num_rows,
-            unpack=lambda: self._unpack(frame, num_rows, num_pairs, places),
+            unpack=partial(self._unpack, frame, num_rows, num_pairs, places),
             received_s=received_s,
         )
 

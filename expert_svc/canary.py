@@ -85,7 +85,7 @@ class Canary:
             asyncio.get_running_loop().create_future()
         )
 
-        async def deliver(call: Call, result: Any, queue_us: int, compute_us: int) -> None:
+        def deliver(call: Call, result: Any, queue_us: int, compute_us: int) -> None:
             if not answered.done():
                 answered.set_result(result)
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +28,7 @@ FATAL_TEXTS = ("CUDA error", "Triton Error [CUDA]", "not enough memory", "can't 
 """In RuntimeErrors that mean the same."""
 
 Compute = Callable[[Call], Any]
-Deliver = Callable[[Call, Any, int, int], Awaitable[None]]
+Deliver = Callable[[Call, Any, int, int], None]
 """(call, result or exception, queue_us, compute_us)"""
 
 
@@ -102,7 +102,7 @@ class Executor:
         return self._timed(call)
 
     def submit(self, caller: str, call: Call, deliver: Deliver) -> None:
-        """Queue the call; `deliver` is awaited with its outcome."""
+        """Queue the call; `deliver` is called with its outcome."""
         self._queue.push(caller, call, (call, deliver))
         self._wake.set()
 
@@ -124,7 +124,7 @@ class Executor:
                     outcome = self._timed(call)
             finally:
                 self._busy = False
-            await deliver(call, *outcome)
+            deliver(call, *outcome)
             await asyncio.sleep(0)  # let frames in, so that decode can overtake
 
     def close(self) -> None:

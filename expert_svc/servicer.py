@@ -6,10 +6,10 @@ stream. Other callers never notice.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
 from protos import expert_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.frame_writer import FrameWriter
 from rpc.hop_codec import HopCodec, to_bytes
 from rpc.tensor_codec import WIRE_DTYPES
 from rpc.tls import require_role
@@ -45,29 +46,19 @@ class PoolIdentity:
 
 
 class CallerStream:
-    """One Execute stream: frames in, answers out through one writer at a time."""
+    """One Execute stream: its calls in flight, and what leaves on it."""
 
     def __init__(self, context: Any, caller_id: str):
         self.context = context
         self.caller_id = caller_id
         self.inflight: dict[int, Call | None] = {}
         self.inflight_rows = 0
-        self.unsent = 0
         self.sent_unknown = False
-        self._lock = asyncio.Lock()  # fair: frames leave in the order of `send`
+        # A caller that is gone or does not read must not hold up the others' answers.
+        self.writer = FrameWriter(context.write)
 
-    async def send(self, response: expert_pb2.ExecuteResponse | bytes) -> None:
-        self.unsent += 1
-        try:
-            async with self._lock:
-                await self.context.write(response)
-        finally:
-            self.unsent -= 1
-
-    async def flushed(self) -> None:
-        """Until every frame given to `send` so far has been written."""
-        async with self._lock:
-            pass
+    def may_use(self, call_id: int) -> bool:
+        return call_id != 0 and call_id not in self.inflight
 
     def open(self, call: Call) -> None:
         self.inflight[call.call_id] = call
@@ -81,7 +72,7 @@ class CallerStream:
         """Until every call has its answer written: a caller may half-close and still read."""
         while self.inflight:
             await asyncio.sleep(0.005)
-        await self.flushed()
+        await self.writer.flushed()
 
 
 class ExpertServicer:
@@ -115,7 +106,6 @@ class ExpertServicer:
         self.streams: set[CallerStream] = set()
         self.calls_total = 0
         self.draining = False
-        self._answers: set[asyncio.Future[None]] = set()  # keeps tasks alive
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the service. The generated function would parse every frame into a message."""
@@ -171,9 +161,10 @@ class ExpertServicer:
                     await stream.answered()
                     return
                 await self._frame(stream, frame)
-                if stream.unsent > MAX_INFLIGHT_CALLS:
-                    await stream.flushed()  # it does not read: take no more from it
+                if stream.writer.unsent > MAX_INFLIGHT_CALLS:
+                    await stream.writer.flushed()  # it does not read: take no more from it
         finally:
+            stream.writer.close()
             self.streams.discard(stream)
             self._metrics.streams.dec()
             for call in stream.inflight.values():
@@ -213,8 +204,9 @@ class ExpertServicer:
         received_s = time.monotonic()
         call = self._reader.read_plain(frame, received_s)
         if call is not None:
-            if await self._takes_calls(stream, call.call_id):
-                await self._start(stream, call)
+            if not stream.may_use(call.call_id):
+                await _abort_call_id(stream, call.call_id)
+            self._start(stream, call)
             return
         request = await _parse(frame, stream.context)
         kind = request.WhichOneof("frame")
@@ -222,7 +214,7 @@ class ExpertServicer:
             await self._execute(stream, request.execute, received_s)
         elif kind == "ping":
             pong = expert_pb2.Pong(nonce=request.ping.nonce)
-            await stream.send(expert_pb2.ExecuteResponse(pong=pong))
+            stream.writer.push(expert_pb2.ExecuteResponse(pong=pong))
         elif kind == "cancel":
             call = stream.inflight.get(request.cancel.call_id)
             if call is not None:
@@ -240,57 +232,41 @@ class ExpertServicer:
         self, stream: CallerStream, frame: expert_pb2.Execute, received_s: float
     ) -> None:
         """An Execute that is not a plain sound one: what is wrong with it?"""
-        if not await self._takes_calls(stream, frame.call_id):
-            return
+        if not stream.may_use(frame.call_id):
+            await _abort_call_id(stream, frame.call_id)
         try:
             call = self._reader.read(frame, received_s)
         except ValueError as error:
             code = "CORRUPT" if isinstance(error, Corrupt) else "INVALID_ARGUMENT"
-            await self._refuse(stream, frame.call_id, code, str(error))
+            self._refuse(stream, frame.call_id, code, str(error))
             return
-        await self._start(stream, call)
+        self._start(stream, call)
 
-    async def _takes_calls(self, stream: CallerStream, call_id: int) -> bool:
-        """False: the call was refused. An unusable call_id ends the stream."""
-        if call_id == 0 or call_id in stream.inflight:
-            await stream.context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"call_id {call_id} is 0 or still in flight"
-            )
+    def _start(self, stream: CallerStream, call: Call) -> None:
+        """Compute the call now, or queue it, or refuse it."""
         if self.draining:
-            await self._refuse(stream, call_id, "DRAINING", "the pool is leaving")
-        return not self.draining
-
-    async def _start(self, stream: CallerStream, call: Call) -> None:
+            self._refuse(stream, call.call_id, "DRAINING", "the pool is leaving")
+            return
         over_calls = len(stream.inflight) >= MAX_INFLIGHT_CALLS
         if over_calls or stream.inflight_rows + call.num_rows > self._max_inflight_rows:
-            await self._refuse(
-                stream, call.call_id, "RESOURCE_EXHAUSTED", "beyond this stream's credit"
-            )
+            self._refuse(stream, call.call_id, "RESOURCE_EXHAUSTED", "beyond this stream's credit")
             return
         stream.open(call)
         outcome = self._executor.try_inline(call)
         if outcome is not None:
-            await self._answer(stream, call, *outcome)
-            return
+            self._answer(stream, call, *outcome)
+        else:
+            self._executor.submit(stream.caller_id, call, partial(self._answer, stream))
 
-        async def deliver(call: Call, result: Any, queue_us: int, compute_us: int) -> None:
-            # A caller that is gone or does not read must not hold up the others' calls.
-            task = asyncio.ensure_future(self._answer(stream, call, result, queue_us, compute_us))
-            self._answers.add(task)
-            task.add_done_callback(self._answer_done)
-
-        self._executor.submit(stream.caller_id, call, deliver)
-
-    async def _answer(
+    def _answer(
         self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
     ) -> None:
         stream.close(call)
         self.calls_total += 1
         if isinstance(result, BaseException):
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AbortError):
-                await self._failed(stream, call, result)
+            self._failed(stream, call, result)
             return
-        await stream.send(self._codec.build_result(call.call_id, queue_us, compute_us, result))
+        stream.writer.push(self._codec.build_result(call.call_id, queue_us, compute_us, result))
         self._metrics.observe_call(
             "decode" if call.is_decode else "prefill",
             queue_s=queue_us / 1e6,
@@ -298,26 +274,21 @@ class ExpertServicer:
             num_rows=call.num_rows,
         )
 
-    def _answer_done(self, task: "asyncio.Future[None]") -> None:
-        self._answers.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.info("an answer found its caller gone: %s", task.exception())
-
-    async def _failed(self, stream: CallerStream, call: Call, error: BaseException) -> None:
+    def _failed(self, stream: CallerStream, call: Call, error: BaseException) -> None:
         if isinstance(error, NotHolding):
             piece = expert_pb2.Piece(layer_idx=error.layer_idx, expert_id=error.expert_id)
-            await self._refuse(stream, call.call_id, "NOT_HOLDING", str(error), piece)
+            self._refuse(stream, call.call_id, "NOT_HOLDING", str(error), piece)
         elif isinstance(error, asyncio.CancelledError):
-            await self._refuse(stream, call.call_id, "CANCELLED", "cancelled by the caller")
+            self._refuse(stream, call.call_id, "CANCELLED", "cancelled by the caller")
         elif isinstance(error, ValueError):
-            await self._refuse(stream, call.call_id, "INVALID_ARGUMENT", str(error))
+            self._refuse(stream, call.call_id, "INVALID_ARGUMENT", str(error))
         elif isinstance(error, TimeoutError):
-            await self._refuse(stream, call.call_id, "DEADLINE_EXCEEDED", str(error))
+            self._refuse(stream, call.call_id, "DEADLINE_EXCEEDED", str(error))
         else:
             log.error("call %d of %s failed", call.call_id, stream.caller_id, exc_info=error)
-            await self._refuse(stream, call.call_id, "INTERNAL", "the computation failed")
+            self._refuse(stream, call.call_id, "INTERNAL", "the computation failed")
 
-    async def _refuse(
+    def _refuse(
         self,
         stream: CallerStream,
         call_id: int,
@@ -332,7 +303,14 @@ class ExpertServicer:
             message=message,
             not_holding=piece,
         )
-        await stream.send(expert_pb2.ExecuteResponse(error=error))
+        stream.writer.push(expert_pb2.ExecuteResponse(error=error))
+
+
+async def _abort_call_id(stream: CallerStream, call_id: int) -> None:
+    """Ends the stream: answers could no longer be told apart."""
+    await stream.context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT, f"call_id {call_id} is 0 or still in flight"
+    )
 
 
 async def _parse(frame: bytes, context: Any) -> expert_pb2.ExecuteRequest:

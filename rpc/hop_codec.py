@@ -75,6 +75,25 @@ class ResultFrame(NamedTuple):
     message: expert_pb2.Result | None = None  # instead of the four before
 
 
+class Sums:
+    """Where partial sums are added: a float32 [T, D] tensor on the CPU, contiguous.
+
+    Its address and shape are asked for here, while the answer is still on its way: after
+    milliseconds of waiting a tensor's every getter is cold, and the step waits for it.
+    """
+
+    __slots__ = ("address", "hidden_size", "num_rows", "out_TD")
+
+    def __init__(self, out_TD: Tensor):
+        self.out_TD = out_TD
+        self.address = out_TD.data_ptr()
+        self.num_rows, self.hidden_size = out_TD.shape
+
+
+_make = tuple.__new__
+"""A named tuple of all its fields, without its constructor's Python frame: each costs a hop some."""
+
+
 class HopCodec:
     """Both ends of a hop. `native`: the compiled module, or None for protobuf and numpy."""
 
@@ -115,14 +134,14 @@ class HopCodec:
         """
         if self.native is None:
             return _build_execute(header, hidden_TD, ids_TK, weights_TK, owner_E, owner)
-        assert ids_TK.dtype == torch.int32
-        assert weights_TK.dtype == torch.float32
+        assert ids_TK.dtype is torch.int32
+        assert weights_TK.dtype is torch.float32
         built = self.native.build_execute(
             *header, WIRE_DTYPES[hidden_TD.dtype], *hidden_TD.shape, ids_TK.shape[1],
             hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
             0 if owner_E is None else owner_E.ctypes.data, owner & 0xFFFFFFFF,
         )  # fmt: skip
-        return None if built is None else Dispatch(*built)
+        return None if built is None else _make(Dispatch, built)
 
     def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
         """The answer's frame; `rows` on the CPU."""
@@ -142,30 +161,27 @@ class HopCodec:
         if self.native is None:
             return None
         found = self.native.check_result(frame)
-        return None if found is None else ResultFrame(*found)
+        return None if found is None else _make(ResultFrame, (*found, None))
 
-    def add_rows(
-        self, result: ResultFrame, num_rows: int, rows: bytes | None, out_TD: Tensor
-    ) -> None:
-        """Copy the partial sums into `out_TD` (`rows` None), or add them to the rows named.
+    def add_rows(self, result: ResultFrame, num_rows: int, rows: bytes | None, sums: Sums) -> None:
+        """Copy the partial sums into `sums` (`rows` None), or add them to the rows named.
 
         Args:
             num_rows: how many rows were sent.
-            out_TD: float32, contiguous, on the CPU.
 
         Raises:
-            ValueError: another shape than was asked for, or NaN or infinity; `out_TD` is untouched.
+            ValueError: another shape than was asked for, or NaN or infinity; `sums` is untouched.
         """
         if result.message is not None:
-            _add_rows(result.message, num_rows, rows, out_TD)
+            _add_rows(result.message, num_rows, rows, sums.out_TD)
             return
-        all_rows, hidden_size = out_TD.shape
-        if result.num_rows != num_rows or result.hidden_size != hidden_size:
+        if result.num_rows != num_rows or result.hidden_size != sums.hidden_size:
             got = [result.num_rows, result.hidden_size]
-            raise ValueError(f"rows.shape {got} is not {[num_rows, hidden_size]}")
+            raise ValueError(f"rows.shape {got} is not {[num_rows, sums.hidden_size]}")
         if not self.native.add_rows(
-            result.frame, result.offset, num_rows, hidden_size, rows, out_TD.data_ptr(), all_rows
-        ):
+            result.frame, result.offset, num_rows, sums.hidden_size, rows, sums.address,
+            sums.num_rows,
+        ):  # fmt: skip
             raise ValueError(_NOT_FINITE)
 
 

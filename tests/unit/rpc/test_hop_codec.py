@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from expert_svc.calls import Call, CallReader
 from minimax_m2.config import parse_config
 from protos import expert_pb2
-from rpc.hop_codec import CallHeader, Dispatch, HopCodec, load_native, result_of
+from rpc.hop_codec import CallHeader, Dispatch, HopCodec, Sums, load_native, result_of
 from rpc.tensor_codec import encode
 
 NATIVE = load_native()
@@ -130,8 +130,8 @@ def test_both_build_the_same_result_and_add_it_alike(chosen: list[int] | None):
     assert found[:3] == (5, 300, 0)
     message = expert_pb2.ExecuteResponse.FromString(frame).result
     sums = [torch.ones(3, D), torch.ones(3, D)]
-    native.add_rows(found, len(part), named, sums[0])
-    PLAIN.add_rows(result_of(message), len(part), named, sums[1])
+    native.add_rows(found, len(part), named, Sums(sums[0]))
+    PLAIN.add_rows(result_of(message), len(part), named, Sums(sums[1]))
     assert torch.equal(sums[0], sums[1])
 
 
@@ -155,7 +155,7 @@ def test_a_corrupt_result_is_refused_and_changes_nothing(
     )
     out = torch.ones(2, D)
     with pytest.raises(ValueError, match=wrong):
-        codec.add_rows(found, 2, None, out)
+        codec.add_rows(found, 2, None, Sums(out))
     assert torch.equal(out, torch.ones(2, D))
 
 
@@ -214,5 +214,5 @@ def test_a_flipped_bit_in_an_answer_never_reaches_the_sums(native: object):
         )
         out = torch.ones(2, D)
         with pytest.raises(ValueError, match=r"checksum|NaN|rows\."):
-            codec.add_rows(found, 2, None, out)
+            codec.add_rows(found, 2, None, Sums(out))
         assert torch.equal(out, torch.ones(2, D))

@@ -15,7 +15,15 @@ import grpc.aio
 
 log = logging.getLogger(__name__)
 
+FLUSH_PAUSE_S = 0.005
+"""How often `flushed` looks again: for peers that do not read, where nothing is urgent."""
+
 Write = Callable[[Any], Coroutine[Any, Any, None]]
+
+_ENDED = (
+    grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, asyncio.CancelledError,
+)  # fmt: skip
+"""What a write raises on a stream that is over; gRPC's two ends raise different ones."""
 
 
 class FrameWriter:
@@ -27,6 +35,16 @@ class FrameWriter:
         self._waiting: deque[Any] = deque()
         self._current: Coroutine[Any, Any, None] | None = None
         self._closed = False
+
+    @property
+    def unsent(self) -> int:
+        """Frames pushed and not yet written."""
+        return len(self._waiting) + (self._current is not None)
+
+    async def flushed(self) -> None:
+        """Until everything pushed so far, and since, has been written or dropped."""
+        while self.unsent:
+            await asyncio.sleep(FLUSH_PAUSE_S)
 
     def push(self, frame: Any) -> None:
         """Write `frame` after those pushed before; dropped when the writer is closed."""
@@ -53,7 +71,7 @@ class FrameWriter:
             awaited = self._current.send(None)
         except StopIteration:
             self._current = None
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
+        except _ENDED as error:
             log.debug("the stream is closing, its writer stops: %s", error)
             self._current = None
             self.close()
