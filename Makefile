@@ -10,7 +10,8 @@ QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
 KERNEL_TESTS := tests/unit/minimax_m2/test_cpu_*.py tests/unit/minimax_m2/test_packing.py \
-  tests/unit/minimax_m2/test_packed_checkpoint.py tests/unit/attention_svc/test_native_attention.py
+  tests/unit/minimax_m2/test_packed_checkpoint.py tests/unit/attention_svc/test_native_attention.py \
+  tests/unit/attention_svc/test_native_step.py
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help

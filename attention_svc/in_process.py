@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attention_svc.transport import HopTerms, HopTimes
 from minimax_m2.experts import HeldExperts
-from minimax_m2.held_experts import room_for_experts
+from minimax_m2.held_experts import NativeExperts, room_for_experts
 from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.reference import run_experts
 from minimax_m2.weights import Weights, put_expert
@@ -62,23 +62,32 @@ class _Ticket:
         weights: Tensor,
     ):
         self._transport = transport
-        self._arguments = (hidden, ids, weights, transport.layers[layer_idx])
+        self._routed = (hidden, ids, weights)
+        self._experts = transport.layers[layer_idx]
 
     async def wait_into(self, out_TD: Tensor) -> HopTimes:
         start = time.monotonic()
         if out_TD.shape[0] > self._transport.inline_rows:
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._transport.compute_thread, self._compute)
+            await loop.run_in_executor(self._transport.compute_thread, self._compute, out_TD)
         else:
-            result = self._compute()
+            self._compute(out_TD)
             await asyncio.sleep(0)  # a layer is long enough to let the stream's events through
-        out_TD.copy_(result)
         elapsed_s = time.monotonic() - start
         return HopTimes(round_trip_s=elapsed_s, compute_s=elapsed_s)
 
-    @torch.inference_mode()
-    def _compute(self) -> Tensor:
-        return run_experts(*self._arguments)
+    def _compute(self, out_TD: Tensor) -> None:
+        if isinstance(self._experts, NativeExperts):
+            self._experts.routed_sums(*self._routed, out_TD)
+        else:
+            _copy_sums(*self._routed, self._experts, out_TD)
+
+
+@torch.inference_mode()
+def _copy_sums(
+    dispatch_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, experts: HeldExperts, out_TD: Tensor
+) -> None:
+    out_TD.copy_(run_experts(dispatch_TD, ids_TK, weights_TK, experts))
 
 
 def _load(

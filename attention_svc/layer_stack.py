@@ -12,16 +12,17 @@ from torch import Tensor
 
 from attention_svc.batch import StepMeta
 from attention_svc.kv_cache import KvCache
+from attention_svc.kv_layout import TiledLayout
+from attention_svc.layer_steps import LayerSteps, PlainStep
 from attention_svc.metrics import ActivationCounts
 from attention_svc.native_attention import attends_natively, paged_rows
-from attention_svc.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.transport import ExpertTransport, HopTerms
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.held_layer import hold_layer
 from minimax_m2.kernel_choice import choose_kernel
-from minimax_m2.kernels.cpu.attention import PagedRows
-from minimax_m2.kernels.cpu.attention import attend_paged as attend_natively
-from minimax_m2.layer import Layer, from_combine, up_to_dispatch
+from minimax_m2.kernels.cpu.layer import NativeLayer
+from minimax_m2.kernels.cpu.step import MOST_ROWS, NativeSteps
+from minimax_m2.layer import Layer
 from minimax_m2.linear import linear
 from minimax_m2.linears import HeldLinears
 from minimax_m2.rope import rope_cos_sin, rope_frequencies
@@ -70,6 +71,8 @@ class LayerStack:
         self._final_norm_D = weights.outer("final_norm", dtype).to(device)
         self._lm_head_VD = weights.lm_head(linears)
         self.attends_natively = attends_natively(config, cache, dtype, device)
+        self._nothing = torch.ones(0, dtype=torch.bool, device=device)
+        self._native_steps = self._choose_native_steps()
         kernel = choose_kernel(linears.weight_format, dtype, device)
         self.is_invariant = kernel.is_native and self.attends_natively
         """No row's bits depend on other rows, so far as this stack computes them."""
@@ -78,6 +81,14 @@ class LayerStack:
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         self._inline_rows = inline_rows(projection_row_flops(config))
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
+
+    def _choose_native_steps(self) -> NativeSteps | None:
+        """Where every layer and its cache are the native kernels'."""
+        layers = [layer for layer in self._layers if isinstance(layer, NativeLayer)]
+        tiled = isinstance(self.cache.layout, TiledLayout)
+        if not (self.attends_natively and tiled and len(layers) == len(self._layers)):
+            return None
+        return NativeSteps(layers, [self.cache.pages(index) for index in range(len(layers))])
 
     async def forward(
         self,
@@ -94,42 +105,34 @@ class LayerStack:
         """
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
-        cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
-        hidden_TD = self._embedding_VD[meta.token_ids_T]
-        combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
-        plan: DecodePlan | PagedRows | None = None
-        if self.attends_natively:
-            plan = paged_rows(meta)
-        elif meta.num_decode:
-            plan = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, self.cache.block_size)
-        chosen: list[Tensor] = []
+        step = self._begin(meta)
         for layer_idx in range(self.config.num_layers):
-            residual_TD, dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
-                inline,
-                lambda: self._to_dispatch(layer_idx, hidden_TD, cos_T, sin_T, meta, plan),  # noqa: B023
+            dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
+                inline, partial(step.up_to_dispatch, layer_idx)
             )
             times.attention_s += time.monotonic() - start
             ticket = self.transport.submit(
                 layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, terms,
                 is_decode=meta.is_decode,
             )  # fmt: skip
-            chosen.append(topk_ids_TK)
-            hop = await ticket.wait_into(combined_TD)
+            hop = await ticket.wait_into(step.combined_TD)
             times.network_s += hop.network_s
             times.pool_queue_s += hop.queue_s
             times.pool_compute_s += hop.compute_s
             start = time.monotonic()
-            hidden_TD = from_combine(residual_TD, combined_TD, self._maths)
-        self._activations.add_step(
-            [ids_TK.cpu().numpy() for ids_TK in chosen], is_decode=meta.is_decode
-        )
+            step.from_combine()
+        hidden_TD = step.hidden_TD
+        self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
         if score is not None:
             await self._run(False, lambda: score(hidden_TD, self._logits))
         logits_BV = await self._run(
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
-            lambda: self._logits(hidden_TD[meta.logit_rows_B]),
+            partial(self._logits, self._logit_rows(hidden_TD, meta)),
         )
-        finite_C = torch.isfinite(hidden_TD[meta.open_rows_C]).all(dim=-1)
+        # Asked only if there are any: each of torch's operators is slow after a model's weights.
+        finite_C = self._nothing
+        if meta.open_rows_C.shape[0]:
+            finite_C = torch.isfinite(hidden_TD[meta.open_rows_C]).all(dim=-1)
         times.attention_s += time.monotonic() - start
         return logits_BV, finite_C
 
@@ -139,41 +142,22 @@ class LayerStack:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._compute_thread, work)
 
-    @torch.inference_mode()
-    def _to_dispatch(
-        self,
-        layer_idx: int,
-        hidden_TD: Tensor,
-        cos_T: Tensor,
-        sin_T: Tensor,
-        meta: StepMeta,
-        plan: DecodePlan | PagedRows | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        def attend_paged(q_THP: Tensor, k_TGP: Tensor, v_TGP: Tensor) -> Tensor:
-            self.cache.store(layer_idx, k_TGP, v_TGP, meta.slot_mapping_T)
-            if isinstance(plan, PagedRows):
-                pages = self.cache.pages(layer_idx)
-                return attend_natively(q_THP, *pages, self.config.num_kv_heads, plan)
-            return self._attend(layer_idx, q_THP, meta, plan)
+    def _begin(self, meta: StepMeta) -> LayerSteps:
+        """The step's rows before the first layer."""
+        cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
+        hidden_TD = self._embedding_VD[meta.token_ids_T]
+        if self._native_steps is not None and meta.num_rows <= MOST_ROWS:
+            slots_T = meta.slot_mapping_T
+            return self._native_steps.begin(hidden_TD, cos_T, sin_T, slots_T, paged_rows(meta))
+        return PlainStep(
+            self._layers, self.cache, self.config, self._maths, meta, hidden_TD, cos_T, sin_T,
+            attends_natively=self.attends_natively,
+        )  # fmt: skip
 
-        return up_to_dispatch(hidden_TD, self._layers[layer_idx], cos_T, sin_T, attend_paged)
-
-    def _attend(
-        self, layer_idx: int, q_THP: Tensor, meta: StepMeta, plan: DecodePlan | None
-    ) -> Tensor:
-        """Decode rows in one batch, then each chunk over its own context."""
-        gather = partial(self.cache.gather, layer_idx)
-        parts: list[Tensor] = []
-        if plan is not None:
-            parts.append(attend_decode(q_THP[: meta.num_decode], plan, gather))
-        for chunk in meta.chunks:
-            parts.append(
-                attend_chunk(
-                    q_THP[chunk.rows], chunk.num_cached, chunk.block_table_W,
-                    self.cache.block_size, gather,
-                )
-            )  # fmt: skip
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _logit_rows(self, hidden_TD: Tensor, meta: StepMeta) -> Tensor:
+        """In their order, which is that of the rows: all of them are the rows themselves."""
+        every_row = meta.logit_rows_B.shape[0] == meta.num_rows
+        return hidden_TD if every_row else hidden_TD[meta.logit_rows_B]
 
     @torch.inference_mode()
     def _logits(self, hidden_BD: Tensor) -> Tensor:

@@ -21,14 +21,19 @@ MAX_PIECE_LABELS = 2048
 STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
 
 
+StepIds = Sequence[np.ndarray] | np.ndarray
+"""topk_ids_TK of all layers of a step."""
+
+
 class ActivationCounts(Collector):
     """Tokens routed to each (layer, expert) since start, and steps with any: int64 [layers, E]."""
 
     def __init__(self, num_layers: int, num_experts: int):
         self.counts = np.zeros((num_layers, num_experts), dtype=np.int64)
         self.steps = np.zeros_like(self.counts)
+        self._first_ids = np.arange(num_layers)[:, None] * num_experts
         self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
-        self.listeners: list[Callable[[Sequence[np.ndarray], bool], None]] = []
+        self.listeners: list[Callable[[StepIds, bool], None]] = []
         """Each is told of every step: its ids, and whether it is decode."""
 
     def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
@@ -36,12 +41,11 @@ class ActivationCounts(Collector):
         self.counts[layer_idx] += tokens_E
         self.steps[layer_idx] += tokens_E > 0
 
-    def add_step(self, topk_ids: Sequence[np.ndarray], *, is_decode: bool) -> None:
-        """All layers of a step at once, [T, K] each."""
-        num_layers, num_experts = self.counts.shape
-        first_ids = np.arange(num_layers) * num_experts
-        pieces = np.stack(topk_ids).reshape(num_layers, -1) + first_ids[:, None]
-        tokens = np.bincount(pieces.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+    def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
+        """All layers of a step at once."""
+        shape = self.counts.shape
+        pieces = np.asarray(topk_ids).reshape(shape[0], -1) + self._first_ids
+        tokens = np.bincount(pieces.ravel(), minlength=self.counts.size).reshape(shape)
         self.counts += tokens
         self.steps += tokens > 0
         for listener in self.listeners:

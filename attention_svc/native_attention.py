@@ -25,15 +25,15 @@ def attends_natively(
 def paged_rows(meta: StepMeta) -> PagedRows:
     """One plan for all layers: decode rows first, a segment each, then the chunks."""
     num_decode, width = meta.decode_tables_BW.shape
-    rows_B = torch.arange(num_decode)
     # Tables are padded to one width: a row's begins at a multiple of it.
-    segments = [
-        torch.stack((rows_B, torch.ones_like(rows_B), meta.decode_lens_B, rows_B * width), dim=1)
-    ]
+    lens = enumerate(meta.decode_lens_B.tolist())
+    segments = [[row, 1, num_cached, row * width] for row, num_cached in lens]
     first = num_decode * width
     for chunk in meta.chunks:
         num_rows = chunk.rows.stop - chunk.rows.start
-        segments.append(torch.tensor([[chunk.rows.start, num_rows, chunk.num_cached, first]]))
+        segments.append([chunk.rows.start, num_rows, chunk.num_cached, first])
         first += chunk.block_table_W.shape[0]
-    tables = [meta.decode_tables_BW.flatten(), *(chunk.block_table_W for chunk in meta.chunks)]
-    return PagedRows(torch.cat(segments), torch.cat(tables))
+    tables = meta.decode_tables_BW.flatten()
+    if meta.chunks:
+        tables = torch.cat([tables, *(chunk.block_table_W for chunk in meta.chunks)])
+    return PagedRows(torch.tensor(segments, dtype=torch.int64), tables)

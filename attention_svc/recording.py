@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import numpy as np
 
-from attention_svc.metrics import ActivationCounts
+from attention_svc.metrics import ActivationCounts, StepIds
 from protos import attention_pb2
 from rpc.errors import Overloaded
 
@@ -24,13 +24,13 @@ class Recorder:
         self._lost = 0
         self._filled = asyncio.Event()
 
-    def __call__(self, topk_ids: Sequence[np.ndarray], is_decode: bool) -> None:
+    def __call__(self, topk_ids: StepIds, is_decode: bool) -> None:
         """A step's [T, K] of each layer."""
         size_bytes = 4 * sum(ids_TK.size for ids_TK in topk_ids)
         if self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
             self._lost += 1
             return
-        ids_TLK = np.stack(topk_ids, axis=1).astype("<i4")
+        ids_TLK = np.asarray(topk_ids).swapaxes(0, 1).astype("<i4")
         self._steps.append(
             attention_pb2.RecordRoutingResponse(
                 is_decode=is_decode,

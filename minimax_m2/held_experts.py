@@ -8,7 +8,7 @@ from torch import Tensor
 from minimax_m2.config import ModelConfig
 from minimax_m2.experts import ExpertWeights, HeldExperts, TorchExperts
 from minimax_m2.kernel_choice import KERNEL_NAMES, choose_kernel
-from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
+from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from minimax_m2.linear import can_pack, linear, pack
 from minimax_m2.packing import pack_expert
 from minimax_m2.quant import StoredExpert
@@ -60,6 +60,12 @@ class NativeExperts(PanelExperts):
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
     ) -> Tensor:
         return expert_sums(hidden_ND, row_of_pair_M, slots_M, weights_M, self.packed)
+
+    def routed_sums(
+        self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, out_TD: Tensor
+    ) -> None:
+        """`reference.run_experts` where all experts are held, by id; the sums go to `out_TD`."""
+        routed_sums(dispatch_TD, topk_ids_TK, topk_weights_TK, self.packed, out_TD)
 
 
 class UnpackedExperts(PanelExperts, TorchExperts):

@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import Tensor
 
+from attention_svc.batch import StepMeta
 from attention_svc.layer_stack import LayerStack
+from attention_svc.layer_steps import LayerSteps, PlainStep
 from attention_svc.sequence import Sequence
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
@@ -88,16 +89,25 @@ async def test_numbers_that_were_bad_once_are_not_kept(tmp_path: Path) -> None:
     first, again = (sequence([5, 6, 7, 8] * 12) for _ in range(2))
 
     def spoil_once(stack: LayerStack) -> None:
-        original = stack._to_dispatch
+        begin = stack._begin
 
-        def spoiled(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            stack._to_dispatch = original  # type: ignore[method-assign]
-            residual_TD, *rest = original(*args)
-            spoiled_TD = residual_TD.clone()
-            spoiled_TD[3] = float("nan")
-            return spoiled_TD, *rest  # type: ignore[return-value]
+        def begin_spoiled(meta: StepMeta) -> LayerSteps:
+            stack._begin = begin  # type: ignore[method-assign]
+            step = begin(meta)
+            up_to_dispatch = step.up_to_dispatch
+            assert isinstance(step, PlainStep)
 
-        stack._to_dispatch = spoiled  # type: ignore[method-assign]
+            def spoiled(layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+                step.up_to_dispatch = up_to_dispatch  # type: ignore[method-assign]
+                dispatched = up_to_dispatch(layer_idx)
+                step._residual_TD = step._residual_TD.clone()
+                step._residual_TD[3] = float("nan")
+                return dispatched
+
+            step.up_to_dispatch = spoiled  # type: ignore[method-assign]
+            return step
+
+        stack._begin = begin_spoiled  # type: ignore[method-assign]
 
     await run_to_end(checkpoint, [first, again], max_batch_tokens=24, prepare=spoil_once)
     _, outcome = await first.outbox.take()

@@ -122,7 +122,21 @@ def attend_paged(
     Raises:
         ValueError: shapes, dtypes, segments or tables that do not fit.
     """
-    native = library.need().native
+    q_THP = q_THP.contiguous()
+    out_THP = torch.empty_like(q_THP)
+    library.need().native.attention(
+        *attention_arguments(q_THP, out_THP, keys, values, num_groups, rows)
+    )
+    return out_THP.flatten(1)
+
+
+def attention_arguments(
+    q_THP: Tensor, out: Tensor, keys: Tensor, values: Tensor, num_groups: int, rows: PagedRows
+) -> tuple[int, ...]:
+    """What the native function is called with, checked: see `attend_paged`, which also says what it raises.
+
+    The first seven: kinds of queries and pages, q's and the output's address, rows, keys' and values' address.
+    """
     if q_THP.dim() != 3:
         raise ValueError(f"q must be [T, H, P], not {list(q_THP.shape)}")
     num_rows, num_heads, head_dim = q_THP.shape
@@ -152,17 +166,16 @@ def attend_paged(
         raise ValueError(f"segments must be [S, 4], not {list(segments.shape)}")
     if q_THP.device.type != "cpu":
         raise ValueError(f"q must be on the CPU, not {q_THP.device}")
-    q_THP = q_THP.contiguous()
-    out_TA = torch.empty((num_rows, num_heads * head_dim), dtype=q_THP.dtype)
+    if not q_THP.is_contiguous() or out.numel() != q_THP.numel() or out.dtype != q_THP.dtype:
+        raise ValueError("q must be contiguous, and the output of its size and dtype")
     num_blocks, block_size = keys.shape[0], keys.shape[3 if tiles else 1]
     block_bytes = math.prod(keys.shape[1:]) * keys.itemsize
-    native.attention(
+    return (
         _NUMBERS[q_THP.dtype], _TILES if tiles else _NUMBERS[keys.dtype], q_THP.data_ptr(),
-        out_TA.data_ptr(), num_rows, keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
+        out.data_ptr(), num_rows, keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
         block_bytes // block_size if block_size else 0, num_heads, num_groups, head_dim,
         tables.data_ptr(), tables.numel(), segments.data_ptr(), segments.shape[0],
     )  # fmt: skip
-    return out_TA
 
 
 def _page_shapes(keys: Tensor, num_groups: int, head_dim: int) -> tuple[list[int], list[int]]:

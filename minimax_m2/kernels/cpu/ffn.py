@@ -118,6 +118,40 @@ def expert_sums(
     return _run(hidden_ND, row_of_pair_M, slots_M, weights_M, held, sum_rows=True)
 
 
+def routed_sums(
+    dispatch_TD: Tensor,
+    topk_ids_TK: Tensor,
+    topk_weights_TK: Tensor,
+    held: KernelExperts,
+    out_TD: Tensor,
+) -> None:
+    """`expert_sums` of what routing gives (int32 ids: the slots), written to float32 `out_TD`.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, an id that is not held.
+    """
+    num_rows, top_k = topk_ids_TK.shape
+    wide = (num_rows, held.hidden_size)
+    for name, tensor, dtype, shape in (
+        ("dispatch_TD", dispatch_TD, torch.bfloat16, wide),
+        ("topk_ids_TK", topk_ids_TK, torch.int32, (num_rows, top_k)),
+        ("topk_weights_TK", topk_weights_TK, torch.float32, (num_rows, top_k)),
+        ("out_TD", out_TD, torch.float32, wide),
+    ):
+        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+            raise ValueError(
+                f"{name} must be {dtype} {list(shape)} on the CPU, "
+                f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+            )
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous")
+    need().native.routed_ffn(
+        held.weights.id, dispatch_TD.data_ptr(), num_rows, held.hidden_size, held.expert_size,
+        top_k, held.num_slots, topk_ids_TK.data_ptr(), topk_weights_TK.data_ptr(), *held.tables,
+        out_TD.data_ptr(),
+    )  # fmt: skip
+
+
 def _run(
     hidden_ND: Tensor,
     row_of_pair_M: Tensor,

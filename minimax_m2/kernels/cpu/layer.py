@@ -65,10 +65,10 @@ class NativeLayer:
             None if bias_E is None else as_vector("bias", bias_E, torch.float32, num_experts),
         ]  # fmt: skip
         self._held = (qkv_AD, o_DA, routing_ED, vectors)  # what the table points to
-        self._sizes = (hidden_size, num_heads, num_groups, head_dim, num_experts, top_k)
+        self.sizes = (hidden_size, num_heads, num_groups, head_dim, num_experts, top_k)
         self._table = torch.tensor(
             [
-                *self._sizes,
+                *self.sizes,
                 float_bits(eps),
                 *(0 if vector is None else vector.data_ptr() for vector in vectors),
                 *(part for weight in (qkv_AD, o_DA, routing_ED)
@@ -77,11 +77,16 @@ class NativeLayer:
             dtype=torch.int64,
         )  # fmt: skip
 
+    @property
+    def address(self) -> int:
+        """Of the table that the native functions take."""
+        return self._table.data_ptr()
+
     def project(
         self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See minimax_m2.layer. Raises ValueError: shapes or dtypes that do not fit."""
-        hidden_size, num_heads, num_groups, head_dim, _, _ = self._sizes
+        hidden_size, num_heads, num_groups, head_dim, _, _ = self.sizes
         hidden_TD = as_rows("hidden", hidden_TD, torch.bfloat16, hidden_size)
         num_rows = hidden_TD.shape[0]
         half = cos_T.shape[-1]
@@ -109,7 +114,7 @@ class NativeLayer:
         self, hidden_TD: Tensor, attended_TA: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See minimax_m2.layer. Raises ValueError: shapes or dtypes that do not fit."""
-        hidden_size, num_heads, _, head_dim, num_experts, top_k = self._sizes
+        hidden_size, num_heads, _, head_dim, num_experts, top_k = self.sizes
         hidden_TD = as_rows("hidden", hidden_TD, torch.bfloat16, hidden_size)
         attended_TA = as_rows("attended", attended_TA, torch.bfloat16, num_heads * head_dim)
         num_rows = hidden_TD.shape[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_NATIVE_VERSION = 6
+_NATIVE_VERSION = 7
 
 
 class Library:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged
-from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
+from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from minimax_m2.kernels.cpu.formats import FORMATS
 from minimax_m2.kernels.cpu.linear import linear
 from minimax_m2.kernels.cpu.packed import PackedMatrix, empty_bytes, pack, slice_outputs, unpack
@@ -79,6 +79,25 @@ def test_experts(held, hidden, rows, slots, as_rows, weights):
     assert all(0 <= row < len(hidden) for row in rows.tolist())
     assert all(0 <= slot < SLOTS - 1 for slot in slots.tolist())
     assert out.shape == ((len(slots) if as_rows else len(hidden)), D)
+    assert bool(out.isfinite().all())
+
+
+@settings(max_examples=100)
+@given(
+    hidden=tensors(shapes_near(ROWS, D), [torch.bfloat16] * 4 + NUMBERS),
+    ids=st.lists(st.tuples(*[st.integers(-1, SLOTS)] * 2), min_size=ROWS - 1, max_size=ROWS + 1),
+    ids_dtype=st.sampled_from([torch.int32] * 4 + [torch.int64, torch.int8]),
+    weights=tensors(shapes_near(ROWS, 2), [torch.float32] * 4 + NUMBERS),
+    out=tensors(shapes_near(ROWS, D), [torch.float32] * 4 + NUMBERS),
+)
+def test_routed_experts(held, hidden, ids, ids_dtype, weights, out):
+    try:
+        routed_sums(hidden, torch.tensor(ids, dtype=ids_dtype), weights, held, out)
+    except ValueError:
+        return
+    assert ids_dtype == torch.int32
+    assert all(0 <= slot < SLOTS - 1 for row in ids for slot in row)
+    assert out.shape == hidden.shape == (len(ids), D)
     assert bool(out.isfinite().all())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minimax_m2.experts import combine_rows
 from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
+from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 
 pytestmark = needs_kernels
 
@@ -96,6 +96,23 @@ def test_rows_without_an_expert_are_zero(isa):
     nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0)
     assert not expert_sums(hidden, *nothing, held).any()
     assert expert_rows(hidden, *nothing, held).shape == (0, D)
+
+
+@pytest.mark.parametrize("num_rows,top_k", [(1, 1), (1, 4), (7, 3), (40, 2)])
+def test_what_routing_gives_is_summed_without_a_list_of_pairs(isa, num_rows, top_k):
+    held = experts()
+    hidden, row_of_pair, slots, weights = message(num_rows, top_k)
+    out = torch.full((num_rows, D), float("nan"))
+    ids = slots.view(num_rows, top_k).int()
+    routed_sums(hidden, ids, weights.view(num_rows, top_k), held, out)
+    assert torch.equal(out, expert_sums(hidden, row_of_pair, slots, weights, held))
+
+
+@pytest.mark.parametrize("expert_id", [-1, EXPERTS, 2**31 - 1])
+def test_an_id_that_is_not_held_is_refused(expert_id):
+    ids = torch.tensor([[0, expert_id]], dtype=torch.int32)
+    with pytest.raises(ValueError, match="not held"):
+        routed_sums(random(1, D), ids, torch.ones(1, 2), experts(), torch.empty(1, D))
 
 
 def test_large_gates_saturate(isa):

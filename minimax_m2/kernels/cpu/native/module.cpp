@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <new>
+#include <vector>
 #include <string.h>
 
 #include "attention.h"
@@ -132,28 +133,16 @@ PyObject *linear(PyObject *, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
-PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
+PyObject *run_ffn(const Isa &isa, const Format &gate_up, const Format &down,
+                  const ExpertFfnArgs &ffn_args)
 {
-    int64_t n[15];
-    const Isa *isa = isa_or_error();
-    if (!isa || !integers("expert_ffn", args, given, 15, n))
-        return nullptr;
-    const Format *gate_up = format_or_error(*isa, n[0]);
-    const Format *down = gate_up ? format_or_error(*isa, n[1]) : nullptr;
-    if (!down)
-        return nullptr;
-    if (gate_up->input_bytes != 2 || down->input_bytes != 2) {
+    if (gate_up.input_bytes != 2 || down.input_bytes != 2) {
         PyErr_SetString(PyExc_ValueError, "experts take formats with bfloat16 rows");
         return nullptr;
     }
-    ExpertFfnArgs ffn_args = {
-        (const uint8_t *)n[2], n[3], n[4], n[5], n[6], n[7],
-        (const int64_t *)n[8], (const int64_t *)n[9], (const float *)n[10],
-        (const uint64_t *)n[11], (const uint64_t *)n[12], n[13] != 0, (void *)n[14],
-    };
     FfnStatus status;
     Py_BEGIN_ALLOW_THREADS
-    status = kernels::expert_ffn(*isa, *gate_up, *down, ffn_args);
+    status = kernels::expert_ffn(isa, gate_up, down, ffn_args);
     Py_END_ALLOW_THREADS
     switch (status) {
     case FfnStatus::DONE:
@@ -167,6 +156,51 @@ PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
     default:
         return PyErr_NoMemory();
     }
+}
+
+PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[15];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("expert_ffn", args, given, 15, n))
+        return nullptr;
+    const Format *gate_up = format_or_error(*isa, n[0]);
+    const Format *down = gate_up ? format_or_error(*isa, n[1]) : nullptr;
+    if (!down)
+        return nullptr;
+    return run_ffn(*isa, *gate_up, *down, {
+        (const uint8_t *)n[2], n[3], n[4], n[5], n[6], n[7],
+        (const int64_t *)n[8], (const int64_t *)n[9], (const float *)n[10],
+        (const uint64_t *)n[11], (const uint64_t *)n[12], n[13] != 0, (void *)n[14],
+    });
+}
+
+// The same for rows with as many experts each, named by int32 as routing gives them; always summed.
+PyObject *routed_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
+{
+    int64_t n[12];
+    const Isa *isa = isa_or_error();
+    if (!isa || !integers("routed_ffn", args, given, 12, n))
+        return nullptr;
+    const Format *format = format_or_error(*isa, n[0]);
+    if (!format)
+        return nullptr;
+    const int64_t num_rows = n[2], top_k = n[5];
+    const int32_t *ids = (const int32_t *)n[7];
+    std::vector<int64_t> rows, slots;
+    try {
+        rows.resize(num_rows * top_k);
+        slots.assign(ids, ids + num_rows * top_k);
+    } catch (const std::bad_alloc &) {
+        return PyErr_NoMemory();
+    }
+    for (int64_t pair = 0; pair < num_rows * top_k; pair++)
+        rows[pair] = pair / top_k;
+    return run_ffn(*isa, *format, *format, {
+        (const uint8_t *)n[1], num_rows, n[3], n[4], num_rows * top_k, n[6],
+        rows.data(), slots.data(), (const float *)n[8],
+        (const uint64_t *)n[9], (const uint64_t *)n[10], true, (void *)n[11],
+    });
 }
 
 PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
@@ -262,6 +296,7 @@ PyMethodDef methods[] = {
     {"get_threads", get_threads, METH_NOARGS, "Size of the pool, the caller included."},
     FAST(linear),
     FAST(expert_ffn),
+    FAST(routed_ffn),
     FAST(attention),
     FAST(store_tiles),
     FAST(stream_read),
@@ -275,7 +310,7 @@ PyModuleDef module = {
 };
 
 // library.py refuses a module of another version: raised with every change of a signature or a layout.
-constexpr int VERSION = 6;
+constexpr int VERSION = 7;
 
 }  // namespace
 
