@@ -125,15 +125,15 @@ def attend_paged(
     q_THP = q_THP.contiguous()
     out_THP = torch.empty_like(q_THP)
     library.need().native.attention(
-        *attention_arguments(q_THP, out_THP, keys, values, num_groups, rows)
+        *page_arguments(q_THP, out_THP, keys, values, num_groups), *row_arguments(rows)
     )
     return out_THP.flatten(1)
 
 
-def attention_arguments(
-    q_THP: Tensor, out: Tensor, keys: Tensor, values: Tensor, num_groups: int, rows: PagedRows
+def page_arguments(
+    q_THP: Tensor, out: Tensor, keys: Tensor, values: Tensor, num_groups: int
 ) -> tuple[int, ...]:
-    """What the native function is called with, checked: see `attend_paged`, which also says what it raises.
+    """What the native function takes before `row_arguments`, checked: see `attend_paged`.
 
     The first seven: kinds of queries and pages, q's and the output's address, rows, keys' and values' address.
     """
@@ -156,14 +156,6 @@ def attention_arguments(
             )
         if pages.dtype != keys.dtype or not pages.is_contiguous() or pages.device.type != "cpu":
             raise ValueError(f"{name} must be contiguous, on the CPU and of one dtype")
-    segments, tables = rows.segments_S4, rows.tables
-    for name, numbers, dims in (("segments", segments, 2), ("tables", tables, 1)):
-        if numbers.dtype != torch.int64 or numbers.dim() != dims or not numbers.is_contiguous():
-            raise ValueError(f"{name} must be int64, contiguous and of {dims} dimensions")
-        if numbers.device.type != "cpu":
-            raise ValueError(f"{name} must be on the CPU, not {numbers.device}")
-    if segments.shape[1] != 4:
-        raise ValueError(f"segments must be [S, 4], not {list(segments.shape)}")
     if q_THP.device.type != "cpu":
         raise ValueError(f"q must be on the CPU, not {q_THP.device}")
     if not q_THP.is_contiguous() or out.numel() != q_THP.numel() or out.dtype != q_THP.dtype:
@@ -174,8 +166,20 @@ def attention_arguments(
         _NUMBERS[q_THP.dtype], _TILES if tiles else _NUMBERS[keys.dtype], q_THP.data_ptr(),
         out.data_ptr(), num_rows, keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
         block_bytes // block_size if block_size else 0, num_heads, num_groups, head_dim,
-        tables.data_ptr(), tables.numel(), segments.data_ptr(), segments.shape[0],
     )  # fmt: skip
+
+
+def row_arguments(rows: PagedRows) -> tuple[int, ...]:
+    """The rest, checked; that rows, blocks and positions are there is for the native function."""
+    segments, tables = rows.segments_S4, rows.tables
+    for name, numbers, dims in (("segments", segments, 2), ("tables", tables, 1)):
+        if numbers.dtype != torch.int64 or numbers.dim() != dims or not numbers.is_contiguous():
+            raise ValueError(f"{name} must be int64, contiguous and of {dims} dimensions")
+        if numbers.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, not {numbers.device}")
+    if segments.shape[1] != 4:
+        raise ValueError(f"segments must be [S, 4], not {list(segments.shape)}")
+    return (tables.data_ptr(), tables.numel(), segments.data_ptr(), segments.shape[0])
 
 
 def _page_shapes(keys: Tensor, num_groups: int, head_dim: int) -> tuple[list[int], list[int]]:

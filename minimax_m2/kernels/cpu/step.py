@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minimax_m2.kernels.cpu.attention import PagedRows, attention_arguments, takes_tiles
+from minimax_m2.kernels.cpu.attention import PagedRows, page_arguments, row_arguments, takes_tiles
 from minimax_m2.kernels.cpu.layer import NativeLayer
 from minimax_m2.kernels.cpu.library import need
 
@@ -91,7 +91,11 @@ class NativeStep:
             qkv.view(num_rows, -1)[:, query_size + kv_size :],
         )
         values_at = v.data_ptr() if num_rows > 1 else self._values[1].data_ptr()
-        self._q_THP, self._attended = q.view(num_rows, num_heads, head_dim), attended
+        q_THP = q.view(num_rows, num_heads, head_dim)
+        kind, tiles, q_at, out_at, _, _, _, *self._pages = page_arguments(
+            q_THP, attended, *steps.first_pages, num_groups
+        )
+        self._queries = (kind, tiles, q_at, out_at, num_rows)
         self._projected = (normed.data_ptr(), qkv.data_ptr(), q.data_ptr(), k.data_ptr())
         self._stored = (k.data_ptr(), values_at)
         self._dispatched = (
@@ -138,9 +142,7 @@ class NativeStep:
         self._places = (
             slots_T.data_ptr(), num_rows, keys.shape[0], keys.shape[3], num_groups, head_dim,
         )  # fmt: skip
-        self._attend = attention_arguments(
-            self._q_THP, self._attended, *self._steps.first_pages, num_groups, rows
-        )
+        self._attend = (*self._pages, *row_arguments(rows))
         self._dispatch = (hidden_at, *self._dispatched)
         self._combine = (
             self._residual_at, self.combined_TD.data_ptr(), 1, 0, 0, num_rows, hidden_size,
@@ -156,8 +158,7 @@ class NativeStep:
         if self.num_rows > 1:
             self._values[0].copy_(self._values[1])
         native.store_tiles(*self._stored, keys_at, values_at, *self._places)
-        kind, tiles, q, out, num_rows, _, _, *rest = self._attend
-        native.attention(kind, tiles, q, out, num_rows, keys_at, values_at, *rest)
+        native.attention(*self._queries, keys_at, values_at, *self._attend)
         native.dispatch(layer, *self._dispatch, ids_at, weights_at)
         return self._dispatch_TD, *self._chosen[layer_idx]
 
