@@ -49,35 +49,42 @@ class Step:
 
 
 def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
-    """O(rows) in Python; what grows with the context is copied by numpy."""
+    """O(rows) in Python; what grows with the context is copied by numpy.
+
+    Decode rows, of which there are few, become one tensor of Python's numbers: a step of them waits
+    for every operator in here, and torch's and numpy's code is cold after a step.
+    """
     ordered = row_order(plan)
-    token_ids: list[int] = []
-    positions: list[np.ndarray] = []
-    slots: list[np.ndarray] = []
-    last_rows: list[int] = []
+    decode = [part for part in ordered if part.num_tokens == 1]
+    num_rows = len(decode)
+    # token_ids_T, positions_T, slot_mapping_T, each in parts that follow one another.
+    columns = [[column] for column in _decode_columns(decode, block_size).unbind()]
+    lens_B = columns.pop()[0]
+    last_rows = list(range(num_rows))
     chunks: list[ChunkMeta] = []
-    num_decode = 0
-    for part in ordered:
+    for part in ordered[num_rows:]:
         start, stop = span(part)
-        first_row = len(token_ids)
-        token_ids += part.sequence.known_slice(start, part.num_tokens)
-        last_rows.append(len(token_ids) - 1)
+        token_ids = part.sequence.known_slice(start, part.num_tokens)
         table_W = _table(part, block_size)
-        positions_T = np.arange(start, stop)
-        positions.append(positions_T)
-        slots.append(table_W[positions_T // block_size] * block_size + positions_T % block_size)
-        if part.num_tokens == 1:
-            num_decode += 1
-        else:
-            chunks.append(
-                ChunkMeta(
-                    rows=slice(first_row, len(token_ids)),
-                    positions_T=torch.from_numpy(positions_T).to(device),
-                    block_table_W=torch.from_numpy(table_W).to(device),
-                    num_cached=stop,
-                )
+        positions = np.arange(start, stop)
+        slots = table_W[positions // block_size] * block_size + positions % block_size
+        chunks.append(
+            ChunkMeta(
+                rows=slice(num_rows, num_rows + part.num_tokens),
+                positions_T=torch.from_numpy(positions).to(device),
+                block_table_W=torch.from_numpy(table_W).to(device),
+                num_cached=stop,
             )
-    tables_BW, lens_B = _decode_tables(ordered[:num_decode], block_size)
+        )
+        added = (
+            torch.tensor(token_ids, dtype=torch.int64),
+            torch.from_numpy(positions),
+            torch.from_numpy(slots),
+        )
+        for column, rows in zip(columns, added, strict=True):
+            column.append(rows)
+        num_rows += part.num_tokens
+        last_rows.append(num_rows - 1)
 
     def rows_of(completes: bool) -> Tensor:
         rows = [
@@ -85,13 +92,16 @@ def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
         ]
         return torch.tensor(rows, dtype=torch.int64, device=device)
 
+    token_ids_T, positions_T, slots_T = (
+        (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device) for parts in columns
+    )
     meta = StepMeta(
-        token_ids_T=torch.tensor(token_ids, device=device),
-        positions_T=torch.from_numpy(np.concatenate(positions)).to(device),
-        slot_mapping_T=torch.from_numpy(np.concatenate(slots)).to(device),
-        num_decode=num_decode,
-        decode_tables_BW=torch.from_numpy(tables_BW).to(device),
-        decode_lens_B=torch.from_numpy(lens_B).to(device),
+        token_ids_T=token_ids_T,
+        positions_T=positions_T,
+        slot_mapping_T=slots_T,
+        num_decode=len(decode),
+        decode_tables_BW=torch.from_numpy(_decode_tables(decode, block_size)).to(device),
+        decode_lens_B=lens_B.to(device),
         chunks=tuple(chunks),
         logit_rows_B=rows_of(True),
         open_rows_C=rows_of(False),
@@ -130,14 +140,26 @@ def _table(part: Slice, block_size: int) -> np.ndarray:
     return np.array(part.sequence.block_table[: -(-stop // block_size)], dtype=np.int64)
 
 
-def _decode_tables(decode: list[Slice], block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [B, W] and [B]: block tables, and how many positions count."""
-    lens_B = np.array([span(part)[1] for part in decode], dtype=np.int64)
-    width = -(-int(lens_B.max(initial=0)) // block_size)
+def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
+    """int64 [4, B]: of each row its token id, position, slot, and how many positions count."""
+    columns: list[list[int]] = [[], [], [], []]
+    for part in decode:
+        start, stop = span(part)
+        block = part.sequence.block_table[start // block_size]
+        columns[0] += part.sequence.known_slice(start, 1)
+        columns[1].append(start)
+        columns[2].append(block * block_size + start % block_size)
+        columns[3].append(stop)
+    return torch.tensor(columns, dtype=torch.int64)
+
+
+def _decode_tables(decode: list[Slice], block_size: int) -> np.ndarray:
+    """int64 [B, W]: block tables."""
+    width = -(-max((span(part)[1] for part in decode), default=0) // block_size)
     tables_BW = np.empty((len(decode), width), dtype=np.int64)
     for row_W, part in zip(tables_BW, decode, strict=True):
         table_W = _table(part, block_size)
         row_W[: len(table_W)] = table_W
         # Padded with its own block: a sequence never reads what another stored, not even masked.
         row_W[len(table_W) :] = table_W[0]
-    return tables_BW, lens_B
+    return tables_BW

@@ -145,7 +145,7 @@ class LayerStack:
     def _begin(self, meta: StepMeta) -> LayerSteps:
         """The step's rows before the first layer."""
         cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
-        hidden_TD = self._embedding_VD[meta.token_ids_T]
+        hidden_TD = self._embedding_VD.index_select(0, meta.token_ids_T)
         if self._native_steps is not None and meta.num_rows <= MOST_ROWS:
             slots_T = meta.slot_mapping_T
             return self._native_steps.begin(hidden_TD, cos_T, sin_T, slots_T, paged_rows(meta))

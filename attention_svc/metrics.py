@@ -1,5 +1,6 @@
 """What does Prometheus see of an attention service?"""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ MAX_PIECE_LABELS = 2048
 STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
 
 
+COUNTED_AT_ONCE = 32
+"""Steps."""
 StepIds = Sequence[np.ndarray] | np.ndarray
 """topk_ids_TK of all layers of a step."""
 
@@ -29,27 +32,52 @@ class ActivationCounts(Collector):
     """Tokens routed to each (layer, expert) since start, and steps with any: int64 [layers, E]."""
 
     def __init__(self, num_layers: int, num_experts: int):
-        self.counts = np.zeros((num_layers, num_experts), dtype=np.int64)
-        self.steps = np.zeros_like(self.counts)
+        self._counts = np.zeros((num_layers, num_experts), dtype=np.int64)
+        self._steps = np.zeros_like(self._counts)
+        self._waiting: list[StepIds] = []
+        self._lock = threading.Lock()  # metrics are read from other threads
         self._first_ids = np.arange(num_layers)[:, None] * num_experts
         self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
         self.listeners: list[Callable[[StepIds, bool], None]] = []
         """Each is told of every step: its ids, and whether it is decode."""
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Tokens."""
+        self._count()
+        return self._counts
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps with any token."""
+        self._count()
+        return self._steps
+
     def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
-        tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self.counts.shape[1])
-        self.counts[layer_idx] += tokens_E
-        self.steps[layer_idx] += tokens_E > 0
+        """One layer alone."""
+        tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self._counts.shape[1])
+        with self._lock:
+            self._counts[layer_idx] += tokens_E
+            self._steps[layer_idx] += tokens_E > 0
 
     def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
-        """All layers of a step at once."""
-        shape = self.counts.shape
-        pieces = np.asarray(topk_ids).reshape(shape[0], -1) + self._first_ids
-        tokens = np.bincount(pieces.ravel(), minlength=self.counts.size).reshape(shape)
-        self.counts += tokens
-        self.steps += tokens > 0
+        """All layers of a step at once. Counted with others, in one go, when they are many or looked at."""
+        with self._lock:
+            self._waiting.append(topk_ids)
+        if len(self._waiting) >= COUNTED_AT_ONCE:
+            self._count()
         for listener in self.listeners:
             listener(topk_ids, is_decode)
+
+    def _count(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            shape = self._counts.shape
+            for topk_ids in waiting:
+                pieces = np.asarray(topk_ids).reshape(shape[0], -1) + self._first_ids
+                tokens = np.bincount(pieces.ravel(), minlength=self._counts.size).reshape(shape)
+                self._counts += tokens
+                self._steps += tokens > 0
 
     def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens, steps) since the last call: for the report to the router."""

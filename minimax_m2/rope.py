@@ -12,7 +12,7 @@ def rope_frequencies(rotary_dim: int, theta: float, device: torch.device | str =
 
 def rope_cos_sin(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 [T, rotary_dim / 2] each, for integer positions."""
-    angles = positions_T.float()[:, None] * frequencies[None, :]
+    angles = torch.outer(positions_T.float(), frequencies)
     return angles.cos(), angles.sin()
 
 
