@@ -61,10 +61,10 @@ class ActivationCounts(Collector):
             self._steps[layer_idx] += tokens_E > 0
 
     def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
-        """All layers of a step at once. Counted with others, in one go, when they are many or looked at."""
+        """All layers of a step at once. Decode steps are counted in one go, when they are many or looked at."""
         with self._lock:
             self._waiting.append(topk_ids)
-        if len(self._waiting) >= COUNTED_AT_ONCE:
+        if not is_decode or len(self._waiting) >= COUNTED_AT_ONCE:
             self._count()
         for listener in self.listeners:
             listener(topk_ids, is_decode)
