@@ -28,16 +28,18 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     held = store.layer(call.layer_idx)
     if held is None:
         raise NotHolding(call.layer_idx, int(rows.expert_ids_M[0]))
-    slots_M = held.slots_E[rows.expert_ids_M]
-    if bool((slots_M < 0).any()):
-        missing = rows.expert_ids_M[slots_M < 0]
-        raise NotHolding(call.layer_idx, int(missing[0]))
+    # Few operators: each of them is slow after the weights of the call before, and the caller waits.
+    ids_M = rows.expert_ids_M.numpy()
+    slots_M = held.slots_E[ids_M]
+    if slots_M.min() < 0:
+        raise NotHolding(call.layer_idx, int(ids_M[slots_M < 0][0]))
+    hidden_ND, row_of_pair_M, weights_M = rows.hidden_ND, rows.row_of_pair_M, rows.weights_M
+    slots = torch.from_numpy(slots_M)
     device = store.device
-    arguments = (
-        rows.hidden_ND.to(device, store.dtype),
-        rows.row_of_pair_M.to(device),
-        slots_M.to(device),
-        rows.weights_M.to(device),
-    )
-    answer = held.weights.rows(*arguments) if call.per_pair else held.weights.sums(*arguments)
-    return answer.cpu()
+    if device.type != "cpu" or hidden_ND.dtype is not store.dtype:
+        hidden_ND = hidden_ND.to(device, store.dtype)
+        row_of_pair_M, slots = row_of_pair_M.to(device), slots.to(device)
+        weights_M = weights_M.to(device)
+    compute = held.weights.rows if call.per_pair else held.weights.sums
+    answer = compute(hidden_ND, row_of_pair_M, slots, weights_M)
+    return answer if answer.is_cpu else answer.cpu()

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from minimax_m2.experts import HeldExperts
 from minimax_m2.held_experts import room_for_experts
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class HeldLayer:
-    """One layer's experts. `slots_E`, on the CPU: expert id -> index in the stacks, -1: not held."""
+    """One layer's experts. `slots_E`: expert id -> index in the stacks, -1: not held."""
 
     weights: HeldExperts
-    slots_E: Tensor  # int64
+    slots_E: np.ndarray  # int64
 
 
 class WeightStore:
@@ -118,7 +118,7 @@ class WeightStore:
         weights = room_for_experts(
             len(ids), self.config, self.weight_format, self.dtype, self.device
         )
-        slots_E = torch.full((self.config.num_experts,), -1, dtype=torch.int64)
+        slots_E = np.full(self.config.num_experts, -1, dtype=np.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot
             if held is not None and held.slots_E[expert_id] >= 0:
