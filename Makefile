@@ -9,6 +9,7 @@ DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
+NATIVE := $(wildcard rpc/native/* minimax_m2/kernels/cpu/native/*)
 KERNEL_TESTS := tests/unit/minimax_m2/test_cpu_*.py tests/unit/minimax_m2/test_packing.py \
   tests/unit/minimax_m2/test_packed_checkpoint.py tests/unit/attention_svc/test_native_attention.py \
   tests/unit/attention_svc/test_native_step.py
@@ -83,7 +84,8 @@ $(BIN)/python:
 	  || { $(PYTHON) -m venv --without-pip --clear $(VENV) \
 	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 
-$(ENV_STAMP): pyproject.toml | $(BIN)/python
+# Also after native code has changed: Python would refuse what was built from older sources, and run on torch.
+$(ENV_STAMP): pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
 	$(BIN)/python -m pip install --editable '.[test]'
 	@touch $@

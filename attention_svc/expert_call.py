@@ -178,15 +178,14 @@ class ExpertCall:
         return self._context.codec.build_execute(header, *self._rows, part.owner_E, part.owner)
 
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
-        all_rows, top_k = self._rows[1].shape
         part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
-        part.num_rows = dispatch.num_rows(all_rows)
+        part.num_rows = dispatch.num_rows
         # The frame leaves first: what else there is to do is done while the pool computes.
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
-        self._loop.call_soon(self._watch, part, link, call_id, top_k)
+        self._loop.call_soon(self._watch, part, link, call_id)
 
-    def _watch(self, part: Part, link: PoolLink, call_id: int, top_k: int) -> None:
+    def _watch(self, part: Part, link: PoolLink, call_id: int) -> None:
         """Expect a call that was sent to be answered in time."""
         if part.call_id != call_id or part.link is not link or part.answer is not None:
             return  # it failed at once
@@ -194,7 +193,7 @@ class ExpertCall:
             self._context.metrics.numerics_changes.inc()
         part.numerics_id = link.numerics_id
         # Upper bounds: counting a part's pairs and experts would cost more than precision gives.
-        num_pairs = part.num_rows * top_k
+        num_pairs = part.num_rows * self._rows[1].shape[1]
         part.units = work_units(num_pairs, min(num_pairs, self._context.pools.num_experts))
         part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
 

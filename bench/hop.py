@@ -344,7 +344,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tls, dtype = None, DTYPES[arguments.dtype]
     if arguments.serve:
-        certs = tls_of(arguments.certs, "expert")
+        certs = arguments.certs and tls_of(arguments.certs, "expert")
         asyncio.run(serve(arguments.serve, dtype, arguments.threads, certs))
         return
     set_threads(1)
@@ -389,11 +389,10 @@ def main() -> None:
     )  # fmt: skip
 
 
-def tls_of(folder: Path | None, role: str) -> TlsFiles | None:
+def tls_of(folder: Path, role: str) -> TlsFiles:
     """The role's certificate made by `expertmesh certs`."""
-    if folder is None:
-        return None
-    return TlsFiles(ca=folder / "ca.pem", cert=folder / f"{role}.pem", key=folder / f"{role}.key")
+    cert, key = (folder / f"{role}{part}.pem" for part in ("", "-key"))
+    return TlsFiles(ca=folder / "ca.pem", cert=cert, key=key)
 
 
 if __name__ == "__main__":

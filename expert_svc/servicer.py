@@ -261,12 +261,15 @@ class ExpertServicer:
     def _answer(
         self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
     ) -> None:
-        stream.close(call)
-        self.calls_total += 1
         if isinstance(result, BaseException):
+            stream.close(call)
+            self.calls_total += 1
             self._failed(stream, call, result)
             return
+        # The answer leaves first: the next frame is not read before this one's books are closed.
         stream.writer.push(self._codec.build_result(call.call_id, queue_us, compute_us, result))
+        stream.close(call)
+        self.calls_total += 1
         self._metrics.observe_call(
             "decode" if call.is_decode else "prefill",
             queue_s=queue_us / 1e6,

@@ -57,9 +57,7 @@ class Dispatch(NamedTuple):
 
     frame: bytes
     rows: bytes | None
-
-    def num_rows(self, all_rows: int) -> int:
-        return all_rows if self.rows is None else len(self.rows) // 4
+    num_rows: int
 
 
 class ResultFrame(NamedTuple):
@@ -136,12 +134,16 @@ class HopCodec:
             return _build_execute(header, hidden_TD, ids_TK, weights_TK, owner_E, owner)
         assert ids_TK.dtype is torch.int32
         assert weights_TK.dtype is torch.float32
+        num_rows, hidden_size = hidden_TD.shape
         built = self.native.build_execute(
-            *header, WIRE_DTYPES[hidden_TD.dtype], *hidden_TD.shape, ids_TK.shape[1],
+            *header, WIRE_DTYPES[hidden_TD.dtype], num_rows, hidden_size, ids_TK.shape[1],
             hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
             0 if owner_E is None else owner_E.ctypes.data, owner & 0xFFFFFFFF,
         )  # fmt: skip
-        return None if built is None else _make(Dispatch, built)
+        if built is None:
+            return None
+        frame, rows = built
+        return _make(Dispatch, (frame, rows, num_rows if rows is None else len(rows) // 4))
 
     def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
         """The answer's frame; `rows` on the CPU."""
@@ -245,7 +247,8 @@ def _build_execute(
         expert_ids=ids, weights=weights,
     )  # fmt: skip
     execute.checksum = execute_checksum(execute)
-    return Dispatch(expert_pb2.ExecuteRequest(execute=execute).SerializeToString(), rows)
+    frame = expert_pb2.ExecuteRequest(execute=execute).SerializeToString()
+    return Dispatch(frame, rows, num_rows if rows is None else len(rows) // 4)
 
 
 def _add_rows(

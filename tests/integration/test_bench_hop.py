@@ -1,0 +1,28 @@
+"""`bench/hop.py` measures what it says, with and without mTLS: every figure is there. No clock is judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ("echo_p50_us", "tcp_p50_us", "execute_p50_us", "compute_p50_us", "ratio")
+
+
+@pytest.mark.parametrize("flags", [[], ["--tls"]], ids=["plain", "mTLS"])
+def test_the_hop_is_measured_beside_its_references(flags: list[str]):
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "hop.py"), "--rounds", "10", *flags],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    told = json.loads(ended.stdout.strip().splitlines()[-1])
+    for measured in (told, told["rows_256"]):
+        assert all(measured[name] > 0 for name in FIGURES)
+    assert told["rows_256"]["rows"] == 256
+    assert told["tls"] is bool(flags)
