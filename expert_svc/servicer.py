@@ -261,21 +261,22 @@ class ExpertServicer:
     def _answer(
         self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
     ) -> None:
-        if isinstance(result, BaseException):
-            stream.close(call)
-            self.calls_total += 1
-            self._failed(stream, call, result)
-            return
+        failed = isinstance(result, BaseException)
         # The answer leaves first: the next frame is not read before this one's books are closed.
-        stream.writer.push(self._codec.build_result(call.call_id, queue_us, compute_us, result))
+        if failed:
+            self._failed(stream, call, result)
+        else:
+            frame = self._codec.build_result(call.call_id, queue_us, compute_us, result)
+            stream.writer.push(frame)
         stream.close(call)
         self.calls_total += 1
-        self._metrics.observe_call(
-            "decode" if call.is_decode else "prefill",
-            queue_s=queue_us / 1e6,
-            compute_s=compute_us / 1e6,
-            num_rows=call.num_rows,
-        )
+        if not failed:
+            self._metrics.observe_call(
+                "decode" if call.is_decode else "prefill",
+                queue_s=queue_us / 1e6,
+                compute_s=compute_us / 1e6,
+                num_rows=call.num_rows,
+            )
 
     def _failed(self, stream: CallerStream, call: Call, error: BaseException) -> None:
         if isinstance(error, NotHolding):

@@ -9,6 +9,7 @@ from torch import Tensor
 from minimax_m2.kernels.cpu.formats import weight_format
 from minimax_m2.kernels.cpu.library import need
 from minimax_m2.kernels.cpu.packed import PackedMatrix, alternate, pack, separate, unpack
+from minimax_m2.kernels.cpu.rows import check, check_contiguous
 
 
 class KernelExperts:
@@ -138,13 +139,7 @@ def routed_sums(
         ("topk_weights_TK", topk_weights_TK, torch.float32, (num_rows, top_k)),
         ("out_TD", out_TD, torch.float32, wide),
     ):
-        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
-            raise ValueError(
-                f"{name} must be {dtype} {list(shape)} on the CPU, "
-                f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-            )
-        if not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous")
+        check_contiguous(name, tensor, dtype, shape)
     need().native.routed_ffn(
         held.weights.id, dispatch_TD.data_ptr(), num_rows, held.hidden_size, held.expert_size,
         top_k, held.num_slots, topk_ids_TK.data_ptr(), topk_weights_TK.data_ptr(), *held.tables,
@@ -173,11 +168,7 @@ def _run(
         ("slots_M", slots_M, torch.int64, pair_shape),
         ("weights_M", weights_M, torch.float32, pair_shape),
     ):
-        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
-            raise ValueError(
-                f"{name} must be {dtype} {list(shape)} on the CPU, "
-                f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-            )
+        check(name, tensor, dtype, shape)
     hidden_ND, row_of_pair_M = hidden_ND.contiguous(), row_of_pair_M.contiguous()
     slots_M, weights_M = slots_M.contiguous(), weights_M.contiguous()
     num_rows, hidden_size = hidden_shape

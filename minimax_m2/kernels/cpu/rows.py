@@ -130,6 +130,22 @@ def as_vector(name: str, vector: Tensor, dtype: torch.dtype, size: int) -> Tenso
     return vector.contiguous()
 
 
+def check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Raises ValueError naming it: another dtype, shape or device. Asks as little as it can."""
+    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+        raise ValueError(
+            f"{name} must be {dtype} {list(shape)} on the CPU, "
+            f"not {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        )
+
+
+def check_contiguous(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """`check`, for a tensor whose address is handed on as it is. Raises ValueError naming it."""
+    check(name, tensor, dtype, shape)
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous")
+
+
 def _pair(residual_TD: Tensor, added_TD: Tensor) -> tuple[Tensor, Tensor]:
     residual_TD = as_rows("residual", residual_TD, torch.bfloat16)
     wide = added_TD.dtype == torch.float32

@@ -14,6 +14,7 @@ from torch import Tensor
 from minimax_m2.kernels.cpu.attention import PagedRows, page_arguments, row_arguments, takes_tiles
 from minimax_m2.kernels.cpu.layer import NativeLayer
 from minimax_m2.kernels.cpu.library import need
+from minimax_m2.kernels.cpu.rows import check_contiguous
 
 MOST_ROWS = 64
 """More rows compute long enough for their layers to be called one by one, in less memory."""
@@ -76,7 +77,7 @@ class NativeStep:
         wide = torch.empty((num_rows, hidden_size))
         logits = torch.empty((num_rows, num_experts))
         self.num_rows = num_rows
-        self.hidden_TD = torch.empty((num_rows, hidden_size), dtype=torch.bfloat16)
+        self.hidden_TD: Tensor
         self.combined_TD = torch.empty((num_rows, hidden_size))
         """For the experts' float32 sums of a layer; `from_combine` reads it."""
         self._steps = steps
@@ -127,10 +128,7 @@ class NativeStep:
             ("sin", sin_T, torch.float32, (num_rows, half)),
             ("slots", slots_T, torch.int64, (num_rows,)),
         ):
-            if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
-                raise ValueError(f"{name} must be {dtype} {list(shape)} on the CPU")
-            if not tensor.is_contiguous():
-                raise ValueError(f"{name} must be contiguous")
+            check_contiguous(name, tensor, dtype, shape)
         if 2 * half > head_dim:
             raise ValueError(f"cos and sin must have at most {head_dim // 2} numbers")
         keys = self._steps.first_pages[0]
