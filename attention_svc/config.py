@@ -1,5 +1,6 @@
 """What can be set about an attention service?"""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,9 @@ class AttentionConfig(MemberConfig):
     max_waiting: int = flag(256, "most sequences waiting; more are refused")
     max_waiting_tokens: int = flag(2_000_000, "most prompt tokens waiting; more are refused")
     max_batch_tokens: int = flag(512, "most rows in one step; longer prompts are cut into chunks")
-    request_timeout_s: float = flag(600.0, "deadline of requests that name none")
+    request_timeout_s: float = flag(
+        0.0, "longest a request may take that names no limit itself, waiting included; 0: no limit"
+    )
     expert_timeout_s: float = flag(
         600.0,
         "longest a step waits for experts that no pool serves; requests' deadlines end it too",
@@ -72,9 +75,10 @@ class AttentionConfig(MemberConfig):
         for name in ("max_running", "max_waiting", "max_waiting_tokens", "max_batch_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-        for name in ("request_timeout_s", "expert_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be more than 0")
+        if not 0 <= self.request_timeout_s < math.inf:
+            raise ValueError("--request-timeout-s must be 0 (no limit) or more, and finite")
+        if not self.expert_timeout_s > 0:
+            raise ValueError("--expert-timeout-s must be more than 0")
         if self.threads < 0 or self.max_model_len < 0:
             raise ValueError("--threads and --max-model-len must not be negative")
         MemoryBudget.parse(self.kv_memory, "--kv-memory")

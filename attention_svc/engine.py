@@ -227,7 +227,8 @@ class Engine:
         if sequence.finished:  # its prompt's scores failed in this step
             return
         if isinstance(token, SamplingFailed):
-            self._finish(sequence, Outcome(reason="ERROR", error=token.reason))
+            outcome = Outcome(reason="ERROR", error=token.reason, caller_error=token.caller_error)
+            self._finish(sequence, outcome)
             return
         self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
         if not sequence.params.max_tokens:
@@ -247,7 +248,7 @@ class Engine:
         if token.token_id in sequence.stop_ids:
             self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
         elif sequence.grammar is not None and not sequence.grammar.accept(token.token_id):
-            self._finish(sequence, Outcome(reason="ERROR", error=OVER_LIMIT))
+            self._finish(sequence, Outcome(reason="ERROR", error=OVER_LIMIT, caller_error=True))
         elif sequence.grammar is not None and sequence.grammar.is_complete:
             self._finish(sequence, Outcome(reason="STOP"))
         elif (

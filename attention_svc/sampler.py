@@ -28,6 +28,8 @@ class SamplingFailed:
     """This sequence's logits allow no token; the rest of the batch is untouched."""
 
     reason: str
+    caller_error: bool = False
+    """What the request itself asks for is the cause."""
 
 
 @torch.inference_mode()
@@ -91,9 +93,10 @@ def sample(
         if not finite[index]:
             results[index] = SamplingFailed("the model produced NaN or infinite logits")
         elif sequence.grammar is not None and sequence.grammar.is_over_limit:
-            results[index] = SamplingFailed(OVER_LIMIT)
+            results[index] = SamplingFailed(OVER_LIMIT, caller_error=True)
         elif not possible[index]:
-            results[index] = SamplingFailed("every token is masked by the request's controls")
+            reason = "every token is masked by the request's controls"
+            results[index] = SamplingFailed(reason, caller_error=True)
     return results
 
 

@@ -32,6 +32,8 @@ class Outcome:
     stop_token_id: int = 0
     error: str = ""
     retryable: bool = False
+    caller_error: bool = False
+    """With ERROR: the request itself is the cause."""
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _SCORES_PER_EVENT = 512
 """Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
 
+_TOO_LATE = Outcome(reason="DEADLINE", error="the request's time limit passed", retryable=True)
+
 
 class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     """One Generate call is one sequence."""
@@ -91,45 +93,48 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self, request: attention_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:
         await require_role(context, ("gateway", "cli"), tls=self._tls)
+        limit_s = request.timeout_ms / 1000 or self._request_timeout_s
+        ends_s = asyncio.get_running_loop().time() + limit_s if limit_s else None
+        in_time = asyncio.timeout(None)
         try:
             ready, reason = self._readiness()
             if not ready:
                 raise NotReady(reason)
             sequence = self._read(request)
             if request.HasField("grammar"):
-                sequence.grammar = await self._grammars.start(
-                    request.grammar,
-                    end_of_thinking_id=request.end_of_thinking_id,
-                    emitted_ids=sequence.output_ids,
-                    ignore_eos=sequence.params.ignore_eos,
-                )
+                async with asyncio.timeout_at(ends_s) as in_time:
+                    sequence.grammar = await self._grammars.start(
+                        request.grammar,
+                        end_of_thinking_id=request.end_of_thinking_id,
+                        emitted_ids=sequence.output_ids,
+                        ignore_eos=sequence.params.ignore_eos,
+                    )
                 if sequence.grammar.is_complete:  # only its end was missing when it moved here
                     yield _finished_event(sequence, Outcome(reason="STOP"), False)
                     return
             self._engine.add(sequence)
         except Exception as error:  # each kind has its status; unexpected ones are logged there
+            if isinstance(error, TimeoutError) and in_time.expired():
+                yield _finished_event(sequence, _TOO_LATE, False)
+                return
             await abort_with(context, error)
             return
-        timeout_s = request.timeout_ms / 1000 or self._request_timeout_s
         try:
-            async for response in self._events(sequence, timeout_s, request.report_timings):
+            async for response in self._events(sequence, ends_s, request.report_timings):
                 yield response
         finally:
             # The caller went away, or this is a no-op after the terminal event.
             self._engine.abort(sequence, Outcome(reason="ABORTED", error="cancelled"))
 
     async def _events(
-        self, sequence: Sequence, timeout_s: float, report_timings: bool
+        self, sequence: Sequence, ends_s: float | None, report_timings: bool
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:
         index = len(sequence.output_ids)
         position = 1
-        deadline = asyncio.get_running_loop().call_at(
-            asyncio.get_running_loop().time() + timeout_s,
-            lambda: self._engine.abort(
-                sequence,
-                Outcome(reason="DEADLINE", error="the request's deadline passed", retryable=True),
-            ),
-        )
+        deadline: asyncio.TimerHandle | None = None
+        if ends_s is not None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.call_at(ends_s, self._engine.abort, sequence, _TOO_LATE)
         try:
             while True:
                 tokens, outcome = await sequence.outbox.take()
@@ -145,7 +150,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                     yield _finished_event(sequence, outcome, report_timings)
                     return
         finally:
-            deadline.cancel()
+            if deadline is not None:
+                deadline.cancel()
 
     def _read(self, request: attention_pb2.GenerateRequest) -> Sequence:
         """A sequence from a request. Raises ValueError naming the field."""
@@ -213,6 +219,7 @@ def _finished_event(
         stop_token_id=outcome.stop_token_id,
         error=outcome.error,
         retryable=outcome.retryable,
+        caller_error=outcome.caller_error,
         usage=attention_pb2.Usage(
             prompt_tokens=len(sequence.prompt_ids),
             generated_tokens=len(sequence.output_ids),

@@ -47,7 +47,7 @@ def main() -> int:
         )
         # One or more Tokens events, each with the output index of its first token, then
         # exactly one Finished. Leaving the loop early and cancelling frees the sequence.
-        for response in stub.Generate(request, timeout=60):
+        for response in stub.Generate(request):
             if response.WhichOneof("event") == "tokens":
                 print(*response.tokens.token_ids, flush=True)
                 continue

@@ -70,7 +70,9 @@ async def chat_completions(request: Request) -> Response:
             max_model_len=gateway.require_ready(),
         )
         tokenise_s = time.perf_counter() - started_s
-        choices = _choices(gateway, request.state.request_id, plan, prompt)
+        choices = _choices(
+            gateway, request.state.request_id, plan, prompt, received_s=record.received_s
+        )
         stream = bool(plan.fields.stream)
         head = ReplyHead(
             id=new_id("chatcmpl-"),
@@ -116,7 +118,14 @@ def _plan(gateway: Gateway, fields: ChatRequest, tenant: str) -> _ChatPlan:
     )
 
 
-def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[int]) -> list[Choice]:
+def _choices(
+    gateway: Gateway,
+    request_id: str,
+    plan: _ChatPlan,
+    prompt: list[int],
+    *,
+    received_s: float,
+) -> list[Choice]:
     """One choice per `n`. Raises ApiError 400 when the prompt leaves no room."""
     set_output_length(
         plan.sampling,
@@ -156,6 +165,7 @@ def _choices(gateway: Gateway, request_id: str, plan: _ChatPlan, prompt: list[in
                     grammar=grammar,
                 ),
                 grammar_field=plan.shape.field,
+                received_s=received_s,
             ),
             text=ChatText(
                 gateway.model.tokenizer,

@@ -16,13 +16,15 @@ from gateway.attention_pool import AttentionPool
 from gateway.choice_text import ChoiceText
 from gateway.errors import ApiError, internal
 from gateway.generation import generate
-from gateway.stream_state import StreamState
+from gateway.stream_state import DeadlinePassed, StreamState
 from minimax_m2.chat.events import ParserEvent, coalesce
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+
+_AT_A_LIMIT = attention_pb2.Finished(reason=attention_pb2.FINISH_REASON_LENGTH)
 
 
 @dataclass(slots=True)
@@ -160,6 +162,14 @@ class ChoiceStreams:
                     untold = []
                 if update.finish_reason:
                     return
+        except DeadlinePassed:
+            # What was generated is never thrown away: it ends as one that reached its max_tokens.
+            if not any(one.state.num_generated_tokens for one in self.choices):
+                raise
+            choice.on_finished(choice.state)
+            end = self._end(choice, _AT_A_LIMIT)
+            end.emitted_ids = untold
+            await self._queue.put(end)
         finally:
             await events.aclose()
 

@@ -64,7 +64,7 @@ async def completions(request: Request) -> Response:
         for i, ids in enumerate(encoded):
             choices += _choices(
                 gateway, request.state.request_id, tenant, fields, sampling, ids,
-                name=_name(i, fields), first=i * n, n=n, stops=stops,
+                name=_name(i, fields), first=i * n, n=n, stops=stops, received_s=record.received_s,
             )  # fmt: skip
         stream = bool(fields.stream)
         head = ReplyHead(
@@ -185,6 +185,7 @@ def _choices(
     first: int,
     n: int,
     stops: list[str],
+    received_s: float,
 ) -> list[Choice]:
     """The `n` choices of one prompt."""
     own_sampling = attention_pb2.SamplingParams()
@@ -217,6 +218,7 @@ def _choices(
                     grammar=grammar,
                 ),
                 grammar_field=FIELD,
+                received_s=received_s,
             ),
             text=PlainText(gateway.model.tokenizer, stops=stops),
             stop_ids=stop_ids_of(gateway, own_sampling),

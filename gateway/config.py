@@ -31,7 +31,9 @@ class GatewayConfig:
     )
     max_concurrent: int = flag(64, "requests in flight for each key; more are answered with 429")
     request_timeout_s: float = flag(
-        0.0, "longest generation in seconds; 0: the attention service's own limit"
+        0.0,
+        "longest a request may take from its receipt on, in seconds; 0: no limit but the attention "
+        "service's own",
     )
     drain_s: float = flag(30.0, "how long running requests may finish after SIGTERM, in seconds")
     tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")

@@ -20,7 +20,7 @@ from gateway.attention_pool import AttentionPool
 from gateway.errors import SERVER, ApiError, bad_field, not_ready, overloaded
 from gateway.prefix_guess import prompt_keys
 from gateway.replica import Replica
-from gateway.stream_state import StreamLost, StreamState, protocol_error
+from gateway.stream_state import DeadlinePassed, StreamLost, StreamState, protocol_error
 from protos import attention_pb2
 from rpc.cancellation import is_being_cancelled
 
@@ -45,7 +45,8 @@ async def generate(
 ) -> AsyncGenerator[Event, None]:
     """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are ApiErrors.
 
-    `stop_ids` end the sequence. Closing the generator cancels the RPC.
+    `stop_ids` end the sequence. Closing the generator cancels the RPC. Raises DeadlinePassed at the
+    request's time limit, whatever came before it.
     """
     keys = prompt_keys(state.request.cache_salt, state.request.prompt_token_ids)
     avoided: set[str] = set()  # those that refused or lost it since its last token
@@ -126,9 +127,7 @@ async def _one_stream(
     replica: Replica, state: StreamState, vocab_size: int
 ) -> AsyncGenerator[Event, None]:
     """The events of one RPC, checked. Raises StreamLost when another replica may go on."""
-    request = state.request
-    if state.num_migrations:
-        request = state.request_to_go_on(replica.default_timeout_s)
+    request = state.request_to_go_on(replica.default_timeout_s)
     with replica.lease(state.num_prompt_tokens) as started:
         call = replica.stub.Generate(request)
         state.begin_stream()
@@ -188,9 +187,7 @@ def _error_of_status(
         details,
     )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ApiError(
-            504, "the request's time limit passed", type=SERVER, code="deadline_exceeded"
-        )
+        return DeadlinePassed("")
     return ApiError(
         502,
         "the attention service failed; its log has the details",

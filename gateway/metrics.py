@@ -78,7 +78,7 @@ class RequestRecord:
         self._metrics = metrics
         self._stats = stats
         self._api = api
-        self._started_s = time.monotonic()
+        self.received_s = time.monotonic()
         self._last_token_s: dict[int, float] = {}
         self._ended = False
         self.on_end: Callable[[], None] = lambda: None
@@ -96,7 +96,7 @@ class RequestRecord:
         """`count` tokens of one choice arrived together."""
         now_s = time.monotonic()
         if not self._last_token_s:
-            self._metrics.ttft.labels(self._api).observe(now_s - self._started_s)
+            self._metrics.ttft.labels(self._api).observe(now_s - self.received_s)
             self._metrics.waiting.dec()
             self._metrics.running.inc()
             self._stats.waiting -= 1
@@ -130,7 +130,7 @@ class RequestRecord:
             self._metrics.disconnects.labels(self._api, phase).inc()
         self._metrics.cached_tokens.inc(cached_tokens)
         self._metrics.requests.labels(self._api, outcome).inc()
-        self._metrics.e2e.labels(self._api).observe(time.monotonic() - self._started_s)
+        self._metrics.e2e.labels(self._api).observe(time.monotonic() - self.received_s)
         self._stats.ended += 1
 
 

@@ -8,10 +8,18 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from gateway.errors import SERVER, ApiError, not_ready
+from gateway.errors import SERVER, ApiError, bad_field, not_ready
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
+
+
+class DeadlinePassed(ApiError):
+    """The request's time limit passed; an error only for an answer without a single token."""
+
+    def __init__(self, reason: str) -> None:
+        text = reason or "the request's time limit passed before the answer began"
+        super().__init__(504, text, type=SERVER, code="deadline_exceeded")
 
 
 class StreamLost(Exception):
@@ -47,7 +55,8 @@ class StreamState:
     num_migrations: int = 0
     num_failures: int = 0
     """Migrations that were not in order: the service died, went silent or failed."""
-    started_s: float = field(default_factory=time.monotonic)
+    received_s: float = field(default_factory=time.monotonic)
+    """When the client's request was received: its time limit counts from there."""
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.request.prompt_token_ids)
@@ -57,19 +66,21 @@ class StreamState:
         return len(self.emitted_token_ids)
 
     def request_to_go_on(self, default_timeout_s: float) -> attention_pb2.GenerateRequest:
-        """What asks a replica for the rest, in the time that is left.
+        """What asks a replica for all or the rest, in the time that is left.
 
-        Raises ApiError 504 when none is left. `default_timeout_s`: the replica's own limit for
+        Raises DeadlinePassed when none is left. `default_timeout_s`: the replica's own limit for
         requests without one; 0 when it is not known.
         """
+        timeout_s = self.request.timeout_ms / 1e3 or default_timeout_s
+        if not timeout_s and not self.emitted_token_ids:
+            return self.request
         request = attention_pb2.GenerateRequest()
         request.CopyFrom(self.request)
         request.emitted_token_ids[:] = self.emitted_token_ids
-        timeout_s = self.request.timeout_ms / 1e3 or default_timeout_s
         if timeout_s:
-            left_s = self.started_s + timeout_s - time.monotonic()
+            left_s = self.received_s + timeout_s - time.monotonic()
             if left_s <= 0:
-                raise _deadline("")
+                raise DeadlinePassed("")
             request.timeout_ms = max(1, int(left_s * 1e3))
         return request
 
@@ -140,9 +151,11 @@ class StreamState:
             finished.error,
         )
         if reason == attention_pb2.FINISH_REASON_DEADLINE:
-            raise _deadline(finished.error)
+            raise DeadlinePassed(finished.error)
         if reason == attention_pb2.FINISH_REASON_ERROR:
             text = finished.error or "the generation failed"
+            if finished.caller_error:
+                raise bad_field(self.grammar_field, text, "generation_impossible")
             raise ApiError(500, text, type=SERVER, code="generation_failed")
         raise protocol_error("a terminal event without a reason")
 
@@ -162,13 +175,4 @@ def protocol_error(what: str) -> ApiError:
         f"The attention service broke the protocol: {what}",
         type=SERVER,
         code="upstream_protocol_error",
-    )
-
-
-def _deadline(reason: str) -> ApiError:
-    return ApiError(
-        504,
-        reason or "the request's time limit passed before the answer was complete",
-        type=SERVER,
-        code="deadline_exceeded",
     )

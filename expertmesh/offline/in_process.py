@@ -39,7 +39,6 @@ from minimax_m2.chat.segments import Segment
 from protos import attention_pb2
 
 _NO_LIMIT = 1_000_000_000
-_LONGEST_S = 30 * 86_400.0
 _TENANT = ""
 """One caller: everything cached is its own."""
 
@@ -231,7 +230,6 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 # Nobody else asks, and `merge` bounds what is open.
                 max_waiting=_NO_LIMIT,
                 max_waiting_tokens=_NO_LIMIT,
-                request_timeout_s=_LONGEST_S,
                 threads=options.threads,
             )
         )

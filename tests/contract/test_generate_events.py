@@ -179,6 +179,34 @@ async def test_the_servers_own_deadline_holds_when_the_request_names_none():
         await service.until_idle()
 
 
+async def test_without_any_deadline_a_request_waits_for_as_long_as_its_caller_does():
+    async with running_service(request_timeout_s=0.0) as service, stub_of(service) as stub:
+        service.transport.gate.clear()
+        call = stub.Generate(request(), timeout=0.5)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call.read()
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # the caller's own, not ours
+        service.transport.gate.set()
+        await service.until_idle()
+
+
+async def test_the_deadline_counts_while_the_grammar_waits_to_be_compiled():
+    async with running_service() as service, stub_of(service) as stub:
+        service.servicer._grammars = Compiling()
+        grammar = attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text="start: /a/")
+        result = await heard(stub, request(grammar=grammar, timeout_ms=100))
+        assert (result.reason, result.tokens) == ("DEADLINE", [])
+
+
+class Compiling:
+    """Grammars that are never done."""
+
+    async def start(self, *args: Any, **fields: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None: ...
+
+
 async def test_a_deadline_of_2_to_the_64_is_served():
     async with running_service() as service, stub_of(service) as stub:
         assert (await heard(stub, request(timeout_ms=2**64 - 1))).reason == "LENGTH"

@@ -76,7 +76,7 @@ OWN_BAD_FLAGS = {
     "expert_svc": {"memory": "lots", "layers": "7", "experts": "a-b"},
     "attention_svc": {
         "kv_memory": "1", "max_model_len": "513", "max_running": "0", "transport": "pigeon",
-        "expert_timeout_s": "nan", "request_timeout_s": "0", "device": "abacus",
+        "expert_timeout_s": "nan", "request_timeout_s": "-1", "device": "abacus",
         "max_batch_tokens": "many",
     },
 }  # fmt: skip

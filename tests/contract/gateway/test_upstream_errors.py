@@ -50,7 +50,6 @@ def test_unavailable_is_503_with_retry_after(gateway: Harness) -> None:
     [
         (ended(attention_pb2.FINISH_REASON_ERROR, "all logits are NaN"), "generation_failed"),
         (ended(attention_pb2.FINISH_REASON_ERROR, "a pool died", retryable=True), "not_ready"),
-        (ended(attention_pb2.FINISH_REASON_DEADLINE), "deadline_exceeded"),
         (ended(attention_pb2.FINISH_REASON_ABORTED), "not_ready"),
         (ended(attention_pb2.FINISH_REASON_UNSPECIFIED), "upstream_protocol_error"),
         (grpc.StatusCode.UNAVAILABLE, "not_ready"),

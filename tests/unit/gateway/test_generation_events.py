@@ -87,7 +87,7 @@ def test_the_rest_is_asked_for_in_the_time_that_is_left() -> None:
     one = state()
     one.request.timeout_ms = 60_000
     one.take_tokens(tokens(0, [7, 8]), 100)
-    one.started_s -= 20
+    one.received_s -= 20
     rest = one.request_to_go_on(default_timeout_s=5)
     assert 39_000 < rest.timeout_ms <= 40_000
     assert (list(rest.prompt_token_ids), list(rest.emitted_token_ids)) == ([1, 2, 3], [7, 8])
