@@ -40,6 +40,7 @@ from minimax_m2.threads import set_threads
 from minimax_m2.weights import open_weights, verify_attention
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
+from rpc.guard import CallBounds
 from rpc.hop_codec import HopCodec
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
@@ -103,7 +104,9 @@ class AttentionService:
         )
         ops.start()
         # In here, because a grpc.aio server belongs to the loop it was made in.
-        self._host = GrpcHost(self._config.listen_address, tls=self._config.tls)
+        self._host = GrpcHost(
+            self._config.listen_address, tls=self._config.tls, bounds=self._call_bounds()
+        )
         self._host.bind()
         self._id = self._config.attention_id or default_member_id("attention", self._host.port)
         transport = await asyncio.to_thread(self._make_transport)
@@ -289,8 +292,12 @@ class AttentionService:
             is_invariant=self._is_invariant,
             activations=self._metrics.activations,
             status=status,
-            tls=self._config.tls is not None,
         )
+
+    def _call_bounds(self) -> CallBounds:
+        """The scheduler refuses first, with the better reason; several gateways share the total."""
+        sequences = self._config.max_running + self._config.max_waiting
+        return CallBounds(per_connection=2 * sequences + 256, total=8 * sequences + 1024)
 
     def _is_invariant(self) -> bool:
         """Linears, attention and experts by the native kernels, and experts of one kind."""

@@ -17,7 +17,7 @@ from attention_svc.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.errors import NotReady, Overloaded, abort_with
-from rpc.tls import require_role
+from rpc.guard import callable_by
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,6 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         is_invariant: Callable[[], bool] = lambda: False,
         activations: ActivationCounts,
         status: attention_pb2.GetStatusResponse,
-        tls: bool,
     ):
         """`reach`: how each pool is seen; `is_invariant`: no result depends on the batch; `status`: the fields of GetStatusResponse that never change."""
         self._engine = engine
@@ -59,12 +58,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         self._is_invariant = is_invariant
         self._activations = activations
         self._status = status
-        self._tls = tls
 
+    @callable_by("gateway", "cli", "router")
     async def GetStatus(
         self, request: attention_pb2.GetStatusRequest, context: Any
     ) -> attention_pb2.GetStatusResponse:
-        await require_role(context, ("gateway", "cli", "router"), tls=self._tls)
         response = attention_pb2.GetStatusResponse()
         response.CopyFrom(self._status)
         response.ready, response.not_ready_reason = self._readiness()
@@ -78,10 +76,10 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         response.pools.extend(self._reach())
         return response
 
+    @callable_by("cli")
     async def RecordRouting(
         self, request: attention_pb2.RecordRoutingRequest, context: Any
     ) -> AsyncIterator[attention_pb2.RecordRoutingResponse]:
-        await require_role(context, ("cli",), tls=self._tls)
         try:
             async with contextlib.aclosing(record(self._activations, request.max_steps)) as steps:
                 async for step in steps:
@@ -89,10 +87,10 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         except Overloaded as error:
             await abort_with(context, error)
 
+    @callable_by("gateway", "cli")
     async def Generate(
         self, request: attention_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:
-        await require_role(context, ("gateway", "cli"), tls=self._tls)
         limit_s = request.timeout_ms / 1000 or self._request_timeout_s
         ends_s = asyncio.get_running_loop().time() + limit_s if limit_s else None
         in_time = asyncio.timeout(None)

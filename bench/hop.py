@@ -116,7 +116,6 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
         ExpertMetrics(),
         HopCodec.best(),
         max_rows=max_rows_per_message(SHAPE["hidden_size"], 8),
-        tls=tls is not None,
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     host.bind()

@@ -104,7 +104,6 @@ class ExpertPool:
             self._metrics,
             HopCodec.best(),
             max_rows=max_rows_per_message(self._model.hidden_size, self._model.top_k),
-            tls=self._config.tls is not None,
         )
         self._servicer.add_to(self._host.server)
         await self._host.start([SERVICE])

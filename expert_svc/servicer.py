@@ -24,9 +24,9 @@ from expert_svc.weight_store import WeightStore
 from protos import expert_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from rpc.frame_writer import FrameWriter
+from rpc.guard import callable_by
 from rpc.hop_codec import HopCodec, to_bytes
 from rpc.tensor_codec import WIRE_DTYPES
-from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,6 @@ class ExpertServicer:
         codec: HopCodec,
         *,
         max_rows: int,
-        tls: bool,
     ):
         self._identity = identity
         self._store = store
@@ -98,7 +97,6 @@ class ExpertServicer:
         self._metrics = metrics
         self._max_rows = max_rows
         self._max_inflight_rows = 4 * max_rows
-        self._tls = tls
         self._codec = codec
         self._reader = CallReader(
             store.config, dtype=store.dtype, max_rows=max_rows, native=codec.native
@@ -137,10 +135,10 @@ class ExpertServicer:
             pieces=self._store.pieces.to_message(),
         )
 
+    @callable_by("attention", "cli", "router")
     async def DescribePool(
         self, request: expert_pb2.DescribePoolRequest, context: Any
     ) -> expert_pb2.DescribePoolResponse:
-        await require_role(context, ("attention", "cli", "router"), tls=self._tls)
         return expert_pb2.DescribePoolResponse(
             hello=self.hello(),
             weight_bytes=self._store.size_bytes,
@@ -149,8 +147,8 @@ class ExpertServicer:
             queued_calls=self._executor.waiting,
         )
 
+    @callable_by("attention")
     async def Execute(self, request_iterator: Any, context: Any) -> None:
-        await require_role(context, ("attention",), tls=self._tls)
         stream = await self._greet(context)
         self.streams.add(stream)
         self._metrics.streams.inc()

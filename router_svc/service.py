@@ -60,7 +60,6 @@ class RouterService:
             self.mesh,
             self._publisher,
             self._joining,
-            tls=tls is not None,
             max_streams=2 * config.max_members + 16,
         )
         router_pb2_grpc.add_RouterServicer_to_server(servicer, self._host.server)

@@ -16,7 +16,7 @@ from router_svc.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first
 from rpc.errors import NotReady, Overloaded, abort_with
-from rpc.tls import require_role
+from rpc.guard import callable_by
 
 log = logging.getLogger(__name__)
 
@@ -25,30 +25,27 @@ ROLES_BY_NAME = {name: role for role, name in ROLE_NAMES.items()}
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
-    """Checks roles, counts streams, turns errors into statuses."""
+    """Counts streams, turns errors into statuses."""
 
-    def __init__(
-        self, mesh: Mesh, publisher: Publisher, joining: Joining, *, tls: bool, max_streams: int
-    ):
+    def __init__(self, mesh: Mesh, publisher: Publisher, joining: Joining, *, max_streams: int):
         self._mesh = mesh
         self._publisher = publisher
         self._joining = joining
-        self._tls = tls
         self._max_streams = max_streams
         self._num_open = 0
 
+    @callable_by(*CERTIFICATE_ROLES.values())
     async def Join(self, request_iterator: Any, context: Any) -> None:
-        await require_role(context, CERTIFICATE_ROLES.values(), tls=self._tls)
         await self._guarded(self._joining.serve, context)
 
+    @callable_by(*WATCHING_ROLES)
     async def WatchTopology(self, request_iterator: Any, context: Any) -> None:
-        await require_role(context, WATCHING_ROLES, tls=self._tls)
         await self._guarded(self._watch, context)
 
+    @callable_by(*WATCHING_ROLES)
     async def GetTopology(
         self, request: router_pb2.GetTopologyRequest, context: Any
     ) -> router_pb2.GetTopologyResponse:
-        await require_role(context, WATCHING_ROLES, tls=self._tls)
         now_s = time.monotonic()
         members = sorted(self._mesh.members, key=lambda member: member.key)
         return router_pb2.GetTopologyResponse(
@@ -56,10 +53,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             members=[_report(member, now_s) for member in members],
         )
 
+    @callable_by("cli")
     async def DrainPool(
         self, request: router_pb2.DrainPoolRequest, context: Any
     ) -> router_pb2.DrainPoolResponse:
-        await require_role(context, ("cli",), tls=self._tls)
         pool = self._mesh.members.get(("pool", request.pool_id))
         if pool is None:
             known = ", ".join(member.member_id for member in self._mesh.members.of_role("pool"))
@@ -71,10 +68,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self._publisher.changed()
         return router_pb2.DrainPoolResponse(held_pieces=len(pool.ready))
 
+    @callable_by("cli")
     async def GetExpertLoad(
         self, request: router_pb2.GetExpertLoadRequest, context: Any
     ) -> router_pb2.GetExpertLoadResponse:
-        await require_role(context, ("cli",), tls=self._tls)
         tokens = self._mesh.activations.tokens()
         return router_pb2.GetExpertLoadResponse(
             num_layers=len(tokens),
@@ -82,10 +79,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             token_counts=[count for row in tokens for count in row],
         )
 
+    @callable_by("cli")
     async def Rebalance(
         self, request: router_pb2.RebalanceRequest, context: Any
     ) -> router_pb2.RebalanceResponse:
-        await require_role(context, ("cli",), tls=self._tls)
         done = Rebalanced()
         try:
             done = await self._mesh.rebalance(time.monotonic(), dry_run=request.dry_run)

@@ -41,6 +41,11 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # TLS and the first HTTP/2 frame; gRPC's own limit is two minutes for each half-open connection.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    # Without a call for this long; a channel in use dials again by itself. There is no greatest age:
+    # Execute, Join and Generate live for hours, and gRPC would cut them when its grace is over.
+    ("grpc.max_connection_idle_ms", 300_000),
 )
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (

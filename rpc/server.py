@@ -15,10 +15,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rpc.config import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
+from rpc.guard import DEFAULT_BOUNDS, CallBounds, CallGuard
 from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
 
+STREAMS_TO_REFUSE = 4096
+"""Of one connection, while they wait to be told."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -50,12 +53,20 @@ class GrpcHost:
         *,
         tls: TlsFiles | None,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
+        bounds: CallBounds = DEFAULT_BOUNDS,
     ):
         self._listen = listen
         self._tls = tls
         # A dict, because of an option given twice gRPC takes the first.
-        options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_receive_bytes}
-        self.server = grpc.aio.server(options=tuple(options.items()))
+        options = {
+            **dict(SERVER_OPTIONS),
+            "grpc.max_receive_message_length": max_receive_bytes,
+            # Far above the bound that answers with a reason: HTTP/2's own can only reset a stream.
+            "grpc.max_concurrent_streams": bounds.per_connection + STREAMS_TO_REFUSE,
+        }
+        self.server = grpc.aio.server(
+            interceptors=(CallGuard(bounds, tls=tls is not None),), options=tuple(options.items())
+        )
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self._services: tuple[str, ...] = ()

@@ -56,9 +56,7 @@ async def grpc_transport(
         pool_id="p", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None)
-    servicer = ExpertServicer(
-        identity, store, executor, ExpertMetrics(), codec, max_rows=512, tls=False
-    )
+    servicer = ExpertServicer(identity, store, executor, ExpertMetrics(), codec, max_rows=512)
     servicer.add_to(host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     queue = asyncio.create_task(executor.run())

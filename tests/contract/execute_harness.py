@@ -97,7 +97,6 @@ async def running_pool(
         ExpertMetrics(),
         codec or HopCodec.best(),
         max_rows=MAX_ROWS,
-        tls=tls is not None,
     )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls, **host)
     servicer.add_to(server.server)

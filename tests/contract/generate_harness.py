@@ -171,7 +171,6 @@ async def running_service(
         request_timeout_s=request_timeout_s, readiness=transport.ready,
         activations=engine._metrics.activations,
         status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
-        tls=tls is not None,
     )  # fmt: skip
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     attention_pb2_grpc.add_AttentionServicer_to_server(service.servicer, server.server)

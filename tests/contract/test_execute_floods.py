@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 from typing import Any
 
+import grpc
 import pytest
 
 from expert_svc.servicer import MAX_INFLIGHT_CALLS, ExpertServicer
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.channel import open_channel
+from rpc.guard import CallBounds
 from tests.contract.execute_harness import (
     ROWS,
     calling,
@@ -64,7 +66,7 @@ async def test_a_caller_that_never_reads_is_held_back():
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_silent_streams_leave_the_others_served(count: int, monkeypatch: pytest.MonkeyPatch):
-    """Row H2 at its size, all open at once (gRPC itself cancels what exceeds 3,000 new ones)."""
+    """Row H2 at its size; those beyond a connection's bound are refused (test_call_guard.py)."""
     opened = 0
     greet = ExpertServicer._greet
 
@@ -75,20 +77,22 @@ async def test_silent_streams_leave_the_others_served(count: int, monkeypatch: p
 
     monkeypatch.setattr(ExpertServicer, "_greet", counted)
     monkeypatch.setattr("expert_svc.servicer.HELLO_TIMEOUT_S", 120)
+    bounds = CallBounds(per_connection=100)
     async with (
-        running_pool() as pool,
+        running_pool(bounds=bounds) as pool,
         calling(pool.address) as other,
         open_channel(pool.address, tls=None, server_role="expert") as channel,
     ):
         stub = expert_pb2_grpc.ExpertPoolStub(channel)
         silent: list[Any] = []
-        before = opened
         while len(silent) < count:
             silent += [stub.Execute() for _ in range(500)]
             async with asyncio.timeout(60):
-                while opened < before + len(silent):
+                while sum(stream.done() for stream in silent) < len(silent) - 100:
                     await asyncio.sleep(0.01)
-        assert not any(stream.done() for stream in silent)
+        assert opened <= 101  # and the other caller's
+        refused = {await stream.code() for stream in silent if stream.done()}
+        assert refused == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert (await asyncio.wait_for(other.result_of(other.call()), 20)).call_id == 1
         for stream in silent:
             stream.cancel()

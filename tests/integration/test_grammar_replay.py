@@ -109,7 +109,7 @@ async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once(
     async with compiler() as grammars:
         servicer = AttentionServicer(
             cast(Any, None), vocabulary=VOCABULARY, grammars=grammars, max_model_len=1000,
-            request_timeout_s=9.0, readiness=lambda: (True, ""), tls=False,
+            request_timeout_s=9.0, readiness=lambda: (True, ""),
             status=attention_pb2.GetStatusResponse(), activations=ActivationCounts(1, 1),
         )  # fmt: skip
         request = attention_pb2.GenerateRequest(

@@ -1,0 +1,151 @@
+"""Which calls reach a service's methods? Those of allowed roles, within bounds, that can be read.
+
+In this order, for every method of every service: a caller without the role costs no parsing and
+learns nothing about its message, and one that opens streams without end costs only itself.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from rpc.tls import require_role
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+"""Whoever holds any certificate of the mesh may ask these; they say nothing about requests."""
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_ROLES = "allowed_roles"
+
+
+def callable_by(*roles: str) -> Callable[[Method], Method]:
+    """Marks a servicer's method with the roles that may call it. Without the mark nobody may."""
+
+    def mark(method: Method) -> Method:
+        setattr(method, _ROLES, roles)
+        return method
+
+    return mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallBounds:
+    """Most calls in flight, streams included: of one connection, and of all together."""
+
+    per_connection: int = 256
+    total: int = 4096
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.per_connection <= self.total:
+            raise ValueError(f"expected 1 <= per_connection <= total, got {self}")
+
+
+DEFAULT_BOUNDS = CallBounds()
+
+
+class Unreadable(ValueError):
+    """Bytes that are no message of the expected type."""
+
+
+class CallGuard(grpc.aio.ServerInterceptor):
+    """Wraps each method of the server that it is given to."""
+
+    def __init__(self, bounds: CallBounds, *, tls: bool):
+        self._bounds = bounds
+        self._tls = tls
+        self._num_open = 0
+        self._of_connection: Counter[str] = Counter()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None  # gRPC answers UNIMPLEMENTED
+        kind = (
+            f"{'stream' if handler.request_streaming else 'unary'}_"
+            f"{'stream' if handler.response_streaming else 'unary'}"
+        )
+        method = getattr(handler, kind)
+        read = _reader_of(handler.request_deserializer)
+        admitted = functools.partial(self._admitted, handler_call_details.method, _roles_of(method))
+        # One message is read in here, after the checks; those of a stream where they are awaited.
+        first = (lambda request: request) if handler.request_streaming else read
+
+        async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with admitted(context):
+                async with contextlib.aclosing(method(first(request), context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        async def call(request: Any, context: Any) -> Any:
+            async with admitted(context):
+                return await method(first(request), context)
+
+        make_handler = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make_handler(
+            generate if inspect.isasyncgenfunction(method) else call,
+            request_deserializer=read if handler.request_streaming else None,
+            response_serializer=handler.response_serializer,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _admitted(
+        self, method: str, roles: Sequence[str], context: Any
+    ) -> AsyncIterator[None]:
+        """Aborts with PERMISSION_DENIED, RESOURCE_EXHAUSTED or INVALID_ARGUMENT."""
+        if not method.startswith(OPEN_SERVICES):
+            await require_role(context, roles, tls=self._tls)
+        peer = context.peer()
+        self._num_open += 1
+        self._of_connection[peer] += 1
+        try:
+            if method != HEALTH_CHECK:  # a probe is answered in any case
+                await self._check_bounds(peer, context)
+            yield
+        except Unreadable as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self._num_open -= 1
+            self._of_connection[peer] -= 1
+            if not self._of_connection[peer]:
+                del self._of_connection[peer]
+
+    async def _check_bounds(self, peer: str, context: Any) -> None:
+        for count, bound, whose in (
+            (self._of_connection[peer], self._bounds.per_connection, "of one connection"),
+            (self._num_open, self._bounds.total, "at once"),
+        ):
+            if count > bound:
+                await context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"this service takes at most {bound} calls {whose}: end some, or try later",
+                )
+
+
+def _roles_of(method: Any) -> Sequence[str]:
+    return getattr(method, _ROLES, ())
+
+
+def _reader_of(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """The deserializer with an exception that says what to answer."""
+    if deserializer is None:
+        return lambda data: data
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            raise Unreadable(f"unreadable message: {error}") from None
+
+    return read
