@@ -2,8 +2,9 @@
 
 One supervisor process, no threads of its own and no gRPC in it. Services start
 stage by stage (router, then pools and attention, then gateway), each stage when
-the one before is ready. Nothing is restarted: a service that dies ends the
-cluster with its name and its last words.
+the one before is ready. A service that dies ends the cluster with its name and its
+last words, unless another of its group runs: then that one serves on, and the dead
+one is started again (`expertmesh/restarts.py`).
 """
 
 import os
@@ -16,6 +17,7 @@ import psutil
 from expertmesh.console import CommandError
 from expertmesh.process import ServiceProcess
 from expertmesh.progress import Progress
+from expertmesh.restarts import Restarts
 from expertmesh.signals import StopSignals
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RunDir
@@ -37,6 +39,7 @@ class Cluster:
         self._run_dir = run_dir
         self._signals = signals
         self._services: dict[str, ServiceProcess] = {}
+        self._restarts = Restarts()
         self._started_at = psutil.Process().create_time()
         self._client = httpx.Client(trust_env=False)
 
@@ -66,10 +69,14 @@ class Cluster:
             self.save("starting")
         self.save("ready")
 
-    def watch(self) -> None:
-        """Return when a signal asks to stop; CommandError when a service dies."""
+    def watch(self, say: Callable[[str], None] = lambda line: None) -> None:
+        """Keep it going until a signal asks to stop; `say` is told of deaths and returns.
+
+        Raises CommandError when a service dies for which no other stands in.
+        """
         while not self._signals.stop.wait(_WATCH_POLL_S):
-            self._raise_if_died()
+            if self._bury(say) | self._revive(say) | self._welcome(say):
+                self.save("degraded" if self._restarts.any_away else "ready")
 
     def stop(self, grace_s: float, say: Callable[[str], None] = lambda line: None) -> bool:
         """Stop in reverse order of the stages, `grace_s` for each; True if nothing was killed."""
@@ -109,6 +116,8 @@ class Cluster:
                         "pid": service.pid,
                         "started_at": service.started_at,
                         "log": str(service.log_path),
+                        "group": service.spec.group,
+                        **self._restarts.facts(name, time.monotonic(), time.time()),
                         **service.addresses,
                     }
                     for name, service in self._services.items()
@@ -149,6 +158,69 @@ class Cluster:
         for service in self._services.values():
             ending = service.exit_text()
             if ending is not None:
-                raise CommandError(
-                    f"{service.spec.name} {ending}; the end of {service.log_path}:\n{service.tail()}"
-                )
+                raise _death(service, ending)
+
+    def _bury(self, say: Callable[[str], None]) -> bool:
+        """Look for new deaths; whether there was one. Raises CommandError."""
+        found = False
+        for name, service in self._services.items():
+            ending = None if self._restarts.waits(name) else service.exit_text()
+            if ending is None:
+                continue
+            if not self._stand_ins(service):
+                if service.spec.group:
+                    ending += f", and no other {service.spec.group} runs"
+                raise _death(service, ending)
+            self._lose(name, ending, say)
+            found = True
+        return found
+
+    def _lose(self, name: str, ending: str, say: Callable[[str], None]) -> None:
+        service = self._services[name]
+        pause_s = self._restarts.died(name, ending, time.monotonic())
+        others = self._stand_ins(service)
+        serve = "serves" if len(others) == 1 else "serve"
+        say(
+            f"{name} {ending}; {', '.join(others)} {serve} on, and it is started again in "
+            f"{pause_s:.0f} s; its log: {service.log_path}"
+        )
+
+    def _revive(self, say: Callable[[str], None]) -> bool:
+        """Start again who is due; whether there was one."""
+        due = self._restarts.due(time.monotonic())
+        addresses = {name: one.addresses for name, one in self._services.items()}
+        told = {dialled for one in self.plan.services for _, dialled in one.dials}
+        for name in due:
+            self._restarts.started(name, time.monotonic())
+            try:
+                self._services[name].start(addresses, same_address=name in told)
+            except OSError as error:  # no process, file or memory to be had just now
+                self._lose(name, f"could not be started: {error}", say)
+        return bool(due)
+
+    def _welcome(self, say: Callable[[str], None]) -> bool:
+        """Look who is ready again; whether there was one."""
+        ready = [
+            name
+            for name in self._restarts.starting()
+            if self._services[name].readiness(self._client)[0]
+        ]
+        for name in ready:
+            self._restarts.back(name)
+            say(f"{name} is ready again")
+        return bool(ready)
+
+    def _stand_ins(self, service: ServiceProcess) -> list[str]:
+        """Who of its group runs besides it."""
+        return [
+            other.spec.name
+            for other in self._services.values()
+            if other is not service and other.running and service.spec.group
+            if other.spec.group == service.spec.group
+        ]
+
+
+def _death(service: ServiceProcess, ending: str) -> CommandError:
+    return CommandError(
+        f"{service.spec.name} {ending}; the end of {service.log_path}:\n{service.tail()}"
+    )

@@ -13,6 +13,8 @@ from expertmesh.state import RunDir, is_alive
 
 _POLL_S = 0.1
 KILL_WAIT_S = 5.0
+SERVING = ("ready", "degraded")
+"""The phases of a cluster that has started and was not told to stop."""
 
 
 def start_detached(
@@ -43,7 +45,7 @@ def start_detached(
                 state = run_dir.read() or {}
                 if ended:
                     raise CommandError(f"the cluster did not start; its log is {log_path}")
-                if state.get("pid") == supervisor.pid and state.get("phase") == "ready":
+                if state.get("pid") == supervisor.pid and state.get("phase") in SERVING:
                     return state
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:

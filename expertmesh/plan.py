@@ -201,6 +201,7 @@ def _split(
                 ),
                 dials=(("--router", "router"),),
                 threads=threads,
+                group="pool" if options.replicas > 1 else "",
                 memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * held * sizing.layer),
             )
         )
@@ -212,6 +213,7 @@ def _split(
             flags=_attention(options, sizing, threads, "grpc", name),
             dials=(("--router", "router"),),
             threads=threads,
+            group=attention_group(options),
             memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
         )
         for name in attention_names(options)
@@ -226,6 +228,11 @@ def attention_names(options: ClusterOptions) -> list[str]:
     return [f"attention-{index}" for index in range(options.num_attention)]
 
 
+def attention_group(options: ClusterOptions) -> str:
+    """Each has all of the attention side, so one stands in for another."""
+    return "attention service" if options.num_attention > 1 else ""
+
+
 def _in_process_attention(
     options: ClusterOptions, sizing: _Sizing, cores: int
 ) -> list[ServiceSpec]:
@@ -238,6 +245,7 @@ def _in_process_attention(
             stage=1,
             flags=_attention(options, sizing, threads, "in_process", name),
             threads=threads,
+            group=attention_group(options),
             memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
         )
         for name in attention_names(options)

@@ -27,17 +27,29 @@ class ServiceProcess:
         self.log_path = log_path
         self.addresses: dict[str, str] = {}
         """Bound addresses by kind: grpc, ops, http. Empty until the service has logged them."""
+        self._had_address = ""
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
         self._unfinished_line = b""
 
-    def start(self, addresses_of: Mapping[str, Mapping[str, str]]) -> None:
-        """Start it; call from the main thread. `addresses_of`: service name -> its addresses."""
+    def start(
+        self, addresses_of: Mapping[str, Mapping[str, str]], *, same_address: bool = False
+    ) -> None:
+        """Start it, or start it again after its death, when its log goes on.
+
+        Call from the main thread. `addresses_of`: service name -> its addresses; `same_address`:
+        it must take the gRPC address that it had, because others were told it.
+        """
         argv = python_module("expertmesh.guard", str(os.getpid()), self.spec.module)
         argv += self.spec.flags
         for flag, service in self.spec.dials:
             argv += [flag, addresses_of[service]["grpc"]]
-        with open(self.log_path, "wb") as log:
+        if same_address and self._had_address:
+            argv += ["--listen", self._had_address]
+        is_first = self._popen is None
+        self.addresses, self._unfinished_line = {}, b""
+        with open(self.log_path, "wb" if is_first else "ab") as log:
+            self._log_offset = log.tell()
             self._popen = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -119,6 +131,7 @@ class ServiceProcess:
             if found:
                 pairs = (part.partition("=") for part in found.group(1).split())
                 self.addresses = {kind: address for kind, _, address in pairs}
+                self._had_address = self.addresses.get("grpc", "")
 
 
 def readiness_text(answer: httpx.Response) -> str:

@@ -16,6 +16,9 @@ class ServiceSpec:
     """(flag, service name): the flag gets the gRPC address which that service has bound."""
     threads: int = 1
     """OMP_NUM_THREADS of the process."""
+    group: str = ""
+    """Services of one group stand in for each other: the cluster outlives the death of one. Empty:
+    nobody stands in for this one."""
     memory_bytes: int = 0
     """What the process is expected to hold at most (anonymous memory)."""
 

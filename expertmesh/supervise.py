@@ -45,7 +45,7 @@ def supervise(
                 assert cluster.url is not None
                 arguments = (cluster.url, run_dir, ask, out, notes)
                 threading.Thread(target=greet, args=arguments, daemon=True).start()
-            cluster.watch()
+            cluster.watch(lambda line: notes.print(line, markup=False, soft_wrap=True))
         except Stopped:
             pass
         except CommandError as error:

@@ -1,5 +1,6 @@
 """`expertmesh down` and `status`: what runs on this machine, and how it ends."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ _STATUS_HELP = f"""Show what runs: phase, services, addresses, readiness, and wh
 With --router it is the mesh of that router, on whatever machines: only who reaches which pool,
 as each attention service says. A time is the network's share of a call's round trip.
 
+A cluster whose services stand in for each other (`up --replicas 2`, `--attention 2`) serves on
+when one of them dies. It is then degraded: what is missing is said, and when it is started again.
+JSON has the same as `missing`, and whether requests are taken as `serving`.
+
 {EXIT_CODES_HELP} 0 means that every service is ready (and with --router: every pool in reach).
 """
 
@@ -104,7 +109,8 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
     """The state file with what is true now: phase, and each service's readiness."""
     state = folder.read()
     if state is None:
-        return {"phase": "not running", "run_dir": str(folder.path), "services": [], "reach": []}
+        nothing: dict[str, Any] = {"services": [], "missing": [], "serving": False, "reach": []}
+        return {"phase": "not running", "run_dir": str(folder.path), **nothing}
     alive = folder.supervisor_alive(state)
     phase = state.get("phase", "unknown")
     if not alive and phase != "failed":
@@ -112,33 +118,53 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
     services = []
     with httpx.Client(trust_env=False, timeout=1.0) as client:
         for service in state.get("services", []):
-            ready, detail = _service_state(service, client)
-            services.append({**service, "ready": ready, "detail": detail})
+            running, ready, detail = _service_state(service, client)
+            services.append({**service, "running": running, "ready": ready, "detail": detail})
+    if alive and phase in ("ready", "degraded"):
+        phase = "ready" if all(one["ready"] for one in services) else "degraded"
     attention = [
         service["grpc"]
         for service in services
-        if service["name"].startswith("attention") and service.get("grpc") and alive
+        if service["name"].startswith("attention") and service.get("grpc") and service["running"]
     ]
     return {
         **state,
         "phase": phase,
         "run_dir": str(folder.path),
         "services": services,
+        "serving": any(one["ready"] for one in services if one.get("http")),
+        "missing": [_missing(one) for one in services if not one["ready"]]
+        if phase == "degraded"
+        else [],
         "reach": reach_report(attention),
     }
 
 
-def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, str]:
+def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, bool, str]:
+    """(whether its process runs, whether it is ready, what it does)."""
     if not is_alive(service.get("pid"), service.get("started_at")):
-        return False, "gone"
+        return False, False, service.get("last_death") or "gone"
     where = service.get("ops") or service.get("http")
     if where is None:
-        return False, "starting"
+        return True, False, "starting again" if service.get("away") else "starting"
     try:
         answer = client.get(f"http://{where}/readyz")
     except httpx.HTTPError:
-        return False, "does not answer"
-    return answer.status_code == 200, readiness_text(answer)
+        return True, False, "does not answer"
+    return True, answer.status_code == 200, readiness_text(answer)
+
+
+def _missing(service: dict[str, Any]) -> str:
+    """What one service that is not ready lacks, and how it comes back."""
+    name, log = service["name"], service.get("log")
+    if not service.get("away"):
+        return f"{name} is not ready: {service['detail']}; its log: {log}"
+    deaths = service["deaths"]
+    text = f"{name} {service['last_death']}" + (f" (death {deaths})" if deaths > 1 else "")
+    if service["running"]:
+        return f"{text}; it was started again: {service['detail']}; its log: {log}"
+    wait_s = max(0.0, (service.get("next_start_at") or 0.0) - time.time())
+    return f"{text}; it is started again in {wait_s:.0f} s; its log: {log}"
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -153,6 +179,11 @@ def _print_report(report: dict[str, Any]) -> None:
         address = one.get("http") or one.get("grpc") or ""
         table.add_row(one["name"], str(one["pid"]), one["detail"], address)
     out.print(table)
+    for line in report["missing"]:
+        out.print(f"missing: {line}", markup=False, soft_wrap=True)
+    if report["missing"]:
+        served = "requests are served meanwhile" if report["serving"] else "no request is served"
+        out.print(f"{served}; if it keeps dying: `expertmesh down`, and `up` again")
     _print_reach(report["reach"])
 
 

@@ -27,6 +27,9 @@ _HELP = f"""Start the whole system on 127.0.0.1: router, expert pools, attention
 Each service is a process of its own; the order is router, pools and attention, gateway, and
 each waits until those before it are ready. Ctrl-C stops them in reverse order.
 
+When a service dies the rest is stopped, unless another stands in for it (--replicas 2: a pool;
+--attention 2: an attention service). Then the rest serves on and the dead one is started again.
+
 Examples:
 
   expertmesh up

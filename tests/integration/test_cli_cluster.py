@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -61,6 +61,12 @@ class Up:
             assert time.monotonic() < deadline, self.output
             time.sleep(0.1)
         return self.state()
+
+    def await_phase(self, phase: str) -> None:
+        deadline = time.monotonic() + START_S
+        while self.state().get("phase") != phase:
+            assert time.monotonic() < deadline, self.state()
+            time.sleep(0.1)
 
     def await_output(self, text: str) -> None:
         deadline = time.monotonic() + START_S
@@ -183,3 +189,90 @@ def test_a_pool_that_dies_ends_the_cluster_with_its_name(up) -> None:
     assert cluster.process.wait(60) == 1
     assert "pool-1 was killed by SIGKILL; the end of" in cluster.output
     await_gone(list(pids.values()))
+
+
+TOKENS = 400
+
+
+def greedy_text(url: str, on_chunk: Callable[[int], None] = lambda count: None) -> str:
+    """A long greedy answer, streamed; `on_chunk` is told how many chunks have come."""
+    body = {
+        "model": httpx.get(f"{url}/v1/models").json()["data"][0]["id"],
+        "prompt": "Count: one, two, three,",
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    text, finished, count = "", None, 0
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=120) as answer:
+        assert answer.status_code == 200, answer.read()
+        for line in answer.iter_lines():
+            data = line.removeprefix("data: ")
+            if not line.startswith("data: ") or data == "[DONE]":
+                continue
+            event = json.loads(data)
+            assert "choices" in event, f"an error in mid-answer: {event}"
+            for choice in event["choices"]:
+                text += choice["text"]
+                finished = choice["finish_reason"] or finished
+            count += 1
+            on_chunk(count)
+    assert finished == "length"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("flags", "victim"),
+    [
+        (("--pools", "3", "--replicas", "2"), "pool-1"),
+        (("--attention", "2"), "attention-"),
+        (("--attention", "2", "--in-process"), "attention-"),
+    ],
+)
+def test_a_replicated_service_that_dies_costs_no_token_and_comes_back(
+    up, flags: tuple[str, ...], victim: str
+) -> None:
+    """The last case: the gateway knows attention services by their addresses alone."""
+    cluster = up(*flags)
+    state = cluster.await_ready()
+    before = pids_of(state)
+    expected = greedy_text(state["url"])
+    seen: list[dict] = []
+
+    def kill(count: int) -> None:
+        if count == 50:
+            name = computing(state) if victim.endswith("-") else victim
+            os.kill(before[name], signal.SIGKILL)
+        if count == 150:
+            seen.append(json.loads(expertmesh("status", "--json", *where).stdout))
+
+    where = ("--run-dir", str(cluster.run_dir))
+    assert greedy_text(state["url"], kill) == expected
+    cluster.await_output("is ready again")
+    cluster.await_phase("ready")
+    (told,) = [line for line in cluster.output.splitlines() if "was killed by SIGKILL" in line]
+    name = told.split()[0]
+    assert victim in name
+    if seen[0]["phase"] == "degraded":  # it may be back already
+        assert name in seen[0]["missing"][0]
+        assert seen[0]["serving"] is True
+    status = expertmesh("status", *where)
+    assert status.returncode == 0, status.stdout
+    after = pids_of(cluster.state())
+    assert after.pop(name) != before.pop(name)
+    assert after == before
+    assert greedy_text(state["url"]) == expected
+    cluster.process.send_signal(signal.SIGINT)
+    assert cluster.process.wait(60) == 0, cluster.output
+    await_gone([*before.values(), *after.values()])
+
+
+def computing(state: dict) -> str:
+    """The attention service that has a running sequence."""
+    for one in state["services"]:
+        if one["name"].startswith("attention"):
+            metrics = httpx.get(f"http://{one['ops']}/metrics").text
+            if "\nexpertmesh_sequences_running 0.0" not in metrics:
+                return one["name"]
+    raise AssertionError("no attention service computes")

@@ -19,6 +19,8 @@ def main() -> int:
     run_dir, journal, *settings = sys.argv[1:]
     extra = {name: flags.split() for name, _, flags in (text.partition("=") for text in settings)}
     ask = extra.pop("ask", None)
+    group = extra.pop("group", [])
+    told = extra.pop("told", [])
     services = tuple(
         ServiceSpec(
             name=name,
@@ -29,7 +31,11 @@ def main() -> int:
                 *(("--kind", "http") if name == "gateway" else ()),
                 *extra.get(name, ()),
             ),
-            dials=(("--router", "router"),) if stage else (),
+            dials=(
+                *((("--router", "router"),) if stage else ()),
+                *((("--told", one) for one in told) if name == "gateway" else ()),
+            ),
+            group="pool" if name in group else "",
         )
         for name, stage in STAGES.items()
     )

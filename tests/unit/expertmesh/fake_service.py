@@ -11,6 +11,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+GRPC_PORT = "1"
+"""What all claim to serve gRPC on; nobody does."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser()
@@ -20,9 +23,12 @@ def main() -> int:
     parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--die-after-s", type=float)
     parser.add_argument("--stubborn", action="store_true")
+    parser.add_argument("--die-at-second-start", action="store_true")
+    parser.add_argument("--told")
     parser.add_argument("--journal")
     flags = parser.parse_args()
     host, _, port = flags.listen.rpartition(":")
+    port = "0" if port == GRPC_PORT else port
     started = time.monotonic()
     stop = threading.Event()
 
@@ -71,9 +77,12 @@ def main() -> int:
     server = ThreadingHTTPServer((host, int(port)), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     bound = f"{host}:{server.server_address[1]}"
-    where = f"http={bound}" if flags.kind == "http" else f"grpc=127.0.0.1:1 ops={bound}"
+    where = f"http={bound}" if flags.kind == "http" else f"grpc=127.0.0.1:{GRPC_PORT} ops={bound}"
     sys.stderr.write(f"2026 INFO fake listening {where}\n")
-    note(flags.journal, f"start {flags.router or ''}")
+    starts = note(flags.journal, f"start {flags.router or ''}")
+    note(flags.journal, f"listen {flags.listen}")
+    if flags.die_at_second_start and starts > 1:
+        return 7
     stop.wait(flags.die_after_s)
     if not stop.is_set() and flags.die_after_s:
         sys.stderr.write("fatal: out of luck\n")
@@ -82,11 +91,16 @@ def main() -> int:
     return 0
 
 
-def note(journal: str | None, what: str) -> None:
-    if journal:
-        path, _, name = journal.rpartition(":")
-        with open(path, "a") as file:
-            file.write(f"{name} {what}".strip() + "\n")
+def note(journal: str | None, what: str) -> int:
+    """How often it was noted by now."""
+    if not journal:
+        return 0
+    path, _, name = journal.rpartition(":")
+    line = f"{name} {what}".strip()
+    with open(path, "a+") as file:
+        file.write(line + "\n")
+        file.seek(0)
+        return file.read().splitlines().count(line)
 
 
 if __name__ == "__main__":

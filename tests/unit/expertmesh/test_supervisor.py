@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from expertmesh.commands.running import cluster_report
+from expertmesh.state import RunDir
+
 HERE = Path(__file__).parent
 WAIT_S = 20.0
 
@@ -197,3 +200,97 @@ def test_the_demonstration_question_streams_thinking_and_answer(start) -> None:
     assert "you said how are you" in output
     assert "tokens/s" in output
     assert f'OpenAI(base_url="{cluster.state()["url"]}/v1"' in output
+
+
+REPLICATED = "group=pool-0 pool-1"
+
+
+def kill_and_await(cluster, victim: str, until) -> dict:
+    """SIGKILL a service, then poll the state until `until(service's entry, state)`."""
+    pids = {one["name"]: one["pid"] for one in cluster.state()["services"]}
+    os.kill(pids[victim], signal.SIGKILL)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        state = cluster.state()
+        (entry,) = [one for one in state["services"] if one["name"] == victim]
+        if until(entry, state):
+            return state
+        assert cluster.process.poll() is None, cluster.output
+        time.sleep(0.02)
+    raise AssertionError(f"{entry}\n{cluster.output}")
+
+
+def test_a_replicated_service_that_dies_is_started_again_and_the_rest_serves_on(start) -> None:
+    cluster = start(REPLICATED)
+    before = {one["name"]: one["pid"] for one in cluster.await_phase("ready")["services"]}
+    missing = kill_and_await(
+        cluster, "pool-1", lambda one, state: one["away"] and state["phase"] == "degraded"
+    )
+    (entry,) = [one for one in missing["services"] if one["name"] == "pool-1"]
+    assert entry["last_death"] == "was killed by SIGKILL"
+    report = cluster_report(RunDir(cluster.run_dir))
+    assert (report["phase"], report["serving"]) == ("degraded", True)
+    (line,) = report["missing"]
+    assert line.startswith("pool-1 was killed by SIGKILL; it ")
+    assert "pool-1.log" in line
+    state = cluster.await_phase("ready")
+    after = {one["name"]: one["pid"] for one in state["services"]}
+    assert after.pop("pool-1") != before.pop("pool-1")
+    assert after == before, "nobody else was touched"
+    assert cluster.output.count("pool-1 was killed by SIGKILL") == 1
+    assert "pool-1 is ready again" in cluster.output
+    report = cluster_report(RunDir(cluster.run_dir))
+    assert (report["phase"], report["missing"]) == ("ready", [])
+    log = (cluster.run_dir / "pool-1.log").read_text()
+    assert log.count("listening") == 2, "the log of the first life must not be lost"
+    cluster.process.send_signal(signal.SIGTERM)
+    assert cluster.wait() == 0
+    await_gone([*before.values(), *(one["pid"] for one in state["services"])])
+
+
+def test_the_death_of_the_last_of_a_group_ends_the_cluster(start) -> None:
+    cluster = start(REPLICATED, "pool-1=--die-at-second-start")
+    state = cluster.await_phase("ready")
+    pids = {one["name"]: one["pid"] for one in state["services"]}
+    kill_and_await(cluster, "pool-1", lambda one, state: one["deaths"] >= 3)
+    os.kill(pids["pool-0"], signal.SIGKILL)
+    assert cluster.wait() == 1
+    assert "pool-0 was killed by SIGKILL, and no other pool runs; the end of" in cluster.output
+    await_gone(list(pids.values()))
+
+
+def test_with_a_group_the_others_still_end_the_cluster(start) -> None:
+    cluster = start(REPLICATED)
+    pids = {one["name"]: one["pid"] for one in cluster.await_phase("ready")["services"]}
+    os.kill(pids["router"], signal.SIGKILL)
+    assert cluster.wait() == 1
+    assert "router was killed by SIGKILL; the end of" in cluster.output
+    await_gone(list(pids.values()))
+
+
+def test_a_replicated_service_that_cannot_start_ends_the_start(start) -> None:
+    cluster = start(REPLICATED, "pool-1=--die-after-s 0.2 --load-s 60")
+    assert cluster.wait() == 1
+    assert "pool-1 exited with status 7" in cluster.output
+
+
+def test_a_cluster_with_a_service_away_stops_cleanly(start) -> None:
+    cluster = start(REPLICATED, "pool-1=--die-at-second-start")
+    cluster.await_phase("ready")
+    pids = cluster.service_pids()
+    kill_and_await(cluster, "pool-1", lambda one, state: one["deaths"] >= 2)
+    cluster.process.send_signal(signal.SIGTERM)
+    assert cluster.wait() == 0, cluster.output
+    await_gone(pids)
+
+
+def test_who_was_told_an_address_finds_the_service_there_again(start) -> None:
+    """Without a router the gateway knows attention services by their addresses alone."""
+    cluster = start("group=attention pool-1", "told=attention")
+    state = cluster.await_phase("ready")
+    (before,) = [one for one in state["services"] if one["name"] == "attention"]
+    kill_and_await(cluster, "attention", lambda one, state: one["deaths"] and not one["away"])
+    starts = [line for line in cluster.journal if line.startswith("attention start")]
+    assert len(starts) == 2
+    listens = [line.split()[-1] for line in cluster.journal if line.startswith("attention listen")]
+    assert listens == ["127.0.0.1:0", before["grpc"]]
