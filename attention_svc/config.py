@@ -53,7 +53,7 @@ class AttentionConfig(MemberConfig):
     )
     expert_timeout_s: float = flag(
         600.0,
-        "longest a step waits for experts that no pool serves; requests' deadlines end it too",
+        "longest a step waits for experts that no pool answers for, whatever is tried meanwhile",
     )
     same_numerics: bool = flag(
         False, "use only pools of one weight format and kernel (the kind that holds most)"

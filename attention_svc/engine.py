@@ -25,7 +25,7 @@ from attention_svc.prompt_logprobs import prompt_scorer
 from attention_svc.sampler import SamplingFailed, sample
 from attention_svc.scheduler import Scheduler, Slice
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
-from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
+from attention_svc.transport import ExpertsUnavailable, HopTerms, Patience, StepPoisoned
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Engine:
         self._max_model_len = max_model_len
         self._expert_timeout_s = expert_timeout_s
         self._wake = asyncio.Event()
+        self._experts_failed = False  # no step has got its experts since one did not
         self.num_tokens = 0
         self.device = stack.device
         self._mask_thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
@@ -100,27 +101,32 @@ class Engine:
         plan = self.scheduler.schedule()
         if plan:
             self._metrics.step_s["schedule"].observe(time.monotonic() - start)
-            await self._try_step(plan)
+            await self._try_step(plan, Patience(self._expert_timeout_s))
         self._update_gauges()
         # A step's last hop is noted after it: the look that finds nothing to do counts it.
         self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
 
-    async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
+    async def _try_step(
+        self, plan: list[Slice], patience: Patience, *, bisecting: bool = False
+    ) -> None:
         """A step whose failure ends its own sequences only."""
         try:
-            await self._compute(plan, bisecting=bisecting)
+            await self._compute(plan, patience, bisecting=bisecting)
+            self._experts_failed = False
         except StepPoisoned as error:
-            await self._bisect(plan, error)
+            await self._bisect(plan, patience, error)
         except ExpertsUnavailable as error:
-            log.error("step failed: %s", error)
+            if not self._experts_failed:  # told once, however many steps fail after it
+                log.error("step failed: %s", error)
+            self._experts_failed = True
             # The caller learns what to do; which pool and why is for the log.
             self._fail(plan, "the experts are unavailable", retryable=True)
         except Exception:  # our bug: fail this step's requests, keep serving the others
             log.exception("step failed")
             self._fail(plan, "internal error", retryable=False)
 
-    async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
+    async def _bisect(self, plan: list[Slice], patience: Patience, error: StepPoisoned) -> None:
         """Rows of this step break pools, or are refused: which sequence's? The others go on."""
         alive = [part for part in plan if not part.sequence.finished]
         if len(alive) < 2:
@@ -132,9 +138,9 @@ class Engine:
         for part in (alive[:half], alive[half:]):
             left = [one for one in part if not one.sequence.finished]
             if left:
-                await self._try_step(left, bisecting=True)
+                await self._try_step(left, patience, bisecting=True)
 
-    async def _compute(self, plan: list[Slice], *, bisecting: bool) -> None:
+    async def _compute(self, plan: list[Slice], patience: Patience, *, bisecting: bool) -> None:
         now = time.monotonic()
         for part in plan:
             if not part.sequence.started_s:
@@ -145,6 +151,7 @@ class Engine:
         times = StepTimes()
         terms = HopTerms(
             timeout_s=self._expert_timeout_s,
+            patience=patience,
             wanted=lambda: not all(part.sequence.finished for part in plan),
             # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
             max_breaks=1 if bisecting and len(plan) > 1 else 2,

@@ -3,18 +3,22 @@
 Each part of the call is a set of experts at one pool. A part that fails, or is late where a replica
 could be asked, goes to the replicas at once. Without a replica it is parked until one is back:
 an expert is never skipped. Sums are added in the order of the first plan, whoever computed them.
+
+One timer, set at the first failure, ends the call: no retry, answer or returning pool moves it.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attention_svc.finite_rows import Rows, set_apart
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.outages import Outages
 from attention_svc.outcome import Answer, CallFailed
 from attention_svc.pool_health import RetryBudget, work_units
 from attention_svc.pool_link import PoolLink
@@ -37,6 +41,7 @@ class CallContext:
     metrics: AttentionMetrics
     budget: RetryBudget
     call_ids: Iterator[int]
+    outages: Outages = field(default_factory=Outages)
 
 
 class Part:
@@ -46,12 +51,14 @@ class Part:
     link: PoolLink | None = None
     call_id = 0
     rows: bytes | None = None
+    sent: Rows | None = None  # what the call was built from
     num_rows = 0
     numerics_id = ""
     units = 1.0
     answer: Answer | None = None
     timer: asyncio.TimerHandle | None = None
-    parked_since_s = 0.0  # 0: it is not
+    trouble = ""  # what went wrong last; empty: nothing yet
+    broke: tuple[str, int] | None = None  # pool and incarnation whose stream broke under it
     tried: frozenset[tuple[PoolLink, int]] = frozenset()
 
     def __init__(self, owner_E: np.ndarray | None, owner: int, done: "asyncio.Future[None]"):
@@ -69,22 +76,26 @@ class ExpertCall:
         context: CallContext,
         terms: HopTerms,
         layer_idx: int,
-        rows: tuple[Tensor, Tensor, Tensor],
+        rows: Rows,
         *,
         is_decode: bool,
     ):
-        """`rows`: hidden_TD, topk_ids_TK, topk_weights_TK; on the CPU."""
+        """`rows` on the CPU."""
         self._context = context
         self._terms = terms
         self._layer_idx = layer_idx
         self._rows = rows
+        self._apart_T: Tensor | None = None  # rows that went as zeros; they come back as NaN
         self._phase = _DECODE if is_decode else _PREFILL
         self._loop = asyncio.get_running_loop()
         self._breaks = 0
         self._parts: list[Part] = []
+        self._began_s = 0.0  # of its trouble
+        self._end: asyncio.TimerHandle | None = None
+        self._expired = self._parked = self._closed = False
 
     def start(self) -> None:
-        """Send every part; park what nobody serves. Raises ValueError: a weight is not finite."""
+        """Send every part; park what nobody serves."""
         owners = self._context.pools.layers[self._layer_idx]
         if owners.sole is not None:
             # One pool that serves the whole layer gets every pair: nothing to choose.
@@ -119,12 +130,17 @@ class ExpertCall:
         except BaseException:
             self.abandon()
             raise
+        if self._end is not None:
+            self._close()
         if sums is not None and sums is not direct:
             out_TD.copy_(sums.out_TD)
+        if self._apart_T is not None:
+            out_TD[self._apart_T] = torch.nan
         return times
 
     def abandon(self) -> None:
         """Give up every part; late answers are ignored."""
+        self._close()
         for part in self._parts:
             self._leave(part)
             if part.done.done() and not part.done.cancelled():
@@ -142,6 +158,8 @@ class ExpertCall:
             part.done = self._loop.create_future()
             self._failed(part, CallFailed("corrupt", f"pool {link.pool_id}: {error}"))
             return False
+        if self._context.outages.open:
+            self._context.outages.over(self._layer_idx, self._experts(part))
         if answer.round_trip_s > times.round_trip_s:
             times.round_trip_s = answer.round_trip_s
             times.queue_s = answer.result.queue_us / 1e6
@@ -175,20 +193,25 @@ class ExpertCall:
     def _build(self, part: Part, call_id: int) -> Dispatch | None:
         version = self._context.pools.version
         header = CallHeader(call_id, self._layer_idx, self._phase, self._terms.timeout_ms, version)
-        return self._context.codec.build_execute(header, *self._rows, part.owner_E, part.owner)
+        build = self._context.codec.build_execute
+        try:
+            return build(header, *self._rows, part.owner_E, part.owner)
+        except ValueError:
+            self._set_apart()
+            return build(header, *self._rows, part.owner_E, part.owner)
 
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
         part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
-        part.num_rows = dispatch.num_rows
+        part.num_rows, part.sent = dispatch.num_rows, self._rows
         # The frame leaves first: what else there is to do is done while the pool computes.
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
         self._loop.call_soon(self._watch, part, link, call_id)
 
     def _watch(self, part: Part, link: PoolLink, call_id: int) -> None:
         """Expect a call that was sent to be answered in time."""
-        if part.call_id != call_id or part.link is not link or part.answer is not None:
-            return  # it failed at once
+        if part.call_id != call_id or part.link is not link or part.done.done():
+            return  # it failed at once, or the call was abandoned
         if part.numerics_id not in ("", link.numerics_id):
             self._context.metrics.numerics_changes.inc()
         part.numerics_id = link.numerics_id
@@ -198,6 +221,10 @@ class ExpertCall:
         part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
 
     def _resend(self, part: Part, link: PoolLink) -> None:
+        if part.broke == (link.pool_id, link.incarnation):
+            # The process that the stream broke to lives: it was the link, not these rows.
+            self._breaks -= 1
+        part.broke = None
         call_id = next(self._context.call_ids)
         dispatch = self._build(part, call_id)
         assert dispatch is not None, "a part that was sent before has pairs"
@@ -233,6 +260,8 @@ class ExpertCall:
         others = part.tried | {(link, link.generation)}
         if self._context.pools.cover(self._layer_idx, self._experts(part), others) is None:
             # Nobody else could: whether this one lives is for the link's pings to say.
+            if not self._may_wait(part, f"pool {link.pool_id} is late"):
+                return
             part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
             return
         link.health.late(link.health.timeout_s(part.units))
@@ -246,12 +275,26 @@ class ExpertCall:
         self._leave(part)
         part.tried |= {(link, link.generation)}
         self._context.metrics.expert_failures.labels(link.pool_id, failure.kind).inc()
-        self._breaks += failure.kind == "broken"
-        if failure.kind == "refused" or self._breaks >= self._terms.max_breaks:
+        if failure.kind == "broken":
+            self._breaks += 1
+            part.broke = (link.pool_id, link.incarnation)
+        poisoned = failure.kind == "refused" and not self._can_mend(part)
+        if poisoned or self._breaks >= self._terms.max_breaks:
             part.done.set_exception(StepPoisoned(str(failure)))
             return
         self._judge(link, failure)
-        self._redispatch(part)
+        if self._may_wait(part, str(failure)):
+            self._redispatch(part)
+
+    def _can_mend(self, part: Part) -> bool:
+        """Whether a part that was refused may be sent anew, without rows that are not finite."""
+        return part.sent is not self._rows or self._set_apart()
+
+    def _set_apart(self) -> bool:
+        """Rows that are not finite fail their own sequences only; whether there were any."""
+        self._rows, bad_T = set_apart(self._rows)
+        self._apart_T = bad_T if self._apart_T is None else self._apart_T | bad_T
+        return bool(bad_T.any())
 
     def _judge(self, link: PoolLink, failure: CallFailed) -> None:
         """What the failure says about its pool."""
@@ -272,7 +315,6 @@ class ExpertCall:
         if cover is None or not self._context.budget.spend(self._loop.time()):
             self._park(part)
             return
-        self._unparked(part)
         if len(cover) == 1:
             self._resend(part, cover[0][0])
             return
@@ -285,25 +327,19 @@ class ExpertCall:
         self._parts[at : at + 1] = pieces
         part.done.set_result(None)  # whoever waits for it looks at the list again
         for piece, (link, _) in zip(pieces, cover, strict=True):
-            piece.tried = part.tried
+            piece.tried, piece.trouble, piece.broke = part.tried, part.trouble, part.broke
             self._resend(piece, link)
 
     def _park(self, part: Part) -> None:
         """Wait for a holder: until one is there, nobody wants the step, or time is up."""
-        now_s = self._loop.time()
-        if not part.parked_since_s:
-            part.parked_since_s = now_s
-            self._context.metrics.parked.inc()
         part.link = None
-        if not self._terms.wanted():
-            part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
-        elif now_s - part.parked_since_s > self._terms.timeout_s:
-            missing = f"layer {self._layer_idx}, experts {self._experts(part)[:8]}"
-            part.done.set_exception(
-                ExpertsUnavailable(f"no pool for {missing} in {self._terms.timeout_s:g} s")
-            )
-        else:
-            part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
+        if not self._may_wait(part, part.trouble or "nobody holds them"):
+            return
+        if not self._parked:
+            self._parked = True
+            self._context.metrics.parked.inc()
+        self._note(part)
+        part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
 
     def _look_again(self, part: Part) -> None:
         pools = self._context.pools
@@ -313,10 +349,62 @@ class ExpertCall:
             )  # nobody else is there: those that failed are worth another try
         self._redispatch(part)
 
-    def _unparked(self, part: Part) -> None:
-        if part.parked_since_s:
-            part.parked_since_s = 0.0
+    # ---- how long all this may take ----
+
+    def _may_wait(self, part: Part, trouble: str) -> bool:
+        """Whether a part in trouble may go on; if not it has been ended. The call's time runs from
+        the first time on, or from when the part's pieces went out of service in an earlier step."""
+        part.trouble = trouble
+        if self._end is None:
+            terms = self._terms
+            self._context.outages.waiting += 1
+            self._began_s = now_s = self._loop.time()
+            since_s = self._context.outages.since_s(self._layer_idx, self._experts(part), now_s)
+            left_s = terms.timeout_s if terms.patience is None else terms.patience.left_s
+            end_s = min(since_s + terms.timeout_s, now_s + left_s)
+            self._end = self._loop.call_at(end_s, self._expire)
+        if self._expired:
+            self._give_up(part)
+        elif not self._terms.wanted():
+            self._leave(part)
+            part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
+        else:
+            return True
+        return False
+
+    def _expire(self) -> None:
+        """Time is up, whatever is on its way."""
+        self._expired = True
+        for part in self._parts:
+            if not part.done.done():
+                self._give_up(part)
+
+    def _give_up(self, part: Part) -> None:
+        self._leave(part)
+        if part.trouble:
+            self._note(part)
+        missing = f"layer {self._layer_idx}, experts {self._experts(part)[:8]}"
+        why = part.trouble or "other parts of the call"
+        part.done.set_exception(
+            ExpertsUnavailable(f"no pool for {missing} in {self._terms.timeout_s:g} s: {why}")
+        )
+
+    def _note(self, part: Part) -> None:
+        self._context.outages.note(
+            self._layer_idx, self._experts(part), self._began_s, part.trouble
+        )
+
+    def _close(self) -> None:
+        """The call has ended: what it waited is the step's to count."""
+        if self._end is None or self._closed:
+            return
+        self._closed = True
+        self._end.cancel()
+        self._context.outages.waiting -= 1
+        if self._parked:
             self._context.metrics.parked.dec()
+        if self._terms.patience is not None:
+            self._terms.patience.left_s -= self._loop.time() - self._began_s
 
     def _leave(self, part: Part) -> None:
         """Stop waiting for a part's call, or for its holder."""
@@ -324,7 +412,6 @@ class ExpertCall:
             part.timer.cancel()
         if part.link is not None:
             part.link.abandon(part.call_id)
-        self._unparked(part)
 
     def _experts(self, part: Part) -> list[int]:
         """The experts that the part's pairs name."""

@@ -1,8 +1,8 @@
 """Dispatch and combine over gRPC: one message per pool and layer."""
 
 import itertools
+import time
 
-import torch
 from torch import Tensor
 
 from attention_svc.expert_call import CallContext, ExpertCall
@@ -18,12 +18,13 @@ class GrpcTransport:
 
     def __init__(self, pools: PoolSet, metrics: AttentionMetrics, codec: HopCodec):
         self.pools = pools
-        self._context = CallContext(pools, codec, metrics, RetryBudget(), itertools.count(1))
+        self.context = CallContext(pools, codec, metrics, RetryBudget(), itertools.count(1))
 
     def ready(self) -> tuple[bool, str]:
         missing = self.pools.missing()
         if not missing:
-            return True, ""
+            reason = self.context.outages.reason(time.monotonic())
+            return not reason, reason
         total = sum(missing.values())
         layers = ", ".join(str(layer_idx) for layer_idx in list(missing)[:8])
         more = ", ..." if len(missing) > 8 else ""
@@ -43,14 +44,6 @@ class GrpcTransport:
             hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
             topk_weights_TK = topk_weights_TK.cpu()
         rows = (hidden_TD, topk_ids_TK, topk_weights_TK)
-        call = ExpertCall(self._context, terms, layer_idx, rows, is_decode=is_decode)
-        try:
-            call.start()
-        except ValueError:
-            # A row of NaN (routing makes NaN weights of it) would have the pool refuse everyone's
-            # rows. Its sequence keeps the NaN in its residual and fails at the sampler, alone.
-            call.abandon()
-            finite = (torch.nan_to_num(hidden_TD), topk_ids_TK, torch.nan_to_num(topk_weights_TK))
-            call = ExpertCall(self._context, terms, layer_idx, finite, is_decode=is_decode)
-            call.start()
+        call = ExpertCall(self.context, terms, layer_idx, rows, is_decode=is_decode)
+        call.start()
         return call

@@ -208,7 +208,7 @@ class AttentionMetrics:
             registry=registry,
         )  # fmt: skip
         self.parked = Gauge(
-            PREFIX + "expert_calls_parked", "Calls that wait for a pool to come back",
+            PREFIX + "expert_calls_parked", "Calls that wait for a pool to come back or to answer soundly",
             registry=registry,
         )  # fmt: skip
         self.pools_connected = Gauge(

@@ -88,6 +88,8 @@ class PoolLink:
         self.health = PoolHealth()
         self.generation = 0
         """Counts the streams: what failed on an older one says nothing about this one."""
+        self.incarnation = 0
+        """Of the process that the last stream reached."""
         self._caller_hello = expert_pb2.CallerHello(
             protocol_major=PROTOCOL_MAJOR,
             protocol_minor=PROTOCOL_MINOR,
@@ -236,6 +238,7 @@ class PoolLink:
         self._take_credit(hello.credit)
         self._writer = writer
         self.generation += 1
+        self.incarnation = hello.incarnation
         self.hello = hello
         log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
         self._on_change()

@@ -26,6 +26,7 @@ from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
+from attention_svc.probing import Prober
 from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
@@ -129,6 +130,9 @@ class AttentionService:
             asyncio.create_task(self._follow_readiness()),
             asyncio.create_task(self._report()),
         ]
+        if isinstance(self._transport, GrpcTransport):
+            prober = Prober(self._transport.context, self._model.hidden_size, self._dtype)
+            tasks.append(asyncio.create_task(prober.run()))
         await self._join(ops)
         stopped = asyncio.create_task(
             until_stopped(self._drain, lambda: self._engine.abort_all(_STOPPING))
@@ -359,7 +363,11 @@ class AttentionService:
                 self._metrics.pools_connected.set(sum(link.usable for link in self._pools.links))
             if now != was:
                 await self._host.set_serving(now[0])
-                log.info("ready" if now[0] else f"not ready: {now[1]}")
+                lost = was is not None and was[0] and not self._draining
+                log.log(
+                    logging.WARNING if lost else logging.INFO,
+                    "ready" if now[0] else f"not ready: {now[1]}",
+                )
                 was = now
             await asyncio.sleep(READINESS_INTERVAL_S)
 

@@ -14,7 +14,7 @@ _LONGEST_TIMEOUT_MS = 2**31
 
 
 class ExpertsUnavailable(Exception):
-    """A call could not be served: nobody serves a piece, for as long as the terms allow."""
+    """A call could not be served, whatever was tried, for as long as the terms allow."""
 
 
 class StepPoisoned(Exception):
@@ -25,11 +25,21 @@ def _always() -> bool:
     return True
 
 
+class Patience:
+    """How long the calls of one step may yet wait for experts, one after the other."""
+
+    __slots__ = ("left_s",)
+
+    def __init__(self, left_s: float):
+        self.left_s = left_s
+
+
 @dataclass(frozen=True, kw_only=True)
 class HopTerms:
     """How far a transport goes to have a call served."""
 
-    timeout_s: float  # longest wait for experts that nobody serves
+    timeout_s: float  # longest wait for experts, from a call's first failure on
+    patience: Patience | None = None  # shared by a step's calls; None: the call's own
     wanted: Callable[[], bool] = _always  # False: nobody waits for the step any more
     max_breaks: int = 2  # pools that may break under a message before it is suspected itself
     timeout_ms: int = field(init=False)  # the same as `timeout_s`, for the wire

@@ -2,177 +2,21 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from expert_world import ALL, CODEC, HIGH, LOW, ScriptedLink, World, check, result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_svc import expert_call
-from attention_svc.expert_call import CallContext, ExpertCall
-from attention_svc.metrics import AttentionMetrics
-from attention_svc.outcome import Answer, CallFailed, Outcome
-from attention_svc.pool_health import PoolHealth, RetryBudget
-from attention_svc.pool_set import PoolSet
-from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
-from protos import expert_pb2, router_pb2
-from rpc.hop_codec import HopCodec, result_of
+from attention_svc.expert_call import CallContext
+from attention_svc.outages import Outage
+from attention_svc.pool_health import RetryBudget
+from attention_svc.transport import ExpertsUnavailable, Patience, StepPoisoned
+from protos import router_pb2
 from rpc.pieces import Pieces
-from rpc.tensor_codec import decode, encode
-
-EXPERTS, TOP_K, D = 6, 3, 4
-CODEC = HopCodec.best()
-
-
-def expert(expert_id: int, row: np.ndarray) -> np.ndarray:
-    """Any function that tells experts apart."""
-    return row * (expert_id + 1) + expert_id**2
-
-
-class ScriptedLink:
-    """Answers rightly, unless `script` says otherwise for the next calls."""
-
-    def __init__(self, pool_id: str, address: str, on_change: Callable[[], None]):
-        self.pool_id, self.on_change = pool_id, on_change
-        self.usable, self.generation = True, 1
-        self.health = PoolHealth()
-        self.numerics_id = "n"
-        self.script: list[str] = []
-        self.calls: list[expert_pb2.Execute] = []
-        self.abandoned: set[int] = set()
-
-    def start(self) -> None:
-        self.health.answered(0.001, 0.0, 0.0005, 8)
-        self.on_change()
-
-    async def stop(self) -> None:
-        self.usable = False
-
-    @property
-    def predicted_s(self) -> float:
-        return self.health.predict_s(8)
-
-    def back(self) -> None:
-        self.usable, self.generation = True, self.generation + 1
-        self.on_change()
-
-    def abandon(self, call_id: int) -> None:
-        self.abandoned.add(call_id)
-
-    def execute(
-        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[Outcome], None]
-    ) -> None:
-        if not self.usable:
-            on_done(CallFailed("unsent", "no stream"))
-            return
-        call = expert_pb2.ExecuteRequest.FromString(frame).execute
-        self.calls.append(call)
-        what = self.script.pop(0) if self.script else "answer"
-        asyncio.get_running_loop().call_soon(self._do, what, call, on_done)
-
-    def _do(self, what: str, call: expert_pb2.Execute, on_done: Callable[[Outcome], None]) -> None:
-        if call.call_id in self.abandoned or what == "silent":
-            return
-        if what == "break":
-            self.usable = False
-            self.on_change()
-            on_done(CallFailed("broken", "killed"))
-        elif what == "not_holding":
-            ids = np.frombuffer(call.expert_ids, "<i4")
-            on_done(CallFailed("not_holding", "moved", (0, int(ids[0]))))
-        elif what in ("refused", "draining", "error", "overloaded"):
-            on_done(CallFailed(what, what))
-        else:
-            rows = self._sums(call)
-            if what == "corrupt":
-                rows[0, 0] = float("nan")
-            elif what == "short":
-                rows = rows[:, :-1].contiguous()
-            result = expert_pb2.Result(call_id=call.call_id, rows=encode(rows))
-            on_done(Answer(result_of(result), 0.001))
-
-    def _sums(self, call: expert_pb2.Execute) -> torch.Tensor:
-        hidden = decode(
-            call.hidden, field="hidden", dtypes=(call.hidden.dtype,), shape=(-1, D)
-        ).numpy()
-        splits = np.frombuffer(call.row_splits, "<i4")
-        ids, weights = np.frombuffer(call.expert_ids, "<i4"), np.frombuffer(call.weights, "<f4")
-        sums = np.zeros((len(hidden), D), dtype=np.float32)
-        for row in range(len(hidden)):
-            for pair in range(splits[row], splits[row + 1]):
-                sums[row] += weights[pair] * expert(int(ids[pair]), hidden[row])
-        return torch.from_numpy(sums)
-
-
-class World:
-    """Pools a (everything), b (experts 0-2), c (3-5) or as told; one call at a time."""
-
-    def __init__(self, **holdings: range):
-        self.links: dict[str, ScriptedLink] = {}
-        self.pools = PoolSet(1, EXPERTS, self._make)
-        self.metrics = AttentionMetrics(1, EXPERTS)
-        self.budget = RetryBudget()
-        entries = [
-            router_pb2.PoolEntry(
-                pool_id=name, incarnation=1, address=name,
-                pieces=Pieces.grid([0], held).to_message(),
-            )
-            for name, held in holdings.items()
-        ]  # fmt: skip
-        self.pools.apply(router_pb2.Topology(pools=entries))
-        self.context = CallContext(self.pools, CODEC, self.metrics, self.budget, itertools.count(1))
-
-    def _make(self, pool_id: str, address: str, on_change: Callable[[], None]) -> ScriptedLink:
-        self.links[pool_id] = ScriptedLink(pool_id, address, on_change)
-        return self.links[pool_id]
-
-    def call(self, rows: int = 3, seed: int = 0, **terms: object) -> tuple[ExpertCall, np.ndarray]:
-        """A started call, and what it must yield."""
-        rng = np.random.default_rng(seed)
-        hidden = rng.standard_normal((rows, D), dtype=np.float32)
-        ids = np.sort(
-            np.stack([rng.permutation(EXPERTS)[:TOP_K] for _ in range(rows)]), axis=1
-        ).astype(np.int32)
-        weights = rng.random((rows, TOP_K), dtype=np.float32)
-        wanted = np.zeros((rows, D), dtype=np.float32)
-        for row, pair in np.ndindex(rows, TOP_K):
-            wanted[row] += weights[row, pair] * expert(int(ids[row, pair]), hidden[row])
-        call = ExpertCall(
-            self.context, HopTerms(**{"timeout_s": 5.0, **terms}), 0,  # type: ignore[arg-type]
-            (torch.from_numpy(hidden), torch.from_numpy(ids), torch.from_numpy(weights)),
-            is_decode=True,
-        )  # fmt: skip
-        call.start()
-        return call, wanted
-
-    def failures(self) -> dict[tuple[str, str], float]:
-        (family,) = self.metrics.expert_failures.collect()
-        return {
-            (sample.labels["pool"], sample.labels["kind"]): sample.value
-            for sample in family.samples
-            if sample.name.endswith("_total")
-        }
-
-    def parked(self) -> float:
-        return self.metrics.parked._value.get()
-
-
-ALL, LOW, HIGH = range(EXPERTS), range(3), range(3, EXPERTS)
-
-
-async def result(call: ExpertCall, wanted: np.ndarray) -> np.ndarray:
-    out = torch.full(wanted.shape, 7.0)
-    async with asyncio.timeout(10):
-        await call.wait_into(out)
-    return out.numpy()
-
-
-async def check(world: World, **terms: object) -> None:
-    call, wanted = world.call(**terms)
-    np.testing.assert_allclose(await result(call, wanted), wanted, rtol=1e-5)
-    assert world.parked() == 0
 
 
 @pytest.mark.parametrize(
@@ -313,6 +157,144 @@ async def test_an_exhausted_retry_budget_slows_down_and_loses_nothing(monkeypatc
     for link in world.links.values():
         link.script = ["overloaded"] * 3
     await check(world)
+
+
+ENDLESS = ["corrupt", "short", "error", "draining", "overloaded", "not_holding", "unsent"]
+
+
+@pytest.mark.parametrize("what", [*ENDLESS, "silent", "flapping", "returning"])
+async def test_a_sole_holder_that_never_answers_soundly_ends_the_call_in_time(
+    what: str, monkeypatch
+):
+    """Whatever comes meanwhile: the time runs from the first failure on."""
+    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    world = World(a=ALL)
+    link = world.links["a"]
+    link.script = {
+        "flapping": ENDLESS * 200,
+        "returning": ["break"] * 1000,
+    }.get(what, [what] * 1000)
+    coming_back = asyncio.ensure_future(returning(link, hold=what in ("flapping", "not_holding")))
+    call, wanted = world.call(timeout_s=0.3)
+    started_s = asyncio.get_running_loop().time()
+    with pytest.raises(ExpertsUnavailable, match=r"no pool for layer 0, experts .* in 0.3 s"):
+        await result(call, wanted)
+    coming_back.cancel()
+    assert asyncio.get_running_loop().time() - started_s >= 0.3
+    assert world.parked() == 0
+    assert world.context.outages.by_layer() == {
+        0: sorted({int(i) for i in np.unique(call._rows[1])})
+    }
+
+
+async def returning(link: ScriptedLink, *, hold: bool) -> None:
+    """As soon as it is gone it is back, with all that it had."""
+    while True:
+        await asyncio.sleep(0.01)
+        if not link.usable:
+            link.back()
+        if hold:
+            entry = router_pb2.PoolEntry(
+                pool_id="a", incarnation=1, address="a", pieces=Pieces.grid([0], ALL).to_message()
+            )
+            link.world.pools.apply(router_pb2.Topology(pools=[entry]))
+
+
+async def test_the_next_step_does_not_wait_for_the_same_pieces_again():
+    """Else requests that wait behind a dead piece would wait as often as there are steps."""
+    world = World(a=ALL)
+    world.links["a"].script = ["corrupt"] * 1000
+    call, wanted = world.call(timeout_s=0.2)
+    with pytest.raises(ExpertsUnavailable):
+        await result(call, wanted)
+    sent = len(world.links["a"].calls)
+    call, wanted = world.call(timeout_s=1000.0)
+    world.context.outages.open = {
+        piece: Outage(outage.since_s - 1000.0, outage.why)
+        for piece, outage in world.context.outages.open.items()
+    }
+    with pytest.raises(ExpertsUnavailable):
+        await result(call, wanted)
+    assert 1 <= len(world.links["a"].calls) - sent <= 3, "tried, but not waited for"
+    world.links["a"].script = []
+    await check(world)
+    assert not world.context.outages.open, "a sound answer ends it"
+
+
+async def test_what_a_step_waits_for_its_layers_is_counted_together():
+    world = World(a=ALL)
+    patience = Patience(0.3)
+    world.links["a"].script = ["overloaded"] * 5
+    await check(world, timeout_s=0.3, patience=patience)
+    assert 0 < patience.left_s < 0.3
+    patience.left_s = 0.05
+    world.links["a"].script = ["overloaded"] * 1000
+    call, wanted = world.call(timeout_s=1000.0, patience=patience)
+    with pytest.raises(ExpertsUnavailable):
+        await result(call, wanted)
+    assert patience.left_s <= 0
+
+
+async def test_a_link_that_breaks_is_no_evidence_against_the_rows_while_its_process_lives():
+    world = World(a=ALL)
+    link = world.links["a"]
+    link.script = ["break"] * 3
+    coming_back = asyncio.ensure_future(returning(link, hold=False))
+    await check(world)
+    coming_back.cancel()
+
+
+async def test_processes_that_die_under_a_message_are_evidence_against_it():
+    world = World(a=ALL)
+    link = world.links["a"]
+    link.script = ["die"] * 3
+    coming_back = asyncio.ensure_future(returning(link, hold=False))
+    call, wanted = world.call()
+    with pytest.raises(StepPoisoned):
+        await result(call, wanted)
+    coming_back.cancel()
+    assert len(link.calls) == 2
+
+
+async def test_an_abandoned_call_leaves_no_timer_behind(monkeypatch):
+    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.01)
+    world = World(a=ALL)
+    world.links["a"].script = ["silent"]
+    call, _ = world.call()
+    call.abandon()
+    await asyncio.sleep(0.05)
+    assert all(part.timer is None or part.timer.cancelled() for part in call._parts)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["hidden", "weights"])
+async def test_a_row_that_is_not_finite_comes_back_as_nan_and_the_others_as_they_are(
+    where: str, bad: float
+):
+    for holdings in ({"a": ALL}, {"b": LOW, "c": HIGH}):
+        world = World(**holdings)  # type: ignore[arg-type]
+        call, wanted = world.call(rows=4, start=False)
+        call._rows[0 if where == "hidden" else 2][1, 0] = bad
+        call.start()
+        sums = await result(call, wanted)
+        assert np.isnan(sums[1]).all()
+        np.testing.assert_allclose(sums[[0, 2, 3]], wanted[[0, 2, 3]], rtol=1e-5)
+        assert world.failures().keys() <= {(name, "refused") for name in "abc"}
+
+
+async def test_bad_rows_that_no_pool_held_at_first_are_set_apart_later():
+    world = World(b=LOW)
+    world.links["b"].usable = False
+    world.links["b"].on_change()
+    call, wanted = world.call(rows=2, start=False)
+    call._rows[1][:] = torch.arange(3, dtype=torch.int32)
+    call._rows[2][0] = float("nan")
+    call.start()
+    waiting = asyncio.ensure_future(result(call, wanted))
+    await asyncio.sleep(0.05)
+    world.links["b"].back()
+    sums = await waiting
+    assert (np.isnan(sums[0]).all(), np.isfinite(sums[1]).all()) == (True, True)
 
 
 @settings(max_examples=60, deadline=None)

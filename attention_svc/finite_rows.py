@@ -1,0 +1,22 @@
+"""Rows that no pool may see: what is sent in their place?
+
+A pool refuses a call with a NaN in it, and one call holds the rows of many sequences. Such a row is a
+sequence's own doing: it goes as zeros, and comes back as NaN, so that its sequence fails alone, as it
+does where no hop lies between.
+"""
+
+from torch import Tensor
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""hidden_TD, topk_ids_TK, topk_weights_TK."""
+
+
+def set_apart(rows: Rows) -> tuple[Rows, Tensor]:
+    """(the rows with zeros where a hidden number or a weight is not finite, bool [T]: which).
+
+    The expert ids stay, and with them the plan of the call.
+    """
+    hidden_TD, topk_ids_TK, topk_weights_TK = rows
+    bad_T = ~(hidden_TD.isfinite().all(dim=1) & topk_weights_TK.isfinite().all(dim=1))
+    hidden_TD = hidden_TD.masked_fill(bad_T[:, None], 0)
+    return (hidden_TD, topk_ids_TK, topk_weights_TK.masked_fill(bad_T[:, None], 0)), bad_T
