@@ -8,64 +8,25 @@ One timer, set at the first failure, ends the call: no retry, answer or returnin
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attention_svc.call_parts import CallContext, CallTime, Part
 from attention_svc.finite_rows import Rows, set_apart
-from attention_svc.metrics import AttentionMetrics
-from attention_svc.outages import Outages
 from attention_svc.outcome import Answer, CallFailed
-from attention_svc.pool_health import RetryBudget, work_units
+from attention_svc.pool_health import work_units
 from attention_svc.pool_link import PoolLink
-from attention_svc.pool_set import PoolSet
 from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2
-from rpc.hop_codec import CallHeader, Dispatch, HopCodec, Sums
+from rpc.hop_codec import CallHeader, Dispatch, Sums
 
 RETRY_PAUSE_S = 0.02
 """How often a parked part looks for a holder."""
 _DECODE, _PREFILL = expert_pb2.PHASE_DECODE, expert_pb2.PHASE_PREFILL
-
-
-@dataclass(frozen=True, slots=True)
-class CallContext:
-    """What all calls of a transport share."""
-
-    pools: PoolSet
-    codec: HopCodec
-    metrics: AttentionMetrics
-    budget: RetryBudget
-    call_ids: Iterator[int]
-    outages: Outages = field(default_factory=Outages)
-
-
-class Part:
-    """Some experts of a call, at one pool at a time."""
-
-    # Defaults of the class: a call is made between two layers, and most of these stay as they are.
-    link: PoolLink | None = None
-    call_id = 0
-    rows: bytes | None = None
-    sent: Rows | None = None  # what the call was built from
-    num_rows = 0
-    numerics_id = ""
-    units = 1.0
-    answer: Answer | None = None
-    timer: asyncio.TimerHandle | None = None
-    trouble = ""  # what went wrong last; empty: nothing yet
-    broke: tuple[str, int] | None = None  # pool and incarnation whose stream broke under it
-    tried: frozenset[tuple[PoolLink, int]] = frozenset()
-
-    def __init__(self, owner_E: np.ndarray | None, owner: int, done: "asyncio.Future[None]"):
-        """The experts whose entry in `owner_E` is `owner`; None: all."""
-        self.owner_E = owner_E
-        self.owner = owner
-        self.done = done
 
 
 class ExpertCall:
@@ -90,9 +51,7 @@ class ExpertCall:
         self._loop = asyncio.get_running_loop()
         self._breaks = 0
         self._parts: list[Part] = []
-        self._began_s = 0.0  # of its trouble
-        self._end: asyncio.TimerHandle | None = None
-        self._expired = self._parked = self._closed = False
+        self._time: CallTime | None = None  # of a call in trouble
 
     def start(self) -> None:
         """Send every part; park what nobody serves."""
@@ -130,8 +89,8 @@ class ExpertCall:
         except BaseException:
             self.abandon()
             raise
-        if self._end is not None:
-            self._close()
+        if self._time is not None:
+            self._time.close()
         if sums is not None and sums is not direct:
             out_TD.copy_(sums.out_TD)
         if self._apart_T is not None:
@@ -140,7 +99,8 @@ class ExpertCall:
 
     def abandon(self) -> None:
         """Give up every part; late answers are ignored."""
-        self._close()
+        if self._time is not None:
+            self._time.close()
         for part in self._parts:
             self._leave(part)
             if part.done.done() and not part.done.cancelled():
@@ -335,9 +295,8 @@ class ExpertCall:
         part.link = None
         if not self._may_wait(part, part.trouble or "nobody holds them"):
             return
-        if not self._parked:
-            self._parked = True
-            self._context.metrics.parked.inc()
+        assert self._time is not None
+        self._time.park()
         self._note(part)
         part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
 
@@ -352,18 +311,14 @@ class ExpertCall:
     # ---- how long all this may take ----
 
     def _may_wait(self, part: Part, trouble: str) -> bool:
-        """Whether a part in trouble may go on; if not it has been ended. The call's time runs from
-        the first time on, or from when the part's pieces went out of service in an earlier step."""
+        """Whether a part in trouble may go on; if not it has been ended."""
         part.trouble = trouble
-        if self._end is None:
-            terms = self._terms
-            self._context.outages.waiting += 1
-            self._began_s = now_s = self._loop.time()
-            since_s = self._context.outages.since_s(self._layer_idx, self._experts(part), now_s)
-            left_s = terms.timeout_s if terms.patience is None else terms.patience.left_s
-            end_s = min(since_s + terms.timeout_s, now_s + left_s)
-            self._end = self._loop.call_at(end_s, self._expire)
-        if self._expired:
+        if self._time is None:
+            experts = self._experts(part)
+            self._time = CallTime(
+                self._context, self._terms, self._layer_idx, experts, self._expire
+            )
+        if self._time.expired:
             self._give_up(part)
         elif not self._terms.wanted():
             self._leave(part)
@@ -374,7 +329,6 @@ class ExpertCall:
 
     def _expire(self) -> None:
         """Time is up, whatever is on its way."""
-        self._expired = True
         for part in self._parts:
             if not part.done.done():
                 self._give_up(part)
@@ -390,21 +344,10 @@ class ExpertCall:
         )
 
     def _note(self, part: Part) -> None:
+        assert self._time is not None
         self._context.outages.note(
-            self._layer_idx, self._experts(part), self._began_s, part.trouble
+            self._layer_idx, self._experts(part), self._time.began_s, part.trouble
         )
-
-    def _close(self) -> None:
-        """The call has ended: what it waited is the step's to count."""
-        if self._end is None or self._closed:
-            return
-        self._closed = True
-        self._end.cancel()
-        self._context.outages.waiting -= 1
-        if self._parked:
-            self._context.metrics.parked.dec()
-        if self._terms.patience is not None:
-            self._terms.patience.left_s -= self._loop.time() - self._began_s
 
     def _leave(self, part: Part) -> None:
         """Stop waiting for a part's call, or for its holder."""

@@ -5,7 +5,8 @@ import time
 
 from torch import Tensor
 
-from attention_svc.expert_call import CallContext, ExpertCall
+from attention_svc.call_parts import CallContext
+from attention_svc.expert_call import ExpertCall
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_health import RetryBudget
 from attention_svc.pool_set import PoolSet

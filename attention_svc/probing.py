@@ -9,7 +9,8 @@ import logging
 
 import torch
 
-from attention_svc.expert_call import CallContext, ExpertCall
+from attention_svc.call_parts import CallContext
+from attention_svc.expert_call import ExpertCall
 from attention_svc.pool_health import UNKNOWN_TIMEOUT_S
 from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 

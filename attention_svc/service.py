@@ -27,6 +27,7 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.probing import Prober
+from attention_svc.reporting import follow_readiness, report
 from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
@@ -50,7 +51,6 @@ from rpc.service_config import default_member_id
 log = logging.getLogger(__name__)
 
 SERVICE = attention_pb2.DESCRIPTOR.services_by_name["Attention"].full_name
-READINESS_INTERVAL_S = 0.25
 
 
 class AttentionService:
@@ -127,8 +127,8 @@ class AttentionService:
         engine_task = asyncio.create_task(self._engine.run())
         tasks = [
             engine_task,
-            asyncio.create_task(self._follow_readiness()),
-            asyncio.create_task(self._report()),
+            asyncio.create_task(follow_readiness(self.readiness, self._host)),
+            asyncio.create_task(report(self._engine, self._metrics, self._pools)),
         ]
         if isinstance(self._transport, GrpcTransport):
             prober = Prober(self._transport.context, self._model.hidden_size, self._dtype)
@@ -353,39 +353,6 @@ class AttentionService:
     def _experts_load(self) -> object:
         """GET /experts/load: tokens routed to each expert since start, by layer."""
         return {"layers": self._metrics.activations.counts.tolist()}
-
-    async def _follow_readiness(self) -> None:
-        """Mirror readiness into the health service and the log."""
-        was: tuple[bool, str] | None = None
-        while True:
-            now = self.readiness()
-            if self._pools is not None:
-                self._metrics.pools_connected.set(sum(link.usable for link in self._pools.links))
-            if now != was:
-                await self._host.set_serving(now[0])
-                lost = was is not None and was[0] and not self._draining
-                log.log(
-                    logging.WARNING if lost else logging.INFO,
-                    "ready" if now[0] else f"not ready: {now[1]}",
-                )
-                was = now
-            await asyncio.sleep(READINESS_INTERVAL_S)
-
-    async def _report(self) -> None:
-        """A status line every 5 s while tokens flow."""
-        last = 0
-        while True:
-            await asyncio.sleep(5)
-            tokens, scheduler = self._engine.num_tokens, self._engine.scheduler
-            if tokens != last or not self._engine.idle:
-                tables = scheduler.tables
-                log.info(
-                    "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used, prefix hits %.0f %%",
-                    (tokens - last) / 5, len(scheduler.running), len(scheduler.waiting),
-                    100 * scheduler.kv_usage_ratio,
-                    100 * tables.num_hit_tokens / max(1, tables.num_queried_tokens),
-                )  # fmt: skip
-            last = tokens
 
     async def _drain(self) -> None:
         """No new requests; gateways that have another service take running ones there, the others

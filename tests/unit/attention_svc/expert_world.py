@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from attention_svc.expert_call import CallContext, ExpertCall
+from attention_svc.call_parts import CallContext
+from attention_svc.expert_call import ExpertCall
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_health import PoolHealth, RetryBudget

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_svc import expert_call
-from attention_svc.expert_call import CallContext
+from attention_svc.call_parts import CallContext
 from attention_svc.outages import Outage
 from attention_svc.pool_health import RetryBudget
 from attention_svc.transport import ExpertsUnavailable, Patience, StepPoisoned

@@ -1,0 +1,49 @@
+"""What do the log and the health service hear of a running attention service?"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from attention_svc.engine import Engine
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_set import PoolSet
+from rpc.server import GrpcHost
+
+log = logging.getLogger(__name__)
+
+READINESS_INTERVAL_S = 0.25
+REPORT_INTERVAL_S = 5.0
+
+
+async def follow_readiness(readiness: Callable[[], tuple[bool, str]], host: GrpcHost) -> None:
+    """Mirror readiness into the health service and the log."""
+    was: tuple[bool, str] | None = None
+    while True:
+        now = readiness()
+        if now != was:
+            await host.set_serving(now[0])
+            log.info("ready" if now[0] else f"not ready: {now[1]}")
+            was = now
+        await asyncio.sleep(READINESS_INTERVAL_S)
+
+
+async def report(engine: Engine, metrics: AttentionMetrics, pools: PoolSet | None) -> None:
+    """A status line every 5 s while tokens flow, and the number of pools in reach."""
+    last, passed_s = 0, 0.0
+    while True:
+        await asyncio.sleep(READINESS_INTERVAL_S)
+        if pools is not None:
+            metrics.pools_connected.set(sum(link.usable for link in pools.links))
+        passed_s += READINESS_INTERVAL_S
+        if passed_s < REPORT_INTERVAL_S:
+            continue
+        tokens, scheduler = engine.num_tokens, engine.scheduler
+        if tokens != last or not engine.idle:
+            tables = scheduler.tables
+            log.info(
+                "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used, prefix hits %.0f %%",
+                (tokens - last) / passed_s, len(scheduler.running), len(scheduler.waiting),
+                100 * scheduler.kv_usage_ratio,
+                100 * tables.num_hit_tokens / max(1, tables.num_queried_tokens),
+            )  # fmt: skip
+        last, passed_s = tokens, 0.0
