@@ -9,20 +9,25 @@ computed, and a step gives it q >= 1 of them under a row budget.
   any number of short ones hold up a long one: the rows left are never fewer than
   max_batch_tokens - max_running + 1, so a prompt that is the oldest is done after
   2 * pending / (rows left) steps.
-- Waiting sequences are admitted in order of arrival, with blocks for all their
-  tokens. One that waits for another to compute their common prefix lets later ones
+- Waiting sequences are admitted client by client: the one with fewest running comes first, its
+  own in order of arrival, with blocks for all their tokens. So a client alone is served in order
+  of arrival, and how much another asks for makes nobody wait longer than for its share. Where
+  slots or blocks are out, a client that runs at least two fewer than another gets one's of that
+  other.
+  A client with a name may fill most of the queue, never all of it. One that waits for another to compute their common prefix lets later ones
   pass and lends the other its own shortness; it goes on by itself as soon as the other
   is done or gone.
 - When blocks run out the newest running sequence is preempted: it gives its blocks
   back and computes again later what has not survived in the cache, with the same tokens.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from attention_svc.block_tables import BlockTables
 from attention_svc.sequence import Sequence
 from rpc.errors import Overloaded
+from rpc.fair_shares import may_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,13 @@ class Scheduler:
                 f"prompt and max_tokens ({longest} tokens) exceed the KV cache of "
                 f"{self.tables.capacity_tokens} tokens"
             )
-        if len(self.waiting) >= self._max_waiting:
+        named = sequence.client_id  # those without a name cannot be told apart: no share for each
+        own = [one.num_pending for one in self.waiting if named and one.client_id == named]
+        if not may_wait(len(own), len(self.waiting), self._max_waiting):
             raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later")
-        if self.waiting and self.waiting_tokens + sequence.num_known > self._max_waiting_tokens:
+        if self.waiting and not may_wait(
+            sum(own), self.waiting_tokens, self._max_waiting_tokens, sequence.num_known
+        ):
             raise Overloaded("too many prompt tokens are waiting already; try again later")
         self.tables.enter(sequence)
         self.waiting.append(sequence)
@@ -102,6 +111,7 @@ class Scheduler:
     def schedule(self) -> list[Slice]:
         """The next step; blocks for its tokens are taken. Empty when nothing waits or runs."""
         self._make_room()
+        self._share_slots()
         self._admit()
         return self._share_rows()
 
@@ -123,26 +133,49 @@ class Scheduler:
         self.waiting.insert(index, sequence)
 
     def _admit(self) -> None:
-        """Open waiting sequences in order of arrival until slots or blocks run out."""
-        passed: list[Sequence] = []
+        """Open waiting sequences, each client in its turn, until slots or blocks run out."""
         self._urgency.clear()
-        while self.waiting and len(self.running) < self._max_running:
-            sequence = self.waiting[0]
-            if self._has_no_room(sequence):
+        for sequence in self._in_turn() if len(self.running) < self._max_running else ():
+            if len(self.running) >= self._max_running or self._has_no_room(sequence):
                 break
             leader = self.tables.awaited(sequence)
             if leader is not None:
                 urgency = self._urgency.get(leader.arrival, sequence.num_pending)
                 self._urgency[leader.arrival] = min(urgency, sequence.num_pending)
-                passed.append(self.waiting.popleft())
                 continue
             # A block to spare for each running one: its next tokens must not preempt this one.
             if not self.tables.open(sequence, spare=len(self.running)):
                 available = self.tables.blocks.num_available
                 self._no_room = (sequence, available, len(self.running))
                 break
-            self.running.append(self.waiting.popleft())
-        self.waiting.extendleft(reversed(passed))
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
+
+    def _share_slots(self) -> None:
+        """Where slots or blocks are out, the client with most gives to one with two fewer or less."""
+        if not self.waiting:
+            return
+        first = self._in_turn()[0]
+        if len(self.running) < self._max_running and not self._has_no_room(first):
+            return
+        held = Counter(sequence.client_id for sequence in self.running)
+        busiest, most = held.most_common(1)[0]
+        if most < held[first.client_id] + 2 or self.tables.awaited(first) is not None:
+            return
+        own = [sequence for sequence in self.running if sequence.client_id == busiest]
+        self._preempt(max(own, key=lambda s: s.arrival))
+
+    def _in_turn(self) -> list[Sequence]:
+        """The waiting ones as they are served while nothing else changes."""
+        ahead = Counter(sequence.client_id for sequence in self.running)
+        if len({sequence.client_id for sequence in self.waiting}) < 2:
+            return list(self.waiting)
+        turns: list[tuple[int, int]] = []
+        for sequence in self.waiting:  # in order of arrival
+            turns.append((ahead[sequence.client_id], sequence.arrival))
+            ahead[sequence.client_id] += 1
+        order = sorted(range(len(turns)), key=turns.__getitem__)
+        return [self.waiting[index] for index in order]
 
     def _has_no_room(self, sequence: Sequence) -> bool:
         """Whether nothing has come free since there was no room for it: do not search again."""

@@ -97,6 +97,8 @@ class Sequence:
     stop_ids: frozenset[int]
     choice_idx: int = 0
     cache_salt: str = ""
+    client_id: str = ""
+    """Whose share of the queue and of the running ones it takes."""
     num_computed: int = 0
     block_table: "array[int]" = field(default_factory=lambda: array("q"))
     """Typed, so that a step copies it into its tensors without a loop."""

@@ -13,6 +13,7 @@ from gateway.choice_text import ChatText
 from gateway.context import Gateway
 from gateway.errors import bad_field
 from gateway.generation_request import (
+    client_of_request,
     new_request,
     output_limit,
     starts_in_reasoning,
@@ -50,6 +51,7 @@ class _ChatPlan:
     max_tokens: int | None
     max_tokens_field: str
     tenant: str
+    client_id: str
 
 
 async def chat_completions(request: Request) -> Response:
@@ -60,7 +62,12 @@ async def chat_completions(request: Request) -> Response:
         gateway.check_model(body.get("model"))
         gateway.rules.check(body, ChatRequest.model_fields)
         fields = parse_model(ChatRequest, body)
-        plan = _plan(gateway, fields, tenant_of_request(gateway, request, fields))
+        plan = _plan(
+            gateway,
+            fields,
+            tenant=tenant_of_request(gateway, request, fields),
+            client_id=client_of_request(request),
+        )
         started_s = time.perf_counter()
         prompt = await gateway.encoder.chat(
             plan.fields.messages,
@@ -89,7 +96,7 @@ async def chat_completions(request: Request) -> Response:
         return await answer(gateway, request, record, choices, reply, stream=stream)
 
 
-def _plan(gateway: Gateway, fields: ChatRequest, tenant: str) -> _ChatPlan:
+def _plan(gateway: Gateway, fields: ChatRequest, *, tenant: str, client_id: str) -> _ChatPlan:
     """Check everything that needs no prompt. Raises ApiError 400 naming the field."""
     sampling = sampling_params(
         fields,
@@ -115,6 +122,7 @@ def _plan(gateway: Gateway, fields: ChatRequest, tenant: str) -> _ChatPlan:
         max_tokens=max_tokens,
         max_tokens_field=max_tokens_field,
         tenant=tenant,
+        client_id=client_id,
     )
 
 
@@ -160,6 +168,7 @@ def _choices(
                     sampling=plan.sampling,
                     choice_idx=index,
                     tenant=plan.tenant,
+                    client_id=plan.client_id,
                     fields=plan.fields,
                     thinks=thinks,
                     grammar=grammar,

@@ -13,6 +13,7 @@ from gateway.completion_reply import CompletionReply
 from gateway.context import Gateway
 from gateway.errors import bad_field, context_exceeded
 from gateway.generation_request import (
+    client_of_request,
     new_request,
     starts_in_reasoning,
     stop_ids_of,
@@ -63,7 +64,7 @@ async def completions(request: Request) -> Response:
         choices: list[Choice] = []
         for i, ids in enumerate(encoded):
             choices += _choices(
-                gateway, request.state.request_id, tenant, fields, sampling, ids,
+                gateway, request.state.request_id, tenant, client_of_request(request), fields, sampling, ids,
                 name=_name(i, fields), first=i * n, n=n, stops=stops, received_s=record.received_s,
             )  # fmt: skip
         stream = bool(fields.stream)
@@ -177,6 +178,7 @@ def _choices(
     gateway: Gateway,
     request_id: str,
     tenant: str,
+    client_id: str,
     fields: CompletionRequest,
     sampling: attention_pb2.SamplingParams,
     prompt: list[int],
@@ -213,6 +215,7 @@ def _choices(
                     sampling=own_sampling,
                     choice_idx=offset,
                     tenant=tenant,
+                    client_id=client_id,
                     fields=fields,
                     thinks=thinks,
                     grammar=grammar,

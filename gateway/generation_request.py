@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from gateway.auth import tenant_of
+from gateway.auth import ANONYMOUS, tenant_of
 from gateway.context import Gateway
 from gateway.errors import bad_field
 from gateway.request_models import SamplingFields
@@ -20,6 +20,7 @@ def new_request(
     sampling: attention_pb2.SamplingParams,
     choice_idx: int,
     tenant: str,
+    client_id: str,
     fields: SamplingFields,
     thinks: bool,
     grammar: attention_pb2.Grammar | None = None,
@@ -30,6 +31,7 @@ def new_request(
         prompt_token_ids=prompt,
         sampling=sampling,
         cache_salt=tenant,
+        client_id=client_id,
         end_of_thinking_id=gateway.model.end_of_thinking_id if thinks else 0,
         timeout_ms=int(gateway.config.request_timeout_s * 1e3),
         choice_idx=choice_idx,
@@ -44,6 +46,12 @@ def tenant_of_request(gateway: Gateway, request: Request, fields: SamplingFields
     if len(salt) > gateway.limits.cache_salt_chars:
         raise bad_field("cache_salt", f"at most {gateway.limits.cache_salt_chars} characters")
     return tenant_of(request.state.key_id, salt)
+
+
+def client_of_request(request: Request) -> str:
+    """Whose fair share of every queue it takes: its key's. No name where nobody needs a key."""
+    key_id: str = request.state.key_id
+    return "" if key_id == ANONYMOUS else key_id
 
 
 def stop_ids_of(gateway: Gateway, sampling: attention_pb2.SamplingParams) -> frozenset[int]:

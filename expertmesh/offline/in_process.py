@@ -147,6 +147,7 @@ class InProcessBackend:
                 sampling=sampling,
                 choice_idx=index,
                 tenant=_TENANT,
+                client_id="",
                 fields=request,
                 thinks=thinks,
                 grammar=output_form(request.structured_outputs, LIMITS, thinks=thinks),

@@ -31,6 +31,7 @@ def sequence(
     stop_ids: tuple[int, ...] = (),
     choice_idx: int = 0,
     vocab: int = VOCAB,
+    client_id: str = "",
     **fields: Any,
 ) -> Sequence:
     """`prompt`: ids, or how many."""
@@ -42,4 +43,5 @@ def sequence(
         params=params(vocab, **fields),
         stop_ids=frozenset(stop_ids),
         choice_idx=choice_idx,
+        client_id=client_id,
     )

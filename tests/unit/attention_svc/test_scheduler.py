@@ -1,5 +1,6 @@
 """The scheduler's promises: whose turn it is, and how long anybody waits at most."""
 
+import contextlib
 from collections.abc import Callable
 from random import Random
 
@@ -206,3 +207,126 @@ def test_removing_a_stranger_or_twice_changes_nothing():
         planner.remove(sequence(3))
     assert planner.kv_usage_ratio == 0.0
     assert planner.schedule() == []
+
+
+def admitted(planner: Scheduler) -> list[str]:
+    """Whose sequences run, in the order in which they came to run."""
+    return [one.client_id for one in planner.running]
+
+
+def test_a_client_with_fewer_running_is_admitted_before_who_came_earlier():
+    planner = scheduler(blocks=40, max_running=4, max_waiting=20)
+    for client in "aaaaabbc":
+        planner.add(sequence(2, client_id=client))
+    planner.schedule()
+    assert sorted(admitted(planner)) == ["a", "a", "b", "c"]
+    (done,) = (one for one in planner.running if one.client_id == "c")
+    planner.remove(done)
+    planner.schedule()
+    assert sorted(admitted(planner)) == ["a", "a", "b", "b"]
+
+
+def test_one_client_alone_is_served_in_order_of_arrival():
+    planner = scheduler(blocks=40, max_running=3)
+    waiting = [sequence(2, client_id="a") for _ in range(5)]
+    for one in waiting:
+        planner.add(one)
+    planner.schedule()
+    assert planner.running == waiting[:3]
+    assert list(planner.waiting) == waiting[3:]
+
+
+def test_a_client_that_holds_every_slot_gives_one_to_the_next_and_no_more_than_its_share():
+    planner = scheduler(blocks=80, max_running=4, max_waiting=20)
+    for _ in range(6):
+        planner.add(sequence(2, client_id="a", max_tokens=60))
+    carry_out(planner, planner.schedule())
+    assert admitted(planner) == ["a"] * 4
+    newest = planner.running[-1]
+    for _ in range(4):
+        planner.add(sequence(2, client_id="b", max_tokens=60))
+    for _ in range(10):
+        carry_out(planner, planner.schedule())
+    assert sorted(admitted(planner)) == ["a", "a", "b", "b"]
+    assert planner.num_preemptions == 2, "it comes to rest at equal shares"
+    assert newest in planner.waiting
+    planner.add(sequence(2, client_id="c", max_tokens=60))
+    planner.add(sequence(2, client_id="c", max_tokens=60))
+    for _ in range(10):
+        carry_out(planner, planner.schedule())
+    assert sorted(admitted(planner)) in (["a", "a", "b", "c"], ["a", "b", "b", "c"])
+    assert planner.num_preemptions == 3
+
+
+def test_a_client_that_waits_for_its_own_prefix_takes_nobodys_slot():
+    tables = BlockTables(BlockPool(80), block_size=BLOCK, prefix_cache=True)
+    planner = Scheduler(
+        tables, max_batch_tokens=4, max_running=3, max_waiting=9, max_waiting_tokens=10_000
+    )
+    shared = list(range(1, 33))
+    planner.add(sequence(shared, client_id="b"))
+    for start in (40, 41):
+        planner.add(sequence([start, 2, 3], client_id="a", max_tokens=60))
+    planner.schedule()
+    assert sorted(admitted(planner)) == ["a", "a", "b"]
+    planner.add(sequence(shared, client_id="b"))
+    carry_out(planner, planner.schedule())
+    assert planner.num_preemptions == 0
+
+
+def fill(planner: Scheduler, prompt: int) -> None:
+    """With requests of one client, until they are refused."""
+    with contextlib.suppress(Overloaded):
+        for _ in range(40):
+            planner.add(sequence(prompt, client_id="a"))
+
+
+def test_a_named_client_leaves_places_in_the_queue_for_others():
+    planner = scheduler(blocks=80, max_running=1, max_waiting=16, max_waiting_tokens=160)
+    fill(planner, 2)
+    assert len(planner.waiting) == 14
+    planner.add(sequence(2, client_id="b"))
+    planner.add(sequence(2, client_id="c"))
+    with pytest.raises(Overloaded):
+        planner.add(sequence(2, client_id="d"))
+
+
+def test_a_named_client_leaves_room_for_others_prompts():
+    planner = scheduler(blocks=80, max_running=1, max_waiting=50, max_waiting_tokens=160)
+    fill(planner, 10)
+    assert 10 < len(planner.waiting) < 16
+    planner.add(sequence(10, client_id="b"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.integers(2, 6), st.randoms())
+def test_no_client_waits_while_another_holds_two_more_slots_than_it(
+    arrivals: list[str], slots: int, chance: Random
+):
+    planner = scheduler(blocks=400, max_running=slots, max_waiting=400, max_batch_tokens=32)
+    for client in arrivals:
+        planner.add(sequence(2, client_id=client, max_tokens=chance.randint(1, 9)))
+        for _ in range(chance.randint(0, 2)):
+            carry_out(planner, planner.schedule())
+    for _ in range(2 * slots):  # each step shares out one slot
+        planner.schedule()
+    held = {client: admitted(planner).count(client) for client in arrivals}
+    for client in {one.client_id for one in planner.waiting}:
+        assert max(held.values()) - held[client] < 2
+    steps_until(planner, lambda: not planner.running and not planner.waiting)
+
+
+def test_a_client_that_holds_every_block_gives_some_back():
+    planner = scheduler(blocks=16, max_running=8, max_waiting=20)
+    for _ in range(4):
+        planner.add(sequence(11, client_id="a", max_tokens=30))
+    while planner.tables.blocks.num_available:
+        carry_out(planner, planner.schedule())
+    assert set(admitted(planner)) == {"a"}
+    planner.add(sequence(11, client_id="b", max_tokens=4))
+    for _ in range(12):
+        if "b" in admitted(planner):
+            break
+        carry_out(planner, planner.schedule())
+    assert "b" in admitted(planner)
+    steps_until(planner, lambda: not planner.running and not planner.waiting)
