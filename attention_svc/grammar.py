@@ -5,6 +5,7 @@ thinking: the sequence cannot stop, or begin a tool call, before its grammar beg
 """
 
 import logging
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class GrammarState:
         thinking_mask: bytes,
         end_of_thinking_id: int,
         forbidden_ids: Rows[int] = (),
+        on_over_limit: Callable[[], None] = lambda: None,
     ):
         """
         Args:
@@ -36,11 +38,13 @@ class GrammarState:
             thinking_mask: a bit per id: what thinking may contain, its end apart.
             end_of_thinking_id: 0 when the output does not begin with thinking.
             forbidden_ids: never allowed, not even where the grammar is complete.
+            on_over_limit: told, on the thread that noticed, when a limit was reached.
         """
         self._matcher = matcher
         self._thinking_mask = thinking_mask
         self._end_of_thinking_id = end_of_thinking_id
         self._forbidden_ids = list(forbidden_ids)
+        self._on_over_limit = on_over_limit
         self._thinks = end_of_thinking_id != 0
 
     def accept(self, token_id: int) -> bool:
@@ -48,7 +52,14 @@ class GrammarState:
         if self._thinks:
             self._thinks = token_id != self._end_of_thinking_id
             return True
-        return bool(self._matcher.consume_token(token_id))
+        taken = bool(self._matcher.consume_token(token_id))
+        if not taken:
+            self._on_over_limit()
+        return taken
+
+    def accept_all(self, token_ids: Rows[int]) -> bool:
+        """Take these in order; False when the grammar does not allow one."""
+        return all(self.accept(token_id) for token_id in token_ids)
 
     @property
     def is_complete(self) -> bool:
@@ -65,6 +76,7 @@ class GrammarState:
         bits = self._thinking_mask if self._thinks else self._matcher.compute_bitmask()
         if self.is_over_limit:
             log.warning("a grammar failed in use: %.300s", self._matcher.get_error())
+            self._on_over_limit()
             return np.zeros(vocab_size, np.bool_)
         row = np.unpackbits(np.frombuffer(bits, np.uint8), count=vocab_size, bitorder="little")
         if self._thinks:

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 
-from attention_svc.grammar_limits import CHECK_TIMEOUT_S
+from attention_svc.grammar_limits import CHECK_TIMEOUT_S, COMPILE_CPU_S
+from rpc.errors import Overloaded
 
 _SAFE_PATH = ("-P",) if sys.flags.safe_path else ()
 """Whether the working directory may hold modules: as for this process."""
@@ -16,31 +18,60 @@ TOO_COSTLY = "compiling it takes too much time or memory; simplify it"
 class GrammarChecker:
     """One check at a time; the caller sees to that."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
         self._process: Process | None = None
 
+    async def start(self) -> None:
+        """Have a process that waits for a grammar. Raises RuntimeError when there can be none."""
+        if self._process is not None and self._process.returncode is None:
+            return
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar_check", str(self._vocab_size),
+            stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
+        )  # fmt: skip
+        if not await self._answer(self._process, b""):
+            raise RuntimeError("the process that checks grammars does not start")
+
     async def check(self, text: str) -> str:
-        """What is wrong with the grammar, or ""."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar_check",
-                stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-            )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
+        """What is wrong with the grammar, or "": the same each time it is asked.
+
+        Raises:
+            Overloaded: there is no telling, because the process got too little time.
+        """
         line = b""
+        ended = None
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                process.stdin.write(json.dumps(text).encode() + b"\n")
-                await process.stdin.drain()
-                line = await process.stdout.readline()
-        except (TimeoutError, ConnectionError):
-            pass  # as with an end of output: it could not answer
+                await self.start()
+                assert self._process is not None
+                line = await self._answer(self._process, json.dumps(text).encode() + b"\n")
+                if not line:
+                    ended = await self._process.wait()
+        except TimeoutError:
+            raise Overloaded("the grammar could not be compiled in time; try again later") from None
         finally:
-            if not line.endswith(b"\n"):  # also when cancelled: its answer would be the next one's
+            if not line:  # also when cancelled: its answer would be the next one's
                 await self.close()
-        return str(json.loads(line)) if line else TOO_COSTLY
+        if line:
+            error, cpu_s = json.loads(line)
+            return str(error) or (TOO_COSTLY if cpu_s > COMPILE_CPU_S else "")
+        await self.start()  # so that who ended the process waits for the new one, and nobody else
+        if ended == -signal.SIGKILL:  # by none of its own limits
+            raise Overloaded("the grammar could not be compiled in time; try again later")
+        return TOO_COSTLY
+
+    async def _answer(self, process: Process, question: bytes) -> bytes:
+        """The next line that it writes; nothing when it has ended."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(question)
+            await process.stdin.drain()
+        except ConnectionError:
+            return b""
+        line = await process.stdout.readline()
+        return line if line.endswith(b"\n") else b""
 
     async def close(self) -> None:
         """End the process, if there is one."""

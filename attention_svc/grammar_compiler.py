@@ -1,56 +1,58 @@
 """How does a request's grammar become a state for its sequence, whatever the grammar is?
 
-A grammar is first tried in another process (`grammar_check`), then compiled here on a thread, and kept:
-the next request with the same text gets a copy.
+A new grammar waits for its client's turn at one of a few slots. There it is compiled in another
+process first (`grammar_check`), which is killed if that takes too much, and only what was cheap
+there is compiled here, on a thread. What was compiled is kept, and the next request with the same
+text gets a copy; what was refused is remembered.
 """
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher
 
 from attention_svc.grammar import GrammarState
-from attention_svc.grammar_checker import TOO_COSTLY, GrammarChecker
+from attention_svc.grammar_cache import Compiled, GrammarCache
+from attention_svc.grammar_checker import GrammarChecker
 from attention_svc.grammar_limits import (
-    CACHED_BYTES,
-    CACHED_GRAMMARS,
-    CHECK_TIMEOUT_S,
+    COMPILE_SLOTS,
     MAX_GRAMMAR_BYTES,
     MAX_WAITING,
     parser_limits,
 )
+from attention_svc.grammar_tokens import GrammarTokens
 from attention_svc.vocabulary import Vocabulary
-from minimax_m2.chat.token_table import TokenTable
 from protos import attention_pb2
-from rpc.errors import Overloaded
+from rpc.errors import Mismatch, Overloaded
+from rpc.fair_shares import FairSlots
 
 _MAX_ERROR_CHARS = 300
+_INLINE_REPLAY = 64
+"""Tokens of a moved sequence that are replayed without a thread."""
 
 
 class GrammarCompiler:
-    """Compiled grammars, bounded in number and size. One loop's coroutines call it."""
+    """All grammars of a service. One loop's coroutines call it."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
         self._folder = folder
         self._vocabulary = vocabulary
-        self._checker = GrammarChecker()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
-        self._lock = asyncio.Lock()
-        self._waiting = 0
-        self._tokens: _Tokens | None = None
-        self._compiled: OrderedDict[bytes, tuple[LLMatcher, int]] = OrderedDict()
+        self.slots = FairSlots(COMPILE_SLOTS, max_waiting=MAX_WAITING, what="grammars")
+        self._checkers = [GrammarChecker(vocabulary.size) for _ in range(COMPILE_SLOTS)]
+        self._threads = ThreadPoolExecutor(COMPILE_SLOTS, thread_name_prefix="grammar")
+        self._replays = ThreadPoolExecutor(1, thread_name_prefix="grammar-replay")
+        self._running: set[asyncio.Task[Compiled | str | Overloaded]] = set()
+        self._reading = asyncio.Lock()
+        self._tokens: GrammarTokens | None = None
+        self.cache = GrammarCache()
 
     async def start(
         self,
-        grammar: attention_pb2.Grammar,
+        request: attention_pb2.GenerateRequest,
         *,
-        end_of_thinking_id: int,
         emitted_ids: Rows[int],
         ignore_eos: bool,
     ) -> GrammarState:
@@ -58,150 +60,119 @@ class GrammarCompiler:
 
         Raises:
             ValueError: the grammar is not valid, too costly, or not what was emitted so far.
+            Mismatch: no grammar with this `grammar_id` is known.
             Overloaded: too many grammars are being compiled.
         """
-        matcher = await self._matcher(grammar)
+        compiled = await self._compiled(request)
         assert self._tokens is not None
         state = GrammarState(
-            matcher,
+            compiled.matcher.deep_copy(),
             thinking_mask=self._tokens.thinking_mask,
-            end_of_thinking_id=end_of_thinking_id,
+            end_of_thinking_id=request.end_of_thinking_id,
             forbidden_ids=sorted(self._vocabulary.default_stops) if ignore_eos else (),
+            on_over_limit=compiled.wear_out,
         )
-        if not all(state.accept(token_id) for token_id in emitted_ids):
+        if len(emitted_ids) <= _INLINE_REPLAY:
+            follows = state.accept_all(emitted_ids)
+        else:
+            loop = asyncio.get_running_loop()
+            follows = await loop.run_in_executor(self._replays, state.accept_all, emitted_ids)
+        if not follows:
             raise ValueError("grammar: emitted_token_ids do not follow it")
         return state
 
     async def close(self) -> None:
-        await self._checker.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for checker in self._checkers:
+            await checker.close()
+        for threads in (self._threads, self._replays):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _matcher(self, grammar: attention_pb2.Grammar) -> LLMatcher:
-        if grammar.kind != attention_pb2.GRAMMAR_KIND_LARK:
-            raise ValueError("grammar.kind must be LARK")
+    async def _compiled(self, request: attention_pb2.GenerateRequest) -> Compiled:
         if not self._vocabulary.has_tokens:
             raise ValueError("grammar: the checkpoint has no tokenizer.json, which grammars need")
-        data = grammar.text.encode()
+        if not request.HasField("grammar"):
+            known = self.cache.compiled(request.grammar_id)
+            if known is None:
+                raise Mismatch("grammar_id: not known here; send the grammar")
+            return known
+        if request.grammar.kind != attention_pb2.GRAMMAR_KIND_LARK:
+            raise ValueError("grammar.kind must be LARK")
+        text = request.grammar.text
+        data = text.encode()
         if len(data) > MAX_GRAMMAR_BYTES:
             raise ValueError(f"grammar.text: at most {MAX_GRAMMAR_BYTES} bytes, got {len(data)}")
-        key = hashlib.sha256(data).digest()
-        self._drop_worn_out(key)
-        if key not in self._compiled:
-            if self._waiting >= MAX_WAITING:
-                raise Overloaded("too many grammars are being compiled; try again later")
-            self._waiting += 1
-            try:
-                async with self._lock:
-                    if key not in self._compiled:
-                        self._keep(key, await self._compile(grammar.text), len(data))
-            finally:
-                self._waiting -= 1
-        self._compiled.move_to_end(key)
-        return self._compiled[key][0].deep_copy()
+        digest = hashlib.sha256(data).digest()
+        known = self._known(digest)
+        if known is not None:
+            return known
+        await self.slots.acquire(request.client_id)
+        # Once begun it goes on although its request may be cancelled: the slot is taken until then.
+        work = asyncio.create_task(self._work(request.client_id, digest, text, len(data)))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+        compiled = await asyncio.shield(work)
+        if isinstance(compiled, Overloaded):
+            raise compiled
+        if isinstance(compiled, str):
+            raise ValueError(f"grammar: {compiled}")
+        return compiled
 
-    def _drop_worn_out(self, key: bytes) -> None:
-        """Copies share their lexer: once it is over a limit, every new one is, and it must be made anew."""
-        if key in self._compiled:
-            probe = self._compiled[key][0].deep_copy()
-            probe.compute_bitmask()
-            if probe.is_error():
-                del self._compiled[key]
+    def _known(self, digest: bytes) -> Compiled | None:
+        """Raises ValueError when it was refused before."""
+        refusal = self.cache.refusal(digest)
+        if refusal is not None:
+            raise ValueError(f"grammar: {refusal}")
+        return self.cache.compiled(digest)
 
-    async def _compile(self, text: str) -> LLMatcher:
-        error = await self._checker.check(text)
-        if error:
-            raise ValueError(f"grammar: {_first_line(error)}")
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._build, text)
+    async def _work(
+        self, client: str, digest: bytes, text: str, size_bytes: int
+    ) -> Compiled | str | Overloaded:
+        """What is done in a slot: the compiled grammar, or why there is none."""
+        checker = self._checkers.pop()
         try:
-            # Not bounded by the machine's load alone: the first one also reads the tokenizer.
-            matcher, error = await asyncio.wait_for(work, 6 * CHECK_TIMEOUT_S)
-        except TimeoutError:
-            raise ValueError(f"grammar: {TOO_COSTLY}") from None
-        if error:
-            raise ValueError(f"grammar: {_first_line(error)}")
-        return matcher
+            # Somebody else may have sent the same one in the meantime.
+            known = self.cache.refusal(digest) or self.cache.compiled(digest)
+            if known is not None:
+                return known
+            matcher, refusal = await self._compile(checker, text)
+            if matcher is None:
+                self.cache.refuse(digest, refusal)
+                return refusal
+            compiled = Compiled(matcher, size_bytes)
+            self.cache.keep(digest, compiled)
+            return compiled
+        except Overloaded as error:
+            return error
+        finally:
+            self._checkers.append(checker)
+            self.slots.release(client)
 
-    def _build(self, text: str) -> tuple[LLMatcher, str]:
-        """On the thread; llguidance lets go of the interpreter."""
-        if self._tokens is None:
-            self._tokens = _read_tokens(self._folder, self._vocabulary)
-        matcher = LLMatcher(self._tokens.tokenizer, text, log_level=0, limits=parser_limits())
-        return matcher, matcher.get_error() or _dead_end(matcher, self._tokens)
-
-    def _keep(self, key: bytes, matcher: LLMatcher, size: int) -> None:
-        self._compiled[key] = (matcher, size)
-        while len(self._compiled) > CACHED_GRAMMARS or (
-            len(self._compiled) > 1 and sum(s for _, s in self._compiled.values()) > CACHED_BYTES
-        ):
-            self._compiled.popitem(last=False)
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """What llguidance knows of the tokenizer."""
-
-    tokenizer: LLTokenizer
-    thinking_mask: bytes
-    blank_ids: frozenset[int]
-
-
-class _TokenTable:
-    """In the shape that llguidance asks for. Control tokens are none of any text."""
-
-    bos_token_id = None
-
-    def __init__(self, table: TokenTable, vocabulary: Vocabulary):
-        control_ids = set(table.added_ids.values())
-        listed = [
-            b"" if data is None else b"\xff" + data if token_id in control_ids else data
-            for token_id, data in enumerate(table.bytes_of_id)
-        ]
-        self.tokens = listed + [b""] * (vocabulary.size - len(listed))
-        self.special_token_ids = sorted(control_ids)
-        self.eos_token_id = min(vocabulary.default_stops)
-        self._id_of_byte = {
-            data[0]: i for i, data in enumerate(table.bytes_of_id) if data and len(data) == 1
-        }
-
-    def __call__(self, text: bytes) -> list[int]:
-        """Any tokens of the text: nothing here depends on which."""
-        return [self._id_of_byte[byte] for byte in text if byte in self._id_of_byte]
+    async def _compile(self, checker: GrammarChecker, text: str) -> tuple[LLMatcher | None, str]:
+        """(the matcher, "") or (None, why it is refused)."""
+        async with self._reading:
+            if self._tokens is None:
+                loop = asyncio.get_running_loop()
+                read = loop.run_in_executor(
+                    self._threads, GrammarTokens.read, self._folder, self._vocabulary
+                )
+                self._tokens = await read
+        refusal = await checker.check(text)
+        matcher = None
+        if not refusal:
+            loop = asyncio.get_running_loop()
+            build = loop.run_in_executor(self._threads, _build, self._tokens, text)
+            matcher, refusal = await build
+        return matcher, _first_line(refusal)
 
 
-def _read_tokens(folder: Path, vocabulary: Vocabulary) -> _Tokens:
-    table = TokenTable.load(folder)
-    tokenizer = LLTokenizer(
-        TokenizerWrapper(_TokenTable(table, vocabulary)),
-        n_vocab=vocabulary.size,
-        eos_token=sorted(vocabulary.default_stops),
-        slices=LLTokenizer.json_slices(),
-    )
-    thinking = np.zeros(vocabulary.size, np.uint8)
-    thinking[: len(table.bytes_of_id)] = [data is not None for data in table.bytes_of_id]
-    thinking[sorted({*table.added_ids.values(), *vocabulary.default_stops})] = 0
-    blanks = (
-        i for i, data in enumerate(table.bytes_of_id) if data is not None and not data.strip()
-    )
-    return _Tokens(
-        tokenizer=tokenizer,
-        thinking_mask=np.packbits(thinking, bitorder="little").tobytes(),
-        blank_ids=frozenset(blanks),
-    )
-
-
-def _dead_end(matcher: LLMatcher, tokens: _Tokens) -> str:
-    """What is wrong with a grammar that accepts nothing, as one that only refers to itself."""
-    probe = matcher.deep_copy()
-    for _ in range(8):
-        bits = np.frombuffer(probe.compute_bitmask(), np.uint8)
-        ids = np.unpackbits(bits, bitorder="little").nonzero()[0].tolist()
-        if probe.is_error() or not ids:
-            return "it accepts no output"
-        blank = [i for i in ids if i in tokens.blank_ids]
-        if len(blank) < len(ids):
-            return ""
-        probe.consume_token(blank[0])
-    return ""
+def _build(tokens: GrammarTokens, text: str) -> tuple[LLMatcher | None, str]:
+    """On a thread; llguidance lets go of the interpreter while it compiles."""
+    matcher = LLMatcher(tokens.tokenizer, text, log_level=0, limits=parser_limits())
+    error = matcher.get_error() or tokens.dead_end(matcher)
+    return (None, error) if error else (matcher, "")
 
 
 def _first_line(error: str) -> str:

@@ -3,17 +3,23 @@
 from llguidance import LLParserLimits
 
 MAX_GRAMMAR_BYTES = 512 * 1024
-CHECK_CPU_S = 1
-"""Processor time of one check; the kernel counts whole seconds."""
-CHECK_TIMEOUT_S = 5.0
-"""Time of one check on a machine whose cores are busy."""
+CHECK_CPU_S = 2
+"""Processor time of one check, in which it is compiled; the kernel then ends the process."""
+COMPILE_CPU_S = 1.0
+"""What compiling may have taken there, because it is done again in the service."""
+CHECK_TIMEOUT_S = 20.0
+"""Time of one check on a machine whose cores are busy: whoever comes later may try again."""
 CHECK_MEMORY_BYTES = 1024**3
 """Address space of the checking process."""
-MAX_WAITING = 64
+COMPILE_SLOTS = 2
+"""Grammars compiled at once; one client has all but one of them at most."""
+MAX_WAITING = 256
 """Requests that may wait for grammars to be compiled."""
 CACHED_GRAMMARS = 32
 CACHED_BYTES = 4 * 1024**2
 """Text of all grammars in the cache."""
+REMEMBERED_REFUSALS = 4096
+"""Grammars that were refused, by digest, each with its reason of a few hundred characters."""
 
 
 def parser_limits() -> LLParserLimits:

@@ -16,6 +16,7 @@ from attention_svc.sampling_params import read_params
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.config import GRAMMAR_TAKEN
 from rpc.errors import NotReady, Overloaded, abort_with
 from rpc.guard import callable_by
 
@@ -99,14 +100,14 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             if not ready:
                 raise NotReady(reason)
             sequence = self._read(request)
-            if request.HasField("grammar"):
+            if request.HasField("grammar") or request.grammar_id:
                 async with asyncio.timeout_at(ends_s) as in_time:
                     sequence.grammar = await self._grammars.start(
-                        request.grammar,
-                        end_of_thinking_id=request.end_of_thinking_id,
+                        request,
                         emitted_ids=sequence.output_ids,
                         ignore_eos=sequence.params.ignore_eos,
                     )
+                await context.send_initial_metadata((GRAMMAR_TAKEN,))
                 if sequence.grammar.is_complete:  # only its end was missing when it moved here
                     yield _finished_event(sequence, Outcome(reason="STOP"), False)
                     return
@@ -184,6 +185,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             stop_ids=stops,
             choice_idx=request.choice_idx,
             cache_salt=request.cache_salt,
+            client_id=request.client_id,
         )
 
 

@@ -13,6 +13,9 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room for everything in an Execute or Result that does not grow with its rows."""
 
+GRAMMAR_TAKEN = ("expertmesh-grammar", "taken")
+"""Initial metadata of a Generate whose grammar was taken: see Grammar in attention.proto."""
+
 
 def max_rows_per_message(hidden_size: int, top_k: int) -> int:
     """Most rows N whose Execute and Result (float32, K pairs a row) stay below the limit."""

@@ -57,7 +57,13 @@ class _LocalCall:
 
 
 class LocalContext:
-    """What a servicer sees as its RPC: only `abort` means anything."""
+    """What a servicer sees as its RPC."""
+
+    def __init__(self) -> None:
+        self.initial_metadata: tuple[tuple[str, str], ...] = ()
+
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.initial_metadata = metadata
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
         nothing = grpc.aio.Metadata()

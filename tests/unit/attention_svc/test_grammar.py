@@ -59,6 +59,18 @@ def lark(text: str) -> attention_pb2.Grammar:
     return attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
 
 
+async def start(
+    compiler: GrammarCompiler,
+    text: str,
+    emitted: list[int] | None = None,
+    *,
+    ignore_eos: bool = False,
+    **fields: Any,
+) -> GrammarState:
+    request = attention_pb2.GenerateRequest(grammar=lark(text), **fields)
+    return await compiler.start(request, emitted_ids=emitted or [], ignore_eos=ignore_eos)
+
+
 class Compiler:
     """A compiler for one test, with its process ended afterwards."""
 
@@ -67,9 +79,7 @@ class Compiler:
         self.compiler = GrammarCompiler(DEMO, VOCABULARY)
 
     def start(self, text: str, emitted: list[int] | None = None, **fields: Any) -> GrammarState:
-        known = {"end_of_thinking_id": 0, "ignore_eos": False, **fields}
-        started = self.compiler.start(lark(text), emitted_ids=emitted or [], **known)
-        return self._runner.run(started)
+        return self._runner.run(start(self.compiler, text, emitted, **fields))
 
     def close(self) -> None:
         self._runner.run(self.compiler.close())
@@ -242,9 +252,7 @@ def test_other_texts_are_refused(compiler: Compiler):
 
 def test_a_checkpoint_without_a_tokenizer_takes_no_grammar():
     bare = Vocabulary(size=9, has_tokens=False, missing_ids=(), default_stops=frozenset({2}))
-    starting = GrammarCompiler(DEMO, bare).start(
-        lark("start: /a/"), end_of_thinking_id=0, emitted_ids=[], ignore_eos=False
-    )
+    starting = start(GrammarCompiler(DEMO, bare), "start: /a/")
     with pytest.raises(ValueError, match=r"no tokenizer\.json"):
         asyncio.run(starting)
 
@@ -273,10 +281,10 @@ def test_a_grammar_that_wore_its_lexer_out_fails_and_is_made_anew(compiler: Comp
 def test_the_cache_is_bounded(compiler: Compiler):
     for number in range(CACHED_GRAMMARS + 8):
         compiler.start(json_grammar({"const": number}))
-    assert len(compiler.compiler._compiled) == CACHED_GRAMMARS
+    assert len(compiler.compiler.cache) == CACHED_GRAMMARS
     big = [
         json_grammar({"enum": [f"{i}" + "x" * 100 for i in range(900)], "title": t}) for t in "ab"
     ]
     for text in big:
         compiler.start(text)
-    assert len(compiler.compiler._compiled) == CACHED_GRAMMARS
+    assert len(compiler.compiler.cache) == CACHED_GRAMMARS

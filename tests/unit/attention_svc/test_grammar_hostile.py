@@ -2,17 +2,23 @@
 
 import gc
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from test_grammar import Compiler, allowed, feed, json_grammar
+from test_grammar import VOCABULARY, Compiler, allowed, feed, json_grammar
+
+from attention_svc.grammar_checker import TOO_COSTLY, GrammarChecker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 ANSWERED_WITHIN_S = 30.0
-"""Far above the limits of a check (1 s of processor time, 5 s of waiting): the machine may be busy."""
+"""Far above the limits of a check (2 s of processor time): the machine may be busy."""
 
 
 def chain(kind: str, length: int, width: int) -> dict[str, Any]:
@@ -114,3 +120,55 @@ def test_many_different_schemas_leave_nothing_behind(compiler: Compiler):
     compile_some(range(300, 1_000))
     gc.collect()
     assert anonymous_kib() - before_kib < 16 * 1024
+
+
+def patterns(count: int) -> str:
+    """Their intersection has 2 ** count states; it is not bounded by any fuel."""
+    return json_grammar(
+        {"allOf": [{"type": "string", "pattern": f".*{c}.*"} for c in LETTERS[:count]]}
+    )
+
+
+async def test_a_check_that_takes_too_much_ends_its_process_and_the_next_one_is_warm():
+    checker = GrammarChecker(VOCABULARY.size)
+    await checker.start()
+    first = checker._process
+    assert await checker.check(patterns(24)) == TOO_COSTLY
+    second = checker._process
+    assert first is not None
+    assert first.returncode == -signal.SIGXCPU
+    assert second is not None
+    assert second.returncode is None
+    assert await checker.check(json_grammar({"type": "integer"})) == ""
+    assert checker._process is second
+    await checker.close()
+    assert second.returncode == -signal.SIGKILL
+
+
+PARENT = """
+import asyncio, sys
+from attention_svc.grammar_checker import GrammarChecker
+
+async def main():
+    checkers = [GrammarChecker(300), GrammarChecker(300)]
+    for checker in checkers:
+        await checker.start()
+    print(*(checker._process.pid for checker in checkers), flush=True)
+    await checkers[0].check(sys.stdin.readline())
+
+asyncio.run(main())
+"""
+
+
+def test_no_process_outlives_a_service_that_is_killed():
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.stdin.write(patterns(24).encode() + b"\n")  # one of them is at work meanwhile
+        parent.stdin.flush()
+        parent.kill()
+    gone, alive = psutil.wait_procs(children, timeout=ANSWERED_WITHIN_S)
+    assert len(gone) == 2, alive

@@ -1,0 +1,78 @@
+"""What does llguidance have to know of the checkpoint's tokens?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from attention_svc.vocabulary import Vocabulary
+from minimax_m2.chat.token_table import TokenTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrammarTokens:
+    """Read once, when the first grammar needs it."""
+
+    tokenizer: LLTokenizer
+    thinking_mask: bytes
+    """A bit per id: what thinking may contain, its end apart."""
+    blank_ids: frozenset[int]
+
+    @classmethod
+    def read(cls, folder: Path, vocabulary: Vocabulary) -> "GrammarTokens":
+        table = TokenTable.load(folder)
+        tokenizer = LLTokenizer(
+            TokenizerWrapper(_TokenTable(table, vocabulary)),
+            n_vocab=vocabulary.size,
+            eos_token=sorted(vocabulary.default_stops),
+            slices=LLTokenizer.json_slices(),
+        )
+        thinking = np.zeros(vocabulary.size, np.uint8)
+        thinking[: len(table.bytes_of_id)] = [data is not None for data in table.bytes_of_id]
+        thinking[sorted({*table.added_ids.values(), *vocabulary.default_stops})] = 0
+        blanks = (
+            i for i, data in enumerate(table.bytes_of_id) if data is not None and not data.strip()
+        )
+        return cls(
+            tokenizer=tokenizer,
+            thinking_mask=np.packbits(thinking, bitorder="little").tobytes(),
+            blank_ids=frozenset(blanks),
+        )
+
+    def dead_end(self, matcher: LLMatcher) -> str:
+        """What is wrong with a grammar that accepts nothing, as one that only refers to itself."""
+        probe = matcher.deep_copy()
+        for _ in range(8):
+            bits = np.frombuffer(probe.compute_bitmask(), np.uint8)
+            ids = np.unpackbits(bits, bitorder="little").nonzero()[0].tolist()
+            if probe.is_error() or not ids:
+                return "it accepts no output"
+            blank = [i for i in ids if i in self.blank_ids]
+            if len(blank) < len(ids):
+                return ""
+            probe.consume_token(blank[0])
+        return ""
+
+
+class _TokenTable:
+    """In the shape that llguidance asks for. Control tokens are none of any text."""
+
+    bos_token_id = None
+
+    def __init__(self, table: TokenTable, vocabulary: Vocabulary):
+        control_ids = set(table.added_ids.values())
+        listed = [
+            b"" if data is None else b"\xff" + data if token_id in control_ids else data
+            for token_id, data in enumerate(table.bytes_of_id)
+        ]
+        self.tokens = listed + [b""] * (vocabulary.size - len(listed))
+        self.special_token_ids = sorted(control_ids)
+        self.eos_token_id = min(vocabulary.default_stops)
+        self._id_of_byte = {
+            data[0]: i for i, data in enumerate(table.bytes_of_id) if data and len(data) == 1
+        }
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Any tokens of the text: nothing here depends on which."""
+        return [self._id_of_byte[byte] for byte in text if byte in self._id_of_byte]
