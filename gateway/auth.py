@@ -46,7 +46,7 @@ class ApiKeys:
 
 
 class AuthMiddleware:
-    """401 without a valid key; sets `key_id` in the request's state."""
+    """401 without a valid key; sets `key_id` in the state of a request that has one."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys):
         self._app = app
@@ -60,7 +60,8 @@ class AuthMiddleware:
         key_id = self._keys.key_id(headers)
         if key_id is None and scope["path"] not in PUBLIC_PATHS:
             raise unauthorised()
-        scope["state"]["key_id"] = key_id or ANONYMOUS
+        if key_id is not None:  # a probe has none: to the connection table it stays a stranger
+            scope["state"]["key_id"] = key_id
         await self._app(scope, receive, send)
 
 

@@ -1,7 +1,5 @@
 """What wraps every request? A request id, bounds on its body, and errors in one shape."""
 
-import asyncio
-import contextlib
 import logging
 import re
 import secrets
@@ -19,8 +17,6 @@ from gateway.respond import ClientGone
 log = logging.getLogger(__name__)
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_DRAINED_BYTES = 64 * 1024 * 1024
-_DRAIN_S = 2.0
 
 
 class EdgeMiddleware:
@@ -94,8 +90,6 @@ class BodyLimit:
             )
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self._limits.body_bytes:
-            if b"expect" not in headers:
-                await _drain(receive)
             raise self._too_large()
         received = 0
 
@@ -104,8 +98,6 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limits.body_bytes:
-                if message.get("more_body", False):
-                    await _drain(receive)
                 raise self._too_large()
             return message
 
@@ -118,18 +110,6 @@ class BodyLimit:
             code="request_too_large",
             headers={"Connection": "close"},
         )
-
-
-async def _drain(receive: Receive) -> None:
-    """Read on for a while: closing on unread data would make many clients miss the answer."""
-    drained = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            while drained < _DRAINED_BYTES:
-                message = await receive()
-                drained += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
 
 
 def http_error(error: HTTPException) -> ApiError:

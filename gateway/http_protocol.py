@@ -1,113 +1,105 @@
-"""What happens on a connection before there is a request? Timeouts and caps for uvicorn's h11.
+"""How does a connection live? uvicorn's h11 protocol with deadlines, and an orderly end.
 
-uvicorn bounds neither the time of a header or body nor that of a client that does not read, and
-h11 bounds a header only when it arrives in pieces. The exact h11 parser is the point of using it:
-it refuses conflicting lengths, bare line feeds and control characters by itself.
+uvicorn bounds neither the time of a header or body nor that of a client that does not read, and it
+closes on unread bytes, which makes the kernel reset the connection and many clients miss the answer.
 """
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gateway.auth import ANONYMOUS, PUBLIC_PATHS
+from gateway.connections import ConnectionTable, Standing, address_group
 from gateway.errors import ApiError
-from gateway.limits import Limits
+from gateway.http_parser import CheckedConnection
+
+TOO_MANY = "too many connections"
+_REASONS = {
+    408: "the body came in too many tiny chunks",
+    431: "the header is too large",
+    503: TOO_MANY,
+    505: "only HTTP/1.0 and HTTP/1.1 are spoken here",
+}
 
 
-class CheckedConnection(h11.Connection):
-    """h11 plus the checks that need the events: header size, one length only, tiny chunks."""
+class _Transport:
+    """The connection's transport; how it closes is the protocol's business."""
 
-    def __init__(self, limits: Limits):
-        super().__init__(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
-        self._limits = limits
-        self._chunks = 0
-        self.body_bytes = 0
-        """Of the body that is being received."""
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]):
+        self._transport = transport
+        self.close = close
+        self.lingers = False
 
-    def next_event(self) -> Any:
-        event = super().next_event()
-        if isinstance(event, h11.Data):
-            self._count_chunk(len(event.data))
-        elif isinstance(event, h11.Request):
-            self._chunks = self.body_bytes = 0
-            self._check_header(event)
-        return event
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
-    def _check_header(self, request: h11.Request) -> None:
-        size = len(request.target) + sum(len(n) + len(v) + 4 for n, v in request.headers)
-        if size > self._limits.header_bytes:
-            raise h11.RemoteProtocolError("header too large", error_status_hint=431)
-        names = {name for name, _ in request.headers}
-        if b"content-length" in names and b"transfer-encoding" in names:
-            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+    def is_closing(self) -> bool:
+        return self.lingers or self._transport.is_closing()
 
-    def _count_chunk(self, size: int) -> None:
-        self._chunks += 1
-        self.body_bytes += size
-        tiny = self.body_bytes < self._chunks * self._limits.tiny_chunk_bytes
-        if tiny and self._chunks > self._limits.tiny_chunks:
-            raise h11.RemoteProtocolError("body in tiny chunks", error_status_hint=408)
-
-
-class ConnectionTable:
-    """All connections of one server, idle ones oldest first."""
-
-    def __init__(self, limits: Limits):
-        self.limits = limits
-        self.open = 0
-        self.idle: dict[GatewayProtocol, None] = {}
-
-    def make_room(self) -> bool:
-        """Close the longest idle connection when the cap is reached; False if none is idle."""
-        if self.open < self.limits.max_connections:
-            return True
-        oldest = next(iter(self.idle), None)
-        if oldest is None:
-            return False
-        oldest.close_idle()
-        return True
+    def close_now(self) -> None:
+        """Without waiting for the client, but what was written is sent."""
+        self._transport.close()
 
 
 class GatewayProtocol(H11Protocol):
     """One connection with its timers."""
 
+    transport: Any  # asyncio's, in a `_Transport`
+
     def __init__(self, table: ConnectionTable, **uvicorn_arguments: Any):
         super().__init__(**uvicorn_arguments)
         self._table = table
         self._limits = table.limits
-        self.conn: CheckedConnection = CheckedConnection(table.limits)
-        self._input_timer: asyncio.TimerHandle | None = None
+        self.conn: CheckedConnection = CheckedConnection(table.limits, self._admit)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._watched_state: Any = None
         self._body_began_s = 0.0
         self._last_input_s = 0.0
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._lingered_bytes = 0
+        self._for_probes = False
+        self.address_group = ""
+
+    @property
+    def standing(self) -> Standing:
+        """Whether it may be closed in favour of another."""
+        key_id = self.scope["state"].get("key_id") if self.scope is not None else None
+        if key_id is None or self.transport.is_closing():
+            return Standing.STRANGER
+        if not self.cycle.response_complete:
+            return Standing.SERVED
+        return Standing.STRANGER if key_id == ANONYMOUS else Standing.IDLE
+
+    def give_way(self) -> None:
+        """Make room for another connection."""
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close_now()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        has_room = self._table.make_room()
-        self._table.open += 1
-        if not has_room:
-            self._refuse(503, "too many connections")
-            return
-        self._table.idle[self] = None
+        super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
+        self.address_group = address_group(self.client[0] if self.client else "")
+        self._for_probes = not self._table.admit(self)
         self._watch_input()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._table.open -= 1
-        self._table.idle.pop(self, None)
-        for timer in (self._input_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
+        self._table.remove(self)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._unset_keepalive_if_required()
+        self.transport.lingers = True  # nothing is left to close
         super().connection_lost(exc)
 
-    def close_idle(self) -> None:
-        """Make room for a newer connection."""
-        self._table.idle.pop(self, None)
-        self.transport.close()
-
     def data_received(self, data: bytes) -> None:
+        if self.transport.lingers:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > self._limits.linger_bytes:
+                self._stop_lingering()
+            return
         if self.transport.is_closing():
             return
         self._last_input_s = self.loop.time()
@@ -116,51 +108,54 @@ class GatewayProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._table.answered(self)
         if self.transport.is_closing():
-            # A client that does not read must not keep a closed connection alive.
-            self.loop.call_later(self._limits.write_timeout_s, self.transport.abort)
-        else:
-            self._watch_input()
+            return
+        self._watch_input()
+        if self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
+            # Answered before its body came: the rest may arrive, soon.
+            self._after("input", self._limits.linger_s, self._close)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(
-                self._limits.write_timeout_s, self.transport.abort
-            )
+        self._after("write", self._limits.write_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._cancel("write")
+
+    def shutdown(self) -> None:
+        if self.transport.lingers:
+            self.transport.close_now()
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what h11 refuses; called while the exception is handled."""
         hint = getattr(sys.exception(), "error_status_hint", 400)
-        reasons = {431: "the header is too large", 408: "the body came in too many tiny chunks"}
-        self._refuse(hint, reasons.get(hint, "the request is not valid HTTP"))
+        self._refuse(hint, _REASONS.get(hint, "the request is not valid HTTP"))
 
     def _unsupported_upgrade_warning(self) -> None:
         """Answered as HTTP/1.1, as the standard allows; nothing to log."""
 
+    def _admit(self, request: h11.Request) -> None:
+        """On a place for probes nothing else is answered, as long as there is no other."""
+        if self._for_probes and request.target.partition(b"?")[0].decode() not in PUBLIC_PATHS:
+            if not self._table.promote(self):
+                raise h11.RemoteProtocolError(TOO_MANY, error_status_hint=503)
+            self._for_probes = False
+
     def _watch_input(self) -> None:
         """One timer for the header or the body that is being received."""
         state = self.conn.their_state
-        if state is h11.IDLE:
-            self._table.idle.setdefault(self)
-        else:
-            self._table.idle.pop(self, None)
-        if state is self._watched_state:
+        if state is self._watched_state or self.transport.is_closing():
             return
         self._watched_state = state
-        if self._input_timer is not None:
-            self._input_timer.cancel()
-            self._input_timer = None
+        self._cancel("input")
         if state is h11.IDLE:
-            self._input_timer = self.loop.call_later(
-                self._limits.header_timeout_s, self._input_late
-            )
+            limits = self._limits
+            wait_s = limits.probe_header_s if self._for_probes else limits.header_timeout_s
+            self._after("input", wait_s, self._input_late)
         elif state is h11.SEND_BODY:
             self._body_began_s = self.loop.time()
             self._check_pace()
@@ -176,10 +171,12 @@ class GatewayProtocol(H11Protocol):
         if self.loop.time() >= due_s:
             self._input_late()
         else:
-            self._input_timer = self.loop.call_at(due_s, self._check_pace)
+            self._after("input", due_s - self.loop.time(), self._check_pace)
 
     def _input_late(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+        if self._for_probes:
+            self._refuse(503, TOO_MANY)
+        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self.transport.close()  # nothing was asked: nothing to answer
         else:
             self._refuse(408, "the request took too long to arrive")
@@ -200,4 +197,34 @@ class GatewayProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
-        self.loop.call_later(self._limits.write_timeout_s, self.transport.abort)
+
+    def _close(self) -> None:
+        """Close; a client that may still be sending gets a moment to read what it was told."""
+        if self.transport.is_closing():
+            return
+        for name in tuple(self._timers):
+            self._cancel(name)
+        # A client that does not read must not keep a closed connection alive.
+        self._after("close", self._limits.write_timeout_s, self.transport.abort)
+        may_send = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        if may_send or self.conn.trailing_data[0]:
+            self.transport.write_eof()
+            self.transport.lingers = True
+            self.transport.resume_reading()
+            self._after("linger", self._limits.linger_s, self._stop_lingering)
+        else:
+            self.transport.close_now()
+
+    def _stop_lingering(self) -> None:
+        self._cancel("linger")
+        self.transport.close_now()
+
+    def _after(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
+        """Replaces the timer of this name; all end with the connection."""
+        self._cancel(name)
+        self._timers[name] = self.loop.call_later(delay_s, callback)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()

@@ -14,6 +14,14 @@ class Limits:
     body_bytes: int = 16 * 1024 * 1024
     header_bytes: int = 16 * 1024
     max_connections: int = 1024
+    max_connections_per_address: int = 768
+    probe_connections: int = 128
+    """Beyond the caps, on which only probes are answered."""
+    probe_header_s: float = 2.0
+    """A connection beyond the caps has to ask within this time."""
+    linger_s: float = 2.0
+    """An answered request may bring its body for so long, and then once more before it is cut."""
+    linger_bytes: int = 64 * 1024 * 1024
     header_timeout_s: float = 15.0
     body_idle_s: float = 15.0
     """Longest pause within a body, and what a body of any size may take."""

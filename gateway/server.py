@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.http_protocol import ConnectionTable, GatewayProtocol
+from gateway.connections import ConnectionTable
+from gateway.http_protocol import GatewayProtocol
 from gateway.limits import Limits
 from rpc.config import Address
 
