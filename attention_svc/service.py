@@ -102,6 +102,7 @@ class AttentionService:
             self._metrics.registry,
             self.readiness,
             {"/experts/load": self._experts_load},
+            hosts=self._config.ops_host,
         )
         ops.start()
         # In here, because a grpc.aio server belongs to the loop it was made in.

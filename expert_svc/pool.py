@@ -201,6 +201,7 @@ class ExpertPool:
             Address.parse(self._config.ops_listen, "--ops-listen"),
             self._metrics.registry,
             self._ready,
+            hosts=self._config.ops_host,
         )
         ops.start()
         return ops

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.limits import Limits
 from rpc.config import Address
 from rpc.flags import flag
 from rpc.service_config import LOG_LEVELS, check_choice
@@ -30,6 +31,11 @@ class GatewayConfig:
         (), "origin whose web pages may call the API ('*': every one)", metavar="ORIGIN"
     )
     max_concurrent: int = flag(64, "requests in flight for each key; more are answered with 429")
+    max_connections: int = flag(1024, "HTTP connections at once; probes have some beyond it")
+    max_connections_per_address: int = flag(
+        0,
+        "of one client address (a reverse proxy is one); 0: three quarters of --max-connections",
+    )
     request_timeout_s: float = flag(
         0.0,
         "longest a request may take from its receipt on, in seconds; 0: no limit but the attention "
@@ -54,6 +60,10 @@ class GatewayConfig:
         check_choice("--log-level", self.log_level, LOG_LEVELS)
         if not 1 <= self.max_concurrent <= 100_000:
             raise ValueError("--max-concurrent: 1 to 100000")
+        if not 8 <= self.max_connections <= 1_000_000:
+            raise ValueError("--max-connections: 8 to 1000000")
+        if not 0 <= self.max_connections_per_address <= self.max_connections:
+            raise ValueError("--max-connections-per-address: 0 to --max-connections")
         if not 0 <= self.request_timeout_s <= 86_400:
             raise ValueError("--request-timeout-s: 0 to 86400")
         if not 0 <= self.drain_s <= 3600:
@@ -90,6 +100,17 @@ class GatewayConfig:
     def model_path(self) -> Path:
         assert self.model is not None
         return self.model
+
+    @property
+    def limits(self) -> Limits:
+        """The table of limits with what the flags say."""
+        return Limits(
+            concurrent_per_key=self.max_concurrent,
+            max_connections=self.max_connections,
+            max_connections_per_address=(
+                self.max_connections_per_address or self.max_connections * 3 // 4
+            ),
+        )
 
     @property
     def listen_address(self) -> Address:

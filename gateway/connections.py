@@ -33,7 +33,10 @@ class Connection(Protocol):
     """What the table needs to know of a connection."""
 
     address_group: str
-    standing: Standing
+
+    @property
+    def standing(self) -> Standing:
+        """Now."""
 
     def give_way(self) -> None:
         """Close now: somebody else needs the place."""

@@ -61,17 +61,22 @@ class GatewayProtocol(H11Protocol):
         self._last_input_s = 0.0
         self._lingered_bytes = 0
         self._for_probes = False
+        self._showed_key = False
         self.address_group = ""
 
     @property
     def standing(self) -> Standing:
         """Whether it may be closed in favour of another."""
-        key_id = self.scope["state"].get("key_id") if self.scope is not None else None
-        if key_id is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return Standing.STRANGER
-        if not self.cycle.response_complete:
+        if self._key_id is not None and not self.cycle.response_complete:
             return Standing.SERVED
-        return Standing.STRANGER if key_id == ANONYMOUS else Standing.IDLE
+        return Standing.IDLE if self._showed_key else Standing.STRANGER
+
+    @property
+    def _key_id(self) -> str | None:
+        """Whose newest request is; None before it was checked, and when it was refused."""
+        return self.scope["state"].get("key_id") if self.scope is not None else None
 
     def give_way(self) -> None:
         """Make room for another connection."""
@@ -107,7 +112,8 @@ class GatewayProtocol(H11Protocol):
         self._watch_input()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self._showed_key = self._key_id not in (None, ANONYMOUS)
+        super().on_response_complete()  # and begins with a request that waits
         self._table.answered(self)
         if self.transport.is_closing():
             return

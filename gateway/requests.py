@@ -35,6 +35,17 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def counted(request: Request) -> Iterator[None]:
+    """A place among its key's requests. Raises ApiError 429 when the key has too many in flight."""
+    slots, key_id = gateway_of(request).slots, request.state.key_id
+    slots.acquire(key_id)
+    try:
+        yield
+    finally:
+        slots.release(key_id)
+
+
+@contextlib.contextmanager
 def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
     """A place among its key's requests, and a record of how this one ends.
 

@@ -1,6 +1,7 @@
 """How is the application served over HTTP? A socket of our own, uvicorn on our loop."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import socket
@@ -13,9 +14,14 @@ from gateway.connections import ConnectionTable
 from gateway.http_protocol import GatewayProtocol
 from gateway.limits import Limits
 from rpc.config import Address
+from rpc.open_files import fitting
 
 KEEP_ALIVE_S = 30
 SEND_BUFFER_BYTES = 256 * 1024
+ACCEPT_BATCH = 32
+"""Connections accepted before others are looked at: a burst must not push out all that waited on a
+place for probes before their first byte was read."""
+LISTEN_QUEUE = 1024
 
 
 def bind(listen: Address) -> socket.socket:
@@ -40,6 +46,17 @@ def bind(listen: Address) -> socket.socket:
     return sock
 
 
+def fit_to_open_files(limits: Limits) -> Limits:
+    """The same with caps that this process's limit of open files allows. Raises ValueError."""
+    cap = fitting(
+        limits.max_connections,
+        "--max-connections",
+        beside=limits.probe_connections + 2 * ACCEPT_BATCH,
+    )
+    each = max(1, limits.max_connections_per_address * cap // limits.max_connections)
+    return dataclasses.replace(limits, max_connections=cap, max_connections_per_address=each)
+
+
 class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: the service stops like every other one."""
 
@@ -56,9 +73,15 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
+                backlog=ACCEPT_BATCH,  # asyncio takes the queue's length for the batch's, too
                 timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(LISTEN_QUEUE)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

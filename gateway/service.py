@@ -17,7 +17,7 @@ from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, StatusLine
 from gateway.model_files import ModelFiles, load_model_files
 from gateway.prompt_encoder import PromptEncoder
-from gateway.server import HttpServer, bind
+from gateway.server import HttpServer, bind, fit_to_open_files
 from rpc.config import Address
 from rpc.server import until_stopped
 from rpc.topology import TopologyWatcher
@@ -40,7 +40,7 @@ class GatewayService:
         poll_interval_s: float = POLL_INTERVAL_S,
     ):
         self._config = config
-        limits = limits or Limits(concurrent_per_key=config.max_concurrent)
+        limits = fit_to_open_files(limits or config.limits)
         if model is None:
             model = load_model_files(Path(config.model_path), config.served_model_name)
         self._watcher = self._make_watcher()

@@ -9,11 +9,22 @@ from starlette.responses import Response
 from gateway.auth import tenant_of
 from gateway.errors import bad_field, context_exceeded
 from gateway.request_models import DetokenizeRequest, TokenizeRequest, parse_model
-from gateway.requests import gateway_of, read_object
+from gateway.requests import counted, gateway_of, read_object
 
 
 async def tokenize(request: Request) -> Response:
     """Ids of a prompt, or of messages as the chat endpoint would send them."""
+    with counted(request):
+        return await _tokenize(request)
+
+
+async def detokenize(request: Request) -> Response:
+    """Text of ids; markers are written out, bytes that are no text give U+FFFD."""
+    with counted(request):
+        return await _detokenize(request)
+
+
+async def _tokenize(request: Request) -> Response:
     gateway = gateway_of(request)
     body = await read_object(request, gateway.limits)
     fields = parse_model(TokenizeRequest, body)
@@ -37,8 +48,7 @@ async def tokenize(request: Request) -> Response:
     return _json({"count": len(ids), "max_model_len": max_model_len, "tokens": ids})
 
 
-async def detokenize(request: Request) -> Response:
-    """Text of ids; markers are written out, bytes that are no text give U+FFFD."""
+async def _detokenize(request: Request) -> Response:
     gateway = gateway_of(request)
     body = await read_object(request, gateway.limits)
     fields = parse_model(DetokenizeRequest, body)

@@ -73,6 +73,7 @@ class RouterService:
                 "/sd": lambda: service_discovery(self.mesh),
                 "/experts/load": self.mesh.activations.page,
             },
+            hosts=config.ops_host,
         )
 
     @property

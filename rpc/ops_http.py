@@ -1,14 +1,19 @@
 """Where do Prometheus and probes look? A small HTTP server in a thread of its own.
 
 It answers while the service's event loop is busy: /metrics, /livez, /readyz and
-whatever JSON pages a service adds.
+whatever JSON pages a service adds. The newest connections are served: at the cap the oldest is cut,
+so that silent ones never keep a probe out.
 """
 
+import contextlib
+import errno
 import json
 import logging
+import socket
 import socketserver
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,8 +21,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from rpc.config import Address
+from rpc.host_names import is_own_name, name_of
 
 log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 64
+"""Each has a thread while it lasts."""
+LEAST_LIFE_S = 0.05
+"""No connection is cut before it had so much time to ask."""
 
 Readiness = Callable[[], tuple[bool, str]]
 """() -> (ready, reason when not)."""
@@ -32,12 +43,16 @@ class OpsServer:
         registry: CollectorRegistry,
         readiness: Readiness,
         pages: Mapping[str, Callable[[], Any]] | None = None,
+        *,
+        hosts: Collection[str] = (),
     ):
-        """`pages`: path -> function returning something JSON can hold."""
+        """`pages`: path -> function returning something JSON can hold; `hosts`: further names for
+        the Host header."""
         self._listen = listen
         self._registry = registry
         self._readiness = readiness
         self._pages = dict(pages or {})
+        self._hosts = (listen.host, *hosts)
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -70,6 +85,13 @@ class OpsServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def allows(self, host: str) -> bool:
+        """Whether the Host header names us."""
+        name = name_of(host)
+        return name is not None and is_own_name(
+            name, loopback_only=self._listen.is_loopback, allowed=self._hosts
+        )
+
     def respond(self, path: str) -> tuple[int, str, bytes]:
         """Status, content type and body for a GET of `path`."""
         if path == "/metrics":
@@ -90,11 +112,49 @@ class OpsServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any):
+        self._open: dict[socket.socket, float] = {}
+        """Since when, oldest first."""
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the name service who we are, which may take seconds.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            connection, address = super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._cut_oldest()  # its descriptor is the next one's
+                time.sleep(LEAST_LIFE_S)
+            raise
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._cut_oldest()
+        with self._lock:
+            self._open[connection] = time.monotonic()
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def _cut_oldest(self) -> None:
+        with self._lock:
+            connection, since_s = next(iter(self._open.items()), (None, 0.0))
+        if connection is None:
+            return
+        time.sleep(max(0.0, since_s + LEAST_LIFE_S - time.monotonic()))
+        with self._lock:
+            if self._open.pop(connection, None) is None:
+                return  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Mostly a prober that hung up; socketserver would print a traceback.
@@ -107,16 +167,29 @@ class _OpsHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        try:
-            status, content_type, body = self.ops.respond(self.path.partition("?")[0])
-        except Exception:  # a page's bug must not end the thread; it is logged with its traceback
-            log.exception("page %s failed", self.path)
-            status, content_type, body = 500, "text/plain", b"internal error\n"
+        status, content_type, body = self._answer()
+        if "content-length" in self.headers or "transfer-encoding" in self.headers:
+            self.close_connection = True  # a body is not read: it must not pass for a request
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
+    def _answer(self) -> tuple[int, str, bytes]:
+        hosts = self.headers.get_all("host", [])
+        if len(hosts) > 1 or (not hosts and self.request_version not in ("HTTP/0.9", "HTTP/1.0")):
+            self.close_connection = True
+            return 400, "text/plain", b"one Host header is needed\n"
+        if hosts and not self.ops.allows(hosts[0]):
+            return 403, "text/plain", b"this Host is not allowed: --ops-host adds one\n"
+        try:
+            return self.ops.respond(self.path.partition("?")[0])
+        except Exception:  # a page's bug must not end the thread; it is logged with its traceback
+            log.exception("page %.200r failed", self.path)
+            return 500, "text/plain", b"internal error\n"
+
     def log_message(self, format: str, *args: Any) -> None:
-        log.debug(format, *args)
+        log.debug("%.500r", format % args)

@@ -14,12 +14,15 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rpc import ops_http
 from rpc.config import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
 from rpc.guard import DEFAULT_BOUNDS, CallBounds, CallGuard
+from rpc.open_files import fitting
 from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 4096
 STREAMS_TO_REFUSE = 4096
 """Of one connection, while they wait to be told."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -55,6 +58,7 @@ class GrpcHost:
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
         bounds: CallBounds = DEFAULT_BOUNDS,
     ):
+        """Raises ValueError when the limit of open files leaves no room for connections."""
         self._listen = listen
         self._tls = tls
         # A dict, because of an option given twice gRPC takes the first.
@@ -63,6 +67,10 @@ class GrpcHost:
             "grpc.max_receive_message_length": max_receive_bytes,
             # Far above the bound that answers with a reason: HTTP/2's own can only reset a stream.
             "grpc.max_concurrent_streams": bounds.per_connection + STREAMS_TO_REFUSE,
+            # Half-open handshakes count; beyond it gRPC closes what it has accepted.
+            "grpc.max_allowed_incoming_connections": fitting(
+                MAX_CONNECTIONS, "gRPC connections", beside=ops_http.MAX_CONNECTIONS
+            ),
         }
         self.server = grpc.aio.server(
             interceptors=(CallGuard(bounds, tls=tls is not None),), options=tuple(options.items())

@@ -23,6 +23,12 @@ class ServiceConfig:
     ops_listen: str = flag(
         "127.0.0.1:0", "HTTP address of /metrics, /livez, /readyz", metavar="HOST:PORT"
     )
+    ops_host: tuple[str, ...] = flag(
+        (),
+        "further name of this machine in the Host header of --ops-listen; IP addresses, names without"
+        " a dot and private domains are allowed beyond loopback ('*': every name)",
+        metavar="NAME",
+    )
     tls_ca: Path | None = flag(None, "PEM of the mesh's CA; turns mTLS on", metavar="FILE")
     tls_cert: Path | None = flag(None, "PEM certificate of this service's role", metavar="FILE")
     tls_key: Path | None = flag(None, "PEM private key of that certificate", metavar="FILE")

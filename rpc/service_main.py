@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from rpc.flags import parse_config
+from rpc.open_files import AcceptErrors, raise_open_files
 from rpc.server import configure_logging, exit_at_signal
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,11 @@ def run_service(
         description=description,
     )
     configure_logging(name, config.log_level)
+    raise_open_files()
     exit_at_signal("before serving")
 
     async def serve() -> int:
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors())
         return await build(config).run()
 
     try:

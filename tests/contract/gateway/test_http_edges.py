@@ -74,6 +74,72 @@ class TestHeaders:
         assert status_of(exchange(gateway, data)) == 400
 
 
+class TestStrictness:
+    """What a proxy before us may read otherwise is not read at all."""
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"GET /livez HTTP/1.1\nHost: localhost\n\n",
+            b"GET /livez HTTP/1.1\r\nHost: localhost\n\r\n",
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\nY: b\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\n",
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\rY: b\r\n\r\n",
+        ],
+    )
+    def test_lines_end_with_cr_and_lf(self, gateway: Harness, data: bytes) -> None:
+        assert status_of(exchange(gateway, data)) == 400
+
+    @pytest.mark.parametrize("end", [b"0\r\n\n", b"0\r\nX: a\n\n", b"0\r\nX: a\r\n\n"])
+    def test_lines_of_trailers_too(self, gateway: Harness, end: bytes) -> None:
+        body = b"2\r\n{}\r\n" + end
+        reply = exchange(gateway, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        assert status_of(reply) == 400
+        assert error_of(reply)["code"] == "bad_http"
+
+    def test_trailers_have_the_bound_of_headers(self, gateway: Harness) -> None:
+        body = b"2\r\n{}\r\n0\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"
+        reply = exchange(gateway, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        assert status_of(reply) == 431
+
+    @pytest.mark.parametrize("version", [b"0.9", b"1.2", b"2.0", b"9.9"])
+    def test_other_versions_are_505(self, gateway: Harness, version: bytes) -> None:
+        data = b"GET /livez HTTP/%s\r\nHost: localhost\r\n\r\n" % version
+        assert status_of(exchange(gateway, data)) == 505
+
+    def test_the_preface_of_http_2_is_refused_once(self, gateway: Harness) -> None:
+        reply = exchange(gateway, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        assert status_of(reply) == 505
+        assert reply.count(b"content-length: ") == 1
+
+    @pytest.mark.parametrize(
+        "first, second",
+        [
+            (b"Origin: http://evil.example", b"Origin: http://localhost"),
+            (b"Origin: http://localhost", b"origin: http://localhost"),
+            (b"Content-Encoding: gzip", b"Content-Encoding: identity"),
+            (b"Content-Type: text/plain", b"Content-Type: application/json"),
+            (b"Content-Length: 2", b"Content-Length: 2"),
+            (b"Content-Length: 2", b"CONTENT-LENGTH: 2"),
+            (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+            (b"Host: evil.example", b"X: y"),
+            (b"Expect: 100-continue", b"Expect: 100-continue"),
+        ],
+    )
+    def test_a_header_that_decides_may_come_only_once(
+        self, gateway: Harness, first: bytes, second: bytes
+    ) -> None:
+        head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        for lines in ((first, second), (second, first)):
+            data = head + b"\r\nX: y\r\n".join(lines) + b"\r\n\r\n{}"
+            assert status_of(exchange(gateway, data)) == 400
+
+    def test_others_may_be_repeated(self, gateway: Harness) -> None:
+        data = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        data += b"Accept: a\r\nAccept: b\r\nX-Forwarded-For: a\r\nX-Forwarded-For: b\r\n\r\n"
+        assert status_of(exchange(gateway, data)) == 200
+
+
 class TestBodies:
     def test_a_body_of_exactly_the_cap_is_read_and_one_byte_more_is_413(
         self, make_gateway: Any
