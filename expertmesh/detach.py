@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from expertmesh.children import child_environment, python_module
@@ -18,9 +18,14 @@ SERVING = ("ready", "degraded")
 
 
 def start_detached(
-    run_dir: RunDir, arguments: Sequence[str], say: Callable[[str], None]
+    run_dir: RunDir,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Start `expertmesh up ARGUMENTS` in a session of its own; returns its state once ready.
+
+    `environment`: what it is told besides, because it does not belong on a command line.
 
     Its output goes to supervisor.log and, until it is ready, to `say`. Raises CommandError
     with the end of that log when it gives up.
@@ -33,7 +38,7 @@ def start_detached(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=child_environment(),
+            env={**child_environment(), **environment},
             start_new_session=True,
         )
     try:

@@ -5,10 +5,12 @@ Pools are layer-striped: pool i of N holds all experts of the layers l with
 l mod N = i, so every pool has the same share and each MoE layer is one call.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.service_flags import Values, check_service, passed_to
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
@@ -24,7 +26,11 @@ GATEWAY_BASE_BYTES = 200 * MB
 POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
 DRAIN_S = 5.0
-"""How long running requests may go on after Ctrl-C; the supervisor waits longer than that."""
+"""How long running requests may go on after Ctrl-C, unless a flag says it."""
+DEFAULTS = {"drain_s": DRAIN_S, "grace_s": DRAIN_S}
+"""Of services' flags, where `up` has others than the services."""
+STOP_SLACK_S = 5.0
+"""Between the end of a service's grace and SIGKILL."""
 MAX_ATTENTION = 64
 DEMO_NAME = "expertmesh-demo"
 HELD_FACTOR = 1.05
@@ -49,10 +55,10 @@ class ClusterOptions:
     kv_memory: str = "512MiB"
     threads: int | None = None
     log_level: str = "info"
-    max_concurrent: int = 64
-    """Requests in flight for each client of the gateway."""
-    served_model_name: str | None = None
-    """Name in the API; None: the folder's name."""
+    model_name: str | None = None
+    """Name in the API where no --served-model-name says it; None: the folder's name."""
+    passed: Values = field(default_factory=dict, repr=False)
+    """Flags of the services that are passed on to them."""
 
 
 def demo_model_dir() -> Path:
@@ -108,10 +114,6 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
     ):
         if value not in allowed:
             raise CommandError(f"{name}: one of {', '.join(allowed)}, got {value}", EXIT_USAGE)
-    if not 1 <= options.max_concurrent <= 100_000:
-        raise CommandError(
-            f"--max-concurrent: 1 to 100000, got {options.max_concurrent}", EXIT_USAGE
-        )
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     sizing = _Sizing(config, options)
@@ -120,13 +122,32 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         if options.in_process
         else _split(options, config, sizing, cores)
     )
-    services = (*computing, _gateway(options))
+    services, stop_grace_s = _with_passed((*computing, _gateway(options)), options.passed)
     return ClusterPlan(
         model=str(options.model),
         description=describe(config),
         services=services,
         memory_lines=tuple(_memory_line(service, sizing) for service in services),
+        stop_grace_s=stop_grace_s,
     )
+
+
+def _with_passed(
+    services: Iterable[ServiceSpec], values: Values
+) -> tuple[tuple[ServiceSpec, ...], float]:
+    """The services with the flags passed on to them, all of which they will accept; the time to stop.
+
+    Raises CommandError (usage) naming the flag that a service would refuse.
+    """
+    done, grace_s = [], DRAIN_S
+    for service in services:
+        passed = passed_to(service.module, values)
+        flags = (*service.flags, *passed.arguments)  # the last word on a flag is the caller's
+        dials = [f"{flag}=127.0.0.1:1" for flag, _ in service.dials]
+        config = check_service(service.module, (*flags, *dials), passed.environment)
+        grace_s = max(grace_s, getattr(config, "grace_s", 0.0), getattr(config, "drain_s", 0.0))
+        done.append(replace(service, flags=flags, environment=passed.environment))
+    return tuple(done), grace_s + STOP_SLACK_S
 
 
 def describe(config: ModelConfig) -> str:
@@ -253,6 +274,8 @@ def _in_process_attention(
 
 
 def _gateway(options: ClusterOptions) -> ServiceSpec:
+    named = "served_model_name" in options.passed.get("gateway", {})
+    name = () if named else ("--served-model-name", options.model_name or options.model.name)
     discovery: tuple[tuple[str, str], ...] = (("--router", "router"),)
     if options.in_process:
         discovery = tuple(("--attention", name) for name in attention_names(options))
@@ -263,8 +286,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
         flags=(
             *("--model", str(options.model)),
             *("--listen", f"127.0.0.1:{options.http_port}"),
-            *("--served-model-name", options.served_model_name or options.model.name),
-            *("--max-concurrent", str(options.max_concurrent)),
+            *name,
             *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
         ),

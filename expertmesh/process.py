@@ -55,7 +55,7 @@ class ServiceProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=child_environment(self.spec.threads),
+                env={**child_environment(self.spec.threads), **self.spec.environment},
                 start_new_session=True,  # Ctrl-C reaches the supervisor only; it decides the order
             )
 

@@ -1,5 +1,6 @@
 """What is a service of the local cluster, as plain data?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -14,6 +15,8 @@ class ServiceSpec:
     flags: tuple[str, ...] = ()
     dials: tuple[tuple[str, str], ...] = ()
     """(flag, service name): the flag gets the gRPC address which that service has bound."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Besides ours: flags with secrets, which do not belong on a command line."""
     threads: int = 1
     """OMP_NUM_THREADS of the process."""
     group: str = ""
@@ -34,6 +37,8 @@ class ClusterPlan:
     services: tuple[ServiceSpec, ...] = field(default=())
     memory_lines: tuple[str, ...] = ()
     """The memory arithmetic, one line a process, for people."""
+    stop_grace_s: float = 10.0
+    """What each stage gets between SIGTERM and SIGKILL."""
 
     @property
     def memory_bytes(self) -> int:

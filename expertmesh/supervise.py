@@ -18,9 +18,6 @@ from expertmesh.spec import ClusterPlan
 from expertmesh.state import RunDir
 from expertmesh.transcript import Thinking, show_reply
 
-STOP_GRACE_S = 10.0
-"""Per stage, between SIGTERM and SIGKILL."""
-
 
 def supervise(
     plan: ClusterPlan,
@@ -28,6 +25,7 @@ def supervise(
     *,
     greeting: bool = True,
     ask: str | None = None,
+    api_key: str | None = None,
     start_timeout_s: float,
     out: Console,
     notes: Console,
@@ -43,7 +41,7 @@ def supervise(
             notes.print(f"ready in {time.monotonic() - started:.1f} s")
             if greeting:  # in a thread: a service that dies meanwhile is noticed all the same
                 assert cluster.url is not None
-                arguments = (cluster.url, run_dir, ask, out, notes)
+                arguments = (cluster.url, run_dir, ask, api_key, out, notes)
                 threading.Thread(target=greet, args=arguments, daemon=True).start()
             cluster.watch(lambda line: notes.print(line, markup=False, soft_wrap=True))
         except Stopped:
@@ -57,9 +55,11 @@ def supervise(
         return 0 if clean or not signals.kill.is_set() else EXIT_FAILED
 
 
-def greet(url: str, run_dir: RunDir, ask: str | None, out: Console, notes: Console) -> None:
+def greet(
+    url: str, run_dir: RunDir, ask: str | None, api_key: str | None, out: Console, notes: Console
+) -> None:
     """Ask the demonstration question, then say how to go on. Never raises CommandError."""
-    client = ChatClient(url)
+    client = ChatClient(url, api_key)
     try:
         model_name = client.model_name()
         if ask:
@@ -69,7 +69,8 @@ def greet(url: str, run_dir: RunDir, ask: str | None, out: Console, notes: Conso
             pieces = client.stream(body, reply)
             show_reply(pieces, reply, out=out, notes=out, thinking=Thinking.FULL)
             out.print(f"({reply.speed_line()})\n", style="dim")
-        out.print(ready_text(url, model_name, str(run_dir.path)), markup=False, soft_wrap=True)
+        text = ready_text(url, model_name, str(run_dir.path), needs_key=bool(api_key))
+        out.print(text, markup=False, soft_wrap=True)
         if sys.stdin.isatty():
             out.print("\nCtrl-C stops every process.")
     except CommandError as error:
@@ -81,7 +82,7 @@ def greet(url: str, run_dir: RunDir, ask: str | None, out: Console, notes: Conso
 def _stop(cluster: Cluster, notes: Console) -> bool:
     say: Callable[[str], None] = lambda line: notes.print(line, markup=False)  # noqa: E731
     notes.print("stopping")
-    clean = cluster.stop(STOP_GRACE_S, say)
+    clean = cluster.stop(cluster.plan.stop_grace_s, say)
     notes.print("stopped")
     return clean
 

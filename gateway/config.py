@@ -25,7 +25,9 @@ class GatewayConfig:
     listen: str = flag("127.0.0.1:8000", "HTTP address", metavar="HOST:PORT")
     router: str | None = flag(None, "router to learn attention services from", metavar="HOST:PORT")
     attention: tuple[str, ...] = flag((), "attention service, static", metavar="HOST:PORT")
-    api_key: tuple[str, ...] = flag((), "key that clients must present as a bearer token")
+    api_key: tuple[str, ...] = flag(
+        (), "key that clients must present as a bearer token", secret=True
+    )
     insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any --api-key")
     cors_origin: tuple[str, ...] = flag(
         (), "origin whose web pages may call the API ('*': every one)", metavar="ORIGIN"

@@ -5,11 +5,13 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
 from expertmesh.detach import start_detached
 from expertmesh.machine import usable_cores
 from expertmesh.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.preflight import check_memory, check_port
+from expertmesh.service_flags import Values, passed_to, secrets
 from expertmesh.sizes import format_bytes
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
@@ -44,11 +46,19 @@ Examples:
 
   expertmesh up --in-process   (no pools: experts inside the attention process)
 
+  EXPERTMESH_API_KEY=some-long-secret expertmesh up --cors-origin http://localhost:3000
+
+Every flag of the services that `up` does not decide itself is passed on to each service that has it;
+with the service's name before it (--attention-device cuda) to that service alone. Keys are better
+given in the environment: command lines are seen by everyone on the machine.
+
 {EXIT_CODES_HELP}
 """
 
 
+@with_service_flags
 def up(
+    context: typer.Context,
     http_port: int = typer.Option(
         8000,
         envvar="EXPERTMESH_HTTP_PORT",
@@ -109,16 +119,6 @@ def up(
         help="Threads of every computing process; within a step they take turns. Default: the "
         "cores divided among the attention services.",
     ),
-    max_concurrent: int = typer.Option(
-        64,
-        envvar="EXPERTMESH_MAX_CONCURRENT",
-        help="Requests in flight for each client; more are answered with 429.",
-    ),
-    served_model_name: str | None = typer.Option(
-        None,
-        envvar="EXPERTMESH_SERVED_MODEL_NAME",
-        help="The model's name in the API. Default: the folder's name.",
-    ),
     ask: str | None = typer.Option(
         None, envvar="EXPERTMESH_ASK", help="A question to ask once when ready."
     ),
@@ -130,6 +130,8 @@ def up(
     ),
     run_dir: Path | None = typer.Option(None, envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP),
     background: bool = typer.Option(False, "--background", hidden=True),
+    *,
+    passed: Values,
 ) -> None:
     options = ClusterOptions(
         model=(model or demo_model_dir()).absolute(),
@@ -144,9 +146,10 @@ def up(
         kv_memory=kv_memory,
         threads=threads,
         log_level=log_level,
-        max_concurrent=max_concurrent,
-        served_model_name=served_model_name or (None if model else DEMO_NAME),
+        model_name=None if model else DEMO_NAME,
+        passed=passed,
     )
+    api_key = next(iter(passed.get("gateway", {}).get("api_key", ())), None)
     plan = plan_cluster(options, usable_cores())
     folder = RunDir((run_dir or default_run_dir()).absolute())
     notes, out = stderr(), stdout()
@@ -158,16 +161,18 @@ def up(
     if detach:
         state = start_detached(
             folder,
-            _arguments(options, start_timeout, folder),
+            _arguments(context, folder),
+            passed_to("gateway", passed).environment,
             lambda line: notes.print(line, markup=False, soft_wrap=True),
         )
-        greet(state["url"], folder, ask, out, notes)
+        greet(state["url"], folder, ask, api_key, out, notes)
         return
     code = supervise(
         plan,
         folder,
         greeting=not background,
         ask=ask,
+        api_key=api_key,
         start_timeout_s=start_timeout,
         out=out,
         notes=notes,
@@ -185,24 +190,17 @@ def _print_plan(plan: ClusterPlan, notes: Console) -> None:
     )
 
 
-def _arguments(options: ClusterOptions, start_timeout_s: float, folder: RunDir) -> list[str]:
-    """The flags of the `up` that runs in the background (the greeting stays in front)."""
-    arguments = [
-        "--background",
-        "--model",
-        str(options.model),
-        "--http-port",
-        str(options.http_port),
-    ]
-    arguments += ["--pools", str(options.num_pools), "--dtype", options.dtype]
-    arguments += ["--replicas", str(options.replicas), "--attention", str(options.num_attention)]
-    arguments += ["--expert-dtype", options.expert_dtype]
-    arguments += ["--linear-dtype", options.linear_dtype]
-    arguments += ["--kv-memory", options.kv_memory, "--log-level", options.log_level]
-    arguments += ["--start-timeout", str(start_timeout_s), "--run-dir", str(folder.path)]
-    arguments += ["--max-concurrent", str(options.max_concurrent)]
-    arguments += ["--in-process"] if options.in_process else []
-    arguments += ["--threads", str(options.threads)] if options.threads else []
-    if options.served_model_name:
-        arguments += ["--served-model-name", options.served_model_name]
+def _arguments(context: typer.Context, folder: RunDir) -> list[str]:
+    """The flags of the `up` that runs in the background: ours, but the greeting stays in front."""
+    kept_back = {"detach", "ask", "run_dir", *(one.name for one in secrets())}
+    arguments = ["--background", "--run-dir", str(folder.path)]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in kept_back or value is None:
+            continue
+        if isinstance(value, bool):
+            arguments += (parameter.opts if value else parameter.secondary_opts)[:1]
+        else:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                arguments.append(f"{parameter.opts[0]}={one}")
     return arguments

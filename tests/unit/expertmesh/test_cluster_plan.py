@@ -88,8 +88,8 @@ def test_only_the_gateway_has_a_fixed_port(model: Path) -> None:
 
 
 def test_the_gateway_gets_its_limit_per_client(model: Path) -> None:
-    plan = plan_cluster(ClusterOptions(model=model, max_concurrent=300), cores=4)
-    assert flag(plan.services[-1].flags, "--max-concurrent") == "300"
+    options = ClusterOptions(model=model, passed={"gateway": {"max_concurrent": 300}})
+    assert "--max-concurrent=300" in plan_cluster(options, cores=4).services[-1].flags
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,12 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
         ({"num_attention": 0}, "--attention: 1 to 64"),
         ({"http_port": 70000}, "--http-port"),
         ({"threads": 0}, "--threads"),
-        ({"max_concurrent": 0}, "--max-concurrent"),
+        ({"passed": {"gateway": {"max_concurrent": 0}}}, "--max-concurrent"),
+        ({"passed": {"gateway": {"api_key": ["short"]}}}, "--api-key: at least 8"),
+        ({"passed": {"gateway": {"api_key": ["a,comma-in-it"]}}}, "--api-key: .* comma"),
+        ({"passed": {"attention_svc": {"max_running": 0}}}, "--max-running"),
+        ({"passed": {"router_svc": {"lease_ms": 1}}}, "--lease-ms: allowed are 200 to"),
+        ({"passed": {"expert_svc": {"memory": "lots"}}}, "--memory"),
         ({"kv_memory": "lots"}, "--kv-memory"),
         ({"dtype": "float8"}, "--dtype"),
     ],
