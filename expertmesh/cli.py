@@ -1,5 +1,6 @@
 """`expertmesh`: which commands exist? Each group lives in `expertmesh/commands/`."""
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,6 +20,7 @@ from expertmesh.commands import (
     up,
 )
 from expertmesh.console import EXIT_CODES_HELP, CommandError
+from rpc.env_names import unknown_names_warning
 
 app = typer.Typer(
     name="expertmesh",
@@ -27,8 +29,10 @@ app = typer.Typer(
         "gRPC services.\n\n"
         "Start with `expertmesh up` (the whole system on this machine, bundled demonstration "
         "model) and `expertmesh chat`.\n\n"
-        "Every flag has an environment twin: EXPERTMESH_<FLAG>, for example "
-        "EXPERTMESH_HTTP_PORT=9000 for --http-port.\n\n" + EXIT_CODES_HELP
+        "Every flag has an environment twin, which --help shows beside it: EXPERTMESH_<FLAG>, for "
+        "example EXPERTMESH_HTTP_PORT=9000 for --http-port, or EXPERTMESH_<COMMAND>_<FLAG> where another "
+        "command or a service means something else by the flag. A name that nothing reads is told of.\n\n"
+        + EXIT_CODES_HELP
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,11 +54,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     show_version: bool = typer.Option(
         False, "--version", help="Print the version.", callback=_print_version, is_eager=True
     ),
 ) -> None:
-    pass
+    if context.invoked_subcommand == "serve":
+        return  # the service looks itself, and has a log for it
+    warning = unknown_names_warning(os.environ)
+    if warning:
+        sys.stderr.write(f"expertmesh: {warning}\n")
 
 
 def main() -> None:

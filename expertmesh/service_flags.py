@@ -28,6 +28,7 @@ _LOOPBACK = (
     "everything that `up` starts talks over 127.0.0.1 (docs/several-machines.md has the rest)"
 )
 DECIDED = {
+    "attention": "--attention (EXPERTMESH_UP_ATTENTION) says how many there are",
     "listen": "--http-port is the API's port, the other services take free ones",
     "ops_listen": "services take free ports, which `expertmesh status` shows",
     "advertise": _LOOPBACK,

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from rpc.env_names import unknown_names_warning
 from rpc.flags import parse_config
 from rpc.open_files import AcceptErrors, raise_open_files
 from rpc.server import configure_logging, exit_at_signal
@@ -33,6 +35,9 @@ def run_service(
 
     `build` is called on the loop, to which a grpc.aio server belongs from its making on.
     """
+    warning = unknown_names_warning(os.environ)
+    if warning:  # before the flags: a name misspelt may be why one is missing
+        sys.stderr.write(f"expertmesh serve {name}: {warning}\n")
     config = parse_config(
         config_type,
         sys.argv[1:] if argv is None else argv,

@@ -130,7 +130,7 @@ def serve(
         help=f"Server, with or without /v1. Default: the cluster of `up`, else {DEFAULT_URL}.",
     ),
     model: str | None = typer.Option(
-        None, envvar="EXPERTMESH_MODEL", help="Served name. Default: the first one listed."
+        None, envvar="EXPERTMESH_MODEL_NAME", help="Served name. Default: the first one listed."
     ),
     api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="Bearer token."),
     endpoint: str = typer.Option(

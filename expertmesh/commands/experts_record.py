@@ -26,7 +26,7 @@ as {SUFFIX}: the experts of each row of each step of one attention service.
 
 def record(
     out: Path = typer.Option(
-        ..., envvar="EXPERTMESH_OUT", help=f"File to write; NAME{SUFFIX} with --exact."
+        ..., envvar="EXPERTMESH_RECORD_OUT", help=f"File to write; NAME{SUFFIX} with --exact."
     ),
     seconds: float = typer.Option(
         60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long."
@@ -36,7 +36,7 @@ def record(
     ),
     attention: str = typer.Option(
         "",
-        envvar="EXPERTMESH_ATTENTION",
+        envvar="EXPERTMESH_RECORD_ATTENTION",
         help="With --exact: which attention service, by its id. Default: the first.",
     ),
     max_mib: int = typer.Option(

@@ -66,14 +66,14 @@ def register(group: typer.Typer) -> None:
 
 def split(
     path: Path = typer.Argument(..., help="Folder of the whole checkpoint."),
-    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder for the parts."),
+    out: Path = typer.Option(..., envvar="EXPERTMESH_MODEL_OUT", help="Folder for the parts."),
     host: list[str] = typer.Option([], envvar="EXPERTMESH_HOST", help="NAME:MEMORY of each host."),
-    pools: int = typer.Option(0, envvar="EXPERTMESH_POOLS", help="Instead: so many alike."),
-    memory: str = typer.Option("", envvar="EXPERTMESH_MEMORY", help="With --pools: of each."),
+    pools: int = typer.Option(0, envvar="EXPERTMESH_PLAN_POOLS", help="Instead: so many alike."),
+    memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
     weight_format: str = typer.Option(
         "bfloat16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."
     ),
-    replicas: int = typer.Option(1, envvar="EXPERTMESH_REPLICAS", min=1, max=16),
+    replicas: int = typer.Option(1, envvar="EXPERTMESH_PLAN_REPLICAS", min=1, max=16),
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
@@ -116,7 +116,7 @@ def split(
 
 def pull(
     repo: str = typer.Argument(..., help="OWNER/NAME of the repository."),
-    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder to write to."),
+    out: Path = typer.Option(..., envvar="EXPERTMESH_MODEL_OUT", help="Folder to write to."),
     layers: str = typer.Option(
         "", envvar="EXPERTMESH_LAYERS", help="Layers of the experts, like 0-30,45 (default: all)."
     ),
@@ -124,7 +124,10 @@ def pull(
         "", envvar="EXPERTMESH_EXPERTS", help="Experts of these layers, like 0-127 (default: all)."
     ),
     attention: bool = typer.Option(
-        False, "--attention", envvar="EXPERTMESH_ATTENTION", help="The attention side, not experts."
+        False,
+        "--attention",
+        envvar="EXPERTMESH_PULL_ATTENTION",
+        help="The attention side, not experts.",
     ),
     revision: str | None = typer.Option(
         None, envvar="EXPERTMESH_REVISION", help="Branch, tag or commit."

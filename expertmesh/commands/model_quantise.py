@@ -52,7 +52,7 @@ def quantise(
     path: Path = typer.Argument(..., help="Folder of the checkpoint, or of a part of it."),
     out: Path = typer.Argument(..., help="Folder to write; new, or of an interrupted run."),
     weight_format: str = typer.Option(
-        ..., "--format", envvar="EXPERTMESH_FORMAT", help="Of the experts: bf16, fp8, int8 or int4."
+        ..., "--format", envvar="EXPERTMESH_QUANTISE_FORMAT", help="Of the experts: bf16, fp8, int8 or int4."
     ),
     linear_format: str = typer.Option(
         "bf16", "--linear-format", envvar="EXPERTMESH_LINEAR_FORMAT",

@@ -54,9 +54,9 @@ def plan(
         [], envvar="EXPERTMESH_HOST", help="NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB."
     ),
     pools: int = typer.Option(
-        0, envvar="EXPERTMESH_POOLS", help="Instead of --host: so many alike."
+        0, envvar="EXPERTMESH_PLAN_POOLS", help="Instead of --host: so many alike."
     ),
-    memory: str = typer.Option("", envvar="EXPERTMESH_MEMORY", help="With --pools: of each."),
+    memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
     bandwidth: str = typer.Option(
         "", envvar="EXPERTMESH_BANDWIDTH", help="With --pools: bytes/s of memory, like 100GB."
     ),
@@ -66,7 +66,7 @@ def plan(
         envvar="EXPERTMESH_FORMAT",
         help=f"Weights as held: {', '.join(FORMATS)}.",
     ),
-    replicas: int = typer.Option(1, envvar="EXPERTMESH_REPLICAS", min=1, max=16),
+    replicas: int = typer.Option(1, envvar="EXPERTMESH_PLAN_REPLICAS", min=1, max=16),
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
     batch: int = typer.Option(
         1, envvar="EXPERTMESH_BATCH", min=1, max=4096, help="Sequences decoded at once."
@@ -74,7 +74,7 @@ def plan(
     round_trip_ms: str = typer.Option(
         "0.25-1.0", envvar="EXPERTMESH_ROUND_TRIP_MS", help="Of one expert call: LOW-HIGH."
     ),
-    plot: Path | None = typer.Option(None, envvar="EXPERTMESH_PLOT", help="Write a PNG."),
+    plot: Path | None = typer.Option(None, envvar="EXPERTMESH_PLAN_PLOT", help="Write a PNG."),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
     path = model or demo_model_dir()

@@ -83,7 +83,9 @@ def drain(
         True, "--wait/--no-wait", envvar="EXPERTMESH_WAIT", help="Until it is empty."
     ),
     timeout: float = typer.Option(
-        600.0, envvar="EXPERTMESH_TIMEOUT", help="Most seconds to wait; it goes on afterwards."
+        600.0,
+        envvar="EXPERTMESH_DRAIN_TIMEOUT",
+        help="Most seconds to wait; it goes on afterwards.",
     ),
     as_json: bool = JSON,
 ) -> None:

@@ -42,7 +42,7 @@ _DOWN_HELP = f"""Stop the cluster of a run folder, started with or without --det
 def down(
     run_dir: Path | None = RUN_DIR,
     timeout: float = typer.Option(
-        60.0, envvar="EXPERTMESH_TIMEOUT", help="Seconds to wait before killing it."
+        60.0, envvar="EXPERTMESH_DOWN_TIMEOUT", help="Seconds to wait before killing it."
     ),
 ) -> None:
     folder = RunDir((run_dir or default_run_dir()).absolute())

@@ -69,7 +69,7 @@ def up(
     ),
     attention: int = typer.Option(
         1,
-        envvar="EXPERTMESH_ATTENTION",
+        envvar="EXPERTMESH_UP_ATTENTION",
         help="Attention services, each with a KV cache of its own; streams move when one dies.",
     ),
     replicas: int = typer.Option(

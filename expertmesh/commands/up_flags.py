@@ -26,14 +26,13 @@ NEVER_IN_PROCESS = ("expert_svc", "router_svc")
 def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
     """`command` gets what was given of them as its argument `passed`, and the typer.Context."""
     own = [one for one in inspect.signature(command).parameters.values() if one.name != "passed"]
-    options = {one.name: one for one in passable({one.name for one in own})}
-    decided = {f"decided_{name}": name for name in DECIDED}
+    taken = {one.name for one in own}
+    options = {one.name: one for one in passable(taken)}
+    decided = {f"decided_{name}": name for name in DECIDED if name not in taken}
     added = [_parameter(one.name, _type(one), _option(one)) for one in options.values()]
     added += [
-        _parameter(
-            f"decided_{name}", str | None, typer.Option(None, option_name(name), hidden=True)
-        )
-        for name in DECIDED
+        _parameter(parameter, str | None, typer.Option(None, option_name(name), hidden=True))
+        for parameter, name in decided.items()
     ]
     keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
 

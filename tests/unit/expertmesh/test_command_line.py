@@ -33,6 +33,7 @@ def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: s
     assert "Exit codes: 0 ok, 1 failed, 2 usage, 3 not running" in shown
     flags = set(re.findall(r"--([a-z][a-z-]+)", shown.partition("Options")[2])) - {"help"}
     twins = set(re.findall(r"env var: EXPERTMESH_([A-Z_]+)", shown))
+    twins = {twin.removeprefix(f"{command.upper()}_") for twin in twins}
     options = {flag.upper().replace("-", "_") for flag in flags}
     options = {one for one in options if one.removeprefix("NO_") not in options - {one}}
     assert twins

@@ -1,0 +1,95 @@
+"""Which EXPERTMESH_* names mean something, and which one did a wrong one mean to be?
+
+Every process looks, so the names of all services, all commands and everything else are known
+here, in the one place that all may import. A test compares them with the flags that there are.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+PREFIX = "EXPERTMESH_"
+SHOWN = 5
+_LIKE = 0.6
+"""From this likeness on (difflib's ratio) a name is offered."""
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SERVICES = _names(
+    """
+    ADOPT_MS ADVERTISE API_KEY ATTENTION ATTENTION_ID CANARY_S CHECKPOINT_ID CORS_ORIGIN DEVICE
+    DRAIN_S DTYPE EXPERTS EXPERTS_PER_S EXPERT_DTYPE EXPERT_TIMEOUT_S FOLLOW_LOAD GRACE_S
+    HALF_LIFE_S IMBALANCE IMBALANCE_S INSECURE INSECURE_NO_AUTH KV_DTYPE KV_MEMORY LAYERS
+    LEASE_MS LINEAR_DTYPE LISTEN LOG_LEVEL MAX_BATCH_TOKENS MAX_CONCURRENT MAX_MEMBERS
+    MAX_MODEL_LEN MAX_MOVES MAX_RUNNING MAX_WAITING MAX_WAITING_TOKENS MEMORY MIN_GAIN MODEL
+    NO_PREFIX_CACHE OPS_LISTEN PIECES_PER_MINUTE PLAN_DELAY_MS POOL_ID REPLICAS
+    REQUEST_TIMEOUT_S ROUTER SAME_NUMERICS SERVED_MODEL_NAME SETTLE_MS STATE STRIPING THREADS
+    TLS_CA TLS_CERT TLS_KEY TRANSPORT
+    """
+)
+"""Twins of the services' flags, and so of `expertmesh up`'s."""
+
+COMMANDS = _names(
+    """
+    ASK ATTENTION_DEVICE ATTENTION_GRACE_S ATTENTION_REQUEST_TIMEOUT_S BANDWIDTH BASE_URL BATCH
+    BURSTINESS DATASET DAYS DETACH DOWN_TIMEOUT DRAIN_TIMEOUT DRY_RUN ENDPOINT EXACT
+    EXPERT_DEVICE EXPERT_GRACE_S FORCE FORMAT GATEWAY_REQUEST_TIMEOUT_S GOODPUT HOST HTTP_PORT
+    IGNORE_EOS IN_PROCESS JSON LINEAR_FORMAT MANIFEST MAX_CONCURRENCY MAX_MIB MAX_NUM_SEQS
+    MAX_TOKENS MODEL_NAME MODEL_OUT MULTI_TURN NUM_PROMPTS OUT OUTPUT_LEN PERCENTILES
+    PLAN_MEMORY PLAN_PLOT PLAN_POOLS PLAN_REPLICAS PLOT PNG POOLS PULL_ATTENTION QUANTISE_FORMAT
+    RANDOM_INPUT_LEN RANDOM_OUTPUT_LEN RANDOM_PREFIX_LEN RANDOM_RANGE_RATIO RECORD_ATTENTION
+    RECORD_OUT REQUEST_RATE REVISION ROUND_TRIP_MS ROWS RUN_DIR SECONDS SEED START_TIMEOUT STEPS
+    STREAMS SYSTEM TEMPERATURE THINKING TURNS UNDO UP_ATTENTION WAIT WARMUP WRITE_MANIFEST
+    """
+)
+"""Twins of the commands' own options, those of one service through `up` included."""
+
+OTHERS = _names(
+    """
+    NATIVE CPU_ISA CPU_KERNELS_PATH
+    HTTP IMAGE POOL_MEMORY
+    TEST_COMPOSE COMPOSE_WORK M2_CHAT_DATA OWN_NETWORK FAIL
+    """
+)
+"""Names without a flag: which native code runs, deploy/compose.yaml, tests."""
+
+KNOWN = SERVICES | COMMANDS | OTHERS
+
+
+def nearest(name: str, known: Iterable[str] = KNOWN) -> list[str]:
+    """The names that it may have meant, without prefix, best first; most share a word with it."""
+    words = set(name.split("_"))
+    likeness = {
+        one: difflib.SequenceMatcher(None, name, one).ratio()
+        + (0.3 if words & set(one.split("_")) else 0)
+        for one in known
+    }
+    near = [one for one, ratio in likeness.items() if ratio >= _LIKE]
+    return sorted(near, key=lambda one: (-likeness[one], one))[:3]
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """Names of ours in the environment that nothing reads, sorted."""
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN
+    )
+
+
+def unknown_names_warning(environ: Mapping[str, str]) -> str | None:
+    """One line that names them and what they may have meant; None when all are known."""
+    unknown = unknown_names(environ)
+    if not unknown:
+        return None
+    told = []
+    for name in unknown[:SHOWN]:
+        near = " or ".join(PREFIX + one for one in nearest(name.removeprefix(PREFIX)))
+        # Whoever sets the environment must not write into a log or a terminal.
+        shown = ascii(name[:80])[1:-1]
+        told.append(f"{shown} (did you mean {near}?)" if near else shown)
+    if len(unknown) > SHOWN:
+        told.append(f"{len(unknown) - SHOWN} more")
+    return f"nothing reads {', '.join(told)}"
