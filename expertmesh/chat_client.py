@@ -1,6 +1,7 @@
 """How do the commands ask a chat question? One streamed request to an OpenAI-style server."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,14 @@ class Piece:
 
     kind: str
     text: str
+
+
+def client_key(api_key: str | None) -> str | None:
+    """The key to present: of several in EXPERTMESH_API_KEY, by which a server knows all its
+    clients' keys, the first."""
+    if api_key is not None and api_key == os.environ.get("EXPERTMESH_API_KEY"):
+        return api_key.partition(",")[0].strip()
+    return api_key
 
 
 class ChatClient:

@@ -11,7 +11,7 @@ import grpc
 import typer
 
 from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
-from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
+from expertmesh.state import FIND_HELP, find_run_dir
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
 from rpc.channel import open_sync_channel
 from rpc.config import Address
@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 ROUTER = typer.Option(
     "", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of the router. Default: the local cluster's."
 )
-RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP)
+RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=FIND_HELP)
 TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
 TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
 TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")
@@ -143,7 +143,7 @@ def router_address(router: str, run_dir: Path | None) -> str:
     """The one named, else the local cluster's. Raises CommandError."""
     if router:
         return router
-    folder = RunDir((run_dir or default_run_dir()).absolute())
+    folder = find_run_dir(run_dir)
     services = (folder.read() or {}).get("services", [])
     for service in services:
         if service.get("name") == "router" and service.get("grpc"):

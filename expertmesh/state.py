@@ -4,30 +4,113 @@ A run folder holds the services' logs, `cluster.json` (what runs: pids with thei
 start times, addresses, phase) and `lock`, held by the supervisor as long as it
 lives. A state file whose supervisor no longer lives is stale: it is reported as
 such and the next `up` replaces it.
+
+Without --run-dir there is one folder for each user and API port, so clusters on other
+ports, and those of other users, are not in each other's way. What a run folder says is
+believed (`down` ends processes by it), so it must be nobody else's: our own folder, no
+symbolic link, not writable by others.
 """
 
 import fcntl
 import json
 import os
+import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-from expertmesh.console import CommandError
+from expertmesh.console import EXIT_USAGE, CommandError
 
 RUN_DIR_HELP = (
-    "Folder for logs and state; one cluster each. Default: $XDG_STATE_HOME/expertmesh/cluster."
+    "Folder for logs and state; one cluster each. Default: one for each API port in "
+    "$XDG_STATE_HOME/expertmesh."
 )
+FIND_HELP = "Run folder of the cluster. Default: that of the one that runs."
+DEFAULT_PORT = 8000
+DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+_ANY_PORT = 64
+"""Most clusters of one user at once that take any free port and name no folder."""
 _START_TIME_SLACK_S = 5.0
 """The kernel's boot time, which start times are counted from, moves with clock adjustments."""
 
 
-def default_run_dir() -> Path:
-    """`$XDG_STATE_HOME/expertmesh/cluster`, by default below `~/.local/state`."""
+def state_root() -> Path:
+    """This user's folder of run folders: `$XDG_STATE_HOME/expertmesh`, by default below
+    `~/.local/state`; where that is another user's (sudo keeps HOME), one in the temporary folder."""
     base = os.environ.get("XDG_STATE_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-    return root / "expertmesh" / "cluster"
+    root /= "expertmesh"
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    if existing.stat().st_uid == os.geteuid():
+        return root
+    return Path(tempfile.gettempdir()) / f"expertmesh-{os.geteuid()}"
+
+
+def default_run_dir(http_port: int) -> Path:
+    """The folder of a cluster with this port; for port 0 the first that no cluster uses."""
+    root = state_root()
+    if http_port:
+        return root / f"cluster-{http_port}"
+    for number in range(1, _ANY_PORT):
+        folder = RunDir(root / f"cluster-any-{number}")
+        if not folder.is_held():
+            return folder.path
+    raise CommandError(f"{_ANY_PORT} clusters run from {root} already: give a --run-dir")
+
+
+def find_run_dir(given: Path | None) -> "RunDir":
+    """The folder named, else that of this user's running cluster, else the one last used.
+
+    Raises CommandError (usage) when several run: somebody has to say which.
+    """
+    if given is not None:
+        return RunDir(given.absolute())
+    known = [(folder, folder.read()) for folder in _run_dirs()]
+    running = [
+        (folder, state) for folder, state in known if state and folder.supervisor_alive(state)
+    ]
+    if len(running) > 1:
+        told = ", ".join(f"{folder.path} ({state.get('url')})" for folder, state in running)
+        raise CommandError(f"several clusters run; say which with --run-dir: {told}", EXIT_USAGE)
+    if running:
+        return running[0][0]
+    left = [folder for folder, state in known if state]
+    return max(left, key=RunDir.written_at, default=RunDir(default_run_dir(DEFAULT_PORT)))
+
+
+def running_url(run_dir: Path | None) -> str | None:
+    """The API of the running cluster that `find_run_dir` finds; None when none runs there."""
+    folder = find_run_dir(run_dir)
+    state = folder.read()
+    if state is not None and state.get("url") and folder.supervisor_alive(state):
+        return str(state["url"])
+    return None
+
+
+def _run_dirs() -> Iterator["RunDir"]:
+    root = state_root()
+    if root.exists():
+        _check_ours(root)
+        yield from (RunDir(path) for path in sorted(root.glob("cluster-*")))
+
+
+def _check_ours(path: Path) -> None:
+    """Raises CommandError unless the folder is ours alone."""
+    found = path.lstat()
+    reason = None
+    if stat.S_ISLNK(found.st_mode):
+        reason = "a symbolic link"
+    elif not stat.S_ISDIR(found.st_mode):
+        reason = "not a folder"
+    elif found.st_uid != os.geteuid():
+        reason = f"of user {found.st_uid}, not of {os.geteuid()} who runs this"
+    elif found.st_mode & 0o022:
+        reason = f"writable by others (mode {found.st_mode & 0o777:o}; chmod 700 it)"
+    if reason is not None:
+        raise CommandError(f"run folder {path}: it is {reason}")
 
 
 def is_alive(pid: int | None, started_at: float | None) -> bool:
@@ -51,11 +134,34 @@ class RunDir:
         self._state_path = path / "cluster.json"
 
     def create(self) -> None:
-        """Make the folder, readable by its owner only. Raises CommandError."""
+        """Make the folder, readable by its owner only. Raises CommandError, also for another's."""
+        root = state_root()
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (root, self.path) if self.path.parent == root else (self.path,):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if folder == root and root.stat().st_uid == os.geteuid():
+                    root.chmod(0o700)  # an earlier one may have been made with another mask
+                _check_ours(folder)
         except OSError as error:
             raise CommandError(f"--run-dir {self.path}: {error.strerror}") from None
+
+    def is_held(self) -> bool:
+        """Whether a supervisor holds the folder."""
+        try:
+            with open(self.path / "lock") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def written_at(self) -> float:
+        """When its state was written last (Unix time); 0 without any."""
+        try:
+            return self._state_path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def lock(self) -> IO[str]:
         """Hold the folder for this process. Raises CommandError when another supervisor does."""
@@ -72,7 +178,8 @@ class RunDir:
             raise CommandError(
                 f"a cluster already runs from {self.path} "
                 f"(pid {state.get('pid', '?')}, {state.get('url') or 'still starting'}); stop it with "
-                "`expertmesh down`, or give this one its own --run-dir and --http-port"
+                "`expertmesh down`, or give this one another --http-port "
+                "(make run PORT=8501) or --run-dir"
             ) from None
         return handle
 
@@ -86,8 +193,12 @@ class RunDir:
         os.replace(scratch, self._state_path)
 
     def read(self) -> dict[str, Any] | None:
-        """The state, or None when there is none that can be read."""
+        """The state, or None when there is none that can be read.
+
+        Raises CommandError when the folder is not ours alone.
+        """
         try:
+            _check_ours(self.path)
             state = json.loads(self._state_path.read_text())
         except (OSError, ValueError):
             return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from expertmesh.chat_client import client_key
 from expertmesh.commands import bench_replay
 from expertmesh.commands.bench_run import (
     Bar,
@@ -26,9 +27,8 @@ from expertmesh.console import (
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
 from expertmesh.loadgen.workload import RandomShape
-from expertmesh.state import RunDir, default_run_dir
-
-DEFAULT_URL = "http://127.0.0.1:8000"
+from expertmesh.router_client import RUN_DIR
+from expertmesh.state import DEFAULT_URL, running_url
 
 _NUM_PROMPTS = typer.Option(
     100, "--num-prompts", envvar="EXPERTMESH_NUM_PROMPTS", help="Requests or conversations."
@@ -129,6 +129,7 @@ def serve(
         envvar="EXPERTMESH_BASE_URL",
         help=f"Server, with or without /v1. Default: the cluster of `up`, else {DEFAULT_URL}.",
     ),
+    run_dir: Path | None = RUN_DIR,
     model: str | None = typer.Option(
         None, envvar="EXPERTMESH_MODEL_NAME", help="Served name. Default: the first one listed."
     ),
@@ -188,7 +189,7 @@ def serve(
 ) -> None:
     try:
         options = ServeOptions(
-            base_url=base_url or _running_url(),
+            base_url=base_url or running_url(run_dir) or DEFAULT_URL,
             workload=WorkloadOptions(
                 num_prompts=num_prompts,
                 shape=RandomShape(
@@ -204,7 +205,7 @@ def serve(
                 seed=seed,
             ),
             model=model,
-            api_key=api_key,
+            api_key=client_key(api_key),
             endpoint=endpoint,
             rate=request_rate,
             burstiness=burstiness,
@@ -314,11 +315,3 @@ def offline(
     records, interrupted = measure(work, EXIT_USAGE)
     result = offline_result(options, records)
     finish(result, records, "Offline Benchmark Result", as_json, plot, interrupted)
-
-
-def _running_url() -> str:
-    folder = RunDir(default_run_dir())
-    state = folder.read()
-    if state is not None and state.get("url") and folder.supervisor_alive(state):
-        return str(state["url"])
-    return DEFAULT_URL

@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.chat_client import ChatClient, Reply, client_key
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
@@ -16,6 +17,8 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
+from expertmesh.router_client import RUN_DIR
+from expertmesh.state import DEFAULT_URL, running_url
 from expertmesh.transcript import Thinking, show_reply
 
 _HELP = f"""Chat with the model: one question, or a conversation.
@@ -44,9 +47,12 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     question: str | None = typer.Argument(None, help="Ask this and leave."),
-    base_url: str = typer.Option(
-        "http://127.0.0.1:8000", envvar="EXPERTMESH_BASE_URL", help="With or without /v1."
+    base_url: str | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_BASE_URL",
+        help=f"Server, with or without /v1. Default: the running cluster of `up`, else {DEFAULT_URL}.",
     ),
+    run_dir: Path | None = RUN_DIR,
     api_key: str | None = typer.Option(
         None, envvar="EXPERTMESH_API_KEY", help="The server's --api-key, where it has one."
     ),
@@ -70,7 +76,7 @@ def chat(
         False, "--json", envvar="EXPERTMESH_JSON", help="Print the answer to one question as JSON."
     ),
 ) -> None:
-    client = ChatClient(base_url, api_key)
+    client = ChatClient(base_url or running_url(run_dir) or DEFAULT_URL, client_key(api_key))
     conversation = Conversation(
         client,
         {

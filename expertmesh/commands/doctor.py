@@ -37,7 +37,7 @@ def doctor(
     ),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
-    checks = run_checks(http_port, run_dir or default_run_dir())
+    checks = run_checks(http_port, run_dir or default_run_dir(http_port))
     failed = any(check.verdict is Verdict.FAILED for check in checks)
     if as_json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})

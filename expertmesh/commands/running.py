@@ -20,12 +20,10 @@ from expertmesh.console import (
 from expertmesh.detach import end_leftovers, stop_running
 from expertmesh.process import readiness_text
 from expertmesh.reach import problems, reach_report, reach_table
-from expertmesh.router_client import TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
-from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir, is_alive
+from expertmesh.router_client import RUN_DIR, TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
+from expertmesh.state import RunDir, find_run_dir, is_alive
 from protos import router_pb2
 from rpc.tls import tls_files
-
-RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +43,7 @@ def down(
         60.0, envvar="EXPERTMESH_DOWN_TIMEOUT", help="Seconds to wait before killing it."
     ),
 ) -> None:
-    folder = RunDir((run_dir or default_run_dir()).absolute())
+    folder = find_run_dir(run_dir)
     state = folder.read()
     if state is None:
         raise CommandError(f"no cluster runs from {folder.path}", EXIT_NOT_RUNNING)
@@ -96,7 +94,7 @@ def status(
         if problems(rows):
             raise typer.Exit(EXIT_NOT_RUNNING)
         return
-    report = cluster_report(RunDir((run_dir or default_run_dir()).absolute()))
+    report = cluster_report(find_run_dir(run_dir))
     if as_json:
         print_json(report)
     else:

@@ -151,7 +151,7 @@ def up(
     )
     api_key = next(iter(passed.get("gateway", {}).get("api_key", ())), None)
     plan = plan_cluster(options, usable_cores())
-    folder = RunDir((run_dir or default_run_dir()).absolute())
+    folder = RunDir((run_dir or default_run_dir(http_port)).absolute())
     notes, out = stderr(), stdout()
     if not detach:
         _print_plan(plan, notes)

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expertmesh.console import CommandError
 from expertmesh.offline.backend import Backend
 from expertmesh.plan import DEMO_NAME, demo_model_dir
-from expertmesh.state import RunDir, default_run_dir
+from expertmesh.state import running_url
 
 if TYPE_CHECKING:
     from expertmesh.offline.in_process import EngineOptions
@@ -72,11 +73,14 @@ async def open_backend(
 
 def cluster_url(cluster: str | Path | bool) -> str:
     """The URL in a run folder's state. Raises ValueError when no cluster runs from it."""
-    path = default_run_dir() if isinstance(cluster, bool) else Path(cluster).expanduser()
-    folder = RunDir(path.parent if path.is_file() else path)
-    state = folder.read()
-    if state is None or not folder.supervisor_alive(state) or not state.get("url"):
-        raise ValueError(
-            f"cluster: none runs from {folder.path}; start one with `expertmesh up --detach`"
-        )
-    return str(state["url"])
+    given = None if isinstance(cluster, bool) else Path(cluster).expanduser()
+    if given is not None and given.is_file():
+        given = given.parent
+    try:
+        url = running_url(given)
+    except CommandError as error:
+        raise ValueError(f"cluster: {error}") from None
+    if url is None:
+        where = f"from {given}" if given is not None else "here"
+        raise ValueError(f"cluster: none runs {where}; start one with `expertmesh up --detach`")
+    return url

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
-from expertmesh.chat_client import ChatClient, Piece, Reply
+from expertmesh.chat_client import ChatClient, Piece, Reply, client_key
 from expertmesh.console import CommandError
 from expertmesh.transcript import Thinking, show_reply, shown
 
@@ -54,6 +55,27 @@ def test_a_question_from_a_pipe_and_the_environment_twin(url: str) -> None:
     done = run("--thinking", "hidden", stdin="from a pipe\n", EXPERTMESH_BASE_URL=f"{url}/v1")
     assert (done.returncode, done.stdout) == (0, "you said from a pipe\n")
     assert "let me think" not in done.stderr
+
+
+def test_without_an_address_the_running_cluster_is_asked(url: str, tmp_path: Path) -> None:
+    me = psutil.Process()
+    state = {"pid": me.pid, "started_at": me.create_time(), "phase": "ready", "url": url}
+    folder = tmp_path / "expertmesh" / "cluster-8501"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "cluster.json").write_text(json.dumps(state))
+    done = run("hello", XDG_STATE_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "you said hello\n")
+    done = run("hello", "--run-dir", str(folder))
+    assert done.stdout == "you said hello\n"
+
+
+def test_of_several_keys_in_the_environment_the_first_is_presented(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EXPERTMESH_API_KEY", "sk-first, sk-second")
+    assert client_key("sk-first, sk-second") == "sk-first"
+    assert client_key("sk,given") == "sk,given"
+    assert client_key(None) is None
 
 
 def test_json_has_answer_thinking_and_speed(url: str) -> None:

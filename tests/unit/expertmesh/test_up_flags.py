@@ -140,13 +140,13 @@ def test_what_is_passed_wins_over_what_up_sets_and_stopping_waits_for_it(tmp_pat
 
 def test_a_secret_is_on_no_command_line_and_in_no_repr(tmp_path: Path) -> None:
     write_tiny(tmp_path)
-    passed = {"gateway": {"api_key": ["sk-one-hidden", "sk-two-hidden"]}}
+    passed = {"gateway": {"api_key": ["sk-one-unseen", "sk-two-unseen"]}}
     options = ClusterOptions(model=tmp_path, passed=passed)
     plan = plan_cluster(options, cores=2)
     gateway = plan.services[-1]
-    assert gateway.environment == {"EXPERTMESH_API_KEY": "sk-one-hidden,sk-two-hidden"}
-    assert "hidden" not in " ".join(gateway.flags)
-    assert "hidden" not in repr(plan) + repr(options) + json.dumps(plan.memory_lines)
+    assert gateway.environment == {"EXPERTMESH_API_KEY": "sk-one-unseen,sk-two-unseen"}
+    assert "unseen" not in " ".join(gateway.flags)
+    assert "unseen" not in repr(plan) + repr(options) + json.dumps(plan.memory_lines)
     assert all(not one.environment for one in plan.services[:-1])
     shown = ready_text("http://127.0.0.1:8000", "m", "/run", needs_key=True)
     assert '-H "Authorization: Bearer $EXPERTMESH_API_KEY"' in shown
