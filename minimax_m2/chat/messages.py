@@ -1,119 +1,154 @@
-"""How do OpenAI chat messages become what M2's chat template takes?"""
+"""How do OpenAI chat messages become what M2's chat template takes?
 
+What was said before is never judged by the rules for what is asked now. Asked now are the user's
+and system messages at the end, those that nobody has answered yet, and a last message of any
+unknown role; they can be refused. Everything else is rendered as what it means or shown as text.
+"""
+
+from collections import Counter
 from typing import Any
 
+from minimax_m2.chat.lossless_json import as_text
+from minimax_m2.chat.message_parts import Content, asked_content, past_content
+from minimax_m2.chat.repairs import Repair, Repairs
 from minimax_m2.chat.thinking import separate_thinking
-from minimax_m2.chat.tool_history import normalise_tool_calls, order_tool_results
-from minimax_m2.chat.unicode_text import require_valid_text
+from minimax_m2.chat.tool_history import order_tool_results, read_calls
+from minimax_m2.chat.unicode_text import repaired
 
 _SYSTEM_ROLES = ("system", "developer")
+_TOOL_ROLES = ("tool", "function")
 _SYSTEM_EXTRAS = ("current_date", "current_location")
 
 
-def normalise_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def normalise_messages(
+    messages: list[dict[str, Any]], repairs: Repairs | None = None
+) -> list[dict[str, Any]]:
     """Messages for `ChatTemplate.render`; the input is not changed.
 
     - Content null or absent becomes ""; a list of text parts becomes their texts joined without
       separator, except in tool messages, whose parts the template writes one by one.
-    - M2's template takes a system text only at the front, so all system and developer messages,
-      wherever they stand, are joined in order, a blank line between, into one first message.
-    - An assistant's thinking, in any of its four forms, becomes `reasoning_content`; see
+    - M2's template takes a system text only at the front: the system and developer messages that
+      open the conversation are joined, a blank line between. A later one keeps its place, so
+      that what stands before it stays as it was, and is a user's turn there.
+    - An assistant's thinking, in any of its forms, becomes `reasoning_content`; see
       `separate_thinking`. Malformed thinking is never an error.
-    - `function.arguments` becomes a mapping. Results of parallel calls are put in the order of
-      the calls when ids say so, because the template renders no ids.
+    - `function.arguments` becomes a mapping, see `read_arguments`. Results of parallel calls are
+      put in the order of the calls when ids say so, because the template renders no ids. A result
+      whose call is not there, which the template would refuse, is a user's turn.
+    - Lone surrogates become U+FFFD.
     - An assistant message at the end is rendered as a finished turn, not continued.
 
+    Args:
+        repairs: counts what was not rendered as it was sent.
+
     Raises:
-        ValueError: naming the field: an unknown role, a content part that is not text, a tool
-            message with no assistant tool call before it, arguments that are no JSON object,
-            names that would break the format, lone surrogates, no messages at all.
+        ValueError: naming the field: no messages at all, or in what is asked now an unknown role
+            or a content part that is not text.
     """
     if not messages:
         raise ValueError("messages: must not be empty")
-    system: dict[str, Any] | None = None
-    system_texts: list[str] = []
-    conversation: list[dict[str, Any]] = []
-    may_take_results = False
+    reader = _Reader(Counter() if repairs is None else repairs)
+    last_answer = _last_answer([message.get("role") for message in messages])
     for index, message in enumerate(messages):
-        where = f"messages[{index}]"
-        require_valid_text(where, message)
+        reader.read(message, f"messages[{index}]" if index > last_answer else None)
+    return reader.finish()
+
+
+def _last_answer(roles: list[Any]) -> int:
+    """Index of the last message that answers others, -1 for none.
+
+    An unknown role within the conversation can have been nothing else; one that opens or ends it
+    answers nobody.
+    """
+    unknown = {i for i in range(1, len(roles) - 1) if roles[i] not in ("user", *_SYSTEM_ROLES)}
+    known = {i for i, role in enumerate(roles) if role in ("assistant", *_TOOL_ROLES)}
+    return max(unknown | known, default=-1)
+
+
+class _Reader:
+    """The conversation so far."""
+
+    def __init__(self, repairs: Repairs) -> None:
+        self._repairs = repairs
+        self._system: dict[str, Any] | None = None
+        self._system_texts: list[str] = []
+        self._turns: list[dict[str, Any]] = []
+        self._may_take_results = False
+
+    def read(self, message: dict[str, Any], asked_where: str | None) -> None:
+        """Take the next message; `asked_where` names it in errors, None if it was said before."""
         role = message.get("role")
-        if role in _SYSTEM_ROLES:
-            system = system or _system_message(message)
-            system_texts.append(_text(where, message))
-        elif role == "user":
-            conversation.append({"role": "user", "content": _text(where, message)})
-        elif role == "assistant":
-            conversation.append(_assistant_message(where, message))
-            may_take_results = "tool_calls" in conversation[-1]
-        elif role == "tool":
-            if not may_take_results:
-                raise ValueError(f"{where}: tool message without an assistant tool call before it")
-            conversation.append(_tool_message(where, message))
+        if role == "assistant":
+            self._turns.append(self._assistant(message))
+            self._may_take_results = "tool_calls" in self._turns[-1]
+        elif role in _TOOL_ROLES:
+            self._turns.append(self._tool(message))
+        elif role in _SYSTEM_ROLES:
+            self._read_system(message, self._content(message, asked_where).text)
+        elif role == "user" or asked_where is None:
+            self._repairs[Repair.ROLE] += role != "user"
+            self._turns.append(_user(self._content(message, asked_where).text))
         else:
             raise ValueError(
-                f"{where}.role: must be system, developer, user, assistant or tool, is {role!r:.40}"
+                f"{asked_where}.role: must be system, developer, user, assistant or tool, "
+                f"is {role!r:.40}"
             )
-    conversation = order_tool_results(conversation)
-    if system is None:
-        return conversation
-    system["content"] = "\n\n".join(text for text in system_texts if text)
-    return [system, *conversation]
 
-
-def _system_message(message: dict[str, Any]) -> dict[str, Any]:
-    """The first system message, with the extra lines that M2's template knows."""
-    extras = {name: message[name] for name in _SYSTEM_EXTRAS if isinstance(message.get(name), str)}
-    return {"role": "system", "content": "", **extras}
-
-
-def _assistant_message(where: str, message: dict[str, Any]) -> dict[str, Any]:
-    reasoning, content = separate_thinking(message, _text(where, message))
-    result: dict[str, Any] = {"role": "assistant", "content": content}
-    if reasoning:
-        result["reasoning_content"] = reasoning
-    calls = normalise_tool_calls(f"{where}.tool_calls", message.get("tool_calls"))
-    if calls:
-        result["tool_calls"] = calls
-    return result
-
-
-def _tool_message(where: str, message: dict[str, Any]) -> dict[str, Any]:
-    texts = _part_texts(where, message)
-    result: dict[str, Any] = {"role": "tool", "content": "".join(texts)}
-    if texts and isinstance(message["content"], list):
-        result["content"] = [{"type": "text", "text": text} for text in texts]
-    if isinstance(message.get("tool_call_id"), str):
-        result["tool_call_id"] = message["tool_call_id"]
-    return result
-
-
-def _text(where: str, message: dict[str, Any]) -> str:
-    return "".join(_part_texts(where, message))
-
-
-def _part_texts(where: str, message: dict[str, Any]) -> list[str]:
-    """Texts of a message's content, one for each part."""
-    content = message.get("content")
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        raise ValueError(f"{where}.content: must be a string, a list of text parts or null")
-    return [_part_text(f"{where}.content[{index}]", part) for index, part in enumerate(content)]
-
-
-def _part_text(where: str, part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict):
-        raise ValueError(f"{where}: must be a text part")
-    if part.get("type") != "text":
-        raise ValueError(
-            f"{where}.type: only 'text' is supported, the model reads no other input, "
-            f"is {part.get('type')!r:.40}"
+    def finish(self) -> list[dict[str, Any]]:
+        """All of it, in order."""
+        turns = order_tool_results(self._turns)
+        if self._system is not None:
+            text = "\n\n".join(text for text in self._system_texts if text)
+            turns.insert(0, {**self._system, "content": text})
+        whole: list[dict[str, Any]] = [repaired(turn) for turn in turns]
+        self._repairs[Repair.TEXT] += sum(
+            new is not old for new, old in zip(whole, turns, strict=True)
         )
-    if not isinstance(part.get("text"), str):
-        raise ValueError(f"{where}.text: must be a string")
-    return part["text"]
+        return whole
+
+    def _content(self, message: dict[str, Any], asked_where: str | None) -> Content:
+        if asked_where is None:
+            return past_content(message.get("content"), self._repairs)
+        return asked_content(asked_where, message.get("content"))
+
+    def _read_system(self, message: dict[str, Any], text: str) -> None:
+        if not self._turns:
+            if self._system is None:
+                extras = ((name, message.get(name)) for name in _SYSTEM_EXTRAS)
+                known = {name: value for name, value in extras if isinstance(value, str)}
+                self._system = {"role": "system", **known}
+            self._system_texts.append(text)
+        elif text:
+            self._turns.append(_user(text))
+
+    def _assistant(self, message: dict[str, Any]) -> dict[str, Any]:
+        content = past_content(message.get("content"), self._repairs, thinks=True)
+        text = content.text
+        if not text and isinstance(message.get("refusal"), str):
+            text = message["refusal"]
+        reasoning, text = separate_thinking(message, text)
+        turn: dict[str, Any] = {"role": "assistant", "content": text}
+        reasoning = reasoning or "".join(content.thoughts)
+        if reasoning:
+            turn["reasoning_content"] = reasoning
+        calls = read_calls(message, self._repairs)
+        if calls:
+            turn["tool_calls"] = calls
+        return turn
+
+    def _tool(self, message: dict[str, Any]) -> dict[str, Any]:
+        content = past_content(message.get("content"), self._repairs)
+        if not self._may_take_results:
+            self._repairs[Repair.RESULT] += 1
+            of_tool = f" of {as_text(message['name'])}" if message.get("name") else ""
+            return _user(f"Result of an earlier tool call{of_tool}:\n{content.text}")
+        turn: dict[str, Any] = {"role": "tool", "content": content.text}
+        if content.texts and isinstance(message["content"], list):
+            turn["content"] = [{"type": "text", "text": text} for text in content.texts]
+        if isinstance(message.get("tool_call_id"), str):
+            turn["tool_call_id"] = message["tool_call_id"]
+        return turn
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}

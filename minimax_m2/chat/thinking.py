@@ -1,8 +1,8 @@
-"""Where is an assistant message's thinking, in whichever of four forms a client returned it?
+"""Where is an assistant message's thinking, in whichever of its forms a client returned it?
 
-`reasoning_content` (string), `reasoning` (string), `reasoning_details` (list of objects with
-`text`), or think tags inside the content. Nothing here raises: thinking that is malformed stays
-what it is, text.
+`reasoning_content`, `reasoning` or `thinking` (strings), `reasoning_details` (list of objects with
+`text`), or think tags inside the content. Content parts of thinking: see `message_parts.py`.
+Nothing here raises: thinking that is malformed stays what it is, text.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def cut_inline_thinking(content: str) -> tuple[str, str]:
 
 
 def _from_fields(message: Mapping[str, Any]) -> str:
-    for name in ("reasoning_content", "reasoning"):
+    for name in ("reasoning_content", "reasoning", "thinking"):
         value = message.get(name)
         if isinstance(value, str) and value:
             return value

@@ -1,27 +1,41 @@
-"""How do the tool calls and tool results of earlier turns reach the template?"""
+"""How do the tool calls and tool results of earlier turns reach the template?
 
-import json
-import math
-from typing import Any, NoReturn
+They were said, so nothing about them is an error. The format puts names between quotes and has no
+escaping; therefore
 
-from minimax_m2.chat.tools import require_parameter_name, require_tool_name
-from minimax_m2.chat.unicode_text import require_valid_text
+- in a name of a tool or parameter, the characters that could end it (double quote, `<`, `>`,
+  control characters) and lone surrogates are written as JSON writes them: `\\u0022`. So is a
+  backslash that would read as the beginning of such an escape, so that two names never meet.
+- arguments that are no JSON object, and cannot be meant as one, are one parameter named
+  `arguments` whose value is their text as it was sent.
+"""
 
-_MAX_ARGUMENT_DEPTH = 64
+import re
+from typing import Any
+
+from minimax_m2.chat.lossless_json import as_text, loads
+from minimax_m2.chat.repairs import Repair, Repairs
+
+RAW_PARAMETER = "arguments"
+
+_MAX_ARGUMENT_DEPTH = 128
+_MAX_ENCODINGS = 3
+"""How often JSON text may itself be a JSON string of JSON text."""
+_UNSAFE = re.compile(r'["<>\x00-\x1f\x7f\ud800-\udfff]|\\(?=u[0-9A-Fa-f]{4})')
 
 
-def normalise_tool_calls(field: str, calls: Any) -> list[dict[str, Any]]:
-    """An assistant's tool calls with their arguments as mappings.
+def read_calls(message: dict[str, Any], repairs: Repairs) -> list[dict[str, Any]]:
+    """An assistant's tool calls as the template takes them, arguments as mappings.
 
-    Arguments may come as OpenAI's JSON string, as a mapping, or empty (null or ""). Raises
-    ValueError naming the field for anything else, for non-finite numbers, and for names outside
-    the rule of `minimax_m2/chat/tools.py`.
+    Read are OpenAI's `tool_calls`, custom calls among them, and the older `function_call`; calls
+    without the `function` around them too.
     """
-    if calls is None:
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), dict):
+        calls = [{"function": message["function_call"]}]
+    if not calls:
         return []
-    if not isinstance(calls, list):
-        raise ValueError(f"{field}: must be a list")
-    return [_normalise_call(f"{field}[{index}]", call) for index, call in enumerate(calls)]
+    return [_read_call(call, repairs) for call in (calls if isinstance(calls, list) else [calls])]
 
 
 def order_tool_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -47,60 +61,85 @@ def order_tool_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return ordered
 
 
-def _normalise_call(where: str, call: Any) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        raise ValueError(f"{where}.function: must be an object")
-    name = require_tool_name(f"{where}.function.name", function.get("name"))
-    field = f"{where}.function.arguments"
-    arguments = _parse_arguments(field, function.get("arguments"))
-    for key in arguments:
-        require_parameter_name(field, key)
+def safe_name(name: str) -> str:
+    """The name as it can stand between double quotes; different names stay different."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", name)
+
+
+def read_arguments(arguments: Any, repairs: Repairs) -> dict[str, Any]:
+    """The arguments as a mapping with safe names; see the rules above."""
+    value, is_plain = _decoded(arguments)
+    if not value and not isinstance(value, bool | int | float):
+        return {}
+    if not isinstance(value, dict) or _is_deep(value):
+        repairs[Repair.ARGUMENTS] += 1
+        return {RAW_PARAMETER: as_text(arguments)}
+    repairs[Repair.ARGUMENTS] += not is_plain
+    return {_name(key, repairs): item for key, item in value.items()}
+
+
+def _read_call(call: Any, repairs: Repairs) -> dict[str, Any]:
+    function = _function_of(call)
+    if function is None:
+        repairs[Repair.CALLS] += 1
+        function = {"name": "", "arguments": call}
+    arguments = function.get("arguments", function.get("input"))
     result: dict[str, Any] = {
         "type": "function",
-        "function": {"name": name, "arguments": arguments},
+        "function": {
+            "name": _name(function.get("name"), repairs),
+            "arguments": read_arguments(arguments, repairs),
+        },
     }
-    if isinstance(call.get("id"), str):
+    if isinstance(call, dict) and isinstance(call.get("id"), str):
         result["id"] = call["id"]
     return result
 
 
-def _parse_arguments(field: str, arguments: Any) -> dict[str, Any]:
-    if isinstance(arguments, str) and arguments.strip():
+def _function_of(call: Any) -> dict[str, Any] | None:
+    if not isinstance(call, dict):
+        return None
+    for key in ("function", "custom"):
+        if isinstance(call.get(key), dict):
+            function: dict[str, Any] = call[key]
+            return function
+    return call if isinstance(call.get("name"), str) else None
+
+
+def _name(name: Any, repairs: Repairs) -> str:
+    safe = safe_name(as_text(name))
+    repairs[Repair.NAME] += not safe or safe != name
+    return safe
+
+
+def _decoded(arguments: Any) -> tuple[Any, bool]:
+    """What JSON text stands for, and whether it was plainly that: encoded once, by the letter."""
+    value, is_plain = arguments, True
+    for encoding in range(_MAX_ENCODINGS):
+        if not isinstance(value, str) or not value.strip():
+            break
+        is_plain = is_plain and encoding == 0
         try:
-            arguments = json.loads(
-                arguments, parse_constant=_refuse_constant, parse_float=_finite_float
-            )
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{field}: must be a JSON object, cannot be parsed") from error
-    elif arguments is None or isinstance(arguments, str):
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise ValueError(f"{field}: must be a JSON object, is {type(arguments).__name__}")
-    _require_shallow(field, arguments)
-    require_valid_text(field, arguments)
-    return arguments
+            value = loads(value)
+        except ValueError:
+            is_plain = False
+            try:
+                value = loads(value, lenient=True)
+            except ValueError:
+                break
+    if isinstance(value, str) and not value.strip():
+        value = None
+    return value, is_plain
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is out of range")
-    return value
-
-
-def _require_shallow(field: str, arguments: dict[str, Any]) -> None:
-    level: list[Any] = [arguments]
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value]
     for _ in range(_MAX_ARGUMENT_DEPTH):
         values = [v for item in level for v in (item.values() if isinstance(item, dict) else item)]
         level = [value for value in values if isinstance(value, dict | list)]
         if not level:
-            return
-    raise ValueError(f"{field}: nested deeper than {_MAX_ARGUMENT_DEPTH} levels")
+            return False
+    return True
 
 
 def _rank_of_id(calls: list[dict[str, Any]]) -> dict[str, int]:

@@ -1,6 +1,10 @@
-"""Is every string in a nested value valid Unicode text?"""
+"""Is every string in a nested value valid Unicode text, and what is there instead where it is not?"""
 
+import re
 from typing import Any
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
 
 
 def is_valid_text(text: str) -> bool:
@@ -27,3 +31,54 @@ def require_valid_text(field: str, value: Any) -> None:
             pending.extend(item.values())
         elif isinstance(item, list | tuple):
             pending.extend(item)
+
+
+def is_valid(value: Any) -> bool:
+    """Whether `require_valid_text` would let it pass."""
+    try:
+        require_valid_text("value", value)
+    except ValueError:
+        return False
+    return True
+
+
+def repaired(value: Any) -> Any:
+    """The value with U+FFFD for each lone surrogate, keys included; the same object if it has none.
+
+    Keys that would become equal are told apart by a number after them, so that none is lost.
+    """
+    if isinstance(value, str):
+        return value if is_valid_text(value) else _LONE_SURROGATE.sub(_REPLACEMENT, value)
+    if isinstance(value, list):
+        items = [repaired(item) for item in value]
+        return value if _same(items, value) else items
+    if isinstance(value, dict):
+        keys = list(value)
+        new_keys = _distinct([repaired(key) for key in keys]) if not is_valid(keys) else keys
+        items = [repaired(item) for item in value.values()]
+        if new_keys is keys and _same(items, list(value.values())):
+            return value
+        return dict(zip(new_keys, items, strict=True))
+    return value
+
+
+def _same(left: list[Any], right: list[Any]) -> bool:
+    return all(a is b for a, b in zip(left, right, strict=True))
+
+
+def _distinct(keys: list[Any]) -> list[Any]:
+    """The keys, repeated ones numbered; a number that is taken is passed over."""
+    taken = set(keys)
+    seen: set[Any] = set()
+    number = 0
+    distinct = []
+    for key in keys:
+        name = key
+        if key in seen:
+            while name in taken:
+                number += 1
+                name = f"{key}{number}"
+            taken.add(name)
+        seen.add(key)
+        distinct.append(name)
+    return distinct

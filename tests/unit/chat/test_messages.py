@@ -40,13 +40,13 @@ def test_the_input_is_not_changed() -> None:
     assert repr(message) == before
 
 
-def test_system_and_developer_texts_are_merged_at_the_front() -> None:
+def test_system_and_developer_texts_that_open_the_conversation_are_merged() -> None:
     messages = [
         {"role": "system", "content": "a", "current_date": "2026-01-02", "name": "x"},
         {"role": "developer", "content": "b"},
-        USER,
         {"role": "system", "content": ""},
         {"role": "system", "content": [{"type": "text", "text": "c"}]},
+        USER,
     ]
     assert normalise_messages(messages) == [
         {"role": "system", "content": "a\n\nb\n\nc", "current_date": "2026-01-02"},
@@ -54,11 +54,15 @@ def test_system_and_developer_texts_are_merged_at_the_front() -> None:
     ]
 
 
-def test_a_later_system_text_alone_moves_to_the_front() -> None:
-    assert normalise_messages([USER, {"role": "system", "content": "s"}])[0] == {
-        "role": "system",
-        "content": "s",
-    }
+def test_a_later_system_text_keeps_its_place_as_a_turn_of_the_user() -> None:
+    reminder = {"role": "developer", "content": "be brief"}
+    empty = {"role": "system", "content": ""}
+    before = [USER, assistant(content="so")]
+    assert normalise_messages([*before, empty, reminder, USER]) == [
+        *normalise_messages(before),
+        {"role": "user", "content": "be brief"},
+        USER,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -120,31 +124,6 @@ def test_arguments_become_mappings(arguments: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        "{",
-        "[1]",
-        "5",
-        [1],
-        '{"a": NaN}',
-        '{"a": Infinity}',
-        '{"a": 1e400}',
-        '{"a": ' + "9" * 5000 + "}",
-        '{"a": "\\ud800"}',
-        '{"a": ' + "[" * 100_000,
-        '{"a": ' + "[" * 100 + "]" * 100 + "}",
-        '{"a\\"b": 1}',
-        '{"<b>": 1}',
-        '{"a\\nb": 1}',
-        '{"": 1}',
-    ],
-)
-def test_other_arguments_are_refused_by_field(arguments: Any) -> None:
-    with pytest.raises(ValueError, match=r"^messages\[1\]\.tool_calls\[0\]\.function\.arguments: "):
-        normalise_messages([USER, assistant(tool_calls=[call(arguments)])])
-
-
-@pytest.mark.parametrize(
     ("message", "field"),
     [
         ({"role": "robot", "content": "x"}, "messages[1].role"),
@@ -157,15 +136,11 @@ def test_other_arguments_are_refused_by_field(arguments: Any) -> None:
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]},
             "messages[1].content[0].type",
         ),
-        ({"role": "user", "content": "\ud800"}, "messages[1]"),
-        ({"role": "tool", "content": "x"}, "messages[1]"),
-        (assistant(tool_calls=[5]), "messages[1].tool_calls[0].function"),
-        (assistant(tool_calls=5), "messages[1].tool_calls"),
-        (assistant(tool_calls=[call("{}", name='a"b')]), "messages[1].tool_calls[0].function.name"),
-        (assistant(tool_calls=[call("{}", name="a\n")]), "messages[1].tool_calls[0].function.name"),
     ],
 )
-def test_bad_messages_are_refused_by_field(message: Any, field: str) -> None:
+def test_bad_messages_that_nobody_has_answered_are_refused_by_field(
+    message: Any, field: str
+) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(field) + ": "):
         normalise_messages([USER, message])
 
@@ -173,14 +148,6 @@ def test_bad_messages_are_refused_by_field(message: Any, field: str) -> None:
 def test_no_messages_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^messages: "):
         normalise_messages([])
-
-
-def test_a_tool_message_needs_calls_in_the_last_assistant_message() -> None:
-    calling = assistant(tool_calls=[call("{}")])
-    result = {"role": "tool", "content": "x"}
-    assert len(normalise_messages([calling, USER, result])) == 3
-    with pytest.raises(ValueError, match=r"^messages\[2\]: tool message"):
-        normalise_messages([calling, assistant(content="done"), result])
 
 
 def test_results_follow_the_order_of_their_calls() -> None:

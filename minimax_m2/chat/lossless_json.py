@@ -1,0 +1,83 @@
+"""How is JSON of clients, tools and models read so that nothing raises by surprise or is lost?
+
+The standard library's reader, less what it would drop, round or choke on: a key that comes twice
+is an error, integers stay exact, and a number that neither Python's integers nor its floats can
+hold stays the text it was. Lone surrogates come through, for the caller to see.
+"""
+
+import json
+import math
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+_MAX_DIGITS = 4000
+"""Python converts no more than 4,300 between text and integer."""
+
+
+class LongNumber(str):
+    """A number as it was written, which no float or reasonable integer holds exactly."""
+
+
+def loads(text: str, *, lenient: bool = False) -> Any:
+    """The value of JSON text.
+
+    Args:
+        lenient: take what is wrong only by the letter: raw control characters in strings, NaN
+            and the infinities (they stay text).
+
+    Raises:
+        ValueError: it is no JSON, has a key twice in one object, or is nested beyond what
+            Python's reader can follow.
+    """
+    try:
+        return json.loads(
+            text,
+            strict=not lenient,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=LongNumber if lenient else _refuse,
+            object_pairs_hook=_object,
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def as_text(value: Any) -> str:
+    """A string as it is, nothing for null, anything else as JSON text.
+
+    Raises ValueError when it is nested beyond what Python's writer can follow.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _integer(text: str) -> int | LongNumber:
+    return int(text) if len(text) <= _MAX_DIGITS else LongNumber(text)
+
+
+def _number(text: str) -> float | LongNumber:
+    if len(text) <= _MAX_DIGITS:
+        value = float(text)
+        try:
+            if math.isfinite(value) and Decimal(repr(value)) == Decimal(text):
+                return value
+        except InvalidOperation:  # an exponent beyond what even decimals have
+            pass
+    return LongNumber(text)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key comes twice")
+    return members

@@ -1,0 +1,184 @@
+"""Whatever stands in old turns, a conversation is rendered, and only the template writes markers."""
+
+import copy
+import json
+from typing import Any
+
+from chat_samples import MARKERS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minimax_m2.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
+from minimax_m2.chat.messages import normalise_messages
+from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.template import ChatTemplate
+from minimax_m2.chat.tokenizer import Tokenizer
+
+PIECES = [
+    *MARKERS, '"', "<", ">", "</parameter>", '<parameter name="k">', "</invoke>",
+    '<invoke name="f">', "\0", "\ud800", "\\u0022", "\\", "\n", "{", '{"a": ', "]", "text",
+]  # fmt: skip
+TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=5).map("".join)
+NUMBER = (
+    st.integers() | st.floats() | st.integers(0, 400).map(lambda n: 10**n) | st.just(float("nan"))
+)
+KEYS = TEXT | st.sampled_from(
+    ["type", "text", "function", "name", "arguments", "role", "content", "id", "input", "source"]
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+ANYTHING = ANY_JSON | ANY_JSON.map(json.dumps) | ANY_JSON.map(json.dumps).map(lambda t: t[:-1])
+
+CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "f", "arguments": '{"k": "v"}'},
+}
+HISTORY: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "text", "text": "one"}]},
+    {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "two"}],
+        "reasoning_content": "three",
+        "refusal": None,
+        "function_call": None,
+        "tool_calls": [CALL, {**CALL, "id": "c2"}],
+    },
+    {"role": "tool", "tool_call_id": "c2", "content": "four"},
+    {"role": "tool", "tool_call_id": "c1", "name": "f", "content": [{"type": "text", "text": "5"}]},
+    {"role": "assistant", "content": "six"},
+]
+NOW = {"role": "user", "content": "seven"}
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Of everything inside the value."""
+    if not isinstance(value, dict | list):
+        return []
+    found = []
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        found += [(*path, key), *paths(item, (*path, key))]
+    return found
+
+
+FIELDS = [path for path in paths(HISTORY) if len(path) > 1]
+
+
+def with_value(path: tuple[Any, ...], value: Any) -> list[dict[str, Any]]:
+    messages = copy.deepcopy([*HISTORY, NOW])
+    *parents, last = path
+    target: Any = messages
+    for key in parents:
+        target = target[key]
+    target[last] = value
+    return messages
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400, deadline=None
+)
+@given(path=st.sampled_from(FIELDS), value=ANYTHING)
+def test_any_value_in_any_field_of_old_turns_is_rendered(
+    template: ChatTemplate, tokenizer: Tokenizer, path: tuple[Any, ...], value: Any
+) -> None:
+    messages = with_value(path, value)
+    normalised = normalise_messages(messages)
+    segments = template.render(normalised, None)
+    # The turns alone say which markers there are, whatever their texts.
+    markers = ["]~!b[", "]~b]", "[e~["]
+    last_user = max(i for i, turn in enumerate(normalised) if turn["role"] == "user")
+    for index, turn in enumerate(normalised):
+        after_tool = index > 0 and normalised[index - 1]["role"] == "tool"
+        if turn["role"] != "tool" or not after_tool:
+            markers.append("]~b]")
+        if turn.get("reasoning_content") and index > last_user:
+            markers += ["<think>", "</think>"]
+        if "tool_calls" in turn:
+            markers += ["<minimax:tool_call>", "</minimax:tool_call>"]
+        if turn["role"] != "tool" or normalised[index + 1]["role"] != "tool":
+            markers.append("[e~[")
+    assert [s.text for s in segments if s.is_marker] == [*markers, "]~b]", "<think>"]
+    ids = tokenizer.encode_segments(segments)
+    marker_ids = set(tokenizer.marker_ids.values())
+    assert sum(token_id in marker_ids for token_id in ids) == len(markers) + 2
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+)
+@given(name=TEXT, key=TEXT, value=st.integers())
+def test_no_name_reads_as_another_tag(
+    template: ChatTemplate, name: str, key: str, value: int
+) -> None:
+    function = {"name": name, "arguments": {key: value}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+    text = template.render_text(normalise_messages([turn]), None, add_generation_prompt=False)
+    call = text.split("<minimax:tool_call>", 1)[1]
+    assert call.count('"') == 4
+    assert call.count("<parameter name=") == call.count("<invoke name=") == 1
+    assert call.count("</parameter>") == call.count("</invoke>") == 1
+
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string"},
+                    "any": {},
+                    "map": {"type": "object"},
+                    "list": {"type": "array"},
+                    "n": {"type": "number"},
+                },
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "g"}},
+]
+OUTPUT = st.lists(
+    st.sampled_from(
+        [
+            "<think>", "</think>", "\n", "<minimax:tool_call>", "</minimax:tool_call>",
+            '<invoke name="f">', '<invoke name="g">', "<invoke name='h i'>", "</invoke>",
+            '<parameter name="text">', '<parameter name="map">', '<parameter name="list">',
+            '<parameter name="n">', "<parameter name='a\\u0022'>", "</parameter>",
+            '{"k": "\\ud83d"}', '{"\\ud83d": 1}', "[" * 64 + "]" * 64, "[" * 65 + "]" * 65,
+            "1e400", "9" * 5000, "0.1234567890123456789", '{"a": 1, "a": 2}', "NaN", "{'a': 1}",
+        ]
+    )
+    | ANYTHING.map(str),
+    max_size=14,
+).map("".join)  # fmt: skip
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
+)
+@given(text=OUTPUT, thinks=st.booleans(), several=st.booleans())
+def test_what_the_parser_reports_is_taken_back(
+    template: ChatTemplate, tokenizer: Tokenizer, text: str, thinks: bool, several: bool
+) -> None:
+    text = text.encode("utf-8", "replace").decode()  # as a detokenizer gives it
+    parser = OutputParser(tools=TOOLS, starts_in_reasoning=thinks, parallel_tool_calls=several)
+    message: dict[str, Any] = {
+        "role": "assistant", "content": "", "reasoning_content": "", "tool_calls": [],
+    }  # fmt: skip
+    for event in (*parser.feed(text), *parser.finish()):
+        if isinstance(event, ReasoningDelta):
+            message["reasoning_content"] += event.text
+        elif isinstance(event, ContentDelta):
+            message["content"] += event.text
+        elif isinstance(event, ToolCallStart):
+            message["tool_calls"].append({"function": {"name": event.name, "arguments": ""}})
+        elif isinstance(event, ToolCallArguments):
+            message["tool_calls"][event.index]["function"]["arguments"] += event.fragment
+    result = {"role": "tool", "content": "done"}
+    turns = normalise_messages([NOW, message, result])
+    assert len(turns[1].get("tool_calls", [])) == len(message["tool_calls"])
+    tokenizer.encode_segments(template.render(turns, TOOLS))
