@@ -1,5 +1,6 @@
 """What was said before is rendered as what it means or shown as text, and never refused."""
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -325,7 +326,7 @@ def test_what_follows_a_picture_in_the_past_is_rendered_alike_ever_after(
         for n in range(3, len(messages) + 1)
         if n != 10  # between results of one run the turn is not closed
     ]
-    for shorter, longer in zip(rendered, rendered[1:], strict=False):
+    for shorter, longer in itertools.pairwise(rendered):
         assert longer.startswith(shorter)
 
 
