@@ -35,7 +35,8 @@ class Limits:
     tiny_chunk_bytes: int = 16
 
     # JSON
-    json_depth: int = 64
+    json_depth: int = 128
+    """Of a body; a tool's arguments within it may come back as deep as they were given out."""
     json_items: int = 100_000
     """Strings, objects, arrays and long numbers in one body."""
     json_values: int = 1_000_000

@@ -4,19 +4,31 @@ orjson refuses most of what must be refused (NaN, infinities, a BOM, invalid UTF
 surrogates, trailing bytes). This file adds what it accepts: duplicate keys, integers that would
 silently become floats, and bodies whose sheer number of items would cost seconds.
 
+What was said before may hold lone surrogates and numbers of any length, for a client would send
+it again and again. So in `messages` they are let through, and elsewhere their field is named.
+
 Bodies have megabytes, mostly of text. So every byte is looked at by calls that work on all of them
 at once, and Python's own loop runs over strings, brackets and long numbers, whose number is
 bounded.
 """
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, bad_field
 from gateway.limits import Limits
+from minimax_m2.chat.lossless_json import LongNumber, loads
+from minimax_m2.chat.unicode_text import is_valid_text
+
+_MESSAGES = "messages"
+"""The one field that holds what was said before."""
+_MAX_FIELD_CHARS = 200
+_SURROGATE = "must be valid Unicode text, has a lone surrogate"
 
 _BRACKETS = b"{}[]"
 _ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
@@ -36,24 +48,70 @@ def _refusal(message: str) -> ApiError:
 
 
 def parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
-    """The body's JSON object. Raises ApiError 400; time is linear and bounded by `limits`."""
+    """The body's JSON object. Raises ApiError 400; time is linear and bounded by `limits`.
+
+    Strings in `messages` may have lone surrogates, and numbers there may be `LongNumber`s.
+    """
     if not body.strip():
         raise _refusal("it is empty")
-    _scan(body, limits)
+    has_long_numbers = _scan(body, limits)
     try:
-        value = orjson.loads(body)
+        value = orjson.loads(body) if not has_long_numbers else _loads_lossless(body)
     except orjson.JSONDecodeError as error:
+        try:
+            value = _loads_lossless(body)
+        except ValueError:
+            raise _refusal(str(error)) from None
+        has_long_numbers = True
+    except ValueError as error:
         raise _refusal(str(error)) from None
     if not isinstance(value, dict):
         raise ApiError(400, "The request body must be a JSON object", code="invalid_json")
+    if has_long_numbers:
+        return {
+            key: item if key == _MESSAGES else _plain(_checked_key("", key), item, limits)
+            for key, item in value.items()
+        }
     return value
 
 
-def _scan(body: bytes, limits: Limits) -> None:
-    """Raise for excess depth, items, long numbers and duplicate keys.
+def _loads_lossless(body: bytes) -> Any:
+    return loads(body.decode("utf-8"))
+
+
+def _plain(field: str, value: Any, limits: Limits) -> Any:
+    """The value with ordinary numbers. Raises ApiError 400 naming the field of any other."""
+    field = field[:_MAX_FIELD_CHARS]  # of each, since every member repeats it
+    if isinstance(value, dict):
+        return {
+            key: _plain(f"{field}.{_checked_key(field, key)}", item, limits)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_plain(f"{field}[{i}]", item, limits) for i, item in enumerate(value)]
+    if isinstance(value, LongNumber):
+        if len(value) <= limits.json_number_chars and math.isfinite(float(value)):
+            return float(value)
+        raise bad_field(field, "is a number too long or too large", "invalid_json")
+    if isinstance(value, int) and not _SMALLEST_SIGNED <= value <= _LARGEST_UNSIGNED:
+        raise bad_field(field, "is an integer beyond 64 bits", "invalid_json")
+    if isinstance(value, str) and not is_valid_text(value):
+        raise bad_field(field, _SURROGATE, "invalid_json")
+    return value
+
+
+def _checked_key(field: str, key: str) -> str:
+    if not is_valid_text(key):
+        raise bad_field(field or "body", f"a name in it {_SURROGATE}", "invalid_json")
+    return key
+
+
+def _scan(body: bytes, limits: Limits) -> bool:
+    """Raise for excess depth, items and duplicate keys; tell whether there are long numbers.
 
     Malformed input may pass or fail here; orjson has the last word on the grammar.
     """
+    has_long_numbers = False
     too_many = _refusal(f"more than {limits.json_items} strings, objects and arrays")
     parts = _without_escapes(body).split(b'"', 2 * limits.json_items + 1)
     items = len(parts) // 2
@@ -81,7 +139,8 @@ def _scan(body: bytes, limits: Limits) -> None:
                 items += 1
                 if items > limits.json_items:
                     raise too_many
-                _check_number(number, limits)
+                has_long_numbers = has_long_numbers or _is_long(number, limits)
+    return has_long_numbers
 
 
 def _without_escapes(body: bytes) -> bytes:
@@ -123,20 +182,19 @@ def _note_key(keys_of_open: list[set[bytes] | None], key: bytes) -> None:
         return
     if b"\\" in key:
         try:
-            key = orjson.loads(b'"' + key + b'"').encode()
-        except orjson.JSONDecodeError as error:
+            key = json.loads(f'"{key.decode()}"').encode("utf-8", "surrogatepass")
+        except ValueError as error:
             raise _refusal(f"bad key ({error})") from None
     if key in keys:
         raise _refusal(f"duplicate key {key[:60].decode('utf-8', 'replace')!r}")
     keys.add(key)
 
 
-def _check_number(number: bytes, limits: Limits) -> None:
+def _is_long(number: bytes, limits: Limits) -> bool:
+    """Beyond 64 bits or over the limit; those are read without loss, then judged by their place."""
     if len(number) > limits.json_number_chars:
-        raise _refusal(f"a number longer than {limits.json_number_chars} characters")
+        return True
     try:
-        value = int(number)
+        return not _SMALLEST_SIGNED <= int(number) <= _LARGEST_UNSIGNED
     except ValueError:
-        return  # a float, or malformed: orjson decides
-    if not _SMALLEST_SIGNED <= value <= _LARGEST_UNSIGNED:
-        raise _refusal("an integer beyond 64 bits")
+        return False  # a float, or malformed: orjson decides

@@ -88,6 +88,73 @@ def test_integers_of_64_bits_are_exact(number: int) -> None:
     assert parse_object(b'{"a": %d}' % number, LIMITS) == {"a": number}
 
 
+LONG_NUMBERS = [b"18446744073709551616", b"1" * 5000, b"0." + b"3" * 50, b"1e400", b"-1e400"]
+
+
+@pytest.mark.parametrize("number", LONG_NUMBERS)
+def test_what_was_said_may_have_numbers_of_any_length(number: bytes) -> None:
+    read = parse_object(b'{"messages": [{"content": {"n": %b}}], "n": 1}' % number, LIMITS)
+    assert str(read["messages"][0]["content"]["n"]).encode() == number
+    assert read["n"] == 1
+
+
+@pytest.mark.parametrize("number", LONG_NUMBERS)
+def test_elsewhere_the_field_of_such_a_number_is_named(number: bytes) -> None:
+    for body, field in (
+        (b'{"messages": [], "seed": %b}', "seed"),
+        (b'{"messages": [%b], "tools": [{"x": {"maximum": %b}}]}', "tools[0].x.maximum"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            parse_object(body.replace(b"%b", number), LIMITS)
+        assert caught.value.param == field
+        assert caught.value.message.startswith(f"{field}: ")
+
+
+def test_ordinary_floats_beside_such_numbers_stay_floats() -> None:
+    body = b'{"messages": [1e400], "temperature": 0.12345678901234567890, "top_p": 0.5}'
+    assert parse_object(body, LIMITS) == {
+        "messages": ["1e400"],
+        "temperature": 0.12345678901234567890,
+        "top_p": 0.5,
+    }
+
+
+def test_what_was_said_may_have_lone_surrogates() -> None:
+    body = rb'{"messages": [{"content": "\ud83d", "\ud83d": "\ud83d\ude42"}], "n": 1}'
+    assert parse_object(body, LIMITS) == {
+        "messages": [{"content": "\ud83d", "\ud83d": "\U0001f642"}],
+        "n": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (rb'{"tools": [{"function": {"name": "\ud83d"}}]}', "tools[0].function.name"),
+        (rb'{"tools": [{"properties": {"a\ud83d": {}}}]}', "tools[0].properties"),
+        (rb'{"prompt": ["a", "\udc00"]}', "prompt[1]"),
+        (rb'{"\ud83d": 1}', "body"),
+    ],
+)
+def test_elsewhere_the_field_of_a_lone_surrogate_is_named(body: bytes, param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse_object(body, LIMITS)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_keys_with_lone_surrogates_count_as_keys() -> None:
+    body = rb'{"messages": [{"\ud83d": 1, "\uD83D": 2}]}'
+    assert "duplicate key" in refusal(body)
+
+
+def test_a_long_name_is_not_repeated_for_each_member() -> None:
+    members = ",".join(f'"{i}":{2**70 if i == 49_999 else 1}' for i in range(50_000))
+    body = f'{{"{"k" * 2**20}": {{{members}}}}}'.encode()
+    with pytest.raises(ApiError) as caught:
+        parse_object(body, LIMITS)
+    assert caught.value.param == "k" * 200
+
+
 def test_long_numbers_inside_strings_are_text() -> None:
     text = "1" * 1000 + '"[{'
     assert parse_object(json.dumps({"a": text}).encode(), LIMITS) == {"a": text}
