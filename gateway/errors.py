@@ -89,12 +89,17 @@ def model_not_found(name: object) -> ApiError:
 def context_exceeded(
     param: str, num_tokens: int, max_model_len: int, *, at_least: bool
 ) -> ApiError:
-    """400 for a prompt that leaves no room for one output token."""
+    """400 for a prompt that leaves no room for one output token.
+
+    Agents know by the wording that they must shorten the conversation, few look at the code; the
+    words between the commas and full stops here are those that their lists have in common.
+    """
     count = f"at least {num_tokens}" if at_least else str(num_tokens)
     return ApiError(
         400,
-        f"{param}: the prompt has {count} tokens; the model's context is {max_model_len} tokens, "
-        "prompt and output together",
+        f"{param}: This model's maximum context length is {max_model_len} tokens, prompt and "
+        f"output together. However, your prompt contains {count} input tokens. "
+        "Please reduce the length of the messages.",
         param=param,
         code="context_length_exceeded",
     )
