@@ -1,10 +1,10 @@
 """Which tools may a request offer?
 
-Tool names, parameter names and argument keys stand between quotes in M2's tool-call format, so
-the rule against broken prompts is to refuse, not to escape: a tool name is 1 to 64 of letters,
-digits, `_`, `.` and `-`; a parameter name or argument key is 1 to 128 characters without `"`,
-`<`, `>` and control characters. Whatever a name contains, it never becomes a control token; that
-is the template's and the tokenizer's doing.
+Tool names and parameter names stand between quotes in M2's tool-call format, so the rule for those
+that are offered is to refuse, not to escape: a tool name is 1 to 64 of letters, digits, `_`, `.`
+and `-`; a parameter name is 1 to 128 characters without `"`, `<`, `>` and control characters. Names
+in calls of the past are another matter, see `tool_history.py`. Whatever a name contains, it never
+becomes a control token; that is the template's and the tokenizer's doing.
 """
 
 import json
@@ -23,25 +23,32 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_CHARS)  # noqa: UP031
 
 
-def validate_tools(tools: Sequence[Any]) -> None:
-    """Raise a ValueError naming the field for tools that cannot be offered.
+def validate_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:
+    """The tools as the template takes them, what is null in them left out.
 
     A tool is `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
     At most 128, together at most 256 KiB as JSON, schemas at most 32 levels deep, names unique.
+
+    Raises:
+        ValueError: naming the field, for tools that cannot be offered.
     """
+    offered = []
     if len(tools) > MAX_TOOLS:
         raise ValueError(f"tools: at most {MAX_TOOLS} are allowed, got {len(tools)}")
     names: set[str] = set()
     size_bytes = 2
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
-        name = _validate_tool(where, tool)
+        function = _offered_function(where, tool)
+        name = function["name"]
         if name in names:
             raise ValueError(f"{where}.function.name: {name!r} is used twice")
         names.add(name)
         size_bytes += _json_bytes(tool) + 2
         if size_bytes > MAX_TOOLS_BYTES:  # told at once, not after megabytes more
             raise ValueError(f"tools: at most {MAX_TOOLS_BYTES} bytes as JSON are allowed")
+        offered.append({**tool, "type": "function", "function": function})
+    return offered
 
 
 def _json_bytes(tool: Any) -> int:
@@ -68,30 +75,40 @@ def require_parameter_name(field: str, name: Any) -> str:
     return name
 
 
-def _validate_tool(where: str, tool: Any) -> str:
+def _offered_function(where: str, tool: Any) -> dict[str, Any]:
+    """The tool's function, checked; null means absent."""
     if not isinstance(tool, dict):
         raise ValueError(f"{where}: must be an object")
-    if tool.get("type", "function") != "function":
+    if tool.get("type") not in ("function", None):
         raise ValueError(f"{where}.type: must be 'function'")
-    function = tool.get("function")
-    if not isinstance(function, dict):
+    if not isinstance(tool.get("function"), dict):
         raise ValueError(f"{where}.function: must be an object")
-    _require_depth(f"{where}.function", function)
-    require_valid_text(f"{where}.function", function)
-    name = require_tool_name(f"{where}.function.name", function.get("name"))
-    if not isinstance(function.get("description", ""), str | None):
-        raise ValueError(f"{where}.function.description: must be a string")
+    where = f"{where}.function"
+    _require_depth(where, tool["function"])
+    require_valid_text(where, tool["function"])
+    function = _without_null(tool["function"])
+    require_tool_name(f"{where}.name", function.get("name"))
+    if not isinstance(function.get("description", ""), str):
+        raise ValueError(f"{where}.description: must be a string")
     if "parameters" not in function:
-        return name
-    parameters = function["parameters"]
-    if not isinstance(parameters, dict):
-        raise ValueError(f"{where}.function.parameters: must be an object or absent")
+        return function
+    where = f"{where}.parameters"
+    if not isinstance(function["parameters"], dict):
+        raise ValueError(f"{where}: must be an object or absent")
+    parameters = _without_null(function["parameters"])
     properties = parameters.get("properties", {})
     if not isinstance(properties, dict):
-        raise ValueError(f"{where}.function.parameters.properties: must be an object")
+        raise ValueError(f"{where}.properties: must be an object")
     for key in properties:
-        require_parameter_name(f"{where}.function.parameters.properties", key)
-    return name
+        require_parameter_name(f"{where}.properties", key)
+    if None in properties.values():
+        schemas = {k: {} if schema is None else schema for k, schema in properties.items()}
+        parameters["properties"] = schemas
+    return {**function, "parameters": parameters}
+
+
+def _without_null(members: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in members.items() if value is not None}
 
 
 def _require_depth(field: str, function: dict[str, Any]) -> None:

@@ -27,6 +27,30 @@ def test_ordinary_tools_are_accepted() -> None:
     validate_tools([tool(f"t{index}") for index in range(128)])
 
 
+def test_null_means_absent() -> None:
+    schema = {"type": "object", "properties": {"a": None, "b": {"default": None}}, "required": None}
+    offered = validate_tools(
+        [
+            {"type": None, "function": {"name": "f", "description": None, "parameters": None}},
+            tool("g", parameters={"type": "object", "properties": None}, strict=None),
+            tool("h", parameters=schema),
+        ]
+    )
+    assert [one["function"] for one in offered] == [
+        {"name": "f"},
+        {"name": "g", "parameters": {"type": "object"}},
+        {
+            "name": "h",
+            "parameters": {"type": "object", "properties": {"a": {}, "b": {"default": None}}},
+        },
+    ]
+
+
+def test_tools_without_null_are_offered_as_they_are() -> None:
+    tools = [tool("f", description="x", parameters={"properties": {"a": {"type": "string"}}})]
+    assert validate_tools(tools) == tools
+
+
 @pytest.mark.parametrize(
     ("tools", "field"),
     [
@@ -43,7 +67,6 @@ def test_ordinary_tools_are_accepted() -> None:
         ([tool(), tool()], "tools[1].function.name"),
         ([tool(description=5)], "tools[0].function.description"),
         ([tool(description="\udfff")], "tools[0].function"),
-        ([tool(parameters=None)], "tools[0].function.parameters"),
         ([tool(parameters=[])], "tools[0].function.parameters"),
         ([tool(parameters=nested(33))], "tools[0].function.parameters"),
         ([tool(parameters=nested(5000))], "tools[0].function.parameters"),
