@@ -75,6 +75,7 @@ async def chat_completions(request: Request) -> Response:
             tenant=plan.tenant,
             body_bytes=len(await request.body()),
             max_model_len=gateway.require_ready(),
+            request_id=request.state.request_id,
         )
         tokenise_s = time.perf_counter() - started_s
         choices = _choices(
@@ -106,7 +107,7 @@ def _plan(gateway: Gateway, fields: ChatRequest, *, tenant: str, client_id: str)
     )
     if fields.logprobs:
         set_logprobs(sampling, fields.top_logprobs or 0, "top_logprobs", gateway.limits)
-    elif fields.top_logprobs is not None:
+    elif fields.top_logprobs:
         raise bad_field("top_logprobs", "needs logprobs: true")
     max_tokens, max_tokens_field = output_limit(fields.max_tokens, fields.max_completion_tokens)
     return _ChatPlan(

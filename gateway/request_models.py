@@ -5,11 +5,15 @@ is optional, as in OpenAI's API. Ranges are checked in `sampling.py`, fields tha
 `field_rules.py`.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import ApiError, bad_field
+
+
+OutputLength = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
+"""-1, by which many clients ask for as much as there is room for, means the same as no limit."""
 
 
 class StreamOptions(BaseModel):
@@ -36,7 +40,9 @@ class SamplingFields(BaseModel):
     frequency_penalty: float | None = Field(None, description="-2 to 2")
     logit_bias: dict[str, float] | None = Field(None, description="token id -> -100 to 100")
     seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
-    max_tokens: int | None = Field(None, description="default: what is left of the context")
+    max_tokens: OutputLength = Field(
+        None, description="default, -1 and more than that: what is left of the context"
+    )
     min_tokens: int | None = Field(None, description="no stop token before this many")
     stop: Any = Field(None, description="string, or up to 4 strings of up to 256 characters")
     stop_token_ids: list[int] | None = Field(None, description="up to 32")
@@ -56,7 +62,7 @@ class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
     messages: list[Any] = Field(description="OpenAI messages; thinking in any of the four forms")
-    max_completion_tokens: int | None = Field(None, description="the same as max_tokens")
+    max_completion_tokens: OutputLength = Field(None, description="the same as max_tokens")
     tools: list[Any] | None = None
     tool_choice: Any = Field(
         None, description="'auto', 'none', 'required' or {'type': 'function', 'function': {'name'}}"

@@ -4,7 +4,7 @@ Rules that are choices:
 - Temperatures below 1e-5 are greedy (0).
 - top_k 0 and -1 mean all tokens; larger than the vocabulary means all.
 - A seed is taken modulo 2^64; without one it is drawn at random.
-- max_tokens beyond the context is refused; beyond what the prompt leaves, it is cut to that.
+- max_tokens beyond what the prompt leaves of the context is cut to that; -1 asks for all of it.
 """
 
 import secrets
@@ -77,9 +77,11 @@ def set_output_length(
     least_tokens: int = 1,
 ) -> None:
     """Fill max_tokens and min_tokens. Raises ApiError 400 when the prompt leaves no room."""
-    if max_tokens is not None and not least_tokens <= max_tokens <= max_model_len:
+    if max_tokens is not None and max_tokens < least_tokens:
         raise bad_field(
-            max_tokens_field, f"must be {least_tokens} to {max_model_len}, got {max_tokens}"
+            max_tokens_field,
+            f"must be at least {least_tokens}, or -1 for all that the context has room for, "
+            f"got {max_tokens}",
         )
     room = max_model_len - num_prompt_tokens
     if room < 1:

@@ -1,10 +1,11 @@
 """Rows C1 to C11: every sampling field has a meaning or a 400 that names it."""
 
+import re
 from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, context_exceeded
 from gateway.limits import Limits
 from gateway.request_models import ChatRequest, parse_model
 from gateway.sampling import (
@@ -149,14 +150,23 @@ def length(max_tokens: int | None, min_tokens: int | None = None, prompt: int = 
     return sampling
 
 
-@pytest.mark.parametrize("given, meant", [(1, 1), (90, 90), (91, 90), (100, 90), (None, 90)])
+@pytest.mark.parametrize(
+    "given, meant",
+    [(1, 1), (90, 90), (91, 90), (100, 90), (101, 90), (65_536, 90), (2**63, 90), (None, 90)],
+)
 def test_max_tokens_is_cut_to_what_the_prompt_leaves(given: int | None, meant: int) -> None:
     assert length(given).max_tokens == meant
 
 
-@pytest.mark.parametrize("value", [0, -1, 101, 2**31, 2**63])
-def test_max_tokens_outside_the_context_is_refused(value: int) -> None:
+@pytest.mark.parametrize("value", [0, -2, -(2**63)])
+def test_max_tokens_below_one_is_refused(value: int) -> None:
     assert refused(lambda: length(value)).param == "max_tokens"
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_minus_one_means_no_limit(field: str) -> None:
+    request = parse_model(ChatRequest, {"model": "m", "messages": [], field: -1})
+    assert getattr(request, field) is None
 
 
 @pytest.mark.parametrize("value, limit", [(-1, None), (6, 5), (91, None)])
@@ -169,6 +179,29 @@ def test_a_prompt_must_leave_room_for_one_token() -> None:
     error = refused(lambda: length(None, prompt=100))
     assert error.code == "context_length_exceeded"
     assert error.param == "messages"
+
+
+# What agents look for in an error's text before they shorten the conversation, each in its way.
+OVERFLOW_WORDINGS = [
+    r"maximum context length is \d+ tokens",
+    r"This model's maximum context length is",
+    r"maximum context length is (\d+) tokens",
+    r"maximum context length",
+    r"reduce the length of the messages",
+    r"prompt contains (?:at least )?(\d+) input tokens",
+    r"max.*?(\d+) tokens.*?(\d+) ",
+    r"context.{0,20}length",
+]
+
+
+@pytest.mark.parametrize("at_least", [False, True])
+@pytest.mark.parametrize("pattern", OVERFLOW_WORDINGS)
+def test_agents_recognise_that_the_prompt_is_too_long(pattern: str, at_least: bool) -> None:
+    error = context_exceeded("messages", 40_023, 32_768, at_least=at_least)
+    match = re.search(pattern, error.message)
+    assert match
+    assert set(match.groups()) <= {"32768", "40023"}
+    assert error.message.startswith("messages: ")
 
 
 @pytest.mark.parametrize("n", [0, -1, 9, 5_000_000])
