@@ -50,6 +50,9 @@ class GatewayMetrics:
         self.tool_parse_errors = self._counter(
             "tool_parse_errors", "Tool calls that the model left unfinished"
         )
+        self.history_repairs = self._counter(
+            "history_repairs", "Earlier speech that is not rendered as it was sent", "kind"
+        )
         self.keepalives = self._counter("sse_keepalives", "SSE comments sent", "api")
         self.disconnects = self._counter(
             "client_disconnects", "Clients that left before the end", "api", "phase"

@@ -5,6 +5,8 @@ prompt that cannot fit the context is refused by its length in bytes alone where
 """
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,7 +16,10 @@ from gateway.errors import ApiError, bad_field, context_exceeded, overloaded
 from gateway.limits import Limits
 from gateway.model_files import ModelFiles
 from minimax_m2.chat.messages import normalise_messages
+from minimax_m2.chat.repairs import Repairs
 from minimax_m2.chat.tools import validate_tools
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -22,8 +27,15 @@ Result = TypeVar("Result")
 class PromptEncoder:
     """Messages or text to token ids; every failure is an ApiError naming the field."""
 
-    def __init__(self, model: ModelFiles, limits: Limits):
+    def __init__(
+        self,
+        model: ModelFiles,
+        limits: Limits,
+        *,
+        count_repair: Callable[[str, int], None] = lambda kind, count: None,
+    ):
         self._model = model
+        self._count_repair = count_repair
         self._limits = limits
         self.emitted_ids = EmittedIds(model.tokenizer, max_bytes=limits.emitted_ids_bytes)
         self._threads = ThreadPoolExecutor(limits.tokenise_threads, thread_name_prefix="tokenise")
@@ -41,10 +53,12 @@ class PromptEncoder:
         body_bytes: int,
         max_model_len: int,
         add_generation_prompt: bool = True,
+        request_id: str = "",
     ) -> list[int]:
         """Ids of the rendered conversation; what this tenant was answered keeps the ids it had.
 
-        `body_bytes` decides where the work is done.
+        `body_bytes` decides where the work is done. What was not rendered as it was sent is
+        counted, and logged in a line with the request's id.
         """
         if len(messages) > self._limits.messages:
             raise bad_field("messages", f"at most {self._limits.messages}, got {len(messages)}")
@@ -54,18 +68,33 @@ class PromptEncoder:
         if len(tools) > self._limits.tools:
             raise bad_field("tools", f"at most {self._limits.tools}, got {len(tools)}")
 
+        repairs: Repairs = Counter()
+
         def encode() -> list[int]:
-            validate_tools(tools)
+            offered = validate_tools(tools)
             segments = self._model.template.render(
-                normalise_messages(messages),
-                tools or None,
+                normalise_messages(messages, repairs),
+                offered or None,
                 add_generation_prompt=add_generation_prompt,
             )
             text_bytes = sum(len(segment.text) for segment in segments)
             self._refuse_by_size("messages", text_bytes, max_model_len)
             return self.emitted_ids.encode(tenant, segments)
 
-        return await self._run("messages", encode, body_bytes)
+        ids = await self._run("messages", encode, body_bytes)
+        self._note(+repairs, request_id)
+        return ids
+
+    def _note(self, repairs: Repairs, request_id: str) -> None:
+        for kind, count in repairs.items():
+            self._count_repair(kind, count)
+        if repairs:
+            counts = ", ".join(f"{kind} {count}" for kind, count in sorted(repairs.items()))
+            log.warning(
+                "request %s: what was said before is not rendered as it was sent: %s",
+                request_id,
+                counts,
+            )
 
     async def text(self, field: str, text: str, *, max_model_len: int) -> list[int]:
         """Ids of plain text; markers in it stay text."""

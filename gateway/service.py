@@ -56,7 +56,11 @@ class GatewayService:
                 poll_interval_s=poll_interval_s,
                 count_migration=lambda reason: metrics.migrations.labels(reason).inc(),
             ),
-            encoder=PromptEncoder(model, limits),
+            encoder=PromptEncoder(
+                model,
+                limits,
+                count_repair=lambda kind, count: metrics.history_repairs.labels(kind).inc(count),
+            ),
             metrics=metrics,
             status_line=StatusLine(),
             slots=KeySlots(limits.concurrent_per_key),

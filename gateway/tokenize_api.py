@@ -44,6 +44,7 @@ async def _tokenize(request: Request) -> Response:
             body_bytes=len(await request.body()),
             max_model_len=max_model_len,
             add_generation_prompt=fields.add_generation_prompt is not False,
+            request_id=request.state.request_id,
         )
     return _json({"count": len(ids), "max_model_len": max_model_len, "tokens": ids})
 
