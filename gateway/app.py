@@ -6,7 +6,6 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -18,7 +17,7 @@ from gateway.context import Gateway
 from gateway.docs_page import docs_page, request_body, set_openapi
 from gateway.edge import BodyLimit, EdgeMiddleware, http_error
 from gateway.errors import ApiError
-from gateway.host_guard import HostGuard
+from gateway.host_guard import Cors, HostGuard, Trust
 from gateway.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -49,6 +48,7 @@ def build_app(gateway: Gateway) -> FastAPI:
     """The ASGI application."""
     config = gateway.config
     keys = ApiKeys(config.api_key)
+    trust = Trust(hosts=config.allowed_host, origins=config.cors_origin)
     app = FastAPI(
         title="ExpertMesh",
         version=info_api.VERSION,
@@ -56,14 +56,14 @@ def build_app(gateway: Gateway) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
+            Middleware(Cors, trust=trust),
             Middleware(EdgeMiddleware),
             Middleware(
                 HostGuard,
+                trust=trust,
                 is_loopback=config.listen_address.is_loopback,
                 has_keys=keys.required,
-                origins=config.cors_origin,
             ),
-            *_cors(config.cors_origin),
             Middleware(AuthMiddleware, keys=keys),
             Middleware(BodyLimit, limits=gateway.limits),
         ],
@@ -88,20 +88,6 @@ def build_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, _routing_error)
     app.add_exception_handler(ApiError, _api_error)
     return app
-
-
-def _cors(origins: tuple[str, ...]) -> list[Middleware]:
-    if not origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id"],
-        )
-    ]
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 """Which flags does the gateway take, and which combinations are refused?"""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,15 @@ class GatewayConfig:
     )
     insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any --api-key")
     cors_origin: tuple[str, ...] = flag(
-        (), "origin whose web pages may call the API ('*': every one)", metavar="ORIGIN"
+        (),
+        "origin whose web pages may call the API, beside this machine's ('*': every one)",
+        metavar="ORIGIN",
+    )
+    allowed_host: tuple[str, ...] = flag(
+        (),
+        "name under which a loopback address may be called, beside localhost, this machine's name, "
+        "*.local and *.internal ('*': every one)",
+        metavar="NAME",
     )
     max_concurrent: int = flag(64, "requests in flight for each key; more are answered with 429")
     max_connections: int = flag(1024, "HTTP connections at once; probes have some beyond it")
@@ -79,6 +88,11 @@ class GatewayConfig:
                 raise ValueError(
                     f"--api-key: at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
                 )
+        for host in self.allowed_host:
+            if not host or "/" in host or (":" in host and not _is_address(host)):
+                raise ValueError(
+                    f"--allowed-host {host}: a host name or address, without scheme and port"
+                )
         if not self.listen_address.is_loopback and not self.api_key and not self.insecure_no_auth:
             raise ValueError(
                 f"--listen {self.listen}: an address beyond loopback needs --api-key, or "
@@ -123,3 +137,11 @@ class GatewayConfig:
         if self.tls_ca is None or self.tls_cert is None or self.tls_key is None:
             return None
         return TlsFiles(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

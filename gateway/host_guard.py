@@ -1,28 +1,70 @@
 """Does the request come from where it says? Against DNS rebinding and foreign web pages.
 
 A web page can make a browser call any address, also 127.0.0.1, and with a rebound DNS name it can
-even read the answer. On a loopback bind only loopback names are accepted in Host and Origin
-(plus the origins of --cors-origin). On other binds a key is what protects; without keys an Origin
-must be this server's own.
+even read the answer. Pages of this machine (localhost) and the origins of --cors-origin may call
+and read. On a loopback bind, Host must be a name that public DNS does not give away: this
+machine's own, those reserved for local networks, or one of --allowed-host. On other binds a key is
+what protects; without keys an Origin must be this server's own.
 """
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import PERMISSION, ApiError
+
+_LOCAL_NETWORK_SUFFIXES = (".local", ".internal")
+"""Of names that are resolved by multicast or a private server: a container's host, for one."""
+_ANY = "*"
+
+
+class Trust:
+    """Which host names and origins may call."""
+
+    def __init__(
+        self,
+        *,
+        hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        machine_name: str | None = None,
+    ):
+        """`hosts` and `origins` are those that flags allow; `machine_name` is this machine's."""
+        short = (machine_name or socket.gethostname()).lower().partition(".")
+        self._ours = frozenset(
+            (*map(_normal, hosts), "".join(short), short[0], f"{short[0]}.local")
+        )
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+
+    def serves(self, name: str | None) -> bool:
+        """Whether a request to this name may be meant for us."""
+        if name is None:
+            return False
+        return self.owns(name) or _normal(name).endswith(_LOCAL_NETWORK_SUFFIXES)
+
+    def owns(self, name: str | None) -> bool:
+        """Whether the name is this machine's, or one that a flag allows."""
+        if name is None:
+            return False
+        return is_local_name(name) or _normal(name) in self._ours or _ANY in self._ours
+
+    def may_read(self, origin: str) -> bool:
+        """Whether pages of this origin may call and read the answer."""
+        origin = origin.lower()
+        return _ANY in self._origins or origin in self._origins or is_local_name(_host_of(origin))
 
 
 class HostGuard:
     """403 for a foreign Host or Origin."""
 
-    def __init__(self, app: ASGIApp, *, is_loopback: bool, has_keys: bool, origins: Sequence[str]):
+    def __init__(self, app: ASGIApp, *, trust: Trust, is_loopback: bool, has_keys: bool):
         self._app = app
+        self._trust = trust
         self._is_loopback = is_loopback
         self._has_keys = has_keys
-        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -33,31 +75,61 @@ class HostGuard:
     def _check(self, host: bytes | None, origin: bytes | None) -> None:
         """`host` is absent only in HTTP/1.0, which no browser speaks."""
         host_name = _host_of("//" + host.decode("latin-1")) if host is not None else None
-        if self._is_loopback and host is not None and not is_loopback_name(host_name):
-            raise _refused("Host", "this address answers to localhost and loopback addresses only")
-        if origin is None or "*" in self._origins:
+        if self._is_loopback and host is not None and not self._trust.serves(host_name):
+            raise _refused("Host", "this address answers to this machine only", "--allowed-host")
+        if origin is None or self._trust.may_read(origin.decode("latin-1")):
             return
-        text = origin.decode("latin-1").lower()
-        if text in self._origins:
-            return
-        name = _host_of(text)
+        name = _host_of(origin.decode("latin-1"))
+        is_own = name is not None and name == host_name
         if self._is_loopback:
-            if not is_loopback_name(name):
-                raise _refused("Origin", "allow it with --cors-origin")
-        elif not self._has_keys and (name is None or name != host_name):
-            raise _refused("Origin", "allow it with --cors-origin")
+            allowed = is_own and self._trust.owns(name)
+        else:
+            allowed = is_own or self._has_keys
+        if not allowed:
+            raise _refused("Origin", "other sites' pages may not call", "--cors-origin")
 
 
-def is_loopback_name(name: str | None) -> bool:
-    """localhost, 127.0.0.0/8 or ::1."""
+class Cors(CORSMiddleware):
+    """CORS headers for the origins that may read, errors included, so that pages can show them."""
+
+    def __init__(self, app: ASGIApp, *, trust: Trust):
+        super().__init__(
+            app,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+            allow_private_network=True,
+        )
+        self._trust = trust
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            origin = dict(scope["headers"]).get(b"origin")
+            if origin is not None and not self.is_allowed_origin(origin.decode("latin-1")):
+                await self.app(scope, receive, send)  # answered like every error of ours
+                return
+        await super().__call__(scope, receive, send)
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._trust.may_read(origin)
+
+
+def is_local_name(name: str | None) -> bool:
+    """localhost and names below it, loopback addresses, and 0.0.0.0, which leads there too."""
     if name is None:
         return False
-    if name == "localhost":
+    name = _normal(name)
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _normal(name: str) -> str:
+    return name.lower().removesuffix(".")
 
 
 def _host_of(url: str) -> str | None:
@@ -67,7 +139,10 @@ def _host_of(url: str) -> str | None:
         return None
 
 
-def _refused(header: str, hint: str) -> ApiError:
+def _refused(header: str, why: str, flag: str) -> ApiError:
     return ApiError(
-        403, f"{header} header not allowed: {hint}", type=PERMISSION, code="forbidden_origin"
+        403,
+        f"{header} header not allowed: {why}; allow it with {flag}",
+        type=PERMISSION,
+        code="forbidden_origin",
     )

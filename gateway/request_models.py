@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gateway.errors import ApiError, bad_field
 
-
 OutputLength = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
 

@@ -111,10 +111,50 @@ class TestOrigins:
             gateway.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 403
         )
 
-    def test_without_the_flag_there_are_no_cors_headers(self, gateway: Harness) -> None:
-        reply = gateway.get("/v1/models", headers={"origin": "http://localhost:3000"})
-        assert reply.status_code == 200
+    @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173"])
+    def test_pages_of_this_machine_may_call_and_read(self, gateway: Harness, origin: str) -> None:
+        preflight = preflight_of(gateway, origin)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == origin
+        assert "authorization" in preflight.headers["access-control-allow-headers"]
+        for reply in (
+            gateway.get("/v1/models", headers={"origin": origin}),
+            gateway.post("/v1/chat/completions", b"{", headers={"origin": origin}),
+            gateway.get("/nowhere", headers={"origin": origin}),
+        ):
+            assert reply.headers["access-control-allow-origin"] == origin
+            assert "x-request-id" in reply.headers["access-control-expose-headers"].lower()
+
+    def test_a_page_can_read_that_its_key_is_wrong(self, guarded: Harness) -> None:
+        reply = guarded.get("/v1/models", headers={"origin": "http://localhost:3000"})
+        assert reply.status_code == 401
+        assert reply.headers["access-control-allow-origin"] == "http://localhost:3000"
+        assert preflight_of(guarded, "http://localhost:3000").status_code == 200
+
+    def test_a_foreign_pages_preflight_is_an_error_of_ours(self, gateway: Harness) -> None:
+        reply = preflight_of(gateway, "https://evil.example")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden_origin")
         assert "access-control-allow-origin" not in reply.headers
+
+    @pytest.mark.parametrize("host", ["0.0.0.0:8000", "host.docker.internal:8000", "a.localhost"])
+    def test_local_names_are_served(self, gateway: Harness, host: str) -> None:
+        assert gateway.get("/v1/models", headers={"host": host}).status_code == 200
+
+    def test_a_host_is_allowed_by_flag(self, make_gateway: Any) -> None:
+        gateway = make_gateway(allowed_host=("gpu.lan",))
+        assert gateway.get("/v1/models", headers={"host": "gpu.lan:8000"}).status_code == 200
+        assert gateway.get("/v1/models", headers={"host": "cpu.lan:8000"}).status_code == 403
+
+
+def preflight_of(gateway: Harness, origin: str) -> httpx.Response:
+    return httpx.options(
+        gateway.base_url + "/v1/chat/completions",
+        headers={
+            "origin": origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        },
+    )
 
 
 def test_requests_in_flight_are_bounded_for_each_key(make_gateway: Any) -> None:

@@ -38,7 +38,8 @@ class TestModels:
     def test_a_shorter_context_of_the_service_is_what_counts(self, make_gateway: Any) -> None:
         gateway = make_gateway(status=ready_status(100))
         assert gateway.get(f"/v1/models/{NAME}").json()["max_model_len"] == 100
-        assert gateway.chat(max_tokens=101).status_code == 400
+        reply = gateway.chat(messages=[{"role": "user", "content": "z" * 100}])
+        assert "maximum context length is 100 tokens" in reply.json()["error"]["message"]
 
 
 class TestTokenize:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.auth import ANONYMOUS, ApiKeys
 from gateway.errors import ApiError
-from gateway.host_guard import HostGuard, is_loopback_name
+from gateway.host_guard import HostGuard, Trust, is_local_name
 
 KEYS = ApiKeys(["first-key-123", "second-key-456"])
 
@@ -43,22 +43,28 @@ def test_without_keys_everyone_is_anonymous() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, loopback",
+    "name, local",
     [
         ("localhost", True),
+        ("LocalHost.", True),
+        ("app.localhost", True),
+        ("0.0.0.0", True),
+        ("::", True),
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
         ("evil.example", False),
         ("127.0.0.1.evil.example", False),
         ("localhost.evil.example", False),
+        ("evillocalhost", False),
+        (".", False),
         ("10.0.0.1", False),
         ("", False),
         (None, False),
     ],
 )
-def test_loopback_names(name: str | None, loopback: bool) -> None:
-    assert is_loopback_name(name) is loopback
+def test_local_names(name: str | None, local: bool) -> None:
+    assert is_local_name(name) is local
 
 
 def check(
@@ -68,11 +74,13 @@ def check(
     is_loopback: bool = True,
     has_keys: bool = False,
     origins: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
 ) -> int:
     async def app(*_: object) -> None:
         raise AssertionError("not called")
 
-    guard = HostGuard(app, is_loopback=is_loopback, has_keys=has_keys, origins=origins)  # type: ignore[arg-type]
+    trust = Trust(hosts=hosts, origins=origins, machine_name="Workstation.lan.example")
+    guard = HostGuard(app, trust=trust, is_loopback=is_loopback, has_keys=has_keys)
     try:
         guard._check(host, origin)
     except ApiError as error:
@@ -80,14 +88,43 @@ def check(
     return 200
 
 
-@pytest.mark.parametrize("host", [b"localhost:8000", b"127.0.0.1", b"[::1]:8000", None])
-def test_loopback_hosts_pass(host: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"localhost:8000", b"127.0.0.1", b"[::1]:8000", b"app.localhost:80", b"0.0.0.0:8000",
+        b"host.docker.internal:8000", b"printer.local", b"workstation:8000", b"WORKSTATION.local",
+        b"workstation.lan.example", None,
+    ],
+)  # fmt: skip
+def test_local_hosts_pass(host: bytes | None) -> None:
     assert check(host) == 200
 
 
-@pytest.mark.parametrize("host", [b"evil.example", b"evil.example:8000", b"", b"[bad", b"\xff"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example", b"evil.example:8000", b"", b"[bad", b"\xff", b"local", b"internal",
+        b"x.local.evil.example", b"10.0.0.1", b"workstation.evil.example", b"evilworkstation",
+    ],
+)  # fmt: skip
 def test_foreign_hosts_are_refused_on_loopback(host: bytes) -> None:
     assert check(host) == 403
+
+
+def test_other_hosts_pass_by_flag() -> None:
+    for host in (b"gpu.lan:8000", b"GPU.lan", b"192.0.2.7:80", b"[2001:db8::1]:80"):
+        assert check(host) == 403
+        assert check(host, hosts=("gpu.lan", "192.0.2.7", "2001:db8::1")) == 200
+        assert check(host, hosts=("*",)) == 200
+    assert check(b"other.lan", hosts=("gpu.lan",)) == 403
+
+
+def test_a_page_of_a_name_that_anyone_on_the_network_may_take_is_foreign() -> None:
+    assert check(b"evil.local", b"http://evil.local") == 403
+    assert check(b"evil.internal", b"http://evil.internal") == 403
+    assert check(b"workstation.local:80", b"http://workstation.local:80") == 200
+    assert check(b"gpu.lan", b"http://gpu.lan", hosts=("gpu.lan",)) == 200
+    assert check(b"localhost", b"http://gpu.lan", hosts=("gpu.lan",)) == 403
 
 
 @pytest.mark.parametrize(
@@ -95,6 +132,10 @@ def test_foreign_hosts_are_refused_on_loopback(host: bytes) -> None:
     [
         (b"http://localhost:3000", 200),
         (b"http://127.0.0.1", 200),
+        (b"http://[::1]:5173", 200),
+        (b"http://ui.localhost:3000", 200),
+        (b"tauri://localhost", 200),
+        (b"http://0.0.0.0:3000", 200),
         (b"http://evil.example", 403),
         (b"null", 403),
         (b"http://localhost.evil.example", 403),

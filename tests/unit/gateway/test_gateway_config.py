@@ -44,6 +44,9 @@ def test_an_open_address_without_a_key_is_refused(listen: str) -> None:
         ({"request_timeout_s": -1.0}, "--request-timeout-s"),
         ({"drain_s": float("nan")}, "--drain-s"),
         ({"served_model_name": ("",)}, "--served-model-name"),
+        ({"allowed_host": ("",)}, "--allowed-host"),
+        ({"allowed_host": ("gpu.lan:8000",)}, "--allowed-host"),
+        ({"allowed_host": ("http://gpu.lan",)}, "--allowed-host"),
         ({"attention": ("10.0.0.1:50051",)}, "plaintext"),
     ],
 )
