@@ -53,7 +53,7 @@ class PromptEncoder:
         body_bytes: int,
         max_model_len: int,
         add_generation_prompt: bool = True,
-        request_id: str = "",
+        request_id: str = "-",
     ) -> list[int]:
         """Ids of the rendered conversation; what this tenant was answered keeps the ids it had.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -153,8 +154,12 @@ class HttpBackend:
         return self._token_texts[token_id]
 
     async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        # ASCII: earlier speech may hold lone surrogates, which UTF-8 cannot carry but escapes can.
+        content = json.dumps({"model": self._model, **body}).encode()
         try:
-            answer = await self._client.post(path, json={"model": self._model, **body})
+            answer = await self._client.post(
+                path, content=content, headers={"Content-Type": "application/json"}
+            )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if answer.status_code != 200:

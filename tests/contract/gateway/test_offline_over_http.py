@@ -67,6 +67,15 @@ def test_chat_comes_raw_and_parsed(gateway: Harness, llm: LLM) -> None:
     assert message == {"role": "assistant", "content": "yes", "reasoning_content": "hmm"}
 
 
+def test_what_was_said_before_is_never_an_error(gateway: Harness, llm: LLM) -> None:
+    gateway.script(say(list(b"yes"), eos=EOS))
+    call = {"function": {"name": "f", "arguments": "{cut"}}
+    history = [*MESSAGES, {"role": "assistant", "content": "\ud83d", "tool_calls": [call]}]
+    (output,) = llm.chat([*history, *MESSAGES], SamplingParams(max_tokens=1))
+    assert "\ufffd" in output.prompt
+    assert '<parameter name="arguments">{cut</parameter>' in output.prompt
+
+
 def test_a_form_goes_as_a_grammar_that_begins_after_thinking(gateway: Harness, llm: LLM) -> None:
     gateway.script(say(list(b"yes"), eos=EOS))
     form = StructuredOutputsParams(choice=["yes", "no"])

@@ -256,6 +256,25 @@ class TestForm:
         with pytest.raises(ValueError, match="structured_outputs"):
             llm.generate("Sort", wrong)
 
+    def test_what_was_said_before_is_never_an_error(self, llm):
+        call = {"function": {"name": 'a"b', "arguments": "{cut"}}
+        history = [
+            *USER,
+            {"role": "assistant", "content": "\ud83d", "tool_calls": [call, 5]},
+            {"role": "tool", "content": {"n": 10**100}},
+        ]
+        (output,) = llm.chat([*history, *USER], SamplingParams(max_tokens=1))
+        assert r'<invoke name="a\u0022b">' in output.prompt
+        assert '<parameter name="arguments">{cut</parameter>' in output.prompt
+        assert "\ufffd" in output.prompt
+
+
+def test_more_tokens_than_there_is_room_for_are_those_there_is_room_for(llm):
+    for limit in (10**6, -1):
+        params = SamplingParams(max_tokens=limit, ignore_eos=True)
+        (output,) = llm.generate([[1] * 508], params)
+        assert len(output.outputs[0].token_ids) == 4
+
 
 class TestErrors:
     @pytest.mark.parametrize(
@@ -266,10 +285,9 @@ class TestErrors:
             ({"text": "a"}, None, "prompt_token_ids"),
             ([[-1]], None, "token ids"),
             ([[1, 10**6]], None, "token ids"),
-            ([[1] * 512], None, r"prompts\[0\]: the prompt has 512 tokens"),
+            ([[1] * 512], None, r"prompts\[0\]: .* prompt contains 512 input tokens"),
             (["a", "b"], [SamplingParams()], "got 1 for 2 prompts"),
             ("a", SamplingParams(logit_bias={10**6: 1}), "logit_bias"),
-            ("a", SamplingParams(max_tokens=10**6), "max_tokens"),
         ],
     )
     def test_wrong_requests_are_value_errors(self, llm, prompts, params, words):
