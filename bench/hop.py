@@ -93,6 +93,7 @@ class EchoHandler(grpc.GenericRpcHandler):
 
 async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | None) -> None:
     """The server process: prints its ports, then serves until its stdin closes."""
+    from expert_svc.canary import Canary
     from expert_svc.compute import run_call
     from expert_svc.executor import Executor
     from expert_svc.metrics import ExpertMetrics
@@ -107,15 +108,17 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
     store = WeightStore(checkpoint, manifest, dtype)
     store.load(store.available())
     executor = Executor(lambda call: run_call(call, store), inline_rows=16)
+    metrics = ExpertMetrics()
     servicer = ExpertServicer(
         PoolIdentity(
             pool_id="bench", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id=""
         ),
         store,
         executor,
-        ExpertMetrics(),
+        metrics,
         HopCodec.best(),
         max_rows=max_rows_per_message(SHAPE["hidden_size"], 8),
+        try_experts=Canary(store, executor, metrics, period_s=0).try_now,
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     host.bind()

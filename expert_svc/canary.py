@@ -2,13 +2,16 @@
 
 Loading verifies every expert against the manifest; memory that goes bad afterwards shows nowhere
 but in tokens. So a fixed row goes through one expert after the other, alone and behind the calls of
-prefill, and each time it has to come out bit for bit as it did the first time.
+prefill, and each time it has to come out bit for bit as it did the first time, which must be finite.
+An expert under suspicion is tried at once: an answer with NaN in it may be its doing.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,14 +26,15 @@ from expert_svc.weight_store import WeightStore
 FIRST_ROUND_S = 60.0
 """Longest that the round takes which only notes the answers: until then nothing is compared."""
 _IDLE_S = 0.2
+_Piece = tuple[int, int]
 
 
 class WeightsChanged(RuntimeError):
-    """An expert's answer is another one than it was: weights or the device are damaged."""
+    """An expert's answer is another one than it was, or no number: weights or device are damaged."""
 
 
 class Canary:
-    """Tries every held expert once in `period_s`, evenly spread."""
+    """Tries every held expert once in `period_s`, evenly spread (0: only who is suspected)."""
 
     def __init__(
         self, store: WeightStore, executor: Executor, metrics: ExpertMetrics, *, period_s: float
@@ -41,36 +45,59 @@ class Canary:
         self._period_s = period_s
         chance = torch.Generator().manual_seed(1)
         self._row_1D = torch.randn((1, store.config.hidden_size), generator=chance).to(store.dtype)
-        self._digests: dict[tuple[int, int], bytes] = {}
+        self._digests: dict[_Piece, bytes] = {}
+        self._damage: WeightsChanged | None = None
+        self._damaged = asyncio.Event()
 
     async def run(self) -> None:
         """For ever. Raises WeightsChanged."""
         while True:
-            pieces = list(self._store.pieces)
+            pieces = list(self._store.pieces) if self._period_s else []
             new = any(piece not in self._digests for piece in pieces)
             round_s = min(self._period_s, FIRST_ROUND_S) if new else self._period_s
             for piece in pieces:
-                await asyncio.sleep(round_s / len(pieces))
-                await self._check(piece)
+                await self._pause(round_s / len(pieces))
+                with contextlib.suppress(NotHolding):  # unloaded meanwhile
+                    await self._check(piece, urgent=False)
             if not pieces:
-                await asyncio.sleep(_IDLE_S)
+                await self._pause(_IDLE_S if self._period_s else None)
 
-    async def _check(self, piece: tuple[int, int]) -> None:
-        outcome = await self._compute(*piece)
-        if isinstance(outcome, NotHolding):
-            return  # unloaded meanwhile
+    async def try_now(self, pieces: Iterable[_Piece]) -> None:
+        """Try these experts before anything else. Raises WeightsChanged (`run` does, too), NotHolding."""
+        for piece in pieces:
+            try:
+                await self._check(piece, urgent=True)
+            except WeightsChanged as error:
+                self._damage = error
+                self._damaged.set()
+                raise
+
+    async def _pause(self, pause_s: float | None) -> None:
+        """Raises WeightsChanged: it was found meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._damaged.wait(), pause_s)
+        if self._damage is not None:
+            raise self._damage
+
+    async def _check(self, piece: _Piece, *, urgent: bool) -> None:
+        outcome = await self._compute(piece, urgent=urgent)
         if isinstance(outcome, BaseException):
             raise outcome
+        layer_idx, expert_id = piece
+        if not torch.isfinite(outcome).all():
+            raise WeightsChanged(
+                f"layer {layer_idx} expert {expert_id} answers a sound row with NaN or infinity"
+            )
         digest = hashlib.blake2b(outcome.float().numpy().tobytes(), digest_size=8).digest()
         if self._digests.setdefault(piece, digest) != digest:
-            layer_idx, expert_id = piece
             raise WeightsChanged(
                 f"layer {layer_idx} expert {expert_id} does not answer as it did after it was loaded"
             )
         self._metrics.canary.inc()
 
-    async def _compute(self, layer_idx: int, expert_id: int) -> Any:
+    async def _compute(self, piece: _Piece, *, urgent: bool) -> Any:
         """The expert's answer to the fixed row, or an exception; in its turn among the calls."""
+        layer_idx, expert_id = piece
         rows = Rows(
             hidden_ND=self._row_1D,
             row_of_pair_M=torch.zeros(1, dtype=torch.int64),
@@ -78,7 +105,7 @@ class Canary:
             weights_M=torch.ones(1),
         )
         call = Call(
-            call_id=0, layer_idx=layer_idx, is_decode=False, deadline_s=math.inf, per_pair=False,
+            call_id=0, layer_idx=layer_idx, is_decode=urgent, deadline_s=math.inf, per_pair=False,
             num_rows=1, unpack=lambda: rows, received_s=time.monotonic(),
         )  # fmt: skip
         answered: asyncio.Future[Tensor | BaseException] = (

@@ -43,3 +43,11 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     compute = held.weights.rows if call.per_pair else held.weights.sums
     answer = compute(hidden_ND, row_of_pair_M, slots, weights_M)
     return answer if answer.is_cpu else answer.cpu()
+
+
+def suspects(call: Call, answer: Tensor) -> list[tuple[int, int]]:
+    """The pieces that had a part in the answer's rows of NaN or infinity."""
+    rows = call.unpack()
+    bad = ~torch.isfinite(answer).all(dim=1)
+    bad_M = bad if call.per_pair else bad[rows.row_of_pair_M]
+    return [(call.layer_idx, int(expert_id)) for expert_id in rows.expert_ids_M[bad_M].unique()]

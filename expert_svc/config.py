@@ -41,7 +41,7 @@ class ExpertConfig(MemberConfig):
     canary_s: float = flag(
         600.0,
         "in this time every held expert is tried once with a fixed row, whose answer must not"
-        " change; the pool ends if it does (0: never)",
+        " change; the pool ends if it does (0: only experts whose answers are not finite)",
     )
     grace_s: float = flag(10.0, "seconds running calls get after SIGTERM")
 

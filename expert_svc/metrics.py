@@ -37,6 +37,11 @@ class ExpertMetrics:
             "Experts whose answer to the fixed row was noted or was the same again",
             registry=self.registry,
         )
+        self.overflows = Counter(
+            PREFIX + "pool_overflows_total",
+            "Calls whose own rows overflowed, with experts that are sound",
+            registry=self.registry,
+        )
         self.streams = Gauge(
             PREFIX + "pool_streams", "Open Execute streams", registry=self.registry
         )

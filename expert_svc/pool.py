@@ -97,6 +97,7 @@ class ExpertPool:
             checkpoint_id=self._checkpoint_id,
             numerics_id=self._numerics_id,
         )
+        canary = Canary(self._store, self._executor, self._metrics, period_s=self._config.canary_s)
         self._servicer = ExpertServicer(
             identity,
             self._store,
@@ -104,6 +105,7 @@ class ExpertPool:
             self._metrics,
             HopCodec.best(),
             max_rows=max_rows_per_message(self._model.hidden_size, self._model.top_k),
+            try_experts=canary.try_now,
         )
         self._servicer.add_to(self._host.server)
         await self._host.start([SERVICE])
@@ -117,7 +119,7 @@ class ExpertPool:
         )  # fmt: skip
         executor_task = asyncio.create_task(self._executor.run())
         holding_task = asyncio.create_task(self._holding.run())
-        canary_task = asyncio.create_task(self._watch_weights())
+        canary_task = asyncio.create_task(canary.run())
         tasks = [executor_task, holding_task, canary_task, asyncio.create_task(self._report())]
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
@@ -309,12 +311,6 @@ class ExpertPool:
             acked_assignment=self._holding.acked,
             load_progress_ratio=self._progress,
         )
-
-    async def _watch_weights(self) -> None:
-        if not self._config.canary_s:
-            await asyncio.Event().wait()
-        canary = Canary(self._store, self._executor, self._metrics, period_s=self._config.canary_s)
-        await canary.run()
 
     async def _report(self) -> None:
         """A status line every 5 s while calls come, and the queue gauge."""

@@ -8,6 +8,7 @@ stream. Other callers never notice.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from expert_svc.calls import Call, CallReader, Corrupt
-from expert_svc.compute import NotHolding
+from expert_svc.canary import WeightsChanged
+from expert_svc.compute import NotHolding, suspects
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
@@ -51,7 +53,7 @@ class CallerStream:
     def __init__(self, context: Any, caller_id: str):
         self.context = context
         self.caller_id = caller_id
-        self.inflight: dict[int, Call | None] = {}
+        self.inflight: dict[int, Call] = {}
         self.inflight_rows = 0
         self.sent_unknown = False
         # A caller that is gone or does not read must not hold up the others' answers.
@@ -90,7 +92,9 @@ class ExpertServicer:
         codec: HopCodec,
         *,
         max_rows: int,
+        try_experts: Callable[[Iterable[tuple[int, int]]], Awaitable[None]],
     ):
+        """`try_experts` raises WeightsChanged or NotHolding (Canary.try_now)."""
         self._identity = identity
         self._store = store
         self._executor = executor
@@ -101,6 +105,8 @@ class ExpertServicer:
         self._reader = CallReader(
             store.config, dtype=store.dtype, max_rows=max_rows, native=codec.native
         )
+        self._try_experts = try_experts
+        self._trials: set[asyncio.Task[None]] = set()
         self.streams: set[CallerStream] = set()
         self.calls_total = 0
         self.draining = False
@@ -166,8 +172,7 @@ class ExpertServicer:
             self.streams.discard(stream)
             self._metrics.streams.dec()
             for call in stream.inflight.values():
-                if call is not None:
-                    call.cancelled = True  # nobody waits for it any more
+                call.cancelled = True  # nobody waits for it any more
             log.info("caller %s left", stream.caller_id)
 
     async def _greet(self, context: Any) -> CallerStream:
@@ -265,6 +270,11 @@ class ExpertServicer:
             self._failed(stream, call, result)
         else:
             frame = self._codec.build_result(call.call_id, queue_us, compute_us, result)
+            if frame is None:
+                trial = asyncio.create_task(self._try(stream, call, result, queue_us, compute_us))
+                self._trials.add(trial)
+                trial.add_done_callback(self._trials.discard)
+                return
             stream.writer.push(frame)
         stream.close(call)
         self.calls_total += 1
@@ -275,6 +285,24 @@ class ExpertServicer:
                 compute_s=compute_us / 1e6,
                 num_rows=call.num_rows,
             )
+
+    async def _try(
+        self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
+    ) -> None:
+        """An answer with NaN in it: do the call's rows overflow, or are our weights damaged?"""
+        try:
+            await self._try_experts(suspects(call, result))
+            frame = self._codec.build_result(
+                call.call_id, queue_us, compute_us, result, overflowed=True
+            )
+            stream.writer.push(frame)
+            self._metrics.overflows.inc()
+        except WeightsChanged:
+            return  # this process is about to end: better no answer than a wrong one
+        except Exception as error:  # each kind has its code; unexpected ones are logged there
+            self._failed(stream, call, error)
+        stream.close(call)
+        self.calls_total += 1
 
     def _failed(self, stream: CallerStream, call: Call, error: BaseException) -> None:
         if isinstance(error, NotHolding):

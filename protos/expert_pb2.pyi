@@ -155,18 +155,20 @@ class Pong(_message.Message):
     def __init__(self, nonce: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("call_id", "rows", "queue_us", "compute_us", "checksum")
+    __slots__ = ("call_id", "rows", "queue_us", "compute_us", "checksum", "overflowed")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    OVERFLOWED_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     rows: _tensor_pb2.Tensor
     queue_us: int
     compute_us: int
     checksum: int
-    def __init__(self, call_id: _Optional[int] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    overflowed: bool
+    def __init__(self, call_id: _Optional[int] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., checksum: _Optional[int] = ..., overflowed: _Optional[bool] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("max_inflight_calls", "max_inflight_rows")

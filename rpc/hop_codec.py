@@ -19,7 +19,7 @@ from rpc.tensor_codec import WIRE_DTYPES, decode, decode_into, encode, tensor_by
 
 log = logging.getLogger(__name__)
 
-_NATIVE_VERSION = 2
+_NATIVE_VERSION = 3
 
 
 def load_native() -> ModuleType | None:
@@ -145,18 +145,32 @@ class HopCodec:
         frame, rows = built
         return _make(Dispatch, (frame, rows, num_rows if rows is None else len(rows) // 4))
 
-    def build_result(self, call_id: int, queue_us: int, compute_us: int, rows: Tensor) -> bytes:
-        """The answer's frame; `rows` on the CPU."""
-        if self.native is None:
-            result = expert_pb2.Result(
-                call_id=call_id, rows=encode(rows), queue_us=queue_us, compute_us=compute_us
-            )
-            result.checksum = result_checksum(result)
-            return expert_pb2.ExecuteResponse(result=result).SerializeToString()
+    def build_result(
+        self,
+        call_id: int,
+        queue_us: int,
+        compute_us: int,
+        rows: Tensor,
+        *,
+        overflowed: bool = False,
+    ) -> bytes | None:
+        """The answer's frame; `rows` on the CPU.
+
+        None: a row is not finite, and nobody said (`overflowed`) that this is the call's own doing.
+        """
         rows = rows.contiguous()
-        return self.native.build_result(
-            call_id, queue_us, compute_us, WIRE_DTYPES[rows.dtype], *rows.shape, rows.data_ptr()
-        )
+        if self.native is not None and not overflowed:
+            return self.native.build_result(
+                call_id, queue_us, compute_us, WIRE_DTYPES[rows.dtype], *rows.shape, rows.data_ptr()
+            )
+        if not overflowed and not torch.isfinite(rows).all():
+            return None
+        result = expert_pb2.Result(
+            call_id=call_id, rows=encode(rows), queue_us=queue_us, compute_us=compute_us,
+            overflowed=overflowed,
+        )  # fmt: skip
+        result.checksum = result_checksum(result)
+        return expert_pb2.ExecuteResponse(result=result).SerializeToString()
 
     def read_result(self, frame: bytes) -> ResultFrame | None:
         """A fast look at a frame: None when it is not a plain sound float32 Result."""
@@ -172,7 +186,8 @@ class HopCodec:
             num_rows: how many rows were sent.
 
         Raises:
-            ValueError: another shape than was asked for, or NaN or infinity; `sums` is untouched.
+            ValueError: another shape than was asked for, or NaN or infinity that the pool does not
+                answer for (`Result.overflowed`); `sums` is untouched.
         """
         if result.message is not None:
             _add_rows(result.message, num_rows, rows, sums.out_TD)
@@ -260,7 +275,7 @@ def _add_rows(
         message.rows, field="rows", dtypes=(WIRE_DTYPES[torch.float32],),
         shape=(num_rows, out_TD.shape[1]),
     )  # fmt: skip
-    if not torch.isfinite(part_ND).all():
+    if not message.overflowed and not torch.isfinite(part_ND).all():
         raise ValueError(_NOT_FINITE)
     if rows is None:
         decode_into(message.rows, out_TD, field="rows")

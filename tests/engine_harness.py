@@ -22,6 +22,7 @@ from attention_svc.sampling_params import SamplingParams
 from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import Sequence as EngineSequence
 from attention_svc.transport import ExpertTransport
+from expert_svc.canary import Canary
 from expert_svc.compute import run_call
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
@@ -56,7 +57,11 @@ async def grpc_transport(
         pool_id="p", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
     )
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None)
-    servicer = ExpertServicer(identity, store, executor, ExpertMetrics(), codec, max_rows=512)
+    pool_metrics = ExpertMetrics()
+    canary = Canary(store, executor, pool_metrics, period_s=0)
+    servicer = ExpertServicer(
+        identity, store, executor, pool_metrics, codec, max_rows=512, try_experts=canary.try_now
+    )
     servicer.add_to(host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     queue = asyncio.create_task(executor.run())

@@ -440,7 +440,8 @@ static PyObject *unpack_execute(PyObject *self, PyObject *const *args, Py_ssize_
 }
 
 PyDoc_STRVAR(build_result_doc,
-    "build_result(call_id, queue_us, compute_us, dtype, num_rows, hidden_size, rows_ptr) -> bytes");
+    "build_result(call_id, queue_us, compute_us, dtype, num_rows, hidden_size, rows_ptr) -> bytes or None\n"
+    "None: a number is not finite.");
 
 static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -448,6 +449,8 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (!expect(count, 7) || !numbers_from(args, 7, n))
         return NULL;
     uint64_t size = n[4] * n[5] * (n[3] == FLOAT32 ? 4 : 2);
+    if (!all_finite((const uint8_t *)n[6], size, n[3] == FLOAT32))
+        Py_RETURN_NONE;
     uint64_t tensor = tensor_size(n[3], n[4], n[5], size);
     uint64_t inner = number_size(n[0]) + span_size(tensor) + number_size(n[1]) + number_size(n[2]) + FIXED64_SIZE;
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span_size(inner));
@@ -553,7 +556,7 @@ static struct PyModuleDef module = {
 };
 
 /* rpc/hop_codec.py refuses a module of another version: raised with every change of a signature. */
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 PyMODINIT_FUNC PyInit__hop(void)
 {

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expert_svc.canary import Canary
 from expert_svc.compute import run_call
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
@@ -66,8 +67,9 @@ def weights_of(layer_idx: int, dtype: torch.dtype = torch.float32) -> ExpertWeig
 class Pool:
     """What a running pool's tests look at."""
 
-    def __init__(self, servicer: ExpertServicer, store: WeightStore, address: str):
+    def __init__(self, servicer: ExpertServicer, store: WeightStore, canary: Canary, address: str):
         self.servicer = servicer
+        self.canary = canary
         self.store = store
         self.address = address
 
@@ -90,20 +92,23 @@ async def running_pool(
     identity = PoolIdentity(
         pool_id="pool-a", incarnation=7, checkpoint_id=manifest.checkpoint_id, numerics_id="test"
     )
+    metrics = ExpertMetrics()
+    canary = Canary(store, executor, metrics, period_s=0)
     servicer = ExpertServicer(
         identity,
         store,
         executor,
-        ExpertMetrics(),
+        metrics,
         codec or HopCodec.best(),
         max_rows=MAX_ROWS,
+        try_experts=canary.try_now,
     )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls, **host)
     servicer.add_to(server.server)
     await server.start([SERVICE])
     queue = asyncio.create_task(executor.run())
     try:
-        yield Pool(servicer, store, str(server.address))
+        yield Pool(servicer, store, canary, str(server.address))
     finally:
         queue.cancel()
         await server.stop(0)

@@ -7,9 +7,11 @@ import pytest
 from torch import Tensor
 
 from attention_svc.batch import StepMeta
+from attention_svc.grpc_transport import GrpcTransport
 from attention_svc.layer_stack import LayerStack
 from attention_svc.layer_steps import LayerSteps, PlainStep
 from attention_svc.sequence import Sequence
+from attention_svc.transport import ExpertTransport
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
@@ -116,3 +118,58 @@ async def test_numbers_that_were_bad_once_are_not_kept(tmp_path: Path) -> None:
     assert again.output_ids == ReferenceModel(checkpoint).greedy(
         again.prompt_ids, 24, frozenset({2})
     )
+
+
+@pytest.mark.parametrize("over_grpc", [False, True], ids=["in_process", "grpc"])
+@pytest.mark.parametrize("how", ["overflows", "loses_its_weights", "is_infinite"])
+async def test_a_row_that_goes_bad_on_its_way_through_sound_experts_fails_its_sequence_alone(
+    tmp_path: Path, over_grpc: bool, how: str
+) -> None:
+    """The same by both transports, and no pool is suspected of it."""
+    write_tiny(tmp_path, seed=4)
+    checkpoint = Checkpoint.open(tmp_path)
+    sick = [sequence([10 + i, POISON, *range(20, 30 + i)]) for i in range(3)]
+    healthy = [sequence([5 + i, 6, 7, 8, 9]) for i in range(3)]
+    transports: list[ExpertTransport] = []
+
+    def spoil(stack: LayerStack) -> None:
+        transports.append(stack.transport)
+        begin = stack._begin
+
+        def begin_spoiled(meta: StepMeta) -> LayerSteps:
+            step = begin(meta)
+            up_to_dispatch = step.up_to_dispatch
+            marked_T = meta.token_ids_T == POISON
+
+            def spoiled(layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+                dispatch_TD, ids_TK, weights_TK = (it.clone() for it in up_to_dispatch(layer_idx))
+                if layer_idx == 0 and how == "loses_its_weights":
+                    weights_TK[marked_T] = float("nan")
+                elif layer_idx == 0:
+                    dispatch_TD[marked_T] = 1e30 if how == "overflows" else float("inf")
+                return dispatch_TD, ids_TK, weights_TK
+
+            step.up_to_dispatch = spoiled  # type: ignore[method-assign]
+            return step
+
+        stack._begin = begin_spoiled  # type: ignore[method-assign]
+
+    everyone = [s for pair in zip(sick, healthy, strict=True) for s in pair]
+    await run_to_end(checkpoint, everyone, over_grpc=over_grpc, prepare=spoil)
+    reference = ReferenceModel(checkpoint)
+    for served in healthy:
+        assert served.output_ids == reference.greedy(served.prompt_ids, 24, frozenset({2}))
+    for failed in sick:
+        _, outcome = await failed.outbox.take()
+        assert outcome is not None
+        assert (outcome.reason, outcome.retryable) == ("ERROR", False)
+        assert "NaN" in outcome.error
+        assert failed.output_ids == []
+    (transport,) = transports
+    if isinstance(transport, GrpcTransport):
+        registry = transport.context.metrics.registry
+        kinds = ("corrupt", "error", "timeout", "broken")
+        name = "expertmesh_expert_call_failures_total"
+        found = [registry.get_sample_value(name, {"pool": "p", "kind": kind}) for kind in kinds]
+        assert found == [None] * len(kinds)
+        assert not transport.context.outages.open

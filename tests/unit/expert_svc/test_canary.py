@@ -87,6 +87,42 @@ async def test_an_expert_that_changes_in_memory_is_noticed(
             found.watching.result()
 
 
+async def test_a_first_answer_that_is_no_number_is_refused(folder: Path):
+    """Whoever is damaged before the first round would else pass for sound ever after."""
+    checkpoint = Checkpoint.open(folder)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), torch.float32)
+    store.load(HELD)
+    executor = Executor(lambda call: run_call(call, store) * float("nan"), inline_rows=1)
+    computing = asyncio.create_task(executor.run())
+    canary_ = Canary(store, executor, ExpertMetrics(), period_s=0.02)
+    with pytest.raises(WeightsChanged, match="layer 0 expert 1 answers a sound row with NaN"):
+        await asyncio.wait_for(canary_.run(), 10)
+    computing.cancel()
+    executor.close()
+
+
+@pytest.mark.parametrize("period_s", [0, 1e6])
+async def test_damage_found_on_suspicion_ends_the_pool_at_once(folder: Path, period_s: float):
+    checkpoint = Checkpoint.open(folder)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), torch.float32)
+    store.load(HELD)
+    executor = Executor(lambda call: run_call(call, store), inline_rows=1)
+    canary_ = Canary(store, executor, ExpertMetrics(), period_s=period_s)
+    tasks = [asyncio.create_task(executor.run()), asyncio.create_task(canary_.run())]
+    await canary_.try_now(HELD)
+    held = store.layer(1)
+    assert held is not None
+    held.weights.move(1, held.weights, 0)
+    await canary_.try_now([(0, 1), (1, 2)])
+    assert not tasks[1].done()
+    with pytest.raises(WeightsChanged, match="layer 1 expert 4"):
+        await canary_.try_now([(1, 4)])
+    with pytest.raises(WeightsChanged, match="layer 1 expert 4"):
+        await asyncio.wait_for(tasks[1], 10)
+    tasks[0].cancel()
+    executor.close()
+
+
 async def test_pieces_may_come_and_go_meanwhile(folder: Path):
     async with watched(folder, torch.float32, "float32") as found:
         await found.rounds(2)

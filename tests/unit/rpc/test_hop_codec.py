@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from expert_svc.calls import Call, CallReader
 from minimax_m2.config import parse_config
 from protos import expert_pb2
-from rpc.hop_codec import CallHeader, Dispatch, HopCodec, Sums, load_native, result_of
+from rpc.hop_codec import (
+    CallHeader,
+    Dispatch,
+    HopCodec,
+    Sums,
+    load_native,
+    result_checksum,
+    result_of,
+)
 from rpc.tensor_codec import encode
 
 NATIVE = load_native()
@@ -135,6 +143,50 @@ def test_both_build_the_same_result_and_add_it_alike(chosen: list[int] | None):
     assert torch.equal(sums[0], sums[1])
 
 
+def unchecked(part: torch.Tensor) -> bytes:
+    """The answer of a pool that does not look at its numbers."""
+    result = expert_pb2.Result(call_id=1, rows=encode(part))
+    result.checksum = result_checksum(result)
+    return expert_pb2.ExecuteResponse(result=result).SerializeToString()
+
+
+@pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_that_are_not_finite_leave_only_with_a_word_about_them(
+    native: object, bad: float, dtype: torch.dtype
+):
+    codec = HopCodec(native)  # type: ignore[arg-type]
+    part = torch.ones(3, D, dtype=dtype)
+    assert codec.build_result(1, 0, 0, part) is not None
+    part[1, D - 1] = bad
+    assert codec.build_result(1, 0, 0, part) is None
+    frame = codec.build_result(1, 0, 0, part, overflowed=True)
+    assert frame is not None
+    assert expert_pb2.ExecuteResponse.FromString(frame).result.overflowed
+
+
+@pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
+@pytest.mark.parametrize("chosen", [None, [2, 0]])
+def test_an_overflow_that_the_pool_answers_for_spoils_its_own_row_only(
+    native: object, chosen: list[int] | None
+):
+    codec = HopCodec(native)  # type: ignore[arg-type]
+    part = torch.tensor([[1.0] * D, [float("nan")] * D])
+    frame = codec.build_result(1, 0, 0, part, overflowed=True)
+    assert frame is not None
+    assert codec.read_result(frame) is None, "protobuf decides about what is unusual"
+    found = result_of(expert_pb2.ExecuteResponse.FromString(frame).result)
+    out = torch.ones(2 if chosen is None else 3, D)
+    named = None if chosen is None else np.array(chosen, dtype="<i4").tobytes()
+    codec.add_rows(found, 2, named, Sums(out))
+    spoilt, sound = (1, 0) if chosen is None else (0, 2)
+    assert out[spoilt].isnan().all()
+    assert torch.equal(out[sound], torch.full((D,), 1.0 if chosen is None else 2.0))
+    if chosen:
+        assert torch.equal(out[1], torch.ones(D))
+
+
 @pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
 @pytest.mark.parametrize(
     ("part", "wrong"),
@@ -149,7 +201,7 @@ def test_a_corrupt_result_is_refused_and_changes_nothing(
     native: object, part: torch.Tensor, wrong: str
 ):
     codec = HopCodec(native)  # type: ignore[arg-type]
-    frame = PLAIN.build_result(1, 0, 0, part)
+    frame = unchecked(part)
     found = codec.read_result(frame) or result_of(
         expert_pb2.ExecuteResponse.FromString(frame).result
     )
