@@ -3,6 +3,7 @@
 die: ends at its first call. die_on_mark: ends when a row carries the mark (`mark_token`).
 corrupt: every tenth answer is wrong, each time in another way. rubbish: every one is NaN.
 device: its device fails at a call. rot: from SIGUSR1 on an expert's weights are another's.
+garbage, error: from SIGUSR1 to the next one each answer is NaN, or each call fails.
 """
 
 import itertools
@@ -51,11 +52,20 @@ def _rot(store: WeightStore) -> None:
 
 
 _rotting: list[bool] = []
+_signals = itertools.count(1)
+_failing: list[bool] = [False]
+
+
+def _on_signal(*_: object) -> None:
+    _rotting.append(True)
+    _failing[0] = next(_signals) % 2 == 1
 
 
 def _compute(call: Call, store: WeightStore) -> Tensor:
-    if _rotting and _rotting.pop():
+    if os.environ[FAIL] == "rot" and _rotting and _rotting.pop():
         _rot(store)
+    if os.environ[FAIL] == "error" and _failing[0]:
+        raise RuntimeError("made up by a test")
     if os.environ[FAIL] == "device":
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     if os.environ[FAIL] == "die" or (os.environ[FAIL] == "die_on_mark" and _is_marked(call)):
@@ -88,8 +98,8 @@ class _CorruptCodec(HopCodec):
     ) -> bytes | None:
         turn = next(self._turn)
         way = (turn // 10) % 5 if turn % 10 == 0 else -1
-        if os.environ[FAIL] == "rubbish":
-            way = 0
+        if os.environ[FAIL] in ("rubbish", "garbage"):
+            way = 0 if os.environ[FAIL] == "rubbish" or _failing[0] else -1
         if way == 1:
             rows = rows[:, :-1].contiguous()
         elif way == 2:
@@ -107,8 +117,8 @@ class _CorruptCodec(HopCodec):
 
 def main() -> int:
     expert_svc.pool.run_call = _compute
-    signal.signal(signal.SIGUSR1, lambda *_: _rotting.append(True))
-    if os.environ[FAIL] in ("corrupt", "rubbish"):
+    signal.signal(signal.SIGUSR1, _on_signal)
+    if os.environ[FAIL] in ("corrupt", "rubbish", "garbage"):
         expert_svc.pool.HopCodec = _CorruptCodec  # type: ignore[misc]
     return run()
 

@@ -1,0 +1,83 @@
+"""A sole holder that is there, and answers nothing sound: everybody's wait ends, and is told of."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from minimax_m2.checkpoint import Checkpoint
+from minimax_m2.kernels.cpu import library
+from minimax_m2.manifest import ensure_manifest
+from minimax_m2.pack_checkpoint import PackJob, write_packed
+from minimax_m2.tiny import write_tiny
+from tests.chaos.failing_pool import FAIL
+from tests.chaos.history import Ask, check_prefix, describe_end
+from tests.chaos.rig import ALL, LAYERS, LOWER, UPPER, Rig
+from tests.chaos.streams import Request, until
+from tests.integration.mesh import Mesh
+from tests.integration.test_pool_failure import until_readyz
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+CLIENTS = 4
+
+
+@pytest.mark.parametrize("how", ["garbage", "error"])
+def test_a_sole_holder_without_a_sound_answer_ends_every_request_once_and_for_all(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """After --expert-timeout-s, retryable, with one line in the log; it serves again by itself."""
+    monkeypatch.setenv(FAIL, how)
+    rig = Rig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", "4", "--max-running", "2",
+              pool_module="tests.chaos.failing_pool")  # fmt: skip
+    with rig:
+        attention, (pool,) = rig.mesh.attention, rig.pools
+        asks = [Ask(prompt=(20 + number, 9), max_tokens=3000) for number in range(CLIENTS)]
+        requests = [Request(attention.address, ask) for ask in asks]
+        for request in requests[:2]:
+            request.has(5)  # the others wait for their turn
+        pool.process.send_signal(signal.SIGUSR1)
+        histories = [request.wait() for request in requests]
+        for history in histories:
+            assert [end.retryable for end in history.terminals] == [True], describe_end(history)
+            cut_off = check_prefix(history, rig.oracle.tokens(history.ask))
+            assert cut_off.right, cut_off.problems
+        assert "no sound answer" in until_readyz(attention.ops_address, 503)
+        late = Request(attention.address, asks[0]).wait()
+        assert late.status.startswith("UNAVAILABLE: no sound answer")
+        assert len([line for line in attention.lines if "step failed" in line]) == 1
+        assert rig.metric("expertmesh_expert_calls_parked") == 0
+        pool.process.send_signal(signal.SIGUSR1)
+        until_readyz(attention.ops_address, 200)
+        verdict = rig.oracle.check([Request(attention.address, rig.asks[0]).wait()])
+        assert verdict.right, verdict.problems
+        until(lambda: rig.metric("expertmesh_sequences_running") == 0)
+
+
+@pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")
+def test_weights_overwritten_under_a_pool_end_it_and_nobody_hangs(tmp_path: Path):
+    """Its mapped file is changed in place: the first answer with NaN has it try its experts."""
+    write_tiny(tmp_path / "source", seed=41, num_hidden_layers=LAYERS, max_position_embeddings=4096)
+    source = Checkpoint.open(tmp_path / "source")
+    job = PackJob(
+        source=source, manifest=ensure_manifest(source), format="int8", linear_format="bfloat16"
+    )
+    model = tmp_path / "model"
+    write_packed(job, model)
+    bf16 = ("--dtype", "bfloat16")
+    flags = (*bf16, "--kv-memory", "64MiB", "--expert-timeout-s", "4")
+    pools = [(*half, *bf16, "--pool-id", name) for name, half in (("low", LOWER), ("high", UPPER))]
+    with Mesh(model, pools, attention_flags=flags, state=tmp_path / "epoch") as mesh:
+        asks = [Ask(prompt=(20 + number, 9), max_tokens=3000) for number in range(CLIENTS)]
+        requests = [Request(mesh.attention.address, ask).has(5) for ask in asks]
+        (shard,) = model.glob("packed-layer-0002*")
+        size_bytes = shard.stat().st_size
+        with shard.open("r+b") as file:
+            file.seek(size_bytes // 4)
+            file.write(b"\xff" * (size_bytes // 2))
+        for history in [request.wait() for request in requests]:
+            assert [end.retryable for end in history.terminals] == [True], describe_end(history)
+        assert mesh.pools[1].process.wait(30) == 1
+        mesh.pools[1].wait_for("CRITICAL .*layer 2 expert [0-9]+ ")
+        assert mesh.pools[0].process.poll() is None
+        assert "no pool serves" in until_readyz(mesh.attention.ops_address, 503)
+        assert len([line for line in mesh.attention.lines if "step failed" in line]) == 1
