@@ -113,13 +113,10 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
         PoolIdentity(
             pool_id="bench", incarnation=1, checkpoint_id=manifest.checkpoint_id, numerics_id=""
         ),
-        store,
-        executor,
-        metrics,
-        HopCodec.best(),
+        store, executor, metrics, HopCodec.best(),
         max_rows=max_rows_per_message(SHAPE["hidden_size"], 8),
         try_experts=Canary(store, executor, metrics, period_s=0).try_now,
-    )
+    )  # fmt: skip
     host = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     host.bind()
     host.server.add_generic_rpc_handlers((EchoHandler(decode_work(store)),))
