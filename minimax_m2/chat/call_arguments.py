@@ -1,10 +1,14 @@
 """How do the raw parameter values of one tool call become fragments of one JSON object?"""
 
-import json
 from enum import Enum, auto
 from typing import Any
 
-from minimax_m2.chat.schema_types import parameter_types, to_json_text
+from minimax_m2.chat.schema_types import (
+    json_object,
+    json_string,
+    parameter_types,
+    to_json_text,
+)
 
 MAX_TYPED_VALUE_CHARS = 2**20
 
@@ -22,7 +26,8 @@ class CallArguments:
 
     A string is written as it comes. A value of another type is kept until it is complete,
     unless it grows over `MAX_TYPED_VALUE_CHARS`: then it is a string. Of a parameter given twice
-    the first counts, because its text is already out.
+    the first counts, because its text is already out. Arguments that end with `leave_open` are
+    no JSON, so that nobody takes a part for the whole.
     """
 
     def __init__(self, parameters: Any) -> None:
@@ -30,6 +35,9 @@ class CallArguments:
         self._parameters = parameters
         properties = parameters.get("properties") if isinstance(parameters, dict) else None
         self._declared = frozenset(properties) if isinstance(properties, dict) else frozenset()
+        required = parameters.get("required") if isinstance(parameters, dict) else None
+        names = required if isinstance(required, list) else []
+        self._required = self._declared & {name for name in names if isinstance(name, str)}
         self._given: set[str] = set()
         self._mode = _Mode.DROP
         self._types: frozenset[str] = frozenset()
@@ -40,6 +48,30 @@ class CallArguments:
         """Whether a parameter of this name may still come: declared, if any are, and not given."""
         return name not in self._given and (not self._declared or name in self._declared)
 
+    def has(self, name: str) -> bool:
+        """Whether a parameter of this name was given."""
+        return name in self._given
+
+    def awaits(self, name: str) -> bool:
+        """Whether a declared parameter of this name was not given yet."""
+        return name in self._declared and name not in self._given
+
+    def lacks(self, name: str, value: str) -> bool:
+        """Whether a parameter that it awaits is required, or is no string and `value` fits it."""
+        types = parameter_types(self._parameters, name)
+        is_typed = "string" not in types and not to_json_text(value, types).startswith('"')
+        return name in self._required or is_typed
+
+    @property
+    def is_empty(self) -> bool:
+        """No parameter was given yet."""
+        return not self._given
+
+    @property
+    def is_whole(self) -> bool:
+        """Every parameter that the tool requires was given."""
+        return self._required <= self._given
+
     def open(self, name: str) -> str:
         """Begin a parameter's value."""
         self._pieces, self._num_chars = [], 0
@@ -47,7 +79,7 @@ class CallArguments:
             self._mode = _Mode.DROP
             return ""
         self._types = parameter_types(self._parameters, name)
-        key = ("{" if not self._given else ", ") + json.dumps(name, ensure_ascii=False) + ": "
+        key = ("{" if not self._given else ", ") + json_string(name) + ": "
         self._given.add(name)
         if self._types <= {"string"}:
             self._mode = _Mode.STREAM
@@ -81,6 +113,14 @@ class CallArguments:
         """End of the arguments."""
         return "}" if self._given else "{}"
 
+    def leave_open(self) -> str:
+        """End of arguments that were cut off: what there is, never whole JSON."""
+        return "" if self._given else "{"
+
+    def finish_with(self, text: str) -> str | None:
+        """End of a call that gave `text` in place of parameters; None if that is no JSON object."""
+        return None if self._given else json_object(text)
+
     def _is_surely_string(self) -> bool:
         """Of a string that may be null, whether it has become something else than "null"."""
         if not self._types <= _STRING_OR_NULL:
@@ -90,4 +130,4 @@ class CallArguments:
 
 def _escaped(text: str) -> str:
     """The text as it stands between the quotes of a JSON string; works piece by piece."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    return json_string(text)[1:-1]

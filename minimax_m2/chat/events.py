@@ -21,7 +21,7 @@ class ContentDelta:
 
 @dataclass(frozen=True)
 class ToolCallStart:
-    """A call of a known tool begins; `index` counts calls from 0."""
+    """A call begins, whether its tool is on offer or not; `index` counts calls from 0."""
 
     index: int
     name: str
@@ -29,7 +29,7 @@ class ToolCallStart:
 
 @dataclass(frozen=True)
 class ToolCallArguments:
-    """More of a call's arguments; its fragments concatenate to one valid JSON object."""
+    """More of a call's arguments; those of a whole call concatenate to one JSON object."""
 
     index: int
     fragment: str
@@ -37,10 +37,10 @@ class ToolCallArguments:
 
 @dataclass(frozen=True)
 class ToolCallEnd:
-    """A call's arguments are a whole JSON object now.
+    """A call has ended.
 
-    `complete` is false when the output ended inside the call, for instance at a length limit:
-    the JSON was closed for validity, but the model had not finished it.
+    `complete` is false when the output ended inside the call: then its arguments were left open
+    and are no JSON, so that no client takes a part for the whole.
     """
 
     index: int

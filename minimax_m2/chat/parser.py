@@ -1,32 +1,34 @@
-"""What is thinking, answer and tool call in the text that M2 produces?
+"""What is thinking, answer and tool call in what M2 produces?
 
-The text is read once, from left to right, and may be cut anywhere: what is reported does not
-depend on the cuts, only on the text. Held back are at most one newline and one tag with what
-follows it, a few hundred characters.
+The output is read once, from left to right, and may be cut anywhere: what is reported does not
+depend on the cuts, only on the text and on which tags in it are tokens (`tags.py`). Held back is
+little: a newline, or a tag with what follows it; up to `MAX_HELD_CHARS` for two rare slips
+(`value_end.py`). docs/tool-calls.md has the rules for people.
 
 The rules where the format is ambiguous (it has no escaping):
 
-- Tags in a parameter's value are part of the value, except these. `</parameter>` ends it only
-  when the next non-blank text is an opening parameter tag or a closing invoke tag, or, for
-  output that lacks closing tags, an opening invoke tag, the closing wrapper or the end. An
-  opening parameter tag ends it when that parameter is declared and not given yet; `</invoke>`
-  when another invoke, the closing wrapper or the end follows; the closing wrapper when another
-  wrapper or the end follows.
+- Think and wrapper tags count when they are tokens. Spelled with ordinary tokens they are text, but
+  for a wrapper at the very beginning of the answer with an invoke of an offered tool in it.
+- What ends a parameter's value: see `value_end.py`.
 - The opening wrapper ends the thinking. `<think>` opens thinking wherever no answer text has come
   since the start, the last `</think>` or the last call; a repeated one is dropped, and so is a
-  `</think>` outside thinking.
-- An invoke of a tool that the request does not offer is answer text. Without any tools the tool
-  tags are ordinary text everywhere.
+  `</think>` outside thinking that closes nothing in the answer's text.
+- In a wrapper every invoke is a call, of a tool that is not on offer too: only then can the client
+  answer it. Without a wrapper one counts where no answer text has come, when its tool is on offer
+  and a parameter or its end follows. Without any tools the tool tags are text everywhere.
+- An object in place of parameters is the arguments; other text there is answer text.
 - Of the blanks between the parts those are dropped that the chat template writes there: one
   newline after `<think>` and before `</think>`, the newline and blank line after it, one newline
   before a tool call; after a call all blanks. Parsing a rendered message gives the message back.
+- A call that the end of the output cuts off has arguments that are no JSON. When the model ended by
+  itself, closing tags that only lack at the end are added, once the tool's required parameters
+  are there and the last value was closed.
 """
 
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from minimax_m2.chat.call_arguments import CallArguments
 from minimax_m2.chat.events import (
     ContentDelta,
     ParserEvent,
@@ -36,24 +38,26 @@ from minimax_m2.chat.events import (
     ToolCallStart,
     coalesce,
 )
-from minimax_m2.chat.tags import NoTag, Tag, TagKind, match_tag
-from minimax_m2.chat.value_end import ends_value
+from minimax_m2.chat.format_blanks import FormatBlanks
+from minimax_m2.chat.open_call import INVOKE_TAGS, OpenCall
+from minimax_m2.chat.tags import (
+    TAG_START,
+    NoTag,
+    Tag,
+    TagKind,
+    as_text,
+    marker,
+    match_tag,
+    next_tag,
+    without_surrogates,
+)
 
 
 class _State(Enum):
     REASONING = auto()
     CONTENT = auto()
     CALLS = auto()  # in the wrapper, between invokes
-    INVOKE = auto()  # in an invoke, between parameters
-    VALUE = auto()
-
-
-class _Sink(Enum):
-    """Where an invoke goes."""
-
-    CALL = auto()
-    TEXT = auto()  # unknown tool: repeated as answer text
-    DROP = auto()  # a second call although the request allows one
+    CALL = auto()  # in an invoke
 
 
 _CALLS_TAGS = (
@@ -63,13 +67,6 @@ _CALLS_TAGS = (
     TagKind.CALLS_START,
     TagKind.CALLS_END,
     TagKind.THINK_END,
-)
-_INVOKE_TAGS = (
-    TagKind.PARAMETER_START,
-    TagKind.PARAMETER_END,
-    TagKind.INVOKE_START,
-    TagKind.INVOKE_END,
-    TagKind.CALLS_END,
 )
 
 
@@ -97,12 +94,17 @@ class OutputParser:
         self._buffer = ""
         self._events: list[ParserEvent] = []
         self._num_tool_calls = 0
-        self._newlines_to_skip = 0
-        self._skips_blanks = False
+        self._blanks = FormatBlanks()
         self._is_fresh = True  # no answer text since the start, the thinking or a call
+        self._follows_call = False  # fresh after a call
+        self._quoted_thinks = 0  # opening think tags in the answer's text that nothing closed yet
         self._in_wrapper = False
-        self._sink = _Sink.DROP
-        self._call = CallArguments(None)
+        self._by_tokens = False  # the wrapper was opened by its token
+        self._drops_call = False  # a second call although the request allows one
+        self._call = self._open_call("")
+        self.num_doubtful_values = 0
+        """Values that may have ended elsewhere: a slip was made good, or closing tags or text
+        were left over after one."""
 
     @property
     def in_reasoning(self) -> bool:
@@ -111,22 +113,38 @@ class OutputParser:
 
     @property
     def num_tool_calls(self) -> int:
-        """Calls started so far; when above 0, `finish_reason` is "tool_calls"."""
+        """Calls started so far."""
         return self._num_tool_calls
 
     def feed(self, text: str) -> list[ParserEvent]:
-        """Take more text and report what is certain."""
-        self._buffer += text
-        self._run(is_end=False)
+        """Take more text, of ordinary tokens, and report what is certain."""
+        return self._take(without_surrogates(text))
+
+    def feed_marker(self, tag: str) -> list[ParserEvent]:
+        """Take a marker token by its text, one of `tags.MARKERS`, and report what is certain."""
+        return self._take(marker(tag))
+
+    def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
+        """The output has ended: report what was held back, and end an open call.
+
+        Args:
+            is_cut: by a limit, not by the model.
+        """
+        self._run(is_end=True)
+        if self._state is _State.CALL:
+            self._end_call(is_complete=not is_cut and self._call.may_end_here)
         return self._take_events()
 
-    def finish(self) -> list[ParserEvent]:
-        """The output has ended: report what was held back, close an open call."""
-        self._run(is_end=True)
-        if self._state is _State.VALUE:
-            self._close_value()
-        if self._state is _State.INVOKE:
-            self._end_call(is_complete=False)
+    def _is_lost_in(self, beginning: str) -> bool:
+        """Whether the output has ended in a tag of a call, which is no text then."""
+        if self._state is _State.CONTENT:
+            may_call = self._is_fresh and bool(self._parameters_of_tool)
+            return may_call and beginning[1:].lstrip().startswith("invoke")
+        return self._state is not _State.REASONING
+
+    def _take(self, text: str) -> list[ParserEvent]:
+        self._buffer += text
+        self._run(is_end=False)
         return self._take_events()
 
     def _take_events(self) -> list[ParserEvent]:
@@ -144,65 +162,82 @@ class OutputParser:
 
     def _advance(self, buffer: str, start: int, is_end: bool) -> int:
         """Handle the next stretch of text, "<" or tag; gives the position reached."""
-        at = buffer.find("<", start)
-        if at < 0:
+        found = TAG_START.search(buffer, start)
+        if not found:
             text_end = len(buffer)
             if buffer[-1] == "\n" and not is_end:
                 text_end -= 1
             self._text(buffer[start:text_end])
             return text_end
+        at = found.start()
         before = at - 1 if at > start and buffer[at - 1] == "\n" else at
         if before > start:  # first, since what the tag means may depend on this text
             self._text(buffer[start:before])
             return before
-        tag = self._tag_that_counts(buffer, at, is_end)
-        if tag is NoTag.UNDECIDED:
+        tag = match_tag(buffer, at)
+        if tag is NoTag.UNDECIDED and not is_end:
             return start
+        if tag is NoTag.UNDECIDED and self._is_lost_in(buffer[at:]):
+            return len(buffer)
+        counts: bool | None = False
         if isinstance(tag, Tag):
+            counts = self._counts(tag, buffer, at, starts_line=at > start, is_end=is_end)
+        if counts is None:
+            return start
+        if counts and isinstance(tag, Tag):
             if self._keeps_newline_before(tag):
                 self._text(buffer[start:at])
-            self._act(tag, buffer[at : tag.end])
+            self._act(tag)
             return tag.end
-        self._text(buffer[start : at + 1])
+        if isinstance(tag, Tag) and self._state is _State.CONTENT:
+            opens, closes = tag.kind is TagKind.THINK_START, tag.kind is TagKind.THINK_END
+            self._quoted_thinks = max(0, self._quoted_thinks + opens - closes)
+        self._text(as_text(buffer[start : at + 1]))
         return at + 1
 
-    def _tag_that_counts(self, buffer: str, at: int, is_end: bool) -> Tag | NoTag:
-        """The tag at this place, if in the present state it is more than text."""
-        tag = match_tag(buffer, at, is_end=is_end)
-        if not isinstance(tag, Tag):
-            return tag
+    def _counts(
+        self, tag: Tag, buffer: str, at: int, *, starts_line: bool, is_end: bool
+    ) -> bool | None:
+        """Whether the tag is more than text in the present state; None if too early to tell."""
         kind = tag.kind
         if self._state is _State.REASONING:
-            counts = kind in (TagKind.THINK_START, TagKind.THINK_END) or (
-                kind is TagKind.CALLS_START and bool(self._parameters_of_tool)
-            )
-        elif self._state is _State.CONTENT:
-            counts = self._counts_in_content(tag)
-        elif self._state is _State.CALLS:
-            counts = kind in _CALLS_TAGS
-        elif self._state is _State.INVOKE:
-            counts = kind in _INVOKE_TAGS
-        elif kind is TagKind.PARAMETER_START:
-            counts = self._call.expects(tag.name)
-        else:
-            ends = ends_value(tag, buffer, is_end=is_end)
-            if ends is None:
-                return NoTag.UNDECIDED
-            counts = ends
-        return tag if counts else NoTag.NEVER
+            offers_any = bool(self._parameters_of_tool)
+            is_think = kind in (TagKind.THINK_START, TagKind.THINK_END)
+            return tag.is_token and (is_think or (kind is TagKind.CALLS_START and offers_any))
+        if self._state is _State.CONTENT:
+            return self._counts_in_content(tag, buffer, is_end)
+        if self._state is _State.CALLS:
+            return kind in _CALLS_TAGS
+        return self._call.counts(tag, buffer, at, starts_line=starts_line, is_end=is_end)
 
-    def _counts_in_content(self, tag: Tag) -> bool:
+    def _counts_in_content(self, tag: Tag, buffer: str, is_end: bool) -> bool | None:
         if tag.kind is TagKind.THINK_START:
-            return self._is_fresh
+            return tag.is_token and self._is_fresh
         if tag.kind is TagKind.THINK_END:
-            return True
+            return tag.is_token and not self._quoted_thinks
         if not self._parameters_of_tool:
             return False
-        if tag.kind is TagKind.INVOKE_START:
-            return tag.name in self._parameters_of_tool
-        if tag.kind in (TagKind.CALLS_END, TagKind.INVOKE_END):
-            return self._is_fresh
-        return tag.kind is TagKind.CALLS_START
+        if tag.kind is TagKind.CALLS_START and tag.is_token:
+            return True
+        if not self._is_fresh:
+            return False
+        if tag.kind in (TagKind.CALLS_END, TagKind.INVOKE_END):  # with nothing open
+            return tag.is_token or self._follows_call
+        if tag.kind is TagKind.CALLS_START:
+            follower = next_tag(buffer, tag.end, is_end=is_end)
+            counts = isinstance(follower, Tag) and follower.kind is TagKind.INVOKE_START
+            counts = counts and self._offers(follower.name)
+        elif tag.kind is TagKind.INVOKE_START and self._offers(tag.name):
+            follower = next_tag(buffer, tag.end, is_end=is_end)
+            counts = follower is NoTag.END or (
+                isinstance(follower, Tag) and follower.kind in INVOKE_TAGS
+            )
+        else:
+            return False
+        return None if follower is NoTag.UNDECIDED else counts
+
+    def _offers(self, name: str) -> bool:
+        return name in self._parameters_of_tool
 
     def _keeps_newline_before(self, tag: Tag) -> bool:
         """Whether a newline before the tag is text, not the template's."""
@@ -210,120 +245,97 @@ class OutputParser:
             return tag.kind is TagKind.THINK_START
         if self._state is _State.CONTENT:
             return tag.kind is TagKind.THINK_END
-        if self._state is _State.CALLS:
-            return False
-        is_value = self._state is _State.VALUE and tag.kind is TagKind.PARAMETER_END
-        return is_value or self._sink is _Sink.TEXT
+        return self._state is _State.CALL and tag.kind is TagKind.PARAMETER_END
 
     def _text(self, text: str) -> None:
         """Report text of the present state."""
         if self._state is _State.REASONING:
-            self._emit_reasoning(self._without_skipped(text))
+            self._emit_reasoning(self._blanks.strip(text))
         elif self._state is _State.CONTENT:
-            self._emit_content(self._without_skipped(text))
+            self._emit_content(self._blanks.strip(text))
         elif self._state is _State.CALLS:
             self._emit_content(text.lstrip() if self._is_fresh else text)
-        elif self._sink is _Sink.TEXT:
-            self._emit_content(text)
-        elif self._state is _State.VALUE:
-            self._emit_arguments(self._call.write(text))
+        else:
+            self._emit_arguments(self._call.text(text))
 
-    def _without_skipped(self, text: str) -> str:
-        """Less the blanks that belong to the format at this place."""
-        if self._skips_blanks:
-            text = text.lstrip()
-            self._skips_blanks = not text
-        while self._newlines_to_skip and text.startswith("\n"):
-            text = text[1:]
-            self._newlines_to_skip -= 1
-        if text:
-            self._newlines_to_skip = 0
-        return text
-
-    def _act(self, tag: Tag, raw: str) -> None:
+    def _act(self, tag: Tag) -> None:
         """Change state by a tag that counts."""
         if self._state in (_State.REASONING, _State.CONTENT):
             self._act_outside_calls(tag)
         elif self._state is _State.CALLS:
-            self._act_between_calls(tag, raw)
+            self._act_between_calls(tag)
         else:
-            self._act_in_call(tag, raw)
+            self._act_in_call(tag)
 
     def _act_outside_calls(self, tag: Tag) -> None:
         if tag.kind is TagKind.THINK_START:
-            self._enter(_State.REASONING, newlines_to_skip=1)
+            self._enter(_State.REASONING, newlines=1)
         elif tag.kind is TagKind.THINK_END:
             if self.in_reasoning or self._is_fresh:
-                self._enter(_State.CONTENT, newlines_to_skip=2)
-                self._is_fresh = True
+                self._enter(_State.CONTENT, newlines=2)
+                self._is_fresh, self._follows_call = True, False
         elif tag.kind is TagKind.CALLS_START:
-            self._in_wrapper = True
+            self._in_wrapper, self._by_tokens = True, tag.is_token
             self._enter(_State.CALLS)
             self._is_fresh = True
         elif tag.kind is TagKind.INVOKE_START:
-            self._start_call(tag, "")
+            self._start_call(tag)
         else:  # a closing tag with nothing open
-            self._skips_blanks = True
+            self._blanks.expect(any_number=True)
 
-    def _act_between_calls(self, tag: Tag, raw: str) -> None:
+    def _act_between_calls(self, tag: Tag) -> None:
         if tag.kind is TagKind.INVOKE_START:
-            self._start_call(tag, raw)
+            self._start_call(tag)
         elif tag.kind is TagKind.CALLS_END:
-            self._leave_wrapper()
-
-    def _act_in_call(self, tag: Tag, raw: str) -> None:
-        if self._state is _State.VALUE:
-            self._close_value()
-        if tag.kind is TagKind.INVOKE_START:
-            self._end_call(is_complete=True)
-            self._start_call(tag, raw)
-        elif tag.kind is TagKind.CALLS_END:
-            self._end_call(is_complete=True)
             self._leave_wrapper()
         else:
-            if self._sink is _Sink.TEXT:
-                self._emit_content(raw)
-            if tag.kind is TagKind.PARAMETER_START:
-                self._state = _State.VALUE
-                self._emit_arguments(self._call.open(tag.name))
-            elif tag.kind is TagKind.INVOKE_END:
-                self._end_call(is_complete=True)
+            self.num_doubtful_values += tag.kind in (TagKind.PARAMETER_END, TagKind.INVOKE_END)
 
-    def _enter(self, state: _State, *, newlines_to_skip: int = 0) -> None:
+    def _act_in_call(self, tag: Tag) -> None:
+        self._emit_arguments(self._call.act(tag))
+        if tag.kind not in (TagKind.PARAMETER_START, TagKind.PARAMETER_END):
+            self._end_call(is_complete=True)
+            if tag.kind is TagKind.INVOKE_START:
+                self._start_call(tag)
+            elif tag.kind is TagKind.CALLS_END:
+                self._leave_wrapper()
+
+    def _enter(self, state: _State, *, newlines: int = 0) -> None:
         self._state = state
-        self._newlines_to_skip = newlines_to_skip
-        self._skips_blanks = False
+        self._quoted_thinks = 0
+        self._blanks.expect(newlines=newlines)
 
-    def _start_call(self, tag: Tag, raw: str) -> None:
-        self._enter(_State.INVOKE)
-        self._call = CallArguments(self._parameters_of_tool.get(tag.name))
-        if tag.name not in self._parameters_of_tool:
-            self._sink = _Sink.TEXT
-            self._emit_content(raw)
-        elif self._num_tool_calls and not self._allows_several:
-            self._sink = _Sink.DROP
-        else:
-            self._sink = _Sink.CALL
+    def _start_call(self, tag: Tag) -> None:
+        self._enter(_State.CALL)
+        self._call = self._open_call(tag.name)
+        self._drops_call = self._num_tool_calls > 0 and not self._allows_several
+        if not self._drops_call:
             self._events.append(ToolCallStart(self._num_tool_calls, tag.name))
             self._num_tool_calls += 1
 
-    def _close_value(self) -> None:
-        self._state = _State.INVOKE
-        self._emit_arguments(self._call.close())
+    def _open_call(self, name: str) -> OpenCall:
+        parameters = self._parameters_of_tool.get(name)
+        by_tokens = self._in_wrapper and self._by_tokens
+        return OpenCall(parameters, offers=self._offers, by_tokens=by_tokens)
 
     def _end_call(self, *, is_complete: bool) -> None:
-        if self._sink is _Sink.CALL:
-            self._emit_arguments(self._call.finish())
+        fragment, beside = self._call.end(is_complete=is_complete)
+        self.num_doubtful_values += self._call.num_doubtful_values
+        self._emit_arguments(fragment)
+        if not self._drops_call:
             self._events.append(ToolCallEnd(self._num_tool_calls - 1, is_complete))
-        self._enter(_State.CALLS if self._in_wrapper else _State.CONTENT)
-        self._skips_blanks = True
-        self._is_fresh = True
+        self._after_call(_State.CALLS if self._in_wrapper else _State.CONTENT)
+        if not self._drops_call:
+            self._emit_content(beside)
 
     def _leave_wrapper(self) -> None:
         self._in_wrapper = False
-        self._enter(_State.CONTENT)
-        self._skips_blanks = True
-        self._is_fresh = True
+        self._after_call(_State.CONTENT)
+
+    def _after_call(self, state: _State) -> None:
+        self._enter(state)
+        self._blanks.expect(any_number=True)
+        self._is_fresh = self._follows_call = True
 
     def _emit_reasoning(self, text: str) -> None:
         if text:
@@ -335,5 +347,5 @@ class OutputParser:
             self._is_fresh = self._is_fresh and text.isspace()
 
     def _emit_arguments(self, fragment: str) -> None:
-        if fragment and self._sink is _Sink.CALL:
+        if fragment and not self._drops_call:
             self._events.append(ToolCallArguments(self._num_tool_calls - 1, fragment))

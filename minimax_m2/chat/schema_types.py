@@ -3,7 +3,9 @@
 M2 writes parameter values without quotes, so the tool's JSON schema decides between the text
 `5` and the number 5. The rules are those of vLLM's parser for this model: null, integer, number,
 boolean, object and array are tried in this order among the types the schema allows, then string;
-text is never stripped; a schema that allows only strings gives strings. Nothing here raises.
+text is never stripped; a schema that allows only strings gives strings. Beyond vLLM: where no
+string is allowed, JSON that was encoded twice is looked into, and a raw line break in a string of
+the JSON is taken for an escaped one. Nothing here raises, and what comes out is valid Unicode.
 """
 
 import json
@@ -55,6 +57,8 @@ _PREFIX_ALIASES = (  # int64, uint8, long long, float32, dict[str, int], list[st
 )
 _TYPES = frozenset({"null", "integer", "number", "boolean", "object", "array", "string"})
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)\s*")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -89,8 +93,27 @@ def to_json_text(text: str, types: frozenset[str]) -> str:
         if parsed is not None and parsed[0] in "{[":
             return parsed
     if "string" not in types and (parsed := _as_json(text)) is not None:
+        return _encoded_once(parsed, types)
+    return json_string(text)
+
+
+def json_string(text: str) -> str:
+    """The text as a JSON string; a lone surrogate, which no UTF-8 can carry, is U+FFFD."""
+    return _SURROGATE.sub("\ufffd", json.dumps(text, ensure_ascii=False))
+
+
+def json_object(text: str) -> str | None:
+    """The JSON object that the text is, re-written; None for anything else."""
+    parsed = _as_json(text)
+    return parsed if parsed is not None and parsed[0] == "{" else None
+
+
+def _encoded_once(parsed: str, types: frozenset[str]) -> str:
+    """What a JSON string has in it, if that is of an allowed type; any other JSON as it is."""
+    if parsed[0] != '"':
         return parsed
-    return json.dumps(text, ensure_ascii=False)
+    inner = to_json_text(json.loads(parsed), types | STRING_ONLY)
+    return inner if inner[0] != '"' else parsed
 
 
 def _subschemas(schema: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -166,7 +189,7 @@ def _as_integer(text: str) -> str | None:
     match = _INTEGER.fullmatch(text)
     try:
         return str(int(match[1])) if match else None
-    except ValueError:  # more digits than Python converts
+    except ValueError:  # more digits than Python converts, a client's Python among others
         return None
 
 
@@ -198,7 +221,8 @@ def _as_json(text: str) -> str | None:
     if _depth(text) > _MAX_VALUE_DEPTH:
         return None
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
+        value = json.loads(text, strict=False)
+        return _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False, allow_nan=False))
     except ValueError:
         return None
 

@@ -1,43 +1,134 @@
-"""Does a closing tag inside a parameter's value end the value, or is it part of it?
+"""Does a tag inside a parameter's value end the value, or is it part of it?
 
-M2's format has no escaping, so what follows decides: the tag ends the value only when the next
-non-blank text is one that can follow there, or when the output ends.
+M2's format has no escaping, so what follows decides. A closing tag ends the value only when a whole
+legal continuation follows: after closing tags a wrapper's end, an invoke of a tool on offer, a
+declared parameter that was not given yet, or the end of the output. A wrapper's end is its token;
+spelled with ordinary tokens it counts when the wrapper was opened that way too, or at the very end.
+
+Two slips of a model look like a quotation at first and are told apart by what comes later, of which
+at most `MAX_HELD_CHARS` are held back: an opening parameter tag at the beginning of a line without
+a closing tag before it, and a call of a tool that is not on offer after a whole call of one that is.
 """
 
-from minimax_m2.chat.tags import NoTag, Tag, TagKind, match_tag
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
-MAX_BLANKS = 128  # more blanks than this after the tag make it text
+from minimax_m2.chat.added_tokens import TOOL_CALLS_END
+from minimax_m2.chat.call_arguments import CallArguments
+from minimax_m2.chat.tags import TAG_START, NoTag, Tag, TagKind, marker, match_tag, next_tag
 
-_FOLLOWERS: dict[TagKind, tuple[TagKind, ...]] = {
-    TagKind.PARAMETER_END: (
-        TagKind.PARAMETER_START,
-        TagKind.INVOKE_END,
-        TagKind.INVOKE_START,
-        TagKind.CALLS_END,
-    ),
-    TagKind.INVOKE_END: (TagKind.INVOKE_START, TagKind.CALLS_END),
-    TagKind.CALLS_END: (TagKind.CALLS_START,),
-}
+MAX_HELD_CHARS = 2**14
+
+_ENDS_BEFORE = {NoTag.END: True, NoTag.NEVER: False, NoTag.UNDECIDED: None}
+_CALLS_END = marker(TOOL_CALLS_END)
+_WHOLE_INVOKES = re.compile(
+    r'(?:\s*<invoke name="[^"<>]+">'
+    r'(?:\s*<parameter name="[^"<>]+">[^<]*(?:<(?!/?(?:parameter|invoke)\b)[^<]*)*</parameter>)*'
+    r"\s*</invoke>)+\s*"
+)
 
 
-def ends_value(tag: Tag, text: str, *, is_end: bool) -> bool | None:
-    """Whether `tag`, found in `text` inside a value, ends it; None when it is too early to tell.
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What may follow a value where it stands."""
+
+    call: CallArguments
+    offers: Callable[[str], bool]
+    """Whether a tool of this name is on offer."""
+    by_tokens: bool
+    """The wrapper was opened by its token."""
+
+
+def ends_value(tag: Tag, text: str, around: Surroundings, *, is_end: bool) -> bool | None:
+    """Whether the closing `tag`, found in `text` inside a value, ends it; None if too early to tell.
 
     Args:
         is_end: no more text will come.
     """
-    if tag.kind not in _FOLLOWERS:
+    if tag.kind is TagKind.CALLS_END:
+        return _wrapper_end_ends(tag, text, around, is_end)
+    if tag.kind not in (TagKind.PARAMETER_END, TagKind.INVOKE_END):
         return False
-    at = tag.end
-    while at < len(text) and at - tag.end <= MAX_BLANKS and text[at].isspace():
-        at += 1
-    if at - tag.end > MAX_BLANKS:
+    follower = next_tag(text, tag.end, is_end=is_end)
+    if not isinstance(follower, Tag):
+        return _ENDS_BEFORE[follower]
+    if tag.kind is TagKind.PARAMETER_END:
+        if follower.kind is TagKind.PARAMETER_START:
+            return around.call.expects(follower.name)
+        if follower.kind is TagKind.INVOKE_END:
+            ends = ends_value(follower, text, around, is_end=is_end)
+            return _calls_follow(follower.end, text, around, is_end) if ends is False else ends
+    if follower.kind is TagKind.INVOKE_START:
+        return around.offers(follower.name)
+    if follower.kind is TagKind.CALLS_END:
+        if follower.is_token or not around.by_tokens:
+            return True
+        beyond = next_tag(text, follower.end, is_end=is_end)
+        return False if isinstance(beyond, Tag) else _ENDS_BEFORE[beyond]
+    return False
+
+
+class LostEnd:
+    """Whether an opening parameter tag at the beginning of a line, in a value, opens a parameter.
+
+    It does when the value's closing tag was forgotten, else it is quoted. Taken for forgotten when
+    the rest of the call does not give that parameter, and it is one that the tool requires or
+    that is no string and has a fitting value here.
+    """
+
+    def __init__(self, opening: Tag, start: int):
+        self._name = opening.name
+        self._value_start = opening.end - start
+        self._position = self._value_start
+        self._value_end: int | None = None
+
+    def decide(self, text: str, start: int, around: Surroundings, *, is_end: bool) -> bool | None:
+        """None when it is too early to tell; goes on where it was. The tag is at `text[start]`."""
+        while True:
+            found = TAG_START.search(text, start + self._position)
+            tag = match_tag(text, found.start()) if found else NoTag.UNDECIDED
+            ends: bool | None = False
+            if isinstance(tag, Tag):
+                ends = ends_value(tag, text, around, is_end=is_end)
+            if tag is NoTag.UNDECIDED or ends is None:
+                return False if is_end or len(text) - start > MAX_HELD_CHARS else None
+            assert found is not None
+            self._position = found.end() - start
+            if not ends:
+                continue
+            assert isinstance(tag, Tag)
+            if self._value_end is None:
+                self._value_end = found.start() - start
+            follower = next_tag(text, tag.end, is_end=is_end)
+            if not isinstance(follower, Tag) or follower.kind is not TagKind.PARAMETER_START:
+                value = text[start + self._value_start : start + self._value_end]
+                return around.call.lacks(self._name, value)
+            if follower.name == self._name:
+                return False
+            self._position = follower.end - start
+
+
+def _wrapper_end_ends(tag: Tag, text: str, around: Surroundings, is_end: bool) -> bool | None:
+    """A wrapper's end without a closing tag before it."""
+    if around.by_tokens and not tag.is_token:
         return False
-    if at == len(text):
-        return True if is_end else None
-    if text[at] != "<":
+    follower = next_tag(text, tag.end, is_end=is_end)
+    if not isinstance(follower, Tag):
+        return _ENDS_BEFORE[follower]
+    return follower.kind is TagKind.CALLS_START and follower.is_token is tag.is_token
+
+
+def _calls_follow(start: int, text: str, around: Surroundings, is_end: bool) -> bool | None:
+    """Whether whole calls, of tools not on offer, fill the text from `start` to the wrapper's end."""
+    follower = next_tag(text, start, is_end=is_end)
+    if not (around.by_tokens and isinstance(follower, Tag)):
         return False
-    follower = match_tag(text, at, is_end=is_end)
-    if follower is NoTag.UNDECIDED:
-        return None
-    return isinstance(follower, Tag) and follower.kind in _FOLLOWERS[tag.kind]
+    if follower.kind is not TagKind.INVOKE_START:
+        return False
+    end = text.find(_CALLS_END, start)
+    if end < 0:
+        if not is_end:
+            return None if len(text) - start <= MAX_HELD_CHARS else False
+        end = len(text)
+    return end - start <= MAX_HELD_CHARS and bool(_WHOLE_INVOKES.fullmatch(text, start, end))

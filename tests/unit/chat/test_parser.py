@@ -1,6 +1,7 @@
 """The output parser: what it reports, by case, and that cuts never matter."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from minimax_m2.chat.events import (
     ToolCallArguments,
     ToolCallEnd,
     ToolCallStart,
-    coalesce,
 )
 from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.value_end import MAX_HELD_CHARS
+from tests.spelled_output import events_of, feed, quoted, units_of
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -38,21 +40,20 @@ TOOLS = [
 
 
 def parse(
-    text: str, *, cuts: list[int] | None = None, tools: Any = TOOLS, **options: Any
+    text: str, *, cuts: Iterable[int] = (), tools: Any = TOOLS, is_cut: bool = False, **options: Any
 ) -> list[ParserEvent]:
-    """Events of the whole text, cut at the given places, neighbours joined."""
-    parser = OutputParser(tools=tools, **options)
-    events = []
-    start = 0
-    for end in sorted(cuts or []):
-        events += parser.feed(text[start:end])
-        start = end
-    events += parser.feed(text[start:])
-    return coalesce(events + parser.finish())
+    """Events of the whole output, given in pieces, neighbours joined."""
+    return events_of(OutputParser(tools=tools, **options), text, cuts=cuts, is_cut=is_cut)
 
 
 def summary(text: str, **options: Any) -> tuple[str, str, list[tuple[str, Any]]]:
     """Reasoning, content and calls with parsed arguments."""
+    reasoning, content, calls = spoken(text, **options)
+    return reasoning, content, [(name, json.loads(arguments)) for name, arguments in calls]
+
+
+def spoken(text: str, **options: Any) -> tuple[str, str, list[tuple[str, str]]]:
+    """Reasoning, content and calls with their arguments as they came."""
     events = parse(text, **options)
     calls: list[list[str]] = []
     for event in events:
@@ -64,7 +65,7 @@ def summary(text: str, **options: Any) -> tuple[str, str, list[tuple[str, Any]]]
             calls[-1][1] += event.fragment
     reasoning = "".join(e.text for e in events if isinstance(e, ReasoningDelta))
     content = "".join(e.text for e in events if isinstance(e, ContentDelta))
-    return reasoning, content, [(name, json.loads(arguments)) for name, arguments in calls]
+    return reasoning, content, [(name, arguments) for name, arguments in calls]
 
 
 def invoke(name: str, *values: tuple[str, str]) -> str:
@@ -124,7 +125,6 @@ def test_thinking_content_and_calls_are_told_apart(text: str, expected: Any) -> 
         (invoke("run", ("code", "1")), [RUN_1]),
         (invoke("run", ("code", "1")) + "</minimax:tool_call>", [RUN_1]),
         ('<invoke name="run"><parameter name=code>1</parameter></invoke>', [RUN_1]),
-        ('<invoke name="run"><parameter name="code">1', [RUN_1]),
         ('<invoke name="run"><parameter name="code">1</parameter>', [RUN_1]),
         ('<invoke name="run"><parameter name="code">1</parameter>\n</minimax:tool_call>', [RUN_1]),
         ('<invoke name="run"><parameter name="code">1\n</invoke>\n</minimax:tool_call>', [RUN_1]),
@@ -140,7 +140,20 @@ def test_thinking_content_and_calls_are_told_apart(text: str, expected: Any) -> 
             '<invoke name="now"></invoke></minimax:tool_call>',
             [RUN_1, ("now", {})],
         ),
-        (wrapped(invoke("run", ("code", "1"), ("code", "2"))), [RUN_1]),
+        (
+            wrapped(
+                '<invoke name="run"><parameter name="code">1</parameter></invoke>\n'
+                '<invoke name="nope"><parameter name="a">2</parameter></invoke>'
+            ),
+            [RUN_1, ("nope", {"a": "2"})],
+        ),
+        (quoted(CALL_RUN_1), [RUN_1]),
+        (quoted(wrapped(invoke("run", ("code", "1")), invoke("now"))), [RUN_1, ("now", {})]),
+        (wrapped(invoke("run", ("code", "1")), invoke("now"))[:-19], [RUN_1, ("now", {})]),
+        (
+            wrapped('<invoke name="run">{"code": "1", "x": [2]}</invoke>'),
+            [("run", {"code": "1", "x": [2]})],
+        ),
         (wrapped(invoke("run", ("other", "2"))), [("run", {"other": "2"})]),
         (wrapped(invoke("bare", ("a", "1"), ("b", "x"))), [("bare", {"a": "1", "b": "x"})]),
         (wrapped(invoke("run", ("note", "null"))), [("run", {"note": None})]),
@@ -183,24 +196,34 @@ def test_tags_inside_a_string_value_are_kept(value: str) -> None:
     assert summary("</think>" + text)[2] == [("run", {"code": value, "times": 3})]
 
 
-def test_unknown_tools_are_answer_text() -> None:
-    raw = '<invoke name="nope">\n<parameter name="a">1</parameter>\n</invoke>'
-    text = "</think>\n\n\n<minimax:tool_call>\n" + raw + "\n" + invoke("now")
-    assert summary(text + "</minimax:tool_call>") == ("", raw, [("now", {})])
-    assert summary("</think>" + raw) == ("", raw, [])
-
-
-def test_an_unknown_tool_hides_no_call_in_its_values() -> None:
-    raw = (
+def test_a_call_of_a_tool_that_is_not_on_offer_is_a_call() -> None:
+    text = "</think>\n\n\n<minimax:tool_call>\n" + invoke("nope", ("a", "1")) + invoke("now")
+    expected = [("nope", {"a": "1"}), ("now", {})]
+    assert summary(text + "</minimax:tool_call>") == ("", "", expected)
+    alone = (
         '<invoke name="nope"><parameter name="a"><invoke name="now"></invoke>x</parameter></invoke>'
     )
-    text = "</think><minimax:tool_call>" + raw + "</minimax:tool_call>"
-    assert summary(text) == ("", raw, [])
+    assert summary("</think><minimax:tool_call>" + alone + "</minimax:tool_call>")[2] == [
+        ("nope", {"a": '<invoke name="now"></invoke>x'})
+    ]
+
+
+def test_an_unknown_tool_without_a_wrapper_is_answer_text() -> None:
+    raw = '<invoke name="nope">\n<parameter name="a">1</parameter>\n</invoke>'
+    assert summary("</think>" + raw) == ("", raw, [])
 
 
 def test_text_in_the_wrapper_is_not_lost() -> None:
     text = '</think><minimax:tool_call>\n{"name": "now"}\n</minimax:tool_call>'
     assert summary(text) == ("", '{"name": "now"}', [])
+
+
+def test_text_beside_the_parameters_is_not_lost() -> None:
+    text = '</think><minimax:tool_call><invoke name="run">ls -l</invoke></minimax:tool_call>'
+    assert summary(text) == ("", "ls -l", [("run", {})])
+    given = '<invoke name="run">{"x": 1}<parameter name="code">1</parameter></invoke>'
+    wrapped_up = "</think><minimax:tool_call>" + given + "</minimax:tool_call>"
+    assert summary(wrapped_up) == ("", '{"x": 1}', [RUN_1])
 
 
 def test_without_tools_tool_tags_are_text_where_they_stand() -> None:
@@ -222,32 +245,24 @@ def test_starting_outside_thinking() -> None:
     )
 
 
-def test_a_cut_off_call_is_valid_json_and_marked_incomplete() -> None:
-    events = parse('</think><invoke name="run"><parameter name="options">{"a": [1,')
-    assert events[-1] == ToolCallEnd(0, complete=False)
-    assert summary('</think><invoke name="run"><parameter name="options">{"a": [1,')[2] == [
-        ("run", {"options": '{"a": [1,'})
-    ]
-    assert parse("</think>" + CALL_RUN_1)[-1] == ToolCallEnd(0, complete=True)
-
-
 def test_strings_stream_and_typed_values_wait() -> None:
     parser = OutputParser(tools=TOOLS)
-    parser.feed('</think><minimax:tool_call><invoke name="run">')
+    list(feed(parser, '</think><minimax:tool_call><invoke name="run">'))
     assert parser.num_tool_calls == 1
     opened = parser.feed('<parameter name="code">print')
     assert opened == [ToolCallArguments(0, '{"code": "print')]
     assert parser.feed('("x")') == [ToolCallArguments(0, '(\\"x\\")')]
     parser.feed('</parameter><parameter name="times">')
     assert parser.feed("12") == []
-    closed = parser.feed("3</parameter></invoke>")
+    assert parser.feed("3</parameter></invoke>") == []  # a wrapper's end or more text may follow
+    closed = parser.feed_marker("</minimax:tool_call>")
     assert closed == [ToolCallArguments(0, "123}"), ToolCallEnd(0)]
 
 
 def test_thinking_state_is_visible() -> None:
     parser = OutputParser(tools=[])
     assert parser.in_reasoning
-    parser.feed("a</think>")
+    list(feed(parser, "a</think>"))
     assert not parser.in_reasoning
 
 
@@ -262,7 +277,7 @@ def test_an_oversized_typed_value_becomes_a_string(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("minimax_m2.chat.call_arguments.MAX_TYPED_VALUE_CHARS", 10)
     for value, expected in (("1" * 10, int("1" * 10)), ("1" * 11, "1" * 11)):
         text = "</think>" + wrapped(invoke("run", ("times", value)))
-        for cuts in (None, list(range(len(text)))):
+        for cuts in ([], range(len(text))):
             assert summary(text, cuts=cuts)[2] == [("run", {"times": expected})]
 
 
@@ -273,6 +288,12 @@ SOUP = st.lists(
             "</think>",
             "<minimax:tool_call>",
             "</minimax:tool_call>",
+            quoted("<think>"),
+            quoted("</think>"),
+            quoted("<minimax:tool_call>"),
+            quoted("</minimax:tool_call>"),
+            "</parameter>\n</invoke>\n",
+            '\n<parameter name="times">12</parameter>',
             '<invoke name="run">',
             "<invoke name='now'>",
             '<invoke name="nope">',
@@ -311,39 +332,94 @@ SOUP = st.lists(
 @settings(max_examples=600, deadline=None)
 @given(soup=SOUP, data=st.data(), starts=st.booleans(), several=st.booleans(), offers=st.booleans())
 def test_cuts_never_matter(soup: str, data: Any, starts: bool, several: bool, offers: bool) -> None:
-    cuts = data.draw(st.lists(st.integers(min_value=0, max_value=len(soup)), max_size=20))
+    num_units = len(units_of(soup))
+    cuts = data.draw(st.lists(st.integers(min_value=0, max_value=num_units), max_size=20))
     options: dict[str, Any] = {
         "starts_in_reasoning": starts,
         "parallel_tool_calls": several,
         "tools": TOOLS if offers else [],
+        "is_cut": data.draw(st.booleans()),
     }
     whole = parse(soup, **options)
     assert parse(soup, cuts=cuts, **options) == whole
-    assert parse(soup, cuts=list(range(len(soup))), **options) == whole
-    _, _, calls = summary(soup, **options)  # parses every call's arguments
-    assert all(isinstance(arguments, dict) for _, arguments in calls)
+    assert parse(soup, cuts=range(num_units), **options) == whole
+    _, _, calls = spoken(soup, **options)
     assert len(calls) <= 1 or several
     started = [event for event in whole if isinstance(event, ToolCallStart)]
     ended = [event for event in whole if isinstance(event, ToolCallEnd)]
     assert [event.index for event in started] == [event.index for event in ended]
+    for (_, arguments), end in zip(calls, ended, strict=True):
+        if end.complete:
+            assert isinstance(json.loads(arguments), dict)
+        else:
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(arguments)
 
 
 @settings(max_examples=200, deadline=None)
 @given(soup=SOUP)
 def test_what_is_held_back_stays_small(soup: str) -> None:
     parser = OutputParser(tools=TOOLS)
-    for character in soup:
-        parser.feed(character)
-        assert len(parser._buffer) <= 700
+    for unit, is_token in units_of(soup):
+        _ = parser.feed_marker(unit) if is_token else parser.feed(unit)
+        assert len(parser._buffer) <= MAX_HELD_CHARS + 1000
 
 
 def test_time_is_linear_in_the_text() -> None:
     """A value of a million characters with many half tags passes in bounded steps."""
-    text = '</think><invoke name="run"><parameter name="code">' + "</parameter> <x " * 60_000
+    text = '<invoke name="run"><parameter name="code">' + "</parameter> <x " * 60_000
     parser = OutputParser(tools=TOOLS)
-    num_events = 0
+    num_events = len(parser.feed_marker("</think>"))
     for start in range(0, len(text), 1000):
         num_events += len(parser.feed(text[start : start + 1000]))
-        assert len(parser._buffer) <= 700
+        assert len(parser._buffer) <= 1100
     parser.finish()
     assert num_events <= len(text) / 1000 + 4
+
+
+THINK_REGEX = 'Use `re.sub(r"<think>.*?</think>", "", s)` to drop it.'
+EXAMPLE = "Like this:\n```\n" + CALL_RUN_1.strip() + "\n```\nDo not run it."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("t</think>" + quoted(THINK_REGEX), ("t", THINK_REGEX, [])),
+        ("t</think>" + THINK_REGEX, ("t", THINK_REGEX, [])),
+        (
+            quoted("what </think> means. It closes.") + "\n</think>\n\na",
+            ("what </think> means. It closes.", "a", []),
+        ),
+        ("t</think>" + quoted(EXAMPLE), ("t", EXAMPLE, [])),
+        (
+            quoted("a <minimax:tool_call> opens, </minimax:tool_call> closes") + "</think>b",
+            ("a <minimax:tool_call> opens, </minimax:tool_call> closes", "b", []),
+        ),
+        (
+            'a</think>The tag `<invoke name="run">` opens a call; `</invoke>` closes it.',
+            ("a", 'The tag `<invoke name="run">` opens a call; `</invoke>` closes it.', []),
+        ),
+        (
+            'a</think><invoke name="run"> opens a call; </invoke> closes it.',
+            ("a", '<invoke name="run"> opens a call; </invoke> closes it.', []),
+        ),
+        ("a</think>" + quoted("</think> closes"), ("a", "</think> closes", [])),
+        ("a</think>" + quoted("<minimax:tool_call> opens"), ("a", "<minimax:tool_call> opens", [])),
+        ("a</think></invoke> closes", ("a", "</invoke> closes", [])),
+        (
+            quoted("<think>\n") + "t</think>" + quoted("x<think>y</think>z"),
+            ("<think>\nt", "x<think>y</think>z", []),
+        ),
+    ],
+)
+def test_quoted_tags_stay_text(text: str, expected: Any) -> None:
+    assert summary(text) == expected
+    assert summary(text, cuts=range(len(text))) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(soup=SOUP, thought=SOUP)
+def test_thinking_ends_by_its_token_alone(soup: str, thought: str) -> None:
+    written = quoted(thought.strip("\n")).replace("\x00\x00", "\x00")
+    reasoning, _, _ = spoken(written + "\n</think>\n\n" + soup)
+    assert reasoning.startswith(written.replace("\x00", "").strip("\n"))

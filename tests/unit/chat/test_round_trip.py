@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from minimax_m2.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
 from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.template import ChatTemplate
+from tests.spelled_output import events_of, quoted
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -62,14 +63,15 @@ def test_parsing_a_rendered_message_gives_it_back(
         "tool_calls": [{"function": {"name": n, "arguments": a}} for n, a in calls],
     }
     user = {"role": "user", "content": "x"}
-    prompt = template.render_text([user], TOOLS)
-    whole = template.render_text([user, message], TOOLS, add_generation_prompt=False)
-    assert whole.startswith(prompt)
-    output = whole[len(prompt) :].removesuffix("[e~[\n")
+    prompt = template.render([user], TOOLS)
+    whole = template.render([user, message], TOOLS, add_generation_prompt=False)
+    emitted = "".join(s.text if s.is_marker else quoted(s.text) for s in whole)
+    opened = "".join(s.text if s.is_marker else quoted(s.text) for s in prompt)
+    assert emitted.startswith(opened)
+    output = emitted[len(opened) :].removesuffix("[e~[\n")
 
-    parser = OutputParser(tools=TOOLS)
     cut = data.draw(st.integers(0, len(output)))
-    events = parser.feed(output[:cut]) + parser.feed(output[cut:]) + parser.finish()
+    events = events_of(OutputParser(tools=TOOLS), output, cuts=[cut])
     assert "".join(e.text for e in events if isinstance(e, ReasoningDelta)) == reasoning
     assert "".join(e.text for e in events if isinstance(e, ContentDelta)) == content
     names = [event.name for event in events if isinstance(event, ToolCallStart)]

@@ -1,0 +1,25 @@
+"""Which blanks at the beginning of a text are the format's, and not part of it?"""
+
+
+class FormatBlanks:
+    """Drops what the chat template writes between the parts, whatever pieces it comes in."""
+
+    def __init__(self) -> None:
+        self._newlines = 0
+        self._all = False
+
+    def expect(self, *, newlines: int = 0, any_number: bool = False) -> None:
+        """What the text that comes next may begin with: newlines, or blanks of any kind."""
+        self._newlines, self._all = newlines, any_number
+
+    def strip(self, text: str) -> str:
+        """The text without them."""
+        if self._all:
+            text = text.lstrip()
+            self._all = not text
+        while self._newlines and text.startswith("\n"):
+            text = text[1:]
+            self._newlines -= 1
+        if text:
+            self._newlines = 0
+        return text

@@ -1,0 +1,115 @@
+"""A call that the output's end cuts off can be told from a whole one."""
+
+import json
+
+import pytest
+
+from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
+from minimax_m2.chat.parser import OutputParser
+from tests.spelled_output import events_of, units_of
+
+
+def tool(name: str, *required: str) -> dict:
+    properties = {key: {"type": "string"} for key in (*required, "note")} | {
+        "count": {"type": "integer"},
+        "options": {"type": "object"},
+    }
+    parameters = {"type": "object", "properties": properties, "required": list(required)}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [tool("write_file", "path", "content"), tool("bash", "command"), tool("now")]
+OPENING = "</think>\n\n\n<minimax:tool_call>\n"
+WHOLE = '<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n'
+FILE = (
+    '<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n'
+    '<parameter name="content">import os\nos.remove("x")\n</parameter>\n</invoke>\n'
+)
+
+
+def calls_of(output: str, *, is_cut: bool) -> tuple[str, list[tuple[str, str, bool]]]:
+    """Content, and of each call the name, the arguments and whether it is complete."""
+    content, calls = "", []
+    for event in events_of(OutputParser(tools=TOOLS), output, is_cut=is_cut):
+        if isinstance(event, ContentDelta):
+            content += event.text
+        elif isinstance(event, ToolCallStart):
+            calls.append([event.name, "", False])
+        elif isinstance(event, ToolCallArguments):
+            calls[event.index][1] += event.fragment
+        elif isinstance(event, ToolCallEnd):
+            calls[event.index][2] = event.complete
+    return content, [tuple(call) for call in calls]
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("is_cut", [True, False], ids=["limit", "stop"])
+@pytest.mark.parametrize(
+    ("end", "arguments"),
+    [
+        ('<invoke name="write_file">', "{"),
+        ('<invoke name="write_file">\n<para', "{"),
+        ('<invoke name="write_file">\n<parameter name="path">a.p', '{"path": "a.p'),
+        ('<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n',
+         '{"path": "a.py"'),
+        ('<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n<parameter name="con',
+         '{"path": "a.py"'),
+        ('<invoke name="bash">\n<parameter name="command">rm -rf /tmp/x', '{"command": "rm -rf /tmp/x'),
+        ('<invoke name="bash">\n<parameter name="count">12', '{"count": '),
+        ('<invoke name="bash">\n<parameter name="options">{"a": 1}', '{"options": '),
+    ],
+)  # fmt: skip
+def test_a_call_without_its_end_has_open_arguments(end: str, arguments: str, is_cut: bool) -> None:
+    content, calls = calls_of(OPENING + WHOLE + end, is_cut=is_cut)
+    assert content == ""
+    assert calls[0] == ("bash", '{"command": "ls"}', True)
+    name, given, complete = calls[1]
+    assert given in (
+        arguments,
+        arguments.removesuffix('"'),
+    )  # whether the value had ended is unsure
+    assert not is_json(given)
+    assert not complete
+    assert name in end
+
+
+@pytest.mark.parametrize("end", ["<", "<inv", "<invoke name", '<invoke name="bash', "\n<invoke"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_call_cut_before_its_name_leaves_nothing(end: str, is_cut: bool) -> None:
+    assert calls_of(OPENING + WHOLE + end, is_cut=is_cut) == (
+        "",
+        [("bash", '{"command": "ls"}', True)],
+    )
+    assert calls_of(OPENING + end, is_cut=is_cut) == ("", [])
+    assert calls_of("</think>" + end, is_cut=is_cut)[1] == []
+
+
+def test_wherever_an_answer_is_cut_no_part_is_taken_for_the_whole() -> None:
+    output = OPENING + WHOLE + FILE + "</minimax:tool_call>"
+    whole = [arguments for _, arguments, _ in calls_of(output, is_cut=False)[1]]
+    units = units_of(output)
+    for num_units in range(len(units)):
+        cut = "".join(unit for unit, _ in units[:num_units])
+        content, calls = calls_of(cut, is_cut=True)
+        assert not content.strip()
+        for index, (_, arguments, complete) in enumerate(calls):
+            assert whole[index].startswith(arguments) or arguments == "{"
+            assert complete == is_json(arguments) == (arguments == whole[index])
+
+
+def test_a_model_that_ends_by_itself_may_leave_the_last_tags_out() -> None:
+    for missing in ("", "</minimax:tool_call>", "</invoke>\n</minimax:tool_call>"):
+        output = (OPENING + FILE + "</minimax:tool_call>").removesuffix(missing)
+        assert calls_of(output, is_cut=False)[1][0][2]
+    required_is_missing = '<invoke name="write_file">\n<parameter name="path">a.py</parameter>'
+    assert calls_of(OPENING + required_is_missing, is_cut=False)[1] == [
+        ("write_file", '{"path": "a.py"', False)
+    ]
+    assert calls_of(OPENING + '<invoke name="now">', is_cut=False)[1] == [("now", "{}", True)]
