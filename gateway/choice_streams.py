@@ -193,14 +193,15 @@ class ChoiceStreams:
         return update
 
     def _end(self, choice: Choice, finished: attention_pb2.Finished) -> Update:
-        update = Update(choice.index, choice.text.finish(), stop_reason=choice.text.stop_string)
         by_length = finished.reason == attention_pb2.FINISH_REASON_LENGTH
+        events = choice.text.finish(is_cut=by_length)
+        update = Update(choice.index, events, stop_reason=choice.text.stop_string)
         own_stops = choice.state.request.sampling.stop_token_ids
         if not by_length and finished.stop_token_id in own_stops:
             update.stop_reason = finished.stop_token_id
         if by_length and not choice.text.stopped:
             update.finish_reason = "length"
-        elif choice.text.tool_calls:
+        elif choice.text.tool_calls and not choice.text.unfinished_tool_calls:
             update.finish_reason = "tool_calls"
         else:
             update.finish_reason = "stop"

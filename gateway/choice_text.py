@@ -16,6 +16,7 @@ from minimax_m2.chat.events import (
 )
 from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.stop_strings import StopMatcher
+from minimax_m2.chat.tags import MARKERS
 from minimax_m2.chat.tokenizer import Tokenizer
 
 
@@ -25,6 +26,10 @@ class ChoiceText(Protocol):
     reasoning_tokens: int
     tool_calls: int
     unfinished_tool_calls: int
+
+    @property
+    def doubtful_values(self) -> int:
+        """Values of tool parameters that may have ended elsewhere."""
 
     @property
     def stopped(self) -> bool:
@@ -37,8 +42,8 @@ class ChoiceText(Protocol):
     def push(self, token_id: int) -> list[ParserEvent]:
         """Events that became certain with this token."""
 
-    def finish(self) -> list[ParserEvent]:
-        """What was held back; call once, after the last token."""
+    def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
+        """What was held back; call once, after the last token. `is_cut`: a limit ended it."""
 
 
 class StopFilter:
@@ -79,6 +84,10 @@ class PlainText:
         self.unfinished_tool_calls = 0
 
     @property
+    def doubtful_values(self) -> int:
+        return 0
+
+    @property
     def stopped(self) -> bool:
         return self._filter.stopped
 
@@ -89,7 +98,7 @@ class PlainText:
     def push(self, token_id: int) -> list[ParserEvent]:
         return _content(self._filter.feed(self._detokenizer.push(token_id)))
 
-    def finish(self) -> list[ParserEvent]:
+    def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
         if self.stopped:
             return []
         text = self._filter.feed(self._detokenizer.finish())
@@ -109,6 +118,9 @@ class ChatText:
     ):
         """`reasoning_in_content`: thinking stays in the content, tagged as the template tags it."""
         self._detokenizer = tokenizer.detokenizer()
+        self._tag_of_id = {
+            token_id: tag for tag, token_id in tokenizer.marker_ids.items() if tag in MARKERS
+        }
         self._parser = parser
         self._filter = StopFilter(stops)
         self._inline = reasoning_in_content
@@ -116,6 +128,10 @@ class ChatText:
         self.reasoning_tokens = 0
         self.tool_calls = 0
         self.unfinished_tool_calls = 0
+
+    @property
+    def doubtful_values(self) -> int:
+        return self._parser.num_doubtful_values
 
     @property
     def stopped(self) -> bool:
@@ -128,14 +144,19 @@ class ChatText:
     def push(self, token_id: int) -> list[ParserEvent]:
         self.reasoning_tokens += self._parser.in_reasoning
         text = self._detokenizer.push(token_id)
-        return self._filtered(self._parser.feed(text)) if text else []
+        tag = self._tag_of_id.get(token_id)
+        if tag is None:
+            return self._filtered(self._parser.feed(text)) if text else []
+        before = text.removesuffix(tag)  # half a character that the tag cut off
+        events = self._parser.feed(before) if before else []
+        return self._filtered([*events, *self._parser.feed_marker(tag)])
 
-    def finish(self) -> list[ParserEvent]:
+    def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
         if self.stopped:
             return []
         events = self._filtered(self._parser.feed(self._detokenizer.finish()))
         if not self.stopped:
-            events += self._filtered(self._parser.finish())
+            events += self._filtered(self._parser.finish(is_cut=is_cut))
         if not self.stopped:
             events += _content(self._filter.flush())
         return events

@@ -89,7 +89,11 @@ def _model(gateway: Gateway, name: str) -> dict[str, Any]:
     model = Model.model_construct(
         id=name, created=gateway.model.created, object="model", owned_by="expertmesh"
     )
-    return {**model.model_dump(exclude_unset=True), "max_model_len": gateway.max_model_len}
+    return {
+        **model.model_dump(exclude_unset=True),
+        "max_model_len": gateway.max_model_len,
+        "marker_token_ids": dict(gateway.model.tokenizer.marker_ids),
+    }
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -53,6 +53,9 @@ class GatewayMetrics:
         self.history_repairs = self._counter(
             "history_repairs", "Earlier speech that is not rendered as it was sent", "kind"
         )
+        self.tool_values_doubtful = self._counter(
+            "tool_values_doubtful", "Values in tool calls that may have ended elsewhere"
+        )
         self.keepalives = self._counter("sse_keepalives", "SSE comments sent", "api")
         self.disconnects = self._counter(
             "client_disconnects", "Clients that left before the end", "api", "phase"

@@ -103,6 +103,7 @@ async def _end(
     await streams.close()
     for choice in streams.choices:
         gateway.metrics.tool_calls.inc(choice.text.tool_calls)
+        gateway.metrics.tool_values_doubtful.inc(choice.text.doubtful_values)
         if streams.complete:
             gateway.metrics.tool_parse_errors.inc(choice.text.unfinished_tool_calls)
     cached = sum(choice.state.num_cached_tokens for choice in streams.choices)

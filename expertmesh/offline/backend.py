@@ -1,6 +1,6 @@
 """What does `LLM` need of whatever generates? Two kinds: an engine in this process, a cluster."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class Backend(Protocol):
     default_parallel: int
     """Requests worth having open at once."""
     default_params: SamplingParams
+    marker_ids: Mapping[str, int]
+    """Ids of the markers by their text; empty when a server does not tell them."""
 
     async def encode(self, text: str, *, control_tokens: bool) -> list[int]:
         """Ids of text; with `control_tokens`, markers in it become control tokens."""

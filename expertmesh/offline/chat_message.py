@@ -1,8 +1,11 @@
 """What is thinking, answer and tool call in a finished chat answer? An OpenAI message."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from expertmesh.offline.backend import Backend, Job
+from expertmesh.outputs import CompletionOutput
 from gateway.replies import new_id
 from minimax_m2.chat.added_tokens import THINK_END, THINK_START
 from minimax_m2.chat.events import (
@@ -12,22 +15,32 @@ from minimax_m2.chat.events import (
     ToolCallStart,
 )
 from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.segments import Segment
+from minimax_m2.chat.tags import MARKERS
+
+_ANY_MARKER = re.compile("(" + "|".join(map(re.escape, MARKERS)) + ")")
 
 
-def as_message(text: str, prompt: str, tools: Sequence[Any]) -> dict[str, Any]:
+async def message_of(backend: Backend, job: Job, choice: CompletionOutput) -> dict[str, Any]:
     """The assistant message to append to the conversation.
 
-    `reasoning_content` and `tool_calls` are in it when there are any.
+    `reasoning_content` and `tool_calls` are in it when there are any. The arguments of a call that
+    was cut off are no JSON.
     """
-    opened = prompt.rpartition(THINK_START)[2]
+    tag_of_id = {token_id: tag for tag, token_id in backend.marker_ids.items() if tag in MARKERS}
+    thinks = [tag for i in job.prompt_ids if (tag := tag_of_id.get(i)) in (THINK_START, THINK_END)]
     parser = OutputParser(
-        tools=list(tools),
-        starts_in_reasoning=THINK_START in prompt and THINK_END not in opened,
+        tools=list(job.tools or ()),
+        starts_in_reasoning=thinks[-1:] == [THINK_START],
         parallel_tool_calls=True,
     )
+    events = []
+    for segment in await _segments(backend, choice, tag_of_id):
+        events += (parser.feed_marker if segment.is_marker else parser.feed)(segment.text)
+    events += parser.finish(is_cut=choice.finish_reason == "length")
     reasoning, content = "", ""
     calls: list[dict[str, Any]] = []
-    for event in (*parser.feed(text), *parser.finish()):
+    for event in events:
         if isinstance(event, ReasoningDelta):
             reasoning += event.text
         elif isinstance(event, ContentDelta):
@@ -43,3 +56,33 @@ def as_message(text: str, prompt: str, tools: Sequence[Any]) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     return message
+
+
+async def _segments(
+    backend: Backend, choice: CompletionOutput, tag_of_id: Mapping[int, str]
+) -> list[Segment]:
+    """The answer's text, told apart from the marker tokens in it by the ids."""
+    segments: list[Segment] = []
+    stretch: list[int] = []
+    for token_id in [*choice.token_ids, None]:
+        tag = tag_of_id.get(token_id) if token_id is not None else None
+        if token_id is not None and tag is None:
+            stretch.append(token_id)
+            continue
+        if stretch:
+            segments.append(Segment(await backend.decode(stretch), False))
+            stretch = []
+        if tag is not None:
+            segments.append(Segment(tag, True))
+    if not "".join(segment.text for segment in segments).startswith(choice.text):
+        parts = _ANY_MARKER.split(choice.text)  # text that is not that of the ids: go by it alone
+        return [Segment(part, i % 2 == 1) for i, part in enumerate(parts)]
+    left = len(choice.text)  # a stop string or stop token may end the text before the ids end
+    kept = []
+    for segment in segments:
+        if len(segment.text) > left:
+            kept.append(Segment(segment.text[:left], False))
+            break
+        kept.append(segment)
+        left -= len(segment.text)
+    return kept

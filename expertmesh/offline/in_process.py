@@ -65,6 +65,7 @@ class InProcessBackend:
         self._model = gateway.model
         self._exits = exits
         self.max_model_len = gateway.max_model_len
+        self.marker_ids = gateway.model.tokenizer.marker_ids
         # More than run at once: the scheduler must never wait for us.
         self.default_parallel = 2 * options.max_running
         defaults = gateway.model.defaults

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -27,13 +27,15 @@ BUSY_PATIENCE_S = 120.0
 class HttpBackend:
     """Use `open_over_http`."""
 
-    def __init__(self, server: Server, api_key: str | None, model: str, max_model_len: int):
+    def __init__(self, server: Server, api_key: str | None, model: str, entry: Mapping[str, Any]):
+        """`entry`: what the server's list of models says of `model`."""
         self._server = server
         self._api_key = api_key
         self._model = model
         self._client = _client(server, api_key)
         self._token_texts: dict[int, str] = {}
-        self.max_model_len = max_model_len
+        self.max_model_len = int(entry.get("max_model_len") or 2**31)
+        self.marker_ids: Mapping[str, int] = entry.get("marker_token_ids") or {}
         self.default_parallel = DEFAULT_PARALLEL
         # The server knows its checkpoint's defaults; what is None is not sent.
         self.default_params = SamplingParams(
@@ -190,7 +192,7 @@ async def open_over_http(base_url: str, *, api_key: str | None, model: str | Non
         model = next(iter(served))
     if model not in served:
         raise ValueError(f"model: {server.root} serves {', '.join(served)}, not {model!r}")
-    return HttpBackend(server, api_key, model, int(served[model].get("max_model_len") or 2**31))
+    return HttpBackend(server, api_key, model, served[model])
 
 
 def _client(server: Server, api_key: str | None) -> httpx.AsyncClient:

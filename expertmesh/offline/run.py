@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from expertmesh.offline.backend import Backend, Delta, Job
-from expertmesh.offline.chat_message import as_message
+from expertmesh.offline.chat_message import message_of
 from expertmesh.offline.checks import as_python_error
 from expertmesh.offline.collect import Collector
 from expertmesh.offline.merge import merge
@@ -103,7 +103,7 @@ async def run_jobs(
                 on_delta(job, delta)
                 choice = collector.choices[delta.index]
                 if job.tools is not None and choice.finished():
-                    choice.message = as_message(choice.text, job.prompt or "", job.tools)
+                    choice.message = await message_of(backend, job, choice)
                 if not whole:
                     yield collector.output(delta)
         if whole:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from fake_attention import ended, length, say, tokens
 from gateway_harness import Harness
-from gateway_model import CONTEXT, END_OF_THINK, EOS, NAME
+from gateway_model import END_OF_THINK, CONTEXT, END_OF_THINK, EOS, NAME
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.checks import GenerationFailed
@@ -59,7 +59,7 @@ def test_a_stream_grows_and_leaving_it_cancels(gateway: Harness, llm: LLM) -> No
 
 
 def test_chat_comes_raw_and_parsed(gateway: Harness, llm: LLM) -> None:
-    gateway.script(say(list(b"hmm\n</think>\n\nyes"), eos=EOS))
+    gateway.script(say([*b"hmm\n", END_OF_THINK, *b"\n\nyes"], eos=EOS))
     (output,) = llm.chat(MESSAGES, SamplingParams(max_tokens=40))
     assert output.outputs[0].text == "hmm\n</think>\n\nyes"
     assert output.prompt.endswith("<think>\n")

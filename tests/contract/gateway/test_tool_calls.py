@@ -101,17 +101,97 @@ def test_a_call_without_content_has_null_content(roomy: Harness, tokenizer: Toke
     assert message["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-def test_a_call_cut_by_max_tokens_is_a_length_end_with_valid_arguments(
-    roomy: Harness, tokenizer: Tokenizer
+def first_and_cut(tokenizer: Tokenizer) -> list[int]:
+    """A whole call, and one that ends within its value."""
+    ids = tool_answer(tokenizer, invoke("weather", place="Rome"), invoke("weather", place="Paris"))
+    ids.pop()  # the wrapper's end
+    while not tokenizer.decode(ids).endswith("Par"):
+        ids.pop()
+    return ids
+
+
+def arguments_of(choice: Any) -> list[str]:
+    return [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+
+
+def ends_of(ids: list[int]) -> dict[str, Any]:
+    return {
+        "length": lambda r: [tokens(0, ids), length(len(ids))],
+        "stop": say(ids, eos=EOS),
+    }
+
+
+@pytest.mark.parametrize("end", ["length", "stop"])
+def test_a_call_that_was_cut_off_is_no_whole_json_and_no_tool_calls_end(
+    roomy: Harness, tokenizer: Tokenizer, end: str
 ) -> None:
-    ids = tool_answer(tokenizer, invoke("weather", place="Paris"))
-    cut = ids[: len(ids) - 20]
-    roomy.script(lambda r: [tokens(0, cut), length(len(cut))])
+    roomy.script(ends_of(first_and_cut(tokenizer))[end])
     before = roomy.metric("tool_parse_errors_total")
     choice = roomy.chat(tools=[WEATHER]).json()["choices"][0]
-    assert choice["finish_reason"] == "length"
-    json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])
+    assert choice["finish_reason"] == end
+    whole, cut = arguments_of(choice)
+    assert json.loads(whole) == {"place": "Rome"}
+    assert cut == '{"place": "Par'
     assert roomy.metric("tool_parse_errors_total") == before + 1
+
+
+@pytest.mark.parametrize("end", ["length", "stop"])
+def test_a_streamed_call_that_was_cut_off_is_the_same(
+    roomy: Harness, tokenizer: Tokenizer, end: str
+) -> None:
+    roomy.script(ends_of(first_and_cut(tokenizer))[end])
+    arguments, reasons = ["", ""], []
+    for event in events_of(roomy.chat(stream=True, tools=[WEATHER]).text):
+        choice = event["choices"][0]
+        reasons.append(choice["finish_reason"])
+        for call in choice["delta"].get("tool_calls", []):
+            arguments[call["index"]] += call["function"].get("arguments", "")
+    assert arguments == ['{"place": "Rome"}', '{"place": "Par']
+    assert [reason for reason in reasons if reason] == [end]
+
+
+def test_a_call_cut_before_its_name_is_no_text(roomy: Harness, tokenizer: Tokenizer) -> None:
+    ids = tool_answer(tokenizer)[:-1] + tokenizer.encode_text('<invoke name="wea')
+    roomy.script(ends_of(ids)["length"])
+    choice = roomy.chat(tools=[WEATHER]).json()["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"].strip()) == ("length", "")
+    assert "tool_calls" not in choice["message"]
+
+
+def test_a_call_of_an_unknown_tool_reaches_the_client(roomy: Harness, tokenizer: Tokenizer) -> None:
+    roomy.script(say(tool_answer(tokenizer, invoke("wether", place="Rome")), eos=EOS))
+    choice = roomy.chat(tools=[WEATHER]).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "wether"
+    assert arguments_of(choice) == ['{"place": "Rome"}']
+
+
+def test_a_lone_surrogate_that_the_model_writes_loses_nothing(
+    roomy: Harness, tokenizer: Tokenizer
+) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {
+        "type": "object", "properties": {"place": {"type": "object"}}}}}  # fmt: skip
+    value = '{"k": "\\ud83d"}'
+    ids = tool_answer(tokenizer, invoke("weather", place=value), answer="Before.")
+    roomy.script(say(ids, eos=EOS))
+    answer = roomy.chat(tools=[tool])
+    assert answer.status_code == 200
+    choice = answer.json()["choices"][0]
+    assert choice["message"]["content"] == "Before."
+    assert json.loads(arguments_of(choice)[0]) == {"place": {"k": "\ufffd"}}
+    roomy.script(say(ids, eos=EOS))
+    events = events_of(roomy.chat(stream=True, tools=[tool]).text)
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_file_with_the_formats_own_tags_arrives_byte_for_byte(
+    roomy: Harness, tokenizer: Tokenizer
+) -> None:
+    content = '<s>\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>\n</s>'
+    roomy.script(say(tool_answer(tokenizer, invoke("weather", place=content)), eos=EOS))
+    choice = roomy.chat(tools=[WEATHER]).json()["choices"][0]
+    assert json.loads(arguments_of(choice)[0]) == {"place": content}
+    assert choice["message"]["content"] is None
 
 
 def test_parallel_false_gives_at_most_one_call(roomy: Harness, tokenizer: Tokenizer) -> None:

@@ -144,7 +144,7 @@ def test_a_bug_in_the_middle_of_a_stream_is_an_error_event_and_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr("gateway.choice_text.ChatText.finish", broken)

@@ -51,6 +51,16 @@ def test_strings_stay_strings(text: str, schema: Any) -> None:
         ("x", {"type": ["string", "integer"]}, "x"),
         ('{"a": [1, "ü"]}', {"type": "object"}, {"a": [1, "ü"]}),
         ("{'a': 1}", {"type": "dict"}, "{'a': 1}"),
+        ('"{\\"a\\": 1}"', {"type": "object"}, {"a": 1}),
+        ('"[1, 2]"', {"type": "array"}, [1, 2]),
+        ('"5"', {"type": "integer"}, 5),
+        ('"true"', {"type": "boolean"}, True),
+        ('"{\\"a\\": 1}"', {"type": ["object", "string"]}, '"{\\"a\\": 1}"'),
+        ('"plain"', {"type": "object"}, "plain"),
+        ('{"a": "x\ny"}', {"type": "object"}, {"a": "x\ny"}),
+        ('{"a": "\\ud83d", "\\udc00": 1}', {"type": "object"}, {"a": "\ufffd", "\ufffd": 1}),
+        ('"\\ud83d"', {"type": "object"}, "\ufffd"),
+        ('{"a": ' + "9" * 5000 + "}", {"type": "object"}, '{"a": ' + "9" * 5000 + "}"),
         ("[1, 2]", {"type": "list[int]"}, [1, 2]),
         ("[NaN]", {"type": "array"}, "[NaN]"),
         ("[" * 100_000, {"type": "array"}, "[" * 100_000),
@@ -113,10 +123,13 @@ def test_no_schema_and_no_text_raises(schema: Any, text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    text=st.text(alphabet='0123456789.eE+-[]{}",:tfnul NaIity\\', max_size=12),
+    text=st.text(alphabet='0123456789.eE+-[]{}",:tfnul NaIity\\', max_size=12)
+    | st.from_regex(r'\{"(\\u[de][89a-f][0-9a-f]{2}|a)": "(\\u[de][89a-f][0-9a-f]{2})*"\}'),
     types=st.frozensets(st.sampled_from(TYPES), min_size=1),
 )
 def test_the_result_is_always_strict_json(text: str, types: frozenset[str]) -> None:
-    result = json.loads(to_json_text(text, types), parse_constant=pytest.fail)
+    rewritten = to_json_text(text, types)
+    result = json.loads(rewritten, parse_constant=pytest.fail)
+    rewritten.encode()
     if types == {"string"}:
         assert result == text

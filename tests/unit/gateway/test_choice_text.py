@@ -1,7 +1,7 @@
 """Row C9, F3 and the seams: ids become the same text however they are cut."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,9 @@ from minimax_m2.chat.events import (
     coalesce,
 )
 from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.tags import MARKERS
 from minimax_m2.chat.thinking import cut_inline_thinking
+from tests.spelled_output import quoted, units_of
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -30,12 +32,25 @@ CALL = '<minimax:tool_call>\n<invoke name="f">\n<parameter name="x">5</parameter
 
 
 class ByteTokens:
-    """A tokenizer whose ids are bytes: every cut that can happen does."""
+    """A tokenizer whose ids are bytes: every cut that can happen does. Markers stand above them."""
+
+    marker_ids: ClassVar = {tag: 256 + i for i, tag in enumerate(sorted(MARKERS))}
+    _tags = sorted(MARKERS)
 
     def detokenizer(self) -> Any:
         from minimax_m2.chat.detokenizer import IncrementalDetokenizer
 
-        return IncrementalDetokenizer(lambda token_id: bytes([token_id]))
+        return IncrementalDetokenizer(
+            lambda i: bytes([i]) if i < 256 else self._tags[i - 256].encode()
+        )
+
+    def ids_of(self, text: str | bytes) -> list[int]:
+        if isinstance(text, bytes):
+            return list(text)
+        ids: list[int] = []
+        for unit, is_token in units_of(text):
+            ids += [self.marker_ids[unit]] if is_token else list(unit.encode())
+        return ids
 
 
 def chat(
@@ -45,6 +60,7 @@ def chat(
     tools: bool = False,
     inline: bool = False,
     starts_in_reasoning: bool = True,
+    is_cut: bool = False,
 ) -> tuple[list[ParserEvent], ChatText]:
     choice = ChatText(
         ByteTokens(),  # type: ignore[arg-type]
@@ -52,13 +68,12 @@ def chat(
         stops=stops,
         reasoning_in_content=inline,
     )
-    data = text.encode() if isinstance(text, str) else text
     events: list[ParserEvent] = []
-    for byte in data:
-        events += choice.push(byte)
+    for token_id in ByteTokens().ids_of(text):
+        events += choice.push(token_id)
         if choice.stopped:
             break
-    return coalesce(events + choice.finish()), choice
+    return coalesce(events + choice.finish(is_cut=is_cut)), choice
 
 
 def plain(text: str | bytes, stops: tuple[str, ...] = ()) -> tuple[str, PlainText]:
@@ -78,7 +93,7 @@ def test_thinking_and_answer_are_apart() -> None:
 
 def test_tokens_of_thinking_are_counted_with_its_end() -> None:
     _, choice = chat("why\n</think>\n\nbecause")
-    assert choice.reasoning_tokens == len("why\n</think>")
+    assert choice.reasoning_tokens == len("why\n") + 1
 
 
 def test_thinking_that_never_ends_stays_thinking() -> None:
@@ -124,6 +139,26 @@ def test_tool_calls_are_counted_and_unfinished_ones_apart() -> None:
     assert (whole.tool_calls, whole.unfinished_tool_calls) == (1, 0)
     _, cut = chat(f"x\n</think>\n\n{CALL[:60]}", tools=True)
     assert (cut.tool_calls, cut.unfinished_tool_calls) == (1, 1)
+
+
+def test_half_a_character_before_a_marker_is_not_lost() -> None:
+    choice = ChatText(
+        ByteTokens(),  # type: ignore[arg-type]
+        parser=OutputParser(tools=[]),
+        stops=(),
+        reasoning_in_content=False,
+    )
+    events = [*choice.push(0xE2), *choice.push(ByteTokens.marker_ids["</think>"])]
+    events += [*choice.push(ord("a")), *choice.finish()]
+    assert coalesce(events) == [ReasoningDelta("\ufffd"), ContentDelta("a")]
+
+
+def test_a_tag_spelled_with_ordinary_tokens_is_text() -> None:
+    events, _ = chat(quoted("a </think> b") + "\n</think>\n\n" + quoted(CALL), tools=False)
+    assert events == [ReasoningDelta("a </think> b"), ContentDelta(CALL)]
+    events, choice = chat("a\n</think>\n\nLike this: " + quoted(CALL), tools=True)
+    assert events == [ReasoningDelta("a"), ContentDelta(f"Like this: {CALL}")]
+    assert choice.tool_calls == 0
 
 
 def test_inline_thinking_reads_back_as_what_it_was() -> None:

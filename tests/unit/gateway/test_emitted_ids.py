@@ -20,6 +20,7 @@ from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.segments import Segment
 from minimax_m2.chat.template import ChatTemplate
 from minimax_m2.chat.tokenizer import Tokenizer
+from tests.spelled_output import events_of
 
 MODEL = Path(demo_model.__file__).parent / "model"
 TOKENIZER = Tokenizer.load(MODEL)
@@ -170,11 +171,10 @@ def test_all_forms_of_thinking_find_the_same_ids() -> None:
 
 def test_what_the_parser_gives_the_client_finds_its_ids() -> None:
     prompt, emitted = emit(answer("hello there", "yes", "12"), [2, 5, 11])
-    parser = OutputParser(tools=[TOOL])
     text = TOKENIZER.decode(emitted[:-1])
     message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning": ""}
     arguments = ""
-    for event in [*parser.feed(text), *parser.finish()]:
+    for event in events_of(OutputParser(tools=[TOOL]), text):
         kind = type(event).__name__
         message["reasoning"] += getattr(event, "text", "") if kind == "ReasoningDelta" else ""
         message["content"] += getattr(event, "text", "") if kind == "ContentDelta" else ""
