@@ -2,30 +2,28 @@
 
 They begin where thinking has ended. Tool calls are those of `parser.py`; of a tool's schema they keep
 the declared parameters in the declared order, which of them are required, and the types. A string
-stands there raw: its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not (a
-counter beside the exclusion of tags needs too many lexer states), and it may not contain the format's own tags.
+stands there raw and may be any text: it ends where what may follow it in this call begins, as the
+parser has it. Its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not.
+Numbers have an end, since a model that goes on with digits never stops by itself.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from minimax_m2.chat.added_tokens import TOOL_CALLS_END, TOOL_CALLS_START
+from minimax_m2.chat.call_schemas import number_pattern, value_schema
 from minimax_m2.chat.schema_types import parameter_types
 from minimax_m2.chat.tools import MAX_PARAMETER_NAME_CHARS
 
 _WHITESPACE = r"(?: |\n[ \t]{0,24})?"
 """Between the parts of a JSON value: a space or an indented line; models may go on with blanks forever."""
 _HEADER = '%llguidance {"no_forcing": true}'
-_RAW = (
-    # Whatever the parser might take for a tag; it allows blanks in them.
-    r"TAG: /(?s:.*)<\s*(\/\s*)?(invoke|parameter|minimax:tool_call)(?s:.*)/",
-    r"TEXT: /(?s:.*)/ & ~TAG",
-    'raw[lazy]: TEXT "</parameter>"',
-    r'NAME: /[^"<>\x00-\x1f\x7f]{1,%d}/' % MAX_PARAMETER_NAME_CHARS,  # noqa: UP031
-    r'other: "<parameter name=\"" NAME "\">" raw "\n"',
-)
+_END_OF_VALUE = "</parameter>\n"
+_END_OF_INVOKE = "</invoke>\n"
+_CLOSING_TAG = re.compile(r"<\s*/\s*(invoke|parameter|minimax:tool_call)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,47 +68,119 @@ def _schema(schema: Any, *, lenient: bool) -> str:
 
 def _call_rules(calls: ToolCalls) -> list[str]:
     opening, closing = calls.marker_ids[TOOL_CALLS_START], calls.marker_ids[TOOL_CALLS_END]
-    invokes = " | ".join(f"tool{i}" for i in range(len(calls.tools)))
-    rules = [
-        f'calls: <[{opening}]> "\\n" invoke{"+" if calls.several else ""} <[{closing}]>',
-        f"invoke: {invokes}",
-        *_RAW,
-    ]
-    for i, tool in enumerate(calls.tools):
-        rules += _tool_rules(f"tool{i}", tool["function"])
-    return rules
+    functions = [tool["function"] for tool in calls.tools]
+    rules = _Rules()
+    for i, function in enumerate(functions):
+        _ToolRules(rules, f"t{i}", function).write()
+    starts = [f"{_literal(_invoke(f))} t{i}" for i, f in enumerate(functions)]
+    rules.add("invoke", *starts)
+    # What may follow an invoke, and the same after the text of a string that ends one.
+    end = f"<[{closing}]>"
+    rules.add("next", end, *(["invoke"] if calls.several else []))
+    others = [f"{rules.text_until(_END_OF_VALUE + _END_OF_INVOKE + _invoke(f))} t{i}"
+              for i, f in enumerate(functions)] if calls.several else []  # fmt: skip
+    rules.add("last", f"LAST {end}", *others)
+    last = _literal(_END_OF_VALUE + _END_OF_INVOKE)
+    return [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: /(?s:.*)/ {last}"]
 
 
-def _tool_rules(rule: str, function: Mapping[str, Any]) -> list[str]:
-    parameters = function.get("parameters") or {}
-    properties = parameters.get("properties") or {}
-    listed = parameters.get("required")
-    # A name that is required but not declared has passed no check and no type: it is left out.
-    required = listed if isinstance(listed, list) else []
-    parts, rules = [], []
-    for j, name in enumerate(properties):
-        parts.append(f"{rule}p{j}" + ("" if name in required else "?"))
-        opening = _literal(f'<parameter name="{name}">')
-        value = _value(parameters, name, properties.get(name), strict=bool(function.get("strict")))
-        rules.append(f"{rule}p{j}: {opening} {value}")
-    if not properties and parameters.get("additionalProperties") is not False:
-        parts.append("other*")
-    name = function["name"]
-    opening, closing = _literal(f'<invoke name="{name}">\n'), _literal("</invoke>\n")
-    return [f"{rule}: {opening} {' '.join(parts)} {closing}", *rules]
+class _Rules:
+    """The rules so far. Each way on is a rule of its own, so their number is linear in the schema."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._until: dict[str, str] = {}
+
+    def add(self, name: str, *alternatives: str) -> None:
+        self.lines.append(f"{name}: {' | '.join(alternatives)}")
+
+    def text_until(self, end: str) -> str:
+        """The rule of any text that ends with the first `end`, which is a literal."""
+        return self.text_until_any(_literal(end))
+
+    def text_until_any(self, end: str) -> str:
+        """The same for an expression of a terminal."""
+        if end not in self._until:
+            name = self._until[end] = f"until{len(self._until)}"
+            # Lazy: the text goes no further than the first end, but whichever end is the first.
+            self.lines.append(f"{name}[lazy]: /(?s:.*)/ {end}")
+        return self._until[end]
 
 
-def _value(parameters: Mapping[str, Any], name: str, schema: Any, *, strict: bool) -> str:
-    """The rest of a parameter, from its value on."""
-    closing = _literal("</parameter>\n")
-    if "string" not in parameter_types(dict(parameters), name):
-        shared = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
-        own = schema if isinstance(schema, dict) else {}
-        return f"%json {_schema({**shared, **own}, lenient=not strict)} {closing}"
-    choices = _choices(schema)
-    if choices:
-        return f"({' | '.join(_literal(choice) for choice in choices)}) {closing}"
-    return r'raw "\n"'
+class _ToolRules:
+    """The rules of one tool: after its opening tag (`name`), and from each parameter on."""
+
+    def __init__(self, rules: _Rules, name: str, function: Mapping[str, Any]):
+        self._rules = rules
+        self._name = name
+        parameters = function.get("parameters") or {}
+        self._parameters = parameters
+        self._properties = parameters.get("properties") or {}
+        listed = parameters.get("required")
+        # A name that is required but not declared has passed no check and no type: it is left out.
+        self._required = listed if isinstance(listed, list) else []
+        self._is_strict = bool(function.get("strict"))
+
+    def write(self) -> None:
+        if not self._properties and self._parameters.get("additionalProperties") is not False:
+            self._write_undeclared()
+            return
+        end = f"{_literal(_END_OF_INVOKE)} next"
+        names = list(self._properties)
+        self._rules.add(self._name, self._from(0))
+        for j, name in enumerate(names):
+            self._write_value(j, name)
+            skip = [] if name in self._required else [self._from(j + 1)]
+            self._rules.add(self._from(j), f"{_literal(_parameter(name))} {self._value(j)}", *skip)
+            until = self._rules.text_until(_END_OF_VALUE + _parameter(name))
+            skip = [] if name in self._required else [self._text(j + 1)]
+            self._rules.add(self._text(j), f"{until} {self._value(j)}", *skip)
+        self._rules.add(self._from(len(names)), end)
+        self._rules.add(self._text(len(names)), "last")
+
+    def _from(self, j: int) -> str:
+        """The rule of what may stand from parameter `j` on."""
+        return f"{self._name}f{j}"
+
+    def _text(self, j: int) -> str:
+        """The same with the text of a string before it."""
+        return f"{self._name}s{j}"
+
+    def _value(self, j: int) -> str:
+        """The rule of parameter `j`'s value and all that follows."""
+        return f"{self._name}v{j}"
+
+    def _write_value(self, j: int, name: str) -> None:
+        schema = self._properties[name]
+        then = f"{_literal(_END_OF_VALUE)} {self._from(j + 1)}"
+        if "string" not in parameter_types(self._parameters, name):
+            pattern = number_pattern(schema)
+            own = value_schema(schema, self._parameters)
+            value = pattern or f"%json {_schema(own, lenient=not self._is_strict)}"
+            self._rules.add(self._value(j), f"{value} {then}")
+        elif choices := _choices(schema):
+            self._rules.add(self._value(j), *(f"{_literal(choice)} {then}" for choice in choices))
+        else:
+            self._rules.add(self._value(j), self._text(j + 1))
+
+    def _write_undeclared(self) -> None:
+        """A tool that declares no parameters takes strings of any name."""
+        name = r'/[^"<>\x00-\x1f\x7f]{1,%d}/' % MAX_PARAMETER_NAME_CHARS  # noqa: UP031
+        opening, closing = _literal('<parameter name="'), _literal('">')
+        more = self._rules.text_until_any(f"{_literal(_END_OF_VALUE + '<parameter name=')} "
+                                          f"{_literal(chr(34))} {name} {closing}")  # fmt: skip
+        text = f"{self._name}s"
+        self._rules.add(self._name, f"{_literal(_END_OF_INVOKE)} next",
+                        f"{opening} {name} {closing} {text}")  # fmt: skip
+        self._rules.add(text, f"{more} {text}", "last")
+
+
+def _invoke(function: Mapping[str, Any]) -> str:
+    return f'<invoke name="{function["name"]}">\n'
+
+
+def _parameter(name: str) -> str:
+    return f'<parameter name="{name}">'
 
 
 def _choices(schema: Any) -> list[str]:
@@ -120,7 +190,7 @@ def _choices(schema: Any) -> list[str]:
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
         return []
-    return [] if any("<" in choice for choice in choices) else choices
+    return [] if any(_CLOSING_TAG.search(choice) for choice in choices) else choices
 
 
 def _literal(text: str) -> str:

@@ -18,6 +18,7 @@ from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.token_table import TokenTable
 from minimax_m2.config import load_config
 from protos import attention_pb2
+from tests.spelled_output import events_of
 
 DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"
 TABLE = TokenTable.load(DEMO)
@@ -154,7 +155,7 @@ def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, 
     assert len(texts) > 10
     for text in texts:
         parser = OutputParser(tools=TOOLS, starts_in_reasoning=False)
-        events = [*parser.feed(text.lstrip("\n")), *parser.finish()]
+        events = events_of(parser, text.lstrip("\n"))
         starts = [event for event in events if isinstance(event, ToolCallStart)]
         assert starts
         assert several or len(starts) == 1
