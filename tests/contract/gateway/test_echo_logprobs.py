@@ -122,7 +122,7 @@ def test_minus_infinity_is_a_number_that_json_has(gateway: Harness) -> None:
 
 @pytest.mark.parametrize(
     "fields, param",
-    [({"max_tokens": 0, "echo": False}, "max_tokens"), ({"max_tokens": -1}, "max_tokens"),
+    [({"max_tokens": 0, "echo": False}, "max_tokens"), ({"max_tokens": -2}, "max_tokens"),
      ({"logprobs": 21}, "logprobs"), ({"logprobs": -1}, "logprobs"),
      ({"logprobs": 10**9}, "logprobs"), ({"prompt_logprobs": 1}, "prompt_logprobs")],
     ids=str,

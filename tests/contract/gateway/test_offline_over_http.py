@@ -6,7 +6,7 @@ import grpc
 import pytest
 from fake_attention import ended, length, say, tokens
 from gateway_harness import Harness
-from gateway_model import END_OF_THINK, CONTEXT, END_OF_THINK, EOS, NAME
+from gateway_model import CONTEXT, END_OF_THINK, EOS, NAME
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.checks import GenerationFailed
