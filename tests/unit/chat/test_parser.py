@@ -18,7 +18,7 @@ from minimax_m2.chat.events import (
 )
 from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.value_end import MAX_HELD_CHARS
-from tests.spelled_output import QUOTED, events_of, feed, quoted, units_of
+from tests.spelled_output import events_of, feed, quoted, units_of
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -375,51 +375,3 @@ def test_time_is_linear_in_the_text() -> None:
         assert len(parser._buffer) <= 1100
     parser.finish()
     assert num_events <= len(text) / 1000 + 4
-
-
-THINK_REGEX = 'Use `re.sub(r"<think>.*?</think>", "", s)` to drop it.'
-EXAMPLE = "Like this:\n```\n" + CALL_RUN_1.strip() + "\n```\nDo not run it."
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("t</think>" + quoted(THINK_REGEX), ("t", THINK_REGEX, [])),
-        ("t</think>" + THINK_REGEX, ("t", THINK_REGEX, [])),
-        (
-            quoted("what </think> means. It closes.") + "\n</think>\n\na",
-            ("what </think> means. It closes.", "a", []),
-        ),
-        ("t</think>" + quoted(EXAMPLE), ("t", EXAMPLE, [])),
-        (
-            quoted("a <minimax:tool_call> opens, </minimax:tool_call> closes") + "</think>b",
-            ("a <minimax:tool_call> opens, </minimax:tool_call> closes", "b", []),
-        ),
-        (
-            'a</think>The tag `<invoke name="run">` opens a call; `</invoke>` closes it.',
-            ("a", 'The tag `<invoke name="run">` opens a call; `</invoke>` closes it.', []),
-        ),
-        (
-            'a</think><invoke name="run"> opens a call; </invoke> closes it.',
-            ("a", '<invoke name="run"> opens a call; </invoke> closes it.', []),
-        ),
-        ("a</think>" + quoted("</think> closes"), ("a", "</think> closes", [])),
-        ("a</think>" + quoted("<minimax:tool_call> opens"), ("a", "<minimax:tool_call> opens", [])),
-        ("a</think></invoke> closes", ("a", "</invoke> closes", [])),
-        (
-            quoted("<think>\n") + "t</think>" + quoted("x<think>y</think>z"),
-            ("<think>\nt", "x<think>y</think>z", []),
-        ),
-    ],
-)
-def test_quoted_tags_stay_text(text: str, expected: Any) -> None:
-    assert summary(text) == expected
-    assert summary(text, cuts=range(len(text))) == expected
-
-
-@settings(max_examples=300, deadline=None)
-@given(soup=SOUP, thought=SOUP)
-def test_thinking_ends_by_its_token_alone(soup: str, thought: str) -> None:
-    written = quoted(thought.replace(QUOTED, "")).strip("\n")
-    reasoning, _, _ = spoken(written + "\n</think>\n\n" + soup)
-    assert reasoning.startswith("".join(unit for unit, _ in units_of(written)).strip("\n"))
