@@ -65,8 +65,11 @@ def service_flags() -> dict[str, list[str]]:
 
 def test_the_registry_has_the_flags_that_there_are_and_no_other() -> None:
     services = set(service_flags())
-    assert services == SERVICES, "rpc/env_names.py: SERVICES"
-    assert {name for _, _, name in command_options()} - services == COMMANDS, "COMMANDS"
+    commands = {name for _, _, name in command_options()} - services
+    missing, gone = (services | commands) - KNOWN, (SERVICES | COMMANDS) - services - commands
+    assert not missing, f"add to rpc/env_names.py: {' '.join(sorted(missing))}"
+    assert not gone, f"take out of rpc/env_names.py: {' '.join(sorted(gone))}"
+    assert services == SERVICES
     assert not (SERVICES | COMMANDS) & OTHERS
 
 
