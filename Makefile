@@ -23,8 +23,8 @@ help:  ## List the targets
 
 env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
 
-run: env  ## Start the whole system on the bundled model, ask a question, keep serving
-	@$(BIN)/expertmesh up --ask "$(QUESTION)"
+run: env  ## Start the whole system on the bundled model, ask a question, keep serving; PORT=8501 for another port
+	@$(BIN)/expertmesh up $(if $(PORT),--http-port "$(PORT)") --ask "$(QUESTION)"
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -32,9 +32,10 @@ test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"
 
+# In the terminal's foreground, or its first write to it would stop it; and what it starts must not wait for keys.
 test-compose: env  ## The compose cluster on a real container engine; deploy/README.md says what it needs
-	EXPERTMESH_TEST_COMPOSE=1 timeout --signal=INT --kill-after=180 2400 \
-	  $(BIN)/python -m pytest -x -s -o faulthandler_timeout=0 tests/compose
+	EXPERTMESH_TEST_COMPOSE=1 \
+	  $(BIN)/python -m pytest -x -s -o faulthandler_timeout=0 tests/compose </dev/null
 
 # Built into a temporary folder; Python itself has no sanitizer, so its runtime is loaded first. Leaks are not
 # looked for: Python, and libraries that are not ours, leave memory behind.

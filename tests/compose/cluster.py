@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.compose.engine import docker
+from tests.compose.engine import PROJECT_PREFIX, docker
 from tests.compose.images import PROMETHEUS, ROOT, SERVICE
 
 UP_S = 180.0
@@ -38,7 +38,7 @@ class Cluster:
         http, prometheus = _free_ports(2)
         self.url = f"http://127.0.0.1:{http}"
         self._prometheus_url = f"http://127.0.0.1:{prometheus}"
-        self._project = f"expertmesh-test-{os.getpid()}"
+        self._project = f"{PROJECT_PREFIX}{os.getpid()}"
         self._environment = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self._project,
@@ -69,6 +69,7 @@ class Cluster:
         done = subprocess.run(
             ["docker-compose", "--file", str(ROOT / "deploy" / "compose.yaml"), *arguments],
             env=self._environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout_s,

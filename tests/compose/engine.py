@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+PROJECT_PREFIX = "expertmesh-test-"
+_SETPRIV = shutil.which("setpriv")
+_DIE_WITH_US = (_SETPRIV, "--pdeathsig", "TERM") if _SETPRIV else ()
 START_S = 60.0
 STOP_S = 60.0
 
 
-def docker(*arguments: str, timeout_s: float = 60.0, input_text: str | None = None) -> str:
+def docker(*arguments: str, timeout_s: float = 60.0) -> str:
     """Run one docker command; its standard output. Fails the test with what it printed."""
     done = subprocess.run(
         ["docker", *arguments],
         env={**os.environ, "DOCKER_BUILDKIT": "0"},
-        input=input_text,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -32,7 +35,27 @@ def docker(*arguments: str, timeout_s: float = 60.0, input_text: str | None = No
 
 
 def answers() -> bool:
-    return subprocess.run(["docker", "version"], capture_output=True, timeout=30).returncode == 0
+    done = subprocess.run(
+        ["docker", "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+    )
+    return done.returncode == 0
+
+
+def remove_leftovers() -> None:
+    """Containers, networks (each a bridge of this machine) and volumes of runs that were cut off."""
+    label = "label=com.docker.compose.project"
+    project = '{{.Label "com.docker.compose.project"}}'
+    for kind, listing, removal in (
+        ("container", ("ps", "--all"), ("rm", "--force", "--volumes")),
+        ("network", ("network", "ls"), ("network", "rm")),
+        ("volume", ("volume", "ls"), ("volume", "rm", "--force")),
+    ):
+        name = "{{.Name}}" if kind == "volume" else "{{.ID}}"
+        shown = docker(*listing, "--filter", label, "--format", f"{project} {name}")
+        for line in shown.splitlines():
+            owner, _, identity = line.partition(" ")
+            if owner.startswith(PROJECT_PREFIX):
+                docker(*removal, identity)
 
 
 @contextmanager
@@ -42,18 +65,27 @@ def engine(folder: Path) -> Iterator[None]:
         if shutil.which(tool) is None:
             pytest.fail(f"{tool} is needed (Debian: apt-get install docker.io docker-compose)")
     if answers():
+        remove_leftovers()
         yield
         return
     if shutil.which("dockerd") is None or os.geteuid() != 0:
         pytest.fail("no engine answers; starting one needs dockerd (Debian: docker.io) and root")
     socket = f"unix://{folder}/docker.sock"
     with (folder / "dockerd.log").open("w") as log:
-        process = subprocess.Popen(_dockerd(folder, socket), stdout=log, stderr=log)
+        process = subprocess.Popen(
+            _dockerd(folder, socket),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the tests; they end it when they are done
+        )
     former = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = socket
     try:
         _wait_for_answer(process, folder / "dockerd.log")
+        remove_leftovers()
         yield
+        remove_leftovers()
     finally:
         if former is None:
             del os.environ["DOCKER_HOST"]
@@ -67,13 +99,17 @@ def engine(folder: Path) -> Iterator[None]:
             process.wait(STOP_S)
         # It leaves this mounted when something used the machine's network; the folder could not be deleted.
         subprocess.run(
-            ["umount", str(folder / "exec/netns/default")], capture_output=True, timeout=30
+            ["umount", str(folder / "exec/netns/default")],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
         )
 
 
 def _dockerd(folder: Path, socket: str) -> list[str]:
     """An engine that leaves the machine's own network as it is: no rules, no forwarding."""
     return [
+        *_DIE_WITH_US,
         *("dockerd", "--host", socket, "--data-root", str(folder / "engine")),
         *("--exec-root", str(folder / "exec"), "--pidfile", str(folder / "dockerd.pid")),
         *("--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"),

@@ -54,7 +54,7 @@ def _import_base(folder: Path) -> None:
     suite, mirror = index.splitlines()[0].split()
     with tempfile.TemporaryDirectory(dir=folder) as root:
         _output("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates",
-                suite, root, mirror)  # fmt: skip
+                suite, root, mirror, folder=folder)  # fmt: skip
         _output("sh", "-c", f"tar --directory {root} --create . | docker import - {BASE}")
 
 
@@ -72,7 +72,15 @@ def _fetch_wheels(wheels: Path, python: str) -> None:
     stamp.write_text(key)
 
 
-def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S)
+def _output(*command: str, folder: Path | None = None) -> str:
+    """Run it in `folder`, so that what it leaves (wget writes logs) is not left in the checkout."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        cwd=folder,
+    )
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"[-4000:]
     return done.stdout

@@ -121,7 +121,7 @@ def test_it_answers_and_prometheus_sees_all_of_it(cluster: Cluster) -> None:
 
 def test_a_person_can_ask_who_holds_what(cluster: Cluster) -> None:
     """Two holders of each piece, spread over three pools."""
-    shown = json.loads(cluster.compose("run", "--rm", "cli", "pool", "list", "--json"))
+    shown = json.loads(cluster.compose("run", "--rm", "-T", "cli", "pool", "list", "--json"))
     pieces = sorted(pool["pieces_served"] for pool in shown["pools"])
     assert {pool["pool_id"] for pool in shown["pools"]} == cluster.pools()
     assert shown["uncovered_pieces"] == 0
