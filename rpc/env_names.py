@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 PREFIX = "EXPERTMESH_"
 SHOWN = 5
-_LIKE = 0.6
-"""From this likeness on (difflib's ratio) a name is offered."""
+_LIKE, _LIKE_WITH_A_WORD = 0.6, 0.4
+"""From these likenesses on (difflib's ratio) a name is offered."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -60,14 +60,13 @@ KNOWN = SERVICES | COMMANDS | OTHERS
 
 
 def nearest(name: str, known: Iterable[str] = KNOWN) -> list[str]:
-    """The names that it may have meant, without prefix, best first; most share a word with it."""
+    """The names that it may have meant, without prefix, best first: those that share a word with it,
+    and else those spelt alike."""
     words = set(name.split("_"))
-    likeness = {
-        one: difflib.SequenceMatcher(None, name, one).ratio()
-        + (0.3 if words & set(one.split("_")) else 0)
-        for one in known
-    }
-    near = [one for one, ratio in likeness.items() if ratio >= _LIKE]
+    sharing = [one for one in known if words & set(one.split("_"))]
+    likeness = {one: difflib.SequenceMatcher(None, name, one).ratio() for one in sharing or known}
+    least = _LIKE_WITH_A_WORD if sharing else _LIKE
+    near = [one for one, ratio in likeness.items() if ratio >= least]
     return sorted(near, key=lambda one: (-likeness[one], one))[:3]
 
 

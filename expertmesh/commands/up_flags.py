@@ -44,6 +44,7 @@ def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
                     f"{option_name(name)}: `up` decides it itself: {DECIDED[name]}", EXIT_USAGE
                 )
         values = {name: _value(context, one, given.pop(name)) for name, one in options.items()}
+        context.params.update(values)  # by which `up --detach` calls itself
         values = {name: value for name, value in values.items() if value not in (None, [])}
         absent = NEVER_IN_PROCESS if given["in_process"] else ()
         _tell_unused(context, [options[name] for name in values], absent)

@@ -276,3 +276,44 @@ def computing(state: dict) -> str:
             if "\nexpertmesh_sequences_running 0.0" not in metrics:
                 return one["name"]
     raise AssertionError("no attention service computes")
+
+
+def test_settings_of_the_services_reach_them_from_the_environment_and_keys_protect(
+    tmp_path: Path,
+) -> None:
+    """And chat, status and the demonstration question still work, with the same environment."""
+    names = {
+        "XDG_STATE_HOME": str(tmp_path),
+        "EXPERTMESH_API_KEY": "sk-first-key,sk-second-key",
+        "EXPERTMESH_CORS_ORIGIN": "http://localhost:3000",
+        "EXPERTMESH_SERVED_MODEL_NAME": "my name,other",
+        "EXPERTMESH_MAX_RUNNING": "9",
+        "EXPERTMESH_ASK": "What is 2 + 3?",
+        "EXPERTMESH_PORT": "1",
+    }
+    done = expertmesh("up", "--http-port", "0", "--detach", "--max-waiting", "17", **names)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "nothing reads EXPERTMESH_PORT (did you mean EXPERTMESH_HTTP_PORT" in done.stderr
+        assert "model name: my name)" in done.stdout
+        assert "tokens/s" in done.stdout, "the question was asked with the key"
+        url = re.search(r"Ready: (http://127\.0\.0\.1:\d+)", done.stdout)[1]
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        for key in ("sk-first-key", "sk-second-key"):
+            headers = {"Authorization": f"Bearer {key}", "Origin": "http://localhost:3000"}
+            answer = httpx.get(f"{url}/v1/models", headers=headers)
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+        chat = expertmesh("chat", "--json", "--temperature", "0", "hello", **names)
+        assert chat.returncode == 0, chat.stderr
+        report = json.loads(expertmesh("status", "--json", **names).stdout)
+        assert (report["phase"], report["url"]) == ("ready", url)
+        processes = [psutil.Process(pid) for pid in (report["pid"], *pids_of(report).values())]
+        lines = [" ".join(process.cmdline()) for process in processes]
+        assert not any("sk-first-key" in line for line in lines), "keys are for no process list"
+        (attention,) = [line for line in lines if "-m attention_svc" in line]
+        assert "--max-running=9 --max-waiting=17" in attention
+    finally:
+        down = expertmesh("down", **names)
+    assert down.returncode == 0, down.stderr
+    await_gone([process.pid for process in processes])
