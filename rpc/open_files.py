@@ -78,7 +78,10 @@ class AcceptErrors:
             return
         self._unlogged += 1
         if self._clock() - self._logged_at_s >= ACCEPT_LOG_INTERVAL_S:
-            log.error("cannot accept connections: %s (%d times so far)", error, self._unlogged)
+            log.error(
+                "cannot accept connections: %s (%d more since the last such line)",
+                error, self._unlogged - 1,
+            )  # fmt: skip
             self._logged_at_s = self._clock()
             self._unlogged = 0
 

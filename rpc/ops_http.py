@@ -22,16 +22,22 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from rpc.config import Address
 from rpc.host_names import is_own_name, name_of
+from rpc.open_files import open_file_limit
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
-"""Each has a thread while it lasts."""
+"""Each has a thread while it lasts; fewer where few files may be open."""
 LEAST_LIFE_S = 0.05
 """No connection is cut before it had so much time to ask."""
 
 Readiness = Callable[[], tuple[bool, str]]
 """() -> (ready, reason when not)."""
+
+
+def max_connections() -> int:
+    """At once, of one server in this process."""
+    return max(4, min(MAX_CONNECTIONS, open_file_limit() // 8))
 
 
 class OpsServer:
@@ -118,6 +124,7 @@ class _Server(ThreadingHTTPServer):
         self._open: dict[socket.socket, float] = {}
         """Since when, oldest first."""
         self._lock = threading.Lock()
+        self._max_connections = max_connections()
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
@@ -133,7 +140,7 @@ class _Server(ThreadingHTTPServer):
                 self._cut_oldest()  # its descriptor is the next one's
                 time.sleep(LEAST_LIFE_S)
             raise
-        if len(self._open) >= MAX_CONNECTIONS:
+        if len(self._open) >= self._max_connections:
             self._cut_oldest()
         with self._lock:
             self._open[connection] = time.monotonic()

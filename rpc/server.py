@@ -69,7 +69,7 @@ class GrpcHost:
             "grpc.max_concurrent_streams": bounds.per_connection + STREAMS_TO_REFUSE,
             # Half-open handshakes count; beyond it gRPC closes what it has accepted.
             "grpc.max_allowed_incoming_connections": fitting(
-                MAX_CONNECTIONS, "gRPC connections", beside=ops_http.MAX_CONNECTIONS
+                MAX_CONNECTIONS, "gRPC connections", beside=ops_http.max_connections()
             ),
         }
         self.server = grpc.aio.server(

@@ -3,13 +3,14 @@
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,10 +23,15 @@ _DIE_WITH_US = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
 LISTENING = re.compile(r"listening (?:grpc|http)=(\S+?)(?: ops=(\S+))?$")
 
 
+def _limit_to(open_files: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+
+
 class ServiceProcess:
     """One service process; its log is read by a thread, its ports come from its log."""
 
-    def __init__(self, module: str, flags: Sequence[str]):
+    def __init__(self, module: str, flags: Sequence[str], *, open_files: int | None = None):
+        """`open_files`: its limit, soft and hard, as `ulimit -n` sets it."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.process = _STARTER.submit(
             subprocess.Popen,
@@ -34,6 +40,7 @@ class ServiceProcess:
             stdin=subprocess.DEVNULL,
             text=True,
             env=environment,
+            preexec_fn=_limit_to(open_files) if open_files else None,
         ).result(20)
         self.module = module
         self.lines: list[str] = []
