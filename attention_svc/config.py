@@ -55,6 +55,9 @@ class AttentionConfig(MemberConfig):
         600.0,
         "longest a step waits for experts that no pool answers for, whatever is tried meanwhile",
     )
+    stall_s: float = flag(
+        120.0, "a step without any progress for so long makes the service unready (0: never)"
+    )
     same_numerics: bool = flag(
         False, "use only pools of one weight format and kernel (the kind that holds most)"
     )
@@ -79,6 +82,8 @@ class AttentionConfig(MemberConfig):
             raise ValueError("--request-timeout-s must be 0 (no limit) or more, and finite")
         if not self.expert_timeout_s > 0:
             raise ValueError("--expert-timeout-s must be more than 0")
+        if not self.stall_s >= 0:
+            raise ValueError("--stall-s must not be negative")
         if self.threads < 0 or self.max_model_len < 0:
             raise ValueError("--threads and --max-model-len must not be negative")
         MemoryBudget.parse(self.kv_memory, "--kv-memory")

@@ -46,6 +46,7 @@ class Engine:
     ):
         """`missing_ids`: ids that no token has, never sampled."""
         self._stack = stack
+        self.progress = stack.progress
         self.scheduler = scheduler
         self._metrics = metrics
         self._block_size = block_size
@@ -101,7 +102,12 @@ class Engine:
         plan = self.scheduler.schedule()
         if plan:
             self._metrics.step_s["schedule"].observe(time.monotonic() - start)
-            await self._try_step(plan, Patience(self._expert_timeout_s))
+            self.progress.stepping = True
+            self.progress.moves += 1
+            try:
+                await self._try_step(plan, Patience(self._expert_timeout_s))
+            finally:
+                self.progress.stepping = False
         self._update_gauges()
         # A step's last hop is noted after it: the look that finds nothing to do counts it.
         self._metrics.flush_hops(*self._stack.row_bytes)

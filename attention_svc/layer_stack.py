@@ -17,6 +17,7 @@ from attention_svc.layer_steps import LayerSteps, PlainStep
 from attention_svc.metrics import ActivationCounts
 from attention_svc.native_attention import attends_natively, paged_rows
 from attention_svc.transport import ExpertTransport, HopTerms
+from attention_svc.watchdog import Progress
 from minimax_m2.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from minimax_m2.held_layer import hold_layer
 from minimax_m2.kernel_choice import choose_kernel
@@ -60,6 +61,7 @@ class LayerStack:
         self.device = device
         self.cache = cache
         self.transport = transport
+        self.progress = Progress()
         self._activations = activations
         self._compute_thread = compute_thread
         self._maths = choose_row_maths(dtype, device)
@@ -105,8 +107,10 @@ class LayerStack:
         """
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
-        step = self._begin(meta)
+        step, progress = self._begin(meta), self.progress
         for layer_idx in range(self.config.num_layers):
+            progress.layer_idx = layer_idx
+            progress.moves += 1
             dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
                 inline, partial(step.up_to_dispatch, layer_idx)
             )
@@ -115,6 +119,7 @@ class LayerStack:
                 layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, terms,
                 is_decode=meta.is_decode,
             )  # fmt: skip
+            progress.moves += 1
             hop = await ticket.wait_into(step.combined_TD)
             times.network_s += hop.network_s
             times.pool_queue_s += hop.queue_s

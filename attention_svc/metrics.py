@@ -211,6 +211,10 @@ class AttentionMetrics:
             PREFIX + "expert_calls_parked", "Calls that wait for a pool to come back or to answer soundly",
             registry=registry,
         )  # fmt: skip
+        self.stalls = Counter(
+            PREFIX + "engine_stalls_total", "Times a step stood still for --stall-s",
+            registry=registry,
+        )  # fmt: skip
         self.pools_connected = Gauge(
             PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
         )

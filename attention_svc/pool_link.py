@@ -117,6 +117,11 @@ class PoolLink:
         return self.hello is not None
 
     @property
+    def owes_answers(self) -> bool:
+        """Any thread."""
+        return any(not call.abandoned for call in list(self._pending.values()))
+
+    @property
     def numerics_id(self) -> str:
         return "" if self.hello is None else self.hello.numerics_id
 

@@ -120,6 +120,11 @@ class PoolSet:
             for link in sorted(self.links, key=lambda link: link.pool_id)
         ]
 
+    def awaited(self) -> list[str]:
+        """Ids of the pools that owe an answer; any thread."""
+        members = list(self._members.values())
+        return sorted({one.link.pool_id for one in members if one.link.owes_answers})
+
     def missing(self) -> dict[int, int]:
         """layer_idx -> number of its experts that no connected pool serves."""
         counts = {

@@ -33,6 +33,7 @@ from attention_svc.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
 from attention_svc.transport import ExpertTransport
 from attention_svc.vocabulary import Vocabulary
+from attention_svc.watchdog import Watchdog
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.held_formats import held_formats
 from minimax_m2.kernel_choice import choose_kernel, is_native
@@ -92,6 +93,7 @@ class AttentionService:
         self._loaded = False
         self._draining = False
         self._pools: PoolSet | None = None
+        self._watchdog: Watchdog | None = None
         self._membership: Membership | None = None
 
     async def run(self) -> int:
@@ -115,6 +117,11 @@ class AttentionService:
         self._engine = await asyncio.to_thread(self._make_engine, transport)
         attention_pb2_grpc.add_AttentionServicer_to_server(self._make_servicer(), self._host.server)
         await self._host.start([SERVICE])
+        self._watchdog = Watchdog(
+            self._engine.progress, self._metrics, limit_s=self._config.stall_s,
+            awaited=self._pools.awaited if self._pools is not None else list,
+        )  # fmt: skip
+        self._watchdog.start()
         self._loaded = True
         numerics_id = self._kernel.numerics_id
         self._metrics.info.labels(self._id, numerics_id, self._checkpoint_id).set(1)
@@ -153,6 +160,7 @@ class AttentionService:
         if self._pools is not None:
             await self._pools.stop()
         await self._grammars.close()
+        self._watchdog.stop()
         ops.stop()
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
         return 1 if self._failure.is_set() else 0
@@ -186,7 +194,9 @@ class AttentionService:
             return False, "draining"
         if not self._loaded:
             return False, "loading"
-        return self._transport.ready()
+        ready, reason = self._transport.ready()
+        stalled = self._watchdog.reason if self._watchdog is not None else ""
+        return (not stalled, stalled) if ready else (ready, reason)
 
     def _make_transport(self) -> ExpertTransport:
         if self._config.transport == "in_process":

@@ -1,0 +1,79 @@
+"""Does the engine's step get on? Looked at from a thread of its own, which a hung loop does not stop.
+
+Progress is a layer begun or combined, not a token: a long prefill is no stall. All that is known to
+take long has a time limit of its own; this is for what nobody thought of.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from attention_svc.metrics import AttentionMetrics
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+
+
+class Progress:
+    """Where the engine is. Written between two layers, so it holds nothing but numbers."""
+
+    __slots__ = ("layer_idx", "moves", "stepping")
+
+    def __init__(self) -> None:
+        self.layer_idx = 0
+        self.moves = 0  # counts whatever gets done
+        self.stepping = False
+
+
+class Watchdog:
+    """`look` from one thread; `reason` may be read from any."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        metrics: AttentionMetrics,
+        *,
+        limit_s: float,
+        awaited: Callable[[], list[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`limit_s`: longest time without progress; `awaited`: ids of pools that owe an answer."""
+        self.reason = ""
+        """Why the service is not ready, while a step stands still."""
+        self._progress = progress
+        self._metrics = metrics
+        self._limit_s = limit_s
+        self._awaited = awaited
+        self._clock = clock
+        self._seen = progress.moves
+        self._since_s = clock()
+        self._stopping = threading.Event()
+
+    def look(self) -> None:
+        """Note progress, or that there is none; each stall is told of once, and its end."""
+        now_s, progress = self._clock(), self._progress
+        if not progress.stepping or progress.moves != self._seen:
+            if self.reason:
+                log.warning("the step gets on again after %.0f s", now_s - self._since_s)
+            self._seen, self._since_s, self.reason = progress.moves, now_s, ""
+        elif not self.reason and now_s - self._since_s >= self._limit_s:
+            pools = ", ".join(self._awaited())
+            waiting = f", waiting for {pools}" if pools else ""
+            where = f"layer {progress.layer_idx}{waiting}"
+            self.reason = f"a step has made no progress for {self._limit_s:g} s: {where}"
+            self._metrics.stalls.inc()
+            log.error("%s", self.reason)
+
+    def start(self) -> None:
+        """Look every second, until `stop`; without a limit never."""
+        if self._limit_s:
+            threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            self.look()
