@@ -19,13 +19,13 @@ from attention_svc.grammar_cache import Compiled, GrammarCache
 from attention_svc.grammar_checker import GrammarChecker
 from attention_svc.grammar_limits import (
     COMPILE_SLOTS,
-    MAX_GRAMMAR_BYTES,
     MAX_WAITING,
     parser_limits,
 )
 from attention_svc.grammar_tokens import GrammarTokens
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2
+from rpc.config import MAX_GRAMMAR_BYTES
 from rpc.errors import Mismatch, Overloaded
 from rpc.fair_shares import FairSlots
 

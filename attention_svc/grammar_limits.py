@@ -2,7 +2,6 @@
 
 from llguidance import LLParserLimits
 
-MAX_GRAMMAR_BYTES = 512 * 1024
 CHECK_CPU_S = 2
 """Processor time of one check, in which it is compiled; the kernel then ends the process."""
 COMPILE_CPU_S = 1.0

@@ -93,17 +93,20 @@ class AttentionPool:
         num_prompt_tokens: int = 0,
         excluded: Set[str] = frozenset(),
         keys: Sequence[int] = (),
+        *,
+        client: str = "",
     ) -> Replica:
         """The ready replica with room in its queue where such a prompt costs least.
 
         `keys` are the prompt's `prompt_keys`: it will be in the picked one's cache.
 
-        Raises ApiError 503 with the reason when none is ready, 429 when their queues are full.
+        Raises ApiError 503 with the reason when none is ready, 429 when their queues are full, or
+        when this client has its share of them.
         """
         ready = [r for r in self._replicas.values() if r.ready and r.address not in excluded]
         if not ready:
             raise not_ready(self._public_reason(), self._down_s())
-        candidates = [replica for replica in ready if replica.has_room(num_prompt_tokens)]
+        candidates = [replica for replica in ready if replica.has_room(num_prompt_tokens, client)]
         if not candidates:
             raise overloaded(
                 "too many requests or prompt tokens are waiting already",

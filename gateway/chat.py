@@ -21,6 +21,7 @@ from gateway.generation_request import (
     tenant_of_request,
 )
 from gateway.replies import ReplyHead, new_id, now
+from gateway.request_grammar import RequestGrammar
 from gateway.request_models import ChatRequest, StreamOptions, parse_model, stream_options_of
 from gateway.requests import gateway_of, read_object, recorded
 from gateway.respond import answer
@@ -73,6 +74,7 @@ async def chat_completions(request: Request) -> Response:
             plan.fields.messages,
             plan.tools,
             tenant=plan.tenant,
+            client=plan.client_id,
             body_bytes=len(await request.body()),
             max_model_len=gateway.require_ready(),
             request_id=request.state.request_id,
@@ -151,12 +153,13 @@ def _choices(
 
     thinks = starts_in_reasoning(gateway, prompt)
     several_calls = plan.fields.parallel_tool_calls is not False
-    grammar = grammar_of(
+    text = grammar_of(
         plan.shape,
         plan.tools,
         several_calls=several_calls,
         marker_ids=gateway.model.tokenizer.marker_ids,
     )
+    grammar = RequestGrammar(text, plan.shape.field) if text is not None else None
     stop_ids = stop_ids_of(gateway, plan.sampling)
     return [
         Choice(
@@ -172,9 +175,8 @@ def _choices(
                     client_id=plan.client_id,
                     fields=plan.fields,
                     thinks=thinks,
-                    grammar=grammar,
                 ),
-                grammar_field=plan.shape.field,
+                grammar=grammar,
                 received_s=received_s,
             ),
             text=ChatText(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -21,8 +22,9 @@ from gateway.generation_request import (
 )
 from gateway.output_form import FIELD, output_form
 from gateway.replies import ReplyHead, new_id, now
+from gateway.request_grammar import RequestGrammar
 from gateway.request_models import CompletionRequest, parse_model, stream_options_of
-from gateway.requests import gateway_of, read_object, recorded
+from gateway.requests import gateway_of, off_loop, read_object, recorded
 from gateway.respond import answer
 from gateway.sampling import (
     num_choices,
@@ -37,6 +39,22 @@ from protos import attention_pb2
 Prompt = str | list[int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """A checked request, before its prompts are known."""
+
+    request_id: str
+    tenant: str
+    client_id: str
+    received_s: float
+    fields: CompletionRequest
+    sampling: attention_pb2.SamplingParams
+    num_choices: int
+    stops: list[str]
+    grammars: dict[bool, RequestGrammar | None]
+    """By whether the output begins with thinking."""
+
+
 async def completions(request: Request) -> Response:
     """Validate, encode, generate; no chat template, no parser."""
     gateway = gateway_of(request)
@@ -46,27 +64,36 @@ async def completions(request: Request) -> Response:
         gateway.rules.check(body, CompletionRequest.model_fields)
         fields = parse_model(CompletionRequest, body)
         sampling = _sampling(gateway, fields)
-        prompts = _prompts(gateway, fields.prompt)
+        body_bytes = len(await request.body())
+        prompts = await off_loop(request, body_bytes, lambda: _prompts(gateway, fields.prompt))
         n = num_choices(fields.n, gateway.limits)
         if len(prompts) * n > gateway.limits.streams:
             raise bad_field("prompt", f"prompts times n: at most {gateway.limits.streams}")
         stops = stop_strings(fields.stop, gateway.limits)
         stream_options = stream_options_of(fields)
-        tenant = tenant_of_request(gateway, request, fields)
+        plan = _Plan(
+            request_id=request.state.request_id,
+            tenant=tenant_of_request(gateway, request, fields),
+            client_id=client_of_request(request),
+            received_s=record.received_s,
+            fields=fields,
+            sampling=sampling,
+            num_choices=n,
+            stops=stops,
+            grammars={thinks: _grammar(gateway, fields, thinks) for thinks in (False, True)},
+        )
         gateway.require_ready()
         started_s = time.perf_counter()
         encoded = [
-            await _encode(gateway, prompt, _name(i, fields)) for i, prompt in enumerate(prompts)
+            await _encode(gateway, prompt, _name(i, fields), plan.client_id)
+            for i, prompt in enumerate(prompts)
         ]
         tokenise_s = time.perf_counter() - started_s
         if sampling.prompt_logprobs:
             _check_prompt_logprobs(gateway, n * sum(map(len, encoded)), sampling.top_logprobs)
-        choices: list[Choice] = []
-        for i, ids in enumerate(encoded):
-            choices += _choices(
-                gateway, request.state.request_id, tenant, client_of_request(request), fields, sampling, ids,
-                name=_name(i, fields), first=i * n, n=n, stops=stops, received_s=record.received_s,
-            )  # fmt: skip
+        choices = await off_loop(
+            request, n * sum(map(len, encoded)), lambda: _all_choices(gateway, plan, encoded)
+        )
         stream = bool(fields.stream)
         head = ReplyHead(
             id=new_id("cmpl-"),
@@ -160,12 +187,14 @@ def _name(index: int, fields: CompletionRequest) -> str:
     return f"prompt[{index}]" if several else "prompt"
 
 
-async def _encode(gateway: Gateway, prompt: Prompt, name: str) -> list[int]:
+async def _encode(gateway: Gateway, prompt: Prompt, name: str, client: str) -> list[int]:
     if isinstance(prompt, list):
         return prompt
     if not prompt:
         raise bad_field(name, "must not be empty")
-    return await gateway.encoder.text(name, prompt, max_model_len=gateway.max_model_len)
+    return await gateway.encoder.text(
+        name, prompt, max_model_len=gateway.max_model_len, client=client
+    )
 
 
 def _echo(gateway: Gateway, fields: CompletionRequest, prompt: Prompt) -> str:
@@ -174,24 +203,21 @@ def _echo(gateway: Gateway, fields: CompletionRequest, prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else gateway.model.tokenizer.decode(prompt)
 
 
-def _choices(
-    gateway: Gateway,
-    request_id: str,
-    tenant: str,
-    client_id: str,
-    fields: CompletionRequest,
-    sampling: attention_pb2.SamplingParams,
-    prompt: list[int],
-    *,
-    name: str,
-    first: int,
-    n: int,
-    stops: list[str],
-    received_s: float,
-) -> list[Choice]:
+def _grammar(gateway: Gateway, fields: CompletionRequest, thinks: bool) -> RequestGrammar | None:
+    """The one grammar of all prompts that end in thinking, or do not, and of all their choices."""
+    text = output_form(fields.structured_outputs, gateway.limits, thinks=thinks)
+    return RequestGrammar(text, FIELD) if text is not None else None
+
+
+def _all_choices(gateway: Gateway, plan: _Plan, prompts: list[list[int]]) -> list[Choice]:
+    return [choice for i, ids in enumerate(prompts) for choice in _choices(gateway, plan, i, ids)]
+
+
+def _choices(gateway: Gateway, plan: _Plan, index: int, prompt: list[int]) -> list[Choice]:
     """The `n` choices of one prompt."""
+    fields = plan.fields
     own_sampling = attention_pb2.SamplingParams()
-    own_sampling.CopyFrom(sampling)
+    own_sampling.CopyFrom(plan.sampling)
     set_output_length(
         own_sampling,
         num_prompt_tokens=len(prompt),
@@ -200,32 +226,30 @@ def _choices(
         min_tokens=fields.min_tokens,
         max_model_len=gateway.max_model_len,
         max_tokens_field="max_tokens",
-        prompt_field=name,
+        prompt_field=_name(index, fields),
     )
     thinks = fields.structured_outputs is not None and starts_in_reasoning(gateway, prompt)
-    grammar = output_form(fields.structured_outputs, gateway.limits, thinks=thinks)
     return [
         Choice(
-            index=first + offset,
+            index=index * plan.num_choices + offset,
             state=StreamState(
                 request=new_request(
                     gateway,
-                    request_id=request_id,
+                    request_id=plan.request_id,
                     prompt=prompt,
                     sampling=own_sampling,
                     choice_idx=offset,
-                    tenant=tenant,
-                    client_id=client_id,
+                    tenant=plan.tenant,
+                    client_id=plan.client_id,
                     fields=fields,
                     thinks=thinks,
-                    grammar=grammar,
                 ),
-                grammar_field=FIELD,
-                received_s=received_s,
+                grammar=plan.grammars[thinks],
+                received_s=plan.received_s,
             ),
-            text=PlainText(gateway.model.tokenizer, stops=stops),
+            text=PlainText(gateway.model.tokenizer, stops=plan.stops),
             stop_ids=stop_ids_of(gateway, own_sampling),
             vocab_size=gateway.model.config.vocab_size,
         )
-        for offset in range(n)
+        for offset in range(plan.num_choices)
     ]

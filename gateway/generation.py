@@ -20,6 +20,7 @@ from gateway.attention_pool import AttentionPool
 from gateway.errors import SERVER, ApiError, bad_field, not_ready, overloaded
 from gateway.prefix_guess import prompt_keys
 from gateway.replica import Replica
+from gateway.request_grammar import Call, RequestGrammar, refusal
 from gateway.stream_state import DeadlinePassed, StreamLost, StreamState, protocol_error
 from protos import attention_pb2
 from rpc.cancellation import is_being_cancelled
@@ -115,7 +116,7 @@ async def _place(
     give_up_s = time.monotonic() + ROOM_WAIT_S
     while True:
         try:
-            return pool.pick(state.num_prompt_tokens, avoided, keys)
+            return pool.pick(state.num_prompt_tokens, avoided, keys, client=state.request.client_id)
         except ApiError as error:
             has_begun = state.num_generated_tokens or state.num_migrations
             if error.status != 429 or not has_begun or time.monotonic() > give_up_s:
@@ -128,8 +129,8 @@ async def _one_stream(
 ) -> AsyncGenerator[Event, None]:
     """The events of one RPC, checked. Raises StreamLost when another replica may go on."""
     request = state.request_to_go_on(replica.default_timeout_s)
-    with replica.lease(state.num_prompt_tokens) as started:
-        call = replica.stub.Generate(request)
+    with replica.lease(state.num_prompt_tokens, state.request.client_id) as started:
+        call = await _open(replica, request, state.grammar)
         state.begin_stream()
         try:
             with replica.may_send_away(call, state.num_failures < MAX_MIGRATIONS):
@@ -158,6 +159,14 @@ async def _one_stream(
             call.cancel()
 
 
+async def _open(
+    replica: Replica, request: attention_pb2.GenerateRequest, grammar: RequestGrammar | None
+) -> Call:
+    if grammar is not None:
+        return await grammar.open(replica.address, replica.stub.Generate, request)
+    return replica.stub.Generate(request)
+
+
 def _remember(replica: Replica, state: StreamState) -> None:
     """What the replica's cache holds now."""
     ids = [*state.request.prompt_token_ids, *state.emitted_token_ids]
@@ -169,8 +178,10 @@ def _error_of_status(
 ) -> ApiError | StreamLost:
     """What a failed RPC means. Refusals that clients can cause at will are not logged."""
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("grammar"):
-        return bad_field(state.grammar_field, details.removeprefix("grammar: "))
+    if code is grpc.StatusCode.INVALID_ARGUMENT and state.grammar is not None:
+        reason = refusal(details)
+        if reason is not None:
+            return bad_field(state.grammar.field, reason)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ApiError(400, details, code="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

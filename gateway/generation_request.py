@@ -23,9 +23,8 @@ def new_request(
     client_id: str,
     fields: SamplingFields,
     thinks: bool,
-    grammar: attention_pb2.Grammar | None = None,
 ) -> attention_pb2.GenerateRequest:
-    """A fresh sequence."""
+    """A fresh sequence; its grammar comes when it is sent."""
     return attention_pb2.GenerateRequest(
         request_id=request_id,
         prompt_token_ids=prompt,
@@ -36,7 +35,6 @@ def new_request(
         timeout_ms=int(gateway.config.request_timeout_s * 1e3),
         choice_idx=choice_idx,
         report_timings=bool(fields.expertmesh_timings),
-        grammar=grammar,
     )
 
 

@@ -5,6 +5,8 @@ The sources are the limits of the reliability checklist; `docs` of the gateway r
 
 from dataclasses import dataclass
 
+from rpc.config import MAX_GRAMMAR_BYTES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -57,7 +59,13 @@ class Limits:
     tools_bytes: int = 256 * 1024
     schema_depth: int = 32
     schema_bytes: int = 128 * 1024
-    """Of `response_format`; those of tools count towards `tools_bytes`."""
+    """Of `response_format` or `structured_outputs`; those of tools count towards `tools_bytes`."""
+    pattern_chars: int = 32 * 1024
+    """Of `structured_outputs.regex`."""
+    answer_choices: int = 1000
+    """Of `structured_outputs.choice`; their text counts towards `grammar_bytes`."""
+    grammar_bytes: int = MAX_GRAMMAR_BYTES
+    """Of the grammar that any of these become; the attention service has the same limit."""
     stops: int = 4
     stop_chars: int = 256
     stop_token_ids: int = 32
@@ -73,8 +81,9 @@ class Limits:
     # Work off the event loop
     tokenise_inline_chars: int = 4096
     tokenise_timeout_s: float = 30.0
-    tokenise_threads: int = 2
-    tokenise_queue: int = 32
+    tokenise_threads: int = 3
+    """One client has all but one of them at most."""
+    tokenise_queue: int = 128
     emitted_ids_bytes: int = 32 * 1024 * 1024
     """Ids of answers, kept so that a returned answer gets the same ones."""
 

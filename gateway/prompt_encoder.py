@@ -1,18 +1,18 @@
 """How does text become a prompt without stopping the event loop?
 
-Short prompts are encoded in place. Long ones go to a bounded thread pool with a time limit, and a
-prompt that cannot fit the context is refused by its length in bytes alone where that suffices.
+Short prompts are encoded in place. Long ones wait for their client's turn at a few threads, with a
+time limit, and a prompt that cannot fit the context is refused by its length in bytes alone where
+that suffices.
 """
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gateway.emitted_ids import EmittedIds
-from gateway.errors import ApiError, bad_field, context_exceeded, overloaded
+from gateway.errors import ApiError, bad_field, context_exceeded
+from gateway.fair_threads import FairThreads
 from gateway.limits import Limits
 from gateway.model_files import ModelFiles
 from minimax_m2.chat.messages import normalise_messages
@@ -38,11 +38,10 @@ class PromptEncoder:
         self._count_repair = count_repair
         self._limits = limits
         self.emitted_ids = EmittedIds(model.tokenizer, max_bytes=limits.emitted_ids_bytes)
-        self._threads = ThreadPoolExecutor(limits.tokenise_threads, thread_name_prefix="tokenise")
-        self._queued = 0
+        self.threads = FairThreads(limits.tokenise_threads, max_waiting=limits.tokenise_queue)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
     async def chat(
         self,
@@ -50,6 +49,7 @@ class PromptEncoder:
         tools: list[Any],
         *,
         tenant: str,
+        client: str = "",
         body_bytes: int,
         max_model_len: int,
         add_generation_prompt: bool = True,
@@ -57,8 +57,8 @@ class PromptEncoder:
     ) -> list[int]:
         """Ids of the rendered conversation; what this tenant was answered keeps the ids it had.
 
-        `body_bytes` decides where the work is done. What was not rendered as it was sent is
-        counted, and logged in a line with the request's id.
+        `body_bytes` decides where the work is done, `client` when. What was not rendered as it was
+        sent is counted, and logged in a line with the request's id.
         """
         if len(messages) > self._limits.messages:
             raise bad_field("messages", f"at most {self._limits.messages}, got {len(messages)}")
@@ -81,7 +81,7 @@ class PromptEncoder:
             self._refuse_by_size("messages", text_bytes, max_model_len)
             return self.emitted_ids.encode(tenant, segments)
 
-        ids = await self._run("messages", encode, body_bytes)
+        ids = await self._run("messages", encode, body_bytes, client)
         self._note(+repairs, request_id)
         return ids
 
@@ -96,10 +96,13 @@ class PromptEncoder:
                 counts,
             )
 
-    async def text(self, field: str, text: str, *, max_model_len: int) -> list[int]:
+    async def text(
+        self, field: str, text: str, *, max_model_len: int, client: str = ""
+    ) -> list[int]:
         """Ids of plain text; markers in it stay text."""
         self._refuse_by_size(field, len(text), max_model_len)
-        return await self._run(field, lambda: self._model.tokenizer.encode_text(text), len(text))
+        encode = self._model.tokenizer.encode_text
+        return await self._run(field, lambda: encode(text), len(text), client)
 
     def _refuse_by_size(self, field: str, num_chars: int, max_model_len: int) -> None:
         """A character has at least one byte, a token at most `longest_token_bytes`."""
@@ -107,19 +110,12 @@ class PromptEncoder:
         if at_least > max_model_len:
             raise context_exceeded(field, at_least, max_model_len, at_least=True)
 
-    async def _run(self, field: str, work: Callable[[], Result], size: int) -> Result:
+    async def _run(self, field: str, work: Callable[[], Result], size: int, client: str) -> Result:
         try:
             if size <= self._limits.tokenise_inline_chars:
                 return work()
-            if self._queued >= self._limits.tokenise_queue:
-                raise overloaded("too many long prompts are waiting to be tokenised")
-            self._queued += 1
-            loop = asyncio.get_running_loop()
-            future = self._threads.submit(work)
-            future.add_done_callback(lambda _: self._release(loop))
-            return await asyncio.wait_for(
-                asyncio.wrap_future(future), self._limits.tokenise_timeout_s
-            )
+            limit_s = self._limits.tokenise_timeout_s
+            return await self.threads.run(client, work, timeout_s=limit_s)
         except TimeoutError:
             raise bad_field(
                 field,
@@ -128,13 +124,6 @@ class PromptEncoder:
             ) from None
         except ValueError as error:
             raise field_error(field, str(error)) from None
-
-    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From the worker's thread: its place in the queue is free again."""
-        loop.call_soon_threadsafe(self._count_down)
-
-    def _count_down(self) -> None:
-        self._queued -= 1
 
 
 def field_error(default_field: str, message: str) -> ApiError:

@@ -6,8 +6,9 @@ since the last one was asked for: streams opened, and streams whose first token 
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import grpc
 import grpc.aio
@@ -18,6 +19,7 @@ from gateway.prefix_guess import PrefixGuess
 from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import open_channel
+from rpc.fair_shares import may_wait
 from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Streams:
     open: int = 0
     unstarted: int = 0
     unstarted_tokens: int = 0
+    unstarted_of: Counter[str] = field(default_factory=Counter)
+    """By client; for those with a name."""
 
 
 class Replica:
@@ -78,11 +82,17 @@ class Replica:
         """When our unstarted streams will have started, at the rate seen lately."""
         return self._queue.wait_s(self._queue.inside)
 
-    def has_room(self, num_prompt_tokens: int) -> bool:
-        """Whether one more sequence may wait there, by its report's limits (0: not told)."""
+    def has_room(self, num_prompt_tokens: int, client: str = "") -> bool:
+        """Whether one more sequence of this client may wait there, by its report's limits.
+
+        A limit of 0 was not told. The client's share is the attention service's to decide; of
+        what all gateways sent we know our own part, which is refused here.
+        """
         report, ours, then = self._reported, self._ours, self._ours_at_poll
         waiting = max(0, report.waiting_sequences + ours.unstarted - then.unstarted)
-        if report.max_waiting_sequences and waiting >= report.max_waiting_sequences:
+        own = min(waiting, ours.unstarted_of[client]) if client else 0
+        most = report.max_waiting_sequences
+        if most and not may_wait(own, waiting, most):
             return False
         if waiting == 0 or not report.max_waiting_prompt_tokens:
             return True  # an empty queue takes a prompt of any length
@@ -90,12 +100,14 @@ class Replica:
         return max(0, tokens) + num_prompt_tokens <= report.max_waiting_prompt_tokens
 
     @contextlib.contextmanager
-    def lease(self, num_prompt_tokens: int) -> Iterator[Callable[[], None]]:
+    def lease(self, num_prompt_tokens: int, client: str = "") -> Iterator[Callable[[], None]]:
         """Count one stream for as long as it runs; call what is yielded when it has started."""
         ours, waits = self._ours, True
         ours.open += 1
         ours.unstarted += 1
         ours.unstarted_tokens += num_prompt_tokens
+        if client:
+            ours.unstarted_of[client] += 1
         self._queue.enter()
 
         def leave_queue(served: bool = True) -> None:
@@ -104,6 +116,9 @@ class Replica:
                 waits = False
                 ours.unstarted -= 1
                 ours.unstarted_tokens -= num_prompt_tokens
+                if client:
+                    ours.unstarted_of[client] -= 1
+                    ours.unstarted_of += Counter()  # keeps no client for ever
                 self._queue.leave(served=served)
 
         try:

@@ -1,18 +1,20 @@
 """How does a request reach its endpoint, and how is its end counted?"""
 
-import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.context import Gateway
 from gateway.errors import ApiError
+from gateway.generation_request import client_of_request
 from gateway.limits import Limits
 from gateway.metrics import RequestRecord, outcome_of_status
 from gateway.respond import ClientGone
 from gateway.strict_json import parse_object
+
+Result = TypeVar("Result")
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -29,9 +31,15 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
             415, "Content-Type must be application/json", code="unsupported_content_type"
         )
     body = await request.body()
-    if len(body) <= limits.json_inline_bytes:
-        return parse_object(body, limits)
-    return await asyncio.to_thread(parse_object, body, limits)
+    return await off_loop(request, len(body), lambda: parse_object(body, limits))
+
+
+async def off_loop(request: Request, size_bytes: int, work: Callable[[], Result]) -> Result:
+    """What `work` returns, done in the client's turn on a thread if so many bytes take long."""
+    gateway = gateway_of(request)
+    if size_bytes <= gateway.limits.json_inline_bytes:
+        return work()
+    return await gateway.encoder.threads.run(client_of_request(request), work)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ async def answer(
             await _end(gateway, record, streams, None)
             return Response(body, media_type="application/json")
         limits = gateway.limits
-        has_grammar = choices[0].state.request.HasField("grammar")
+        has_grammar = choices[0].state.grammar is not None
         wait_s = limits.grammar_error_wait_s if has_grammar else limits.early_error_wait_s
         first = await streams.next_batch(wait_s)
     except BaseException:

@@ -8,7 +8,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from gateway.errors import SERVER, ApiError, bad_field, not_ready
+from gateway.errors import SERVER, ApiError, not_ready
+from gateway.request_grammar import RequestGrammar
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class StreamState:
 
     request: attention_pb2.GenerateRequest
     emitted_token_ids: list[int] = field(default_factory=list)
-    grammar_field: str = "response_format"
-    """The client's field to name when the attention service refuses the grammar."""
+    grammar: RequestGrammar | None = None
+    """Shared with the other choices of the request."""
     prompt_logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     """Of all prompt tokens but the first, when asked for; complete before the first event."""
     num_prompt_tokens: int = 0
@@ -155,7 +156,9 @@ class StreamState:
         if reason == attention_pb2.FINISH_REASON_ERROR:
             text = finished.error or "the generation failed"
             if finished.caller_error:
-                raise bad_field(self.grammar_field, text, "generation_impossible")
+                name = self.grammar.field if self.grammar is not None else None
+                message = text if name is None else f"{name}: {text}"
+                raise ApiError(400, message, param=name, code="generation_impossible")
             raise ApiError(500, text, type=SERVER, code="generation_failed")
         raise protocol_error("a terminal event without a reason")
 

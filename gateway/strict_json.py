@@ -43,8 +43,28 @@ _LARGEST_UNSIGNED = 2**64 - 1
 _SMALLEST_SIGNED = -(2**63)
 
 
+_NOT_JSON = "The request body is not valid JSON: "
+
+
 def _refusal(message: str) -> ApiError:
-    return ApiError(400, f"The request body is not valid JSON: {message}", code="invalid_json")
+    return ApiError(400, _NOT_JSON + message, code="invalid_json")
+
+
+def parse_text(field: str, text: str, limits: Limits) -> Any:
+    """The JSON value that a field has as text, by the same rules as a body.
+
+    Raises ApiError 400 naming the field.
+    """
+    data = text.encode("utf-8", "surrogatepass")  # a lone surrogate is no UTF-8: refused below
+    try:
+        if _scan(data, limits):
+            most = limits.json_number_chars
+            raise _refusal(f"an integer beyond 64 bits, or a number longer than {most} characters")
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise bad_field(field, f"not valid JSON ({error})") from None
+    except ApiError as error:
+        raise bad_field(field, f"not valid JSON: {error.message.removeprefix(_NOT_JSON)}") from None
 
 
 def parse_object(body: bytes, limits: Limits) -> dict[str, Any]:

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from gateway.errors import bad_field
 from gateway.limits import Limits
+from gateway.schemas import check_schema
 from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
-from protos import attention_pb2
 
 _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
 _CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"
@@ -56,7 +54,7 @@ def grammar_of(
     *,
     several_calls: bool,
     marker_ids: Mapping[str, int],
-) -> attention_pb2.Grammar | None:
+) -> str | None:
     """The grammar, or None for free text.
 
     Args:
@@ -71,7 +69,7 @@ def grammar_of(
         forms.append(ToolCalls(tools=offered, several=several, marker_ids=marker_ids))
     if not forms:
         return None
-    return attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=answer_grammar(*forms))
+    return answer_grammar(*forms)
 
 
 _ANY_OBJECT: dict[str, Any] = {"type": "object"}
@@ -102,27 +100,10 @@ def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
             "response_format.json_schema.strict", "must be true or false", "invalid_type"
         )
     schema = wrapper.get("schema", {})
-    if not isinstance(schema, dict | bool):
+    if isinstance(schema, str):
         raise bad_field(_SCHEMA_FIELD, "must be a JSON Schema: an object", "invalid_type")
-    _check_size(schema, limits)
+    check_schema(_SCHEMA_FIELD, schema, limits)
     return JsonAnswer(schema=schema, lenient=not strict)
-
-
-def _check_size(schema: Any, limits: Limits) -> None:
-    size = len(orjson.dumps(schema))
-    if size > limits.schema_bytes:
-        raise bad_field(_SCHEMA_FIELD, f"at most {limits.schema_bytes} bytes, has {size}")
-    level = [schema]
-    for _ in range(limits.schema_depth + 1):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return
-    raise bad_field(_SCHEMA_FIELD, f"nested deeper than {limits.schema_depth} levels")
-
-
-def _children(item: Any) -> list[Any]:
-    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _named_tool(choice: Any, tools: Sequence[Any]) -> str | None:

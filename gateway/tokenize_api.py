@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from gateway.auth import tenant_of
 from gateway.errors import bad_field, context_exceeded
+from gateway.generation_request import client_of_request
 from gateway.request_models import DetokenizeRequest, TokenizeRequest, parse_model
 from gateway.requests import counted, gateway_of, read_object
 
@@ -35,12 +36,18 @@ async def _tokenize(request: Request) -> Response:
         raise bad_field("prompt", "give either prompt or messages")
     max_model_len = gateway.max_model_len
     if fields.prompt is not None:
-        ids = await gateway.encoder.text("prompt", fields.prompt, max_model_len=max_model_len)
+        ids = await gateway.encoder.text(
+            "prompt",
+            fields.prompt,
+            max_model_len=max_model_len,
+            client=client_of_request(request),
+        )
     else:
         ids = await gateway.encoder.chat(
             fields.messages or [],
             fields.tools or [],
             tenant=tenant_of(request.state.key_id, ""),
+            client=client_of_request(request),
             body_bytes=len(await request.body()),
             max_model_len=max_model_len,
             add_generation_prompt=fields.add_generation_prompt is not False,

@@ -13,6 +13,8 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room for everything in an Execute or Result that does not grow with its rows."""
 
+MAX_GRAMMAR_BYTES = 512 * 1024
+"""Of a grammar's text, at the gateway and again in the attention service."""
 GRAMMAR_TAKEN = ("expertmesh-grammar", "taken")
 """Initial metadata of a Generate whose grammar was taken: see Grammar in attention.proto."""
 

@@ -33,6 +33,7 @@ from gateway.metrics import GatewayMetrics, StatusLine
 from gateway.model_files import load_model_files
 from gateway.output_form import FIELD, output_form
 from gateway.prompt_encoder import PromptEncoder
+from gateway.request_grammar import RequestGrammar
 from gateway.request_models import CompletionRequest
 from gateway.stream_state import StreamState
 from minimax_m2.chat.segments import Segment
@@ -140,6 +141,7 @@ class InProcessBackend:
         is_chat = job.tools is not None
         has_form = request.structured_outputs is not None
         thinks = (is_chat or has_form) and starts_in_reasoning(gateway, job.prompt_ids)
+        form = output_form(request.structured_outputs, LIMITS, thinks=thinks)
         state = StreamState(
             request=new_request(
                 gateway,
@@ -151,9 +153,8 @@ class InProcessBackend:
                 client_id="",
                 fields=request,
                 thinks=thinks,
-                grammar=output_form(request.structured_outputs, LIMITS, thinks=thinks),
             ),
-            grammar_field=FIELD,
+            grammar=RequestGrammar(form, FIELD) if form is not None else None,
         )
         stop_ids, told = stop_ids_of(gateway, sampling), False
         text = self._text(params)

@@ -51,6 +51,13 @@ class _LocalCall:
     def __aiter__(self) -> AsyncIterator[attention_pb2.GenerateResponse]:
         return self._events
 
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Nothing, as of a service that says with its first event that it took a grammar."""
+        return grpc.aio.Metadata()
+
+    def done(self) -> bool:
+        return False
+
     def cancel(self) -> None:
         """Frees the sequence; nothing to do where the events have ended."""
         self._closing = asyncio.ensure_future(self._events.aclose())

@@ -1,6 +1,7 @@
 """An attention service that follows a script instead of a model, on a real gRPC server."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import grpc
 import grpc.aio
 
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.config import SERVER_OPTIONS
+from rpc.config import GRAMMAR_TAKEN, SERVER_OPTIONS
 
 Item = (
     attention_pb2.GenerateResponse
@@ -80,13 +81,20 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
     tokens_sent: int = 0
     status_delay_s: float = 0.0
     polls: int = 0
+    takes_grammars: bool = False
+    """Say so as soon as one has come, and know it by its digest from then on."""
+    known_grammars: set[bytes] = field(default_factory=set)
     port: int = 0
 
     async def Generate(self, request, context):  # type: ignore[no-untyped-def]
         self.requests.append(request)
         self.running += 1
         try:
-            for item in self.script(request):
+            items = self.script(request)
+            if self.takes_grammars:
+                items = list(items)
+                await self._take_grammar(request, context, refused=isinstance(items[0], tuple))
+            for item in items:
                 if isinstance(item, float | int):
                     await asyncio.sleep(item)
                 elif isinstance(item, grpc.StatusCode):
@@ -113,6 +121,13 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
         self.polls += 1
         await asyncio.sleep(self.status_delay_s)
         return self.status
+
+    async def _take_grammar(self, request, context, *, refused: bool):  # type: ignore[no-untyped-def]
+        if request.grammar_id and request.grammar_id not in self.known_grammars:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "grammar_id: not known here")
+        if not refused:
+            self.known_grammars.add(hashlib.sha256(request.grammar.text.encode()).digest())
+            await context.send_initial_metadata((GRAMMAR_TAKEN,))
 
     def _fill_logprobs(
         self, request: attention_pb2.GenerateRequest, event: attention_pb2.Tokens

@@ -10,7 +10,7 @@ import pytest
 
 from attention_svc.grammar import GrammarState, step_masks
 from attention_svc.grammar_compiler import GrammarCompiler
-from attention_svc.grammar_limits import CACHED_GRAMMARS, MAX_GRAMMAR_BYTES
+from attention_svc.grammar_limits import CACHED_GRAMMARS
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
 from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
@@ -18,6 +18,7 @@ from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.token_table import TokenTable
 from minimax_m2.config import load_config
 from protos import attention_pb2
+from rpc.config import MAX_GRAMMAR_BYTES
 from tests.spelled_output import events_of
 
 DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"

@@ -1,0 +1,122 @@
+"""How does a request's grammar reach the attention services: compiled once and sent once to each?
+
+A request has up to 128 choices, and its grammar half a megabyte. The first choice at a service sends
+the text; the others wait until the service has said what it thinks of it, and then name it by its
+digest. A refusal is the whole request's.
+"""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from gateway.errors import ApiError, bad_field
+from protos import attention_pb2
+from rpc.config import GRAMMAR_TAKEN
+
+
+class Call(Protocol):
+    """As much of a `Generate` as is used."""
+
+    def __aiter__(self) -> AsyncIterator[attention_pb2.GenerateResponse]: ...
+
+    async def initial_metadata(self) -> grpc.aio.Metadata: ...
+
+    async def code(self) -> grpc.StatusCode: ...
+
+    async def details(self) -> str | None: ...
+
+    def done(self) -> bool: ...
+
+    def cancel(self) -> object: ...
+
+
+Ask = Callable[[attention_pb2.GenerateRequest], Call]
+
+
+class RequestGrammar:
+    """What all choices of one request must be."""
+
+    def __init__(self, text: str, field: str):
+        """`field`: the client's, to name when the grammar is refused."""
+        self.field = field
+        self._grammar = attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
+        self._digest = hashlib.sha256(text.encode()).digest()
+        self._refusal: ApiError | None = None
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._taken_by: dict[str, bool] = {}
+        """By address of a service that took it: whether it says so, and so knows it by digest."""
+
+    @property
+    def text(self) -> str:
+        return self._grammar.text
+
+    async def open(
+        self,
+        address: str,
+        ask: Ask,
+        request: attention_pb2.GenerateRequest,
+    ) -> Call:
+        """Ask for `request` with this grammar; the caller cancels the call when it has ended.
+
+        Raises ApiError 400 when the grammar was refused, for this choice or for one before it.
+        """
+        own = attention_pb2.GenerateRequest()
+        own.CopyFrom(request)
+        async with self._asking[address]:
+            if self._refusal is not None:
+                raise self._refusal
+            if address not in self._taken_by:
+                return await self._send_text(address, ask, own)
+        if self._taken_by[address]:
+            own.grammar_id = self._digest
+            call = await self._answered(ask(own))
+            if not await _is_unknown(call):
+                return call
+            own.ClearField("grammar_id")  # a service keeps the latest ones only
+        return await self._send_text(address, ask, own)
+
+    async def _send_text(
+        self,
+        address: str,
+        ask: Ask,
+        own: attention_pb2.GenerateRequest,
+    ) -> Call:
+        own.grammar.CopyFrom(self._grammar)
+        call = await self._answered(ask(own))
+        if GRAMMAR_TAKEN in tuple(await call.initial_metadata()):
+            self._taken_by[address] = True
+        elif not call.done() or await call.code() is grpc.StatusCode.OK:
+            self._taken_by.setdefault(address, False)
+        elif await call.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            self._refuse(await call.details() or "")
+        return call
+
+    async def _answered(self, call: Call) -> Call:
+        """When the service has taken or refused it; one of version 1.1 says so by its first event."""
+        try:
+            await call.initial_metadata()
+        except BaseException:
+            call.cancel()
+            raise
+        return call
+
+    def _refuse(self, details: str) -> None:
+        reason = refusal(details)
+        if reason is not None:
+            self._refusal = bad_field(self.field, reason)
+
+
+async def _is_unknown(call: Call) -> bool:
+    if not call.done() or await call.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+        return False
+    return (await call.details() or "").startswith("grammar_id")
+
+
+def refusal(details: str) -> str | None:
+    """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
+    return details.removeprefix("grammar: ") if details.startswith("grammar") else None

@@ -1,0 +1,36 @@
+"""Is this a JSON Schema, and small enough? The same answer for every field that takes one."""
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import bad_field
+from gateway.limits import Limits
+from gateway.strict_json import parse_text
+
+
+def check_schema(field: str, value: Any, limits: Limits) -> Any:
+    """The schema; `value` may also be its JSON text. Raises ApiError 400 naming the field."""
+    if isinstance(value, str):
+        if len(value) > limits.schema_bytes:
+            raise bad_field(field, f"at most {limits.schema_bytes} bytes, has {len(value)}")
+        value = parse_text(field, value, limits)
+    if not isinstance(value, dict | bool):
+        raise bad_field(field, "must be a JSON Schema: an object", "invalid_type")
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError as error:  # of a caller in this process: no JSON, or nested without end
+        raise bad_field(field, f"cannot be written as JSON ({error})") from None
+    if size > limits.schema_bytes:
+        raise bad_field(field, f"at most {limits.schema_bytes} bytes, has {size}")
+    level = [value]
+    for _ in range(limits.schema_depth + 1):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return value
+    raise bad_field(field, f"nested deeper than {limits.schema_depth} levels")
+
+
+def _children(item: Any) -> list[Any]:
+    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return [value for value in values if isinstance(value, dict | list)]
