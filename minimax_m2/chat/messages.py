@@ -12,7 +12,7 @@ from minimax_m2.chat.lossless_json import as_text
 from minimax_m2.chat.message_parts import Content, asked_content, past_content
 from minimax_m2.chat.repairs import Repair, Repairs
 from minimax_m2.chat.thinking import separate_thinking
-from minimax_m2.chat.tool_history import order_tool_results, read_calls
+from minimax_m2.chat.tool_history import CallReader, order_tool_results
 from minimax_m2.chat.unicode_text import repaired
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -32,7 +32,7 @@ def normalise_messages(
       that what stands before it stays as it was, and is a user's turn there.
     - An assistant's thinking, in any of its forms, becomes `reasoning_content`; see
       `separate_thinking`. Malformed thinking is never an error.
-    - `function.arguments` becomes a mapping, see `read_arguments`. Results of parallel calls are
+    - `function.arguments` becomes a mapping, see `tool_history.py`. Results of parallel calls are
       put in the order of the calls when ids say so, because the template renders no ids. A result
       whose call is not there, which the template would refuse, is a user's turn.
     - Lone surrogates become U+FFFD.
@@ -70,6 +70,7 @@ class _Reader:
 
     def __init__(self, repairs: Repairs) -> None:
         self._repairs = repairs
+        self._calls = CallReader(repairs)
         self._system: dict[str, Any] | None = None
         self._system_texts: list[str] = []
         self._turns: list[dict[str, Any]] = []
@@ -131,7 +132,7 @@ class _Reader:
         reasoning = reasoning or "".join(content.thoughts)
         if reasoning:
             turn["reasoning_content"] = reasoning
-        calls = read_calls(message, self._repairs)
+        calls = self._calls.read(message)
         if calls:
             turn["tool_calls"] = calls
         return turn

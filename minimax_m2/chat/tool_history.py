@@ -21,21 +21,86 @@ RAW_PARAMETER = "arguments"
 _MAX_ARGUMENT_DEPTH = 128
 _MAX_ENCODINGS = 3
 """How often JSON text may itself be a JSON string of JSON text."""
+_MAX_ITEMS = 500_000
+"""Commas and opening brackets in a conversation's arguments; more fill any context by themselves."""
 _UNSAFE = re.compile(r'["<>\x00-\x1f\x7f\ud800-\udfff]|\\(?=u[0-9A-Fa-f]{4})')
 
 
-def read_calls(message: dict[str, Any], repairs: Repairs) -> list[dict[str, Any]]:
-    """An assistant's tool calls as the template takes them, arguments as mappings.
+class CallReader:
+    """Reads the calls of one conversation, within bounds on the work that their JSON may be."""
 
-    Read are OpenAI's `tool_calls`, custom calls among them, and the older `function_call`; calls
-    without the `function` around them too.
-    """
-    calls = message.get("tool_calls")
-    if not calls and isinstance(message.get("function_call"), dict):
-        calls = [{"function": message["function_call"]}]
-    if not calls:
-        return []
-    return [_read_call(call, repairs) for call in (calls if isinstance(calls, list) else [calls])]
+    def __init__(self, repairs: Repairs) -> None:
+        """`repairs` counts what is not rendered as it was sent."""
+        self._repairs = repairs
+        self._items_left = _MAX_ITEMS
+
+    def read(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """An assistant's tool calls as the template takes them, arguments as mappings.
+
+        Read are OpenAI's `tool_calls`, custom calls among them, and the older `function_call`;
+        calls without the `function` around them too.
+        """
+        calls = message.get("tool_calls")
+        if not calls and isinstance(message.get("function_call"), dict):
+            calls = [{"function": message["function_call"]}]
+        if not calls:
+            return []
+        return [self._call(call) for call in (calls if isinstance(calls, list) else [calls])]
+
+    def _call(self, call: Any) -> dict[str, Any]:
+        function = _function_of(call)
+        if function is None:
+            self._repairs[Repair.CALLS] += 1
+            function = {"name": "", "arguments": call}
+        arguments = function.get("arguments", function.get("input"))
+        result: dict[str, Any] = {
+            "type": "function",
+            "function": {
+                "name": self._name(function.get("name")),
+                "arguments": self._arguments(arguments),
+            },
+        }
+        if isinstance(call, dict) and isinstance(call.get("id"), str):
+            result["id"] = call["id"]
+        return result
+
+    def _name(self, name: Any) -> str:
+        safe = safe_name(as_text(name))
+        self._repairs[Repair.NAME] += not safe or safe != name
+        return safe
+
+    def _arguments(self, arguments: Any) -> dict[str, Any]:
+        """As a mapping with safe names; see the rules above."""
+        value, is_plain = self._decoded(arguments)
+        if not value and not isinstance(value, bool | int | float):
+            return {}
+        if not isinstance(value, dict) or _is_deep(value):
+            self._repairs[Repair.ARGUMENTS] += 1
+            return {RAW_PARAMETER: as_text(arguments)}
+        self._repairs[Repair.ARGUMENTS] += not is_plain
+        return {self._name(key): item for key, item in value.items()}
+
+    def _decoded(self, arguments: Any) -> tuple[Any, bool]:
+        """What JSON text stands for, and whether it was plainly that: encoded once, to the letter."""
+        value, is_plain = arguments, True
+        for encoding in range(_MAX_ENCODINGS):
+            if not isinstance(value, str) or not value.strip():
+                break
+            is_plain = is_plain and encoding == 0
+            self._items_left -= sum(map(value.count, ",[{"))
+            if self._items_left < 0:
+                break
+            try:
+                value = loads(value)
+            except ValueError:
+                is_plain = False
+                try:
+                    value = loads(value, lenient=True)
+                except ValueError:
+                    break
+        if isinstance(value, str) and not value.strip():
+            value = None
+        return value, is_plain
 
 
 def order_tool_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -66,36 +131,6 @@ def safe_name(name: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", name)
 
 
-def read_arguments(arguments: Any, repairs: Repairs) -> dict[str, Any]:
-    """The arguments as a mapping with safe names; see the rules above."""
-    value, is_plain = _decoded(arguments)
-    if not value and not isinstance(value, bool | int | float):
-        return {}
-    if not isinstance(value, dict) or _is_deep(value):
-        repairs[Repair.ARGUMENTS] += 1
-        return {RAW_PARAMETER: as_text(arguments)}
-    repairs[Repair.ARGUMENTS] += not is_plain
-    return {_name(key, repairs): item for key, item in value.items()}
-
-
-def _read_call(call: Any, repairs: Repairs) -> dict[str, Any]:
-    function = _function_of(call)
-    if function is None:
-        repairs[Repair.CALLS] += 1
-        function = {"name": "", "arguments": call}
-    arguments = function.get("arguments", function.get("input"))
-    result: dict[str, Any] = {
-        "type": "function",
-        "function": {
-            "name": _name(function.get("name"), repairs),
-            "arguments": read_arguments(arguments, repairs),
-        },
-    }
-    if isinstance(call, dict) and isinstance(call.get("id"), str):
-        result["id"] = call["id"]
-    return result
-
-
 def _function_of(call: Any) -> dict[str, Any] | None:
     if not isinstance(call, dict):
         return None
@@ -104,32 +139,6 @@ def _function_of(call: Any) -> dict[str, Any] | None:
             function: dict[str, Any] = call[key]
             return function
     return call if isinstance(call.get("name"), str) else None
-
-
-def _name(name: Any, repairs: Repairs) -> str:
-    safe = safe_name(as_text(name))
-    repairs[Repair.NAME] += not safe or safe != name
-    return safe
-
-
-def _decoded(arguments: Any) -> tuple[Any, bool]:
-    """What JSON text stands for, and whether it was plainly that: encoded once, by the letter."""
-    value, is_plain = arguments, True
-    for encoding in range(_MAX_ENCODINGS):
-        if not isinstance(value, str) or not value.strip():
-            break
-        is_plain = is_plain and encoding == 0
-        try:
-            value = loads(value)
-        except ValueError:
-            is_plain = False
-            try:
-                value = loads(value, lenient=True)
-            except ValueError:
-                break
-    if isinstance(value, str) and not value.strip():
-        value = None
-    return value, is_plain
 
 
 def _is_deep(value: Any) -> bool:

@@ -10,6 +10,7 @@ from chat_samples import MARKERS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minimax_m2.chat import tool_history
 from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.repairs import Repair
 from minimax_m2.chat.template import ChatTemplate
@@ -77,6 +78,20 @@ def test_arguments_of_nothing_are_empty(arguments: Any) -> None:
 )
 def test_other_arguments_are_one_parameter_with_their_text(arguments: str) -> None:
     assert arguments_of(arguments) == ({"arguments": arguments}, 1)
+
+
+def test_arguments_beyond_all_measure_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    monkeypatch.setattr(
+        tool_history, "loads", lambda text, **_: parsed.append(len(text)) or json.loads(text)
+    )
+    many = '{"a": [' + "{}," * 100_000 + "{}]}"
+    turns, repairs = history(*[calling(many)] * 10)
+    shown = [turn["tool_calls"][0]["function"]["arguments"] for turn in turns]
+    assert [list(arguments) for arguments in shown] == [["a"]] * 2 + [["arguments"]] * 8
+    assert shown[-1]["arguments"] == many
+    assert len(parsed) == 2
+    assert repairs[Repair.ARGUMENTS] == 8
 
 
 @pytest.mark.parametrize(
