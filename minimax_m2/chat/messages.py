@@ -8,7 +8,6 @@ unknown role; they can be refused. Everything else is rendered as what it means 
 from collections import Counter
 from typing import Any
 
-from minimax_m2.chat.lossless_json import as_text
 from minimax_m2.chat.message_parts import Content, asked_content, past_content
 from minimax_m2.chat.repairs import Repair, Repairs
 from minimax_m2.chat.thinking import separate_thinking
@@ -34,7 +33,7 @@ def normalise_messages(
       `separate_thinking`. Malformed thinking is never an error.
     - `function.arguments` becomes a mapping, see `tool_history.py`. Results of parallel calls are
       put in the order of the calls when ids say so, because the template renders no ids. A result
-      whose call is not there, which the template would refuse, is a user's turn.
+      whose call is not there, which the template would refuse, gets a call to stand in for it.
     - Lone surrogates become U+FFFD.
     - An assistant message at the end is rendered as a finished turn, not continued.
 
@@ -74,15 +73,19 @@ class _Reader:
         self._system: dict[str, Any] | None = None
         self._system_texts: list[str] = []
         self._turns: list[dict[str, Any]] = []
-        self._may_take_results = False
+        self._takes_results = False
+        self._stand_ins: list[dict[str, Any]] | None = None
+        """Calls made up for the results at the end so far."""
 
     def read(self, message: dict[str, Any], asked_where: str | None) -> None:
         """Take the next message; `asked_where` names it in errors, None if it was said before."""
         role = message.get("role")
         if role == "assistant":
             self._turns.append(self._assistant(message))
-            self._may_take_results = "tool_calls" in self._turns[-1]
+            self._takes_results = "tool_calls" in self._turns[-1]
+            self._stand_ins = None
         elif role in _TOOL_ROLES:
+            self._require_call(message)
             self._turns.append(self._tool(message))
         elif role in _SYSTEM_ROLES:
             self._read_system(message, self._content(message, asked_where).text)
@@ -137,12 +140,18 @@ class _Reader:
             turn["tool_calls"] = calls
         return turn
 
+    def _require_call(self, result: dict[str, Any]) -> None:
+        """Have a call before the result, one made up if there is none."""
+        if self._takes_results:
+            return
+        call = self._calls.stand_in(result)
+        if self._stand_ins is None or self._turns[-1]["role"] != "tool":
+            self._stand_ins = []
+            self._turns.append({"role": "assistant", "content": "", "tool_calls": self._stand_ins})
+        self._stand_ins.append(call)
+
     def _tool(self, message: dict[str, Any]) -> dict[str, Any]:
         content = past_content(message.get("content"), self._repairs)
-        if not self._may_take_results:
-            self._repairs[Repair.RESULT] += 1
-            of_tool = f" of {as_text(message['name'])}" if message.get("name") else ""
-            return _user(f"Result of an earlier tool call{of_tool}:\n{content.text}")
         turn: dict[str, Any] = {"role": "tool", "content": content.text}
         if content.texts and isinstance(message["content"], list):
             turn["content"] = [{"type": "text", "text": text} for text in content.texts]

@@ -6,6 +6,8 @@ escaping; therefore
 - in a name of a tool or parameter, the characters that could end it (double quote, `<`, `>`,
   control characters) and lone surrogates are written as JSON writes them: `\\u0022`. So is a
   backslash that would read as the beginning of such an escape, so that two names never meet.
+- a result whose call is gone, which the template refuses, gets a call of that tool without
+  arguments before it: in a user's turn, what a tool said would have the user's word.
 - arguments that are no JSON object, and cannot be meant as one, are one parameter named
   `arguments` whose value is their text as it was sent.
 """
@@ -18,6 +20,7 @@ from minimax_m2.chat.repairs import Repair, Repairs
 
 RAW_PARAMETER = "arguments"
 
+_UNKNOWN_TOOL = "unknown"
 _MAX_ARGUMENT_DEPTH = 128
 _MAX_ENCODINGS = 3
 """How often JSON text may itself be a JSON string of JSON text."""
@@ -46,6 +49,11 @@ class CallReader:
         if not calls:
             return []
         return [self._call(call) for call in (calls if isinstance(calls, list) else [calls])]
+
+    def stand_in(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The call that a result without one must have had."""
+        self._repairs[Repair.RESULT] += 1
+        return self._call({"function": {"name": result.get("name") or _UNKNOWN_TOOL}})
 
     def _call(self, call: Any) -> dict[str, Any]:
         function = _function_of(call)

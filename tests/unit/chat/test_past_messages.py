@@ -201,21 +201,39 @@ def test_no_calls_are_no_calls(calls: Any) -> None:
     assert message == {"role": "assistant", "content": "so"}
 
 
+def stand_in(*names: str) -> dict[str, Any]:
+    calls = [{"type": "function", "function": {"name": n, "arguments": {}}} for n in names]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_a_result_without_its_call_is_a_turn_of_the_user(role: str) -> None:
+def test_a_result_without_its_call_gets_one_and_stays_a_tools_word(role: str) -> None:
     compacted = {"role": "assistant", "content": "summary"}
-    (_, turn), repairs = history(compacted, {"role": role, "tool_call_id": "c1", "content": "x"})
-    assert turn == {"role": "user", "content": "Result of an earlier tool call:\nx"}
-    (_, turn), _ = history(compacted, {"role": role, "name": "run", "content": "x"})
-    assert turn == {"role": "user", "content": "Result of an earlier tool call of run:\nx"}
-    assert repairs == {Repair.RESULT: 1}
+    orphans = [
+        {"role": role, "tool_call_id": "c1", "content": "x"},
+        {"role": role, "name": "run", "content": "y"},
+    ]
+    turns, repairs = history(compacted, *orphans)
+    assert turns == [
+        compacted,
+        stand_in("unknown", "run"),
+        {"role": "tool", "content": "x"},
+        {"role": "tool", "content": "y"},
+    ]
+    assert repairs == {Repair.RESULT: 2}
+    turns, _ = history(orphans[0], USER, orphans[1])
+    assert [turn["role"] for turn in turns] == ["assistant", "tool", "user", "assistant", "tool"]
 
 
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_an_orphan_that_opens_or_ends_the_conversation_is_served_too(role: str) -> None:
+def test_an_orphan_that_opens_or_ends_the_conversation_is_served_too(
+    template: ChatTemplate, role: str
+) -> None:
     orphan = {"role": role, "content": "x"}
-    for messages in ([orphan], [orphan, USER], [USER, orphan]):
-        assert {turn["role"] for turn in normalise_messages(messages)} == {"user"}
+    for messages in ([orphan], [orphan, USER], [USER, orphan], [USER, orphan, GO_ON, orphan]):
+        turns = normalise_messages(messages)
+        assert {turn["content"] for turn in turns if turn["role"] == "user"} <= {"hi", "go on"}
+        assert "<response>x</response>" in template.render_text(turns, None)
 
 
 @pytest.mark.parametrize(
