@@ -43,7 +43,7 @@ class Leave(_message.Message):
     def __init__(self) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("role", "member_id", "incarnation", "address", "checkpoint_id", "numerics_id", "num_layers", "num_experts", "protocol_major", "protocol_minor", "offer", "metrics_address")
+    __slots__ = ("role", "member_id", "incarnation", "address", "checkpoint_id", "numerics_id", "num_layers", "num_experts", "protocol_major", "protocol_minor", "offer", "metrics_address", "process_key")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Register(_message.Message):
     PROTOCOL_MINOR_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_KEY_FIELD_NUMBER: _ClassVar[int]
     role: MemberRole
     member_id: str
     incarnation: int
@@ -68,7 +69,8 @@ class Register(_message.Message):
     protocol_minor: int
     offer: PoolOffer
     metrics_address: str
-    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., numerics_id: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., offer: _Optional[_Union[PoolOffer, _Mapping]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
+    process_key: bytes
+    def __init__(self, role: _Optional[_Union[MemberRole, str]] = ..., member_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., numerics_id: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_experts: _Optional[int] = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., offer: _Optional[_Union[PoolOffer, _Mapping]] = ..., metrics_address: _Optional[str] = ..., process_key: _Optional[bytes] = ...) -> None: ...
 
 class PoolOffer(_message.Message):
     __slots__ = ("available", "requested", "capacity_pieces", "piece_bytes", "speed", "experts_per_s")

@@ -44,10 +44,13 @@ class Drains:
 
     def holds(self, pool_id: str, incarnation: int) -> bool:
         """Whether this process is drained; a newer one of the same id is not."""
+        return self._incarnations.get(pool_id) == incarnation
+
+    def followed(self, pool_id: str, incarnation: int) -> None:
+        """A process of this id is at work: an older one's drain is over."""
         known = self._incarnations.get(pool_id)
         if known is not None and known < incarnation:
             self.set(pool_id, incarnation, drained=False)
-        return known == incarnation
 
     def set(self, pool_id: str, incarnation: int, *, drained: bool) -> None:
         """Remember, on disk too. What the disk refuses is logged: the drain itself goes on."""

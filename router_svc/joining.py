@@ -10,6 +10,7 @@ import grpc.aio
 from protos import router_pb2
 from router_svc.addresses import seen_host
 from router_svc.dialback import dial
+from router_svc.identity import identity_of
 from router_svc.member import ROLE_NAMES, Member, MemberKey
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
@@ -38,24 +39,36 @@ class _JoinStream:
 class Joining:
     """All Join streams; tells the mesh what they say, and them what the mesh decides."""
 
-    def __init__(self, mesh: Mesh, publisher: Publisher, metrics: RouterMetrics, *, tls: bool):
+    def __init__(
+        self,
+        mesh: Mesh,
+        publisher: Publisher,
+        metrics: RouterMetrics,
+        *,
+        tls: bool,
+        has_secret: bool = False,
+    ):
+        """`has_secret`: whoever calls has shown the secret of the mesh."""
+        self._has_secret = has_secret
         self._mesh = mesh
         self._publisher = publisher
         self._metrics = metrics
         self._tls = tls
         publisher.before = self.hand_out
         self._streams: dict[MemberKey, _JoinStream] = {}
+        self._waiting: dict[MemberKey, _JoinStream] = {}
+        """Of successors: see `takeover`."""
 
     async def serve(self, context: Any) -> None:
         """One stream to its end. Raises what its caller should see as a status."""
         stream = await self._admit(context)
         try:
             await context.write(self._welcome(stream.member))
-            self._publisher.changed()
+            self._begin(stream)
             await until_first(
                 self._read(stream, context),
                 self._write(stream, context),
-                self._dial_back(stream.member),
+                self._dial_back(stream),
                 stream.ending.wait(),
             )
         finally:
@@ -70,11 +83,12 @@ class Joining:
             stream = self._stream_of(member)
             if stream is not None:
                 stream.ending.end(NotReady("silent for longer than the lease; join again"))
+            self._call_successor(member)
         self._publisher.changed()
 
     def close(self) -> None:
         """End every stream: the router stops."""
-        for stream in tuple(self._streams.values()):
+        for stream in (*self._streams.values(), *self._waiting.values()):
             stream.ending.end(NotReady("the router is stopping"))
 
     async def _admit(self, context: Any) -> _JoinStream:
@@ -82,23 +96,57 @@ class Joining:
         if frame.WhichOneof("frame") != "register":
             raise ValueError("the first frame must be register")
         register = frame.register
-        declared = CERTIFICATE_ROLES.get(ROLE_NAMES.get(register.role, ""))
-        if declared is not None:
+        declared = CERTIFICATE_ROLES.get(ROLE_NAMES.get(register.role, ""), "")
+        if declared:
             await require_role(context, (declared,), tls=self._tls)
+        identity = identity_of(context, declared, has_secret=self._has_secret)
+        host = seen_host(context.peer())
         try:
-            member = self._mesh.join(register, seen_host(context.peer()), time.monotonic())
+            member = self._mesh.join(register, host, time.monotonic(), identity)
         except Exception as error:
             self._metrics.refusals.labels(status_of(error)[0].name).inc()
             log.warning("refused %r: %s", register.member_id[:128], error)
             raise
+        stream = _JoinStream(member)
+        waits = self._mesh.members.is_successor(member)
+        if not waits:
+            self._metrics.joins.labels(member.role).inc()
+            log.info("%s %s joined, address %s", member.role, member.member_id, member.address)
+        streams = self._waiting if waits else self._streams
+        older = streams.get(member.key)
+        streams[member.key] = stream
+        if older is not None:
+            older.ending.end(NotReady("replaced by a newer stream of the same id"))
+        return stream
+
+    def _begin(self, stream: _JoinStream) -> None:
+        member = stream.member
+        if not self._mesh.members.is_successor(member):
+            self._publisher.changed()
+            return
+        log.info(
+            "a second %s %s waits at %s: it takes over when it holds what it should",
+            member.role, member.member_id, member.address,
+        )  # fmt: skip
+        if member.role == "pool":
+            stream.assignment.put(self._mesh.trial(member))
+
+    def _take_over(self, stream: _JoinStream) -> None:
+        """Let a successor follow if it has proven what it holds."""
+        member = stream.member
+        older = self._mesh.take_over(member, time.monotonic())
+        if older is None:
+            return
         self._metrics.joins.labels(member.role).inc()
         log.info("%s %s joined, address %s", member.role, member.member_id, member.address)
-        stream = _JoinStream(member)
-        older = self._streams.get(member.key)
+        former = self._streams.get(member.key)
+        del self._waiting[member.key]
         self._streams[member.key] = stream
-        if older is not None:
-            older.ending.end(_replaced(older.member, member))
-        return stream
+        if former is not None:
+            former.ending.end(
+                Mismatch(f"fenced: {member.member_id} has a newer incarnation {member.incarnation}")
+            )
+        self._publisher.changed()
 
     def _welcome(self, member: Member) -> router_pb2.JoinResponse:
         return router_pb2.JoinResponse(
@@ -115,9 +163,11 @@ class Joining:
                 return
             if kind != "status":
                 raise ValueError(f"expected status or leave after register, got {kind}")
-            if not self._mesh.members.is_present(stream.member):
+            members = self._mesh.members
+            if not members.is_present(stream.member) and not members.is_successor(stream.member):
                 continue  # replaced or expired; the stream is about to end
             reported = self._mesh.report(stream.member, frame.status, time.monotonic())
+            self._take_over(stream)
             for layer_idx, tokens in reported.added_tokens.items():
                 self._metrics.activations.labels(str(layer_idx)).inc(tokens)
             if reported.changed:
@@ -128,13 +178,15 @@ class Joining:
             assignment = await stream.assignment.take()
             await context.write(router_pb2.JoinResponse(assignment=assignment))
 
-    async def _dial_back(self, member: Member) -> None:
+    async def _dial_back(self, stream: _JoinStream) -> None:
         """Try until the member can be reached; then stay out of the way."""
+        member = stream.member
         while not member.reachable:
             reason = await dial(member.address)
             if reason and reason != member.unreachable_reason:
                 log.warning("%s %s is not ready: %s", member.role, member.member_id, reason)
-            member.reachable, member.unreachable_reason = not reason, reason
+            self._mesh.dialled(member, reason)
+            self._take_over(stream)
             self._publisher.changed()
             if reason:
                 await asyncio.sleep(DIAL_RETRY_S)
@@ -142,20 +194,30 @@ class Joining:
 
     def _left(self, stream: _JoinStream) -> None:
         member = stream.member
-        if self._stream_of(member) is stream:
-            del self._streams[member.key]
+        for streams in (self._streams, self._waiting):
+            if streams.get(member.key) is stream:
+                del streams[member.key]
         if not self._mesh.leave(member, time.monotonic(), said_goodbye=stream.said_goodbye):
             return
         if not stream.said_goodbye:
             self._metrics.losses.labels(member.role, "stream").inc()
         how = "left" if stream.said_goodbye else "vanished"
         log.info("%s %s %s", member.role, member.member_id, how)
+        self._call_successor(member)
         self._publisher.changed()
+
+    def _call_successor(self, gone: Member) -> None:
+        """The place that somebody waits for is free: it joins as any other."""
+        if waiting := self._waiting.get(gone.key):
+            waiting.ending.end(NotReady("the member of this id has gone; join again"))
 
     def _stream_of(self, member: Member) -> _JoinStream | None:
         """The member's stream, unless a newer one has taken its place."""
-        stream = self._streams.get(member.key)
-        return stream if stream is not None and stream.member is member else None
+        for streams in (self._streams, self._waiting):
+            stream = streams.get(member.key)
+            if stream is not None and stream.member is member:
+                return stream
+        return None
 
     def hand_out(self) -> None:
         """Tell pools what they are to hold now; called before each publication."""
@@ -164,9 +226,3 @@ class Joining:
             stream = self._stream_of(member)
             if stream is not None:
                 stream.assignment.put(assignment)
-
-
-def _replaced(older: Member, newer: Member) -> Exception:
-    if older.incarnation < newer.incarnation:
-        return Mismatch(f"fenced: {older.member_id} has a newer incarnation {newer.incarnation}")
-    return NotReady("replaced by a newer stream of the same process")

@@ -66,6 +66,8 @@ class Member:
     model: Model
     offer: Offer | None  # pools only
     last_seen_s: float
+    process_key: bytes = b""  # known to this process alone
+    age_ms: int = 0  # its incarnation, or the router's clock when that was behind it; see `Members`
     status: router_pb2.MemberStatus | None = None
     ready: Pieces = field(default_factory=Pieces)
     ready_message: pieces_pb2.PieceSet = field(default_factory=pieces_pb2.PieceSet)
@@ -96,6 +98,11 @@ class Member:
         if self.drained and self.status.state == READY:
             return DRAINING
         return self.status.state
+
+    @property
+    def has_shown_itself(self) -> bool:
+        """Whether it was reached at its address and said that it is ready."""
+        return self.reachable and self.status is not None and self.status.state == READY
 
     @property
     def leaving(self) -> bool:
@@ -153,6 +160,7 @@ def read_register(register: router_pb2.Register, caller_host: str, now_s: float)
         model=Model(register.checkpoint_id, register.num_layers, register.num_experts),
         offer=_offer_from(register) if role == "pool" else None,
         last_seen_s=now_s,
+        process_key=_key(register.process_key),
     )
 
 
@@ -166,6 +174,12 @@ def _offer_from(register: router_pb2.Register) -> Offer:
         experts_per_s=_within(offer.experts_per_s, "offer.experts_per_s", *EXPERTS_PER_S),
         speed=_within(offer.speed, "offer.speed", *SPEEDS) or 1.0,
     )
+
+
+def _key(process_key: bytes) -> bytes:
+    if len(process_key) > MAX_NAME_LENGTH:
+        raise ValueError(f"register.process_key: at most {MAX_NAME_LENGTH} bytes")
+    return process_key
 
 
 def _within(value: float, field_name: str, low: float, high: float) -> float:

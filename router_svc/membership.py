@@ -1,30 +1,51 @@
 """Who is a member of the mesh?
 
-Pure (the clock is passed in): leases, fencing by incarnation, agreement on the
-checkpoint. A member is one stream of one process; a newer stream of the same id
-takes its place.
+Pure (the clocks are passed in): leases, fencing by incarnation, agreement on the
+checkpoint. A member is one stream of one process. Its own next stream takes its
+place at once; another process of the same id waits as its successor, if the
+connection proves that it may be that member, and is refused otherwise.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from protos import router_pb2
+from router_svc.identity import STRANGER, Identity
 from router_svc.member import Member, MemberKey, Model, read_register
+from router_svc.takeover import is_same_process
 from rpc.config import PROTOCOL_MAJOR
-from rpc.errors import Mismatch, Overloaded
+from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 
 MAX_FENCES = 4096
 """Ids whose highest incarnation is remembered, departed members included."""
+MAX_AHEAD_S = 600.0
+"""An incarnation is its host's clock at the start: later than ours by more than this is refused."""
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Members:
     """The members by (role, id); at most one stream for each."""
 
-    def __init__(self, *, lease_s: float, max_members: int, checkpoint_id: str = ""):
+    def __init__(
+        self,
+        *,
+        lease_s: float,
+        max_members: int,
+        checkpoint_id: str = "",
+        wall_ms: Callable[[], int] = wall_clock_ms,
+        max_ahead_s: float = MAX_AHEAD_S,
+    ):
         self._lease_s = lease_s
+        self._wall_ms = wall_ms
+        self._max_ahead_s = max_ahead_s
         self._max_members = max_members
         self._fixed_checkpoint_id = checkpoint_id
         self._members: dict[MemberKey, Member] = {}
+        self._successors: dict[MemberKey, Member] = {}
         self._fences: OrderedDict[MemberKey, int] = OrderedDict()
         self.model: Model | None = None
 
@@ -42,43 +63,87 @@ class Members:
         """Ascending by id."""
         return sorted((m for m in self if m.role == role), key=lambda member: member.member_id)
 
-    def join(self, register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
-        """Admit a process; an older stream of the same id is no longer a member.
+    def join(
+        self,
+        register: router_pb2.Register,
+        caller_host: str,
+        now_s: float,
+        identity: Identity = STRANGER,
+    ) -> Member:
+        """Admit a process as a member, or as the successor of a live one.
 
-        Raises ValueError on a malformed Register, Mismatch on another checkpoint,
-        protocol or a newer incarnation, Overloaded when the mesh is full. Nothing
-        changes unless the member is admitted.
+        Raises ValueError on a malformed Register, Forbidden when the certificate is another
+        member's, Mismatch on another checkpoint, protocol or a newer incarnation, NotReady when
+        the id is a live member's and nothing proves that this is the same, or when the clocks
+        differ, Overloaded when the mesh is full. Nothing changes unless the process is admitted.
         """
         if register.protocol_major != PROTOCOL_MAJOR:
             raise Mismatch(
-                f"protocol major {register.protocol_major} of {register.member_id}"
-                f" is not this router's {PROTOCOL_MAJOR}"
+                f"protocol major {register.protocol_major} is not this router's {PROTOCOL_MAJOR}"
             )
         member = read_register(register, caller_host, now_s)
+        if not identity.may_be(member.member_id):
+            named = ", ".join(sorted(identity.member_ids))
+            raise Forbidden(f"the certificate is for {named}, not for {member.member_id!r}")
         self._check_model(member)
         key = member.key
-        newest = self._fences.get(key, 0)
-        if register.incarnation < newest:
+        older = self._members.get(key)
+        now_ms = self._wall_ms()
+        member.age_ms = self._age_ms(member, now_ms)
+        newest = max(self._fences.get(key, 0), older.age_ms if older is not None else 0)
+        if member.age_ms < min(newest, now_ms):  # our clock may have been set back since
             raise Mismatch(
                 f"fenced: {member.role} {register.member_id!r} has a newer incarnation {newest}, "
                 f"this is {register.incarnation}"
             )
-        older = self._members.get(key)
-        if older is None and len(self._members) >= self._max_members:
-            raise Overloaded(f"the mesh is full: {self._max_members} members")
-        if older is not None:
+        if older is None:
+            if len(self._members) >= self._max_members:
+                raise Overloaded(f"the mesh is full: {self._max_members} members")
+        elif is_same_process(older, member):
             member.carry_over(older)
+        elif identity.is_sure_to_be(member.member_id):
+            self._successors[key] = member
+            return member
+        else:
+            raise NotReady(
+                f"{member.role} {member.member_id!r} is a live member, last heard of "
+                f"{max(0.0, now_s - older.last_seen_s):.1f} s ago: the id is free when it has left,"
+                f" or has been silent for {self._lease_s:g} s"
+            )
         self.model = member.model
         self._members[key] = member
-        self._remember(key, register.incarnation)
         return member
 
     def is_present(self, member: Member) -> bool:
         """Whether this very stream is still the member of its id."""
         return self._members.get(member.key) is member
 
+    def is_successor(self, member: Member) -> bool:
+        """Whether this very stream waits for the place of a live member."""
+        return self._successors.get(member.key) is member
+
+    def follow(self, successor: Member) -> Member:
+        """A successor takes its place; returns who had it."""
+        older = self._members[successor.key]
+        del self._successors[successor.key]
+        self._members[successor.key] = successor
+        self.remember(successor)
+        return older
+
+    def remember(self, member: Member) -> None:
+        """It has shown itself: older processes of its id are fenced from now on."""
+        key = member.key
+        self._fences[key] = max(member.age_ms, self._fences.get(key, 0))
+        self._fences.move_to_end(key)
+        if len(self._fences) > MAX_FENCES:
+            departed = next((old for old in self._fences if old not in self._members), None)
+            if departed is not None:
+                del self._fences[departed]
+
     def remove(self, member: Member) -> bool:
-        """Forget a member; False when a newer stream has taken its place already."""
+        """Forget a member or successor; False unless the member's place is free now."""
+        if self.is_successor(member):
+            del self._successors[member.key]
         if not self.is_present(member):
             return False
         del self._members[member.key]
@@ -90,8 +155,20 @@ class Members:
         self.model = None
 
     def silent(self, now_s: float) -> list[Member]:
-        """Members whose lease has run out."""
-        return [member for member in self if now_s - member.last_seen_s > self._lease_s]
+        """Members and successors whose lease has run out."""
+        everybody = (*self, *self._successors.values())
+        return [member for member in everybody if now_s - member.last_seen_s > self._lease_s]
+
+    def _age_ms(self, member: Member, now_ms: int) -> int:
+        """What its incarnation counts for: never more than our clock, or a forged one would lock
+        the id. Raises NotReady when it is too far ahead: either clock may be the wrong one."""
+        ahead_s = (member.incarnation - now_ms) / 1000
+        if ahead_s > self._max_ahead_s:
+            raise NotReady(
+                f"register.incarnation: {member.incarnation} ms is {ahead_s:.3g} s ahead of this"
+                f" router's clock, at most {self._max_ahead_s:g} s are allowed: set the clocks"
+            )
+        return min(member.incarnation, now_ms)
 
     def _check_model(self, member: Member) -> None:
         model, member_id = member.model, member.member_id
@@ -105,11 +182,3 @@ class Members:
                 f"{member_id} has {model.num_layers} layers of {model.num_experts} experts, the"
                 f" mesh has {self.model.num_layers} of {self.model.num_experts}"
             )
-
-    def _remember(self, key: MemberKey, incarnation: int) -> None:
-        self._fences[key] = incarnation
-        self._fences.move_to_end(key)
-        if len(self._fences) > MAX_FENCES:
-            departed = next((old for old in self._fences if old not in self._members), None)
-            if departed is not None:
-                del self._fences[departed]

@@ -14,11 +14,13 @@ from router_svc.changes import instruct, note_hidden, retire, settle
 from router_svc.crash_loops import CrashLoops
 from router_svc.epoch import Drains
 from router_svc.goals import PlacementRules, asked_for
+from router_svc.identity import STRANGER, Identity
 from router_svc.member import LOADING, Member
 from router_svc.membership import Members
 from router_svc.moves import Rebalanced
 from router_svc.placing import Placing
 from router_svc.planning import Inline
+from router_svc.takeover import has_proven, trial_hold
 from router_svc.topology import TopologyBook
 from rpc.errors import NotReady
 from rpc.pieces import Pieces
@@ -88,9 +90,20 @@ class Mesh:
         self._restarted |= stale
         return stale
 
-    def join(self, register: router_pb2.Register, caller_host: str, now_s: float) -> Member:
-        """Admit a process; raises as `Members.join` does."""
-        member = self.members.join(register, caller_host, now_s)
+    def join(
+        self,
+        register: router_pb2.Register,
+        caller_host: str,
+        now_s: float,
+        identity: Identity = STRANGER,
+    ) -> Member:
+        """Admit a process, maybe as a successor; raises as `Members.join` does."""
+        member = self.members.join(register, caller_host, now_s, identity)
+        if not self.members.is_successor(member):
+            self._joined(member, now_s)
+        return member
+
+    def _joined(self, member: Member, now_s: float) -> None:
         if member.role == "pool":
             member.drained = self._drains.holds(member.member_id, member.incarnation)
             if pause_s := self.crash_loops.joined(member, now_s):
@@ -101,7 +114,6 @@ class Mesh:
         if member.role == "pool" and asked_for(member):
             member.goal = asked_for(member)
             self.goals.pool_came(now_s)
-        return member
 
     def report(self, member: Member, status: router_pb2.MemberStatus, now_s: float) -> Reported:
         """Take a status. Raises ValueError, changing nothing, when it is malformed."""
@@ -116,7 +128,8 @@ class Mesh:
                 num_experts=model.num_experts,
                 field="status.ready",
             )
-        added_tokens = self.activations.add(model, status, now_s)
+        waits = self.members.is_successor(member)
+        added_tokens = {} if waits else self.activations.add(model, status, now_s)
         # An assignment of an earlier epoch proves that this router is a restarted one.
         self._restarted |= 0 < status.acked_assignment < self._version_base
         before = (member.state, member.ready)
@@ -127,11 +140,51 @@ class Mesh:
         member.status = status
         status.state = status.state or LOADING
         status.ClearField("activations")
+        if waits:
+            return Reported(added_tokens={}, changed=False)
+        self._showed(member)
         if member.role == "pool":
             self._pool_reported(member, now_s, first=first, was_leaving=was_leaving)
         return Reported(
             added_tokens=added_tokens, changed=first or before != (member.state, member.ready)
         )
+
+    def dialled(self, member: Member, reason: str) -> None:
+        """A member was dialled back; `reason`: why it could not be reached."""
+        member.reachable, member.unreachable_reason = not reason, reason
+        if self.members.is_present(member):
+            self._showed(member)
+
+    def trial(self, successor: Member) -> router_pb2.Assignment:
+        """What a waiting pool is told to hold, so that it may follow the live one of its id."""
+        older = self.members.get(successor.key)
+        assert older is not None
+        successor.hold = trial_hold(older, successor)
+        successor.told = (successor.hold, Pieces(), False)
+        return self._assignment(successor.hold, Pieces())
+
+    def take_over(self, successor: Member, now_s: float) -> Member | None:
+        """Who gave way to a successor that has now proven what it holds; None: nobody yet."""
+        older = self.members.get(successor.key)
+        if older is None or not self.members.is_successor(successor):
+            return None
+        if not has_proven(older, successor):
+            return None
+        self.members.follow(successor)
+        if successor.role == "pool":
+            self.crash_loops.ended(older, now_s, said_goodbye=True)
+            self._joined(successor, now_s)
+            successor.goal = successor.goal or older.goal
+            self._pool_reported(successor, now_s, first=True, was_leaving=False)
+        self._showed(successor)
+        return older
+
+    def _showed(self, member: Member) -> None:
+        if not member.has_shown_itself:
+            return
+        self.members.remember(member)
+        if member.role == "pool":
+            self._drains.followed(member.member_id, member.incarnation)
 
     def leave(self, member: Member, now_s: float, *, said_goodbye: bool) -> bool:
         """A member's stream is over; False when a newer stream had replaced it."""
@@ -206,18 +259,21 @@ class Mesh:
             settle(pools, acked, now_s, self.rules.settle_s)
         made = []
         for pool, told in instruct(pools, self.rules, now_s):
-            self._assignments_made += 1
-            version = self._version_base + self._assignments_made
+            assignment = self._assignment(told.hold, told.only_here)
             if dropped := pool.ready - told.hold:
-                pool.unloading, pool.unloading_version = pool.unloading | dropped, version
+                pool.unloading = pool.unloading | dropped
+                pool.unloading_version = assignment.version
                 pool.retired |= dropped
-            assignment = router_pb2.Assignment(
-                version=version,
-                hold=told.hold.to_message(),
-                only_here=told.only_here.to_message(),
-            )
             made.append((pool, assignment))
         return made
+
+    def _assignment(self, hold: Pieces, only_here: Pieces) -> router_pb2.Assignment:
+        self._assignments_made += 1
+        return router_pb2.Assignment(
+            version=self._version_base + self._assignments_made,
+            hold=hold.to_message(),
+            only_here=only_here.to_message(),
+        )
 
     def publish(self, now_s: float) -> router_pb2.Topology | None:
         """The next topology, or None when it would say what the last one says."""

@@ -27,6 +27,12 @@ class NotReady(ServiceError):
     status = grpc.StatusCode.UNAVAILABLE
 
 
+class Forbidden(ServiceError):
+    """The caller is somebody else than it says."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+
+
 class Mismatch(ServiceError):
     """Another checkpoint or protocol: an operator must act, repeating does not help."""
 

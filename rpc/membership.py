@@ -7,6 +7,7 @@ only a refusal (another checkpoint, a newer incarnation, ...) is final.
 
 import logging
 import random
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 
@@ -56,7 +57,9 @@ class Lease:
         """
         self._router = router
         self._tls = tls
-        self._register = register
+        self._register = router_pb2.Register()
+        self._register.CopyFrom(register)
+        self._register.process_key = secrets.token_bytes(16)  # our next stream is known by it
         self._status = status
         self._on_assignment = on_assignment
         self._on_refused = on_refused

@@ -22,6 +22,18 @@ def role_name(role: str) -> str:
     return f"{role}.expertmesh.internal"
 
 
+def member_uri(role: str, member_id: str) -> str:
+    """The URI in the certificate of one member."""
+    return f"spiffe://expertmesh.internal/{role}/{member_id}"
+
+
+def member_ids(context: Any, role: str) -> frozenset[str]:
+    """The members of a role that the caller's certificate names; none: it names the role only."""
+    prefix = member_uri(role, "")
+    uris = (uri.decode("ascii", "replace") for uri in context.auth_context().get("peer_uri", ()))
+    return frozenset(uri.removeprefix(prefix) for uri in uris if uri.startswith(prefix))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
     """PEM files: the mesh's CA, and this process's certificate and key."""

@@ -7,17 +7,27 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from protos import router_pb2
 from router_svc import membership
+from router_svc.identity import STRANGER, Identity
 from router_svc.member import Model
-from router_svc.membership import Members
-from rpc.errors import Mismatch, Overloaded
+from router_svc.membership import MAX_AHEAD_S, Members
+from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 from rpc.pieces import Pieces
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
 LEASE_S = 5.0
+NOW_MS = 1_800_000_000_000
+NAMED_A = Identity(member_ids=frozenset({"a"}))
+HAS_SECRET = Identity(has_secret=True)
 
 
 def register(member_id="a", incarnation=1, checkpoint_id="one", role=POOL, **fields):
-    fields = {"num_layers": 2, "num_experts": 4, "protocol_major": 1, **fields}
+    fields = {
+        "num_layers": 2,
+        "num_experts": 4,
+        "protocol_major": 1,
+        "process_key": b"%d" % incarnation,
+        **fields,
+    }
     return router_pb2.Register(
         role=role,
         member_id=member_id,
@@ -61,6 +71,7 @@ def test_a_pool_and_an_attention_service_may_share_an_id():
 def test_a_departed_incarnation_stays_fenced():
     mesh = members()
     member = mesh.join(register("a", incarnation=5), "", 0.0)
+    mesh.remember(member)
     assert mesh.remove(member)
     with pytest.raises(Mismatch, match="newer incarnation 5, this is 4"):
         mesh.join(register("a", incarnation=4), "", 0.0)
@@ -69,9 +80,11 @@ def test_a_departed_incarnation_stays_fenced():
 def test_fences_are_bounded_and_members_keep_theirs(monkeypatch):
     monkeypatch.setattr(membership, "MAX_FENCES", 3)
     mesh = members()
-    mesh.join(register("stays", incarnation=5), "", 0.0)
+    mesh.remember(mesh.join(register("stays", incarnation=5), "", 0.0))
     for name in "bcdef":
-        mesh.remove(mesh.join(register(name, incarnation=5), "", 0.0))
+        member = mesh.join(register(name, incarnation=5), "", 0.0)
+        mesh.remember(member)
+        mesh.remove(member)
     with pytest.raises(Mismatch):
         mesh.join(register("stays", incarnation=4), "", 0.0)
     mesh.join(register("b", incarnation=4), "", 0.0)  # forgotten long ago
@@ -89,7 +102,8 @@ def test_a_full_mesh_still_lets_its_members_come_back():
     mesh.join(register("a"), "", 0.0)
     with pytest.raises(Overloaded):
         mesh.join(register("b"), "", 0.0)
-    mesh.join(register("a", incarnation=2), "", 0.0)
+    mesh.join(register("a"), "", 0.0)
+    assert mesh.is_successor(mesh.join(register("a", incarnation=2), "", 0.0, HAS_SECRET))
     assert len(mesh) == 1
 
 
@@ -105,6 +119,81 @@ def test_a_new_stream_of_the_same_process_is_not_dialled_again_a_moved_one_is():
     assert not mesh.join(moved, "", 0.0).reachable
 
 
+@pytest.mark.parametrize("incarnation", [1, 2, 2**64 - 1])
+def test_a_stranger_does_not_get_a_live_members_id(incarnation):
+    mesh = members(wall_ms=lambda: NOW_MS, max_ahead_s=float("inf"))
+    live = mesh.join(register("a"), "", 0.0)
+    for identity in (STRANGER, Identity()):
+        with pytest.raises(NotReady, match="live member"):
+            mesh.join(register("a", incarnation, process_key=b"another"), "", 1.0, identity)
+        with pytest.raises(NotReady, match="live member"):
+            mesh.join(register("a", incarnation, process_key=b""), "", 1.0, identity)
+    assert mesh.is_present(live)
+    mesh.remove(live)
+    assert mesh.is_present(mesh.join(register("a", incarnation), "", 2.0))
+
+
+@pytest.mark.parametrize("identity", [NAMED_A, HAS_SECRET])
+def test_one_who_may_be_that_member_waits_and_the_older_keeps_its_place(identity):
+    mesh = members()
+    older = mesh.join(register("a"), "", 0.0)
+    newer = mesh.join(register("a", 2), "", 0.0, identity)
+    assert mesh.is_present(older)
+    assert mesh.is_successor(newer)
+    assert not mesh.is_present(newer)
+    mesh.join(register("a"), "", 1.0)  # the older one's next stream
+    assert mesh.follow(newer).incarnation == 1
+    assert mesh.is_present(newer)
+    with pytest.raises(Mismatch, match="fenced"):
+        mesh.join(register("a"), "", 2.0, identity)
+
+
+def test_a_certificate_with_a_name_is_for_that_name_only():
+    mesh = members()
+    with pytest.raises(Forbidden, match="is for a, not for 'b'"):
+        mesh.join(register("b"), "", 0.0, NAMED_A)
+    assert len(mesh) == 0
+
+
+def test_one_who_has_shown_nothing_fences_nobody():
+    mesh = members(wall_ms=lambda: NOW_MS)
+    forged = mesh.join(register("a", NOW_MS), "", 0.0)
+    mesh.remove(forged)
+    mesh.join(register("a", 1), "", 0.0)
+
+
+def test_an_incarnation_far_ahead_of_the_clock_is_refused_and_named():
+    mesh = members(wall_ms=lambda: NOW_MS)
+    limit = NOW_MS + int(1000 * MAX_AHEAD_S)
+    for incarnation in (limit + 1, 2**63, 2**64 - 1):
+        with pytest.raises(NotReady, match=r"register\.incarnation: .* ahead of this router's clock"):
+            mesh.join(register("a", incarnation), "", 0.0)
+    mesh.join(register("a", limit), "", 0.0)
+
+
+@pytest.mark.parametrize("forged", [NOW_MS + 1000, NOW_MS + int(1000 * MAX_AHEAD_S)])
+def test_a_forged_incarnation_locks_an_id_no_longer_than_its_process_lives(forged):
+    clock_ms = [NOW_MS]
+    mesh = members(wall_ms=lambda: clock_ms[0])
+    member = mesh.join(register("a", forged), "", 0.0)
+    mesh.remember(member)
+    mesh.remove(member)
+    clock_ms[0] += 1
+    mesh.join(register("a", clock_ms[0]), "", 0.0)
+
+
+def test_a_clock_set_back_fences_no_living_process():
+    clock_ms = [NOW_MS]
+    mesh = members(wall_ms=lambda: clock_ms[0])
+    first = mesh.join(register("a", NOW_MS - 5000), "", 0.0)
+    mesh.remember(first)
+    clock_ms[0] -= 3_600_000
+    with pytest.raises(NotReady, match="ahead"):
+        mesh.join(register("a", NOW_MS - 5000), "", 0.0)
+    clock_ms[0] = NOW_MS - 60_000
+    assert mesh.is_present(mesh.join(register("a", NOW_MS - 5000), "", 0.0))
+
+
 class Membership(RuleBasedStateMachine):
     """Any order of joins, departures and silences keeps the promises."""
 
@@ -118,19 +207,53 @@ class Membership(RuleBasedStateMachine):
         self.streams: list[membership.Member] = []
 
     @rule(
-        member_id=ids, incarnation=st.integers(0, 4), checkpoint_id=st.sampled_from(["one", "two"])
+        member_id=ids,
+        incarnation=st.integers(0, 4),
+        checkpoint_id=st.sampled_from(["one", "two"]),
+        identity=st.sampled_from([STRANGER, NAMED_A, HAS_SECRET]),
     )
-    def join(self, member_id, incarnation, checkpoint_id):
+    def join(self, member_id, incarnation, checkpoint_id, identity):
         before = {member.key: member for member in self.mesh}
+        message = register(member_id, incarnation, checkpoint_id)
         try:
-            member = self.mesh.join(register(member_id, incarnation, checkpoint_id), "", self.now_s)
-        except (Mismatch, Overloaded):
+            member = self.mesh.join(message, "", self.now_s, identity)
+        except (Mismatch, Overloaded, NotReady, Forbidden):
             assert {member.key: member for member in self.mesh} == before
             return
+        assert identity.may_be(member_id)
         assert incarnation >= self.newest.get(member_id, 0)
-        self.newest[member_id] = incarnation
         self.streams.append(member)
-        assert self.mesh.is_present(member)
+        older = before.get(member.key)
+        if older is None or older.incarnation == incarnation:
+            assert self.mesh.is_present(member)
+        else:
+            assert identity.is_sure_to_be(member_id)
+            assert self.mesh.is_present(older)
+            assert self.mesh.is_successor(member)
+
+    @precondition(lambda self: len(self.mesh))
+    @rule(data=st.data())
+    def a_member_shows_itself(self, data):
+        member = data.draw(st.sampled_from(sorted(self.mesh, key=lambda one: one.key)))
+        self.mesh.remember(member)
+        self._shown(member)
+
+    @precondition(lambda self: any(map(self.mesh.is_successor, self.streams)))
+    @rule(data=st.data())
+    def a_successor_follows(self, data):
+        waiting = [
+            one
+            for one in self.streams
+            if self.mesh.is_successor(one) and self.mesh.get(one.key) is not None
+        ]
+        if waiting:
+            member = data.draw(st.sampled_from(waiting))
+            self.mesh.follow(member)
+            self._shown(member)
+
+    def _shown(self, member):
+        known = self.newest.get(member.member_id, 0)
+        self.newest[member.member_id] = max(known, member.incarnation)
 
     @precondition(lambda self: self.streams)
     @rule(data=st.data())
@@ -139,6 +262,7 @@ class Membership(RuleBasedStateMachine):
         present = self.mesh.is_present(member)
         assert self.mesh.remove(member) == present
         assert not self.mesh.is_present(member)
+        assert not self.mesh.is_successor(member)
 
     @rule(passed_s=st.floats(0, 2 * LEASE_S), heard=st.sets(ids))
     def time_passes(self, passed_s, heard):
@@ -162,7 +286,7 @@ class Membership(RuleBasedStateMachine):
         assert len({member.key for member in present}) == len(present) <= 2
         assert len({member.model for member in present}) <= 1
         for member in present:
-            assert member.incarnation == self.newest[member.member_id]
+            assert member.incarnation >= self.newest.get(member.member_id, 0)
             assert member.model == self.mesh.model
 
 

@@ -5,8 +5,10 @@ import pytest
 from protos import router_pb2
 from router_svc.epoch import Drains
 from router_svc.goals import PlacementRules
+from router_svc.identity import Identity
+from router_svc.member import LOADING, Member
 from router_svc.mesh import Mesh
-from rpc.errors import NotReady
+from rpc.errors import Mismatch, NotReady
 from rpc.pieces import Pieces
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
@@ -22,6 +24,7 @@ def mesh_of(*, restarted=False, **options) -> Mesh:
 
 
 def register(name="a", role=POOL, requested=None, capacity=0, **fields) -> router_pb2.Register:
+    fields = {"incarnation": 1, "process_key": b"one process", **fields}
     offer = None
     if role == POOL:
         offer = router_pb2.PoolOffer(
@@ -32,7 +35,6 @@ def register(name="a", role=POOL, requested=None, capacity=0, **fields) -> route
     return router_pb2.Register(
         role=role,
         member_id=name,
-        incarnation=1,
         address="10.0.0.1:1",
         checkpoint_id="one",
         num_layers=2,
@@ -67,7 +69,7 @@ def test_pools_still_loading_count_as_holders_draining_ones_do_not():
     names = ["a", "b", "c"]
     pools = {name: mesh.join(register(name, capacity=4), "", 0.0) for name in names}
     for name in ("a", "b"):
-        mesh.report(pools[name], status(state=router_pb2.MEMBER_STATE_LOADING), 0.0)
+        mesh.report(pools[name], status(state=LOADING), 0.0)
         mesh.new_assignments(0.0)
     assert pools["a"].hold | pools["b"].hold == EVERYTHING
     pools["b"].reachable = True
@@ -226,10 +228,14 @@ def test_a_drain_outlives_the_router_and_the_stream_but_not_the_pool(tmp_path):
     ]
     lost = again.join(register("a"), "", 1.0)
     again.leave(lost, 1.0, said_goodbye=False)
-    assert again.join(register("a"), "", 2.0).drained
-    newer = register("a")
-    newer.incarnation = 2
-    assert not again.join(newer, "", 3.0).drained
+    drained = again.join(register("a"), "", 2.0)
+    assert drained.drained
+    again.leave(drained, 2.0, said_goodbye=False)
+    newer = again.join(register("a", incarnation=2), "", 3.0)
+    assert not newer.drained
+    assert Drains(state).holds("a", 1)  # it may be anybody until it has shown itself
+    again.dialled(newer, "")
+    again.report(newer, status(EVERYTHING), 3.0)
     assert Drains(state).holds("b", 1)
     assert not Drains(state).holds("a", 1)
     (tmp_path / "epoch.drained").write_text("nonsense")
@@ -258,5 +264,96 @@ def test_the_stream_that_was_replaced_does_not_take_its_successor_along():
     mesh = mesh_of()
     older = mesh.join(register(), "", 0.0)
     newer = mesh.join(register(), "", 1.0)
+    assert mesh.members.is_present(newer)
     assert not mesh.leave(older, 2.0, said_goodbye=True)
     assert mesh.members.is_present(newer)
+
+
+def pieces_of(message) -> Pieces:
+    return Pieces.from_message(message, num_layers=2, num_experts=4)
+
+
+HAS_SECRET = Identity(has_secret=True)
+SECOND = {"incarnation": 2, "process_key": b"another process"}
+
+
+def live_pool(mesh: Mesh, *, holds: Pieces = EVERYTHING) -> Member:
+    pool = mesh.join(register(), "", 0.0)
+    mesh.dialled(pool, "")
+    mesh.report(pool, status(holds), 0.0)
+    mesh.new_assignments(0.0)
+    mesh.publish(0.0)
+    return pool
+
+
+def shown(mesh: Mesh) -> list[tuple[int, int]]:
+    """(incarnation, pieces) of each pool on the map."""
+    mesh.new_assignments(1.0)
+    mesh.publish(1.0)
+    assert mesh.book.latest is not None
+    return [
+        (entry.incarnation, len(pieces_of(entry.pieces))) for entry in mesh.book.latest.pools
+    ]
+
+
+def test_a_successor_changes_nothing_until_it_can_be_reached_and_holds_what_the_older_holds():
+    mesh = mesh_of()
+    older = live_pool(mesh)
+    before = shown(mesh)
+    newer = mesh.join(register(**SECOND), "", 1.0, HAS_SECRET)
+    assert pieces_of(mesh.trial(newer).hold) == EVERYTHING
+    assert mesh.take_over(newer, 1.0) is None
+    activations = [router_pb2.LayerActivations(layer_idx=0, expert_ids=[0], token_counts=[9])]
+    for state, ready, reason in (
+        (READY, EVERYTHING, "cannot be reached"),
+        (LOADING, EVERYTHING, ""),
+        (READY, Pieces(), ""),
+        (READY, EVERYTHING - Pieces([(0, 1)]), ""),
+    ):
+        mesh.dialled(newer, reason)
+        told = mesh.report(newer, status(ready, state=state, activations=activations), 1.0)
+        assert not told.changed
+        assert not told.added_tokens
+        assert mesh.take_over(newer, 1.0) is None
+        assert mesh.members.is_present(older)
+        assert shown(mesh) == before
+    mesh.report(newer, status(EVERYTHING), 1.0)
+    assert mesh.take_over(newer, 1.0) is older
+    assert mesh.members.is_present(newer)
+    assert shown(mesh) == [(2, len(EVERYTHING))]
+    assert mesh.take_over(newer, 1.0) is None
+    with pytest.raises(Mismatch, match="fenced"):
+        mesh.join(register(), "", 2.0, HAS_SECRET)
+
+
+def test_a_successor_of_a_pool_that_holds_nothing_has_nothing_to_show_but_that_it_is_ready():
+    mesh = mesh_of()
+    live_pool(mesh, holds=Pieces()).goal = Pieces()
+    newer = mesh.join(register(**SECOND), "", 1.0, HAS_SECRET)
+    assert not pieces_of(mesh.trial(newer).hold)
+    mesh.dialled(newer, "")
+    mesh.report(newer, status(), 1.0)
+    assert mesh.take_over(newer, 1.0) is not None
+
+
+def test_a_successor_waits_no_longer_when_its_place_is_free():
+    mesh = mesh_of()
+    older = live_pool(mesh)
+    newer = mesh.join(register(**SECOND), "", 1.0, HAS_SECRET)
+    mesh.dialled(newer, "")
+    assert mesh.leave(older, 1.0, said_goodbye=True)
+    mesh.report(newer, status(EVERYTHING), 1.0)
+    assert mesh.take_over(newer, 1.0) is None  # its stream ends, and it joins as any other
+    assert mesh.members.is_present(mesh.join(register(**SECOND), "", 1.0))
+
+
+def test_a_silent_successor_is_forgotten_alone():
+    mesh = mesh_of()
+    older = live_pool(mesh)
+    newer = mesh.join(register(**SECOND), "", 1.0, HAS_SECRET)
+    for now_s in (2.0, 4.0, 6.0, 8.0):
+        mesh.report(older, status(EVERYTHING), now_s)
+        silent = mesh.sweep(now_s)
+        assert silent == ([newer] if now_s > 6 else [])
+    assert mesh.members.is_present(older)
+    assert not mesh.members.is_successor(newer)

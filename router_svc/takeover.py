@@ -1,0 +1,41 @@
+"""When may a process take the place of a live member of the same id?
+
+Pure. The newcomer waits as a *successor*: nobody sees it, and the older one keeps its place. It
+is told to hold what the older one holds, and follows it once it has been dialled back and has
+announced that. One that proves nothing changes nothing.
+"""
+
+import hmac
+
+from router_svc.goals import asked_for
+from router_svc.member import READY, Member
+from rpc.pieces import Pieces
+
+
+def is_same_process(older: Member, newer: Member) -> bool:
+    """Whether a new stream comes from the process that holds the place."""
+    return (
+        bool(newer.process_key)
+        and older.incarnation == newer.incarnation
+        and hmac.compare_digest(older.process_key, newer.process_key)
+    )
+
+
+def trial_hold(older: Member, successor: Member) -> Pieces:
+    """What a waiting pool is to hold before it may follow."""
+    assert successor.offer is not None
+    wanted = asked_for(successor)
+    if not wanted:
+        wanted = (older.ready | (older.goal or Pieces())) & successor.offer.available
+    return wanted.first(successor.offer.capacity_pieces or len(wanted))
+
+
+def has_proven(older: Member, successor: Member) -> bool:
+    """Whether a waiting successor can be reached and holds what it was told to."""
+    status = successor.status
+    if not successor.reachable or status is None or status.state != READY:
+        return False
+    if successor.role != "pool":
+        return True
+    missing = (successor.hold or Pieces()) - successor.ready
+    return not missing and bool(successor.ready or not older.ready)
