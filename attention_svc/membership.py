@@ -8,8 +8,8 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_set import PoolSet
 from attention_svc.scheduler import Scheduler
 from protos import router_pb2
+from rpc.channel import Access
 from rpc.membership import Lease
-from rpc.tls import TlsFiles
 from rpc.topology import TopologyWatcher
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Membership:
     def __init__(
         self,
         router: str,
-        tls: TlsFiles | None,
+        tls: Access | None,
         register: router_pb2.Register,
         *,
         state: Callable[[], "router_pb2.MemberState"],

@@ -20,12 +20,11 @@ from attention_svc.pool_health import PoolHealth, work_units
 from attention_svc.transport import ExpertsUnavailable
 from protos import expert_pb2
 from rpc.cancellation import is_being_cancelled
-from rpc.channel import open_channel
+from rpc.channel import Access, open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from rpc.frame_writer import FrameWriter
 from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
 from rpc.pieces import Pieces
-from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class PoolLink:
         checkpoint_id: str,
         num_layers: int,
         num_experts: int,
-        tls: TlsFiles | None,
+        tls: Access | None,
         metrics: AttentionMetrics,
         codec: HopCodec,
         on_change: Callable[[], None],

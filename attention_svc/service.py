@@ -109,7 +109,11 @@ class AttentionService:
         ops.start()
         # In here, because a grpc.aio server belongs to the loop it was made in.
         self._host = GrpcHost(
-            self._config.listen_address, tls=self._config.tls, bounds=self._call_bounds()
+            self._config.listen_address,
+            tls=self._config.tls,
+            secret=self._config.secret,
+            reflection=self._config.reflection,
+            bounds=self._call_bounds(),
         )
         self._host.bind()
         self._id = self._config.attention_id or default_member_id("attention", self._host.port)
@@ -230,7 +234,7 @@ class AttentionService:
             checkpoint_id=self._checkpoint_id,
             num_layers=self._model.num_layers,
             num_experts=self._model.num_experts,
-            tls=self._config.tls,
+            tls=self._config.access,
             metrics=self._metrics,
             codec=codec,
             on_change=on_change,
@@ -329,7 +333,7 @@ class AttentionService:
         advertise = self._config.advertise or str(self._host.address)
         self._membership = Membership(
             self._config.router,
-            self._config.tls,
+            self._config.access,
             router_pb2.Register(
                 role=router_pb2.MEMBER_ROLE_ATTENTION,
                 member_id=self._id,

@@ -88,7 +88,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         except Overloaded as error:
             await abort_with(context, error)
 
-    @callable_by("gateway", "cli")
+    @callable_by("gateway")
     async def Generate(
         self, request: attention_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:

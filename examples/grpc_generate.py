@@ -3,16 +3,19 @@
     python examples/grpc_generate.py --attention 127.0.0.1:50051 --prompt 5,6,7 --max-tokens 16
 
 Needs only grpcio and the stubs in protos/. Text is the gateway's business: a real client would
-turn it into ids with the checkpoint's tokenizer. Plaintext works on loopback; for a mesh with
-certificates see `expertmesh certs` and grpc.ssl_channel_credentials.
+turn it into ids with the checkpoint's tokenizer. Plaintext works on loopback; where services ask
+for the secret of the mesh (`expertmesh up` does), give its file with --secret-file. With
+certificates only those of role gateway may generate: see grpc.ssl_channel_credentials.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import grpc
 
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.secret import MeshSecret, ProvingChannel
 
 
 def main() -> int:
@@ -22,9 +25,12 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same tokens")
+    parser.add_argument("--secret-file", type=Path, help="for example RUN_DIR/secret")
     flags = parser.parse_args()
 
     with grpc.insecure_channel(flags.attention) as channel:
+        if flags.secret_file is not None:
+            channel = ProvingChannel(channel, MeshSecret(flags.secret_file))
         stub = attention_pb2_grpc.AttentionStub(channel)
 
         # Ready means: every expert of every layer has a connected pool.

@@ -61,7 +61,12 @@ class ExpertPool:
             lambda call: run_call(call, self._store),
             inline_rows=inline_rows(expert_row_flops(self._model)),
         )
-        self._host = GrpcHost(config.listen_address, tls=config.tls)
+        self._host = GrpcHost(
+            config.listen_address,
+            tls=config.tls,
+            secret=config.secret,
+            reflection=config.reflection,
+        )
         self._checkpoint_id = manifest.checkpoint_id
         self._kernel = choose_kernel(self._store.weight_format, dtype, config.device)
         self._numerics_id = self._kernel.numerics_id
@@ -238,7 +243,7 @@ class ExpertPool:
         )
         lease = Lease(
             self._config.router,
-            self._config.tls,
+            self._config.access,
             register,
             self._status,
             self._assigned,

@@ -57,6 +57,8 @@ class ClusterOptions:
     log_level: str = "info"
     model_name: str | None = None
     """Name in the API where no --served-model-name says it; None: the folder's name."""
+    secret_file: Path | None = None
+    """Holds the secret that each service shows to the others, once they start."""
     passed: Values = field(default_factory=dict, repr=False)
     """Flags of the services that are passed on to them."""
 
@@ -289,6 +291,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
             *name,
             *("--drain-s", str(DRAIN_S)),
             *("--log-level", options.log_level),
+            *_secret(options),
         ),
         dials=discovery,
         memory_bytes=GATEWAY_BASE_BYTES,
@@ -300,7 +303,12 @@ def _common(options: ClusterOptions) -> tuple[str, ...]:
         *("--listen", "127.0.0.1:0"),
         *("--ops-listen", "127.0.0.1:0"),
         *("--log-level", options.log_level),
+        *_secret(options),
     )
+
+
+def _secret(options: ClusterOptions) -> tuple[str, ...]:
+    return () if options.secret_file is None else ("--secret-file", str(options.secret_file))
 
 
 def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:

@@ -8,19 +8,18 @@ import grpc
 from rich.table import Table
 
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.channel import open_sync_channel
-from rpc.tls import TlsFiles
+from rpc.channel import Access, open_sync_channel
 
 TIMEOUT_S = 3.0
 
 
-def reach_report(addresses: Iterable[str], tls: TlsFiles | None = None) -> list[dict[str, Any]]:
+def reach_report(addresses: Iterable[str], access: Access | None = None) -> list[dict[str, Any]]:
     """One row for each attention service, in the order given: what it says of itself and the pools."""
     addresses = list(addresses)
     if not addresses:
         return []
     with ThreadPoolExecutor(min(16, len(addresses))) as threads:
-        return list(threads.map(lambda address: _ask(address, tls), addresses))
+        return list(threads.map(lambda address: _ask(address, access), addresses))
 
 
 def reach_table(rows: list[dict[str, Any]]) -> Table | None:
@@ -56,14 +55,14 @@ def _cell(pool: dict[str, Any]) -> str:
     return f"{text}, ejected" if pool["ejected"] else text
 
 
-def _ask(address: str, tls: TlsFiles | None) -> dict[str, Any]:
+def _ask(address: str, access: Access | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "attention_id": address,
         "address": address,
         "answers": False,
         "pools": [],
     }
-    with open_sync_channel(address, tls=tls, server_role="attention") as channel:
+    with open_sync_channel(address, tls=access, server_role="attention") as channel:
         stub = attention_pb2_grpc.AttentionStub(channel)
         try:
             status = stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=TIMEOUT_S)

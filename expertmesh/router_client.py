@@ -11,11 +11,12 @@ import grpc
 import typer
 
 from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
-from expertmesh.state import FIND_HELP, find_run_dir
+from expertmesh.state import FIND_HELP, RunDir, find_run_dir
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
-from rpc.channel import open_sync_channel
+from rpc.channel import Access, open_sync_channel
 from rpc.config import Address
 from rpc.pieces import Pieces
+from rpc.secret import MeshSecret
 from rpc.tls import tls_files
 
 TIMEOUT_S = 10.0
@@ -28,6 +29,11 @@ RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=FIND
 TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
 TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
 TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")
+SECRET_FILE = typer.Option(
+    None,
+    envvar="EXPERTMESH_SECRET_FILE",
+    help="Without TLS: the file with the mesh's secret. Default: the local cluster's.",
+)
 
 _FLAGS = {
     "router": (str, ROUTER),
@@ -35,6 +41,7 @@ _FLAGS = {
     "tls_ca": (Path | None, TLS_CA),
     "tls_cert": (Path | None, TLS_CERT),
     "tls_key": (Path | None, TLS_KEY),
+    "secret_file": (Path | None, SECRET_FILE),
 }
 """The flags of every command that asks the router: type and option."""
 
@@ -53,13 +60,14 @@ def router_stub(
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    secret_file: Path | None,
 ) -> Iterator[router_pb2_grpc.RouterStub]:
     """A stub; gRPC's errors inside become one clear line. Raises CommandError."""
     address = router_address(router, run_dir)
+    access = mesh_access(router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
     try:
         Address.parse(address, "--router")
-        tls = tls_files(tls_ca, tls_cert, tls_key)
-        channel = open_sync_channel(address, tls=tls, server_role="router")
+        channel = open_sync_channel(address, tls=access, server_role="router")
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None
     with channel:
@@ -69,6 +77,44 @@ def router_stub(
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise CommandError(f"no router answers at {address}", EXIT_NOT_RUNNING) from None
             raise CommandError(f"router {address}: {error.details()}") from None
+
+
+def mesh_access(
+    router: str,
+    run_dir: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    secret_file: Path | None,
+) -> Access | None:
+    """What the flags say is to be shown; of the local cluster, its secret. Raises CommandError."""
+    try:
+        tls = tls_files(tls_ca, tls_cert, tls_key)
+        if tls is not None and secret_file is not None:
+            raise ValueError("--secret-file: give either it or the --tls-* flags")
+        if tls is not None:
+            return tls
+        if secret_file is not None:
+            return MeshSecret(secret_file)
+        return _local_access(router, run_dir)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
+
+
+def _local_access(router: str, run_dir: Path | None) -> MeshSecret | None:
+    """The secret of the local cluster, if it is the one that is asked."""
+    try:
+        folder = find_run_dir(run_dir)
+    except CommandError:  # several run; a router that was named need not be one of theirs
+        if not router:
+            raise
+        return None
+    return local_secret(folder) if router in ("", _local_router(folder)) else None
+
+
+def local_secret(folder: RunDir) -> MeshSecret | None:
+    """Of the cluster of a run folder; None where it has none. Raises ValueError."""
+    return MeshSecret(folder.secret_path) if folder.secret_path.exists() else None
 
 
 def asks_router(command: Callable[..., None]) -> Callable[..., None]:
@@ -144,10 +190,16 @@ def router_address(router: str, run_dir: Path | None) -> str:
     if router:
         return router
     folder = find_run_dir(run_dir)
-    services = (folder.read() or {}).get("services", [])
-    for service in services:
-        if service.get("name") == "router" and service.get("grpc"):
-            return str(service["grpc"])
+    if address := _local_router(folder):
+        return address
     raise CommandError(
         f"no router runs from {folder.path}; name one with --router HOST:PORT", EXIT_NOT_RUNNING
     )
+
+
+def _local_router(folder: RunDir) -> str:
+    """The address of a run folder's router; empty when it has none."""
+    for service in (folder.read() or {}).get("services", []):
+        if service.get("name") == "router" and service.get("grpc"):
+            return str(service["grpc"])
+    return ""

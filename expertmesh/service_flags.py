@@ -41,6 +41,7 @@ DECIDED = {
     "tls_ca": _LOOPBACK,
     "tls_cert": _LOOPBACK,
     "tls_key": _LOOPBACK,
+    "secret_file": "each run makes a secret of its own, in its run folder",
     "insecure": _LOOPBACK,
     "insecure_no_auth": _LOOPBACK,
 }

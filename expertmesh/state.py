@@ -1,9 +1,9 @@
 """Where does a running cluster leave its traces, so that `status` and `down` find it?
 
 A run folder holds the services' logs, `cluster.json` (what runs: pids with their
-start times, addresses, phase) and `lock`, held by the supervisor as long as it
-lives. A state file whose supervisor no longer lives is stale: it is reported as
-such and the next `up` replaces it.
+start times, addresses, phase), `secret`, which callers of the services must know, and
+`lock`, held by the supervisor as long as it lives. A state file whose supervisor no longer
+lives is stale: it is reported as such and the next `up` replaces it.
 
 Without --run-dir there is one folder for each user and API port, so clusters on other
 ports, and those of other users, are not in each other's way. What a run folder says is
@@ -23,6 +23,7 @@ from typing import IO, Any
 import psutil
 
 from expertmesh.console import EXIT_USAGE, CommandError
+from rpc.secret import write_secret
 
 RUN_DIR_HELP = (
     "Folder for logs and state; one cluster each. Default: one for each API port in "
@@ -182,6 +183,17 @@ class RunDir:
                 "(make run PORT=8501) or --run-dir"
             ) from None
         return handle
+
+    @property
+    def secret_path(self) -> Path:
+        return self.path / "secret"
+
+    def renew_secret(self) -> None:
+        """A new secret for a new run; hold the lock. Raises CommandError."""
+        try:
+            write_secret(self.secret_path)
+        except OSError as error:
+            raise CommandError(f"--run-dir {self.path}: {error.strerror}") from None
 
     def log_path(self, name: str) -> Path:
         return self.path / f"{name}.log"

@@ -32,6 +32,7 @@ def supervise(
 ) -> int:
     """Run the cluster until a signal; returns the exit code. Raises CommandError when it fails."""
     with run_dir.lock(), StopSignals() as signals:
+        run_dir.renew_secret()
         cluster = Cluster(plan, run_dir, signals)
         try:
             started = time.monotonic()

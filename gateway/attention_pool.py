@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from gateway.errors import not_ready, overloaded
 from gateway.replica import Replica
 from protos import attention_pb2
-from rpc.tls import TlsFiles
+from rpc.channel import Access
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class AttentionPool:
         addresses: Callable[[], Iterable[str]],
         *,
         vocab_size: int,
-        tls: TlsFiles | None,
+        tls: Access | None,
         poll_interval_s: float = POLL_INTERVAL_S,
         count_migration: Callable[[str], None] = lambda reason: None,
     ):

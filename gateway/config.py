@@ -2,12 +2,15 @@
 
 import ipaddress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gateway.limits import Limits
+from rpc.channel import Access
 from rpc.config import Address
 from rpc.flags import flag
-from rpc.service_config import LOG_LEVELS, check_choice
+from rpc.secret import MeshSecret
+from rpc.service_config import LOG_LEVELS, check_access, check_choice
 from rpc.tls import TlsFiles
 
 MIN_KEY_CHARS = 8
@@ -56,6 +59,9 @@ class GatewayConfig:
     tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")
     tls_cert: Path | None = flag(None, "certificate with the gateway role", metavar="PEM")
     tls_key: Path | None = flag(None, "key of --tls-cert", metavar="PEM")
+    secret_file: Path | None = flag(
+        None, "without TLS: the file with the mesh's secret", metavar="FILE"
+    )
     insecure: bool = flag(False, "allow plaintext gRPC to addresses beyond loopback")
     log_level: str = flag("info", "debug, info, warning or error")
 
@@ -68,6 +74,7 @@ class GatewayConfig:
         tls_given = [self.tls_ca, self.tls_cert, self.tls_key]
         if any(tls_given) and not all(tls_given):
             raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
+        check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
         if not 1 <= self.max_concurrent <= 100_000:
             raise ValueError("--max-concurrent: 1 to 100000")
@@ -137,6 +144,16 @@ class GatewayConfig:
         if self.tls_ca is None or self.tls_cert is None or self.tls_key is None:
             return None
         return TlsFiles(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
+
+    @cached_property
+    def secret(self) -> MeshSecret | None:
+        """Raises ValueError for a bad file."""
+        return None if self.secret_file is None else MeshSecret(self.secret_file)
+
+    @property
+    def access(self) -> Access | None:
+        """What the gateway shows to those it calls."""
+        return self.tls or self.secret
 
 
 def _is_address(text: str) -> bool:

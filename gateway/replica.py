@@ -18,9 +18,8 @@ from gateway.errors import not_ready
 from gateway.prefix_guess import PrefixGuess
 from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.channel import open_channel
+from rpc.channel import Access, open_channel
 from rpc.fair_shares import may_wait
-from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Streams:
 class Replica:
     """One attention service: its channel, its last status, and what we have running there."""
 
-    def __init__(self, address: str, tls: TlsFiles | None):
+    def __init__(self, address: str, tls: Access | None):
         self.address = address
         self.status: attention_pb2.GetStatusResponse | None = None
         self.not_ready_reason: str | None = "its status is not known yet"

@@ -52,7 +52,7 @@ class GatewayService:
             pool=AttentionPool(
                 self._addresses,
                 vocab_size=model.config.vocab_size,
-                tls=config.tls,
+                tls=config.access,
                 poll_interval_s=poll_interval_s,
                 count_migration=lambda reason: metrics.migrations.labels(reason).inc(),
             ),
@@ -133,7 +133,7 @@ class GatewayService:
         if not self._config.router:
             return None
         return TopologyWatcher(
-            self._config.router, self._config.tls, watcher_id=f"gateway {self._config.listen}"
+            self._config.router, self._config.access, watcher_id=f"gateway {self._config.listen}"
         )
 
     def _addresses(self) -> Iterable[str]:

@@ -16,7 +16,7 @@ from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
 from router_svc.publisher import Publisher
 from router_svc.streams import Ending, Newest, first_frame, until_first
-from rpc.errors import Mismatch, NotReady, status_of
+from rpc.errors import Forbidden, Mismatch, NotReady, status_of
 from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,13 @@ class Joining:
         if older is not None:
             older.ending.end(NotReady("replaced by a newer stream of the same id"))
         return stream
+
+    async def require_attention(self, watcher_id: str, context: Any) -> None:
+        """Refuse a caller that is not, or cannot be, the attention service of this id."""
+        role = CERTIFICATE_ROLES["attention"]
+        await require_role(context, (role,), tls=self._tls)
+        if not identity_of(context, role, has_secret=self._has_secret).may_be(watcher_id):
+            raise Forbidden(f"the certificate is not for {watcher_id[:128]!r}")
 
     def _begin(self, stream: _JoinStream) -> None:
         member = stream.member

@@ -35,7 +35,13 @@ class RouterService:
     def __init__(self, config: RouterConfig):
         """Takes the next epoch. Raises ValueError on a bad state or certificate file."""
         tls = config.tls
-        self._host = GrpcHost(config.listen_address, tls=tls, max_receive_bytes=MAX_FRAME_BYTES)
+        self._host = GrpcHost(
+            config.listen_address,
+            tls=tls,
+            secret=config.secret,
+            reflection=config.reflection,
+            max_receive_bytes=MAX_FRAME_BYTES,
+        )
         epoch, restarted = next_epoch(config.state, clock_ms=lambda: time.time_ns() // 1_000_000)
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.mesh = Mesh(
@@ -55,7 +61,13 @@ class RouterService:
         registry = CollectorRegistry()
         self._metrics = RouterMetrics(registry)
         self._publisher = Publisher(self.mesh, max_watchers=config.max_members)
-        self._joining = Joining(self.mesh, self._publisher, self._metrics, tls=tls is not None)
+        self._joining = Joining(
+            self.mesh,
+            self._publisher,
+            self._metrics,
+            tls=tls is not None,
+            has_secret=config.secret is not None,
+        )
         servicer = RouterServicer(
             self.mesh,
             self._publisher,

@@ -118,6 +118,9 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
 
     async def _watch(self, context: Any) -> None:
         first = await first_frame(context)
+        if first.role == router_pb2.MEMBER_ROLE_ATTENTION:
+            # Its ACKs decide when pools unload: nobody else may give or withhold them.
+            await self._joining.require_attention(first.watcher_id, context)
         watcher = self._publisher.add_watcher(
             first.acked.epoch,
             first.watcher_id,

@@ -1,28 +1,36 @@
-"""How does a client dial a service? Channels with the mesh's options and TLS."""
+"""How does a client dial a service? Channels with the mesh's options, and what they show."""
+
+from typing import cast
 
 import grpc
 import grpc.aio
 
 from rpc.config import CHANNEL_OPTIONS, PATIENCE_MS, POOL_PATIENCE_MS, patience_options
+from rpc.secret import MeshSecret, ProvingChannel
 from rpc.tls import TlsFiles, channel_credentials, role_name
 
+Access = TlsFiles | MeshSecret
+"""What a process shows to those it calls: its certificate, or that it knows the secret."""
 
-def open_channel(target: str, *, tls: TlsFiles | None, server_role: str) -> grpc.aio.Channel:
+
+def open_channel(target: str, *, tls: Access | None, server_role: str) -> grpc.aio.Channel:
     """An asyncio channel to a service of `server_role`; connects lazily, reconnects by itself."""
     options = _options(server_role)
-    if tls is None:
-        return grpc.aio.insecure_channel(target, options=options)
-    options = (*options, ("grpc.ssl_target_name_override", role_name(server_role)))
-    return grpc.aio.secure_channel(target, channel_credentials(tls), options=options)
+    if isinstance(tls, TlsFiles):
+        options = (*options, ("grpc.ssl_target_name_override", role_name(server_role)))
+        return grpc.aio.secure_channel(target, channel_credentials(tls), options=options)
+    channel = grpc.aio.insecure_channel(target, options=options)
+    return channel if tls is None else cast(grpc.aio.Channel, ProvingChannel(channel, tls))
 
 
-def open_sync_channel(target: str, *, tls: TlsFiles | None, server_role: str) -> grpc.Channel:
+def open_sync_channel(target: str, *, tls: Access | None, server_role: str) -> grpc.Channel:
     """The same for threads: leases and command lines."""
     options = _options(server_role)
-    if tls is None:
-        return grpc.insecure_channel(target, options=options)
-    options = (*options, ("grpc.ssl_target_name_override", role_name(server_role)))
-    return grpc.secure_channel(target, channel_credentials(tls), options=options)
+    if isinstance(tls, TlsFiles):
+        options = (*options, ("grpc.ssl_target_name_override", role_name(server_role)))
+        return grpc.secure_channel(target, channel_credentials(tls), options=options)
+    channel = grpc.insecure_channel(target, options=options)
+    return channel if tls is None else cast(grpc.Channel, ProvingChannel(channel, tls))
 
 
 def _options(server_role: str) -> tuple[tuple[str, int | str], ...]:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from protos import router_pb2, router_pb2_grpc
-from rpc.channel import open_sync_channel
-from rpc.tls import TlsFiles
+from rpc.channel import Access, open_sync_channel
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Lease:
     def __init__(
         self,
         router: str,
-        tls: TlsFiles | None,
+        tls: Access | None,
         register: router_pb2.Register,
         status: Callable[[], router_pb2.MemberStatus],
         on_assignment: Callable[[router_pb2.Assignment], None],

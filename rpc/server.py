@@ -18,6 +18,7 @@ from rpc import ops_http
 from rpc.config import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
 from rpc.guard import DEFAULT_BOUNDS, CallBounds, CallGuard
 from rpc.open_files import fitting
+from rpc.secret import MeshSecret, SecretInterceptor
 from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
@@ -48,18 +49,24 @@ def check_exposure(listen: Address, *, tls: TlsFiles | None, insecure: bool) -> 
 
 
 class GrpcHost:
-    """One aio server with health and reflection; knows its port after `start`."""
+    """One aio server with health, and reflection if asked; knows its port after `start`."""
 
     def __init__(
         self,
         listen: Address,
         *,
         tls: TlsFiles | None,
+        secret: MeshSecret | None = None,
+        reflection: bool = False,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
         bounds: CallBounds = DEFAULT_BOUNDS,
     ):
-        """Raises ValueError when the limit of open files leaves no room for connections."""
+        """`secret`: what callers must know; health is answered to everybody.
+
+        Raises ValueError when the limit of open files leaves no room for connections.
+        """
         self._listen = listen
+        self._reflection = reflection
         self._tls = tls
         # A dict, because of an option given twice gRPC takes the first.
         options = {
@@ -72,9 +79,10 @@ class GrpcHost:
                 MAX_CONNECTIONS, "gRPC connections", beside=ops_http.max_connections()
             ),
         }
-        self.server = grpc.aio.server(
-            interceptors=(CallGuard(bounds, tls=tls is not None),), options=tuple(options.items())
-        )
+        interceptors: list[grpc.aio.ServerInterceptor] = [CallGuard(bounds, tls=tls is not None)]
+        if secret is not None:
+            interceptors.insert(0, SecretInterceptor(secret))
+        self.server = grpc.aio.server(interceptors=interceptors, options=tuple(options.items()))
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self._services: tuple[str, ...] = ()
@@ -113,8 +121,9 @@ class GrpcHost:
         if self.port == 0:
             self.bind()
         self._services = tuple(services)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self.server)
+        if self._reflection:
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self.server)
         await self.set_serving(False)
         await self.server.start()
 

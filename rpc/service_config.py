@@ -4,10 +4,13 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from rpc.channel import Access
 from rpc.config import Address
 from rpc.flags import flag
+from rpc.secret import MeshSecret
 from rpc.server import check_exposure
 from rpc.tls import TlsFiles, tls_files
 
@@ -32,11 +35,16 @@ class ServiceConfig:
     tls_ca: Path | None = flag(None, "PEM of the mesh's CA; turns mTLS on", metavar="FILE")
     tls_cert: Path | None = flag(None, "PEM certificate of this service's role", metavar="FILE")
     tls_key: Path | None = flag(None, "PEM private key of that certificate", metavar="FILE")
+    secret_file: Path | None = flag(
+        None, "without TLS: secrets, one a line, one of which callers must know", metavar="FILE"
+    )
     insecure: bool = flag(False, "allow plaintext gRPC beyond loopback")
+    reflection: bool = flag(False, "answer gRPC reflection, as grpcurl asks for it")
     log_level: str = flag("info", ", ".join(LOG_LEVELS))
 
     def __post_init__(self) -> None:
         check_exposure(self.listen_address, tls=self.tls, insecure=self.insecure)
+        check_access(self.tls, self.secret_file)
         Address.parse(self.ops_listen, "--ops-listen")
         check_choice("--log-level", self.log_level, LOG_LEVELS)
 
@@ -52,6 +60,16 @@ class ServiceConfig:
     def tls(self) -> TlsFiles | None:
         """All three files, read and checked, or None for plaintext."""
         return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @cached_property
+    def secret(self) -> MeshSecret | None:
+        """The secret that callers must know, where there is one. Raises ValueError."""
+        return None if self.secret_file is None else MeshSecret(self.secret_file)
+
+    @property
+    def access(self) -> Access | None:
+        """What this service shows to those it calls."""
+        return self.tls or self.secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +93,12 @@ def default_member_id(kind: str, port: int) -> str:
     """Unique among hosts and ports, also behind equal port numbers on many hosts."""
     host = socket.gethostname().partition(".")[0][:MAX_HOST_LENGTH]
     return f"{kind}-{re.sub(r'[^A-Za-z0-9_-]', '-', host) or 'host'}-{port}"
+
+
+def check_access(tls: TlsFiles | None, secret_file: Path | None) -> None:
+    """Raises ValueError when both are given: a certificate says more than a secret."""
+    if tls is not None and secret_file is not None:
+        raise ValueError("--secret-file: give either it or the --tls-* flags")
 
 
 def check_choice(flag_name: str, value: str, allowed: Sequence[str]) -> None:

@@ -14,9 +14,8 @@ import grpc
 import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
-from rpc.channel import open_channel
+from rpc.channel import Access, open_channel
 from rpc.membership import backoff_s
-from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class TopologyWatcher:
     def __init__(
         self,
         router: str,
-        tls: TlsFiles | None,
+        tls: Access | None,
         *,
         watcher_id: str,
         role: "router_pb2.MemberRole" = router_pb2.MEMBER_ROLE_UNSPECIFIED,

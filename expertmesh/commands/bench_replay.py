@@ -21,15 +21,16 @@ from expertmesh.plan import demo_model_dir
 from expertmesh.router_client import (
     ROUTER,
     RUN_DIR,
+    SECRET_FILE,
     TLS_CA,
     TLS_CERT,
     TLS_KEY,
     call,
+    mesh_access,
     router_address,
     router_stub,
 )
 from protos import router_pb2
-from rpc.tls import tls_files
 
 HELP = help_text("""Send expert calls to the pools as a recording of `expertmesh experts record` has them.
 
@@ -78,13 +79,15 @@ def replay(
     tls_ca: Path | None = TLS_CA,
     tls_cert: Path | None = TLS_CERT,
     tls_key: Path | None = TLS_KEY,
+    secret_file: Path | None = SECRET_FILE,
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
     # Here, because torch comes with it, and no other command needs to wait for that.
     from expertmesh.loadgen.replay import check_model, run_replay
     from expertmesh.loadgen.routing import Drawn, Routing, is_exact, read_counts, read_steps
 
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
+    flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
+    with router_stub(*flags) as stub:
         topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
     try:
         config = read_config(model or demo_model_dir())
@@ -100,13 +103,12 @@ def replay(
                 top_k=config.top_k,
                 seed=seed,
             )
-        tls = tls_files(tls_ca, tls_cert, tls_key)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None
-    address = router_address(router, run_dir)
+    address, access = router_address(router, run_dir), mesh_access(*flags)
     try:
         result = asyncio.run(
-            run_replay(routing, streams, config, address, tls, topology.checkpoint_id)
+            run_replay(routing, streams, config, address, access, topology.checkpoint_id)
         )
     except ValueError as error:
         raise CommandError(str(error)) from None

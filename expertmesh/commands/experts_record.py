@@ -9,11 +9,20 @@ import grpc
 import typer
 
 from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
-from expertmesh.router_client import ROUTER, RUN_DIR, TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
+from expertmesh.router_client import (
+    ROUTER,
+    RUN_DIR,
+    SECRET_FILE,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
+    call,
+    mesh_access,
+    router_stub,
+)
 from expertmesh.routing_file import SUFFIX, write_routing
 from protos import attention_pb2, attention_pb2_grpc, router_pb2, router_pb2_grpc
-from rpc.channel import open_sync_channel
-from rpc.tls import TlsFiles, tls_files
+from rpc.channel import Access, open_sync_channel
 
 HELP = help_text(f"""Write where tokens go within some seconds to a file, for `expertmesh bench replay`.
 
@@ -47,14 +56,16 @@ def record(
     tls_ca: Path | None = TLS_CA,
     tls_cert: Path | None = TLS_CERT,
     tls_key: Path | None = TLS_KEY,
+    secret_file: Path | None = SECRET_FILE,
 ) -> None:
     if exact != (out.suffix == SUFFIX):
         raise CommandError(f"--out {out}: a name that ends with {SUFFIX}, with --exact", EXIT_USAGE)
-    with router_stub(router, run_dir, tls_ca, tls_cert, tls_key) as stub:
+    flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
+    with router_stub(*flags) as stub:
         try:
             if exact:
-                tls = tls_files(tls_ca, tls_cert, tls_key)
-                done = _record_steps(stub, out, attention, tls, seconds, max_mib * 2**20)
+                access = mesh_access(*flags)
+                done = _record_steps(stub, out, attention, access, seconds, max_mib * 2**20)
             else:
                 done = _record_counts(stub, out, seconds)
         except OSError as error:
@@ -90,7 +101,7 @@ def _record_steps(
     stub: router_pb2_grpc.RouterStub,
     out: Path,
     attention_id: str,
-    tls: TlsFiles | None,
+    access: Access | None,
     seconds: float,
     max_bytes: int,
 ) -> str:
@@ -100,7 +111,7 @@ def _record_steps(
         known = ", ".join(addresses) or "none"
         raise CommandError(f"--attention {attention_id}: there are: {known}", EXIT_USAGE)
     address = addresses[attention_id or min(addresses)]
-    steps = _steps(address, tls, seconds, max_bytes)
+    steps = _steps(address, access, seconds, max_bytes)
     if not steps:
         raise CommandError(f"{address} ran no step within {seconds:g} s")
     try:
@@ -115,13 +126,13 @@ def _record_steps(
 
 
 def _steps(
-    address: str, tls: TlsFiles | None, seconds: float, max_bytes: int
+    address: str, access: Access | None, seconds: float, max_bytes: int
 ) -> list[attention_pb2.RecordRoutingResponse]:
     """Steps until the time or the space is over. Raises CommandError."""
     steps: list[attention_pb2.RecordRoutingResponse] = []
     size_bytes = 0
     with contextlib.closing(
-        open_sync_channel(address, tls=tls, server_role="attention")
+        open_sync_channel(address, tls=access, server_role="attention")
     ) as dialled:
         stub = attention_pb2_grpc.AttentionStub(dialled)
         answers = stub.RecordRouting(attention_pb2.RecordRoutingRequest(), timeout=seconds)

@@ -20,10 +20,19 @@ from expertmesh.console import (
 from expertmesh.detach import end_leftovers, stop_running
 from expertmesh.process import readiness_text
 from expertmesh.reach import problems, reach_report, reach_table
-from expertmesh.router_client import RUN_DIR, TLS_CA, TLS_CERT, TLS_KEY, call, router_stub
+from expertmesh.router_client import (
+    RUN_DIR,
+    SECRET_FILE,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
+    call,
+    local_secret,
+    mesh_access,
+    router_stub,
+)
 from expertmesh.state import RunDir, find_run_dir, is_alive
 from protos import router_pb2
-from rpc.tls import tls_files
 
 
 def register(app: typer.Typer) -> None:
@@ -81,12 +90,14 @@ def status(
     tls_ca: Path | None = TLS_CA,
     tls_cert: Path | None = TLS_CERT,
     tls_key: Path | None = TLS_KEY,
+    secret_file: Path | None = SECRET_FILE,
 ) -> None:
     if router:
-        with router_stub(router, None, tls_ca, tls_cert, tls_key) as stub:
+        flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
+        with router_stub(*flags) as stub:
             topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
-        tls = tls_files(tls_ca, tls_cert, tls_key)
-        rows = reach_report([entry.address for entry in topology.attentions], tls)
+        addresses = [entry.address for entry in topology.attentions]
+        rows = reach_report(addresses, mesh_access(*flags))
         if as_json:
             print_json({"reach": rows})
         else:
@@ -134,7 +145,7 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
         "missing": [_missing(one) for one in services if not one["ready"]]
         if phase == "degraded"
         else [],
-        "reach": reach_report(attention),
+        "reach": reach_report(attention, local_secret(folder)),
     }
 
 

@@ -133,6 +133,7 @@ def up(
     *,
     passed: Values,
 ) -> None:
+    folder = RunDir((run_dir or default_run_dir(http_port)).absolute())
     options = ClusterOptions(
         model=(model or demo_model_dir()).absolute(),
         http_port=http_port,
@@ -148,10 +149,10 @@ def up(
         log_level=log_level,
         model_name=None if model else DEMO_NAME,
         passed=passed,
+        secret_file=folder.secret_path,
     )
     api_key = next(iter(passed.get("gateway", {}).get("api_key", ())), None)
     plan = plan_cluster(options, usable_cores())
-    folder = RunDir((run_dir or default_run_dir(http_port)).absolute())
     notes, out = stderr(), stdout()
     if not detach:
         _print_plan(plan, notes)

@@ -21,8 +21,8 @@ from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from expertmesh.loadgen.routing import Routing
 from minimax_m2.config import ModelConfig
 from protos import router_pb2, tensor_pb2
+from rpc.channel import Access
 from rpc.hop_codec import HopCodec
-from rpc.tls import TlsFiles
 from rpc.topology import TopologyWatcher
 
 CONNECT_S = 20.0
@@ -35,7 +35,7 @@ async def run_replay(
     num_streams: int,
     config: ModelConfig,
     router: str,
-    tls: TlsFiles | None,
+    tls: Access | None,
     checkpoint_id: str,
 ) -> dict[str, Any]:
     """Latencies of calls and steps, and how evenly the pools worked. Raises ValueError when the

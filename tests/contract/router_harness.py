@@ -10,7 +10,7 @@ import grpc.aio
 from protos import router_pb2, router_pb2_grpc
 from router_svc.config import RouterConfig
 from router_svc.service import RouterService
-from rpc.channel import open_channel
+from rpc.channel import Access, open_channel
 from rpc.pieces import Pieces
 
 WAIT_S = 15.0
@@ -37,8 +37,10 @@ async def running_router(**flags: Any) -> AsyncIterator[RouterService]:
 
 
 @contextlib.asynccontextmanager
-async def stub_of(service: RouterService) -> AsyncIterator[router_pb2_grpc.RouterStub]:
-    async with open_channel(str(service.address), tls=None, server_role="router") as channel:
+async def stub_of(
+    service: RouterService, access: Access | None = None
+) -> AsyncIterator[router_pb2_grpc.RouterStub]:
+    async with open_channel(str(service.address), tls=access, server_role="router") as channel:
         yield router_pb2_grpc.RouterStub(channel)
 
 
@@ -52,7 +54,9 @@ async def listening() -> AsyncIterator[str]:
 
 
 def register(member_id: str = "pool-a", **fields: Any) -> router_pb2.Register:
+    """Of one process: frames that differ in nothing but their address are its streams."""
     fields = {
+        "process_key": b"process %d" % fields.get("incarnation", 1),
         "role": POOL,
         "incarnation": 1,
         "address": "127.0.0.1:9",

@@ -1,11 +1,15 @@
 """Joining through a real server: assignments, fencing, agreement, leases."""
 
 import asyncio
+import contextlib
+import time
 
 import grpc
+import pytest
 
 from protos import router_pb2
 from rpc.pieces import Pieces
+from rpc.secret import MeshSecret, write_secret
 from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,
@@ -108,22 +112,118 @@ async def test_an_empty_mesh_may_be_founded_anew():
         await topology_where(stub, lambda t: t.checkpoint_id == "sha256:two")
 
 
-async def test_a_newer_incarnation_fences_the_older_which_cannot_return():
-    async with running_router() as router, stub_of(router) as stub:
-        older, newer, stale = Joined(stub), Joined(stub), Joined(stub)
-        await older.say(register(incarnation=7, offer=offer()))
-        await older.hear("welcome")
-        await newer.say(register(incarnation=8, offer=offer()))
+async def serving_pool(stub, address: str, **fields) -> Joined:
+    pool = Joined(stub)
+    await pool.say(register(address=address, offer=offer(), **fields))
+    await pool.hear("welcome")
+    await pool.say(status(EVERYTHING))
+    return pool
+
+
+@pytest.fixture
+def secret(tmp_path) -> MeshSecret:
+    write_secret(tmp_path / "secret")
+    return MeshSecret(tmp_path / "secret")
+
+
+@contextlib.asynccontextmanager
+async def guarded_router(secret: MeshSecret, tmp_path, **flags):
+    """A router with a secret, and a stub that knows it."""
+    async with (
+        running_router(secret_file=tmp_path / "secret", **flags) as router,
+        stub_of(router, secret) as stub,
+        listening() as address,
+    ):
+        yield router, stub, address
+
+
+async def test_a_newer_incarnation_that_holds_as_much_fences_the_older_which_cannot_return(
+    secret, tmp_path
+):
+    async with guarded_router(secret, tmp_path) as (_, stub, address):
+        older = await serving_pool(stub, address, incarnation=7)
+        await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+        newer, stale = Joined(stub), Joined(stub)
+        await newer.say(register(address=address, incarnation=8, offer=offer()))
         await newer.hear("welcome")
+        assert pieces_of((await newer.hear("assignment")).hold) == EVERYTHING
+        await newer.say(status(EVERYTHING))
         code, details = await older.outcome()
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert "newer incarnation 8" in details
-        await stale.say(register(incarnation=7, offer=offer()))
+        await stale.say(register(address=address, incarnation=7, offer=offer()))
         code, details = await stale.outcome()
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert "newer incarnation 8" in details
         topology = await topology_where(stub, lambda t: len(t.pools) == 1)
         assert topology.pools[0].incarnation == 8
+        assert topology.uncovered_pieces == 0
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        status(),
+        status(EVERYTHING, state=router_pb2.MEMBER_STATE_LOADING),
+        status(FIRST_LAYER),
+        status(EVERYTHING),
+    ],
+    ids=["nothing", "loading", "less", "unreachable"],
+)
+async def test_one_that_proves_nothing_never_disturbs_the_older(secret, tmp_path, claim):
+    async with guarded_router(secret, tmp_path) as (router, stub, address):
+        older = await serving_pool(stub, address, incarnation=7)
+        before = await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+        forged = Joined(stub)
+        elsewhere = address if claim != status(EVERYTHING) else "127.0.0.1:9"
+        await forged.say(register(address=elsewhere, incarnation=8, offer=offer()))
+        await forged.hear("welcome")
+        for _ in range(5):
+            await forged.say(claim)
+            await older.say(status(EVERYTHING))
+            await asyncio.sleep(0.05)
+        assert (await topology_where(stub, lambda t: True)) == before
+        assert [member.incarnation for member in router.mesh.members] == [7]
+        await older.say(router_pb2.JoinRequest(leave=router_pb2.Leave()))
+        assert (await older.outcome())[0] is grpc.StatusCode.OK
+        code, details = await forged.outcome()
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "join again" in details
+
+
+@pytest.mark.parametrize("incarnation", [1, 7, 8, int(time.time() * 1000), 2**64 - 1])
+async def test_without_a_secret_a_forged_join_of_a_live_id_is_refused_and_locks_nothing(
+    incarnation,
+):
+    async with running_router() as router, stub_of(router) as stub, listening() as address:
+        older = await serving_pool(stub, address, incarnation=7)
+        before = await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+        forged = Joined(stub)
+        await forged.say(
+            register(address=address, incarnation=incarnation, process_key=b"?", offer=offer())
+        )
+        code, details = await forged.outcome()
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION)
+        assert "live member" in details or "fenced" in details or "ahead" in details
+        assert (await topology_where(stub, lambda t: True)) == before
+        again = await serving_pool(stub, address, incarnation=7)
+        assert (await older.outcome())[0] is grpc.StatusCode.UNAVAILABLE
+        await again.say(router_pb2.JoinRequest(leave=router_pb2.Leave()))
+        assert (await again.outcome())[0] is grpc.StatusCode.OK
+        await serving_pool(stub, address, incarnation=9)
+
+
+async def test_a_live_members_id_is_free_when_its_lease_has_ended():
+    async with running_router(lease_ms=400) as router, stub_of(router) as stub:
+        silent, patient = Joined(stub), Joined(stub)
+        await silent.say(register(incarnation=7, offer=offer()))
+        await silent.hear("welcome")
+        await patient.say(register(incarnation=8, offer=offer()))
+        assert (await patient.outcome())[0] is grpc.StatusCode.UNAVAILABLE
+        assert (await silent.outcome())[0] is grpc.StatusCode.UNAVAILABLE
+        again = Joined(stub)
+        await again.say(register(incarnation=8, offer=offer()))
+        await again.hear("welcome")
 
 
 async def test_a_second_stream_of_the_same_process_replaces_the_first_without_a_refusal():

@@ -7,8 +7,10 @@ import time
 import pytest
 
 from protos import router_pb2
+from rpc.channel import Access
 from rpc.membership import FINAL_REFUSALS, STOP_TIMEOUT_S, Lease, backoff_s
 from rpc.pieces import Pieces
+from rpc.secret import MeshSecret, write_secret
 from tests.contract.router_harness import (
     EVERYTHING,
     listening,
@@ -26,7 +28,7 @@ READY = router_pb2.MEMBER_STATE_READY
 class Pool:
     """A member that loads at once what it is told to hold."""
 
-    def __init__(self, router: str, address: str, **fields):
+    def __init__(self, router: str, address: str, access: Access | None = None, **fields):
         self.ready = Pieces()
         self.refusals: list[str] = []
         self.statuses = 0
@@ -34,7 +36,7 @@ class Pool:
         fields = {"offer": offer(), **fields}
         self.lease = Lease(
             router,
-            None,
+            access,
             register(address=address, **fields),
             self._status,
             self._assigned,
@@ -152,11 +154,13 @@ async def test_a_refusal_is_final_and_its_reason_reaches_the_service(start_pool,
         assert not refused.lease._thread.is_alive()
 
 
-async def test_an_older_incarnation_is_told_that_it_is_fenced(start_pool):
-    async with running_router() as router:
-        older = start_pool(router.address, incarnation=5)
-        await until(lambda: len(router.mesh.members) == 1)
-        newer = start_pool(router.address, incarnation=6)
+async def test_an_older_incarnation_is_told_that_it_is_fenced(start_pool, tmp_path):
+    write_secret(tmp_path / "secret")
+    secret = MeshSecret(tmp_path / "secret")
+    async with running_router(secret_file=tmp_path / "secret") as router:
+        older = start_pool(router.address, access=secret, incarnation=5)
+        await until(lambda: uncovered(router) == 0)
+        newer = start_pool(router.address, access=secret, incarnation=6)
         await until(lambda: bool(older.refusals))
         assert "newer incarnation 6" in older.refusals[0]
         assert newer.lease.wait_joined(5)

@@ -255,3 +255,14 @@ def test_with_replicas_the_router_places_and_pools_ask_for_nothing(model: Path) 
     assert pools[0].memory_bytes > once.services[1].memory_bytes
     with pytest.raises(CommandError, match="--replicas: 0 to 3"):
         plan_cluster(ClusterOptions(model=model, num_pools=3, replicas=4), cores=4)
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+def test_every_service_is_told_where_the_secret_of_the_run_is(
+    model: Path, tmp_path: Path, in_process: bool
+) -> None:
+    options = ClusterOptions(model=model, in_process=in_process, secret_file=tmp_path / "secret")
+    services = plan_cluster(options, cores=4).services
+    assert [flag(one.flags, "--secret-file") for one in services] == (
+        [str(tmp_path / "secret")] * len(services)
+    )

@@ -166,7 +166,9 @@ def test_an_incarnation_far_ahead_of_the_clock_is_refused_and_named():
     mesh = members(wall_ms=lambda: NOW_MS)
     limit = NOW_MS + int(1000 * MAX_AHEAD_S)
     for incarnation in (limit + 1, 2**63, 2**64 - 1):
-        with pytest.raises(NotReady, match=r"register\.incarnation: .* ahead of this router's clock"):
+        with pytest.raises(
+            NotReady, match=r"register\.incarnation: .* ahead of this router's clock"
+        ):
             mesh.join(register("a", incarnation), "", 0.0)
     mesh.join(register("a", limit), "", 0.0)
 

@@ -291,9 +291,7 @@ def shown(mesh: Mesh) -> list[tuple[int, int]]:
     mesh.new_assignments(1.0)
     mesh.publish(1.0)
     assert mesh.book.latest is not None
-    return [
-        (entry.incarnation, len(pieces_of(entry.pieces))) for entry in mesh.book.latest.pools
-    ]
+    return [(entry.incarnation, len(pieces_of(entry.pieces))) for entry in mesh.book.latest.pools]
 
 
 def test_a_successor_changes_nothing_until_it_can_be_reached_and_holds_what_the_older_holds():
