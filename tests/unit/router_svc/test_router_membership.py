@@ -269,7 +269,7 @@ class Membership(RuleBasedStateMachine):
     @rule(passed_s=st.floats(0, 2 * LEASE_S), heard=st.sets(ids))
     def time_passes(self, passed_s, heard):
         self.now_s += passed_s
-        for member in self.mesh:
+        for member in (*self.mesh, *filter(self.mesh.is_successor, self.streams)):
             if member.member_id in heard:
                 member.last_seen_s = self.now_s
         silent = self.mesh.silent(self.now_s)
