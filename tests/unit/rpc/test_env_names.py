@@ -94,8 +94,8 @@ SAME = {
     "EXPERTS": {"model pull"},
 }
 """A service's flag -> the commands that mean the same by it, besides `up` (which passes flags on)
-and those that ask a router (ROUTER, TLS_*)."""
-ASK_A_ROUTER = {"ROUTER", "TLS_CA", "TLS_CERT", "TLS_KEY"}
+and those that ask a router (ROUTER, TLS_*, SECRET_FILE)."""
+ASK_A_ROUTER = {"ROUTER", "TLS_CA", "TLS_CERT", "TLS_KEY", "SECRET_FILE"}
 
 
 def test_a_command_that_means_something_else_by_a_services_flag_has_a_name_of_its_own() -> None:
