@@ -9,13 +9,26 @@ certificates only those of role gateway may generate: see grpc.ssl_channel_crede
 """
 
 import argparse
+import hashlib
+import hmac
 import sys
+import time
 from pathlib import Path
 
 import grpc
 
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.secret import MeshSecret, ProvingChannel
+
+
+def proof(secret_file: Path | None, method: str) -> tuple[tuple[str, str], ...]:
+    """What shows that we know the secret: the time, and a keyed hash of it and the method."""
+    if secret_file is None:
+        return ()
+    key = secret_file.read_bytes().splitlines()[0].strip()
+    at_s = int(time.time())
+    text = f"{at_s} /expertmesh.attention.v1.Attention/{method}"
+    digest = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    return (("expertmesh-proof", f"{at_s}.{digest}"),)
 
 
 def main() -> int:
@@ -29,12 +42,11 @@ def main() -> int:
     flags = parser.parse_args()
 
     with grpc.insecure_channel(flags.attention) as channel:
-        if flags.secret_file is not None:
-            channel = ProvingChannel(channel, MeshSecret(flags.secret_file))
         stub = attention_pb2_grpc.AttentionStub(channel)
 
         # Ready means: every expert of every layer has a connected pool.
-        status = stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=5)
+        shown = proof(flags.secret_file, "GetStatus")
+        status = stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=5, metadata=shown)
         if not status.ready:
             print(f"not ready: {status.not_ready_reason}", file=sys.stderr)
             return 1
