@@ -8,6 +8,7 @@ text gets a copy; what was refused is remembered.
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ from rpc.errors import Mismatch, Overloaded
 from rpc.fair_shares import FairSlots
 
 _MAX_ERROR_CHARS = 300
+_POSITION = re.compile(r"^at (\d+)\(\d+\): ")
 _INLINE_REPLAY = 64
 """Tokens of a moved sequence that are replayed without a thread."""
 
@@ -176,9 +178,6 @@ def _build(tokens: GrammarTokens, text: str) -> tuple[LLMatcher | None, str]:
 
 
 def _first_line(error: str) -> str:
-    """llguidance's reason without its excerpt and position in the grammar, which is not the caller's."""
-    line = error.split("\n", 1)[0]
-    position, separator, rest = line.partition(": ")
-    if separator and position.startswith("at "):
-        line = rest
+    """llguidance's reason without its excerpt of the grammar: "line 6: what is wrong"."""
+    line = _POSITION.sub(r"line \1: ", error.split("\n", 1)[0])
     return line[:_MAX_ERROR_CHARS]

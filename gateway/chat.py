@@ -129,6 +129,13 @@ def _plan(gateway: Gateway, fields: ChatRequest, *, tenant: str, client_id: str)
     )
 
 
+def _most_tokens(gateway: Gateway, plan: _ChatPlan) -> int | None:
+    """A model that is made to call a tool which it cannot use may never end by itself."""
+    if plan.max_tokens is None and plan.shape.must_call:
+        return max(gateway.config.forced_call_tokens, plan.fields.min_tokens or 0)
+    return plan.max_tokens
+
+
 def _choices(
     gateway: Gateway,
     request_id: str,
@@ -141,7 +148,7 @@ def _choices(
     set_output_length(
         plan.sampling,
         num_prompt_tokens=len(prompt),
-        max_tokens=plan.max_tokens,
+        max_tokens=_most_tokens(gateway, plan),
         min_tokens=plan.fields.min_tokens,
         max_model_len=gateway.max_model_len,
         max_tokens_field=plan.max_tokens_field,

@@ -50,6 +50,9 @@ class GatewayConfig:
         0,
         "of one client address (a reverse proxy is one); 0: three quarters of --max-connections",
     )
+    forced_call_tokens: int = flag(
+        4096, "longest forced tool call (tool_choice) in tokens when the request sets no max_tokens"
+    )
     request_timeout_s: float = flag(
         0.0,
         "longest a request may take from its receipt on, in seconds; 0: no limit but the attention "
@@ -82,6 +85,8 @@ class GatewayConfig:
             raise ValueError("--max-connections: 8 to 1000000")
         if not 0 <= self.max_connections_per_address <= self.max_connections:
             raise ValueError("--max-connections-per-address: 0 to --max-connections")
+        if not 1 <= self.forced_call_tokens <= 1_000_000:
+            raise ValueError("--forced-call-tokens: 1 to 1000000")
         if not 0 <= self.request_timeout_s <= 86_400:
             raise ValueError("--request-timeout-s: 0 to 86400")
         if not 0 <= self.drain_s <= 3600:

@@ -17,10 +17,10 @@ import grpc
 import grpc.aio
 
 from gateway.attention_pool import AttentionPool
-from gateway.errors import SERVER, ApiError, bad_field, not_ready, overloaded
+from gateway.errors import SERVER, ApiError, not_ready, overloaded
 from gateway.prefix_guess import prompt_keys
 from gateway.replica import Replica
-from gateway.request_grammar import Call, RequestGrammar, refusal
+from gateway.request_grammar import Call, RequestGrammar
 from gateway.stream_state import DeadlinePassed, StreamLost, StreamState, protocol_error
 from protos import attention_pb2
 from rpc.cancellation import is_being_cancelled
@@ -179,9 +179,9 @@ def _error_of_status(
     """What a failed RPC means. Refusals that clients can cause at will are not logged."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.INVALID_ARGUMENT and state.grammar is not None:
-        reason = refusal(details)
-        if reason is not None:
-            return bad_field(state.grammar.field, reason)
+        refused = state.grammar.refused(details)
+        if refused is not None:
+            return refused
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ApiError(400, details, code="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

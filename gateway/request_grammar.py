@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import ApiError, bad_field
+from minimax_m2.chat.grammars import named_refusal
 from protos import attention_pb2
 from rpc.config import GRAMMAR_TAKEN
 
@@ -93,7 +94,7 @@ class RequestGrammar:
         elif not call.done() or await call.code() is grpc.StatusCode.OK:
             self._taken_by.setdefault(address, False)
         elif await call.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            self._refuse(await call.details() or "")
+            self._refusal = self.refused(await call.details() or "")
         return call
 
     async def _answered(self, call: Call) -> Call:
@@ -105,18 +106,15 @@ class RequestGrammar:
             raise
         return call
 
-    def _refuse(self, details: str) -> None:
-        reason = refusal(details)
-        if reason is not None:
-            self._refusal = bad_field(self.field, reason)
+    def refused(self, details: str) -> ApiError | None:
+        """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
+        if not details.startswith("grammar"):
+            return None
+        reason = named_refusal(self.text, details.removeprefix("grammar: "))
+        return bad_field(self.field, reason)
 
 
 async def _is_unknown(call: Call) -> bool:
     if not call.done() or await call.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return (await call.details() or "").startswith("grammar_id")
-
-
-def refusal(details: str) -> str | None:
-    """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
-    return details.removeprefix("grammar: ") if details.startswith("grammar") else None

@@ -21,8 +21,11 @@ from minimax_m2.chat.tools import MAX_PARAMETER_NAME_CHARS
 _WHITESPACE = r"(?: |\n[ \t]{0,24})?"
 """Between the parts of a JSON value: a space or an indented line; models may go on with blanks forever."""
 _HEADER = '%llguidance {"no_forcing": true}'
+_PLACE = "// "
+"""Begins the line before a rule that may be refused: whose fault that is."""
 _END_OF_VALUE = "</parameter>\n"
 _END_OF_INVOKE = "</invoke>\n"
+_LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _CLOSING_TAG = re.compile(r"<\s*/\s*(invoke|parameter|minimax:tool_call)")
 
 
@@ -57,6 +60,20 @@ def answer_grammar(*forms: JsonAnswer | ToolCalls) -> str:
             starts.append(r"/\n{1,3}/? calls")
             rules += _call_rules(form)
     return "\n".join([_HEADER, f"start: {' | '.join(starts)}", *rules]) + "\n"
+
+
+def named_refusal(text: str, reason: str) -> str:
+    """Why a grammar was refused ("line 6: reason"), in terms of what it was made from.
+
+    Args:
+        text: the grammar; one that `answer_grammar` did not make keeps its line numbers.
+    """
+    found = _LINE.match(reason)
+    if not found or not text.startswith(f"{_HEADER}\nstart: "):
+        return reason
+    before = text.splitlines()[: int(found[1]) - 1][-1:]
+    place = [line.removeprefix(_PLACE) for line in before if line.startswith(_PLACE)]
+    return ": ".join([*place, found[2]])
 
 
 def _schema(schema: Any, *, lenient: bool) -> str:
@@ -113,6 +130,7 @@ class _ToolRules:
     def __init__(self, rules: _Rules, name: str, function: Mapping[str, Any]):
         self._rules = rules
         self._name = name
+        self._function = function
         parameters = function.get("parameters") or {}
         self._parameters = parameters
         self._properties = parameters.get("properties") or {}
@@ -152,6 +170,7 @@ class _ToolRules:
 
     def _write_value(self, j: int, name: str) -> None:
         schema = self._properties[name]
+        self._rules.lines.append(f"{_PLACE}tool {self._function['name']!r}, parameter {name!r}")
         then = f"{_literal(_END_OF_VALUE)} {self._from(j + 1)}"
         if "string" not in parameter_types(self._parameters, name):
             pattern = number_pattern(schema)

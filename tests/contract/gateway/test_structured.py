@@ -191,3 +191,33 @@ def test_completions_have_no_response_format(gateway: Harness) -> None:
     body = {"model": "tiny-m2", "prompt": "x", "response_format": {"type": "json_object"}}
     error = gateway.post("/v1/completions", body).json()["error"]
     assert (error["param"], error["code"]) == ("response_format", "unsupported_parameter")
+
+
+def test_a_forced_call_without_a_limit_gets_one(roomy: Harness, tokenizer: Tokenizer) -> None:
+    def most(**fields: Any) -> int:
+        assert roomy.chat(**fields).status_code == 200
+        return int(roomy.fake.requests[-1].sampling.max_tokens)
+
+    config = roomy.service.gateway.config
+    assert config.forced_call_tokens == 4096
+    object.__setattr__(config, "forced_call_tokens", 300)  # the context has room for more
+    forced: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": None}
+    assert most(**forced) == 300
+    assert most(**{**forced, "tool_choice": named("weather")}) == 300
+    assert most(**{**forced, "max_tokens": 500}) == 500
+    assert most(**{**forced, "min_tokens": 400}) == 400
+    assert most(**{**forced, "tool_choice": "auto"}) > 3000
+
+
+def test_the_tool_whose_schema_is_refused_is_named(roomy: Harness) -> None:
+    bad = {"type": "function", "function": {"name": "bad", "parameters": {
+        "type": "object", "properties": {"to": {"type": "integer", "minimum": 5, "maximum": 3}}}}}  # fmt: skip
+    tools = [WEATHER, bad]
+    text = grammar_for(roomy, tools=tools, tool_choice="required")
+    assert text is not None
+    line = next(i for i, line in enumerate(text.splitlines(), 1) if '"minimum": 5' in line)
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"grammar: line {line}: Unsatisfiable schema")
+    roomy.script(lambda request: [refusal])
+    error = roomy.chat(tools=tools, tool_choice="required").json()["error"]
+    assert error["param"] == "tools"
+    assert error["message"] == "tools: tool 'bad', parameter 'to': Unsatisfiable schema"

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,31 +14,24 @@ from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
 from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
 from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.token_table import TokenTable
-from minimax_m2.config import load_config
-from protos import attention_pb2
 from rpc.config import MAX_GRAMMAR_BYTES
+from tests.grammar_harness import (
+    BYTE_IDS,
+    DEMO,
+    END_OF_THINKING,
+    EOS,
+    MARKERS,
+    POINT,
+    ROLE,
+    TABLE,
+    VOCABULARY,
+    Compiler,
+    allowed,
+    feed,
+    start,
+    tool,
+)
 from tests.spelled_output import events_of
-
-DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"
-TABLE = TokenTable.load(DEMO)
-MARKERS = TABLE.added_ids
-VOCABULARY = Vocabulary.load(DEMO, load_config(DEMO))
-EOS, ROLE, END_OF_THINKING = MARKERS["[e~["], MARKERS["]~b]"], MARKERS["</think>"]
-BYTE_IDS = {
-    data: i for i, data in enumerate(TABLE.bytes_of_id) if data is not None and len(data) == 1
-}
-POINT = {
-    "type": "object",
-    "properties": {"x": {"type": "integer"}, "y": {"enum": ["a", None, 2]}},
-    "required": ["x", "y"],
-    "additionalProperties": False,
-}
-
-
-def tool(name: str, **parameters: Any) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
-
 
 TOOLS = [
     tool("add", type="object", required=["a", "b", 'not"declared', 5],
@@ -57,50 +49,11 @@ def json_grammar(schema: Any, *, lenient: bool = False) -> str:
     return answer_grammar(JsonAnswer(schema=schema, lenient=lenient))
 
 
-def lark(text: str) -> attention_pb2.Grammar:
-    return attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
-
-
-async def start(
-    compiler: GrammarCompiler,
-    text: str,
-    emitted: list[int] | None = None,
-    *,
-    ignore_eos: bool = False,
-    **fields: Any,
-) -> GrammarState:
-    request = attention_pb2.GenerateRequest(grammar=lark(text), **fields)
-    return await compiler.start(request, emitted_ids=emitted or [], ignore_eos=ignore_eos)
-
-
-class Compiler:
-    """A compiler for one test, with its process ended afterwards."""
-
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self.compiler = GrammarCompiler(DEMO, VOCABULARY)
-
-    def start(self, text: str, emitted: list[int] | None = None, **fields: Any) -> GrammarState:
-        return self._runner.run(start(self.compiler, text, emitted, **fields))
-
-    def close(self) -> None:
-        self._runner.run(self.compiler.close())
-        self._runner.close()
-
-
 @pytest.fixture(scope="module")
 def compiler():
     made = Compiler()
     yield made
     made.close()
-
-
-def allowed(state: GrammarState) -> list[int]:
-    return state.allowed(VOCABULARY.size).nonzero()[0].tolist()
-
-
-def feed(state: GrammarState, text: str) -> bool:
-    return all(state.accept(BYTE_IDS[bytes([byte])]) for byte in text.encode())
 
 
 def walk(state: GrammarState, seed: int, steps: int = 600) -> str | None:
@@ -161,18 +114,18 @@ def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, 
         assert starts
         assert several or len(starts) == 1
         assert not any(isinstance(event, ContentDelta) for event in events), text
-        for start in starts:
-            fragments = [e.fragment for e in events if isinstance(e, ToolCallArguments) and e.index == start.index]  # fmt: skip
+        for begun in starts:
+            fragments = [e.fragment for e in events if isinstance(e, ToolCallArguments) and e.index == begun.index]  # fmt: skip
             arguments = json.loads("".join(fragments))
-            if start.name == "add":
+            if begun.name == "add":
                 assert isinstance(arguments["a"], int)
                 assert isinstance(arguments["b"], int | float)
-            elif start.name == "w-x.y":
+            elif begun.name == "w-x.y":
                 assert arguments["unit"] in ("c", "f")
                 assert isinstance(arguments["city \\é"], str)
                 at = arguments.get("at")
                 assert at is None or list(at) == ["x", "y"]
-            elif start.name == "nothing":
+            elif begun.name == "nothing":
                 assert arguments == {}
 
 
