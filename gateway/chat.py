@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -95,7 +96,12 @@ async def chat_completions(request: Request) -> Response:
             with_timings=bool(plan.fields.expertmesh_timings),
             stream_options=plan.stream_options,
         )
-        reply = ChatReply(head, gateway.model, with_logprobs=plan.sampling.logprobs)
+        reply = ChatReply(
+            head,
+            gateway.model,
+            with_logprobs=plan.sampling.logprobs,
+            remember_thinking=partial(gateway.encoder.thinking.remember, plan.tenant),
+        )
         return await answer(gateway, request, record, choices, reply, stream=stream)
 
 

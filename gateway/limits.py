@@ -85,6 +85,7 @@ class Limits:
     """One client has all but one of them at most."""
     tokenise_queue: int = 128
     emitted_ids_bytes: int = 32 * 1024 * 1024
+    returned_thinking_bytes: int = 16 * 1024 * 1024
     """Ids of answers, kept so that a returned answer gets the same ones."""
 
     # Streams

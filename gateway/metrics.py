@@ -56,6 +56,9 @@ class GatewayMetrics:
         self.tool_values_doubtful = self._counter(
             "tool_values_doubtful", "Values in tool calls that may have ended elsewhere"
         )
+        self.thinking_restored = self._counter(
+            "thinking_restored", "Turns with tool calls that came back without their thinking"
+        )
         self.keepalives = self._counter("sse_keepalives", "SSE comments sent", "api")
         self.disconnects = self._counter(
             "client_disconnects", "Clients that left before the end", "api", "phase"

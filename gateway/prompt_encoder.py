@@ -15,6 +15,7 @@ from gateway.errors import ApiError, bad_field, context_exceeded
 from gateway.fair_threads import FairThreads
 from gateway.limits import Limits
 from gateway.model_files import ModelFiles
+from gateway.returned_thinking import ReturnedThinking
 from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.repairs import Repairs
 from minimax_m2.chat.tools import validate_tools
@@ -33,11 +34,14 @@ class PromptEncoder:
         limits: Limits,
         *,
         count_repair: Callable[[str, int], None] = lambda kind, count: None,
+        count_restored: Callable[[int], None] = lambda count: None,
     ):
         self._model = model
         self._count_repair = count_repair
+        self._count_restored = count_restored
         self._limits = limits
         self.emitted_ids = EmittedIds(model.tokenizer, max_bytes=limits.emitted_ids_bytes)
+        self.thinking = ReturnedThinking(max_bytes=limits.returned_thinking_bytes)
         self.threads = FairThreads(limits.tokenise_threads, max_waiting=limits.tokenise_queue)
 
     def close(self) -> None:
@@ -55,7 +59,8 @@ class PromptEncoder:
         add_generation_prompt: bool = True,
         request_id: str = "-",
     ) -> list[int]:
-        """Ids of the rendered conversation; what this tenant was answered keeps the ids it had.
+        """Ids of the rendered conversation; what this tenant was answered keeps the ids it had,
+        and turns with tool calls the thinking that a client left out.
 
         `body_bytes` decides where the work is done, `client` when. What was not rendered as it was
         sent is counted, and logged in a line with the request's id.
@@ -72,8 +77,10 @@ class PromptEncoder:
 
         def encode() -> list[int]:
             offered = validate_tools(tools)
+            turns = normalise_messages(messages, repairs)
+            self._count_restored(self.thinking.restore(tenant, turns))
             segments = self._model.template.render(
-                normalise_messages(messages, repairs),
+                turns,
                 offered or None,
                 add_generation_prompt=add_generation_prompt,
             )

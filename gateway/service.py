@@ -60,6 +60,7 @@ class GatewayService:
                 model,
                 limits,
                 count_repair=lambda kind, count: metrics.history_repairs.labels(kind).inc(count),
+                count_restored=metrics.thinking_restored.inc,
             ),
             metrics=metrics,
             status_line=StatusLine(),

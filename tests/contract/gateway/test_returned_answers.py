@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from answers import WEATHER, invoke
+from answers import WEATHER, events_of, invoke, tool_answer
 from fake_attention import FakeAttention, say
 from gateway_harness import Harness, ready_status
 from gateway_model import (
@@ -146,3 +146,34 @@ def test_tokenize_tells_the_ids_that_the_chat_would_use(gateway: Harness) -> Non
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "rain"}
     body = {"messages": [USER, returned, result], "tools": [WEATHER]}
     assert gateway.post("/tokenize", body).json()["tokens"] == used
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_drops_the_thinking_of_its_calls_gets_it_back(
+    gateway: Harness, tokenizer: Tokenizer, stream: bool
+) -> None:
+    gateway.script(say(tool_answer(tokenizer, invoke("weather", place="Rome")), eos=EOS))
+    asked = [{"role": "user", "content": "hello"}]
+    answer = gateway.chat(messages=asked, tools=[WEATHER], stream=stream)
+    if stream:
+        deltas = [event["choices"][0]["delta"] for event in events_of(answer.text)]
+        call = next(d["tool_calls"][0] for d in deltas if "tool_calls" in d)
+    else:
+        call = answer.json()["choices"][0]["message"]["tool_calls"][0]
+    function = {"name": "weather", "arguments": '{"place": "Rome"}'}
+    turn = {"role": "assistant", "content": None,
+            "tool_calls": [{"id": call["id"], "type": "function", "function": function}]}  # fmt: skip
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "rain"}
+
+    def prompt_of(**fields: Any) -> str:
+        messages = [*asked, {**turn, **fields}, result]
+        assert gateway.chat(messages=messages, tools=[WEATHER]).status_code == 200
+        return tokenizer.decode(gateway.fake.requests[-1].prompt_token_ids)
+
+    with_thinking = prompt_of(reasoning_content="call")
+    before = gateway.metric("thinking_restored_total")
+    assert prompt_of() == with_thinking
+    assert gateway.metric("thinking_restored_total") == before + 1
+    assert "<think>\ncall\n</think>" in with_thinking
+    other = prompt_of(tool_calls=[{**turn["tool_calls"][0], "id": "call_of_another_server"}])
+    assert "<think>\ncall\n</think>" not in other

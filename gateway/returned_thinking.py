@@ -1,0 +1,73 @@
+"""Which thinking belongs to a turn with tool calls that a client returned without it?
+
+M2 thinks on between the calls of one task, and without its own thinking it takes a tool's result
+for a new task and calls again, for ever. Many clients drop what they do not know. The ids of the calls
+are ours, and come back: so the thinking is kept under the id of the turn's first call, for the
+tenant that got it, and put back where the turn has none.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Any
+
+_ENTRY_BYTES = 250
+"""What an entry holds besides its text: key, string object and table slot."""
+
+
+class ReturnedThinking:
+    """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
+
+    def __init__(self, *, max_bytes: int):
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[bytes, str] = OrderedDict()
+        self._lock = threading.Lock()
+        self.size_bytes = 0
+
+    def remember(self, tenant: str, call_id: str, thinking: str) -> None:
+        """Keep what was thought before the call with this id."""
+        size_bytes = _size(thinking)
+        if not thinking or size_bytes > self._max_bytes:
+            return
+        key = _key(tenant, call_id)
+        with self._lock:
+            replaced = self._entries.pop(key, None)
+            self.size_bytes += size_bytes - (0 if replaced is None else _size(replaced))
+            self._entries[key] = thinking
+            while self.size_bytes > self._max_bytes:
+                _, dropped = self._entries.popitem(last=False)
+                self.size_bytes -= _size(dropped)
+
+    def restore(self, tenant: str, turns: list[dict[str, Any]]) -> int:
+        """Put `reasoning_content` into turns that lack it; gives how many got it.
+
+        Args:
+            turns: as `normalise_messages` gives them.
+        """
+        restored = 0
+        for turn in turns:
+            calls = turn.get("tool_calls")
+            if not calls or turn.get("reasoning_content"):
+                continue
+            call_id = calls[0].get("id")
+            thinking = self._get(_key(tenant, call_id)) if isinstance(call_id, str) else None
+            if thinking is not None:
+                turn["reasoning_content"] = thinking
+                restored += 1
+        return restored
+
+    def _get(self, key: bytes) -> str | None:
+        with self._lock:
+            thinking = self._entries.get(key)
+            if thinking is not None:
+                self._entries.move_to_end(key)
+            return thinking
+
+
+def _key(tenant: str, call_id: str) -> bytes:
+    tenant_digest = hashlib.sha256(tenant.encode()).digest()
+    return hashlib.sha256(tenant_digest + call_id.encode(errors="replace")).digest()
+
+
+def _size(thinking: str) -> int:
+    return _ENTRY_BYTES + 4 * len(thinking)
