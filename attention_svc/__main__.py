@@ -8,7 +8,10 @@ from attention_svc.service import AttentionService
 from rpc.service_main import run_service
 
 DESCRIPTION = """One attention service: owns sequences and their KV cache, runs the layer loop, and
-calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join."""
+calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join.
+
+Example:
+  expertmesh serve attention --model ~/models/minimax-m2 --router 127.0.0.1:50050 --kv-memory 4GiB"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,10 @@ from expert_svc.pool import ExpertPool
 from rpc.service_main import run_service
 
 DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for attention
-services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join."""
+services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join.
+
+Example:
+  expertmesh serve expert --model ~/models/minimax-m2 --router 127.0.0.1:50050 --memory 48GiB"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

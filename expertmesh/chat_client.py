@@ -75,7 +75,7 @@ class ChatClient:
 
     def __init__(self, base_url: str, api_key: str | None = None):
         """`base_url` with or without the trailing /v1."""
-        base_url = base_url.rstrip("/")
+        base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
         self._root = base_url.removesuffix("/v1")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(

@@ -39,7 +39,7 @@ def save_heat_map(tokens: Sequence[Sequence[int]], path: Path) -> None:
     num_layers, num_experts = len(tokens), len(tokens[0])
     height = min(14.0, max(3.0, 1.5 + 0.16 * num_layers))
     figure = require_matplotlib()(figsize=(12, height), layout="constrained")
-    figure.suptitle(f"{sum(map(sum, tokens)):,} routed tokens, relative to the mean of each layer")
+    figure.suptitle(f"{sum(map(sum, tokens)):,} activations, relative to the mean of each layer")
     relative = [
         [count * len(row) / sum(row) if sum(row) else 0.0 for count in row] for row in tokens
     ]

@@ -155,8 +155,9 @@ def _with_passed(
 def describe(config: ModelConfig) -> str:
     """One line: sizes a person can compare."""
     total = config.attention_params + config.num_pieces * config.expert_params
+    parameters = f"{total / 1e9:,.1f} B" if total >= 1e9 else f"{total / 1e6:,.1f} M"
     return (
-        f"{total / 1e6:,.1f} M parameters, {config.num_layers} layers, "
+        f"{parameters} parameters, {config.num_layers} layers, "
         f"{config.num_experts} experts with top-{config.top_k}, hidden {config.hidden_size}"
     )
 

@@ -7,7 +7,10 @@ from gateway.config import GatewayConfig
 from gateway.service import GatewayService
 from rpc.service_main import run_service
 
-DESCRIPTION = "The HTTP edge: an OpenAI-shaped API in front of attention services."
+DESCRIPTION = """The HTTP edge: an OpenAI-shaped API in front of attention services.
+
+Example:
+  expertmesh serve gateway --model ~/models/minimax-m2 --router 127.0.0.1:50050"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

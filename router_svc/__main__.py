@@ -7,7 +7,10 @@ from router_svc.config import RouterConfig
 from router_svc.service import RouterService
 from rpc.service_main import run_service
 
-DESCRIPTION = "The control plane of a mesh: who is a member, who holds which experts."
+DESCRIPTION = """The control plane of a mesh: who is a member, who holds which experts.
+
+Example:
+  expertmesh serve router --replicas 2"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

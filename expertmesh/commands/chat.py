@@ -41,6 +41,9 @@ Examples:
 """
 
 
+COMMANDS = "/reset forgets the conversation, /exit or Ctrl-D leaves, /help says this"
+
+
 def register(app: typer.Typer) -> None:
     app.command(help=help_text(_HELP))(chat)
 
@@ -148,7 +151,7 @@ def _converse(conversation: Conversation, thinking: Thinking) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (line editing and history for input())
     notes = stderr()
-    notes.print("/reset forgets the conversation, /exit or Ctrl-D leaves", style="dim")
+    notes.print(COMMANDS, style="dim")
     while True:
         try:
             question = input("> ").strip()
@@ -157,7 +160,9 @@ def _converse(conversation: Conversation, thinking: Thinking) -> None:
             return
         if question == "/exit":
             return
-        if question == "/reset":
+        if question == "/help":
+            notes.print(COMMANDS, style="dim")
+        elif question == "/reset":
             conversation.reset()
             notes.print("forgotten", style="dim")
         elif question:

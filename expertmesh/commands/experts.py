@@ -20,7 +20,15 @@ from protos import router_pb2, router_pb2_grpc
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 MOVES_SHOWN = 32
 
-_SHOW_HELP = f"""Show how many tokens went to each expert: a heat map, a line for each layer.
+_SHOW_HELP = f"""Show how often each expert was activated: a heat map, a line for each layer.
+
+A token activates several experts in each layer, so a layer's activations are its tokens times that.
+
+Examples:
+
+  expertmesh experts show
+
+  expertmesh experts show --png heat.png
 
 {EXIT_CODES_HELP}
 """
@@ -30,6 +38,12 @@ _REBALANCE_HELP = f"""Place the experts anew by how much work they have made of 
 The router follows the load by itself, slowly and only where it gains something (--follow-load and
 the flags beside it). This does all of it now. It moves as little as that allows, and as every change
 without a pause. --dry-run shows what would move, and why, and leaves everything where it is.
+
+Examples:
+
+  expertmesh experts rebalance --dry-run
+
+  expertmesh experts rebalance --router 10.77.0.1:50050 --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
 
 {EXIT_CODES_HELP}
 """
@@ -68,7 +82,7 @@ def show(
     if as_json or png is not None:
         return
     for line, row in zip(heat_rows(tokens), tokens, strict=True):
-        text = f"{line} {sum(row):>12,} tokens, hottest {imbalance(row):.1f} x the mean"
+        text = f"{line} {sum(row):>12,} activations, hottest {imbalance(row):.1f} x the mean"
         stdout().print(text, markup=False, soft_wrap=True)
 
 

@@ -29,6 +29,12 @@ HELP = help_text(f"""Write where tokens go within some seconds to a file, for `e
 As JSON: how many go to each expert, of all attention services, as the router counts them. With --exact,
 as {SUFFIX}: the experts of each row of each step of one attention service.
 
+Examples:
+
+  expertmesh experts record --out load.json --seconds 60
+
+  expertmesh experts record --exact --out load{SUFFIX} --seconds 60
+
 {EXIT_CODES_HELP}
 """)
 
@@ -93,8 +99,11 @@ def _record_counts(stub: router_pb2_grpc.RouterStub, out: Path, seconds: float) 
     ]
     if any(count < 0 for row in tokens for count in row):
         raise CommandError("the router restarted during the recording")
+    activations = sum(map(sum, tokens))
+    if not activations:
+        raise CommandError(f"no token was routed within {seconds:g} s: nothing was written")
     out.write_text(json.dumps({"seconds": seconds, "tokens": tokens}))
-    return f"{sum(map(sum, tokens)):,} routed tokens"
+    return f"{activations:,} activations of experts"
 
 
 def _record_steps(

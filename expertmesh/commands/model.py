@@ -29,6 +29,12 @@ _INFO_HELP = f"""Show a checkpoint's shape and what it takes to hold it.
 
 Reads config.json only, so it also works before the weights are there.
 
+Examples:
+
+  expertmesh model info
+
+  expertmesh model info ~/models/minimax-m2 --json
+
 {EXIT_CODES_HELP}
 """
 
@@ -37,6 +43,12 @@ _VERIFY_HELP = f"""Read every byte of a checkpoint and say whether it is whole.
 Checks the index, every shard's header, names, shapes, dtypes and scales, and compares each
 piece's digest with the folder's manifest where there is one. Prints the checkpoint_id, by which
 services recognise that they serve the same weights.
+
+Examples:
+
+  expertmesh model verify ~/models/minimax-m2
+
+  expertmesh model verify ~/models/minimax-m2 --write-manifest
 
 {EXIT_CODES_HELP}
 """

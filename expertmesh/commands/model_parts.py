@@ -82,6 +82,7 @@ def split(
     from minimax_m2.partial import LocalSource
 
     try:
+        weight_format = "bfloat16" if weight_format == "bf16" else weight_format
         if weight_format not in FORMATS:
             raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
         config = load_config(path)

@@ -60,6 +60,9 @@ def quantise(
     ),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:  # fmt: skip
+    weight_format, linear_format = (
+        "bf16" if name == "bfloat16" else name for name in (weight_format, linear_format)
+    )
     for flag, value in (("--format", weight_format), ("--linear-format", linear_format)):
         if value not in FORMATS:
             raise CommandError(f"{flag}: one of bf16, fp8, int8, int4, got {value!r}", EXIT_USAGE)

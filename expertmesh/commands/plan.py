@@ -79,6 +79,7 @@ def plan(
 ) -> None:
     path = model or demo_model_dir()
     try:
+        weight_format = "bfloat16" if weight_format == "bf16" else weight_format
         if weight_format not in FORMATS:
             raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
         if striping not in STRIPINGS:

@@ -14,6 +14,12 @@ POLL_S = 0.2
 
 _LIST_HELP = f"""Show the expert pools: state, pieces, load.
 
+Examples:
+
+  expertmesh pool list
+
+  expertmesh pool list --json --router 10.77.0.1:50050
+
 {EXIT_CODES_HELP}
 """
 

@@ -40,7 +40,13 @@ def register(app: typer.Typer) -> None:
     app.command(help=help_text(_STATUS_HELP))(status)
 
 
-_DOWN_HELP = f"""Stop the cluster of a run folder, started with or without --detach.
+_DOWN_HELP = f"""Stop the cluster that runs, started with or without --detach.
+
+Examples:
+
+  expertmesh down
+
+  expertmesh down --run-dir ~/.local/state/expertmesh/cluster-8501   (of several)
 
 {EXIT_CODES_HELP} Nothing to stop is 3.
 """
@@ -78,6 +84,14 @@ as each attention service says. A time is the network's share of a call's round 
 A cluster whose services stand in for each other (`up --replicas 2`, `--attention 2`) serves on
 when one of them dies. It is then degraded: what is missing is said, and when it is started again.
 JSON has the same as `missing`, and whether requests are taken as `serving`.
+
+Examples:
+
+  expertmesh status
+
+  expertmesh status --json | python -m json.tool
+
+  expertmesh status --router 10.77.0.1:50050 --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
 
 {EXIT_CODES_HELP} 0 means that every service is ready (and with --router: every pool in reach).
 """

@@ -18,6 +18,12 @@ _HELP = f"""Run one service in this process; all further flags are the service's
 Use it to spread the system over several machines: docs/several-machines.md has the exact
 commands. `expertmesh serve SERVICE --help` lists a service's flags.
 
+Examples:
+
+  expertmesh serve router --listen 127.0.0.1:50050
+
+  expertmesh serve expert --help
+
 {EXIT_CODES_HELP}
 """
 

@@ -154,9 +154,9 @@ def up(
     api_key = next(iter(passed.get("gateway", {}).get("api_key", ())), None)
     plan = plan_cluster(options, usable_cores())
     notes, out = stderr(), stdout()
+    check_memory(plan, available_memory_bytes())
     if not detach:
         _print_plan(plan, notes)
-    check_memory(plan, available_memory_bytes())
     with folder.lock():
         check_port(http_port)
     if detach:

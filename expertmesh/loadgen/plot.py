@@ -8,8 +8,8 @@ from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.summary import METRICS, tokens_by_second
 
 MISSING = (
-    "--plot and --png need matplotlib, which is not installed: pip install 'expertmesh[plot]' "
-    "(or: pip install matplotlib)"
+    "--plot and --png need matplotlib, which is not installed: pip install matplotlib "
+    "(in a checkout it comes with expertmesh[plot])"
 )
 
 

@@ -31,6 +31,12 @@ _OWN: tuple[Row, ...] = (
     ("  of it on the network (% of steps):", "expert_network_share", None),
 )
 
+_OWN_OFFLINE: tuple[Row, ...] = (
+    ("Prefix cache hit rate (%):", "prefix_cache_hit_rate", None),
+    ("Time in experts (% of steps):", "expert_rpc_share", None),
+)
+"""In one process there is no RPC and no network."""
+
 
 def report(result: dict[str, Any], title: str) -> str:
     """The whole table as text; what is not known is left out."""
@@ -44,7 +50,7 @@ def report(result: dict[str, Any], title: str) -> str:
         short = name.upper()
         rows = [(f"{key.split('_')[0].capitalize()} {short} (ms):", key, 2) for key in keys]
         lines += _rows(result, rows)
-    own = _rows(result, _OWN)
+    own = _rows(result, _OWN_OFFLINE if result.get("bench") == "offline" else _OWN)
     if own:
         lines += [_rule("ExpertMesh", "-"), *own]
     lines.append("=" * _WIDTH)

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from expertmesh.checks import Verdict, check_port, check_round_trip, run_checks
+from expertmesh.cli import app
 from expertmesh.process import readiness_text
+from expertmesh.service_flags import DECIDED
 from minimax_m2.tiny import write_tiny
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +42,7 @@ def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: s
     assert twins
     assert twins <= options
     mentioned_in_text_only = {"RUN_DIR", "HTTP_PORT", "API_KEY", "TLS_CA"}
+    mentioned_in_text_only |= {name.upper() for name in DECIDED}
     assert options - twins <= mentioned_in_text_only
 
 
@@ -181,3 +185,47 @@ def test_readiness_text_is_one_line_of_text_or_json() -> None:
     assert readiness_text(httpx.Response(503, json={"reason": "no pool"})) == "no pool"
     assert readiness_text(httpx.Response(503, json=[])) == "[]"
     assert readiness_text(httpx.Response(503)) == "not ready"
+
+
+def test_every_command_shows_how_it_is_called() -> None:
+    """In its --help; of `serve` it is the services'."""
+    missing = []
+
+    def walk(command, path: str) -> None:
+        for name, one in getattr(command, "commands", {}).items():
+            walk(one, f"{path} {name}")
+        is_leaf = not getattr(command, "commands", None)
+        if is_leaf and not path.startswith("expertmesh serve"):
+            _, found, examples = (command.help or "").partition("Example")
+            if not found or f"  {path}" not in examples:
+                missing.append(path)
+
+    walk(typer.main.get_command(app), "expertmesh")
+    for service in ("gateway", "router", "attention", "expert"):
+        if f"  expertmesh serve {service} --" not in run("serve", service, "--help").stdout:
+            missing.append(service)
+    assert not missing
+
+
+def test_a_server_may_be_named_without_a_scheme() -> None:
+    done = run("chat", "hello", "--base-url", "127.0.0.1:9")
+    assert done.returncode == 3
+    assert done.stderr.startswith("expertmesh: cannot reach http://127.0.0.1:9 (")
+
+
+def test_what_does_not_fit_is_listed_once(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    done = run("up", "--model", str(tmp_path), "--kv-memory", "900TiB", "--http-port", "0")
+    assert done.returncode == 1
+    assert done.stderr.count("pool-0: ") == 1
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16"])
+def test_a_format_may_go_by_both_of_its_names(name: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "model")
+    planned = run("plan", "--model", str(tmp_path / "model"), "--format", name, "--json",
+                  "--pools", "2", "--memory", "1GiB")  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    packed = run("model", "quantise", str(tmp_path / "model"), str(tmp_path / "packed"),
+                 "--format", name, "--linear-format", name)  # fmt: skip
+    assert "one of" not in packed.stderr
