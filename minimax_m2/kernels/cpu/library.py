@@ -36,6 +36,7 @@ class Library:
 
         Raises:
             ValueError: not 1 to 1024.
+            RuntimeError: so many threads could not be started; the pool is the caller alone.
         """
         self.native.set_threads(num_threads)
 
@@ -59,7 +60,10 @@ def load() -> Library | None:
     if native is None or not isas:
         return None
     library = Library(native, wanted or isas[0])
-    library.set_threads(min(len(os.sched_getaffinity(0)), 1024))
+    try:
+        library.set_threads(min(len(os.sched_getaffinity(0)), 1024))
+    except RuntimeError as error:  # --threads may ask for fewer yet
+        log.warning("computing with one thread: %s", error)
     return library
 
 

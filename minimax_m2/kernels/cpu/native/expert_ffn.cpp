@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#include <new>
 #include <vector>
 
 #include "thread_pool.h"
@@ -256,11 +255,7 @@ private:
 FfnStatus expert_ffn(const Isa &isa, const Format &gate_up, const Format &down,
                      const ExpertFfnArgs &args)
 {
-    try {
-        return Ffn(isa, gate_up, down, args).run();
-    } catch (const std::bad_alloc &) {
-        return FfnStatus::NO_MEMORY;
-    }
+    return Ffn(isa, gate_up, down, args).run();
 }
 
 }  // namespace kernels

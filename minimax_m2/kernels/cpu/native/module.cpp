@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include <atomic>
+#include <exception>
 #include <new>
 #include <vector>
 #include <string.h>
@@ -36,6 +37,19 @@ bool integers(const char *name, PyObject *const *args, Py_ssize_t given, Py_ssiz
         }
     }
     return true;
+}
+
+PyObject *error_from_exception() noexcept
+{
+    try {
+        throw;
+    } catch (const std::bad_alloc &) {
+        return PyErr_NoMemory();
+    } catch (const std::exception &error) {
+        return PyErr_Format(PyExc_RuntimeError, "%s", error.what());
+    } catch (...) {
+        return PyErr_Format(PyExc_RuntimeError, "an exception of no known kind");
+    }
 }
 
 const Isa *isa_or_error()
@@ -105,9 +119,7 @@ PyObject *set_threads(PyObject *, PyObject *const *args, Py_ssize_t given)
     if (number < 1 || number > 1024)
         return PyErr_Format(PyExc_ValueError, "threads must be 1 to 1024, not %lld",
                             (long long)number);
-    Py_BEGIN_ALLOW_THREADS
-    kernels::set_threads((int)number);
-    Py_END_ALLOW_THREADS
+    without_gil([&] { kernels::set_threads((int)number); });
     Py_RETURN_NONE;
 }
 
@@ -124,10 +136,7 @@ PyObject *linear(PyObject *, PyObject *const *args, Py_ssize_t given)
         return nullptr;
     LinearArgs linear_args = {(const uint8_t *)n[1], n[2], n[3], n[4], (const uint8_t *)n[5],
                               (void *)n[6], n[7] != 0};
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = kernels::linear(*isa, *format, linear_args);
-    Py_END_ALLOW_THREADS
+    const bool done = without_gil([&] { return kernels::linear(*isa, *format, linear_args); });
     if (!done)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -140,10 +149,8 @@ PyObject *run_ffn(const Isa &isa, const Format &gate_up, const Format &down,
         PyErr_SetString(PyExc_ValueError, "experts take formats with bfloat16 rows");
         return nullptr;
     }
-    FfnStatus status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernels::expert_ffn(isa, gate_up, down, ffn_args);
-    Py_END_ALLOW_THREADS
+    const FfnStatus status =
+        without_gil([&] { return kernels::expert_ffn(isa, gate_up, down, ffn_args); });
     switch (status) {
     case FfnStatus::DONE:
         Py_RETURN_NONE;
@@ -187,13 +194,7 @@ PyObject *routed_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
         return nullptr;
     const int64_t num_rows = n[2], top_k = n[5];
     const int32_t *ids = (const int32_t *)n[7];
-    std::vector<int64_t> rows, slots;
-    try {
-        rows.resize(num_rows * top_k);
-        slots.assign(ids, ids + num_rows * top_k);
-    } catch (const std::bad_alloc &) {
-        return PyErr_NoMemory();
-    }
+    std::vector<int64_t> rows(num_rows * top_k), slots(ids, ids + num_rows * top_k);
     for (int64_t pair = 0; pair < num_rows * top_k; pair++)
         rows[pair] = pair / top_k;
     return run_ffn(*isa, *format, *format, {
@@ -216,10 +217,8 @@ PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
         (const uint8_t *)n[5], (const uint8_t *)n[6], n[7], n[8], n[9], n[10], n[11], n[12],
         (const int64_t *)n[13], n[14], (const Segment *)n[15], n[16],
     };
-    AttentionStatus status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernels::attention(*isa, attention_args);
-    Py_END_ALLOW_THREADS
+    const AttentionStatus status =
+        without_gil([&] { return kernels::attention(*isa, attention_args); });
     switch (status) {
     case AttentionStatus::DONE:
         Py_RETURN_NONE;
@@ -245,10 +244,7 @@ PyObject *store_tiles(PyObject *, PyObject *const *args, Py_ssize_t given)
         (const uint16_t *)n[0], (const uint16_t *)n[1], (uint16_t *)n[2], (uint16_t *)n[3],
         (const int64_t *)n[4], n[5], n[6], n[7], n[8], n[9],
     };
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = kernels::store_tiles(store_args);
-    Py_END_ALLOW_THREADS
+    const bool done = without_gil([&] { return kernels::store_tiles(store_args); });
     if (!done)
         return PyErr_Format(PyExc_ValueError, "slots name a position that the cache does not have");
     Py_RETURN_NONE;
@@ -262,10 +258,8 @@ PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
         return nullptr;
     if (n[2] < 1)
         return PyErr_Format(PyExc_ValueError, "stream_read: pieces have at least one byte");
-    uint64_t sum;
-    Py_BEGIN_ALLOW_THREADS
-    sum = kernels::stream_read(*isa, (const uint8_t *)n[0], n[1], n[2]);
-    Py_END_ALLOW_THREADS
+    const uint64_t sum = without_gil(
+        [&] { return kernels::stream_read(*isa, (const uint8_t *)n[0], n[1], n[2]); });
     return PyLong_FromUnsignedLongLong(sum);
 }
 
@@ -281,19 +275,17 @@ PyObject *pack(PyObject *, PyObject *const *args, Py_ssize_t given)
         PyErr_SetString(PyExc_ValueError, "pack: no such format, source or block");
         return nullptr;
     }
-    bool sound;
-    Py_BEGIN_ALLOW_THREADS
-    sound = pack_panels((FormatId)n[0], source, (uint8_t *)n[8], n[9], n[10]);
-    Py_END_ALLOW_THREADS
+    const bool sound = without_gil(
+        [&] { return pack_panels((FormatId)n[0], source, (uint8_t *)n[8], n[9], n[10]); });
     return PyBool_FromLong(sound);
 }
 
 PyMethodDef methods[] = {
-    {"isas", isas, METH_NOARGS, "Names of the instruction sets that this CPU has, best first."},
-    {"use_isa", use_isa, METH_O, "Choose one of them."},
-    {"formats", formats, METH_NOARGS, "Ids of the weight formats that it has kernels for."},
+    NO_ARGUMENT(isas, "Names of the instruction sets that this CPU has, best first."),
+    ONE_ARGUMENT(use_isa, "Choose one of them."),
+    NO_ARGUMENT(formats, "Ids of the weight formats that it has kernels for."),
     FAST(set_threads),
-    {"get_threads", get_threads, METH_NOARGS, "Size of the pool, the caller included."},
+    NO_ARGUMENT(get_threads, "Size of the pool, the caller included."),
     FAST(linear),
     FAST(expert_ffn),
     FAST(routed_ffn),

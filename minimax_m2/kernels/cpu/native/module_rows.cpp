@@ -35,9 +35,7 @@ PyObject *norm_rows(PyObject *, PyObject *const *args, Py_ssize_t given)
     NormArgs norm_args = {(const uint16_t *)n[0], (const void *)n[1], n[2] != 0,
                           (const uint16_t *)n[3], float_of(n[4]), n[5], n[6], (uint16_t *)n[7],
                           (uint16_t *)n[8], nullptr};
-    Py_BEGIN_ALLOW_THREADS
-    kernels::norm_rows(*isa, norm_args);
-    Py_END_ALLOW_THREADS
+    without_gil([&] { kernels::norm_rows(*isa, norm_args); });
     Py_RETURN_NONE;
 }
 
@@ -52,9 +50,7 @@ PyObject *split_heads(PyObject *, PyObject *const *args, Py_ssize_t given)
         float_of(n[5]), (const float *)n[6], (const float *)n[7], n[8], n[9], n[10], n[11],
         (uint16_t *)n[12], (uint16_t *)n[13],
     };
-    Py_BEGIN_ALLOW_THREADS
-    kernels::split_heads(*isa, heads_args);
-    Py_END_ALLOW_THREADS
+    without_gil([&] { kernels::split_heads(*isa, heads_args); });
     Py_RETURN_NONE;
 }
 
@@ -66,10 +62,7 @@ PyObject *choose_experts(PyObject *, PyObject *const *args, Py_ssize_t given)
         return nullptr;
     ChoiceArgs choice_args = {(const float *)n[0], (const float *)n[1], n[2], n[3], n[4],
                               (int32_t *)n[5], (float *)n[6]};
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = kernels::choose_experts(*isa, choice_args);
-    Py_END_ALLOW_THREADS
+    const bool done = without_gil([&] { return kernels::choose_experts(*isa, choice_args); });
     return done_or_error(done);
 }
 
@@ -83,10 +76,7 @@ PyObject *project(PyObject *, PyObject *const *args, Py_ssize_t given)
         (const uint16_t *)n[1], n[2], (const float *)n[3], (const float *)n[4], n[5],
         (uint16_t *)n[6], (uint16_t *)n[7], (uint16_t *)n[8], (uint16_t *)n[9],
     };
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = kernels::project(*isa, *(const LayerTable *)n[0], project_args);
-    Py_END_ALLOW_THREADS
+    const bool done = without_gil([&] { return kernels::project(*isa, *(const LayerTable *)n[0], project_args); });
     return done_or_error(done);
 }
 
@@ -100,10 +90,7 @@ PyObject *dispatch(PyObject *, PyObject *const *args, Py_ssize_t given)
         (const uint16_t *)n[1], (const uint16_t *)n[2], n[3], (uint16_t *)n[4], (float *)n[5],
         (float *)n[6], (uint16_t *)n[7], (uint16_t *)n[8], (int32_t *)n[9], (float *)n[10],
     };
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = kernels::dispatch(*isa, *(const LayerTable *)n[0], dispatch_args);
-    Py_END_ALLOW_THREADS
+    const bool done = without_gil([&] { return kernels::dispatch(*isa, *(const LayerTable *)n[0], dispatch_args); });
     return done_or_error(done);
 }
 

@@ -11,8 +11,11 @@
 
 #include <atomic>
 #include <mutex>
-#include <new>
+#include <exception>
+#include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace kernels {
@@ -142,18 +145,33 @@ struct Pool {
             futex_wake(phase);
     }
 
-    void resize(size_t num_workers)
+    void stop_workers()
     {
         stopping = true;
         announce();
         for (std::thread &worker : workers)
             worker.join();
         workers.clear();
-        ranges = std::vector<Range>(num_workers + 1);
         stopping = false;
+    }
+
+    // Throws when there is no room for so many threads; then there are none but the caller.
+    void resize(size_t num_workers)
+    {
+        stop_workers();
+        ranges = std::vector<Range>(1);
+        std::vector<Range> wanted(num_workers + 1);
         uint32_t seen = phase.load();
-        while (workers.size() < num_workers)
-            workers.emplace_back([this, thread = workers.size() + 1, seen] { serve(thread, seen); });
+        try {
+            while (workers.size() < num_workers)
+                workers.emplace_back([this, thread = workers.size() + 1, seen] { serve(thread, seen); });
+        } catch (const std::exception &error) {
+            std::string made = std::to_string(workers.size());
+            stop_workers();
+            throw std::runtime_error("only " + made + " of " + std::to_string(num_workers)
+                                     + " threads could be started: " + error.what());
+        }
+        ranges = std::move(wanted);
     }
 };
 
@@ -180,6 +198,7 @@ int Session::num_threads() const { return (int)pool->workers.size() + 1; }
 
 uint8_t *Session::scratch(size_t size)
 {
+    size = size ? size : 1;  // null says that there is no memory
     if (size > pool->scratch_size) {
         free(pool->scratch);
         size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
