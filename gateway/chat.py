@@ -36,6 +36,7 @@ from gateway.sampling import (
 from gateway.stream_state import StreamState
 from gateway.structured import AnswerShape, answer_shape, grammar_of
 from minimax_m2.chat.parser import OutputParser
+from minimax_m2.chat.tools import without_null
 from protos import attention_pb2
 
 
@@ -166,9 +167,10 @@ def _choices(
 
     thinks = starts_in_reasoning(gateway, prompt)
     several_calls = plan.fields.parallel_tool_calls is not False
+    tools = [{**tool, "function": without_null(tool["function"])} for tool in plan.tools]
     text = grammar_of(
         plan.shape,
-        plan.tools,
+        tools,
         several_calls=several_calls,
         marker_ids=gateway.model.tokenizer.marker_ids,
     )
@@ -195,7 +197,7 @@ def _choices(
             text=ChatText(
                 gateway.model.tokenizer,
                 parser=OutputParser(
-                    tools=plan.tools,
+                    tools=tools,
                     starts_in_reasoning=thinks,
                     parallel_tool_calls=several_calls,
                 ),

@@ -99,7 +99,7 @@ def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
         raise bad_field(
             "response_format.json_schema.strict", "must be true or false", "invalid_type"
         )
-    schema = wrapper.get("schema", {})
+    schema = {} if wrapper.get("schema") is None else wrapper["schema"]
     if isinstance(schema, str):
         raise bad_field(_SCHEMA_FIELD, "must be a JSON Schema: an object", "invalid_type")
     check_schema(_SCHEMA_FIELD, schema, limits)

@@ -19,6 +19,9 @@ MAX_TOOLS_BYTES = 256 * 1024
 MAX_SCHEMA_DEPTH = 32
 MAX_PARAMETER_NAME_CHARS = 128
 
+_VALUES = ("enum", "const", "default", "examples")
+_NULLABLE = ("const", "default")
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_CHARS)  # noqa: UP031
 
@@ -86,7 +89,7 @@ def _offered_function(where: str, tool: Any) -> dict[str, Any]:
     where = f"{where}.function"
     _require_depth(where, tool["function"])
     require_valid_text(where, tool["function"])
-    function = _without_null(tool["function"])
+    function = without_null(tool["function"])
     require_tool_name(f"{where}.name", function.get("name"))
     if not isinstance(function.get("description", ""), str):
         raise ValueError(f"{where}.description: must be a string")
@@ -95,20 +98,40 @@ def _offered_function(where: str, tool: Any) -> dict[str, Any]:
     where = f"{where}.parameters"
     if not isinstance(function["parameters"], dict):
         raise ValueError(f"{where}: must be an object or absent")
-    parameters = _without_null(function["parameters"])
-    properties = parameters.get("properties", {})
+    properties = function["parameters"].get("properties", {})
     if not isinstance(properties, dict):
         raise ValueError(f"{where}.properties: must be an object")
     for key in properties:
         require_parameter_name(f"{where}.properties", key)
-    if None in properties.values():
-        schemas = {k: {} if schema is None else schema for k, schema in properties.items()}
-        parameters["properties"] = schemas
-    return {**function, "parameters": parameters}
+    return function
 
 
-def _without_null(members: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in members.items() if value is not None}
+def without_null(function: dict[str, Any]) -> dict[str, Any]:
+    """The function with what is null in it and its schema left out, as if it were absent.
+
+    A null that is a value (`default`, `const`, inside `enum`) stays.
+    """
+    given = {key: value for key, value in function.items() if value is not None}
+    if "parameters" in given:
+        given["parameters"] = _schema_without_null(given["parameters"])
+    return given
+
+
+def _schema_without_null(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_schema_without_null(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    schema = {}
+    for key, value in node.items():
+        if key in _VALUES and (value is not None or key in _NULLABLE):
+            schema[key] = value
+        elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            named = {name: {} if one is None else one for name, one in value.items()}
+            schema[key] = {name: _schema_without_null(one) for name, one in named.items()}
+        elif value is not None:
+            schema[key] = _schema_without_null(value)
+    return schema
 
 
 def _require_depth(field: str, function: dict[str, Any]) -> None:

@@ -206,12 +206,20 @@ def test_lone_surrogates_in_what_is_asked_are_400(gateway: Harness, tools: Any, 
 
 def test_null_in_tools_is_absent(gateway: Harness, tokenizer: Tokenizer) -> None:
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-    for parameters in (None, {"type": "object", "properties": None}):
+    nested = {"type": "object", "properties": None, "required": None}
+    for parameters in (None, nested, {"properties": {"a": None, "b": nested}}):
         tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
         for choice in ("auto", "required"):
             assert gateway.chat(tools=[tool], tool_choice=choice).status_code == 200
-    prompt = tokenizer.decode(gateway.fake.requests[0].prompt_token_ids)
-    assert "null" not in prompt
+    for request in gateway.fake.requests:
+        assert "null" not in tokenizer.decode(request.prompt_token_ids)
+        assert "null" not in request.grammar.text
+
+
+def test_a_null_schema_is_any_json(gateway: Harness, tokenizer: Tokenizer) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "1"), eos=EOS))
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": None, "strict": None}}
+    assert gateway.chat(response_format=form).status_code == 200
 
 
 class TestMessages:

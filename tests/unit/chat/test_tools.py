@@ -28,7 +28,13 @@ def test_ordinary_tools_are_accepted() -> None:
 
 
 def test_null_means_absent() -> None:
-    schema = {"type": "object", "properties": {"a": None, "b": {"default": None}}, "required": None}
+    nested = {
+        "type": "object",
+        "properties": None,
+        "required": None,
+        "anyOf": [{"const": None, "enum": [None, 1], "default": None, "title": None}],
+    }
+    schema = {"type": "object", "properties": {"a": None, "default": None, "c": nested}}
     offered = validate_tools(
         [
             {"type": None, "function": {"name": "f", "description": None, "parameters": None}},
@@ -36,13 +42,13 @@ def test_null_means_absent() -> None:
             tool("h", parameters=schema),
         ]
     )
+    values = {"const": None, "enum": [None, 1], "default": None}
+    inner = {"type": "object", "anyOf": [values]}
+    properties = {"a": {}, "default": {}, "c": inner}
     assert [one["function"] for one in offered] == [
         {"name": "f"},
         {"name": "g", "parameters": {"type": "object"}},
-        {
-            "name": "h",
-            "parameters": {"type": "object", "properties": {"a": {}, "b": {"default": None}}},
-        },
+        {"name": "h", "parameters": {"type": "object", "properties": properties}},
     ]
 
 
