@@ -239,3 +239,34 @@ def test_any_bytes_give_an_object_or_one_kind_of_error(body: bytes) -> None:
     with contextlib.suppress(ApiError):
         value = parse_object(body, LIMITS)
     assert value is None or value == json.loads(body)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "{", "}", "[", "]", ":", ",", '"', '"a"', "1e400", "-", "9" * 25, "0.5", "\\ud83d",
+                "\\udc00", "\\", "null", "true", "NaN", " ", "\n", '"a\\ud83d"',
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)  # fmt: skip
+def test_any_text_in_messages_gives_what_it_says_or_one_kind_of_error(text: str) -> None:
+    body = f'{{"messages": [{text}]}}'
+    try:
+        value = parse_object(body.encode(), LIMITS)
+    except ApiError as error:
+        assert (error.status, error.code) == (400, "invalid_json")
+        return
+    said = json.loads(body, parse_float=str, parse_int=str)
+    assert as_said(value) == as_said(said)
+
+
+def as_said(value: Any) -> Any:
+    """With every number as its text, but for how floats are written."""
+    if isinstance(value, dict):
+        return {key: as_said(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_said(item) for item in value]
+    return str(value)
