@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from attention_svc.config import AttentionConfig
-from attention_svc.service import AttentionService
-from rpc.service_main import run_service
+from rpc.service_main import loading, run_service
 
 DESCRIPTION = """One attention service: owns sequences and their KV cache, runs the layer loop, and
 calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join.
@@ -15,6 +13,9 @@ Example:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with loading("attention"):
+        from attention_svc.config import AttentionConfig
+        from attention_svc.service import AttentionService
     return run_service("attention", AttentionConfig, AttentionService, DESCRIPTION, argv)
 
 

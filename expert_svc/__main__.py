@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from expert_svc.config import ExpertConfig
-from expert_svc.pool import ExpertPool
-from rpc.service_main import run_service
+from rpc.service_main import loading, run_service
 
 DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for attention
 services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join.
@@ -15,6 +13,9 @@ Example:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with loading("expert"):
+        from expert_svc.config import ExpertConfig
+        from expert_svc.pool import ExpertPool
     return run_service("expert", ExpertConfig, ExpertPool, DESCRIPTION, argv)
 
 

@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from gateway.config import GatewayConfig
-from gateway.service import GatewayService
-from rpc.service_main import run_service
+from rpc.service_main import loading, run_service
 
 DESCRIPTION = """The HTTP edge: an OpenAI-shaped API in front of attention services.
 
@@ -14,6 +12,9 @@ Example:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with loading("gateway"):
+        from gateway.config import GatewayConfig
+        from gateway.service import GatewayService
     return run_service("gateway", GatewayConfig, GatewayService, DESCRIPTION, argv)
 
 

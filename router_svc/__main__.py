@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from router_svc.config import RouterConfig
-from router_svc.service import RouterService
-from rpc.service_main import run_service
+from rpc.service_main import loading, run_service
 
 DESCRIPTION = """The control plane of a mesh: who is a member, who holds which experts.
 
@@ -14,6 +12,9 @@ Example:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with loading("router"):
+        from router_svc.config import RouterConfig
+        from router_svc.service import RouterService
     return run_service("router", RouterConfig, RouterService, DESCRIPTION, argv)
 
 

@@ -4,6 +4,7 @@ A web page may have its own name lead to an address in here, and then read what 
 name it used stands in the Host header.
 """
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -24,13 +25,12 @@ def name_of(host_header: str) -> str | None:
     return name if not set(name) & set("/@?#\\[] \t") else None
 
 
-def is_own_name(name: str, *, loopback_only: bool, allowed: Collection[str] = ()) -> bool:
+def is_own_name(name: str, *, allowed: Collection[str] = ()) -> bool:
     """Whether a request for `name` may be answered. `allowed` adds names; '*' allows each."""
-    if "*" in allowed or name in {entry.lower() for entry in allowed} or name == "localhost":
+    if "*" in allowed or name in {entry.lower() for entry in allowed}:
         return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        is_private = "." not in name or name.endswith(PRIVATE_DOMAINS)
-        return not loopback_only and (is_private or name == socket.gethostname().lower())
-    return address.is_loopback or not loopback_only
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True  # a page of that address, whose name nobody leads elsewhere
+    name = name.removesuffix(".")
+    return "." not in name or name.endswith(PRIVATE_DOMAINS) or name == socket.gethostname().lower()

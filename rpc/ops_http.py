@@ -94,9 +94,7 @@ class OpsServer:
     def allows(self, host: str) -> bool:
         """Whether the Host header names us."""
         name = name_of(host)
-        return name is not None and is_own_name(
-            name, loopback_only=self._listen.is_loopback, allowed=self._hosts
-        )
+        return name is not None and is_own_name(name, allowed=self._hosts)
 
     def respond(self, path: str) -> tuple[int, str, bytes]:
         """Status, content type and body for a GET of `path`."""

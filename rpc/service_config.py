@@ -28,8 +28,8 @@ class ServiceConfig:
     )
     ops_host: tuple[str, ...] = flag(
         (),
-        "further name of this machine in the Host header of --ops-listen; IP addresses, names without"
-        " a dot and private domains are allowed beyond loopback ('*': every name)",
+        "further name of this machine in the Host header of --ops-listen, besides IP addresses, names"
+        " without a dot, .local, .internal and the like ('*': every name)",
         metavar="NAME",
     )
     tls_ca: Path | None = flag(None, "PEM of the mesh's CA; turns mTLS on", metavar="FILE")

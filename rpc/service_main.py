@@ -1,10 +1,11 @@
 """How does a service's process begin and end? Flags, logging, one event loop, an exit status."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from rpc.env_names import unknown_names_warning
@@ -22,6 +23,23 @@ class Service(Protocol):
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Around a service's imports: libraries that the system will not load end it in one line."""
+    try:
+        yield
+    except (ImportError, OSError, MemoryError) as error:
+        # A missing package or name is a fault of the installation: its traceback says where.
+        if isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        sys.stderr.write(
+            f"expertmesh serve {name}: cannot load its libraries: {reason}; do the memory and the "
+            "address space suffice (ulimit -v, the container's limit)?\n"
+        )
+        raise SystemExit(1) from None
 
 
 def run_service(
@@ -57,3 +75,6 @@ def run_service(
     except ValueError as error:
         log.error("%s", error)
         return 2
+    except MemoryError as error:
+        log.error("out of memory %s", error)
+        return 1
