@@ -7,8 +7,10 @@ from typing import Any
 import grpc
 from rich.table import Table
 
+from expertmesh.unanswered import why_unanswered
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import Access, open_sync_channel
+from rpc.tls import TlsFiles
 
 TIMEOUT_S = 3.0
 
@@ -67,7 +69,12 @@ def _ask(address: str, access: Access | None) -> dict[str, Any]:
         try:
             status = stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
-            return {**row, "error": f"{error.code().name.lower()}: {error.details()}"}
+            why = f"{error.code().name.lower()}: {error.details()}"
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                with_tls = isinstance(access, TlsFiles)
+                told = why_unanswered(address, "attention service", with_tls=with_tls)
+                why = f"unavailable: {told}"
+            return {**row, "error": why}
     return {
         **row,
         "attention_id": status.attention_id or address,

@@ -12,12 +12,13 @@ import typer
 
 from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
 from expertmesh.state import FIND_HELP, RunDir, find_run_dir
+from expertmesh.unanswered import why_unanswered
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
 from rpc.channel import Access, open_sync_channel
 from rpc.config import Address
 from rpc.pieces import Pieces
 from rpc.secret import MeshSecret
-from rpc.tls import tls_files
+from rpc.tls import TlsFiles, tls_files
 
 TIMEOUT_S = 10.0
 Answer = TypeVar("Answer")
@@ -75,7 +76,8 @@ def router_stub(
             yield router_pb2_grpc.RouterStub(channel)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise CommandError(f"no router answers at {address}", EXIT_NOT_RUNNING) from None
+                why = why_unanswered(address, "router", with_tls=isinstance(access, TlsFiles))
+                raise CommandError(why, EXIT_NOT_RUNNING) from None
             raise CommandError(f"router {address}: {error.details()}") from None
 
 
