@@ -118,6 +118,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
             raise CommandError(f"{name}: one of {', '.join(allowed)}, got {value}", EXIT_USAGE)
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
+    options = replace(options, dtype=_compute_dtype(options))
     sizing = _Sizing(config, options)
     computing = (
         _in_process_attention(options, sizing, cores)
@@ -132,6 +133,12 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         memory_lines=tuple(_memory_line(service, sizing) for service in services),
         stop_grace_s=stop_grace_s,
     )
+
+
+def _compute_dtype(options: ClusterOptions) -> str:
+    """What all services compute in: a format that computes in bfloat16 alone decides `auto`."""
+    asked = {options.expert_dtype, options.linear_dtype} - {"auto", "float32"}
+    return "bfloat16" if options.dtype == "auto" and asked else options.dtype
 
 
 def _with_passed(

@@ -123,6 +123,18 @@ def test_weight_formats_reach_the_services_and_count_in_memory(model: Path) -> N
     assert flag(attention.flags, "--expert-dtype") == "int4"
 
 
+@pytest.mark.parametrize("given", [{"expert_dtype": "int4"}, {"linear_dtype": "int8"}])
+def test_a_format_that_computes_in_bfloat16_decides_what_auto_means(
+    model: Path, given: dict
+) -> None:
+    assert load_config(model).auto_dtype == "float32"
+    plan = plan_cluster(ClusterOptions(model=model, **given), cores=2)
+    computing = [one for one in plan.services if one.module in ("expert_svc", "attention_svc")]
+    assert {flag(one.flags, "--dtype") for one in computing} == {"bfloat16"}
+    asked_for_nothing = plan_cluster(ClusterOptions(model=model), cores=2)
+    assert flag(asked_for_nothing.services[1].flags, "--dtype") == "auto"
+
+
 def test_a_format_that_needs_another_compute_dtype_says_so(model: Path) -> None:
     with pytest.raises(CommandError, match="--expert-dtype int8 computes in bfloat16"):
         plan_cluster(ClusterOptions(model=model, dtype="float32", expert_dtype="int8"), cores=2)
