@@ -4,6 +4,7 @@
 
 Needs only grpcio, numpy and the stubs in protos/. The checkpoint_id is the attention service's
 (GetStatus) or the pool's own (DescribePool): a caller proves that it speaks of the same weights.
+`expertmesh status` shows the addresses of what `expertmesh up` started, `model info` D.
 """
 
 import argparse
@@ -54,8 +55,8 @@ def main() -> int:
     parser.add_argument("--pool", default="127.0.0.1:50052", metavar="HOST:PORT")
     parser.add_argument("--checkpoint-id", default="", help="default: ask the pool for its own")
     parser.add_argument("--hidden-size", type=int, required=True, help="D of the model")
-    parser.add_argument("--layer", type=int, default=0)
-    parser.add_argument("--experts", default="0", help="expert ids, separated by commas")
+    parser.add_argument("--layer", type=int, help="default: the first that the pool holds")
+    parser.add_argument("--experts", help="ids, separated by commas; default: the first held there")
     parser.add_argument("--rows", type=int, default=2)
     flags = parser.parse_args()
 
@@ -63,11 +64,14 @@ def main() -> int:
         stub = expert_pb2_grpc.ExpertPoolStub(channel)
         pool = stub.DescribePool(expert_pb2.DescribePoolRequest(), timeout=5).hello
         checkpoint_id = flags.checkpoint_id or pool.checkpoint_id
-        experts = [int(expert_id) for expert_id in flags.experts.split(",")]
+        held = {one.layer_idx: one.ranges[0].first for one in pool.pieces.layers}
+        layer = min(held, default=0) if flags.layer is None else flags.layer
+        named = flags.experts or str(held.get(layer, 0))
+        experts = [int(expert_id) for expert_id in named.split(",")]
         rows = np.random.default_rng(0).standard_normal((flags.rows, flags.hidden_size), np.float32)
         bf16 = tensor_pb2.DTYPE_FLOAT32 not in pool.accepted_dtypes
 
-        frames = [hello(checkpoint_id), call(rows, flags.layer, experts, bf16)]
+        frames = [hello(checkpoint_id), call(rows, layer, experts, bf16)]
         for response in stub.Execute(iter(frames), timeout=10):
             frame = response.WhichOneof("frame")
             if frame == "hello":

@@ -3,7 +3,8 @@
     python examples/grpc_generate.py --attention 127.0.0.1:50051 --prompt 5,6,7 --max-tokens 16
 
 Needs only grpcio and the stubs in protos/. Text is the gateway's business: a real client would
-turn it into ids with the checkpoint's tokenizer. Plaintext works on loopback; where services ask
+turn it into ids with the checkpoint's tokenizer. `expertmesh status` shows the addresses of what
+`expertmesh up` started. Plaintext works on loopback; where services ask
 for the secret of the mesh (`expertmesh up` does), give its file with --secret-file. With
 certificates only those of role gateway may generate: see grpc.ssl_channel_credentials.
 """
