@@ -17,6 +17,7 @@ from expertmesh.snippets import ready_text
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RunDir
 from expertmesh.transcript import Thinking, show_reply
+from rpc.open_files import raise_open_files
 
 
 def supervise(
@@ -31,6 +32,7 @@ def supervise(
     notes: Console,
 ) -> int:
     """Run the cluster until a signal; returns the exit code. Raises CommandError when it fails."""
+    raise_open_files()
     with run_dir.lock(), StopSignals() as signals:
         run_dir.renew_secret()
         cluster = Cluster(plan, run_dir, signals)

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.limits import Limits
@@ -58,8 +59,17 @@ def address_group(host: str) -> str:
 class ConnectionTable:
     """All connections of one server, those of each address in the order of their last answer."""
 
-    def __init__(self, limits: Limits):
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        on_closed: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
+    ):
+        """`on_closed`, `on_refused`: called for each connection, each request, without a place."""
         self.limits = limits
+        self._on_closed = on_closed
+        self._on_refused = on_refused
         self._of_address: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._probes: dict[Connection, None] = {}
         self._num_regular = 0
@@ -89,6 +99,7 @@ class ConnectionTable:
             return True
         if not self._make_room(connection.address_group):
             self._refused += 1
+            self._on_refused()
             self._report(connection.address_group)
             return False
         del self._probes[connection]
@@ -134,6 +145,7 @@ class ConnectionTable:
                         self.remove(connection)
                         connection.give_way()
                         self._closed += 1
+                        self._on_closed()
                         self._report(group)
                         return True
         return False

@@ -66,6 +66,13 @@ class GatewayMetrics:
         self.migrations = self._counter(
             "gateway_migrations", "Streams that went on at another attention service", "reason"
         )
+        self.connections = self._gauge("connections_open", "HTTP connections")
+        self.connections_closed = self._counter(
+            "connections_closed", "Unused connections closed for want of room"
+        )
+        self.connections_refused = self._counter(
+            "connections_refused", "Requests refused for want of a connection's place"
+        )
         self.replicas_ready = self._gauge("attention_replicas_ready", "Ready attention services")
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:

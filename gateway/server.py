@@ -60,9 +60,8 @@ def fit_to_open_files(limits: Limits) -> Limits:
 class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: the service stops like every other one."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, *, shutdown_timeout_s: float):
+    def __init__(self, app: ASGIApp, table: ConnectionTable, *, shutdown_timeout_s: float):
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        table = ConnectionTable(limits)
         super().__init__(
             uvicorn.Config(
                 app,

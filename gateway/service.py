@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from gateway.app import build_app
 from gateway.attention_pool import POLL_INTERVAL_S, AttentionPool
 from gateway.config import GatewayConfig
+from gateway.connections import ConnectionTable
 from gateway.context import Gateway, KeySlots
 from gateway.errors import not_ready
 from gateway.limits import Limits
@@ -66,9 +67,15 @@ class GatewayService:
             status_line=StatusLine(),
             slots=KeySlots(limits.concurrent_per_key),
         )
+        table = ConnectionTable(
+            limits,
+            on_closed=metrics.connections_closed.inc,
+            on_refused=metrics.connections_refused.inc,
+        )
+        metrics.connections.set_function(lambda: table.open)
         self._server = HttpServer(
             build_app(self.gateway),
-            limits,
+            table,
             shutdown_timeout_s=config.drain_s + _SHUTDOWN_MARGIN_S,
         )
         self._tasks: list[asyncio.Task[None]] = []

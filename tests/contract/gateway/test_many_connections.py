@@ -164,6 +164,7 @@ def test_probes_are_answered_when_every_place_is_in_use(
     assert status_of(reply) == 503
     assert b"oo many connections" in reply
     assert gateway.fake.running == 12
+    assert gateway.service.gateway.metrics.connections_refused._value.get() == 1
     opened.pop(0).close()
     gateway.wait_for(lambda: gateway.fake.running == 11)
     assert gateway.get("/v1/models").status_code == 200
