@@ -66,7 +66,8 @@ def main() -> int:
         )
         # One or more Tokens events, each with the output index of its first token, then
         # exactly one Finished. Leaving the loop early and cancelling frees the sequence.
-        for response in stub.Generate(request):
+        shown = proof(flags.secret_file, "Generate")
+        for response in stub.Generate(request, metadata=shown):
             if response.WhichOneof("event") == "tokens":
                 print(*response.tokens.token_ids, flush=True)
                 continue

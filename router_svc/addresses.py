@@ -1,10 +1,21 @@
-"""Where is a member to be dialled, given what it says and where it called from?"""
+"""Where is a member to be dialled, given what it says and where it called from?
 
+A member is dialled where it called from. Other addresses would let it send us, attention services
+and Prometheus to hosts that have nothing to do with the mesh; an operator may allow their networks.
+"""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote
 
 from rpc.config import Address
 
 ANY_HOSTS = ("", "0.0.0.0", "::")
+
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def seen_host(peer: str) -> str:
@@ -29,3 +40,79 @@ def advertised(text: str, caller_host: str, field: str) -> Address:
     if address.port == 0:
         raise ValueError(f"{field}: port 0 cannot be dialled, got {text[:80]!r}")
     return address
+
+
+def is_ours(ip: Ip) -> bool:
+    """Whether this machine has the address: only then can a socket be bound to it."""
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(ip), 0))
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
+            return False
+        raise
+    return True
+
+
+class AddressRules:
+    """Which addresses may a member give?"""
+
+    def __init__(self, networks: Iterable[str] = (), is_ours: Callable[[Ip], bool] = is_ours):
+        """`networks`: allowed besides the caller's own address, like 10.0.0.0/8.
+
+        Raises ValueError naming --member-network.
+        """
+        self._is_ours = is_ours
+        self._networks = []
+        for text in networks:
+            try:
+                self._networks.append(ipaddress.ip_network(text, strict=False))
+            except ValueError:
+                raise ValueError(
+                    f"--member-network: expected a network like 10.0.0.0/8, got {text!r}"
+                ) from None
+
+    def problem(self, ips: Sequence[str], caller_host: str) -> str:
+        """Why what a member's address stands for must not be dialled; empty when it may be.
+
+        Of a name's addresses one has to be allowed, and none may be of a kind that only reaches
+        this machine or this wire.
+        """
+        caller = _ip(caller_host) if caller_host else None
+        found = [_ip(text) for text in ips]
+        for ip in found:
+            if self._is_special(ip, caller):
+                return (
+                    f"{ip} is no address that a member may give from {caller_host or 'here'};"
+                    " the router's --member-network allows it"
+                )
+        if any(self._is_allowed(ip, caller) for ip in found):
+            return ""
+        shown = ", ".join(map(str, found[:4]))
+        return (
+            f"{shown} is not where the member calls from ({caller_host}): give it an --advertise"
+            " that is, or allow the network with the router's --member-network"
+        )
+
+    def _is_special(self, ip: Ip, caller: Ip | None) -> bool:
+        if self._is_listed(ip):
+            return False
+        if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+            return True
+        return ip.is_loopback and caller is not None and not self._is_ours(caller)
+
+    def _is_allowed(self, ip: Ip, caller: Ip | None) -> bool:
+        if caller is None or ip == caller or self._is_listed(ip):
+            return True
+        # A member beside the router may be seen by any of this machine's addresses.
+        return self._is_ours(caller) and self._is_ours(ip)
+
+    def _is_listed(self, ip: Ip) -> bool:
+        return any(ip in network for network in self._networks)
+
+
+def _ip(text: str) -> Ip:
+    """Of an address as the system writes it; an IPv4 one within IPv6 is that IPv4 address."""
+    ip = ipaddress.ip_address(text.partition("%")[0])
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip

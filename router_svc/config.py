@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from router_svc.addresses import AddressRules
 from router_svc.board import MAX_REPLICAS
 from router_svc.following import FollowingRules
 from router_svc.goals import PlacementRules
@@ -48,6 +49,11 @@ class RouterConfig(ServiceConfig):
     imbalance_s: float = flag(30.0, "for how long it has to be beyond that first")
     min_gain: float = flag(0.05, "least share of the busiest pool's work that a move has to take")
     pieces_per_minute: int = flag(64, "most pieces that are loaded in a minute for load's sake")
+    member_network: tuple[str, ...] = flag(
+        (),
+        "network that members may advertise addresses of, besides the one they call from",
+        metavar="NETWORK",
+    )
     max_members: int = flag(1000, "most members, and most watchers, at once")
 
     def __post_init__(self) -> None:
@@ -69,6 +75,11 @@ class RouterConfig(ServiceConfig):
             if not low <= value <= high:
                 raise ValueError(f"{name}: allowed are {low} to {high}, got {value}")
         check_choice("--striping", self.striping, STRIPINGS)
+        AddressRules(self.member_network)
+
+    @property
+    def address_rules(self) -> AddressRules:
+        return AddressRules(self.member_network)
 
     @property
     def placement(self) -> PlacementRules:

@@ -5,19 +5,45 @@ calls us) while nobody could call it; so the router opens a TCP connection first
 """
 
 import asyncio
+import ipaddress
 import os
 import socket
 
+from router_svc.addresses import AddressRules
 from rpc.config import Address
+from rpc.errors import NotReady
 
 DIAL_TIMEOUT_S = 2.0
 
 
-async def dial(address: Address, timeout_s: float = DIAL_TIMEOUT_S) -> str:
+async def check(address: Address, caller_host: str, rules: AddressRules, field: str) -> None:
+    """Raises ValueError naming `field` when the address must not be dialled, NotReady when its
+    name cannot be looked up."""
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            ips = await _ips(address)
+    except (TimeoutError, OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no answer"
+        raise NotReady(f"{field}: cannot look up {address}: {reason}") from None
+    if problem := rules.problem(ips, caller_host):
+        raise ValueError(f"{field}: {problem}")
+
+
+async def dial(
+    address: Address,
+    timeout_s: float = DIAL_TIMEOUT_S,
+    *,
+    caller_host: str = "",
+    rules: AddressRules | None = None,
+) -> str:
     """Open and close a TCP connection; empty when it worked, else the reason it did not."""
     try:
         async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(address.host, address.port)
+            ips = await _ips(address)
+            # A name may stand for something else by now.
+            if rules is not None and (problem := rules.problem(ips, caller_host)):
+                return f"will not dial {address}: {problem}"
+            _, writer = await asyncio.open_connection(ips[0], address.port)
     except TimeoutError:
         return f"cannot reach {address}: no answer within {timeout_s:g} s"
     except socket.gaierror as error:
@@ -27,3 +53,13 @@ async def dial(address: Address, timeout_s: float = DIAL_TIMEOUT_S) -> str:
         return f"cannot reach {address}: {os.strerror(number) if number else error}"
     writer.close()
     return ""
+
+
+async def _ips(address: Address) -> list[str]:
+    """What a host stands for, in the system's order; a literal address asks nobody."""
+    try:
+        return [str(ipaddress.ip_address(address.host))]
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return [str(one[4][0]) for one in found]

@@ -8,8 +8,8 @@ from typing import Any
 import grpc.aio
 
 from protos import router_pb2
-from router_svc.addresses import seen_host
-from router_svc.dialback import dial
+from router_svc.addresses import AddressRules, advertised, seen_host
+from router_svc.dialback import check, dial
 from router_svc.identity import identity_of
 from router_svc.member import ROLE_NAMES, Member, MemberKey
 from router_svc.mesh import Mesh
@@ -29,8 +29,9 @@ CERTIFICATE_ROLES = {"pool": "expert", "attention": "attention"}
 class _JoinStream:
     """One member's stream: its outgoing assignment, and its end."""
 
-    def __init__(self, member: Member):
+    def __init__(self, member: Member, caller_host: str):
         self.member = member
+        self.caller_host = caller_host
         self.assignment: Newest[router_pb2.Assignment] = Newest()
         self.ending = Ending()
         self.said_goodbye = False
@@ -47,9 +48,11 @@ class Joining:
         *,
         tls: bool,
         has_secret: bool = False,
+        rules: AddressRules | None = None,
     ):
         """`has_secret`: whoever calls has shown the secret of the mesh."""
         self._has_secret = has_secret
+        self._rules = rules or AddressRules()
         self._mesh = mesh
         self._publisher = publisher
         self._metrics = metrics
@@ -102,12 +105,16 @@ class Joining:
         identity = identity_of(context, declared, has_secret=self._has_secret)
         host = seen_host(context.peer())
         try:
+            for field in ("address", "metrics_address"):
+                if text := getattr(register, field):
+                    address = advertised(text, host, f"register.{field}")
+                    await check(address, host, self._rules, f"register.{field}")
             member = self._mesh.join(register, host, time.monotonic(), identity)
         except Exception as error:
             self._metrics.refusals.labels(status_of(error)[0].name).inc()
             log.warning("refused %r: %s", register.member_id[:128], error)
             raise
-        stream = _JoinStream(member)
+        stream = _JoinStream(member, host)
         waits = self._mesh.members.is_successor(member)
         if not waits:
             self._metrics.joins.labels(member.role).inc()
@@ -189,7 +196,7 @@ class Joining:
         """Try until the member can be reached; then stay out of the way."""
         member = stream.member
         while not member.reachable:
-            reason = await dial(member.address)
+            reason = await dial(member.address, caller_host=stream.caller_host, rules=self._rules)
             if reason and reason != member.unreachable_reason:
                 log.warning("%s %s is not ready: %s", member.role, member.member_id, reason)
             self._mesh.dialled(member, reason)

@@ -67,6 +67,7 @@ class RouterService:
             self._metrics,
             tls=tls is not None,
             has_secret=config.secret is not None,
+            rules=config.address_rules,
         )
         servicer = RouterServicer(
             self.mesh,

@@ -44,6 +44,12 @@ BAD_FIRST_FRAMES = {
     "no address": (register(address=""), "address"),
     "a port that cannot be dialled": (register(address="127.0.0.1:0"), "address"),
     "no port": (register(address="127.0.0.1"), "address"),
+    "an address of the cloud's own": (register(address="169.254.169.254:80"), "register.address"),
+    "an address of somebody else": (register(address="192.0.2.7:80"), "register.address"),
+    "metrics of somebody else": (
+        register(metrics_address="192.0.2.7:80"),
+        "register.metrics_address",
+    ),
     "a metrics address that is none": (register(metrics_address="x"), "metrics_address"),
     "layers no model has": (register(num_layers=2**32 - 1), "layers"),
     "experts no model has": (register("a", role=ATTENTION, num_experts=2**32 - 1), "experts"),

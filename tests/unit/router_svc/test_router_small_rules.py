@@ -7,7 +7,7 @@ import pytest
 
 from protos import router_pb2
 from router_svc.activations import MAX_PER_REPORT, Activations
-from router_svc.addresses import advertised, seen_host
+from router_svc.addresses import AddressRules, advertised, seen_host
 from router_svc.config import RouterConfig
 from router_svc.dialback import dial
 from router_svc.epoch import next_epoch
@@ -71,6 +71,71 @@ async def test_a_dial_that_nobody_answers_times_out(monkeypatch):
     monkeypatch.setattr(asyncio, "open_connection", hangs)
     address = Address(host="10.255.255.1", port=1)
     assert await dial(address, timeout_s=0.05) == f"cannot reach {address}: no answer within 0.05 s"
+
+
+def rules(*networks: str) -> AddressRules:
+    """Of a router whose machine has loopback, 10.77.0.1 and fd00::1."""
+    ours = ("127.0.0.1", "::1", "10.77.0.1", "fd00::1")
+    return AddressRules(networks, is_ours=lambda ip: str(ip) in ours)
+
+
+@pytest.mark.parametrize(
+    "ips, caller",
+    [
+        (["10.77.0.3"], "10.77.0.3"),
+        (["fd00::3"], "fd00::3"),
+        (["10.77.0.3"], "::ffff:10.77.0.3"),
+        (["10.77.0.3", "fd00::3"], "10.77.0.3"),  # a name with both kinds
+        (["127.0.0.1"], "127.0.0.1"),
+        (["::1"], "127.0.0.1"),
+        (["10.77.0.1"], "127.0.0.1"),  # beside the router
+        (["127.0.0.1"], "10.77.0.1"),
+        (["10.9.0.1"], ""),  # not over a network
+    ],
+)
+def test_a_member_may_give_the_address_it_calls_from(ips, caller):
+    assert rules().problem(ips, caller) == ""
+
+
+@pytest.mark.parametrize(
+    "ips, caller",
+    [
+        (["169.254.169.254"], "10.77.0.3"),
+        (["169.254.169.254"], "127.0.0.1"),
+        (["169.254.1.1"], "169.254.1.1"),
+        (["::ffff:169.254.169.254"], "127.0.0.1"),
+        (["fe80::1%eth0"], "fe80::1"),
+        (["10.77.0.4"], "10.77.0.3"),
+        (["8.8.8.8"], "127.0.0.1"),
+        (["127.0.0.1"], "10.77.0.3"),
+        (["::1"], "10.77.0.3"),
+        (["::ffff:127.0.0.1"], "10.77.0.3"),
+        (["10.77.0.1"], "10.77.0.3"),  # the router's own
+        (["224.0.0.1"], "10.77.0.3"),
+        (["0.0.0.0"], "127.0.0.1"),
+        (["10.77.0.3", "169.254.169.254"], "10.77.0.3"),
+        (["10.77.0.3", "127.0.0.1"], "10.77.0.3"),
+        (["10.77.0.4", "10.77.0.5"], "10.77.0.3"),
+    ],
+)
+def test_a_member_may_give_no_other_unless_the_network_is_allowed(ips, caller):
+    assert "--member-network" in rules().problem(ips, caller)
+    assert "--member-network" in rules("192.168.0.0/16").problem(ips, caller)
+    assert rules("0.0.0.0/0", "::/0").problem(ips, caller) == ""
+
+
+def test_a_network_that_is_none_is_refused_by_name():
+    with pytest.raises(ValueError, match="--member-network: expected a network"):
+        RouterConfig(member_network=("10.0.0.0/40",))
+
+
+async def test_a_dial_is_checked_again_by_what_the_name_stands_for_now():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    address = Address(host="localhost", port=server.sockets[0].getsockname()[1])
+    async with server:
+        assert await dial(address, caller_host="127.0.0.1", rules=rules()) == ""
+        told = await dial(address, caller_host="10.77.0.3", rules=rules())
+        assert told.startswith(f"will not dial {address}: ")
 
 
 def test_epochs_rise_by_one_and_survive_in_the_file(tmp_path):
