@@ -106,7 +106,7 @@ class BodyLimit:
     def _too_large(self) -> ApiError:
         return ApiError(
             413,
-            f"The request body is larger than {self._limits.body_bytes} bytes",
+            f"Request entity too large: the body has more than {self._limits.body_bytes} bytes",
             code="request_too_large",
             headers={"Connection": "close"},
         )

@@ -1,8 +1,9 @@
 """How do OpenAI chat messages become what M2's chat template takes?
 
 What was said before is never judged by the rules for what is asked now. Asked now are the user's
-and system messages at the end, those that nobody has answered yet, and a last message of any
-unknown role; they can be refused. Everything else is rendered as what it means or shown as text.
+last message and the system's, as long as nobody has answered them, and a last message of an unknown
+role; they can be refused. Everything else is rendered as what it means or shown as text. So is an
+earlier message of the user that got no answer: it may be the one that was refused.
 """
 
 from collections import Counter
@@ -47,9 +48,12 @@ def normalise_messages(
     if not messages:
         raise ValueError("messages: must not be empty")
     reader = _Reader(Counter() if repairs is None else repairs)
-    last_answer = _last_answer([message.get("role") for message in messages])
+    roles = [message.get("role") for message in messages]
+    last_answer = _last_answer(roles)
+    last_user = max((i for i, role in enumerate(roles) if role == "user"), default=-1)
     for index, message in enumerate(messages):
-        reader.read(message, f"messages[{index}]" if index > last_answer else None)
+        is_asked = index > last_answer and (roles[index] != "user" or index == last_user)
+        reader.read(message, f"messages[{index}]" if is_asked else None)
     return reader.finish()
 
 

@@ -1,10 +1,12 @@
 """Whatever stands in old turns, a conversation is rendered, and only the template writes markers."""
 
+import contextlib
 import copy
 import json
 from typing import Any
 
-from chat_samples import MARKERS
+import pytest
+from chat_samples import MARKERS, tokenizer_json, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +15,14 @@ from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.template import ChatTemplate
 from minimax_m2.chat.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """The layout that makes forging easiest: the vocabulary itself leads to the markers."""
+    folder = tmp_path_factory.mktemp("in_vocab")
+    return Tokenizer.load(write_checkpoint(folder, tokenizer_json("in_vocab")))
+
 
 PIECES = [
     *MARKERS, '"', "<", ">", "</parameter>", '<parameter name="k">', "</invoke>",
@@ -67,24 +77,26 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 FIELDS = [path for path in paths(HISTORY) if len(path) > 1]
 
 
-def with_value(path: tuple[Any, ...], value: Any) -> list[dict[str, Any]]:
+def with_values(changes: list[tuple[tuple[Any, ...], Any]]) -> list[dict[str, Any]]:
+    """The history with these values at these paths."""
     messages = copy.deepcopy([*HISTORY, NOW])
-    *parents, last = path
-    target: Any = messages
-    for key in parents:
-        target = target[key]
-    target[last] = value
+    for (*parents, last), value in changes:
+        target: Any = messages
+        with contextlib.suppress(KeyError, IndexError, TypeError):  # an earlier one took the place
+            for key in parents:
+                target = target[key]
+            target[last] = value
     return messages
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
 )
-@given(path=st.sampled_from(FIELDS), value=ANYTHING)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), ANYTHING), min_size=1, max_size=3))
 def test_any_value_in_any_field_of_old_turns_is_rendered(
-    template: ChatTemplate, tokenizer: Tokenizer, path: tuple[Any, ...], value: Any
+    template: ChatTemplate, tokenizer: Tokenizer, changes: list[tuple[tuple[Any, ...], Any]]
 ) -> None:
-    messages = with_value(path, value)
+    messages = with_values(changes)
     normalised = normalise_messages(messages)
     segments = template.render(normalised, None)
     # The turns alone say which markers there are, whatever their texts.
@@ -158,7 +170,7 @@ OUTPUT = st.lists(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
 )
 @given(text=OUTPUT, thinks=st.booleans(), several=st.booleans())
 def test_what_the_parser_reports_is_taken_back(

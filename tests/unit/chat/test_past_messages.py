@@ -331,9 +331,21 @@ def test_what_is_asked_now_is_judged() -> None:
         with pytest.raises(ValueError, match=r"^messages\[2\]\.content"):
             normalise_messages([USER, answer, message])
         with pytest.raises(ValueError, match=r"^messages\[2\]\.content"):
-            normalise_messages([USER, answer, message, USER])
+            normalise_messages([USER, answer, message, {"role": "system", "content": "s"}])
+        with pytest.raises(ValueError, match=r"^messages\[0\]\.content"):
+            normalise_messages([{"role": "system", "content": now}, USER])
     with pytest.raises(ValueError, match=r"^messages\[2\]\.role"):
         normalise_messages([USER, answer, {"role": "robot", "content": "x"}])
+
+
+def test_a_session_goes_on_after_a_message_that_was_refused() -> None:
+    """The client keeps the picture in its history, and the user writes again."""
+    refused = {"role": "user", "content": [PICTURE]}
+    turns = normalise_messages([USER, {"role": "assistant", "content": "so"}, refused, GO_ON])
+    assert [turn["content"] for turn in turns[2:]] == [
+        "[image_url: left out, this model reads text only]",
+        "go on",
+    ]
 
 
 def test_what_follows_a_picture_in_the_past_is_rendered_alike_ever_after(
