@@ -159,8 +159,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             raise ValueError("prompt_token_ids is empty")
         if len(prompt) >= self._max_model_len:
             raise ValueError(
-                f"prompt_token_ids has {len(prompt)} tokens; at most {self._max_model_len - 1} fit "
-                f"the context of {self._max_model_len}"
+                f"prompt_token_ids has {len(prompt)} tokens; the maximum context length is "
+                f"{self._max_model_len} tokens, prompt and output together"
             )
         if max(prompt) >= self._vocab_size or (emitted and max(emitted) >= self._vocab_size):
             raise ValueError(f"token ids must be in 0..{self._vocab_size - 1}")

@@ -170,7 +170,7 @@ OUTPUT = st.lists(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
 )
 @given(text=OUTPUT, thinks=st.booleans(), several=st.booleans())
 def test_what_the_parser_reports_is_taken_back(
