@@ -110,6 +110,7 @@ class Cluster:
                 "error": error,
                 "url": self.url,
                 "model": self.plan.model,
+                "stop_s": self.plan.stop_grace_s * len(self.plan.stages),
                 "services": [
                     {
                         "name": name,

@@ -34,6 +34,8 @@ from expertmesh.router_client import (
 from expertmesh.state import RunDir, find_run_dir, is_alive
 from protos import router_pb2
 
+MIN_STOP_S = 60.0
+
 
 def register(app: typer.Typer) -> None:
     app.command(help=help_text(_DOWN_HELP))(down)
@@ -54,8 +56,11 @@ Examples:
 
 def down(
     run_dir: Path | None = RUN_DIR,
-    timeout: float = typer.Option(
-        60.0, envvar="EXPERTMESH_DOWN_TIMEOUT", help="Seconds to wait before killing it."
+    timeout: float | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_DOWN_TIMEOUT",
+        help="Seconds to wait before killing it. Default: what its services were given to end, and "
+        f"at least {MIN_STOP_S:.0f}.",
     ),
 ) -> None:
     folder = find_run_dir(run_dir)
@@ -71,6 +76,8 @@ def down(
             f"and is removed{ended}",
             EXIT_NOT_RUNNING,
         )
+    if timeout is None:
+        timeout = max(MIN_STOP_S, state.get("stop_s", 0.0) + MIN_STOP_S / 2)
     if not stop_running(folder, state, timeout):
         fail(f"pid {state['pid']} did not stop within {timeout:.0f} s and was killed")
     stdout().print(f"stopped ({state.get('url') or folder.path})", markup=False)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from attention_svc.config import AttentionConfig
@@ -151,3 +153,11 @@ def test_a_secret_is_on_no_command_line_and_in_no_repr(tmp_path: Path) -> None:
     shown = ready_text("http://127.0.0.1:8000", "m", "/run", needs_key=True)
     assert '-H "Authorization: Bearer $EXPERTMESH_API_KEY"' in shown
     assert 'api_key=os.environ["EXPERTMESH_API_KEY"]' in shown
+
+
+@given(names=st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=3))
+def test_whatever_a_value_looks_like_it_arrives_as_it_is(names: list[str]) -> None:
+    """Also one that begins like a flag, or has `=`, commas, spaces or quotes in it."""
+    passed = passed_to("gateway", {"gateway": {"served_model_name": names}})
+    argv = ("--model=x", "--router=127.0.0.1:1", *passed.arguments)
+    assert list(check_service("gateway", argv, {}).served_model_name) == names
