@@ -4,6 +4,7 @@ In this order, for every method of every service: a caller without the role cost
 learns nothing about its message, and one that opens streams without end costs only itself.
 """
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -23,6 +24,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 """Whoever holds any certificate of the mesh may ask these; they say nothing about requests."""
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+MESSAGE_TIMEOUT_S = 30.0
+"""For the one message of a call; streams have limits of their own for their first."""
 _ROLES = "allowed_roles"
 
 
@@ -77,25 +80,30 @@ class CallGuard(grpc.aio.ServerInterceptor):
             f"{'stream' if handler.response_streaming else 'unary'}"
         )
         method = getattr(handler, kind)
-        read = _reader_of(handler.request_deserializer)
         admitted = functools.partial(self._admitted, handler_call_details.method, _roles_of(method))
-        # One message is read in here, after the checks; those of a stream where they are awaited.
-        first = (lambda request: request) if handler.request_streaming else read
+        # To gRPC each request is a stream: it would receive a single message before anybody could
+        # refuse it, and wait for one that never comes without counting the call.
+        received = _whole if handler.request_streaming else _only
 
-        async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def generate(requests: Any, context: Any) -> AsyncIterator[Any]:
             async with admitted(context):
-                async with contextlib.aclosing(method(first(request), context)) as responses:
+                responses = method(await received(requests), context)
+                async with contextlib.aclosing(responses):
                     async for response in responses:
                         yield response
 
-        async def call(request: Any, context: Any) -> Any:
+        async def call(requests: Any, context: Any) -> Any:
             async with admitted(context):
-                return await method(first(request), context)
+                return await method(await received(requests), context)
 
-        make_handler = getattr(grpc, f"{kind}_rpc_method_handler")
+        make_handler = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         return make_handler(
             generate if inspect.isasyncgenfunction(method) else call,
-            request_deserializer=read if handler.request_streaming else None,
+            request_deserializer=_reader_of(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -131,6 +139,21 @@ class CallGuard(grpc.aio.ServerInterceptor):
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"this service takes at most {bound} calls {whose}: end some, or try later",
                 )
+
+
+async def _whole(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    return requests
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    """The one message of a call. Raises Unreadable when none comes."""
+    try:
+        async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        raise Unreadable(f"unreadable message: none came within {MESSAGE_TIMEOUT_S:g} s") from None
+    raise Unreadable("unreadable message: none was sent")
 
 
 def _roles_of(method: Any) -> Sequence[str]:

@@ -146,6 +146,26 @@ async def test_streams_beyond_the_bound_of_a_connection_are_refused_and_the_othe
         assert (await asyncio.wait_for(again.read(), WAIT_S)).WhichOneof("frame") == "hello"
 
 
+@pytest.mark.parametrize("role", SERVICES)
+async def test_calls_that_send_no_message_are_counted_and_end(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC alone would wait for their message for ever, unseen by anybody who counts."""
+    monkeypatch.setattr("rpc.guard.MESSAGE_TIMEOUT_S", 0.5)
+    unary = next(path for r, path, m in METHODS if r == role and not m.client_streaming)
+    async with (
+        serving(role) as address,
+        open_channel(address, tls=None, server_role=role) as channel,
+    ):
+        calls = [channel.stream_stream(unary)(timeout=WAIT_S) for _ in range(400)]
+        codes = await asyncio.gather(*(call.code() for call in calls))
+        assert set(codes) <= {
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        }
+        assert grpc.StatusCode.INVALID_ARGUMENT in codes
+
+
 async def test_health_is_answered_when_a_connection_is_at_its_bound() -> None:
     async with (
         running_pool(bounds=CallBounds(per_connection=3, total=3)) as pool,
