@@ -16,7 +16,7 @@ def health_round_trips_us(count: int, timeout_s: float) -> list[float]:
 
 
 async def _measure(count: int) -> list[float]:
-    host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None)
+    host = GrpcHost(Address(host="127.0.0.1", port=0), tls=None, max_connections=8)
     await host.start([])
     channel = open_channel(str(host.address), tls=None, server_role="router")
     stub = health_pb2_grpc.HealthStub(channel)

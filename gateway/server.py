@@ -70,6 +70,7 @@ class HttpServer(uvicorn.Server):
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 backlog=ACCEPT_BATCH,  # asyncio takes the queue's length for the batch's, too

@@ -23,7 +23,8 @@ from rpc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 2048
+"""The router's 1,000 members and as many watchers."""
 STREAMS_TO_REFUSE = 4096
 """Of one connection, while they wait to be told."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -60,6 +61,7 @@ class GrpcHost:
         reflection: bool = False,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
         bounds: CallBounds = DEFAULT_BOUNDS,
+        max_connections: int = MAX_CONNECTIONS,
     ):
         """`secret`: what callers must know; health is answered to everybody.
 
@@ -76,7 +78,7 @@ class GrpcHost:
             "grpc.max_concurrent_streams": bounds.per_connection + STREAMS_TO_REFUSE,
             # Half-open handshakes count; beyond it gRPC closes what it has accepted.
             "grpc.max_allowed_incoming_connections": fitting(
-                MAX_CONNECTIONS, "gRPC connections", beside=ops_http.max_connections()
+                max_connections, "gRPC connections", beside=ops_http.max_connections()
             ),
         }
         interceptors: list[grpc.aio.ServerInterceptor] = [CallGuard(bounds, tls=tls is not None)]

@@ -51,13 +51,15 @@ async def until_open(opened: list[socket.socket], most: int) -> None:
 
 @pytest.mark.parametrize("with_tls", [False, True], ids=["plaintext", "handshakes"])
 async def test_connections_beyond_the_cap_are_closed_and_the_callers_served(
-    with_tls: bool, tmp_path: Path, opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    with_tls: bool, tmp_path: Path, opened: list[socket.socket]
 ) -> None:
-    monkeypatch.setattr("rpc.server.MAX_CONNECTIONS", CAP)
     mesh = Authority(tmp_path)
     tls = mesh.issue("expert") if with_tls else None
     caller_tls = mesh.issue("attention") if with_tls else None
-    async with running_pool(tls=tls) as pool, calling(pool.address, tls=caller_tls) as caller:
+    async with (
+        running_pool(tls=tls, max_connections=CAP) as pool,
+        calling(pool.address, tls=caller_tls) as caller,
+    ):
         await open_silent(pool.address, opened, 3 * CAP)
         await until_open(opened, CAP - 1)
         assert (await asyncio.wait_for(caller.result_of(caller.call()), WAIT_S)).call_id == 1
