@@ -326,9 +326,13 @@ def _integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> in
 
 def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
     value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"config.json: {key} must be a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"config.json: {key} must be a finite number, got {value!r:.80}")
+    return number
 
 
 def _token_ids(raw: Mapping[str, Any], key: str) -> tuple[int, ...]:
