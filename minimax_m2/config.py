@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minimax_m2.config_values import boolean, integer, number, table, token_ids
+from minimax_m2.rope_config import read_rope
+
 log = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -183,26 +186,27 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     if model_type not in _MODEL_TYPES:
         raise ValueError(f"config.json: model_type {model_type!r} is not one of {_MODEL_TYPES}")
     _refuse_unservable(raw)
-    num_heads = _integer(raw, "num_attention_heads")
-    hidden_size = _integer(raw, "hidden_size")
-    head_dim = _integer(raw, "head_dim", hidden_size // max(num_heads, 1))
+    num_heads = integer(raw, "num_attention_heads")
+    hidden_size = integer(raw, "hidden_size")
+    head_dim = integer(raw, "head_dim", hidden_size // max(num_heads, 1))
+    rope = read_rope(raw, head_dim)
     return ModelConfig(
-        vocab_size=_integer(raw, "vocab_size"),
+        vocab_size=integer(raw, "vocab_size"),
         hidden_size=hidden_size,
-        num_layers=_integer(raw, "num_hidden_layers"),
+        num_layers=integer(raw, "num_hidden_layers"),
         num_heads=num_heads,
-        num_kv_heads=_integer(raw, "num_key_value_heads", num_heads),
+        num_kv_heads=integer(raw, "num_key_value_heads", num_heads),
         head_dim=head_dim,
-        rotary_dim=_rotary_dim(raw, head_dim),
-        rope_theta=_rope_theta(raw),
-        rms_norm_eps=_number(raw, "rms_norm_eps", 1e-6),
-        num_experts=_integer(raw, "num_local_experts"),
-        top_k=_integer(raw, "num_experts_per_tok"),
-        expert_size=_integer(raw, "intermediate_size"),
-        use_qk_norm=_boolean(raw, "use_qk_norm", True),
-        use_routing_bias=_boolean(raw, "use_routing_bias", True),
-        max_position_embeddings=_integer(raw, "max_position_embeddings"),
-        eos_token_ids=_token_ids(raw, "eos_token_id"),
+        rotary_dim=rope.rotary_dim,
+        rope_theta=rope.theta,
+        rms_norm_eps=number(raw, "rms_norm_eps", 1e-6),
+        num_experts=integer(raw, "num_local_experts"),
+        top_k=integer(raw, "num_experts_per_tok"),
+        expert_size=integer(raw, "intermediate_size"),
+        use_qk_norm=boolean(raw, "use_qk_norm", True),
+        use_routing_bias=boolean(raw, "use_routing_bias", True),
+        max_position_embeddings=integer(raw, "max_position_embeddings"),
+        eos_token_ids=token_ids(raw, "eos_token_id"),
         dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"),
         quant=_quant(raw),
     )
@@ -217,11 +221,11 @@ def load_generation_defaults(folder: Path) -> GenerationDefaults:
     if raw.get("do_sample") is False:
         raw = {**raw, "temperature": 0.0}
     return GenerationDefaults(
-        temperature=_number(raw, "temperature", 1.0),
-        top_p=_number(raw, "top_p", 1.0),
-        top_k=_integer(raw, "top_k", 0),
-        repetition_penalty=_number(raw, "repetition_penalty", 1.0),
-        eos_token_ids=_token_ids(raw, "eos_token_id"),
+        temperature=number(raw, "temperature", 1.0),
+        top_p=number(raw, "top_p", 1.0),
+        top_k=integer(raw, "top_k", 0),
+        repetition_penalty=number(raw, "repetition_penalty", 1.0),
+        eos_token_ids=token_ids(raw, "eos_token_id"),
     )
 
 
@@ -241,9 +245,6 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
             raise ValueError(f"config.json: {key} {raw[key]!r} is not supported")
     if raw.get("shared_intermediate_size"):
         raise ValueError("config.json: shared experts (shared_intermediate_size) are not supported")
-    scaling = _table(raw, "rope_scaling")
-    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
-        raise ValueError(f"config.json: rope_scaling {scaling!r} is not supported")
     attention_types = raw.get("attn_type_list")
     if attention_types is not None and (
         not isinstance(attention_types, list) or any(kind != 1 for kind in attention_types)
@@ -251,25 +252,8 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
         raise ValueError("config.json: attn_type_list names a kind other than 1 (full attention)")
 
 
-def _rotary_dim(raw: Mapping[str, Any], head_dim: int) -> int:
-    if raw.get("rotary_dim") is not None:
-        return _integer(raw, "rotary_dim")
-    parameters = _table(raw, "rope_parameters")
-    factor = raw.get("partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
-        raise ValueError(f"config.json: partial_rotary_factor must be in (0, 1], got {factor!r}")
-    return int(head_dim * factor)
-
-
-def _rope_theta(raw: Mapping[str, Any]) -> float:
-    parameters = _table(raw, "rope_parameters")
-    if raw.get("rope_theta") is None and parameters.get("rope_theta") is not None:
-        return _number(parameters, "rope_theta", 10_000.0)
-    return _number(raw, "rope_theta", 10_000.0)
-
-
 def _quant(raw: Mapping[str, Any]) -> QuantConfig:
-    quant = _table(raw, "quantization_config")
+    quant = table(raw, "quantization_config")
     if not quant:
         return QuantConfig()
     method = quant.get("quant_method")
@@ -296,50 +280,3 @@ def _quant(raw: Mapping[str, Any]) -> QuantConfig:
             f"got {block!r}"
         )
     return QuantConfig(method="fp8", block_rows=block[0], block_cols=block[1])
-
-
-def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object within the config; empty when absent, null or empty."""
-    value = raw.get(key) or {}
-    if not isinstance(value, dict):
-        raise ValueError(f"config.json: {key} must be an object, got {value!r}")
-    return value
-
-
-def _boolean(raw: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = raw.get(key, default)
-    if not isinstance(value, bool):
-        raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
-    return value
-
-
-def _integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = raw.get(key)
-    if value is None:
-        if default is None:
-            raise ValueError(f"config.json: {key} is missing")
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"config.json: {key} must be an integer in 0..2^31-1, got {value!r}")
-    return value
-
-
-def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
-    value = raw.get(key, default)
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"config.json: {key} must be a finite number, got {value!r:.80}")
-    return number
-
-
-def _token_ids(raw: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    value = raw.get(key)
-    if value is None:
-        return ()
-    ids = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
-        raise ValueError(f"config.json: {key} must be a token id or a list of them, got {value!r}")
-    return tuple(ids)

@@ -23,6 +23,7 @@ CONFIG = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "rotary_dim": 8,
+    "rope_theta": 10000.0,
     "intermediate_size": 32,
     "num_local_experts": 8,
     "num_experts_per_tok": 2,

@@ -30,7 +30,8 @@ def without(*keys: str):
 
 M2 = {
     "vocab_size": 200_064, "hidden_size": 3072, "num_hidden_layers": 62, "num_attention_heads": 48,
-    "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "intermediate_size": 1536,
+    "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "rope_theta": 5e6,
+    "intermediate_size": 1536,
     "num_local_experts": 256, "num_experts_per_tok": 8, "max_position_embeddings": 196_608,
 }  # fmt: skip
 WIDE = {"hidden_size": 5120, "num_local_experts": 64, "num_experts_per_tok": 2}
@@ -146,8 +147,8 @@ def test_a_missing_size_is_named(key: str):
 
 
 def test_missing_optional_keys_have_their_published_defaults():
-    served = without("num_key_value_heads", "head_dim", "rotary_dim", "use_qk_norm", "eos_token_id")
-    assert (served.num_kv_heads, served.head_dim, served.rotary_dim) == (4, 12, 12)
+    served = without("num_key_value_heads", "head_dim", "use_qk_norm", "eos_token_id")
+    assert (served.num_kv_heads, served.head_dim) == (4, 12)
     assert served.use_qk_norm
     assert served.eos_token_ids == ()
 
