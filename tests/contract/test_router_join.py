@@ -191,7 +191,11 @@ async def test_one_that_proves_nothing_never_disturbs_the_older(secret, tmp_path
         assert "join again" in details
 
 
-@pytest.mark.parametrize("incarnation", [1, 7, 8, int(time.time() * 1000), 2**64 - 1])
+@pytest.mark.parametrize(
+    "incarnation",
+    [1, 7, 8, int(time.time() * 1000), 2**64 - 1],
+    ids=["1", "7", "8", "now", "2^64-1"],  # the same whichever process collects the tests
+)
 async def test_without_a_secret_a_forged_join_of_a_live_id_is_refused_and_locks_nothing(
     incarnation,
 ):
