@@ -1,27 +1,36 @@
-"""How does a mesh get its certificates? One CA, one certificate per role, ECDSA P-256.
+"""How does a mesh get its certificates, and new ones before the old expire?
 
-A role's certificate carries the DNS name that `rpc.tls.role_name` gives, and may
-be used on both ends of a connection: every service is a server to some and a
-client to others. Keys are written with mode 0600 and never leave the folder.
+A folder holds the CA (`ca.pem`, `ca-key.pem`) and a pair for each role, or for each member that
+was named: `expert-east.pem` is for the pool `east` alone. `ca.pem` is what services trust: the
+CA that signs comes first, and while a CA is changed its predecessor after it. Keys are written
+with mode 0600 and never leave the folder.
 """
 
 import datetime
-import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.issuing import (
+    Validity,
+    build_ca,
+    build_leaf,
+    certificates_pem,
+    key_pem,
+    replace_file,
+    validity,
+)
 from rpc.tls import ROLES, role_name
 
 CA_NAME = "ca"
-Validity = tuple[datetime.datetime, datetime.datetime]
-"""(not before, not after)."""
-_CLOCK_SKEW = datetime.timedelta(minutes=10)
-"""Certificates start this much in the past: hosts' clocks differ a little."""
+CA_DAYS = 3650
+MEMBER_ROLES = ("expert", "attention")
+_MEMBER = re.compile(rf"({'|'.join(MEMBER_ROLES)})/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})")
 
 
 def cert_path(folder: Path, name: str) -> Path:
@@ -32,116 +41,176 @@ def key_path(folder: Path, name: str) -> Path:
     return folder / f"{name}-key.pem"
 
 
+def file_name(role: str, member_id: str) -> str:
+    return f"{role}-{member_id}" if member_id else role
+
+
+def read_members(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """(role, id) of each ROLE/ID. Raises CommandError."""
+    members = []
+    for text in texts:
+        found = _MEMBER.fullmatch(text)
+        if found is None or found[2].endswith("-key") or found[2] == "key":
+            raise CommandError(
+                f"--member: expected {' or '.join(f'{role}/ID' for role in MEMBER_ROLES)} with an "
+                f"id of letters, digits, '.', '_' and '-' that does not end in -key, got {text!r}",
+                EXIT_USAGE,
+            )
+        members.append((found[1], found[2]))
+    return members
+
+
 def create_mesh_certificates(
     folder: Path,
     *,
     days: int,
+    members: Sequence[str] = (),
     force: bool = False,
     start: datetime.datetime | None = None,
-) -> None:
-    """Write a CA and one certificate and key per role, valid from `start` (now). Raises CommandError.
+) -> list[str]:
+    """Write a CA and the certificates, valid from `start` (now); returns their names.
 
-    An existing CA is kept unless `force`: replacing it invalidates every certificate
-    that it has signed.
+    A role whose members are named gets no certificate of its own: one without a name could
+    take any name that is free. An existing CA is kept unless `force`: replacing it invalidates
+    every certificate that it has signed. Raises CommandError.
     """
-    if not 1 <= days <= 3650:
-        raise CommandError(f"--days: 1 to 3650, got {days}", EXIT_USAGE)
-    ca_files = (cert_path(folder, CA_NAME), key_path(folder, CA_NAME))
-    existing = [path for path in ca_files if path.exists()]
+    _check_days(days)
+    named = read_members(members)
+    files = (cert_path(folder, CA_NAME), key_path(folder, CA_NAME))
+    existing = [path for path in files if path.exists()]
     if existing and not force:
         raise CommandError(
             f"{existing[0]} exists: a new CA makes every certificate of the old one useless; "
-            "choose another --out, or replace it with --force"
+            "`expertmesh certs renew` renews them; else choose another --out, or --force"
         )
+    roles = [(role, "") for role in ROLES if role not in {role for role, _ in named}]
     start = start or datetime.datetime.now(datetime.UTC)
-    validity = (start - _CLOCK_SKEW, start + datetime.timedelta(days=days))
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca = build_ca(ca_key, validity(start, max(days, CA_DAYS)))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        ca = _build_ca(ca_key, validity)
-        _write(folder, CA_NAME, ca, ca_key)
-        for role in ROLES:
-            key = ec.generate_private_key(ec.SECP256R1())
-            _write(folder, role, _build_role(role, key, ca, ca_key, validity), key)
+        _write(folder, CA_NAME, [ca], ca_key)
+        return _issue(folder, [*roles, *named], ca, ca_key, validity(start, days))
     except OSError as error:
         raise CommandError(f"--out {folder}: {error.strerror}") from None
 
 
-def _build_ca(key: ec.EllipticCurvePrivateKey, validity: Validity) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ExpertMesh CA")])
-    builder = _builder(name, name, key, validity)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_key_usage(sign_certificates=True), critical=True)
-    return builder.sign(key, hashes.SHA256())
+def renew(
+    folder: Path,
+    *,
+    days: int,
+    members: Sequence[str] = (),
+    within_days: float | None = None,
+    start: datetime.datetime | None = None,
+) -> list[str]:
+    """New keys and certificates from the folder's CA for all that it holds, and for new members.
+
+    `within_days`: only for those that expire within so many, or that another CA has signed.
+    Returns the names renewed. Raises CommandError.
+    """
+    _check_days(days)
+    start = start or datetime.datetime.now(datetime.UTC)
+    trusted, ca_key = _read_ca(folder)
+    wanted = read_members(members)
+    for role, member_id, certificate in _leaves(folder):
+        if (role, member_id) in wanted:
+            continue
+        left = certificate.not_valid_after_utc - start
+        signed_by_it = certificate.issuer == trusted[0].subject
+        if within_days is None or not signed_by_it or left <= datetime.timedelta(days=within_days):
+            wanted.append((role, member_id))
+    try:
+        return _issue(folder, wanted, trusted[0], ca_key, validity(start, days))
+    except OSError as error:
+        raise CommandError(f"--out {folder}: {error.strerror}") from None
 
 
-def _build_role(
-    role: str,
-    key: ec.EllipticCurvePrivateKey,
+def add_ca(folder: Path, *, start: datetime.datetime | None = None) -> None:
+    """A new CA that signs from now on; the one before stays trusted. Raises CommandError."""
+    trusted, _ = _read_ca(folder)
+    if len(trusted) > 1:
+        raise CommandError(
+            f"{cert_path(folder, CA_NAME)} holds two CAs already: finish that change first "
+            "(`expertmesh certs renew`, then `expertmesh certs drop-ca`)"
+        )
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    start = start or datetime.datetime.now(datetime.UTC)
+    _write(folder, CA_NAME, [build_ca(ca_key, validity(start, CA_DAYS)), *trusted], ca_key)
+
+
+def drop_ca(folder: Path) -> None:
+    """Only the CA that signs stays trusted. Raises CommandError while it has not signed all."""
+    trusted, ca_key = _read_ca(folder)
+    old = [
+        file_name(role, member_id)
+        for role, member_id, certificate in _leaves(folder)
+        if certificate.issuer != trusted[0].subject
+    ]
+    if old:
+        raise CommandError(f"first `expertmesh certs renew`: of the old CA are {', '.join(old)}")
+    _write(folder, CA_NAME, trusted[:1], ca_key)
+
+
+def _check_days(days: int) -> None:
+    if not 1 <= days <= CA_DAYS:
+        raise CommandError(f"--days: 1 to {CA_DAYS}, got {days}", EXIT_USAGE)
+
+
+def _read_ca(folder: Path) -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey]:
+    """What is trusted, and the key of the first. Raises CommandError."""
+    try:
+        trusted = x509.load_pem_x509_certificates(cert_path(folder, CA_NAME).read_bytes())
+        key = load_pem_private_key(key_path(folder, CA_NAME).read_bytes(), password=None)
+    except OSError as error:
+        raise CommandError(f"--out {folder}: no CA to sign with: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise CommandError(f"--out {folder}: the CA cannot be read: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CommandError(f"{key_path(folder, CA_NAME)}: not a key that this command has made")
+    if key.public_key() != trusted[0].public_key():
+        raise CommandError(f"{key_path(folder, CA_NAME)} is not the key of the first CA beside it")
+    return trusted, key
+
+
+def _leaves(folder: Path) -> list[tuple[str, str, x509.Certificate]]:
+    """(role, member id, certificate) of every pair in the folder. Raises CommandError."""
+    found = []
+    for path in sorted(folder.glob("*.pem")):
+        role, _, member_id = path.stem.partition("-")
+        if path.stem == CA_NAME or path.stem.endswith("-key") or role not in ROLES:
+            continue
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        except ValueError as error:
+            raise CommandError(f"{path}: {error}") from None
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if role_name(role) in names.get_values_for_type(x509.DNSName):
+            found.append((role, member_id, certificate))
+    return found
+
+
+def _issue(
+    folder: Path,
+    wanted: Sequence[tuple[str, str]],
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
-    validity: Validity,
-) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ExpertMesh {role}")])
-    builder = _builder(name, ca.subject, key, validity)
-    extensions: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (x509.SubjectAlternativeName([x509.DNSName(role_name(role))]), False),
-        (_key_usage(sign_certificates=False), True),
-        (
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            False,
-        ),
-        (x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False),
-    ]
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(ca_key, hashes.SHA256())
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, validity: Validity
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(validity[0])
-        .not_valid_after(validity[1])
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    valid: Validity,
+) -> list[str]:
+    names = []
+    for role, member_id in wanted:
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = build_leaf(role, member_id, key, ca, ca_key, valid)
+        names.append(file_name(role, member_id))
+        _write(folder, names[-1], [leaf], key)
+    return names
 
 
 def _write(
-    folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    folder: Path,
+    name: str,
+    certificates: list[x509.Certificate],
+    key: ec.EllipticCurvePrivateKey,
 ) -> None:
     """The key first, so that no certificate is ever there without its key."""
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = key_path(folder, name)
-    path.unlink(missing_ok=True)  # an old file would keep its own mode
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(key_pem)
-    cert_path(folder, name).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    replace_file(key_path(folder, name), key_pem(key), 0o600)
+    replace_file(cert_path(folder, name), certificates_pem(certificates), 0o644)

@@ -4,58 +4,163 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.console import EXIT_CODES_HELP, help_text, print_json, stdout
-from rpc.tls import ROLES
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stdout,
+)
 
-_HELP = f"""Make a CA and one certificate per role for mTLS between the services.
+_HELP = f"""Make a CA and certificates for mTLS between the services.
 
-Each host needs ca.pem and the certificate and key of the role that runs there, and nothing else;
-keep ca-key.pem off the hosts. Only attention may call Execute, only pools and attention may join,
-only gateways may generate: the role is in the certificate.
+Each host needs ca.pem and the certificate and key of what runs there, and nothing else; keep
+ca-key.pem off the hosts. Only attention may call Execute, only pools and attention may join, only
+gateways may generate: the role is in the certificate. --member puts a name in it as well: nobody
+else can then take that member's place, and it can take no other's.
 
 Examples:
 
   expertmesh certs --out mesh-certs
+
+  expertmesh certs --out mesh-certs --member expert/east --member expert/west --member attention/a1
+
+  expertmesh certs renew --out mesh-certs   (before they expire; services read new files by themselves)
 
   expertmesh certs --out mesh-certs --days 90 --force   (a new CA; every host needs new files)
 
 {EXIT_CODES_HELP}
 """
 
+_RENEW_HELP = f"""Make new keys and certificates from the CA of the folder, for all that is there.
+
+Copy them to the hosts: services read them within seconds (or at once on SIGHUP), and no request
+is lost. --member adds a member.
+
+{EXIT_CODES_HELP}
+"""
+
+_ADD_HELP = f"""Begin to change the CA: make a new one, trusted beside the old one.
+
+In this order, each time waiting until all hosts have the files:
+
+  expertmesh certs add-ca --out mesh-certs    copy ca.pem to every host
+
+  expertmesh certs renew --out mesh-certs     copy each host's certificate and key
+
+  expertmesh certs drop-ca --out mesh-certs   copy ca.pem to every host
+
+{EXIT_CODES_HELP}
+"""
+
+_DROP_HELP = f"""End the change of the CA: trust the new one only. See `expertmesh certs add-ca`.
+
+{EXIT_CODES_HELP}
+"""
+
+OUT = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder with the CA and the certificates.")
+DAYS = typer.Option(365, envvar="EXPERTMESH_DAYS", help="Days until they expire.")
+MEMBER = typer.Option(
+    [],
+    envvar="EXPERTMESH_MEMBER",
+    help="expert/ID or attention/ID: a certificate for that member alone (repeatable).",
+)
+JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
+
 
 def register(app: typer.Typer) -> None:
-    app.command(help=help_text(_HELP))(certs)
+    group = typer.Typer(help=help_text(_HELP), invoke_without_command=True)
+    group.callback()(certs)
+    group.command("renew", help=help_text(_RENEW_HELP))(renew_certs)
+    group.command("add-ca", help=help_text(_ADD_HELP))(add)
+    group.command("drop-ca", help=help_text(_DROP_HELP))(drop)
+    app.add_typer(group, name="certs")
 
 
 def certs(
-    out: Path = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder to write to."),
-    days: int = typer.Option(365, envvar="EXPERTMESH_DAYS", help="Days until they expire."),
+    context: typer.Context,
+    out: Path | None = typer.Option(None, envvar="EXPERTMESH_OUT", help="Folder to write to."),
+    days: int = DAYS,
+    member: list[str] = MEMBER,
     force: bool = typer.Option(
         False, "--force", envvar="EXPERTMESH_FORCE", help="Replace an existing CA."
     ),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    as_json: bool = JSON,
 ) -> None:
-    from expertmesh.certs import CA_NAME, cert_path, create_mesh_certificates, key_path
+    if context.invoked_subcommand is not None:
+        return
+    from expertmesh.certs import CA_NAME, create_mesh_certificates, key_path
 
+    if out is None:
+        raise CommandError("--out: the folder to write to is needed", EXIT_USAGE)
     folder = out.absolute()
-    create_mesh_certificates(folder, days=days, force=force)
-    flags = {
-        role: [
-            *("--tls-ca", str(cert_path(folder, CA_NAME))),
-            *("--tls-cert", str(cert_path(folder, role))),
-            *("--tls-key", str(key_path(folder, role))),
-        ]
-        for role in ROLES
-    }
+    names = create_mesh_certificates(folder, days=days, members=member, force=force)
     if as_json:
-        print_json({"folder": str(folder), "days": days, "flags": flags})
+        print_json({"folder": str(folder), "days": days, "flags": _flags(folder, names)})
         return
     console = stdout()
-    console.print(f"{folder}: a CA and {len(ROLES)} certificates, valid for {days} days\n")
-    for role, values in flags.items():
-        console.print(f"{role}:\n  {' '.join(values)}", markup=False, soft_wrap=True)
+    console.print(f"{folder}: a CA and {len(names)} certificates, valid for {days} days\n")
+    _print_flags(folder, names)
     console.print(
         f"\nKeep {key_path(folder, CA_NAME)} away from the hosts: who has it can join the mesh.",
         markup=False,
         soft_wrap=True,
     )
+
+
+def renew_certs(
+    out: Path = OUT,
+    days: int = DAYS,
+    member: list[str] = MEMBER,
+    within: float | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_WITHIN",
+        min=0,
+        help="Only those that expire within so many days. Default: all.",
+    ),
+    as_json: bool = JSON,
+) -> None:
+    from expertmesh.certs import renew
+
+    folder = out.absolute()
+    names = renew(folder, days=days, members=member, within_days=within)
+    if as_json:
+        print_json({"folder": str(folder), "days": days, "flags": _flags(folder, names)})
+        return
+    stdout().print(f"{folder}: {len(names)} certificates renewed")
+    _print_flags(folder, names)
+
+
+def add(out: Path = OUT) -> None:
+    from expertmesh.certs import add_ca
+
+    folder = out.absolute()
+    add_ca(folder)
+    stdout().print(f"{folder / 'ca.pem'}: copy it to every host, then `expertmesh certs renew`")
+
+
+def drop(out: Path = OUT) -> None:
+    from expertmesh.certs import drop_ca
+
+    folder = out.absolute()
+    drop_ca(folder)
+    stdout().print(f"{folder / 'ca.pem'}: copy it to every host")
+
+
+def _flags(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    from expertmesh.certs import CA_NAME, cert_path, key_path
+
+    return {
+        name: [
+            *("--tls-ca", str(cert_path(folder, CA_NAME))),
+            *("--tls-cert", str(cert_path(folder, name))),
+            *("--tls-key", str(key_path(folder, name))),
+        ]
+        for name in names
+    }
+
+
+def _print_flags(folder: Path, names: list[str]) -> None:
+    for name, values in _flags(folder, names).items():
+        stdout().print(f"{name}:\n  {' '.join(values)}", markup=False, soft_wrap=True)
