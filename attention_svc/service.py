@@ -147,7 +147,11 @@ class AttentionService:
             tasks.append(asyncio.create_task(prober.run()))
         await self._join(ops)
         stopped = asyncio.create_task(
-            until_stopped(self._drain, lambda: self._engine.abort_all(_STOPPING))
+            until_stopped(
+                self._drain,
+                lambda: self._engine.abort_all(_STOPPING),
+                reload=self._config.reload,
+            )
         )
         failed = asyncio.create_task(self._failure.wait())
         await asyncio.wait({stopped, failed, engine_task}, return_when=asyncio.FIRST_COMPLETED)

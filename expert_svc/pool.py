@@ -130,7 +130,7 @@ class ExpertPool:
             self._lease = self._join(identity, advertise, ops)
         else:
             self._holding.tell(self._requested or self._available, 0)
-        stopped = asyncio.create_task(until_stopped(self._drain))
+        stopped = asyncio.create_task(until_stopped(self._drain, reload=self._config.reload))
         failed = asyncio.create_task(self._failure.wait())
         await asyncio.wait(
             {stopped, failed, executor_task, holding_task, canary_task},

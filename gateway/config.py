@@ -144,7 +144,7 @@ class GatewayConfig:
     def listen_address(self) -> Address:
         return Address.parse(self.listen, "--listen")
 
-    @property
+    @cached_property
     def tls(self) -> TlsFiles | None:
         if self.tls_ca is None or self.tls_cert is None or self.tls_key is None:
             return None
@@ -154,6 +154,12 @@ class GatewayConfig:
     def secret(self) -> MeshSecret | None:
         """Raises ValueError for a bad file."""
         return None if self.secret_file is None else MeshSecret(self.secret_file)
+
+    def reload(self) -> None:
+        """Look whether the files with certificates, secrets and keys are new."""
+        for files in (self.tls and self.tls.pems, self.secret):
+            if files:
+                files.reload()
 
     @property
     def access(self) -> Access | None:

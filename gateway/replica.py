@@ -20,6 +20,7 @@ from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import Access, open_channel
 from rpc.fair_shares import may_wait
+from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class Replica:
         self.address = address
         self.status: attention_pb2.GetStatusResponse | None = None
         self.not_ready_reason: str | None = "its status is not known yet"
-        self._channel = open_channel(address, tls=tls, server_role="attention")
-        self.stub = attention_pb2_grpc.AttentionStub(self._channel)
+        self._tls = tls
+        self._dial()
         self._reported = attention_pb2.GetStatusResponse()
         self._ours = Streams()
         self._ours_at_poll = Streams()
@@ -56,6 +57,18 @@ class Replica:
         self._late_polls = 0
         self.prefixes = PrefixGuess()
         self._movable: set[grpc.aio.Call] = set()
+
+    def _dial(self) -> None:
+        self._changes = self._file_changes()
+        self._channel = open_channel(self.address, tls=self._tls, server_role="attention")
+        self.stub = attention_pb2_grpc.AttentionStub(self._channel)
+
+    def _file_changes(self) -> int:
+        """How often our certificate has been replaced."""
+        if not isinstance(self._tls, TlsFiles):
+            return 0
+        self._tls.pems.get()
+        return self._tls.pems.changes
 
     @property
     def ready(self) -> bool:
@@ -162,7 +175,13 @@ class Replica:
             self.prefixes.forget()
 
     async def poll(self, check: Callable[[attention_pb2.GetStatusResponse], str | None]) -> None:
-        """Ask for the status once; `check` says why a ready replica cannot be used."""
+        """Ask for the status once; `check` says why a ready replica cannot be used.
+
+        Where our certificate is a new one, from now on with that; streams that run keep their
+        connection, which gRPC closes after the last of them.
+        """
+        if self._file_changes() != self._changes:
+            self._dial()
         ours_before = replace(self._ours)
         reason: str | None
         try:

@@ -19,6 +19,7 @@ from gateway.metrics import GatewayMetrics, StatusLine
 from gateway.model_files import ModelFiles, load_model_files
 from gateway.prompt_encoder import PromptEncoder
 from gateway.server import HttpServer, bind, fit_to_open_files
+from rpc.channel import check_files
 from rpc.config import Address
 from rpc.server import until_stopped
 from rpc.topology import TopologyWatcher
@@ -85,13 +86,12 @@ class GatewayService:
     async def run(self) -> int:
         """Serve until a signal (0)."""
         await self.start()
-        await until_stopped(self.stop, self.abort)
+        await until_stopped(self.stop, self.abort, reload=self._config.reload)
         return 0
 
     async def start(self) -> None:
         """Bind and serve; readiness follows when an attention service is ready."""
-        if self._config.tls is not None:
-            self._config.tls.read()  # a bad file is told now, not at the first connection
+        check_files(self._config.access)
         sock = bind(self._config.listen_address)
         host, port = sock.getsockname()[:2]
         self.address = Address(host=host, port=port)

@@ -76,6 +76,7 @@ class RouterService:
             max_streams=2 * config.max_members + 16,
         )
         router_pb2_grpc.add_RouterServicer_to_server(servicer, self._host.server)
+        self._reload = config.reload
         self._stopping = False
         self._ops_listen = config.ops_address
         self._ops = OpsServer(
@@ -112,7 +113,7 @@ class RouterService:
         """Serve until a signal (0)."""
         await self.start()
         log.info("ready")
-        await until_first(self.work(), until_stopped(self.stop))
+        await until_first(self.work(), until_stopped(self.stop, reload=self._reload))
         return 0
 
     async def work(self) -> None:

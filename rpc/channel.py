@@ -13,6 +13,12 @@ Access = TlsFiles | MeshSecret
 """What a process shows to those it calls: its certificate, or that it knows the secret."""
 
 
+def check_files(access: Access | None) -> None:
+    """Raises ValueError when certificate files cannot be used: now, and not at the first call."""
+    if isinstance(access, TlsFiles):
+        access.pems.get()
+
+
 def open_channel(target: str, *, tls: Access | None, server_role: str) -> grpc.aio.Channel:
     """An asyncio channel to a service of `server_role`; connects lazily, reconnects by itself."""
     options = _options(server_role)

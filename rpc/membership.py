@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from protos import router_pb2, router_pb2_grpc
-from rpc.channel import Access, open_sync_channel
+from rpc.channel import Access, check_files, open_sync_channel
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ class Lease:
 
     def start(self) -> None:
         """Begin joining in the background. A bad certificate file is a ValueError here."""
-        channel = open_sync_channel(self._router, tls=self._tls, server_role="router")
-        self._stub = router_pb2_grpc.RouterStub(channel)
-        self._channel = channel
+        check_files(self._tls)
         self._thread.start()
 
     def poke(self) -> None:
@@ -123,12 +121,16 @@ class Lease:
                 log.warning("no lease from router %s, trying on: %s", self._router, _text(error))
             failures, lost = (0 if was_joined else failures + 1), True
             self._stopping.wait(backoff_s(failures))
-        self._channel.close()
 
     def _hold_one_stream(self) -> "grpc.RpcError":
         """Join and follow the stream to its end; returns why it ended."""
+        # A channel for each stream: the next one is made with the certificate of that time.
+        with open_sync_channel(self._router, tls=self._tls, server_role="router") as channel:
+            return self._follow(router_pb2_grpc.RouterStub(channel))
+
+    def _follow(self, stub: router_pb2_grpc.RouterStub) -> "grpc.RpcError":
         ended = threading.Event()
-        call = self._stub.Join(self._frames(ended))
+        call = stub.Join(self._frames(ended))
         self._call = call
         try:
             for response in call:

@@ -27,6 +27,8 @@ MAX_CONNECTIONS = 2048
 """The router's 1,000 members and as many watchers."""
 STREAMS_TO_REFUSE = 4096
 """Of one connection, while they wait to be told."""
+RELOAD_S = 10.0
+"""Between two looks at files that nobody has asked for lately."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -161,11 +163,22 @@ def exit_at_signal(why: str) -> None:
         signal.signal(number, on_signal)
 
 
+def ignore_hangups() -> None:
+    """SIGHUP asks for files to be read again and never ends a service, whenever it comes."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 async def until_stopped(
-    drain: Callable[[], Awaitable[None]], abort: Callable[[], None] = lambda: None
+    drain: Callable[[], Awaitable[None]],
+    abort: Callable[[], None] = lambda: None,
+    reload: Callable[[], None] = lambda: None,
 ) -> None:
-    """Sleep until SIGTERM or SIGINT, then `drain`; a second signal calls `abort` at once."""
+    """Sleep until SIGTERM or SIGINT, then `drain`; a second signal calls `abort` at once.
+
+    Meanwhile `reload` is called on SIGHUP, and now and then.
+    """
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
     first, second = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -177,7 +190,11 @@ async def until_stopped(
 
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    await first.wait()
+    while not first.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(first.wait(), RELOAD_S)
+            break
+        reload()
     log.info("stopping")
     draining = asyncio.ensure_future(drain())
     cut_short = asyncio.ensure_future(second.wait())
@@ -192,4 +209,6 @@ async def until_stopped(
         draining.result()  # what it raised
     for number in _STOP_SIGNALS:
         loop.remove_signal_handler(number)  # as closing the loop would, to the deadly default
+    loop.remove_signal_handler(signal.SIGHUP)
+    ignore_hangups()
     exit_at_signal("after serving")

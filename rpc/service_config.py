@@ -56,7 +56,7 @@ class ServiceConfig:
     def ops_address(self) -> Address:
         return Address.parse(self.ops_listen, "--ops-listen")
 
-    @property
+    @cached_property
     def tls(self) -> TlsFiles | None:
         """All three files, read and checked, or None for plaintext."""
         return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
@@ -65,6 +65,12 @@ class ServiceConfig:
     def secret(self) -> MeshSecret | None:
         """The secret that callers must know, where there is one. Raises ValueError."""
         return None if self.secret_file is None else MeshSecret(self.secret_file)
+
+    def reload(self) -> None:
+        """Look whether the files with certificates and secrets are new."""
+        for files in (self.tls and self.tls.pems, self.secret):
+            if files:
+                files.reload()
 
     @property
     def access(self) -> Access | None:

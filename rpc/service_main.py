@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from rpc.env_names import unknown_names_warning
 from rpc.flags import parse_config
 from rpc.open_files import AcceptErrors, raise_open_files
-from rpc.server import configure_logging, exit_at_signal
+from rpc.server import configure_logging, exit_at_signal, ignore_hangups
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Service(Protocol):
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
     """Around a service's imports: libraries that the system will not load end it in one line."""
+    ignore_hangups()
     try:
         yield
     except (ImportError, OSError, MemoryError) as error:
@@ -53,6 +54,7 @@ def run_service(
 
     `build` is called on the loop, to which a grpc.aio server belongs from its making on.
     """
+    ignore_hangups()
     warning = unknown_names_warning(os.environ)
     if warning:  # before the flags: a name misspelt may be why one is missing
         sys.stderr.write(f"expertmesh serve {name}: {warning}\n")

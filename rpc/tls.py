@@ -9,10 +9,13 @@ where it is allowed explicitly.
 import datetime
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import grpc
+
+from rpc.watched import Watched
 
 ROLES = ("gateway", "attention", "expert", "router", "cli")
 
@@ -36,11 +39,29 @@ def member_ids(context: Any, role: str) -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """PEM files: the mesh's CA, and this process's certificate and key."""
+    """PEM files: the CAs of the mesh, and this process's certificate and key.
+
+    They are read again when they change. Use one for a process: each remembers what it has read.
+    """
 
     ca: Path
     cert: Path
     key: Path
+
+    @cached_property
+    def pems(self) -> Watched[tuple[bytes, bytes, bytes]]:
+        """CAs, certificate and key, as they are now. Raises ValueError at the first reading."""
+        paths = [Path(path) for path in (self.ca, self.cert, self.key)]
+        return Watched(paths, self.read, what="--tls-ca, --tls-cert, --tls-key")
+
+    def expires_at_s(self) -> float:
+        """When the certificate or the last CA expires (Unix time), whichever is first."""
+        from cryptography import x509
+
+        ca, cert, _ = self.pems.get()
+        last_ca = max(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(ca))
+        leaf = x509.load_pem_x509_certificate(cert)
+        return min(last_ca, leaf.not_valid_after_utc).timestamp()
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """CA, certificate and key as PEM. Raises ValueError naming a bad file."""
@@ -52,19 +73,25 @@ class TlsFiles:
                 raise ValueError(f"--{field}: cannot read {path}: {error.strerror}") from None
         ca, cert, key = contents
         for field, path, pem in (("tls-ca", self.ca, ca), ("tls-cert", self.cert, cert)):
-            _check_certificate(field, path, pem)
+            _check_certificates(field, path, pem)
         _check_key(self.key, key, cert)
         return ca, cert, key
 
 
-def _check_certificate(field: str, path: Path, pem: bytes) -> None:
+def _check_certificates(field: str, path: Path, pem: bytes) -> None:
+    """Of several, as while a CA is changed, one that is valid is enough."""
     from cryptography import x509  # tens of megabytes, needed with TLS only
 
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificates = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise ValueError(f"--{field}: {path} is not a PEM certificate") from None
     now = datetime.datetime.now(datetime.UTC)
+    if field == "tls-ca" and any(
+        one.not_valid_before_utc <= now <= one.not_valid_after_utc for one in certificates
+    ):
+        return
+    certificate = certificates[0]
     if now > certificate.not_valid_after_utc:
         raise ValueError(f"--{field}: {path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
     if now < certificate.not_valid_before_utc:
@@ -75,27 +102,45 @@ def _check_certificate(field: str, path: Path, pem: bytes) -> None:
 
 def _check_key(path: Path, pem: bytes, certificate_pem: bytes) -> None:
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):  # not a key; encrypted
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # not a key; encrypted; exotic
         raise ValueError(f"--tls-key: {path} holds no plain PEM private key") from None
     if key.public_key() != x509.load_pem_x509_certificate(certificate_pem).public_key():
         raise ValueError(f"--tls-key: {path} does not belong to the certificate of --tls-cert")
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials of a server that demands a client certificate of the mesh's CA."""
-    ca, cert, key = files.read()
-    return grpc.ssl_server_credentials(
-        [(key, cert)], root_certificates=ca, require_client_auth=True
+    """Credentials of a server that demands a client certificate of the mesh's CA.
+
+    New files count from the next connection on; connections that there are go on.
+    """
+    taken = files.pems.get()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        ca, cert, key = taken
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        """Asked by gRPC, on a thread of its own, before each handshake."""
+        nonlocal taken
+        newest = files.pems.get()
+        if newest is taken:
+            return None
+        taken = newest
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), newer, require_client_authentication=True
     )
 
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
-    """Credentials of a client of the mesh."""
-    ca, cert, key = files.read()
+    """Credentials of a client of the mesh, as the files are now."""
+    ca, cert, key = files.pems.get()
     return grpc.ssl_channel_credentials(ca, key, cert)
 
 
@@ -123,5 +168,5 @@ def tls_files(ca: Path | None, cert: Path | None, key: Path | None) -> TlsFiles 
     if ca is None or cert is None or key is None:
         raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
     files = TlsFiles(ca=ca, cert=cert, key=key)
-    files.read()
+    files.pems.get()
     return files

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
-from rpc.channel import Access, open_channel
+from rpc.channel import Access, check_files, open_channel
 from rpc.membership import backoff_s
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class TopologyWatcher:
 
     async def start(self) -> None:
         """Begin watching in the background. A bad certificate file is a ValueError here."""
-        channel = open_channel(self._router, tls=self._tls, server_role="router")
-        self._task = asyncio.create_task(self._run(channel), name="topology-watcher")
+        check_files(self._tls)
+        self._task = asyncio.create_task(self._run(), name="topology-watcher")
 
     async def stop(self) -> None:
         """End the task and its channel; `latest` stays."""
@@ -71,12 +71,16 @@ class TopologyWatcher:
             await self._task
         self._task = None
 
-    async def _run(self, channel: grpc.aio.Channel) -> None:
-        stub = router_pb2_grpc.RouterStub(channel)
+    async def _run(self) -> None:
         failures, lost = 0, False
         try:
             while True:
-                reason = await self._follow_one_stream(stub)
+                # A channel for each stream: the next is made with the certificate of that time.
+                async with open_channel(
+                    self._router, tls=self._tls, server_role="router"
+                ) as channel:
+                    stub = router_pb2_grpc.RouterStub(channel)
+                    reason = await self._follow_one_stream(stub)
                 if self._connected or not lost:
                     log.warning(
                         "lost router %s, keeping topology %s: %s",
@@ -89,7 +93,6 @@ class TopologyWatcher:
                 await asyncio.sleep(backoff_s(failures))
         finally:
             self._connected = False
-            await channel.close()
 
     async def _follow_one_stream(self, stub: router_pb2_grpc.RouterStub) -> str:
         """Watch until the stream ends; returns why it did."""

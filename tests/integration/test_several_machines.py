@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.certs import cert_path, create_mesh_certificates, key_path
+from expertmesh.certs import (
+    add_ca,
+    cert_path,
+    create_mesh_certificates,
+    drop_ca,
+    key_path,
+    renew,
+)
 from minimax_m2.tiny import write_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -26,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "several-machines.md"
 START_S = 90.0
 KEY = "change-this-key"
+MEMBERS = ("attention/a1", "expert/east", "expert/west")
+ATTENTION = "attention-a1"
 GATEWAY = "http://10.77.0.1:8000"
 
 
@@ -172,7 +182,7 @@ def page_commands() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def mesh(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     mesh = Mesh(network, tmp_path_factory.mktemp("mesh"))
-    create_mesh_certificates(mesh.certs, days=1)
+    create_mesh_certificates(mesh.certs, days=1, members=MEMBERS)
     write_demo_like_checkpoint(mesh.model)
     for host, command in page_commands():
         service = command.split()[2]
@@ -241,7 +251,7 @@ def test_a_client_without_the_key_is_refused(mesh: Mesh) -> None:
 def test_a_pool_with_another_roles_certificate_cannot_join(mesh: Mesh) -> None:
     command = next(command for host, command in page_commands() if host == "10.77.0.3")
     command = command.replace("east", "stranger").replace("50052", "50099")
-    command = command.replace("expert.pem", "gateway.pem").replace("expert-key", "gateway-key")
+    command = command.replace("expert-east", "gateway")
     command += " --ops-listen 127.0.0.1:0"
     stranger = mesh.start("stranger", "10.77.0.3", command)
     try:
@@ -257,8 +267,48 @@ def test_a_pool_with_another_roles_certificate_cannot_join(mesh: Mesh) -> None:
         del mesh.processes["stranger"]
 
 
+def test_a_pool_with_another_pools_certificate_cannot_join_in_its_name(mesh: Mesh) -> None:
+    command = next(command for host, command in page_commands() if host == "10.77.0.3")
+    command = command.replace("--pool-id east", "--pool-id west").replace("50052", "50099")
+    thief = mesh.start("thief", "10.77.0.3", command + " --ops-listen 127.0.0.1:0")
+    try:
+        assert thief.wait(60) == 1
+        assert "is for east, not for 'west'" in mesh.log_path("thief").read_text()
+    finally:
+        if thief.poll() is None:
+            thief.kill()
+            thief.wait()
+        del mesh.processes["thief"]
+    assert ask(mesh, "10.77.0.1", KEY).returncode == 0
+
+
+def test_certificates_are_renewed_and_the_ca_changed_while_requests_run(mesh: Mesh) -> None:
+    serving = [name for name, process in mesh.processes.items() if process.poll() is None]
+    steps = (
+        lambda: add_ca(mesh.certs),
+        lambda: renew(mesh.certs, days=1),
+        lambda: drop_ca(mesh.certs),
+    )
+    for step in steps:
+        step()
+        for process in mesh.processes.values():
+            process.send_signal(signal.SIGHUP)
+        done = ask(mesh, "10.77.0.1", KEY)
+        assert done.returncode == 0, done.stderr + mesh.logs()
+    # Attention reaches a pool that starts now: every handshake has the new certificates.
+    name = next(name for name in serving if name.endswith("10.77.0.4"))
+    mesh.processes[name].terminate()
+    assert mesh.processes[name].wait(60) == 0
+    command = next(command for host, command in page_commands() if host == "10.77.0.4")
+    mesh.start(name, "10.77.0.4", command)
+    mesh.await_ready()
+    done = ask(mesh, "10.77.0.1", KEY)
+    assert done.returncode == 0, done.stderr + mesh.logs()
+    assert [name for name, process in mesh.processes.items() if process.poll() is None] == serving
+
+
 def test_plaintext_and_foreign_certificates_do_not_get_in(mesh: Mesh, tmp_path: Path) -> None:
-    create_mesh_certificates(tmp_path, days=1)
+    create_mesh_certificates(tmp_path, days=1, members=MEMBERS)
     call = (
         "import sys\nfrom pathlib import Path\nfrom rpc.channel import open_sync_channel\n"
         "from rpc.tls import TlsFiles\nfrom grpc_health.v1 import health_pb2 as pb, health_pb2_grpc\n"
@@ -270,7 +320,7 @@ def test_plaintext_and_foreign_certificates_do_not_get_in(mesh: Mesh, tmp_path: 
 
     def check(folder: Path | None) -> subprocess.CompletedProcess:
         files = (
-            (cert_path(folder, "ca"), cert_path(folder, "attention"), key_path(folder, "attention"))
+            (cert_path(folder, "ca"), cert_path(folder, ATTENTION), key_path(folder, ATTENTION))
             if folder
             else ()
         )
