@@ -24,6 +24,7 @@ from rpc.channel import Access, open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from rpc.frame_writer import FrameWriter
 from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
+from rpc.logs import cut, quoted
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ SILENCE_LIMIT_S = 10.0
 """A stream that delivers no frame, not even a Pong, for this long is given up."""
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
+MAX_REASON_CHARS = 300
 NEWS_FACTOR = 2.0
 """A change of the expected round trip by this is worth choosing pools again."""
 _DECODE_UNITS = work_units(8, 8)
@@ -175,7 +177,7 @@ class PoolLink:
             try:
                 await self._one_stream(channel)
             except grpc.aio.AioRpcError as error:
-                self._broken(f"{error.code().name}: {error.details()}")
+                self._broken(cut(f"{error.code().name}: {error.details()}", MAX_REASON_CHARS))
             except Garbled as error:
                 self._broken(str(error), "corrupt")
             except asyncio.InvalidStateError:  # written to just after it had ended
@@ -228,10 +230,10 @@ class PoolLink:
         if hello.protocol_major != PROTOCOL_MAJOR:
             raise ExpertsUnavailable(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
         if hello.checkpoint_id != self._caller_hello.checkpoint_id:
-            raise ExpertsUnavailable(f"checkpoint_id {hello.checkpoint_id!r} is another one")
+            raise ExpertsUnavailable(f"checkpoint_id {quoted(hello.checkpoint_id)} is another one")
         if hello.pool_id != self.pool_id:
             raise ExpertsUnavailable(
-                f"{self.address} is pool {hello.pool_id!r}, not {self.pool_id!r}"
+                f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
             )
         num_layers, num_experts = self._sizes
         # Only checked: what a pool serves for us is the topology's word.

@@ -28,6 +28,7 @@ from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from rpc.frame_writer import FrameWriter
 from rpc.guard import callable_by
 from rpc.hop_codec import HopCodec, to_bytes
+from rpc.logs import printable
 from rpc.tensor_codec import WIRE_DTYPES
 
 log = logging.getLogger(__name__)
@@ -198,8 +199,8 @@ class ExpertServicer:
                 f"checkpoint_id {hello.checkpoint_id[:64]!r} differs from this pool's "
                 f"{self._identity.checkpoint_id!r}",
             )
-        caller_id = hello.caller_id[:100] or "unnamed"
-        log.info("caller %r joined", caller_id)
+        caller_id = printable(hello.caller_id[:100]) or "unnamed"
+        log.info("caller %s joined", caller_id)
         await context.write(expert_pb2.ExecuteResponse(hello=self.hello()))
         return CallerStream(context, caller_id)
 

@@ -20,6 +20,7 @@ from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import Access, open_channel
 from rpc.fair_shares import may_wait
+from rpc.logs import cut, printable
 from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Replica:
             is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             if is_late and self.ready and self._late_polls < LATE_POLLS:
                 return
-            reason = f"{error.code().name.lower()}: {error.details()}"
+            reason = printable(cut(f"{error.code().name.lower()}: {error.details()}", 500))
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 self.prefixes.forget()
         else:

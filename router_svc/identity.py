@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rpc.tls import member_ids
+from router_svc.addresses import seen_host
+from rpc.tls import certificate_names, member_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +30,9 @@ STRANGER = Identity()
 def identity_of(context: Any, certificate_role: str, *, has_secret: bool) -> Identity:
     """Of the caller of an RPC; `has_secret`: the server has checked that already."""
     return Identity(member_ids=member_ids(context, certificate_role), has_secret=has_secret)
+
+
+def caller_text(context: Any) -> str:
+    """Where a call comes from and what its certificate says, for the audit."""
+    names = ", ".join(certificate_names(context)) or "no certificate"
+    return f"from {seen_host(context.peer()) or 'here'} ({names})"

@@ -10,16 +10,18 @@ import grpc.aio
 from protos import router_pb2
 from router_svc.addresses import AddressRules, advertised, seen_host
 from router_svc.dialback import check, dial
-from router_svc.identity import identity_of
+from router_svc.identity import caller_text, identity_of
 from router_svc.member import ROLE_NAMES, Member, MemberKey
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
 from router_svc.publisher import Publisher
 from router_svc.streams import Ending, Newest, first_frame, until_first
 from rpc.errors import Forbidden, Mismatch, NotReady, status_of
+from rpc.logs import AUDIT, quoted
 from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger(AUDIT)
 
 DIAL_RETRY_S = 1.0
 CERTIFICATE_ROLES = {"pool": "expert", "attention": "attention"}
@@ -29,9 +31,10 @@ CERTIFICATE_ROLES = {"pool": "expert", "attention": "attention"}
 class _JoinStream:
     """One member's stream: its outgoing assignment, and its end."""
 
-    def __init__(self, member: Member, caller_host: str):
+    def __init__(self, member: Member, caller_host: str, caller: str):
         self.member = member
         self.caller_host = caller_host
+        self.caller = caller  # for the audit
         self.assignment: Newest[router_pb2.Assignment] = Newest()
         self.ending = Ending()
         self.said_goodbye = False
@@ -82,7 +85,7 @@ class Joining:
         """End the streams of members that fell silent; hand out assignments that became due."""
         for member in self._mesh.sweep(time.monotonic()):
             self._metrics.losses.labels(member.role, "lease").inc()
-            log.warning("%s %s lost its lease", member.role, member.member_id)
+            audit.warning("%s %s lost its lease", member.role, member.member_id)
             stream = self._stream_of(member)
             if stream is not None:
                 stream.ending.end(NotReady("silent for longer than the lease; join again"))
@@ -112,13 +115,14 @@ class Joining:
             member = self._mesh.join(register, host, time.monotonic(), identity)
         except Exception as error:
             self._metrics.refusals.labels(status_of(error)[0].name).inc()
-            log.warning("refused %r: %s", register.member_id[:128], error)
+            log.warning(
+                "refused %s %s: %s", quoted(register.member_id), caller_text(context), error
+            )
             raise
-        stream = _JoinStream(member, host)
+        stream = _JoinStream(member, host, caller_text(context))
         waits = self._mesh.members.is_successor(member)
         if not waits:
-            self._metrics.joins.labels(member.role).inc()
-            log.info("%s %s joined, address %s", member.role, member.member_id, member.address)
+            self._note_joined(stream)
         streams = self._waiting if waits else self._streams
         older = streams.get(member.key)
         streams[member.key] = stream
@@ -131,16 +135,17 @@ class Joining:
         role = CERTIFICATE_ROLES["attention"]
         await require_role(context, (role,), tls=self._tls)
         if not identity_of(context, role, has_secret=self._has_secret).may_be(watcher_id):
-            raise Forbidden(f"the certificate is not for {watcher_id[:128]!r}")
+            raise Forbidden(f"the certificate is not for {quoted(watcher_id)}")
 
     def _begin(self, stream: _JoinStream) -> None:
         member = stream.member
         if not self._mesh.members.is_successor(member):
             self._publisher.changed()
             return
-        log.info(
-            "a second %s %s waits at %s: it takes over when it holds what it should",
-            member.role, member.member_id, member.address,
+        audit.info(
+            "a second %s %s waits, address %s, incarnation %d, %s: it takes over when it holds"
+            " what it should",
+            member.role, member.member_id, member.address, member.incarnation, stream.caller,
         )  # fmt: skip
         if member.role == "pool":
             stream.assignment.put(self._mesh.trial(member))
@@ -151,8 +156,11 @@ class Joining:
         older = self._mesh.take_over(member, time.monotonic())
         if older is None:
             return
-        self._metrics.joins.labels(member.role).inc()
-        log.info("%s %s joined, address %s", member.role, member.member_id, member.address)
+        audit.info(
+            "%s %s of incarnation %d is fenced by incarnation %d, %s",
+            member.role, member.member_id, older.incarnation, member.incarnation, stream.caller,
+        )  # fmt: skip
+        self._note_joined(stream)
         former = self._streams.get(member.key)
         del self._waiting[member.key]
         self._streams[member.key] = stream
@@ -161,6 +169,14 @@ class Joining:
                 Mismatch(f"fenced: {member.member_id} has a newer incarnation {member.incarnation}")
             )
         self._publisher.changed()
+
+    def _note_joined(self, stream: _JoinStream) -> None:
+        member = stream.member
+        self._metrics.joins.labels(member.role).inc()
+        audit.info(
+            "%s %s joined, address %s, incarnation %d, %s",
+            member.role, member.member_id, member.address, member.incarnation, stream.caller,
+        )  # fmt: skip
 
     def _welcome(self, member: Member) -> router_pb2.JoinResponse:
         return router_pb2.JoinResponse(
@@ -216,7 +232,7 @@ class Joining:
         if not stream.said_goodbye:
             self._metrics.losses.labels(member.role, "stream").inc()
         how = "left" if stream.said_goodbye else "vanished"
-        log.info("%s %s %s", member.role, member.member_id, how)
+        audit.info("%s %s %s, %s", member.role, member.member_id, how, stream.caller)
         self._call_successor(member)
         self._publisher.changed()
 

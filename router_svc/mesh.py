@@ -231,7 +231,6 @@ class Mesh:
         """An operator wants a pool emptied: others take over, then it is told to hold nothing."""
         pool.drained = not undo
         self._drains.set(pool.member_id, pool.incarnation, drained=pool.drained)
-        log.info("pool %s: drained by an operator: %s", pool.member_id, pool.drained)
         self.goals.reconsider(now_s)
 
     async def rebalance(self, now_s: float, *, dry_run: bool = False) -> Rebalanced:

@@ -9,16 +9,19 @@ import grpc
 import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
+from router_svc.identity import caller_text
 from router_svc.joining import CERTIFICATE_ROLES, Joining
-from router_svc.member import ROLE_NAMES, Member
+from router_svc.member import MAX_NAME_LENGTH, ROLE_NAMES, Member
 from router_svc.mesh import Mesh
 from router_svc.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first
 from rpc.errors import NotReady, Overloaded, abort_with
 from rpc.guard import callable_by
+from rpc.logs import AUDIT
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger(AUDIT)
 
 WATCHING_ROLES = ("gateway", "attention", "cli")
 ROLES_BY_NAME = {name: role for role, name in ROLE_NAMES.items()}
@@ -65,6 +68,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
                 f"pool_id: no pool {request.pool_id[:128]!r}; there are: {known[:500] or 'none'}",
             )
         self._mesh.drain(pool, time.monotonic(), undo=request.undo)
+        audit.info(
+            "pool %s is %s by an operator, %s",
+            pool.member_id, "used again" if request.undo else "drained", caller_text(context),
+        )  # fmt: skip
         self._publisher.changed()
         return router_pb2.DrainPoolResponse(held_pieces=len(pool.ready))
 
@@ -88,6 +95,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             done = await self._mesh.rebalance(time.monotonic(), dry_run=request.dry_run)
         except NotReady as error:
             await abort_with(context, error)
+        if not request.dry_run:
+            audit.info(
+                "rebalanced by an operator, %d pieces move, %s", done.loaded, caller_text(context)
+            )
         self._publisher.changed()
         last = self._mesh.following.last
         return router_pb2.RebalanceResponse(
@@ -118,6 +129,8 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
 
     async def _watch(self, context: Any) -> None:
         first = await first_frame(context)
+        if len(first.watcher_id) > MAX_NAME_LENGTH:
+            raise ValueError(f"watcher_id: at most {MAX_NAME_LENGTH} characters")
         if first.role == router_pb2.MEMBER_ROLE_ATTENTION:
             # Its ACKs decide when pools unload: nobody else may give or withhold them.
             await self._joining.require_attention(first.watcher_id, context)

@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from rpc.logs import cut, printable
+
 log = logging.getLogger(__name__)
 
 
@@ -39,13 +41,21 @@ class Mismatch(ServiceError):
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
+MAX_MESSAGE_CHARS = 1000
+"""A trailer holds 16 kB, in which a character may take 12."""
+
+
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """The status and message for an exception; unexpected ones hide their text."""
+    """The status and message, on one line, for an exception; unexpected ones hide their text."""
     if isinstance(error, ServiceError):
-        return error.status, str(error)
+        return error.status, _message(error)
     if isinstance(error, ValueError):
-        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        return grpc.StatusCode.INVALID_ARGUMENT, _message(error)
     return grpc.StatusCode.INTERNAL, "internal error; the service's log has the details"
+
+
+def _message(error: Exception) -> str:
+    return cut(printable(cut(str(error), MAX_MESSAGE_CHARS)), MAX_MESSAGE_CHARS)
 
 
 async def abort_with(context: Any, error: Exception) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
@@ -30,16 +29,6 @@ STREAMS_TO_REFUSE = 4096
 RELOAD_S = 10.0
 """Between two looks at files that nobody has asked for lately."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def configure_logging(service: str, level: str) -> None:
-    """One line per event on stderr; called by `__main__` only."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s {service} %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
 
 
 def check_exposure(listen: Address, *, tls: TlsFiles | None, insecure: bool) -> None:

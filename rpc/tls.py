@@ -30,6 +30,12 @@ def member_uri(role: str, member_id: str) -> str:
     return f"spiffe://expertmesh.internal/{role}/{member_id}"
 
 
+def certificate_names(context: Any) -> list[str]:
+    """The names in the caller's certificate, sorted; none without TLS."""
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return sorted(name.decode("ascii", "replace") for name in names)
+
+
 def member_ids(context: Any, role: str) -> frozenset[str]:
     """The members of a role that the caller's certificate names; none: it names the role only."""
     prefix = member_uri(role, "")
@@ -152,8 +158,7 @@ async def require_role(context: Any, allowed: Collection[str], *, tls: bool) -> 
     """
     if not tls:
         return
-    names = context.auth_context().get("x509_subject_alternative_name", ())
-    callers = {name.decode("ascii", "replace") for name in names}
+    callers = set(certificate_names(context))
     if not callers & {role_name(role) for role in allowed}:
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,

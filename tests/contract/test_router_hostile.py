@@ -7,17 +7,20 @@ import pytest
 
 from protos import pieces_pb2, router_pb2
 from router_svc import service
+from rpc.secret import MeshSecret, write_secret
 from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,
     EXPERTS,
     LAYERS,
     Joined,
+    listening,
     offer,
     register,
     running_router,
     status,
     stub_of,
+    until,
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -114,6 +117,51 @@ async def test_a_bad_later_frame_ends_that_stream_only(name):
         await good.say(status(EVERYTHING))
         await good.hear("assignment")
         assert [member.member_id for member in router.mesh.members] == ["good"]
+
+
+FORGED = "z\n2026-11-28T00:00:00 ERROR router forged line"
+
+
+@pytest.mark.parametrize("member_id", [FORGED, "x" * 1_000_000, "\N{GRINNING FACE}" * 100_000])
+@pytest.mark.parametrize("fields", [{"protocol_major": 9}, {}, {"role": 77}])
+async def test_what_a_member_calls_itself_makes_no_line_and_breaks_no_answer(
+    member_id, fields, caplog
+):
+    async with running_router() as router, stub_of(router) as stub:
+        stream = Joined(stub)
+        await stream.say(register(member_id, offer=offer(), **fields))
+        code, details = await stream.outcome()
+        assert code in (INVALID, grpc.StatusCode.FAILED_PRECONDITION)
+        assert details.isprintable()
+        assert len(details) <= 1000
+        assert all(len(line) < 2000 and line.isprintable() for line in caplog.messages)
+
+
+async def test_who_joins_takes_over_and_leaves_is_in_the_audit(caplog, tmp_path):
+    caplog.set_level("INFO", logger="audit")
+    write_secret(tmp_path / "secret")
+    async with (
+        running_router(secret_file=tmp_path / "secret") as router,
+        stub_of(router, MeshSecret(tmp_path / "secret")) as stub,
+        listening() as address,
+    ):
+        older, newer = Joined(stub), Joined(stub)
+        await older.say(register(address=address, incarnation=7, offer=offer()))
+        await older.hear("welcome")
+        await newer.say(register(address=address, incarnation=8, offer=offer()))
+        await newer.hear("welcome")
+        await newer.hear("assignment")
+        await newer.say(status(EVERYTHING))
+        await older.outcome()
+        await stub.DrainPool(router_pb2.DrainPoolRequest(pool_id="pool-a"), timeout=60)
+        await newer.say(JOIN(leave=router_pb2.Leave()))
+        await newer.outcome()
+        await until(lambda: any("left" in line for line in caplog.messages))
+    told = [line for name, _, line in caplog.record_tuples if name == "audit"]
+    kinds = ["joined", "waits", "fenced", "joined", "drained", "left"]
+    assert [next((kind for kind in kinds if kind in line), line) for line in told] == kinds
+    assert all("from 127.0.0.1 (no certificate)" in line for line in told)
+    assert all("pool-a" in line or "pool pool-a" in line for line in told)
 
 
 async def test_another_protocol_major_is_refused():

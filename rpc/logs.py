@@ -1,0 +1,147 @@
+"""How does an event become a line of a service's log?
+
+What others sent may be in a message: it stays within its line, and a line stays short. What is
+logged again and again is counted. A line that begins with a time is one of ours: tracebacks, whose
+exceptions may quote others too, are indented.
+"""
+
+import logging
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TextIO
+
+MAX_LINE_CHARS = 4000
+MAX_TRACEBACK_LINES = 200
+INDENT = "  | "
+REPEATS = 50
+AUDIT_REPEATS = 5000
+"""Most lines of one kind, and of one kind of the audit, in each window of this many seconds."""
+WINDOW_S = 10.0
+MAX_KINDS = 1000
+KIND_CHARS = 48
+"""Templates that begin alike are one kind: some loggers format before they log."""
+AUDIT = "audit"
+"""Name of the logger that says who joined, left, was fenced, drained or rebalanced."""
+
+
+def printable(text: str) -> str:
+    """The text on one line: whatever is no visible character is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def cut(text: str, max_chars: int = MAX_LINE_CHARS) -> str:
+    """At most so many characters, and how many there were when there were more."""
+    if len(text) <= max_chars:
+        return text
+    note = f"... ({len(text)} characters)"
+    return text[: max(0, max_chars - len(note))] + note
+
+
+def quoted(text: str, max_chars: int = 128) -> str:
+    """What a peer calls itself, for a message: in quotes, on one line, short."""
+    return f"'{printable(cut(text, max_chars))}'"
+
+
+class LineFormatter(logging.Formatter):
+    """One line an event; a traceback on indented lines below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # Cut before the work is done, and again: an escape is up to ten characters.
+        record.message = cut(printable(cut(record.message)))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    lines = text.splitlines()
+    if len(lines) > MAX_TRACEBACK_LINES:
+        half = MAX_TRACEBACK_LINES // 2
+        left_out = len(lines) - 2 * half
+        lines = [*lines[:half], f"({left_out} lines)", *lines[-half:]]
+    return "\n".join(INDENT + printable(cut(line)) for line in lines)
+
+
+class Repeats(logging.Filter):
+    """Lets so many lines of a kind pass in a window; the rest are counted and summed up."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self._clock = clock
+        self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called with the handler's lock held."""
+        now_s = self._clock()
+        kind = (record.name, record.levelno, str(record.msg)[:KIND_CHARS])
+        window = self._kinds.get(kind)
+        if window is None or now_s - window[0] >= WINDOW_S:
+            self._kinds.pop(kind, None)
+            self._kinds[kind] = window = [now_s, 0]
+            if len(self._kinds) > MAX_KINDS:
+                self._kinds.popitem(last=False)
+        window[1] += 1
+        return window[1] <= (AUDIT_REPEATS if record.name == AUDIT else REPEATS)
+
+    def sums(self, *, all_windows: bool = False) -> list[tuple[str, int, str, int]]:
+        """(logger, level, kind, lines left out) of windows that are over, each once."""
+        now_s = self._clock()
+        found = []
+        for kind, (began_s, count) in list(self._kinds.items()):
+            if not all_windows and now_s - began_s < WINDOW_S:
+                continue
+            del self._kinds[kind]
+            left_out = int(count) - (AUDIT_REPEATS if kind[0] == AUDIT else REPEATS)
+            if left_out > 0:
+                found.append((*kind, left_out))
+        return found
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, and sums of what was left out before the next of them."""
+
+    def __init__(self, service: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        super().__init__(stream)
+        self._repeats = Repeats(clock)
+        self.setFormatter(
+            LineFormatter(
+                f"%(asctime)s %(levelname)s {service} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
+            )
+        )
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        with self.lock:  # type: ignore[union-attr]
+            self._say_sums()
+            if not self._repeats.filter(record):
+                return False
+            self.emit(record)
+        return True
+
+    def close(self) -> None:
+        """At the end of the process: what was left out is told."""
+        self._say_sums(all_windows=True)
+        super().close()
+
+    def _say_sums(self, *, all_windows: bool = False) -> None:
+        for name, level, kind, count in self._repeats.sums(all_windows=all_windows):
+            text = "%d more lines like this within %.0f s: %s"
+            arguments = (count, WINDOW_S, kind)
+            self.emit(logging.LogRecord(name, level, "", 0, text, arguments, None))
+
+
+def configure_logging(service: str, level: str) -> None:
+    """One line an event on stderr, of every logger; called when a service's process begins."""
+    logging.basicConfig(level=level.upper(), handlers=[LogHandler(service, sys.stderr)])
+    logging.captureWarnings(True)
