@@ -250,8 +250,8 @@ def test_a_client_without_the_key_is_refused(mesh: Mesh) -> None:
 
 def test_a_pool_with_another_roles_certificate_cannot_join(mesh: Mesh) -> None:
     command = next(command for host, command in page_commands() if host == "10.77.0.3")
-    command = command.replace("east", "stranger").replace("50052", "50099")
     command = command.replace("expert-east", "gateway")
+    command = command.replace("east", "stranger").replace("50052", "50099")
     command += " --ops-listen 127.0.0.1:0"
     stranger = mesh.start("stranger", "10.77.0.3", command)
     try:
