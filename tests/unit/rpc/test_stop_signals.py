@@ -38,9 +38,7 @@ def test_a_stop_is_clean(number: signal.Signals, drain_s: str, end_s: str, seen:
         try:
             assert process.stdout.readline() == "serving\n"
             process.send_signal(number)
-            for line in process.stdout:
-                if line == f"{seen}\n":
-                    break
+            assert f"{seen}\n" in process.stdout, f"it ended without a word of {seen}"
             if drain_s != end_s:
                 process.send_signal(number)
             assert process.wait(10) == 0
