@@ -151,7 +151,7 @@ class CallReader:
         if counts.min() < 0:
             raise ValueError(_SPLITS_DESCEND)
         _check_size(frame.expert_ids, num_pairs, "expert_ids")
-        self._check_weights(frame, num_pairs)
+        _check_size(frame.weights, num_pairs, "weights")
         ids = np.frombuffer(frame.expert_ids, "<i4").astype(np.int64)
         rows = np.repeat(np.arange(num_rows, dtype=np.int64), counts)
         previous = np.concatenate(([-1], np.where(rows[1:] == rows[:-1], ids[:-1], -1)))
@@ -171,9 +171,6 @@ class CallReader:
             raise ValueError(f"expert_ids: {expert_id} is not in 0..{self._config.num_experts - 1}")
         if expert_id <= previous:
             raise ValueError("expert_ids must be strictly ascending within a row")
-
-    def _check_weights(self, frame: expert_pb2.Execute, num_pairs: int) -> None:
-        _check_size(frame.weights, num_pairs, "weights")
 
 
 def _finite(rows: Rows) -> Rows:

@@ -20,16 +20,6 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-class SilentProgress:
-    """For scripts and tests."""
-
-    def update(self, name: str, text: str, *, ready: bool = False) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 class PlainProgress:
     """One line when a service's state changes; percentages in steps of 25."""
 
