@@ -1,6 +1,7 @@
 """The port of probes and Prometheus: whom does it answer, and who can keep it from answering?"""
 
 import contextlib
+import os
 import resource
 import socket
 import threading
@@ -161,9 +162,7 @@ def test_a_flood_that_never_stops_keeps_no_probe_out(ops: OpsServer) -> None:
         flooding.join(WAIT_S)
 
 
-def test_without_descriptors_the_oldest_connections_are_given_up(
-    ops: OpsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_descriptors_the_oldest_connections_are_given_up(ops: OpsServer) -> None:
     """accept() fails; its thread neither spins nor forgets the probe that waits."""
     silent = [connect(ops) for _ in range(10)]
     deadline_s = time.monotonic() + WAIT_S
@@ -175,12 +174,18 @@ def test_without_descriptors_the_oldest_connections_are_given_up(
     probe.settimeout(WAIT_S)
     highest = max(connection.fileno() for connection in (*silent, probe))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    taken: list[int] = []
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(probe.fileno()))
         probe.connect(("127.0.0.1", ops.port))
         probe.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         reply = probe.recv(4096)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
         for connection in (*silent, probe):
             connection.close()
     assert reply.startswith(b"HTTP/1.1 200")
