@@ -78,6 +78,9 @@ class PromptEncoder:
         def encode() -> list[int]:
             offered = validate_tools(tools)
             turns = normalise_messages(messages, repairs)
+            # Before the template copies it several times over.
+            said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
+            self._refuse_by_size("messages", said, max_model_len)
             self._count_restored(self.thinking.restore(tenant, turns))
             segments = self._model.template.render(
                 turns,

@@ -111,3 +111,14 @@ def test_places_in_the_queue_are_given_back_however_soon_the_work_is_done(
         return encoder.threads._slots._running.total()
 
     assert gateway.run(many()) == 0
+
+
+def test_messages_that_cannot_fit_are_refused_before_they_are_rendered(
+    gateway: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("rendered")
+
+    monkeypatch.setattr(gateway.service.gateway.model.template, "render", unreachable)
+    error = error_of(gateway.chat(messages=[{"role": "user", "content": "x" * 1_000_000}]))
+    assert error["code"] == "context_length_exceeded"
