@@ -16,6 +16,7 @@ from attention_svc.sampling_params import read_params
 from attention_svc.sequence import Sequence
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
+from expertmesh.offline.local_pool import LocalContext
 from minimax_m2.chat.grammars import JsonAnswer, answer_grammar
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint
@@ -68,9 +69,8 @@ async def sequence(grammars: GrammarCompiler, number: int, emitted: list[int]) -
     )
     # Half of them think first: a few given tokens, then the end of thinking.
     thinks = END_OF_THINKING if number % 2 else 0
-    made.grammar = await grammars.start(
-        GRAMMAR, end_of_thinking_id=thinks, emitted_ids=emitted, ignore_eos=False
-    )
+    request = attention_pb2.GenerateRequest(grammar=GRAMMAR, end_of_thinking_id=thinks)
+    made.grammar = await grammars.start(request, emitted_ids=emitted, ignore_eos=False)
     return made
 
 
@@ -118,7 +118,7 @@ async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once(
                 max_tokens=200, top_p=1.0, repetition_penalty=1.0
             ),
         )  # fmt: skip
-        (only,) = [event async for event in servicer.Generate(request, cast(Any, None))]
+        (only,) = [event async for event in servicer.Generate(request, LocalContext())]
     assert only.finished.reason == attention_pb2.FINISH_REASON_STOP
     assert only.finished.stop_token_id == 0
     assert only.finished.usage.generated_tokens == len(emitted)
