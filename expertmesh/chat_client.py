@@ -5,11 +5,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from expertmesh.console import EXIT_NOT_RUNNING, CommandError
+from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
+from gateway.api_keys import read_keys
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 60.0
@@ -62,9 +64,14 @@ class Piece:
     text: str
 
 
-def client_key(api_key: str | None) -> str | None:
+def client_key(api_key: str | None, api_key_file: Path | None = None) -> str | None:
     """The key to present: of several in EXPERTMESH_API_KEY, by which a server knows all its
-    clients' keys, the first."""
+    clients' keys, or in a file, the first. Raises CommandError."""
+    if api_key is None and api_key_file is not None:
+        try:
+            return read_keys(api_key_file)[0]
+        except ValueError as error:
+            raise CommandError(str(error), EXIT_USAGE) from None
     if api_key is not None and api_key == os.environ.get("EXPERTMESH_API_KEY"):
         return api_key.partition(",")[0].strip()
     return api_key

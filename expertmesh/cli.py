@@ -21,6 +21,7 @@ from expertmesh.commands import (
 )
 from expertmesh.console import EXIT_CODES_HELP, CommandError
 from rpc.env_names import unknown_names_warning
+from rpc.flags import shown_warning, shows
 
 app = typer.Typer(
     name="expertmesh",
@@ -68,6 +69,10 @@ def _root(
 
 def main() -> None:
     """Run a command; what it cannot do is one clear line on standard error and an exit code."""
+    if "serve" not in sys.argv[1:2] and shows(
+        "--api-key", sys.argv[1:]
+    ):  # a service says it itself
+        sys.stderr.write(f"expertmesh: {shown_warning('--api-key')}\n")
     try:
         app()
     except CommandError as error:

@@ -27,6 +27,9 @@ ROUTER = typer.Option(
     "", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of the router. Default: the local cluster's."
 )
 RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=FIND_HELP)
+API_KEY_FILE = typer.Option(
+    None, envvar="EXPERTMESH_API_KEY_FILE", help="File with the key of the API (the first counts)."
+)
 TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
 TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
 TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")

@@ -47,7 +47,7 @@ _POST: tuple[tuple[str, Callable[..., Any], type], ...] = (
 def build_app(gateway: Gateway) -> FastAPI:
     """The ASGI application."""
     config = gateway.config
-    keys = ApiKeys(config.api_key)
+    keys = ApiKeys(config.api_key, config.key_file)
     trust = Trust(hosts=config.allowed_host, origins=config.cors_origin)
     app = FastAPI(
         title="ExpertMesh",

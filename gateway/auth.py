@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import AUTHENTICATION, ApiError
+from rpc.watched import Watched
 
 PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/health"))
 """Open without a key: probes cannot carry one, and they say nothing about requests."""
@@ -19,15 +20,22 @@ def tenant_of(key_id: str, cache_salt: str) -> str:
     return cache_salt if key_id == ANONYMOUS else f"{key_id}:{cache_salt}"
 
 
+def digests(keys: Sequence[str]) -> tuple[bytes, ...]:
+    """As keys are kept."""
+    return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+
+
 class ApiKeys:
     """The accepted keys, as hashes; comparing takes the same time whatever is presented."""
 
-    def __init__(self, keys: Sequence[str]):
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    def __init__(self, keys: Sequence[str], file: Watched[tuple[bytes, ...]] | None = None):
+        """`file`: hashes of further keys, which come and go while requests run."""
+        self._digests = digests(keys)
+        self._file = file
 
     @property
     def required(self) -> bool:
-        return bool(self._digests)
+        return bool(self._digests) or self._file is not None
 
     def key_id(self, authorization: Sequence[bytes]) -> str | None:
         """Which key these Authorization headers present; None for none, wrong or several.
@@ -39,7 +47,8 @@ class ApiKeys:
         single = authorization[0] if len(authorization) == 1 else b""
         scheme, _, token = single.partition(b" ")
         presented = hashlib.sha256(token.strip()).digest()
-        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
+        accepted = self._digests + (self._file.get() if self._file is not None else ())
+        matches = [hmac.compare_digest(presented, digest) for digest in accepted]
         if scheme.lower() != b"bearer" or not any(matches):
             return None
         return f"key-{presented.hex()[:16]}"

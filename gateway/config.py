@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gateway.api_keys import check_key, read_keys
+from gateway.auth import digests
 from gateway.limits import Limits
 from rpc.channel import Access
 from rpc.config import Address
@@ -12,8 +14,7 @@ from rpc.flags import flag
 from rpc.secret import MeshSecret
 from rpc.service_config import LOG_LEVELS, check_access, check_choice
 from rpc.tls import TlsFiles
-
-MIN_KEY_CHARS = 8
+from rpc.watched import Watched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,10 @@ class GatewayConfig:
     api_key: tuple[str, ...] = flag(
         (), "key that clients must present as a bearer token", secret=True
     )
-    insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any --api-key")
+    api_key_file: Path | None = flag(
+        None, "file with such keys, one a line; read again when it changes", metavar="FILE"
+    )
+    insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any key")
     cors_origin: tuple[str, ...] = flag(
         (),
         "origin whose web pages may call the API, beside this machine's ('*': every one)",
@@ -96,18 +100,16 @@ class GatewayConfig:
 
     def _check_exposure(self) -> None:
         for key in self.api_key:
-            if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
-                raise ValueError(
-                    f"--api-key: at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
-                )
+            check_key(key, "--api-key")
+        has_keys = bool(self.api_key) or self.key_file is not None
         for host in self.allowed_host:
             if not host or "/" in host or (":" in host and not _is_address(host)):
                 raise ValueError(
                     f"--allowed-host {host}: a host name or address, without scheme and port"
                 )
-        if not self.listen_address.is_loopback and not self.api_key and not self.insecure_no_auth:
+        if not self.listen_address.is_loopback and not has_keys and not self.insecure_no_auth:
             raise ValueError(
-                f"--listen {self.listen}: an address beyond loopback needs --api-key, or "
+                f"--listen {self.listen}: an address beyond loopback needs --api-key-file, or "
                 "--insecure-no-auth on a network you trust"
             )
         if self.tls is None and not self.insecure:
@@ -151,13 +153,21 @@ class GatewayConfig:
         return TlsFiles(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
 
     @cached_property
+    def key_file(self) -> Watched[tuple[bytes, ...]] | None:
+        """Hashes of the keys in --api-key-file. Raises ValueError for a bad file."""
+        path = self.api_key_file
+        if path is None:
+            return None
+        return Watched([path], lambda: digests(read_keys(path)), what="--api-key-file")
+
+    @cached_property
     def secret(self) -> MeshSecret | None:
         """Raises ValueError for a bad file."""
         return None if self.secret_file is None else MeshSecret(self.secret_file)
 
     def reload(self) -> None:
         """Look whether the files with certificates, secrets and keys are new."""
-        for files in (self.tls and self.tls.pems, self.secret):
+        for files in (self.tls and self.tls.pems, self.secret, self.key_file):
             if files:
                 files.reload()
 

@@ -12,6 +12,7 @@ process (`check_config`).
 import argparse
 import dataclasses
 import os
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,24 @@ def parse_config(
         epilog="Every flag's environment twin is EXPERTMESH_<FLAG>, for example "
         "EXPERTMESH_LISTEN for --listen (lists: separated by commas).",
     )
+    for one in flags_of(config_type):
+        if one.is_secret and shows(one.option, argv):
+            sys.stderr.write(f"{prog}: {shown_warning(one.option)}\n")
     return _read(parser, config_type, argv, environ)
+
+
+def shows(option: str, argv: Sequence[str]) -> bool:
+    """Whether a command line gives this option a value."""
+    return any(word == option or word.startswith(option + "=") for word in argv)
+
+
+def shown_warning(option: str) -> str:
+    """Of an option with a secret that stands on a command line."""
+    twin = env_name(option.removeprefix("--").replace("-", "_"))
+    return (
+        f"warning: every user of this machine can read {option} in the list of processes;"
+        f" {option}-file or {twin} keeps it out of there"
+    )
 
 
 def check_config(

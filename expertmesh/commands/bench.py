@@ -27,7 +27,7 @@ from expertmesh.console import (
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
 from expertmesh.loadgen.workload import RandomShape
-from expertmesh.router_client import RUN_DIR
+from expertmesh.router_client import API_KEY_FILE, RUN_DIR
 from expertmesh.state import DEFAULT_URL, running_url
 
 _NUM_PROMPTS = typer.Option(
@@ -134,6 +134,7 @@ def serve(
         None, envvar="EXPERTMESH_MODEL_NAME", help="Served name. Default: the first one listed."
     ),
     api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="Bearer token."),
+    api_key_file: Path | None = API_KEY_FILE,
     endpoint: str = typer.Option(
         "auto",
         envvar="EXPERTMESH_ENDPOINT",
@@ -205,7 +206,7 @@ def serve(
                 seed=seed,
             ),
             model=model,
-            api_key=client_key(api_key),
+            api_key=client_key(api_key, api_key_file),
             endpoint=endpoint,
             rate=request_rate,
             burstiness=burstiness,

@@ -38,23 +38,32 @@ _RENEW_HELP = f"""Make new keys and certificates from the CA of the folder, for 
 Copy them to the hosts: services read them within seconds (or at once on SIGHUP), and no request
 is lost. --member adds a member.
 
+Examples:
+
+  expertmesh certs renew --out mesh-certs
+
+  expertmesh certs renew --out mesh-certs --member expert/north
+
 {EXIT_CODES_HELP}
 """
 
 _ADD_HELP = f"""Begin to change the CA: make a new one, trusted beside the old one.
 
-In this order, each time waiting until all hosts have the files:
+Copy ca.pem to every host; then `expertmesh certs renew`, and copy each host's certificate and key;
+then `expertmesh certs drop-ca`, and copy ca.pem again. Finish each step on all hosts first.
 
-  expertmesh certs add-ca --out mesh-certs    copy ca.pem to every host
+Examples:
 
-  expertmesh certs renew --out mesh-certs     copy each host's certificate and key
-
-  expertmesh certs drop-ca --out mesh-certs   copy ca.pem to every host
+  expertmesh certs add-ca --out mesh-certs
 
 {EXIT_CODES_HELP}
 """
 
 _DROP_HELP = f"""End the change of the CA: trust the new one only. See `expertmesh certs add-ca`.
+
+Examples:
+
+  expertmesh certs drop-ca --out mesh-certs
 
 {EXIT_CODES_HELP}
 """

@@ -17,7 +17,7 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.router_client import RUN_DIR
+from expertmesh.router_client import API_KEY_FILE, RUN_DIR
 from expertmesh.state import DEFAULT_URL, running_url
 from expertmesh.transcript import Thinking, show_reply
 
@@ -59,6 +59,7 @@ def chat(
     api_key: str | None = typer.Option(
         None, envvar="EXPERTMESH_API_KEY", help="The server's --api-key, where it has one."
     ),
+    api_key_file: Path | None = API_KEY_FILE,
     model: str | None = typer.Option(
         None,
         "--model-name",
@@ -79,7 +80,9 @@ def chat(
         False, "--json", envvar="EXPERTMESH_JSON", help="Print the answer to one question as JSON."
     ),
 ) -> None:
-    client = ChatClient(base_url or running_url(run_dir) or DEFAULT_URL, client_key(api_key))
+    client = ChatClient(
+        base_url or running_url(run_dir) or DEFAULT_URL, client_key(api_key, api_key_file)
+    )
     conversation = Conversation(
         client,
         {

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from expertmesh.chat_client import client_key
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
 from expertmesh.detach import start_detached
@@ -46,7 +47,7 @@ Examples:
 
   expertmesh up --in-process   (no pools: experts inside the attention process)
 
-  EXPERTMESH_API_KEY=some-long-secret expertmesh up --cors-origin http://localhost:3000
+  expertmesh up --api-key-file keys.txt --cors-origin http://localhost:3000
 
 Every flag of the services that `up` does not decide itself is passed on to each service that has it;
 with the service's name before it (--attention-device cuda) to that service alone. Keys are better
@@ -151,8 +152,9 @@ def up(
         passed=passed,
         secret_file=folder.secret_path,
     )
-    api_key = next(iter(passed.get("gateway", {}).get("api_key", ())), None)
     plan = plan_cluster(options, usable_cores())
+    given = passed.get("gateway", {})
+    api_key = client_key(next(iter(given.get("api_key", ())), None), given.get("api_key_file"))
     notes, out = stderr(), stdout()
     check_memory(plan, available_memory_bytes())
     if not detach:

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "several-machines.md"
 START_S = 90.0
-KEY = "change-this-key"
+KEY = "the-key-of-this-test"
 MEMBERS = ("attention/a1", "expert/east", "expert/west")
 ATTENTION = "attention-a1"
 GATEWAY = "http://10.77.0.1:8000"
@@ -175,7 +175,9 @@ class Mesh:
 def page_commands() -> list[tuple[str, str]]:
     """(host, command) of every `expertmesh serve` on the page."""
     text = PAGE.read_text()
-    hosts = re.findall(r"### Host (10\.77\.0\.\d):.*?```sh\n(.*?)```", text, re.DOTALL)
+    hosts = re.findall(
+        r"### Host (10\.77\.0\.\d):.*?```sh\n(expertmesh serve .*?)```", text, re.DOTALL
+    )
     return [(host, command) for host, block in hosts for command in block.strip().split("\n\n")]
 
 
@@ -183,6 +185,7 @@ def page_commands() -> list[tuple[str, str]]:
 def mesh(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     mesh = Mesh(network, tmp_path_factory.mktemp("mesh"))
     create_mesh_certificates(mesh.certs, days=1, members=MEMBERS)
+    (mesh.certs / "api-keys").write_text(f"# of this test\n{KEY}\n")
     write_demo_like_checkpoint(mesh.model)
     for host, command in page_commands():
         service = command.split()[2]

@@ -85,6 +85,7 @@ def test_every_name_in_the_repository_is_known() -> None:
 
 SAME = {
     "API_KEY": {"up", "chat", "bench serve"},
+    "API_KEY_FILE": {"up", "chat", "bench serve"},
     "MODEL": {"up", "plan", "bench offline", "bench replay"},
     "DTYPE": {"up", "bench offline"},
     "KV_MEMORY": {"up", "bench offline"},

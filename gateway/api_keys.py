@@ -1,0 +1,84 @@
+"""Which keys may clients present, and what does a file with them look like?"""
+
+from pathlib import Path
+
+MIN_KEY_CHARS = 8
+MAX_FILE_BYTES = 1024 * 1024
+PLACEHOLDERS = frozenset(
+    [
+        "changeme",
+        "changethis",
+        "changethiskey",
+        "changeit",
+        "replaceme",
+        "replacethis",
+        "replacethiskey",
+        "yourkey",
+        "yourkeyhere",
+        "yourapikey",
+        "yourapikeyhere",
+        "yoursecretkey",
+        "mykey",
+        "myapikey",
+        "mysecretkey",
+        "apikey",
+        "apikeyhere",
+        "secretkey",
+        "examplekey",
+        "testkey",
+        "somekey",
+        "somesecret",
+        "somelongsecret",
+        "placeholder",
+        "password",
+        "passw0rd",
+        "12345678",
+        "123456789",
+        "1234567890",
+        "skyourkey",
+        "skyourapikey",
+        "skchangeme",
+        "insertkeyhere",
+        "todochangeme",
+    ]
+)
+"""As examples have them, without what stands between the words."""
+
+
+def check_key(key: str, source: str) -> None:
+    """Raises ValueError naming `source` unless a server may take this key."""
+    if len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(
+            f"{source}: at least {MIN_KEY_CHARS} printable ASCII characters without spaces"
+        )
+    plain = "".join(one for one in key.lower() if one.isalnum())
+    if plain in PLACEHOLDERS or len(set(key)) <= 2:
+        raise ValueError(
+            f"{source}: a key that examples have is no secret; make one, for example with "
+            "`openssl rand -hex 32`"
+        )
+
+
+def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
+    """One key a line; empty lines and those that begin with # are left out.
+
+    Raises ValueError naming `source`, also when there is no key: nobody means to open the
+    gateway to all by emptying a file.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{source}: cannot read {path}: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{source}: {path} has more than {MAX_FILE_BYTES} bytes")
+    keys = []
+    # Undecodable bytes become characters that no key may have: the line is named, not the key.
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        line = line.strip()
+        if line and not line.startswith("#"):
+            check_key(line, f"{source}: {path}, line {number}")
+            keys.append(line)
+    if not keys:
+        raise ValueError(f"{source}: {path} holds no key")
+    return tuple(keys)
