@@ -180,9 +180,9 @@ class Cluster:
         service = self._services[name]
         pause_s = self._restarts.died(name, ending, time.monotonic())
         others = self._stand_ins(service)
-        serve = "serves" if len(others) == 1 else "serve"
+        run = "runs" if len(others) == 1 else "run"
         say(
-            f"{name} {ending}; {', '.join(others)} {serve} on, and it is started again in "
+            f"{name} {ending}; {', '.join(others)} {run} on, and it is started again in "
             f"{pause_s:.0f} s; its log: {service.log_path}"
         )
 

@@ -176,7 +176,7 @@ def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool,
         return False, False, service.get("last_death") or "gone"
     where = service.get("ops") or service.get("http")
     if where is None:
-        return True, False, "starting again" if service.get("away") else "starting"
+        return True, False, "starting"
     try:
         answer = client.get(f"http://{where}/readyz")
     except httpx.HTTPError:
