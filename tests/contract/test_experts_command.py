@@ -48,9 +48,17 @@ async def test_counts_are_shown_recorded_and_placed_by(tmp_path: Path):
         tokens = json.loads((await run("show", "--router", router, "--json")).stdout)["tokens"]
         assert tokens == [[0] * 5 + [1000] + [0] * (EXPERTS - 6)] * LAYERS
         file = tmp_path / "load.json"
-        done = await run("record", "--router", router, "--seconds", 0.1, "--out", file)
-        assert done.exit_code == 0
-        assert json.loads(file.read_text())["tokens"] == [[0] * EXPERTS] * LAYERS  # since it began
+        idle = await run("record", "--router", router, "--seconds", 0.1, "--out", file)
+        assert idle.exit_code == 1
+        assert "no token was routed" in str(idle.exception)
+        assert not file.exists()
+        recording = asyncio.create_task(
+            run("record", "--router", router, "--seconds", 2, "--out", file)
+        )
+        await asyncio.sleep(0.7)
+        await attention.say(status(activations=counts))
+        assert (await recording).exit_code == 0
+        assert json.loads(file.read_text())["tokens"] == tokens  # since it began
         shown = (await run("show", "--router", router)).stdout
         assert "hottest 8.0 x the mean" in shown
         again = await run("rebalance", "--router", router)
