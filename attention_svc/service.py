@@ -45,6 +45,7 @@ from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.guard import CallBounds
 from rpc.hop_codec import HopCodec
+from rpc.metrics import export_certificate_expiry
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
 from rpc.service_config import default_member_id
@@ -108,6 +109,8 @@ class AttentionService:
         )
         ops.start()
         # In here, because a grpc.aio server belongs to the loop it was made in.
+        if self._config.tls is not None:
+            export_certificate_expiry(self._metrics.registry, self._config.tls.expires_at_s)
         self._host = GrpcHost(
             self._config.listen_address,
             tls=self._config.tls,

@@ -26,6 +26,7 @@ from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop_codec import HopCodec
 from rpc.membership import Lease
+from rpc.metrics import export_certificate_expiry
 from rpc.ops_http import OpsServer
 from rpc.pieces import Pieces, parse_ranges
 from rpc.server import GrpcHost, until_stopped
@@ -61,6 +62,8 @@ class ExpertPool:
             lambda call: run_call(call, self._store),
             inline_rows=inline_rows(expert_row_flops(self._model)),
         )
+        if config.tls is not None:
+            export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
         self._host = GrpcHost(
             config.listen_address,
             tls=config.tls,

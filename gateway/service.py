@@ -21,6 +21,7 @@ from gateway.prompt_encoder import PromptEncoder
 from gateway.server import HttpServer, bind, fit_to_open_files
 from rpc.channel import check_files
 from rpc.config import Address
+from rpc.metrics import export_certificate_expiry
 from rpc.server import until_stopped
 from rpc.topology import TopologyWatcher
 
@@ -46,7 +47,10 @@ class GatewayService:
         if model is None:
             model = load_model_files(Path(config.model_path), config.served_model_name)
         self._watcher = self._make_watcher()
-        metrics = GatewayMetrics(registry or CollectorRegistry())
+        registry = registry or CollectorRegistry()
+        metrics = GatewayMetrics(registry)
+        if config.tls is not None:
+            export_certificate_expiry(registry, config.tls.expires_at_s)
         self.gateway = Gateway(
             config=config,
             limits=limits,

@@ -17,6 +17,7 @@ from router_svc.publisher import Publisher
 from router_svc.servicer import RouterServicer
 from router_svc.streams import until_first
 from rpc.config import Address
+from rpc.metrics import export_certificate_expiry
 from rpc.ops_http import OpsServer
 from rpc.server import GrpcHost, until_stopped
 
@@ -60,6 +61,8 @@ class RouterService:
         self.mesh.placing.planning.when_done = self._planned
         registry = CollectorRegistry()
         self._metrics = RouterMetrics(registry)
+        if tls is not None:
+            export_certificate_expiry(registry, tls.expires_at_s)
         self._publisher = Publisher(self.mesh, max_watchers=config.max_members)
         self._joining = Joining(
             self.mesh,

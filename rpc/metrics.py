@@ -4,6 +4,11 @@ Bucket lists follow what operators know from vLLM and gRPC's A66 proposal, with
 the long tail that CPU pools need.
 """
 
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Gauge
+
 PREFIX = "expertmesh_"
 
 TTFT_BUCKETS_S = (
@@ -23,3 +28,14 @@ RPC_BUCKETS_S = (
     0.006, 0.008, 0.01, 0.013, 0.016, 0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16, 0.2,
     0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 2, 5, 10, 20, 50, 100,
 )  # fmt: skip
+
+
+def export_certificate_expiry(
+    registry: CollectorRegistry, expires_at_s: Callable[[], float]
+) -> None:
+    """Of a service with TLS; asked at each scrape, so a renewed certificate is seen."""
+    Gauge(
+        PREFIX + "certificate_expiry_seconds",
+        "Until the service's certificate, or the CA it trusts, expires.",
+        registry=registry,
+    ).set_function(lambda: expires_at_s() - time.time())

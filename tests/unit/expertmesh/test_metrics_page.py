@@ -68,10 +68,19 @@ def router() -> set[Series]:
     return set(exported(registry))
 
 
+def every_service() -> set[Series]:
+    from rpc.metrics import export_certificate_expiry
+
+    registry = CollectorRegistry()
+    export_certificate_expiry(registry, lambda: 0.0)
+    return set(exported(registry))
+
+
 @pytest.mark.parametrize(
     ("title", "service"),
-    [("Gateway", gateway), ("Attention", attention), ("Expert pool", pool), ("Router", router)],
-)
+    [("Gateway", gateway), ("Attention", attention), ("Expert pool", pool), ("Router", router),
+     ("Every service", every_service)],
+)  # fmt: skip
 def test_the_page_lists_exactly_what_the_service_exports(title: str, service) -> None:
     listed, real = section(title), service()
     assert real, "the service exports nothing?"
