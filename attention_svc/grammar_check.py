@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from attention_svc.grammar_limits import CHECK_CPU_S, CHECK_MEMORY_BYTES, parser_limits
 
-_NICENESS = 10
+_NICENESS = 5
 """Masks and tokens of running sequences come first."""
 
 

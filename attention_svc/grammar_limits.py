@@ -6,7 +6,7 @@ CHECK_CPU_S = 2
 """Processor time of one check, in which it is compiled; the kernel then ends the process."""
 COMPILE_CPU_S = 1.0
 """What compiling may have taken there, because it is done again in the service."""
-CHECK_TIMEOUT_S = 20.0
+CHECK_TIMEOUT_S = 30.0
 """Time of one check on a machine whose cores are busy: whoever comes later may try again."""
 CHECK_MEMORY_BYTES = 1024**3
 """Address space of the checking process."""

@@ -68,11 +68,12 @@ class Membership:
 
     def _take_topology(self, topology: router_pb2.Topology) -> None:
         if topology.checkpoint_id and topology.checkpoint_id != self._checkpoint_id:
-            log.error("the mesh serves checkpoint %s, not ours", topology.checkpoint_id)
-            return
+            raise ValueError(
+                f"the mesh serves checkpoint {topology.checkpoint_id[:64]!r}, not ours"
+            )
         assert self._pools is not None
-        self._metrics.topology_version.set(topology.version.counter)
         self._pools.apply(topology)
+        self._metrics.topology_version.set(topology.version.counter)
 
     def _status(self) -> router_pb2.MemberStatus:
         """On the lease's thread; reads only."""

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PING_INTERVAL_S = 1.0
 SILENCE_LIMIT_S = 10.0
 """A stream that delivers no frame, not even a Pong, for this long is given up."""
+QUIET_PINGS = 1.5
+"""A stream that ends after so many pings without any frame: its peer had become unreachable before."""
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
 MAX_REASON_CHARS = 300
@@ -339,8 +341,10 @@ class PoolLink:
         self._inflight_rows = 0
         if was_usable:
             self._on_change()  # first: who asks for another pool now must not be given this one
-        # A peer that cannot be reached is no sign that the call's rows have broken it.
-        if kind == "broken" and ("ping timeout" in reason or "silent" in reason):
+        # A peer that cannot be reached is no sign that the call's rows have broken it. gRPC has one
+        # code for both; whoever dies under a call has answered our pings until then.
+        quiet_s = time.monotonic() - self._heard_s
+        if kind == "broken" and quiet_s > QUIET_PINGS * PING_INTERVAL_S:
             kind = "unreachable"
         for call in pending.values():
             if not call.abandoned:

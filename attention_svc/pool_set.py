@@ -80,27 +80,29 @@ class PoolSet:
         return [member.link for member in self._members.values()]
 
     def apply(self, topology: router_pb2.Topology) -> None:
-        """Take a newer topology."""
-        self.version = topology.version.counter
-        for member in self._members.values():
-            member.rank = 2
+        """Take a newer topology. Raises ValueError, changing nothing, when an entry is malformed."""
         newest: dict[str, int] = {}
+        listed: dict[_Key, tuple[Pieces, int]] = {}
         for pool in topology.pools:
             key = (pool.pool_id, pool.incarnation, pool.address)
             newest[pool.pool_id] = pool.incarnation
             pieces = Pieces.from_message(
                 pool.pieces, num_layers=self._num_layers, num_experts=self.num_experts
             )
-            rank = int(pool.state == router_pb2.MEMBER_STATE_DRAINING)
-            if key in self._members:
-                self._members[key].pieces, self._members[key].rank = pieces, rank
-            else:
-                link = self._make_link(pool.pool_id, pool.address, self._rebuild)
-                self._members[key] = _Member(link, pieces, rank)
-                link.start()
+            listed[key] = pieces, int(pool.state == router_pb2.MEMBER_STATE_DRAINING)
+        # All of it could be read: only now anything changes.
+        self.version = topology.version.counter
         for key, member in list(self._members.items()):
-            if member.rank == 2 and key[0] in newest:
+            if key in listed:
+                member.pieces, member.rank = listed.pop(key)
+                continue
+            member.rank = 2
+            if key[0] in newest:
                 self._drop(key)  # fenced by a newer incarnation, or moved to another address
+        for key, (pieces, rank) in listed.items():
+            link = self._make_link(key[0], key[2], self._rebuild)
+            self._members[key] = _Member(link, pieces, rank)
+            link.start()
         # Taken with the topology only: the split of sums stays while nobody's pieces change.
         self._work_LE = self._work()
         self._rebuild()

@@ -11,10 +11,16 @@ Example:
   expertmesh serve gateway --model ~/models/minimax-m2 --router 127.0.0.1:50050"""
 
 
+_THREAD_SWITCH_S = 0.0005
+"""How long the event loop waits for the interpreter while a thread reads somebody's megabytes: at
+each of its turns, of which a request takes dozens."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     with loading("gateway"):
         from gateway.config import GatewayConfig
         from gateway.service import GatewayService
+    sys.setswitchinterval(_THREAD_SWITCH_S)
     return run_service("gateway", GatewayConfig, GatewayService, DESCRIPTION, argv)
 
 

@@ -1,6 +1,6 @@
 """How much may one request ask for? The one table; everything here is checked before allocation.
 
-The sources are the limits of the reliability checklist; `docs` of the gateway repeat the table.
+`docs/limits.md` says of each what happens beyond it; a test compares the two.
 """
 
 from dataclasses import dataclass
@@ -56,10 +56,9 @@ class Limits:
     streams: int = 128
     """Prompts times `n` of one completions request."""
     tools: int = 128
-    tools_bytes: int = 256 * 1024
     schema_depth: int = 32
     schema_bytes: int = 128 * 1024
-    """Of `response_format` or `structured_outputs`; those of tools count towards `tools_bytes`."""
+    """Of `response_format` or `structured_outputs`; tools have `MAX_TOOLS_BYTES` together."""
     pattern_chars: int = 32 * 1024
     """Of `structured_outputs.regex`."""
     answer_choices: int = 1000
@@ -74,14 +73,13 @@ class Limits:
     prompt_logprobs: int = 1_000_000
     """Prompt tokens of one request, each with its alternatives, when `echo` asks for their logprobs."""
     cache_salt_chars: int = 256
-    model_name_chars: int = 512
     min_repetition_penalty: float = 0.01
     max_repetition_penalty: float = 10.0
 
     # Work off the event loop
     tokenise_inline_chars: int = 4096
     tokenise_timeout_s: float = 30.0
-    tokenise_threads: int = 3
+    tokenise_threads: int = 2
     """One client has all but one of them at most."""
     tokenise_queue: int = 128
     emitted_ids_bytes: int = 32 * 1024 * 1024

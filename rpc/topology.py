@@ -2,7 +2,7 @@
 
 `TopologyWatcher` follows the router from a task of the service's loop. It takes
 the higher (epoch, counter), keeps what it has while the router is down, and
-comes back by itself.
+comes back by itself. It acknowledges what was taken, and nothing else.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ class TopologyWatcher:
     ):
         """`role`: ATTENTION for attention services, UNSPECIFIED for everyone else.
 
-        `on_change` runs on the loop with each newer topology; what it raises is logged.
+        `on_change` runs on the loop with each newer topology. What it raises is logged; that
+        topology then counts as never come: the last good one stays, and stays acknowledged.
         """
         self._router = router
         self._tls = tls
@@ -126,8 +127,14 @@ class TopologyWatcher:
     def _take(self, topology: router_pb2.Topology) -> None:
         if version_of(topology) <= version_of(self.latest):
             return
-        self.latest = topology
+        version = version_of(topology)
         try:
             self._on_change(topology)
+        except ValueError as error:
+            log.error("topology %s is unusable, keeping %s: %s", version,
+                      version_of(self.latest), error)  # fmt: skip
         except Exception:  # the callback's bug must not end the watching
-            log.exception("a topology callback failed")
+            log.exception("topology %s could not be taken, keeping %s", version,
+                          version_of(self.latest))  # fmt: skip
+        else:
+            self.latest = topology

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import random
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +32,7 @@ from expertmesh.offline.prompts import as_conversations, as_params, as_prompts
 from expertmesh.offline.run import check_chat_fields, prepare_chats, prepare_prompts, run_jobs
 from expertmesh.offline.tokenizer_view import TokenizerView
 from expertmesh.outputs import RequestOutput
-from expertmesh.sampling_params import RequestOutputKind, SamplingParams
+from expertmesh.sampling_params import SamplingParams
 
 _PER_CALL = {
     "lora_request": "adapters are not supported",
@@ -151,7 +151,8 @@ class LLM:
     ) -> Iterator[RequestOutput]:
         """Outputs as they grow; `request_id` tells prompts apart. Leaving early cancels.
 
-        What each holds is `sampling_params.output_kind`'s business: everything so far, or DELTA.
+        What each holds is `sampling_params.output_kind`'s business: everything so far,
+        DELTA, or FINAL_ONLY; each request's by its own.
         """
         self._ready(unknown, "generate_stream")
         return self._stream(self._generate_jobs(prompts, sampling_params))
@@ -278,11 +279,7 @@ class LLM:
         return [output for output in outputs if output is not None]
 
     def _stream(self, jobs: list[Job]) -> Iterator[RequestOutput]:
-        whole = bool(jobs) and jobs[0].params.output_kind == RequestOutputKind.FINAL_ONLY
-        stream: AsyncGenerator[RequestOutput, None] = run_jobs(
-            self._backend, jobs, self._parallel, whole=whole
-        )
-        return self._loop.iterate(stream)
+        return self._loop.iterate(run_jobs(self._backend, jobs, self._parallel))
 
 
 _TOKENIZER = {"skip_tokenizer_init": "the tokenizer is always there"}

@@ -13,7 +13,7 @@ from expertmesh.offline.collect import Collector
 from expertmesh.offline.merge import merge
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.outputs import RequestOutput
-from expertmesh.sampling_params import SamplingParams
+from expertmesh.sampling_params import RequestOutputKind, SamplingParams
 from gateway.errors import ApiError, context_exceeded
 from gateway.field_rules import FieldRules
 from minimax_m2.chat.added_tokens import REQUIRED_MARKERS
@@ -88,15 +88,16 @@ async def run_jobs(
     jobs: Sequence[Job],
     parallel: int,
     *,
-    whole: bool,
+    whole: bool = False,
     on_open: Callable[[Job], None] = lambda job: None,
     on_delta: Callable[[Job, Delta], None] = lambda job, delta: None,
 ) -> AsyncGenerator[RequestOutput, None]:
-    """Outputs as they come; with `whole` only finished ones, one for each job."""
+    """Outputs as they come, each job's by its own output_kind; with `whole` one for each job."""
 
     async def answer(job: Job) -> AsyncGenerator[RequestOutput, None]:
         on_open(job)
         collector = Collector(job)
+        at_end = whole or job.params.output_kind == RequestOutputKind.FINAL_ONLY
         async with contextlib.aclosing(backend.stream(job)) as deltas:
             async for delta in deltas:
                 collector.add(delta)
@@ -104,9 +105,9 @@ async def run_jobs(
                 choice = collector.choices[delta.index]
                 if job.tools is not None and choice.finished():
                     choice.message = await message_of(backend, job, choice)
-                if not whole:
+                if not at_end:
                     yield collector.output(delta)
-        if whole:
+        if at_end:
             yield collector.output()
 
     answers = merge([answer(job) for job in jobs], at_once=max(1, parallel))

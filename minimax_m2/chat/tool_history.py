@@ -24,7 +24,7 @@ _UNKNOWN_TOOL = "unknown"
 _MAX_ARGUMENT_DEPTH = 128
 _MAX_ENCODINGS = 3
 """How often JSON text may itself be a JSON string of JSON text."""
-_MAX_ITEMS = 500_000
+_MAX_ITEMS = 200_000
 """Commas and opening brackets in a conversation's arguments; more fill any context by themselves."""
 _UNSAFE = re.compile(r'["<>\x00-\x1f\x7f\ud800-\udfff]|\\(?=u[0-9A-Fa-f]{4})')
 

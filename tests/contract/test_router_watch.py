@@ -178,19 +178,43 @@ async def test_an_older_or_equal_topology_is_ignored():
     assert watcher.latest is seen[-1]
 
 
-async def test_a_failing_callback_does_not_end_the_watching(caplog):
+@pytest.mark.parametrize("error", [RuntimeError("callback bug"), ValueError("callback bug")])
+async def test_a_topology_that_is_not_taken_does_not_end_the_watching(caplog, error):
+    offered: list[tuple[int, int]] = []
+
     def fails(topology: router_pb2.Topology) -> None:
-        raise RuntimeError("callback bug")
+        offered.append(version_of(topology))
+        raise error
 
     async with running_router() as router, stub_of(router) as stub:
         watcher = TopologyWatcher(str(router.address), None, watcher_id="test", on_change=fails)
         await watcher.start()
-        await until(lambda: watcher.latest is not None)
-        first = watcher.latest
+        await until(lambda: len(offered) == 1)
         await Joined(stub).say(register(offer=offer()))
-        await until(lambda: watcher.latest is not first)
+        await until(lambda: len(offered) == 2)
         await watcher.stop()
+        assert watcher.latest is None
+        assert offered == sorted(set(offered)), "each is tried once"
         assert "callback bug" in caplog.text
+
+
+def test_what_could_not_be_taken_is_not_acknowledged_and_the_last_good_one_stays():
+    """The router unloads pieces on these words."""
+    taken: list[tuple[int, int]] = []
+
+    def take(topology: router_pb2.Topology) -> None:
+        if topology.version.counter == 6:
+            raise ValueError("ranks [0, 0]")
+        taken.append(version_of(topology))
+
+    watcher = TopologyWatcher("127.0.0.1:1", None, watcher_id="test", on_change=take)
+    acked = []
+    for counter in (5, 6, 7):
+        version = router_pb2.Version(epoch=1, counter=counter)
+        watcher._take(router_pb2.Topology(version=version))
+        acked.append(watcher._request().acked.counter)
+    assert acked == [5, 5, 7]
+    assert taken == [(1, 5), (1, 7)]
 
 
 async def test_losing_the_router_is_logged_once_however_long_it_is_gone(caplog, watchers):

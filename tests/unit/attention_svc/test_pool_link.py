@@ -107,6 +107,37 @@ async def test_a_call_is_matched_to_its_answer():
         assert [(await c).result.call_id for c in calls] == [1, 2]
 
 
+async def killed(pool: FakePool, request: expert_pb2.ExecuteRequest, context: Any) -> None:
+    if request.WhichOneof("frame") == "execute":
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "ping timeout: silent")
+
+
+async def test_a_stream_that_ends_under_a_call_is_broken_whatever_the_words(monkeypatch):
+    pool = FakePool()
+    pool.handle = killed
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        with pytest.raises(CallFailed) as failed:
+            await asyncio.wait_for(send(link, *call(1)), 10)
+        assert failed.value.kind == "broken"
+
+
+async def test_a_stream_that_ends_after_pings_without_an_answer_was_unreachable(monkeypatch):
+    monkeypatch.setattr(pool_link, "PING_INTERVAL_S", 0.05)
+    pool = FakePool()
+
+    async def leave_later(pool: FakePool, request: Any, context: Any) -> None:
+        if len(pool.frames) > 5:  # the call and several pings, none of them answered
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
+
+    pool.handle = leave_later
+    async with linked(pool) as link:
+        await until(lambda: link.usable)
+        with pytest.raises(CallFailed) as failed:
+            await asyncio.wait_for(send(link, *call(1)), 10)
+        assert failed.value.kind == "unreachable"
+
+
 async def test_a_silent_pool_is_given_up_and_dialled_again(monkeypatch):
     """Alive for the network, but it answers nothing, not even a ping."""
     monkeypatch.setattr(pool_link, "PING_INTERVAL_S", 0.05)

@@ -220,3 +220,22 @@ async def test_same_numerics_uses_only_the_kind_that_holds_most() -> None:
     assert {owner for layer in range(LAYERS) for owner in fixture.owners(layer)} == {"b"}
     fixture.links[1].set_usable(False)
     assert fixture.owners(0) == ["a"] * 3 + ["c"] * 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_topology_with_a_bad_entry_changes_nothing(at: int):
+    fixture = Fixture()
+    fixture.apply(entry("a", ALL), entry("b", ALL))
+    before = ([fixture.owners(layer_idx) for layer_idx in range(LAYERS)], fixture.pools.version)
+    bad = entry("c", ALL)
+    bad.pieces.layers[-1].layer_idx = LAYERS
+    entries = [entry("a", LOW, incarnation=2), entry("d", HIGH)]
+    entries.insert(at, bad)
+    with pytest.raises(ValueError, match="layer"):
+        fixture.apply(*entries)
+    assert ([fixture.owners(i) for i in range(LAYERS)], fixture.pools.version) == before
+    assert [link.pool_id for link in fixture.pools.links] == ["a", "b"]
+    assert [(link.pool_id, link.stopped) for link in fixture.links] == [("a", False), ("b", False)]
+    fixture.links[0].set_usable(False)
+    fixture.links[0].set_usable(True)
+    assert "a" in {*fixture.owners(0), *fixture.owners(1)}, "it is listed as before, not gone"

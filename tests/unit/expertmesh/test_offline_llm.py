@@ -190,6 +190,28 @@ class TestStreams:
                 added[output.prompt][choice.index] += choice.token_ids
         assert added == batch
 
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_each_request_streams_in_its_own_kind(self, llm, turned: bool):
+        kinds = list(RequestOutputKind)
+        prompts = PROMPTS[: len(kinds)]
+        if turned:
+            kinds.reverse()
+        each = [SamplingParams(max_tokens=6, output_kind=kind, **GREEDY) for kind in kinds]
+        heard: dict[str, list[list[int]]] = {prompt: [] for prompt in prompts}
+        for output in llm.generate_stream(prompts, each):
+            heard[output.prompt].append(output.outputs[0].token_ids)
+        for prompt, kind in zip(prompts, kinds, strict=True):
+            lengths = [len(ids) for ids in heard[prompt]]
+            if kind == RequestOutputKind.FINAL_ONLY:
+                assert lengths == [6]
+            elif kind == RequestOutputKind.DELTA:
+                assert sum(lengths) == 6
+                assert len(lengths) > 1
+            else:
+                assert lengths == sorted(lengths)
+                assert len(lengths) > 1
+                assert lengths[-1] == 6
+
     def test_leaving_early_cancels(self, llm):
         for output in llm.generate_stream(PROMPTS, SamplingParams(max_tokens=300, **GREEDY)):
             assert not output.finished
