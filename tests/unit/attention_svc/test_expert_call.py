@@ -328,3 +328,45 @@ def test_whatever_pools_do_every_pair_is_summed_once(data: st.DataObject):
             )
 
     asyncio.run(scenario())
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_pools_go_on_doing_every_call_ends_in_time_and_leaves_nothing(data: st.DataObject):
+    """Right, or as unavailable, or as suspect; never later than it may, never counted as waiting."""
+
+    async def scenario() -> None:
+        holdings = data.draw(
+            st.sampled_from(
+                [{"a": ALL}, {"a": ALL, "b": ALL}, {"b": LOW, "c": HIGH}, {"a": ALL, "b": LOW}]
+            )
+        )
+        world = World(**holdings)
+        kinds = st.sampled_from([*ENDLESS, "answer", "break", "die", "silent", "refused"])
+        for link in world.links.values():
+            link.script = data.draw(st.lists(kinds, min_size=1, max_size=4)) * 200
+        coming_back = [
+            asyncio.ensure_future(returning(link, hold=False)) for link in world.links.values()
+        ]
+        patience = Patience(0.08)
+        for seed in range(2):
+            call, wanted = world.call(seed=seed, timeout_s=0.04, patience=patience)
+            try:
+                sums = await result(call, wanted)
+            except (ExpertsUnavailable, StepPoisoned):
+                pass
+            else:
+                np.testing.assert_allclose(sums, wanted, rtol=1e-5, atol=1e-5)
+        for task in coming_back:
+            task.cancel()
+        assert (world.parked(), world.context.outages.waiting) == (0, 0)
+        await asyncio.sleep(0)
+        assert all(
+            part.timer is None or part.timer.cancelled() or part.timer.when() < call._loop.time()
+            for part in call._parts
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.01)
+        patch.setattr(expert_call, "RETRY_PAUSE_S", 0.002)
+        asyncio.run(scenario())
