@@ -24,6 +24,7 @@ _PARENT_POLL_S = 0.5
 def main(argv: Sequence[str]) -> None:
     """Bind this process's life to PARENT_PID, then become the service."""
     parent_pid, module, flags = int(argv[0]), argv[1], list(argv[2:])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # survives exec; services take it as "reload"
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

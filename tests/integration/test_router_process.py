@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import router_pb2, router_pb2_grpc
 from rpc.channel import open_sync_channel
 from rpc.membership import Lease
+from rpc.secret import MeshSecret, write_secret
 
 WAIT_S = 20.0
 
@@ -73,6 +74,27 @@ def test_serves_health_reports_itself_and_stops_cleanly(start):
     assert router.get("/livez") == "ok\n"
     assert router.get("/readyz") == "ready\n"
     assert "expertmesh_router_uncovered_pieces 0.0" in router.get("/metrics")
+    router.process.send_signal(signal.SIGTERM)
+    assert router.process.wait(timeout=WAIT_S) == 0
+
+
+def test_a_hangup_reads_the_files_again_and_ends_nothing(start, tmp_path):
+    path = tmp_path / "secret"
+    write_secret(path)
+    router = start("--secret-file", str(path))
+    old = path.read_text()
+    path.write_text("another secret of sufficient length\n" + old)
+    for _ in range(3):
+        router.process.send_signal(signal.SIGHUP)
+    assert router.process.stderr is not None
+    assert any("--secret-file: read again" in line for line in router.process.stderr)
+    path.write_text("short")
+    router.process.send_signal(signal.SIGHUP)
+    assert any("the new files are not used" in line for line in router.process.stderr)
+    path.write_text(old)
+    with open_sync_channel(router.grpc, tls=MeshSecret(path), server_role="router") as channel:
+        stub = router_pb2_grpc.RouterStub(channel)
+        stub.GetTopology(router_pb2.GetTopologyRequest(), timeout=WAIT_S)
     router.process.send_signal(signal.SIGTERM)
     assert router.process.wait(timeout=WAIT_S) == 0
 

@@ -24,6 +24,46 @@ time.sleep(float(sys.argv[2]))
 """
 
 
+RELOADING = """
+import asyncio, signal, sys
+from rpc.server import ignore_hangups, until_stopped
+
+ignore_hangups()
+signal.raise_signal(signal.SIGHUP)  # before it serves
+
+async def drain():
+    print("draining", flush=True)
+    await asyncio.sleep(0.5)
+
+async def serve():
+    asyncio.get_running_loop().call_soon(print, "serving")
+    await until_stopped(drain, reload=lambda: print("reloaded", flush=True))
+
+asyncio.run(serve())
+signal.raise_signal(signal.SIGHUP)  # and after
+print("served", flush=True)
+"""
+
+
+def test_a_hangup_reloads_and_never_ends_a_service():
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", RELOADING], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "serving\n"
+            for _ in range(3):
+                process.send_signal(signal.SIGHUP)
+                assert process.stdout.readline() == "reloaded\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == "draining\n"
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(20) == 0
+            assert "served\n" in process.stdout.read()
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("drain_s", "end_s", "seen"),
