@@ -4,7 +4,6 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -75,7 +74,7 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
 def _type(one: Passable) -> Any:
     if one.flag.is_list:
         return list[str]
-    return (str if one.flag.kind is Path else one.flag.kind) | None
+    return one.flag.kind | None
 
 
 def _option(one: Passable) -> Any:

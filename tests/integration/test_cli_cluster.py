@@ -278,19 +278,26 @@ def computing(state: dict) -> str:
     raise AssertionError("no attention service computes")
 
 
+@pytest.mark.parametrize("keys", ["in the environment", "in a file"])
 def test_settings_of_the_services_reach_them_from_the_environment_and_keys_protect(
-    tmp_path: Path,
+    keys: str, tmp_path: Path
 ) -> None:
     """And chat, status and the demonstration question still work, with the same environment."""
     names = {
         "XDG_STATE_HOME": str(tmp_path),
-        "EXPERTMESH_API_KEY": "sk-first-key,sk-second-key",
         "EXPERTMESH_CORS_ORIGIN": "http://localhost:3000",
         "EXPERTMESH_SERVED_MODEL_NAME": "my name,other",
         "EXPERTMESH_MAX_RUNNING": "9",
         "EXPERTMESH_ASK": "What is 2 + 3?",
         "EXPERTMESH_PORT": "1",
     }
+    if keys == "in a file":
+        file = tmp_path / "keys"
+        file.touch(mode=0o600)
+        file.write_text("sk-first-key\nsk-second-key\n")
+        names["EXPERTMESH_API_KEY_FILE"] = str(file)
+    else:
+        names["EXPERTMESH_API_KEY"] = "sk-first-key,sk-second-key"
     done = expertmesh("up", "--http-port", "0", "--detach", "--max-waiting", "17", **names)
     try:
         assert done.returncode == 0, done.stderr
