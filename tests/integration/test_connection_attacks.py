@@ -1,6 +1,7 @@
 """Processes whose connections somebody takes up without a key or certificate: who is answered?"""
 
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -145,6 +146,20 @@ def test_a_pool_with_few_files_answers_probes_beside_half_open_connections(
         assert status_of(pool.ops_address, "/readyz") in (200, 503)
         assert status_of(pool.ops_address, "/metrics") == 200
     assert len(pool.lines) - lines_before < 20, pool.lines[-20:]
+
+
+def test_a_service_lifts_the_soft_limit_that_it_was_started_with(
+    started: Callable[..., ServiceProcess],
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))  # as the router inherits it
+    try:
+        router = started("router_svc", *PORTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    limits = Path(f"/proc/{router.process.pid}/limits").read_text(encoding="ascii")
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    assert line.split()[3:5] == [str(before[1])] * 2
 
 
 def test_a_limit_that_leaves_no_room_is_one_clear_line() -> None:
