@@ -1,10 +1,8 @@
 """Is every string in a nested value valid Unicode text, and what is there instead where it is not?"""
 
-import re
 from typing import Any
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_REPLACEMENT = "\ufffd"
+_UTF16 = "utf-16-le"
 
 
 def is_valid_text(text: str) -> bool:
@@ -45,10 +43,14 @@ def is_valid(value: Any) -> bool:
 def repaired(value: Any) -> Any:
     """The value with U+FFFD for each lone surrogate, keys included; the same object if it has none.
 
+    Two halves of a character that have come together are that character.
+    Two halves of a character that have come together are that character.
     Keys that would become equal are told apart by a number after them, so that none is lost.
     """
     if isinstance(value, str):
-        return value if is_valid_text(value) else _LONE_SURROGATE.sub(_REPLACEMENT, value)
+        if is_valid_text(value):
+            return value
+        return value.encode(_UTF16, "surrogatepass").decode(_UTF16, "replace")
     if isinstance(value, list):
         items = [repaired(item) for item in value]
         return value if _same(items, value) else items

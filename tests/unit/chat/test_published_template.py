@@ -5,6 +5,7 @@ The template and the golden renderings are test data that does not ship with the
 """
 
 import copy
+import itertools
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 from chat_samples import MARKERS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_any_history import ANYTHING, FIELDS, with_values
 
 from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.template import ChatTemplate
@@ -46,3 +50,22 @@ def test_rendering_equals_the_golden_one(published: ChatTemplate, case: dict[str
     for segment in segments:  # nothing in these conversations reads like a marker
         assert segment.is_marker == (segment.text in MARKERS)
         assert segment.is_marker or not any(marker in segment.text for marker in MARKERS)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
+)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), ANYTHING), min_size=1, max_size=3))
+def test_it_renders_any_history(
+    published: ChatTemplate, changes: list[tuple[tuple[Any, ...], Any]]
+) -> None:
+    turns = normalise_messages(with_values(changes))
+    segments = published.render(turns, None)
+    starts = sum(segment.is_marker and segment.text == "]~b]" for segment in segments)
+    ends = sum(segment.is_marker and segment.text == "[e~[" for segment in segments)
+    tool_runs = sum(
+        turn["role"] == "tool" and before["role"] != "tool"
+        for before, turn in itertools.pairwise(turns)
+    )
+    others = sum(turn["role"] not in ("tool", "system") for turn in turns)
+    assert (starts, ends) == (1 + others + tool_runs + 1, 1 + others + tool_runs)
