@@ -221,7 +221,7 @@ def kill_and_await(cluster, victim: str, until) -> dict:
 
 
 def test_a_replicated_service_that_dies_is_started_again_and_the_rest_serves_on(start) -> None:
-    cluster = start(REPLICATED)
+    cluster = start(REPLICATED, "pool-1=--load-s 2")  # so that it is away for long enough to look
     before = {one["name"]: one["pid"] for one in cluster.await_phase("ready")["services"]}
     missing = kill_and_await(
         cluster, "pool-1", lambda one, state: one["away"] and state["phase"] == "degraded"
