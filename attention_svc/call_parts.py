@@ -42,6 +42,7 @@ class Part:
     units = 1.0
     answer: Answer | None = None
     timer: asyncio.TimerHandle | None = None
+    late_since_s = 0.0  # 0: it is not
     trouble = ""  # what went wrong last; empty: nothing yet
     broke: tuple[str, int] | None = None  # pool and incarnation whose stream broke under it
     tried: frozenset[tuple[PoolLink, int]] = frozenset()

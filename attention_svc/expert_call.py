@@ -19,7 +19,7 @@ from attention_svc.call_parts import CallContext, CallTime, Part
 from attention_svc.finite_rows import Rows, set_apart
 from attention_svc.outcome import Answer, CallFailed
 from attention_svc.pool_health import work_units
-from attention_svc.pool_link import PoolLink
+from attention_svc.pool_link import SILENCE_LIMIT_S, PoolLink
 from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2
 from rpc.hop_codec import CallHeader, Dispatch, Sums
@@ -163,7 +163,7 @@ class ExpertCall:
     def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
         part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
-        part.num_rows, part.sent = dispatch.num_rows, self._rows
+        part.num_rows, part.sent, part.late_since_s = dispatch.num_rows, self._rows, 0.0
         # The frame leaves first: what else there is to do is done while the pool computes.
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
         self._loop.call_soon(self._watch, part, link, call_id)
@@ -219,10 +219,14 @@ class ExpertCall:
         assert link is not None
         others = part.tried | {(link, link.generation)}
         if self._context.pools.cover(self._layer_idx, self._experts(part), others) is None:
-            # Nobody else could: whether this one lives is for the link's pings to say.
-            if not self._may_wait(part, f"pool {link.pool_id} is late"):
+            # Nobody else could: whether this one lives is for the link's pings to say. If they find
+            # nothing for so long, it is no slow answer any more.
+            part.late_since_s = part.late_since_s or self._loop.time()
+            is_hung = self._loop.time() - part.late_since_s >= SILENCE_LIMIT_S
+            if is_hung and not self._may_wait(part, f"pool {link.pool_id} does not answer"):
                 return
-            part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
+            if self._is_wanted(part):
+                part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
             return
         link.health.late(link.health.timeout_s(part.units))
         self._context.pools.refresh()  # the next step shall not wait for it as well
@@ -320,11 +324,15 @@ class ExpertCall:
             )
         if self._time.expired:
             self._give_up(part)
-        elif not self._terms.wanted():
-            self._leave(part)
-            part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
-        else:
+            return False
+        return self._is_wanted(part)
+
+    def _is_wanted(self, part: Part) -> bool:
+        """Whether anybody waits for the step; if not the part has been ended."""
+        if self._terms.wanted():
             return True
+        self._leave(part)
+        part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
         return False
 
     def _expire(self) -> None:

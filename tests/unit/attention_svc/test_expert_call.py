@@ -58,16 +58,26 @@ async def test_a_late_call_moves_and_its_late_answer_is_ignored(monkeypatch):
     assert len(first.calls) == 1, "the next call does not wait for it again"
 
 
-async def test_the_last_holder_is_waited_for_however_late(monkeypatch):
+async def test_the_last_holder_is_waited_for_while_its_pings_may_tell(monkeypatch):
     monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
-    call, wanted = world.call()
+    call, wanted = world.call(timeout_s=0.05)
     waiting = asyncio.ensure_future(result(call, wanted))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.3)
     assert not waiting.done()
     assert world.failures() == {}
+    assert not world.context.outages.waiting
     waiting.cancel()
+
+
+async def test_nobody_waits_for_a_late_holder_when_nobody_wants_its_answer(monkeypatch):
+    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    world = World(a=ALL)
+    world.links["a"].script = ["silent"]
+    call, wanted = world.call(wanted=lambda: False)
+    with pytest.raises(ExpertsUnavailable, match="nobody waits"):
+        await result(call, wanted)
 
 
 async def test_without_a_holder_the_call_is_parked_and_goes_on_when_one_is_back():
@@ -168,6 +178,7 @@ async def test_a_sole_holder_that_never_answers_soundly_ends_the_call_in_time(
 ):
     """Whatever comes meanwhile: the time runs from the first failure on."""
     monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
     link = world.links["a"]
     link.script = {
@@ -369,4 +380,5 @@ def test_whatever_pools_go_on_doing_every_call_ends_in_time_and_leaves_nothing(d
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.01)
         patch.setattr(expert_call, "RETRY_PAUSE_S", 0.002)
+        patch.setattr(expert_call, "SILENCE_LIMIT_S", 0.02)
         asyncio.run(scenario())
