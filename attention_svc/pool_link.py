@@ -237,6 +237,8 @@ class PoolLink:
             raise ExpertsUnavailable(
                 f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
             )
+        if len(hello.numerics_id) > MAX_REASON_CHARS or not hello.numerics_id.isprintable():
+            raise ExpertsUnavailable(f"numerics_id {quoted(hello.numerics_id)} is none")
         num_layers, num_experts = self._sizes
         # Only checked: what a pool serves for us is the topology's word.
         Pieces.from_message(

@@ -217,6 +217,22 @@ async def test_without_a_secret_a_forged_join_of_a_live_id_is_refused_and_locks_
         await serving_pool(stub, address, incarnation=9)
 
 
+async def test_an_attention_service_follows_when_it_is_ready(secret, tmp_path):
+    async with guarded_router(secret, tmp_path) as (router, stub, address):
+        older, newer = Joined(stub), Joined(stub)
+        fields = {"role": ATTENTION, "address": address}
+        await older.say(register("attn", incarnation=7, **fields))
+        await older.hear("welcome")
+        await newer.say(register("attn", incarnation=8, **fields))
+        await newer.hear("welcome")
+        await newer.say(status(state=router_pb2.MEMBER_STATE_LOADING))
+        await asyncio.sleep(0.2)
+        assert [member.incarnation for member in router.mesh.members] == [7]
+        await newer.say(status())
+        assert (await older.outcome())[0] is grpc.StatusCode.FAILED_PRECONDITION
+        assert [member.incarnation for member in router.mesh.members] == [8]
+
+
 async def test_a_live_members_id_is_free_when_its_lease_has_ended():
     async with running_router(lease_ms=400) as router, stub_of(router) as stub:
         silent, patient = Joined(stub), Joined(stub)
