@@ -84,6 +84,7 @@ class AttentionService:
         limit = self._model.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
+        self._incarnation = time.time_ns() // 1_000_000
         self._metrics = AttentionMetrics(self._model.num_layers, self._model.num_experts)
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._layout = choose_layout(config.kv_dtype, self._model, self._dtype, self._device)
@@ -301,6 +302,7 @@ class AttentionService:
             dtype=dtype_name(self._dtype),
             transport=self._config.transport,
             attention_id=self._id,
+            incarnation=self._incarnation,
             kv_capacity_tokens=self._num_blocks * BLOCK_SIZE,
             max_waiting_sequences=self._config.max_waiting,
             max_waiting_prompt_tokens=self._config.max_waiting_tokens,
@@ -344,7 +346,7 @@ class AttentionService:
             router_pb2.Register(
                 role=router_pb2.MEMBER_ROLE_ATTENTION,
                 member_id=self._id,
-                incarnation=time.time_ns() // 1_000_000,
+                incarnation=self._incarnation,
                 address=advertise,
                 checkpoint_id=self._checkpoint_id,
                 numerics_id=self._kernel.numerics_id,

@@ -220,7 +220,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens", "max_waiting_sequences", "max_waiting_prompt_tokens", "draining", "default_timeout_ms", "pools")
+    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens", "max_waiting_sequences", "max_waiting_prompt_tokens", "draining", "default_timeout_ms", "pools", "incarnation")
     READY_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_REASON_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +242,7 @@ class GetStatusResponse(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     not_ready_reason: str
     checkpoint_id: str
@@ -263,7 +264,8 @@ class GetStatusResponse(_message.Message):
     draining: bool
     default_timeout_ms: int
     pools: _containers.RepeatedCompositeFieldContainer[PoolReach]
-    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., default_timeout_ms: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[PoolReach, _Mapping]]] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., default_timeout_ms: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[PoolReach, _Mapping]]] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class PoolReach(_message.Message):
     __slots__ = ("pool_id", "address", "reachable", "error", "numerics_id", "ejected", "network_ms")

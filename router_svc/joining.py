@@ -14,8 +14,10 @@ from router_svc.identity import caller_text, identity_of
 from router_svc.member import ROLE_NAMES, Member, MemberKey
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
+from router_svc.proving import why_not_proven
 from router_svc.publisher import Publisher
 from router_svc.streams import Ending, Newest, first_frame, until_first
+from rpc.channel import Access
 from rpc.errors import Forbidden, Mismatch, NotReady, status_of
 from rpc.logs import AUDIT, quoted
 from rpc.tls import require_role
@@ -35,6 +37,7 @@ class _JoinStream:
         self.member = member
         self.caller_host = caller_host
         self.caller = caller  # for the audit
+        self.reported = asyncio.Event()
         self.assignment: Newest[router_pb2.Assignment] = Newest()
         self.ending = Ending()
         self.said_goodbye = False
@@ -52,8 +55,11 @@ class Joining:
         tls: bool,
         has_secret: bool = False,
         rules: AddressRules | None = None,
+        access: Access | None = None,
     ):
-        """`has_secret`: whoever calls has shown the secret of the mesh."""
+        """`has_secret`: whoever calls has shown the secret of the mesh; `access`: what is shown to
+        members that are called back."""
+        self._access = access
         self._has_secret = has_secret
         self._rules = rules or AddressRules()
         self._mesh = mesh
@@ -150,12 +156,12 @@ class Joining:
         if member.role == "pool":
             stream.assignment.put(self._mesh.trial(member))
 
-    def _take_over(self, stream: _JoinStream) -> None:
-        """Let a successor follow if it has proven what it holds."""
+    def _take_over(self, stream: _JoinStream) -> bool:
+        """Let a successor follow that has proven what it holds; False when it may not, after all."""
         member = stream.member
         older = self._mesh.take_over(member, time.monotonic())
         if older is None:
-            return
+            return False
         audit.info(
             "%s %s of incarnation %d is fenced by incarnation %d, %s",
             member.role, member.member_id, older.incarnation, member.incarnation, stream.caller,
@@ -169,6 +175,7 @@ class Joining:
                 Mismatch(f"fenced: {member.member_id} has a newer incarnation {member.incarnation}")
             )
         self._publisher.changed()
+        return True
 
     def _note_joined(self, stream: _JoinStream) -> None:
         member = stream.member
@@ -197,7 +204,7 @@ class Joining:
             if not members.is_present(stream.member) and not members.is_successor(stream.member):
                 continue  # replaced or expired; the stream is about to end
             reported = self._mesh.report(stream.member, frame.status, time.monotonic())
-            self._take_over(stream)
+            stream.reported.set()
             for layer_idx, tokens in reported.added_tokens.items():
                 self._metrics.activations.labels(str(layer_idx)).inc(tokens)
             if reported.changed:
@@ -216,11 +223,27 @@ class Joining:
             if reason and reason != member.unreachable_reason:
                 log.warning("%s %s is not ready: %s", member.role, member.member_id, reason)
             self._mesh.dialled(member, reason)
-            self._take_over(stream)
             self._publisher.changed()
             if reason:
                 await asyncio.sleep(DIAL_RETRY_S)
+        if self._mesh.members.is_successor(member):
+            await self._follow(stream)
         await asyncio.Event().wait()
+
+    async def _follow(self, stream: _JoinStream) -> None:
+        """Wait until a successor has proven what it holds, and let it take over."""
+        member, told = stream.member, ""
+        while True:
+            while not self._mesh.may_follow(member):
+                stream.reported.clear()
+                await stream.reported.wait()
+            problem = await why_not_proven(member, self._access)
+            if not problem and self._take_over(stream):
+                return
+            if problem != told:
+                log.warning("a second %s %s: %s", member.role, member.member_id, problem)
+                told = problem
+            await asyncio.sleep(DIAL_RETRY_S)
 
     def _left(self, stream: _JoinStream) -> None:
         member = stream.member

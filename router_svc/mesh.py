@@ -20,7 +20,7 @@ from router_svc.membership import Members
 from router_svc.moves import Rebalanced
 from router_svc.placing import Placing
 from router_svc.planning import Inline
-from router_svc.takeover import has_proven, trial_hold
+from router_svc.takeover import has_announced, trial_hold
 from router_svc.topology import TopologyBook
 from rpc.errors import NotReady
 from rpc.pieces import Pieces
@@ -163,14 +163,18 @@ class Mesh:
         successor.told = (successor.hold, Pieces(), False)
         return self._assignment(successor.hold, Pieces())
 
-    def take_over(self, successor: Member, now_s: float) -> Member | None:
-        """Who gave way to a successor that has now proven what it holds; None: nobody yet."""
+    def may_follow(self, successor: Member) -> bool:
+        """Whether a successor can be reached and has announced what it was told to hold."""
         older = self.members.get(successor.key)
         if older is None or not self.members.is_successor(successor):
+            return False
+        return has_announced(older, successor)
+
+    def take_over(self, successor: Member, now_s: float) -> Member | None:
+        """Who gave way to a successor that may follow; None: nobody."""
+        if not self.may_follow(successor):
             return None
-        if not has_proven(older, successor):
-            return None
-        self.members.follow(successor)
+        older = self.members.follow(successor)
         if successor.role == "pool":
             self.crash_loops.ended(older, now_s, said_goodbye=True)
             self._joined(successor, now_s)

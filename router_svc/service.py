@@ -71,6 +71,7 @@ class RouterService:
             tls=tls is not None,
             has_secret=config.secret is not None,
             rules=config.address_rules,
+            access=config.access,
         )
         servicer = RouterServicer(
             self.mesh,

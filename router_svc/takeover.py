@@ -1,8 +1,9 @@
 """When may a process take the place of a live member of the same id?
 
 Pure. The newcomer waits as a *successor*: nobody sees it, and the older one keeps its place. It
-is told to hold what the older one holds, and follows it once it has been dialled back and has
-announced that. One that proves nothing changes nothing.
+is told to hold what the older one holds, and follows it once it has been dialled back, has
+announced that, and the process at its address has proven to be it (see `proving`). One that proves
+nothing changes nothing.
 """
 
 import hmac
@@ -30,7 +31,7 @@ def trial_hold(older: Member, successor: Member) -> Pieces:
     return wanted.first(successor.offer.capacity_pieces or len(wanted))
 
 
-def has_proven(older: Member, successor: Member) -> bool:
+def has_announced(older: Member, successor: Member) -> bool:
     """Whether a waiting successor can be reached and holds what it was told to."""
     status = successor.status
     if not successor.reachable or status is None or status.state != READY:

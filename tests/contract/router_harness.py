@@ -7,7 +7,14 @@ from typing import Any
 
 import grpc.aio
 
-from protos import router_pb2, router_pb2_grpc
+from protos import (
+    attention_pb2,
+    attention_pb2_grpc,
+    expert_pb2,
+    expert_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+)
 from router_svc.config import RouterConfig
 from router_svc.service import RouterService
 from rpc.channel import Access, open_channel
@@ -51,6 +58,42 @@ async def listening() -> AsyncIterator[str]:
     host, port = server.sockets[0].getsockname()
     async with server:
         yield f"{host}:{port}"
+
+
+class _Answering(expert_pb2_grpc.ExpertPoolServicer, attention_pb2_grpc.AttentionServicer):
+    """Says of itself what it is told to."""
+
+    def __init__(self, member_id: str, incarnation: int, pieces: Pieces, checkpoint_id: str):
+        self._known = {"incarnation": incarnation, "checkpoint_id": checkpoint_id}
+        self._id, self._pieces = member_id, pieces
+
+    async def DescribePool(self, request: Any, context: Any) -> expert_pb2.DescribePoolResponse:
+        pieces = self._pieces.to_message()
+        hello = expert_pb2.PoolHello(pool_id=self._id, pieces=pieces, **self._known)
+        return expert_pb2.DescribePoolResponse(hello=hello)
+
+    async def GetStatus(self, request: Any, context: Any) -> attention_pb2.GetStatusResponse:
+        return attention_pb2.GetStatusResponse(attention_id=self._id, **self._known)
+
+
+@contextlib.asynccontextmanager
+async def answering(
+    member_id: str = "pool-a",
+    incarnation: int = 1,
+    pieces: Pieces = EVERYTHING,
+    checkpoint_id: str = "sha256:one",
+) -> AsyncIterator[str]:
+    """A member's own port, as far as the router asks it."""
+    server = grpc.aio.server()
+    servicer = _Answering(member_id, incarnation, pieces, checkpoint_id)
+    expert_pb2_grpc.add_ExpertPoolServicer_to_server(servicer, server)
+    attention_pb2_grpc.add_AttentionServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
 
 
 def register(member_id: str = "pool-a", **fields: Any) -> router_pb2.Register:

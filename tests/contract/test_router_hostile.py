@@ -14,7 +14,7 @@ from tests.contract.router_harness import (
     EXPERTS,
     LAYERS,
     Joined,
-    listening,
+    answering,
     offer,
     register,
     running_router,
@@ -143,7 +143,7 @@ async def test_who_joins_takes_over_and_leaves_is_in_the_audit(caplog, tmp_path)
     async with (
         running_router(secret_file=tmp_path / "secret") as router,
         stub_of(router, MeshSecret(tmp_path / "secret")) as stub,
-        listening() as address,
+        answering(incarnation=8) as address,
     ):
         older, newer = Joined(stub), Joined(stub)
         await older.say(register(address=address, incarnation=7, offer=offer()))

@@ -15,6 +15,7 @@ from tests.contract.router_harness import (
     EVERYTHING,
     READY,
     Joined,
+    answering,
     listening,
     offer,
     pieces_of,
@@ -23,6 +24,7 @@ from tests.contract.router_harness import (
     status,
     stub_of,
     topology_where,
+    until,
 )
 
 FIRST_LAYER = Pieces.grid([0], range(8))
@@ -140,11 +142,14 @@ async def guarded_router(secret: MeshSecret, tmp_path, **flags):
 async def test_a_newer_incarnation_that_holds_as_much_fences_the_older_which_cannot_return(
     secret, tmp_path
 ):
-    async with guarded_router(secret, tmp_path) as (_, stub, address):
+    async with (
+        guarded_router(secret, tmp_path) as (_, stub, address),
+        answering(incarnation=8) as there,
+    ):
         older = await serving_pool(stub, address, incarnation=7)
         await topology_where(stub, lambda t: t.uncovered_pieces == 0)
         newer, stale = Joined(stub), Joined(stub)
-        await newer.say(register(address=address, incarnation=8, offer=offer()))
+        await newer.say(register(address=there, incarnation=8, offer=offer()))
         await newer.hear("welcome")
         assert pieces_of((await newer.hear("assignment")).hold) == EVERYTHING
         await newer.say(status(EVERYTHING))
@@ -217,13 +222,45 @@ async def test_without_a_secret_a_forged_join_of_a_live_id_is_refused_and_locks_
         await serving_pool(stub, address, incarnation=9)
 
 
+LIES = {
+    "the older one's own port": {"incarnation": 7},
+    "another member's port": {"member_id": "pool-b"},
+    "less than it announces": {"pieces": EVERYTHING - FIRST_LAYER},
+    "another checkpoint": {"checkpoint_id": "sha256:two"},
+}
+
+
+@pytest.mark.parametrize("name", [*LIES, "no gRPC at all"])
+async def test_claims_that_the_process_at_its_address_does_not_bear_out_change_nothing(
+    secret, tmp_path, name, caplog, monkeypatch
+):
+    monkeypatch.setattr("router_svc.joining.DIAL_RETRY_S", 0.05)
+    monkeypatch.setattr("router_svc.proving.ASK_TIMEOUT_S", 0.5)
+    there = answering(**{"incarnation": 8, **LIES[name]}) if name in LIES else listening()
+    async with guarded_router(secret, tmp_path) as (router, stub, address), there as claimed:
+        older = await serving_pool(stub, address, incarnation=7)
+        before = await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+        forged = Joined(stub)
+        await forged.say(register(address=claimed, incarnation=8, offer=offer()))
+        await forged.hear("welcome")
+        await forged.say(status(EVERYTHING))
+        await until(lambda: any("a second pool pool-a: " in line for line in caplog.messages))
+        await older.say(status(EVERYTHING))
+        await asyncio.sleep(0.2)
+        assert (await topology_where(stub, lambda t: True)) == before
+        assert [member.incarnation for member in router.mesh.members] == [7]
+        assert sum("a second pool pool-a: " in line for line in caplog.messages) == 1
+
+
 async def test_an_attention_service_follows_when_it_is_ready(secret, tmp_path):
-    async with guarded_router(secret, tmp_path) as (router, stub, address):
+    async with (
+        guarded_router(secret, tmp_path) as (router, stub, address),
+        answering("attn", incarnation=8) as there,
+    ):
         older, newer = Joined(stub), Joined(stub)
-        fields = {"role": ATTENTION, "address": address}
-        await older.say(register("attn", incarnation=7, **fields))
+        await older.say(register("attn", incarnation=7, role=ATTENTION, address=address))
         await older.hear("welcome")
-        await newer.say(register("attn", incarnation=8, **fields))
+        await newer.say(register("attn", incarnation=8, role=ATTENTION, address=there))
         await newer.hear("welcome")
         await newer.say(status(state=router_pb2.MEMBER_STATE_LOADING))
         await asyncio.sleep(0.2)

@@ -13,6 +13,7 @@ from rpc.pieces import Pieces
 from rpc.secret import MeshSecret, write_secret
 from tests.contract.router_harness import (
     EVERYTHING,
+    answering,
     listening,
     offer,
     pieces_of,
@@ -59,8 +60,8 @@ async def start_pool():
     pools = []
     async with listening() as address:
 
-        def start(router, **fields) -> Pool:
-            pools.append(Pool(str(router), address, **fields))
+        def start(router, at=address, **fields) -> Pool:
+            pools.append(Pool(str(router), at, **fields))
             return pools[-1]
 
         yield start
@@ -157,10 +158,13 @@ async def test_a_refusal_is_final_and_its_reason_reaches_the_service(start_pool,
 async def test_an_older_incarnation_is_told_that_it_is_fenced(start_pool, tmp_path):
     write_secret(tmp_path / "secret")
     secret = MeshSecret(tmp_path / "secret")
-    async with running_router(secret_file=tmp_path / "secret") as router:
+    async with (
+        running_router(secret_file=tmp_path / "secret") as router,
+        answering(incarnation=6) as there,
+    ):
         older = start_pool(router.address, access=secret, incarnation=5)
         await until(lambda: uncovered(router) == 0)
-        newer = start_pool(router.address, access=secret, incarnation=6)
+        newer = start_pool(router.address, access=secret, incarnation=6, at=there)
         await until(lambda: bool(older.refusals))
         assert "newer incarnation 6" in older.refusals[0]
         assert newer.lease.wait_joined(5)

@@ -1,0 +1,66 @@
+"""Is the process at a member's address the one that joined, and does it hold what it says?
+
+Asked before a successor takes a live member's place: what a stream claims, anybody could claim,
+and the port that answers the dial-back might be the older process's own.
+"""
+
+import grpc
+import grpc.aio
+
+from protos import attention_pb2, attention_pb2_grpc, expert_pb2, expert_pb2_grpc
+from router_svc.member import Member
+from rpc.channel import Access, open_channel
+from rpc.logs import cut, printable, quoted
+from rpc.pieces import Pieces
+
+ASK_TIMEOUT_S = 2.0
+
+
+async def why_not_proven(member: Member, access: Access | None) -> str:
+    """Empty when the process at the member's address is it and holds what it has announced.
+
+    `access`: what the router shows to those it calls.
+    """
+    role = "expert" if member.role == "pool" else "attention"
+    try:
+        async with open_channel(str(member.address), tls=access, server_role=role) as channel:
+            if member.role == "pool":
+                return await _pool_problem(member, channel)
+            return await _attention_problem(member, channel)
+    except grpc.aio.AioRpcError as error:
+        told = printable(cut(error.details() or "", 200))
+        return f"{member.address} does not say who it is: {error.code().name}: {told}"
+    except ValueError as error:
+        return f"{member.address}: {error}"
+
+
+async def _pool_problem(member: Member, channel: grpc.aio.Channel) -> str:
+    stub = expert_pb2_grpc.ExpertPoolStub(channel)
+    answer = await stub.DescribePool(expert_pb2.DescribePoolRequest(), timeout=ASK_TIMEOUT_S)
+    hello = answer.hello
+    problem = _other(member, hello.pool_id, hello.incarnation, hello.checkpoint_id)
+    model = member.model
+    held = Pieces.from_message(
+        hello.pieces, num_layers=model.num_layers, num_experts=model.num_experts, field="pieces"
+    )
+    missing = member.ready - held
+    if not problem and missing:
+        problem = f"{member.address} does not hold {len(missing)} of the pieces announced"
+    return problem
+
+
+async def _attention_problem(member: Member, channel: grpc.aio.Channel) -> str:
+    stub = attention_pb2_grpc.AttentionStub(channel)
+    status = await stub.GetStatus(attention_pb2.GetStatusRequest(), timeout=ASK_TIMEOUT_S)
+    return _other(member, status.attention_id, status.incarnation, status.checkpoint_id)
+
+
+def _other(member: Member, member_id: str, incarnation: int, checkpoint_id: str) -> str:
+    """What of the process at the member's address is another's; empty: nothing."""
+    if member_id != member.member_id:
+        return f"at {member.address} is {quoted(member_id)}, not {member.member_id!r}"
+    if incarnation != member.incarnation:
+        return f"at {member.address} is incarnation {incarnation}, not {member.incarnation}"
+    if checkpoint_id != member.model.checkpoint_id:
+        return f"at {member.address} is checkpoint {quoted(checkpoint_id)}"
+    return ""
