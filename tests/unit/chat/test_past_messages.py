@@ -85,7 +85,7 @@ def test_arguments_beyond_all_measure_are_not_parsed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         tool_history, "loads", lambda text, **_: parsed.append(len(text)) or json.loads(text)
     )
-    many = '{"a": [' + "{}," * 100_000 + "{}]}"
+    many = '{"a": [' + "{}," * 40_000 + "{}]}"
     turns, repairs = history(*[calling(many)] * 10)
     shown = [turn["tool_calls"][0]["function"]["arguments"] for turn in turns]
     assert [list(arguments) for arguments in shown] == [["a"]] * 2 + [["arguments"]] * 8
