@@ -16,7 +16,7 @@ from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
 from router_svc.proving import why_not_proven
 from router_svc.publisher import Publisher
-from router_svc.streams import Ending, Newest, first_frame, until_first
+from router_svc.streams import Ending, Newest, first_frame, until_first, write_whole
 from rpc.channel import Access
 from rpc.errors import Forbidden, Mismatch, NotReady, status_of
 from rpc.logs import AUDIT, quoted
@@ -213,7 +213,7 @@ class Joining:
     async def _write(self, stream: _JoinStream, context: Any) -> None:
         while True:
             assignment = await stream.assignment.take()
-            await context.write(router_pb2.JoinResponse(assignment=assignment))
+            await write_whole(context, router_pb2.JoinResponse(assignment=assignment))
 
     async def _dial_back(self, stream: _JoinStream) -> None:
         """Try until the member can be reached; then stay out of the way."""

@@ -15,7 +15,7 @@ from router_svc.member import MAX_NAME_LENGTH, ROLE_NAMES, Member
 from router_svc.mesh import Mesh
 from router_svc.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
-from router_svc.streams import first_frame, until_first
+from router_svc.streams import first_frame, until_first, write_whole
 from rpc.errors import NotReady, Overloaded, abort_with
 from rpc.guard import callable_by
 from rpc.logs import AUDIT
@@ -153,7 +153,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
 async def _write_topologies(watcher: Watcher, context: Any) -> None:
     while True:
         topology = await watcher.topology.take()
-        await context.write(router_pb2.WatchTopologyResponse(topology=topology))
+        await write_whole(context, router_pb2.WatchTopologyResponse(topology=topology))
 
 
 async def _read_acks(watcher: Watcher, context: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import grpc.aio
 
 FIRST_FRAME_TIMEOUT_S = 10.0
+LAST_WRITE_S = 0.5
+"""For a frame that is being written when its stream ends; a caller that reads needs no longer."""
 
 Item = TypeVar("Item")
 
@@ -52,6 +54,17 @@ class Ending:
             self._future.cancel()
         elif not self._future.cancelled():
             self._future.exception()  # retrieved, so that asyncio does not complain
+
+
+async def write_whole(context: Any, frame: Any) -> None:
+    """Write a frame; who is cancelled meanwhile waits until it is out, as a status cannot pass it."""
+    writing = asyncio.ensure_future(context.write(frame))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing}, timeout=LAST_WRITE_S)
+        writing.cancel()
+        raise
 
 
 async def until_first(*parts: Coroutine[Any, Any, None]) -> None:

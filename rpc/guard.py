@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from google.protobuf.message import DecodeError
 from rpc.tls import require_role
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+log = logging.getLogger(__name__)
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 """Whoever holds any certificate of the mesh may ask these; they say nothing about requests."""
@@ -120,9 +123,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
         try:
             if method != HEALTH_CHECK:  # a probe is answered in any case
                 await self._check_bounds(peer, context)
-            yield
-        except Unreadable as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            try:
+                yield
+            except Unreadable as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except grpc.aio.InternalError as error:
+            # A frame was on its way to a caller that does not read, or has gone: no status can pass
+            # it. gRPC would log a traceback for each.
+            log.debug("%s ended without a status: %s", method, error)
         finally:
             self._num_open -= 1
             self._of_connection[peer] -= 1
