@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -10,8 +11,11 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from attention_svc.grammar_limits import CHECK_TIMEOUT_S, COMPILE_CPU_S
 from rpc.errors import Overloaded
 
+log = logging.getLogger(__name__)
+
 _SAFE_PATH = ("-P",) if sys.flags.safe_path else ()
 """Whether the working directory may hold modules: as for this process."""
+_NO_TIME = "the grammar could not be compiled in time; try again later"
 TOO_COSTLY = "compiling it takes too much time or memory; simplify it"
 
 
@@ -23,14 +27,28 @@ class GrammarChecker:
         self._process: Process | None = None
 
     async def start(self) -> None:
-        """Have a process that waits for a grammar. Raises RuntimeError when there can be none."""
+        """Have a process that waits for a grammar.
+
+        Raises:
+            Overloaded: it got too little time to start.
+            RuntimeError: it ended by itself.
+        """
         if self._process is not None and self._process.returncode is None:
             return
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar_check", str(self._vocab_size),
             stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
         )  # fmt: skip
-        if not await self._answer(self._process, b""):
+        ready = b""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                ready = await self._answer(self._process, b"")
+        except TimeoutError:
+            raise Overloaded(_NO_TIME) from None
+        finally:
+            if not ready:
+                await self.close()
+        if not ready:
             raise RuntimeError("the process that checks grammars does not start")
 
     async def check(self, text: str) -> str:
@@ -49,16 +67,19 @@ class GrammarChecker:
                 if not line:
                     ended = await self._process.wait()
         except TimeoutError:
-            raise Overloaded("the grammar could not be compiled in time; try again later") from None
+            raise Overloaded(_NO_TIME) from None
         finally:
             if not line:  # also when cancelled: its answer would be the next one's
                 await self.close()
         if line:
             error, cpu_s = json.loads(line)
             return str(error) or (TOO_COSTLY if cpu_s > COMPILE_CPU_S else "")
-        await self.start()  # so that who ended the process waits for the new one, and nobody else
+        try:
+            await self.start()  # who ended the process waits for the new one, and nobody else
+        except (Overloaded, RuntimeError) as error:  # the next one will be told, if it goes on
+            log.warning("after a grammar that was too costly: %s", error)
         if ended == -signal.SIGKILL:  # by none of its own limits
-            raise Overloaded("the grammar could not be compiled in time; try again later")
+            raise Overloaded(_NO_TIME)
         return TOO_COSTLY
 
     async def _answer(self, process: Process, question: bytes) -> bytes:

@@ -183,7 +183,7 @@ class Scripted:
         return self._status
 
     def kill(self) -> None:
-        self.returncode = -signal.SIGKILL
+        self._status = self.returncode = -signal.SIGKILL
 
 
 @pytest.mark.parametrize("status", [-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGSEGV, 1])
@@ -220,8 +220,43 @@ async def test_a_process_that_never_starts_is_no_fault_of_the_grammar(
         return Scripted([], 1)
 
     monkeypatch.setattr(grammar_checker.asyncio, "create_subprocess_exec", spawn)
-    with pytest.raises(RuntimeError, match="does not start"):
+    checker = GrammarChecker(300)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="does not start"):
+            await checker.check("x")
+
+
+async def test_a_process_that_hangs_as_it_starts_is_ended_and_holds_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Scripted] = []
+
+    class Hanging(Scripted):
+        async def readline(self) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+    async def spawn(*command: str, **options: int) -> Scripted:
+        made.append(Hanging([], 0))
+        return made[-1]
+
+    monkeypatch.setattr(grammar_checker.asyncio, "create_subprocess_exec", spawn)
+    monkeypatch.setattr(grammar_checker, "CHECK_TIMEOUT_S", 0.05)
+    with pytest.raises(Overloaded):
         await GrammarChecker(300).check("x")
+    assert [one.returncode for one in made] == [-signal.SIGKILL]
+
+
+async def test_a_costly_grammar_is_refused_even_if_no_new_process_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [Scripted([b'"ready"\n'], -signal.SIGXCPU), Scripted([], 1)]
+
+    async def spawn(*command: str, **options: int) -> Scripted:
+        return made.pop(0)
+
+    monkeypatch.setattr(grammar_checker.asyncio, "create_subprocess_exec", spawn)
+    assert await GrammarChecker(300).check("x") == TOO_COSTLY
 
 
 async def test_what_took_long_there_is_not_done_again_here(monkeypatch: pytest.MonkeyPatch) -> None:
