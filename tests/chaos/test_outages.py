@@ -32,9 +32,9 @@ def test_a_sole_holder_without_a_sound_answer_ends_every_request_once_and_for_al
     with rig:
         attention, (pool,) = rig.mesh.attention, rig.pools
         asks = [Ask(prompt=(20 + number, 9), max_tokens=3000) for number in range(CLIENTS)]
-        requests = [Request(attention.address, ask) for ask in asks]
-        for request in requests[:2]:
-            request.has(5)  # the others wait for their turn
+        requests = [Request(attention.address, ask).has(5) for ask in asks[:2]]
+        requests += [Request(attention.address, ask) for ask in asks[2:]]  # wait for their turn
+        until(lambda: rig.metric("expertmesh_sequences_waiting") == CLIENTS - 2)
         pool.process.send_signal(signal.SIGUSR1)
         histories = [request.wait() for request in requests]
         for history in histories:
