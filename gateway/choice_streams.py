@@ -194,10 +194,11 @@ class ChoiceStreams:
 
     def _end(self, choice: Choice, finished: attention_pb2.Finished) -> Update:
         by_length = finished.reason == attention_pb2.FINISH_REASON_LENGTH
-        events = choice.text.finish(is_cut=by_length)
-        update = Update(choice.index, events, stop_reason=choice.text.stop_string)
         own_stops = choice.state.request.sampling.stop_token_ids
-        if not by_length and finished.stop_token_id in own_stops:
+        by_own_stop = not by_length and finished.stop_token_id in own_stops
+        events = choice.text.finish(is_cut=by_length or by_own_stop)
+        update = Update(choice.index, events, stop_reason=choice.text.stop_string)
+        if by_own_stop:
             update.stop_reason = finished.stop_token_id
         if by_length and not choice.text.stopped:
             update.finish_reason = "length"

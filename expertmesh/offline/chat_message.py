@@ -37,7 +37,8 @@ async def message_of(backend: Backend, job: Job, choice: CompletionOutput) -> di
     events = []
     for segment in await _segments(backend, choice, tag_of_id):
         events += (parser.feed_marker if segment.is_marker else parser.feed)(segment.text)
-    events += parser.finish(is_cut=choice.finish_reason == "length")
+    is_cut = choice.finish_reason == "length" or choice.stop_reason is not None
+    events += parser.finish(is_cut=is_cut)
     reasoning, content = "", ""
     calls: list[dict[str, Any]] = []
     for event in events:

@@ -1,13 +1,20 @@
 """How do the raw parameter values of one tool call become fragments of one JSON object?"""
 
+import json
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any
 
 from minimax_m2.chat.schema_types import (
     json_object,
     json_string,
-    parameter_types,
     to_json_text,
+)
+from minimax_m2.chat.tool_schema import (
+    declared_properties,
+    parameter_types,
+    required_names,
+    takes_others,
 )
 
 MAX_TYPED_VALUE_CHARS = 2**20
@@ -33,20 +40,36 @@ class CallArguments:
     def __init__(self, parameters: Any) -> None:
         """`parameters` is the tool's schema; whatever it is, it is only read defensively."""
         self._parameters = parameters
-        properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        self._declared = frozenset(properties) if isinstance(properties, dict) else frozenset()
-        required = parameters.get("required") if isinstance(parameters, dict) else None
-        names = required if isinstance(required, list) else []
-        self._required = self._declared & {name for name in names if isinstance(name, str)}
+        self._declared = frozenset(declared_properties(parameters))
+        self._required = required_names(parameters)
         self._given: set[str] = set()
         self._mode = _Mode.DROP
         self._types: frozenset[str] = frozenset()
         self._pieces: list[str] = []
         self._num_chars = 0
 
+    def name_of(self, written: str) -> str:
+        """The parameter that a name in a tag means: blanks around it count where they are declared."""
+        stripped = written.strip()
+        is_other = written not in self._declared and stripped in self._declared
+        return stripped if is_other else written
+
     def expects(self, name: str) -> bool:
         """Whether a parameter of this name may still come: declared, if any are, and not given."""
         return name not in self._given and (not self._declared or name in self._declared)
+
+    def may_be_misnamed(self, written: Iterable[str]) -> bool:
+        """Whether parameters that are not declared, last of the call, are such and no quotation.
+
+        They are where the schema takes others, where something that is required is given under none
+        of the names, and where the value that is open fits its type and cannot be a string.
+        """
+        names = {self.name_of(name) for name in written}
+        if takes_others(self._parameters) or not self._required <= self._given | names:
+            return True
+        if self._mode is not _Mode.BUFFER or "string" in self._types:
+            return False
+        return not to_json_text("".join(self._pieces), self._types).startswith('"')
 
     def has(self, name: str) -> bool:
         """Whether a parameter of this name was given."""
@@ -117,9 +140,19 @@ class CallArguments:
         """End of arguments that were cut off: what there is, never whole JSON."""
         return "" if self._given else "{"
 
-    def finish_with(self, text: str) -> str | None:
-        """End of a call that gave `text` in place of parameters; None if that is no JSON object."""
-        return None if self._given else json_object(text)
+    def finish_with(self, text: str, *, is_complete: bool, is_cut: bool) -> tuple[str, bool] | None:
+        """End of a call that gave `text` in place of parameters, and whether it is whole.
+
+        None when the text is no attempt at a JSON object, or there are parameters. An object that is
+        broken, or one that was cut off, is left as it is: no JSON.
+        """
+        if self._given or not text.startswith("{"):
+            return None
+        whole = json_object(text)
+        if whole is None:
+            return text, False
+        has_all = not is_cut and self._required <= json.loads(whole).keys()
+        return (whole, True) if is_complete or has_all else (whole[:-1], False)
 
     def _is_surely_string(self) -> bool:
         """Of a string that may be null, whether it has become something else than "null"."""

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minimax_m2.chat.added_tokens import TOOL_CALLS_END, TOOL_CALLS_START
-from minimax_m2.chat.call_schemas import number_pattern, value_schema
-from minimax_m2.chat.schema_types import parameter_types
+from minimax_m2.chat.call_schemas import ROOT, number_pattern, value_schema
+from minimax_m2.chat.tool_schema import (
+    declared_properties,
+    parameter_types,
+    required_names,
+    string_choices,
+)
 from minimax_m2.chat.tools import MAX_PARAMETER_NAME_CHARS
 
 _WHITESPACE = r"(?: |\n[ \t]{0,24})?"
@@ -25,6 +30,7 @@ _PLACE = "// "
 """Begins the line before a rule that may be refused: whose fault that is."""
 _END_OF_VALUE = "</parameter>\n"
 _END_OF_INVOKE = "</invoke>\n"
+_BLANKS = r"/\s*/"
 _LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _CLOSING_TAG = re.compile(r"<\s*/\s*(invoke|parameter|minimax:tool_call)")
 
@@ -73,7 +79,7 @@ def named_refusal(text: str, reason: str) -> str:
         return reason
     before = text.splitlines()[: int(found[1]) - 1][-1:]
     place = [line.removeprefix(_PLACE) for line in before if line.startswith(_PLACE)]
-    return ": ".join([*place, found[2]])
+    return ": ".join([*place, found[2].replace(ROOT[1:], "")])  # a pointer as the tool has it
 
 
 def _schema(schema: Any, *, lenient: bool) -> str:
@@ -94,11 +100,11 @@ def _call_rules(calls: ToolCalls) -> list[str]:
     # What may follow an invoke, and the same after the text of a string that ends one.
     end = f"<[{closing}]>"
     rules.add("next", end, *(["invoke"] if calls.several else []))
-    others = [f"{rules.text_until(_END_OF_VALUE + _END_OF_INVOKE + _invoke(f))} t{i}"
+    others = [f"{rules.text_until('</invoke>', _invoke(f))} t{i}"
               for i, f in enumerate(functions)] if calls.several else []  # fmt: skip
     rules.add("last", f"LAST {end}", *others)
-    last = _literal(_END_OF_VALUE + _END_OF_INVOKE)
-    return [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: /(?s:.*)/ {last}"]
+    last = _text_and("</invoke>", "")
+    return [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: {last}"]
 
 
 class _Rules:
@@ -111,17 +117,17 @@ class _Rules:
     def add(self, name: str, *alternatives: str) -> None:
         self.lines.append(f"{name}: {' | '.join(alternatives)}")
 
-    def text_until(self, end: str) -> str:
-        """The rule of any text that ends with the first `end`, which is a literal."""
-        return self.text_until_any(_literal(end))
+    def text_until(self, *tags: str) -> str:
+        """The rule of a string that ends at the first such tags after its closing one."""
+        return self.text_until_any(_text_and(*tags))
 
-    def text_until_any(self, end: str) -> str:
+    def text_until_any(self, text: str) -> str:
         """The same for an expression of a terminal."""
-        if end not in self._until:
-            name = self._until[end] = f"until{len(self._until)}"
+        if text not in self._until:
+            name = self._until[text] = f"until{len(self._until)}"
             # Lazy: the text goes no further than the first end, but whichever end is the first.
-            self.lines.append(f"{name}[lazy]: /(?s:.*)/ {end}")
-        return self._until[end]
+            self.lines.append(f"{name}[lazy]: {text}")
+        return self._until[text]
 
 
 class _ToolRules:
@@ -133,10 +139,8 @@ class _ToolRules:
         self._function = function
         parameters = function.get("parameters") or {}
         self._parameters = parameters
-        self._properties = parameters.get("properties") or {}
-        listed = parameters.get("required")
-        # A name that is required but not declared has passed no check and no type: it is left out.
-        self._required = listed if isinstance(listed, list) else []
+        self._properties = declared_properties(parameters)
+        self._required = required_names(parameters)
         self._is_strict = bool(function.get("strict"))
 
     def write(self) -> None:
@@ -150,7 +154,7 @@ class _ToolRules:
             self._write_value(j, name)
             skip = [] if name in self._required else [self._from(j + 1)]
             self._rules.add(self._from(j), f"{_literal(_parameter(name))} {self._value(j)}", *skip)
-            until = self._rules.text_until(_END_OF_VALUE + _parameter(name))
+            until = self._rules.text_until(_parameter(name))
             skip = [] if name in self._required else [self._text(j + 1)]
             self._rules.add(self._text(j), f"{until} {self._value(j)}", *skip)
         self._rules.add(self._from(len(names)), end)
@@ -177,8 +181,8 @@ class _ToolRules:
             own = value_schema(schema, self._parameters)
             value = pattern or f"%json {_schema(own, lenient=not self._is_strict)}"
             self._rules.add(self._value(j), f"{value} {then}")
-        elif choices := _choices(schema):
-            self._rules.add(self._value(j), *(f"{_literal(choice)} {then}" for choice in choices))
+        elif choices := _raw_choices(self._parameters, name):
+            self._rules.add(self._value(j), *(f"{choice} {then}" for choice in choices))
         else:
             self._rules.add(self._value(j), self._text(j + 1))
 
@@ -186,8 +190,9 @@ class _ToolRules:
         """A tool that declares no parameters takes strings of any name."""
         name = r'/[^"<>\x00-\x1f\x7f]{1,%d}/' % MAX_PARAMETER_NAME_CHARS  # noqa: UP031
         opening, closing = _literal('<parameter name="'), _literal('">')
-        more = self._rules.text_until_any(f"{_literal(_END_OF_VALUE + '<parameter name=')} "
-                                          f"{_literal(chr(34))} {name} {closing}")  # fmt: skip
+        more = self._rules.text_until_any(
+            f"{_text_and('<parameter name=')} {_literal(chr(34))} {name} {closing}"
+        )
         text = f"{self._name}s"
         self._rules.add(self._name, f"{_literal(_END_OF_INVOKE)} next",
                         f"{opening} {name} {closing} {text}")  # fmt: skip
@@ -202,14 +207,18 @@ def _parameter(name: str) -> str:
     return f'<parameter name="{name}">'
 
 
-def _choices(schema: Any) -> list[str]:
-    """The texts that a string is restricted to, when it is and when they can stand there raw."""
-    if not isinstance(schema, dict):
+def _text_and(*tags: str) -> str:
+    """Any text, its closing tag, and the tags, with blanks between them."""
+    return " ".join(["/(?s:.*)/", *(f"{_literal(tag)} {_BLANKS}" for tag in ("</parameter>", *tags[:-1])),
+                     *([_literal(tags[-1])] if tags[-1] else [])])  # fmt: skip
+
+
+def _raw_choices(parameters: Mapping[str, Any], name: str) -> list[str]:
+    """The literals that a string is restricted to, when it is and when they can stand there raw."""
+    choices = string_choices(parameters, name)
+    if any(_CLOSING_TAG.search(choice) for choice in choices):
         return []
-    choices = [schema["const"]] if "const" in schema else schema.get("enum")
-    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
-        return []
-    return [] if any(_CLOSING_TAG.search(choice) for choice in choices) else choices
+    return [_literal(choice) if choice else "" for choice in choices]
 
 
 def _literal(text: str) -> str:

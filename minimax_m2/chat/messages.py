@@ -9,6 +9,7 @@ earlier message of the user that got no answer: it may be the one that was refus
 from collections import Counter
 from typing import Any
 
+from minimax_m2.chat.added_tokens import THINK_END
 from minimax_m2.chat.message_parts import Content, asked_content, past_content
 from minimax_m2.chat.repairs import Repair, Repairs
 from minimax_m2.chat.thinking import separate_thinking
@@ -137,7 +138,7 @@ class _Reader:
         reasoning, text = separate_thinking(message, text)
         turn: dict[str, Any] = {"role": "assistant", "content": text}
         reasoning = reasoning or "".join(content.thoughts)
-        if reasoning:
+        if reasoning or THINK_END in text:  # "" too: else M2's template cuts the text at its tags
             turn["reasoning_content"] = reasoning
         calls = self._calls.read(message)
         if calls:

@@ -7,6 +7,7 @@ from minimax_m2.chat.call_arguments import CallArguments
 from minimax_m2.chat.tags import NoTag, Tag, TagKind, next_tag
 from minimax_m2.chat.value_end import LostEnd, Surroundings, ends_value
 
+THINK_TAGS = (TagKind.THINK_START, TagKind.THINK_END)
 INVOKE_TAGS = (
     TagKind.PARAMETER_START,
     TagKind.PARAMETER_END,
@@ -15,6 +16,9 @@ INVOKE_TAGS = (
     TagKind.CALLS_END,
 )
 """Tags that mean something between the parameters."""
+
+
+_MARKERS = (TagKind.THINK_START, TagKind.THINK_END, TagKind.CALLS_START, TagKind.CALLS_END)
 
 
 class OpenCall:
@@ -31,6 +35,7 @@ class OpenCall:
         self._arguments = CallArguments(parameters)
         self._around = Surroundings(call=self._arguments, offers=offers, by_tokens=by_tokens)
         self._lost_end: LostEnd | None = None
+        self._quoted: set[str] = set()  # parameters whose opening tag the value only mentions
         self._beside: list[str] = []
         self.in_value = False
         self.num_doubtful_values = 0
@@ -45,7 +50,8 @@ class OpenCall:
     ) -> bool | None:
         """Whether the tag at `buffer[at]` is more than text; None if it is too early to tell."""
         if not self.in_value:
-            return tag.kind in INVOKE_TAGS
+            is_meant = tag.is_token or not (self._around.by_tokens and tag.kind in _MARKERS)
+            return is_meant and tag.kind in (*INVOKE_TAGS, *_MARKERS)
         if tag.kind is TagKind.PARAMETER_START:
             return starts_line and self._opens_parameter(tag, buffer, at, is_end)
         ends = ends_value(tag, buffer, self._around, is_end=is_end)
@@ -65,37 +71,43 @@ class OpenCall:
         fragment = ""
         if self.in_value:
             fragment = self._arguments.close()
+            self._quoted.clear()
             self.in_value = False
         elif tag.kind is TagKind.PARAMETER_END:  # the value may have ended before
             self.num_doubtful_values += 1
         if tag.kind is TagKind.PARAMETER_START:
             self.in_value = True
-            fragment += self._arguments.open(tag.name)
+            fragment += self._arguments.open(self._arguments.name_of(tag.name))
         return fragment
 
-    def end(self, *, is_complete: bool) -> tuple[str, str]:
-        """The last of the arguments, and the text that stood beside the parameters."""
+    def end(self, *, is_complete: bool, is_cut: bool) -> tuple[str, bool, str]:
+        """The last of the arguments, whether they are whole, and text from beside the parameters."""
         beside = "".join(self._beside).strip()
         if beside and not self._arguments.is_empty:
             self.num_doubtful_values += 1
+        instead = self._arguments.finish_with(beside, is_complete=is_complete, is_cut=is_cut)
+        if instead is not None:
+            return *instead, ""
         if not is_complete:
-            return self._arguments.leave_open(), beside
-        whole = self._arguments.finish_with(beside)
-        return (whole, "") if whole is not None else (self._arguments.finish(), beside)
+            return self._arguments.leave_open(), False, beside
+        return self._arguments.finish(), True, beside
 
     def _opens_parameter(self, tag: Tag, buffer: str, at: int, is_end: bool) -> bool | None:
         """Whether a closing tag was forgotten before this opening one."""
-        if not self._arguments.awaits(tag.name):
+        name = self._arguments.name_of(tag.name)
+        if name in self._quoted or not self._arguments.awaits(name):
             return False
-        self._lost_end = self._lost_end or LostEnd(tag, at)
+        self._lost_end = self._lost_end or LostEnd(tag, at, name)
         opens = self._lost_end.decide(buffer, at, self._around, is_end=is_end)
         if opens is not None:
             self._lost_end = None
             self.num_doubtful_values += opens
+        if opens is False:
+            self._quoted.add(name)
         return opens
 
     def _gives_again(self, follower: Tag | NoTag) -> bool:
         """Whether a parameter follows that has a value already, which may have been cut short."""
         if not isinstance(follower, Tag) or follower.kind is not TagKind.PARAMETER_START:
             return False
-        return self._arguments.has(follower.name)
+        return self._arguments.has(self._arguments.name_of(follower.name))

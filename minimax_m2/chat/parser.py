@@ -25,6 +25,7 @@ The rules where the format is ambiguous (it has no escaping):
   are there and the last value was closed.
 """
 
+import re
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
@@ -60,14 +61,11 @@ class _State(Enum):
     CALL = auto()  # in an invoke
 
 
-_CALLS_TAGS = (
-    TagKind.INVOKE_START,
-    TagKind.INVOKE_END,
-    TagKind.PARAMETER_END,
-    TagKind.CALLS_START,
-    TagKind.CALLS_END,
-    TagKind.THINK_END,
-)
+_MARKER_KINDS = (TagKind.THINK_START, TagKind.THINK_END, TagKind.CALLS_START, TagKind.CALLS_END)
+_CALLS_TAGS = (TagKind.INVOKE_START, TagKind.INVOKE_END, TagKind.PARAMETER_END, *_MARKER_KINDS)
+
+
+_NEXT_CALL = re.compile(r"\n?<\s*/\s*parameter\s*>\s*<\s*/\s*invoke\s*>\s*(<i[^<>]*)")
 
 
 class OutputParser:
@@ -100,6 +98,8 @@ class OutputParser:
         self._quoted_thinks = 0  # opening think tags in the answer's text that nothing closed yet
         self._in_wrapper = False
         self._by_tokens = False  # the wrapper was opened by its token
+        self._may_spell = True  # the wrapper, or leave it out: no answer text and no token yet
+        self._lost_opening = False  # the output ended in an opening tag
         self._drops_call = False  # a second call although the request allows one
         self._call = self._open_call("")
         self.num_doubtful_values = 0
@@ -130,16 +130,26 @@ class OutputParser:
         Args:
             is_cut: by a limit, not by the model.
         """
+        if is_cut and self._state in (_State.CALLS, _State.CALL) and not self._next_has_begun():
+            self._buffer = ""  # no end of a value is certain
         self._run(is_end=True)
         if self._state is _State.CALL:
-            self._end_call(is_complete=not is_cut and self._call.may_end_here)
+            is_complete = not is_cut and not self._lost_opening and self._call.may_end_here
+            self._end_call(is_complete=is_complete, is_cut=is_cut)
         return self._take_events()
+
+    def _next_has_begun(self) -> bool:
+        """Whether the end is in the tag of another call, which shows that the one before is whole."""
+        found = _NEXT_CALL.fullmatch(self._buffer)
+        tags = (f'<invoke name="{name}">' for name in self._parameters_of_tool)
+        return found is not None and any(tag.startswith(found[1]) for tag in tags)
 
     def _is_lost_in(self, beginning: str) -> bool:
         """Whether the output has ended in a tag of a call, which is no text then."""
         if self._state is _State.CONTENT:
             may_call = self._is_fresh and bool(self._parameters_of_tool)
-            return may_call and beginning[1:].lstrip().startswith("invoke")
+            word = beginning[1:].lstrip()[:6]
+            return may_call and len(word) > 1 and "invoke".startswith(word)
         return self._state is not _State.REASONING
 
     def _take(self, text: str) -> list[ParserEvent]:
@@ -178,6 +188,7 @@ class OutputParser:
         if tag is NoTag.UNDECIDED and not is_end:
             return start
         if tag is NoTag.UNDECIDED and self._is_lost_in(buffer[at:]):
+            self._lost_opening = not buffer[at + 1 :].lstrip().startswith("/")
             return len(buffer)
         counts: bool | None = False
         if isinstance(tag, Tag):
@@ -207,7 +218,9 @@ class OutputParser:
         if self._state is _State.CONTENT:
             return self._counts_in_content(tag, buffer, is_end)
         if self._state is _State.CALLS:
-            return kind in _CALLS_TAGS
+            return kind in _CALLS_TAGS and (
+                tag.is_token or not (self._by_tokens and kind in _MARKER_KINDS)
+            )
         return self._call.counts(tag, buffer, at, starts_line=starts_line, is_end=is_end)
 
     def _counts_in_content(self, tag: Tag, buffer: str, is_end: bool) -> bool | None:
@@ -222,7 +235,9 @@ class OutputParser:
         if not self._is_fresh:
             return False
         if tag.kind in (TagKind.CALLS_END, TagKind.INVOKE_END):  # with nothing open
-            return tag.is_token or self._follows_call
+            return tag.is_token or (self._follows_call and self._may_spell)
+        if not self._may_spell:
+            return False
         if tag.kind is TagKind.CALLS_START:
             follower = next_tag(buffer, tag.end, is_end=is_end)
             counts = isinstance(follower, Tag) and follower.kind is TagKind.INVOKE_START
@@ -237,7 +252,7 @@ class OutputParser:
         return None if follower is NoTag.UNDECIDED else counts
 
     def _offers(self, name: str) -> bool:
-        return name in self._parameters_of_tool
+        return name.strip() in self._parameters_of_tool
 
     def _keeps_newline_before(self, tag: Tag) -> bool:
         """Whether a newline before the tag is text, not the template's."""
@@ -270,12 +285,15 @@ class OutputParser:
     def _act_outside_calls(self, tag: Tag) -> None:
         if tag.kind is TagKind.THINK_START:
             self._enter(_State.REASONING, newlines=1)
+        elif tag.kind is TagKind.THINK_END and self._in_wrapper:
+            self._after_call(_State.CALLS)
         elif tag.kind is TagKind.THINK_END:
             if self.in_reasoning or self._is_fresh:
                 self._enter(_State.CONTENT, newlines=2)
                 self._is_fresh, self._follows_call = True, False
         elif tag.kind is TagKind.CALLS_START:
             self._in_wrapper, self._by_tokens = True, tag.is_token
+            self._may_spell = self._may_spell and not tag.is_token
             self._enter(_State.CALLS)
             self._is_fresh = True
         elif tag.kind is TagKind.INVOKE_START:
@@ -288,17 +306,24 @@ class OutputParser:
             self._start_call(tag)
         elif tag.kind is TagKind.CALLS_END:
             self._leave_wrapper()
+        elif tag.kind is TagKind.THINK_START:
+            self._enter(_State.REASONING, newlines=1)
         else:
             self.num_doubtful_values += tag.kind in (TagKind.PARAMETER_END, TagKind.INVOKE_END)
 
     def _act_in_call(self, tag: Tag) -> None:
+        if tag.kind in (TagKind.THINK_START, TagKind.THINK_END):
+            return
+        is_closed = tag.kind is TagKind.INVOKE_END and not self._call.in_value
         self._emit_arguments(self._call.act(tag))
-        if tag.kind not in (TagKind.PARAMETER_START, TagKind.PARAMETER_END):
-            self._end_call(is_complete=True)
-            if tag.kind is TagKind.INVOKE_START:
-                self._start_call(tag)
-            elif tag.kind is TagKind.CALLS_END:
-                self._leave_wrapper()
+        if tag.kind in (TagKind.PARAMETER_START, TagKind.PARAMETER_END):
+            return
+        # With closing tags left out it is whole only if nothing else is missing.
+        self._end_call(is_complete=is_closed or self._call.may_end_here)
+        if tag.kind is TagKind.INVOKE_START:
+            self._start_call(tag)
+        elif tag.kind is TagKind.CALLS_END:
+            self._leave_wrapper()
 
     def _enter(self, state: _State, *, newlines: int = 0) -> None:
         self._state = state
@@ -307,10 +332,10 @@ class OutputParser:
 
     def _start_call(self, tag: Tag) -> None:
         self._enter(_State.CALL)
-        self._call = self._open_call(tag.name)
+        self._call = self._open_call(tag.name.strip())
         self._drops_call = self._num_tool_calls > 0 and not self._allows_several
         if not self._drops_call:
-            self._events.append(ToolCallStart(self._num_tool_calls, tag.name))
+            self._events.append(ToolCallStart(self._num_tool_calls, tag.name.strip()))
             self._num_tool_calls += 1
 
     def _open_call(self, name: str) -> OpenCall:
@@ -318,8 +343,8 @@ class OutputParser:
         by_tokens = self._in_wrapper and self._by_tokens
         return OpenCall(parameters, offers=self._offers, by_tokens=by_tokens)
 
-    def _end_call(self, *, is_complete: bool) -> None:
-        fragment, beside = self._call.end(is_complete=is_complete)
+    def _end_call(self, *, is_complete: bool, is_cut: bool = False) -> None:
+        fragment, is_complete, beside = self._call.end(is_complete=is_complete, is_cut=is_cut)
         self.num_doubtful_values += self._call.num_doubtful_values
         self._emit_arguments(fragment)
         if not self._drops_call:
@@ -345,6 +370,7 @@ class OutputParser:
         if text:
             self._events.append(ContentDelta(text))
             self._is_fresh = self._is_fresh and text.isspace()
+            self._may_spell = self._may_spell and self._is_fresh
 
     def _emit_arguments(self, fragment: str) -> None:
         if fragment and not self._drops_call:

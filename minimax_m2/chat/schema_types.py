@@ -11,71 +11,18 @@ the JSON is taken for an escaped one. Nothing here raises, and what comes out is
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
-STRING_ONLY = frozenset({"string"})
+from minimax_m2.chat.tool_schema import STRING_ONLY
 
-_MAX_SCHEMA_DEPTH = 32
-_MAX_SCHEMA_NODES = 1000
 _MAX_VALUE_DEPTH = 64
 _MAX_WHOLE_FLOAT = 2.0**53
-
-_EXACT_ALIASES = {
-    "str": "string",
-    "text": "string",
-    "char": "string",
-    "varchar": "string",
-    "enum": "string",
-    "int": "integer",
-    "float": "number",
-    "double": "number",
-    "decimal": "number",
-    "bool": "boolean",
-    "binary": "boolean",
-    "dict": "object",
-    "map": "object",
-    "list": "array",
-    "arr": "array",
-    "tuple": "array",
-    "set": "array",
-    "none": "null",
-}
-_PREFIX_ALIASES = (  # int64, uint8, long long, float32, dict[str, int], list[str] ...
-    ("int", "integer"),
-    ("uint", "integer"),
-    ("long", "integer"),
-    ("short", "integer"),
-    ("unsigned", "integer"),
-    ("num", "number"),
-    ("float", "number"),
-    ("double", "number"),
-    ("dict", "object"),
-    ("list", "array"),
-    ("array", "array"),
-    ("varchar", "string"),
-)
-_TYPES = frozenset({"null", "integer", "number", "boolean", "object", "array", "string"})
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)\s*")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-
-
-def parameter_types(parameters: Any, name: str) -> frozenset[str]:
-    """Types that a tool's `parameters` schema allows for one parameter; {"string"} if unsaid."""
-    if not isinstance(parameters, dict):
-        return STRING_ONLY
-    properties = parameters.get("properties")
-    schema = properties.get(name) if isinstance(properties, dict) else None
-    if schema is None:
-        schema = parameters.get("additionalProperties")
-    types = frozenset(
-        found for node in _subschemas(schema, parameters) for found in _own_types(node)
-    )
-    return types or STRING_ONLY
+# A string that does not end goes to the end of the text, lest each quote in it be tried again.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def to_json_text(text: str, types: frozenset[str]) -> str:
@@ -114,75 +61,6 @@ def _encoded_once(parsed: str, types: frozenset[str]) -> str:
         return parsed
     inner = to_json_text(json.loads(parsed), types | STRING_ONLY)
     return inner if inner[0] != '"' else parsed
-
-
-def _subschemas(schema: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The schema and what anyOf, oneOf, allOf and local references lead to, within bounds."""
-    pending = [(schema, 0)]
-    num_nodes = 0
-    while pending and num_nodes < _MAX_SCHEMA_NODES:
-        node, depth = pending.pop()
-        num_nodes += 1
-        if not isinstance(node, dict) or depth > _MAX_SCHEMA_DEPTH:
-            continue
-        yield node
-        for key in ("anyOf", "oneOf", "allOf"):
-            choices = node.get(key)
-            if isinstance(choices, list):
-                pending.extend((choice, depth + 1) for choice in choices)
-        if isinstance(node.get("$ref"), str):
-            pending.append((_resolve(node["$ref"], root), depth + 1))
-
-
-def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
-    """What a reference inside the same schema points to; None for all others."""
-    if not reference.startswith("#/"):
-        return None
-    node: Any = root
-    for part in reference[2:].split("/", maxsplit=_MAX_SCHEMA_DEPTH):
-        if not isinstance(node, dict):
-            return None
-        node = node.get(part.replace("~1", "/").replace("~0", "~"))
-    return node
-
-
-def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Types a schema node names itself, by `type`, `enum` or `const`."""
-    declared = schema.get("type")
-    for name in declared if isinstance(declared, list) else [declared]:
-        if isinstance(name, str):
-            yield _canonical(name)
-    values = schema.get("enum")
-    for value in values[:_MAX_SCHEMA_NODES] if isinstance(values, list) else []:
-        yield _type_of(value)
-    if "const" in schema:
-        yield _type_of(schema["const"])
-
-
-def _canonical(name: str) -> str:
-    lowered = name.strip().lower()
-    if lowered in _TYPES:
-        return lowered
-    if lowered in _EXACT_ALIASES:
-        return _EXACT_ALIASES[lowered]
-    for prefix, canonical in _PREFIX_ALIASES:
-        if lowered.startswith(prefix):
-            return canonical
-    return "string"
-
-
-def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "number"
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list) else "string"
 
 
 def _as_integer(text: str) -> str | None:

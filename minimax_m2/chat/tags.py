@@ -108,7 +108,7 @@ def match_tag(text: str, start: int) -> Tag | NoTag:
     if candidate in _FIXED:
         return Tag(_FIXED[candidate], close + 1)
     if match := _OPEN_TAG.fullmatch(candidate):
-        name = (match[2] or match[3] or match[4]).strip()
+        name = match[2] or match[3] or match[4]
         if not 1 <= len(name) <= MAX_PARAMETER_NAME_CHARS:
             return NoTag.NEVER
         return Tag(_OPENING[match[1]], close + 1, name)

@@ -5,42 +5,50 @@
 Nothing here raises: thinking that is malformed stays what it is, text.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from minimax_m2.chat.added_tokens import THINK_END, THINK_START
+
+_CLOSING = re.compile(re.escape(THINK_END))
+_CLOSING_LINE = re.compile(f"^{re.escape(THINK_END)}", re.MULTILINE)
+_ALONE = re.compile(f"^{re.escape(THINK_END)}$", re.MULTILINE)
 
 
 def separate_thinking(message: Mapping[str, Any], content: str) -> tuple[str, str]:
     """Reasoning and content of one assistant message.
 
     The first non-empty form wins, in the order above. When it is a field, a think block that
-    opens the content is taken for the same thought sent twice and left out. Fields of other
-    types are ignored.
+    opens the content and says the same is left out. Fields of other types are ignored.
     """
     reasoning = _from_fields(message)
-    if reasoning:
-        if content.lstrip().startswith(THINK_START):
-            return reasoning, cut_inline_thinking(content)[1]
-        return reasoning, content
-    return cut_inline_thinking(content)
+    inline, rest = cut_inline_thinking(content)
+    if not reasoning:
+        return inline, rest
+    is_same = bool(inline) and inline.strip() == reasoning.strip()
+    return reasoning, rest if is_same else content
 
 
 def cut_inline_thinking(content: str) -> tuple[str, str]:
-    """Reasoning and content, cut where M2's own template cuts them.
+    """Reasoning and content, where the content has the thinking in it as a model writes it.
 
-    With a closing tag: reasoning is what stands before the first one and after the last opening
-    tag there; content is what follows the last closing tag; newlines are stripped around both.
-    Without one: a text that begins with the opening tag is all reasoning (its answer was cut
-    off); any other text is all content.
+    That is a block which opens the content, its closing tag at the beginning of a line if one is;
+    or without the opening tag, which stands in the prompt, all before a closing tag that is alone
+    on its line. Newlines around both are the format's. An opening tag alone on its line that nothing
+    closes is a thought that was cut off. All other tags are text that mentions them: here we part
+    from M2's template, which takes whatever stands before a closing tag for thinking.
     """
-    head, closing_tag, _ = content.partition(THINK_END)
-    if closing_tag:
-        reasoning = head.strip("\n").rpartition(THINK_START)[2].strip("\n")
-        return reasoning, content.rpartition(THINK_END)[2].strip("\n")
     opened = content.lstrip()
     if opened.startswith(THINK_START):
-        return opened.replace(THINK_START, "", 1).strip("\n"), ""
+        thought = opened.removeprefix(THINK_START)
+        closing = _CLOSING_LINE.search(thought) or _CLOSING.search(thought)
+        if closing:
+            return thought[: closing.start()].strip("\n"), thought[closing.end() :].strip("\n")
+        return (thought.strip("\n"), "") if thought.startswith("\n") else ("", content)
+    alone = _ALONE.search(content)
+    if alone and THINK_START not in content and content.count(THINK_END) == 1:
+        return content[: alone.start()].strip("\n"), content[alone.end() :].strip("\n")
     return "", content
 
 

@@ -10,23 +10,15 @@ at most `MAX_HELD_CHARS` are held back: an opening parameter tag at the beginnin
 a closing tag before it, and a call of a tool that is not on offer after a whole call of one that is.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minimax_m2.chat.added_tokens import TOOL_CALLS_END
 from minimax_m2.chat.call_arguments import CallArguments
-from minimax_m2.chat.tags import TAG_START, NoTag, Tag, TagKind, marker, match_tag, next_tag
+from minimax_m2.chat.tags import TAG_START, NoTag, Tag, TagKind, match_tag, next_tag
 
 MAX_HELD_CHARS = 2**14
 
 _ENDS_BEFORE = {NoTag.END: True, NoTag.NEVER: False, NoTag.UNDECIDED: None}
-_CALLS_END = marker(TOOL_CALLS_END)
-_WHOLE_INVOKES = re.compile(
-    r'(?:\s*<invoke name="[^"<>]+">'
-    r'(?:\s*<parameter name="[^"<>]+">[^<]*(?:<(?!/?(?:parameter|invoke)\b)[^<]*)*</parameter>)*'
-    r"\s*</invoke>)+\s*"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +47,8 @@ def ends_value(tag: Tag, text: str, around: Surroundings, *, is_end: bool) -> bo
         return _ENDS_BEFORE[follower]
     if tag.kind is TagKind.PARAMETER_END:
         if follower.kind is TagKind.PARAMETER_START:
-            return around.call.expects(follower.name)
+            name = around.call.name_of(follower.name)
+            return around.call.expects(name) or _others_follow(tag.end, text, around, is_end)
         if follower.kind is TagKind.INVOKE_END:
             ends = ends_value(follower, text, around, is_end=is_end)
             return _calls_follow(follower.end, text, around, is_end) if ends is False else ends
@@ -77,14 +70,15 @@ class LostEnd:
     that is no string and has a fitting value here.
     """
 
-    def __init__(self, opening: Tag, start: int):
-        self._name = opening.name
+    def __init__(self, opening: Tag, start: int, name: str):
+        self._name = name
         self._value_start = opening.end - start
         self._position = self._value_start
         self._value_end: int | None = None
 
     def decide(self, text: str, start: int, around: Surroundings, *, is_end: bool) -> bool | None:
         """None when it is too early to tell; goes on where it was. The tag is at `text[start]`."""
+        text, is_end = _within_reach(text, start, is_end)
         while True:
             found = TAG_START.search(text, start + self._position)
             tag = match_tag(text, found.start()) if found else NoTag.UNDECIDED
@@ -92,7 +86,7 @@ class LostEnd:
             if isinstance(tag, Tag):
                 ends = ends_value(tag, text, around, is_end=is_end)
             if tag is NoTag.UNDECIDED or ends is None:
-                return False if is_end or len(text) - start > MAX_HELD_CHARS else None
+                return False if is_end or len(text) - start >= MAX_HELD_CHARS else None
             assert found is not None
             self._position = found.end() - start
             if not ends:
@@ -104,7 +98,7 @@ class LostEnd:
             if not isinstance(follower, Tag) or follower.kind is not TagKind.PARAMETER_START:
                 value = text[start + self._value_start : start + self._value_end]
                 return around.call.lacks(self._name, value)
-            if follower.name == self._name:
+            if around.call.name_of(follower.name) == self._name:
                 return False
             self._position = follower.end - start
 
@@ -121,14 +115,64 @@ def _wrapper_end_ends(tag: Tag, text: str, around: Surroundings, is_end: bool) -
 
 def _calls_follow(start: int, text: str, around: Surroundings, is_end: bool) -> bool | None:
     """Whether whole calls, of tools not on offer, fill the text from `start` to the wrapper's end."""
-    follower = next_tag(text, start, is_end=is_end)
-    if not (around.by_tokens and isinstance(follower, Tag)):
+    if not around.by_tokens:
         return False
-    if follower.kind is not TagKind.INVOKE_START:
+    fills, names = _whole_calls(text, start, in_call=False, is_end=is_end)
+    return bool(names) if fills else fills
+
+
+def _others_follow(start: int, text: str, around: Surroundings, is_end: bool) -> bool | None:
+    """Whether whole parameters, not all of them declared, fill the text to the call's end."""
+    if not around.by_tokens:
         return False
-    end = text.find(_CALLS_END, start)
-    if end < 0:
-        if not is_end:
-            return None if len(text) - start <= MAX_HELD_CHARS else False
-        end = len(text)
-    return end - start <= MAX_HELD_CHARS and bool(_WHOLE_INVOKES.fullmatch(text, start, end))
+    fills, names = _whole_calls(text, start, in_call=True, is_end=is_end)
+    return around.call.may_be_misnamed(names[0]) if fills else fills
+
+
+def _whole_calls(
+    text: str, start: int, *, in_call: bool, is_end: bool
+) -> tuple[bool | None, list[list[str]]]:
+    """Whether whole parameters and calls fill the text to the wrapper's end; their names by call.
+
+    None when it is too early to tell.
+    """
+    text, is_end = _within_reach(text, start, is_end)
+    names: list[list[str]] = [[]] if in_call else []
+    at = start
+    while True:
+        tag = next_tag(text, at, is_end=is_end)
+        if not isinstance(tag, Tag):
+            undecided = tag is NoTag.UNDECIDED and len(text) - start < MAX_HELD_CHARS
+            return None if undecided else tag is NoTag.END and not in_call, names
+        at = tag.end
+        if in_call and tag.kind is TagKind.PARAMETER_START:
+            names[-1].append(tag.name)
+            end = _end_of_plain_value(text, at)
+            if end is None or end < 0:
+                undecided = end is None and not is_end and len(text) - start < MAX_HELD_CHARS
+                return None if undecided else False, names
+            at = end
+        elif in_call and tag.kind is TagKind.INVOKE_END:
+            in_call = False
+        elif not in_call and tag.kind is TagKind.INVOKE_START:
+            in_call = True
+            names.append([])
+        else:
+            return not in_call and tag.kind is TagKind.CALLS_END and tag.is_token, names
+
+
+def _end_of_plain_value(text: str, start: int) -> int | None:
+    """Where a value without tags in it ends, after its closing tag; -1 if it has tags, else None."""
+    for found in TAG_START.finditer(text, start):
+        tag = match_tag(text, found.start())
+        if isinstance(tag, Tag):
+            return tag.end if tag.kind is TagKind.PARAMETER_END else -1
+        if tag is NoTag.UNDECIDED:
+            return None
+    return None
+
+
+def _within_reach(text: str, start: int, is_end: bool) -> tuple[str, bool]:
+    """As much of the text as may be held back, so that no more is ever known, whatever the pieces."""
+    reach = start + MAX_HELD_CHARS
+    return text[:reach], is_end and len(text) <= reach

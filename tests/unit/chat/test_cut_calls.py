@@ -80,7 +80,7 @@ def test_a_call_without_its_end_has_open_arguments(end: str, arguments: str, is_
     assert name in end
 
 
-@pytest.mark.parametrize("end", ["<", "<inv", "<invoke name", '<invoke name="bash', "\n<invoke"])
+@pytest.mark.parametrize("end", ["<inv", "<invoke name", '<invoke name="bash', "\n<invoke"])
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_a_call_cut_before_its_name_leaves_nothing(end: str, is_cut: bool) -> None:
     assert calls_of(OPENING + WHOLE + end, is_cut=is_cut) == (
@@ -91,8 +91,64 @@ def test_a_call_cut_before_its_name_leaves_nothing(end: str, is_cut: bool) -> No
     assert calls_of("</think>" + end, is_cut=is_cut)[1] == []
 
 
-def test_wherever_an_answer_is_cut_no_part_is_taken_for_the_whole() -> None:
-    output = OPENING + WHOLE + FILE + "</minimax:tool_call>"
+@pytest.mark.parametrize(
+    "end", ["</parameter>\n</invoke>\n", "</parameter>\n</invoke>\n<", "</parameter>\n</inv", "</invoke>",
+            "</invoke>\n<invoke", "</invoke>\n</minimax", '</parameter>\n</invoke>\n<invoke name="other']
+)  # fmt: skip
+def test_at_a_limit_no_end_counts_that_may_be_part_of_the_value(end: str) -> None:
+    opening = '<invoke name="bash">\n<parameter name="command">cat <<E\n'
+    _, calls = calls_of(OPENING + opening + end, is_cut=True)
+    assert calls == [("bash", '{"command": "cat <<E', False)] or not is_json(calls[0][1])
+    assert not calls[0][2]
+
+
+@pytest.mark.parametrize(
+    "end", ["<invoke name=\"write_file\">\n</minimax:tool_call>", '<invoke name="write_file">\n'
+            '<parameter name="path">see </invoke>', '<invoke name="write_file">\n<parameter name="path">'
+            'a</parameter>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>']
+)  # fmt: skip
+def test_with_closing_tags_left_out_nothing_required_may_be_missing(end: str) -> None:
+    _, calls = calls_of(OPENING + end, is_cut=False)
+    assert calls[0][0] == "write_file"
+    assert not calls[0][2]
+    assert not is_json(calls[0][1])
+
+
+@pytest.mark.parametrize("tail", ['<parameter name="no', "<", "<par"])
+def test_a_stop_in_the_next_opening_tag_leaves_the_call_open(tail: str) -> None:
+    output = OPENING + '<invoke name="bash">\n<parameter name="command">rm x</parameter>\n' + tail
+    assert calls_of(output, is_cut=False)[1] == [("bash", '{"command": "rm x"', False)]
+    closing = output.removesuffix(tail) + "</inv"
+    assert calls_of(closing, is_cut=False)[1] == [("bash", '{"command": "rm x"}', True)]
+
+
+@pytest.mark.parametrize(
+    ("beside", "is_cut", "arguments", "complete"),
+    [
+        ('{"command": "rm -rf /tmp', True, '{"command": "rm -rf /tmp', False),
+        ('{"command": "ls"}', True, '{"command": "ls"', False),
+        ('{"command": "ls"}', False, '{"command": "ls"}', True),
+        ('{"note": "ls"}', False, '{"note": "ls"', False),
+        ('{"command": "ls",}\n</invoke>\n</minimax:tool_call>', False, '{"command": "ls",}', False),
+    ],
+)  # fmt: skip
+def test_an_object_in_place_of_parameters_is_never_content(
+    beside: str, is_cut: bool, arguments: str, complete: bool
+) -> None:
+    output = OPENING + '<invoke name="bash">\n' + beside
+    assert calls_of(output, is_cut=is_cut) == ("", [("bash", arguments, complete)])
+
+
+QUOTING = (
+    '<invoke name="write_file">\n<parameter name="path">see </parameter> in a</invoke></parameter>\n'
+    '<parameter name="content"><a></invoke>\n<parameter name="path">x</parameter>\n</invoke>\n'
+    "<b/>\n</invoke>\n.</parameter>\n</invoke>\n"
+)
+
+
+@pytest.mark.parametrize("call", [FILE, QUOTING], ids=["plain", "quoting"])
+def test_wherever_an_answer_is_cut_no_part_is_taken_for_the_whole(call: str) -> None:
+    output = OPENING + WHOLE + call + "</minimax:tool_call>"
     whole = [arguments for _, arguments, _ in calls_of(output, is_cut=False)[1]]
     units = units_of(output)
     for num_units in range(len(units)):

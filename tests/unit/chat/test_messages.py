@@ -72,9 +72,23 @@ def test_a_later_system_text_keeps_its_place_as_a_turn_of_the_user() -> None:
         ({"reasoning": "r", "content": "c"}, "r", "c"),
         ({"reasoning_details": [{"text": "r"}, {"text": "s"}], "content": "c"}, "rs", "c"),
         ({"content": "<think>\nr\n</think>\n\nc"}, "r", "c"),
-        ({"content": "r</think>c"}, "r", "c"),
-        ({"content": "x<think>y<think>r</think>d</think>c"}, "r", "c"),
+        ({"content": "r\n</think>\n\nc"}, "r", "c"),
+        ({"content": "<think>\na </think> is said\n</think>\n\nc"}, "a </think> is said", "c"),
+        ({"content": "<think>r</think>c</think>d"}, "r", "c</think>d"),
         ({"content": "<think>\nnever closed"}, "never closed", ""),
+        ({"content": "<think> opens thinking."}, None, "<think> opens thinking."),
+        ({"content": "`</think>` ends it."}, "", "`</think>` ends it."),
+        (
+            {"content": 're.sub(r"<think>.*?</think>", "", s)'},
+            "",
+            're.sub(r"<think>.*?</think>", "", s)',
+        ),
+        (
+            {"content": "Write <think>\n</think>\nto close."},
+            "",
+            "Write <think>\n</think>\nto close.",
+        ),
+        ({"reasoning_content": "r", "content": "<think>x</think> y"}, "r", "<think>x</think> y"),
         ({"content": "mentions <think> only"}, None, "mentions <think> only"),
         ({"reasoning_content": "r", "content": "<think>\nr\n</think>\n\nc"}, "r", "c"),
         ({"reasoning_content": "r", "content": "the </think> tag"}, "r", "the </think> tag"),
@@ -98,14 +112,19 @@ def test_thinking_of_all_four_forms(fields: Any, reasoning: str | None, content:
         st.sampled_from(["<think>", "</think>", "\n", "a", " ", "<thi", "nk>"]), max_size=12
     ).map("".join)
 )
-def test_inline_thinking_is_cut_as_the_published_template_cuts_it(content: str) -> None:
+def test_no_text_of_an_answer_is_lost_beside_its_thinking(content: str) -> None:
     reasoning, rest = cut_inline_thinking(content)
-    if "</think>" in content:
-        head = content.split("</think>")[0].strip("\n")
-        assert reasoning == head.split("<think>")[-1].strip("\n")
-        assert rest == content.split("</think>")[-1].strip("\n")
-    else:
-        assert (reasoning == "") == (rest == content) or rest == ""
+    if rest == content:
+        assert reasoning == ""
+        return
+    opened = content.lstrip()
+    assert opened.startswith("<think>") or "\n</think>" in f"\n{content}"
+    kept = [part for part in (reasoning, rest) if part]
+    pieces = content.replace("<think>", "", 1) if opened.startswith("<think>") else content
+    for part in kept:
+        assert part in pieces
+        pieces = pieces.replace(part, "", 1)
+    assert pieces.replace("</think>", "", 1).strip() == ""
 
 
 @pytest.mark.parametrize(

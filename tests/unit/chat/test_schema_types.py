@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.schema_types import parameter_types, to_json_text
+from minimax_m2.chat.schema_types import to_json_text
+from minimax_m2.chat.tool_schema import parameter_types
 
 
 def value(text: str, schema: Any) -> Any:
