@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from minimax_m2.chat.call_arguments import CallArguments
-from minimax_m2.chat.tags import NoTag, Tag, TagKind, next_tag
-from minimax_m2.chat.value_end import LostEnd, Surroundings, ends_value
+from minimax_m2.chat.tags import Tag, TagKind
+from minimax_m2.chat.value_end import LostEnd, Surroundings, ends_value, resembles_end
 
 THINK_TAGS = (TagKind.THINK_START, TagKind.THINK_END)
 INVOKE_TAGS = (
@@ -56,7 +56,7 @@ class OpenCall:
             return starts_line and self._opens_parameter(tag, buffer, at, is_end)
         ends = ends_value(tag, buffer, self._around, is_end=is_end)
         if ends is False and tag.kind is TagKind.PARAMETER_END:
-            self.num_doubtful_values += self._gives_again(next_tag(buffer, tag.end, is_end=is_end))
+            self.num_doubtful_values += resembles_end(tag, buffer, self._around, is_end=is_end)
         return ends
 
     def text(self, text: str) -> str:
@@ -105,9 +105,3 @@ class OpenCall:
         if opens is False:
             self._quoted.add(name)
         return opens
-
-    def _gives_again(self, follower: Tag | NoTag) -> bool:
-        """Whether a parameter follows that has a value already, which may have been cut short."""
-        if not isinstance(follower, Tag) or follower.kind is not TagKind.PARAMETER_START:
-            return False
-        return self._arguments.has(self._arguments.name_of(follower.name))

@@ -62,6 +62,21 @@ def ends_value(tag: Tag, text: str, around: Surroundings, *, is_end: bool) -> bo
     return False
 
 
+def resembles_end(tag: Tag, text: str, around: Surroundings, *, is_end: bool) -> bool:
+    """Whether a closing tag that is part of a value may have been meant to end it.
+
+    A parameter follows that has a value already, or others do that the tool does not declare, and
+    nothing but whole parameters to the call's end.
+    """
+    follower = next_tag(text, tag.end, is_end=is_end)
+    if not isinstance(follower, Tag) or follower.kind is not TagKind.PARAMETER_START:
+        return False
+    if around.call.has(around.call.name_of(follower.name)):
+        return True
+    fills, _ = _whole_calls(text, tag.end, in_call=True, is_end=is_end)
+    return bool(fills) and around.by_tokens
+
+
 class LostEnd:
     """Whether an opening parameter tag at the beginning of a line, in a value, opens a parameter.
 

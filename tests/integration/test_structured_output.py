@@ -30,8 +30,8 @@ TOOLS: list[Any] = [
             "parameters": {
                 "type": "object",
                 "properties": {
-                    "city": {"type": "string"},
                     "days": {"type": "integer", "minimum": 1, "maximum": 9},
+                    "city": {"type": "string"},
                     "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
                 },
                 "required": ["city", "days"],
@@ -129,6 +129,32 @@ def test_a_forced_call_comes_every_time(served: Served, choice: str, stream: boo
             assert given.get("unit") in (None, "celsius", "fahrenheit")
         else:
             assert isinstance(given["code"], str)
+
+
+def test_a_call_whose_parameters_the_model_forgets_ends_at_its_limit_and_says_so(served: Served):
+    """Any string is allowed, the end of a call that lacks a parameter too: it is text then."""
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+    }
+    forecast = {"type": "function", "function": {"name": "forecast", "parameters": parameters}}
+    finish, _, content, calls = ask(
+        served,
+        0,
+        stream=False,
+        tools=[forecast],
+        tool_choice={"type": "function", "function": {"name": "forecast"}},
+    )
+    assert not (content or "").strip()
+    ((name, arguments),) = calls
+    assert name == "forecast"
+    if finish == "tool_calls":
+        assert isinstance(json.loads(arguments)["days"], int)
+        return
+    assert finish == "length"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(arguments)
 
 
 def test_several_structured_choices_are_independent_and_repeat(served: Served):

@@ -85,6 +85,7 @@ TEXT_TOOLS = [
         "<invoker/>",
         "docs: </parameter> closes",
         '<parameter name="content">1</parameter> is quoted',
+        '<parameter name="a">1</parameter>\n  <parameter name="b">2</parameter>\n</service>\n',
         '<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n</minimax:tool_call>\n.',
         '</parameter>\n<parameter name="other">',
         "</parameter>\n</invoke>\n</minimax:tool_call>\n",
@@ -169,3 +170,55 @@ def test_the_rules_of_a_forced_call_are_linear_in_its_schema():
 
     assert size(128, 2) < 3 * size(64, 2)
     assert size(2, 128) < 3 * size(2, 64)
+
+
+ODD_SCHEMAS = {
+    "color": {"$ref": "#/$defs/Color"},
+    "maybe": {"anyOf": [{"enum": ["red", "blue"]}, {"type": "null"}]},
+    "mixed": {"enum": ["red", None, 5, ""], "type": ["string", "null", "integer"]},
+    "first": {"$ref": "#/properties/maybe/anyOf/0"},
+    "default": {"$ref": "#/$defs/N"},
+    "enum": {"type": "object", "properties": {"enum": {"type": "integer"}}},
+    "nullable": {"type": ["number", "null"]},
+}
+ODD = tool("odd", type="object", properties=ODD_SCHEMAS,
+           **{"$defs": {"Color": {"type": "string", "enum": ["red", "blue"]}, "N": {"type": "integer"}}})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("color", ["red", "blue"], ["purple"]),
+        ("maybe", ["red", "null"], ["purple"]),
+        ("mixed", ["red", "null", "5", ""], ["6"]),
+        ("first", ["blue"], ["purple"]),
+        ("default", ["5", "-12"], ["x", "1.5", "9" * 30]),
+        ("enum", ['{"enum": 5}'], ['{"enum": ' + "9" * 30 + "}"]),
+        ("nullable", ["null", "1.5"], ["x", "9" * 41]),
+    ],
+)
+def test_schemas_are_followed_wherever_they_lead(
+    compiler: Compiler, name: str, good: list[str], bad: list[str]
+):
+    grammar = forced([ODD])
+    for value in good:
+        assert takes(compiler.start(grammar), call_of([], "odd", {name: value})), value
+    for value in bad:
+        assert not takes(compiler.start(grammar), call_of([], "odd", {name: value})), value
+
+
+def test_a_pointer_to_nothing_is_named_as_the_tool_has_it(compiler: Compiler):
+    lost = {"type": "object", "properties": {"x": {"$ref": "#/$defs/nope"}}}
+    text = forced([tool("lost", type="object", properties={"to": lost})])
+    with pytest.raises(ValueError, match="grammar: ") as caught:
+        compiler.start(text)
+    reason = named_refusal(text, str(caught.value).removeprefix("grammar: "))
+    assert "expertmesh" not in reason
+    assert "'/$defs/nope'" in reason
+
+
+def test_blanks_may_stand_between_the_tags_that_end_a_string(compiler: Compiler):
+    pieces = call_of([], "write", {"path": "a", "content": "b"})
+    odd = [piece if isinstance(piece, int) else piece.replace("</parameter>\n", "</parameter> \n\n")
+           for piece in pieces]  # fmt: skip
+    assert takes(compiler.start(forced(TEXT_TOOLS)), odd)

@@ -91,3 +91,35 @@ def test_thinking_ends_by_its_token_alone(thought: str, soup: str) -> None:
     written = quoted(thought.replace(QUOTED, "")).strip("\n")
     reasoning, _, _ = summary(written + "\n</think>\n\n" + soup)
     assert reasoning.startswith("".join(unit for unit, _ in units_of(written)).strip("\n"))
+
+
+CALL = '<invoke name="run">\n<parameter name="code">1</parameter>\n</invoke>\n'
+RUN = ("run", {"code": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # in a wrapper opened by its token, between and within calls
+        (
+            "<minimax:tool_call>\nNow the " + quoted("</minimax:tool_call>") + " tag\n" + CALL,
+            ("", "Now the </minimax:tool_call> tag", [RUN]),
+        ),
+        ("<minimax:tool_call>\n" + quoted("</think>") + CALL, ("", "</think>", [RUN])),
+        # after a call in a wrapper nothing is a call without a token
+        (
+            CALL_RUN_1 + "Like " + quoted(CALL_RUN_1),
+            ("", "Like " + CALL_RUN_1, [RUN]),
+        ),
+        (CALL_RUN_1 + "\n" + CALL, ("", CALL, [RUN])),
+        (CALL_RUN_1 + quoted("</minimax:tool_call>"), ("", "</minimax:tool_call>", [RUN])),
+        # tokens out of their order
+        (
+            "<minimax:tool_call>\n<think>hm</think>" + CALL + CALL + "</minimax:tool_call>",
+            ("hm", "", [RUN, RUN]),
+        ),
+    ],
+)
+def test_only_tokens_count_where_the_wrapper_was_one(text: str, expected: Any) -> None:
+    assert summary("</think>" + text) == expected
+    assert summary("</think>" + text, cuts=range(len(text) + 9)) == expected

@@ -134,3 +134,21 @@ def test_the_result_is_always_strict_json(text: str, types: frozenset[str]) -> N
     rewritten.encode()
     if types == {"string"}:
         assert result == text
+
+
+def test_text_that_lacks_one_quote_is_judged_in_one_pass() -> None:
+    """With a try at each quote this takes a minute."""
+    text = '{"a": "' + '\\"' * 100_000 + "}"
+    assert json.loads(to_json_text(text, frozenset({"object"}))) == text
+    assert json.loads(to_json_text(text + "\\", frozenset({"object"}))) == text + "\\"
+
+
+@pytest.mark.parametrize(
+    "reference", ["#/properties/a/anyOf/0", "#/$defs/My%20T", "#/$defs/My T", "#/$defs/a~1b"]
+)
+def test_pointers_lead_through_lists_and_escapes(reference: str) -> None:
+    parameters = {
+        "properties": {"a": {"anyOf": [{"type": "integer"}]}, "b": {"$ref": reference}},
+        "$defs": {"My T": {"type": "integer"}, "a/b": {"type": "integer"}},
+    }
+    assert parameter_types(parameters, "b") == {"integer"}

@@ -241,3 +241,65 @@ def test_holding_back_is_bounded_when_nothing_decides() -> None:
         parser.feed(text[start : start + 50])
         assert len(parser._buffer) < 20_000
     assert len(parser._buffer) < 100
+
+
+TYPED = [
+    tool("typed", "n", n={"type": "number"}, o={"type": "object"}, s=STRING),
+    {"type": "function", "function": {"name": "open", "parameters": {
+        "type": "object", "properties": {"a": STRING}, "additionalProperties": {"type": "integer"}}}},
+    {"type": "function", "function": {"name": "inherits", "parameters": {
+        "$ref": "#/$defs/args", "$defs": {"args": {
+            "allOf": [{"properties": {"a": STRING}, "required": ["a"]},
+                      {"properties": {"n": {"type": "integer"}}}]}}}}},
+    tool("blanks", **{" a": STRING, "b ": STRING}),
+    *TOOLS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (("write_file", {"path": "a.py", "contents": "x"}), {"path": "a.py", "contents": "x"}),
+        (("typed", {"n": "5", "why": "x"}), {"n": 5, "why": "x"}),
+        (("open", {"a": "x", "b": "7"}), {"a": "x", "b": 7}),
+        (("inherits", {"a": "x", "n": "5"}), {"a": "x", "n": 5}),
+        (("blanks", {" a": "x", "b ": "y"}), {" a": "x", "b ": "y"}),
+        (("blanks", {"b": "y"}), {"b": "y"}),
+        (("bash", {" command ": "ls"}), {"command": "ls"}),
+    ],
+)
+def test_parameters_that_no_string_can_have_swallowed_are_their_own(
+    call: Call, expected: dict[str, Any]
+) -> None:
+    for cuts in ([], range(500)):
+        parser = OutputParser(tools=TYPED)
+        events = events_of(parser, rendered(call), cuts=cuts)
+        arguments = "".join(e.fragment for e in events if isinstance(e, ToolCallArguments))
+        assert json.loads(arguments) == expected
+
+
+def test_a_string_may_quote_a_parameter_that_the_tool_does_not_have() -> None:
+    """By the rule only a declared one ends it; that it may have is counted."""
+    value = 'ls</parameter>\n<parameter name="timeout">5'
+    parser = OutputParser(tools=TOOLS)
+    events = events_of(parser, rendered(("bash", {"command": value})))
+    arguments = "".join(e.fragment for e in events if isinstance(e, ToolCallArguments))
+    assert json.loads(arguments) == {"command": value}
+    assert parser.num_doubtful_values == 1
+
+
+@pytest.mark.parametrize("num_lines", [3_000])
+def test_many_slips_cost_no_more_than_their_number(num_lines: int) -> None:
+    """Each looks ahead as far as may be held back; without a bound this takes minutes."""
+    value = "a" + '\n<parameter name="content">z' * num_lines
+    value += '</parameter>\n</invoke>\n<invoke name="x">\n' * num_lines
+    output = rendered(("write_file", {"path": value, "content": "x"}))
+    whole = calls_of(output)
+    assert calls_of(output, cuts=range(0, len(output), 997)) == whole
+
+
+def test_what_is_decided_does_not_depend_on_how_much_comes_at_once() -> None:
+    far = 'a\n<parameter name="content">' + "x" * 20_000
+    output = rendered(("write_file", {"path": far}), ("bash", {"command": "ls"}))
+    whole = calls_of(output)
+    assert calls_of(output, cuts=range(0, len(output), 50)) == whole
