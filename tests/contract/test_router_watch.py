@@ -59,7 +59,7 @@ async def test_a_watcher_gets_each_change_in_order(watchers):
 
 
 async def test_each_snapshot_is_acked():
-    async with running_router() as router, stub_of(router) as stub:
+    async with running_router(lease_ms=60_000) as router, stub_of(router) as stub:
         call = stub.WatchTopology(timeout=60)
         await call.write(router_pb2.WatchTopologyRequest(watcher_id="w"))
         topology = (await asyncio.wait_for(call.read(), WAIT_S)).topology
@@ -82,8 +82,9 @@ async def test_a_watcher_that_does_not_read_gets_only_the_newest_when_it_does():
         sizes = {"num_layers": 250, "num_experts": 256}
         num_pools = 24
         async with listening() as address:
-            pools = [Joined(stub) for _ in range(num_pools)]
-            for i, pool in enumerate(pools):
+            pools = []  # each joins as soon as its stream is open: the router waits 10 s for that
+            for i in range(num_pools):
+                pools.append(pool := Joined(stub))
                 await pool.say(register(f"pool-{i:02}", address=address, offer=offer(), **sizes))
                 await pool.hear("welcome")
                 await pool.say(status(sparse))
