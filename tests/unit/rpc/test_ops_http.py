@@ -214,7 +214,7 @@ def requests(draw: Any) -> bytes:
     lines = [draw(request_lines), *draw(st.lists(header_lines, max_size=6)), b"", b""]
     data = bytearray(draw(st.sampled_from([b"\r\n", b"\n", b"\r"])).join(lines))
     for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(data) - 1))
+        at = draw(st.integers(0, max(0, len(data) - 1)))
         data[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
     return bytes(data) + draw(st.binary(max_size=20))
 
