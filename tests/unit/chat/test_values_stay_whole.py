@@ -174,7 +174,7 @@ def is_ambiguous(name: str, given: dict[str, str], key: str, *, spelled: bool) -
     )  # fmt: skip
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(calls=calls, spelled=st.booleans(), data=st.data())
 def test_values_survive_rendering_and_parsing(calls: list[Call], spelled: bool, data: Any) -> None:
     for name, values_given in calls:
