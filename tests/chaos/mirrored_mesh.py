@@ -32,7 +32,8 @@ def main() -> int:
     tokens: dict[str, int] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        Rig(Path(folder), (pool(7001), pool(7002))) as rig,
+        # Pools call from this side of the mirror and are called at the other.
+        Rig(Path(folder), (pool(7001), pool(7002)), router_flags=("--member-network", FAR)) as rig,
     ):
         with rig.load(3) as load:
             load.warm()

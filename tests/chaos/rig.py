@@ -30,6 +30,7 @@ class Rig:
         pools: Sequence[Sequence[str]],
         *flags: str,
         pool_module: str = "expert_svc",
+        router_flags: Sequence[str] = (),
     ):
         """`pools`: flags of each pool; they are called p0, p1, ... `flags`: attention's."""
         self.model = folder / "model"
@@ -41,7 +42,7 @@ class Rig:
         flags = ("--kv-memory", "64MiB", *flags)
         self.mesh = Mesh(
             self.model, named, attention_flags=flags, state=folder / "epoch",
-            pool_module=pool_module,
+            pool_module=pool_module, router_flags=router_flags,
         )  # fmt: skip
         self.oracle = Oracle(self.model)
         self.proxies: list[FaultProxy] = []
