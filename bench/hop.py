@@ -1,9 +1,8 @@
 """What does one expert round trip cost beyond its computation?
 
-One layer (D = 3072, F = 128, 8 experts, top-8). In one server process: a real
-ExpertPool, a bare aio bidi echo with the same server, options and request and
-response sizes, and a plain TCP echo. In this process: the real client
-(attention_svc's transport), a bare aio stream, a socket. Real calls and references
+One layer (D = 3072, F = 128, 8 experts, top-8). In one server process: a real ExpertPool, a bare
+aio bidi echo with the same server, options and sizes, and a plain TCP echo. In this process: the
+real client (attention_svc's transport), a bare aio stream, a socket. Real calls and references
 alternate, so that noise hits both. The last line is JSON.
 
 ratio = (execute - compute) / echo, medians of paired rounds.
@@ -47,6 +46,7 @@ from minimax_m2.threads import set_threads
 from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, router_pb2
 from rpc.channel import open_channel
+from rpc.guard import callable_by
 from rpc.hop_codec import HopCodec
 from rpc.pieces import Pieces
 from rpc.tensor_codec import encode
@@ -77,11 +77,13 @@ class EchoHandler(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(self._working_echo)
         return None
 
+    @callable_by("attention")
     async def _echo(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         answer = bytes(int(await context.read()))
         while await context.read() is not grpc.aio.EOF:
             await context.write(answer)
 
+    @callable_by("attention")
     async def _working_echo(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         padding = bytes(int(await context.read()) - 8)
         while await context.read() is not grpc.aio.EOF:
