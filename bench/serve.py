@@ -144,7 +144,7 @@ def start_clusters(
                 ["--in-process"] if mode == "in_process" else ["--pools", str(options.pools)]
             )
             started = time.perf_counter()
-            clusters[mode] = (run_dir, start_detached(run_dir, arguments, lambda line: None))
+            clusters[mode] = (run_dir, start_detached(run_dir, arguments, {}, lambda line: None))
             say(f"{mode}: ready in {time.perf_counter() - started:.1f} s")
     except BaseException:
         stop_clusters(clusters)

@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "--max-concurrent",
             str(2 * options.streams),
         ]
-        state = start_detached(run_dir, arguments, lambda line: None)
+        state = start_detached(run_dir, arguments, {}, lambda line: None)
         try:
             processes = {one["name"]: one["pid"] for one in state["services"]}
             usages = [Usage(name, psutil.Process(pid)) for name, pid in processes.items()]
