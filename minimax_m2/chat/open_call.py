@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from minimax_m2.chat.call_arguments import CallArguments
-from minimax_m2.chat.tags import Tag, TagKind
+from minimax_m2.chat.tags import MARKER_KINDS, Tag, TagKind
 from minimax_m2.chat.value_end import LostEnd, Surroundings, ends_value, resembles_end
 
-THINK_TAGS = (TagKind.THINK_START, TagKind.THINK_END)
 INVOKE_TAGS = (
     TagKind.PARAMETER_START,
     TagKind.PARAMETER_END,
@@ -16,9 +15,6 @@ INVOKE_TAGS = (
     TagKind.CALLS_END,
 )
 """Tags that mean something between the parameters."""
-
-
-_MARKERS = (TagKind.THINK_START, TagKind.THINK_END, TagKind.CALLS_START, TagKind.CALLS_END)
 
 
 class OpenCall:
@@ -50,8 +46,8 @@ class OpenCall:
     ) -> bool | None:
         """Whether the tag at `buffer[at]` is more than text; None if it is too early to tell."""
         if not self.in_value:
-            is_meant = tag.is_token or not (self._around.by_tokens and tag.kind in _MARKERS)
-            return is_meant and tag.kind in (*INVOKE_TAGS, *_MARKERS)
+            is_meant = tag.is_token or not (self._around.by_tokens and tag.kind in MARKER_KINDS)
+            return is_meant and tag.kind in (*INVOKE_TAGS, *MARKER_KINDS)
         if tag.kind is TagKind.PARAMETER_START:
             return starts_line and self._opens_parameter(tag, buffer, at, is_end)
         ends = ends_value(tag, buffer, self._around, is_end=is_end)

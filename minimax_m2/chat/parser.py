@@ -42,6 +42,7 @@ from minimax_m2.chat.events import (
 from minimax_m2.chat.format_blanks import FormatBlanks
 from minimax_m2.chat.open_call import INVOKE_TAGS, OpenCall
 from minimax_m2.chat.tags import (
+    MARKER_KINDS,
     TAG_START,
     NoTag,
     Tag,
@@ -61,8 +62,7 @@ class _State(Enum):
     CALL = auto()  # in an invoke
 
 
-_MARKER_KINDS = (TagKind.THINK_START, TagKind.THINK_END, TagKind.CALLS_START, TagKind.CALLS_END)
-_CALLS_TAGS = (TagKind.INVOKE_START, TagKind.INVOKE_END, TagKind.PARAMETER_END, *_MARKER_KINDS)
+_CALLS_TAGS = (TagKind.INVOKE_START, TagKind.INVOKE_END, TagKind.PARAMETER_END, *MARKER_KINDS)
 
 
 _NEXT_CALL = re.compile(r"\n?<\s*/\s*parameter\s*>\s*<\s*/\s*invoke\s*>\s*(<i[^<>]*)")
@@ -219,7 +219,7 @@ class OutputParser:
             return self._counts_in_content(tag, buffer, is_end)
         if self._state is _State.CALLS:
             return kind in _CALLS_TAGS and (
-                tag.is_token or not (self._by_tokens and kind in _MARKER_KINDS)
+                tag.is_token or not (self._by_tokens and kind in MARKER_KINDS)
             )
         return self._call.counts(tag, buffer, at, starts_line=starts_line, is_end=is_end)
 

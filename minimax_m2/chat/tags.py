@@ -60,6 +60,7 @@ _TEXT_OF_TOKEN = dict(zip(_KIND_OF_TOKEN, _FIXED, strict=True))
 _TOKEN_OF_TEXT = {text: token for token, text in _TEXT_OF_TOKEN.items()}
 MARKERS = frozenset(_FIXED)
 """Tags that are tokens."""
+MARKER_KINDS = tuple(_FIXED.values())
 
 TAG_START = re.compile("[<%s]" % "".join(_KIND_OF_TOKEN))  # noqa: UP031
 """Where a tag may begin."""
