@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_svc.scheduler import Slice
+from attention_svc.row_shares import Slice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ from attention_svc.grammar import OVER_LIMIT, StepMasks, step_masks
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.prompt_logprobs import prompt_scorer
+from attention_svc.row_shares import Slice
 from attention_svc.sampler import SamplingFailed, sample
-from attention_svc.scheduler import Scheduler, Slice
+from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.transport import ExpertsUnavailable, HopTerms, Patience, StepPoisoned
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attention_svc.batch import row_order
 from attention_svc.logprobs import RawDistribution
-from attention_svc.scheduler import Slice
+from attention_svc.row_shares import Slice
 from attention_svc.sequence import EmittedToken, Sequence
 
 ROWS_AT_ONCE = 16

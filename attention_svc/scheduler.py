@@ -4,43 +4,28 @@ There is no prefill and no decode kind: a sequence has tokens known and tokens
 computed, and a step gives it q >= 1 of them under a row budget.
 
 - Every running sequence with one pending token gets its row in every step.
-- Of the rows left, the oldest prompt is sure of half; the rest goes to the others,
-  shortest first. A long prompt cannot hold up a short one that came later, nor can
-  any number of short ones hold up a long one: the rows left are never fewer than
-  max_batch_tokens - max_running + 1, so a prompt that is the oldest is done after
-  2 * pending / (rows left) steps.
+- The rows left are shared equally between the clients that have prompts, and what one does not
+  need goes to the others. See `row_shares` for who of a client gets them.
 - Waiting sequences are admitted client by client: the one with fewest running comes first, its
   own in order of arrival, with blocks for all their tokens. So a client alone is served in order
   of arrival, and how much another asks for makes nobody wait longer than for its share. Where
   slots or blocks are out, a client that runs at least two fewer than another gets one's of that
   other.
-  A client with a name may fill most of the queue, never all of it. One that waits for another to compute their common prefix lets later ones
-  pass and lends the other its own shortness; it goes on by itself as soon as the other
-  is done or gone.
-- When blocks run out the newest running sequence is preempted: it gives its blocks
-  back and computes again later what has not survived in the cache, with the same tokens.
+  A client with a name may fill most of the queue, never all of it. One that waits for another to
+  compute their common prefix lets later ones pass and lends the other its own shortness; it goes
+  on by itself as soon as the other is done or gone.
+- When blocks run out, the newest running sequence of the client that runs most is preempted: it
+  gives its blocks back and computes again later what has not survived in the cache, with the same
+  tokens. The oldest of all is never preempted for that.
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass
 
 from attention_svc.block_tables import BlockTables
+from attention_svc.row_shares import Slice, share_rows
 from attention_svc.sequence import Sequence
 from rpc.errors import Overloaded
 from rpc.fair_shares import may_wait
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """q tokens of a sequence, from its first pending one."""
-
-    sequence: Sequence
-    num_tokens: int
-
-    @property
-    def completes(self) -> bool:
-        """Whether the step computes the last known token: its logits choose the next one."""
-        return self.num_tokens == self.sequence.num_pending
 
 
 class Scheduler:
@@ -113,13 +98,14 @@ class Scheduler:
         self._make_room()
         self._share_slots()
         self._admit()
-        return self._share_rows()
+        return share_rows(self.running, self._max_batch_tokens, self._urgency)
 
     def _make_room(self) -> None:
-        """A block for each running sequence that needs one; the newest pay for the oldest."""
+        """A block for each running sequence that needs one; who runs most pays, with its newest."""
         for sequence in sorted(self.running, key=lambda s: s.arrival):
             while sequence in self.running and not self.tables.grow(sequence):
-                self._preempt(max(self.running, key=lambda s: s.arrival))
+                held = self._held()
+                self._preempt(max(self.running, key=lambda s: (held[s.client_id], s.arrival)))
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -158,16 +144,20 @@ class Scheduler:
         first = self._in_turn()[0]
         if len(self.running) < self._max_running and not self._has_no_room(first):
             return
-        held = Counter(sequence.client_id for sequence in self.running)
+        held = self._held()
         busiest, most = held.most_common(1)[0]
         if most < held[first.client_id] + 2 or self.tables.awaited(first) is not None:
             return
         own = [sequence for sequence in self.running if sequence.client_id == busiest]
         self._preempt(max(own, key=lambda s: s.arrival))
 
+    def _held(self) -> Counter[str]:
+        """Running sequences by client."""
+        return Counter(sequence.client_id for sequence in self.running)
+
     def _in_turn(self) -> list[Sequence]:
         """The waiting ones as they are served while nothing else changes."""
-        ahead = Counter(sequence.client_id for sequence in self.running)
+        ahead = self._held()
         if len({sequence.client_id for sequence in self.waiting}) < 2:
             return list(self.waiting)
         turns: list[tuple[int, int]] = []
@@ -187,27 +177,3 @@ class Scheduler:
             and self.tables.blocks.num_available <= available
             and len(self.running) >= num_running
         )
-
-    def _share_rows(self) -> list[Slice]:
-        """Rows for the running sequences; see the module's docstring for the policy."""
-        plan = [Slice(sequence, 1) for sequence in self.running if sequence.num_pending == 1]
-        rows_left = self._max_batch_tokens - len(plan)
-        prompts = [sequence for sequence in self.running if sequence.num_pending > 1]
-        if not prompts:
-            return plan
-        oldest = min(prompts, key=lambda s: s.arrival)
-        prompts.remove(oldest)
-        for_others = rows_left - min(oldest.num_pending, (rows_left + 1) // 2)
-        chunks: list[Slice] = []
-        for sequence in sorted(prompts, key=lambda s: (self._length(s), s.arrival)):
-            if not for_others:
-                break
-            num_tokens = min(sequence.num_pending, for_others)
-            chunks.append(Slice(sequence, num_tokens))
-            for_others -= num_tokens
-            rows_left -= num_tokens
-        return [*plan, Slice(oldest, min(oldest.num_pending, rows_left)), *chunks]
-
-    def _length(self, sequence: Sequence) -> int:
-        """What it counts as among the shortest: a short one must not wait for it in vain."""
-        return min(sequence.num_pending, self._urgency.get(sequence.arrival, sequence.num_pending))

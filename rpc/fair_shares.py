@@ -7,6 +7,7 @@ decides how long it waits itself, never how long others do.
 import asyncio
 import itertools
 from collections import Counter, deque
+from collections.abc import Mapping
 
 from rpc.errors import Overloaded
 
@@ -22,6 +23,22 @@ def may_wait(own: int, waiting: int, most: int, adding: int = 1) -> bool:
     """
     free = most - waiting - adding
     return free >= 0 and (own == 0 or own + adding <= SHARE * (free + 1))
+
+
+def equal_shares(wanted: Mapping[str, int], total: int) -> dict[str, int]:
+    """As much of `total` for each client as for any other, but for none more than it wants.
+
+    What one does not want goes to the others; what cannot be divided, to the first of them.
+    """
+    shares, left = dict(wanted), total
+    unserved = sorted(wanted, key=lambda client: wanted[client], reverse=True)
+    while unserved and wanted[unserved[-1]] * len(unserved) <= left:
+        left -= wanted[unserved.pop()]
+    if unserved:
+        each, over = divmod(left, len(unserved))
+        for place, client in enumerate(one for one in wanted if one in set(unserved)):
+            shares[client] = each + (place < over)
+    return shares
 
 
 class FairSlots:

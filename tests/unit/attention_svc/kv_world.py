@@ -11,7 +11,8 @@ from sequences import sequence
 from attention_svc.batch import partly_filled
 from attention_svc.block_pool import BlockPool
 from attention_svc.block_tables import BlockTables
-from attention_svc.scheduler import Scheduler, Slice
+from attention_svc.row_shares import Slice
+from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import Sequence
 from rpc.errors import Overloaded
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sequences import sequence
 
 from attention_svc.batch import pack, partly_filled
-from attention_svc.scheduler import Slice
+from attention_svc.row_shares import Slice
 
 BLOCK = 4
 CPU = torch.device("cpu")

@@ -1,45 +1,17 @@
 """The scheduler's promises: whose turn it is, and how long anybody waits at most."""
 
-import contextlib
-from collections.abc import Callable
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planners import BLOCK, carry_out, scheduler, steps_until
 from sequences import sequence
 
 from attention_svc.block_pool import BlockPool
 from attention_svc.block_tables import BlockTables
-from attention_svc.scheduler import Scheduler, Slice
-from attention_svc.sequence import Sequence
+from attention_svc.scheduler import Scheduler
 from rpc.errors import Overloaded
-
-BLOCK = 4
-
-
-def scheduler(blocks: int = 8, **limits: int) -> Scheduler:
-    known = {
-        "max_batch_tokens": 16, "max_running": 4, "max_waiting": 6, "max_waiting_tokens": 10_000,
-    }  # fmt: skip
-    tables = BlockTables(BlockPool(blocks), block_size=BLOCK, prefix_cache=False)
-    return Scheduler(tables, **{**known, **limits})
-
-
-def carry_out(planner: Scheduler, plan: list[Slice]) -> list[Sequence]:
-    """What the engine does with a step; returns the sequences that finished."""
-    finished = []
-    for part in plan:
-        completes = part.completes
-        part.sequence.num_computed += part.num_tokens
-        planner.tables.publish(part.sequence)
-        if completes:
-            part.sequence.output_ids.append(7)
-            if len(part.sequence.output_ids) >= part.sequence.params.max_tokens:
-                finished.append(part.sequence)
-    for done in finished:
-        planner.remove(done)
-    return finished
 
 
 def test_decode_rows_come_before_a_long_prompt_and_share_its_step():
@@ -82,15 +54,6 @@ def test_the_newest_is_preempted_and_computes_again_with_the_same_tokens():
     assert part.sequence is new
     assert part.num_tokens == len(known)  # all of it again, prompt and output
     assert new.known_slice(0, part.num_tokens) == known
-
-
-def steps_until(planner: Scheduler, done: Callable[[], bool]) -> int:
-    steps = 0
-    while not done():
-        carry_out(planner, planner.schedule())
-        steps += 1
-        assert steps < 10_000
-    return steps
 
 
 @settings(max_examples=50, deadline=None)
@@ -207,126 +170,3 @@ def test_removing_a_stranger_or_twice_changes_nothing():
         planner.remove(sequence(3))
     assert planner.kv_usage_ratio == 0.0
     assert planner.schedule() == []
-
-
-def admitted(planner: Scheduler) -> list[str]:
-    """Whose sequences run, in the order in which they came to run."""
-    return [one.client_id for one in planner.running]
-
-
-def test_a_client_with_fewer_running_is_admitted_before_who_came_earlier():
-    planner = scheduler(blocks=40, max_running=4, max_waiting=20)
-    for client in "aaaaabbc":
-        planner.add(sequence(2, client_id=client))
-    planner.schedule()
-    assert sorted(admitted(planner)) == ["a", "a", "b", "c"]
-    (done,) = (one for one in planner.running if one.client_id == "c")
-    planner.remove(done)
-    planner.schedule()
-    assert sorted(admitted(planner)) == ["a", "a", "b", "b"]
-
-
-def test_one_client_alone_is_served_in_order_of_arrival():
-    planner = scheduler(blocks=40, max_running=3)
-    waiting = [sequence(2, client_id="a") for _ in range(5)]
-    for one in waiting:
-        planner.add(one)
-    planner.schedule()
-    assert planner.running == waiting[:3]
-    assert list(planner.waiting) == waiting[3:]
-
-
-def test_a_client_that_holds_every_slot_gives_one_to_the_next_and_no_more_than_its_share():
-    planner = scheduler(blocks=80, max_running=4, max_waiting=20)
-    for _ in range(6):
-        planner.add(sequence(2, client_id="a", max_tokens=60))
-    carry_out(planner, planner.schedule())
-    assert admitted(planner) == ["a"] * 4
-    newest = planner.running[-1]
-    for _ in range(4):
-        planner.add(sequence(2, client_id="b", max_tokens=60))
-    for _ in range(10):
-        carry_out(planner, planner.schedule())
-    assert sorted(admitted(planner)) == ["a", "a", "b", "b"]
-    assert planner.num_preemptions == 2, "it comes to rest at equal shares"
-    assert newest in planner.waiting
-    planner.add(sequence(2, client_id="c", max_tokens=60))
-    planner.add(sequence(2, client_id="c", max_tokens=60))
-    for _ in range(10):
-        carry_out(planner, planner.schedule())
-    assert sorted(admitted(planner)) in (["a", "a", "b", "c"], ["a", "b", "b", "c"])
-    assert planner.num_preemptions == 3
-
-
-def test_a_client_that_waits_for_its_own_prefix_takes_nobodys_slot():
-    tables = BlockTables(BlockPool(80), block_size=BLOCK, prefix_cache=True)
-    planner = Scheduler(
-        tables, max_batch_tokens=4, max_running=3, max_waiting=9, max_waiting_tokens=10_000
-    )
-    shared = list(range(1, 33))
-    planner.add(sequence(shared, client_id="b"))
-    for start in (40, 41):
-        planner.add(sequence([start, 2, 3], client_id="a", max_tokens=60))
-    planner.schedule()
-    assert sorted(admitted(planner)) == ["a", "a", "b"]
-    planner.add(sequence(shared, client_id="b"))
-    carry_out(planner, planner.schedule())
-    assert planner.num_preemptions == 0
-
-
-def fill(planner: Scheduler, prompt: int) -> None:
-    """With requests of one client, until they are refused."""
-    with contextlib.suppress(Overloaded):
-        for _ in range(40):
-            planner.add(sequence(prompt, client_id="a"))
-
-
-def test_a_named_client_leaves_places_in_the_queue_for_others():
-    planner = scheduler(blocks=80, max_running=1, max_waiting=16, max_waiting_tokens=160)
-    fill(planner, 2)
-    assert len(planner.waiting) == 14
-    planner.add(sequence(2, client_id="b"))
-    planner.add(sequence(2, client_id="c"))
-    with pytest.raises(Overloaded):
-        planner.add(sequence(2, client_id="d"))
-
-
-def test_a_named_client_leaves_room_for_others_prompts():
-    planner = scheduler(blocks=80, max_running=1, max_waiting=50, max_waiting_tokens=160)
-    fill(planner, 10)
-    assert 10 < len(planner.waiting) < 16
-    planner.add(sequence(10, client_id="b"))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.integers(2, 6), st.randoms())
-def test_no_client_waits_while_another_holds_two_more_slots_than_it(
-    arrivals: list[str], slots: int, chance: Random
-):
-    planner = scheduler(blocks=400, max_running=slots, max_waiting=400, max_batch_tokens=32)
-    for client in arrivals:
-        planner.add(sequence(2, client_id=client, max_tokens=chance.randint(1, 9)))
-        for _ in range(chance.randint(0, 2)):
-            carry_out(planner, planner.schedule())
-    for _ in range(2 * slots):  # each step shares out one slot
-        planner.schedule()
-    held = {client: admitted(planner).count(client) for client in arrivals}
-    for client in {one.client_id for one in planner.waiting}:
-        assert max(held.values()) - held[client] < 2
-    steps_until(planner, lambda: not planner.running and not planner.waiting)
-
-
-def test_a_client_that_holds_every_block_gives_some_back():
-    planner = scheduler(blocks=16, max_running=8, max_waiting=20)
-    for _ in range(4):
-        planner.add(sequence(11, client_id="a", max_tokens=30))
-    while planner.tables.blocks.num_available:
-        carry_out(planner, planner.schedule())
-    assert set(admitted(planner)) == {"a"}
-    planner.add(sequence(11, client_id="b", max_tokens=4))
-    for _ in range(12):
-        if "b" in admitted(planner):
-            break
-        carry_out(planner, planner.schedule())
-    assert "b" in admitted(planner)
-    steps_until(planner, lambda: not planner.running and not planner.waiting)

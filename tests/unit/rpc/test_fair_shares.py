@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpc.errors import Overloaded
-from rpc.fair_shares import FairSlots, may_wait
+from rpc.fair_shares import FairSlots, equal_shares, may_wait
 
 
 class World:
@@ -151,3 +151,17 @@ async def test_the_refusal_says_what_is_waiting():
         await slots.acquire("a")
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+@given(st.dictionaries(st.text(max_size=2), st.integers(0, 50), max_size=8), st.integers(0, 200))
+def test_equal_shares_give_out_all_that_is_wanted_and_no_one_more_than_another(
+    wanted: dict[str, int], total: int
+):
+    shares = equal_shares(wanted, total)
+    assert list(shares) == list(wanted)
+    assert sum(shares.values()) == min(total, sum(wanted.values()))
+    short = [share for client, share in shares.items() if share < wanted[client]]
+    for client, share in shares.items():
+        assert 0 <= share <= wanted[client]
+        assert share - min(short, default=share) <= 1
+    assert short == sorted(short, reverse=True), "what cannot be divided goes to the first"
