@@ -143,9 +143,10 @@ def test_every_panel_of_the_dashboard_is_answered(cluster: Cluster, expected: st
                 eventually(lambda e=expression: cluster.query(e), shown)
 
 
-def test_added_pools_join_and_take_work_with_no_further_command(
+def test_added_pools_join_and_take_over_with_no_further_command(
     cluster: Cluster, expected: str
 ) -> None:
+    """The old ones are stopped, one by one, under a running answer: the new ones do all of it."""
     before = cluster.pools()
     asking = Asking(cluster)
     cluster.scale_pools(5)
@@ -153,9 +154,19 @@ def test_added_pools_join_and_take_work_with_no_further_command(
     added = cluster.pools() - before
     assert len(added) == 2
     eventually(lambda: cluster.sees_pools(cluster.pools()), "Prometheus scrapes five pools")
+    old = [one for one in cluster.containers("expert-svc") if f"expert-{one[:12]}" in before]
+    asking = Asking(cluster)
+    for container in old:
+        docker("stop", "--time", "45", container)
+    assert asking.end() == expected
+    assert cluster.pools() == added
+    assert cluster.complete(50)
     for pool in added:
         rows = f'sum(expertmesh_pool_rows_total{{instance="{pool}"}})'
-        eventually(lambda q=rows: cluster.complete(50) and cluster.number(q), f"{pool} takes work")
+        eventually(lambda q=rows: cluster.number(q), f"{pool} takes work")
+    for container in old:
+        docker("start", container)
+    eventually(lambda: cluster.sees_pools(before | added), "the old ones are back")
 
 
 def test_a_pool_killed_in_mid_answer_costs_no_token(cluster: Cluster, expected: str) -> None:
