@@ -72,7 +72,7 @@ class CallTime:
         self._context, self._terms, self._on_expiry = context, terms, on_expiry
         self._parked = self._closed = False
         since_s = context.outages.since_s(layer_idx, experts, now_s)
-        left_s = terms.timeout_s if terms.patience is None else terms.patience.left_s
+        left_s = terms.timeout_s if terms.patience is None else terms.patience.begin()
         end_s = min(since_s + terms.timeout_s, now_s + left_s)
         self._timer = loop.call_at(end_s, self._expire)
         context.outages.waiting += 1
@@ -84,7 +84,7 @@ class CallTime:
             self._context.metrics.parked.inc()
 
     def close(self) -> None:
-        """The call has ended: what it waited is its step's to count."""
+        """The call has ended: what it waited is for its step to count."""
         if self._closed:
             return
         self._closed = True
@@ -93,7 +93,7 @@ class CallTime:
         if self._parked:
             self._context.metrics.parked.dec()
         if self._terms.patience is not None:
-            self._terms.patience.left_s -= asyncio.get_running_loop().time() - self.began_s
+            self._terms.patience.end()
 
     def _expire(self) -> None:
         self.expired = True

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from attention_svc.batch import Step, pack, partly_filled
+from attention_svc.expert_waits import ExpertWaits
 from attention_svc.grammar import OVER_LIMIT, StepMasks, step_masks
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
@@ -26,9 +27,13 @@ from attention_svc.row_shares import Slice
 from attention_svc.sampler import SamplingFailed, sample
 from attention_svc.scheduler import Scheduler
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
-from attention_svc.transport import ExpertsUnavailable, HopTerms, Patience, StepPoisoned
+from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 
 log = logging.getLogger(__name__)
+
+# The caller learns what to do; which pool and why is for the log.
+_NO_EXPERTS = Outcome(reason="ERROR", error="the experts are unavailable", retryable=True)
+_OUR_BUG = Outcome(reason="ERROR", error="internal error")
 
 
 class Engine:
@@ -53,6 +58,11 @@ class Engine:
         self._block_size = block_size
         self._max_model_len = max_model_len
         self._expert_timeout_s = expert_timeout_s
+        self.waits = ExpertWaits(
+            expert_timeout_s,
+            lambda: [*scheduler.running, *scheduler.waiting],
+            lambda sequence: self.abort(sequence, _NO_EXPERTS),
+        )
         self._wake = asyncio.Event()
         self._experts_failed = False  # no step has got its experts since one did not
         self.num_tokens = 0
@@ -63,6 +73,7 @@ class Engine:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Raises what Scheduler.add raises."""
         self.scheduler.add(sequence)
+        self.waits.enter(sequence)
         self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
         self._wake.set()
 
@@ -106,7 +117,7 @@ class Engine:
             self.progress.stepping = True
             self.progress.moves += 1
             try:
-                await self._try_step(plan, Patience(self._expert_timeout_s))
+                await self._try_step(plan)
             finally:
                 self.progress.stepping = False
         self._update_gauges()
@@ -114,40 +125,37 @@ class Engine:
         self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
 
-    async def _try_step(
-        self, plan: list[Slice], patience: Patience, *, bisecting: bool = False
-    ) -> None:
+    async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
         """A step whose failure ends its own sequences only."""
         try:
-            await self._compute(plan, patience, bisecting=bisecting)
+            await self._compute(plan, bisecting=bisecting)
             self._experts_failed = False
         except StepPoisoned as error:
-            await self._bisect(plan, patience, error)
+            await self._bisect(plan, error)
         except ExpertsUnavailable as error:
             if not self._experts_failed:  # told once, however many steps fail after it
                 log.error("step failed: %s", error)
             self._experts_failed = True
-            # The caller learns what to do; which pool and why is for the log.
-            self._fail(plan, "the experts are unavailable", retryable=True)
+            self._fail(plan, _NO_EXPERTS)
         except Exception:  # our bug: fail this step's requests, keep serving the others
             log.exception("step failed")
-            self._fail(plan, "internal error", retryable=False)
+            self._fail(plan, _OUR_BUG)
 
-    async def _bisect(self, plan: list[Slice], patience: Patience, error: StepPoisoned) -> None:
+    async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
         """Rows of this step break pools, or are refused: which sequence's? The others go on."""
         alive = [part for part in plan if not part.sequence.finished]
         if len(alive) < 2:
             log.error("a request breaks its steps and is failed: %s", error)
-            self._fail(alive, "internal error", retryable=False)
+            self._fail(alive, _OUR_BUG)
             return
         log.warning("a step of %d sequences is taken apart: %s", len(alive), error)
         half = len(alive) // 2
         for part in (alive[:half], alive[half:]):
             left = [one for one in part if not one.sequence.finished]
             if left:
-                await self._try_step(left, patience, bisecting=True)
+                await self._try_step(left, bisecting=True)
 
-    async def _compute(self, plan: list[Slice], patience: Patience, *, bisecting: bool) -> None:
+    async def _compute(self, plan: list[Slice], *, bisecting: bool) -> None:
         now = time.monotonic()
         for part in plan:
             if not part.sequence.started_s:
@@ -158,7 +166,7 @@ class Engine:
         times = StepTimes()
         terms = HopTerms(
             timeout_s=self._expert_timeout_s,
-            patience=patience,
+            patience=self.waits.of_step(part.sequence for part in plan),
             wanted=lambda: not all(part.sequence.finished for part in plan),
             # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
@@ -255,6 +263,7 @@ class Engine:
             sequence.spent.first_token_s = now - sequence.received_s
             self._metrics.ttft_s.observe(sequence.spent.first_token_s)
         sequence.last_token_s = now
+        self.waits.served(sequence)
         sequence.output_ids.append(token.token_id)
         sequence.outbox.put(token)
         self.num_tokens += 1
@@ -273,14 +282,15 @@ class Engine:
 
     def _finish(self, sequence: Sequence, outcome: Outcome) -> None:
         sequence.finished = True
+        sequence.waited_s = self.waits.waited_s(sequence)
         self.scheduler.remove(sequence)
         sequence.outbox.close(outcome)
         self._metrics.sequences.labels(outcome.reason.lower()).inc()
         self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
 
-    def _fail(self, plan: list[Slice], error: str, *, retryable: bool) -> None:
+    def _fail(self, plan: list[Slice], outcome: Outcome) -> None:
         for part in plan:
-            self.abort(part.sequence, Outcome(reason="ERROR", error=error, retryable=retryable))
+            self.abort(part.sequence, outcome)
 
     def _update_gauges(self) -> None:
         scheduler, metrics = self.scheduler, self._metrics

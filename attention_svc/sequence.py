@@ -111,6 +111,12 @@ class Sequence:
     awaited_key: bytes = b""
     """While waiting: the last key that a running sequence computes for both."""
     claims_tail: bool = False
+    waited_elsewhere_s: float = 0.0
+    """For experts, since its last token, at the services it was moved from."""
+    waits_from_s: float = 0.0
+    """From when on it has waited for experts, on the clock of `ExpertWaits`."""
+    waited_s: float = 0.0
+    """Noted at its end: for experts since its last token, other services included."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
     received_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0

@@ -72,6 +72,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         response.waiting_prompt_tokens = scheduler.waiting_tokens
         response.kv_usage_ratio = scheduler.kv_usage_ratio
         response.draining = self._is_draining()
+        response.experts_awaited_ms = int(self._engine.waits.awaited_s * 1e3)
         response.batch_invariant = self._is_invariant()
         response.pools.extend(self._reach())
         return response
@@ -183,6 +184,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             choice_idx=request.choice_idx,
             cache_salt=request.cache_salt,
             client_id=request.client_id,
+            waited_elsewhere_s=request.experts_waited_ms / 1e3,
         )
 
 
@@ -217,6 +219,7 @@ def _finished_event(
         error=outcome.error,
         retryable=outcome.retryable,
         caller_error=outcome.caller_error,
+        experts_waited_ms=int(sequence.waited_s * 1e3),
         usage=attention_pb2.Usage(
             prompt_tokens=len(sequence.prompt_ids),
             generated_tokens=len(sequence.output_ids),

@@ -25,13 +25,14 @@ def _always() -> bool:
     return True
 
 
-class Patience:
+class Patience(Protocol):
     """How long the calls of one step may yet wait for experts, one after the other."""
 
-    __slots__ = ("left_s",)
+    def begin(self) -> float:
+        """A call waits from now on; the longest that it may, in seconds."""
 
-    def __init__(self, left_s: float):
-        self.left_s = left_s
+    def end(self) -> None:
+        """It waits no longer."""
 
 
 @dataclass(frozen=True, kw_only=True)

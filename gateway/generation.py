@@ -152,8 +152,10 @@ async def _one_stream(
         except asyncio.CancelledError:
             if is_being_cancelled():
                 raise
+            state.experts_waited_ms += replica.awaited_ms(state.heard_s)
             raise replica.why_sent_away() from None
         except grpc.aio.AioRpcError as error:
+            state.experts_waited_ms += replica.awaited_ms(state.heard_s)
             raise _error_of_status(error, replica, state) from None
         finally:
             call.cancel()

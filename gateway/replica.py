@@ -6,6 +6,7 @@ since the last one was asked for: streams opened, and streams whose first token 
 
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,7 @@ class Replica:
         self._ours_at_poll = Streams()
         self._queue = Drain()
         self._late_polls = 0
+        self._awaits_since_s: float | None = None  # when its step began to wait for experts
         self.prefixes = PrefixGuess()
         self._movable: set[grpc.aio.Call] = set()
 
@@ -89,6 +91,15 @@ class Replica:
     def default_timeout_s(self) -> float:
         """Its limit for requests that name none; 0: not told."""
         return self._reported.default_timeout_ms / 1e3
+
+    def awaited_ms(self, since_s: float) -> int:
+        """How long a stream there that was cut off, without a word on it, has waited for experts.
+
+        `since_s`: when it last got on.
+        """
+        if self._awaits_since_s is None:
+            return 0
+        return max(0, int((time.monotonic() - max(since_s, self._awaits_since_s)) * 1e3))
 
     @property
     def drain_s(self) -> float:
@@ -201,6 +212,8 @@ class Replica:
             self._late_polls = 0
             self.prefixes.set_capacity(status.kv_capacity_tokens)
             self.status = self._reported = status
+            awaited_s = status.experts_awaited_ms / 1e3
+            self._awaits_since_s = time.monotonic() - awaited_s if awaited_s else None
             self._ours_at_poll = ours_before
             reason = status.not_ready_reason or "not ready" if not status.ready else check(status)
         if reason != self.not_ready_reason:

@@ -14,6 +14,8 @@ from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
+_MOST_MS = 2**62
+
 
 class DeadlinePassed(ApiError):
     """The request's time limit passed; an error only for an answer without a single token."""
@@ -56,6 +58,10 @@ class StreamState:
     num_migrations: int = 0
     num_failures: int = 0
     """Migrations that were not in order: the service died, went silent or failed."""
+    experts_waited_ms: int = 0
+    """For experts, since the last token, on all replicas so far: no move begins that wait anew."""
+    heard_s: float = field(default_factory=time.monotonic)
+    """When its last token came, or its present stream was opened."""
     received_s: float = field(default_factory=time.monotonic)
     """When the client's request was received: its time limit counts from there."""
 
@@ -73,11 +79,12 @@ class StreamState:
         requests without one; 0 when it is not known.
         """
         timeout_s = self.request.timeout_ms / 1e3 or default_timeout_s
-        if not timeout_s and not self.emitted_token_ids:
+        if not timeout_s and not self.emitted_token_ids and not self.experts_waited_ms:
             return self.request
         request = attention_pb2.GenerateRequest()
         request.CopyFrom(self.request)
         request.emitted_token_ids[:] = self.emitted_token_ids
+        request.experts_waited_ms = min(self.experts_waited_ms, _MOST_MS)
         if timeout_s:
             left_s = self.received_s + timeout_s - time.monotonic()
             if left_s <= 0:
@@ -100,6 +107,7 @@ class StreamState:
 
     def begin_stream(self) -> None:
         """A replica is asked: it tells the prompt's log-probabilities anew, until a token came."""
+        self.heard_s = time.monotonic()
         if not self.emitted_token_ids:
             self.prompt_logprobs.clear()
 
@@ -126,12 +134,15 @@ class StreamState:
         if expected + len(tokens.token_ids) > sampling.max_tokens:
             raise protocol_error("more tokens than max_tokens")
         self.emitted_token_ids.extend(tokens.token_ids)
+        self.heard_s, self.experts_waited_ms = time.monotonic(), 0
 
     def take_finished(self, finished: attention_pb2.Finished) -> None:
         """Raises StreamLost when another replica may go on, ApiError for every other bad end."""
         self.num_cached_tokens = finished.usage.cached_tokens
         if finished.HasField("timings"):
             self.timings = finished.timings
+        # A replica of an older version tells nothing: what is known from others stays.
+        self.experts_waited_ms = max(self.experts_waited_ms, finished.experts_waited_ms)
         reason = finished.reason
         if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
             self._require_prompt_logprobs()

@@ -30,7 +30,7 @@ FINISH_REASON_ERROR: FinishReason
 FINISH_REASON_ABORTED: FinishReason
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt_token_ids", "emitted_token_ids", "sampling", "cache_salt", "end_of_thinking_id", "timeout_ms", "choice_idx", "report_timings", "grammar", "grammar_id", "client_id")
+    __slots__ = ("request_id", "prompt_token_ids", "emitted_token_ids", "sampling", "cache_salt", "end_of_thinking_id", "timeout_ms", "choice_idx", "report_timings", "grammar", "grammar_id", "client_id", "experts_waited_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     EMITTED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class GenerateRequest(_message.Message):
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_WAITED_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     emitted_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -55,7 +56,8 @@ class GenerateRequest(_message.Message):
     grammar: Grammar
     grammar_id: bytes
     client_id: str
-    def __init__(self, request_id: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., emitted_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., cache_salt: _Optional[str] = ..., end_of_thinking_id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., choice_idx: _Optional[int] = ..., report_timings: _Optional[bool] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., grammar_id: _Optional[bytes] = ..., client_id: _Optional[str] = ...) -> None: ...
+    experts_waited_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., emitted_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., cache_salt: _Optional[str] = ..., end_of_thinking_id: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., choice_idx: _Optional[int] = ..., report_timings: _Optional[bool] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., grammar_id: _Optional[bytes] = ..., client_id: _Optional[str] = ..., experts_waited_ms: _Optional[int] = ...) -> None: ...
 
 class Grammar(_message.Message):
     __slots__ = ("kind", "text")
@@ -148,7 +150,7 @@ class TokenLogprobs(_message.Message):
     def __init__(self, logprob: _Optional[float] = ..., top_token_ids: _Optional[_Iterable[int]] = ..., top_logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("reason", "stop_token_id", "error", "retryable", "usage", "timings", "caller_error")
+    __slots__ = ("reason", "stop_token_id", "error", "retryable", "usage", "timings", "caller_error", "experts_waited_ms")
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +158,7 @@ class Finished(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     CALLER_ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_WAITED_MS_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     stop_token_id: int
     error: str
@@ -163,7 +166,8 @@ class Finished(_message.Message):
     usage: Usage
     timings: Timings
     caller_error: bool
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop_token_id: _Optional[int] = ..., error: _Optional[str] = ..., retryable: _Optional[bool] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., caller_error: _Optional[bool] = ...) -> None: ...
+    experts_waited_ms: int
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop_token_id: _Optional[int] = ..., error: _Optional[str] = ..., retryable: _Optional[bool] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., caller_error: _Optional[bool] = ..., experts_waited_ms: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "generated_tokens", "cached_tokens")
@@ -220,7 +224,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens", "max_waiting_sequences", "max_waiting_prompt_tokens", "draining", "default_timeout_ms", "pools", "incarnation")
+    __slots__ = ("ready", "not_ready_reason", "checkpoint_id", "max_model_len", "vocab_size", "default_stop_token_ids", "batch_invariant", "running_sequences", "waiting_sequences", "waiting_prompt_tokens", "kv_usage_ratio", "version", "dtype", "transport", "attention_id", "kv_capacity_tokens", "max_waiting_sequences", "max_waiting_prompt_tokens", "draining", "default_timeout_ms", "pools", "incarnation", "experts_awaited_ms")
     READY_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_REASON_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +247,7 @@ class GetStatusResponse(_message.Message):
     DEFAULT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_AWAITED_MS_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     not_ready_reason: str
     checkpoint_id: str
@@ -265,7 +270,8 @@ class GetStatusResponse(_message.Message):
     default_timeout_ms: int
     pools: _containers.RepeatedCompositeFieldContainer[PoolReach]
     incarnation: int
-    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., default_timeout_ms: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[PoolReach, _Mapping]]] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    experts_awaited_ms: int
+    def __init__(self, ready: _Optional[bool] = ..., not_ready_reason: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., default_stop_token_ids: _Optional[_Iterable[int]] = ..., batch_invariant: _Optional[bool] = ..., running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., waiting_prompt_tokens: _Optional[int] = ..., kv_usage_ratio: _Optional[float] = ..., version: _Optional[str] = ..., dtype: _Optional[str] = ..., transport: _Optional[str] = ..., attention_id: _Optional[str] = ..., kv_capacity_tokens: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., max_waiting_prompt_tokens: _Optional[int] = ..., draining: _Optional[bool] = ..., default_timeout_ms: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[PoolReach, _Mapping]]] = ..., incarnation: _Optional[int] = ..., experts_awaited_ms: _Optional[int] = ...) -> None: ...
 
 class PoolReach(_message.Message):
     __slots__ = ("pool_id", "address", "reachable", "error", "numerics_id", "ejected", "network_ms")

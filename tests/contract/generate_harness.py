@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from attention_svc.block_pool import BlockPool
 from attention_svc.block_tables import BlockTables
+from attention_svc.call_parts import CallContext, CallTime
 from attention_svc.engine import Engine
 from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.in_process import InProcessTransport
@@ -20,8 +22,10 @@ from attention_svc.kv_cache import KvCache
 from attention_svc.kv_layout import PlainLayout
 from attention_svc.layer_stack import LayerStack
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.pool_health import RetryBudget
 from attention_svc.scheduler import Scheduler
 from attention_svc.servicer import AttentionServicer
+from attention_svc.transport import ExpertsUnavailable, HopTerms
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.linears import HeldLinears
@@ -30,6 +34,7 @@ from minimax_m2.tiny import write_tiny
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.channel import open_channel
 from rpc.config import Address
+from rpc.hop_codec import HopCodec
 from rpc.server import GrpcHost
 from rpc.tls import TlsFiles
 
@@ -56,12 +61,20 @@ def reference() -> ReferenceModel:
 
 
 class SteppedTransport:
-    """In-process experts behind a gate (closed: a step waits at its first layer) and a delay."""
+    """In-process experts behind a gate (closed: a step waits at its first layer) and a delay.
 
-    def __init__(self, inner: InProcessTransport):
+    While they are not `found`, a step waits for them as for experts that no pool serves.
+    """
+
+    def __init__(self, inner: InProcessTransport, metrics: AttentionMetrics):
         self._inner = inner
         self.gate = asyncio.Event()
         self.gate.set()
+        self.found = asyncio.Event()
+        self.found.set()
+        self.context = CallContext(
+            cast(Any, None), HopCodec.best(), metrics, RetryBudget(), itertools.count()
+        )
         self.delay_s = 0.0
         self.failure: Exception | None = None
         self.steps = 0
@@ -73,21 +86,41 @@ class SteppedTransport:
             raise self.failure
         self.steps += layer_idx == 0
         self.on_submit()
-        return _Held(self, self._inner.submit(layer_idx, *rows, is_decode=is_decode))
+        ticket = self._inner.submit(layer_idx, *rows, is_decode=is_decode)
+        return _Held(self, ticket, layer_idx, rows[-1])
 
     def ready(self) -> tuple[bool, str]:
         return self.is_ready
 
 
 class _Held:
-    def __init__(self, transport: SteppedTransport, ticket: Any):
+    def __init__(self, transport: SteppedTransport, ticket: Any, layer_idx: int, terms: HopTerms):
         self._transport = transport
         self._ticket = ticket
+        self._layer_idx = layer_idx
+        self._terms = terms
 
     async def wait_into(self, out_TD: torch.Tensor) -> Any:
         await self._transport.gate.wait()
+        if not self._transport.found.is_set():
+            await self._until_found()
         await asyncio.sleep(self._transport.delay_s)
         return await self._ticket.wait_into(out_TD)
+
+    async def _until_found(self) -> None:
+        """With the deadline that real calls have."""
+        expired = asyncio.Event()
+        context, experts = self._transport.context, [0]
+        time = CallTime(context, self._terms, self._layer_idx, experts, expired.set)
+        context.outages.note(self._layer_idx, experts, time.began_s, "made up by a test")
+        try:
+            while not self._transport.found.is_set():
+                if expired.is_set() or not self._terms.wanted():
+                    raise ExpertsUnavailable("made up by a test")
+                await asyncio.sleep(0.002)
+            context.outages.over(self._layer_idx, experts)
+        finally:
+            time.close()
 
 
 class Service:
@@ -126,6 +159,7 @@ def make_service(
     num_blocks: int = NUM_BLOCKS,
     block_size: int = BLOCK,
     prefix_cache: bool = True,
+    expert_timeout_s: float = 5.0,
     **limits: int,
 ) -> Service:
     """An engine that nobody runs yet."""
@@ -137,7 +171,7 @@ def make_service(
     inner = InProcessTransport(
         checkpoint, dtype, cpu, weight_format="float32", compute_thread=thread, inline_rows=10_000
     )
-    transport = SteppedTransport(inner)
+    transport = SteppedTransport(inner, metrics)
     cache = KvCache(
         PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=num_blocks,
         block_size=block_size, device=cpu,
@@ -151,16 +185,20 @@ def make_service(
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
     engine = Engine(
         stack, Scheduler(tables, **{**known, **limits}), metrics, block_size=block_size,
-        max_model_len=CONTEXT, expert_timeout_s=5.0,
+        max_model_len=CONTEXT, expert_timeout_s=expert_timeout_s,
     )  # fmt: skip
     return Service(engine, blocks, transport, thread)
 
 
 @contextlib.asynccontextmanager
 async def running_service(
-    *, tls: TlsFiles | None = None, request_timeout_s: float = 60.0, **limits: int
+    *,
+    tls: TlsFiles | None = None,
+    request_timeout_s: float = 60.0,
+    expert_timeout_s: float = 5.0,
+    **limits: int,
 ) -> AsyncIterator[Service]:
-    service = make_service(**limits)
+    service = make_service(expert_timeout_s=expert_timeout_s, **limits)
     engine, transport = service.engine, service.transport
     vocabulary = Vocabulary(
         size=VOCAB, has_tokens=False, missing_ids=(), default_stops=frozenset({EOS})

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -21,7 +21,7 @@ Item = (
 )
 """An event, a pause in seconds, or a status to abort with, and its message."""
 
-Script = Callable[[attention_pb2.GenerateRequest], Sequence[Item]]
+Script = Callable[[attention_pb2.GenerateRequest], Iterable[Item]]
 
 
 def tokens(index: int, ids: Sequence[int]) -> attention_pb2.Tokens:

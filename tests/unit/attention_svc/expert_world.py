@@ -114,6 +114,20 @@ class ScriptedLink:
         return torch.from_numpy(sums)
 
 
+class Patience:
+    """Of one step: what its calls waited is counted together."""
+
+    def __init__(self, left_s: float):
+        self.left_s = left_s
+
+    def begin(self) -> float:
+        self._began_s = asyncio.get_running_loop().time()
+        return self.left_s
+
+    def end(self) -> None:
+        self.left_s -= asyncio.get_running_loop().time() - self._began_s
+
+
 class World:
     """Pools a (everything), b (experts 0-2), c (3-5) or as told; one call at a time."""
 

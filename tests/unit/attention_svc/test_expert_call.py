@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from expert_world import ALL, CODEC, HIGH, LOW, ScriptedLink, World, check, result
+from expert_world import ALL, CODEC, HIGH, LOW, Patience, ScriptedLink, World, check, result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from attention_svc import expert_call
 from attention_svc.call_parts import CallContext
 from attention_svc.outages import Outage
 from attention_svc.pool_health import RetryBudget
-from attention_svc.transport import ExpertsUnavailable, Patience, StepPoisoned
+from attention_svc.transport import ExpertsUnavailable, StepPoisoned
 from protos import router_pb2
 from rpc.pieces import Pieces
 
