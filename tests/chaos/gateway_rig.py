@@ -15,9 +15,17 @@ from tests.integration.test_several_machines import write_demo_like_checkpoint
 class GatewayRig(Rig):
     """A Rig whose load goes through a gateway. `second` is the attention service to disturb."""
 
-    def __init__(self, folder: Path, pools: Sequence[Sequence[str]] = (ALL,), attentions: int = 2):
+    def __init__(
+        self,
+        folder: Path,
+        pools: Sequence[Sequence[str]] = (ALL,),
+        *flags: str,
+        attentions: int = 2,
+        pool_module: str = "expert_svc",
+    ):
+        """`flags`: of both attention services."""
         write_demo_like_checkpoint(folder / "model")
-        super().__init__(folder, pools)
+        super().__init__(folder, pools, *flags, pool_module=pool_module)
         self._attentions = attentions
 
     def __enter__(self) -> "GatewayRig":

@@ -1,6 +1,8 @@
 """A sole holder that is there, and answers nothing sound: everybody's wait ends, and is told of."""
 
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,13 @@ from minimax_m2.manifest import ensure_manifest
 from minimax_m2.pack_checkpoint import PackJob, write_packed
 from minimax_m2.tiny import write_tiny
 from tests.chaos.failing_pool import FAIL
-from tests.chaos.history import Ask, check_prefix, describe_end
+from tests.chaos.gateway_rig import GatewayRig
+from tests.chaos.history import Ask, History, check_prefix, describe_end
+from tests.chaos.http_streams import follow_http
 from tests.chaos.rig import ALL, LAYERS, LOWER, UPPER, Rig
 from tests.chaos.streams import Request, until
 from tests.integration.mesh import Mesh
-from tests.integration.test_pool_failure import until_readyz
+from tests.integration.test_pool_failure import status_of, until_readyz
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CLIENTS = 4
@@ -51,6 +55,45 @@ def test_a_sole_holder_without_a_sound_answer_ends_every_request_once_and_for_al
         verdict = rig.oracle.check([Request(attention.address, rig.asks[0]).wait()])
         assert verdict.right, verdict.problems
         until(lambda: rig.metric("expertmesh_sequences_running") == 0)
+
+
+def test_two_attention_services_wait_for_missing_experts_hardly_longer_than_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The second one is idle until the stream is moved there, so it knows of no outage yet."""
+    monkeypatch.setenv(FAIL, "garbage")
+    limit_s = 10.0
+    rig = GatewayRig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", f"{limit_s:g}",
+                     pool_module="tests.chaos.failing_pool")  # fmt: skip
+    with rig:
+        (pool,) = rig.pools
+        history = History(Ask(prompt=(20, 9), max_tokens=3000))
+        client = threading.Thread(target=follow_http, args=(rig.url, history), daemon=True)
+        client.start()
+        until(lambda: len(history.tokens) > 5)
+        pool.process.send_signal(signal.SIGUSR1)
+        until(lambda: "no sound answer" in reasons(rig), limit_s)
+        began_s = time.monotonic()
+        client.join(3 * limit_s)
+        waited_s = time.monotonic() - began_s
+        assert "not_ready" in history.status
+        assert check_prefix(history, rig.oracle.tokens(history.ask)).right
+        for service in (rig.mesh.attention, rig.second):
+            assert len([line for line in service.lines if "step failed" in line]) == 1
+        assert rig.gateway_metric("expertmesh_gateway_migrations_total") == 1
+        assert waited_s < 1.6 * limit_s, "twice the limit, less a second, if each had its own"
+        pool.process.send_signal(signal.SIGUSR1)
+        rig.gateway_sees(2)
+        again = History(rig.asks[0])
+        follow_http(rig.url, again)
+        verdict = rig.oracle.check([again])
+        assert verdict.right, verdict.problems
+
+
+def reasons(rig: GatewayRig) -> str:
+    """Why attention services are not ready."""
+    services = (rig.mesh.attention, rig.second)
+    return "; ".join(status_of(service.address).not_ready_reason for service in services)
 
 
 @pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")

@@ -89,6 +89,7 @@ async def test_whoever_queues_behind_a_step_that_waits_waits_as_well():
         await until(lambda: service.transport.steps)
         behind = asyncio.ensure_future(ask("behind", request([8, 9])))
         moved = asyncio.ensure_future(ask("moved", request([4, 9], experts_waited_ms=LONG_AGO_MS)))
+        await until(lambda: clock_s(service) > 0.01)
         status = await stub.GetStatus(attention_pb2.GetStatusRequest())
         assert 0 < status.experts_awaited_ms < 2500
         results = await asyncio.gather(running, behind, moved)
