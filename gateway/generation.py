@@ -32,7 +32,8 @@ MAX_ORDERLY_MOVES = 100
 """A rolling restart takes one at most; this only ends what could never end."""
 _ORDERLY = ("draining", "stopping")
 ROOM_WAIT_S = 10.0
-"""How long a stream that has begun waits for room elsewhere; a new one is refused at once."""
+"""How long a stream that has begun waits for room elsewhere, in all until its next token; a new one
+is refused at once."""
 _ROOM_POLL_S = 0.1
 
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -51,12 +52,15 @@ async def generate(
     """
     keys = prompt_keys(state.request.cache_salt, state.request.prompt_token_ids)
     avoided: set[str] = set()  # those that refused or lost it since its last token
+    patience_s = ROOM_WAIT_S
     while True:
         end = state.missed_end(stop_ids)
         if end is not None:
             yield end
             return
-        replica = await _place(pool, state, keys, avoided)
+        began_s = time.monotonic()
+        replica = await _place(pool, state, keys, avoided, patience_s)
+        patience_s -= time.monotonic() - began_s
         num_before = state.num_generated_tokens
         try:
             async with contextlib.aclosing(_one_stream(replica, state, vocab_size)) as events:
@@ -67,6 +71,7 @@ async def generate(
         except StreamLost as lost:
             if state.num_generated_tokens > num_before:
                 avoided.clear()
+                patience_s = ROOM_WAIT_S
             avoided.add(replica.address)
             _go_on_elsewhere(pool, state, replica, lost, avoided)
 
@@ -110,10 +115,14 @@ def _go_on_elsewhere(
 
 
 async def _place(
-    pool: AttentionPool, state: StreamState, keys: list[int], avoided: set[str]
+    pool: AttentionPool,
+    state: StreamState,
+    keys: list[int],
+    avoided: set[str],
+    patience_s: float,
 ) -> Replica:
     """Where the sequence begins or goes on. Raises ApiError 429 or 503 when that is nowhere."""
-    give_up_s = time.monotonic() + ROOM_WAIT_S
+    give_up_s = time.monotonic() + patience_s
     while True:
         try:
             return pool.pick(state.num_prompt_tokens, avoided, keys, client=state.request.client_id)
