@@ -74,6 +74,7 @@ class CallTime:
         since_s = context.outages.since_s(layer_idx, experts, now_s)
         left_s = terms.timeout_s if terms.patience is None else terms.patience.begin()
         end_s = min(since_s + terms.timeout_s, now_s + left_s)
+        self.limit_s = max(0.0, end_s - now_s)
         self._timer = loop.call_at(end_s, self._expire)
         context.outages.waiting += 1
 

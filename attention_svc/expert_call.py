@@ -226,7 +226,8 @@ class ExpertCall:
             if is_hung and not self._may_wait(part, f"pool {link.pool_id} does not answer"):
                 return
             if self._is_wanted(part):
-                part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
+                look_s = min(link.health.timeout_s(part.units), SILENCE_LIMIT_S)
+                part.timer = self._later(look_s, part, self._late)
             return
         link.health.late(link.health.timeout_s(part.units))
         self._context.pools.refresh()  # the next step shall not wait for it as well
@@ -345,10 +346,11 @@ class ExpertCall:
         self._leave(part)
         if part.trouble:
             self._note(part)
+        assert self._time is not None
         missing = f"layer {self._layer_idx}, experts {self._experts(part)[:8]}"
         why = part.trouble or "other parts of the call"
         part.done.set_exception(
-            ExpertsUnavailable(f"no pool for {missing} in {self._terms.timeout_s:g} s: {why}")
+            ExpertsUnavailable(f"no pool for {missing} in {self._time.limit_s:.3g} s: {why}")
         )
 
     def _note(self, part: Part) -> None:

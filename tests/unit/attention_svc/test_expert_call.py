@@ -211,6 +211,22 @@ async def returning(link: ScriptedLink, *, hold: bool) -> None:
             link.world.pools.apply(router_pb2.Topology(pools=[entry]))
 
 
+async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_next_look(
+    monkeypatch,
+):
+    """Its pace sets when it is late, which may be minutes for a long prompt; not twice that."""
+    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.8)
+    monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
+    world = World(a=ALL)
+    world.links["a"].script = ["silent"]
+    call, wanted = world.call(timeout_s=0.1)
+    started_s = asyncio.get_running_loop().time()
+    with pytest.raises(ExpertsUnavailable, match="does not answer"):
+        await result(call, wanted)
+    assert call._time is not None
+    assert 0.8 <= call._time.began_s - started_s < 1.5
+
+
 async def test_the_next_step_does_not_wait_for_the_same_pieces_again():
     """Else requests that wait behind a dead piece would wait as often as there are steps."""
     world = World(a=ALL)
@@ -224,7 +240,7 @@ async def test_the_next_step_does_not_wait_for_the_same_pieces_again():
         piece: Outage(outage.since_s - 1000.0, outage.why)
         for piece, outage in world.context.outages.open.items()
     }
-    with pytest.raises(ExpertsUnavailable):
+    with pytest.raises(ExpertsUnavailable, match=r" in 0 s: "):
         await result(call, wanted)
     assert 1 <= len(world.links["a"].calls) - sent <= 3, "tried, but not waited for"
     world.links["a"].script = []
@@ -241,7 +257,7 @@ async def test_what_a_step_waits_for_its_layers_is_counted_together():
     patience.left_s = 0.05
     world.links["a"].script = ["overloaded"] * 1000
     call, wanted = world.call(timeout_s=1000.0, patience=patience)
-    with pytest.raises(ExpertsUnavailable):
+    with pytest.raises(ExpertsUnavailable, match=r" in 0.05 s: "):
         await result(call, wanted)
     assert patience.left_s <= 0
 
