@@ -2,7 +2,9 @@
 
 1. The scheduler plans which sequences compute how many tokens.
 2. `pack` turns the plan into tensors; `LayerStack.forward` runs it.
-3. Sequences whose last known token was computed get the next one from the sampler.
+3. Sequences whose last known token was computed get the next one from the sampler. One whose
+   grammar has not said yet what it allows keeps its logits and takes no part in steps until it
+   has: nobody else waits for it, and its tokens are the same.
 4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes;
    finished ones leave and give their blocks back.
 
@@ -13,15 +15,16 @@ step, loudly; a sequence whose sampling fails ends alone.
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 from attention_svc.batch import Step, pack, partly_filled
 from attention_svc.expert_waits import ExpertWaits
-from attention_svc.grammar import OVER_LIMIT, StepMasks, step_masks
+from attention_svc.grammar_limits import MASK_TIMEOUT_S
 from attention_svc.layer_stack import LayerStack, StepTimes
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.next_masks import NextMasks, banned_rows
 from attention_svc.prompt_logprobs import prompt_scorer
 from attention_svc.row_shares import Slice
 from attention_svc.sampler import SamplingFailed, sample
@@ -49,6 +52,7 @@ class Engine:
         max_model_len: int,
         expert_timeout_s: float,
         missing_ids: tuple[int, ...] = (),
+        mask_timeout_s: float = MASK_TIMEOUT_S,
     ):
         """`missing_ids`: ids that no token has, never sampled."""
         self._stack = stack
@@ -67,7 +71,12 @@ class Engine:
         self._experts_failed = False  # no step has got its experts since one did not
         self.num_tokens = 0
         self.device = stack.device
-        self._mask_thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._masks = NextMasks(
+            stack.config.vocab_size,
+            finish=self._finish,
+            wake=self._wake.set,
+            timeout_s=mask_timeout_s,
+        )
         self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
 
     def add(self, sequence: Sequence) -> None:
@@ -83,8 +92,8 @@ class Engine:
             self._finish(sequence, outcome)
 
     def close(self) -> None:
-        """End its own thread, once `run` has ended."""
-        self._mask_thread.shutdown(cancel_futures=True)
+        """End its own threads, once `run` has ended."""
+        self._masks.close()
 
     def abort_all(self, outcome: Outcome) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
@@ -110,6 +119,7 @@ class Engine:
 
     async def step(self) -> bool:
         """Plan and run one step; False when there was nothing to do."""
+        self._sample_late()
         start = time.monotonic()
         plan = self.scheduler.schedule()
         if plan:
@@ -161,6 +171,7 @@ class Engine:
             if not part.sequence.started_s:
                 part.sequence.started_s = now
                 part.sequence.spent.queue_s = now - part.sequence.received_s
+            self._masks.begin(part.sequence)
         self._prepare_blocks(plan)
         step = pack(plan, self._block_size, self.device)
         times = StepTimes()
@@ -171,7 +182,6 @@ class Engine:
             # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
-        masking = self._start_masks(step.completing)
         scorer = prompt_scorer(plan, self._missing_ids)
         logits_BV, finite_C = await self._stack.forward(
             step.meta, terms, times, scorer.score if scorer else None
@@ -181,14 +191,15 @@ class Engine:
         for part in plan:
             if not part.sequence.finished:
                 part.sequence.num_computed += part.num_tokens
-        alive = [i for i, part in enumerate(step.completing) if not part.sequence.finished]
-        masks = await masking if masking is not None else None
         start = time.monotonic()
-        sequences = [step.completing[i].sequence for i in alive]
-        if len(alive) < len(step.completing):
-            logits_BV = logits_BV[alive]
-            masks = masks.of_rows(alive) if masks is not None else None
-        tokens = sample(logits_BV, sequences, missing_ids=self._missing_ids, masks=masks)
+        chosen = [
+            i for i, part in enumerate(step.completing) if self._masks.allow_sampling(part.sequence)
+        ]
+        self._hold_late(step, logits_BV, chosen)
+        sequences = [step.completing[i].sequence for i in chosen]
+        tokens = self._sample(
+            logits_BV if len(chosen) == len(step.completing) else logits_BV[chosen], sequences
+        )
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
@@ -199,18 +210,41 @@ class Engine:
             self._emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
 
-    def _start_masks(self, completing: list[Slice]) -> "asyncio.Future[StepMasks] | None":
-        """What grammars allow next, computed on a thread while the experts work."""
-        states = [
-            (row, part.sequence.grammar)
-            for row, part in enumerate(completing)
-            if part.sequence.grammar is not None
-        ]
-        if not states:
-            return None
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(
-            self._mask_thread, step_masks, states, self._stack.config.vocab_size
+    def _hold_late(self, step: Step, logits_BV: Tensor, chosen: list[int]) -> None:
+        """Keep the logits of those whose grammar has not answered yet."""
+        if len(chosen) == len(step.completing):
+            return
+        for row, part in enumerate(step.completing):
+            sequence = part.sequence
+            if sequence.finished or row in chosen:
+                continue
+            if not torch.isfinite(logits_BV[row]).all():
+                self._emit(sequence, SamplingFailed("the model produced NaN or infinite logits"))
+                continue
+            self.scheduler.tables.publish(sequence)  # nobody else's prompt waits for its grammar
+            self._masks.hold(sequence, logits_BV[row].clone())
+            self._metrics.late_masks.inc()
+
+    def _sample_late(self) -> None:
+        """Those whose grammars have answered since."""
+        ready = self._masks.take_ready()
+        if not ready:
+            return
+        sequences = [sequence for sequence, _ in ready]
+        try:
+            tokens = self._sample(torch.stack([logits_V for _, logits_V in ready]), sequences)
+            for sequence, token in zip(sequences, tokens, strict=True):
+                self._emit(sequence, token)
+        except Exception:  # our bug: fail these requests, keep serving the others
+            log.exception("sampling failed")
+            for sequence in sequences:
+                self.abort(sequence, Outcome(reason="ERROR", error="internal error"))
+
+    def _sample(
+        self, logits_BV: Tensor, sequences: list[Sequence]
+    ) -> list[EmittedToken | SamplingFailed]:
+        return sample(
+            logits_BV, sequences, missing_ids=self._missing_ids, banned=banned_rows(sequences)
         )
 
     def _prepare_blocks(self, plan: list[Slice]) -> None:
@@ -270,14 +304,14 @@ class Engine:
         self._metrics.generated_tokens.inc()
         if token.token_id in sequence.stop_ids:
             self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
-        elif sequence.grammar is not None and not sequence.grammar.accept(token.token_id):
-            self._finish(sequence, Outcome(reason="ERROR", error=OVER_LIMIT, caller_error=True))
-        elif sequence.grammar is not None and sequence.grammar.is_complete:
-            self._finish(sequence, Outcome(reason="STOP"))
-        elif (
+            return
+        is_last = (
             len(sequence.output_ids) >= sequence.params.max_tokens
             or sequence.num_known >= self._max_model_len
-        ):
+        )
+        if sequence.grammar is not None:
+            self._masks.advance(sequence, token.token_id, is_last=is_last)
+        elif is_last:
             self._finish(sequence, Outcome(reason="LENGTH"))
 
     def _finish(self, sequence: Sequence, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""Which tokens may a sequence's grammar still take? Its state, and the masks of a step.
+"""Which tokens may a sequence's grammar still take? Its state, and what it says after each token.
 
 Until thinking has ended every text is allowed, but no control token other than the one that ends
 thinking: the sequence cannot stop, or begin a tool call, before its grammar began.
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,18 +16,39 @@ from llguidance import LLMatcher
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attention_svc.grammar_tokens import Taker
+
 log = logging.getLogger(__name__)
 
 OVER_LIMIT = "the grammar took more than its limits allow; simplify it"
 
 
+@dataclass(frozen=True)
+class Following:
+    """What a grammar says about the next token."""
+
+    banned_V: Tensor | None = None  # bool, on the CPU; None: there is no next token
+    is_complete: bool = False
+    """The output is whole, and nothing could follow."""
+    is_over_limit: bool = False
+
+
+class Grammar(Protocol):
+    """What the engine needs of a `GrammarState`."""
+
+    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None: ...
+
+    def follow(self, token_id: int | None, vocab_size: int) -> Following: ...
+
+
 class GrammarState:
-    """The grammar of one sequence, advanced by each of its output tokens."""
+    """The grammar of one sequence, advanced by each of its output tokens. Used by one thread at a time."""
 
     def __init__(
         self,
         matcher: LLMatcher,
         *,
+        taker: Taker,
         thinking_mask: bytes,
         end_of_thinking_id: int,
         forbidden_ids: Rows[int] = (),
@@ -41,18 +63,44 @@ class GrammarState:
             on_over_limit: told, on the thread that noticed, when a limit was reached.
         """
         self._matcher = matcher
+        self._taker = taker
         self._thinking_mask = thinking_mask
         self._end_of_thinking_id = end_of_thinking_id
         self._forbidden_ids = list(forbidden_ids)
         self._on_over_limit = on_over_limit
         self._thinks = end_of_thinking_id != 0
+        self._while_thinking: Following | None = None
+
+    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None:
+        """As `follow`, where that is no work: within thinking. Else None, and nothing was taken."""
+        if not self._thinks or token_id == self._end_of_thinking_id:
+            return None
+        if self._while_thinking is None:
+            self._while_thinking = Following(torch.from_numpy(~self.allowed(vocab_size)))
+        return self._while_thinking
+
+    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+        """Take the next output token, if there is one, and say what may come after it.
+
+        Tens of milliseconds, or seconds, for a costly grammar, most of them without the
+        interpreter's lock.
+        """
+        if token_id is not None:
+            if not self.accept(token_id):
+                return Following(is_over_limit=True)
+            if self.is_complete:
+                return Following(is_complete=True)
+        allowed_V = self.allowed(vocab_size)
+        if self.is_over_limit:
+            return Following(is_over_limit=True)
+        return Following(torch.from_numpy(~allowed_V))
 
     def accept(self, token_id: int) -> bool:
         """Take the next output token; False when the grammar does not allow it."""
         if self._thinks:
             self._thinks = token_id != self._end_of_thinking_id
             return True
-        taken = bool(self._matcher.consume_token(token_id))
+        taken = self._taker.take(self._matcher, token_id)
         if not taken:
             self._on_over_limit()
         return taken
@@ -84,29 +132,3 @@ class GrammarState:
         else:
             row[self._forbidden_ids] = 0
         return row.view(np.bool_)
-
-
-@dataclass(frozen=True)
-class StepMasks:
-    """What the grammars of some rows of a step do not allow."""
-
-    rows: list[int]
-    banned_RV: Tensor  # bool, on the CPU
-
-    def apply(self, logits_BV: Tensor) -> None:
-        """Mask it, in place."""
-        banned_RV = self.banned_RV.to(logits_BV.device)
-        for row, banned_V in zip(self.rows, banned_RV, strict=True):
-            logits_BV[row].masked_fill_(banned_V, float("-inf"))
-
-    def of_rows(self, kept: Rows[int]) -> "StepMasks":
-        """For a step of which only the rows `kept` go on, in that order."""
-        place_of = {row: place for place, row in enumerate(kept)}
-        places = [i for i, row in enumerate(self.rows) if row in place_of]
-        return StepMasks([place_of[self.rows[i]] for i in places], self.banned_RV[places])
-
-
-def step_masks(states: Rows[tuple[int, GrammarState]], vocab_size: int) -> StepMasks:
-    """The masks for the tokens after those accepted so far; (row, its grammar) each."""
-    allowed_RV = np.stack([state.allowed(vocab_size) for _, state in states])
-    return StepMasks([row for row, _ in states], torch.from_numpy(~allowed_RV))

@@ -20,10 +20,12 @@ from attention_svc.grammar_cache import Compiled, GrammarCache
 from attention_svc.grammar_checker import GrammarChecker
 from attention_svc.grammar_limits import (
     COMPILE_SLOTS,
+    MASK_THREADS,
     MAX_WAITING,
     parser_limits,
 )
 from attention_svc.grammar_tokens import GrammarTokens
+from attention_svc.shared_threads import SharedThreads
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2
 from rpc.config import MAX_GRAMMAR_BYTES
@@ -32,8 +34,6 @@ from rpc.fair_shares import FairSlots
 
 _MAX_ERROR_CHARS = 300
 _POSITION = re.compile(r"^at (\d+)\(\d+\): ")
-_INLINE_REPLAY = 64
-"""Tokens of a moved sequence that are replayed without a thread."""
 
 
 class GrammarCompiler:
@@ -45,7 +45,7 @@ class GrammarCompiler:
         self.slots = FairSlots(COMPILE_SLOTS, max_waiting=MAX_WAITING, what="grammars")
         self._checkers = [GrammarChecker(vocabulary.size) for _ in range(COMPILE_SLOTS)]
         self._threads = ThreadPoolExecutor(COMPILE_SLOTS, thread_name_prefix="grammar")
-        self._replays = ThreadPoolExecutor(1, thread_name_prefix="grammar-replay")
+        self._replays = SharedThreads(MASK_THREADS, name="grammar-replay")
         self._running: set[asyncio.Task[Compiled | str | Overloaded]] = set()
         self._reading = asyncio.Lock()
         self._tokens: GrammarTokens | None = None
@@ -69,17 +69,15 @@ class GrammarCompiler:
         assert self._tokens is not None
         state = GrammarState(
             compiled.matcher.deep_copy(),
+            taker=self._tokens.taker,
             thinking_mask=self._tokens.thinking_mask,
             end_of_thinking_id=request.end_of_thinking_id,
             forbidden_ids=sorted(self._vocabulary.default_stops) if ignore_eos else (),
             on_over_limit=compiled.wear_out,
         )
-        if len(emitted_ids) <= _INLINE_REPLAY:
-            follows = state.accept_all(emitted_ids)
-        else:
-            loop = asyncio.get_running_loop()
-            follows = await loop.run_in_executor(self._replays, state.accept_all, emitted_ids)
-        if not follows:
+        if emitted_ids and not await self._replays.run(
+            request.client_id, lambda: state.accept_all(emitted_ids)
+        ):
             raise ValueError("grammar: emitted_token_ids do not follow it")
         return state
 
@@ -89,8 +87,8 @@ class GrammarCompiler:
         await asyncio.gather(*self._running, return_exceptions=True)
         for checker in self._checkers:
             await checker.close()
-        for threads in (self._threads, self._replays):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._replays.close()
 
     async def _compiled(self, request: attention_pb2.GenerateRequest) -> Compiled:
         if not self._vocabulary.has_tokens:

@@ -14,6 +14,10 @@ COMPILE_SLOTS = 2
 """Grammars compiled at once; one client has all but one of them at most."""
 MAX_WAITING = 256
 """Requests that may wait for grammars to be compiled."""
+MASK_THREADS = 2
+"""Grammars of running sequences at work at once; one client has all but one of them at most."""
+MASK_TIMEOUT_S = 30.0
+"""What a sequence waits at most for its grammar to say what may come next."""
 CACHED_GRAMMARS = 32
 CACHED_BYTES = 4 * 1024**2
 """Text of all grammars in the cache."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 
+from attention_svc.grammar_limits import MASK_THREADS
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.token_table import TokenTable
 
@@ -15,6 +16,7 @@ class GrammarTokens:
     """Read once, when the first grammar needs it."""
 
     tokenizer: LLTokenizer
+    taker: "Taker"
     thinking_mask: bytes
     """A bit per id: what thinking may contain, its end apart."""
     blank_ids: frozenset[int]
@@ -36,6 +38,7 @@ class GrammarTokens:
         )
         return cls(
             tokenizer=tokenizer,
+            taker=Taker(tokenizer),
             thinking_mask=np.packbits(thinking, bitorder="little").tobytes(),
             blank_ids=frozenset(blanks),
         )
@@ -51,8 +54,27 @@ class GrammarTokens:
             blank = [i for i in ids if i in self.blank_ids]
             if len(blank) < len(ids):
                 return ""
-            probe.consume_token(blank[0])
+            self.taker.take(probe, blank[0])
         return ""
+
+
+class Taker:
+    """Lets matchers take tokens without the interpreter's lock. Any thread.
+
+    `LLMatcher.consume_token` holds the lock however long it takes, and waits with it for another
+    copy of the grammar that is at work. llguidance lets go of it only for several matchers at once:
+    hence a second one, which takes the end of nothing.
+    """
+
+    def __init__(self, tokenizer: LLTokenizer):
+        self._executor = LLExecutor(num_threads=MASK_THREADS)
+        self._nothing = LLMatcher(tokenizer, 'start: ""', log_level=0)
+        self._end_id = tokenizer.eos_token
+
+    def take(self, matcher: LLMatcher, token_id: int) -> bool:
+        """Whether the grammar allows it; otherwise the matcher stays in error."""
+        both = [(matcher, token_id), (self._nothing.deep_copy(), self._end_id)]
+        return self._executor.consume_token_par(both)[0]
 
 
 class _TokenTable:

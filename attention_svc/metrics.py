@@ -215,6 +215,10 @@ class AttentionMetrics:
             PREFIX + "engine_stalls_total", "Times a step stood still for --stall-s",
             registry=registry,
         )  # fmt: skip
+        self.late_masks = Counter(
+            PREFIX + "late_masks_total", "Tokens that waited for their grammar after their logits",
+            registry=registry,
+        )  # fmt: skip
         self.pools_connected = Gauge(
             PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
         )

@@ -5,6 +5,7 @@ min_tokens, grammars), then greedy (ties to the lower id) or temperature, top_k,
 random number per token.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from attention_svc.candidates import best, block_maxima
 from attention_svc.drawing import draw
-from attention_svc.grammar import OVER_LIMIT, StepMasks
 from attention_svc.logit_controls import apply_controls, is_controlled
 from attention_svc.logprobs import RawDistribution
 from attention_svc.sequence import EmittedToken, Sequence
@@ -38,7 +38,7 @@ def sample(
     sequences: Rows[Sequence],
     *,
     missing_ids: Tensor | None = None,
-    masks: StepMasks | None = None,
+    banned: Mapping[int, Tensor] | None = None,
 ) -> list[EmittedToken | SamplingFailed]:
     """One token per sequence.
 
@@ -46,11 +46,11 @@ def sample(
         logits_BV: float32, contiguous; row b belongs to sequences[b]. Used up: changed in place.
         sequences: with their output so far: penalties and random numbers depend on it.
         missing_ids: int64, ids that no token has: never sampled, and no part of any distribution.
-        masks: what the grammars of some rows allow.
+        banned: bool [V] by row, for rows that have a grammar: what it does not allow.
     """
     if not sequences:
         return []
-    if masks is None and missing_ids is None and len(sequences) <= PLAIN_ROWS:
+    if not banned and missing_ids is None and len(sequences) <= PLAIN_ROWS:
         plain = _plain_greedy(logits_BV, sequences)
         if plain is not None:
             return plain
@@ -61,15 +61,15 @@ def sample(
     raw = None
     if told:
         whole = len(told) == len(sequences)
-        will_change = masks is not None or any(is_controlled(s) for s in sequences)
+        will_change = bool(banned) or any(is_controlled(s) for s in sequences)
         raw = RawDistribution(
             logits_BV if whole else logits_BV[told],
             [sequences[i].params.top_logprobs for i in told],
             copy=whole and will_change,
         )
     apply_controls(logits_BV, sequences)
-    if masks is not None:
-        masks.apply(logits_BV)
+    for row, banned_V in (banned or {}).items():
+        logits_BV[row].masked_fill_(banned_V.to(logits_BV.device), float("-inf"))
     maxima_BN = block_maxima(logits_BV)
     best_B, chosen_B = best(logits_BV, maxima_BN)
     possible, chosen = (best_B > float("-inf")).tolist(), chosen_B.tolist()
@@ -89,11 +89,9 @@ def sample(
     if raw is not None:
         for index, token in zip(told, raw.of([chosen[i] for i in told]), strict=True):
             results[index] = token
-    for index, sequence in enumerate(sequences):
+    for index in range(len(sequences)):
         if not finite[index]:
             results[index] = SamplingFailed("the model produced NaN or infinite logits")
-        elif sequence.grammar is not None and sequence.grammar.is_over_limit:
-            results[index] = SamplingFailed(OVER_LIMIT, caller_error=True)
         elif not possible[index]:
             reason = "every token is masked by the request's controls"
             results[index] = SamplingFailed(reason, caller_error=True)
@@ -112,8 +110,6 @@ def _plain_greedy(
     for sequence in sequences:
         params = sequence.params
         if not params.is_greedy or params.logprobs or is_controlled(sequence):
-            return None
-        if sequence.grammar is not None:
             return None
     logits = logits_BV.numpy()
     if not np.isfinite(logits.sum(axis=1)).all():

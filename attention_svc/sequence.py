@@ -6,7 +6,7 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-from attention_svc.grammar import GrammarState
+from attention_svc.grammar import Following, Grammar
 from attention_svc.prefix_keys import PrefixKeys
 from attention_svc.sampling_params import SamplingParams
 from attention_svc.seen_tokens import SeenTokens
@@ -87,6 +87,14 @@ class Outbox:
 
 
 @dataclass(slots=True, eq=False)
+class Answer:
+    """What a grammar says about the next token, once a thread has asked it."""
+
+    said: Following | None = None
+    begun: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A sequence has tokens known (prompt, then output) and tokens computed (in the KV cache)."""
 
@@ -125,7 +133,11 @@ class Sequence:
     num_scored: int = 0
     """Position of the last prompt token whose log-probability was reported."""
     seen: SeenTokens | None = None  # made when a penalty first needs it
-    grammar: GrammarState | None = None
+    grammar: Grammar | None = None
+    following: Answer | None = None
+    """About the token after the last known one; None: not asked yet."""
+    is_ending: bool = False
+    """Has all the tokens it may have; whether they are whole only its grammar can tell."""
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
 

@@ -8,8 +8,11 @@ import asyncio
 import itertools
 from collections import Counter, deque
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from rpc.errors import Overloaded
+
+Item = TypeVar("Item")
 
 SHARE = 7
 """A client may wait with so many requests for each place that is still free: one alone gets 7/8."""
@@ -41,21 +44,18 @@ def equal_shares(wanted: Mapping[str, int], total: int) -> dict[str, int]:
     return shares
 
 
-class FairSlots:
-    """A few slots and who waits for them. For one event loop.
+class FairTurns(Generic[Item]):
+    """Whose work begins next, where so many are at work at once. No locks, no waiting.
 
     A free slot goes to the client that holds fewest, of those the one that was served longest ago.
     No client holds all of them: one is always free for the others.
     """
 
-    def __init__(self, num_slots: int, *, max_waiting: int, what: str):
-        """`what` is waiting when there are too many, for the message."""
+    def __init__(self, num_slots: int):
         assert num_slots >= 2, "one is for clients other than the busiest"
         self._num_slots = num_slots
-        self._max_waiting = max_waiting
-        self._what = what
         self._running: Counter[str] = Counter()
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, deque[Item]] = {}
         self._turns = itertools.count(1)
         self._last_turn: dict[str, int] = {}
         """Of clients that are here: when each was served last."""
@@ -64,55 +64,91 @@ class FairSlots:
     def num_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def num_waiting_of(self, client: str) -> int:
+        return len(self._waiting.get(client, ()))
+
+    def has_slot_for(self, client: str) -> bool:
+        free = self._num_slots - self._running.total()
+        return free > 0 and self._running[client] < self._num_slots - 1
+
+    def put(self, client: str, item: Item) -> None:
+        self._waiting.setdefault(client, deque()).append(item)
+
+    def take(self) -> tuple[str, Item] | None:
+        """What begins now, if anything may; `done` when it has ended."""
+        able = [client for client in self._waiting if self.has_slot_for(client)]
+        if not able:
+            return None
+        client = min(able, key=lambda name: (self._running[name], self._last_turn.get(name, 0)))
+        item = self._waiting[client][0]
+        self._running[client] += 1
+        self._last_turn[client] = next(self._turns)
+        self.remove(client, item)
+        return client, item
+
+    def done(self, client: str) -> None:
+        """One of the client's has ended."""
+        self._running[client] -= 1
+        self._forget_idle(client)
+
+    def remove(self, client: str, item: Item) -> None:
+        """It no longer waits, if it did."""
+        queue = self._waiting.get(client, deque())
+        if item in queue:
+            queue.remove(item)
+        if not queue:
+            self._waiting.pop(client, None)
+        self._forget_idle(client)
+
+    def _forget_idle(self, client: str) -> None:
+        if not self._running[client] and client not in self._waiting:
+            self._running.pop(client, None)
+            self._last_turn.pop(client, None)
+
+
+class FairSlots:
+    """A few slots and who waits for them, by fair turns. For one event loop."""
+
+    def __init__(self, num_slots: int, *, max_waiting: int, what: str):
+        """`what` is waiting when there are too many, for the message."""
+        self._max_waiting = max_waiting
+        self._what = what
+        self._turns = FairTurns[asyncio.Future[None]](num_slots)
+
+    @property
+    def num_waiting(self) -> int:
+        return self._turns.num_waiting
+
     async def acquire(self, client: str) -> None:
         """Wait for a slot; `release` gives it back. Raises Overloaded when too many wait."""
-        if not self._waiting.get(client) and self._has_slot_for(client):
-            self._serve(client)
-            return
-        queue = self._waiting.get(client, deque())
-        own = len(queue) if client else 0  # nobody's name: several that cannot be told apart
-        if not may_wait(own, self.num_waiting, self._max_waiting):
+        turns = self._turns
+        waiting = turns.num_waiting_of(client)
+        own = waiting if client else 0  # nobody's name: several that cannot be told apart
+        if (waiting or not turns.has_slot_for(client)) and not may_wait(
+            own, turns.num_waiting, self._max_waiting
+        ):
             raise Overloaded(f"too many {self._what} are waiting already; try again later")
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, queue).append(turn)
+        turns.put(client, turn)
+        self._serve()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._remove(client, turn)
-                self._forget_idle(client)
+                turns.remove(client, turn)
             else:  # it was served in the same moment
                 self.release(client)
             raise
 
     def release(self, client: str) -> None:
         """A slot is free again: whose turn is it?"""
-        self._running[client] -= 1
-        while able := [name for name in self._waiting if self._has_slot_for(name)]:
-            chosen = min(able, key=lambda name: (self._running[name], self._last_turn.get(name, 0)))
-            turn = self._waiting[chosen][0]
-            self._remove(chosen, turn)
-            if not turn.done():
-                self._serve(chosen)
+        self._turns.done(client)
+        self._serve()
+
+    def _serve(self) -> None:
+        while (taken := self._turns.take()) is not None:
+            client, turn = taken
+            if turn.done():  # cancelled, and not yet told
+                self._turns.done(client)
+            else:
                 turn.set_result(None)
-        self._forget_idle(client)
-
-    def _serve(self, client: str) -> None:
-        self._running[client] += 1
-        self._last_turn[client] = next(self._turns)
-
-    def _has_slot_for(self, client: str) -> bool:
-        free = self._num_slots - self._running.total()
-        return free > 0 and self._running[client] < self._num_slots - 1
-
-    def _remove(self, client: str, turn: "asyncio.Future[None]") -> None:
-        queue = self._waiting.get(client, deque())
-        if turn in queue:  # one that was cancelled may have been passed over already
-            queue.remove(turn)
-        if not queue:
-            self._waiting.pop(client, None)
-
-    def _forget_idle(self, client: str) -> None:
-        if not self._running[client] and client not in self._waiting:
-            self._running.pop(client, None)
-            self._last_turn.pop(client, None)

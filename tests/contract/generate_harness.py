@@ -160,6 +160,7 @@ def make_service(
     block_size: int = BLOCK,
     prefix_cache: bool = True,
     expert_timeout_s: float = 5.0,
+    mask_timeout_s: float = 30.0,
     **limits: int,
 ) -> Service:
     """An engine that nobody runs yet."""
@@ -185,7 +186,7 @@ def make_service(
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
     engine = Engine(
         stack, Scheduler(tables, **{**known, **limits}), metrics, block_size=block_size,
-        max_model_len=CONTEXT, expert_timeout_s=expert_timeout_s,
+        max_model_len=CONTEXT, expert_timeout_s=expert_timeout_s, mask_timeout_s=mask_timeout_s,
     )  # fmt: skip
     return Service(engine, blocks, transport, thread)
 
@@ -196,9 +197,12 @@ async def running_service(
     tls: TlsFiles | None = None,
     request_timeout_s: float = 60.0,
     expert_timeout_s: float = 5.0,
+    mask_timeout_s: float = 30.0,
     **limits: int,
 ) -> AsyncIterator[Service]:
-    service = make_service(expert_timeout_s=expert_timeout_s, **limits)
+    service = make_service(
+        expert_timeout_s=expert_timeout_s, mask_timeout_s=mask_timeout_s, **limits
+    )
     engine, transport = service.engine, service.transport
     vocabulary = Vocabulary(
         size=VOCAB, has_tokens=False, missing_ids=(), default_stops=frozenset({EOS})

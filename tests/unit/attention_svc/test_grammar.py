@@ -1,13 +1,17 @@
 """Grammars: what a sequence may still take, whatever was compiled before and however often."""
 
 import asyncio
+import functools
+import itertools
 import json
 import random
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from attention_svc.grammar import GrammarState, step_masks
+from attention_svc.grammar import GrammarState
 from attention_svc.grammar_compiler import GrammarCompiler
 from attention_svc.grammar_limits import CACHED_GRAMMARS
 from attention_svc.vocabulary import Vocabulary
@@ -153,15 +157,6 @@ def test_the_state_is_replayed_from_what_was_emitted(compiler: Compiler):
         compiler.start(text, [*emitted, BYTE_IDS[b"x"]], end_of_thinking_id=END_OF_THINKING)
 
 
-def test_masks_of_a_step_follow_its_rows(compiler: Compiler):
-    states = [compiler.start(json_grammar({"type": kind})) for kind in ("integer", "boolean")]
-    masks = step_masks([(1, states[0]), (3, states[1])], VOCABULARY.size)
-    assert masks.banned_RV.shape == (2, VOCABULARY.size)
-    kept = masks.of_rows([0, 3, 4])
-    assert kept.rows == [1]
-    assert (~kept.banned_RV[0]).nonzero()[:, 0].tolist() == allowed(states[1])
-
-
 def test_default_stops_are_never_allowed_when_they_are_ignored(compiler: Compiler):
     state = compiler.start(json_grammar({"type": "integer"}), ignore_eos=True)
     assert feed(state, "12")
@@ -243,3 +238,61 @@ def test_the_cache_is_bounded(compiler: Compiler):
     for text in big:
         compiler.start(text)
     assert len(compiler.compiler.cache) == CACHED_GRAMMARS
+
+
+def test_thinking_needs_no_thread_and_its_end_does(compiler: Compiler):
+    state = compiler.start(json_grammar({"type": "integer"}), end_of_thinking_id=END_OF_THINKING)
+    first = state.at_once(None, VOCABULARY.size)
+    assert first is not None
+    assert first.banned_V is not None
+    assert (~first.banned_V).nonzero()[:, 0].tolist() == allowed(state)
+    assert state.at_once(BYTE_IDS[b"h"], VOCABULARY.size) is first
+    assert state.at_once(END_OF_THINKING, VOCABULARY.size) is None
+    after = state.follow(END_OF_THINKING, VOCABULARY.size)
+    assert after.banned_V is not None
+    assert after.banned_V[END_OF_THINKING]
+    assert state.at_once(BYTE_IDS[b"1"], VOCABULARY.size) is None
+
+
+def test_what_follows_is_a_mask_or_an_end(compiler: Compiler):
+    state = compiler.start(json_grammar({"const": 12}))
+    size = VOCABULARY.size
+    for token_id in (None, BYTE_IDS[b"1"]):
+        said = state.follow(token_id, size)
+        assert said.banned_V is not None
+        assert (~said.banned_V).nonzero()[:, 0].tolist() == allowed(state)
+    assert state.follow(BYTE_IDS[b"2"], size).is_complete
+    refusing = compiler.start(json_grammar({"const": 12}))
+    assert refusing.follow(BYTE_IDS[b"x"], size).is_over_limit
+
+
+def test_other_threads_run_while_a_costly_grammar_is_asked(compiler: Compiler):
+    """A row of 12,000 items: tens of milliseconds for its mask, and again for the token."""
+    many = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(3_000)}}
+    text = json_grammar(many)
+
+    def turns_during(work: Callable[[], object]) -> int:
+        """How often another thread got to run."""
+        turns, done = itertools.count(), threading.Event()
+
+        def turn() -> None:
+            while not done.wait(0.0005):
+                next(turns)
+
+        other = threading.Thread(target=turn)
+        other.start()
+        work()
+        done.set()
+        other.join()
+        return next(turns)
+
+    def most(work: Callable[[GrammarState], object]) -> int:
+        found = 0
+        for _ in range(4):  # on a busy machine it may not have got its turn
+            state = compiler.start(text)
+            assert state.accept(BYTE_IDS[b"\n"])
+            found = max(found, turns_during(functools.partial(work, state)))
+        return found
+
+    assert most(lambda state: state.accept(BYTE_IDS[b"{"])) >= 4
+    assert most(lambda state: state.allowed(VOCABULARY.size)) >= 4

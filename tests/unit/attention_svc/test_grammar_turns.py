@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import signal
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from test_grammar import DEMO, VOCABULARY, allowed, json_grammar, start
+from test_grammar import DEMO, TABLE, VOCABULARY, allowed, json_grammar, start
 
 from attention_svc import grammar_cache, grammar_checker
 from attention_svc.grammar_checker import TOO_COSTLY, GrammarChecker
@@ -265,3 +266,27 @@ async def test_what_took_long_there_is_not_done_again_here(monkeypatch: pytest.M
 
     monkeypatch.setattr(grammar_checker.asyncio, "create_subprocess_exec", spawn)
     assert await GrammarChecker(300).check("x") == TOO_COSTLY
+
+
+async def test_a_replay_of_one_client_holds_up_no_other_and_not_the_loop():
+    """A moved sequence's tokens are taken on a thread, however few they are."""
+    compiler = GrammarCompiler(DEMO, VOCABULARY)
+    try:
+        await start(compiler, CHOICE)
+        entered, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert leave.wait(20)
+
+        compiler._replays.submit("a", hold)
+        assert await asyncio.to_thread(entered.wait, 20)
+        emitted = [next(i for i, data in enumerate(TABLE.bytes_of_id) if data == b"y")]
+        own = asyncio.create_task(start(compiler, CHOICE, emitted, client_id="a"))
+        other = await start(compiler, CHOICE, emitted, client_id="b")
+        assert {TABLE.bytes_of_id[i][:1] for i in allowed(other)} == {b"e"}
+        assert not own.done()
+        leave.set()
+        assert allowed(await own) == allowed(other)
+    finally:
+        await compiler.close()

@@ -170,3 +170,21 @@ def test_removing_a_stranger_or_twice_changes_nothing():
         planner.remove(sequence(3))
     assert planner.kv_usage_ratio == 0.0
     assert planner.schedule() == []
+
+
+def test_a_sequence_that_waits_for_its_grammar_gets_no_row_and_keeps_its_blocks():
+    planner = scheduler(blocks=40, max_batch_tokens=10)
+    late, ending, other = (sequence(3) for _ in range(3))
+    for one in (late, ending, other):
+        planner.add(one)
+    carry_out(planner, planner.schedule())
+    late.output_ids.pop()  # its logits are there, its next token is not
+    ending.is_ending = True
+    assert late.num_pending == 0
+    for _ in range(3):
+        plan = planner.schedule()
+        assert [part.sequence for part in plan] == [other]
+        carry_out(planner, plan)
+    assert late.block_table
+    late.output_ids.append(7)
+    assert late in [part.sequence for part in planner.schedule()]

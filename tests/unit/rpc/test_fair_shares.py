@@ -65,7 +65,7 @@ async def test_all_wait_for_one_slot_at_most_before_their_turn():
     for _ in range(6):
         await world.finish()
     assert world.served[3:] == ["a", "b"] * 3
-    assert world.slots._last_turn.keys() <= {"a", "b"}  # nobody who has left is remembered
+    assert world.slots._turns._last_turn.keys() <= {"a", "b"}  # nobody who has left is remembered
 
 
 async def test_who_gives_up_leaves_its_place_and_never_keeps_a_slot():
@@ -130,7 +130,7 @@ def test_slots_are_never_idle_nor_held_by_one_alone(moves: list[tuple[str, int]]
             assert held.total() <= num_slots
             assert all(count <= num_slots - 1 for count in held.values())
             if world.slots.num_waiting and held.total() < num_slots:
-                assert set(world.slots._waiting) == {
+                assert set(world.slots._turns._waiting) == {
                     c for c, count in held.items() if count == num_slots - 1
                 }
         while world.running:
