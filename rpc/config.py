@@ -95,8 +95,9 @@ class Address:
         host, separator, port = text.strip().rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-        digits = port.isascii() and port.isdecimal()
-        if not separator or not host or not digits or int(port) > 65535:
+        is_host = host.isprintable() and not {*"[]/ "} & {*host}
+        digits = port.isascii() and port.isdecimal() and len(port) <= 5
+        if not separator or not host or not is_host or not digits or int(port) > 65535:
             raise ValueError(f"{field}: expected HOST:PORT with a port of 0 to 65535, got {text!r}")
         return cls(host=host, port=int(port))
 

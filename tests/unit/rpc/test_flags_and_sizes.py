@@ -110,7 +110,7 @@ def test_addresses_are_read_and_written(text: str, host: str):
     assert Address.parse(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:-1", "host:65536", "host:1x", "host:\u0661"])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:-1", "host:65536", "host:1x", "host:\u0661", "unix:/tmp/x:1", "xds:///x:1", "[::1", "[::1:2", "a b:1", "a\nb:1", "host:" + "0" * 5000])  # fmt: skip
 def test_other_addresses_are_refused_by_name(text: str):
     with pytest.raises(ValueError, match=r"^--listen: "):
         Address.parse(text, "--listen")
