@@ -16,6 +16,9 @@ from gateway.errors import not_ready, overloaded
 from gateway.replica import Replica
 from protos import attention_pb2
 from rpc.channel import Access
+from rpc.config import Address
+from rpc.logs import printable, quoted
+from rpc.loop_failures import LoopFailures
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class AttentionPool:
         self._poll_interval_s = poll_interval_s
         self._replicas: dict[str, Replica] = {}
         self._pollers: dict[str, asyncio.Task[None]] = {}
+        self._unusable: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._last_ready_s = time.monotonic()
@@ -151,30 +155,49 @@ class AttentionPool:
         return reported[0] if reported else "no attention service is available"
 
     async def _run(self) -> None:
+        failures = LoopFailures(log, "cannot follow the attention services")
         while True:
-            try:
-                await self._sync()
-            except Exception:  # a bad address must not end the polling; it is logged
-                log.exception("cannot follow the attention services")
+            with failures:
+                self._sync()
             await asyncio.sleep(min(self._poll_interval_s, 0.25))
 
-    async def _sync(self) -> None:
+    def _sync(self) -> None:
         wanted = set(self._addresses())
-        for address in wanted - set(self._replicas):
-            replica = Replica(address, self._tls)
-            self._replicas[address] = replica
-            self._pollers[address] = asyncio.create_task(self._poll_forever(replica))
+        self._unusable &= wanted
+        for address in sorted(wanted - set(self._replicas)):
+            self._follow(address)
         for address in set(self._replicas) - wanted:
             self._pollers.pop(address).cancel()
             self._retire(self._replicas.pop(address))
 
+    def _follow(self, address: str) -> None:
+        """One that cannot be dialled keeps no other out; it is tried again, and told of once."""
+        try:
+            Address.parse(address)  # gRPC would take other things too: sockets of this machine, xDS
+            replica = Replica(address, self._tls)
+        except Exception as error:  # whatever gRPC makes of an address
+            if address not in self._unusable:
+                log.error("attention %s cannot be used: %s", quoted(address), printable(str(error)))
+            self._unusable.add(address)
+            return
+        self._unusable.discard(address)
+        self._replicas[address] = replica
+        self._pollers[address] = asyncio.create_task(self._poll_forever(replica))
+
     async def _poll_forever(self, replica: Replica) -> None:
+        failures = LoopFailures(
+            log,
+            f"attention {replica.address} cannot be polled",
+            # Else it would stay what it was, ready perhaps.
+            on_failure=lambda error: replica.mark_down("it cannot be polled", forget=False),
+        )
         while True:
-            await replica.poll(self._why_unusable)
-            if replica.ready:
-                self._last_ready_s = time.monotonic()
-            elif replica.better_left and self.has_other({replica.address}):
-                replica.send_away()
+            with failures:
+                await replica.poll(self._why_unusable)
+                if replica.ready:
+                    self._last_ready_s = time.monotonic()
+                elif replica.better_left and self.has_other({replica.address}):
+                    replica.send_away()
             await asyncio.sleep(self._poll_interval_s)
 
     def _why_unusable(self, status: attention_pb2.GetStatusResponse) -> str | None:

@@ -1,0 +1,64 @@
+"""How does a loop that must go on live with a bug in one of its turns, without flooding the log?
+
+failures = LoopFailures(log, "cannot follow the members")
+while True:
+    with failures:
+        ...
+    await asyncio.sleep(...)
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+AGAIN_S = 60.0
+"""A failure at the same place in the code is logged once in so many seconds."""
+
+
+class LoopFailures:
+    """A context manager for each turn: what is raised in it is logged and ends the turn only."""
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        what: str,
+        *,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`what` cannot be done; `on_failure` hears of each failure, logged or not."""
+        self._log = log
+        self._what = what
+        self._on_failure = on_failure
+        self._clock = clock
+        self._told_s: dict[tuple[type, str, int], float] = {}
+        """When, by kind and place: there are no more of these than lines of code."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False  # all is well, or the loop is being ended
+        place = (type(error), *_place(traceback))
+        now_s = self._clock()
+        if now_s - self._told_s.get(place, -AGAIN_S) >= AGAIN_S:
+            self._told_s[place] = now_s
+            self._log.error("%s", self._what, exc_info=error)
+        self._on_failure(error)
+        return True
+
+
+def _place(traceback: TracebackType | None) -> tuple[str, int]:
+    """File and line that raised."""
+    file, line = "", 0
+    while traceback is not None:
+        file, line = traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+        traceback = traceback.tb_next
+    return file, line
