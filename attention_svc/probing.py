@@ -13,6 +13,7 @@ from attention_svc.call_parts import CallContext
 from attention_svc.expert_call import ExpertCall
 from attention_svc.pool_health import UNKNOWN_TIMEOUT_S
 from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
+from rpc.loop_failures import LoopFailures
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,16 @@ class Prober:
         self._row_1D = torch.randn((1, hidden_size), generator=chance).to(dtype)
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever: without another try the service would stay unready."""
+        failures = LoopFailures(log, "a probe for experts failed")
         while True:
             await asyncio.sleep(PROBE_S)
             if self._context.outages.waiting:
                 continue  # a step asks for them itself
             for layer_idx, experts in self._context.outages.by_layer().items():
                 for first in range(0, len(experts), ROWS_AT_ONCE):
-                    await self._probe(layer_idx, experts[first : first + ROWS_AT_ONCE])
+                    with failures:
+                        await self._probe(layer_idx, experts[first : first + ROWS_AT_ONCE])
 
     async def _probe(self, layer_idx: int, experts: list[int]) -> None:
         ids_N1 = torch.tensor(experts, dtype=torch.int32)[:, None]
@@ -51,5 +54,3 @@ class Prober:
                 await call.wait_into(torch.empty(hidden_ND.shape))
         except (ExpertsUnavailable, StepPoisoned, TimeoutError) as error:
             log.debug("layer %d is still out: %s", layer_idx, error)
-        except Exception:  # our bug; the service would stay unready without another try
-            log.exception("a probe of layer %d failed", layer_idx)

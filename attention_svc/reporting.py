@@ -7,6 +7,7 @@ from collections.abc import Callable
 from attention_svc.engine import Engine
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_set import PoolSet
+from rpc.loop_failures import LoopFailures
 from rpc.server import GrpcHost
 
 log = logging.getLogger(__name__)
@@ -18,12 +19,14 @@ REPORT_INTERVAL_S = 5.0
 async def follow_readiness(readiness: Callable[[], tuple[bool, str]], host: GrpcHost) -> None:
     """Mirror readiness into the health service and the log."""
     was: tuple[bool, str] | None = None
+    failures = LoopFailures(log, "cannot tell whether this service is ready")
     while True:
-        now = readiness()
-        if now != was:
-            await host.set_serving(now[0])
-            log.info("ready" if now[0] else f"not ready: {now[1]}")
-            was = now
+        with failures:
+            now = readiness()
+            if now != was:
+                await host.set_serving(now[0])
+                log.info("ready" if now[0] else f"not ready: {now[1]}")
+                was = now
         await asyncio.sleep(READINESS_INTERVAL_S)
 
 

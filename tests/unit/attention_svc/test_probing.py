@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import torch
@@ -86,3 +87,22 @@ def test_an_outage_begins_with_its_first_failure_and_ends_with_an_answer():
     assert outages.reason(1000.0) == outages.reason(11.0), "the same words: one line in the log"
     outages.over(2, [1, 4])
     assert outages.by_layer() == {2: [5]}
+
+
+async def test_a_bug_in_a_probe_is_told_of_once_and_the_next_probe_comes(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    probes, call = 0, probing.ExpertCall
+
+    def broken(*args: Any, **options: Any) -> Any:
+        nonlocal probes
+        probes += 1
+        if probes < 20:
+            raise TypeError(f"probe {probes}")
+        return call(*args, **options)
+
+    monkeypatch.setattr(probing, "ExpertCall", broken)
+    world.context.outages.note(0, [1], 0.0, "test")
+    await until_open(world, False)
+    assert probes >= 20
+    assert len([record for record in caplog.records if record.exc_info]) == 1
