@@ -20,6 +20,8 @@ from attention_svc.grammar_tokens import Taker
 
 log = logging.getLogger(__name__)
 
+_OWN_LIMIT = "Parser Error: Current row has "
+"""What llguidance says when one sequence alone went over a limit, and no copy of its grammar."""
 OVER_LIMIT = "the grammar took more than its limits allow; simplify it"
 
 
@@ -52,7 +54,7 @@ class GrammarState:
         thinking_mask: bytes,
         end_of_thinking_id: int,
         forbidden_ids: Rows[int] = (),
-        on_over_limit: Callable[[], None] = lambda: None,
+        on_worn_out: Callable[[], None] = lambda: None,
     ):
         """
         Args:
@@ -60,14 +62,15 @@ class GrammarState:
             thinking_mask: a bit per id: what thinking may contain, its end apart.
             end_of_thinking_id: 0 when the output does not begin with thinking.
             forbidden_ids: never allowed, not even where the grammar is complete.
-            on_over_limit: told, on the thread that noticed, when a limit was reached.
+            on_worn_out: told, on the thread that noticed, when a limit was reached that all copies
+                of the grammar share.
         """
         self._matcher = matcher
         self._taker = taker
         self._thinking_mask = thinking_mask
         self._end_of_thinking_id = end_of_thinking_id
         self._forbidden_ids = list(forbidden_ids)
-        self._on_over_limit = on_over_limit
+        self._on_worn_out = on_worn_out
         self._thinks = end_of_thinking_id != 0
         self._while_thinking: Following | None = None
 
@@ -102,7 +105,7 @@ class GrammarState:
             return True
         taken = self._taker.take(self._matcher, token_id)
         if not taken:
-            self._on_over_limit()
+            self._tell_why()
         return taken
 
     def accept_all(self, token_ids: Rows[int]) -> bool:
@@ -123,8 +126,7 @@ class GrammarState:
         """Whether each id may come next; none when the grammar went over a limit."""
         bits = self._thinking_mask if self._thinks else self._matcher.compute_bitmask()
         if self.is_over_limit:
-            log.warning("a grammar failed in use: %.300s", self._matcher.get_error())
-            self._on_over_limit()
+            self._tell_why()
             return np.zeros(vocab_size, np.bool_)
         row = np.unpackbits(np.frombuffer(bits, np.uint8), count=vocab_size, bitorder="little")
         if self._thinks:
@@ -132,3 +134,9 @@ class GrammarState:
         else:
             row[self._forbidden_ids] = 0
         return row.view(np.bool_)
+
+    def _tell_why(self) -> None:
+        error = self._matcher.get_error()
+        log.warning("a grammar failed in use: %.300s", error)
+        if not error.startswith(_OWN_LIMIT):
+            self._on_worn_out()

@@ -73,7 +73,7 @@ class GrammarCompiler:
             thinking_mask=self._tokens.thinking_mask,
             end_of_thinking_id=request.end_of_thinking_id,
             forbidden_ids=sorted(self._vocabulary.default_stops) if ignore_eos else (),
-            on_over_limit=compiled.wear_out,
+            on_worn_out=compiled.wear_out,
         )
         if emitted_ids and not await self._replays.run(
             request.client_id, lambda: state.accept_all(emitted_ids)

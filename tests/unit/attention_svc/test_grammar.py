@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 import itertools
 import json
 import random
@@ -226,6 +227,21 @@ def test_a_grammar_that_wore_its_lexer_out_fails_and_is_made_anew(compiler: Comp
     assert state.is_over_limit
     assert allowed(state) == []
     assert allowed(compiler.start(text))
+
+
+def test_a_sequence_that_alone_went_too_far_costs_its_grammar_nothing(compiler: Compiler):
+    """It would be compiled anew for every request of whoever repeats it."""
+    text = json_grammar(
+        {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(400)}}
+    )
+    digest, known = hashlib.sha256(text.encode()).digest(), set()
+    for _ in range(3):
+        state = compiler.start(text)
+        assert not feed(state, "\n{")
+        assert state.is_over_limit
+        known.add(id(compiler.compiler.cache.compiled(digest)))
+    assert len(known) == 1
+    assert None is not compiler.compiler.cache.compiled(digest)
 
 
 def test_the_cache_is_bounded(compiler: Compiler):
