@@ -172,6 +172,7 @@ class AttentionService:
         if self._pools is not None:
             await self._pools.stop()
         await self._grammars.close()
+        self._engine.close()
         self._watchdog.stop()
         ops.stop()
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
