@@ -1,7 +1,10 @@
 """A grammar that takes long holds up its own row: never another's, and never for good."""
 
 import asyncio
+import functools
+import time
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from fake_grammars import (
@@ -16,10 +19,10 @@ from fake_grammars import (
     ended,
     ids,
 )  # fmt: skip
-from generate_harness import heard, request, running_service, stub_of, until
+from generate_harness import Service, heard, request, running_service, stub_of, until
 
 from attention_svc.grammar import OVER_LIMIT, Following
-from attention_svc.sequence import Outcome
+from attention_svc.sequence import Outcome, Sequence
 
 TURN_S = 5.0
 """Half of what a held grammar waits for its test."""
@@ -221,3 +224,39 @@ async def test_the_requests_own_deadline_ends_a_row_whose_grammar_is_late():
         assert (answer.reason, answer.tokens) == ("DEADLINE", [])
         await service.until_idle()
         grammar.let(9)
+
+
+class OddAtTimes(Odd):
+    """Late or in time, as chance has it."""
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__()
+        self._chance = chance
+
+    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+        said = super().follow(token_id, vocab_size)
+        time.sleep(self._chance.choice([0.0, 0.0, 0.002, 0.01]))
+        return said
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_comes_late_everybody_says_what_it_says_alone(seed: int):
+    """Sequences with and without grammars, of three clients, for which there are too few blocks."""
+
+    def asked(service: Service, chance: Random) -> list[Callable[[], Sequence]]:
+        return [
+            functools.partial(
+                add, service, OddAtTimes(chance) if number % 2 else None,
+                prompt=[3 + number] * (2 + 5 * number), client_id="abc"[number % 3], seed=number + 1,
+                temperature=1.0, max_tokens=24, ignore_eos=True,
+            )
+            for number in range(6)
+        ]  # fmt: skip
+
+    async with running_service(num_blocks=14, prefix_cache=False) as service:
+        alone = [await in_time(ids(start())) for start in asked(service, Random(seed))]
+        together = [start() for start in asked(service, Random(seed))]
+        assert await in_time(asyncio.gather(*map(ids, together))) == alone
+        assert service.engine.scheduler.num_preemptions > 0
+        assert service.engine._metrics.late_masks._value.get() > 0
+        await service.until_idle()
