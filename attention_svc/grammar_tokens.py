@@ -1,12 +1,12 @@
 """What does llguidance have to know of the checkpoint's tokens?"""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 
-from attention_svc.grammar_limits import MASK_THREADS
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.token_table import TokenTable
 
@@ -67,14 +67,17 @@ class Taker:
     """
 
     def __init__(self, tokenizer: LLTokenizer):
-        self._executor = LLExecutor(num_threads=MASK_THREADS)
+        self._own = threading.local()  # an executor for each thread: none waits for another's token
         self._nothing = LLMatcher(tokenizer, 'start: ""', log_level=0)
         self._end_id = tokenizer.eos_token
 
     def take(self, matcher: LLMatcher, token_id: int) -> bool:
         """Whether the grammar allows it; otherwise the matcher stays in error."""
+        executor: LLExecutor | None = getattr(self._own, "executor", None)
+        if executor is None:
+            executor = self._own.executor = LLExecutor(num_threads=1)
         both = [(matcher, token_id), (self._nothing.deep_copy(), self._end_id)]
-        return self._executor.consume_token_par(both)[0]
+        return executor.consume_token_par(both)[0]
 
 
 class _TokenTable:
