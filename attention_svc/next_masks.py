@@ -51,7 +51,7 @@ class NextMasks:
         self._timeout_s = timeout_s
         self._threads = SharedThreads(MASK_THREADS, name="masks")
         self._late: list[tuple[Sequence, Tensor]] = []
-        self._answered: deque[Sequence] = deque()
+        self._answered: deque[tuple[Sequence, Answer]] = deque()
         self._is_telling = False
 
     def begin(self, sequence: Sequence) -> None:
@@ -114,7 +114,7 @@ class NextMasks:
             except Exception:  # our bug, or llguidance's: its own request fails, and no other
                 log.exception("a grammar failed in use")
                 answer.said = Following()
-            self._answered.append(sequence)
+            self._answered.append((sequence, answer))
             if not self._is_telling:
                 self._is_telling = True
                 with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
@@ -125,7 +125,10 @@ class NextMasks:
     def _tell(self) -> None:
         self._is_telling = False  # before the look: whoever comes after it tells again
         while self._answered:
-            self._heed(self._answered.popleft())
+            sequence, answer = self._answered.popleft()
+            if answer.timer is not None:
+                answer.timer.cancel()
+            self._heed(sequence)
         self._wake()
 
     def _heed(self, sequence: Sequence) -> None:
@@ -146,7 +149,7 @@ class NextMasks:
         answer = sequence.following
         if answer is not None and answer.said is None:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._timeout_s, self._give_up, sequence, answer)
+            answer.timer = loop.call_later(self._timeout_s, self._give_up, sequence, answer)
 
     def _give_up(self, sequence: Sequence, answer: Answer) -> None:
         if not sequence.finished and answer.said is None:

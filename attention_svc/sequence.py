@@ -92,6 +92,8 @@ class Answer:
 
     said: Following | None = None
     begun: bool = False
+    timer: asyncio.TimerHandle | None = None
+    """Ends the sequence that waits for it too long."""
 
 
 @dataclass(slots=True, eq=False)

@@ -44,8 +44,12 @@ async def test_rows_beside_one_whose_grammar_is_late_go_on(kind: Callable[[], He
         assert len(late.output_ids) < 2
         assert not late.finished
         grammar.let(9)
+        following = late.following
         assert await in_time(ids(late)) == [ONLY] * 3
         await service.until_idle()
+        assert following is not None
+        assert following.timer is not None
+        assert following.timer.cancelled(), "it would keep the mask for as long as it runs"
 
 
 @pytest.mark.parametrize("kind", [HeldOdd, OddHeldAtTokens])
