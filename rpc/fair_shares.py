@@ -61,6 +61,10 @@ class FairTurns(Generic[Item]):
         """Of clients that are here: when each was served last."""
 
     @property
+    def num_running(self) -> int:
+        return self._running.total()
+
+    @property
     def num_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
 
@@ -114,6 +118,10 @@ class FairSlots:
         self._max_waiting = max_waiting
         self._what = what
         self._turns = FairTurns[asyncio.Future[None]](num_slots)
+
+    @property
+    def num_running(self) -> int:
+        return self._turns.num_running
 
     @property
     def num_waiting(self) -> int:

@@ -107,8 +107,10 @@ def test_places_in_the_queue_are_given_back_however_soon_the_work_is_done(
     async def many() -> int:
         for _ in range(200):
             await encoder._run("messages", lambda: None, 10**6, "a client")
-        await asyncio.sleep(0.05)
-        return encoder.threads._slots._running.total()
+        async with asyncio.timeout(20):
+            while encoder.threads._slots.num_running:
+                await asyncio.sleep(0.01)
+        return encoder.threads._slots.num_running
 
     assert gateway.run(many()) == 0
 
