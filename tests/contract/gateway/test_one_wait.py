@@ -156,7 +156,9 @@ def test_a_service_that_goes_in_the_middle_of_its_wait_takes_it_along(
             yield tokens(0, ids[:3])
             status.ready, status.experts_awaited_ms = False, awaited_ms
             fake.status = status
-            yield 0.3
+            polls = fake.polls
+            while fake.polls < polls + 3:  # the gateway has heard of it
+                yield 0.02
             if end == "lost":
                 yield grpc.StatusCode.UNAVAILABLE
             status.draining = True
