@@ -223,8 +223,10 @@ class ExpertCall:
             # nothing for so long, it is no slow answer any more.
             part.late_since_s = part.late_since_s or self._loop.time()
             is_hung = self._loop.time() - part.late_since_s >= SILENCE_LIMIT_S
-            if is_hung and not self._may_wait(part, f"pool {link.pool_id} does not answer"):
-                return
+            if is_hung:
+                if not self._may_wait(part, f"pool {link.pool_id} does not answer"):
+                    return
+                self._note(part)
             if self._is_wanted(part):
                 look_s = min(link.health.timeout_s(part.units), SILENCE_LIMIT_S)
                 part.timer = self._later(look_s, part, self._late)
