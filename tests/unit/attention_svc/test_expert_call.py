@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attention_svc import expert_call
 from attention_svc.call_parts import CallContext
-from attention_svc.outages import GRACE_S, Outage
+from attention_svc.outages import Outage
 from attention_svc.pool_health import RetryBudget
 from attention_svc.transport import ExpertsUnavailable, StepPoisoned
 from protos import router_pb2
@@ -209,41 +209,6 @@ async def returning(link: ScriptedLink, *, hold: bool) -> None:
                 pool_id="a", incarnation=1, address="a", pieces=Pieces.grid([0], ALL).to_message()
             )
             link.world.pools.apply(router_pb2.Topology(pools=[entry]))
-
-
-async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_next_look(
-    monkeypatch,
-):
-    """Its pace sets when it is late, which may be minutes for a long prompt; not twice that."""
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.8)
-    monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
-    world = World(a=ALL)
-    world.links["a"].script = ["silent"]
-    call, wanted = world.call(timeout_s=0.1)
-    started_s = asyncio.get_running_loop().time()
-    with pytest.raises(ExpertsUnavailable, match="does not answer"):
-        await result(call, wanted)
-    assert call._time is not None
-    assert 0.8 <= call._time.began_s - started_s < 1.5
-
-
-async def test_pieces_of_a_silent_holder_are_out_while_they_are_waited_for_not_only_after(
-    monkeypatch,
-):
-    """Else the service takes new requests for as long as it may wait."""
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
-    monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
-    world = World(a=ALL)
-    world.links["a"].script = ["silent"]
-    call, wanted = world.call(timeout_s=1000.0)
-    waiting = asyncio.ensure_future(result(call, wanted))
-    async with asyncio.timeout(5):
-        while not world.context.outages.open:
-            await asyncio.sleep(0.005)
-    now_s = asyncio.get_running_loop().time()
-    assert "pool a does not answer" in world.context.outages.reason(now_s + GRACE_S)
-    assert not waiting.done()
-    waiting.cancel()
 
 
 async def test_the_next_step_does_not_wait_for_the_same_pieces_again():
