@@ -13,8 +13,8 @@ from expertmesh.plan import HELD_FACTOR, POOL_BASE_BYTES
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig
 from minimax_m2.weight_formats import FORMATS, piece_bytes
-from router_svc.board import Host
-from router_svc.planner import Plan, plan
+from router_svc.placement.board import Host
+from router_svc.placement.planner import Plan, plan
 from rpc.pieces import Pieces
 from rpc.sizes import parse_bytes
 

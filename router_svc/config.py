@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from router_svc.addresses import AddressRules
-from router_svc.board import MAX_REPLICAS
-from router_svc.following import FollowingRules
-from router_svc.goals import PlacementRules
-from router_svc.planner import STRIPINGS
+from router_svc.members.addresses import AddressRules
+from router_svc.placement.board import MAX_REPLICAS
+from router_svc.placement.following import FollowingRules
+from router_svc.placement.goals import PlacementRules
+from router_svc.placement.planner import STRIPINGS
 from rpc.flags import flag
 from rpc.service_config import ServiceConfig, check_choice
 

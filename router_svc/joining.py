@@ -8,13 +8,13 @@ from typing import Any
 import grpc.aio
 
 from protos import router_pb2
-from router_svc.addresses import AddressRules, advertised, seen_host
-from router_svc.dialback import check, dial
-from router_svc.identity import caller_text, identity_of
-from router_svc.member import ROLE_NAMES, Member, MemberKey
+from router_svc.members.addresses import AddressRules, advertised, seen_host
+from router_svc.members.dialback import check, dial
+from router_svc.members.identity import caller_text, identity_of
+from router_svc.members.member import ROLE_NAMES, Member, MemberKey
+from router_svc.members.proving import why_not_proven
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
-from router_svc.proving import why_not_proven
 from router_svc.publisher import Publisher
 from router_svc.streams import Ending, Newest, first_frame, until_first, write_whole
 from rpc.channel import Access

@@ -10,17 +10,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from protos import router_pb2
-from router_svc.changes import instruct, note_hidden, retire, settle
-from router_svc.crash_loops import CrashLoops
-from router_svc.epoch import Drains
-from router_svc.goals import PlacementRules, asked_for
-from router_svc.identity import STRANGER, Identity
-from router_svc.member import LOADING, Member
-from router_svc.membership import Members
-from router_svc.moves import Rebalanced
-from router_svc.placing import Placing
-from router_svc.planning import Inline
-from router_svc.takeover import has_announced, trial_hold
+from router_svc.members.crash_loops import CrashLoops
+from router_svc.members.epoch import Drains
+from router_svc.members.identity import STRANGER, Identity
+from router_svc.members.member import LOADING, Member
+from router_svc.members.members import Members
+from router_svc.members.takeover import has_announced, trial_hold
+from router_svc.placement.changes import instruct, note_hidden, retire, settle
+from router_svc.placement.goals import PlacementRules, asked_for
+from router_svc.placement.jobs import Inline
+from router_svc.placement.moves import Rebalanced
+from router_svc.placement.placing import Placing
 from router_svc.topology import TopologyBook
 from rpc.errors import NotReady
 from rpc.pieces import Pieces

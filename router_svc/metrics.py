@@ -7,9 +7,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from protos import router_pb2
-from router_svc.following import VERDICTS
-from router_svc.member import ROLE_NAMES, Member
+from router_svc.members.member import ROLE_NAMES, Member
 from router_svc.mesh import Mesh
+from router_svc.placement.following import VERDICTS
 from rpc.metrics import PREFIX
 
 STATE_NAMES = {

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from protos import router_pb2, router_pb2_grpc
 from router_svc.config import RouterConfig
-from router_svc.epoch import Drains, next_epoch
 from router_svc.joining import Joining
+from router_svc.members.epoch import Drains, next_epoch
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics, service_discovery, status_line
 from router_svc.publisher import Publisher

@@ -9,11 +9,11 @@ import grpc
 import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
-from router_svc.identity import caller_text
 from router_svc.joining import CERTIFICATE_ROLES, Joining
-from router_svc.member import MAX_NAME_LENGTH, ROLE_NAMES, Member
+from router_svc.members.identity import caller_text
+from router_svc.members.member import MAX_NAME_LENGTH, ROLE_NAMES, Member
 from router_svc.mesh import Mesh
-from router_svc.moves import Rebalanced
+from router_svc.placement.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first, write_whole
 from rpc.errors import NotReady, Overloaded, abort_with

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from protos import router_pb2
-from router_svc.member import DRAINING, READY, Member, Model
+from router_svc.members.member import DRAINING, READY, Member, Model
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from expertmesh.plan import demo_model_dir, describe
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config, read_json
 from minimax_m2.weight_formats import FORMATS
-from router_svc.planner import STRIPINGS
+from router_svc.placement.planner import STRIPINGS
 from rpc.pieces import Pieces
 from rpc.sizes import parse_bytes
 

@@ -235,7 +235,7 @@ async def test_claims_that_the_process_at_its_address_does_not_bear_out_change_n
     secret, tmp_path, name, caplog, monkeypatch
 ):
     monkeypatch.setattr("router_svc.joining.DIAL_RETRY_S", 0.05)
-    monkeypatch.setattr("router_svc.proving.ASK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("router_svc.members.proving.ASK_TIMEOUT_S", 0.5)
     there = answering(**{"incarnation": 8, **LIES[name]}) if name in LIES else listening()
     async with guarded_router(secret, tmp_path) as (router, stub, address), there as claimed:
         older = await serving_pool(stub, address, incarnation=7)

@@ -18,7 +18,7 @@ from router_harness import (
 )
 
 from protos import router_pb2
-from router_svc import goals
+from router_svc.placement import goals
 
 
 @pytest.fixture

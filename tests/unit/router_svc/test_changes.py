@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from protos import router_pb2
-from router_svc.goals import PlacementRules
 from router_svc.mesh import Mesh
+from router_svc.placement.goals import PlacementRules
 from rpc.pieces import Pieces
 
 LAYERS, EXPERTS = 3, 2

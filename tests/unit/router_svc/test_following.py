@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import router_pb2
-from router_svc.following import FollowingRules
-from router_svc.goals import PlacementRules
 from router_svc.mesh import Mesh
+from router_svc.placement.following import FollowingRules
+from router_svc.placement.goals import PlacementRules
 from rpc.pieces import Pieces
 
 LAYERS, EXPERTS = 2, 12

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_svc.board import Host
-from router_svc.loads import piece_weights
-from router_svc.planner import STRIPINGS, plan
+from router_svc.placement.board import Host
+from router_svc.placement.loads import piece_weights
+from router_svc.placement.planner import STRIPINGS, plan
 from rpc.pieces import Pieces
 
 LAYERS, EXPERTS = 3, 4

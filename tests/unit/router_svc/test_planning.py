@@ -6,8 +6,8 @@ from concurrent.futures import Executor, Future
 import pytest
 from test_router_mesh import POOL, holds, mesh_of, register, status
 
-from router_svc.goals import PlacementRules
-from router_svc.planning import MAX_REDONE
+from router_svc.placement.goals import PlacementRules
+from router_svc.placement.jobs import MAX_REDONE
 from rpc.errors import NotReady
 
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from protos import router_pb2
-from router_svc import membership
-from router_svc.identity import STRANGER, Identity
-from router_svc.member import Model
-from router_svc.membership import MAX_AHEAD_S, Members
+from router_svc.members import members as membership
+from router_svc.members.identity import STRANGER, Identity
+from router_svc.members.member import Model
+from router_svc.members.members import MAX_AHEAD_S, Members
 from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 from rpc.pieces import Pieces
 

@@ -3,11 +3,11 @@
 import pytest
 
 from protos import router_pb2
-from router_svc.epoch import Drains
-from router_svc.goals import PlacementRules
-from router_svc.identity import Identity
-from router_svc.member import LOADING, Member
+from router_svc.members.epoch import Drains
+from router_svc.members.identity import Identity
+from router_svc.members.member import LOADING, Member
 from router_svc.mesh import Mesh
+from router_svc.placement.goals import PlacementRules
 from rpc.errors import Mismatch, NotReady
 from rpc.pieces import Pieces
 

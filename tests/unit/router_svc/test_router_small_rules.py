@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from protos import router_pb2
-from router_svc.activations import MAX_PER_REPORT, Activations
-from router_svc.addresses import AddressRules, advertised, seen_host
 from router_svc.config import RouterConfig
-from router_svc.dialback import dial
-from router_svc.epoch import next_epoch
-from router_svc.member import Model
+from router_svc.members.addresses import AddressRules, advertised, seen_host
+from router_svc.members.dialback import dial
+from router_svc.members.epoch import next_epoch
+from router_svc.members.member import Model
+from router_svc.placement.activations import MAX_PER_REPORT, Activations
 from router_svc.streams import Ending, Newest, until_first
 from rpc.config import Address
 

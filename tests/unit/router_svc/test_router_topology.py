@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import router_pb2
-from router_svc.member import DRAINING, LOADING, READY, Member, Model, Offer
+from router_svc.members.member import DRAINING, LOADING, READY, Member, Model, Offer
 from router_svc.topology import TopologyBook
 from rpc.config import Address
 from rpc.pieces import Pieces

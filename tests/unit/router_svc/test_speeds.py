@@ -3,10 +3,10 @@
 import pytest
 
 from protos import router_pb2
-from router_svc.goals import hosts_of
-from router_svc.member import Offer, read_register
-from router_svc.planner import plan
-from router_svc.speeds import relative_speeds
+from router_svc.members.member import Offer, read_register
+from router_svc.placement.goals import hosts_of
+from router_svc.placement.planner import plan
+from router_svc.placement.speeds import relative_speeds
 from rpc.pieces import Pieces
 
 EVERYTHING = Pieces.all_of(6, 4)

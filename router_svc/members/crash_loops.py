@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router_svc.member import READY, Member
+from router_svc.members.member import READY, Member
 from rpc.pieces import Pieces
 
 SHORT_LIFE_S = 10.0

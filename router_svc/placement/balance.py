@@ -5,7 +5,7 @@ Units of movement are a pool's part of a layer (layer striping) or single expert
 
 from collections.abc import Iterator
 
-from router_svc.board import Board
+from router_svc.placement.board import Board
 from rpc.pieces import bits
 
 MAX_CANDIDATES = 16

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from protos import attention_pb2, attention_pb2_grpc, expert_pb2, expert_pb2_grpc
-from router_svc.member import Member
+from router_svc.members.member import Member
 from rpc.channel import Access, open_channel
 from rpc.logs import cut, printable, quoted
 from rpc.pieces import Pieces

@@ -8,7 +8,7 @@ the median, and only what is clearly faster or slower gets another share of the 
 import statistics
 from collections.abc import Sequence
 
-from router_svc.member import Offer
+from router_svc.members.member import Offer
 
 ALIKE = 1.25
 """Within this factor of the median a pool counts as one of the usual ones."""

@@ -9,7 +9,7 @@ share of the work, and keeps a further holder until without it they would have l
 import math
 from collections.abc import Mapping, Sequence
 
-from router_svc.board import MAX_REPLICAS, Board
+from router_svc.placement.board import MAX_REPLICAS, Board
 from rpc.pieces import bits
 
 HOT, COOL = 2.0, 1.4

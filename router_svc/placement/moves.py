@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protos import router_pb2
-from router_svc.board import Host
-from router_svc.planner import Plan
+from router_svc.placement.board import Host
+from router_svc.placement.planner import Plan
 from rpc.pieces import Piece
 
 MAX_MOVES_SHOWN = 256

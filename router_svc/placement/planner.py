@@ -14,9 +14,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router_svc.balance import balance
-from router_svc.board import Board, Host
-from router_svc.hot import HotPieces, drop_surplus, hot_pieces, replicate
+from router_svc.placement.balance import balance
+from router_svc.placement.board import Board, Host
+from router_svc.placement.hot import HotPieces, drop_surplus, hot_pieces, replicate
 from rpc.pieces import Pieces
 
 STRIPINGS = ("layer", "expert")

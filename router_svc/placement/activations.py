@@ -8,7 +8,7 @@ which halves every half-life, for placement.
 from typing import Any
 
 from protos import router_pb2
-from router_svc.member import Model
+from router_svc.members.member import Model
 
 MAX_PER_REPORT = 2**40
 ROWS_PER_READ = 8

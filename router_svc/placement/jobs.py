@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from router_svc.board import Host
+from router_svc.placement.board import Host
 
 MAX_REDONE = 3
 """Plans in a row that are thrown away because hosts have changed meanwhile. The next one counts

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from protos import pieces_pb2, router_pb2
-from router_svc.addresses import advertised
+from router_svc.members.addresses import advertised
 from rpc.config import Address
 from rpc.pieces import Pieces
 

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from protos import router_pb2
-from router_svc.identity import STRANGER, Identity
-from router_svc.member import Member, MemberKey, Model, read_register
-from router_svc.takeover import is_same_process
+from router_svc.members.identity import STRANGER, Identity
+from router_svc.members.member import Member, MemberKey, Model, read_register
+from router_svc.members.takeover import is_same_process
 from rpc.config import PROTOCOL_MAJOR
 from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 

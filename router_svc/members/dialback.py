@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 
-from router_svc.addresses import AddressRules
+from router_svc.members.addresses import AddressRules
 from rpc.config import Address
 from rpc.errors import NotReady
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from router_svc.board import Host
-from router_svc.planner import Plan
+from router_svc.placement.board import Host
+from router_svc.placement.planner import Plan
 
 log = logging.getLogger(__name__)
 

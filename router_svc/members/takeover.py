@@ -8,8 +8,8 @@ nothing changes nothing.
 
 import hmac
 
-from router_svc.goals import asked_for
-from router_svc.member import READY, Member
+from router_svc.members.member import READY, Member
+from router_svc.placement.goals import asked_for
 from rpc.pieces import Pieces
 
 

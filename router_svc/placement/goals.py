@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from router_svc.board import Board, Host
-from router_svc.following import FollowingRules
-from router_svc.member import Member, Model
-from router_svc.planner import Plan, plan
-from router_svc.speeds import relative_speeds
+from router_svc.members.member import Member, Model
+from router_svc.placement.board import Board, Host
+from router_svc.placement.following import FollowingRules
+from router_svc.placement.planner import Plan, plan
+from router_svc.placement.speeds import relative_speeds
 from rpc.pieces import Pieces
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from router_svc.addresses import seen_host
+from router_svc.members.addresses import seen_host
 from rpc.tls import certificate_names, member_ids
 
 

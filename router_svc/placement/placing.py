@@ -7,16 +7,16 @@ import asyncio
 from concurrent.futures import Executor
 from functools import partial
 
-from router_svc.activations import Activations
-from router_svc.board import Host
-from router_svc.following import MIN_WORK, Following, Proposal
-from router_svc.goals import Goals, PlacementRules, hosts_of
-from router_svc.loads import mean_work, piece_weights
-from router_svc.member import Member, Model
-from router_svc.membership import Members
-from router_svc.moves import Rebalanced, piece_moves
-from router_svc.planner import Plan, imbalance
-from router_svc.planning import Job, Planning
+from router_svc.members.member import Member, Model
+from router_svc.members.members import Members
+from router_svc.placement.activations import Activations
+from router_svc.placement.board import Host
+from router_svc.placement.following import MIN_WORK, Following, Proposal
+from router_svc.placement.goals import Goals, PlacementRules, hosts_of
+from router_svc.placement.jobs import Job, Planning
+from router_svc.placement.loads import mean_work, piece_weights
+from router_svc.placement.moves import Rebalanced, piece_moves
+from router_svc.placement.planner import Plan, imbalance
 from rpc.errors import NotReady
 
 Weights = list[list[float]]

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router_svc.goals import PlacementRules
-from router_svc.member import READY, Hidden, Member
+from router_svc.members.member import READY, Hidden, Member
+from router_svc.placement.goals import PlacementRules
 from rpc.pieces import Pieces
 
 NOTHING = Pieces()

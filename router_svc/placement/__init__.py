@@ -1,0 +1,1 @@
+"""Which pool holds which pieces."""
