@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rpc.service_main import loading, run_service
+from rpc.process.service_main import loading, run_service
 
 DESCRIPTION = """One attention service: owns sequences and their KV cache, runs the layer loop, and
 calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join.

@@ -14,7 +14,7 @@ from attention_svc.pool_health import RetryBudget
 from attention_svc.pool_link import PoolLink
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import HopTerms
-from rpc.hop_codec import HopCodec
+from rpc.hop.codec import HopCodec
 
 
 @dataclass(frozen=True, slots=True)

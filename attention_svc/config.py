@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimax_m2.weight_formats import CHOICES
-from rpc.flags import flag
-from rpc.service_config import MemberConfig, check_choice
-from rpc.sizes import MemoryBudget
+from rpc.process.flags import flag
+from rpc.process.service_config import MemberConfig, check_choice
+from rpc.process.sizes import MemoryBudget
 
 KV_DTYPES = ("auto", "bf16", "int8")
 DTYPES = ("auto", "float32", "bfloat16")

@@ -22,7 +22,7 @@ from attention_svc.pool_health import work_units
 from attention_svc.pool_link import SILENCE_LIMIT_S, PoolLink
 from attention_svc.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2
-from rpc.hop_codec import CallHeader, Dispatch, Sums
+from rpc.hop.codec import CallHeader, Dispatch, Sums
 
 RETRY_PAUSE_S = 0.02
 """How often a parked part looks for a holder."""

@@ -7,7 +7,7 @@ from attention_svc.kv_layout import KVLayout, block_bytes
 from minimax_m2.config import ModelConfig
 from minimax_m2.held_formats import HeldFormats
 from minimax_m2.weight_formats import attention_bytes, piece_bytes
-from rpc.memory import available_memory_bytes
+from rpc.process.memory import available_memory_bytes
 
 
 def count_blocks(

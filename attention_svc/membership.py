@@ -9,8 +9,8 @@ from attention_svc.pool_set import PoolSet
 from attention_svc.scheduler import Scheduler
 from protos import router_pb2
 from rpc.channel import Access
-from rpc.membership import Lease
-from rpc.topology import TopologyWatcher
+from rpc.mesh.lease import Lease
+from rpc.mesh.topology import TopologyWatcher
 
 log = logging.getLogger(__name__)
 

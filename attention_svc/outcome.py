@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rpc.hop_codec import ResultFrame
+from rpc.hop.codec import ResultFrame
 
 
 @dataclass(slots=True)

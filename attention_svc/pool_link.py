@@ -22,10 +22,10 @@ from protos import expert_pb2
 from rpc.cancellation import is_being_cancelled
 from rpc.channel import Access, open_channel
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from rpc.frame_writer import FrameWriter
-from rpc.hop_codec import HopCodec, ResultFrame, result_of, to_bytes
+from rpc.hop.codec import HopCodec, ResultFrame, result_of, to_bytes
+from rpc.hop.frame_writer import FrameWriter
 from rpc.logs import cut, quoted
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

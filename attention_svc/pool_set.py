@@ -12,7 +12,7 @@ from attention_svc.pool_health import speed_class
 from attention_svc.pool_link import PoolLink
 from attention_svc.sharing import share_out
 from protos import attention_pb2, router_pb2
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from attention_svc.engine import Engine
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.pool_set import PoolSet
 from rpc.loop_failures import LoopFailures
-from rpc.server import GrpcHost
+from rpc.process.server import GrpcHost
 
 log = logging.getLogger(__name__)
 

@@ -42,13 +42,13 @@ from minimax_m2.numerics import dtype_name, torch_dtype
 from minimax_m2.threads import set_threads
 from minimax_m2.weights import open_weights, verify_attention
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
+from rpc.access.guard import CallBounds
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
-from rpc.guard import CallBounds
-from rpc.hop_codec import HopCodec
+from rpc.hop.codec import HopCodec
 from rpc.metrics import export_certificate_expiry
-from rpc.ops_http import OpsServer
-from rpc.server import GrpcHost, until_stopped
-from rpc.service_config import default_member_id
+from rpc.process.ops_http import OpsServer
+from rpc.process.server import GrpcHost, until_stopped
+from rpc.process.service_config import default_member_id
 
 log = logging.getLogger(__name__)
 

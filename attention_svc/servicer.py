@@ -15,9 +15,9 @@ from attention_svc.sampling_params import read_params
 from attention_svc.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.access.guard import callable_by
 from rpc.config import GRAMMAR_TAKEN
 from rpc.errors import NotReady, Overloaded, abort_with
-from rpc.guard import callable_by
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from minimax_m2.config import ModelConfig
 from minimax_m2.kernel_choice import KERNEL_NAMES
 from minimax_m2.kernels.cpu import library
 from minimax_m2.weight_formats import attention_bytes, piece_bytes
-from rpc.memory import available_memory_bytes
+from rpc.process.memory import available_memory_bytes
 
 FORMATS = {short: name for name, short in KERNEL_NAMES.items() if name != "float32"}
 """`--formats` -> the services' names of them."""

@@ -45,12 +45,12 @@ from minimax_m2.manifest import ensure_manifest
 from minimax_m2.threads import set_threads
 from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, router_pb2
+from rpc.access.guard import callable_by
+from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
-from rpc.guard import callable_by
-from rpc.hop_codec import HopCodec
-from rpc.pieces import Pieces
-from rpc.tensor_codec import encode
-from rpc.tls import TlsFiles
+from rpc.hop.codec import HopCodec
+from rpc.hop.tensor_codec import encode
+from rpc.mesh.pieces import Pieces
 
 if TYPE_CHECKING:
     from expert_svc.weight_store import WeightStore
@@ -102,7 +102,7 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
     from expert_svc.servicer import ExpertServicer, PoolIdentity
     from expert_svc.weight_store import WeightStore
     from rpc.config import Address, max_rows_per_message
-    from rpc.server import GrpcHost
+    from rpc.process.server import GrpcHost
 
     set_threads(threads)
     checkpoint = Checkpoint.open(model)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rpc.service_main import loading, run_service
+from rpc.process.service_main import loading, run_service
 
 DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for attention
 services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join.

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from minimax_m2.config import ModelConfig
 from protos import expert_pb2
-from rpc.hop_codec import execute_checksum
-from rpc.tensor_codec import WIRE_DTYPES, decode
+from rpc.hop.codec import execute_checksum
+from rpc.hop.tensor_codec import WIRE_DTYPES, decode
 
 _DECODE = expert_pb2.PHASE_DECODE
 _ROWS = expert_pb2.COMBINE_ROWS
@@ -60,7 +60,7 @@ class CallReader:
     def __init__(
         self, config: ModelConfig, *, dtype: torch.dtype, max_rows: int, native: ModuleType | None
     ):
-        """`dtype`: the only one of hidden rows; `native`: see rpc.hop_codec."""
+        """`dtype`: the only one of hidden rows; `native`: see rpc.hop.codec."""
         self._config = config
         self._dtype = dtype
         self._max_rows = max_rows

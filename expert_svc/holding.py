@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from expert_svc.weight_store import WeightStore
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

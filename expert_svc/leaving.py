@@ -11,8 +11,8 @@ import time
 
 from expert_svc.executor import Executor
 from expert_svc.servicer import ExpertServicer
-from rpc.membership import Lease
-from rpc.pieces import Pieces
+from rpc.mesh.lease import Lease
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

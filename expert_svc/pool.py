@@ -24,13 +24,13 @@ from minimax_m2.threads import set_threads
 from minimax_m2.weights import open_weights
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
-from rpc.hop_codec import HopCodec
-from rpc.membership import Lease
+from rpc.hop.codec import HopCodec
+from rpc.mesh.lease import Lease
+from rpc.mesh.pieces import Pieces, parse_ranges
 from rpc.metrics import export_certificate_expiry
-from rpc.ops_http import OpsServer
-from rpc.pieces import Pieces, parse_ranges
-from rpc.server import GrpcHost, until_stopped
-from rpc.service_config import default_member_id
+from rpc.process.ops_http import OpsServer
+from rpc.process.server import GrpcHost, until_stopped
+from rpc.process.service_config import default_member_id
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
 from protos import expert_pb2
+from rpc.access.guard import callable_by
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from rpc.frame_writer import FrameWriter
-from rpc.guard import callable_by
-from rpc.hop_codec import HopCodec, to_bytes
+from rpc.hop.codec import HopCodec, to_bytes
+from rpc.hop.frame_writer import FrameWriter
+from rpc.hop.tensor_codec import WIRE_DTYPES
 from rpc.logs import printable
-from rpc.tensor_codec import WIRE_DTYPES
 
 log = logging.getLogger(__name__)
 

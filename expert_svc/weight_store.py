@@ -19,7 +19,7 @@ from minimax_m2.manifest import Manifest
 from minimax_m2.numerics import dtype_name
 from minimax_m2.weight_formats import piece_bytes
 from minimax_m2.weights import Weights, put_expert, verify_expert
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from expertmesh.issuing import (
     replace_file,
     validity,
 )
-from rpc.tls import ROLES, role_name
+from rpc.access.tls import ROLES, role_name
 
 CA_NAME = "ca"
 CA_DAYS = 3650

@@ -20,7 +20,7 @@ from expertmesh.machine import (
     usable_cores,
 )
 from expertmesh.sizes import format_bytes
-from rpc.memory import available_memory_bytes
+from rpc.process.memory import available_memory_bytes
 
 MIN_FREE_MEMORY_BYTES = 2 * 10**9
 MIN_FREE_DISK_BYTES = 2 * 10**9
@@ -192,7 +192,7 @@ def check_kernels() -> Check:
 
 def check_hop_codec() -> Check:
     """A hop's frames are built and checked natively where the package was built with a compiler."""
-    from rpc.hop_codec import HopCodec
+    from rpc.hop.codec import HopCodec
 
     if HopCodec.best().is_native:
         return Check(name="hop codec", verdict=Verdict.OK, found="native")

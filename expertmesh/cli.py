@@ -20,8 +20,8 @@ from expertmesh.commands import (
     up,
 )
 from expertmesh.console import EXIT_CODES_HELP, CommandError
-from rpc.env_names import unknown_names_warning
-from rpc.flags import shown_warning, shows
+from rpc.process.env_names import unknown_names_warning
+from rpc.process.flags import shown_warning, shows
 
 app = typer.Typer(
     name="expertmesh",

@@ -15,8 +15,8 @@ from minimax_m2.config import ModelConfig
 from minimax_m2.weight_formats import FORMATS, piece_bytes
 from router_svc.placement.board import Host
 from router_svc.placement.planner import Plan, plan
-from rpc.pieces import Pieces
-from rpc.sizes import parse_bytes
+from rpc.mesh.pieces import Pieces
+from rpc.process.sizes import parse_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

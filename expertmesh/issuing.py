@@ -1,7 +1,7 @@
 """What does a certificate of the mesh look like, and how does it get into a folder?
 
-ECDSA P-256. A leaf carries the DNS name that `rpc.tls.role_name` gives, and a member's also the
-URI of `rpc.tls.member_uri`. It may be used on both ends of a connection: every service is a
+ECDSA P-256. A leaf carries the DNS name that `rpc.access.tls.role_name` gives, and a member's also the
+URI of `rpc.access.tls.member_uri`. It may be used on both ends of a connection: every service is a
 server to some and a client to others.
 """
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rpc.tls import member_uri, role_name
+from rpc.access.tls import member_uri, role_name
 
 Validity = tuple[datetime.datetime, datetime.datetime]
 """(not before, not after)."""

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from rpc.memory import CGROUP, own_folders, read_text
+from rpc.process.memory import CGROUP, own_folders, read_text
 
 CPU_FEATURES = (
     "avx2",

@@ -16,8 +16,8 @@ from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
 from minimax_m2.held_formats import held_formats
 from minimax_m2.weight_formats import CHOICES, attention_bytes, piece_bytes
-from rpc.memory import available_memory_bytes
-from rpc.sizes import MemoryBudget
+from rpc.process.memory import available_memory_bytes
+from rpc.process.sizes import MemoryBudget
 
 MB = 1_000_000
 DTYPES = ("auto", "float32", "bfloat16")

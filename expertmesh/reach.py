@@ -9,8 +9,8 @@ from rich.table import Table
 
 from expertmesh.unanswered import why_unanswered
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.access.tls import TlsFiles
 from rpc.channel import Access, open_sync_channel
-from rpc.tls import TlsFiles
 
 TIMEOUT_S = 3.0
 

@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rpc.channel import open_channel
 from rpc.config import Address
-from rpc.server import GrpcHost
+from rpc.process.server import GrpcHost
 
 
 def health_round_trips_us(count: int, timeout_s: float) -> list[float]:

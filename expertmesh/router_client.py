@@ -14,11 +14,11 @@ from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
 from expertmesh.state import FIND_HELP, RunDir, find_run_dir
 from expertmesh.unanswered import why_unanswered
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
+from rpc.access.secret import MeshSecret
+from rpc.access.tls import TlsFiles, tls_files
 from rpc.channel import Access, open_sync_channel
 from rpc.config import Address
-from rpc.pieces import Pieces
-from rpc.secret import MeshSecret
-from rpc.tls import TlsFiles, tls_files
+from rpc.mesh.pieces import Pieces
 
 TIMEOUT_S = 10.0
 Answer = TypeVar("Answer")

@@ -14,7 +14,7 @@ from expert_svc.config import ExpertConfig
 from expertmesh.console import EXIT_USAGE, CommandError
 from gateway.config import GatewayConfig
 from router_svc.config import RouterConfig
-from rpc.flags import Flag, check_config, env_name, flags_of, option_name
+from rpc.process.flags import Flag, check_config, env_name, flags_of, option_name
 
 CONFIGS: dict[str, type] = {
     "gateway": GatewayConfig,

@@ -23,7 +23,7 @@ from typing import IO, Any
 import psutil
 
 from expertmesh.console import EXIT_USAGE, CommandError
-from rpc.secret import write_secret
+from rpc.access.secret import write_secret
 
 RUN_DIR_HELP = (
     "Folder for logs and state; one cluster each. Default: one for each API port in "

@@ -17,7 +17,7 @@ from expertmesh.snippets import ready_text
 from expertmesh.spec import ClusterPlan
 from expertmesh.state import RunDir
 from expertmesh.transcript import Thinking, show_reply
-from rpc.open_files import raise_open_files
+from rpc.process.open_files import raise_open_files
 
 
 def supervise(

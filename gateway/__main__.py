@@ -4,7 +4,7 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from rpc.service_main import loading, run_service
+from rpc.process.service_main import loading, run_service
 
 DESCRIPTION = """The HTTP edge: an OpenAI-shaped API in front of attention services.
 

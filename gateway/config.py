@@ -8,12 +8,12 @@ from pathlib import Path
 from gateway.api_keys import check_key, read_keys
 from gateway.auth import digests
 from gateway.limits import Limits
+from rpc.access.secret import MeshSecret
+from rpc.access.tls import TlsFiles
 from rpc.channel import Access
 from rpc.config import Address
-from rpc.flags import flag
-from rpc.secret import MeshSecret
-from rpc.service_config import LOG_LEVELS, check_access, check_choice
-from rpc.tls import TlsFiles
+from rpc.process.flags import flag
+from rpc.process.service_config import LOG_LEVELS, check_access, check_choice
 from rpc.watched import Watched
 
 

@@ -19,10 +19,10 @@ from gateway.errors import not_ready
 from gateway.prefix_guess import PrefixGuess
 from gateway.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.access.tls import TlsFiles
 from rpc.channel import Access, open_channel
 from rpc.fair_shares import may_wait
 from rpc.logs import cut, printable
-from rpc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 

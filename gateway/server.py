@@ -14,7 +14,7 @@ from gateway.connections import ConnectionTable
 from gateway.http_protocol import GatewayProtocol
 from gateway.limits import Limits
 from rpc.config import Address
-from rpc.open_files import fitting
+from rpc.process.open_files import fitting
 
 KEEP_ALIVE_S = 30
 SEND_BUFFER_BYTES = 256 * 1024

@@ -21,9 +21,9 @@ from gateway.prompt_encoder import PromptEncoder
 from gateway.server import HttpServer, bind, fit_to_open_files
 from rpc.channel import check_files
 from rpc.config import Address
+from rpc.mesh.topology import TopologyWatcher
 from rpc.metrics import export_certificate_expiry
-from rpc.server import until_stopped
-from rpc.topology import TopologyWatcher
+from rpc.process.server import until_stopped
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ AUTO_FLOAT32_BYTES = 4 * 1024**3
 """Largest model, in float32, that is computed in float32 when nobody chooses."""
 MAX_LAYERS = 1024
 MAX_EXPERTS = 16384
-"""Beyond any model: what is larger is a damaged or hostile config (rpc/pieces.py has the same)."""
+"""Beyond any model: what is larger is a damaged or hostile config (rpc/mesh/pieces.py has the same)."""
 _MODEL_TYPES = ("minimax_m2", "minimax")
 _QUANT_METHODS = ("none", "fp8")
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rpc.service_main import loading, run_service
+from rpc.process.service_main import loading, run_service
 
 DESCRIPTION = """The control plane of a mesh: who is a member, who holds which experts.
 

@@ -8,8 +8,8 @@ from router_svc.placement.board import MAX_REPLICAS
 from router_svc.placement.following import FollowingRules
 from router_svc.placement.goals import PlacementRules
 from router_svc.placement.planner import STRIPINGS
-from rpc.flags import flag
-from rpc.service_config import ServiceConfig, check_choice
+from rpc.process.flags import flag
+from rpc.process.service_config import ServiceConfig, check_choice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
 from router_svc.publisher import Publisher
 from router_svc.streams import Ending, Newest, first_frame, until_first, write_whole
+from rpc.access.tls import require_role
 from rpc.channel import Access
 from rpc.errors import Forbidden, Mismatch, NotReady, status_of
 from rpc.logs import AUDIT, quoted
-from rpc.tls import require_role
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger(AUDIT)

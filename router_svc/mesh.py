@@ -23,7 +23,7 @@ from router_svc.placement.moves import Rebalanced
 from router_svc.placement.placing import Placing
 from router_svc.topology import TopologyBook
 from rpc.errors import NotReady
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from router_svc.servicer import RouterServicer
 from router_svc.streams import until_first
 from rpc.config import Address
 from rpc.metrics import export_certificate_expiry
-from rpc.ops_http import OpsServer
-from rpc.server import GrpcHost, until_stopped
+from rpc.process.ops_http import OpsServer
+from rpc.process.server import GrpcHost, until_stopped
 
 log = logging.getLogger(__name__)
 

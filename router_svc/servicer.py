@@ -16,8 +16,8 @@ from router_svc.mesh import Mesh
 from router_svc.placement.moves import Rebalanced
 from router_svc.publisher import Publisher, Watcher
 from router_svc.streams import first_frame, until_first, write_whole
+from rpc.access.guard import callable_by
 from rpc.errors import NotReady, Overloaded, abort_with
-from rpc.guard import callable_by
 from rpc.logs import AUDIT
 
 log = logging.getLogger(__name__)

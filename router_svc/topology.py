@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from protos import router_pb2
 from router_svc.members.member import DRAINING, READY, Member, Model
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

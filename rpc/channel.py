@@ -5,9 +5,9 @@ from typing import cast
 import grpc
 import grpc.aio
 
+from rpc.access.secret import MeshSecret, ProvingChannel
+from rpc.access.tls import TlsFiles, channel_credentials, role_name
 from rpc.config import CHANNEL_OPTIONS, PATIENCE_MS, POOL_PATIENCE_MS, patience_options
-from rpc.secret import MeshSecret, ProvingChannel
-from rpc.tls import TlsFiles, channel_credentials, role_name
 
 Access = TlsFiles | MeshSecret
 """What a process shows to those it calls: its certificate, or that it knows the secret."""

@@ -33,8 +33,8 @@ from minimax_m2.linears import HeldLinears
 from minimax_m2.manifest import build_manifest
 from protos import router_pb2
 from rpc.config import Address
-from rpc.hop_codec import HopCodec
-from rpc.server import GrpcHost
+from rpc.hop.codec import HopCodec
+from rpc.process.server import GrpcHost
 
 GREEDY = SamplingParams(
     temperature=0, top_p=1, top_k=0, min_p=0, repetition_penalty=1, presence_penalty=0,

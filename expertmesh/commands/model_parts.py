@@ -21,7 +21,7 @@ from expertmesh.forecast import forecast
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config
 from minimax_m2.weight_formats import FORMATS
-from rpc.pieces import Pieces, parse_ranges
+from rpc.mesh.pieces import Pieces, parse_ranges
 
 ATTENTION = "attention"
 MANIFEST_NAME = "expertmesh_manifest.json"

@@ -21,8 +21,8 @@ from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config, read_json
 from minimax_m2.weight_formats import FORMATS
 from router_svc.placement.planner import STRIPINGS
-from rpc.pieces import Pieces
-from rpc.sizes import parse_bytes
+from rpc.mesh.pieces import Pieces
+from rpc.process.sizes import parse_bytes
 
 _HELP = f"""Show which host would hold which experts, and what speed that allows.
 

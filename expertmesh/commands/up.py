@@ -18,7 +18,7 @@ from expertmesh.spec import ClusterPlan
 from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
 from expertmesh.supervise import greet, supervise
 from minimax_m2.weight_formats import CHOICES
-from rpc.memory import available_memory_bytes
+from rpc.process.memory import available_memory_bytes
 
 
 def register(app: typer.Typer) -> None:

@@ -11,7 +11,7 @@ import typer
 from expertmesh.console import EXIT_USAGE, CommandError, stderr
 from expertmesh.plan import DEFAULTS
 from expertmesh.service_flags import DECIDED, Passable, Values, passable, short_name
-from rpc.flags import env_name, option_name
+from rpc.process.flags import env_name, option_name
 
 SERVICES = {
     "gateway": "the gateway",

@@ -22,8 +22,8 @@ from expertmesh.loadgen.routing import Routing
 from minimax_m2.config import ModelConfig
 from protos import router_pb2, tensor_pb2
 from rpc.channel import Access
-from rpc.hop_codec import HopCodec
-from rpc.topology import TopologyWatcher
+from rpc.hop.codec import HopCodec
+from rpc.mesh.topology import TopologyWatcher
 
 CONNECT_S = 20.0
 CALL_S = 30.0

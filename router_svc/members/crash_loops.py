@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from router_svc.members.member import READY, Member
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 SHORT_LIFE_S = 10.0
 SHORT_LIVES = 3

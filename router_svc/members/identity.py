@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router_svc.members.addresses import seen_host
-from rpc.tls import certificate_names, member_ids
+from rpc.access.tls import certificate_names, member_ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from protos import pieces_pb2, router_pb2
 from router_svc.members.addresses import advertised
 from rpc.config import Address
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 MAX_NAME_LENGTH = 128
 SPEEDS = 0.00099, 1000.0

@@ -11,7 +11,7 @@ from protos import attention_pb2, attention_pb2_grpc, expert_pb2, expert_pb2_grp
 from router_svc.members.member import Member
 from rpc.channel import Access, open_channel
 from rpc.logs import cut, printable, quoted
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 ASK_TIMEOUT_S = 2.0
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

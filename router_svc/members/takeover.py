@@ -10,7 +10,7 @@ import hmac
 
 from router_svc.members.member import READY, Member
 from router_svc.placement.goals import asked_for
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 
 def is_same_process(older: Member, newer: Member) -> bool:

@@ -6,7 +6,7 @@ Units of movement are a pool's part of a layer (layer striping) or single expert
 from collections.abc import Iterator
 
 from router_svc.placement.board import Board
-from rpc.pieces import bits
+from rpc.mesh.pieces import bits
 
 MAX_CANDIDATES = 16
 """How many of the most and of the least loaded pools are paired in the search for a move."""

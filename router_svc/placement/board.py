@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rpc.pieces import Pieces, bits, lowest_bits
+from rpc.mesh.pieces import Pieces, bits, lowest_bits
 
 MAX_REPLICAS = 16
 """More holders of a piece than this are not planned, however much memory there is."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from router_svc.members.member import READY, Hidden, Member
 from router_svc.placement.goals import PlacementRules
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 NOTHING = Pieces()
 

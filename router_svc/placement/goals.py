@@ -14,7 +14,7 @@ from router_svc.placement.board import Board, Host
 from router_svc.placement.following import FollowingRules
 from router_svc.placement.planner import Plan, plan
 from router_svc.placement.speeds import relative_speeds
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from router_svc.placement.board import MAX_REPLICAS, Board
-from rpc.pieces import bits
+from rpc.mesh.pieces import bits
 
 HOT, COOL = 2.0, 1.4
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from protos import router_pb2
 from router_svc.placement.board import Host
 from router_svc.placement.planner import Plan
-from rpc.pieces import Piece
+from rpc.mesh.pieces import Piece
 
 MAX_MOVES_SHOWN = 256
 

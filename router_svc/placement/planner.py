@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from router_svc.placement.balance import balance
 from router_svc.placement.board import Board, Host
 from router_svc.placement.hot import HotPieces, drop_surplus, hot_pieces, replicate
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 STRIPINGS = ("layer", "expert")
 """`layer`: a layer whole on one pool where it fits, one call each. `expert`: every layer

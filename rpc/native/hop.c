@@ -551,11 +551,11 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_hop", "The hop's frames, natively; see rpc/hop_codec.py.", 0, methods,
+    PyModuleDef_HEAD_INIT, "_hop", "The hop's frames, natively; see rpc/hop/codec.py.", 0, methods,
     NULL, NULL, NULL, NULL,
 };
 
-/* rpc/hop_codec.py refuses a module of another version: raised with every change of a signature. */
+/* rpc/hop/codec.py refuses a module of another version: raised with every change of a signature. */
 enum { VERSION = 3 };
 
 PyMODINIT_FUNC PyInit__hop(void)

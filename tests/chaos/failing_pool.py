@@ -23,7 +23,7 @@ from expert_svc.calls import Call
 from expert_svc.compute import run_call
 from expert_svc.weight_store import WeightStore
 from protos import expert_pb2
-from rpc.hop_codec import HopCodec, result_checksum
+from rpc.hop.codec import HopCodec, result_checksum
 
 FAIL = "EXPERTMESH_FAIL"
 _MARK = 0.98

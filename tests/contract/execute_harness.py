@@ -25,13 +25,13 @@ from minimax_m2.manifest import Manifest, build_manifest
 from minimax_m2.reference import load_experts, run_experts
 from minimax_m2.tiny import write_tiny
 from protos import expert_pb2, expert_pb2_grpc
+from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
 from rpc.config import Address
-from rpc.hop_codec import HopCodec
-from rpc.pieces import Pieces
-from rpc.server import GrpcHost
-from rpc.tensor_codec import decode, encode
-from rpc.tls import TlsFiles
+from rpc.hop.codec import HopCodec
+from rpc.hop.tensor_codec import decode, encode
+from rpc.mesh.pieces import Pieces
+from rpc.process.server import GrpcHost
 
 torch.set_num_threads(1)  # these sizes only lose by more
 

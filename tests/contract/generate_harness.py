@@ -32,11 +32,11 @@ from minimax_m2.linears import HeldLinears
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
 from protos import attention_pb2, attention_pb2_grpc
+from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
 from rpc.config import Address
-from rpc.hop_codec import HopCodec
-from rpc.server import GrpcHost
-from rpc.tls import TlsFiles
+from rpc.hop.codec import HopCodec
+from rpc.process.server import GrpcHost
 
 torch.set_num_threads(1)  # these sizes only lose by more
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from rpc.tls import TlsFiles, role_name
+from rpc.access.tls import TlsFiles, role_name
 
 DAY = datetime.timedelta(days=1)
 

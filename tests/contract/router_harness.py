@@ -18,7 +18,7 @@ from protos import (
 from router_svc.config import RouterConfig
 from router_svc.service import RouterService
 from rpc.channel import Access, open_channel
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 WAIT_S = 15.0
 LAYERS, EXPERTS = 3, 8

@@ -15,9 +15,9 @@ from attention_svc.servicer import AttentionServicer
 from expert_svc.servicer import ExpertServicer
 from protos import attention_pb2, expert_pb2, expert_pb2_grpc, router_pb2
 from router_svc.servicer import RouterServicer
+from rpc.access.guard import CallBounds
+from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
-from rpc.guard import CallBounds
-from rpc.tls import TlsFiles
 from tests.contract.execute_harness import caller_hello, calling, running_pool
 from tests.contract.generate_harness import running_service
 from tests.contract.mesh_certificates import Authority
@@ -151,7 +151,7 @@ async def test_calls_that_send_no_message_are_counted_and_end(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gRPC alone would wait for their message for ever, unseen by anybody who counts."""
-    monkeypatch.setattr("rpc.guard.MESSAGE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("rpc.access.guard.MESSAGE_TIMEOUT_S", 0.5)
     unary = next(path for r, path, m in METHODS if r == role and not m.client_streaming)
     async with (
         serving(role) as address,

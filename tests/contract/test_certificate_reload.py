@@ -9,10 +9,10 @@ import pytest
 
 from expertmesh.certs import add_ca, cert_path, create_mesh_certificates, drop_ca, key_path, renew
 from protos import router_pb2
+from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
-from rpc.membership import Lease
-from rpc.tls import TlsFiles
-from rpc.topology import TopologyWatcher
+from rpc.mesh.lease import Lease
+from rpc.mesh.topology import TopologyWatcher
 from tests.contract.router_harness import (
     ATTENTION,
     Joined,

@@ -9,8 +9,8 @@ import pytest
 
 from expert_svc.servicer import MAX_INFLIGHT_CALLS, ExpertServicer
 from protos import expert_pb2, expert_pb2_grpc
+from rpc.access.guard import CallBounds
 from rpc.channel import open_channel
-from rpc.guard import CallBounds
 from tests.contract.execute_harness import (
     ROWS,
     calling,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import encode
+from rpc.hop.tensor_codec import encode
 from tests.contract.execute_harness import (
     EXPERTS,
     LAYERS,

@@ -10,7 +10,7 @@ from torch import Tensor
 from expert_svc.canary import WeightsChanged
 from minimax_m2.reference import run_experts
 from protos import expert_pb2
-from rpc.tensor_codec import encode
+from rpc.hop.tensor_codec import encode
 from tests.contract.execute_harness import (
     EXPERTS,
     NOT_HELD,

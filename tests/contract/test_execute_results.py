@@ -7,7 +7,7 @@ import torch
 from minimax_m2.experts import combine_rows
 from minimax_m2.reference import run_experts
 from protos import expert_pb2, tensor_pb2
-from rpc.tensor_codec import encode
+from rpc.hop.tensor_codec import encode
 from tests.contract.execute_harness import (
     EXPERTS,
     INLINE_ROWS,

@@ -14,7 +14,7 @@ from expert_svc import servicer as servicer_module
 from expert_svc.servicer import MAX_INFLIGHT_CALLS
 from protos import expert_pb2, expert_pb2_grpc, tensor_pb2
 from rpc.channel import open_channel
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 from tests.contract.execute_harness import (
     EXPERTS,
     LAYERS,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from protos import expert_pb2, expert_pb2_grpc
+from rpc.access.tls import TlsFiles, role_name
 from rpc.channel import open_channel
 from rpc.config import CHANNEL_OPTIONS
-from rpc.tls import TlsFiles, role_name
 from tests.contract.execute_harness import (
     WAIT_S,
     Caller,

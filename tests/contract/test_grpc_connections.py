@@ -83,7 +83,7 @@ async def test_half_open_connections_are_given_up(
     options = dict(SERVER_OPTIONS)
     assert options["grpc.server_handshake_timeout_ms"] <= 30_000
     options["grpc.server_handshake_timeout_ms"] = 500
-    monkeypatch.setattr("rpc.server.SERVER_OPTIONS", tuple(options.items()))
+    monkeypatch.setattr("rpc.process.server.SERVER_OPTIONS", tuple(options.items()))
     mesh = Authority(tmp_path)
     async with running_pool(tls=mesh.issue("expert") if with_tls else None) as pool:
         await open_silent(pool.address, opened, 20)
@@ -97,7 +97,7 @@ async def test_a_connection_in_use_has_no_greatest_age(
     assert "grpc.max_connection_age_ms" not in options
     assert options["grpc.max_connection_idle_ms"] >= 60_000
     options["grpc.max_connection_idle_ms"] = 300
-    monkeypatch.setattr("rpc.server.SERVER_OPTIONS", tuple(options.items()))
+    monkeypatch.setattr("rpc.process.server.SERVER_OPTIONS", tuple(options.items()))
     async with running_pool() as pool, calling(pool.address) as caller:
         await asyncio.sleep(1.0)  # silent, but its stream is open
         assert (await asyncio.wait_for(caller.result_of(caller.call()), WAIT_S)).call_id == 1

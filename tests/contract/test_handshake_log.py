@@ -9,7 +9,7 @@ SERVER = """
 import asyncio, socket, sys
 from pathlib import Path
 from rpc.config import Address
-from rpc.server import GrpcHost
+from rpc.process.server import GrpcHost
 from tests.contract.mesh_certificates import Authority
 
 async def main():

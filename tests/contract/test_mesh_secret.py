@@ -7,11 +7,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import attention_pb2, expert_pb2, router_pb2, router_pb2_grpc
+from rpc.access.secret import HEADER, MeshSecret, write_secret
 from rpc.channel import open_channel, open_sync_channel
 from rpc.config import Address
-from rpc.secret import HEADER, MeshSecret, write_secret
-from rpc.server import GrpcHost
-from rpc.topology import TopologyWatcher
+from rpc.mesh.topology import TopologyWatcher
+from rpc.process.server import GrpcHost
 from tests.contract.router_harness import running_router, stub_of, until
 
 SERVICES = [

@@ -7,7 +7,7 @@ import pytest
 
 from protos import pieces_pb2, router_pb2
 from router_svc import service
-from rpc.secret import MeshSecret, write_secret
+from rpc.access.secret import MeshSecret, write_secret
 from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,

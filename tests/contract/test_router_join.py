@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from protos import router_pb2
-from rpc.pieces import Pieces
-from rpc.secret import MeshSecret, write_secret
+from rpc.access.secret import MeshSecret, write_secret
+from rpc.mesh.pieces import Pieces
 from tests.contract.router_harness import (
     ATTENTION,
     EVERYTHING,

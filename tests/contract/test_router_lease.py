@@ -7,10 +7,10 @@ import time
 import pytest
 
 from protos import router_pb2
+from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import Access
-from rpc.membership import FINAL_REFUSALS, STOP_TIMEOUT_S, Lease, backoff_s
-from rpc.pieces import Pieces
-from rpc.secret import MeshSecret, write_secret
+from rpc.mesh.lease import FINAL_REFUSALS, STOP_TIMEOUT_S, Lease, backoff_s
+from rpc.mesh.pieces import Pieces
 from tests.contract.router_harness import (
     EVERYTHING,
     answering,
@@ -112,7 +112,7 @@ async def test_stopping_leaves_cleanly_and_quickly(start_pool):
 async def test_a_lease_comes_back_after_the_router_and_logs_loss_and_return_once(
     start_pool, caplog
 ):
-    caplog.set_level("INFO", logger="rpc.membership")
+    caplog.set_level("INFO", logger="rpc.mesh.lease")
     async with running_router() as router:
         port = router.address.port
         pool = start_pool(router.address)

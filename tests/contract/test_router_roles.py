@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from protos import router_pb2, router_pb2_grpc
+from rpc.access.tls import ROLES, TlsFiles, role_name
 from rpc.channel import open_channel
-from rpc.membership import Lease
-from rpc.tls import ROLES, TlsFiles, role_name
-from rpc.topology import TopologyWatcher
+from rpc.mesh.lease import Lease
+from rpc.mesh.topology import TopologyWatcher
 from tests.contract.router_harness import (
     ATTENTION,
     POOL,

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from protos import router_pb2
-from rpc.pieces import Pieces
-from rpc.topology import TopologyWatcher, version_of
+from rpc.mesh.pieces import Pieces
+from rpc.mesh.topology import TopologyWatcher, version_of
 from tests.contract.router_harness import (
     EVERYTHING,
     WAIT_S,

@@ -16,7 +16,7 @@ from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 from tests.chaos.history import Ask, Verdict, check
 from tests.chaos.streams import Load
 from tests.integration.mesh import Mesh

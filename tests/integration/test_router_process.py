@@ -15,9 +15,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import router_pb2, router_pb2_grpc
+from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import open_sync_channel
-from rpc.membership import Lease
-from rpc.secret import MeshSecret, write_secret
+from rpc.mesh.lease import Lease
 
 WAIT_S = 20.0
 

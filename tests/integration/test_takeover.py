@@ -7,8 +7,8 @@ import pytest
 
 from minimax_m2.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
+from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import open_sync_channel
-from rpc.secret import MeshSecret, write_secret
 from tests.integration.mesh import Mesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

@@ -24,7 +24,7 @@ SERVING = ("protos", "rpc", "minimax_m2", *SERVICES, "expertmesh")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_BUILTINS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
-TORCH_FREE = ("gateway", "router_svc", "rpc.server", "minimax_m2.config", "minimax_m2.chat")
+TORCH_FREE = ("gateway", "router_svc", "rpc.process.server", "minimax_m2.config", "minimax_m2.chat")
 MAX_LINES = 400
 
 

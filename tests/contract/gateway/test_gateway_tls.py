@@ -17,7 +17,7 @@ from gateway_model import EOS
 
 from minimax_m2.chat.tokenizer import Tokenizer
 from protos import attention_pb2, attention_pb2_grpc
-from rpc.tls import TlsFiles, require_role, server_credentials
+from rpc.access.tls import TlsFiles, require_role, server_credentials
 from tests.contract.mesh_certificates import Authority
 
 

@@ -15,9 +15,9 @@ from attention_svc.pool_health import PoolHealth, RetryBudget
 from attention_svc.pool_set import PoolSet
 from attention_svc.transport import HopTerms
 from protos import expert_pb2, router_pb2
-from rpc.hop_codec import HopCodec, result_of
-from rpc.pieces import Pieces
-from rpc.tensor_codec import decode, encode
+from rpc.hop.codec import HopCodec, result_of
+from rpc.hop.tensor_codec import decode, encode
+from rpc.mesh.pieces import Pieces
 
 EXPERTS, TOP_K, D = 6, 3, 4
 CODEC = HopCodec.best()

@@ -16,7 +16,7 @@ from attention_svc.outages import Outage
 from attention_svc.pool_health import RetryBudget
 from attention_svc.transport import ExpertsUnavailable, StepPoisoned
 from protos import router_pb2
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from minimax_m2.config import parse_config
 from minimax_m2.held_formats import HeldFormats
 from minimax_m2.tiny import TINY
 from minimax_m2.weight_formats import attention_bytes, piece_bytes
-from rpc.sizes import MemoryBudget
+from rpc.process.sizes import MemoryBudget
 
 MODEL = parse_config(TINY)
 LAYOUT = PlainLayout.of(MODEL, torch.bfloat16)

@@ -14,8 +14,8 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.outcome import Answer, CallFailed, Outcome
 from attention_svc.pool_link import PoolLink
 from protos import expert_pb2, expert_pb2_grpc
-from rpc.hop_codec import HopCodec
-from rpc.tensor_codec import encode
+from rpc.hop.codec import HopCodec
+from rpc.hop.tensor_codec import encode
 
 LAYERS, EXPERTS = 1, 4
 Handle = Callable[["FakePool", expert_pb2.ExecuteRequest, Any], Any]

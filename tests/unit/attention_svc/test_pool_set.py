@@ -8,7 +8,7 @@ import pytest
 from attention_svc.pool_health import PoolHealth
 from attention_svc.pool_set import PoolSet
 from protos import router_pb2
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 LAYERS, EXPERTS = 4, 6
 

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from expertmesh.certs import cert_path, create_mesh_certificates, renew
-from rpc.tls import ROLES, TlsFiles
+from rpc.access.tls import ROLES, TlsFiles
 
 ROOT = Path(__file__).resolve().parents[3]
 

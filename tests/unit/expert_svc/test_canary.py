@@ -17,7 +17,7 @@ from expert_svc.weight_store import WeightStore
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.manifest import build_manifest
 from minimax_m2.tiny import write_tiny
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 HELD = Pieces([(0, 1), (0, 3), (1, 2), (1, 4)])
 

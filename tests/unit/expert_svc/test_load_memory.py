@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from expert_svc.weight_store import WeightStore
 from minimax_m2.weights import open_weights
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 def status(key):
     for line in Path("/proc/self/status").read_text().splitlines():

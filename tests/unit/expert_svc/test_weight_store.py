@@ -13,7 +13,7 @@ from minimax_m2.manifest import build_manifest
 from minimax_m2.pack_checkpoint import PackJob, write_packed
 from minimax_m2.packed_checkpoint import PackedCheckpoint
 from minimax_m2.tiny import write_tiny
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 
 from expertmesh import machine
-from rpc.memory import available_memory_bytes
+from rpc.process.memory import available_memory_bytes
 
 
 def test_a_version_2_memory_limit_cuts_what_is_available(tmp_path: Path) -> None:

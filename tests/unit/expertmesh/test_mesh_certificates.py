@@ -12,10 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from expertmesh.certs import cert_path, create_mesh_certificates, key_path
 from expertmesh.console import CommandError
+from rpc.access.tls import ROLES, TlsFiles, role_name
 from rpc.channel import open_channel
 from rpc.config import Address
-from rpc.server import GrpcHost
-from rpc.tls import ROLES, TlsFiles, role_name
+from rpc.process.server import GrpcHost
 
 
 @pytest.fixture(scope="module")

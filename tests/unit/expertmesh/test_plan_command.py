@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
 from minimax_m2.config import parse_config
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 from tests.unit.minimax_m2.test_model_config import M2
 
 LAYERS, EXPERTS = 62, 256

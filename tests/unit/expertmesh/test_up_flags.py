@@ -19,7 +19,7 @@ from expertmesh.service_flags import CONFIGS, DECIDED, Values, check_service, pa
 from expertmesh.snippets import ready_text
 from gateway.config import GatewayConfig
 from minimax_m2.tiny import write_tiny
-from rpc.flags import env_name, flags_of
+from rpc.process.flags import env_name, flags_of
 
 OWN = {
     "model", "replicas", "attention", "dtype", "expert_dtype", "linear_dtype", "kv_memory",

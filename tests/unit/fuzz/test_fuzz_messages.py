@@ -14,7 +14,7 @@ from attention_svc.sampling_params import read_params
 from protos import attention_pb2, pieces_pb2, router_pb2
 from router_svc.members.member import Model, read_register
 from router_svc.placement.activations import Activations
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 INTEGERS = (
     0,

@@ -102,7 +102,7 @@ def test_a_file_serves_beyond_loopback_as_a_key_does(tmp_path, file):
 def test_a_key_on_the_command_line_is_warned_of_and_in_the_environment_not(
     tmp_path, capsys, monkeypatch
 ):
-    from rpc.flags import parse_config
+    from rpc.process.flags import parse_config
 
     flags = ["--model", str(tmp_path), "--router", "127.0.0.1:1"]
     parse_config(GatewayConfig, [*flags, f"--api-key={FIRST}"], prog="gateway", description="")

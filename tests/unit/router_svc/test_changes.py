@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from protos import router_pb2
 from router_svc.mesh import Mesh
 from router_svc.placement.goals import PlacementRules
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 LAYERS, EXPERTS = 3, 2
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}

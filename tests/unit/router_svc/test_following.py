@@ -10,7 +10,7 @@ from protos import router_pb2
 from router_svc.mesh import Mesh
 from router_svc.placement.following import FollowingRules
 from router_svc.placement.goals import PlacementRules
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 LAYERS, EXPERTS = 2, 12
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from router_svc.placement.board import Host
 from router_svc.placement.loads import piece_weights
 from router_svc.placement.planner import STRIPINGS, plan
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 LAYERS, EXPERTS = 3, 4
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}

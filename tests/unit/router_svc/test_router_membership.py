@@ -11,7 +11,7 @@ from router_svc.members.identity import STRANGER, Identity
 from router_svc.members.member import Model
 from router_svc.members.members import MAX_AHEAD_S, Members
 from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
 LEASE_S = 5.0

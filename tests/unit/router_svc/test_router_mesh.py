@@ -9,7 +9,7 @@ from router_svc.members.member import LOADING, Member
 from router_svc.mesh import Mesh
 from router_svc.placement.goals import PlacementRules
 from rpc.errors import Mismatch, NotReady
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
 READY = router_pb2.MEMBER_STATE_READY

@@ -8,8 +8,8 @@ from protos import router_pb2
 from router_svc.members.member import DRAINING, LOADING, READY, Member, Model, Offer
 from router_svc.topology import TopologyBook
 from rpc.config import Address
-from rpc.pieces import Pieces
-from rpc.topology import version_of
+from rpc.mesh.pieces import Pieces
+from rpc.mesh.topology import version_of
 
 MODEL = Model("one", 4, 8)
 WINDOW_S = 5.0

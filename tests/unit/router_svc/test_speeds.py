@@ -7,7 +7,7 @@ from router_svc.members.member import Offer, read_register
 from router_svc.placement.goals import hosts_of
 from router_svc.placement.planner import plan
 from router_svc.placement.speeds import relative_speeds
-from rpc.pieces import Pieces
+from rpc.mesh.pieces import Pieces
 
 EVERYTHING = Pieces.all_of(6, 4)
 

@@ -12,8 +12,8 @@ import typer
 
 from expertmesh.cli import app
 from expertmesh.service_flags import CONFIGS
-from rpc.env_names import COMMANDS, KNOWN, OTHERS, SERVICES, nearest, unknown_names_warning
-from rpc.flags import flags_of
+from rpc.process.env_names import COMMANDS, KNOWN, OTHERS, SERVICES, nearest, unknown_names_warning
+from rpc.process.flags import flags_of
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = (
@@ -67,8 +67,8 @@ def test_the_registry_has_the_flags_that_there_are_and_no_other() -> None:
     services = set(service_flags())
     commands = {name for _, _, name in command_options()} - services
     missing, gone = (services | commands) - KNOWN, (SERVICES | COMMANDS) - services - commands
-    assert not missing, f"add to rpc/env_names.py: {' '.join(sorted(missing))}"
-    assert not gone, f"take out of rpc/env_names.py: {' '.join(sorted(gone))}"
+    assert not missing, f"add to rpc/process/env_names.py: {' '.join(sorted(missing))}"
+    assert not gone, f"take out of rpc/process/env_names.py: {' '.join(sorted(gone))}"
     assert services == SERVICES
     assert not (SERVICES | COMMANDS) & OTHERS
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpc.config import MAX_MESSAGE_BYTES, Address, max_rows_per_message
-from rpc.flags import flag, parse_config
-from rpc.server import check_exposure
-from rpc.sizes import parse_bytes
+from rpc.process.flags import flag, parse_config
+from rpc.process.server import check_exposure
+from rpc.process.sizes import parse_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from expert_svc.calls import Call, CallReader
 from minimax_m2.config import parse_config
 from protos import expert_pb2
-from rpc.hop_codec import (
+from rpc.hop.codec import (
     CallHeader,
     Dispatch,
     HopCodec,
@@ -21,7 +21,7 @@ from rpc.hop_codec import (
     result_checksum,
     result_of,
 )
-from rpc.tensor_codec import encode
+from rpc.hop.tensor_codec import encode
 
 NATIVE = load_native()
 PLAIN = HopCodec(None)

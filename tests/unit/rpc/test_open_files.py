@@ -14,8 +14,8 @@ import pytest
 
 from gateway.limits import Limits
 from gateway.server import fit_to_open_files
-from rpc import open_files
-from rpc.open_files import AcceptErrors, fitting, open_file_limit, raise_open_files
+from rpc.process import open_files
+from rpc.process.open_files import AcceptErrors, fitting, open_file_limit, raise_open_files
 
 
 @pytest.fixture

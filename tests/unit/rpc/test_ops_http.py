@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from rpc.access.host_names import is_own_name, name_of
 from rpc.config import Address
-from rpc.host_names import is_own_name, name_of
-from rpc.ops_http import MAX_CONNECTIONS, OpsServer
+from rpc.process.ops_http import MAX_CONNECTIONS, OpsServer
 
 WAIT_S = 10.0
 

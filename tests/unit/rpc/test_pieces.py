@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import pieces_pb2
-from rpc.pieces import MAX_EXPERTS_PER_LAYER, MAX_LAYERS, Pieces, parse_ranges
+from rpc.mesh.pieces import MAX_EXPERTS_PER_LAYER, MAX_LAYERS, Pieces, parse_ranges
 
 LAYERS, EXPERTS = 6, 70
 pairs = st.sets(st.tuples(st.integers(0, LAYERS - 1), st.integers(0, EXPERTS - 1)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rpc.secret import VALID_S, MeshSecret, write_secret
+from rpc.access.secret import VALID_S, MeshSecret, write_secret
 
 METHOD = "/expertmesh.router.v1.Router/Join"
 OTHER = "/expertmesh.router.v1.Router/DrainPool"

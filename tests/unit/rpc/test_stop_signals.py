@@ -8,7 +8,7 @@ import pytest
 
 SERVICE = """
 import asyncio, sys, time
-from rpc.server import until_stopped
+from rpc.process.server import until_stopped
 
 async def drain():
     print("draining", flush=True)
@@ -26,7 +26,7 @@ time.sleep(float(sys.argv[2]))
 
 RELOADING = """
 import asyncio, signal, sys
-from rpc.server import ignore_hangups, until_stopped
+from rpc.process.server import ignore_hangups, until_stopped
 
 ignore_hangups()
 signal.raise_signal(signal.SIGHUP)  # before it serves

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import tensor_pb2
-from rpc.tensor_codec import decode, encode
+from rpc.hop.tensor_codec import decode, encode
 
 BOTH = frozenset({tensor_pb2.DTYPE_FLOAT32, tensor_pb2.DTYPE_BFLOAT16})
 

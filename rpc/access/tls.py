@@ -2,7 +2,7 @@
 
 A certificate's SAN is `<role>.expertmesh.internal`. The client checks that the
 server has the role it wanted (it overrides the target name), the server checks
-the caller's role per RPC (`rpc.guard`). Plaintext exists on loopback, or
+the caller's role per RPC (`rpc.access.guard`). Plaintext exists on loopback, or
 where it is allowed explicitly.
 """
 

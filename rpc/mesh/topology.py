@@ -15,7 +15,7 @@ import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
 from rpc.channel import Access, check_files, open_channel
-from rpc.membership import backoff_s
+from rpc.mesh.lease import backoff_s
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from rpc.access.secret import MeshSecret
+from rpc.access.tls import TlsFiles, tls_files
 from rpc.channel import Access
 from rpc.config import Address
-from rpc.flags import flag
-from rpc.secret import MeshSecret
-from rpc.server import check_exposure
-from rpc.tls import TlsFiles, tls_files
+from rpc.process.flags import flag
+from rpc.process.server import check_exposure
 
 MAX_HOST_LENGTH = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")

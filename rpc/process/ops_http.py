@@ -20,9 +20,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from rpc.access.host_names import is_own_name, name_of
 from rpc.config import Address
-from rpc.host_names import is_own_name, name_of
-from rpc.open_files import open_file_limit
+from rpc.process.open_files import open_file_limit
 
 log = logging.getLogger(__name__)
 

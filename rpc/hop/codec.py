@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from protos import expert_pb2
-from rpc.tensor_codec import WIRE_DTYPES, decode, decode_into, encode, tensor_bytes
+from rpc.hop.tensor_codec import WIRE_DTYPES, decode, decode_into, encode, tensor_bytes
 
 log = logging.getLogger(__name__)
 

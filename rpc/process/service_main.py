@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from rpc.env_names import unknown_names_warning
-from rpc.flags import parse_config
 from rpc.logs import configure_logging
-from rpc.open_files import AcceptErrors, raise_open_files
-from rpc.server import exit_at_signal, ignore_hangups
+from rpc.process.env_names import unknown_names_warning
+from rpc.process.flags import parse_config
+from rpc.process.open_files import AcceptErrors, raise_open_files
+from rpc.process.server import exit_at_signal, ignore_hangups
 
 log = logging.getLogger(__name__)
 

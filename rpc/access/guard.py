@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from rpc.tls import require_role
+from rpc.access.tls import require_role
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -13,12 +13,12 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from rpc import ops_http
+from rpc.access.guard import DEFAULT_BOUNDS, CallBounds, CallGuard
+from rpc.access.secret import MeshSecret, SecretInterceptor
+from rpc.access.tls import TlsFiles, server_credentials
 from rpc.config import MAX_MESSAGE_BYTES, SERVER_OPTIONS, Address
-from rpc.guard import DEFAULT_BOUNDS, CallBounds, CallGuard
-from rpc.open_files import fitting
-from rpc.secret import MeshSecret, SecretInterceptor
-from rpc.tls import TlsFiles, server_credentials
+from rpc.process import ops_http
+from rpc.process.open_files import fitting
 
 log = logging.getLogger(__name__)
 

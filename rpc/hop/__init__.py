@@ -1,0 +1,1 @@
+"""Rows on the wire between attention services and pools."""

@@ -1,0 +1,1 @@
+"""What every member of a mesh does: hold pieces, keep its lease, follow the topology."""
