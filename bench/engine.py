@@ -38,7 +38,7 @@ from bench.kernels import Machine
 from bench.llama import LlamaCpp
 from bench.real_width import ensure_slice
 from bench.roofline import Cell, Rates, compare
-from expertmesh.machine import usable_cores
+from expertmesh.cluster.machine import usable_cores
 from minimax_m2.config import ModelConfig
 from minimax_m2.kernel_choice import KERNEL_NAMES
 from minimax_m2.kernels.cpu import library

@@ -22,10 +22,10 @@ import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 
 import grpc.aio  # isort: skip
 
-from expertmesh.children import child_environment, python_module
-from expertmesh.plan import stripe
-from expertmesh.process import ServiceProcess
-from expertmesh.spec import ServiceSpec
+from expertmesh.cluster.children import child_environment, python_module
+from expertmesh.cluster.plan import stripe
+from expertmesh.cluster.process import ServiceProcess
+from expertmesh.cluster.spec import ServiceSpec
 from minimax_m2.config import ModelConfig
 from protos import attention_pb2, attention_pb2_grpc
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from expertmesh.machine import usable_cores
+from expertmesh.cluster.machine import usable_cores
 from minimax_m2.kernels.cpu import library
 from minimax_m2.packing import pack_expert
 from minimax_m2.quant import StoredExpert, StoredMatrix, quantise

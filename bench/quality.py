@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bench.engine import default_cache, say
 from bench.real_width import ensure_slice
-from expertmesh.children import python_module
+from expertmesh.cluster.children import python_module
 from minimax_m2.attention import attend
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.experts import HeldExperts

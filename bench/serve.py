@@ -26,10 +26,10 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from expertmesh.detach import start_detached, stop_running
-from expertmesh.machine import usable_cores
-from expertmesh.plan import DEMO_NAME, demo_model_dir
-from expertmesh.state import RunDir
+from expertmesh.cluster.detach import start_detached, stop_running
+from expertmesh.cluster.machine import usable_cores
+from expertmesh.cluster.plan import DEMO_NAME, demo_model_dir
+from expertmesh.cluster.state import RunDir
 
 MODES = ("split", "in_process")
 REQUEST_TIMEOUT_S = 300.0

@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 
-from expertmesh.chat_client import client_key
+from expertmesh.clients.chat import client_key
+from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
+from expertmesh.cluster.state import DEFAULT_URL, running_url
 from expertmesh.commands import bench_replay
 from expertmesh.commands.bench_run import (
     Bar,
@@ -27,8 +29,6 @@ from expertmesh.console import (
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
 from expertmesh.loadgen.workload import RandomShape
-from expertmesh.router_client import API_KEY_FILE, RUN_DIR
-from expertmesh.state import DEFAULT_URL, running_url
 
 _NUM_PROMPTS = typer.Option(
     100, "--num-prompts", envvar="EXPERTMESH_NUM_PROMPTS", help="Requests or conversations."

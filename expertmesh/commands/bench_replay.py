@@ -7,18 +7,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from expertmesh.commands.plan import read_config
-from expertmesh.console import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    CommandError,
-    help_text,
-    print_json,
-    stderr,
-    stdout,
-)
-from expertmesh.plan import demo_model_dir
-from expertmesh.router_client import (
+from expertmesh.clients.router import (
     ROUTER,
     RUN_DIR,
     SECRET_FILE,
@@ -29,6 +18,17 @@ from expertmesh.router_client import (
     mesh_access,
     router_address,
     router_stub,
+)
+from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.commands.plan import read_config
+from expertmesh.console import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    print_json,
+    stderr,
+    stdout,
 )
 from protos import router_pb2
 

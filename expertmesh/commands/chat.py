@@ -7,7 +7,10 @@ from typing import Any
 
 import typer
 
-from expertmesh.chat_client import ChatClient, Reply, client_key
+from expertmesh.clients.chat import ChatClient, Reply, client_key
+from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
+from expertmesh.clients.transcript import Thinking, show_reply
+from expertmesh.cluster.state import DEFAULT_URL, running_url
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
@@ -17,9 +20,6 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.router_client import API_KEY_FILE, RUN_DIR
-from expertmesh.state import DEFAULT_URL, running_url
-from expertmesh.transcript import Thinking, show_reply
 
 _HELP = f"""Chat with the model: one question, or a conversation.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from expertmesh.checks import Verdict, run_checks
+from expertmesh.cluster.state import default_run_dir
 from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, help_text, print_json, stdout
-from expertmesh.state import default_run_dir
+from expertmesh.doctor import Verdict, run_checks
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from expertmesh.clients.router import asks_router, call
 from expertmesh.commands.experts_record import HELP, record, token_counts
 from expertmesh.console import (
     EXIT_CODES_HELP,
@@ -13,8 +14,7 @@ from expertmesh.console import (
     print_json,
     stdout,
 )
-from expertmesh.heat_map import heat_rows, imbalance, save_heat_map
-from expertmesh.router_client import asks_router, call
+from expertmesh.forecasting.heat_map import heat_rows, imbalance, save_heat_map
 from protos import router_pb2, router_pb2_grpc
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")

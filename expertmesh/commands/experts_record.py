@@ -8,8 +8,7 @@ from pathlib import Path
 import grpc
 import typer
 
-from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
-from expertmesh.router_client import (
+from expertmesh.clients.router import (
     ROUTER,
     RUN_DIR,
     SECRET_FILE,
@@ -20,7 +19,8 @@ from expertmesh.router_client import (
     mesh_access,
     router_stub,
 )
-from expertmesh.routing_file import SUFFIX, write_routing
+from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
+from expertmesh.loadgen.routing_file import SUFFIX, write_routing
 from protos import attention_pb2, attention_pb2_grpc, router_pb2, router_pb2_grpc
 from rpc.channel import Access, open_sync_channel
 

@@ -7,6 +7,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from expertmesh.cluster.plan import demo_model_dir, describe
 from expertmesh.commands import model_parts, model_quantise
 from expertmesh.console import (
     EXIT_CODES_HELP,
@@ -17,7 +18,6 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.plan import demo_model_dir, describe
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config
 from minimax_m2.packed_header import is_packed, read_header

@@ -17,7 +17,7 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.forecast import forecast
+from expertmesh.forecasting.forecast import forecast
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config
 from minimax_m2.weight_formats import FORMATS

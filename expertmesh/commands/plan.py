@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
+from expertmesh.cluster.plan import demo_model_dir, describe
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_FAILED,
@@ -15,8 +16,7 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.forecast import Forecast, Machine, forecast
-from expertmesh.plan import demo_model_dir, describe
+from expertmesh.forecasting.forecast import Forecast, Machine, forecast
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig, load_config, parse_config, read_json
 from minimax_m2.weight_formats import FORMATS
@@ -94,7 +94,7 @@ def plan(
             round_trip_s=_round_trip_s(round_trip_ms),
         )
         if plot is not None:
-            from expertmesh.forecast_plot import save_forecast
+            from expertmesh.forecasting.forecast_plot import save_forecast
 
             save_forecast(made, plot, str(path))
     except ValueError as error:

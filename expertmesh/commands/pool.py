@@ -5,8 +5,8 @@ import time
 import typer
 from rich.table import Table
 
+from expertmesh.clients.router import asks_router, call, pool_rows
 from expertmesh.console import EXIT_CODES_HELP, CommandError, help_text, print_json, stdout
-from expertmesh.router_client import asks_router, call, pool_rows
 from protos import router_pb2, router_pb2_grpc
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")

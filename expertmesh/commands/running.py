@@ -8,19 +8,8 @@ import httpx
 import typer
 from rich.table import Table
 
-from expertmesh.console import (
-    EXIT_CODES_HELP,
-    EXIT_NOT_RUNNING,
-    CommandError,
-    fail,
-    help_text,
-    print_json,
-    stdout,
-)
-from expertmesh.detach import end_leftovers, stop_running
-from expertmesh.process import readiness_text
-from expertmesh.reach import problems, reach_report, reach_table
-from expertmesh.router_client import (
+from expertmesh.clients.reach import problems, reach_report, reach_table
+from expertmesh.clients.router import (
     RUN_DIR,
     SECRET_FILE,
     TLS_CA,
@@ -31,7 +20,18 @@ from expertmesh.router_client import (
     mesh_access,
     router_stub,
 )
-from expertmesh.state import RunDir, find_run_dir, is_alive
+from expertmesh.cluster.detach import end_leftovers, stop_running
+from expertmesh.cluster.process import readiness_text
+from expertmesh.cluster.state import RunDir, find_run_dir, is_alive
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_NOT_RUNNING,
+    CommandError,
+    fail,
+    help_text,
+    print_json,
+    stdout,
+)
 from protos import router_pb2
 
 MIN_STOP_S = 60.0

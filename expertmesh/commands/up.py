@@ -5,18 +5,18 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from expertmesh.chat_client import client_key
+from expertmesh.clients.chat import client_key
+from expertmesh.cluster.detach import start_detached
+from expertmesh.cluster.machine import usable_cores
+from expertmesh.cluster.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
+from expertmesh.cluster.preflight import check_memory, check_port
+from expertmesh.cluster.service_flags import Values, passed_to, secrets
+from expertmesh.cluster.spec import ClusterPlan
+from expertmesh.cluster.state import RUN_DIR_HELP, RunDir, default_run_dir
+from expertmesh.commands.supervise import greet, supervise
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
-from expertmesh.detach import start_detached
-from expertmesh.machine import usable_cores
-from expertmesh.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
-from expertmesh.preflight import check_memory, check_port
-from expertmesh.service_flags import Values, passed_to, secrets
 from expertmesh.sizes import format_bytes
-from expertmesh.spec import ClusterPlan
-from expertmesh.state import RUN_DIR_HELP, RunDir, default_run_dir
-from expertmesh.supervise import greet, supervise
 from minimax_m2.weight_formats import CHOICES
 from rpc.process.memory import available_memory_bytes
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
+from expertmesh.cluster.plan import DEFAULTS
+from expertmesh.cluster.service_flags import DECIDED, Passable, Values, passable, short_name
 from expertmesh.console import EXIT_USAGE, CommandError, stderr
-from expertmesh.plan import DEFAULTS
-from expertmesh.service_flags import DECIDED, Passable, Values, passable, short_name
 from rpc.process.flags import env_name, option_name
 
 SERVICES = {

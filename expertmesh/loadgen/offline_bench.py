@@ -14,7 +14,7 @@ from expertmesh.offline.backend import Backend, Delta, Job
 from expertmesh.offline.connect import open_backend
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.run import prepare_chats, prepare_prompts, run_jobs
-from expertmesh.sampling_params import SamplingParams
+from expertmesh.offline.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from expertmesh.offline.in_process import EngineOptions

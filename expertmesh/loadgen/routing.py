@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from expertmesh.routing_file import NAMES, SUFFIX
+from expertmesh.loadgen.routing_file import NAMES, SUFFIX
 from minimax_m2.config import ModelConfig
 from minimax_m2.safetensors_file import SafetensorsFile
 from rpc.config import max_rows_per_message

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from expertmesh.clients.sse import Server
 from expertmesh.loadgen.drive import drive, play, probe
 from expertmesh.loadgen.record import Record
-from expertmesh.loadgen.sse_client import Server
 from expertmesh.loadgen.summary import summarise
 from expertmesh.loadgen.target import Target, find_model, word_ids
 from expertmesh.loadgen.workload import (

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import orjson
 
-from expertmesh.loadgen.http_body import BadAnswer
+from expertmesh.clients.http_body import BadAnswer
+from expertmesh.clients.sse import HttpError, Server, post_stream
 from expertmesh.loadgen.record import Record
-from expertmesh.loadgen.sse_client import HttpError, Server, post_stream
 from expertmesh.loadgen.workload import WORDS
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expertmesh.offline.backend import Backend, Job
-from expertmesh.outputs import CompletionOutput
+from expertmesh.offline.outputs import CompletionOutput
 from gateway.replies import new_id
 from minimax_m2.chat.added_tokens import THINK_END, THINK_START
 from minimax_m2.chat.events import (

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expertmesh.cluster.plan import DEMO_NAME, demo_model_dir
+from expertmesh.cluster.state import running_url
 from expertmesh.console import CommandError
 from expertmesh.offline.backend import Backend
-from expertmesh.plan import DEMO_NAME, demo_model_dir
-from expertmesh.state import running_url
 
 if TYPE_CHECKING:
     from expertmesh.offline.in_process import EngineOptions

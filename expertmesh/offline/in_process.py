@@ -22,8 +22,8 @@ from expertmesh.offline.checks import (
 from expertmesh.offline.local_pool import LocalContext, local_pool
 from expertmesh.offline.merge import merge
 from expertmesh.offline.output_text import OutputText
-from expertmesh.outputs import Logprob
-from expertmesh.sampling_params import SamplingParams
+from expertmesh.offline.outputs import Logprob
+from expertmesh.offline.sampling_params import SamplingParams
 from gateway.config import GatewayConfig
 from gateway.context import Gateway, KeySlots
 from gateway.errors import ApiError

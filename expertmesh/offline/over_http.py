@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import orjson
 
-from expertmesh.loadgen.http_body import BadAnswer
-from expertmesh.loadgen.sse_client import HttpError, Server, post_stream
+from expertmesh.clients.http_body import BadAnswer
+from expertmesh.clients.sse import HttpError, Server, post_stream
 from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import GenerationFailed
-from expertmesh.outputs import Logprob
-from expertmesh.sampling_params import SamplingParams
+from expertmesh.offline.outputs import Logprob
+from expertmesh.offline.sampling_params import SamplingParams
 
 DEFAULT_PARALLEL = 48
 """Below the gateway's own limit for one client (64)."""

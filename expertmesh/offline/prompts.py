@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expertmesh.inputs import RenderedPrompt
-from expertmesh.sampling_params import SamplingParams
+from expertmesh.offline.inputs import RenderedPrompt
+from expertmesh.offline.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True, kw_only=True)

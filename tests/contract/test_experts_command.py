@@ -20,7 +20,7 @@ from test_pool_command import two_pools
 from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
-from expertmesh.heat_map import heat_rows, imbalance, save_heat_map
+from expertmesh.forecasting.heat_map import heat_rows, imbalance, save_heat_map
 from protos import router_pb2
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from expertmesh.certs import cert_path, create_mesh_certificates, key_path
 from expertmesh.cli import app
-from expertmesh.reach import reach_report
+from expertmesh.clients.reach import reach_report
 from rpc.access.tls import TlsFiles, server_credentials
 
 

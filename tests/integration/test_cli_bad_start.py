@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.certs import cert_path, create_mesh_certificates, key_path
-from expertmesh.plan import demo_model_dir
+from expertmesh.cluster.plan import demo_model_dir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.plan import demo_model_dir
+from expertmesh.cluster.plan import demo_model_dir
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 

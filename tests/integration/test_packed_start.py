@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.plan import demo_model_dir
+from expertmesh.cluster.plan import demo_model_dir
 from minimax_m2.kernels.cpu import library
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -202,7 +202,7 @@ def mesh(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def write_demo_like_checkpoint(folder: Path) -> None:
     """Seeded random weights with the bundled model's tokenizer and template."""
-    from expertmesh.plan import demo_model_dir
+    from expertmesh.cluster.plan import demo_model_dir
 
     demo = demo_model_dir()
     raw = json.loads((demo / "config.json").read_text())

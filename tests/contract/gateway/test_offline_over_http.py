@@ -10,7 +10,7 @@ from gateway_model import CONTEXT, END_OF_THINK, EOS, NAME
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.checks import GenerationFailed
-from expertmesh.sampling_params import StructuredOutputsParams
+from expertmesh.offline.sampling_params import StructuredOutputsParams
 from protos import attention_pb2
 
 HELLO = list(b"hello")

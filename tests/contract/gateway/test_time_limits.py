@@ -11,8 +11,8 @@ from fake_attention import ended, say, tokens
 from gateway_harness import Harness
 from gateway_model import EOS, NAME
 
-from expertmesh import chat_client
-from expertmesh.chat_client import ChatClient, Reply
+from expertmesh.clients import chat as chat_client
+from expertmesh.clients.chat import ChatClient, Reply
 from gateway.limits import Limits
 from minimax_m2.chat.tokenizer import Tokenizer
 from protos import attention_pb2

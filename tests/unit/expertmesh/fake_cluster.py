@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
+from expertmesh.cluster.state import RunDir
+from expertmesh.commands.supervise import supervise
 from expertmesh.console import CommandError, stderr, stdout
-from expertmesh.spec import ClusterPlan, ServiceSpec
-from expertmesh.state import RunDir
-from expertmesh.supervise import supervise
 
 STAGES = {"router": 0, "pool-0": 1, "pool-1": 1, "attention": 1, "gateway": 2}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expertmesh.clients.http_body import AnswerReader, BadAnswer, EventSplitter
 from expertmesh.loadgen.arrivals import start_offsets_s
-from expertmesh.loadgen.http_body import AnswerReader, BadAnswer, EventSplitter
 from expertmesh.loadgen.plot import MISSING, save_plot
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.report import report

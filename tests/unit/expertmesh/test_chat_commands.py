@@ -12,9 +12,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from expertmesh.chat_client import ChatClient, Piece, Reply, client_key
+from expertmesh.clients.chat import ChatClient, Piece, Reply, client_key
+from expertmesh.clients.transcript import Thinking, show_reply, shown
 from expertmesh.console import CommandError
-from expertmesh.transcript import Thinking, show_reply, shown
 
 HERE = Path(__file__).parent
 
@@ -112,7 +112,7 @@ def test_an_empty_pipe_is_a_usage_error(url: str) -> None:
 
 
 def test_streamed_tool_calls_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    from expertmesh.chat_client import _pieces
+    from expertmesh.clients.chat import _pieces
 
     reply = Reply()
     fragments = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh import cli
-from expertmesh.chat_client import client_key
+from expertmesh.clients.chat import client_key
 from expertmesh.console import CommandError
 
 FIRST, SECOND = "the-first-good-key", "the-second-good-key"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh import plan as plan_module
+from expertmesh.cluster import plan as plan_module
+from expertmesh.cluster.plan import ClusterOptions, plan_cluster, stripe
+from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.plan import ClusterOptions, plan_cluster, stripe
-from expertmesh.preflight import check_memory, check_port
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import load_config
 from minimax_m2.weight_formats import attention_bytes, piece_bytes

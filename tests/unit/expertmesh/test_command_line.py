@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from expertmesh.checks import Verdict, check_port, check_round_trip, run_checks
 from expertmesh.cli import app
-from expertmesh.process import readiness_text
-from expertmesh.service_flags import DECIDED
+from expertmesh.cluster.process import readiness_text
+from expertmesh.cluster.service_flags import DECIDED
+from expertmesh.doctor import Verdict, check_port, check_round_trip, run_checks
 from minimax_m2.tiny import write_tiny
 
 ROOT = Path(__file__).parents[3]
@@ -159,7 +159,7 @@ def test_doctor_reports_every_check_as_json() -> None:
 def test_a_check_that_breaks_is_a_failed_check(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("expertmesh.checks.file_limit", lambda: 1 / 0)
+    monkeypatch.setattr("expertmesh.doctor.file_limit", lambda: 1 / 0)
     checks = {check.name: check for check in run_checks(0, tmp_path / "not" / "there")}
     assert checks["open files"].verdict is Verdict.FAILED
     assert checks["disk"].verdict is not Verdict.FAILED

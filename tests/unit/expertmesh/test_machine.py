@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-from expertmesh import machine
+from expertmesh.cluster import machine
 from rpc.process.memory import available_memory_bytes
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.sampling_params import RequestOutputKind, StructuredOutputsParams
+from expertmesh.offline.sampling_params import RequestOutputKind, StructuredOutputsParams
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from expertmesh.reach import problems, reach_report, reach_table
+from expertmesh.clients.reach import problems, reach_report, reach_table
 from protos import attention_pb2, attention_pb2_grpc
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.restarts import FIRST_PAUSE_S, LONG_LIFE_S, LONGEST_PAUSE_S, Restarts
+from expertmesh.cluster.restarts import FIRST_PAUSE_S, LONG_LIFE_S, LONGEST_PAUSE_S, Restarts
 
 
 def test_pauses_double_for_one_that_dies_soon_and_begin_anew_after_a_long_life() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from expertmesh.loadgen.routing import Drawn, Recorded, read_steps
-from expertmesh.routing_file import write_routing
+from expertmesh.loadgen.routing_file import write_routing
 from minimax_m2.config import parse_config
 from minimax_m2.tiny import TINY
 from protos import attention_pb2

@@ -8,10 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from expertmesh.commands.running import cluster_report
-from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.detach import end_leftovers
-from expertmesh.state import (
+from expertmesh.cluster.detach import end_leftovers
+from expertmesh.cluster.state import (
     RunDir,
     default_run_dir,
     find_run_dir,
@@ -19,6 +17,8 @@ from expertmesh.state import (
     running_url,
     state_root,
 )
+from expertmesh.commands.running import cluster_report
+from expertmesh.console import EXIT_USAGE, CommandError
 
 
 def test_the_default_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ import sys
 
 import pytest
 
-from expertmesh.sampling_params import GuidedDecodingParams, SamplingParams, StructuredOutputsParams
+from expertmesh.offline.sampling_params import (
+    GuidedDecodingParams,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 
 
 @pytest.mark.parametrize(

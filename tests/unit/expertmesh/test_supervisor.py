@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from expertmesh.cluster.state import RunDir
 from expertmesh.commands.running import cluster_report
-from expertmesh.state import RunDir
 
 HERE = Path(__file__).parent
 WAIT_S = 20.0

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from attention_svc.config import AttentionConfig
 from expertmesh.cli import app
+from expertmesh.cluster.plan import ClusterOptions, plan_cluster
+from expertmesh.cluster.service_flags import CONFIGS, DECIDED, Values, check_service, passed_to
+from expertmesh.cluster.snippets import ready_text
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import CommandError
-from expertmesh.plan import ClusterOptions, plan_cluster
-from expertmesh.service_flags import CONFIGS, DECIDED, Values, check_service, passed_to
-from expertmesh.snippets import ready_text
 from gateway.config import GatewayConfig
 from minimax_m2.tiny import write_tiny
 from rpc.process.flags import env_name, flags_of

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from expertmesh.plan import demo_model_dir
+from expertmesh.cluster.plan import demo_model_dir
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.tiny import write_tiny
 

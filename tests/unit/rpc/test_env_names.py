@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from expertmesh.cli import app
-from expertmesh.service_flags import CONFIGS
+from expertmesh.cluster.service_flags import CONFIGS
 from rpc.process.env_names import COMMANDS, KNOWN, OTHERS, SERVICES, nearest, unknown_names_warning
 from rpc.process.flags import flags_of
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from expertmesh.loadgen.http_body import AnswerReader, BadAnswer, EventSplitter
+from expertmesh.clients.http_body import AnswerReader, BadAnswer, EventSplitter
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 600.0

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from expertmesh.chat_client import ChatClient, Reply
-from expertmesh.cluster import Cluster, Stopped
+from expertmesh.clients.chat import ChatClient, Reply
+from expertmesh.clients.transcript import Thinking, show_reply
+from expertmesh.cluster.cluster import Cluster, Stopped
+from expertmesh.cluster.progress import LiveProgress, PlainProgress, Progress
+from expertmesh.cluster.signals import StopSignals
+from expertmesh.cluster.snippets import ready_text
+from expertmesh.cluster.spec import ClusterPlan
+from expertmesh.cluster.state import RunDir
 from expertmesh.console import EXIT_FAILED, CommandError
-from expertmesh.progress import LiveProgress, PlainProgress, Progress
-from expertmesh.signals import StopSignals
-from expertmesh.snippets import ready_text
-from expertmesh.spec import ClusterPlan
-from expertmesh.state import RunDir
-from expertmesh.transcript import Thinking, show_reply
 from rpc.process.open_files import raise_open_files
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from expertmesh.children import child_environment, python_module
-from expertmesh.spec import ServiceSpec
+from expertmesh.cluster.children import child_environment, python_module
+from expertmesh.cluster.spec import ServiceSpec
 
 _LISTENING = re.compile(r"\blistening ((?:(?:grpc|ops|http)=\S+ ?)+)\s*$")
 _READY_TIMEOUT_S = 1.0
@@ -40,7 +40,7 @@ class ServiceProcess:
         Call from the main thread. `addresses_of`: service name -> its addresses; `same_address`:
         it must take the gRPC address that it had, because others were told it.
         """
-        argv = python_module("expertmesh.guard", str(os.getpid()), self.spec.module)
+        argv = python_module("expertmesh.cluster.guard", str(os.getpid()), self.spec.module)
         argv += self.spec.flags
         for flag, service in self.spec.dials:
             argv += [flag, addresses_of[service]["grpc"]]

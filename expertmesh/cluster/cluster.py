@@ -4,7 +4,7 @@ One supervisor process, no threads of its own and no gRPC in it. Services start
 stage by stage (router, then pools and attention, then gateway), each stage when
 the one before is ready. A service that dies ends the cluster with its name and its
 last words, unless another of its group runs: then that one serves on, and the dead
-one is started again (`expertmesh/restarts.py`).
+one is started again (`expertmesh/cluster/restarts.py`).
 """
 
 import os
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 import httpx
 import psutil
 
+from expertmesh.cluster.process import ServiceProcess
+from expertmesh.cluster.progress import Progress
+from expertmesh.cluster.restarts import Restarts
+from expertmesh.cluster.signals import StopSignals
+from expertmesh.cluster.spec import ClusterPlan
+from expertmesh.cluster.state import RunDir
 from expertmesh.console import CommandError
-from expertmesh.process import ServiceProcess
-from expertmesh.progress import Progress
-from expertmesh.restarts import Restarts
-from expertmesh.signals import StopSignals
-from expertmesh.spec import ClusterPlan
-from expertmesh.state import RunDir
 
 _START_POLL_S = 0.1
 _WATCH_POLL_S = 0.2

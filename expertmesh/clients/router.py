@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import grpc
 import typer
 
+from expertmesh.clients.unanswered import why_unanswered
+from expertmesh.cluster.state import FIND_HELP, RunDir, find_run_dir
 from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
-from expertmesh.state import FIND_HELP, RunDir, find_run_dir
-from expertmesh.unanswered import why_unanswered
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
 from rpc.access.secret import MeshSecret
 from rpc.access.tls import TlsFiles, tls_files

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from expertmesh.cluster.service_flags import Values, check_service, passed_to
+from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.service_flags import Values, check_service, passed_to
 from expertmesh.sizes import format_bytes
-from expertmesh.spec import ClusterPlan, ServiceSpec
 from minimax_m2.config import ModelConfig, load_config
 from minimax_m2.held_formats import held_formats
 from minimax_m2.weight_formats import CHOICES, attention_bytes, piece_bytes

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from expertmesh.children import child_environment, python_module
+from expertmesh.cluster.children import child_environment, python_module
+from expertmesh.cluster.state import RunDir, is_alive
 from expertmesh.console import CommandError
-from expertmesh.state import RunDir, is_alive
 
 _POLL_S = 0.1
 KILL_WAIT_S = 5.0

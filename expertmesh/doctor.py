@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from expertmesh.machine import (
+from expertmesh.cluster.machine import (
     cpu_features,
     file_limit,
     port_problem,
@@ -219,7 +219,7 @@ def check_experiments() -> Check:
 
 def check_round_trip() -> Check:
     """A real server and a real channel on loopback: the health service, ROUND_TRIPS times."""
-    from expertmesh.round_trip import health_round_trips_us
+    from expertmesh.cluster.round_trip import health_round_trips_us
 
     median = statistics.median(health_round_trips_us(ROUND_TRIPS, timeout_s=10.0))
     slow = median > SLOW_ROUND_TRIP_US

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from expertmesh.plan import HELD_FACTOR, POOL_BASE_BYTES
+from expertmesh.cluster.plan import HELD_FACTOR, POOL_BASE_BYTES
 from expertmesh.sizes import format_bytes
 from minimax_m2.config import ModelConfig
 from minimax_m2.weight_formats import FORMATS, piece_bytes

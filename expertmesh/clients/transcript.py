@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from expertmesh.chat_client import Piece, Reply
+from expertmesh.clients.chat import Piece, Reply
 
 _CONTROL = dict.fromkeys(
     code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"

@@ -1,9 +1,9 @@
 """What must hold before the first process starts? A free port, enough memory."""
 
+from expertmesh.cluster.machine import port_problem
+from expertmesh.cluster.spec import ClusterPlan
 from expertmesh.console import CommandError
-from expertmesh.machine import port_problem
 from expertmesh.sizes import format_bytes
-from expertmesh.spec import ClusterPlan
 
 
 def check_port(port: int) -> None:

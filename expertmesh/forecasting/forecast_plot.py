@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from expertmesh.forecast import Forecast
+from expertmesh.forecasting.forecast import Forecast
 from expertmesh.loadgen.plot import require_matplotlib
 
 GIB = 2**30

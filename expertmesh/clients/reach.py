@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from rich.table import Table
 
-from expertmesh.unanswered import why_unanswered
+from expertmesh.clients.unanswered import why_unanswered
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.tls import TlsFiles
 from rpc.channel import Access, open_sync_channel

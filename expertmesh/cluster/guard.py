@@ -1,6 +1,6 @@
 """How does a service end when its supervisor is killed outright? It dies with it.
 
-`python -m expertmesh.guard PARENT_PID MODULE [FLAGS...]` becomes
+`python -m expertmesh.cluster.guard PARENT_PID MODULE [FLAGS...]` becomes
 `python -m MODULE [FLAGS...]`. On Linux the kernel is asked to send SIGKILL when
 the thread that started us ends (PR_SET_PDEATHSIG survives exec, and the
 supervisor starts services from its main thread); elsewhere a thread of the

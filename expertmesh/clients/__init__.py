@@ -1,0 +1,1 @@
+"""The commands as clients: of an OpenAI-style server, and of the router."""

@@ -1,0 +1,1 @@
+"""The local cluster: planned, started, watched, found again, stopped."""

@@ -1,0 +1,1 @@
+"""What a placement would give, and pictures of routing."""
