@@ -9,22 +9,22 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from gateway import info_api
-from gateway.auth import ApiKeys, AuthMiddleware
-from gateway.chat import chat_completions
-from gateway.completions import completions
-from gateway.context import Gateway
-from gateway.docs_page import docs_page, request_body, set_openapi
-from gateway.edge import BodyLimit, EdgeMiddleware, http_error
 from gateway.errors import ApiError
-from gateway.host_guard import Cors, HostGuard, Trust
-from gateway.request_models import (
+from gateway.http import info as info_api
+from gateway.http.auth import ApiKeys, AuthMiddleware
+from gateway.http.context import Gateway
+from gateway.http.docs_page import docs_page, request_body, set_openapi
+from gateway.http.edge import BodyLimit, EdgeMiddleware, http_error
+from gateway.http.host_guard import Cors, HostGuard, Trust
+from gateway.openai.chat import chat_completions
+from gateway.openai.completions import completions
+from gateway.openai.models import (
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
     TokenizeRequest,
 )
-from gateway.tokenize_api import detokenize, tokenize
+from gateway.openai.tokenize import detokenize, tokenize
 
 _GET: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("/v1/models", info_api.list_models, "models"),

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from gateway.drain import retry_after
+from gateway.generate.drain import retry_after
 
 INVALID_REQUEST = "invalid_request_error"
 AUTHENTICATION = "authentication_error"

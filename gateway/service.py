@@ -9,16 +9,16 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build_app
-from gateway.attention_pool import POLL_INTERVAL_S, AttentionPool
 from gateway.config import GatewayConfig
-from gateway.connections import ConnectionTable
-from gateway.context import Gateway, KeySlots
 from gateway.errors import not_ready
+from gateway.generate.pool import POLL_INTERVAL_S, AttentionPool
+from gateway.http.connections import ConnectionTable
+from gateway.http.context import Gateway, KeySlots
+from gateway.http.server import HttpServer, bind, fit_to_open_files
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, StatusLine
-from gateway.model_files import ModelFiles, load_model_files
-from gateway.prompt_encoder import PromptEncoder
-from gateway.server import HttpServer, bind, fit_to_open_files
+from gateway.text.model_files import ModelFiles, load_model_files
+from gateway.text.prompt_encoder import PromptEncoder
 from rpc.channel import check_files
 from rpc.config import Address
 from rpc.mesh.topology import TopologyWatcher

@@ -6,7 +6,7 @@ from typing import Any
 
 from expertmesh.offline.backend import Backend, Job
 from expertmesh.offline.outputs import CompletionOutput
-from gateway.replies import new_id
+from gateway.openai.replies import new_id
 from minimax_m2.chat.added_tokens import THINK_END, THINK_START
 from minimax_m2.chat.events import (
     ContentDelta,

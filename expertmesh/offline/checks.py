@@ -7,11 +7,11 @@ clients are wide here; the ranges of the values are the same.
 from typing import Any
 
 from gateway.errors import ApiError
-from gateway.field_rules import FieldRules
 from gateway.limits import Limits
-from gateway.output_form import output_form
-from gateway.request_models import CompletionRequest, parse_model
-from gateway.sampling import (
+from gateway.openai.field_rules import FieldRules
+from gateway.openai.models import CompletionRequest, parse_model
+from gateway.openai.output_form import output_form
+from gateway.openai.sampling import (
     num_choices,
     sampling_params,
     set_logprobs,

@@ -25,17 +25,17 @@ from expertmesh.offline.output_text import OutputText
 from expertmesh.offline.outputs import Logprob
 from expertmesh.offline.sampling_params import SamplingParams
 from gateway.config import GatewayConfig
-from gateway.context import Gateway, KeySlots
 from gateway.errors import ApiError
-from gateway.generation import generate
-from gateway.generation_request import new_request, starts_in_reasoning, stop_ids_of
+from gateway.generate.grammar import RequestGrammar
+from gateway.generate.request import new_request, starts_in_reasoning, stop_ids_of
+from gateway.generate.stream import generate
+from gateway.generate.stream_state import StreamState
+from gateway.http.context import Gateway, KeySlots
 from gateway.metrics import GatewayMetrics, StatusLine
-from gateway.model_files import load_model_files
-from gateway.output_form import FIELD, output_form
-from gateway.prompt_encoder import PromptEncoder
-from gateway.request_grammar import RequestGrammar
-from gateway.request_models import CompletionRequest
-from gateway.stream_state import StreamState
+from gateway.openai.models import CompletionRequest
+from gateway.openai.output_form import FIELD, output_form
+from gateway.text.model_files import load_model_files
+from gateway.text.prompt_encoder import PromptEncoder
 from minimax_m2.chat.segments import Segment
 from protos import attention_pb2
 

@@ -1,6 +1,6 @@
 """How does the gateway's code reach an attention servicer in this very process? No port, no gRPC.
 
-`gateway.generation.generate` asks an `AttentionPool` for a replica and calls `Generate` on its
+`gateway.generate.stream.generate` asks an `AttentionPool` for a replica and calls `Generate` on its
 stub. Here there is one replica, and its stub calls the servicer.
 """
 
@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 
 from attention_svc.servicer import AttentionServicer
-from gateway.attention_pool import AttentionPool
-from gateway.replica import Replica
+from gateway.generate.pool import AttentionPool
+from gateway.generate.replica import Replica
 from protos import attention_pb2
 
 _NOWHERE = "127.0.0.1:1"

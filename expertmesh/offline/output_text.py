@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.choice_text import StopFilter
+from gateway.text.choice_text import StopFilter
 from minimax_m2.chat.detokenizer import IncrementalDetokenizer
 
 

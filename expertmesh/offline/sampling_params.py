@@ -1,6 +1,6 @@
 """How are the next tokens chosen? `SamplingParams`, with the names that vLLM's users know.
 
-Values are checked where requests over HTTP are checked (`gateway/sampling.py`), by the same
+Values are checked where requests over HTTP are checked (`gateway/openai/sampling.py`), by the same
 code and with the same messages, when the object is made. A new feature of the gateway is
 therefore accepted here as soon as it is accepted there.
 """

@@ -18,8 +18,8 @@ import openai
 from fake_attention import FakeAttention, Script
 from gateway_model import CONTEXT, EOS, NAME, VOCAB_SIZE
 
-from gateway.attention_pool import POLL_INTERVAL_S
 from gateway.config import GatewayConfig
+from gateway.generate.pool import POLL_INTERVAL_S
 from gateway.limits import Limits
 from gateway.service import GatewayService
 from protos import attention_pb2

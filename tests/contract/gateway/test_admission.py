@@ -13,8 +13,8 @@ from gateway_harness import Harness, ready_status
 from gateway_model import EOS, NAME
 from test_disconnects import send
 
+from gateway.generate.replica import Replica
 from gateway.limits import Limits
-from gateway.replica import Replica
 from minimax_m2.chat.tokenizer import Tokenizer
 from protos import attention_pb2
 

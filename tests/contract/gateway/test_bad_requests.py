@@ -9,7 +9,7 @@ from fake_attention import say
 from gateway_harness import Harness
 from gateway_model import CONTEXT, EOS, MARKERS, NAME
 
-from gateway.request_models import ChatRequest
+from gateway.openai.models import ChatRequest
 from minimax_m2.chat.tokenizer import Tokenizer
 
 USER: Any = [{"role": "user", "content": "hello"}]

@@ -9,7 +9,7 @@ from fake_attention import say
 from gateway_harness import Harness
 from gateway_model import EOS, NAME
 
-from gateway import completions
+from gateway.openai import completions
 from minimax_m2.chat.tokenizer import Tokenizer
 
 LONG = {"choice": ["x" * 400_000]}

@@ -221,7 +221,7 @@ class TestReplicas:
         self, make_gateway: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gateway = make_gateway(poll_interval_s=0.01)
-        monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.15)
+        monkeypatch.setattr("gateway.generate.replica.POLL_TIMEOUT_S", 0.15)
         for late in (1, 2):
             gateway.fake.status_delay_s = 1.0
             polls = gateway.fake.polls

@@ -15,7 +15,7 @@ from gateway_harness import WAIT_S, Harness
 from gateway_model import EOS
 from raw_http import CHAT, POST, exchange, read_all, status_of
 
-from gateway.connections import ConnectionTable
+from gateway.http.connections import ConnectionTable
 from gateway.limits import Limits
 from minimax_m2.chat.tokenizer import Tokenizer
 

@@ -224,7 +224,7 @@ def test_streams_leave_a_draining_service_while_another_is_ready(
 def test_streams_leave_a_service_that_answers_no_poll(
     make_gateway: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.POLL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gateway.generate.replica.POLL_TIMEOUT_S", 0.1)
     gateway = make_gateway(fakes=2, poll_interval_s=0.05)
     gateway.wait_for(lambda: all(r.ready for r in gateway.service.gateway.pool.replicas))
     ids = [*thinking_answer(tokenizer, "hm", "hello"), EOS]

@@ -105,7 +105,7 @@ def test_what_is_not_shown_as_sent_is_counted_and_logged_once(
     gateway: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages = [USER, *history("{cut")[1:3], *history("{cut", "\n\ud83d")[1:]]
-    with caplog.at_level(logging.INFO, logger="gateway.prompt_encoder"):
+    with caplog.at_level(logging.INFO, logger="gateway.text.prompt_encoder"):
         before = gateway.metric("history_repairs_total")
         gateway.post(
             "/v1/chat/completions",

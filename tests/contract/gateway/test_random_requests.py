@@ -11,8 +11,8 @@ from gateway_model import EOS, NAME
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.field_rules import REFUSED
-from gateway.request_models import (
+from gateway.openai.field_rules import REFUSED
+from gateway.openai.models import (
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,

@@ -147,7 +147,7 @@ def test_a_bug_in_the_middle_of_a_stream_is_an_error_event_and_logged(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("gateway.choice_text.ChatText.finish", broken)
+    monkeypatch.setattr("gateway.text.choice_text.ChatText.finish", broken)
     gateway.script(lambda r: [tokens(0, [65]), 0.15, stopped(1)])
     text = gateway.chat(stream=True).text
     assert events_of(text)[-1]["error"]["code"] == "internal_error"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model_files import load_model_files
+from gateway.text.model_files import load_model_files
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.manifest import build_manifest, ensure_manifest, load_manifest, save_manifest
 from minimax_m2.pack_checkpoint import PackJob, write_packed

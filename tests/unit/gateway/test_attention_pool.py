@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import attention_pool
-from gateway.attention_pool import AttentionPool
-from gateway.replica import Replica
+from gateway.generate import pool as attention_pool
+from gateway.generate.pool import AttentionPool
+from gateway.generate.replica import Replica
 from protos import attention_pb2
 
 GOOD = ["127.0.0.1:1", "127.0.0.1:2"]

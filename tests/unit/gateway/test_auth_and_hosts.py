@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.auth import ANONYMOUS, ApiKeys
 from gateway.errors import ApiError
-from gateway.host_guard import HostGuard, Trust, is_local_name
+from gateway.http.auth import ANONYMOUS, ApiKeys
+from gateway.http.host_guard import HostGuard, Trust, is_local_name
 
 KEYS = ApiKeys(["first-key-123", "second-key-456"])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.choice_text import ChatText, PlainText
+from gateway.text.choice_text import ChatText, PlainText
 from minimax_m2.chat.events import (
     ContentDelta,
     ParserEvent,

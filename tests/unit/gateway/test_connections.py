@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.connections import ConnectionTable, Standing, address_group
+from gateway.http.connections import ConnectionTable, Standing, address_group
 from gateway.limits import Limits
 
 LIMITS = Limits(max_connections=6, max_connections_per_address=4, probe_connections=3)

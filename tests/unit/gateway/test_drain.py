@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drain import Drain, retry_after
+from gateway.generate.drain import Drain, retry_after
 
 
 class Clock:

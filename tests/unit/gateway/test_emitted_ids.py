@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import demo_model
-from gateway.emitted_ids import EmittedIds
+from gateway.text.emitted_ids import EmittedIds
 from minimax_m2.chat.added_tokens import TURN_END
 from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.parser import OutputParser

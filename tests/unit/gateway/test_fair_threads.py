@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.errors import ApiError
-from gateway.fair_threads import FairThreads
+from gateway.text.fair_threads import FairThreads
 
 WAIT_S = 20.0
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError
-from gateway.field_rules import FieldRules
-from gateway.request_models import ChatRequest
+from gateway.openai.field_rules import FieldRules
+from gateway.openai.models import ChatRequest
 
 KNOWN = ChatRequest.model_fields
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError
-from gateway.stream_state import StreamLost, StreamState
+from gateway.generate.stream_state import StreamLost, StreamState
 from protos import attention_pb2
 
 

@@ -7,7 +7,7 @@ import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http_parser import SINGLE_HEADERS, VERSIONS, CheckedConnection
+from gateway.http.parser import SINGLE_HEADERS, VERSIONS, CheckedConnection
 from gateway.limits import Limits
 
 LIMITS = Limits(header_bytes=400, tiny_chunks=10)

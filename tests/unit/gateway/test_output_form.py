@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ApiError
 from gateway.limits import Limits
-from gateway.output_form import output_form
+from gateway.openai.output_form import output_form
 
 LIMITS = Limits()
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.attention_pool import MORE_LOADED, SEQUENCE_TOKENS, AttentionPool
-from gateway.prefix_guess import BLOCK_TOKENS, PrefixGuess, prompt_keys
-from gateway.replica import Replica
+from gateway.generate.pool import MORE_LOADED, SEQUENCE_TOKENS, AttentionPool
+from gateway.generate.prefix_guess import BLOCK_TOKENS, PrefixGuess, prompt_keys
+from gateway.generate.replica import Replica
 
 IDS = st.lists(st.integers(0, 3), max_size=100)
 
@@ -46,7 +46,7 @@ def test_memory_is_bounded_and_heads_outlive_tails() -> None:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> AttentionPool:
     """Two ready replicas, a and b, without channels."""
-    monkeypatch.setattr("gateway.replica.open_channel", lambda *_, **__: FakeChannel())
+    monkeypatch.setattr("gateway.generate.replica.open_channel", lambda *_, **__: FakeChannel())
     pool = AttentionPool(lambda: (), vocab_size=10, tls=None)
     for address in "ab":
         replica = Replica(address, None)

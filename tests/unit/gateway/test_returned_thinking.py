@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.returned_thinking import ReturnedThinking
+from gateway.text.returned_thinking import ReturnedThinking
 
 
 def turn(*ids: Any, **fields: Any) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway import generation
-from gateway.attention_pool import AttentionPool
 from gateway.errors import ApiError, overloaded
-from gateway.replica import Replica
-from gateway.stream_state import StreamState
+from gateway.generate import stream as generation
+from gateway.generate.pool import AttentionPool
+from gateway.generate.replica import Replica
+from gateway.generate.stream_state import StreamState
 from protos import attention_pb2
 
 POLL_S = 0.1

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.errors import ApiError, context_exceeded
 from gateway.limits import Limits
-from gateway.request_models import ChatRequest, parse_model
-from gateway.sampling import (
+from gateway.openai.models import ChatRequest, parse_model
+from gateway.openai.sampling import (
     num_choices,
     sampling_params,
     set_logprobs,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
+from gateway.http.strict_json import parse_object
 from gateway.limits import Limits
-from gateway.strict_json import parse_object
 
 LIMITS = Limits()
 

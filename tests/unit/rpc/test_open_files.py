@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from gateway.http.server import fit_to_open_files
 from gateway.limits import Limits
-from gateway.server import fit_to_open_files
 from rpc.process import open_files
 from rpc.process.open_files import AcceptErrors, fitting, open_file_limit, raise_open_files
 

@@ -12,10 +12,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway.auth import ANONYMOUS, PUBLIC_PATHS
-from gateway.connections import ConnectionTable, Standing, address_group
 from gateway.errors import ApiError
-from gateway.http_parser import CheckedConnection
+from gateway.http.auth import ANONYMOUS, PUBLIC_PATHS
+from gateway.http.connections import ConnectionTable, Standing, address_group
+from gateway.http.parser import CheckedConnection
 
 TOO_MANY = "too many connections"
 _REASONS = {

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.choice_streams import Choice, Update
-from gateway.model_files import ModelFiles
-from gateway.request_models import StreamOptions
+from gateway.generate.choice_streams import Choice, Update
+from gateway.openai.models import StreamOptions
+from gateway.text.model_files import ModelFiles
 from protos import attention_pb2
 
 DONE = b"data: [DONE]\n\n"

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import grpc
 import grpc.aio
 
-from gateway.drain import Drain
 from gateway.errors import not_ready
-from gateway.prefix_guess import PrefixGuess
-from gateway.stream_state import StreamLost
+from gateway.generate.drain import Drain
+from gateway.generate.prefix_guess import PrefixGuess
+from gateway.generate.stream_state import StreamLost
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.tls import TlsFiles
 from rpc.channel import Access, open_channel

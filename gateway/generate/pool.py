@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from gateway.errors import not_ready, overloaded
-from gateway.replica import Replica
+from gateway.generate.replica import Replica
 from protos import attention_pb2
 from rpc.channel import Access
 from rpc.config import Address

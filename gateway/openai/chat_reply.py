@@ -13,9 +13,9 @@ from openai.types.chat.chat_completion import Choice as ChatChoice
 from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_usage import CompletionUsage
 
-from gateway.choice_streams import Update
-from gateway.model_files import ModelFiles
-from gateway.replies import ReplyHead, new_id, token_text
+from gateway.generate.choice_streams import Update
+from gateway.openai.replies import ReplyHead, new_id, token_text
+from gateway.text.model_files import ModelFiles
 from minimax_m2.chat.events import (
     ContentDelta,
     ParserEvent,

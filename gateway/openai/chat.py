@@ -8,12 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.chat_reply import ChatReply
-from gateway.choice_streams import Choice
-from gateway.choice_text import ChatText
-from gateway.context import Gateway
 from gateway.errors import bad_field
-from gateway.generation_request import (
+from gateway.generate.choice_streams import Choice
+from gateway.generate.grammar import RequestGrammar
+from gateway.generate.request import (
     client_of_request,
     new_request,
     output_limit,
@@ -21,20 +19,22 @@ from gateway.generation_request import (
     stop_ids_of,
     tenant_of_request,
 )
-from gateway.replies import ReplyHead, new_id, now
-from gateway.request_grammar import RequestGrammar
-from gateway.request_models import ChatRequest, StreamOptions, parse_model, stream_options_of
-from gateway.requests import gateway_of, read_object, recorded
-from gateway.respond import answer
-from gateway.sampling import (
+from gateway.generate.stream_state import StreamState
+from gateway.http.context import Gateway
+from gateway.http.requests import gateway_of, read_object, recorded
+from gateway.http.respond import answer
+from gateway.openai.chat_reply import ChatReply
+from gateway.openai.models import ChatRequest, StreamOptions, parse_model, stream_options_of
+from gateway.openai.replies import ReplyHead, new_id, now
+from gateway.openai.sampling import (
     num_choices,
     sampling_params,
     set_logprobs,
     set_output_length,
     stop_strings,
 )
-from gateway.stream_state import StreamState
-from gateway.structured import AnswerShape, answer_shape, grammar_of
+from gateway.openai.structured import AnswerShape, answer_shape, grammar_of
+from gateway.text.choice_text import ChatText
 from minimax_m2.chat.parser import OutputParser
 from minimax_m2.chat.tools import without_null
 from protos import attention_pb2

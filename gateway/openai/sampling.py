@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.errors import bad_field, context_exceeded
 from gateway.limits import Limits
-from gateway.request_models import SamplingFields
+from gateway.openai.models import SamplingFields
 from minimax_m2.config import GenerationDefaults
 from protos import attention_pb2
 

@@ -10,8 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.context import Gateway
-from gateway.requests import gateway_of
+from gateway.http.context import Gateway
+from gateway.http.requests import gateway_of
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
 VERSION = version_of("expertmesh")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.connections import ConnectionTable
-from gateway.http_protocol import GatewayProtocol
+from gateway.http.connections import ConnectionTable
+from gateway.http.protocol import GatewayProtocol
 from gateway.limits import Limits
 from rpc.config import Address
 from rpc.process.open_files import fitting

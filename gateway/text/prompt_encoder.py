@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gateway.emitted_ids import EmittedIds
 from gateway.errors import ApiError, bad_field, context_exceeded
-from gateway.fair_threads import FairThreads
 from gateway.limits import Limits
-from gateway.model_files import ModelFiles
-from gateway.returned_thinking import ReturnedThinking
+from gateway.text.emitted_ids import EmittedIds
+from gateway.text.fair_threads import FairThreads
+from gateway.text.model_files import ModelFiles
+from gateway.text.returned_thinking import ReturnedThinking
 from minimax_m2.chat.messages import normalise_messages
 from minimax_m2.chat.repairs import Repairs
 from minimax_m2.chat.tools import validate_tools

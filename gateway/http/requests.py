@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.context import Gateway
 from gateway.errors import ApiError
-from gateway.generation_request import client_of_request
+from gateway.generate.request import client_of_request
+from gateway.http.context import Gateway
+from gateway.http.respond import ClientGone
+from gateway.http.strict_json import parse_object
 from gateway.limits import Limits
 from gateway.metrics import RequestRecord, outcome_of_status
-from gateway.respond import ClientGone
-from gateway.strict_json import parse_object
 
 Result = TypeVar("Result")
 

@@ -7,9 +7,9 @@ from typing import Any
 from openai.types import Completion, CompletionChoice, CompletionUsage
 from openai.types.completion_choice import Logprobs
 
-from gateway.choice_streams import Update
-from gateway.model_files import ModelFiles
-from gateway.replies import ReplyHead, token_text
+from gateway.generate.choice_streams import Update
+from gateway.openai.replies import ReplyHead, token_text
+from gateway.text.model_files import ModelFiles
 from minimax_m2.chat.events import ContentDelta
 from protos import attention_pb2
 

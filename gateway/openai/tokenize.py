@@ -6,11 +6,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.auth import tenant_of
 from gateway.errors import bad_field, context_exceeded
-from gateway.generation_request import client_of_request
-from gateway.request_models import DetokenizeRequest, TokenizeRequest, parse_model
-from gateway.requests import counted, gateway_of, read_object
+from gateway.generate.request import client_of_request
+from gateway.http.auth import tenant_of
+from gateway.http.requests import counted, gateway_of, read_object
+from gateway.openai.models import DetokenizeRequest, TokenizeRequest, parse_model
 
 
 async def tokenize(request: Request) -> Response:

@@ -3,16 +3,16 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from gateway.attention_pool import AttentionPool
-from gateway.choice_streams import ChoiceStreams
 from gateway.config import GatewayConfig
-from gateway.drain import Drain
 from gateway.errors import model_not_found, not_ready, overloaded
-from gateway.field_rules import FieldRules
+from gateway.generate.choice_streams import ChoiceStreams
+from gateway.generate.drain import Drain
+from gateway.generate.pool import AttentionPool
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, StatusLine
-from gateway.model_files import ModelFiles
-from gateway.prompt_encoder import PromptEncoder
+from gateway.openai.field_rules import FieldRules
+from gateway.text.model_files import ModelFiles
+from gateway.text.prompt_encoder import PromptEncoder
 
 
 class KeySlots:

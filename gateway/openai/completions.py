@@ -8,32 +8,32 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.choice_streams import Choice
-from gateway.choice_text import PlainText
-from gateway.completion_reply import CompletionReply
-from gateway.context import Gateway
 from gateway.errors import bad_field, context_exceeded
-from gateway.generation_request import (
+from gateway.generate.choice_streams import Choice
+from gateway.generate.grammar import RequestGrammar
+from gateway.generate.request import (
     client_of_request,
     new_request,
     starts_in_reasoning,
     stop_ids_of,
     tenant_of_request,
 )
-from gateway.output_form import FIELD, output_form
-from gateway.replies import ReplyHead, new_id, now
-from gateway.request_grammar import RequestGrammar
-from gateway.request_models import CompletionRequest, parse_model, stream_options_of
-from gateway.requests import gateway_of, off_loop, read_object, recorded
-from gateway.respond import answer
-from gateway.sampling import (
+from gateway.generate.stream_state import StreamState
+from gateway.http.context import Gateway
+from gateway.http.requests import gateway_of, off_loop, read_object, recorded
+from gateway.http.respond import answer
+from gateway.openai.completion_reply import CompletionReply
+from gateway.openai.models import CompletionRequest, parse_model, stream_options_of
+from gateway.openai.output_form import FIELD, output_form
+from gateway.openai.replies import ReplyHead, new_id, now
+from gateway.openai.sampling import (
     num_choices,
     sampling_params,
     set_logprobs,
     set_output_length,
     stop_strings,
 )
-from gateway.stream_state import StreamState
+from gateway.text.choice_text import PlainText
 from protos import attention_pb2
 
 Prompt = str | list[int]

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import NOT_FOUND, ApiError, internal
+from gateway.http.respond import ClientGone
 from gateway.limits import Limits
-from gateway.respond import ClientGone
 
 log = logging.getLogger(__name__)
 

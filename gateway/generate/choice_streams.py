@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.attention_pool import AttentionPool
-from gateway.choice_text import ChoiceText
 from gateway.errors import ApiError, internal
-from gateway.generation import generate
-from gateway.stream_state import DeadlinePassed, StreamState
+from gateway.generate.pool import AttentionPool
+from gateway.generate.stream import generate
+from gateway.generate.stream_state import DeadlinePassed, StreamState
+from gateway.text.choice_text import ChoiceText
 from minimax_m2.chat.events import ParserEvent, coalesce
 from protos import attention_pb2
 

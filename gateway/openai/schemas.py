@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 
 from gateway.errors import bad_field
+from gateway.http.strict_json import parse_text
 from gateway.limits import Limits
-from gateway.strict_json import parse_text
 
 
 def check_schema(field: str, value: Any, limits: Limits) -> Any:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from gateway.auth import ANONYMOUS, tenant_of
-from gateway.context import Gateway
 from gateway.errors import bad_field
-from gateway.request_models import SamplingFields
+from gateway.http.auth import ANONYMOUS, tenant_of
+from gateway.http.context import Gateway
+from gateway.openai.models import SamplingFields
 from minimax_m2.chat.added_tokens import THINK_END, THINK_START
 from protos import attention_pb2
 

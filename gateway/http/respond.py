@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.choice_streams import Choice, ChoiceStreams, Update
-from gateway.context import Gateway
 from gateway.errors import ApiError, internal
+from gateway.generate.choice_streams import Choice, ChoiceStreams, Update
+from gateway.http.context import Gateway
 from gateway.metrics import RequestRecord, outcome_of_status
-from gateway.replies import Reply
+from gateway.openai.replies import Reply
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from collections.abc import AsyncGenerator
 import grpc
 import grpc.aio
 
-from gateway.attention_pool import AttentionPool
 from gateway.errors import SERVER, ApiError, not_ready, overloaded
-from gateway.prefix_guess import prompt_keys
-from gateway.replica import Replica
-from gateway.request_grammar import Call, RequestGrammar
-from gateway.stream_state import DeadlinePassed, StreamLost, StreamState, protocol_error
+from gateway.generate.grammar import Call, RequestGrammar
+from gateway.generate.pool import AttentionPool
+from gateway.generate.prefix_guess import prompt_keys
+from gateway.generate.replica import Replica
+from gateway.generate.stream_state import DeadlinePassed, StreamLost, StreamState, protocol_error
 from protos import attention_pb2
 from rpc.cancellation import is_being_cancelled
 

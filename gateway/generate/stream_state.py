@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.errors import SERVER, ApiError, not_ready
-from gateway.request_grammar import RequestGrammar
+from gateway.generate.grammar import RequestGrammar
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)

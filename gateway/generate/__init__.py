@@ -1,0 +1,1 @@
+"""Choices become sequences on attention services, whatever happens to those."""

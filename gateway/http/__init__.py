@@ -1,0 +1,1 @@
+"""The wire of the gateway: connections, HTTP, keys, and what every request passes through."""

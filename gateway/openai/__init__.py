@@ -1,0 +1,1 @@
+"""OpenAI's dialect: its endpoints read, checked, rendered."""
