@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.experts.pools import PoolSet
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_set import PoolSet
-from attention_svc.scheduler import Scheduler
 from protos import router_pb2
 from rpc.channel import Access
 from rpc.mesh.lease import Lease

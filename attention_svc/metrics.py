@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from attention_svc.pool_health import ROWS_PER_EXPERT_READ
+from attention_svc.experts.health import ROWS_PER_EXPERT_READ
 from rpc.metrics import (
     INTER_TOKEN_BUCKETS_S,
     PREFIX,

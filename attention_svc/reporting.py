@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from attention_svc.engine import Engine
+from attention_svc.engine.engine import Engine
+from attention_svc.experts.pools import PoolSet
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_set import PoolSet
 from rpc.loop_failures import LoopFailures
 from rpc.process.server import GrpcHost
 

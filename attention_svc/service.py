@@ -11,29 +11,29 @@ from importlib.metadata import version
 
 import torch
 
-from attention_svc.block_pool import BlockPool
-from attention_svc.block_tables import BlockTables
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.engine import Engine
-from attention_svc.grammar_compiler import GrammarCompiler
-from attention_svc.grpc_transport import GrpcTransport
-from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_budget import count_blocks
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import choose_layout
-from attention_svc.layer_stack import LayerStack
+from attention_svc.engine.engine import Engine
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.engine.watchdog import Watchdog
+from attention_svc.experts.in_process import InProcessTransport
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.probing import Prober
+from attention_svc.experts.transport import ExpertTransport
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
+from attention_svc.kv.budget import count_blocks
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import choose_layout
 from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import PoolLink
-from attention_svc.pool_set import PoolSet
-from attention_svc.probing import Prober
 from attention_svc.reporting import follow_readiness, report
-from attention_svc.scheduler import Scheduler
-from attention_svc.sequence import Outcome
+from attention_svc.sequence.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
-from attention_svc.transport import ExpertTransport
 from attention_svc.vocabulary import Vocabulary
-from attention_svc.watchdog import Watchdog
 from minimax_m2.cost import expert_row_flops, inline_rows
 from minimax_m2.held_formats import held_formats
 from minimax_m2.kernel_choice import choose_kernel, is_native

@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from attention_svc.engine import Engine
-from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.engine.engine import Engine
+from attention_svc.engine.recording import record
+from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.metrics import ActivationCounts
-from attention_svc.recording import record
-from attention_svc.sampling_params import read_params
-from attention_svc.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.sequence.params import read_params
+from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.guard import callable_by

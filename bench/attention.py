@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout, TiledLayout
-from attention_svc.paged_attention import attend_chunk, attend_decode, plan_decode
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import PlainLayout, TiledLayout
+from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 

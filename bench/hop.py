@@ -34,11 +34,11 @@ import grpc  # isort: skip
 import grpc.aio  # isort: skip
 import torch
 
-from attention_svc.grpc_transport import GrpcTransport
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import PoolLink
-from attention_svc.pool_set import PoolSet
-from attention_svc.transport import HopTerms
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.config import ModelConfig
 from minimax_m2.manifest import ensure_manifest

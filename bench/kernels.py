@@ -32,8 +32,8 @@ import torch
 import torch.nn.functional as F
 
 from attention_svc.config import BLOCK_SIZE
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import Int8Layout, KVLayout, PlainLayout, TiledLayout
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_sums

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from attention_svc.sampler import sample
-from attention_svc.sampling_params import read_params
-from attention_svc.sequence import Sequence
+from attention_svc.sampling.sampler import sample
+from attention_svc.sequence.params import read_params
+from attention_svc.sequence.sequence import Sequence
 from protos import attention_pb2
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 4_000, 64

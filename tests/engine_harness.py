@@ -7,21 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from attention_svc.block_pool import BlockPool
-from attention_svc.block_tables import BlockTables
-from attention_svc.engine import Engine
-from attention_svc.grpc_transport import GrpcTransport
-from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout
-from attention_svc.layer_stack import LayerStack
+from attention_svc.engine.engine import Engine
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.experts.in_process import InProcessTransport
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import ExpertTransport
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import PoolLink
-from attention_svc.pool_set import PoolSet
-from attention_svc.sampling_params import SamplingParams
-from attention_svc.scheduler import Scheduler
-from attention_svc.sequence import Sequence as EngineSequence
-from attention_svc.transport import ExpertTransport
+from attention_svc.sequence.params import SamplingParams
+from attention_svc.sequence.sequence import Sequence as EngineSequence
 from expert_svc.canary import Canary
 from expert_svc.compute import run_call
 from expert_svc.executor import Executor

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from attention_svc.grammar import GrammarState
-from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.token_table import TokenTable
 from minimax_m2.config import load_config

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from attention_svc.grpc_transport import GrpcTransport
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_link import PoolLink
-from attention_svc.pool_set import PoolSet
-from attention_svc.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from expertmesh.loadgen.routing import Routing
 from minimax_m2.config import ModelConfig
 from protos import router_pb2, tensor_pb2

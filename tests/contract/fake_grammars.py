@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from generate_harness import Service
 
-from attention_svc.grammar import Following
-from attention_svc.sampling_params import read_params
-from attention_svc.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.grammar.state import Following
+from attention_svc.sequence.params import read_params
+from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
 from protos import attention_pb2
 
 ONLY = 9

@@ -12,20 +12,20 @@ from typing import Any, cast
 
 import torch
 
-from attention_svc.block_pool import BlockPool
-from attention_svc.block_tables import BlockTables
-from attention_svc.call_parts import CallContext, CallTime
-from attention_svc.engine import Engine
-from attention_svc.grammar_compiler import GrammarCompiler
-from attention_svc.in_process import InProcessTransport
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import PlainLayout
-from attention_svc.layer_stack import LayerStack
+from attention_svc.engine.engine import Engine
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.experts.call_parts import CallContext, CallTime
+from attention_svc.experts.health import RetryBudget
+from attention_svc.experts.in_process import InProcessTransport
+from attention_svc.experts.transport import ExpertsUnavailable, HopTerms
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.pool_health import RetryBudget
-from attention_svc.scheduler import Scheduler
 from attention_svc.servicer import AttentionServicer
-from attention_svc.transport import ExpertsUnavailable, HopTerms
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.linears import HeldLinears

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attention_svc.config import AttentionConfig
-from attention_svc.layer_stack import LayerStack
-from attention_svc.sequence import Sequence
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.sequence.sequence import Sequence
 from attention_svc.service import AttentionService
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.kernel_choice import choose_kernel

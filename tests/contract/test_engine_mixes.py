@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attention_svc.sequence import Outcome, Sequence
+from attention_svc.sequence.sequence import Outcome, Sequence
 from rpc.errors import Overloaded
 from tests.contract.generate_harness import Service, make_service, reference
 from tests.engine_harness import GREEDY

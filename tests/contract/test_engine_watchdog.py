@@ -2,7 +2,7 @@
 
 import asyncio
 
-from attention_svc.watchdog import Watchdog
+from attention_svc.engine.watchdog import Watchdog
 from tests.contract.generate_harness import heard, request, running_service, stub_of, until
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from attention_svc.sequence import EmittedToken, Outbox, Outcome
+from attention_svc.sequence.sequence import EmittedToken, Outbox, Outcome
 from tests.chaos.history import Ask, History, Verdict, check, check_prefix
 from tests.contract.generate_harness import (
     NUM_BLOCKS,

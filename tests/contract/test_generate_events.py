@@ -7,7 +7,7 @@ import grpc
 import pytest
 import torch
 
-from attention_svc.transport import ExpertsUnavailable
+from attention_svc.experts.transport import ExpertsUnavailable
 from protos import attention_pb2
 from tests.contract.generate_harness import (
     CONTEXT,

@@ -3,7 +3,7 @@
 from fake_grammars import ONLY, OnlyNine, add, ended
 from generate_harness import WAIT_S, running_service, until
 
-from attention_svc.sequence import Outcome
+from attention_svc.sequence.sequence import Outcome
 from protos import attention_pb2
 
 

@@ -21,8 +21,8 @@ from fake_grammars import (
 )  # fmt: skip
 from generate_harness import Service, heard, request, running_service, stub_of, until
 
-from attention_svc.grammar import OVER_LIMIT, Following
-from attention_svc.sequence import Outcome, Sequence
+from attention_svc.grammar.state import OVER_LIMIT, Following
+from attention_svc.sequence.sequence import Outcome, Sequence
 
 TURN_S = 5.0
 """Half of what a held grammar waits for its test."""

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from attention_svc.batch import StepMeta
-from attention_svc.grpc_transport import GrpcTransport
-from attention_svc.layer_stack import LayerStack
-from attention_svc.layer_steps import LayerSteps, PlainStep
-from attention_svc.sequence import Sequence
-from attention_svc.transport import ExpertTransport
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.layer_steps import LayerSteps, PlainStep
+from attention_svc.engine.step import StepMeta
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.transport import ExpertTransport
+from attention_svc.sequence.sequence import Sequence
 from minimax_m2.checkpoint import Checkpoint
 from minimax_m2.reference import ReferenceModel
 from minimax_m2.tiny import write_tiny

@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
-from attention_svc import recording
+from attention_svc.engine import recording
 from attention_svc.metrics import ActivationCounts
 from protos import attention_pb2
 from tests.contract.generate_harness import WAIT_S, heard, request, running_service, stub_of, until

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 import demo_model
-from attention_svc.grammar_compiler import GrammarCompiler
+from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.metrics import ActivationCounts
-from attention_svc.sampling_params import read_params
-from attention_svc.sequence import Sequence
+from attention_svc.sequence.params import read_params
+from attention_svc.sequence.sequence import Sequence
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from expertmesh.offline.local_pool import LocalContext

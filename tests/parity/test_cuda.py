@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import demo_model
-from attention_svc.sampler import sample
-from attention_svc.sampling_params import read_params
-from attention_svc.sequence import Sequence
+from attention_svc.sampling.sampler import sample
+from attention_svc.sequence.params import read_params
+from attention_svc.sequence.sequence import Sequence
 from minimax_m2.chat.template import ChatTemplate
 from minimax_m2.chat.tokenizer import Tokenizer
 from minimax_m2.checkpoint import Checkpoint

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from attention_svc.call_parts import CallContext
-from attention_svc.expert_call import ExpertCall
+from attention_svc.experts.call import ExpertCall
+from attention_svc.experts.call_parts import CallContext
+from attention_svc.experts.health import PoolHealth, RetryBudget
+from attention_svc.experts.outcome import Answer, CallFailed, Outcome
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.outcome import Answer, CallFailed, Outcome
-from attention_svc.pool_health import PoolHealth, RetryBudget
-from attention_svc.pool_set import PoolSet
-from attention_svc.transport import HopTerms
 from protos import expert_pb2, router_pb2
 from rpc.hop.codec import HopCodec, result_of
 from rpc.hop.tensor_codec import decode, encode

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from attention_svc.block_pool import BlockPool
-from attention_svc.block_tables import BlockTables
-from attention_svc.row_shares import Slice
-from attention_svc.scheduler import Scheduler
-from attention_svc.sequence import Sequence
+from attention_svc.engine.row_shares import Slice
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
+from attention_svc.sequence.sequence import Sequence
 
 BLOCK = 4
 

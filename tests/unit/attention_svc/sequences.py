@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from attention_svc.sampling_params import SamplingParams, read_params
-from attention_svc.sequence import Sequence
+from attention_svc.sequence.params import SamplingParams, read_params
+from attention_svc.sequence.sequence import Sequence
 from protos import attention_pb2
 
 VOCAB = 50

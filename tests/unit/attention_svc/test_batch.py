@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import sequence
 
-from attention_svc.batch import pack, partly_filled
-from attention_svc.row_shares import Slice
+from attention_svc.engine.row_shares import Slice
+from attention_svc.engine.step import pack, partly_filled
 
 BLOCK = 4
 CPU = torch.device("cpu")

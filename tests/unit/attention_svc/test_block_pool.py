@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.block_pool import BlockPool
+from attention_svc.kv.block_pool import BlockPool
 
 BLOCKS = 7
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import sequence
 
-from attention_svc import drawing
-from attention_svc.candidates import best, block_maxima, block_sums, ranked
-from attention_svc.logprobs import RawDistribution
-from attention_svc.sampler import sample
-from attention_svc.sequence import EmittedToken
+from attention_svc.sampling import drawing
+from attention_svc.sampling.candidates import best, block_maxima, block_sums, ranked
+from attention_svc.sampling.logprobs import RawDistribution
+from attention_svc.sampling.sampler import sample
+from attention_svc.sequence.sequence import EmittedToken
 
 NEGATIVE_INFINITY = float("-inf")
 

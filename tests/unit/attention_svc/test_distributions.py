@@ -10,8 +10,8 @@ import pytest
 import torch
 from sequences import VOCAB, sequence
 
-from attention_svc.sampler import sample
-from attention_svc.sequence import EmittedToken
+from attention_svc.sampling.sampler import sample
+from attention_svc.sequence.sequence import EmittedToken
 
 COUNT = 3_000
 OUTPUT = [4, 4, 4, 9, 20]

@@ -10,11 +10,11 @@ from expert_world import ALL, CODEC, HIGH, LOW, Patience, ScriptedLink, World, c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attention_svc import expert_call
-from attention_svc.call_parts import CallContext
-from attention_svc.outages import Outage
-from attention_svc.pool_health import RetryBudget
-from attention_svc.transport import ExpertsUnavailable, StepPoisoned
+from attention_svc.experts import call as expert_call
+from attention_svc.experts.call_parts import CallContext
+from attention_svc.experts.health import RetryBudget
+from attention_svc.experts.outages import Outage
+from attention_svc.experts.transport import ExpertsUnavailable, StepPoisoned
 from protos import router_pb2
 from rpc.mesh.pieces import Pieces
 
@@ -47,7 +47,7 @@ async def test_a_corrupt_answer_leaves_no_trace_in_the_sums():
 
 
 async def test_a_late_call_moves_and_its_late_answer_is_ignored(monkeypatch):
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.05)
     world = World(a=ALL, b=ALL)
     first = world.pools.layers[0].sole
     first.script = ["silent"]
@@ -59,7 +59,7 @@ async def test_a_late_call_moves_and_its_late_answer_is_ignored(monkeypatch):
 
 
 async def test_the_last_holder_is_waited_for_while_its_pings_may_tell(monkeypatch):
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
     call, wanted = world.call(timeout_s=0.05)
@@ -72,7 +72,7 @@ async def test_the_last_holder_is_waited_for_while_its_pings_may_tell(monkeypatc
 
 
 async def test_nobody_waits_for_a_late_holder_when_nobody_wants_its_answer(monkeypatch):
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
     call, wanted = world.call(wanted=lambda: False)
@@ -177,7 +177,7 @@ async def test_a_sole_holder_that_never_answers_soundly_ends_the_call_in_time(
     what: str, monkeypatch
 ):
     """Whatever comes meanwhile: the time runs from the first failure on."""
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
     link = world.links["a"]
@@ -268,7 +268,7 @@ async def test_processes_that_die_under_a_message_are_evidence_against_it():
 
 
 async def test_an_abandoned_call_leaves_no_timer_behind(monkeypatch):
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.01)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
     call, _ = world.call()
@@ -378,7 +378,7 @@ def test_whatever_pools_go_on_doing_every_call_ends_in_time_and_leaves_nothing(d
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.01)
+        patch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.01)
         patch.setattr(expert_call, "RETRY_PAUSE_S", 0.002)
         patch.setattr(expert_call, "SILENCE_LIMIT_S", 0.02)
         asyncio.run(scenario())

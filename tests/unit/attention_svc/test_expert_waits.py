@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sequences import sequence as make_sequence
 
-from attention_svc import expert_waits
-from attention_svc.expert_waits import FIRST_TRY_SHARE, ExpertWaits
-from attention_svc.sequence import Sequence
+from attention_svc.engine import expert_waits
+from attention_svc.engine.expert_waits import FIRST_TRY_SHARE, ExpertWaits
+from attention_svc.sequence.sequence import Sequence
 
 LIMIT_S = 100.0
 FIRST_TRY_S = LIMIT_S * FIRST_TRY_SHARE

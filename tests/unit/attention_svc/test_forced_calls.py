@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attention_svc.grammar import GrammarState
+from attention_svc.grammar.state import GrammarState
 from minimax_m2.chat.events import ToolCallArguments
 from minimax_m2.chat.grammars import ToolCalls, answer_grammar, named_refusal
 from minimax_m2.chat.parser import OutputParser

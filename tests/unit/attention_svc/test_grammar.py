@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from attention_svc.grammar import GrammarState
-from attention_svc.grammar_compiler import GrammarCompiler
-from attention_svc.grammar_limits import CACHED_GRAMMARS
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.grammar.limits import CACHED_GRAMMARS
+from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
 from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
 from minimax_m2.chat.grammars import JsonAnswer, ToolCalls, answer_grammar

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from test_grammar import VOCABULARY, Compiler, allowed, feed, json_grammar
 
-from attention_svc.grammar_checker import TOO_COSTLY, GrammarChecker
+from attention_svc.grammar.checker import TOO_COSTLY, GrammarChecker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -147,7 +147,7 @@ async def test_a_check_that_takes_too_much_ends_its_process_and_the_next_one_is_
 
 PARENT = """
 import asyncio, sys
-from attention_svc.grammar_checker import GrammarChecker
+from attention_svc.grammar.checker import GrammarChecker
 
 async def main():
     checkers = [GrammarChecker(300), GrammarChecker(300)]

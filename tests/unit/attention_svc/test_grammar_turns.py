@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 from test_grammar import DEMO, TABLE, VOCABULARY, allowed, json_grammar, start
 
-from attention_svc import grammar_cache, grammar_checker
-from attention_svc.grammar_checker import TOO_COSTLY, GrammarChecker
-from attention_svc.grammar_compiler import GrammarCompiler
-from attention_svc.grammar_limits import COMPILE_SLOTS
+from attention_svc.grammar import cache as grammar_cache
+from attention_svc.grammar import checker as grammar_checker
+from attention_svc.grammar.checker import TOO_COSTLY, GrammarChecker
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.grammar.limits import COMPILE_SLOTS
 from protos import attention_pb2
 from rpc.errors import Mismatch, Overloaded
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc import kv_budget
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.kv_layout import PlainLayout, block_bytes
+from attention_svc.kv import budget as kv_budget
+from attention_svc.kv.layout import PlainLayout, block_bytes
 from minimax_m2.config import parse_config
 from minimax_m2.held_formats import HeldFormats
 from minimax_m2.tiny import TINY

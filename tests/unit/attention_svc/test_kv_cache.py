@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from attention_svc.block_tables import BlockCopy
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import Int8Layout, KVLayout, PlainLayout, TiledLayout, block_bytes
+from attention_svc.kv.block_tables import BlockCopy
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout, block_bytes
 from minimax_m2.kernels.cpu import library
 
 LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 6

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from attention_svc.batch import ChunkMeta, StepMeta
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import choose_layout
-from attention_svc.native_attention import attends_natively, paged_rows
-from attention_svc.paged_attention import attend_chunk, attend_decode, plan_decode
+from attention_svc.engine.native_attention import attends_natively, paged_rows
+from attention_svc.engine.step import ChunkMeta, StepMeta
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import choose_layout
+from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
 from minimax_m2.config import parse_config
 from minimax_m2.kernels.cpu import library
 from minimax_m2.kernels.cpu.attention import attend_paged

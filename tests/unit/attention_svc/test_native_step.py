@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention_svc.batch import ChunkMeta, StepMeta
-from attention_svc.kv_cache import KvCache
-from attention_svc.kv_layout import TiledLayout, choose_layout
-from attention_svc.layer_steps import PlainStep
-from attention_svc.native_attention import paged_rows
+from attention_svc.engine.layer_steps import PlainStep
+from attention_svc.engine.native_attention import paged_rows
+from attention_svc.engine.step import ChunkMeta, StepMeta
+from attention_svc.kv.cache import KvCache
+from attention_svc.kv.layout import TiledLayout, choose_layout
 from minimax_m2.config import parse_config
 from minimax_m2.held_layer import hold_layer
 from minimax_m2.kernels.cpu import library

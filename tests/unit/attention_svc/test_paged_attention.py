@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import attention_svc.paged_attention as paged
-from attention_svc.paged_attention import attend_chunk, attend_decode, plan_decode
+import attention_svc.kv.paged_attention as paged
+from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
 from minimax_m2.attention_parts import Part, _attend_plainly, attend_part, merge
 
 BLOCK = 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from attention_svc.pool_health import (
+from attention_svc.experts.health import (
     FAILURES_TO_EJECT,
     MIN_TIMEOUT_S,
     UNKNOWN_TIMEOUT_S,

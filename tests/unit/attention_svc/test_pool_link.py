@@ -9,10 +9,10 @@ import grpc.aio
 import pytest
 import torch
 
-from attention_svc import pool_link
+from attention_svc.experts import link as pool_link
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.outcome import Answer, CallFailed, Outcome
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.outcome import Answer, CallFailed, Outcome
-from attention_svc.pool_link import PoolLink
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.hop.codec import HopCodec
 from rpc.hop.tensor_codec import encode

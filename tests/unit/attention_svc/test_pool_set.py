@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attention_svc.pool_health import PoolHealth
-from attention_svc.pool_set import PoolSet
+from attention_svc.experts.health import PoolHealth
+from attention_svc.experts.pools import PoolSet
 from protos import router_pb2
 from rpc.mesh.pieces import Pieces
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.prefix_keys import prompt_keys, root_key
+from attention_svc.sequence.prefix_keys import prompt_keys, root_key
 
 BLOCK = 4
 TOKENS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=20)

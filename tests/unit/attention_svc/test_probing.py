@@ -8,11 +8,11 @@ import pytest
 import torch
 from expert_world import ALL, CODEC, D, World, result
 
-from attention_svc import probing
-from attention_svc.grpc_transport import GrpcTransport
-from attention_svc.outages import GRACE_S, Outages
-from attention_svc.probing import Prober
-from attention_svc.transport import ExpertsUnavailable
+from attention_svc.experts import probing
+from attention_svc.experts.outages import GRACE_S, Outages
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.probing import Prober
+from attention_svc.experts.transport import ExpertsUnavailable
 
 
 @pytest.fixture

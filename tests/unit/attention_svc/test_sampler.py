@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import VOCAB, sequence
 
-from attention_svc import sampler
-from attention_svc.sampler import SamplingFailed
-from attention_svc.sequence import EmittedToken, Sequence
+from attention_svc.sampling import sampler
+from attention_svc.sampling.sampler import SamplingFailed
+from attention_svc.sequence.sequence import EmittedToken, Sequence
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sequences import VOCAB, message, params
 
-from attention_svc.random_numbers import uniform
-from attention_svc.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_IDS, read_params
+from attention_svc.sampling.random_numbers import uniform
+from attention_svc.sequence.params import MAX_LOGIT_BIAS, MAX_STOP_IDS, read_params
 from protos import attention_pb2
 
 NAN, INF = float("nan"), float("inf")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from planners import BLOCK, carry_out, scheduler, steps_until
 from sequences import sequence
 
-from attention_svc.block_pool import BlockPool
-from attention_svc.block_tables import BlockTables
-from attention_svc.scheduler import Scheduler
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
 from rpc.errors import Overloaded
 
 

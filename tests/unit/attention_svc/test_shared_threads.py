@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from attention_svc.shared_threads import SharedThreads
+from attention_svc.grammar.shared_threads import SharedThreads
 
 WAIT_S = 10.0
 

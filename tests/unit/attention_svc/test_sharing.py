@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.sharing import share_out
+from attention_svc.experts.sharing import share_out
 
 EXPERTS = 6
 

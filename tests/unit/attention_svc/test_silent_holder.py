@@ -5,16 +5,16 @@ import asyncio
 import pytest
 from expert_world import ALL, World, result
 
-from attention_svc import expert_call
-from attention_svc.outages import GRACE_S
-from attention_svc.transport import ExpertsUnavailable
+from attention_svc.experts import call as expert_call
+from attention_svc.experts.outages import GRACE_S
+from attention_svc.experts.transport import ExpertsUnavailable
 
 
 async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_next_look(
     monkeypatch,
 ):
     """Its pace sets when it is late, which may be minutes for a long prompt; not twice that."""
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.8)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.8)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
@@ -30,7 +30,7 @@ async def test_pieces_of_a_silent_holder_are_out_while_they_are_waited_for_not_o
     monkeypatch,
 ):
     """Else the service takes new requests for as long as it may wait."""
-    monkeypatch.setattr("attention_svc.pool_health.MIN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
     world.links["a"].script = ["silent"]

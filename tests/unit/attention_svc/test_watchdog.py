@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from attention_svc.engine.watchdog import Progress, Watchdog
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.watchdog import Progress, Watchdog
 
 
 class Watched:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attention_svc.sampling_params import read_params
+from attention_svc.sequence.params import read_params
 from protos import attention_pb2, pieces_pb2, router_pb2
 from router_svc.members.member import Model, read_register
 from router_svc.placement.activations import Activations

@@ -1,0 +1,338 @@
+"""The engine: plan a step, run the layers, sample, hand out tokens; again.
+
+1. The scheduler plans which sequences compute how many tokens.
+2. `pack` turns the plan into tensors; `LayerStack.forward` runs it.
+3. Sequences whose last known token was computed get the next one from the sampler. One whose
+   grammar has not said yet what it allows keeps its logits and takes no part in steps until it
+   has: nobody else waits for it, and its tokens are the same.
+4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes;
+   finished ones leave and give their blocks back.
+
+One coroutine, one step at a time. A failed expert call fails the sequences of its
+step, loudly; a sequence whose sampling fails ends alone.
+"""
+
+import asyncio
+import logging
+import time
+
+import torch
+from torch import Tensor
+
+from attention_svc.engine.expert_waits import ExpertWaits
+from attention_svc.engine.layer_stack import LayerStack, StepTimes
+from attention_svc.engine.next_masks import NextMasks, banned_rows
+from attention_svc.engine.prompt_logprobs import prompt_scorer
+from attention_svc.engine.row_shares import Slice
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.engine.step import Step, pack, partly_filled
+from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
+from attention_svc.grammar.limits import MASK_TIMEOUT_S
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.sampling.sampler import SamplingFailed, sample
+from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
+
+log = logging.getLogger(__name__)
+
+# The caller learns what to do; which pool and why is for the log.
+_NO_EXPERTS = Outcome(reason="ERROR", error="the experts are unavailable", retryable=True)
+_OUR_BUG = Outcome(reason="ERROR", error="internal error")
+
+
+class Engine:
+    """Owns the sequences. `add` and `abort` may be called between any two awaits."""
+
+    def __init__(
+        self,
+        stack: LayerStack,
+        scheduler: Scheduler,
+        metrics: AttentionMetrics,
+        *,
+        block_size: int,
+        max_model_len: int,
+        expert_timeout_s: float,
+        missing_ids: tuple[int, ...] = (),
+        mask_timeout_s: float = MASK_TIMEOUT_S,
+    ):
+        """`missing_ids`: ids that no token has, never sampled."""
+        self._stack = stack
+        self.progress = stack.progress
+        self.scheduler = scheduler
+        self._metrics = metrics
+        self._block_size = block_size
+        self._max_model_len = max_model_len
+        self._expert_timeout_s = expert_timeout_s
+        self.waits = ExpertWaits(
+            expert_timeout_s,
+            lambda: [*scheduler.running, *scheduler.waiting],
+            lambda sequence: self.abort(sequence, _NO_EXPERTS),
+        )
+        self._wake = asyncio.Event()
+        self._experts_failed = False  # no step has got its experts since one did not
+        self.num_tokens = 0
+        self.device = stack.device
+        self._masks = NextMasks(
+            stack.config.vocab_size,
+            finish=self._finish,
+            wake=self._wake.set,
+            timeout_s=mask_timeout_s,
+        )
+        self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Raises what Scheduler.add raises."""
+        self.scheduler.add(sequence)
+        self.waits.enter(sequence)
+        self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
+        self._wake.set()
+
+    def abort(self, sequence: Sequence, outcome: Outcome) -> None:
+        """End a sequence from outside; its blocks are free before the next step."""
+        if not sequence.finished:
+            self._finish(sequence, outcome)
+
+    def close(self) -> None:
+        """End its own threads, once `run` has ended."""
+        self._masks.close()
+
+    def abort_all(self, outcome: Outcome) -> None:
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            self.abort(sequence, outcome)
+
+    @property
+    def is_invariant(self) -> bool:
+        """See LayerStack."""
+        return self._stack.is_invariant
+
+    @property
+    def idle(self) -> bool:
+        return not self.scheduler.running and not self.scheduler.waiting
+
+    async def run(self) -> None:
+        """Step until cancelled. An exception out of here is a bug that no single request caused."""
+        while True:
+            if await self.step():
+                await asyncio.sleep(0)  # let new requests and cancellations in
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def step(self) -> bool:
+        """Plan and run one step; False when there was nothing to do."""
+        self._sample_late()
+        start = time.monotonic()
+        plan = self.scheduler.schedule()
+        if plan:
+            self._metrics.step_s["schedule"].observe(time.monotonic() - start)
+            self.progress.stepping = True
+            self.progress.moves += 1
+            try:
+                await self._try_step(plan)
+            finally:
+                self.progress.stepping = False
+        self._update_gauges()
+        # A step's last hop is noted after it: the look that finds nothing to do counts it.
+        self._metrics.flush_hops(*self._stack.row_bytes)
+        return bool(plan)
+
+    async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
+        """A step whose failure ends its own sequences only."""
+        try:
+            await self._compute(plan, bisecting=bisecting)
+            self._experts_failed = False
+        except StepPoisoned as error:
+            await self._bisect(plan, error)
+        except ExpertsUnavailable as error:
+            if not self._experts_failed:  # told once, however many steps fail after it
+                log.error("step failed: %s", error)
+            self._experts_failed = True
+            self._fail(plan, _NO_EXPERTS)
+        except Exception:  # our bug: fail this step's requests, keep serving the others
+            log.exception("step failed")
+            self._fail(plan, _OUR_BUG)
+
+    async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
+        """Rows of this step break pools, or are refused: which sequence's? The others go on."""
+        alive = [part for part in plan if not part.sequence.finished]
+        if len(alive) < 2:
+            log.error("a request breaks its steps and is failed: %s", error)
+            self._fail(alive, _OUR_BUG)
+            return
+        log.warning("a step of %d sequences is taken apart: %s", len(alive), error)
+        half = len(alive) // 2
+        for part in (alive[:half], alive[half:]):
+            left = [one for one in part if not one.sequence.finished]
+            if left:
+                await self._try_step(left, bisecting=True)
+
+    async def _compute(self, plan: list[Slice], *, bisecting: bool) -> None:
+        now = time.monotonic()
+        for part in plan:
+            if not part.sequence.started_s:
+                part.sequence.started_s = now
+                part.sequence.spent.queue_s = now - part.sequence.received_s
+            self._masks.begin(part.sequence)
+        self._prepare_blocks(plan)
+        step = pack(plan, self._block_size, self.device)
+        times = StepTimes()
+        terms = HopTerms(
+            timeout_s=self._expert_timeout_s,
+            patience=self.waits.of_step(part.sequence for part in plan),
+            wanted=lambda: not all(part.sequence.finished for part in plan),
+            # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
+            max_breaks=1 if bisecting and len(plan) > 1 else 2,
+        )
+        scorer = prompt_scorer(plan, self._missing_ids)
+        logits_BV, finite_C = await self._stack.forward(
+            step.meta, terms, times, scorer.score if scorer else None
+        )
+        self._metrics.batch_rows.observe(step.meta.num_rows)
+        # An aborted (hence freed) sequence must not claim what it no longer holds.
+        for part in plan:
+            if not part.sequence.finished:
+                part.sequence.num_computed += part.num_tokens
+        start = time.monotonic()
+        chosen = [
+            i for i, part in enumerate(step.completing) if self._masks.allow_sampling(part.sequence)
+        ]
+        self._hold_late(step, logits_BV, chosen)
+        sequences = [step.completing[i].sequence for i in chosen]
+        tokens = self._sample(
+            logits_BV if len(chosen) == len(step.completing) else logits_BV[chosen], sequences
+        )
+        times.sampling_s = time.monotonic() - start
+        self._account(plan, times)
+        start = time.monotonic()
+        for sequence in scorer.deliver() if scorer else ():
+            self._emit(sequence, SamplingFailed("the prompt produced NaN or infinity"))
+        self._continue(step, finite_C.tolist())
+        for sequence, token in zip(sequences, tokens, strict=True):
+            self._emit(sequence, token)
+        self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _hold_late(self, step: Step, logits_BV: Tensor, chosen: list[int]) -> None:
+        """Keep the logits of those whose grammar has not answered yet."""
+        if len(chosen) == len(step.completing):
+            return
+        for row, part in enumerate(step.completing):
+            sequence = part.sequence
+            if sequence.finished or row in chosen:
+                continue
+            if not torch.isfinite(logits_BV[row]).all():
+                self._emit(sequence, SamplingFailed("the model produced NaN or infinite logits"))
+                continue
+            self.scheduler.tables.publish(sequence)  # nobody else's prompt waits for its grammar
+            self._masks.hold(sequence, logits_BV[row].clone())
+            self._metrics.late_masks.inc()
+
+    def _sample_late(self) -> None:
+        """Those whose grammars have answered since."""
+        ready = self._masks.take_ready()
+        if not ready:
+            return
+        sequences = [sequence for sequence, _ in ready]
+        try:
+            tokens = self._sample(torch.stack([logits_V for _, logits_V in ready]), sequences)
+            for sequence, token in zip(sequences, tokens, strict=True):
+                self._emit(sequence, token)
+        except Exception:  # our bug: fail these requests, keep serving the others
+            log.exception("sampling failed")
+            for sequence in sequences:
+                self.abort(sequence, Outcome(reason="ERROR", error="internal error"))
+
+    def _sample(
+        self, logits_BV: Tensor, sequences: list[Sequence]
+    ) -> list[EmittedToken | SamplingFailed]:
+        return sample(
+            logits_BV, sequences, missing_ids=self._missing_ids, banned=banned_rows(sequences)
+        )
+
+    def _prepare_blocks(self, plan: list[Slice]) -> None:
+        for copy in self.scheduler.tables.take_copies():
+            self._stack.cache.copy(copy)
+        blocks = partly_filled(plan, self._block_size)
+        if blocks:
+            self._stack.cache.clear(blocks)
+
+    def _continue(self, step: Step, finite: list[bool]) -> None:
+        """Sequences whose prompt goes on in a later step. A NaN anywhere in a sequence's K or V
+        reaches its last row, so a finite last row vouches for all its blocks."""
+        for part, is_finite in zip(step.continuing, finite, strict=True):
+            if part.sequence.finished:
+                continue
+            if is_finite:
+                self.scheduler.tables.publish(part.sequence)
+            else:
+                self._emit(part.sequence, SamplingFailed("the prompt produced NaN or infinity"))
+
+    def _account(self, plan: list[Slice], times: StepTimes) -> None:
+        steps = self._metrics.step_s
+        steps["attention"].observe(times.attention_s)
+        steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)
+        steps["sample"].observe(times.sampling_s)
+        for part in plan:
+            spent = part.sequence.spent
+            spent.steps += 1
+            spent.attention_s += times.attention_s
+            spent.network_s += times.network_s
+            spent.pool_queue_s += times.pool_queue_s
+            spent.pool_compute_s += times.pool_compute_s
+            spent.sampling_s += times.sampling_s
+
+    def _emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
+        if sequence.finished:  # its prompt's scores failed in this step
+            return
+        if isinstance(token, SamplingFailed):
+            outcome = Outcome(reason="ERROR", error=token.reason, caller_error=token.caller_error)
+            self._finish(sequence, outcome)
+            return
+        self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
+        if not sequence.params.max_tokens:
+            self._finish(sequence, Outcome(reason="LENGTH"))
+            return
+        now = time.monotonic()
+        if sequence.last_token_s:
+            self._metrics.inter_token_s.observe(now - sequence.last_token_s)
+        else:
+            sequence.spent.first_token_s = now - sequence.received_s
+            self._metrics.ttft_s.observe(sequence.spent.first_token_s)
+        sequence.last_token_s = now
+        self.waits.served(sequence)
+        sequence.output_ids.append(token.token_id)
+        sequence.outbox.put(token)
+        self.num_tokens += 1
+        self._metrics.generated_tokens.inc()
+        if token.token_id in sequence.stop_ids:
+            self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
+            return
+        is_last = (
+            len(sequence.output_ids) >= sequence.params.max_tokens
+            or sequence.num_known >= self._max_model_len
+        )
+        if sequence.grammar is not None:
+            self._masks.advance(sequence, token.token_id, is_last=is_last)
+        elif is_last:
+            self._finish(sequence, Outcome(reason="LENGTH"))
+
+    def _finish(self, sequence: Sequence, outcome: Outcome) -> None:
+        sequence.finished = True
+        sequence.waited_s = self.waits.waited_s(sequence)
+        self.scheduler.remove(sequence)
+        sequence.outbox.close(outcome)
+        self._metrics.sequences.labels(outcome.reason.lower()).inc()
+        self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
+
+    def _fail(self, plan: list[Slice], outcome: Outcome) -> None:
+        for part in plan:
+            self.abort(part.sequence, outcome)
+
+    def _update_gauges(self) -> None:
+        scheduler, metrics = self.scheduler, self._metrics
+        metrics.running.set(len(scheduler.running))
+        metrics.waiting.set(len(scheduler.waiting))
+        metrics.kv_usage.set(scheduler.kv_usage_ratio)
+        metrics.catch_up(
+            preemptions=scheduler.num_preemptions,
+            prefix_queries_tokens=scheduler.tables.num_queried_tokens,
+            prefix_hits_tokens=scheduler.tables.num_hit_tokens,
+        )

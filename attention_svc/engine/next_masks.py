@@ -1,0 +1,166 @@
+"""What do the grammars of running sequences allow next? Asked early, on threads, never waited for.
+
+A grammar is asked about its first token when its sequence begins to compute, and about the next one
+as soon as a token was chosen, so that it answers while the layers run. Clients take turns at the
+threads: a costly grammar delays no other client's. A row whose grammar has not answered when its
+logits are there is kept here until it has.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+
+from torch import Tensor
+
+from attention_svc.grammar.limits import MASK_THREADS
+from attention_svc.grammar.shared_threads import SharedThreads
+from attention_svc.grammar.state import OVER_LIMIT, Following
+from attention_svc.sequence.sequence import Answer, Outcome, Sequence
+
+log = logging.getLogger(__name__)
+
+_OVER_LIMIT = Outcome(reason="ERROR", error=OVER_LIMIT, caller_error=True)
+_NO_TURN = Outcome(
+    reason="ERROR", error="other requests' grammars took too long; try again later", retryable=True
+)
+
+
+class NextMasks:
+    """For one event loop, which owns the sequences; their `following` holds the answers."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        finish: Callable[[Sequence, Outcome], None],
+        wake: Callable[[], None],
+        timeout_s: float,
+    ):
+        """
+        Args:
+            finish: ends a sequence that gets no next token; between any two awaits.
+            wake: told on the loop that grammars have answered.
+            timeout_s: what a row that needs nothing else waits for its grammar at most.
+        """
+        self._vocab_size = vocab_size
+        self._finish = finish
+        self._wake = wake
+        self._timeout_s = timeout_s
+        self._threads = SharedThreads(MASK_THREADS, name="masks")
+        self._late: list[tuple[Sequence, Tensor]] = []
+        self._answered: deque[tuple[Sequence, Answer]] = deque()
+        self._is_telling = False
+
+    def begin(self, sequence: Sequence) -> None:
+        """Ask about the next token of a sequence that has a grammar and was not asked about yet."""
+        if sequence.grammar is not None and sequence.following is None:
+            self._ask(sequence, None)
+
+    def advance(self, sequence: Sequence, token_id: int, *, is_last: bool) -> None:
+        """Ask about the token after this one; after the last, whether it made the output whole."""
+        self._ask(sequence, token_id)
+        if is_last:
+            sequence.is_ending = True
+            self._limit(sequence)
+            self._heed(sequence)
+
+    def allow_sampling(self, sequence: Sequence) -> bool:
+        """Whether it goes on, and all is known that its next token depends on."""
+        if sequence.following is not None and not sequence.finished:
+            if sequence.following.said is None:
+                return False
+            self._heed(sequence)
+        return not sequence.finished
+
+    def hold(self, sequence: Sequence, logits_V: Tensor) -> None:
+        """Keep its logits until `take_ready`; not longer than the time limit."""
+        self._late.append((sequence, logits_V))
+        self._limit(sequence)
+
+    def take_ready(self) -> list[tuple[Sequence, Tensor]]:
+        """Held rows whose grammars have answered. Those of preempted sequences are computed again."""
+        ready: list[tuple[Sequence, Tensor]] = []
+        late, self._late = self._late, []
+        for sequence, logits_V in late:
+            if sequence.finished or sequence.num_pending:
+                continue
+            if self.allow_sampling(sequence):
+                ready.append((sequence, logits_V))
+            elif not sequence.finished:
+                self._late.append((sequence, logits_V))
+        return ready
+
+    def close(self) -> None:
+        self._threads.close()
+
+    def _ask(self, sequence: Sequence, token_id: int | None) -> None:
+        grammar = sequence.grammar
+        assert grammar is not None
+        answer = sequence.following = Answer()
+        answer.said = grammar.at_once(token_id, self._vocab_size)
+        if answer.said is not None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            if sequence.finished:
+                return
+            answer.begun = True
+            try:
+                answer.said = grammar.follow(token_id, self._vocab_size)
+            except Exception:  # our bug, or llguidance's: its own request fails, and no other
+                log.exception("a grammar failed in use")
+                answer.said = Following()
+            self._answered.append((sequence, answer))
+            if not self._is_telling:
+                self._is_telling = True
+                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+                    loop.call_soon_threadsafe(self._tell)
+
+        self._threads.submit(sequence.client_id, work)
+
+    def _tell(self) -> None:
+        self._is_telling = False  # before the look: whoever comes after it tells again
+        while self._answered:
+            sequence, answer = self._answered.popleft()
+            if answer.timer is not None:
+                answer.timer.cancel()
+            self._heed(sequence)
+        self._wake()
+
+    def _heed(self, sequence: Sequence) -> None:
+        """End a sequence that gets no next token."""
+        said = sequence.following.said if sequence.following is not None else None
+        if said is None or sequence.finished:  # asked again since, or ended otherwise
+            return
+        if said.is_complete:
+            self._finish(sequence, Outcome(reason="STOP"))
+        elif said.is_over_limit:
+            self._finish(sequence, _OVER_LIMIT)
+        elif said.banned_V is None:
+            self._finish(sequence, Outcome(reason="ERROR", error="internal error"))
+        elif sequence.is_ending:
+            self._finish(sequence, Outcome(reason="LENGTH"))
+
+    def _limit(self, sequence: Sequence) -> None:
+        answer = sequence.following
+        if answer is not None and answer.said is None:
+            loop = asyncio.get_running_loop()
+            answer.timer = loop.call_later(self._timeout_s, self._give_up, sequence, answer)
+
+    def _give_up(self, sequence: Sequence, answer: Answer) -> None:
+        if not sequence.finished and answer.said is None:
+            self._finish(sequence, _OVER_LIMIT if answer.begun else _NO_TURN)
+
+
+def banned_rows(sequences: Rows[Sequence]) -> dict[int, Tensor]:
+    """By row, what the grammars of sequences that may be sampled do not allow."""
+    banned: dict[int, Tensor] = {}
+    for row, sequence in enumerate(sequences):
+        said = sequence.following.said if sequence.following is not None else None
+        if said is not None and said.banned_V is not None:
+            banned[row] = said.banned_V
+    return banned

@@ -1,0 +1,70 @@
+"""How many rows of a step does each running sequence get? No state.
+
+Who has one pending token, as every sequence that is being answered, gets its row. Of the rows left
+each client with prompts gets an equal share. Of a client's share its oldest prompt is sure of half;
+the rest goes to its others, shortest first. So a long prompt cannot hold up a short one that came
+later, nor can any number of short ones hold up a long one: the rows left are never fewer than
+max_batch_tokens - max_running + 1, and a client's oldest prompt is done after
+2 * pending * (clients with prompts) / (rows left) steps.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+from attention_svc.sequence.sequence import Sequence
+from rpc.fair_shares import equal_shares
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """q tokens of a sequence, from its first pending one."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def completes(self) -> bool:
+        """Whether the step computes the last known token: its logits choose the next one."""
+        return self.num_tokens == self.sequence.num_pending
+
+
+def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int]) -> list[Slice]:
+    """A step of at most `num_rows`, which are no fewer than the running sequences.
+
+    A sequence whose grammar has to speak first takes no part: it has no pending token, or is ending.
+
+    Args:
+        urgency: by arrival, tokens of the shortest sequence that waits for this one: a prompt
+            counts as no longer than that, since a short one must not wait for it in vain.
+    """
+    able = [sequence for sequence in running if not sequence.is_ending]
+    plan = [Slice(sequence, 1) for sequence in able if sequence.num_pending == 1]
+    prompts: dict[str, list[Sequence]] = {}
+    for sequence in sorted(able, key=lambda s: s.arrival):
+        if sequence.num_pending > 1:
+            prompts.setdefault(sequence.client_id, []).append(sequence)
+    if not prompts:
+        return plan
+    wanted = {client: sum(s.num_pending for s in own) for client, own in prompts.items()}
+    shares = equal_shares(wanted, num_rows - len(plan))
+    for client, own in prompts.items():
+        plan += _within(own, shares[client], urgency)
+    return plan
+
+
+def _within(prompts: list[Sequence], num_rows: int, urgency: Mapping[int, int]) -> list[Slice]:
+    """One client's rows; its prompts in order of arrival."""
+    oldest, *others = prompts
+    for_others = num_rows - min(oldest.num_pending, (num_rows + 1) // 2)
+    chunks: list[Slice] = []
+    for sequence in sorted(
+        others, key=lambda s: (min(s.num_pending, urgency.get(s.arrival, s.num_pending)), s.arrival)
+    ):
+        if not for_others:
+            break
+        num_tokens = min(sequence.num_pending, for_others)
+        chunks.append(Slice(sequence, num_tokens))
+        for_others -= num_tokens
+        num_rows -= num_tokens
+    return [Slice(oldest, min(oldest.num_pending, num_rows)), *chunks] if num_rows else chunks

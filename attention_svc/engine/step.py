@@ -1,0 +1,165 @@
+"""A step's plain data: what the layers need to know about its rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_svc.engine.row_shares import Slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkMeta:
+    """A sequence with several rows in this step."""
+
+    rows: slice
+    positions_T: Tensor  # int64, absolute
+    block_table_W: Tensor  # int64
+    num_cached: int  # positions 0..num_cached-1 are in the cache once this step's are stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMeta:
+    """Rows of all sequences packed: first those with one row (decode), then the chunks."""
+
+    token_ids_T: Tensor  # int64
+    positions_T: Tensor  # int64
+    slot_mapping_T: Tensor  # int64: where each row's K and V go
+    num_decode: int  # the first rows, one sequence each
+    decode_tables_BW: Tensor  # int64, padded with the sequence's own first block
+    decode_lens_B: Tensor  # int64, cached positions once this step's are stored
+    chunks: tuple[ChunkMeta, ...]
+    logit_rows_B: Tensor  # int64: rows whose logits are wanted, in the order of `completing`
+    open_rows_C: Tensor  # int64: last rows of the others, in the order of `continuing`
+    is_decode: bool  # no chunk at all
+
+    @property
+    def num_rows(self) -> int:
+        return self.token_ids_T.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A plan as tensors, and its slices in row order."""
+
+    meta: StepMeta
+    completing: list[Slice]  # want logits
+    continuing: list[Slice]  # have more known tokens to compute
+
+
+def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
+    """O(rows) in Python; what grows with the context is copied by numpy.
+
+    Decode rows, of which there are few, become one tensor of Python's numbers: a step of them waits
+    for every operator in here, and torch's and numpy's code is cold after a step.
+    """
+    ordered = row_order(plan)
+    decode = [part for part in ordered if part.num_tokens == 1]
+    num_rows = len(decode)
+    # token_ids_T, positions_T, slot_mapping_T, each in parts that follow one another.
+    columns = [[column] for column in _decode_columns(decode, block_size).unbind()]
+    lens_B = columns.pop()[0]
+    last_rows = list(range(num_rows))
+    chunks: list[ChunkMeta] = []
+    for part in ordered[num_rows:]:
+        start, stop = span(part)
+        token_ids = part.sequence.known_slice(start, part.num_tokens)
+        table_W = _table(part, block_size)
+        positions = np.arange(start, stop)
+        slots = table_W[positions // block_size] * block_size + positions % block_size
+        chunks.append(
+            ChunkMeta(
+                rows=slice(num_rows, num_rows + part.num_tokens),
+                positions_T=torch.from_numpy(positions).to(device),
+                block_table_W=torch.from_numpy(table_W).to(device),
+                num_cached=stop,
+            )
+        )
+        added = (
+            torch.tensor(token_ids, dtype=torch.int64),
+            torch.from_numpy(positions),
+            torch.from_numpy(slots),
+        )
+        for column, rows in zip(columns, added, strict=True):
+            column.append(rows)
+        num_rows += part.num_tokens
+        last_rows.append(num_rows - 1)
+
+    def rows_of(completes: bool) -> Tensor:
+        rows = [
+            row for row, part in zip(last_rows, ordered, strict=True) if part.completes is completes
+        ]
+        return torch.tensor(rows, dtype=torch.int64, device=device)
+
+    token_ids_T, positions_T, slots_T = (
+        (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device) for parts in columns
+    )
+    meta = StepMeta(
+        token_ids_T=token_ids_T,
+        positions_T=positions_T,
+        slot_mapping_T=slots_T,
+        num_decode=len(decode),
+        decode_tables_BW=torch.from_numpy(_decode_tables(decode, block_size)).to(device),
+        decode_lens_B=lens_B.to(device),
+        chunks=tuple(chunks),
+        logit_rows_B=rows_of(True),
+        open_rows_C=rows_of(False),
+        is_decode=not chunks,
+    )
+    completing = [part for part in ordered if part.completes]
+    continuing = [part for part in ordered if not part.completes]
+    return Step(meta=meta, completing=completing, continuing=continuing)
+
+
+def row_order(plan: list[Slice]) -> list[Slice]:
+    """The slices in the order of their rows: those with one row first."""
+    return sorted(plan, key=lambda part: part.num_tokens > 1)  # stable
+
+
+def span(part: Slice) -> tuple[int, int]:
+    """First position of a slice, and the one after its last."""
+    return part.sequence.num_computed, part.sequence.num_computed + part.num_tokens
+
+
+def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
+    """Blocks that a step begins and does not fill: the rest of them still holds what a
+    former sequence left there."""
+    blocks = []
+    for part in plan:
+        start, stop = span(part)
+        block_start = stop // block_size * block_size
+        if start <= block_start < stop:
+            blocks.append(part.sequence.block_table[stop // block_size])
+    return blocks
+
+
+def _table(part: Slice, block_size: int) -> np.ndarray:
+    """int64 [W]: the blocks up to the slice's last position."""
+    _, stop = span(part)
+    return np.array(part.sequence.block_table[: -(-stop // block_size)], dtype=np.int64)
+
+
+def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
+    """int64 [4, B]: of each row its token id, position, slot, and how many positions count."""
+    columns: list[list[int]] = [[], [], [], []]
+    for part in decode:
+        start, stop = span(part)
+        block = part.sequence.block_table[start // block_size]
+        columns[0] += part.sequence.known_slice(start, 1)
+        columns[1].append(start)
+        columns[2].append(block * block_size + start % block_size)
+        columns[3].append(stop)
+    return torch.tensor(columns, dtype=torch.int64)
+
+
+def _decode_tables(decode: list[Slice], block_size: int) -> np.ndarray:
+    """int64 [B, W]: block tables."""
+    width = -(-max((span(part)[1] for part in decode), default=0) // block_size)
+    tables_BW = np.empty((len(decode), width), dtype=np.int64)
+    for row_W, part in zip(tables_BW, decode, strict=True):
+        table_W = _table(part, block_size)
+        row_W[: len(table_W)] = table_W
+        # Padded with its own block: a sequence never reads what another stored, not even masked.
+        row_W[len(table_W) :] = table_W[0]
+    return tables_BW

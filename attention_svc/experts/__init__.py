@@ -1,0 +1,1 @@
+"""The way to the experts: transports, links to pools, calls that survive them."""

@@ -1,0 +1,116 @@
+"""Experts in this very process: one machine, no hop."""
+
+import asyncio
+import time
+from concurrent.futures import Executor
+
+import torch
+from torch import Tensor
+
+from attention_svc.experts.transport import HopTerms, HopTimes
+from minimax_m2.experts import HeldExperts
+from minimax_m2.held_experts import NativeExperts, room_for_experts
+from minimax_m2.packed_checkpoint import PackedCheckpoint
+from minimax_m2.reference import run_experts
+from minimax_m2.weights import Weights, put_expert
+
+PAUSE_S = 0.005
+"""How long computing may keep the event loop from others, and one layer more."""
+
+
+class InProcessTransport:
+    """Holds every expert; the computation runs when its ticket is awaited."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        weight_format: str,
+        compute_thread: Executor,
+        inline_rows: int,
+    ):
+        """`inline_rows`: calls with more rows run on the compute thread."""
+        self.layers = [
+            _load(weights, layer_idx, weight_format, dtype, device)
+            for layer_idx in range(weights.config.num_layers)
+        ]
+        self.compute_thread = compute_thread
+        self.inline_rows = inline_rows
+        self.paused_s = 0.0
+        """When other tasks last had a turn between two layers."""
+
+    def submit(
+        self,
+        layer_idx: int,
+        hidden_TD: Tensor,
+        topk_ids_TK: Tensor,
+        topk_weights_TK: Tensor,
+        terms: HopTerms,
+        *,
+        is_decode: bool,
+    ) -> "_Ticket":
+        return _Ticket(self, layer_idx, hidden_TD, topk_ids_TK, topk_weights_TK)
+
+    def ready(self) -> tuple[bool, str]:
+        return True, ""
+
+
+class _Ticket:
+    def __init__(
+        self,
+        transport: InProcessTransport,
+        layer_idx: int,
+        hidden: Tensor,
+        ids: Tensor,
+        weights: Tensor,
+    ):
+        self._transport = transport
+        self._routed = (hidden, ids, weights)
+        self._experts = transport.layers[layer_idx]
+
+    async def wait_into(self, out_TD: Tensor) -> HopTimes:
+        start = time.monotonic()
+        if out_TD.shape[0] > self._transport.inline_rows:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._transport.compute_thread, self._compute, out_TD)
+        else:
+            self._compute(out_TD)
+            if start - self._transport.paused_s > PAUSE_S:
+                self._transport.paused_s = start
+                await asyncio.sleep(0)  # lets the streams' events through
+        elapsed_s = time.monotonic() - start
+        return HopTimes(round_trip_s=elapsed_s, compute_s=elapsed_s)
+
+    def _compute(self, out_TD: Tensor) -> None:
+        if isinstance(self._experts, NativeExperts):
+            self._experts.routed_sums(*self._routed, out_TD)
+        else:
+            _copy_sums(*self._routed, self._experts, out_TD)
+
+
+@torch.inference_mode()
+def _copy_sums(
+    dispatch_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, experts: HeldExperts, out_TD: Tensor
+) -> None:
+    out_TD.copy_(run_experts(dispatch_TD, ids_TK, weights_TK, experts))
+
+
+def _load(
+    weights: Weights,
+    layer_idx: int,
+    weight_format: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> HeldExperts:
+    """Every expert of a layer, by id."""
+    config = weights.config
+    held = room_for_experts(config.num_experts, config, weight_format, dtype, device)
+    for expert_id in range(config.num_experts):
+        if isinstance(
+            weights, PackedCheckpoint
+        ):  # mapped bytes meet no other check of their values
+            weights.verify_expert(layer_idx, expert_id)
+        put_expert(weights, held, expert_id, layer_idx, expert_id)
+    return held

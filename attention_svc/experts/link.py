@@ -1,0 +1,374 @@
+"""One attention process's stream to one pool: connect, say hello, send, receive, reconnect.
+
+A link is usable between Hello and the stream's end. When the stream ends, every
+call in flight on it fails at once, and the link dials again by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from attention_svc.experts.health import PoolHealth, work_units
+from attention_svc.experts.outcome import Answer, CallFailed, Outcome
+from attention_svc.experts.transport import ExpertsUnavailable
+from attention_svc.metrics import AttentionMetrics
+from protos import expert_pb2
+from rpc.cancellation import is_being_cancelled
+from rpc.channel import Access, open_channel
+from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from rpc.hop.codec import HopCodec, ResultFrame, result_of, to_bytes
+from rpc.hop.frame_writer import FrameWriter
+from rpc.logs import cut, quoted
+from rpc.mesh.pieces import Pieces
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_S = 1.0
+SILENCE_LIMIT_S = 10.0
+"""A stream that delivers no frame, not even a Pong, for this long is given up."""
+QUIET_PINGS = 1.5
+"""A stream that ends after so many pings without any frame: its peer had become unreachable before."""
+HELLO_TIMEOUT_S = 5.0
+RECONNECT_S = 0.2
+MAX_REASON_CHARS = 300
+NEWS_FACTOR = 2.0
+"""A change of the expected round trip by this is worth choosing pools again."""
+_DECODE_UNITS = work_units(8, 8)
+_CLOSED = "the link was closed"
+_KINDS = {
+    "INVALID_ARGUMENT": "refused", "NOT_HOLDING": "not_holding", "DRAINING": "draining",
+    "RESOURCE_EXHAUSTED": "overloaded", "DEADLINE_EXCEEDED": "timeout",
+    "CORRUPT": "corrupt",
+}  # fmt: skip
+"""A CallFailed's kind by the code of an Error; others are the pool's own failures."""
+_EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
+
+
+class Garbled(ExpertsUnavailable):
+    """A stream that brings what cannot be, so nothing on it is to be believed."""
+
+
+class PendingCall:
+    """A call in flight; `on_done` hears its outcome once, unless it is abandoned before."""
+
+    __slots__ = ("abandoned", "num_rows", "on_done", "sent_s")
+
+    def __init__(self, sent_s: float, num_rows: int, on_done: Callable[[Outcome], None]):
+        self.sent_s = sent_s
+        self.num_rows = num_rows
+        self.on_done = on_done
+        self.abandoned = False
+
+
+class PoolLink:
+    """The stream to one pool. Use from one event loop."""
+
+    def __init__(
+        self,
+        pool_id: str,
+        address: str,
+        *,
+        caller_id: str,
+        checkpoint_id: str,
+        num_layers: int,
+        num_experts: int,
+        tls: Access | None,
+        metrics: AttentionMetrics,
+        codec: HopCodec,
+        on_change: Callable[[], None],
+    ):
+        """`on_change` is called when the link becomes usable or stops being so."""
+        self.pool_id = pool_id
+        self.address = address
+        self.hello: expert_pb2.PoolHello | None = None
+        self.last_error = "connecting"
+        self.health = PoolHealth()
+        self.generation = 0
+        """Counts the streams: what failed on an older one says nothing about this one."""
+        self.incarnation = 0
+        """Of the process that the last stream reached."""
+        self._caller_hello = expert_pb2.CallerHello(
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            checkpoint_id=checkpoint_id,
+            caller_id=caller_id,
+        )
+        self._sizes = (num_layers, num_experts)
+        self._tls = tls
+        self._metrics = metrics
+        self._codec = codec
+        self._on_change = on_change
+        self._pending: dict[int, PendingCall] = {}
+        self._inflight_rows = 0
+        self._credit = (0, 0)
+        self._writer: FrameWriter | None = None
+        self._heard_s = 0.0
+        self._nonce = 0
+        self._idle_ping_s = 0.0  # when the last ping left, if no call was in flight
+        self._told = (False, 0.0)  # (ejected, predicted_s) when `on_change` last heard of it
+        self._gave_up = "the stream was cancelled"
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.hello is not None
+
+    @property
+    def owes_answers(self) -> bool:
+        """Any thread."""
+        return any(not call.abandoned for call in list(self._pending.values()))
+
+    @property
+    def numerics_id(self) -> str:
+        return "" if self.hello is None else self.hello.numerics_id
+
+    @property
+    def predicted_s(self) -> float:
+        """Expected round trip of a decode call of a few rows; 0: not known."""
+        return self.health.predict_s(_DECODE_UNITS)
+
+    def start(self) -> None:
+        self._metrics.inflight.labels(self.pool_id).set_function(lambda: len(self._pending))
+        self._task = asyncio.create_task(self._run(), name=f"link {self.pool_id}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def execute(
+        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[Outcome], None]
+    ) -> None:
+        """Put an Execute on the stream. Without a stream or credit `on_done` hears so at once."""
+        if self._writer is None:
+            reason = f"pool {self.pool_id} is not connected: {self.last_error}"
+            on_done(CallFailed("unsent", reason))
+            return
+        max_calls, max_rows = self._credit
+        if len(self._pending) >= max_calls or self._inflight_rows + num_rows > max_rows:
+            on_done(CallFailed("unsent", f"pool {self.pool_id} has no credit left"))
+            return
+        sent_s = time.monotonic()
+        self._writer.push(frame)
+        # Noted while the frame is on its way: its answer cannot be read before the next pause.
+        self._pending[call_id] = PendingCall(sent_s, num_rows, on_done)
+        self._inflight_rows += num_rows
+
+    def abandon(self, call_id: int) -> None:
+        """Stop waiting for a call: tell the pool, ignore the answer.
+
+        Its credit comes back with that answer: until then the pool counts it.
+        """
+        call = self._pending.get(call_id)
+        if call is None or call.abandoned:
+            return
+        call.abandoned = True
+        if self._writer is not None:
+            self._writer.push(expert_pb2.ExecuteRequest(cancel=expert_pb2.Cancel(call_id=call_id)))
+
+    async def _run(self) -> None:
+        while True:
+            channel = open_channel(self.address, tls=self._tls, server_role="expert")
+            try:
+                await self._one_stream(channel)
+            except grpc.aio.AioRpcError as error:
+                self._broken(cut(f"{error.code().name}: {error.details()}", MAX_REASON_CHARS))
+            except Garbled as error:
+                self._broken(str(error), "corrupt")
+            except asyncio.InvalidStateError:  # written to just after it had ended
+                self._broken("the pool ended the stream")
+            except (TimeoutError, ValueError, ExpertsUnavailable) as error:
+                self._broken(str(error) or type(error).__name__)
+            finally:
+                # Also on cancellation: whoever waits must learn that the stream is gone.
+                self._broken(_CLOSED)
+                await channel.close()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _one_stream(self, channel: grpc.aio.Channel) -> None:
+        # Frames cross as bytes: the codec reads a hop's answer without a message in between.
+        stream = channel.stream_stream(_EXECUTE, request_serializer=to_bytes)()
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            await stream.write(expert_pb2.ExecuteRequest(hello=self._caller_hello))
+            frame = await stream.read()
+        first = expert_pb2.ExecuteResponse()
+        if frame is not grpc.aio.EOF:
+            first = _parse(frame)
+        if first.WhichOneof("frame") != "hello":
+            raise ExpertsUnavailable(await _end_of(stream) or "the first frame was not hello")
+        writer = FrameWriter(stream.write)
+        self._greet(first.hello, writer)
+        pinger = asyncio.create_task(self._ping(stream, writer))
+        try:
+            while True:
+                try:
+                    frame = await stream.read()
+                except asyncio.CancelledError:
+                    # Ours, or that of a stream the pinger gave up?
+                    if is_being_cancelled():
+                        raise
+                    raise ExpertsUnavailable(self._gave_up) from None
+                if frame is grpc.aio.EOF:
+                    raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
+                self._heard_s = time.monotonic()
+                self._receive(frame)
+                # Whoever waits for this frame goes first: asking gRPC for the next one takes its time.
+                await asyncio.sleep(0)
+        finally:
+            stream.cancel()
+            writer.close()
+            pinger.cancel()
+            # It may have failed on the dying stream: that is the reader's news, not its own.
+            await asyncio.gather(pinger, return_exceptions=True)
+
+    def _greet(self, hello: expert_pb2.PoolHello, writer: FrameWriter) -> None:
+        if hello.protocol_major != PROTOCOL_MAJOR:
+            raise ExpertsUnavailable(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
+        if hello.checkpoint_id != self._caller_hello.checkpoint_id:
+            raise ExpertsUnavailable(f"checkpoint_id {quoted(hello.checkpoint_id)} is another one")
+        if hello.pool_id != self.pool_id:
+            raise ExpertsUnavailable(
+                f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
+            )
+        if len(hello.numerics_id) > MAX_REASON_CHARS or not hello.numerics_id.isprintable():
+            raise ExpertsUnavailable(f"numerics_id {quoted(hello.numerics_id)} is none")
+        num_layers, num_experts = self._sizes
+        # Only checked: what a pool serves for us is the topology's word.
+        Pieces.from_message(
+            hello.pieces, num_layers=num_layers, num_experts=num_experts, field="hello.pieces"
+        )
+        self._heard_s = time.monotonic()
+        self._take_credit(hello.credit)
+        self._writer = writer
+        self.generation += 1
+        self.incarnation = hello.incarnation
+        self.hello = hello
+        log.info("pool %s at %s connected: %s", self.pool_id, self.address, hello.numerics_id)
+        self._on_change()
+
+    def _receive(self, frame: bytes) -> None:
+        result = self._codec.read_result(frame)
+        if result is not None:
+            self._answered(result)
+            return
+        response = _parse(frame)
+        kind = response.WhichOneof("frame")
+        if kind == "result":
+            self._answered(result_of(response.result))
+        elif kind == "error":
+            self._refused(response.error)
+        elif kind == "pong":
+            self._ponged(response.pong.nonce)
+        elif kind == "credit":
+            self._take_credit(response.credit)
+
+    def _take_credit(self, credit: expert_pb2.Credit) -> None:
+        self._credit = (credit.max_inflight_calls, credit.max_inflight_rows)
+
+    def _answered(self, result: ResultFrame) -> None:
+        if result.call_id not in self._pending:
+            # An abandoned one would be here: this is another call's answer, and that one waits.
+            raise Garbled(f"an answer to call {result.call_id}, which is not in flight")
+        call = self._settle(result.call_id)
+        if call is not None:
+            round_trip_s = self._heard_s - call.sent_s
+            if round_trip_s > NEWS_FACTOR * self._told[1]:
+                self._review()  # what the answers before this one told: the next ping is far
+            call.on_done(Answer(result, round_trip_s))
+
+    def _refused(self, error: expert_pb2.Error) -> None:
+        code = _code_name(error.code)
+        if error.call_id in self._pending:
+            self._metrics.expert_errors.labels(self.pool_id, code).inc()
+        call = self._settle(error.call_id)
+        if call is not None:
+            piece = error.not_holding
+            call.on_done(
+                CallFailed(
+                    _KINDS.get(code, "error"),
+                    f"pool {self.pool_id}: {code}: {error.message[:300]}",
+                    (piece.layer_idx, piece.expert_id),
+                )
+            )
+
+    def _settle(self, call_id: int) -> PendingCall | None:
+        """Give an answered call's credit back; the call when somebody still waits for it."""
+        call = self._pending.pop(call_id, None)
+        if call is None:
+            return None
+        self._inflight_rows -= call.num_rows
+        return None if call.abandoned else call
+
+    async def _ping(self, stream: grpc.aio.StreamStreamCall, writer: FrameWriter) -> None:
+        while True:
+            await asyncio.sleep(PING_INTERVAL_S)
+            now_s = time.monotonic()
+            if now_s - self._heard_s > SILENCE_LIMIT_S:
+                self._gave_up = f"silent for {SILENCE_LIMIT_S:.0f} s"
+                stream.cancel()
+                return
+            # The round trip of a ping beside calls would be theirs: the pool computes in between.
+            self._idle_ping_s = 0.0 if self._pending else now_s
+            self._nonce += 1
+            writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=self._nonce)))
+            self._review()
+
+    def _review(self) -> None:
+        """Tell it when this pool has become another choice than it was."""
+        ejected, predicted_s = self._told
+        now_s = self.predicted_s
+        changed = not predicted_s / NEWS_FACTOR <= now_s <= predicted_s * NEWS_FACTOR
+        if changed or ejected != self.health.ejected:
+            self._told = (self.health.ejected, now_s)
+            self._on_change()
+
+    def _ponged(self, nonce: int) -> None:
+        if nonce == self._nonce and self._idle_ping_s:
+            self.health.pinged(self._heard_s - self._idle_ping_s, self._heard_s)
+
+    def _broken(self, reason: str, kind: str = "broken") -> None:
+        """The stream is gone: fail what is in flight, once, with this kind of failure."""
+        was_usable, self.hello, self._writer = self.usable, None, None
+        if reason not in (_CLOSED, self.last_error):
+            log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
+            self.last_error = reason
+        pending, self._pending = self._pending, {}
+        self._inflight_rows = 0
+        if was_usable:
+            self._on_change()  # first: who asks for another pool now must not be given this one
+        # A peer that cannot be reached is no sign that the call's rows have broken it. gRPC has one
+        # code for both; whoever dies under a call has answered our pings until then.
+        quiet_s = time.monotonic() - self._heard_s
+        if kind == "broken" and quiet_s > QUIET_PINGS * PING_INTERVAL_S:
+            kind = "unreachable"
+        for call in pending.values():
+            if not call.abandoned:
+                call.on_done(CallFailed(kind, f"pool {self.pool_id} failed in mid-call: {reason}"))
+
+
+def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:
+    """Raises Garbled: a stream that sends no protobuf is of no use."""
+    try:
+        return expert_pb2.ExecuteResponse.FromString(frame)
+    except DecodeError as error:
+        raise Garbled(f"the pool sent an unreadable frame: {error}") from None
+
+
+def _code_name(code: int) -> str:
+    """NOT_HOLDING, ...; a newer minor may have codes that we do not know."""
+    if code not in expert_pb2.ErrorCode.values():
+        return "UNKNOWN"
+    return expert_pb2.ErrorCode.Name(code).removeprefix("ERROR_CODE_")
+
+
+async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:
+    """Why a finished stream ended, or an empty text."""
+    code, details = await stream.code(), await stream.details()
+    return "" if code is grpc.StatusCode.OK else f"{code.name}: {details}"

@@ -1,0 +1,50 @@
+"""Dispatch and combine over gRPC: one message per pool and layer."""
+
+import itertools
+import time
+
+from torch import Tensor
+
+from attention_svc.experts.call import ExpertCall
+from attention_svc.experts.call_parts import CallContext
+from attention_svc.experts.health import RetryBudget
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import HopTerms
+from attention_svc.metrics import AttentionMetrics
+from rpc.hop.codec import HopCodec
+
+
+class GrpcTransport:
+    """Sends each row once to every pool that serves one of its experts."""
+
+    def __init__(self, pools: PoolSet, metrics: AttentionMetrics, codec: HopCodec):
+        self.pools = pools
+        self.context = CallContext(pools, codec, metrics, RetryBudget(), itertools.count(1))
+
+    def ready(self) -> tuple[bool, str]:
+        missing = self.pools.missing()
+        if not missing:
+            reason = self.context.outages.reason(time.monotonic())
+            return not reason, reason
+        total = sum(missing.values())
+        layers = ", ".join(str(layer_idx) for layer_idx in list(missing)[:8])
+        more = ", ..." if len(missing) > 8 else ""
+        return False, f"no pool serves {total} pieces (layers {layers}{more})"
+
+    def submit(
+        self,
+        layer_idx: int,
+        hidden_TD: Tensor,
+        topk_ids_TK: Tensor,
+        topk_weights_TK: Tensor,
+        terms: HopTerms,
+        *,
+        is_decode: bool,
+    ) -> ExpertCall:
+        if not hidden_TD.is_cpu:
+            hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
+            topk_weights_TK = topk_weights_TK.cpu()
+        rows = (hidden_TD, topk_ids_TK, topk_weights_TK)
+        call = ExpertCall(self.context, terms, layer_idx, rows, is_decode=is_decode)
+        call.start()
+        return call

@@ -1,0 +1,103 @@
+"""The service's side of `grammar_check`: a process that is started when needed and killed when late."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+
+from attention_svc.grammar.limits import CHECK_TIMEOUT_S, COMPILE_CPU_S
+from rpc.errors import Overloaded
+
+log = logging.getLogger(__name__)
+
+_SAFE_PATH = ("-P",) if sys.flags.safe_path else ()
+"""Whether the working directory may hold modules: as for this process."""
+_NO_TIME = "the grammar could not be compiled in time; try again later"
+TOO_COSTLY = "compiling it takes too much time or memory; simplify it"
+
+
+class GrammarChecker:
+    """One check at a time; the caller sees to that."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Have a process that waits for a grammar.
+
+        Raises:
+            Overloaded: it got too little time to start.
+            RuntimeError: it ended by itself.
+        """
+        if self._process is not None and self._process.returncode is None:
+            return
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar.child", str(self._vocab_size),
+            stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
+        )  # fmt: skip
+        ready = b""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                ready = await self._answer(self._process, b"")
+        except TimeoutError:
+            raise Overloaded(_NO_TIME) from None
+        finally:
+            if not ready:
+                await self.close()
+        if not ready:
+            raise RuntimeError("the process that checks grammars does not start")
+
+    async def check(self, text: str) -> str:
+        """What is wrong with the grammar, or "": the same each time it is asked.
+
+        Raises:
+            Overloaded: there is no telling, because the process got too little time.
+        """
+        line = b""
+        ended = None
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self.start()
+                assert self._process is not None
+                line = await self._answer(self._process, json.dumps(text).encode() + b"\n")
+                if not line:
+                    ended = await self._process.wait()
+        except TimeoutError:
+            raise Overloaded(_NO_TIME) from None
+        finally:
+            if not line:  # also when cancelled: its answer would be the next one's
+                await self.close()
+        if line:
+            error, cpu_s = json.loads(line)
+            return str(error) or (TOO_COSTLY if cpu_s > COMPILE_CPU_S else "")
+        try:
+            await self.start()  # who ended the process waits for the new one, and nobody else
+        except (Overloaded, RuntimeError) as error:  # the next one will be told, if it goes on
+            log.warning("after a grammar that was too costly: %s", error)
+        if ended == -signal.SIGKILL:  # by none of its own limits
+            raise Overloaded(_NO_TIME)
+        return TOO_COSTLY
+
+    async def _answer(self, process: Process, question: bytes) -> bytes:
+        """The next line that it writes; nothing when it has ended."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(question)
+            await process.stdin.drain()
+        except ConnectionError:
+            return b""
+        line = await process.stdout.readline()
+        return line if line.endswith(b"\n") else b""
+
+    async def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

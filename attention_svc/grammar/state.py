@@ -1,0 +1,142 @@
+"""Which tokens may a sequence's grammar still take? Its state, and what it says after each token.
+
+Until thinking has ended every text is allowed, but no control token other than the one that ends
+thinking: the sequence cannot stop, or begin a tool call, before its grammar began.
+"""
+
+import logging
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from llguidance import LLMatcher
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attention_svc.grammar.tokens import Taker
+
+log = logging.getLogger(__name__)
+
+_OWN_LIMIT = "Parser Error: Current row has "
+"""What llguidance says when one sequence alone went over a limit, and no copy of its grammar."""
+OVER_LIMIT = "the grammar took more than its limits allow; simplify it"
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a grammar says about the next token."""
+
+    banned_V: Tensor | None = None  # bool, on the CPU; None: there is no next token
+    is_complete: bool = False
+    """The output is whole, and nothing could follow."""
+    is_over_limit: bool = False
+
+
+class Grammar(Protocol):
+    """What the engine needs of a `GrammarState`."""
+
+    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None: ...
+
+    def follow(self, token_id: int | None, vocab_size: int) -> Following: ...
+
+
+class GrammarState:
+    """The grammar of one sequence, advanced by each of its output tokens. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        *,
+        taker: Taker,
+        thinking_mask: bytes,
+        end_of_thinking_id: int,
+        forbidden_ids: Rows[int] = (),
+        on_worn_out: Callable[[], None] = lambda: None,
+    ):
+        """
+        Args:
+            matcher: this sequence's own.
+            thinking_mask: a bit per id: what thinking may contain, its end apart.
+            end_of_thinking_id: 0 when the output does not begin with thinking.
+            forbidden_ids: never allowed, not even where the grammar is complete.
+            on_worn_out: told, on the thread that noticed, when a limit was reached that all copies
+                of the grammar share.
+        """
+        self._matcher = matcher
+        self._taker = taker
+        self._thinking_mask = thinking_mask
+        self._end_of_thinking_id = end_of_thinking_id
+        self._forbidden_ids = list(forbidden_ids)
+        self._on_worn_out = on_worn_out
+        self._thinks = end_of_thinking_id != 0
+        self._while_thinking: Following | None = None
+
+    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None:
+        """As `follow`, where that is no work: within thinking. Else None, and nothing was taken."""
+        if not self._thinks or token_id == self._end_of_thinking_id:
+            return None
+        if self._while_thinking is None:
+            self._while_thinking = Following(torch.from_numpy(~self.allowed(vocab_size)))
+        return self._while_thinking
+
+    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+        """Take the next output token, if there is one, and say what may come after it.
+
+        Tens of milliseconds, or seconds, for a costly grammar, most of them without the
+        interpreter's lock.
+        """
+        if token_id is not None:
+            if not self.accept(token_id):
+                return Following(is_over_limit=True)
+            if self.is_complete:
+                return Following(is_complete=True)
+        allowed_V = self.allowed(vocab_size)
+        if self.is_over_limit:
+            return Following(is_over_limit=True)
+        return Following(torch.from_numpy(~allowed_V))
+
+    def accept(self, token_id: int) -> bool:
+        """Take the next output token; False when the grammar does not allow it."""
+        if self._thinks:
+            self._thinks = token_id != self._end_of_thinking_id
+            return True
+        taken = self._taker.take(self._matcher, token_id)
+        if not taken:
+            self._tell_why()
+        return taken
+
+    def accept_all(self, token_ids: Rows[int]) -> bool:
+        """Take these in order; False when the grammar does not allow one."""
+        return all(self.accept(token_id) for token_id in token_ids)
+
+    @property
+    def is_complete(self) -> bool:
+        """The output is whole, and nothing could follow."""
+        return not self._thinks and self._matcher.is_stopped() and not self.is_over_limit
+
+    @property
+    def is_over_limit(self) -> bool:
+        """A limit of llguidance was reached, or our mask let through what the grammar refuses."""
+        return bool(self._matcher.is_error())
+
+    def allowed(self, vocab_size: int) -> NDArray[np.bool_]:
+        """Whether each id may come next; none when the grammar went over a limit."""
+        bits = self._thinking_mask if self._thinks else self._matcher.compute_bitmask()
+        if self.is_over_limit:
+            self._tell_why()
+            return np.zeros(vocab_size, np.bool_)
+        row = np.unpackbits(np.frombuffer(bits, np.uint8), count=vocab_size, bitorder="little")
+        if self._thinks:
+            row[self._end_of_thinking_id] = 1
+        else:
+            row[self._forbidden_ids] = 0
+        return row.view(np.bool_)
+
+    def _tell_why(self) -> None:
+        error = self._matcher.get_error()
+        log.warning("a grammar failed in use: %.300s", error)
+        if not error.startswith(_OWN_LIMIT):
+            self._on_worn_out()

@@ -1,0 +1,1 @@
+"""The KV cache: its blocks, their layout, and attention over them."""

@@ -1,0 +1,109 @@
+"""Which token does a temperature draw? top_k, then top_p and min_p, then one random number.
+
+The kept tokens stand in order, best first; the draw falls on one of them by its share. Their order
+and shares depend on the row alone, so a request draws the same tokens alone and in a crowd.
+"""
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attention_svc.sampling.candidates import block_sums, ranked
+from attention_svc.sampling.random_numbers import uniform
+from attention_svc.sequence.sequence import Sequence
+
+TIE_ROOM = 64
+"""Candidates beyond the largest top_k: room for logits that equal the last one."""
+CANDIDATES = (256, 2048, 16_384)
+"""How many of a row without top_k are looked at, until they decide; after the last, all."""
+MASS_ROWS = 2
+"""Rows whose exponentials are taken at once: a piece that stays in the cache."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The rows' controls, [B, 1] each."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    draw: Tensor
+
+
+def draw(logits_BV: Tensor, maxima_BN: Tensor, sequences: Rows[Sequence]) -> list[int]:
+    """One id per row; every row has at least one token that is not masked.
+
+    Args:
+        maxima_BN: `block_maxima` of the logits.
+    """
+    vocab_size = logits_BV.shape[1]
+    limits = [s.params.top_k if 0 < s.params.top_k < vocab_size else 0 for s in sequences]
+    controls = _columns(sequences, limits, logits_BV.device)
+    mass_B1 = _mass(logits_BV, maxima_BN, controls, [i for i, k in enumerate(limits) if not k])
+    first = max(k + TIE_ROOM if k else CANDIDATES[0] for k in limits)
+    ids_B, decided_B = _pick(logits_BV, maxima_BN, controls, mass_B1, first)
+    for count in (*(c for c in CANDIDATES if c > first), vocab_size):
+        open_R = (~decided_B).nonzero()[:, 0]
+        if not open_R.numel():
+            break
+        rest = _Columns(*(column[open_R] for column in vars(controls).values()))
+        ids_B[open_R], decided_B[open_R] = _pick(
+            logits_BV[open_R], maxima_BN[open_R], rest, mass_B1[open_R], count
+        )
+    return ids_B.tolist()
+
+
+def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device) -> _Columns:
+    params = [sequence.params for sequence in sequences]
+    endless = float("inf")
+    columns = torch.tensor(
+        [
+            [p.temperature for p in params],
+            [k or endless for k in limits],
+            [p.top_p if p.top_p < 1.0 else endless for p in params],
+            [p.min_p for p in params],
+            [uniform(p.seed, s.choice_idx, len(s.output_ids)) for p, s in zip(params, sequences, strict=True)],
+        ],
+        dtype=torch.float64,
+    )  # fmt: skip
+    return _Columns(*columns.to(device)[:, :, None])
+
+
+def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: _Columns, rows: Rows[int]) -> Tensor:
+    """Sum of exp((logit - best) / temperature), [B, 1], of the rows without top_k; others 0."""
+    mass_B1 = torch.zeros_like(controls.temperature)
+    for start in range(0, len(rows), MASS_ROWS):
+        some = rows[start : start + MASS_ROWS]
+        shares_RV = logits_BV[some].sub_(maxima_BN[some].amax(dim=1, keepdim=True))
+        mass_B1[some, 0] = block_sums(shares_RV.div_(controls.temperature[some].float()).exp_())
+    return mass_B1
+
+
+def _pick(
+    logits_BV: Tensor, maxima_BN: Tensor, controls: _Columns, mass_B1: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """The drawn ids, and whether `count` candidates were enough to decide."""
+    found = ranked(logits_BV, maxima_BN, count)
+    sure_B1 = found.sure_B[:, None]
+    shares_BC = ((found.values_BC - found.values_BC[:, :1]).double() / controls.temperature).exp()
+    rank_C = torch.arange(shares_BC.shape[1], device=logits_BV.device)
+    shares_BC = shares_BC.masked_fill(rank_C >= controls.top_k, 0.0)
+    cumulative_BC = shares_BC.cumsum(dim=-1)
+    mass_B1 = torch.where(mass_B1 > 0, mass_B1, cumulative_BC[:, -1:])
+    # Both rules and top_k keep a beginning of the order, and of that at least one token.
+    kept_BC = (cumulative_BC - shares_BC < controls.top_p * mass_B1) & (shares_BC >= controls.min_p)
+    kept_BC &= rank_C < controls.top_k
+    length_B1 = kept_BC.sum(dim=-1, keepdim=True).clamp(min=1)
+    is_cut_B1 = length_B1 < shares_BC.shape[1]
+    mass_B1 = torch.where(is_cut_B1, cumulative_BC.gather(1, length_B1 - 1), mass_B1)
+    rank_B1 = (cumulative_BC <= controls.draw * mass_B1).sum(dim=-1, keepdim=True)
+    # Rounding may put the draw on the very end: the last token with a share then.
+    last_B1 = (kept_BC & (shares_BC > 0)).sum(dim=-1, keepdim=True).clamp(min=1) - 1
+    everything = (controls.top_p == float("inf")) & (controls.min_p <= 0)
+    decided_B1 = torch.where(is_cut_B1, length_B1 <= sure_B1, everything & (rank_B1 < sure_B1)) | (
+        sure_B1 == logits_BV.shape[1]
+    )
+    return found.ids_BC.gather(1, torch.minimum(rank_B1, last_B1))[:, 0], decided_B1[:, 0]

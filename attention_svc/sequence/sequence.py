@@ -1,0 +1,166 @@
+"""One request's state: tokens known, tokens computed, blocks, and what the caller still has to hear."""
+
+import asyncio
+import itertools
+import time
+from array import array
+from dataclasses import dataclass, field
+
+from attention_svc.grammar.state import Following, Grammar
+from attention_svc.sequence.params import SamplingParams
+from attention_svc.sequence.prefix_keys import PrefixKeys
+from attention_svc.sequence.seen_tokens import SeenTokens
+
+_arrivals = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedToken:
+    """A token and, when asked for, its raw log-probabilities."""
+
+    token_id: int
+    logprob: float = 0.0
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Why a sequence ended; `reason` is a FinishReason's name without its prefix."""
+
+    reason: str
+    stop_token_id: int = 0
+    error: str = ""
+    retryable: bool = False
+    caller_error: bool = False
+    """With ERROR: the request itself is the cause."""
+
+
+@dataclass(slots=True)
+class TimeSpent:
+    """Seconds a sequence spent in each part of its steps."""
+
+    queue_s: float = 0.0
+    attention_s: float = 0.0
+    network_s: float = 0.0
+    pool_queue_s: float = 0.0
+    pool_compute_s: float = 0.0
+    sampling_s: float = 0.0
+    first_token_s: float = 0.0
+    steps: int = 0
+
+
+class Outbox:
+    """Tokens on their way to the caller: a slow reader gets them in one larger event."""
+
+    def __init__(self) -> None:
+        self._tokens: list[EmittedToken] = []
+        self._prompt: list[EmittedToken] = []
+        self._outcome: Outcome | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, token: EmittedToken) -> None:
+        self._tokens.append(token)
+        self._changed.set()
+
+    def put_prompt(self, score: EmittedToken) -> None:
+        """A token of the prompt and its log-probability; they come in order."""
+        self._prompt.append(score)
+        self._changed.set()
+
+    def take_prompt(self) -> list[EmittedToken]:
+        """The prompt's scores since the last call; all of them belong before the first token."""
+        scores, self._prompt = self._prompt, []
+        return scores
+
+    def close(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self._changed.set()
+
+    async def take(self) -> tuple[list[EmittedToken], Outcome | None]:
+        """All tokens since the last call, and the outcome once the sequence ended."""
+        await self._changed.wait()
+        self._changed.clear()
+        tokens, self._tokens = self._tokens, []
+        return tokens, self._outcome
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """What a grammar says about the next token, once a thread has asked it."""
+
+    said: Following | None = None
+    begun: bool = False
+    timer: asyncio.TimerHandle | None = None
+    """Ends the sequence that waits for it too long."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A sequence has tokens known (prompt, then output) and tokens computed (in the KV cache)."""
+
+    request_id: str
+    prompt_ids: list[int]
+    output_ids: list[int]
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    choice_idx: int = 0
+    cache_salt: str = ""
+    client_id: str = ""
+    """Whose share of the queue and of the running ones it takes."""
+    num_computed: int = 0
+    block_table: "array[int]" = field(default_factory=lambda: array("q"))
+    """Typed, so that a step copies it into its tensors without a loop."""
+    keys: PrefixKeys | None = None
+    """None: takes no part in the prefix cache."""
+    num_checked: int = 0
+    """Computed tokens whose numbers were found finite: what others may be given."""
+    num_cached: int | None = None
+    """Prompt tokens that the prefix cache had at first admission."""
+    awaited_key: bytes = b""
+    """While waiting: the last key that a running sequence computes for both."""
+    claims_tail: bool = False
+    waited_elsewhere_s: float = 0.0
+    """For experts, since its last token, at the services it was moved from."""
+    waits_from_s: float = 0.0
+    """From when on it has waited for experts, on the clock of `ExpertWaits`."""
+    waited_s: float = 0.0
+    """Noted at its end: for experts since its last token, other services included."""
+    arrival: int = field(default_factory=lambda: next(_arrivals))
+    received_s: float = field(default_factory=time.monotonic)
+    started_s: float = 0.0
+    last_token_s: float = 0.0
+    finished: bool = False
+    num_scored: int = 0
+    """Position of the last prompt token whose log-probability was reported."""
+    seen: SeenTokens | None = None  # made when a penalty first needs it
+    grammar: Grammar | None = None
+    following: Answer | None = None
+    """About the token after the last known one; None: not asked yet."""
+    is_ending: bool = False
+    """Has all the tokens it may have; whether they are whole only its grammar can tell."""
+    spent: TimeSpent = field(default_factory=TimeSpent)
+    outbox: Outbox = field(default_factory=Outbox)
+
+    @property
+    def wants_every_row(self) -> bool:
+        """Whether each prompt token has to be computed: a cached one has no logits."""
+        return self.params.prompt_logprobs and not self.output_ids
+
+    @property
+    def num_known(self) -> int:
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens known but not computed: what a step may work on."""
+        return self.num_known - self.num_computed
+
+    def known_slice(self, start: int, count: int) -> list[int]:
+        """`count` known tokens from position `start`."""
+        num_prompt = len(self.prompt_ids)
+        if start >= num_prompt:
+            return self.output_ids[start - num_prompt : start - num_prompt + count]
+        tokens = self.prompt_ids[start : start + count]
+        return tokens + self.output_ids[: count - len(tokens)]
