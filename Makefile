@@ -9,9 +9,9 @@ DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
-NATIVE := $(wildcard rpc/native/* minimax_m2/kernels/cpu/native/*)
-KERNEL_TESTS := tests/unit/minimax_m2/test_cpu_*.py tests/unit/minimax_m2/test_packing.py \
-  tests/unit/minimax_m2/test_packed_checkpoint.py tests/unit/attention_svc/test_native_attention.py \
+NATIVE := $(wildcard rpc/native/* moe_model/kernels/cpu/native/*)
+KERNEL_TESTS := tests/unit/moe_model/test_cpu_*.py tests/unit/moe_model/test_packing.py \
+  tests/unit/moe_model/test_packed_checkpoint.py tests/unit/attention_svc/test_native_attention.py \
   tests/unit/attention_svc/test_native_step.py
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
@@ -44,7 +44,7 @@ test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (
 	  && CFLAGS="$(SANITIZE) -g" CXXFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" \
 	    $(BIN)/python -c 'from setuptools import setup; setup()' \
 	    build_ext --build-lib "$$built" --build-temp "$$built/objects" --quiet \
-	  && kernels=$$(ls "$$built"/minimax_m2/kernels/cpu/_kernels*.so) \
+	  && kernels=$$(ls "$$built"/moe_model/kernels/cpu/_kernels*.so) \
 	  && EXPERTMESH_CPU_KERNELS_PATH="$$kernels" ASAN_OPTIONS=detect_leaks=0 \
 	    UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \

@@ -28,8 +28,8 @@ import torch
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import PlainLayout, TiledLayout
 from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
-from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
+from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 
 HEADS, GROUPS, HEAD_DIM, BLOCK = 48, 8, 128, 16
 CONTEXTS = (128, 512, 2048, 8192, 32_768)

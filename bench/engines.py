@@ -26,7 +26,7 @@ from expertmesh.cluster.children import child_environment, python_module
 from expertmesh.cluster.plan import stripe
 from expertmesh.cluster.process import ServiceProcess
 from expertmesh.cluster.spec import ServiceSpec
-from minimax_m2.config import ModelConfig
+from moe_model.config import ModelConfig
 from protos import attention_pb2, attention_pb2_grpc
 
 PROMPT_TOKENS = 16

@@ -18,7 +18,7 @@ from fault_rig import (
     percentile,
 )
 
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from tests.chaos import network
 from tests.chaos.history import Ask, check_prefix, describe_end
 from tests.chaos.proxy import SILENT, Wire

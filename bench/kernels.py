@@ -34,12 +34,12 @@ import torch.nn.functional as F
 from attention_svc.config import BLOCK_SIZE
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout
-from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
-from minimax_m2.kernels.cpu.ffn import KernelExperts, expert_sums
-from minimax_m2.kernels.cpu.formats import FORMATS
-from minimax_m2.kernels.cpu.linear import linear
-from minimax_m2.kernels.cpu.packed import PackedMatrix, alternate, empty_bytes, pack
+from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
+from moe_model.kernels.cpu.ffn import KernelExperts, expert_sums
+from moe_model.kernels.cpu.formats import FORMATS
+from moe_model.kernels.cpu.linear import linear
+from moe_model.kernels.cpu.packed import PackedMatrix, alternate, empty_bytes, pack
 
 HIDDEN, EXPERT, OUTPUTS, TOP_K = 3072, 1536, 32_768, 8
 EXPERTS, LAYER_EXPERTS = 16, 256

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from expertmesh.cluster.machine import usable_cores
-from minimax_m2.kernels.cpu import library
-from minimax_m2.packing import pack_expert
-from minimax_m2.quant import StoredExpert, StoredMatrix, quantise
+from moe_model.kernels.cpu import library
+from moe_model.packing import pack_expert
+from moe_model.quant import StoredExpert, StoredMatrix, quantise
 
 HIDDEN, EXPERT = 3072, 1536
 FORMATS = ("bfloat16", "fp8", "int8", "int4")

@@ -28,7 +28,7 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.service import AttentionService
 from attention_svc.servicer import AttentionServicer
 from expertmesh.offline.local_pool import LocalContext
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from protos import attention_pb2
 
 VOCAB, ANSWER_TOKENS = 2048, 40

@@ -30,17 +30,17 @@ from torch import Tensor
 from bench.engine import default_cache, say
 from bench.real_width import ensure_slice
 from expertmesh.cluster.children import python_module
-from minimax_m2.attention import attend
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.experts import HeldExperts
-from minimax_m2.held_experts import room_for_experts
-from minimax_m2.held_layer import hold_layer
-from minimax_m2.layer import from_combine, up_to_dispatch
-from minimax_m2.linear import linear
-from minimax_m2.linears import HeldLinears
-from minimax_m2.reference import run_experts
-from minimax_m2.rope import rope_cos_sin, rope_frequencies
-from minimax_m2.row_maths import choose_row_maths
+from moe_model.attention import attend
+from moe_model.checkpoint import Checkpoint
+from moe_model.experts import HeldExperts
+from moe_model.held_experts import room_for_experts
+from moe_model.held_layer import hold_layer
+from moe_model.layer import from_combine, up_to_dispatch
+from moe_model.linear import linear
+from moe_model.linears import HeldLinears
+from moe_model.reference import run_experts
+from moe_model.rope import rope_cos_sin, rope_frequencies
+from moe_model.row_maths import choose_row_maths
 
 FORMATS = ("bfloat16", "fp8", "int8", "int4")
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minimax_m2.config import ModelConfig, load_config, parse_config
-from minimax_m2.tensor_names import TensorSpec, all_specs
-from minimax_m2.tiny import TINY
+from moe_model.config import ModelConfig, load_config, parse_config
+from moe_model.tensor_names import TensorSpec, all_specs
+from moe_model.tiny import TINY
 
 REAL_WIDTH: dict[str, Any] = {
     **TINY,

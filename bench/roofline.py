@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minimax_m2.config import ModelConfig
-from minimax_m2.cost import expert_row_flops, lm_head_row_flops, projection_row_flops
-from minimax_m2.weight_formats import attention_bytes, piece_bytes
+from moe_model.config import ModelConfig
+from moe_model.cost import expert_row_flops, lm_head_row_flops, projection_row_flops
+from moe_model.weight_formats import attention_bytes, piece_bytes
 
 Cell = tuple[str, int]
 """("decode", sequences) or ("prefill", prompt tokens)."""

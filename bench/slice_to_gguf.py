@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.config import ModelConfig
-from minimax_m2.linears import PlainLinears
+from moe_model.checkpoint import Checkpoint
+from moe_model.config import ModelConfig
+from moe_model.linears import PlainLinears
 
 BF16 = gguf.GGMLQuantizationType.BF16
 

@@ -1,9 +1,9 @@
 """What does training compute? M2's forward pass over packed rows, as plain functions.
 
 Weights of all layers are stacked in one tensor per kind (leading L), which keeps the
-optimiser to a handful of tensors. Shape letters: minimax_m2/shapes.py, with R rows of T
+optimiser to a handful of tensors. Shape letters: moe_model/shapes.py, with R rows of T
 tokens here and 2F for the gate (w1) and up (w3) branches together. The experts' exact
-rounding at serving time is minimax_m2's business; this file only has to be the same
+rounding at serving time is moe_model's business; this file only has to be the same
 function.
 """
 

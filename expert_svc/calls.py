@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minimax_m2.config import ModelConfig
+from moe_model.config import ModelConfig
 from protos import expert_pb2
 from rpc.hop.codec import execute_checksum
 from rpc.hop.tensor_codec import WIRE_DTYPES, decode

@@ -164,9 +164,9 @@ def check_kernels() -> Check:
     """What computes experts and linears, by weight format."""
     import torch
 
-    from minimax_m2.kernel_choice import choose_kernel
-    from minimax_m2.kernels.cpu import library
-    from minimax_m2.weight_formats import FORMATS
+    from moe_model.kernel_choice import choose_kernel
+    from moe_model.kernels.cpu import library
+    from moe_model.weight_formats import FORMATS
 
     native = library.load()
     chosen = {

@@ -6,9 +6,9 @@ A think or wrapper tag in the text is its token; after `QUOTED` it is spelled wi
 import re
 from collections.abc import Iterable, Iterator
 
-from minimax_m2.chat.events import ParserEvent, coalesce
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.tags import MARKERS
+from moe_model.chat.events import ParserEvent, coalesce
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.tags import MARKERS
 
 QUOTED = "\x00"
 _TAG = "|".join(map(re.escape, sorted(MARKERS)))

@@ -1,6 +1,6 @@
 """A step's rows on their way through the layers: one object, from the embedding to the last layer.
 
-`NativeStep` (minimax_m2/kernels/cpu/step.py) is the other implementation: for a few rows on the native kernels.
+`NativeStep` (moe_model/kernels/cpu/step.py) is the other implementation: for a few rows on the native kernels.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from attention_svc.engine.step import StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
 from attention_svc.metrics import StepIds
-from minimax_m2.config import ModelConfig
-from minimax_m2.kernels.cpu.attention import PagedRows, attend_paged
-from minimax_m2.layer import Layer, from_combine, up_to_dispatch
-from minimax_m2.row_maths import RowMaths
+from moe_model.config import ModelConfig
+from moe_model.kernels.cpu.attention import PagedRows, attend_paged
+from moe_model.layer import Layer, from_combine, up_to_dispatch
+from moe_model.row_maths import RowMaths
 
 
 class LayerSteps(Protocol):
@@ -34,7 +34,7 @@ class LayerSteps(Protocol):
         """float32: where the experts' sums of the layer go, before `from_combine`."""
 
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """dispatch_TD, topk_ids_TK, topk_weights_TK (minimax_m2.layer); stores keys and values.
+        """dispatch_TD, topk_ids_TK, topk_weights_TK (moe_model.layer); stores keys and values.
 
         A layer's tensors are to be used up before the next layer is asked for its own.
         """

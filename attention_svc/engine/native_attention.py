@@ -4,9 +4,9 @@ import torch
 
 from attention_svc.engine.step import StepMeta
 from attention_svc.kv.cache import KvCache
-from minimax_m2.config import ModelConfig
-from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import PagedRows, can_attend
+from moe_model.config import ModelConfig
+from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.attention import PagedRows, can_attend
 
 
 def attends_natively(

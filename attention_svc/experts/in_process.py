@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from attention_svc.experts.transport import HopTerms, HopTimes
-from minimax_m2.experts import HeldExperts
-from minimax_m2.held_experts import NativeExperts, room_for_experts
-from minimax_m2.packed_checkpoint import PackedCheckpoint
-from minimax_m2.reference import run_experts
-from minimax_m2.weights import Weights, put_expert
+from moe_model.experts import HeldExperts
+from moe_model.held_experts import NativeExperts, room_for_experts
+from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.reference import run_experts
+from moe_model.weights import Weights, put_expert
 
 PAUSE_S = 0.005
 """How long computing may keep the event loop from others, and one layer more."""

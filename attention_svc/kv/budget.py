@@ -4,9 +4,9 @@ import torch
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv.layout import KVLayout, block_bytes
-from minimax_m2.config import ModelConfig
-from minimax_m2.held_formats import HeldFormats
-from minimax_m2.weight_formats import attention_bytes, piece_bytes
+from moe_model.config import ModelConfig
+from moe_model.held_formats import HeldFormats
+from moe_model.weight_formats import attention_bytes, piece_bytes
 from rpc.process.memory import available_memory_bytes
 
 

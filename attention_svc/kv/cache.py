@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attention_svc.kv.block_tables import BlockCopy
 from attention_svc.kv.layout import KVLayout
-from minimax_m2.kernels.cpu.packed import zero_bytes
+from moe_model.kernels.cpu.packed import zero_bytes
 
 
 class KvCache:

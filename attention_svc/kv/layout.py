@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attention_svc.config import BLOCK_SIZE
-from minimax_m2.config import ModelConfig
-from minimax_m2.kernels.cpu.attention import store_tiles, takes_tiles, tile_shapes
+from moe_model.config import ModelConfig
+from moe_model.kernels.cpu.attention import store_tiles, takes_tiles, tile_shapes
 
 Shape = tuple[int, ...]
 

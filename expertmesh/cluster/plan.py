@@ -13,9 +13,9 @@ from expertmesh.cluster.service_flags import Values, check_service, passed_to
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
-from minimax_m2.config import ModelConfig, load_config
-from minimax_m2.held_formats import held_formats
-from minimax_m2.weight_formats import CHOICES, attention_bytes, piece_bytes
+from moe_model.config import ModelConfig, load_config
+from moe_model.held_formats import held_formats
+from moe_model.weight_formats import CHOICES, attention_bytes, piece_bytes
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import MemoryBudget
 

@@ -19,8 +19,8 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.sizes import format_bytes
-from minimax_m2.config import ModelConfig, load_config
-from minimax_m2.packed_header import is_packed, read_header
+from moe_model.config import ModelConfig, load_config
+from moe_model.packed_header import is_packed, read_header
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
@@ -121,9 +121,9 @@ def verify(
     ),
     as_json: bool = JSON,
 ) -> None:
-    from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
-    from minimax_m2.manifest import MANIFEST_NAME, build_manifest, save_manifest, verify_checkpoint
-    from minimax_m2.packed_checkpoint import verify_packed
+    from moe_model.checkpoint import Checkpoint  # torch: only where weights are read
+    from moe_model.manifest import MANIFEST_NAME, build_manifest, save_manifest, verify_checkpoint
+    from moe_model.packed_checkpoint import verify_packed
 
     folder = path or demo_model_dir()
     config = _config(folder)

@@ -19,8 +19,8 @@ from expertmesh.console import (
 )
 from expertmesh.forecasting.forecast import forecast
 from expertmesh.sizes import format_bytes
-from minimax_m2.config import ModelConfig, load_config, parse_config
-from minimax_m2.weight_formats import FORMATS
+from moe_model.config import ModelConfig, load_config, parse_config
+from moe_model.weight_formats import FORMATS
 from rpc.mesh.pieces import Pieces, parse_ranges
 
 ATTENTION = "attention"
@@ -77,9 +77,9 @@ def split(
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
-    from minimax_m2.checkpoint import Checkpoint  # torch: only where weights are read
-    from minimax_m2.manifest import ensure_manifest, save_manifest
-    from minimax_m2.partial import LocalSource
+    from moe_model.checkpoint import Checkpoint  # torch: only where weights are read
+    from moe_model.manifest import ensure_manifest, save_manifest
+    from moe_model.partial import LocalSource
 
     try:
         weight_format = "bfloat16" if weight_format == "bf16" else weight_format
@@ -181,7 +181,7 @@ def _chosen(config: ModelConfig, layers: str, experts: str) -> Pieces:
 def _write(
     folder: Path, source: object, config: ModelConfig, hold: Pieces, *, attention: bool
 ) -> int:
-    from minimax_m2.partial import wanted_shards, write_parts
+    from moe_model.partial import wanted_shards, write_parts
 
     chosen: Mapping[int, Sequence[int]] = {layer: hold.experts(layer) for layer in hold.layers}
     shards = wanted_shards(config, chosen, attention=attention)

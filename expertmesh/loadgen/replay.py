@@ -19,7 +19,7 @@ from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from attention_svc.metrics import AttentionMetrics
 from expertmesh.loadgen.routing import Routing
-from minimax_m2.config import ModelConfig
+from moe_model.config import ModelConfig
 from protos import router_pb2, tensor_pb2
 from rpc.channel import Access
 from rpc.hop.codec import HopCodec

@@ -7,16 +7,16 @@ from typing import Any
 from expertmesh.offline.backend import Backend, Job
 from expertmesh.offline.outputs import CompletionOutput
 from gateway.openai.replies import new_id
-from minimax_m2.chat.added_tokens import THINK_END, THINK_START
-from minimax_m2.chat.events import (
+from moe_model.chat.added_tokens import THINK_END, THINK_START
+from moe_model.chat.events import (
     ContentDelta,
     ReasoningDelta,
     ToolCallArguments,
     ToolCallStart,
 )
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.segments import Segment
-from minimax_m2.chat.tags import MARKERS
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.segments import Segment
+from moe_model.chat.tags import MARKERS
 
 _ANY_MARKER = re.compile("(" + "|".join(map(re.escape, MARKERS)) + ")")
 

@@ -18,7 +18,7 @@ from gateway.openai.sampling import (
     set_output_length,
     stop_strings,
 )
-from minimax_m2.config import GenerationDefaults
+from moe_model.config import GenerationDefaults
 from protos import attention_pb2
 
 LIMITS = Limits(

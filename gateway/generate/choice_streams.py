@@ -17,7 +17,7 @@ from gateway.generate.pool import AttentionPool
 from gateway.generate.stream import generate
 from gateway.generate.stream_state import DeadlinePassed, StreamState
 from gateway.text.choice_text import ChoiceText
-from minimax_m2.chat.events import ParserEvent, coalesce
+from moe_model.chat.events import ParserEvent, coalesce
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)

@@ -35,8 +35,8 @@ from gateway.openai.sampling import (
 )
 from gateway.openai.structured import AnswerShape, answer_shape, grammar_of
 from gateway.text.choice_text import ChatText
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.tools import without_null
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.tools import without_null
 from protos import attention_pb2
 
 

@@ -16,7 +16,7 @@ from openai.types.completion_usage import CompletionUsage
 from gateway.generate.choice_streams import Update
 from gateway.openai.replies import ReplyHead, new_id, token_text
 from gateway.text.model_files import ModelFiles
-from minimax_m2.chat.events import (
+from moe_model.chat.events import (
     ContentDelta,
     ParserEvent,
     ReasoningDelta,

@@ -10,7 +10,7 @@ from openai.types.completion_choice import Logprobs
 from gateway.generate.choice_streams import Update
 from gateway.openai.replies import ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
-from minimax_m2.chat.events import ContentDelta
+from moe_model.chat.events import ContentDelta
 from protos import attention_pb2
 
 _LEAST_LOGPROB = -9999.0

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.errors import bad_field, context_exceeded
 from gateway.limits import Limits
 from gateway.openai.models import SamplingFields
-from minimax_m2.config import GenerationDefaults
+from moe_model.config import GenerationDefaults
 from protos import attention_pb2
 
 _GREEDY_BELOW = 1e-5

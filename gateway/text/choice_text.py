@@ -6,18 +6,18 @@ ids -> detokenizer -> M2 output parser -> stop strings (content only). One insta
 from collections.abc import Sequence
 from typing import Protocol
 
-from minimax_m2.chat.added_tokens import THINK_END, THINK_START
-from minimax_m2.chat.events import (
+from moe_model.chat.added_tokens import THINK_END, THINK_START
+from moe_model.chat.events import (
     ContentDelta,
     ParserEvent,
     ReasoningDelta,
     ToolCallEnd,
     ToolCallStart,
 )
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.stop_strings import StopMatcher
-from minimax_m2.chat.tags import MARKERS
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.stop_strings import StopMatcher
+from moe_model.chat.tags import MARKERS
+from moe_model.chat.tokenizer import Tokenizer
 
 
 class ChoiceText(Protocol):

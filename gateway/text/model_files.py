@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimax_m2.chat.added_tokens import THINK_END
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer
-from minimax_m2.config import (
+from moe_model.chat.added_tokens import THINK_END
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer
+from moe_model.config import (
     GenerationDefaults,
     ModelConfig,
     load_config,

@@ -16,9 +16,9 @@ from gateway.text.emitted_ids import EmittedIds
 from gateway.text.fair_threads import FairThreads
 from gateway.text.model_files import ModelFiles
 from gateway.text.returned_thinking import ReturnedThinking
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.repairs import Repairs
-from minimax_m2.chat.tools import validate_tools
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.repairs import Repairs
+from moe_model.chat.tools import validate_tools
 
 log = logging.getLogger(__name__)
 

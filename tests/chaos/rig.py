@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
 from rpc.channel import open_sync_channel
 from tests.chaos.history import Ask

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from protos import attention_pb2
 from tests.chaos.failing_pool import FAIL, mark_token
 from tests.chaos.history import Ask

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from tests.chaos.failing_pool import FAIL
 from tests.chaos.history import Ask, check_prefix, describe_end
 from tests.chaos.rig import ALL, LAYERS, Rig

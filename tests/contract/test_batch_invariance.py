@@ -10,10 +10,10 @@ from attention_svc.config import AttentionConfig
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.sequence.sequence import Sequence
 from attention_svc.service import AttentionService
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.kernel_choice import choose_kernel
-from minimax_m2.threads import set_threads
-from minimax_m2.tiny import write_tiny
+from moe_model.checkpoint import Checkpoint
+from moe_model.kernel_choice import choose_kernel
+from moe_model.threads import set_threads
+from moe_model.tiny import write_tiny
 from protos import attention_pb2
 from tests.engine_harness import GREEDY, run_to_end
 

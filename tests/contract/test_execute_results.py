@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from minimax_m2.experts import combine_rows
-from minimax_m2.reference import run_experts
+from moe_model.experts import combine_rows
+from moe_model.reference import run_experts
 from protos import expert_pb2, tensor_pb2
 from rpc.hop.tensor_codec import encode
 from tests.contract.execute_harness import (

@@ -12,8 +12,8 @@ from generate_harness import request
 
 from attention_svc.config import AttentionConfig
 from attention_svc.service import AttentionService
-from minimax_m2.kernel_choice import choose_kernel
-from minimax_m2.tiny import write_tiny
+from moe_model.kernel_choice import choose_kernel
+from moe_model.tiny import write_tiny
 from protos import attention_pb2
 
 MAX_TOKENS = 40

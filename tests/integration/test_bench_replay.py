@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from expertmesh.cli import app
 from expertmesh.cluster.plan import demo_model_dir
 from expertmesh.loadgen.routing import draw, read_steps
-from minimax_m2.config import load_config
+from moe_model.config import load_config
 from tests.integration.mesh import Mesh
 from tests.integration.test_pool_failure import Request
 

@@ -14,10 +14,10 @@ import pytest
 
 import demo_model
 from attention_svc.config import BLOCK_SIZE
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.reference import ReferenceModel
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer
+from moe_model.checkpoint import Checkpoint
+from moe_model.reference import ReferenceModel
 from tests.integration.mesh import Mesh, ServiceProcess
 
 MODEL = Path(demo_model.__file__).parent / "model"

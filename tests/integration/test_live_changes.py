@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from expertmesh.cli import app
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.reference import ReferenceModel
-from minimax_m2.tiny import write_tiny
+from moe_model.checkpoint import Checkpoint
+from moe_model.reference import ReferenceModel
+from moe_model.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
 from rpc.mesh.pieces import Pieces
 from tests.chaos.history import Ask, Verdict, check

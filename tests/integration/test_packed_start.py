@@ -13,7 +13,7 @@ import pytest
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.cluster.plan import demo_model_dir
-from minimax_m2.kernels.cpu import library
+from moe_model.kernels.cpu import library
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = [f"What is {n} + 3?" for n in (19, 4728)] + ["Sort: 9 4 7", "你好"]

@@ -14,7 +14,7 @@ import pytest
 
 from attention_svc.__main__ import main as attention_main
 from expert_svc.__main__ import main as expert_main
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from tests.contract.mesh_certificates import DAY, Authority
 from tests.integration.mesh import PORTS, ServiceProcess
 

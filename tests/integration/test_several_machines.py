@@ -26,7 +26,7 @@ from expertmesh.certs import (
     key_path,
     renew,
 )
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

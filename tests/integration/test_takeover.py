@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
 from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import open_sync_channel

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.linears import PlainLinears
-from minimax_m2.reference import ReferenceModel
-from minimax_m2.tiny import TINY, write_tiny
+from moe_model.checkpoint import Checkpoint
+from moe_model.linears import PlainLinears
+from moe_model.reference import ReferenceModel
+from moe_model.tiny import TINY, write_tiny
 
 FLOAT32_TOLERANCE = 1e-4
 # Transformers rounds each expert's gate, up and output to bf16 and sums in bf16; we round where

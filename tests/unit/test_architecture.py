@@ -13,18 +13,18 @@ SERVICES = ("gateway", "attention_svc", "expert_svc", "router_svc")
 ALLOWED: dict[str, set[str]] = {
     "protos": set(),
     "rpc": {"protos"},
-    "minimax_m2": {"protos"},
-    **{service: {"rpc", "minimax_m2", "protos"} for service in SERVICES},
-    "demo_model": {"minimax_m2"},
-    "expertmesh": {"protos", "rpc", "minimax_m2", *SERVICES, "demo_model"},
+    "moe_model": {"protos"},
+    **{service: {"rpc", "moe_model", "protos"} for service in SERVICES},
+    "demo_model": {"moe_model"},
+    "expertmesh": {"protos", "rpc", "moe_model", *SERVICES, "demo_model"},
 }
 """Package -> the other packages of this house that it may import (CONTRIBUTING.md)."""
 
-SERVING = ("protos", "rpc", "minimax_m2", *SERVICES, "expertmesh")
+SERVING = ("protos", "rpc", "moe_model", *SERVICES, "expertmesh")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_BUILTINS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
-TORCH_FREE = ("gateway", "router_svc", "rpc.process.server", "minimax_m2.config", "minimax_m2.chat")
+TORCH_FREE = ("gateway", "router_svc", "rpc.process.server", "moe_model.config", "moe_model.chat")
 MAX_LINES = 400
 
 

@@ -18,7 +18,7 @@ from gateway.openai.models import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.tokenizer import Tokenizer
 
 ANYTHING = st.recursive(
     st.none()

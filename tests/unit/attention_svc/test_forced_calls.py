@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from attention_svc.grammar.state import GrammarState
-from minimax_m2.chat.events import ToolCallArguments
-from minimax_m2.chat.grammars import ToolCalls, answer_grammar, named_refusal
-from minimax_m2.chat.parser import OutputParser
+from moe_model.chat.events import ToolCallArguments
+from moe_model.chat.grammars import ToolCalls, answer_grammar, named_refusal
+from moe_model.chat.parser import OutputParser
 from tests.grammar_harness import BYTE_IDS, MARKERS, POINT, Compiler, feed, tool
 
 grammar_strings = st.lists(

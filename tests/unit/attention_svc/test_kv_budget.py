@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv import budget as kv_budget
 from attention_svc.kv.layout import PlainLayout, block_bytes
-from minimax_m2.config import parse_config
-from minimax_m2.held_formats import HeldFormats
-from minimax_m2.tiny import TINY
-from minimax_m2.weight_formats import attention_bytes, piece_bytes
+from moe_model.config import parse_config
+from moe_model.held_formats import HeldFormats
+from moe_model.tiny import TINY
+from moe_model.weight_formats import attention_bytes, piece_bytes
 from rpc.process.sizes import MemoryBudget
 
 MODEL = parse_config(TINY)

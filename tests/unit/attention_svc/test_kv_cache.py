@@ -6,7 +6,7 @@ import torch
 from attention_svc.kv.block_tables import BlockCopy
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout, block_bytes
-from minimax_m2.kernels.cpu import library
+from moe_model.kernels.cpu import library
 
 LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 6
 NAN = float("nan")

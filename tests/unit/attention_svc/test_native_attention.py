@@ -10,10 +10,10 @@ from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import choose_layout
 from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
-from minimax_m2.config import parse_config
-from minimax_m2.kernels.cpu import library
-from minimax_m2.kernels.cpu.attention import attend_paged
-from minimax_m2.tiny import TINY
+from moe_model.config import parse_config
+from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.attention import attend_paged
+from moe_model.tiny import TINY
 
 MODEL = parse_config(TINY)
 BLOCK = 16

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from chat_samples import tokenizer_json, write_checkpoint
 
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session", params=["separate", "in_vocab", "id_holes"])

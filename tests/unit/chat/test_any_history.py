@@ -10,11 +10,11 @@ from chat_samples import MARKERS, tokenizer_json, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
-from minimax_m2.chat.parser import OutputParser
+from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
+from moe_model.chat.parser import OutputParser
 from tests.spelled_output import events_of, units_of
 
 

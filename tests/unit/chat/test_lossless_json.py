@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimax_m2.chat.lossless_json import LongNumber, as_text, loads
-from minimax_m2.chat.unicode_text import repaired, require_valid_text
+from moe_model.chat.lossless_json import LongNumber, as_text, loads
+from moe_model.chat.unicode_text import repaired, require_valid_text
 
 TEXT = st.text("\ud800\udc00\ufffd1a", max_size=4)
 JSON = st.recursive(

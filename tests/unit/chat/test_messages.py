@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.thinking import cut_inline_thinking
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.thinking import cut_inline_thinking
 
 USER = {"role": "user", "content": "hi"}
 

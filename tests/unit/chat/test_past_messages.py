@@ -10,11 +10,11 @@ from chat_samples import MARKERS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimax_m2.chat import tool_history
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.repairs import Repair
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tool_history import safe_name
+from moe_model.chat import tool_history
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.repairs import Repair
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tool_history import safe_name
 
 USER = {"role": "user", "content": "hi"}
 GO_ON = {"role": "user", "content": "go on"}

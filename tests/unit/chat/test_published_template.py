@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_any_history import ANYTHING, FIELDS, with_values
 
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.template import ChatTemplate
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.template import ChatTemplate
 
 REPOSITORY = Path(__file__).parents[3]
 DATA = Path(os.environ.get("EXPERTMESH_M2_CHAT_DATA", REPOSITORY.parent / "shared/data/m2"))

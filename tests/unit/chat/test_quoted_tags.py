@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
-from minimax_m2.chat.parser import OutputParser
+from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
+from moe_model.chat.parser import OutputParser
 from tests.spelled_output import QUOTED, events_of, quoted, units_of
 
 PARAMETERS = {"type": "object", "properties": {"code": {"type": "string"}}}

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.template import ChatTemplate
+from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.template import ChatTemplate
 from tests.spelled_output import events_of, quoted
 
 TOOLS: list[dict[str, Any]] = [

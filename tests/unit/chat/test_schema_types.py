@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.schema_types import to_json_text
-from minimax_m2.chat.tool_schema import parameter_types
+from moe_model.chat.schema_types import to_json_text
+from moe_model.chat.tool_schema import parameter_types
 
 
 def value(text: str, schema: Any) -> Any:

@@ -9,11 +9,11 @@ from chat_samples import MARKERS, TEMPLATE, tokenizer_json, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.sandbox import RenderLimits
-from minimax_m2.chat.segments import Segment
-from minimax_m2.chat.template import ChatTemplate, TemplateError
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.sandbox import RenderLimits
+from moe_model.chat.segments import Segment
+from moe_model.chat.template import ChatTemplate, TemplateError
+from moe_model.chat.tokenizer import Tokenizer
 
 USER = {"role": "user", "content": "hi"}
 

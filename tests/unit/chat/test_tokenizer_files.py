@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from chat_samples import tokenizer_json, write_checkpoint
 
-from minimax_m2.chat import files
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat import files
+from moe_model.chat.tokenizer import Tokenizer
 
 
 def refuse(folder: Path) -> str:
@@ -139,8 +139,8 @@ def test_loading_imports_no_torch() -> None:
     import sys
 
     code = (
-        "import sys, minimax_m2.chat.tokenizer, minimax_m2.chat.template, "
-        "minimax_m2.chat.messages, minimax_m2.chat.parser, minimax_m2.chat.stop_strings; "
+        "import sys, moe_model.chat.tokenizer, moe_model.chat.template, "
+        "moe_model.chat.messages, moe_model.chat.parser, moe_model.chat.stop_strings; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

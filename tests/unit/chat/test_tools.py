@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minimax_m2.chat.tools import validate_tools
+from moe_model.chat.tools import validate_tools
 
 
 def tool(name: Any = "run", **function: Any) -> dict[str, Any]:

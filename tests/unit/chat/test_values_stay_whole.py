@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minimax_m2.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
-from minimax_m2.chat.parser import OutputParser
+from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
+from moe_model.chat.parser import OutputParser
 from tests.spelled_output import events_of, quoted, units_of
 
 

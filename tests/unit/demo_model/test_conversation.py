@@ -12,7 +12,7 @@ from demo_model import chat, tools
 from demo_model import conversation as conversations
 from demo_model.conversation import make
 from demo_model.draw import Draw, Split
-from minimax_m2.chat.template import ChatTemplate
+from moe_model.chat.template import ChatTemplate
 
 MODEL = Path(demo_model.__file__).parent / "model"
 

@@ -14,11 +14,11 @@ from demo_model.conversation import make
 from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer as GatewayTokenizer
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.config import load_config
-from minimax_m2.reference import ReferenceModel
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer as GatewayTokenizer
+from moe_model.checkpoint import Checkpoint
+from moe_model.config import load_config
+from moe_model.reference import ReferenceModel
 
 MODEL = Path(demo_model.__file__).parent / "model"
 MIB = 2**20

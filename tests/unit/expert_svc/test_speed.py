@@ -5,8 +5,8 @@ import torch
 
 from expert_svc import speed
 from expert_svc.config import ExpertConfig
-from minimax_m2.config import parse_config
-from minimax_m2.tiny import TINY
+from moe_model.config import parse_config
+from moe_model.tiny import TINY
 
 
 @pytest.mark.parametrize(

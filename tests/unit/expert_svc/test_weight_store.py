@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.held_experts import NativeExperts, PanelExperts, UnpackedExperts
-from minimax_m2.kernels.cpu import library
-from minimax_m2.manifest import build_manifest
-from minimax_m2.pack_checkpoint import PackJob, write_packed
-from minimax_m2.packed_checkpoint import PackedCheckpoint
-from minimax_m2.tiny import write_tiny
+from moe_model.checkpoint import Checkpoint
+from moe_model.held_experts import NativeExperts, PanelExperts, UnpackedExperts
+from moe_model.kernels.cpu import library
+from moe_model.manifest import build_manifest
+from moe_model.pack_checkpoint import PackJob, write_packed
+from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.tiny import write_tiny
 from rpc.mesh.pieces import Pieces
 
 

@@ -11,8 +11,8 @@ from expertmesh.cluster.plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
-from minimax_m2.config import load_config
-from minimax_m2.weight_formats import attention_bytes, piece_bytes
+from moe_model.config import load_config
+from moe_model.weight_formats import attention_bytes, piece_bytes
 
 CONFIG = {
     "model_type": "minimax_m2",

@@ -14,7 +14,7 @@ from expertmesh.cli import app
 from expertmesh.cluster.process import readiness_text
 from expertmesh.cluster.service_flags import DECIDED
 from expertmesh.doctor import Verdict, check_port, check_round_trip, run_checks
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 
 ROOT = Path(__file__).parents[3]
 

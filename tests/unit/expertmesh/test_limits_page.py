@@ -70,7 +70,7 @@ def test_each_table_is_the_limits_of_its_file(path: str) -> None:
 
 def test_the_files_that_hold_limits_are_on_the_page() -> None:
     assert {*CONFIGS, "attention_svc/grammar/limits.py", "rpc/config.py", "rpc/process/server.py",
-            "minimax_m2/chat/tools.py", "rpc/fair_shares.py"} <= set(SECTION.findall(PAGE))  # fmt: skip
+            "moe_model/chat/tools.py", "rpc/fair_shares.py"} <= set(SECTION.findall(PAGE))  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["gateway/config.py", "attention_svc/config.py"])

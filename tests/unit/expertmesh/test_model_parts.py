@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
 from expertmesh.hub import HubSource
-from minimax_m2.checkpoint import Checkpoint
-from minimax_m2.manifest import ensure_manifest, piece_digest, save_manifest, verify_attention
-from minimax_m2.packed_checkpoint import PackedCheckpoint
-from minimax_m2.tiny import write_tiny
+from moe_model.checkpoint import Checkpoint
+from moe_model.manifest import ensure_manifest, piece_digest, save_manifest, verify_attention
+from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.tiny import write_tiny
 
 REPO = "someone/some-model"
 

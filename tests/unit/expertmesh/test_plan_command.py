@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
-from minimax_m2.config import parse_config
+from moe_model.config import parse_config
 from rpc.mesh.pieces import Pieces
-from tests.unit.minimax_m2.test_model_config import M2
+from tests.unit.moe_model.test_model_config import M2
 
 LAYERS, EXPERTS = 62, 256
 

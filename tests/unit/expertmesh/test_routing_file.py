@@ -9,8 +9,8 @@ import torch
 
 from expertmesh.loadgen.routing import Drawn, Recorded, read_steps
 from expertmesh.loadgen.routing_file import write_routing
-from minimax_m2.config import parse_config
-from minimax_m2.tiny import TINY
+from moe_model.config import parse_config
+from moe_model.tiny import TINY
 from protos import attention_pb2
 
 CONFIG = parse_config(TINY)  # 3 layers of 8 experts, 2 for each token

@@ -18,7 +18,7 @@ from expertmesh.cluster.snippets import ready_text
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import CommandError
 from gateway.config import GatewayConfig
-from minimax_m2.tiny import write_tiny
+from moe_model.tiny import write_tiny
 from rpc.process.flags import env_name, flags_of
 
 OWN = {

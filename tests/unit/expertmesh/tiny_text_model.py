@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from expertmesh.cluster.plan import demo_model_dir
-from minimax_m2.chat.tokenizer import Tokenizer
-from minimax_m2.tiny import write_tiny
+from moe_model.chat.tokenizer import Tokenizer
+from moe_model.tiny import write_tiny
 
 EOS = 3066
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.text.choice_text import ChatText, PlainText
-from minimax_m2.chat.events import (
+from moe_model.chat.events import (
     ContentDelta,
     ParserEvent,
     ReasoningDelta,
@@ -17,9 +17,9 @@ from minimax_m2.chat.events import (
     ToolCallStart,
     coalesce,
 )
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.tags import MARKERS
-from minimax_m2.chat.thinking import cut_inline_thinking
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.tags import MARKERS
+from moe_model.chat.thinking import cut_inline_thinking
 from tests.spelled_output import quoted, units_of
 
 TOOLS: list[dict[str, Any]] = [
@@ -38,7 +38,7 @@ class ByteTokens:
     _tags = sorted(MARKERS)
 
     def detokenizer(self) -> Any:
-        from minimax_m2.chat.detokenizer import IncrementalDetokenizer
+        from moe_model.chat.detokenizer import IncrementalDetokenizer
 
         return IncrementalDetokenizer(
             lambda i: bytes([i]) if i < 256 else self._tags[i - 256].encode()

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import demo_model
 from gateway.text.emitted_ids import EmittedIds
-from minimax_m2.chat.added_tokens import TURN_END
-from minimax_m2.chat.messages import normalise_messages
-from minimax_m2.chat.parser import OutputParser
-from minimax_m2.chat.segments import Segment
-from minimax_m2.chat.template import ChatTemplate
-from minimax_m2.chat.tokenizer import Tokenizer
+from moe_model.chat.added_tokens import TURN_END
+from moe_model.chat.messages import normalise_messages
+from moe_model.chat.parser import OutputParser
+from moe_model.chat.segments import Segment
+from moe_model.chat.template import ChatTemplate
+from moe_model.chat.tokenizer import Tokenizer
 from tests.spelled_output import events_of
 
 MODEL = Path(demo_model.__file__).parent / "model"

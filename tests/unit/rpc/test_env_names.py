@@ -18,7 +18,7 @@ from rpc.process.flags import flags_of
 ROOT = Path(__file__).parents[3]
 FOLDERS = (
     "attention_svc", "bench", "demo_model", "deploy", "docs", "examples", "expert_svc", "expertmesh",
-    "gateway", "minimax_m2", "router_svc", "rpc", "tests",
+    "gateway", "moe_model", "router_svc", "rpc", "tests",
 )  # fmt: skip
 SOURCES = (".py", ".md", ".yaml", ".yml", ".toml", ".c", ".cpp", ".h", ".Dockerfile")
 INVENTED = re.compile(

@@ -1,0 +1,48 @@
+"""Which ids are tokens, and which bytes does each stand for? Read without the tokenizers library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_model.chat import files
+from moe_model.chat.added_tokens import MAX_TOKEN_ID, parse_added_tokens
+from moe_model.chat.byte_level import token_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTable:
+    """The tokenizer's side of a vocabulary; the model's may be larger."""
+
+    bytes_of_id: tuple[bytes | None, ...]
+    """None for holes. Added tokens stand for their text, though no text ever becomes one."""
+    added_ids: Mapping[str, int]
+
+    @classmethod
+    def load(cls, folder: Path) -> "TokenTable":
+        """Read `tokenizer.json`. Raises a one-line ValueError naming the file."""
+        path = Path(folder) / files.TOKENIZER_FILE
+        content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
+        added = parse_added_tokens(path, content)
+        model = content.get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(vocab, dict):
+            raise ValueError(f"{path}: model.vocab must be an object")
+        for token, token_id in vocab.items():
+            if type(token_id) is not int or not 0 <= token_id <= MAX_TOKEN_ID:
+                raise ValueError(f"{path}: model.vocab[{token!r:.40}] must be in 0..{MAX_TOKEN_ID}")
+        return cls.build(vocab, {text: token.token_id for text, token in added.items()})
+
+    @classmethod
+    def build(cls, vocab: Mapping[str, int], added_ids: Mapping[str, int]) -> "TokenTable":
+        """From the BPE model's vocabulary, which may list added tokens as well."""
+        table: list[bytes | None] = [None] * (max([*vocab.values(), *added_ids.values()]) + 1)
+        for text, token_id in vocab.items():
+            table[token_id] = token_bytes(text)
+        for text, token_id in added_ids.items():
+            table[token_id] = text.encode("utf-8", errors="replace")
+        return cls(bytes_of_id=tuple(table), added_ids=dict(added_ids))
+
+    def missing_ids(self, vocab_size: int) -> list[int]:
+        """Ids below `vocab_size` that no token has."""
+        holes = [i for i, data in enumerate(self.bytes_of_id) if data is None]
+        return holes + list(range(len(self.bytes_of_id), vocab_size))

@@ -1,0 +1,282 @@
+"""Which model is this, and can it be served? Reads any M2-family config.json. No torch.
+
+Nothing is hard-coded to M2's numbers. What the engine cannot serve is refused
+with the key, its value and what is allowed. Hugging Face's `num_local_experts`
+(the total per layer) is renamed `num_experts` here, once.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_model.config_values import boolean, integer, number, table, token_ids
+from moe_model.rope_config import read_rope
+
+log = logging.getLogger(__name__)
+
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+AUTO_FLOAT32_BYTES = 4 * 1024**3
+"""Largest model, in float32, that is computed in float32 when nobody chooses."""
+MAX_LAYERS = 1024
+MAX_EXPERTS = 16384
+"""Beyond any model: what is larger is a damaged or hostile config (rpc/mesh/pieces.py has the same)."""
+_MODEL_TYPES = ("minimax_m2", "minimax")
+_QUANT_METHODS = ("none", "fp8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantConfig:
+    """How linear weights are stored. `method` is "none" (BF16/F32) or "fp8" (blocks with scales)."""
+
+    method: str = "none"
+    block_rows: int = 128
+    block_cols: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a model. Letters: moe_model/shapes.py."""
+
+    vocab_size: int  # V
+    hidden_size: int  # D
+    num_layers: int
+    num_heads: int  # H
+    num_kv_heads: int  # G
+    head_dim: int  # P
+    rotary_dim: int  # rotated part of each head, half-split pairs
+    rope_theta: float
+    rms_norm_eps: float
+    num_experts: int  # E
+    top_k: int  # K
+    expert_size: int  # F
+    use_qk_norm: bool
+    use_routing_bias: bool
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...]
+    dtype: str = "bfloat16"
+    quant: QuantConfig = QuantConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads",
+                     "head_dim", "num_experts", "top_k", "expert_size", "max_position_embeddings"):  # fmt: skip
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"config.json: {name} must be at least 1, got {value}")
+        for name, key, limit in (
+            ("num_layers", "num_hidden_layers", MAX_LAYERS),
+            ("num_experts", "num_local_experts", MAX_EXPERTS),
+        ):
+            if getattr(self, name) > limit:
+                raise ValueError(
+                    f"config.json: {key} must be at most {limit}, got {getattr(self, name)}"
+                )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"config.json: num_attention_heads ({self.num_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_kv_heads})"
+            )
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                f"config.json: rotary_dim must be even and in 2..head_dim ({self.head_dim}), "
+                f"got {self.rotary_dim}"
+            )
+        if self.top_k > self.num_experts:
+            raise ValueError(
+                f"config.json: num_experts_per_tok ({self.top_k}) exceeds num_local_experts "
+                f"({self.num_experts})"
+            )
+        if not math.isfinite(self.rope_theta) or self.rope_theta <= 0:
+            raise ValueError(f"config.json: rope_theta must be positive, got {self.rope_theta}")
+        if not 0 < self.rms_norm_eps < 1:
+            raise ValueError(
+                f"config.json: rms_norm_eps must be in (0, 1), got {self.rms_norm_eps}"
+            )
+        if self.dtype not in ("bfloat16", "float16", "float32"):
+            raise ValueError(f"config.json: torch_dtype {self.dtype!r} is not supported")
+        for token_id in self.eos_token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(
+                    f"config.json: eos_token_id {token_id} is outside the vocabulary "
+                    f"(0..{self.vocab_size - 1})"
+                )
+
+    @property
+    def query_size(self) -> int:
+        """H * P: width of the query projection; need not equal D."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """G * P: width of the key and of the value projection."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def num_pieces(self) -> int:
+        """(layer, expert) pieces of the whole model."""
+        return self.num_layers * self.num_experts
+
+    @property
+    def expert_params(self) -> int:
+        """Weights of one expert: w1, w3 and w2."""
+        return 3 * self.hidden_size * self.expert_size
+
+    @property
+    def attention_params(self) -> int:
+        """Weights outside the experts: attention, routing, norms, embedding, LM head."""
+        d, q, kv = self.hidden_size, self.query_size, self.kv_size
+        layer = d * (q + 2 * kv) + q * d + 2 * d + q + kv + self.num_experts * (d + 1)
+        return self.num_layers * layer + 2 * self.vocab_size * d + d
+
+    @property
+    def auto_dtype(self) -> str:
+        """The compute dtype when nobody chooses: float32 while the whole model is small in it.
+
+        Only float32 keeps the defined rounding points exactly (torch's bfloat16 GEMM rounds its
+        accumulators), so bfloat16 is for models whose weights are too large or slow to read.
+        """
+        float32_bytes = 4 * (self.attention_params + self.num_pieces * self.expert_params)
+        return "float32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bfloat16"
+
+    def kv_bytes_per_token(self, itemsize: int) -> int:
+        """Bytes of K and V of one position over all layers."""
+        return 2 * self.num_layers * self.kv_size * itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationDefaults:
+    """Sampling defaults of the checkpoint's generation_config.json."""
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 40
+    repetition_penalty: float = 1.0
+    eos_token_ids: tuple[int, ...] = ()
+
+
+def read_json(path: Path, *, limit_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of bounded size. Raises ValueError naming the file."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > limit_bytes:
+            raise ValueError(f"{path}: {size_bytes} bytes; at most {limit_bytes} are accepted")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return value
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read `folder`/config.json. Raises ValueError with the reason when it cannot be served."""
+    return parse_config(read_json(Path(folder) / "config.json"))
+
+
+def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """The checked config from config.json's content. Unknown keys are ignored."""
+    if "auto_map" in raw:
+        log.warning("config.json: auto_map is ignored; code from a checkpoint is never run")
+    model_type = raw.get("model_type")
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(f"config.json: model_type {model_type!r} is not one of {_MODEL_TYPES}")
+    _refuse_unservable(raw)
+    num_heads = integer(raw, "num_attention_heads")
+    hidden_size = integer(raw, "hidden_size")
+    head_dim = integer(raw, "head_dim", hidden_size // max(num_heads, 1))
+    rope = read_rope(raw, head_dim)
+    return ModelConfig(
+        vocab_size=integer(raw, "vocab_size"),
+        hidden_size=hidden_size,
+        num_layers=integer(raw, "num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=integer(raw, "num_key_value_heads", num_heads),
+        head_dim=head_dim,
+        rotary_dim=rope.rotary_dim,
+        rope_theta=rope.theta,
+        rms_norm_eps=number(raw, "rms_norm_eps", 1e-6),
+        num_experts=integer(raw, "num_local_experts"),
+        top_k=integer(raw, "num_experts_per_tok"),
+        expert_size=integer(raw, "intermediate_size"),
+        use_qk_norm=boolean(raw, "use_qk_norm", True),
+        use_routing_bias=boolean(raw, "use_routing_bias", True),
+        max_position_embeddings=integer(raw, "max_position_embeddings"),
+        eos_token_ids=token_ids(raw, "eos_token_id"),
+        dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"),
+        quant=_quant(raw),
+    )
+
+
+def load_generation_defaults(folder: Path) -> GenerationDefaults:
+    """Read `folder`/generation_config.json; without the file, M2's recommended values."""
+    path = Path(folder) / "generation_config.json"
+    if not path.exists():
+        return GenerationDefaults()
+    raw = read_json(path)
+    if raw.get("do_sample") is False:
+        raw = {**raw, "temperature": 0.0}
+    return GenerationDefaults(
+        temperature=number(raw, "temperature", 1.0),
+        top_p=number(raw, "top_p", 1.0),
+        top_k=integer(raw, "top_k", 0),
+        repetition_penalty=number(raw, "repetition_penalty", 1.0),
+        eos_token_ids=token_ids(raw, "eos_token_id"),
+    )
+
+
+def _refuse_unservable(raw: Mapping[str, Any]) -> None:
+    """What would be computed wrongly must not be computed at all."""
+    if raw.get("use_qk_norm", True) and raw.get("qk_norm_type", "per_layer") != "per_layer":
+        raise ValueError(
+            f"config.json: qk_norm_type {raw['qk_norm_type']!r} is not supported; only 'per_layer' "
+            "(one norm over all heads of a projection)"
+        )
+    if raw.get("scoring_func", "sigmoid") != "sigmoid":
+        raise ValueError(f"config.json: scoring_func {raw['scoring_func']!r}; only 'sigmoid'")
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"config.json: hidden_act {raw['hidden_act']!r}; only 'silu'")
+    for key in ("attention_bias", "tie_word_embeddings", "sliding_window"):
+        if raw.get(key):
+            raise ValueError(f"config.json: {key} {raw[key]!r} is not supported")
+    if raw.get("shared_intermediate_size"):
+        raise ValueError("config.json: shared experts (shared_intermediate_size) are not supported")
+    attention_types = raw.get("attn_type_list")
+    if attention_types is not None and (
+        not isinstance(attention_types, list) or any(kind != 1 for kind in attention_types)
+    ):
+        raise ValueError("config.json: attn_type_list names a kind other than 1 (full attention)")
+
+
+def _quant(raw: Mapping[str, Any]) -> QuantConfig:
+    quant = table(raw, "quantization_config")
+    if not quant:
+        return QuantConfig()
+    method = quant.get("quant_method")
+    if method not in _QUANT_METHODS:
+        raise ValueError(
+            f"config.json: quantization_config.quant_method {method!r} is not one of {_QUANT_METHODS}"
+        )
+    if method == "none":
+        return QuantConfig()
+    if quant.get("fmt", "float8_e4m3fn") not in ("float8_e4m3fn", "e4m3"):
+        raise ValueError(
+            f"config.json: quantization_config.fmt {quant['fmt']!r}; only float8_e4m3fn"
+        )
+    block = quant.get("weight_block_size")
+    if (
+        not isinstance(block, list)
+        or len(block) != 2
+        or not all(
+            isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in block
+        )
+    ):
+        raise ValueError(
+            "config.json: quantization_config.weight_block_size must be two positive integers, "
+            f"got {block!r}"
+        )
+    return QuantConfig(method="fp8", block_rows=block[0], block_cols=block[1])

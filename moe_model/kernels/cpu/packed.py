@@ -1,0 +1,134 @@
+"""How does a weight matrix lie in memory for the kernels? Packed once, when it is loaded."""
+
+import mmap
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_model.kernels.cpu.formats import PANEL, WeightFormat, weight_format
+
+_ALIGNMENT = 64
+_HUGE_PAGE = 2 << 20
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """A weight [num_outputs, num_inputs] in panels of 32 outputs.
+
+    Attributes:
+        format: a name in `FORMATS`.
+        data: uint8, flat, 64-byte aligned; may be part of a mapped file.
+
+    Raises:
+        ValueError: naming the field.
+    """
+
+    format: str
+    num_outputs: int
+    num_inputs: int
+    data: Tensor
+
+    def __post_init__(self) -> None:
+        weights = weight_format(self.format)
+        if self.num_outputs < 1 or self.num_inputs < 1:
+            raise ValueError(
+                f"a weight has at least one output and input, not {self.num_outputs} and {self.num_inputs}"
+            )
+        data = self.data
+        if data.dtype != torch.uint8 or data.dim() != 1 or data.device.type != "cpu":
+            raise ValueError(f"data must be flat uint8 on the CPU, not {data.dtype} {data.device}")
+        if not data.is_contiguous() or data.data_ptr() % _ALIGNMENT:
+            raise ValueError(f"data must be contiguous and aligned to {_ALIGNMENT} bytes")
+        size = weights.size_bytes(self.num_outputs, self.num_inputs)
+        if data.numel() != size:
+            raise ValueError(f"data must have {size} bytes, not {data.numel()}")
+
+    @cached_property
+    def weights(self) -> WeightFormat:
+        return weight_format(self.format)
+
+    @cached_property
+    def address(self) -> int:
+        return self.data.data_ptr()
+
+
+def empty_bytes(size: int) -> Tensor:
+    """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
+    if not _is_mapped(size):
+        return torch.empty(size, dtype=torch.uint8)
+    # Private: shared memory gets no huge pages. Room to begin at a huge page's border is only
+    # address space, and what does not fill one at the end stays in small pages: no memory is lost.
+    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    start = -whole.data_ptr() % _HUGE_PAGE
+    memory.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE_PAGE * _HUGE_PAGE)
+    return whole[start : start + size]
+
+
+def _is_mapped(size: int) -> bool:
+    return size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def zero_bytes(size: int) -> Tensor:
+    """As `empty_bytes`, zero; where it is large it takes memory as it is written."""
+    return empty_bytes(size) if _is_mapped(size) else torch.zeros(size, dtype=torch.uint8)
+
+
+def pack(weight_OD: Tensor, format: str) -> PackedMatrix:
+    """Repack a float matrix on the CPU.
+
+    Raises:
+        ValueError: not a matrix, or no such format.
+    """
+    if weight_OD.dim() != 2 or not weight_OD.is_floating_point() or not weight_OD.numel():
+        raise ValueError(
+            f"a weight is a float matrix, not {weight_OD.dtype} {list(weight_OD.shape)}"
+        )
+    weights = weight_format(format)
+    outputs, inputs = weight_OD.shape
+    padded = F.pad(weight_OD, (0, weights.padded(inputs) - inputs, 0, -outputs % PANEL))
+    data = empty_bytes(weights.size_bytes(outputs, inputs))
+    panels = weights.pack(padded.view(-1, PANEL, padded.shape[1]))
+    data.copy_(panels.view(-1))
+    return PackedMatrix(format, outputs, inputs, data)
+
+
+def unpack(matrix: PackedMatrix) -> Tensor:
+    """The numbers the kernel multiplies with: float32 [num_outputs, num_inputs]."""
+    weights = matrix.weights
+    panel_bytes = weights.panel_bytes(matrix.num_inputs)
+    panels = weights.unpack(matrix.data.view(-1, panel_bytes))
+    whole = panels.reshape(-1, weights.padded(matrix.num_inputs))
+    return whole[: matrix.num_outputs, : matrix.num_inputs].contiguous()
+
+
+def slice_outputs(matrix: PackedMatrix, start: int, count: int) -> PackedMatrix:
+    """`count` outputs from `start` on, or what there is; the same memory.
+
+    Raises:
+        ValueError: `start` is not the beginning of a panel.
+    """
+    if start % PANEL or not 0 <= start < matrix.num_outputs:
+        raise ValueError(f"start must be a multiple of {PANEL} below {matrix.num_outputs}")
+    count = min(count, matrix.num_outputs - start)
+    panel_bytes = matrix.weights.panel_bytes(matrix.num_inputs)
+    first, panels = start // PANEL, -(-count // PANEL)
+    data = matrix.data[first * panel_bytes : (first + panels) * panel_bytes]
+    return PackedMatrix(matrix.format, count, matrix.num_inputs, data)
+
+
+def alternate(w1_FD: Tensor, w3_FD: Tensor) -> Tensor:
+    """[2 * ceil32(F), D]: 32 rows of w1, the same 32 of w3, and so on; zeros where F ends."""
+    missing = -w1_FD.shape[0] % PANEL
+    halves = [F.pad(w, (0, 0, 0, missing)).view(-1, PANEL, w.shape[1]) for w in (w1_FD, w3_FD)]
+    return torch.stack(halves, dim=1).view(-1, w1_FD.shape[1])
+
+
+def separate(w13_HD: Tensor, expert_size: int) -> tuple[Tensor, Tensor]:
+    """w1 and w3 from what `alternate` made."""
+    panels = w13_HD.view(-1, 2, PANEL, w13_HD.shape[1])
+    w1, w3 = panels.transpose(0, 1).reshape(2, -1, w13_HD.shape[1])[:, :expert_size]
+    return w1, w3

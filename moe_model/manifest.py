@@ -1,0 +1,172 @@
+"""Is this the same checkpoint as theirs? Per-piece digests and the checkpoint_id.
+
+checkpoint_id = SHA-256 over the config and the manifest of digests. The manifest
+is made once (`expertmesh model verify`, or on first use) and kept beside the
+checkpoint, so that a host with a few pieces of M2 need not hash 230 GB to prove
+that its pieces belong to the mesh's checkpoint: it hashes what it loads.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from moe_model.checkpoint import Checkpoint
+from moe_model.config import ModelConfig, read_json
+from moe_model.tensor_names import TensorSpec, all_specs, expert_specs, layer_specs, outer_specs
+
+log = logging.getLogger(__name__)
+
+MANIFEST_NAME = "expertmesh_manifest.json"
+KEEP_ABOVE_BYTES = 256 * 1024 * 1024
+"""Shards of a checkpoint whose manifest is kept beside it without being asked for."""
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+Progress = Callable[[int, int], None]
+"""(layers done, layers in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Digests (hex SHA-256) of the attention side and of every piece."""
+
+    config: str
+    attention: str
+    pieces: tuple[tuple[str, ...], ...]  # [layer][expert]
+
+    @property
+    def checkpoint_id(self) -> str:
+        """One id for config and weights."""
+        text = json.dumps([self.config, self.attention, self.pieces], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_digest(config: ModelConfig) -> str:
+    """SHA-256 over every field that changes what is computed."""
+    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
+
+
+def attention_specs(config: ModelConfig) -> list[TensorSpec]:
+    """Everything outside the experts."""
+    specs = list(outer_specs(config).values())
+    for layer_idx in range(config.num_layers):
+        specs += layer_specs(config, layer_idx).values()
+    return specs
+
+
+def piece_digest(checkpoint: Checkpoint, layer_idx: int, expert_id: int) -> str:
+    """Digest of one piece as stored."""
+    return checkpoint.digest(expert_specs(checkpoint.config, layer_idx, expert_id).values())
+
+
+def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
+    """Hash the whole checkpoint; reads every byte once. Raises ValueError when it is partial."""
+    config = checkpoint.config
+    missing = [spec.name for spec in all_specs(config) if not checkpoint.holds(spec)]
+    if missing:
+        raise ValueError(
+            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): a shard "
+            "is not there or incomplete; on a host that is meant to have only some shards, put the "
+            f"whole checkpoint's {MANIFEST_NAME} beside them"
+        )
+    pieces = []
+    for layer_idx in range(config.num_layers):
+        pieces.append(
+            tuple(piece_digest(checkpoint, layer_idx, e) for e in range(config.num_experts))
+        )
+        if progress:
+            progress(layer_idx + 1, config.num_layers)
+    return Manifest(
+        config=config_digest(config),
+        attention=checkpoint.digest(attention_specs(config)),
+        pieces=tuple(pieces),
+    )
+
+
+def load_manifest(path: Path, config: ModelConfig) -> Manifest:
+    """Read and check a manifest file. Raises ValueError naming the file."""
+    raw = read_json(path, limit_bytes=MAX_MANIFEST_BYTES)
+    digests = raw.get("pieces")
+    shape_ok = (
+        isinstance(digests, list)
+        and len(digests) == config.num_layers
+        and all(isinstance(row, list) and len(row) == config.num_experts for row in digests)
+        and all(_is_digest(item) for row in digests for item in row)
+    )
+    if not shape_ok or not _is_digest(raw.get("attention")) or not _is_digest(raw.get("config")):
+        raise ValueError(f"{path}: not a manifest of this model; run `expertmesh model verify`")
+    if raw["config"] != config_digest(config):
+        raise ValueError(
+            f"{path}: made for another config.json; run `expertmesh model verify --write-manifest`"
+        )
+    return Manifest(
+        config=raw["config"],
+        attention=raw["attention"],
+        pieces=tuple(tuple(row) for row in raw["pieces"]),
+    )
+
+
+def save_manifest(manifest: Manifest, path: Path) -> None:
+    """Write atomically: readers see the old file or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(asdict(manifest), file)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
+    """The checkpoint's manifest: from the file beside it, else hashed now.
+
+    Only a large checkpoint's is kept (hashing a small one takes less than importing torch), so
+    that replacing a small model's files never meets the manifest of the former ones.
+    """
+    path = checkpoint.folder / MANIFEST_NAME
+    if path.exists():
+        return load_manifest(path, checkpoint.config)
+    if checkpoint.size_bytes <= KEEP_ABOVE_BYTES:
+        return build_manifest(checkpoint, progress)
+    log.info("no %s in %s: hashing the checkpoint once", MANIFEST_NAME, checkpoint.folder)
+    manifest = build_manifest(checkpoint, progress)
+    try:
+        save_manifest(manifest, path)
+    except OSError as error:
+        log.warning("cannot keep %s (%s): it will be hashed at every start", path, error.strerror)
+    return manifest
+
+
+def verify_attention(checkpoint: Checkpoint, manifest: Manifest) -> None:
+    """Hash what an attention service loads. Raises ValueError when the manifest says otherwise."""
+    if checkpoint.digest(attention_specs(checkpoint.config)) != manifest.attention:
+        raise ValueError(
+            f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
+        )
+
+
+def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifest:
+    """Check a complete checkpoint, every byte, against its manifest if it has one.
+
+    Raises ValueError naming the first file, tensor or piece that is wrong.
+    """
+    checkpoint = Checkpoint.open(folder)
+    manifest = build_manifest(checkpoint, progress)
+    path = checkpoint.folder / MANIFEST_NAME
+    if path.exists():
+        kept = load_manifest(path, checkpoint.config)
+        if kept.attention != manifest.attention:
+            raise ValueError(
+                f"{folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
+            )
+        for layer_idx, (was, now) in enumerate(zip(kept.pieces, manifest.pieces, strict=True)):
+            for expert_id, (old, new) in enumerate(zip(was, now, strict=True)):
+                if old != new:
+                    raise ValueError(
+                        f"{folder}: layer {layer_idx} expert {expert_id} differs from {MANIFEST_NAME}"
+                    )
+    return manifest
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")

@@ -1,0 +1,225 @@
+"""How is a checkpoint written in the kernels' own layout? Piece by piece, file by file, resumable.
+
+moe_model/packed_checkpoint.py says what the folder holds and reads it.
+"""
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moe_model import packed_checkpoint as packed
+from moe_model.checkpoint import Checkpoint
+from moe_model.config import ModelConfig, read_json
+from moe_model.kernels.cpu.packed import PackedMatrix
+from moe_model.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Progress,
+    attention_specs,
+    piece_digest,
+    save_manifest,
+    verify_attention,
+)
+from moe_model.packed_checkpoint import Panels
+from moe_model.packed_header import LAYOUT_VERSION, PACKED_NAME
+from moe_model.packing import pack_expert, pack_linear
+from moe_model.safetensors_file import SafetensorsFile
+from moe_model.tensor_names import expert_specs, layer_specs, outer_specs
+
+ALIGNMENT = 64
+UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackJob:
+    """What is packed into which formats."""
+
+    source: Checkpoint
+    manifest: Manifest
+    format: str  # of the experts
+    linear_format: str
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.source.config
+
+    def experts(self, layer_idx: int) -> list[int]:
+        """Those of a layer that the source has."""
+        return [e for e in range(self.config.num_experts) if self.source.holds_expert(layer_idx, e)]
+
+    @property
+    def has_attention(self) -> bool:
+        return all(self.source.holds(spec) for spec in attention_specs(self.config))
+
+    def size_bytes(self) -> int:
+        """Of all files, nearly: headers are not counted."""
+        one = sum(panels.size_bytes for panels in packed.expert_panels(self.config, self.format, 0))
+        total = one * sum(len(self.experts(layer)) for layer in range(self.config.num_layers))
+        if self.has_attention:
+            total += sum(size for _, size in _attention_entries(self).values())
+        return total
+
+
+def write_packed(job: PackJob, out: Path, progress: Progress | None = None) -> int:
+    """Write the folder, `PACKED_NAME` last; returns its bytes.
+
+    What an interrupted call for the same weights and formats has finished is kept.
+
+    Raises:
+        ValueError: the source is damaged, `out` holds something else, or its disk is too small.
+    """
+    _claim(job, out)
+    layers = [layer for layer in range(job.config.num_layers) if job.experts(layer)]
+    steps, digests = len(layers) + 1, {}
+    for done, layer_idx in enumerate(layers):
+        path = out / packed.shard_of_layer(layer_idx)
+        if not path.exists():
+            _write_shard(path, _layer_entries(job, layer_idx), _layer_bytes(job, layer_idx))
+        file = SafetensorsFile(path)
+        for expert_id in job.experts(layer_idx):
+            names = [p.name for p in packed.expert_panels(job.config, job.format, expert_id)]
+            digests[f"{layer_idx}.{expert_id}"] = packed.digest(file, names)
+        if progress:
+            progress(done + 1, steps)
+    if job.has_attention:
+        path = out / packed.ATTENTION_SHARD
+        if not path.exists():
+            verify_attention(job.source, job.manifest)
+            _write_shard(path, _attention_entries(job), _attention_bytes(job))
+        names = packed.attention_names(job.config)
+        digests["attention"] = packed.digest(SafetensorsFile(path), names)
+    shutil.copyfile(job.source.folder / "config.json", out / "config.json")
+    save_manifest(job.manifest, out / MANIFEST_NAME)
+    unfinished = out / (PACKED_NAME + UNFINISHED)
+    unfinished.write_text(json.dumps({**_claim_text(job), "digests": digests}))
+    os.replace(unfinished, out / PACKED_NAME)
+    if progress:
+        progress(steps, steps)
+    return sum(file.stat().st_size for file in out.glob("packed-*.safetensors"))
+
+
+def _claim_text(job: PackJob) -> dict[str, object]:
+    return {
+        "layout": LAYOUT_VERSION,
+        "format": job.format,
+        "linear_format": job.linear_format,
+        "checkpoint_id": job.manifest.checkpoint_id,
+    }
+
+
+def _claim(job: PackJob, out: Path) -> None:
+    """Mark `out` as being written for this job, or see that it is. Raises ValueError otherwise."""
+    if out.resolve() == job.source.folder.resolve():
+        raise ValueError(f"{out}: is the checkpoint itself; name another folder")
+    if (out / PACKED_NAME).exists():
+        raise ValueError(f"{out}: holds finished packed weights already; remove them first")
+    if not job.has_attention and not any(map(job.experts, range(job.config.num_layers))):
+        raise ValueError(
+            f"{job.source.folder}: holds neither a whole expert nor the attention side"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    claim = out / (PACKED_NAME + UNFINISHED)
+    if claim.exists():
+        if read_json(claim, limit_bytes=1 << 20) != _claim_text(job):
+            raise ValueError(f"{out}: begun for other weights or formats; remove it first")
+    elif any(out.iterdir()):
+        raise ValueError(f"{out}: is not empty; name a new folder")
+    written = sum(file.stat().st_size for file in out.glob("packed-*.safetensors"))
+    needed, free = job.size_bytes() - written, shutil.disk_usage(out).free
+    if needed > free:
+        raise ValueError(f"{out}: needs {needed} bytes more, but the disk has {free} free")
+    claim.write_text(json.dumps(_claim_text(job)))
+
+
+Entries = dict[str, tuple[dict[str, object], int]]
+"""Tensor -> its header without offsets, its bytes."""
+
+
+def _panel_entry(panels: Panels) -> tuple[dict[str, object], int]:
+    return {"dtype": "U8", "shape": [panels.size_bytes]}, panels.size_bytes
+
+
+def _layer_entries(job: PackJob, layer_idx: int) -> Entries:
+    return {
+        panels.name: _panel_entry(panels)
+        for expert_id in job.experts(layer_idx)
+        for panels in packed.expert_panels(job.config, job.format, expert_id)
+    }
+
+
+def _layer_bytes(job: PackJob, layer_idx: int) -> Iterator[memoryview]:
+    for expert_id in job.experts(layer_idx):
+        if (
+            piece_digest(job.source, layer_idx, expert_id)
+            != job.manifest.pieces[layer_idx][expert_id]
+        ):
+            raise ValueError(
+                f"{job.source.folder}: layer {layer_idx} expert {expert_id} differs from "
+                f"{MANIFEST_NAME}: another checkpoint, or a damaged file"
+            )
+        expert = job.source.stored_expert(layer_idx, expert_id)
+        for matrix in pack_expert(expert, job.format):
+            yield _bytes(matrix)
+        job.source.release(expert_specs(job.config, layer_idx, expert_id).values())
+
+
+def _attention_entries(job: PackJob) -> Entries:
+    config = job.config
+    entries: Entries = {}
+    for layer_idx in range(config.num_layers):
+        for panels in packed.layer_panels(config, job.linear_format, layer_idx).values():
+            entries[panels.name] = _panel_entry(panels)
+    head = packed.head_panels(config, job.linear_format)
+    entries[head.name] = _panel_entry(head)
+    for spec in packed.plain_specs(config):
+        shard = job.source.shard_of(spec.name)
+        assert shard is not None, "the source holds all of the attention side"
+        entry = shard.entries[spec.name]
+        found: dict[str, object] = {"dtype": entry.dtype, "shape": list(entry.shape)}
+        entries[spec.name] = (found, entry.end - entry.start)
+    return entries
+
+
+def _attention_bytes(job: PackJob) -> Iterator[memoryview]:
+    """In the order of `_attention_entries`."""
+    source, config = job.source, job.config
+    for layer_idx in range(config.num_layers):
+        specs = layer_specs(config, layer_idx)
+        parts = {"qkv": ("q", "k", "v"), "o": ("o",), "routing": ("routing",)}
+        for key, names in parts.items():
+            format = "float32" if key == "routing" else job.linear_format
+            yield _bytes(pack_linear([source.stored(specs[name]) for name in names], format))
+    head = outer_specs(config)["lm_head"]
+    yield _bytes(pack_linear([source.stored(head)], job.linear_format))
+    for spec in packed.plain_specs(config):
+        source.stored(spec)  # checks that its numbers are finite
+        shard = source.shard_of(spec.name)
+        assert shard is not None, "the source holds all of the attention side"
+        yield shard.raw(spec.name)
+
+
+def _bytes(matrix: PackedMatrix) -> memoryview:
+    assert matrix.data.dtype == torch.uint8
+    return matrix.data.numpy().data
+
+
+def _write_shard(path: Path, entries: Entries, chunks: Iterator[memoryview]) -> None:
+    """Panels come first and have multiples of 64 bytes, so each begins at one."""
+    header, position = {}, 0
+    for name, (entry, size) in entries.items():
+        header[name] = {**entry, "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    unfinished = path.with_name(path.name + UNFINISHED)
+    with unfinished.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for chunk in chunks:
+            file.write(chunk)
+    os.replace(unfinished, path)

@@ -1,0 +1,250 @@
+"""How does a service start from weights that are packed already? A folder of panels, mapped, not copied.
+
+`expertmesh model quantise` writes such a folder (moe_model/pack_checkpoint.py):
+
+    config.json, expertmesh_manifest.json   of the source: its checkpoint_id stays the model's
+    expertmesh_packed.json                  formats, checkpoint_id, a digest for each piece and the rest
+    packed-layer-0000.safetensors           experts.E.gate_up, experts.E.down: panels, uint8
+    packed-attention.safetensors            linears, routing and head as panels; norms, embedding as stored
+
+Panels begin at multiples of 64 bytes, as the kernels read them (moe_model/kernels/cpu/formats.py).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moe_model.config import ModelConfig, load_config
+from moe_model.kernel_choice import KERNEL_NAMES
+from moe_model.kernels.cpu.formats import PANEL, weight_format
+from moe_model.kernels.cpu.packed import PackedMatrix
+from moe_model.layer import LayerWeights
+from moe_model.linears import Linears
+from moe_model.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
+from moe_model.packed_header import PACKED_NAME, read_header
+from moe_model.quant import all_finite
+from moe_model.safetensors_file import SafetensorsFile
+from moe_model.tensor_names import TensorSpec, layer_specs, outer_specs
+
+ATTENTION_SHARD = "packed-attention.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """A packed matrix to be found in a shard."""
+
+    name: str
+    format: str  # a name of moe_model/weight_formats.py
+    num_outputs: int
+    num_inputs: int
+
+    @property
+    def size_bytes(self) -> int:
+        weights = weight_format(KERNEL_NAMES[self.format])
+        return weights.size_bytes(self.num_outputs, self.num_inputs)
+
+
+def shard_of_layer(layer_idx: int) -> str:
+    return f"packed-layer-{layer_idx:04d}.safetensors"
+
+
+def expert_panels(config: ModelConfig, format: str, expert_id: int) -> tuple[Panels, Panels]:
+    """Gate and up with alternating panels, and down."""
+    d, f = config.hidden_size, config.expert_size
+    both, prefix = 2 * -(-f // PANEL) * PANEL, f"experts.{expert_id}."
+    return (
+        Panels(name=prefix + "gate_up", format=format, num_outputs=both, num_inputs=d),
+        Panels(name=prefix + "down", format=format, num_outputs=d, num_inputs=f),
+    )
+
+
+def layer_panels(config: ModelConfig, format: str, layer_idx: int) -> dict[str, Panels]:
+    """A layer's linears: qkv, o, and the routing in float32."""
+    d, q, kv = config.hidden_size, config.query_size, config.kv_size
+    prefix = f"layers.{layer_idx}."
+    shapes = {"qkv": (format, q + 2 * kv, d), "o": (format, d, q)}
+    shapes["routing"] = ("float32", config.num_experts, d)
+    return {
+        key: Panels(name=prefix + key, format=fmt, num_outputs=outputs, num_inputs=inputs)
+        for key, (fmt, outputs, inputs) in shapes.items()
+    }
+
+
+def head_panels(config: ModelConfig, format: str) -> Panels:
+    return Panels(
+        name="lm_head", format=format, num_outputs=config.vocab_size, num_inputs=config.hidden_size
+    )
+
+
+def plain_specs(config: ModelConfig) -> list[TensorSpec]:
+    """What is kept as it is stored: norms, biases, the embedding."""
+    outer = outer_specs(config)
+    specs = [outer["embedding"], outer["final_norm"]]
+    for layer_idx in range(config.num_layers):
+        layer = layer_specs(config, layer_idx)
+        specs += [spec for key, spec in layer.items() if key not in ("q", "k", "v", "o", "routing")]
+    return specs
+
+
+def digest(file: SafetensorsFile, names: Iterable[str]) -> str:
+    """SHA-256 over names, dtypes, sizes and bytes of tensors, hex."""
+    found = hashlib.sha256()
+    for name in names:
+        entry = file.entries[name]
+        found.update(f"{name}|{entry.dtype}|{entry.end - entry.start}|".encode())
+        found.update(file.raw(name))
+    return found.hexdigest()
+
+
+class PackedCheckpoint:
+    """An open folder of packed weights. Methods raise ValueError naming file and tensor."""
+
+    def __init__(self, folder: Path):
+        """Open `folder`; reads no weights."""
+        self.folder = Path(folder)
+        header = read_header(self.folder)
+        self.config = load_config(self.folder)
+        self.manifest: Manifest = load_manifest(self.folder / MANIFEST_NAME, self.config)
+        if header.checkpoint_id != self.manifest.checkpoint_id:
+            raise ValueError(
+                f"{self.folder / PACKED_NAME}: made from another checkpoint than {MANIFEST_NAME} says"
+            )
+        self.format, self.linear_format = header.format, header.linear_format
+        self._digests = header.digests
+        self._files: dict[str, SafetensorsFile] = {}
+
+    def holds_expert(self, layer_idx: int, expert_id: int) -> bool:
+        return f"{layer_idx}.{expert_id}" in self._digests
+
+    @property
+    def holds_attention(self) -> bool:
+        return "attention" in self._digests
+
+    def require_experts(self) -> None:
+        """Raises ValueError when experts are missing, naming the first."""
+        config = self.config
+        missing = [
+            (layer_idx, expert_id)
+            for layer_idx in range(config.num_layers)
+            for expert_id in range(config.num_experts)
+            if not self.holds_expert(layer_idx, expert_id)
+        ]
+        if missing:
+            raise ValueError(
+                f"{self.folder}: layer {missing[0][0]} expert {missing[0][1]} is missing "
+                f"({len(missing)} such pieces): packed from a part of the checkpoint"
+            )
+
+    def expert(self, layer_idx: int, expert_id: int) -> tuple[PackedMatrix, PackedMatrix]:
+        """Gate and up with alternating panels, and down: as `KernelExperts.put_packed` takes them."""
+        file = self._shard(shard_of_layer(layer_idx))
+        gate_up, down = expert_panels(self.config, self.format, expert_id)
+        return _mapped(file, gate_up), _mapped(file, down)
+
+    def verify_expert(self, layer_idx: int, expert_id: int) -> None:
+        """Hash a piece. Raises ValueError when it is not what was written."""
+        names = [panels.name for panels in expert_panels(self.config, self.format, expert_id)]
+        self._verify(f"{layer_idx}.{expert_id}", shard_of_layer(layer_idx), names)
+
+    def verify_attention(self) -> None:
+        """Hash all but the experts. Raises ValueError when it is not there, or not what was written."""
+        if not self.holds_attention:
+            raise ValueError(
+                f"{self.folder}: holds experts only: packed from a part without the attention side"
+            )
+        self._verify("attention", ATTENTION_SHARD, attention_names(self.config))
+
+    def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
+        """A layer without its experts; norms in `linears`' dtype, matrices mapped as they are."""
+        dtype = linears.dtype
+        file, specs = self._shard(ATTENTION_SHARD), layer_specs(self.config, layer_idx)
+        panels = layer_panels(self.config, self.linear_format, layer_idx)
+
+        def plain(key: str, as_dtype: torch.dtype) -> Tensor | None:
+            return _plain(file, specs[key], as_dtype) if key in specs else None
+
+        return LayerWeights(
+            input_norm_D=_plain(file, specs["input_norm"], dtype),
+            qkv_AD=_mapped(file, panels["qkv"]),
+            q_norm=plain("q_norm", dtype),
+            k_norm=plain("k_norm", dtype),
+            o_DA=_mapped(file, panels["o"]),
+            post_norm_D=_plain(file, specs["post_norm"], dtype),
+            routing_ED=_mapped(file, panels["routing"]),
+            bias_E=plain("bias", torch.float32),
+        )
+
+    def outer(self, key: str, dtype: torch.dtype) -> Tensor:
+        """`embedding` [V, D] or `final_norm` [D]."""
+        return _plain(self._shard(ATTENTION_SHARD), outer_specs(self.config)[key], dtype)
+
+    def lm_head(self, linears: Linears) -> PackedMatrix:
+        """Mapped as it is."""
+        return _mapped(self._shard(ATTENTION_SHARD), head_panels(self.config, self.linear_format))
+
+    def _shard(self, name: str) -> SafetensorsFile:
+        if name not in self._files:
+            self._files[name] = SafetensorsFile(self.folder / name)
+        return self._files[name]
+
+    def _verify(self, key: str, shard: str, names: Iterable[str]) -> None:
+        file = self._shard(shard)
+        missing = [name for name in names if name not in file.entries]
+        if missing:
+            raise ValueError(f"{file.path}: tensor {missing[0]} is missing")
+        if digest(file, names) != self._digests.get(key):
+            raise ValueError(f"{file.path}: {key} differs from {PACKED_NAME}: a damaged file")
+
+
+def verify_packed(folder: Path, progress: Progress | None = None) -> Manifest:
+    """Hash all that a folder holds. Raises ValueError naming the first file that is wrong."""
+    packed = PackedCheckpoint(folder)
+    if packed.holds_attention:
+        packed.verify_attention()
+    config = packed.config
+    for layer_idx in range(config.num_layers):
+        for expert_id in range(config.num_experts):
+            if packed.holds_expert(layer_idx, expert_id):
+                packed.verify_expert(layer_idx, expert_id)
+        if progress:
+            progress(layer_idx + 1, config.num_layers)
+    return packed.manifest
+
+
+def attention_names(config: ModelConfig) -> list[str]:
+    """Tensors of the attention shard, panels first."""
+    names = [
+        panels.name
+        for layer_idx in range(config.num_layers)
+        for panels in layer_panels(config, "bfloat16", layer_idx).values()
+    ]
+    return [*names, "lm_head", *(spec.name for spec in plain_specs(config))]
+
+
+def _mapped(file: SafetensorsFile, panels: Panels) -> PackedMatrix:
+    entry = file.entries.get(panels.name)
+    if entry is None:
+        raise ValueError(f"{file.path}: tensor {panels.name} is missing")
+    if entry.dtype != "U8" or entry.shape != (panels.size_bytes,):
+        raise ValueError(
+            f"{file.path}: tensor {panels.name}: {entry.dtype} {list(entry.shape)}, "
+            f"expected U8 [{panels.size_bytes}]"
+        )
+    name, data = KERNEL_NAMES[panels.format], file.tensor(panels.name)
+    return PackedMatrix(name, panels.num_outputs, panels.num_inputs, data)
+
+
+def _plain(file: SafetensorsFile, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
+    entry = file.entries.get(spec.name)
+    if entry is None:
+        raise ValueError(f"{file.path}: tensor {spec.name} is missing")
+    stored = file.tensor(spec.name)
+    if entry.shape != spec.shape or not stored.is_floating_point() or not all_finite(stored):
+        raise ValueError(
+            f"{file.path}: tensor {spec.name}: expected finite numbers, {list(spec.shape)}"
+        )
+    return stored.to(dtype, copy=True)

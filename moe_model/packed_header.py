@@ -1,0 +1,50 @@
+"""What does a folder of packed weights say of itself? No torch: `expertmesh up` asks before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_model.config import read_json
+
+PACKED_NAME = "expertmesh_packed.json"
+LAYOUT_VERSION = 1
+"""Raised with every change of a panel layout or of the folder."""
+FORMATS = ("bfloat16", "fp8", "int8", "int4")
+MAX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedHeader:
+    """Formats of the experts and of the linears; a digest for each piece and for the rest."""
+
+    format: str
+    linear_format: str
+    checkpoint_id: str
+    digests: dict[str, object]
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a folder is one of packed weights, finished."""
+    return (Path(folder) / PACKED_NAME).exists()
+
+
+def read_header(folder: Path) -> PackedHeader:
+    """Raises ValueError naming the file: none, of another version, or unreadable."""
+    where = Path(folder) / PACKED_NAME
+    if not where.exists():
+        raise ValueError(f"{folder}: no {PACKED_NAME}: not packed, or not to its end")
+    raw = read_json(where, limit_bytes=MAX_BYTES)
+    if raw.get("layout") != LAYOUT_VERSION:
+        raise ValueError(
+            f"{where}: layout {raw.get('layout')!r}, but this version reads {LAYOUT_VERSION}: "
+            "quantise the checkpoint again"
+        )
+    for key in ("format", "linear_format"):
+        if raw.get(key) not in FORMATS:
+            raise ValueError(f"{where}: {key} must be one of {', '.join(FORMATS)}")
+    if not isinstance(raw.get("checkpoint_id"), str):
+        raise ValueError(f"{where}: checkpoint_id is missing")
+    if not isinstance(raw.get("digests"), dict):
+        raise ValueError(f"{where}: digests is missing")
+    return PackedHeader(
+        **{key: raw[key] for key in ("format", "linear_format", "checkpoint_id", "digests")}
+    )

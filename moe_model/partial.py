@@ -1,0 +1,151 @@
+"""How is a checkpoint with only some tensors written? One shard per layer, from any source.
+
+The bytes are copied as stored, so that a part has the digests, and with the manifest
+beside it the checkpoint_id, of the whole.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from moe_model.checkpoint import INDEX_NAME, Checkpoint
+from moe_model.config import ModelConfig
+from moe_model.manifest import attention_specs
+from moe_model.safetensors_file import SafetensorsFile, TensorEntry
+from moe_model.tensor_names import TensorSpec, expert_specs
+
+MAX_READ_BYTES = 64 * 1024 * 1024
+ATTENTION_SHARD = "attention.safetensors"
+Buffer = bytes | memoryview
+
+
+class Source(Protocol):
+    """Where tensors come from."""
+
+    def find(self, name: str) -> tuple[str, TensorEntry] | None:
+        """The shard that holds a tensor and where it lies in it, or None."""
+
+    def read(self, shard: str, start: int, end: int) -> Buffer:
+        """Bytes of a shard. Raises ValueError when they cannot be had."""
+
+
+class LocalSource:
+    """The tensors of an open checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self._checkpoint = checkpoint
+        self._maps: dict[str, memoryview] = {}
+
+    def find(self, name: str) -> tuple[str, TensorEntry] | None:
+        shard = self._checkpoint.shard_of(name)
+        if shard is None:
+            return None
+        self._maps.setdefault(str(shard.path), shard.view())
+        return str(shard.path), shard.entries[name]
+
+    def read(self, shard: str, start: int, end: int) -> Buffer:
+        return self._maps[shard][start:end]
+
+
+def shard_of_layer(layer_idx: int) -> str:
+    return f"experts-layer-{layer_idx:04d}.safetensors"
+
+
+def wanted_shards(
+    config: ModelConfig, experts: Mapping[int, Sequence[int]], *, attention: bool
+) -> dict[str, list[TensorSpec]]:
+    """File to write -> what belongs in it. `experts`: layer -> expert ids."""
+    shards = {
+        shard_of_layer(layer_idx): [
+            spec
+            for expert_id in ids
+            for spec in expert_specs(config, layer_idx, expert_id).values()
+        ]
+        for layer_idx, ids in experts.items()
+        if ids
+    }
+    if attention:
+        shards[ATTENTION_SHARD] = attention_specs(config)
+    return shards
+
+
+def write_parts(
+    folder: Path, source: Source, shards: Mapping[str, Sequence[TensorSpec]]
+) -> Iterator[tuple[str, int]]:
+    """Write shards one by one, yielding (file, its bytes), then the index.
+
+    A shard that is there with just these tensors is kept: it was renamed into place when
+    complete, and its bytes are checked against the manifest when they are loaded.
+    Raises ValueError naming a tensor that the source does not have.
+    """
+    weight_map: dict[str, str] = {}
+    for file_name, specs in shards.items():
+        found = _find_all(source, specs)
+        weight_map.update(dict.fromkeys(found, file_name))
+        path = folder / file_name
+        if not path.exists() or SafetensorsFile(path).entries.keys() != found.keys():
+            _write_shard(path, source, found)
+        yield file_name, path.stat().st_size
+    index = {"metadata": {}, "weight_map": weight_map}
+    _replace(folder / INDEX_NAME, [json.dumps(index).encode()])
+
+
+def _find_all(source: Source, specs: Sequence[TensorSpec]) -> dict[str, tuple[str, TensorEntry]]:
+    """Each tensor, and its scale where it has one, in the order in which they are best read."""
+    found: dict[str, tuple[str, TensorEntry]] = {}
+    for spec in specs:
+        tensor, scale = source.find(spec.name), source.find(spec.scale_name)
+        if tensor is None:
+            raise ValueError(f"tensor {spec.name} is not in the checkpoint")
+        found[spec.name] = tensor
+        if scale is not None:
+            found[spec.scale_name] = scale
+    return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1].start)))
+
+
+def _write_shard(path: Path, source: Source, found: Mapping[str, tuple[str, TensorEntry]]) -> None:
+    header, position = {}, 0
+    for name, (_, entry) in found.items():
+        end = position + entry.end - entry.start
+        header[name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    _replace(path, _chunks(struct.pack("<Q", len(text)) + text, source, list(found.values())))
+
+
+def _chunks(
+    head: bytes, source: Source, places: Sequence[tuple[str, TensorEntry]]
+) -> Iterator[Buffer]:
+    """The file's bytes; neighbours in the source are read together."""
+    yield head
+    index = 0
+    while index < len(places):
+        shard, first = places[index]
+        end = first.end
+        index += 1
+        while index < len(places):
+            next_shard, entry = places[index]
+            together = next_shard == shard and entry.start == end
+            if not together or entry.end - first.start > MAX_READ_BYTES:
+                break
+            end = entry.end
+            index += 1
+        if end > first.start:
+            yield source.read(shard, first.start, end)
+
+
+def _replace(path: Path, chunks: Iterator[Buffer] | list[bytes]) -> None:
+    """Write beside, then rename: what has the final name is complete."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+    os.replace(unfinished, path)

@@ -1,0 +1,34 @@
+"""Which experts serve a token, and with which weights? The gating matrix."""
+
+from torch import Tensor
+
+from moe_model.linear import LinearWeight, linear
+from moe_model.row_maths import TORCH, RowMaths
+
+
+def route(
+    hidden_TD: Tensor,
+    routing_ED: LinearWeight,
+    bias_E: Tensor | None,
+    top_k: int,
+    maths: RowMaths = TORCH,
+) -> tuple[Tensor, Tensor]:
+    """Choose `top_k` experts per token and their mixing weights, in float32.
+
+    Scores are sigmoids. The bias takes part in choosing only; weights are the
+    unbiased scores of the chosen experts divided by their sum. Equal scores go
+    to the lower expert id.
+
+    Args:
+        hidden_TD: rows after the post-attention norm, any float dtype.
+        routing_ED: float32 gating matrix.
+        bias_E: float32 `e_score_correction_bias`, or None.
+
+    Returns:
+        topk_ids_TK: int32 expert ids (as they travel), ascending within a row.
+        topk_weights_TK: float32, each row sums to 1.
+
+    Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
+    Transformers MiniMaxM2TopKRouter.
+    """
+    return maths.choose_experts(linear(hidden_TD.float(), routing_ED), bias_E, top_k)

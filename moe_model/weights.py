@@ -1,0 +1,63 @@
+"""Where does a service get its weights? A checkpoint, or a folder of packed ones: opened and loaded alike."""
+
+from pathlib import Path
+
+from moe_model import manifest as manifests
+from moe_model.checkpoint import Checkpoint
+from moe_model.experts import HeldExperts
+from moe_model.held_experts import PanelExperts
+from moe_model.kernels.cpu import library
+from moe_model.manifest import Manifest, ensure_manifest, piece_digest
+from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.packed_header import is_packed
+from moe_model.tensor_names import expert_specs
+
+Weights = Checkpoint | PackedCheckpoint
+
+
+def open_weights(folder: Path, *, partial: bool) -> tuple[Weights, Manifest]:
+    """`partial` allows missing pieces. Raises ValueError with one clear line."""
+    if not is_packed(folder):
+        checkpoint = Checkpoint.open(folder, partial=partial)
+        return checkpoint, ensure_manifest(checkpoint)
+    if library.load() is None:
+        raise ValueError(
+            f"{folder}: packed weights are for the native kernels ({library.why_not()}); "
+            "use the checkpoint that they were made from"
+        )
+    packed = PackedCheckpoint(folder)
+    if not partial:
+        packed.require_experts()
+    return packed, packed.manifest
+
+
+def verify_attention(weights: Weights, manifest: Manifest) -> None:
+    """Hash what an attention service loads. Raises ValueError when it is not there or damaged."""
+    if isinstance(weights, PackedCheckpoint):
+        weights.verify_attention()
+    else:
+        manifests.verify_attention(weights, manifest)
+
+
+def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_id: int) -> None:
+    """Hash a piece. Raises ValueError when it is another or damaged."""
+    if isinstance(weights, PackedCheckpoint):
+        weights.verify_expert(layer_idx, expert_id)
+    elif piece_digest(weights, layer_idx, expert_id) != manifest.pieces[layer_idx][expert_id]:
+        raise ValueError(
+            f"{weights.folder}: layer {layer_idx} expert {expert_id} differs from "
+            "the manifest: another checkpoint, or a damaged file"
+        )
+
+
+def put_expert(
+    weights: Weights, held: HeldExperts, slot: int, layer_idx: int, expert_id: int
+) -> None:
+    """Fill a slot: mapped where the weights are packed, else converted, one piece at a time."""
+    if isinstance(weights, PackedCheckpoint):
+        assert isinstance(held, PanelExperts), "packed formats are held in panels"
+        held.packed.put_packed(slot, *weights.expert(layer_idx, expert_id))
+        return
+    held.put(slot, weights.stored_expert(layer_idx, expert_id))
+    # The mapped pages were copied: keep resident memory at the weights as held.
+    weights.release(expert_specs(weights.config, layer_idx, expert_id).values())
