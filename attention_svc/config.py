@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.weight_formats import CHOICES
+from moe_model.weights.formats import CHOICES
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
 from rpc.process.sizes import MemoryBudget

@@ -34,13 +34,13 @@ from attention_svc.reporting import follow_readiness, report
 from attention_svc.sequence.sequence import Outcome
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
+from moe_model.backends.choice import choose_kernel, is_native
+from moe_model.backends.linears import HeldLinears
+from moe_model.backends.threads import set_threads
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.held_formats import held_formats
-from moe_model.kernel_choice import choose_kernel, is_native
-from moe_model.linears import HeldLinears
 from moe_model.numerics import dtype_name, torch_dtype
-from moe_model.threads import set_threads
-from moe_model.weights import open_weights, verify_attention
+from moe_model.weights.held_formats import held_formats
+from moe_model.weights.open import open_weights, verify_attention
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.access.guard import CallBounds
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message

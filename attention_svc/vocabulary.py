@@ -4,10 +4,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.chat.added_tokens import ROLE_START
-from moe_model.chat.files import TOKENIZER_FILE
-from moe_model.chat.token_table import TokenTable
 from moe_model.config import ModelConfig, load_generation_defaults
+from moe_model.text.added_tokens import ROLE_START
+from moe_model.text.files import TOKENIZER_FILE
+from moe_model.text.token_table import TokenTable
 
 log = logging.getLogger(__name__)
 

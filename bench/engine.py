@@ -39,10 +39,10 @@ from bench.llama import LlamaCpp
 from bench.real_width import ensure_slice
 from bench.roofline import Cell, Rates, compare
 from expertmesh.cluster.machine import usable_cores
+from moe_model.backends.choice import KERNEL_NAMES
 from moe_model.config import ModelConfig
-from moe_model.kernel_choice import KERNEL_NAMES
 from moe_model.kernels.cpu import library
-from moe_model.weight_formats import attention_bytes, piece_bytes
+from moe_model.weights.formats import attention_bytes, piece_bytes
 from rpc.process.memory import available_memory_bytes
 
 FORMATS = {short: name for name, short in KERNEL_NAMES.items() if name != "float32"}

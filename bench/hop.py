@@ -39,11 +39,11 @@ from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
-from moe_model.checkpoint import Checkpoint
+from moe_model.backends.threads import set_threads
 from moe_model.config import ModelConfig
-from moe_model.manifest import ensure_manifest
-from moe_model.threads import set_threads
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import ensure_manifest
 from protos import expert_pb2, router_pb2
 from rpc.access.guard import callable_by
 from rpc.access.tls import TlsFiles

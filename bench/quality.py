@@ -30,17 +30,17 @@ from torch import Tensor
 from bench.engine import default_cache, say
 from bench.real_width import ensure_slice
 from expertmesh.cluster.children import python_module
-from moe_model.attention import attend
-from moe_model.checkpoint import Checkpoint
-from moe_model.experts import HeldExperts
-from moe_model.held_experts import room_for_experts
-from moe_model.held_layer import hold_layer
-from moe_model.layer import from_combine, up_to_dispatch
-from moe_model.linear import linear
-from moe_model.linears import HeldLinears
+from moe_model.backends.held_experts import room_for_experts
+from moe_model.backends.held_layer import hold_layer
+from moe_model.backends.linears import HeldLinears
+from moe_model.maths.attention import attend
+from moe_model.maths.experts import HeldExperts
+from moe_model.maths.layer import from_combine, up_to_dispatch
+from moe_model.maths.linear import linear
+from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.row_maths import choose_row_maths
 from moe_model.reference import run_experts
-from moe_model.rope import rope_cos_sin, rope_frequencies
-from moe_model.row_maths import choose_row_maths
+from moe_model.weights.checkpoint import Checkpoint
 
 FORMATS = ("bfloat16", "fp8", "int8", "int4")
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moe_model.config import ModelConfig, load_config, parse_config
-from moe_model.tensor_names import TensorSpec, all_specs
+from moe_model.families.minimax_m2.tensor_names import TensorSpec, all_specs
 from moe_model.tiny import TINY
 
 REAL_WIDTH: dict[str, Any] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 from moe_model.config import ModelConfig
 from moe_model.cost import expert_row_flops, lm_head_row_flops, projection_row_flops
-from moe_model.weight_formats import attention_bytes, piece_bytes
+from moe_model.weights.formats import attention_bytes, piece_bytes
 
 Cell = tuple[str, int]
 """("decode", sequences) or ("prefill", prompt tokens)."""

@@ -16,12 +16,12 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore
+from moe_model.backends.choice import choose_kernel
+from moe_model.backends.threads import set_threads
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.held_formats import held_formats
-from moe_model.kernel_choice import choose_kernel
 from moe_model.numerics import dtype_name, torch_dtype
-from moe_model.threads import set_threads
-from moe_model.weights import open_weights
+from moe_model.weights.held_formats import held_formats
+from moe_model.weights.open import open_weights
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop.codec import HopCodec

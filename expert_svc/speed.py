@@ -9,11 +9,11 @@ import time
 
 import torch
 
+from moe_model.backends.held_experts import PanelExperts, room_for_experts
 from moe_model.config import ModelConfig
-from moe_model.experts import ExpertWeights
-from moe_model.held_experts import PanelExperts, room_for_experts
+from moe_model.maths.experts import ExpertWeights
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
-from moe_model.weight_formats import piece_bytes
+from moe_model.weights.formats import piece_bytes
 
 MEASURE_S = 0.2
 """Of computing; filling the weights it reads takes about as long at real sizes."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from moe_model.experts import HeldExperts
-from moe_model.held_experts import room_for_experts
-from moe_model.held_formats import held_formats
-from moe_model.manifest import Manifest
+from moe_model.backends.held_experts import room_for_experts
+from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
-from moe_model.weight_formats import piece_bytes
-from moe_model.weights import Weights, put_expert, verify_expert
+from moe_model.weights.formats import piece_bytes
+from moe_model.weights.held_formats import held_formats
+from moe_model.weights.manifest import Manifest
+from moe_model.weights.open import Weights, put_expert, verify_expert
 from rpc.mesh.pieces import Pieces
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class WeightStore:
         device: torch.device | str = "cpu",
         weight_format: str = "auto",
     ):
-        """`dtype`: of the rows; `weight_format`: see moe_model/weight_formats.py.
+        """`dtype`: of the rows; `weight_format`: see moe_model/weights/formats.py.
 
         Raises ValueError when the format is not for this dtype or device.
         """

@@ -164,9 +164,9 @@ def check_kernels() -> Check:
     """What computes experts and linears, by weight format."""
     import torch
 
-    from moe_model.kernel_choice import choose_kernel
+    from moe_model.backends.choice import choose_kernel
     from moe_model.kernels.cpu import library
-    from moe_model.weight_formats import FORMATS
+    from moe_model.weights.formats import FORMATS
 
     native = library.load()
     chosen = {

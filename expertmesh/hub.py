@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moe_model.checkpoint import INDEX_NAME, SINGLE_NAME
-from moe_model.safetensors_file import TensorEntry, read_entries
+from moe_model.weights.checkpoint import INDEX_NAME, SINGLE_NAME
+from moe_model.weights.safetensors_file import TensorEntry, read_entries
 
 FIRST_READ_BYTES = 1024 * 1024
 """Long enough for most headers, so that a shard's header is one request."""

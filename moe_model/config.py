@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_model.config_values import boolean, integer, number, table, token_ids
-from moe_model.rope_config import read_rope
+from moe_model.families.minimax_m2.rope_config import read_rope
 
 log = logging.getLogger(__name__)
 

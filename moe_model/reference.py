@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_model.attention import attend
-from moe_model.checkpoint import Checkpoint
+from moe_model.backends.linears import PlainLinears
 from moe_model.config import ModelConfig
-from moe_model.experts import ExpertWeights, HeldExperts
-from moe_model.layer import PlainLayer, from_combine, up_to_dispatch
-from moe_model.linear import linear
-from moe_model.linears import PlainLinears
-from moe_model.norm import rms_norm
-from moe_model.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.attention import attend
+from moe_model.maths.experts import ExpertWeights, HeldExperts
+from moe_model.maths.layer import PlainLayer, from_combine, up_to_dispatch
+from moe_model.maths.linear import linear
+from moe_model.maths.norm import rms_norm
+from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.weights.checkpoint import Checkpoint
 
 
 @dataclass

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moe_model.config import ModelConfig, parse_config
+from moe_model.families.minimax_m2.tensor_names import TensorSpec, all_specs
 from moe_model.quant import quantise
-from moe_model.tensor_names import TensorSpec, all_specs
 
 TINY: dict[str, Any] = {
     "architectures": ["MiniMaxM2ForCausalLM"],

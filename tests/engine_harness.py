@@ -28,9 +28,9 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
-from moe_model.checkpoint import Checkpoint
-from moe_model.linears import HeldLinears
-from moe_model.manifest import build_manifest
+from moe_model.backends.linears import HeldLinears
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import build_manifest
 from protos import router_pb2
 from rpc.config import Address
 from rpc.hop.codec import HopCodec

@@ -7,8 +7,8 @@ from typing import Any
 from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
-from moe_model.chat.token_table import TokenTable
 from moe_model.config import load_config
+from moe_model.text.token_table import TokenTable
 from protos import attention_pb2
 
 DEMO = Path(__file__).resolve().parents[1] / "demo_model/model"

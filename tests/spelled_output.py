@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from moe_model.chat.events import ParserEvent, coalesce
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.tags import MARKERS
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.families.minimax_m2.tags import MARKERS
 
 QUOTED = "\x00"
 _TAG = "|".join(map(re.escape, sorted(MARKERS)))

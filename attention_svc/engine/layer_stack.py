@@ -18,17 +18,17 @@ from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import TiledLayout
 from attention_svc.metrics import ActivationCounts
+from moe_model.backends.choice import choose_kernel
+from moe_model.backends.held_layer import hold_layer
+from moe_model.backends.linears import HeldLinears
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
-from moe_model.held_layer import hold_layer
-from moe_model.kernel_choice import choose_kernel
 from moe_model.kernels.cpu.layer import NativeLayer
 from moe_model.kernels.cpu.step import MOST_ROWS, NativeSteps
-from moe_model.layer import Layer
-from moe_model.linear import linear
-from moe_model.linears import HeldLinears
-from moe_model.rope import rope_cos_sin, rope_frequencies
-from moe_model.row_maths import choose_row_maths
-from moe_model.weights import Weights
+from moe_model.maths.layer import Layer
+from moe_model.maths.linear import linear
+from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.row_maths import choose_row_maths
+from moe_model.weights.open import Weights
 
 Result = TypeVar("Result")
 

@@ -18,8 +18,8 @@ from attention_svc.kv.paged_attention import DecodePlan, attend_chunk, attend_de
 from attention_svc.metrics import StepIds
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged
-from moe_model.layer import Layer, from_combine, up_to_dispatch
-from moe_model.row_maths import RowMaths
+from moe_model.maths.layer import Layer, from_combine, up_to_dispatch
+from moe_model.maths.row_maths import RowMaths
 
 
 class LayerSteps(Protocol):
@@ -34,7 +34,7 @@ class LayerSteps(Protocol):
         """float32: where the experts' sums of the layer go, before `from_combine`."""
 
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """dispatch_TD, topk_ids_TK, topk_weights_TK (moe_model.layer); stores keys and values.
+        """dispatch_TD, topk_ids_TK, topk_weights_TK (moe_model.maths.layer); stores keys and values.
 
         A layer's tensors are to be used up before the next layer is asked for its own.
         """

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from attention_svc.experts.transport import HopTerms, HopTimes
-from moe_model.experts import HeldExperts
-from moe_model.held_experts import NativeExperts, room_for_experts
-from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.backends.held_experts import NativeExperts, room_for_experts
+from moe_model.maths.experts import HeldExperts
 from moe_model.reference import run_experts
-from moe_model.weights import Weights, put_expert
+from moe_model.weights.open import Weights, put_expert
+from moe_model.weights.packed_checkpoint import PackedCheckpoint
 
 PAUSE_S = 0.005
 """How long computing may keep the event loop from others, and one layer more."""

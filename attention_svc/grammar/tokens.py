@@ -8,7 +8,7 @@ import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 
 from attention_svc.vocabulary import Vocabulary
-from moe_model.chat.token_table import TokenTable
+from moe_model.text.token_table import TokenTable
 
 
 @dataclass(frozen=True, kw_only=True)

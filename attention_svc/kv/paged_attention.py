@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe_model.attention_parts import Part, attend_part, merge, merge_by_row
+from moe_model.maths.attention_parts import Part, attend_part, merge, merge_by_row
 
 TILE_POSITIONS = 512
 """Keys of one decode row attended at once."""

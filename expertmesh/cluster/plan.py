@@ -14,8 +14,8 @@ from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig, load_config
-from moe_model.held_formats import held_formats
-from moe_model.weight_formats import CHOICES, attention_bytes, piece_bytes
+from moe_model.weights.formats import CHOICES, attention_bytes, piece_bytes
+from moe_model.weights.held_formats import held_formats
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import MemoryBudget
 

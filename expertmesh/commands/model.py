@@ -20,7 +20,7 @@ from expertmesh.console import (
 )
 from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig, load_config
-from moe_model.packed_header import is_packed, read_header
+from moe_model.weights.packed_header import is_packed, read_header
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
@@ -121,9 +121,14 @@ def verify(
     ),
     as_json: bool = JSON,
 ) -> None:
-    from moe_model.checkpoint import Checkpoint  # torch: only where weights are read
-    from moe_model.manifest import MANIFEST_NAME, build_manifest, save_manifest, verify_checkpoint
-    from moe_model.packed_checkpoint import verify_packed
+    from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
+    from moe_model.weights.manifest import (
+        MANIFEST_NAME,
+        build_manifest,
+        save_manifest,
+        verify_checkpoint,
+    )
+    from moe_model.weights.packed_checkpoint import verify_packed
 
     folder = path or demo_model_dir()
     config = _config(folder)

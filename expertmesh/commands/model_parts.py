@@ -20,7 +20,7 @@ from expertmesh.console import (
 from expertmesh.forecasting.forecast import forecast
 from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig, load_config, parse_config
-from moe_model.weight_formats import FORMATS
+from moe_model.weights.formats import FORMATS
 from rpc.mesh.pieces import Pieces, parse_ranges
 
 ATTENTION = "attention"
@@ -77,9 +77,9 @@ def split(
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
-    from moe_model.checkpoint import Checkpoint  # torch: only where weights are read
-    from moe_model.manifest import ensure_manifest, save_manifest
-    from moe_model.partial import LocalSource
+    from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
+    from moe_model.weights.manifest import ensure_manifest, save_manifest
+    from moe_model.weights.partial import LocalSource
 
     try:
         weight_format = "bfloat16" if weight_format == "bf16" else weight_format
@@ -181,7 +181,7 @@ def _chosen(config: ModelConfig, layers: str, experts: str) -> Pieces:
 def _write(
     folder: Path, source: object, config: ModelConfig, hold: Pieces, *, attention: bool
 ) -> int:
-    from moe_model.partial import wanted_shards, write_parts
+    from moe_model.weights.partial import wanted_shards, write_parts
 
     chosen: Mapping[int, Sequence[int]] = {layer: hold.experts(layer) for layer in hold.layers}
     shards = wanted_shards(config, chosen, attention=attention)

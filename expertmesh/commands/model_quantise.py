@@ -66,9 +66,9 @@ def quantise(
     for flag, value in (("--format", weight_format), ("--linear-format", linear_format)):
         if value not in FORMATS:
             raise CommandError(f"{flag}: one of bf16, fp8, int8, int4, got {value!r}", EXIT_USAGE)
-    from moe_model.checkpoint import Checkpoint  # torch: only where weights are read
-    from moe_model.manifest import MANIFEST_NAME, ensure_manifest
-    from moe_model.pack_checkpoint import PackJob, write_packed
+    from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
+    from moe_model.weights.manifest import MANIFEST_NAME, ensure_manifest
+    from moe_model.weights.pack_checkpoint import PackJob, write_packed
 
     bar = Progress(
         TextColumn("packing layer"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),

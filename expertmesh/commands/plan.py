@@ -19,7 +19,7 @@ from expertmesh.console import (
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
 from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig, load_config, parse_config, read_json
-from moe_model.weight_formats import FORMATS
+from moe_model.weights.formats import FORMATS
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
 from rpc.process.sizes import parse_bytes

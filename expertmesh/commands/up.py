@@ -17,7 +17,7 @@ from expertmesh.commands.supervise import greet, supervise
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
 from expertmesh.sizes import format_bytes
-from moe_model.weight_formats import CHOICES
+from moe_model.weights.formats import CHOICES
 from rpc.process.memory import available_memory_bytes
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from expertmesh.cluster.plan import HELD_FACTOR, POOL_BASE_BYTES
 from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig
-from moe_model.weight_formats import FORMATS, piece_bytes
+from moe_model.weights.formats import FORMATS, piece_bytes
 from router_svc.placement.board import Host
 from router_svc.placement.planner import Plan, plan
 from rpc.mesh.pieces import Pieces

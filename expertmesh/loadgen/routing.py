@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expertmesh.loadgen.routing_file import NAMES, SUFFIX
 from moe_model.config import ModelConfig
-from moe_model.safetensors_file import SafetensorsFile
+from moe_model.weights.safetensors_file import SafetensorsFile
 from rpc.config import max_rows_per_message
 
 MAX_FILE_BYTES = 2**30

@@ -7,16 +7,16 @@ from typing import Any
 from expertmesh.offline.backend import Backend, Job
 from expertmesh.offline.outputs import CompletionOutput
 from gateway.openai.replies import new_id
-from moe_model.chat.added_tokens import THINK_END, THINK_START
 from moe_model.chat.events import (
     ContentDelta,
     ReasoningDelta,
     ToolCallArguments,
     ToolCallStart,
 )
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.segments import Segment
-from moe_model.chat.tags import MARKERS
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.families.minimax_m2.tags import MARKERS
+from moe_model.text.added_tokens import THINK_END, THINK_START
+from moe_model.text.segments import Segment
 
 _ANY_MARKER = re.compile("(" + "|".join(map(re.escape, MARKERS)) + ")")
 

@@ -36,7 +36,7 @@ from gateway.openai.models import CompletionRequest
 from gateway.openai.output_form import FIELD, output_form
 from gateway.text.model_files import load_model_files
 from gateway.text.prompt_encoder import PromptEncoder
-from moe_model.chat.segments import Segment
+from moe_model.text.segments import Segment
 from protos import attention_pb2
 
 _NO_LIMIT = 1_000_000_000

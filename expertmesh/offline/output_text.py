@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from gateway.text.choice_text import StopFilter
-from moe_model.chat.detokenizer import IncrementalDetokenizer
+from moe_model.text.detokenizer import IncrementalDetokenizer
 
 
 class OutputText:

@@ -16,7 +16,7 @@ from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
 from gateway.errors import ApiError, context_exceeded
 from gateway.openai.field_rules import FieldRules
-from moe_model.chat.added_tokens import REQUIRED_MARKERS
+from moe_model.text.added_tokens import REQUIRED_MARKERS
 
 log = logging.getLogger(__name__)
 

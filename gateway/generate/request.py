@@ -8,7 +8,7 @@ from gateway.errors import bad_field
 from gateway.http.auth import ANONYMOUS, tenant_of
 from gateway.http.context import Gateway
 from gateway.openai.models import SamplingFields
-from moe_model.chat.added_tokens import THINK_END, THINK_START
+from moe_model.text.added_tokens import THINK_END, THINK_START
 from protos import attention_pb2
 
 

@@ -23,7 +23,7 @@ import orjson
 from gateway.errors import ApiError, bad_field
 from gateway.limits import Limits
 from moe_model.chat.lossless_json import LongNumber, loads
-from moe_model.chat.unicode_text import is_valid_text
+from moe_model.text.unicode_text import is_valid_text
 
 _MESSAGES = "messages"
 """The one field that holds what was said before."""

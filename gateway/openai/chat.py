@@ -35,8 +35,8 @@ from gateway.openai.sampling import (
 )
 from gateway.openai.structured import AnswerShape, answer_shape, grammar_of
 from gateway.text.choice_text import ChatText
-from moe_model.chat.parser import OutputParser
 from moe_model.chat.tools import without_null
+from moe_model.families.minimax_m2.parser import OutputParser
 from protos import attention_pb2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.errors import bad_field
 from gateway.limits import Limits
 from gateway.openai.schemas import check_schema
-from moe_model.chat.grammars import JsonAnswer, answer_grammar
+from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
 
 FIELD = "structured_outputs"
 _FORMS = ("json", "json_object", "regex", "choice", "grammar")

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import bad_field
 from gateway.limits import Limits
 from gateway.openai.schemas import check_schema
-from moe_model.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
+from moe_model.families.minimax_m2.grammars import JsonAnswer, ToolCalls, answer_grammar
 
 _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
 _CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"

@@ -6,7 +6,6 @@ ids -> detokenizer -> M2 output parser -> stop strings (content only). One insta
 from collections.abc import Sequence
 from typing import Protocol
 
-from moe_model.chat.added_tokens import THINK_END, THINK_START
 from moe_model.chat.events import (
     ContentDelta,
     ParserEvent,
@@ -14,10 +13,11 @@ from moe_model.chat.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.stop_strings import StopMatcher
-from moe_model.chat.tags import MARKERS
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.families.minimax_m2.tags import MARKERS
+from moe_model.text.added_tokens import THINK_END, THINK_START
+from moe_model.text.stop_strings import StopMatcher
+from moe_model.text.tokenizer import Tokenizer
 
 
 class ChoiceText(Protocol):

@@ -15,9 +15,9 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from moe_model.chat.added_tokens import PROMPT_START, ROLE_START, TURN_END
-from moe_model.chat.segments import Segment
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.added_tokens import PROMPT_START, ROLE_START, TURN_END
+from moe_model.text.segments import Segment
+from moe_model.text.tokenizer import Tokenizer
 
 _ENTRY_BYTES = 300
 """What an entry holds besides its ids: key, array object and table slot."""

@@ -4,15 +4,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.chat.added_tokens import THINK_END
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
 from moe_model.config import (
     GenerationDefaults,
     ModelConfig,
     load_config,
     load_generation_defaults,
 )
+from moe_model.text.added_tokens import THINK_END
+from moe_model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

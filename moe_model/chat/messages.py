@@ -9,12 +9,12 @@ earlier message of the user that got no answer: it may be the one that was refus
 from collections import Counter
 from typing import Any
 
-from moe_model.chat.added_tokens import THINK_END
 from moe_model.chat.message_parts import Content, asked_content, past_content
 from moe_model.chat.repairs import Repair, Repairs
 from moe_model.chat.thinking import separate_thinking
 from moe_model.chat.tool_history import CallReader, order_tool_results
-from moe_model.chat.unicode_text import repaired
+from moe_model.text.added_tokens import THINK_END
+from moe_model.text.unicode_text import repaired
 
 _SYSTEM_ROLES = ("system", "developer")
 _TOOL_ROLES = ("tool", "function")

@@ -16,12 +16,12 @@ from typing import Any
 
 import jinja2
 
-from moe_model.chat import files
-from moe_model.chat.added_tokens import parse_added_tokens
 from moe_model.chat.sandbox import Budget, RenderLimits, TemplateSandbox
-from moe_model.chat.segments import Segment
 from moe_model.chat.template_samples import SAMPLES
-from moe_model.chat.unicode_text import require_valid_text
+from moe_model.text import files
+from moe_model.text.added_tokens import parse_added_tokens
+from moe_model.text.segments import Segment
+from moe_model.text.unicode_text import require_valid_text
 
 _FIRST_SURROGATE = 0xD800
 _NUM_SURROGATES = 0x800

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moe_model.chat.added_tokens import THINK_END, THINK_START
+from moe_model.text.added_tokens import THINK_END, THINK_START
 
 _CLOSING = re.compile(re.escape(THINK_END))
 _CLOSING_LINE = re.compile(f"^{re.escape(THINK_END)}", re.MULTILINE)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from moe_model.chat.unicode_text import require_valid_text
+from moe_model.text.unicode_text import require_valid_text
 
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 * 1024

@@ -10,8 +10,8 @@ import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 import grpc  # isort: skip
 import torch
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2, attention_pb2_grpc
 from tests.chaos.history import Ask, History, Verdict, check
 

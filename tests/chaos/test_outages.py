@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.kernels.cpu import library
-from moe_model.manifest import ensure_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import ensure_manifest
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from tests.chaos.failing_pool import FAIL
 from tests.chaos.gateway_rig import GatewayRig
 from tests.chaos.history import Ask, History, check_prefix, describe_end

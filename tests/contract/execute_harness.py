@@ -19,11 +19,11 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
-from moe_model.checkpoint import Checkpoint
-from moe_model.experts import ExpertWeights
-from moe_model.manifest import Manifest, build_manifest
+from moe_model.maths.experts import ExpertWeights
 from moe_model.reference import load_experts, run_experts
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import Manifest, build_manifest
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel

@@ -27,10 +27,10 @@ from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
-from moe_model.checkpoint import Checkpoint
-from moe_model.linears import HeldLinears
+from moe_model.backends.linears import HeldLinears
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel

@@ -10,10 +10,10 @@ from attention_svc.config import AttentionConfig
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.sequence.sequence import Sequence
 from attention_svc.service import AttentionService
-from moe_model.checkpoint import Checkpoint
-from moe_model.kernel_choice import choose_kernel
-from moe_model.threads import set_threads
+from moe_model.backends.choice import choose_kernel
+from moe_model.backends.threads import set_threads
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
 from tests.engine_harness import GREEDY, run_to_end
 

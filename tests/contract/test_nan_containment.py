@@ -12,9 +12,9 @@ from attention_svc.engine.step import StepMeta
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.transport import ExpertTransport
 from attention_svc.sequence.sequence import Sequence
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 from tests.engine_harness import GREEDY, run_to_end
 
 POISON = 200

@@ -12,7 +12,7 @@ from generate_harness import request
 
 from attention_svc.config import AttentionConfig
 from attention_svc.service import AttentionService
-from moe_model.kernel_choice import choose_kernel
+from moe_model.backends.choice import choose_kernel
 from moe_model.tiny import write_tiny
 from protos import attention_pb2
 

@@ -15,9 +15,9 @@ import pytest
 import demo_model
 from attention_svc.config import BLOCK_SIZE
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
+from moe_model.text.tokenizer import Tokenizer
+from moe_model.weights.checkpoint import Checkpoint
 from tests.integration.mesh import Mesh, ServiceProcess
 
 MODEL = Path(demo_model.__file__).parent / "model"

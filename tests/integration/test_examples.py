@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.manifest import ensure_manifest
 from moe_model.reference import ReferenceModel, load_experts, run_experts
 from moe_model.tiny import TINY, write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import ensure_manifest
 from tests.integration.mesh import Mesh
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ from attention_svc.sequence.sequence import Sequence
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from expertmesh.offline.local_pool import LocalContext
-from moe_model.chat.grammars import JsonAnswer, answer_grammar
-from moe_model.chat.tokenizer import Tokenizer
-from moe_model.checkpoint import Checkpoint
+from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
+from moe_model.text.tokenizer import Tokenizer
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
 from tests.engine_harness import run_to_end
 

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from expertmesh.cli import app
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 from protos import router_pb2, router_pb2_grpc
 from rpc.mesh.pieces import Pieces
 from tests.chaos.history import Ask, Verdict, check

@@ -12,8 +12,8 @@ import pytest
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.cluster.plan import demo_model_dir
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
+from moe_model.weights.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "vllm_scripts"

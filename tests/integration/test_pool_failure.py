@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2, attention_pb2_grpc
 from tests.integration.mesh import Mesh
 

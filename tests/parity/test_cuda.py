@@ -11,9 +11,9 @@ from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.params import read_params
 from attention_svc.sequence.sequence import Sequence
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
+from moe_model.text.tokenizer import Tokenizer
+from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
 from tests.engine_harness import GREEDY, run_to_end
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.linears import PlainLinears
+from moe_model.backends.linears import PlainLinears
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import TINY, write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 
 FLOAT32_TOLERANCE = 1e-4
 # Transformers rounds each expert's gate, up and output to bf16 and sums in bf16; we round where

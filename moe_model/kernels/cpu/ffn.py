@@ -1,4 +1,4 @@
-"""The grouped expert FFN in one call: the functions of moe_model/experts.py, on packed experts.
+"""The grouped expert FFN in one call: the functions of moe_model/maths/experts.py, on packed experts.
 
 Same rounding points as there, exactly (w1, w3 and w2 accumulate in float32).
 """
@@ -97,7 +97,7 @@ def expert_rows(
 ) -> Tensor:
     """One weighted bfloat16 output row per (row, expert) pair, in the order of the pairs.
 
-    Args as `moe_model.experts.expert_rows`, hidden_ND in bfloat16.
+    Args as `moe_model.maths.experts.expert_rows`, hidden_ND in bfloat16.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, a row or a slot that is not there.

@@ -85,7 +85,7 @@ class NativeLayer:
     def project(
         self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See moe_model.layer. Raises ValueError: shapes or dtypes that do not fit."""
+        """See moe_model.maths.layer. Raises ValueError: shapes or dtypes that do not fit."""
         hidden_size, num_heads, num_groups, head_dim, _, _ = self.sizes
         hidden_TD = as_rows("hidden", hidden_TD, torch.bfloat16, hidden_size)
         num_rows = hidden_TD.shape[0]
@@ -113,7 +113,7 @@ class NativeLayer:
     def dispatch(
         self, hidden_TD: Tensor, attended_TA: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See moe_model.layer. Raises ValueError: shapes or dtypes that do not fit."""
+        """See moe_model.maths.layer. Raises ValueError: shapes or dtypes that do not fit."""
         hidden_size, num_heads, _, head_dim, num_experts, top_k = self.sizes
         hidden_TD = as_rows("hidden", hidden_TD, torch.bfloat16, hidden_size)
         attended_TA = as_rows("attended", attended_TA, torch.bfloat16, num_heads * head_dim)

@@ -1,4 +1,4 @@
-"""The functions of moe_model/row_maths.py in one native call each, for bfloat16 rows on the CPU.
+"""The functions of moe_model/maths/row_maths.py in one native call each, for bfloat16 rows on the CPU.
 
 Same rounding points; sums in a fixed order, so that a row's bits depend on itself only.
 """

@@ -149,7 +149,7 @@ class NativeStep:
         self._held = (cos_T, sin_T, slots_T, rows)  # what the addresses point to
 
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """dispatch_TD, topk_ids_TK and topk_weights_TK of the layer (moe_model.layer)."""
+        """dispatch_TD, topk_ids_TK and topk_weights_TK of the layer (moe_model.maths.layer)."""
         native = self._native
         layer, keys_at, values_at, ids_at, weights_at = self._layers[layer_idx]
         native.project(layer, *self._project)

@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway_model import END_OF_THINK, END_OF_TOOL_CALL, TOOL_CALL
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 WEATHER: dict[str, Any] = {
     "type": "function",

@@ -8,7 +8,7 @@ import pytest
 from gateway_harness import Harness, LoopThread
 from gateway_model import write_tiny_model
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moe_model.chat.byte_level import CHARACTER_OF_BYTE
+from moe_model.text.byte_level import CHARACTER_OF_BYTE
 
 VOCAB_SIZE = 320
 CONTEXT = 256

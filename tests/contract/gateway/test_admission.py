@@ -15,7 +15,7 @@ from test_disconnects import send
 
 from gateway.generate.replica import Replica
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 USER: Any = [{"role": "user", "content": "hello"}]

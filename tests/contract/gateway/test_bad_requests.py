@@ -10,7 +10,7 @@ from gateway_harness import Harness
 from gateway_model import CONTEXT, EOS, MARKERS, NAME
 
 from gateway.openai.models import ChatRequest
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 USER: Any = [{"role": "user", "content": "hello"}]
 

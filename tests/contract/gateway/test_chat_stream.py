@@ -12,7 +12,7 @@ from gateway_model import EOS, NAME
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 

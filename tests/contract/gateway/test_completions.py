@@ -9,7 +9,7 @@ from gateway_harness import Harness
 from gateway_model import CONTEXT, EOS, HOLE, NAME, THINK, VOCAB_SIZE
 from openai.types import Completion
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 
 def ids_of(text: str) -> list[int]:

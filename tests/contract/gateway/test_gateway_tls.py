@@ -15,7 +15,7 @@ from fake_attention import FakeAttention, say
 from gateway_harness import Harness, ready_status, unused_script
 from gateway_model import EOS
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.tls import TlsFiles, require_role, server_credentials
 from tests.contract.mesh_certificates import Authority

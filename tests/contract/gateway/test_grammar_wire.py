@@ -10,7 +10,7 @@ from gateway_harness import Harness
 from gateway_model import EOS, NAME
 
 from gateway.openai import completions
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 LONG = {"choice": ["x" * 400_000]}
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, "grammar: compiling it takes too much time")

@@ -15,7 +15,7 @@ from gateway_model import EOS
 from raw_http import CHAT, POST, error_of, exchange, read_all, status_of
 
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gateway_harness import Harness, ready_status
 from gateway_model import EOS, NAME
 
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 USER: Any = [{"role": "user", "content": "hello"}]

@@ -13,7 +13,7 @@ from gateway_model import EOS, write_tiny_model
 from test_bad_requests import USER, error_of
 
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from raw_http import CHAT, POST, exchange, read_all, status_of
 
 from gateway.http.connections import ConnectionTable
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 KEY = "a-key-for-the-client"
 BEARER = {"authorization": f"Bearer {KEY}"}

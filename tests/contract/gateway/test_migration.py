@@ -14,7 +14,7 @@ from gateway_model import EOS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 DEATHS: dict[str, Item] = {

@@ -11,7 +11,7 @@ from fake_attention import Item, Script, ended, stopped, tokens
 from gateway_harness import Harness, ready_status
 from gateway_model import EOS, NAME
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 LIMIT_MS = 600_000

@@ -11,7 +11,7 @@ from gateway_model import CONTEXT, EOS, HOLE, NAME
 from openai.types import Model
 from prometheus_client.parser import text_string_to_metric_families
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 USER: Any = [{"role": "user", "content": "hello"}]

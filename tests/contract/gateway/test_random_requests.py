@@ -18,7 +18,7 @@ from gateway.openai.models import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 ANYTHING = st.recursive(
     st.none()

@@ -15,7 +15,7 @@ from gateway_model import (
     write_tiny_model,
 )
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 USER: Any = {"role": "user", "content": "hello"}
 KEYS = ("the-first-key", "the-second-key")

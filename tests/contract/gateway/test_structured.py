@@ -10,7 +10,7 @@ from fake_attention import say
 from gateway_harness import Harness, ready_status
 from gateway_model import END_OF_THINK, END_OF_TOOL_CALL, EOS, TOOL_CALL, write_tiny_model
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 OTHER = {"type": "function", "function": {"name": "other", "parameters": {}}}

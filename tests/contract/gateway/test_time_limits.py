@@ -14,7 +14,7 @@ from gateway_model import EOS, NAME
 from expertmesh.clients import chat as chat_client
 from expertmesh.clients.chat import ChatClient, Reply
 from gateway.limits import Limits
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 LATE = ended(attention_pb2.FINISH_REASON_DEADLINE, "the request's time limit passed")

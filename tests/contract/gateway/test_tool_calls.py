@@ -9,7 +9,7 @@ from fake_attention import length, say, tokens
 from gateway_harness import Harness
 from gateway_model import EOS, NAME
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 CONTEXT_OF_TOOLS = 4096

@@ -10,7 +10,7 @@ from fake_attention import ended, say, stopped, tokens
 from gateway_harness import Harness
 from gateway_model import EOS, NAME
 
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from attention_svc.grammar.state import GrammarState
 from moe_model.chat.events import ToolCallArguments
-from moe_model.chat.grammars import ToolCalls, answer_grammar, named_refusal
-from moe_model.chat.parser import OutputParser
+from moe_model.families.minimax_m2.grammars import ToolCalls, answer_grammar, named_refusal
+from moe_model.families.minimax_m2.parser import OutputParser
 from tests.grammar_harness import BYTE_IDS, MARKERS, POINT, Compiler, feed, tool
 
 grammar_strings = st.lists(

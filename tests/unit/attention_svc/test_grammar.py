@@ -17,8 +17,8 @@ from attention_svc.grammar.limits import CACHED_GRAMMARS
 from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
 from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
-from moe_model.chat.grammars import JsonAnswer, ToolCalls, answer_grammar
-from moe_model.chat.parser import OutputParser
+from moe_model.families.minimax_m2.grammars import JsonAnswer, ToolCalls, answer_grammar
+from moe_model.families.minimax_m2.parser import OutputParser
 from rpc.config import MAX_GRAMMAR_BYTES
 from tests.grammar_harness import (
     BYTE_IDS,

@@ -11,9 +11,9 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv import budget as kv_budget
 from attention_svc.kv.layout import PlainLayout, block_bytes
 from moe_model.config import parse_config
-from moe_model.held_formats import HeldFormats
 from moe_model.tiny import TINY
-from moe_model.weight_formats import attention_bytes, piece_bytes
+from moe_model.weights.formats import attention_bytes, piece_bytes
+from moe_model.weights.held_formats import HeldFormats
 from rpc.process.sizes import MemoryBudget
 
 MODEL = parse_config(TINY)

@@ -13,16 +13,16 @@ from attention_svc.engine.native_attention import paged_rows
 from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import TiledLayout, choose_layout
+from moe_model.backends.held_layer import hold_layer
 from moe_model.config import parse_config
-from moe_model.held_layer import hold_layer
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.attention import takes_tiles
 from moe_model.kernels.cpu.layer import NativeLayer
 from moe_model.kernels.cpu.packed import pack
 from moe_model.kernels.cpu.step import NativeStep, NativeSteps
-from moe_model.layer import LayerWeights
-from moe_model.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.layer import LayerWeights
+from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.tiny import TINY
 
 MODEL = parse_config(TINY)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import attention_svc.kv.paged_attention as paged
 from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
-from moe_model.attention_parts import Part, _attend_plainly, attend_part, merge
+from moe_model.maths.attention_parts import Part, _attend_plainly, attend_part, merge
 
 BLOCK = 4
 GROUPS, HEADS, HEAD_DIM = 2, 6, 8

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from attention_svc.vocabulary import Vocabulary
-from moe_model.chat.token_table import TokenTable
-from moe_model.chat.tokenizer import Tokenizer
 from moe_model.config import load_config
+from moe_model.text.token_table import TokenTable
+from moe_model.text.tokenizer import Tokenizer
 
 DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"
 

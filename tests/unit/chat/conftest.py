@@ -6,7 +6,7 @@ import pytest
 from chat_samples import tokenizer_json, write_checkpoint
 
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session", params=["separate", "in_vocab", "id_holes"])

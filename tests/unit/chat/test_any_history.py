@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
 from moe_model.chat.messages import normalise_messages
-from moe_model.chat.parser import OutputParser
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
-from moe_model.chat.parser import OutputParser
+from moe_model.families.minimax_m2.parser import OutputParser
 from tests.spelled_output import events_of, units_of
 
 

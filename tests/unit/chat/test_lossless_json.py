@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.chat.lossless_json import LongNumber, as_text, loads
-from moe_model.chat.unicode_text import repaired, require_valid_text
+from moe_model.text.unicode_text import repaired, require_valid_text
 
 TEXT = st.text("\ud800\udc00\ufffd1a", max_size=4)
 JSON = st.recursive(

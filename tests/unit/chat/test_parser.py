@@ -16,8 +16,8 @@ from moe_model.chat.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.value_end import MAX_HELD_CHARS
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.families.minimax_m2.value_end import MAX_HELD_CHARS
 from tests.spelled_output import events_of, feed, quoted, units_of
 
 
@@ -274,7 +274,7 @@ def test_text_is_reported_without_delay() -> None:
 
 
 def test_an_oversized_typed_value_becomes_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moe_model.chat.call_arguments.MAX_TYPED_VALUE_CHARS", 10)
+    monkeypatch.setattr("moe_model.families.minimax_m2.call_arguments.MAX_TYPED_VALUE_CHARS", 10)
     for value, expected in (("1" * 10, int("1" * 10)), ("1" * 11, "1" * 11)):
         text = "</think>" + wrapped(invoke("run", ("times", value)))
         for cuts in ([], range(len(text))):

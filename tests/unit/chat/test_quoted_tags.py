@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
-from moe_model.chat.parser import OutputParser
+from moe_model.families.minimax_m2.parser import OutputParser
 from tests.spelled_output import QUOTED, events_of, quoted, units_of
 
 PARAMETERS = {"type": "object", "properties": {"code": {"type": "string"}}}

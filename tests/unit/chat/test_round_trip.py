@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
-from moe_model.chat.parser import OutputParser
 from moe_model.chat.template import ChatTemplate
+from moe_model.families.minimax_m2.parser import OutputParser
 from tests.spelled_output import events_of, quoted
 
 TOOLS: list[dict[str, Any]] = [

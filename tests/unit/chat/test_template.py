@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from moe_model.chat.messages import normalise_messages
 from moe_model.chat.sandbox import RenderLimits
-from moe_model.chat.segments import Segment
 from moe_model.chat.template import ChatTemplate, TemplateError
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.segments import Segment
+from moe_model.text.tokenizer import Tokenizer
 
 USER = {"role": "user", "content": "hi"}
 

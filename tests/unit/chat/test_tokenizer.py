@@ -7,8 +7,8 @@ from chat_samples import MARKERS, SPECIAL_MARKERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_model.chat.segments import Segment
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text.segments import Segment
+from moe_model.text.tokenizer import Tokenizer
 
 FIXTURE_OK = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from chat_samples import tokenizer_json, write_checkpoint
 
-from moe_model.chat import files
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.text import files
+from moe_model.text.tokenizer import Tokenizer
 
 
 def refuse(folder: Path) -> str:

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
-from moe_model.chat.parser import OutputParser
+from moe_model.families.minimax_m2.parser import OutputParser
 from tests.spelled_output import events_of, quoted, units_of
 
 

@@ -15,10 +15,10 @@ from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer as GatewayTokenizer
-from moe_model.checkpoint import Checkpoint
 from moe_model.config import load_config
 from moe_model.reference import ReferenceModel
+from moe_model.text.tokenizer import Tokenizer as GatewayTokenizer
+from moe_model.weights.checkpoint import Checkpoint
 
 MODEL = Path(demo_model.__file__).parent / "model"
 MIB = 2**20

@@ -99,8 +99,8 @@ def test_a_resumed_run_continues_exactly(batches: list[dataset.Batch], tmp_path:
 
 
 def test_an_export_is_a_whole_checkpoint_folder(tmp_path: Path) -> None:
-    from moe_model.checkpoint import Checkpoint
     from moe_model.config import load_generation_defaults
+    from moe_model.weights.checkpoint import Checkpoint
 
     trainer = Trainer(settings(tmp_path / "model"), SHAPE)
     trainer.export()

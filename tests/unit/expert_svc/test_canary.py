@@ -14,9 +14,9 @@ from expert_svc.compute import run_call
 from expert_svc.executor import Executor, is_fatal
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
-from moe_model.checkpoint import Checkpoint
-from moe_model.manifest import build_manifest
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import build_manifest
 from rpc.mesh.pieces import Pieces
 
 HELD = Pieces([(0, 1), (0, 3), (1, 2), (1, 4)])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.config import parse_config
+from moe_model.families.minimax_m2.tensor_names import all_specs
 from moe_model.kernels.cpu import library
-from moe_model.manifest import ensure_manifest
 from moe_model.quant import quantise
-from moe_model.tensor_names import all_specs
 from moe_model.tiny import FP8_CONFIG, TINY
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import ensure_manifest
 
 EXPERTS, HIDDEN, EXPERT_SIZE = 20, 3072, 1536
 NUM_WEIGHTS = 3 * HIDDEN * EXPERT_SIZE
@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 import torch
 from expert_svc.weight_store import WeightStore
-from moe_model.weights import open_weights
+from moe_model.weights.open import open_weights
 from rpc.mesh.pieces import Pieces
 
 def status(key):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
-from moe_model.checkpoint import Checkpoint
-from moe_model.held_experts import NativeExperts, PanelExperts, UnpackedExperts
+from moe_model.backends.held_experts import NativeExperts, PanelExperts, UnpackedExperts
 from moe_model.kernels.cpu import library
-from moe_model.manifest import build_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
-from moe_model.packed_checkpoint import PackedCheckpoint
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import build_manifest
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
+from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from rpc.mesh.pieces import Pieces
 
 

@@ -12,7 +12,7 @@ from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
 from moe_model.config import load_config
-from moe_model.weight_formats import attention_bytes, piece_bytes
+from moe_model.weights.formats import attention_bytes, piece_bytes
 
 CONFIG = {
     "model_type": "minimax_m2",

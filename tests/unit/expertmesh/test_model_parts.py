@@ -12,10 +12,15 @@ from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
 from expertmesh.hub import HubSource
-from moe_model.checkpoint import Checkpoint
-from moe_model.manifest import ensure_manifest, piece_digest, save_manifest, verify_attention
-from moe_model.packed_checkpoint import PackedCheckpoint
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import (
+    ensure_manifest,
+    piece_digest,
+    save_manifest,
+    verify_attention,
+)
+from moe_model.weights.packed_checkpoint import PackedCheckpoint
 
 REPO = "someone/some-model"
 

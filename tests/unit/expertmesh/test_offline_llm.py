@@ -17,9 +17,9 @@ import torch
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.sampling_params import RequestOutputKind, StructuredOutputsParams
-from moe_model.chat.tokenizer import Tokenizer
-from moe_model.checkpoint import Checkpoint
 from moe_model.reference import ReferenceModel
+from moe_model.text.tokenizer import Tokenizer
+from moe_model.weights.checkpoint import Checkpoint
 from tests.unit.expertmesh.tiny_text_model import EOS, write_tiny_text_model
 
 PROMPTS = ["Hello, my name is", "Sort", "What is the weather like in a town of 3 people?", "!"]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.text.model_files import load_model_files
-from moe_model.checkpoint import Checkpoint
-from moe_model.manifest import build_manifest, ensure_manifest, load_manifest, save_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
-from moe_model.packed_checkpoint import PackedCheckpoint
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import build_manifest, ensure_manifest, load_manifest, save_manifest
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
+from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from tests.unit.expertmesh.tiny_text_model import write_tiny_text_model
 
 ODD: list[Any] = [

@@ -17,9 +17,9 @@ from moe_model.chat.events import (
     ToolCallStart,
     coalesce,
 )
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.tags import MARKERS
 from moe_model.chat.thinking import cut_inline_thinking
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.families.minimax_m2.tags import MARKERS
 from tests.spelled_output import quoted, units_of
 
 TOOLS: list[dict[str, Any]] = [
@@ -38,7 +38,7 @@ class ByteTokens:
     _tags = sorted(MARKERS)
 
     def detokenizer(self) -> Any:
-        from moe_model.chat.detokenizer import IncrementalDetokenizer
+        from moe_model.text.detokenizer import IncrementalDetokenizer
 
         return IncrementalDetokenizer(
             lambda i: bytes([i]) if i < 256 else self._tags[i - 256].encode()

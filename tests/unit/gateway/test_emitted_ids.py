@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import demo_model
 from gateway.text.emitted_ids import EmittedIds
-from moe_model.chat.added_tokens import TURN_END
 from moe_model.chat.messages import normalise_messages
-from moe_model.chat.parser import OutputParser
-from moe_model.chat.segments import Segment
 from moe_model.chat.template import ChatTemplate
-from moe_model.chat.tokenizer import Tokenizer
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.text.added_tokens import TURN_END
+from moe_model.text.segments import Segment
+from moe_model.text.tokenizer import Tokenizer
 from tests.spelled_output import events_of
 
 MODEL = Path(demo_model.__file__).parent / "model"

@@ -19,10 +19,10 @@ from checkpoint_surgery import (
 )
 from safetensors.torch import load_file, save_file
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.linears import PlainLinears
+from moe_model.backends.linears import PlainLinears
 from moe_model.quant import dequantise
 from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
 
 SCALE = W1 + "_scale_inv"
 ROUTING = "model.layers.0.block_sparse_moe.gate.weight"

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from kernel_cases import needs_kernels, random
 from torch import Tensor
 
+from moe_model.backends.packing import pack_expert, pack_linear
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.kernels.cpu.formats import FORMATS
 from moe_model.kernels.cpu.linear import linear
 from moe_model.kernels.cpu.packed import PackedMatrix, empty_bytes, pack, slice_outputs, unpack
-from moe_model.packing import pack_expert, pack_linear
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
 
 pytestmark = needs_kernels

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from kernel_cases import ISAS, assert_close, needs_kernels, random, using
 from torch import Tensor
 
-from moe_model.experts import combine_rows
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
+from moe_model.maths.experts import combine_rows
 
 pytestmark = needs_kernels
 

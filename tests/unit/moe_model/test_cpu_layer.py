@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_model.backends.held_layer import hold_layer
 from moe_model.config import ModelConfig, parse_config
-from moe_model.held_layer import hold_layer
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.layer import NativeLayer
 from moe_model.kernels.cpu.packed import pack
-from moe_model.layer import LayerWeights, PlainLayer
-from moe_model.rope import rope_cos_sin, rope_frequencies
-from moe_model.row_maths import TORCH
+from moe_model.maths.layer import LayerWeights, PlainLayer
+from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.row_maths import TORCH
 from moe_model.tiny import TINY
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")

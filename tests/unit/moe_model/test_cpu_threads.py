@@ -13,7 +13,7 @@ pytestmark = needs_kernels
 LIMITED = """
 import os, resource, threading
 import torch
-from moe_model.threads import set_threads
+from moe_model.backends.threads import set_threads
 from moe_model.kernels.cpu.linear import linear
 from moe_model.kernels.cpu.packed import pack
 set_threads(1)

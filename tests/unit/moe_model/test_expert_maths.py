@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_model.experts import ExpertWeights, combine_rows
-from moe_model.held_experts import OneDnnExperts
-from moe_model.linear import can_pack
+from moe_model.backends.held_experts import OneDnnExperts
+from moe_model.maths.experts import ExpertWeights, combine_rows
+from moe_model.maths.linear import can_pack
 from moe_model.quant import (
     FP8_MAX,
     StoredExpert,

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.experts import combine_rows
-from moe_model.held_experts import NativeExperts, UnpackedExperts, room_for_experts
-from moe_model.kernel_choice import choose_kernel
+from moe_model.backends.choice import choose_kernel
+from moe_model.backends.held_experts import NativeExperts, UnpackedExperts, room_for_experts
+from moe_model.backends.linears import HeldLinears, PlainLinears
 from moe_model.kernels.cpu import library
-from moe_model.linear import linear
-from moe_model.linears import HeldLinears, PlainLinears
+from moe_model.maths.experts import combine_rows
+from moe_model.maths.linear import linear
 from moe_model.reference import load_experts
 from moe_model.tiny import write_tiny
-from moe_model.weight_formats import FORMATS, choose_format, piece_bytes
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.formats import FORMATS, choose_format, piece_bytes
 
 CPU = torch.device("cpu")
 needs_native = pytest.mark.skipif(library.load() is None, reason="no native kernels here")

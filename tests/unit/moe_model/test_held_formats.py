@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from kernel_cases import needs_kernels
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.config import load_config
-from moe_model.held_formats import HeldFormats, held_formats
 from moe_model.kernels.cpu import library
-from moe_model.manifest import ensure_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
-from moe_model.packed_checkpoint import PackedCheckpoint, shard_of_layer, verify_packed
 from moe_model.tiny import write_tiny
-from moe_model.weights import open_weights, verify_attention
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.held_formats import HeldFormats, held_formats
+from moe_model.weights.manifest import ensure_manifest
+from moe_model.weights.open import open_weights, verify_attention
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
+from moe_model.weights.packed_checkpoint import PackedCheckpoint, shard_of_layer, verify_packed
 
 
 @pytest.fixture(scope="module")

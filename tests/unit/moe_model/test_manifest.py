@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from checkpoint_surgery import INDEX, SINGLE, W1, flip_byte, read_index, write_small
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.manifest import (
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import (
     MANIFEST_NAME,
     build_manifest,
     ensure_manifest,
@@ -86,7 +86,7 @@ def test_exchanged_pieces_are_another_checkpoint(folder: Path):
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a small checkpoint's manifest is kept."""
-    monkeypatch.setattr("moe_model.manifest.KEEP_ABOVE_BYTES", 0)
+    monkeypatch.setattr("moe_model.weights.manifest.KEEP_ABOVE_BYTES", 0)
 
 
 def test_a_small_checkpoint_is_hashed_anew_and_leaves_no_file(folder: Path):
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_is_hashed_each_time(folder: Path, monke
     def refuse(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("moe_model.manifest.save_manifest", refuse)
+    monkeypatch.setattr("moe_model.weights.manifest.save_manifest", refuse)
     assert ensure_manifest(Checkpoint.open(folder)) == manifest_of(folder)
     assert "Permission denied" in caplog.text
 

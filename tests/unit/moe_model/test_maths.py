@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import moe_model.attention as attention_module
-from moe_model.attention import attend
-from moe_model.linear import can_pack, linear, pack
-from moe_model.norm import rms_norm
-from moe_model.rope import apply_rope, rope_cos_sin, rope_frequencies
-from moe_model.routing import route
+import moe_model.maths.attention as attention_module
+from moe_model.maths.attention import attend
+from moe_model.maths.linear import can_pack, linear, pack
+from moe_model.maths.norm import rms_norm
+from moe_model.maths.rope import apply_rope, rope_cos_sin, rope_frequencies
+from moe_model.maths.routing import route
 
 seeds = st.integers(0, 10_000)
 

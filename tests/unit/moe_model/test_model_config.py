@@ -16,7 +16,7 @@ from moe_model.config import (
     parse_config,
     read_json,
 )
-from moe_model.tensor_names import all_specs
+from moe_model.families.minimax_m2.tensor_names import all_specs
 from moe_model.tiny import FP8_CONFIG, TINY
 
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from checkpoint_surgery import SINGLE, W1, change_tensors, write_small
 
-from moe_model.checkpoint import Checkpoint
-from moe_model.held_experts import room_for_experts
+from moe_model.backends.held_experts import room_for_experts
+from moe_model.backends.linears import HeldLinears
 from moe_model.kernels.cpu import library
-from moe_model.linears import HeldLinears
-from moe_model.manifest import build_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
 from moe_model.quant import has_nan_codes
-from moe_model.weight_formats import FORMATS
-from moe_model.weights import put_expert
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.formats import FORMATS
+from moe_model.weights.manifest import build_manifest
+from moe_model.weights.open import put_expert
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
 
 CPU = torch.device("cpu")
 W2, Q = W1.replace("w1", "w2"), "model.layers.1.self_attn.q_proj.weight"

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from moe_model import pack_checkpoint
-from moe_model.checkpoint import Checkpoint
+from moe_model.backends.linears import HeldLinears
+from moe_model.backends.packing import pack_expert
 from moe_model.kernels.cpu.packed import unpack
-from moe_model.linears import HeldLinears
-from moe_model.manifest import ensure_manifest
-from moe_model.pack_checkpoint import PackJob, write_packed
-from moe_model.packed_checkpoint import PackedCheckpoint, shard_of_layer
-from moe_model.packed_header import FORMATS, PACKED_NAME, is_packed
-from moe_model.packing import pack_expert
 from moe_model.tiny import write_tiny
+from moe_model.weights import pack_checkpoint
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import ensure_manifest
+from moe_model.weights.pack_checkpoint import PackJob, write_packed
+from moe_model.weights.packed_checkpoint import PackedCheckpoint, shard_of_layer
+from moe_model.weights.packed_header import FORMATS, PACKED_NAME, is_packed
 
 
 def job(folder: Path, format: str = "int4", linear_format: str = "int8", **changes) -> PackJob:

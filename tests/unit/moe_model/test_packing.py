@@ -4,10 +4,10 @@ import pytest
 import torch
 from kernel_cases import needs_kernels, random
 
-from moe_model.kernel_choice import KERNEL_NAMES
+from moe_model.backends.choice import KERNEL_NAMES
+from moe_model.backends.packing import pack_expert, pack_linear
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.packed import separate, unpack
-from moe_model.packing import pack_expert, pack_linear
 from moe_model.quant import StoredExpert, StoredMatrix, quantise
 
 FORMATS = sorted(KERNEL_NAMES)

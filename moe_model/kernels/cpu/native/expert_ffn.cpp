@@ -1,4 +1,4 @@
-// Rounding points (moe_model/experts.py): w1, w3 and w2 accumulate in float32; SiLU(gate) * up is
+// Rounding points (moe_model/maths/experts.py): w1, w3 and w2 accumulate in float32; SiLU(gate) * up is
 // rounded once to bfloat16; w2's sum times the float32 routing weight is rounded once to bfloat16;
 // partial sums add in float32 in ascending expert id.
 #include "expert_ffn.h"

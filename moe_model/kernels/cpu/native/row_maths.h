@@ -1,6 +1,6 @@
 // What a layer does to its rows between the matrix products: bfloat16 in and out, float32 between.
 //
-// Rounding points as in moe_model/row_maths.py. A row's bits depend on itself only, and are the same on
+// Rounding points as in moe_model/maths/row_maths.py. A row's bits depend on itself only, and are the same on
 // every instruction set: sums run in LANES fixed lanes, and nothing is contracted.
 #pragma once
 #include <stddef.h>

@@ -13,12 +13,12 @@ from types import MappingProxyType
 
 import tokenizers
 
-from moe_model.chat import files
-from moe_model.chat.added_tokens import AddedToken, parse_added_tokens
-from moe_model.chat.detokenizer import IncrementalDetokenizer
-from moe_model.chat.plain_tokenizer import build_plain_tokenizer
-from moe_model.chat.segments import Segment
-from moe_model.chat.token_table import TokenTable
+from moe_model.text import files
+from moe_model.text.added_tokens import AddedToken, parse_added_tokens
+from moe_model.text.detokenizer import IncrementalDetokenizer
+from moe_model.text.plain_tokenizer import build_plain_tokenizer
+from moe_model.text.segments import Segment
+from moe_model.text.token_table import TokenTable
 
 
 class Tokenizer:

@@ -1,6 +1,6 @@
 """How is a checkpoint written in the kernels' own layout? Piece by piece, file by file, resumable.
 
-moe_model/packed_checkpoint.py says what the folder holds and reads it.
+moe_model/weights/packed_checkpoint.py says what the folder holds and reads it.
 """
 
 import json
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 
-from moe_model import packed_checkpoint as packed
-from moe_model.checkpoint import Checkpoint
+from moe_model.backends.packing import pack_expert, pack_linear
 from moe_model.config import ModelConfig, read_json
+from moe_model.families.minimax_m2.tensor_names import expert_specs, layer_specs, outer_specs
 from moe_model.kernels.cpu.packed import PackedMatrix
-from moe_model.manifest import (
+from moe_model.weights import packed_checkpoint as packed
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import (
     MANIFEST_NAME,
     Manifest,
     Progress,
@@ -26,11 +28,9 @@ from moe_model.manifest import (
     save_manifest,
     verify_attention,
 )
-from moe_model.packed_checkpoint import Panels
-from moe_model.packed_header import LAYOUT_VERSION, PACKED_NAME
-from moe_model.packing import pack_expert, pack_linear
-from moe_model.safetensors_file import SafetensorsFile
-from moe_model.tensor_names import expert_specs, layer_specs, outer_specs
+from moe_model.weights.packed_checkpoint import Panels
+from moe_model.weights.packed_header import LAYOUT_VERSION, PACKED_NAME
+from moe_model.weights.safetensors_file import SafetensorsFile
 
 ALIGNMENT = 64
 UNFINISHED = ".unfinished"

@@ -14,14 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_model.backends.linears import Linears
 from moe_model.config import ModelConfig, load_config, read_json
-from moe_model.layer import LayerWeights
-from moe_model.linear import LinearWeight
-from moe_model.linears import Linears
-from moe_model.packed_header import is_packed
-from moe_model.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
-from moe_model.safetensors_file import SafetensorsFile
-from moe_model.tensor_names import (
+from moe_model.families.minimax_m2.tensor_names import (
     TensorSpec,
     all_specs,
     expert_specs,
@@ -29,6 +24,11 @@ from moe_model.tensor_names import (
     layer_specs,
     outer_specs,
 )
+from moe_model.maths.layer import LayerWeights
+from moe_model.maths.linear import LinearWeight
+from moe_model.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
+from moe_model.weights.packed_header import is_packed
+from moe_model.weights.safetensors_file import SafetensorsFile
 
 log = logging.getLogger(__name__)
 

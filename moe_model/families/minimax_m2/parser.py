@@ -39,9 +39,9 @@ from moe_model.chat.events import (
     ToolCallStart,
     coalesce,
 )
-from moe_model.chat.format_blanks import FormatBlanks
-from moe_model.chat.open_call import INVOKE_TAGS, OpenCall
-from moe_model.chat.tags import (
+from moe_model.families.minimax_m2.format_blanks import FormatBlanks
+from moe_model.families.minimax_m2.open_call import INVOKE_TAGS, OpenCall
+from moe_model.families.minimax_m2.tags import (
     MARKER_KINDS,
     TAG_START,
     NoTag,

@@ -13,8 +13,8 @@ a closing tag before it, and a call of a tool that is not on offer after a whole
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_model.chat.call_arguments import CallArguments
-from moe_model.chat.tags import TAG_START, NoTag, Tag, TagKind, match_tag, next_tag
+from moe_model.families.minimax_m2.call_arguments import CallArguments
+from moe_model.families.minimax_m2.tags import TAG_START, NoTag, Tag, TagKind, match_tag, next_tag
 
 MAX_HELD_CHARS = 2**14
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import tokenizers
 
-from moe_model.chat.added_tokens import MAX_TOKEN_ID, AddedToken
-from moe_model.chat.byte_level import CHARACTER_OF_BYTE, token_bytes
+from moe_model.text.added_tokens import MAX_TOKEN_ID, AddedToken
+from moe_model.text.byte_level import CHARACTER_OF_BYTE, token_bytes
 
 _MAX_PATTERN_CHARS = 8192
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from moe_model.backends.choice import KERNEL_NAMES, choose_kernel
+from moe_model.backends.packing import pack_expert
 from moe_model.config import ModelConfig
-from moe_model.experts import ExpertWeights, HeldExperts, TorchExperts
-from moe_model.kernel_choice import KERNEL_NAMES, choose_kernel
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
-from moe_model.linear import can_pack, linear, pack
-from moe_model.packing import pack_expert
+from moe_model.maths.experts import ExpertWeights, HeldExperts, TorchExperts
+from moe_model.maths.linear import can_pack, linear, pack
 from moe_model.quant import StoredExpert
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.config import ModelConfig
-from moe_model.packed_header import is_packed, read_header
-from moe_model.weight_formats import choose_format
+from moe_model.weights.formats import choose_format
+from moe_model.weights.packed_header import is_packed, read_header
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldFormats:
-    """`compute_dtype`: float32 or bfloat16; the others: names of moe_model/weight_formats.py."""
+    """`compute_dtype`: float32 or bfloat16; the others: names of moe_model/weights/formats.py."""
 
     compute_dtype: str
     experts: str

@@ -1,6 +1,6 @@
 """How does a service start from weights that are packed already? A folder of panels, mapped, not copied.
 
-`expertmesh model quantise` writes such a folder (moe_model/pack_checkpoint.py):
+`expertmesh model quantise` writes such a folder (moe_model/weights/pack_checkpoint.py):
 
     config.json, expertmesh_manifest.json   of the source: its checkpoint_id stays the model's
     expertmesh_packed.json                  formats, checkpoint_id, a digest for each piece and the rest
@@ -18,17 +18,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_model.backends.choice import KERNEL_NAMES
+from moe_model.backends.linears import Linears
 from moe_model.config import ModelConfig, load_config
-from moe_model.kernel_choice import KERNEL_NAMES
+from moe_model.families.minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
 from moe_model.kernels.cpu.formats import PANEL, weight_format
 from moe_model.kernels.cpu.packed import PackedMatrix
-from moe_model.layer import LayerWeights
-from moe_model.linears import Linears
-from moe_model.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
-from moe_model.packed_header import PACKED_NAME, read_header
+from moe_model.maths.layer import LayerWeights
 from moe_model.quant import all_finite
-from moe_model.safetensors_file import SafetensorsFile
-from moe_model.tensor_names import TensorSpec, layer_specs, outer_specs
+from moe_model.weights.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
+from moe_model.weights.packed_header import PACKED_NAME, read_header
+from moe_model.weights.safetensors_file import SafetensorsFile
 
 ATTENTION_SHARD = "packed-attention.safetensors"
 
@@ -38,7 +38,7 @@ class Panels:
     """A packed matrix to be found in a shard."""
 
     name: str
-    format: str  # a name of moe_model/weight_formats.py
+    format: str  # a name of moe_model/weights/formats.py
     num_outputs: int
     num_inputs: int
 

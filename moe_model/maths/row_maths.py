@@ -13,8 +13,8 @@ from torch import Tensor
 
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native_rows
-from moe_model.norm import rms_norm
-from moe_model.rope import apply_rope
+from moe_model.maths.norm import rms_norm
+from moe_model.maths.rope import apply_rope
 
 
 class RowMaths(Protocol):

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from moe_model.checkpoint import INDEX_NAME, Checkpoint
 from moe_model.config import ModelConfig
-from moe_model.manifest import attention_specs
-from moe_model.safetensors_file import SafetensorsFile, TensorEntry
-from moe_model.tensor_names import TensorSpec, expert_specs
+from moe_model.families.minimax_m2.tensor_names import TensorSpec, expert_specs
+from moe_model.weights.checkpoint import INDEX_NAME, Checkpoint
+from moe_model.weights.manifest import attention_specs
+from moe_model.weights.safetensors_file import SafetensorsFile, TensorEntry
 
 MAX_READ_BYTES = 64 * 1024 * 1024
 ATTENTION_SHARD = "attention.safetensors"

@@ -6,7 +6,7 @@ import torch
 
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS as KERNEL_FORMATS
-from moe_model.linear import can_pack
+from moe_model.maths.linear import can_pack
 
 KERNEL_NAMES = {"float32": "f32", "bfloat16": "bf16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
 """Our names of weight formats -> those of moe_model/kernels/cpu."""

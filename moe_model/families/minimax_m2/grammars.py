@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_model.chat.added_tokens import TOOL_CALLS_END, TOOL_CALLS_START
-from moe_model.chat.call_schemas import ROOT, number_pattern, value_schema
 from moe_model.chat.tool_schema import (
     declared_properties,
     parameter_types,
@@ -22,6 +20,8 @@ from moe_model.chat.tool_schema import (
     string_choices,
 )
 from moe_model.chat.tools import MAX_PARAMETER_NAME_CHARS
+from moe_model.families.minimax_m2.call_schemas import ROOT, number_pattern, value_schema
+from moe_model.text.added_tokens import TOOL_CALLS_END, TOOL_CALLS_START
 
 _WHITESPACE = r"(?: |\n[ \t]{0,24})?"
 """Between the parts of a JSON value: a space or an indented line; models may go on with blanks forever."""

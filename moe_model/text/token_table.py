@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.chat import files
-from moe_model.chat.added_tokens import MAX_TOKEN_ID, parse_added_tokens
-from moe_model.chat.byte_level import token_bytes
+from moe_model.text import files
+from moe_model.text.added_tokens import MAX_TOKEN_ID, parse_added_tokens
+from moe_model.text.byte_level import token_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_model.kernel_choice import KERNEL_NAMES
+from moe_model.backends.choice import KERNEL_NAMES
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import PANEL, WeightFormat, weight_format
 from moe_model.kernels.cpu.fp8_format import group_scales, join_fp8

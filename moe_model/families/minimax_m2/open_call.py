@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from moe_model.chat.call_arguments import CallArguments
-from moe_model.chat.tags import MARKER_KINDS, Tag, TagKind
-from moe_model.chat.value_end import LostEnd, Surroundings, ends_value, resembles_end
+from moe_model.families.minimax_m2.call_arguments import CallArguments
+from moe_model.families.minimax_m2.tags import MARKER_KINDS, Tag, TagKind
+from moe_model.families.minimax_m2.value_end import LostEnd, Surroundings, ends_value, resembles_end
 
 INVOKE_TAGS = (
     TagKind.PARAMETER_START,

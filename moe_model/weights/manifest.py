@@ -15,9 +15,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moe_model.checkpoint import Checkpoint
 from moe_model.config import ModelConfig, read_json
-from moe_model.tensor_names import TensorSpec, all_specs, expert_specs, layer_specs, outer_specs
+from moe_model.families.minimax_m2.tensor_names import (
+    TensorSpec,
+    all_specs,
+    expert_specs,
+    layer_specs,
+    outer_specs,
+)
+from moe_model.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from moe_model.linear import LinearWeight, linear
-from moe_model.row_maths import TORCH, RowMaths
+from moe_model.maths.linear import LinearWeight, linear
+from moe_model.maths.row_maths import TORCH, RowMaths
 
 
 def route(

@@ -5,7 +5,7 @@ accumulate in float32; SiLU(gate) * up is rounded once to the compute dtype; w2
 accumulates in float32, times the float32 routing weight, rounded once to the
 compute dtype; partial sums add in float32 in ascending expert id.
 
-`ExpertWeights`, the reference, keeps them exactly. moe_model/held_experts.py has the
+`ExpertWeights`, the reference, keeps them exactly. moe_model/backends/held_experts.py has the
 faster layouts behind the same two calls, one for each message: `rows` and `sums`.
 """
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig
-from moe_model.linear import LinearWeight, linear
-from moe_model.routing import route
-from moe_model.row_maths import TORCH, RowMaths
+from moe_model.maths.linear import LinearWeight, linear
+from moe_model.maths.routing import route
+from moe_model.maths.row_maths import TORCH, RowMaths
 
 
 @dataclass(frozen=True, kw_only=True)

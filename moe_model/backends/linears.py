@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from moe_model.kernel_choice import choose_kernel
-from moe_model.linear import LinearWeight, pack
-from moe_model.packing import pack_linear
+from moe_model.backends.choice import choose_kernel
+from moe_model.backends.packing import pack_linear
+from moe_model.maths.linear import LinearWeight, pack
 from moe_model.quant import StoredMatrix
 
 
@@ -42,7 +42,7 @@ class PlainLinears:
 
 @dataclass(frozen=True)
 class HeldLinears:
-    """What computes fastest on this device; `weight_format`: see moe_model/weight_formats.py."""
+    """What computes fastest on this device; `weight_format`: see moe_model/weights/formats.py."""
 
     dtype: torch.dtype
     weight_format: str

@@ -2,8 +2,8 @@
 
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu.layer import NativeLayer, can_run
-from moe_model.layer import Layer, LayerWeights, PlainLayer
-from moe_model.row_maths import TORCH, RowMaths
+from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
+from moe_model.maths.row_maths import TORCH, RowMaths
 
 
 def hold_layer(held: LayerWeights, config: ModelConfig, maths: RowMaths) -> Layer:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from moe_model import manifest as manifests
-from moe_model.checkpoint import Checkpoint
-from moe_model.experts import HeldExperts
-from moe_model.held_experts import PanelExperts
+from moe_model.backends.held_experts import PanelExperts
+from moe_model.families.minimax_m2.tensor_names import expert_specs
 from moe_model.kernels.cpu import library
-from moe_model.manifest import Manifest, ensure_manifest, piece_digest
-from moe_model.packed_checkpoint import PackedCheckpoint
-from moe_model.packed_header import is_packed
-from moe_model.tensor_names import expert_specs
+from moe_model.maths.experts import HeldExperts
+from moe_model.weights import manifest as manifests
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.manifest import Manifest, ensure_manifest, piece_digest
+from moe_model.weights.packed_checkpoint import PackedCheckpoint
+from moe_model.weights.packed_header import is_packed
 
 Weights = Checkpoint | PackedCheckpoint
 

@@ -1,0 +1,1 @@
+"""What a model computes: plain torch functions, the definition of correct."""
