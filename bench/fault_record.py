@@ -11,7 +11,7 @@ from typing import Any
 from fault_rig import Sample, percentile
 from fault_rows import Row
 
-from tests.chaos.history import Verdict
+from tests.support.chaos.history import Verdict
 
 
 @dataclass

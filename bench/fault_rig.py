@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.gateway_rig import GatewayRig
-from tests.chaos.history import Verdict
-from tests.chaos.rig import LOWER, UPPER, Rig
-from tests.chaos.streams import Load, Oracle
+from tests.support.chaos.gateway_rig import GatewayRig
+from tests.support.chaos.history import Verdict
+from tests.support.chaos.rig import LOWER, UPPER, Rig
+from tests.support.chaos.streams import Load, Oracle
 
 STREAMS = 8
 CONTROL_S = 2.0

@@ -19,12 +19,12 @@ from fault_rig import (
 )
 
 from moe_model.tiny import write_tiny
-from tests.chaos import network
-from tests.chaos.history import Ask, check_prefix, describe_end
-from tests.chaos.proxy import SILENT, Wire
-from tests.chaos.rig import LOWER, UPPER
-from tests.chaos.starving import starving
-from tests.chaos.streams import Request, until
+from tests.support.chaos import network
+from tests.support.chaos.history import Ask, check_prefix, describe_end
+from tests.support.chaos.proxy import SILENT, Wire
+from tests.support.chaos.rig import LOWER, UPPER
+from tests.support.chaos.starving import starving
+from tests.support.chaos.streams import Request, until
 
 Trials = Iterator[Sample]
 """A row yields a sample per trial for as long as it is asked."""
@@ -294,7 +294,7 @@ def mixed_versions(folder: Path) -> Trials:
     """One replica of each stripe speaks the next minor version of the protocol."""
     with MeasuredRig(folder, STRIPES_ONCE) as rig:
         for number, layers in ((2, LOWER), (3, UPPER)):
-            rig.start_pool(number, *layers, module="tests.chaos.pool_of_next_minor")
+            rig.start_pool(number, *layers, module="tests.support.chaos.pool_of_next_minor")
         rig.connected(4)
         while True:
             before = [rig.calls(number) for number in range(4)]

@@ -36,7 +36,7 @@ from fault_record import Record, Records, rounded
 from fault_rig import Sample, say, work_folder
 from fault_rows import ROWS, Row
 
-from tests.chaos import network
+from tests.support.chaos import network
 
 MAX_REPEATS = 3
 MAX_STARTS = 3

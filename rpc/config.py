@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 1
-"""Rises with each release that adds fields; `tests/frozen_protos` has the older ones."""
+"""Rises with each release that adds fields; `tests/support/frozen_protos` has the older ones."""
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Largest message on either end. Prefill is cut to stay below it."""

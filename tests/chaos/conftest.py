@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import FaultProxy
-from tests.chaos.rig import ALL, Rig
+from tests.support.chaos.proxy import FaultProxy
+from tests.support.chaos.rig import ALL, Rig
 
 
 @pytest.fixture(scope="module")

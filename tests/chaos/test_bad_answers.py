@@ -11,11 +11,11 @@ import pytest
 
 from moe_model.tiny import write_tiny
 from protos import attention_pb2
-from tests.chaos.failing_pool import FAIL, mark_token
-from tests.chaos.history import Ask
-from tests.chaos.rig import ALL, LAYERS, Rig, metric
-from tests.chaos.streams import Request, until
-from tests.integration.mesh import ServiceProcess
+from tests.support.chaos.failing_pool import FAIL, mark_token
+from tests.support.chaos.history import Ask
+from tests.support.chaos.rig import ALL, LAYERS, Rig, metric
+from tests.support.chaos.streams import Request, until
+from tests.support.mesh import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 MARKED = 7
@@ -35,7 +35,7 @@ def start_failing(
     """A pool that fails in this way, with an id of its own."""
     monkeypatch.setenv(FAIL, how)
     flags = (*ALL, "--pool-id", how, *flags)
-    return rig.mesh.start_pool(*flags, module="tests.chaos.failing_pool").wait_listening()
+    return rig.mesh.start_pool(*flags, module="tests.support.chaos.failing_pool").wait_listening()
 
 
 def test_corrupt_answers_are_asked_for_again(rig: Rig, monkeypatch: pytest.MonkeyPatch):
@@ -127,7 +127,7 @@ def test_a_request_that_breaks_pools_fails_alone(tmp_path: Path, monkeypatch: py
     write_tiny(model, seed=42, num_hidden_layers=LAYERS)
     mark_token(model, MARKED)
     monkeypatch.setenv(FAIL, "die_on_mark")
-    rig = Rig(tmp_path, (ALL, ALL, ALL), pool_module="tests.chaos.failing_pool")
+    rig = Rig(tmp_path, (ALL, ALL, ALL), pool_module="tests.support.chaos.failing_pool")
     rig.asks = []  # nothing sampled: it could come upon the marked token
     with rig:
         innocent = [

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 import httpx
 import pytest
 
-from tests.chaos.gateway_rig import GatewayRig
-from tests.chaos.history import Ask, History, Verdict, check_prefix
-from tests.chaos.http_streams import follow_http, http_sender
-from tests.chaos.streams import Load, until
-from tests.integration.test_pool_failure import status_of
+from tests.support.attention.long_requests import status_of
+from tests.support.chaos.gateway_rig import GatewayRig
+from tests.support.chaos.history import Ask, History, Verdict, check_prefix
+from tests.support.chaos.http_streams import follow_http, http_sender
+from tests.support.chaos.streams import Load, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import mirror, network
-from tests.chaos.proxy import SILENT, FaultProxy, Wire
-from tests.chaos.rig import Rig
-from tests.chaos.streams import until
-from tests.chaos.test_pools import assert_right
+from tests.support.chaos import mirror, network
+from tests.support.chaos.proxy import SILENT, FaultProxy, Wire
+from tests.support.chaos.rig import Rig
+from tests.support.chaos.streams import until
+from tests.support.chaos.verdicts import assert_right
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -82,7 +82,7 @@ def run_inside(program: str) -> dict[str, Any]:
 
 def test_lost_packets_cost_time_and_nothing_else():
     """L3, its losses."""
-    found = run_inside("tests.chaos.lossy_mesh")
+    found = run_inside("tests.support.chaos.lossy_mesh")
     assert found["problems"] == []
     assert found["ejections"] <= 1
 
@@ -90,7 +90,7 @@ def test_lost_packets_cost_time_and_nothing_else():
 @pytest.mark.skipif(not os.path.exists(mirror.DEVICE), reason=f"needs {mirror.DEVICE}")
 def test_late_overtaking_doubled_and_narrow_packets_cost_time_and_nothing_else():
     """L3: 10 ms +- 5 ms, which reorders; duplicates; 1 Mbit/s."""
-    found = run_inside("tests.chaos.mirrored_mesh")
+    found = run_inside("tests.support.chaos.mirrored_mesh")
     assert found["problems"] == []
     assert found["ejections"] <= 1
     assert found["broken"] == 0

@@ -12,14 +12,14 @@ from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
-from tests.chaos.failing_pool import FAIL
-from tests.chaos.gateway_rig import GatewayRig
-from tests.chaos.history import Ask, History, check_prefix, describe_end
-from tests.chaos.http_streams import follow_http
-from tests.chaos.rig import ALL, LAYERS, LOWER, UPPER, Rig
-from tests.chaos.streams import Request, until
-from tests.integration.mesh import Mesh
-from tests.integration.test_pool_failure import status_of, until_readyz
+from tests.support.attention.long_requests import status_of, until_readyz
+from tests.support.chaos.failing_pool import FAIL
+from tests.support.chaos.gateway_rig import GatewayRig
+from tests.support.chaos.history import Ask, History, check_prefix, describe_end
+from tests.support.chaos.http_streams import follow_http
+from tests.support.chaos.rig import ALL, LAYERS, LOWER, UPPER, Rig
+from tests.support.chaos.streams import Request, until
+from tests.support.mesh import Mesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CLIENTS = 4
@@ -32,7 +32,7 @@ def test_a_sole_holder_without_a_sound_answer_ends_every_request_once_and_for_al
     """After --expert-timeout-s, retryable, with one line in the log; it serves again by itself."""
     monkeypatch.setenv(FAIL, how)
     rig = Rig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", "4", "--max-running", "2",
-              pool_module="tests.chaos.failing_pool")  # fmt: skip
+              pool_module="tests.support.chaos.failing_pool")  # fmt: skip
     with rig:
         attention, (pool,) = rig.mesh.attention, rig.pools
         asks = [Ask(prompt=(20 + number, 9), max_tokens=3000) for number in range(CLIENTS)]
@@ -64,7 +64,7 @@ def test_two_attention_services_wait_for_missing_experts_hardly_longer_than_one(
     monkeypatch.setenv(FAIL, "garbage")
     limit_s = 10.0
     rig = GatewayRig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", f"{limit_s:g}",
-                     pool_module="tests.chaos.failing_pool")  # fmt: skip
+                     pool_module="tests.support.chaos.failing_pool")  # fmt: skip
     with rig:
         (pool,) = rig.pools
         history = History(Ask(prompt=(20, 9), max_tokens=3000))

@@ -7,20 +7,16 @@ from pathlib import Path
 import pytest
 
 from moe_model.tiny import write_tiny
-from tests.chaos.failing_pool import FAIL
-from tests.chaos.history import Ask, check_prefix, describe_end
-from tests.chaos.rig import ALL, LAYERS, Rig
-from tests.chaos.starving import starving
-from tests.chaos.streams import Load, Request, until
-from tests.integration.mesh import ServiceProcess
-from tests.integration.test_pool_failure import until_readyz
+from tests.support.attention.long_requests import until_readyz
+from tests.support.chaos.failing_pool import FAIL
+from tests.support.chaos.history import Ask, check_prefix, describe_end
+from tests.support.chaos.rig import ALL, LAYERS, Rig
+from tests.support.chaos.starving import starving
+from tests.support.chaos.streams import Request, until
+from tests.support.chaos.verdicts import assert_right
+from tests.support.mesh import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-def assert_right(rig: Rig, load: Load) -> None:
-    verdict = rig.oracle.check(load.histories)
-    assert verdict.right, verdict.problems[:5]
 
 
 def rows(*asks: Ask) -> int:
@@ -177,7 +173,9 @@ def test_a_pool_in_a_crash_loop_is_held_back_and_told_of_while_the_rest_is_stabl
 
     def start() -> ServiceProcess:
         flags = (*ALL, "--pool-id", "crashing")
-        return rig.mesh.start_pool(*flags, module="tests.chaos.failing_pool").wait_listening()
+        return rig.mesh.start_pool(
+            *flags, module="tests.support.chaos.failing_pool"
+        ).wait_listening()
 
     with rig.load(3) as running:
         running.warm()

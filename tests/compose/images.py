@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.compose.engine import docker
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = "expertmesh-test-base"
 BUILD = "expertmesh-test-build"
 PROMETHEUS = "expertmesh-test-prometheus"

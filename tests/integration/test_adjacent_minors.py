@@ -7,14 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-import demo_model
-from tests.frozen_protos import frozen
-from tests.frozen_protos.old_peer import OldPeers
-from tests.integration.mesh import PORTS, ServiceProcess
+from tests.support.frozen_protos import frozen
+from tests.support.frozen_protos.old_peer import OldPeers
+from tests.support.mesh import PORTS, ServiceProcess
+from tests.support.places import DEMO_MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-MODEL = Path(demo_model.__file__).parent / "model"
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def test_a_mesh_with_an_older_peer_at_every_hop_answers_as_ever(start: Any, tmp_
         to_router, to_pool, to_attention = old.peers
         router = start("router_svc", *PORTS, "--state", str(tmp_path / "epoch"))
         to_router.target = router.wait_listening().address
-        common = ("--model", str(MODEL), "--dtype", "float32", "--threads", "1")
+        common = ("--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1")
         member = (*PORTS, *common, "--router", to_router.address)
         pool = start("expert_svc", *member, "--advertise", to_pool.address)
         attention = start(
@@ -48,7 +46,7 @@ def test_a_mesh_with_an_older_peer_at_every_hop_answers_as_ever(start: Any, tmp_
         attention.wait_for(r"attention ready$")
         # One gateway finds the older attention service by the router, one dials today's.
         gateways = [
-            start("gateway", "--model", str(MODEL), "--listen", "127.0.0.1:0", *flags)
+            start("gateway", "--model", str(DEMO_MODEL), "--listen", "127.0.0.1:0", *flags)
             for flags in (
                 ("--router", to_router.address),
                 ("--attention", attention.address),

@@ -9,15 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-import demo_model
-from tests.integration.mesh import PORTS, ServiceProcess
-from tests.integration.test_gateway_process import processes, start_gateway, url
-
-__all__ = ["processes"]  # a fixture
+from tests.support.gateway.processes import start_gateway, url
+from tests.support.mesh import PORTS, ServiceProcess
+from tests.support.places import DEMO_MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-MODEL = Path(demo_model.__file__).parent / "model"
 TOKENS = 150
 WAIT_S = 60.0
 PROMPTS = [
@@ -32,7 +29,7 @@ def start_attention(
     attention = ServiceProcess(
         "attention_svc",
         [
-            "--listen", listen, "--ops-listen", "127.0.0.1:0", "--model", str(MODEL),
+            "--listen", listen, "--ops-listen", "127.0.0.1:0", "--model", str(DEMO_MODEL),
             "--transport", "in_process", "--dtype", "float32", "--threads", "1",
             "--kv-memory", "32MiB", *flags,
         ],
@@ -240,7 +237,7 @@ def test_a_rolling_restart_behind_a_router_costs_no_token(
 
     router = start("router_svc", "--state", str(tmp_path / "epoch")).wait_listening()
     member = (
-        "--router", router.address, "--model", str(MODEL), "--dtype", "float32", "--threads", "1",
+        "--router", router.address, "--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1",
     )  # fmt: skip
     start("expert_svc", *member)
 

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
+
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("echo_p50_us", "tcp_p50_us", "execute_p50_us", "compute_p50_us", "ratio")
 
 

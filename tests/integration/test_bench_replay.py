@@ -14,8 +14,8 @@ from expertmesh.cli import app
 from expertmesh.cluster.plan import demo_model_dir
 from expertmesh.loadgen.routing import draw, read_steps
 from moe_model.config import load_config
-from tests.integration.mesh import Mesh
-from tests.integration.test_pool_failure import Request
+from tests.support.attention.long_requests import Request
+from tests.support.mesh import Mesh
 
 # A prompt that the prefix cache holds but for one token would be computed like a generated token.
 UNSEEN_PROMPT = [9, 10, 11, 12]

@@ -12,10 +12,10 @@ import pytest
 
 from expertmesh.certs import cert_path, create_mesh_certificates, key_path
 from expertmesh.cluster.plan import demo_model_dir
+from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("gateway", "router", "attention", "expert")
 END_S = 30.0
 """Far more than needed: a loaded machine must not fail the test, a hang must."""

@@ -10,13 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-import demo_model
-from tests.contract.mesh_certificates import Authority
-from tests.integration.mesh import PORTS, ServiceProcess
+from tests.support.mesh import PORTS, ServiceProcess
+from tests.support.mesh_certificates import Authority
+from tests.support.places import DEMO_MODEL
 
 pytestmark = pytest.mark.slow
 
-MODEL = Path(demo_model.__file__).parent / "model"
 KEY = "the-only-valid-key"
 OWING = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -95,7 +94,7 @@ def test_a_gateway_answers_probes_and_its_clients(
     open_files: int | None,
 ) -> None:
     gateway = started(
-        "gateway", "--model", str(MODEL), "--listen", "127.0.0.1:0", "--api-key", KEY,
+        "gateway", "--model", str(DEMO_MODEL), "--listen", "127.0.0.1:0", "--api-key", KEY,
         "--attention", "127.0.0.1:9", open_files=open_files,
     )  # fmt: skip
     if open_files:
@@ -133,7 +132,7 @@ def test_a_pool_with_few_files_answers_probes_beside_half_open_connections(
             str(files.key),
         )
     pool = started(
-        "expert_svc", *PORTS, "--model", str(MODEL), "--dtype", "float32", "--threads", "1",
+        "expert_svc", *PORTS, "--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1",
         "--layers", "0", *flags, open_files=96,
     )  # fmt: skip
     assert any("gRPC connections: " in line for line in pool.lines)

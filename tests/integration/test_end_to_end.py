@@ -4,7 +4,6 @@ The official openai client is the oracle of shapes, reference.py of tokens.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +11,15 @@ import httpx
 import openai
 import pytest
 
-import demo_model
 from attention_svc.config import BLOCK_SIZE
 from moe_model.chat.template import ChatTemplate
 from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
-from tests.integration.mesh import Mesh, ServiceProcess
+from tests.support.mesh import ServiceProcess
+from tests.support.places import DEMO_MODEL
+from tests.support.served_model import Served, serve, stripes
 
-MODEL = Path(demo_model.__file__).parent / "model"
 PYTHON_TOOL = {
     "type": "function",
     "function": {
@@ -33,42 +32,6 @@ PYTHON_TOOL = {
         },
     },
 }
-
-
-def stripes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Layers of the demo model over two pools."""
-    num_layers = Checkpoint.open(MODEL).config.num_layers
-    even = ",".join(str(layer) for layer in range(0, num_layers, 2))
-    odd = ",".join(str(layer) for layer in range(1, num_layers, 2))
-    return ("--layers", even), ("--layers", odd)
-
-
-class Served:
-    """A mesh with a gateway in front of it."""
-
-    def __init__(self, mesh: Mesh, gateway: ServiceProcess):
-        self.mesh = mesh
-        self.url = f"http://{gateway.address}"
-        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)
-        self.model = self.client.models.list().data[0].id
-
-    def wait_ready(self, ready: bool, timeout_s: float = 20.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        wanted = 200 if ready else 503
-        while httpx.get(self.url + "/readyz").status_code != wanted:
-            assert time.monotonic() < deadline, f"/readyz did not become {wanted}"
-            time.sleep(0.1)
-
-
-def serve(state: Path) -> Iterator[Served]:
-    with Mesh(MODEL, stripes(), attention_flags=("--kv-memory", "64MiB"), state=state) as mesh:
-        gateway = mesh.start(
-            "gateway", "--model", str(MODEL), "--router", mesh.router.address,
-            "--listen", "127.0.0.1:0",
-        ).wait_listening()  # fmt: skip
-        served = Served(mesh, gateway)
-        served.wait_ready(True)
-        yield served
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +49,8 @@ def served_alone(tmp_path: Path) -> Iterator[Served]:
     "question", ["What is 4783 + 2959?", "How many r's are in strawberry?", "你好"]
 )
 def test_greedy_answer_equals_the_reference_token_for_token(served: Served, question: str) -> None:
-    tokenizer, template = Tokenizer.load(MODEL), ChatTemplate.load(MODEL)
-    checkpoint = Checkpoint.open(MODEL)
+    tokenizer, template = Tokenizer.load(DEMO_MODEL), ChatTemplate.load(DEMO_MODEL)
+    checkpoint = Checkpoint.open(DEMO_MODEL)
     prompt = tokenizer.encode_segments(
         template.render([{"role": "user", "content": question}], None)
     )
@@ -212,7 +175,7 @@ def test_metrics_of_every_service_move_with_a_request(served: Served) -> None:
 
 
 def test_resident_memory_is_within_the_budget(served: Served) -> None:
-    config = Checkpoint.open(MODEL).config
+    config = Checkpoint.open(DEMO_MODEL).config
     pool_weights = 4 * config.expert_params * config.num_pieces // 2
     attention_weights = 4 * config.attention_params
     for pool in served.mesh.pools:
@@ -264,7 +227,9 @@ def test_the_only_holder_dies_and_comes_back_under_a_stream(served_alone: Served
 
 def test_log_likelihoods_of_a_prompt_are_the_references(served: Served):
     """As lm-eval asks for them: token ids, echo, one alternative, one token."""
-    ids = Tokenizer.load(MODEL).encode_text("What is 12 + 30? The answer is 42, of course. " * 12)
+    ids = Tokenizer.load(DEMO_MODEL).encode_text(
+        "What is 12 + 30? The answer is 42, of course. " * 12
+    )
     answer = served.client.completions.create(
         model=served.model,
         prompt=[ids, ids[:7]],
@@ -273,7 +238,7 @@ def test_log_likelihoods_of_a_prompt_are_the_references(served: Served):
         max_tokens=1,
         temperature=0,
     )
-    logits = ReferenceModel(Checkpoint.open(MODEL)).logits(ids)
+    logits = ReferenceModel(Checkpoint.open(DEMO_MODEL)).logits(ids)
     logprobs_TV = logits.log_softmax(dim=-1)
     for choice, prompt in zip(answer.choices, (ids, ids[:7]), strict=True):
         told = choice.logprobs

@@ -16,9 +16,9 @@ from moe_model.reference import ReferenceModel, load_experts, run_experts
 from moe_model.tiny import TINY, write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
-from tests.integration.mesh import Mesh
+from tests.support.mesh import Mesh
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 HIDDEN_SIZE = TINY["hidden_size"]
 

@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.mesh import ServiceProcess
-from tests.integration.test_gateway_process import start_attention, start_gateway, url
+from tests.support.gateway.processes import start_attention, start_gateway, url
+from tests.support.mesh import ServiceProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

@@ -14,10 +14,9 @@ import httpx
 import openai
 import pytest
 
-import demo_model
-from tests.integration.mesh import Mesh, ServiceProcess
+from tests.support.mesh import Mesh, ServiceProcess
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
 USER: Any = [{"role": "user", "content": "Sort: pear, apple, fig"}]
 STORM = 1000
 AT_ONCE = 60
@@ -71,9 +70,9 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 def serve(state: Path, *attention_flags: str) -> Iterator[Served]:
     flags = ("--kv-memory", "64MiB", *attention_flags)
-    with Mesh(MODEL, [()], attention_flags=flags, state=state) as mesh:
+    with Mesh(DEMO_MODEL, [()], attention_flags=flags, state=state) as mesh:
         gateway = mesh.start(
-            "gateway", "--model", str(MODEL), "--served-model-name", "demo",
+            "gateway", "--model", str(DEMO_MODEL), "--served-model-name", "demo",
             "--router", mesh.router.address, "--listen", "127.0.0.1:0", "--max-concurrent", "500",
         ).wait_listening()  # fmt: skip
         gateway.wait_for(r" ready$")

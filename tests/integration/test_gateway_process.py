@@ -11,33 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-import demo_model
-from tests.integration.mesh import PORTS, ServiceProcess
+from tests.support.gateway.processes import start_attention, start_gateway, url
+from tests.support.mesh import PORTS, ServiceProcess
 
-MODEL = Path(demo_model.__file__).parent / "model"
 CHAT: Any = {"model": "demo", "messages": [{"role": "user", "content": "Sort: pear, apple, fig"}]}
-
-
-@pytest.fixture
-def processes() -> Iterator[list[ServiceProcess]]:
-    """Those started by a test, stopped at its end."""
-    started: list[ServiceProcess] = []
-    yield started
-    for process in reversed(started):
-        if process.process.poll() is None:
-            process.kill()
-
-
-def start_attention(processes: list[ServiceProcess], *flags: str) -> ServiceProcess:
-    attention = ServiceProcess(
-        "attention_svc",
-        [
-            *PORTS, "--model", str(MODEL), "--transport", "in_process", "--dtype", "float32",
-            "--threads", "1", "--kv-memory", "16MiB", *flags,
-        ],
-    )  # fmt: skip
-    processes.append(attention)
-    return attention.wait_listening()
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +23,6 @@ def attention() -> Iterator[ServiceProcess]:
     started: list[ServiceProcess] = []
     yield start_attention(started)
     assert started[0].stop() == 0
-
-
-def start_gateway(processes: list[ServiceProcess], *flags: str) -> ServiceProcess:
-    gateway = ServiceProcess(
-        "gateway",
-        [
-            "--model", str(MODEL), "--served-model-name", "demo",
-            *(() if "--listen" in flags else ("--listen", "127.0.0.1:0")), *flags,
-        ],
-    )  # fmt: skip
-    processes.append(gateway)
-    return gateway
-
-
-def url(gateway: ServiceProcess, path: str) -> str:
-    return f"http://{gateway.address}{path}"
 
 
 def endless_chat(gateway: ServiceProcess) -> Any:

@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-import demo_model
 from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.metrics import ActivationCounts
 from attention_svc.sequence.params import read_params
@@ -21,12 +19,12 @@ from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
-from tests.engine_harness import run_to_end
+from tests.support.attention.engine_harness import run_to_end
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
-CHECKPOINT = Checkpoint.open(MODEL)
-TOKENIZER = Tokenizer.load(MODEL)
-VOCABULARY = Vocabulary.load(MODEL, CHECKPOINT.config)
+CHECKPOINT = Checkpoint.open(DEMO_MODEL)
+TOKENIZER = Tokenizer.load(DEMO_MODEL)
+VOCABULARY = Vocabulary.load(DEMO_MODEL, CHECKPOINT.config)
 END_OF_THINKING = TOKENIZER.marker_ids["</think>"]
 GRAMMAR = attention_pb2.Grammar(
     kind=attention_pb2.GRAMMAR_KIND_LARK,
@@ -50,7 +48,7 @@ GRAMMAR = attention_pb2.Grammar(
 
 @contextlib.asynccontextmanager
 async def compiler() -> AsyncIterator[GrammarCompiler]:
-    made = GrammarCompiler(MODEL, VOCABULARY)
+    made = GrammarCompiler(DEMO_MODEL, VOCABULARY)
     yield made
     await made.close()
 

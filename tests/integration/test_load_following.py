@@ -16,10 +16,10 @@ from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import router_pb2
-from tests.chaos.history import Ask
-from tests.chaos.streams import Load, Oracle, until
-from tests.integration.mesh import Mesh
-from tests.integration.test_live_changes import (
+from tests.support.attention.long_requests import PROMPT
+from tests.support.chaos.history import Ask
+from tests.support.chaos.streams import Load, Oracle, until
+from tests.support.chaos.traffic import (
     TOKENS,
     Map,
     Traffic,
@@ -28,7 +28,7 @@ from tests.integration.test_live_changes import (
     held,
     holding,
 )
-from tests.integration.test_pool_failure import PROMPT
+from tests.support.mesh import Mesh
 
 pytestmark = pytest.mark.slow
 FOLLOWING = ("--imbalance-s", "1", "--half-life-s", "20", "--pieces-per-minute", "600")

@@ -14,8 +14,8 @@ from expertmesh import LLM, SamplingParams
 from expertmesh.cluster.plan import demo_model_dir
 from moe_model.reference import ReferenceModel
 from moe_model.weights.checkpoint import Checkpoint
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "vllm_scripts"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CONVERSATIONS = [[{"role": "user", "content": f"What is {n} + 8?"}] for n in (4, 31, 600)]

@@ -14,8 +14,8 @@ import pytest
 from expertmesh import LLM, SamplingParams
 from expertmesh.cluster.plan import demo_model_dir
 from moe_model.kernels.cpu import library
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = [f"What is {n} + 3?" for n in (19, 4728)] + ["Sort: 9 4 7", "你好"]
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 INT8 = ("--dtype", "bfloat16", "--expert-dtype", "int8", "--linear-dtype", "int8")

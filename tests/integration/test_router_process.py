@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import grpc
 import pytest
@@ -18,6 +17,7 @@ from protos import router_pb2, router_pb2_grpc
 from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import open_sync_channel
 from rpc.mesh.lease import Lease
+from tests.support.places import ROOT
 
 WAIT_S = 20.0
 
@@ -221,5 +221,5 @@ def _run(*flags: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=WAIT_S,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )

@@ -15,8 +15,8 @@ import pytest
 from attention_svc.__main__ import main as attention_main
 from expert_svc.__main__ import main as expert_main
 from moe_model.tiny import write_tiny
-from tests.contract.mesh_certificates import DAY, Authority
-from tests.integration.mesh import PORTS, ServiceProcess
+from tests.support.mesh import PORTS, ServiceProcess
+from tests.support.mesh_certificates import DAY, Authority
 
 MAINS = {"expert_svc": expert_main, "attention_svc": attention_main}
 SERVICES = tuple(MAINS)

@@ -26,11 +26,11 @@ from expertmesh.certs import (
     key_path,
     renew,
 )
-from moe_model.tiny import write_tiny
+from tests.support.model.demo_like import write_demo_like_checkpoint
+from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "several-machines.md"
 START_S = 90.0
 KEY = "the-key-of-this-test"
@@ -198,28 +198,6 @@ def mesh(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-def write_demo_like_checkpoint(folder: Path) -> None:
-    """Seeded random weights with the bundled model's tokenizer and template."""
-    from expertmesh.cluster.plan import demo_model_dir
-
-    demo = demo_model_dir()
-    raw = json.loads((demo / "config.json").read_text())
-    write_tiny(
-        folder,
-        vocab_size=raw["vocab_size"],
-        eos_token_id=raw["eos_token_id"],
-        num_hidden_layers=4,
-        max_position_embeddings=2048,
-    )
-    for path in demo.iterdir():
-        if path.suffix in (".json", ".jinja") and path.name not in (
-            "config.json",
-            "model.safetensors.index.json",
-            "expertmesh_manifest.json",
-        ):
-            shutil.copy(path, folder)
 
 
 def test_the_page_has_the_five_commands() -> None:

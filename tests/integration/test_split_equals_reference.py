@@ -11,7 +11,7 @@ from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2, attention_pb2_grpc
-from tests.integration.mesh import Mesh
+from tests.support.mesh import Mesh
 
 STRIPES = {
     "layer_striped": (("--layers", "0,2"), ("--layers", "1")),

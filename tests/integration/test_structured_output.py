@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.integration.test_end_to_end import Served, serve
+from tests.support.served_model import Served, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

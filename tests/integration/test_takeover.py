@@ -9,7 +9,7 @@ from moe_model.tiny import write_tiny
 from protos import router_pb2, router_pb2_grpc
 from rpc.access.secret import MeshSecret, write_secret
 from rpc.channel import open_sync_channel
-from tests.integration.mesh import Mesh
+from tests.support.mesh import Mesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

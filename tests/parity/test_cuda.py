@@ -1,12 +1,10 @@
 """The demo model on a CUDA device gives the CPU's greedy tokens, in float32."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 import torch
 
-import demo_model
 from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.params import read_params
 from attention_svc.sequence.sequence import Sequence
@@ -15,15 +13,15 @@ from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
-from tests.engine_harness import GREEDY, run_to_end
+from tests.support.attention.engine_harness import GREEDY, run_to_end
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
 QUESTIONS = ("What is 4783 + 2959?", "How many r's are in strawberry?", "你好", "Who are you?")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def prompts() -> list[list[int]]:
-    tokenizer, template = Tokenizer.load(MODEL), ChatTemplate.load(MODEL)
+    tokenizer, template = Tokenizer.load(DEMO_MODEL), ChatTemplate.load(DEMO_MODEL)
     conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
     return [tokenizer.encode_segments(template.render(c, None)) for c in conversations]
 
@@ -31,7 +29,7 @@ def prompts() -> list[list[int]]:
 @pytest.mark.gpu
 @needs_cuda
 def test_reference_on_cuda_gives_the_cpu_tokens() -> None:
-    checkpoint = Checkpoint.open(MODEL)
+    checkpoint = Checkpoint.open(DEMO_MODEL)
     stop = frozenset(checkpoint.config.eos_token_ids)
     on_cpu, on_cuda = ReferenceModel(checkpoint), ReferenceModel(checkpoint, device="cuda")
     for prompt in prompts():
@@ -41,7 +39,7 @@ def test_reference_on_cuda_gives_the_cpu_tokens() -> None:
 @pytest.mark.gpu
 @needs_cuda
 def test_engine_on_cuda_gives_the_cpu_tokens() -> None:
-    checkpoint = Checkpoint.open(MODEL)
+    checkpoint = Checkpoint.open(DEMO_MODEL)
     stop = frozenset(checkpoint.config.eos_token_ids)
     reference = ReferenceModel(checkpoint)
     expected = [reference.greedy(prompt, 120, stop) for prompt in prompts()]
@@ -49,7 +47,7 @@ def test_engine_on_cuda_gives_the_cpu_tokens() -> None:
 
 
 def test_engine_in_process_gives_the_reference_tokens_of_the_demo_model() -> None:
-    checkpoint = Checkpoint.open(MODEL)
+    checkpoint = Checkpoint.open(DEMO_MODEL)
     stop = frozenset(checkpoint.config.eos_token_ids)
     reference = ReferenceModel(checkpoint)
     expected = [reference.greedy(prompt, 120, stop) for prompt in prompts()]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.places import ROOT
+
 SERVICES = ("gateway", "attention_svc", "expert_svc", "router_svc")
 ALLOWED: dict[str, set[str]] = {
     "protos": set(),

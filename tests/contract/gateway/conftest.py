@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_harness import Harness, LoopThread
-from gateway_model import write_tiny_model
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.harness import Harness, LoopThread
+from tests.support.gateway.model import write_tiny_model
 
 
 @pytest.fixture(scope="session")

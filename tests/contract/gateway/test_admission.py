@@ -7,16 +7,16 @@ from typing import Any
 
 import openai
 import pytest
-from answers import thinking_answer
-from fake_attention import say, tokens
-from gateway_harness import Harness, ready_status
-from gateway_model import EOS, NAME
-from test_disconnects import send
 
 from gateway.generate.replica import Replica
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say, tokens
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.leaving_client import send
+from tests.support.gateway.model import EOS, NAME
 
 USER: Any = [{"role": "user", "content": "hello"}]
 

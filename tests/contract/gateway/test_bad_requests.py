@@ -4,24 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from answers import thinking_answer
-from fake_attention import say
-from gateway_harness import Harness
-from gateway_model import CONTEXT, EOS, MARKERS, NAME
 
 from gateway.openai.models import ChatRequest
 from moe_model.text.tokenizer import Tokenizer
-
-USER: Any = [{"role": "user", "content": "hello"}]
-
-
-def error_of(reply: Any, status: int = 400) -> dict[str, Any]:
-    assert reply.status_code == status, reply.text
-    assert reply.headers["content-type"] == "application/json"
-    body = reply.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-    return dict(body["error"])
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import CONTEXT, EOS, MARKERS, NAME
+from tests.support.gateway.refusals import USER, error_of
 
 
 class TestJson:

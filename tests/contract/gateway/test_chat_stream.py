@@ -5,14 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
-from answers import ends_with_done, events_of, thinking_answer
-from fake_attention import length, say, stopped, tokens
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import ends_with_done, events_of, thinking_answer
+from tests.support.gateway.fake_attention import length, say, stopped, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 

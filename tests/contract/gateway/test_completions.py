@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from answers import ends_with_done, events_of
-from fake_attention import length, say, tokens
-from gateway_harness import Harness
-from gateway_model import CONTEXT, EOS, HOLE, NAME, THINK, VOCAB_SIZE
 from openai.types import Completion
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import ends_with_done, events_of
+from tests.support.gateway.fake_attention import length, say, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import CONTEXT, EOS, HOLE, NAME, THINK, VOCAB_SIZE
 
 
 def ids_of(text: str) -> list[int]:

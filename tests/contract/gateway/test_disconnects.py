@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import pytest
-from fake_attention import Item, tokens
-from gateway_harness import Harness
-from gateway_model import NAME
 
 from gateway.limits import Limits
+from tests.support.gateway.fake_attention import Item, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.leaving_client import send
+from tests.support.gateway.model import NAME
 
 
 def endless(pause_s: float = 0.005) -> Any:
@@ -23,18 +24,6 @@ def endless(pause_s: float = 0.005) -> Any:
         return [*items, 60.0]
 
     return script
-
-
-def send(gateway: Harness, **fields: Any) -> socket.socket:
-    body = json.dumps(
-        {"model": NAME, "messages": [{"role": "user", "content": "hello"}], **fields}
-    ).encode()
-    connection = gateway.socket()
-    connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    )
-    return connection
 
 
 def reset(connection: socket.socket) -> None:
@@ -99,8 +88,8 @@ def test_counters_return_to_zero(gateway: Harness) -> None:
 def test_a_client_that_never_reads_is_cut_off_and_others_are_served(
     make_gateway: Any, tmp_path: Any
 ) -> None:
-    from gateway_harness import ready_status
-    from gateway_model import write_tiny_model
+    from tests.support.gateway.harness import ready_status
+    from tests.support.gateway.model import write_tiny_model
 
     folder = write_tiny_model(tmp_path / "long", context=1_000_000)
     gateway = make_gateway(
@@ -157,6 +146,6 @@ def test_a_slow_reader_gets_everything_in_order(gateway: Harness) -> None:
 
 
 def _end(count: int) -> list[Item]:
-    from fake_attention import length
+    from tests.support.gateway.fake_attention import length
 
     return [length(count)]

@@ -5,11 +5,11 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
-from fake_attention import length, stopped, tokens
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 
 from protos import attention_pb2
+from tests.support.gateway.fake_attention import length, stopped, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 
 def score(position: int, best: int, request: Any) -> attention_pb2.TokenLogprobs:

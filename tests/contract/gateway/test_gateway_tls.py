@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from answers import thinking_answer
-from fake_attention import FakeAttention, say
-from gateway_harness import Harness, ready_status, unused_script
-from gateway_model import EOS
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.tls import TlsFiles, require_role, server_credentials
-from tests.contract.mesh_certificates import Authority
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import FakeAttention, say
+from tests.support.gateway.harness import Harness, ready_status, unused_script
+from tests.support.gateway.model import EOS
+from tests.support.mesh_certificates import Authority
 
 
 def certificate_of(context: Any) -> bytes:

@@ -5,12 +5,12 @@ from typing import Any
 
 import grpc
 import pytest
-from fake_attention import say
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 
 from gateway.openai import completions
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 LONG = {"choice": ["x" * 400_000]}
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, "grammar: compiling it takes too much time")

@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 import pytest
-from answers import thinking_answer
-from fake_attention import say
-from gateway_harness import Harness, ready_status
-from gateway_model import EOS, write_tiny_model
-from test_bad_requests import USER, error_of
 
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import EOS, write_tiny_model
+from tests.support.gateway.refusals import USER, error_of
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from answers import thinking_answer
-from fake_attention import say
-from gateway_harness import WAIT_S, Harness
-from gateway_model import EOS
-from raw_http import CHAT, POST, exchange, read_all, status_of
 
 from gateway.http.connections import ConnectionTable
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import WAIT_S, Harness
+from tests.support.gateway.model import EOS
+from tests.support.gateway.raw_http import CHAT, POST, exchange, read_all, status_of
 
 KEY = "a-key-for-the-client"
 BEARER = {"authorization": f"Bearer {KEY}"}

@@ -7,15 +7,15 @@ from typing import Any
 
 import grpc
 import pytest
-from answers import thinking_answer
-from fake_attention import Item, ended, length, stopped, tokens
-from gateway_harness import Harness, ready_status
-from gateway_model import EOS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import Item, ended, length, stopped, tokens
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import EOS
 
 DEATHS: dict[str, Item] = {
     "lost": grpc.StatusCode.UNAVAILABLE,

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from fake_attention import ended, length, say, tokens
-from gateway_harness import Harness
-from gateway_model import CONTEXT, END_OF_THINK, EOS, NAME
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.checks import GenerationFailed
 from expertmesh.offline.sampling_params import StructuredOutputsParams
 from protos import attention_pb2
+from tests.support.gateway.fake_attention import ended, length, say, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import CONTEXT, END_OF_THINK, EOS, NAME
 
 HELLO = list(b"hello")
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -6,14 +6,14 @@ import logging
 from typing import Any
 
 import pytest
-from answers import WEATHER, thinking_answer
-from fake_attention import say
-from gateway_harness import Harness, ready_status
-from gateway_model import EOS, NAME, write_tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import WEATHER, thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import EOS, NAME, write_tiny_model
 
 USER: Any = {"role": "user", "content": "hello"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

@@ -6,13 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
-from answers import thinking_answer
-from fake_attention import Item, Script, ended, stopped, tokens
-from gateway_harness import Harness, ready_status
-from gateway_model import EOS, NAME
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import Item, Script, ended, stopped, tokens
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import EOS, NAME
 
 LIMIT_MS = 600_000
 """`--expert-timeout-s` of each service. Nobody sleeps here: what would be waited is counted."""

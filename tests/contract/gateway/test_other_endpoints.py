@@ -4,15 +4,15 @@ from typing import Any
 
 import openai
 import pytest
-from answers import WEATHER, thinking_answer
-from fake_attention import say
-from gateway_harness import Harness, ready_status
-from gateway_model import CONTEXT, EOS, HOLE, NAME
 from openai.types import Model
 from prometheus_client.parser import text_string_to_metric_families
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import WEATHER, thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import CONTEXT, EOS, HOLE, NAME
 
 USER: Any = [{"role": "user", "content": "hello"}]
 

@@ -4,10 +4,6 @@ import json
 from typing import Any
 
 import httpx
-from answers import thinking_answer
-from fake_attention import say
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +15,10 @@ from gateway.openai.models import (
     TokenizeRequest,
 )
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 ANYTHING = st.recursive(
     st.none()

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
-from answers import WEATHER, events_of, invoke, tool_answer
-from fake_attention import FakeAttention, say
-from gateway_harness import Harness, ready_status
-from gateway_model import (
+
+from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import WEATHER, events_of, invoke, tool_answer
+from tests.support.gateway.fake_attention import FakeAttention, say
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import (
     END_OF_THINK,
     END_OF_TOOL_CALL,
     EOS,
@@ -14,8 +16,6 @@ from gateway_model import (
     TOOL_CALL,
     write_tiny_model,
 )
-
-from moe_model.text.tokenizer import Tokenizer
 
 USER: Any = {"role": "user", "content": "hello"}
 KEYS = ("the-first-key", "the-second-key")

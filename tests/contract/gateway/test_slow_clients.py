@@ -5,14 +5,14 @@ import time
 from typing import Any
 
 import pytest
-from answers import thinking_answer
-from fake_attention import say
-from gateway_harness import Harness
-from gateway_model import EOS
-from raw_http import POST, error_of, exchange, read_all, status_of
 
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import thinking_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS
+from tests.support.gateway.raw_http import POST, error_of, exchange, read_all, status_of
 
 
 class TestSlowness:

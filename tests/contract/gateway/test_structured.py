@@ -5,13 +5,19 @@ from typing import Any
 
 import grpc
 import pytest
-from answers import WEATHER, invoke, tool_answer
-from fake_attention import say
-from gateway_harness import Harness, ready_status
-from gateway_model import END_OF_THINK, END_OF_TOOL_CALL, EOS, TOOL_CALL, write_tiny_model
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import WEATHER, invoke, tool_answer
+from tests.support.gateway.fake_attention import say
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import (
+    END_OF_THINK,
+    END_OF_TOOL_CALL,
+    EOS,
+    TOOL_CALL,
+    write_tiny_model,
+)
 
 OTHER = {"type": "function", "function": {"name": "other", "parameters": {}}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

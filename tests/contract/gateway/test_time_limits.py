@@ -6,16 +6,16 @@ from typing import Any
 
 import httpx
 import pytest
-from answers import ends_with_done, events_of, thinking_answer
-from fake_attention import ended, say, tokens
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 
 from expertmesh.clients import chat as chat_client
 from expertmesh.clients.chat import ChatClient, Reply
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import ends_with_done, events_of, thinking_answer
+from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 LATE = ended(attention_pb2.FINISH_REASON_DEADLINE, "the request's time limit passed")
 

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from answers import WEATHER, events_of, invoke, thinking_answer, tool_answer
-from fake_attention import length, say, tokens
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import WEATHER, events_of, invoke, thinking_answer, tool_answer
+from tests.support.gateway.fake_attention import length, say, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 CONTEXT_OF_TOOLS = 4096
@@ -18,8 +18,8 @@ CONTEXT_OF_TOOLS = 4096
 @pytest.fixture
 def roomy(make_gateway: Any, tmp_path: Any) -> Harness:
     """A gateway whose context has room for tools."""
-    from gateway_harness import ready_status
-    from gateway_model import write_tiny_model
+    from tests.support.gateway.harness import ready_status
+    from tests.support.gateway.model import write_tiny_model
 
     folder = write_tiny_model(tmp_path / "roomy", context=CONTEXT_OF_TOOLS)
     gateway: Harness = make_gateway(model_folder=folder, status=ready_status(CONTEXT_OF_TOOLS))

@@ -5,13 +5,13 @@ from typing import Any
 import grpc
 import openai
 import pytest
-from answers import events_of, thinking_answer
-from fake_attention import ended, say, stopped, tokens
-from gateway_harness import Harness
-from gateway_model import EOS, NAME
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.gateway.answers import events_of, thinking_answer
+from tests.support.gateway.fake_attention import ended, say, stopped, tokens
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, NAME
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 

@@ -9,12 +9,11 @@ from attention_svc.vocabulary import Vocabulary
 from moe_model.config import load_config
 from moe_model.text.token_table import TokenTable
 from moe_model.text.tokenizer import Tokenizer
-
-DEMO = Path(__file__).resolve().parents[3] / "demo_model/model"
+from tests.support.places import DEMO_MODEL
 
 
 def copied(folder: Path, *, drop: str = "", **config: object) -> Path:
-    for path in DEMO.glob("*.json"):
+    for path in DEMO_MODEL.glob("*.json"):
         if "safetensors" not in path.name:
             (folder / path.name).write_bytes(path.read_bytes())
     changed = {**json.loads((folder / "config.json").read_text()), **config}
@@ -27,8 +26,8 @@ def copied(folder: Path, *, drop: str = "", **config: object) -> Path:
 
 
 def test_holes_and_rows_above_the_last_token_are_missing(tmp_path: Path):
-    whole = TokenTable.load(DEMO)
-    word, gone = next((t, i) for t, i in vocabulary_of(DEMO).items() if i > 1000)
+    whole = TokenTable.load(DEMO_MODEL)
+    word, gone = next((t, i) for t, i in vocabulary_of(DEMO_MODEL).items() if i > 1000)
     folder = copied(tmp_path, drop=word, vocab_size=3100)
     loaded = Vocabulary.load(folder, load_config(folder))
     holes = [i for i, data in enumerate(whole.bytes_of_id) if data is None]
@@ -41,7 +40,7 @@ def vocabulary_of(folder: Path) -> dict[str, int]:
 
 
 def test_the_default_stops_are_eos_and_the_role_marker(tmp_path: Path):
-    loaded = Vocabulary.load(DEMO, load_config(DEMO))
+    loaded = Vocabulary.load(DEMO_MODEL, load_config(DEMO_MODEL))
     assert loaded.default_stops == {3066, 3065}
     bare = copied(tmp_path)
     (bare / "tokenizer.json").unlink()
@@ -56,7 +55,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path):
 
 
 def test_the_table_agrees_with_the_tokenizer():
-    table, tokenizer = TokenTable.load(DEMO), Tokenizer.load(DEMO)
+    table, tokenizer = TokenTable.load(DEMO_MODEL), Tokenizer.load(DEMO_MODEL)
     assert [data or b"" for data in table.bytes_of_id] == [
         tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)
     ]

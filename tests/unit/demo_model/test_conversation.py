@@ -2,19 +2,16 @@
 
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import demo_model
 from demo_model import chat, tools
 from demo_model import conversation as conversations
 from demo_model.conversation import make
 from demo_model.draw import Draw, Split
 from moe_model.chat.template import ChatTemplate
-
-MODEL = Path(demo_model.__file__).parent / "model"
+from tests.support.places import DEMO_MODEL
 
 
 def conversation(
@@ -25,7 +22,7 @@ def conversation(
 
 @pytest.fixture(scope="module")
 def template() -> ChatTemplate:
-    return ChatTemplate.load(MODEL)
+    return ChatTemplate.load(DEMO_MODEL)
 
 
 def test_rendering_equals_the_chat_template(template: ChatTemplate) -> None:

@@ -1,15 +1,13 @@
 """Packed batches: reproducible, within one conversation, labelled only where the model writes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import demo_model
 from demo_model import chat, dataset
 from demo_model.dataset import NO_LABEL, Batch, Encoder
+from tests.support.places import DEMO_MODEL
 
-TOKENIZER = Path(demo_model.__file__).parent / "model" / "tokenizer.json"
+TOKENIZER = DEMO_MODEL / "tokenizer.json"
 
 
 @pytest.fixture(scope="module")

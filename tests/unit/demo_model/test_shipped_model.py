@@ -19,36 +19,36 @@ from moe_model.config import load_config
 from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer as GatewayTokenizer
 from moe_model.weights.checkpoint import Checkpoint
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
 MIB = 2**20
 
 
 @pytest.fixture(scope="module")
 def weights() -> network.Weights:
-    return self_check.load_for(MODEL, "cpu")
+    return self_check.load_for(DEMO_MODEL, "cpu")
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(MODEL / "tokenizer.json")
+    return Encoder(DEMO_MODEL / "tokenizer.json")
 
 
 def test_the_shape_is_small_and_exercises_what_m2_has() -> None:
-    config = load_config(MODEL)
+    config = load_config(DEMO_MODEL)
     assert config.num_layers >= 4
     assert config.num_experts >= 16
     assert config.top_k >= 4
     assert config.query_size != config.hidden_size
     assert config.rotary_dim * 2 == config.head_dim
     assert config.max_position_embeddings == 32_768
-    raw = json.loads((MODEL / "config.json").read_text())
+    raw = json.loads((DEMO_MODEL / "config.json").read_text())
     assert raw["architectures"] == ["MiniMaxM2ForCausalLM"]
     assert raw["quantization_config"]["weight_block_size"] == [128, 128]
 
 
 def test_the_files_keep_to_their_sizes() -> None:
-    shards = list(MODEL.glob("*.safetensors"))
+    shards = list(DEMO_MODEL.glob("*.safetensors"))
     assert all(shard.stat().st_size <= 15 * MIB for shard in shards)
     folder = Path(demo_model.__file__).parent
     everything = [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
@@ -61,13 +61,13 @@ def test_parameters_and_selection_bias(weights: network.Weights) -> None:
 
 
 def test_the_tokenizer_is_small_reads_digits_singly_and_marks_m2_s_tokens() -> None:
-    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
     assert 2_000 <= tokenizer.get_vocab_size() <= 4_096
     digits = tokenizer.encode("20261123", add_special_tokens=False)
     assert digits.tokens == list("20261123")
     added = {
         token["content"]: token["special"]
-        for token in json.loads((MODEL / "tokenizer.json").read_text())["added_tokens"]
+        for token in json.loads((DEMO_MODEL / "tokenizer.json").read_text())["added_tokens"]
     }
     assert all(added[token] for token in chat.SPECIAL_TOKENS)
     assert not any(added[token] for token in chat.ADDED_TOKENS)
@@ -76,14 +76,14 @@ def test_the_tokenizer_is_small_reads_digits_singly_and_marks_m2_s_tokens() -> N
 
 
 def test_generation_stops_at_the_end_of_turn() -> None:
-    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-    raw = json.loads((MODEL / "generation_config.json").read_text())
+    tokenizer = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
+    raw = json.loads((DEMO_MODEL / "generation_config.json").read_text())
     assert raw["eos_token_id"] == tokenizer.token_to_id(chat.END_OF_TURN)
     assert raw["bos_token_id"] == tokenizer.token_to_id(chat.ROLE)
 
 
 def test_training_ids_are_the_gateway_s_ids(encoder: Encoder) -> None:
-    template, tokenizer = ChatTemplate.load(MODEL), GatewayTokenizer.load(MODEL)
+    template, tokenizer = ChatTemplate.load(DEMO_MODEL), GatewayTokenizer.load(DEMO_MODEL)
     for seed in range(60):
         draw = Draw(rng=random.Random(seed), language=("en", "zh")[seed % 2])
         made = make(draw, ("tool_answer", "follow_up", "sort")[seed % 3])
@@ -95,9 +95,9 @@ def test_training_ids_are_the_gateway_s_ids(encoder: Encoder) -> None:
 def test_the_reference_model_and_the_training_network_agree(
     weights: network.Weights, encoder: Encoder
 ) -> None:
-    shape = checkpoint_format.load_shape(MODEL)
+    shape = checkpoint_format.load_shape(DEMO_MODEL)
     prompt, _ = encoder.encode([("]~!b[]~b]system\nBe brief.[e~[\n]~b]user\n3+4?[e~[\n", False)])
-    served = ReferenceModel(Checkpoint.open(MODEL)).logits(prompt)
+    served = ReferenceModel(Checkpoint.open(DEMO_MODEL)).logits(prompt)
     tokens = torch.tensor([prompt])
     cos, sin = network.rotary_tables(torch.arange(len(prompt))[None], shape)
     mask = torch.ones(len(prompt), len(prompt), dtype=torch.bool).tril()[None, None]
@@ -110,14 +110,14 @@ def test_the_reference_model_and_the_training_network_agree(
 
 
 def test_held_out_text_loads_the_experts_evenly(weights: network.Weights, encoder: Encoder) -> None:
-    decoder = Decoder(weights, checkpoint_format.load_shape(MODEL))
+    decoder = Decoder(weights, checkpoint_format.load_shape(DEMO_MODEL))
     loads = decoder.expert_load(self_check.held_out_documents(encoder, 8))
     assert float((loads.amax(1) / loads.mean(1)).max()) <= 3
 
 
 def test_it_answers_held_out_questions(weights: network.Weights, encoder: Encoder) -> None:
     """A few skills, greedy; the slow test below asks more, README.md has the full table."""
-    decoder = Decoder(weights, checkpoint_format.load_shape(MODEL))
+    decoder = Decoder(weights, checkpoint_format.load_shape(DEMO_MODEL))
     skills = ("add", "weekday", "tool_call")
     questions = [q for q in scoring.questions(Split.OPERANDS, 1) if q.skill in skills]
     pairs = self_check.ask(decoder, encoder, questions, GREEDY, batch=10)
@@ -139,7 +139,7 @@ def test_accuracy_on_what_was_held_out(
     sampling: self_check.Sampling,
     least: float,
 ) -> None:
-    decoder = Decoder(weights, checkpoint_format.load_shape(MODEL))
+    decoder = Decoder(weights, checkpoint_format.load_shape(DEMO_MODEL))
     questions = scoring.questions(split, 5, seed=1)
     pairs = self_check.ask(decoder, encoder, questions, sampling, batch=34)
     right = sum(scoring.is_right(question, reply) for question, reply in pairs)

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import demo_model
 from demo_model import dataset, network, train
 from demo_model.dataset import Encoder
 from demo_model.network import Shape
 from demo_model.optimiser import orthogonalised
 from demo_model.train import padded
 from demo_model.trainer import Settings, Trainer, learning_rate_scale
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
 SHAPE = Shape(
     vocab_size=3072,
     hidden_size=32,
@@ -39,7 +38,7 @@ def settings(out: Path, rate: float = 1.0) -> Settings:
         length=512,
         workers=1,
         seed=0,
-        source=MODEL,
+        source=DEMO_MODEL,
         out=out,
         compile=False,
         start_from=None,
@@ -58,7 +57,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def batches() -> list[dataset.Batch]:
-    encoder = Encoder(MODEL / "tokenizer.json")
+    encoder = Encoder(DEMO_MODEL / "tokenizer.json")
     return [dataset.build(encoder, 0, index, rows=1, length=512) for index in range(3)]
 
 

@@ -1,11 +1,9 @@
 """What the model was never shown: other people's wordings, and a question late in a long talk."""
 
 import random
-from pathlib import Path
 
 import pytest
 
-import demo_model
 from demo_model import checkpoint_format, phrasings, scoring, self_check
 from demo_model.conversation import _add_exchange, _history, make
 from demo_model.dataset import Encoder
@@ -13,8 +11,8 @@ from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, Decoder
 from demo_model.scoring import Question
 from demo_model.skills.smalltalk import CAN, WHO
+from tests.support.places import DEMO_MODEL
 
-MODEL = Path(demo_model.__file__).parent / "model"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # written before the lists were widened, and in none of them: keep it so
@@ -33,8 +31,10 @@ Are you a living thing?|Do you run on GPT-5?"""
 
 
 def right(questions: list[Question]) -> int:
-    decoder = Decoder(self_check.load_for(MODEL, "cpu"), checkpoint_format.load_shape(MODEL))
-    encoder = Encoder(MODEL / "tokenizer.json")
+    decoder = Decoder(
+        self_check.load_for(DEMO_MODEL, "cpu"), checkpoint_format.load_shape(DEMO_MODEL)
+    )
+    encoder = Encoder(DEMO_MODEL / "tokenizer.json")
     pairs = self_check.ask(decoder, encoder, questions, GREEDY, batch=16)
     return sum(scoring.is_right(asked, reply) for asked, reply in pairs)
 

@@ -12,8 +12,7 @@ from cryptography import x509
 
 from expertmesh.certs import cert_path, create_mesh_certificates, renew
 from rpc.access.tls import ROLES, TlsFiles
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.places import ROOT
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from router_svc.metrics import RouterMetrics
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "expertmesh.json"
 ROW = re.compile(r"^\| `(expertmesh_\w+)` \| (\w+) \| ([\w, ]*)\|", re.MULTILINE)

@@ -17,7 +17,7 @@ from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest, ensure_manifest, load_manifest, save_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
-from tests.unit.expertmesh.tiny_text_model import write_tiny_text_model
+from tests.support.model.tiny_text_model import write_tiny_text_model
 
 ODD: list[Any] = [
     None, True, 0, -1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.5, "", "x", "\x00", "é" * 99,

@@ -1,0 +1,9 @@
+"""Grammars compiled and walked token by token."""
+
+from typing import Any
+
+from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
+
+
+def json_grammar(schema: Any, *, lenient: bool = False) -> str:
+    return answer_grammar(JsonAnswer(schema=schema, lenient=lenient))

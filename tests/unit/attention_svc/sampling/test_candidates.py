@@ -1,0 +1,89 @@
+"""The best tokens of a row, found without sorting it, are those that sorting finds."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attention_svc.sampling import drawing
+from attention_svc.sampling.candidates import best, block_maxima, block_sums, ranked
+from attention_svc.sampling.logprobs import RawDistribution
+from attention_svc.sampling.sampler import sample
+from attention_svc.sequence.sequence import EmittedToken
+from tests.support.attention.sequences import sequence
+
+NEGATIVE_INFINITY = float("-inf")
+
+
+def rows(count: int, vocab: int, seed: int, *, coarse: bool) -> torch.Tensor:
+    """Noise; `coarse`: with many equal logits, some masked."""
+    noise = 3 * torch.randn(count, vocab, generator=torch.Generator().manual_seed(seed))
+    if not coarse:
+        return noise
+    return noise.round().masked_fill(noise < -4, NEGATIVE_INFINITY)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([1, 50, 64, 65, 700, 4_129]), st.integers(1, 60), st.integers(0, 99),
+    st.booleans(),
+)  # fmt: skip
+def test_ranks_that_are_sure_are_those_of_a_stable_sort(
+    vocab: int, count: int, seed: int, coarse: bool
+):
+    logits = rows(3, vocab, seed, coarse=coarse)
+    maxima = block_maxima(logits)
+    found = ranked(logits, maxima, count)
+    values, ids = logits.sort(dim=-1, descending=True, stable=True)
+    for row in range(3):
+        sure = int(found.sure_B[row])
+        assert found.ids_BC[row, :sure].tolist() == ids[row, :sure].tolist()
+        # As many as asked for are there, unless equal logits stand at the border.
+        last = values[row, min(count, vocab) - 1]
+        assert sure >= int((values[row] > last).sum())
+    assert best(logits, maxima)[1].tolist() == ids[:, 0].tolist()
+
+
+def test_a_rows_sum_does_not_depend_on_its_neighbours():
+    values = torch.rand(9, 4_129)
+    together = block_sums(values)
+    assert all(block_sums(values[i : i + 1])[0] == together[i] for i in range(9))
+    assert torch.allclose(together, values.double().sum(-1))
+
+
+@pytest.mark.parametrize("controls", [{}, {"top_p": 0.9}, {"min_p": 0.02}, {"top_p": 0.6, "temperature": 2.0}, {"top_k": 30, "top_p": 0.8}])  # fmt: skip
+def test_the_first_candidates_draw_what_the_whole_row_draws(
+    controls: dict, monkeypatch: pytest.MonkeyPatch
+):
+    """However many candidates it takes, the token is the same."""
+    logits = rows(40, 4_129, 5, coarse=False)
+    logits[20:] = logits[20:].round()
+    many = [sequence(vocab=4_129, seed=i, **{"temperature": 1.0, **controls}) for i in range(40)]
+    results = []
+    for candidates in ((4, 16, 64), (64,), (4_129,)):
+        monkeypatch.setattr(drawing, "CANDIDATES", candidates)
+        results.append(sample(logits.clone(), many))
+    assert results[0] == results[1] == results[2]
+
+
+def test_ids_without_a_token_are_never_drawn_and_no_part_of_any_distribution():
+    logits = torch.zeros(60, 50)
+    missing = torch.tensor([3, 48, 49])
+    logits[:, missing] = 9.0
+    many = [sequence(temperature=1.0, seed=i, logprobs=True, top_logprobs=20) for i in range(59)]
+    tokens = sample(logits, [*many, sequence(logit_bias={48: 100.0})], missing_ids=missing)
+    ids = {token.token_id for token in tokens if isinstance(token, EmittedToken)}
+    assert len(ids) > 10
+    assert not ids & {3, 48, 49}
+    first = tokens[0]
+    assert isinstance(first, EmittedToken)
+    assert not set(first.top_ids) & {3, 48, 49}
+    assert first.logprob == pytest.approx(-torch.tensor(47.0).log().item(), abs=1e-5)
+
+
+def test_top_logprobs_name_the_lower_ids_among_however_many_equals():
+    logits = torch.zeros(2, 4_129)
+    raw = RawDistribution(logits, [5, 0], copy=False)
+    first, second = raw.of([7, 8])
+    assert first.top_ids == (0, 1, 2, 3, 4)
+    assert second.top_ids == ()

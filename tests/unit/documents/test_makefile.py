@@ -1,0 +1,80 @@
+"""What `make` starts, as a person's terminal sees it."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import ROOT
+
+LIMIT_S = 30.0
+REPORT = """#!{python}
+import os, sys
+terminal = os.open("/dev/tty", os.O_RDWR)
+print("ARGUMENTS", *sys.argv[1:])
+print("FOREGROUND", os.tcgetpgrp(terminal) == os.getpgrp(), "KEYS", os.isatty(0), flush=True)
+"""
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment that is up to date, whose programs say how they were called."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "expertmesh"):
+        (programs / name).write_text(REPORT.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    (tmp_path / "venv" / ".expertmesh-env").write_text("")
+    return tmp_path / "venv"
+
+
+def make_in_a_terminal(venv: Path, *arguments: str, **environ: str) -> str:
+    """Its output, of a make that has a terminal of its own."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = ["make", "-C", str(ROOT), f"VENV={venv}", *arguments]
+        os.execvpe("make", command, {"PATH": os.environ["PATH"], **environ})
+    output, deadline = b"", time.monotonic() + LIMIT_S
+    try:
+        while True:
+            ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+            assert ready, f"stopped by the terminal? {output!r}"
+            try:
+                part = os.read(terminal, 4096)
+            except OSError:  # Linux's way to say that nobody holds the other end any more
+                break
+            if not part:
+                break
+            output += part
+    finally:
+        os.close(terminal)  # hangs up: whoever is left gets SIGHUP
+        os.waitpid(pid, 0)
+    return output.decode()
+
+
+def test_the_compose_tests_have_the_terminal_but_no_keys(venv: Path) -> None:
+    """In the background they would be stopped at their first word; with keys a container waits."""
+    shown = make_in_a_terminal(venv, "test-compose")
+    assert "tests/compose" in shown
+    assert "FOREGROUND True KEYS False" in shown
+
+
+def test_make_run_takes_a_port_and_leaves_it_to_the_environment_otherwise(venv: Path) -> None:
+    assert "ARGUMENTS up --ask" in make_in_a_terminal(venv, "run")
+    assert "ARGUMENTS up --http-port 8501 --ask" in make_in_a_terminal(venv, "run", "PORT=8501")
+    shown = make_in_a_terminal(venv, "run", EXPERTMESH_HTTP_PORT="8501")
+    assert "ARGUMENTS up --ask" in shown
+
+
+def test_every_target_of_the_readme_is_there() -> None:
+    shown = subprocess.run(
+        ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert {"run", "test", "test-compose"} <= {
+        line.split()[1] for line in shown.splitlines() if line.startswith("  make ")
+    }
