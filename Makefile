@@ -67,10 +67,10 @@ protos: $(DEV_STAMP)  ## Regenerate the gRPC stubs
 	$(BIN)/python protos/generate.py
 
 bench: env  ## The benchmarks; each prints JSON as its last line
-	$(BIN)/python bench/hop.py
-	$(BIN)/python bench/attention.py
-	$(BIN)/python bench/kernels.py --rounds 5
-	$(BIN)/python bench/serve.py
+	$(BIN)/python bench/mesh/hop.py
+	$(BIN)/python bench/kernels/attention.py
+	$(BIN)/python bench/kernels/kernels.py --rounds 5
+	$(BIN)/python bench/mesh/serve.py
 
 clean:  ## Remove .venv and every generated folder
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`bench/hop.py` measures what it says, with and without mTLS: every figure is there. No clock is judged."""
+"""`bench/mesh/hop.py` measures what it says, with and without mTLS: every figure is there. No clock is judged."""
 
 import json
 import os

@@ -1,9 +1,9 @@
-"""The roofline that `bench/engine.py` prints: bytes, operations and which goal binds."""
+"""The roofline that `bench/engine/engine.py` prints: bytes, operations and which goal binds."""
 
 import pytest
 
-from bench.real_width import REAL_WIDTH
-from bench.roofline import Rates, compare, distinct_experts, roofline, step_bytes, step_flops
+from bench.engine.real_width import REAL_WIDTH
+from bench.engine.roofline import Rates, compare, distinct_experts, roofline, step_bytes, step_flops
 from moe_model.config import parse_config
 
 CONFIG = parse_config(REAL_WIDTH)

@@ -1,6 +1,6 @@
 """How fast does the engine decode and prefill next to Transformers and llama.cpp, and what does the split cost?
 
-Engines on the real-width slice (`bench/real_width.py`):
+Engines on the real-width slice (`bench/engine/real_width.py`):
 `in_process` (an attention service with its experts in it), `split` (two pools with
 alternate layers), `split_expert_striped` (two pools with half of every layer's
 experts), `transformers` (MiniMaxM2ForCausalLM, grouped_mm experts), and `llama_cpp`
@@ -8,14 +8,14 @@ where a `llama-batched-bench` and a GGUF of the slice are given. In bfloat16, an
 others too (`in_process/int8`); of those only ours and llama.cpp, with a GGUF of the same class (Q8_0 for
 int8, Q4_0 for int4). Rounds alternate the engines; as many are held at once as memory allows. Medians over the rounds.
 
-    .venv/bin/python bench/engine.py [--rounds 3] [--engines in_process,transformers]
-    .venv/bin/python bench/engine.py --engines in_process --formats int8 --llama-model int8=slice-q8_0.gguf
+    .venv/bin/python bench/engine/engine.py [--rounds 3] [--engines in_process,transformers]
+    .venv/bin/python bench/engine/engine.py --engines in_process --formats int8 --llama-model int8=slice-q8_0.gguf
 
 Progress on standard error; the last line on standard output is JSON: tokens per
 second by engine and batch (decode) or prompt length (prefill), the same per CPU second of all
 the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time
 from request to last token that is neither attention nor expert calls. `formats`: in_process by format
-beside the roofline (`bench/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
+beside the roofline (`bench/engine/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from bench.engines import Engine, Served, Transformers
-from bench.kernels import Machine
-from bench.llama import LlamaCpp
-from bench.real_width import ensure_slice
-from bench.roofline import Cell, Rates, compare
+from bench.engine.engines import Engine, Served, Transformers
+from bench.engine.llama import LlamaCpp
+from bench.engine.real_width import ensure_slice
+from bench.engine.roofline import Cell, Rates, compare
+from bench.kernels.kernels import Machine
 from expertmesh.cluster.machine import usable_cores
 from moe_model.backends.choice import KERNEL_NAMES
 from moe_model.config import ModelConfig
@@ -250,7 +250,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="[FORMAT=]PATH",
-        help="the slice as GGUF (bench/slice_to_gguf.py), bf16 unless said: adds llama_cpp",
+        help="the slice as GGUF (bench/engine/slice_to_gguf.py), bf16 unless said: adds llama_cpp",
     )
     parser.add_argument(
         "--formats", type=lambda t: t.split(","), default=["bf16"], help=f"of {', '.join(FORMATS)}"

@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from bench.engines import PROMPT_TOKENS, Result
+from bench.engine.engines import PROMPT_TOKENS, Result
 
 TIMEOUT_S = 600.0
 

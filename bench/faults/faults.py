@@ -16,7 +16,7 @@ than --total-minutes.
 
 Progress on standard error; the last line on standard output is JSON, by row.
 
-    .venv/bin/python bench/faults.py --out faults.json [--only KEY ...] [--trials N] [--total-minutes 40]
+    .venv/bin/python bench/faults/faults.py --out faults.json [--only KEY ...] [--trials N] [--total-minutes 40]
 """
 
 import argparse
@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fault_record import Record, Records, rounded
 from fault_rig import Sample, say, work_folder

@@ -5,7 +5,7 @@ completions, first alone, then while the other sends the same schema of 3,000 op
 again and again, 8 at a time: its mask takes 40 to 70 ms, and so does taking the token after it.
 Progress on standard error; the last line on standard output is JSON.
 
-    .venv/bin/python bench/masks.py [--seconds 20] [--tree CHECKOUT]
+    .venv/bin/python bench/mesh/masks.py [--seconds 20] [--tree CHECKOUT]
 """
 
 import argparse
@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.fairness import (
+from bench.mesh.fairness import (
     BUSY_KEY,
     MODEL,
     QUIET_KEY,

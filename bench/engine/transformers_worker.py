@@ -1,6 +1,6 @@
 """Transformers' MiniMaxM2ForCausalLM, measured: JSON lines in on stdin, JSON lines out.
 
-`python -m bench.transformers_worker MODEL THREADS`. A line {"prompts": [[ids]], "tokens": n} is
+`python -m bench.engine.transformers_worker MODEL THREADS`. A line {"prompts": [[ids]], "tokens": n} is
 answered by {"prefill_s", "decode_s"}: the forward over the prompts, then n - 1 greedy steps;
 and by the same in CPU seconds of all threads.
 """

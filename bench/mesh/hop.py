@@ -365,7 +365,7 @@ def main() -> None:
             )  # fmt: skip
             command += ["--certs", str(certs)]
             tls = tls_of(certs, "attention")
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -7,7 +7,7 @@ a second turn adds a few tokens to it, once with the cache's tenant of the first
 prompt is asked for n choices at once. The last line is JSON: medians, and the tokens
 computed for each prompt.
 
-    python bench/prefix.py [--conversation 4000] [--added 64] [--rounds 5] [--choices 4]
+    python bench/engine/prefix.py [--conversation 4000] [--added 64] [--rounds 5] [--choices 4]
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.service import AttentionService

@@ -1,4 +1,4 @@
-"""The mesh and the load that bench/faults.py disturbs, and what it measures of a disturbance."""
+"""The mesh and the load that bench/faults/faults.py disturbs, and what it measures of a disturbance."""
 
 import math
 import shutil

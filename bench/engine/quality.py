@@ -2,12 +2,12 @@
 
 `demo`: the demonstration model served by `expertmesh up` with experts and linears in each format,
 asked by its own evaluator (greedy; one right answer to each question).
-`kl`: next-token distributions of the real-width slice (bench/real_width.py), position by position
+`kl`: next-token distributions of the real-width slice (bench/engine/real_width.py), position by position
 over random prompts, against float32 arithmetic on the same checkpoint. Layer by layer: a layer
 of weights is in memory at a time.
 
-    .venv/bin/python bench/quality.py demo [--per-skill 25] [--formats bfloat16,int8]
-    .venv/bin/python bench/quality.py kl [--formats bfloat16,fp8,int8,int4]
+    .venv/bin/python bench/engine/quality.py demo [--per-skill 25] [--formats bfloat16,int8]
+    .venv/bin/python bench/engine/quality.py kl [--formats bfloat16,fp8,int8,int4]
 
 A table on standard error; the last line on standard output is JSON.
 """
@@ -22,13 +22,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from torch import Tensor
 
-from bench.engine import default_cache, say
-from bench.real_width import ensure_slice
+from bench.engine.engine import default_cache, say
+from bench.engine.real_width import ensure_slice
 from expertmesh.cluster.children import python_module
 from moe_model.backends.held_experts import room_for_experts
 from moe_model.backends.held_layer import hold_layer

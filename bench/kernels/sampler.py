@@ -1,6 +1,6 @@
 """What does sampling one step cost, by control? M2's vocabulary, no model.
 
-    python bench/sampler.py [--batch 32] [--vocab 200064] [--threads 1]
+    python bench/kernels/sampler.py [--batch 32] [--vocab 200064] [--threads 1]
 
 Logits are noise of the given spread: a flat distribution, hard for top_p and plain temperature, whose
 likely tokens are thousands; a model's are few. The last line is JSON: median milliseconds by control.

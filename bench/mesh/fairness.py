@@ -5,7 +5,7 @@ two words and for short chats, first alone, then while the other is at its admis
 schemas that are refused for their cost, each a new one, and prompts of 7 MB. The clients are
 processes of their own. Progress on standard error; the last line on standard output is JSON.
 
-    .venv/bin/python bench/fairness.py [--seconds 60] [--tree CHECKOUT]
+    .venv/bin/python bench/mesh/fairness.py [--seconds 60] [--tree CHECKOUT]
 """
 
 import argparse
@@ -29,12 +29,12 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from expertmesh.cluster.machine import usable_cores
 from expertmesh.cluster.plan import demo_model_dir
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUSY_KEY, QUIET_KEY = "the-busy-client", "the-quiet-client"
 MODEL = "demo"
 START_S = 60.0

@@ -5,7 +5,7 @@ experts inside the attention process, and asks both in turn, round by round, at
 several numbers of concurrent streams. Progress on standard error; the last line on
 standard output is JSON with medians over the rounds.
 
-    .venv/bin/python bench/serve.py [--model FOLDER] [--pools 2] [--rounds 3] [--tokens 64]
+    .venv/bin/python bench/mesh/serve.py [--model FOLDER] [--pools 2] [--rounds 3] [--tokens 64]
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from expertmesh.cluster.detach import start_detached, stop_running
 from expertmesh.cluster.machine import usable_cores

@@ -3,7 +3,7 @@
 One expert of M2's widths, FP8 codes with block scales, packed with the threads given; formats alternate, medians. A
 table on standard error; the last line on standard output is JSON: `seconds_per_fp8_gb` by format.
 
-    .venv/bin/python bench/packing.py [--rounds 5] [--threads 2]
+    .venv/bin/python bench/kernels/packing.py [--rounds 5] [--threads 2]
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 

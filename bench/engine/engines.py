@@ -1,4 +1,4 @@
-"""The engines that `bench/engine.py` compares: ours as services, Transformers, llama.cpp.
+"""The engines that `bench/engine/engine.py` compares: ours as services, Transformers, llama.cpp.
 
 Each runs in processes of its own and answers `measure("decode", sequences, ...)`
 and `measure("prefill", prompt tokens, ...)`. Prompts are random and new each time.
@@ -222,7 +222,7 @@ class Transformers:
     """Hugging Face's model in a child process that takes measurements as JSON lines."""
 
     def __init__(self, model: Path, vocab_size: int, logs: Path, threads: int):
-        self._command = python_module("bench.transformers_worker", str(model), str(threads))
+        self._command = python_module("bench.engine.transformers_worker", str(model), str(threads))
         self._environment = child_environment(threads)
         self._vocab_size = vocab_size
         self._log = logs / "transformers.log"

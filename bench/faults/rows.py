@@ -1,4 +1,4 @@
-"""The faults of bench/faults.py: each row starts its mesh and disturbs it, trial after trial."""
+"""The faults of bench/faults/faults.py: each row starts its mesh and disturbs it, trial after trial."""
 
 import signal
 import subprocess

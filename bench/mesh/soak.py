@@ -6,7 +6,7 @@ client that leaves in the middle. Every few seconds the resident memory and the 
 process are noted. Progress on standard error; the last line on standard output is JSON with a
 slope for each process (least squares, after the warm-up) and the failed requests.
 
-    .venv/bin/python bench/soak.py [--streams 64] [--minutes 10] [--model FOLDER] [--pools 2]
+    .venv/bin/python bench/mesh/soak.py [--streams 64] [--minutes 10] [--model FOLDER] [--pools 2]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from expertmesh.cluster.detach import start_detached, stop_running
 from expertmesh.cluster.machine import usable_cores
