@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine.engine import Engine
 from attention_svc.engine.recording import record
 from attention_svc.grammar.compiler import GrammarCompiler
-from attention_svc.metrics import ActivationCounts
 from attention_svc.sequence.params import read_params
 from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
 from attention_svc.vocabulary import Vocabulary

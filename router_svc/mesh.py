@@ -13,11 +13,11 @@ from protos import router_pb2
 from router_svc.members.crash_loops import CrashLoops
 from router_svc.members.epoch import Drains
 from router_svc.members.identity import STRANGER, Identity
-from router_svc.members.member import LOADING, Member
+from router_svc.members.member import LOADING, Member, asked_for
 from router_svc.members.members import Members
 from router_svc.members.takeover import has_announced, trial_hold
 from router_svc.placement.changes import instruct, note_hidden, retire, settle
-from router_svc.placement.goals import PlacementRules, asked_for
+from router_svc.placement.goals import PlacementRules
 from router_svc.placement.jobs import Inline
 from router_svc.placement.moves import Rebalanced
 from router_svc.placement.placing import Placing

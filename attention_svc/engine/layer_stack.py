@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine.layer_steps import LayerSteps, PlainStep
 from attention_svc.engine.native_attention import attends_natively, paged_rows
 from attention_svc.engine.step import StepMeta
@@ -17,8 +18,7 @@ from attention_svc.engine.watchdog import Progress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import TiledLayout
-from attention_svc.metrics import ActivationCounts
-from moe_model.backends.choice import choose_kernel
+from moe_model.backends.choice import choose_kernel, choose_row_maths
 from moe_model.backends.held_layer import hold_layer
 from moe_model.backends.linears import HeldLinears
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
@@ -27,7 +27,6 @@ from moe_model.kernels.cpu.step import MOST_ROWS, NativeSteps
 from moe_model.maths.layer import Layer
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.maths.row_maths import choose_row_maths
 from moe_model.weights.open import Weights
 
 Result = TypeVar("Result")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_svc.activations import StepIds
 from attention_svc.engine.native_attention import paged_rows
 from attention_svc.engine.step import StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.paged_attention import DecodePlan, attend_chunk, attend_decode, plan_decode
-from attention_svc.metrics import StepIds
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged
 from moe_model.maths.layer import Layer, from_combine, up_to_dispatch

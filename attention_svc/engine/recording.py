@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 import numpy as np
 
-from attention_svc.metrics import ActivationCounts, StepIds
+from attention_svc.activations import ActivationCounts, StepIds
 from protos import attention_pb2
 from rpc.errors import Overloaded
 

@@ -6,6 +6,8 @@ trip, the wait in the pool's queue, and the computation per unit of work.
 
 import math
 
+from rpc.mesh.work import ROWS_PER_EXPERT_READ
+
 SMOOTHING = 0.2
 """Weight of the newest observation."""
 PING_SMOOTHING = 0.5
@@ -23,8 +25,6 @@ that is passed over for being slow has to be tried again some day: it may have b
 SLOWER = 4.0
 """Times the fastest replica's time that make a pool a slow one: noise must not move work about."""
 _FAST_S = 0.00025
-ROWS_PER_EXPERT_READ = 8
-"""Rows that cost an expert's weights as much arithmetic time as reading them once does."""
 
 
 def work_units(num_pairs: int, num_experts: int) -> float:

@@ -30,6 +30,7 @@ from torch import Tensor
 from bench.engine.engine import default_cache, say
 from bench.engine.real_width import ensure_slice
 from expertmesh.cluster.children import python_module
+from moe_model.backends.choice import choose_row_maths
 from moe_model.backends.held_experts import room_for_experts
 from moe_model.backends.held_layer import hold_layer
 from moe_model.backends.linears import HeldLinears
@@ -38,7 +39,6 @@ from moe_model.maths.experts import HeldExperts
 from moe_model.maths.layer import from_combine, up_to_dispatch
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.maths.row_maths import choose_row_maths
 from moe_model.reference import run_experts
 from moe_model.weights.checkpoint import Checkpoint
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.formats import FORMATS as KERNEL_FORMATS
 from moe_model.maths.linear import can_pack
+from moe_model.maths.row_maths import TORCH, RowMaths
 
 KERNEL_NAMES = {"float32": "f32", "bfloat16": "bf16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
 """Our names of weight formats -> those of moe_model/kernels/cpu."""
@@ -70,3 +72,9 @@ def _why_not(weight_format: str, dtype: torch.dtype) -> str:
     if kernel_format is None or kernel_format.id not in native.format_ids:
         return f"no native kernel for {weight_format} on {native.isa}"
     return ""
+
+
+def choose_row_maths(dtype: torch.dtype, device: torch.device) -> RowMaths:
+    """The fastest here. Raises what `library.load` does."""
+    native = dtype == torch.bfloat16 and device.type == "cpu" and library.load() is not None
+    return native_rows if native else TORCH

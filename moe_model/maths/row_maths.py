@@ -1,8 +1,8 @@
 """What does a layer do to its rows between the linears? Norms, heads with RoPE, the choice of experts.
 
-Plain torch on any device: the definition. `choose_row_maths` gives the same functions as
-native calls (moe_model/kernels/cpu/rows.py) where rows are bfloat16 on a CPU that has them:
-a decode step is then a few calls instead of a hundred small operators.
+Plain torch on any device: the definition. Where rows are bfloat16 on a CPU that has them, the same
+functions are native calls (moe_model/kernels/cpu/rows.py): a decode step is then a few calls
+instead of a hundred small operators.
 """
 
 import sys
@@ -11,8 +11,6 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu import rows as native_rows
 from moe_model.maths.norm import rms_norm
 from moe_model.maths.rope import apply_rope
 
@@ -96,9 +94,3 @@ def choose_experts(logits_TE: Tensor, bias_E: Tensor | None, top_k: int) -> tupl
 
 TORCH = cast(RowMaths, sys.modules[__name__])
 """The functions above."""
-
-
-def choose_row_maths(dtype: torch.dtype, device: torch.device) -> RowMaths:
-    """The fastest here. Raises what `library.load` does."""
-    native = dtype == torch.bfloat16 and device.type == "cpu" and library.load() is not None
-    return native_rows if native else TORCH

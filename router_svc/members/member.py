@@ -196,3 +196,11 @@ def _check_name(text: str, what: str) -> None:
             f"{what}: expected 1 to {MAX_NAME_LENGTH} printable ASCII characters without spaces,"
             f" got {text[:40]!r}"
         )
+
+
+def asked_for(pool: Member) -> Pieces:
+    """What a pool's flags ask for, as far as it can hold it."""
+    assert pool.offer is not None
+    offer = pool.offer
+    wanted = offer.requested & offer.available
+    return wanted.first(offer.capacity_pieces or len(wanted))

@@ -8,8 +8,7 @@ nothing changes nothing.
 
 import hmac
 
-from router_svc.members.member import READY, Member
-from router_svc.placement.goals import asked_for
+from router_svc.members.member import READY, Member, asked_for
 from rpc.mesh.pieces import Pieces
 
 

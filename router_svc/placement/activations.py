@@ -9,10 +9,9 @@ from typing import Any
 
 from protos import router_pb2
 from router_svc.members.member import Model
+from rpc.mesh.work import ROWS_PER_EXPERT_READ
 
 MAX_PER_REPORT = 2**40
-ROWS_PER_READ = 8
-"""Rows that cost an expert as much arithmetic time as reading its weights once."""
 _MAX_SCALE = 2.0**40
 
 
@@ -52,7 +51,7 @@ class Activations:
             tokens_row, work_row = self._tokens[layer_idx], self._work[layer_idx]
             for expert_id, tokens, steps in counts:
                 tokens_row[expert_id] += tokens
-                work_row[expert_id] += scale * (steps + tokens / ROWS_PER_READ)
+                work_row[expert_id] += scale * (steps + tokens / ROWS_PER_EXPERT_READ)
                 added[layer_idx] = added.get(layer_idx, 0) + tokens
         return added
 

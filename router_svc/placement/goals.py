@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from router_svc.members.member import Member, Model
+from router_svc.members.member import Member, Model, asked_for
 from router_svc.placement.board import Board, Host
 from router_svc.placement.following import FollowingRules
 from router_svc.placement.planner import Plan, plan
@@ -148,11 +148,3 @@ def _host(pool: Member, speed: float) -> Host | None:
         speed=speed,
         current=current,
     )
-
-
-def asked_for(pool: Member) -> Pieces:
-    """What a pool's flags ask for, as far as it can hold it."""
-    assert pool.offer is not None
-    offer = pool.offer
-    wanted = offer.requested & offer.available
-    return wanted.first(offer.capacity_pieces or len(wanted))

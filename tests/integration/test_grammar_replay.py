@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.grammar.compiler import GrammarCompiler
-from attention_svc.metrics import ActivationCounts
 from attention_svc.sequence.params import read_params
 from attention_svc.sequence.sequence import Sequence
 from attention_svc.servicer import AttentionServicer

@@ -6,8 +6,8 @@ import grpc
 import numpy as np
 import pytest
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine import recording
-from attention_svc.metrics import ActivationCounts
 from protos import attention_pb2
 from tests.support.attention.generate_harness import (
     WAIT_S,

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_model.backends.choice import choose_row_maths
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.maths.row_maths import TORCH, choose_row_maths
+from moe_model.maths.row_maths import TORCH
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
 EPS = 1e-6

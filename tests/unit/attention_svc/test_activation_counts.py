@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.metrics import COUNTED_AT_ONCE, ActivationCounts
+from attention_svc.activations import COUNTED_AT_ONCE, ActivationCounts
 
 LAYERS, EXPERTS, TOP_K = 3, 5, 2
 

@@ -1,0 +1,107 @@
+"""Which experts did the steps choose, and how often?
+
+Asked by the choice of pools, the report to the router, recordings and Prometheus.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from rpc.mesh.work import ROWS_PER_EXPERT_READ
+from rpc.metrics import PREFIX
+
+MAX_PIECE_LABELS = 2048
+"""Beyond this many pieces, activations are per-layer series; the matrix is at /experts/load."""
+COUNTED_AT_ONCE = 32
+"""Steps."""
+StepIds = Sequence[np.ndarray] | np.ndarray
+"""topk_ids_TK of all layers of a step."""
+
+
+class ActivationCounts(Collector):
+    """Tokens routed to each (layer, expert) since start, and steps with any: int64 [layers, E]."""
+
+    def __init__(self, num_layers: int, num_experts: int):
+        self._counts = np.zeros((num_layers, num_experts), dtype=np.int64)
+        self._steps = np.zeros_like(self._counts)
+        self._waiting: list[StepIds] = []
+        self._lock = threading.Lock()  # metrics are read from other threads
+        self._first_ids = np.arange(num_layers)[:, None] * num_experts
+        self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
+        self.listeners: list[Callable[[StepIds, bool], None]] = []
+        """Each is told of every step: its ids, and whether it is decode."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Tokens."""
+        self._count()
+        return self._counts
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps with any token."""
+        self._count()
+        return self._steps
+
+    def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
+        """One layer alone."""
+        tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self._counts.shape[1])
+        with self._lock:
+            self._counts[layer_idx] += tokens_E
+            self._steps[layer_idx] += tokens_E > 0
+
+    def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
+        """All layers of a step at once. Decode steps are counted in one go, when they are many or looked at."""
+        with self._lock:
+            self._waiting.append(topk_ids)
+        if not is_decode or len(self._waiting) >= COUNTED_AT_ONCE:
+            self._count()
+        for listener in self.listeners:
+            listener(topk_ids, is_decode)
+
+    def _count(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            shape = self._counts.shape
+            for topk_ids in waiting:
+                pieces = np.asarray(topk_ids).reshape(shape[0], -1) + self._first_ids
+                tokens = np.bincount(pieces.ravel(), minlength=self._counts.size).reshape(shape)
+                self._counts += tokens
+                self._steps += tokens > 0
+
+    def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, steps) since the last call: for the report to the router."""
+        now = np.stack((self.counts, self.steps))
+        delta, self._reported = now - self._reported, now
+        return delta[0], delta[1]
+
+    def work(self) -> np.ndarray:
+        """float [layers, E]: steps that read an expert's weights, and its rows' arithmetic in the
+        same unit; never 0, so that experts without any are spread by number."""
+        return 1.0 + self.steps + self.counts / ROWS_PER_EXPERT_READ
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        counts = self.counts.copy()
+        if counts.size <= MAX_PIECE_LABELS:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations",
+                "Tokens routed to an expert",
+                labels=["layer", "expert"],
+            )
+            for layer_idx, expert_id in np.ndindex(*counts.shape):
+                family.add_metric(
+                    [str(layer_idx), str(expert_id)], float(counts[layer_idx, expert_id])
+                )
+        else:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations_layer",
+                "Routed (token, expert) pairs of a layer, and its busiest expert's share of them",
+                labels=["layer", "stat"],
+            )
+            for layer_idx in range(counts.shape[0]):
+                family.add_metric([str(layer_idx), "sum"], float(counts[layer_idx].sum()))
+                family.add_metric([str(layer_idx), "max"], float(counts[layer_idx].max()))
+        yield family
