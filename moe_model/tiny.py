@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moe_model.config import ModelConfig, parse_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tensor_names import TensorSpec, all_specs
 from moe_model.quant import quantise
 

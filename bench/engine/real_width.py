@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moe_model.config import ModelConfig, load_config, parse_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import load_config, parse_config
 from moe_model.families.minimax_m2.tensor_names import TensorSpec, all_specs
 from moe_model.tiny import TINY
 

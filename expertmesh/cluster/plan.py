@@ -13,7 +13,8 @@ from expertmesh.cluster.service_flags import Values, check_service, passed_to
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
-from moe_model.config import ModelConfig, load_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import load_config
 from moe_model.weights.formats import CHOICES, attention_bytes, piece_bytes
 from moe_model.weights.held_formats import held_formats
 from rpc.process.memory import available_memory_bytes

@@ -19,7 +19,8 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.sizes import format_bytes
-from moe_model.config import ModelConfig, load_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import load_config
 from moe_model.weights.packed_header import is_packed, read_header
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")

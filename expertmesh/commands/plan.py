@@ -18,7 +18,8 @@ from expertmesh.console import (
 )
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
 from expertmesh.sizes import format_bytes
-from moe_model.config import ModelConfig, load_config, parse_config, read_json
+from moe_model.config import ModelConfig, read_json
+from moe_model.families.known import load_config, parse_config
 from moe_model.weights.formats import FORMATS
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces

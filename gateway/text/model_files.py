@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.chat.template import ChatTemplate
-from moe_model.config import (
-    GenerationDefaults,
-    ModelConfig,
-    load_config,
-    load_generation_defaults,
-)
+from moe_model.config import GenerationDefaults, ModelConfig, load_generation_defaults
+from moe_model.families.known import load_config
 from moe_model.text.added_tokens import THINK_END
 from moe_model.text.tokenizer import Tokenizer
 

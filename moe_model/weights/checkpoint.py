@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from moe_model.backends.linears import Linears
-from moe_model.config import ModelConfig, load_config, read_json
+from moe_model.config import ModelConfig, read_json
+from moe_model.families.known import load_config
 from moe_model.families.minimax_m2.tensor_names import (
     TensorSpec,
     all_specs,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from moe_model.backends.choice import KERNEL_NAMES
 from moe_model.backends.linears import Linears
-from moe_model.config import ModelConfig, load_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import load_config
 from moe_model.families.minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
 from moe_model.kernels.cpu.formats import PANEL, weight_format
 from moe_model.kernels.cpu.packed import PackedMatrix

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from expertmesh.cli import app
 from expertmesh.cluster.plan import demo_model_dir
 from expertmesh.loadgen.routing import draw, read_steps
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from tests.support.attention.long_requests import Request
 from tests.support.mesh import Mesh
 

@@ -6,7 +6,7 @@ from typing import Any
 from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from moe_model.text.token_table import TokenTable
 from protos import attention_pb2
 from tests.support.places import DEMO_MODEL

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attention_svc.vocabulary import Vocabulary
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from moe_model.text.token_table import TokenTable
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.places import DEMO_MODEL

@@ -4,7 +4,7 @@ import pytest
 
 from bench.engine.real_width import REAL_WIDTH
 from bench.engine.roofline import Rates, compare, distinct_experts, roofline, step_bytes, step_flops
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 
 CONFIG = parse_config(REAL_WIDTH)
 EVEN = [[8] * CONFIG.num_experts] * CONFIG.num_layers

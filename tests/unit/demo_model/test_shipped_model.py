@@ -15,7 +15,7 @@ from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder
 from moe_model.chat.template import ChatTemplate
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer as GatewayTokenizer
 from moe_model.weights.checkpoint import Checkpoint

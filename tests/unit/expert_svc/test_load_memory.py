@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tensor_names import all_specs
 from moe_model.kernels.cpu import library
 from moe_model.quant import quantise

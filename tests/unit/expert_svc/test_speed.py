@@ -5,7 +5,7 @@ import torch
 
 from expert_svc import speed
 from expert_svc.config import ExpertConfig
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from moe_model.tiny import TINY
 
 

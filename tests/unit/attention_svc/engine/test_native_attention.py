@@ -10,7 +10,7 @@ from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import choose_layout
 from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import attend_paged
 from moe_model.tiny import TINY

@@ -14,7 +14,7 @@ from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import TiledLayout, choose_layout
 from moe_model.backends.held_layer import hold_layer
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.attention import takes_tiles

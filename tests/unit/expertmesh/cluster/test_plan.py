@@ -11,7 +11,7 @@ from expertmesh.cluster.plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
 from expertmesh.sizes import format_bytes
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from moe_model.weights.formats import attention_bytes, piece_bytes
 
 CONFIG = {

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from expertmesh.cli import app
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from rpc.mesh.pieces import Pieces
 from tests.support.model.m2_config import M2
 

@@ -9,7 +9,7 @@ import torch
 
 from expertmesh.loadgen.routing import Drawn, Recorded, read_steps
 from expertmesh.loadgen.routing_file import write_routing
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from moe_model.tiny import TINY
 from protos import attention_pb2
 

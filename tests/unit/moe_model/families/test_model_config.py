@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_model.config import (
-    MAX_CONFIG_BYTES,
-    load_config,
-    load_generation_defaults,
-    parse_config,
-    read_json,
-)
+from moe_model.config import MAX_CONFIG_BYTES, load_generation_defaults, read_json
+from moe_model.families.known import load_config, parse_config
 from moe_model.families.minimax_m2.tensor_names import all_specs
 from moe_model.tiny import FP8_CONFIG, TINY
 from tests.support.model.m2_config import M2

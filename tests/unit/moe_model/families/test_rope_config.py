@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_model.config import ModelConfig, load_config, parse_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import load_config, parse_config
 from moe_model.tiny import TINY
 from tests.support.places import DEMO_MODEL
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from moe_model.backends.held_layer import hold_layer
-from moe_model.config import ModelConfig, parse_config
+from moe_model.config import ModelConfig
+from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.layer import NativeLayer

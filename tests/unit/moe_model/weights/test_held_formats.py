@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_model.config import load_config
+from moe_model.families.known import load_config
 from moe_model.kernels.cpu import library
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint

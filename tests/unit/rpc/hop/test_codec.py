@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expert_svc.calls import Call, CallReader
-from moe_model.config import parse_config
+from moe_model.families.known import parse_config
 from protos import expert_pb2
 from rpc.hop.codec import (
     CallHeader,
