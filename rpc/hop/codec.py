@@ -1,6 +1,6 @@
 """How do rows become an Execute frame, and a Result frame rows? Bytes in, bytes out.
 
-Natively where the package was built with a compiler (rpc/native/hop.c), else through protobuf
+Natively where the package was built with a compiler (rpc/hop/native/hop.c), else through protobuf
 and numpy, which also decide, in both cases, about everything that is not a plain sound frame.
 """
 
@@ -27,11 +27,11 @@ def load_native() -> ModuleType | None:
     if os.environ.get("EXPERTMESH_NATIVE") == "0":
         return None
     try:
-        from rpc import _hop  # type: ignore[attr-defined, unused-ignore]
+        from rpc.hop import _hop  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
         return None
     if getattr(_hop, "VERSION", 0) != _NATIVE_VERSION:
-        log.warning("rpc._hop is of another version: reinstall the package to have it rebuilt")
+        log.warning("rpc.hop._hop is of another version: reinstall the package to have it rebuilt")
         return None
     return _hop  # type: ignore[no-any-return, unused-ignore]
 

@@ -80,7 +80,7 @@ class Asking(threading.Thread):
 
 
 def test_the_image_is_not_root_and_has_the_native_hop(images: None) -> None:
-    script = "import os, rpc._hop; print(os.getuid())"
+    script = "import os, rpc.hop._hop; print(os.getuid())"
     assert (
         docker("run", "--rm", "--network=none", "--entrypoint=python", SERVICE, "-c", script)
         == "10001"

@@ -21,11 +21,38 @@ ALLOWED: dict[str, set[str]] = {
 }
 """Package -> the other packages of this house that it may import (CONTRIBUTING.md)."""
 
+FLOORS: dict[str, tuple[str, ...]] = {
+    "rpc": (
+        "config logs watched metrics cancellation loop_failures", "access", "channel errors",
+        "fair_shares hop mesh", "process",
+    ),
+    "moe_model": (
+        "config_values", "config shapes numerics quant", "text cost kernels", "chat maths",
+        "families backends", "weights", "reference tiny",
+    ),
+    "attention_svc": (
+        "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling", "engine",
+        "membership servicer", "reporting", "service", "__main__",
+    ),
+    "router_svc": (
+        "members streams", "placement", "config topology", "mesh", "metrics publisher", "joining",
+        "servicer", "service", "__main__",
+    ),
+    "expertmesh": (
+        "console sizes issuing", "certs cluster", "clients", "doctor hub offline", "loadgen",
+        "forecasting", "commands", "cli", "__main__",
+    ),
+}  # fmt: skip
+"""Package -> its wings and files, floor by floor. Each imports only from floors below its own."""
+
 SERVING = ("protos", "rpc", "moe_model", *SERVICES, "expertmesh")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_BUILTINS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
-TORCH_FREE = ("gateway", "router_svc", "rpc.process.server", "moe_model.config", "moe_model.chat")
+TORCH_FREE = (
+    *("gateway", "router_svc", "rpc.process.server"),
+    *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
+)
 MAX_LINES = 400
 
 
@@ -61,6 +88,25 @@ def test_imports_run_downhill_only(package: str) -> None:
         and top != package
         and top not in ALLOWED[package]
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_wings_import_from_the_floors_below_only(package: str) -> None:
+    floor_of = {
+        wing: level for level, wings in enumerate(FLOORS[package]) for wing in wings.split()
+    }
+    wrong = []
+    for path in sources(package):
+        wing = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if wing == "__init__":
+            continue
+        assert wing in floor_of, f"{package}: on which floor is {wing}?"
+        for module, line in imported_modules(parse(path)):
+            top, _, rest = module.partition(".")
+            other = rest.partition(".")[0]
+            if top == package and other not in ("", wing) and floor_of[other] >= floor_of[wing]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
 
 
