@@ -32,10 +32,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fault_record import Record, Records, rounded
-from fault_rig import Sample, say, work_folder
-from fault_rows import ROWS, Row
-
+from bench.faults.record import Record, Records, rounded
+from bench.faults.rig import Sample, say, work_folder
+from bench.faults.rows import ROWS, Row
 from tests.support.chaos import network
 
 MAX_REPEATS = 3

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fault_rig import Sample, percentile
-from fault_rows import Row
-
+from bench.faults.rig import Sample, percentile
+from bench.faults.rows import Row
 from tests.support.chaos.history import Verdict
 
 

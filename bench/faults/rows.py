@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fault_rig import (
+from bench.faults.rig import (
     CONTROL_S,
     STRIPES_ONCE,
     STRIPES_TWICE,
@@ -17,7 +17,6 @@ from fault_rig import (
     Sample,
     percentile,
 )
-
 from moe_model.tiny import write_tiny
 from tests.support.chaos import network
 from tests.support.chaos.history import Ask, check_prefix, describe_end
