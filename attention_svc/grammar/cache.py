@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from llguidance import LLMatcher
 
 from attention_svc.grammar.limits import CACHED_BYTES, CACHED_GRAMMARS, REMEMBERED_REFUSALS
+from attention_svc.grammar.state import GrammarCost
 
 
 @dataclass
@@ -15,6 +16,7 @@ class Compiled:
     matcher: LLMatcher
     size_bytes: int
     worn_out: bool = field(default=False)
+    cost: GrammarCost = field(default_factory=GrammarCost)
 
     def wear_out(self) -> None:
         """From any thread: one of its copies went over a limit, so it has to be made anew."""

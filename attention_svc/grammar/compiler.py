@@ -70,6 +70,7 @@ class GrammarCompiler:
         state = GrammarState(
             compiled.matcher.deep_copy(),
             taker=self._tokens.taker,
+            cost=compiled.cost,
             thinking_mask=self._tokens.thinking_mask,
             end_of_thinking_id=request.end_of_thinking_id,
             forbidden_ids=sorted(self._vocabulary.default_stops) if ignore_eos else (),

@@ -4,12 +4,15 @@ Clients take turns at a few threads; none has all of them.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from rpc.fair_shares import FairTurns
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Work = Callable[[], None]
@@ -28,7 +31,9 @@ class SharedThreads:
         """Do it in the client's turn. It must not raise."""
         with self._lock:
             self._turns.put(client, work)
-        self._threads.submit(self._serve)
+            taken = self._turns.take()
+        if taken is not None:  # else it is begun by who ends before it
+            self._threads.submit(self._serve, *taken)
 
     async def run(self, client: str, work: Callable[[], Result]) -> Result:
         """What `work` returns or raises, done in the client's turn; not done at all when cancelled before."""
@@ -51,16 +56,17 @@ class SharedThreads:
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _serve(self) -> None:
-        """Whatever may begin; what may not yet is begun by who has the client's other turns."""
+    def _serve(self, client: str, work: Work) -> None:
+        """This, and then whatever may begin."""
         while not self._closed:
+            try:
+                work()
+            # The others' work does not depend on it.
+            except Exception:
+                log.exception("work on a shared thread failed")
             with self._lock:
+                self._turns.done(client)
                 taken = self._turns.take()
             if taken is None:
                 return
             client, work = taken
-            try:
-                work()
-            finally:
-                with self._lock:
-                    self._turns.done(client)

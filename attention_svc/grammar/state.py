@@ -5,6 +5,8 @@ thinking: the sequence cannot stop, or begin a tool call, before its grammar beg
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ _OWN_LIMIT = "Parser Error: Current row has "
 """What llguidance says when one sequence alone went over a limit, and no copy of its grammar."""
 OVER_LIMIT = "the grammar took more than its limits allow; simplify it"
 
+BRIEF_S = 0.001
+"""Of a mask: tokens of grammars with longer ones are taken without the interpreter's lock."""
+
 
 @dataclass(frozen=True)
 class Following:
@@ -33,6 +38,23 @@ class Following:
     is_complete: bool = False
     """The output is whole, and nothing could follow."""
     is_over_limit: bool = False
+
+
+class GrammarCost:
+    """How long the masks of a grammar have taken, in all of its copies."""
+
+    def __init__(self) -> None:
+        self._longest_s = math.inf
+        self._is_known = False
+
+    @property
+    def is_brief(self) -> bool:
+        """None took long. A mask tries every token, so taking one costs no more than it did."""
+        return self._longest_s < BRIEF_S
+
+    def note(self, mask_s: float) -> None:
+        self._longest_s = max(self._longest_s, mask_s) if self._is_known else mask_s
+        self._is_known = True
 
 
 class Grammar(Protocol):
@@ -51,6 +73,7 @@ class GrammarState:
         matcher: LLMatcher,
         *,
         taker: Taker,
+        cost: GrammarCost,
         thinking_mask: bytes,
         end_of_thinking_id: int,
         forbidden_ids: Rows[int] = (),
@@ -59,6 +82,7 @@ class GrammarState:
         """
         Args:
             matcher: this sequence's own.
+            cost: what all copies of the grammar have shown.
             thinking_mask: a bit per id: what thinking may contain, its end apart.
             end_of_thinking_id: 0 when the output does not begin with thinking.
             forbidden_ids: never allowed, not even where the grammar is complete.
@@ -67,6 +91,7 @@ class GrammarState:
         """
         self._matcher = matcher
         self._taker = taker
+        self._cost = cost
         self._thinking_mask = thinking_mask
         self._end_of_thinking_id = end_of_thinking_id
         self._forbidden_ids = list(forbidden_ids)
@@ -98,19 +123,25 @@ class GrammarState:
             return Following(is_over_limit=True)
         return Following(torch.from_numpy(~allowed_V))
 
-    def accept(self, token_id: int) -> bool:
-        """Take the next output token; False when the grammar does not allow it."""
+    def accept(self, token_id: int, *, is_masked: bool = True) -> bool:
+        """Take the next output token; False when the grammar does not allow it.
+
+        `is_masked`: its mask was computed, so it is known what the token may cost.
+        """
         if self._thinks:
             self._thinks = token_id != self._end_of_thinking_id
             return True
-        taken = self._taker.take(self._matcher, token_id)
+        if is_masked and self._cost.is_brief:
+            taken = self._matcher.consume_token(token_id)
+        else:
+            taken = self._taker.take(self._matcher, token_id)
         if not taken:
             self._tell_why()
         return taken
 
     def accept_all(self, token_ids: Rows[int]) -> bool:
         """Take these in order; False when the grammar does not allow one."""
-        return all(self.accept(token_id) for token_id in token_ids)
+        return all(self.accept(token_id, is_masked=False) for token_id in token_ids)
 
     @property
     def is_complete(self) -> bool:
@@ -124,7 +155,12 @@ class GrammarState:
 
     def allowed(self, vocab_size: int) -> NDArray[np.bool_]:
         """Whether each id may come next; none when the grammar went over a limit."""
-        bits = self._thinking_mask if self._thinks else self._matcher.compute_bitmask()
+        if self._thinks:
+            bits = self._thinking_mask
+        else:
+            started_s = time.perf_counter()
+            bits = self._matcher.compute_bitmask()
+            self._cost.note(time.perf_counter() - started_s)
         if self.is_over_limit:
             self._tell_why()
             return np.zeros(vocab_size, np.bool_)
