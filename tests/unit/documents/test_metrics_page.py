@@ -48,7 +48,8 @@ def gateway() -> set[Series]:
 
 
 def attention() -> set[Series]:
-    from attention_svc.metrics import MAX_PIECE_LABELS, AttentionMetrics
+    from attention_svc.activations import MAX_PIECE_LABELS
+    from attention_svc.metrics import AttentionMetrics
 
     few = AttentionMetrics(num_layers=1, num_experts=MAX_PIECE_LABELS)
     many = AttentionMetrics(num_layers=1, num_experts=MAX_PIECE_LABELS + 1)
