@@ -8,7 +8,6 @@ what protects; without keys an Origin must be this server's own.
 """
 
 import ipaddress
-import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -16,9 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import PERMISSION, ApiError
+from rpc.access.host_names import is_private, machine_names, normal
 
-_LOCAL_NETWORK_SUFFIXES = (".local", ".internal")
-"""Of names that are resolved by multicast or a private server: a container's host, for one."""
 _ANY = "*"
 
 
@@ -33,23 +31,20 @@ class Trust:
         machine_name: str | None = None,
     ):
         """`hosts` and `origins` are those that flags allow; `machine_name` is this machine's."""
-        short = (machine_name or socket.gethostname()).lower().partition(".")
-        self._ours = frozenset(
-            (*map(_normal, hosts), "".join(short), short[0], f"{short[0]}.local")
-        )
+        self._ours = machine_names(machine_name) | {normal(name) for name in hosts}
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
 
     def serves(self, name: str | None) -> bool:
         """Whether a request to this name may be meant for us."""
         if name is None:
             return False
-        return self.owns(name) or _normal(name).endswith(_LOCAL_NETWORK_SUFFIXES)
+        return self.owns(name) or is_private(name)
 
     def owns(self, name: str | None) -> bool:
         """Whether the name is this machine's, or one that a flag allows."""
         if name is None:
             return False
-        return is_local_name(name) or _normal(name) in self._ours or _ANY in self._ours
+        return is_local_name(name) or normal(name) in self._ours or _ANY in self._ours
 
     def may_read(self, origin: str) -> bool:
         """Whether pages of this origin may call and read the answer."""
@@ -118,7 +113,7 @@ def is_local_name(name: str | None) -> bool:
     """localhost and names below it, loopback addresses, and 0.0.0.0, which leads there too."""
     if name is None:
         return False
-    name = _normal(name)
+    name = normal(name)
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -126,10 +121,6 @@ def is_local_name(name: str | None) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
-
-
-def _normal(name: str) -> str:
-    return name.lower().removesuffix(".")
 
 
 def _host_of(url: str) -> str | None:

@@ -1,7 +1,7 @@
 """Is the name in a Host header one that no stranger can own? Against DNS rebinding.
 
-A web page may have its own name lead to an address in here, and then read what is served there; the
-name it used stands in the Host header.
+A web page can make its own name resolve to an address of ours and then read what is served there;
+the Host header still carries that name.
 """
 
 import contextlib
@@ -11,6 +11,23 @@ from collections.abc import Collection
 
 PRIVATE_DOMAINS = (".local", ".internal", ".localhost", ".home.arpa", ".svc")
 """Nobody can register these in the public DNS."""
+
+
+def normal(name: str) -> str:
+    """As names are compared: in lower case, without the root's dot."""
+    return name.lower().removesuffix(".")
+
+
+def is_private(name: str) -> bool:
+    """Whether no public DNS server answers for the name."""
+    return normal(name).endswith(PRIVATE_DOMAINS)
+
+
+def machine_names(hostname: str | None = None) -> frozenset[str]:
+    """What this machine is called: in full, in short, and by multicast."""
+    full = (hostname or socket.gethostname()).lower()
+    short = full.partition(".")[0]
+    return frozenset((full, short, f"{short}.local"))
 
 
 def name_of(host_header: str) -> str | None:
@@ -31,6 +48,6 @@ def is_own_name(name: str, *, allowed: Collection[str] = ()) -> bool:
         return True
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name)
-        return True  # a page of that address, whose name nobody leads elsewhere
-    name = name.removesuffix(".")
-    return "." not in name or name.endswith(PRIVATE_DOMAINS) or name == socket.gethostname().lower()
+        return True  # a page of that address: there is no name to redirect
+    name = normal(name)
+    return "." not in name or is_private(name) or name in machine_names()

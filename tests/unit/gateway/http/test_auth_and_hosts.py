@@ -93,7 +93,7 @@ def check(
     [
         b"localhost:8000", b"127.0.0.1", b"[::1]:8000", b"app.localhost:80", b"0.0.0.0:8000",
         b"host.docker.internal:8000", b"printer.local", b"workstation:8000", b"WORKSTATION.local",
-        b"workstation.lan.example", None,
+        b"workstation.lan.example", b"nas.home.arpa", b"gateway.mesh.svc", None,
     ],
 )  # fmt: skip
 def test_local_hosts_pass(host: bytes | None) -> None:
