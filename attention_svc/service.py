@@ -31,7 +31,7 @@ from attention_svc.kv.layout import choose_layout
 from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.reporting import follow_readiness, report
-from attention_svc.sequence.sequence import Outcome
+from attention_svc.sequence.sequence import Ending
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_kernel, is_native
@@ -392,4 +392,4 @@ class AttentionService:
         self._engine.abort_all(_STOPPING)
 
 
-_STOPPING = Outcome(reason="ABORTED", error="the attention service is stopping", retryable=True)
+_STOPPING = Ending(reason="ABORTED", error="the attention service is stopping", retryable=True)

@@ -12,7 +12,7 @@ from attention_svc.engine.engine import Engine
 from attention_svc.engine.recording import record
 from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.sequence.params import read_params
-from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.guard import callable_by
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _SCORES_PER_EVENT = 512
 """Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
 
-_TOO_LATE = Outcome(reason="DEADLINE", error="the request's time limit passed", retryable=True)
+_TOO_LATE = Ending(reason="DEADLINE", error="the request's time limit passed", retryable=True)
 
 
 class AttentionServicer(attention_pb2_grpc.AttentionServicer):
@@ -109,7 +109,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                     )
                 await context.send_initial_metadata((GRAMMAR_TAKEN,))
                 if sequence.grammar.is_complete:  # only its end was missing when it moved here
-                    yield _finished_event(sequence, Outcome(reason="STOP"), False)
+                    yield _finished_event(sequence, Ending(reason="STOP"), False)
                     return
             self._engine.add(sequence)
         except Exception as error:  # each kind has its status; unexpected ones are logged there
@@ -123,7 +123,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                 yield response
         finally:
             # The caller went away, or this is a no-op after the terminal event.
-            self._engine.abort(sequence, Outcome(reason="ABORTED", error="cancelled"))
+            self._engine.abort(sequence, Ending(reason="ABORTED", error="cancelled"))
 
     async def _events(
         self, sequence: Sequence, ends_s: float | None, report_timings: bool
@@ -211,7 +211,7 @@ def _logprobs(token: EmittedToken) -> attention_pb2.TokenLogprobs:
 
 
 def _finished_event(
-    sequence: Sequence, outcome: Outcome, report_timings: bool
+    sequence: Sequence, outcome: Ending, report_timings: bool
 ) -> attention_pb2.GenerateResponse:
     finished = attention_pb2.Finished(
         reason=attention_pb2.FinishReason.Value("FINISH_REASON_" + outcome.reason),

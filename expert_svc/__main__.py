@@ -15,8 +15,8 @@ Example:
 def main(argv: Sequence[str] | None = None) -> int:
     with loading("expert"):
         from expert_svc.config import ExpertConfig
-        from expert_svc.pool import ExpertPool
-    return run_service("expert", ExpertConfig, ExpertPool, DESCRIPTION, argv)
+        from expert_svc.service import ExpertService
+    return run_service("expert", ExpertConfig, ExpertService, DESCRIPTION, argv)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Call:
     cancelled: bool = field(default=False)
 
 
-class CallReader:
+class FrameReader:
     """Checks frames against one model and this pool's limits."""
 
     def __init__(

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from expert_svc.calls import Call, CallReader, Corrupt
+from expert_svc.calls import Call, Corrupt, FrameReader
 from expert_svc.canary import WeightsChanged
 from expert_svc.compute import NotHolding, suspects
 from expert_svc.executor import Executor
@@ -103,7 +103,7 @@ class ExpertServicer:
         self._max_rows = max_rows
         self._max_inflight_rows = 4 * max_rows
         self._codec = codec
-        self._reader = CallReader(
+        self._reader = FrameReader(
             store.config, dtype=store.dtype, max_rows=max_rows, native=codec.native
         )
         self._try_experts = try_experts

@@ -22,7 +22,7 @@ AT_MOST_S = 1.0
 """A start on busy cores measures on until so many calls were seen, for so long."""
 WEIGHT_BYTES = 256 * 1024 * 1024
 """Beyond what caches keep from one call to the next."""
-MAX_EXPERTS = 32
+MAX_MEASURED_EXPERTS = 32
 BLOCK = (128, 128)
 
 
@@ -33,7 +33,7 @@ def measure_experts_per_s(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    most_experts: int = MAX_EXPERTS,
+    most_experts: int = MAX_MEASURED_EXPERTS,
 ) -> float:
     """Experts that one row after the other passes through in a second; the best of the calls
     that fit into `MEASURE_S`, and of `MIN_CALLS` at least, since another process may be on the
@@ -42,7 +42,7 @@ def measure_experts_per_s(
     `most_experts`: of whose weights there is memory for.
     """
     enough = WEIGHT_BYTES // piece_bytes(config, weight_format)
-    num_held = max(1, min(enough, most_experts, MAX_EXPERTS))
+    num_held = max(1, min(enough, most_experts, MAX_MEASURED_EXPERTS))
     num_used = min(config.top_k, num_held)
     held = room_for_experts(num_held, config, weight_format, dtype, device)
     expert = _expert(config)

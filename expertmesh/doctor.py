@@ -19,8 +19,8 @@ from expertmesh.cluster.machine import (
     port_problem,
     usable_cores,
 )
-from expertmesh.sizes import format_bytes
 from rpc.process.memory import available_memory_bytes
+from rpc.process.sizes import format_bytes
 
 MIN_FREE_MEMORY_BYTES = 2 * 10**9
 MIN_FREE_DISK_BYTES = 2 * 10**9

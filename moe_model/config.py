@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from moe_model.config_values import integer, number, token_ids
+from protos.limits import MAX_EXPERTS, MAX_LAYERS
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 AUTO_FLOAT32_BYTES = 4 * 1024**3
 """Largest model, in float32, that is computed in float32 when nobody chooses."""
-MAX_LAYERS = 1024
-MAX_EXPERTS = 16384
-"""Beyond any model: what is larger is a damaged or hostile config (rpc/mesh/pieces.py has the same)."""
 
 
 @dataclass(frozen=True, kw_only=True)

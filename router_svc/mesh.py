@@ -21,7 +21,7 @@ from router_svc.placement.goals import PlacementRules
 from router_svc.placement.jobs import Inline
 from router_svc.placement.moves import Rebalanced
 from router_svc.placement.placing import Placing
-from router_svc.topology import TopologyBook
+from router_svc.topology_book import TopologyBook
 from rpc.errors import NotReady
 from rpc.mesh.pieces import Pieces
 

@@ -30,13 +30,13 @@ from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPo
 from attention_svc.grammar.limits import MASK_TIMEOUT_S
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampling.sampler import SamplingFailed, sample
-from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
 
 log = logging.getLogger(__name__)
 
 # The caller learns what to do; which pool and why is for the log.
-_NO_EXPERTS = Outcome(reason="ERROR", error="the experts are unavailable", retryable=True)
-_OUR_BUG = Outcome(reason="ERROR", error="internal error")
+_NO_EXPERTS = Ending(reason="ERROR", error="the experts are unavailable", retryable=True)
+_OUR_BUG = Ending(reason="ERROR", error="internal error")
 
 
 class Engine:
@@ -86,7 +86,7 @@ class Engine:
         self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
         self._wake.set()
 
-    def abort(self, sequence: Sequence, outcome: Outcome) -> None:
+    def abort(self, sequence: Sequence, outcome: Ending) -> None:
         """End a sequence from outside; its blocks are free before the next step."""
         if not sequence.finished:
             self._finish(sequence, outcome)
@@ -95,7 +95,7 @@ class Engine:
         """End its own threads, once `run` has ended."""
         self._masks.close()
 
-    def abort_all(self, outcome: Outcome) -> None:
+    def abort_all(self, outcome: Ending) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             self.abort(sequence, outcome)
 
@@ -238,7 +238,7 @@ class Engine:
         except Exception:  # our bug: fail these requests, keep serving the others
             log.exception("sampling failed")
             for sequence in sequences:
-                self.abort(sequence, Outcome(reason="ERROR", error="internal error"))
+                self.abort(sequence, Ending(reason="ERROR", error="internal error"))
 
     def _sample(
         self, logits_BV: Tensor, sequences: list[Sequence]
@@ -283,12 +283,12 @@ class Engine:
         if sequence.finished:  # its prompt's scores failed in this step
             return
         if isinstance(token, SamplingFailed):
-            outcome = Outcome(reason="ERROR", error=token.reason, caller_error=token.caller_error)
+            outcome = Ending(reason="ERROR", error=token.reason, caller_error=token.caller_error)
             self._finish(sequence, outcome)
             return
         self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
         if not sequence.params.max_tokens:
-            self._finish(sequence, Outcome(reason="LENGTH"))
+            self._finish(sequence, Ending(reason="LENGTH"))
             return
         now = time.monotonic()
         if sequence.last_token_s:
@@ -303,7 +303,7 @@ class Engine:
         self.num_tokens += 1
         self._metrics.generated_tokens.inc()
         if token.token_id in sequence.stop_ids:
-            self._finish(sequence, Outcome(reason="STOP", stop_token_id=token.token_id))
+            self._finish(sequence, Ending(reason="STOP", stop_token_id=token.token_id))
             return
         is_last = (
             len(sequence.output_ids) >= sequence.params.max_tokens
@@ -312,9 +312,9 @@ class Engine:
         if sequence.grammar is not None:
             self._masks.advance(sequence, token.token_id, is_last=is_last)
         elif is_last:
-            self._finish(sequence, Outcome(reason="LENGTH"))
+            self._finish(sequence, Ending(reason="LENGTH"))
 
-    def _finish(self, sequence: Sequence, outcome: Outcome) -> None:
+    def _finish(self, sequence: Sequence, outcome: Ending) -> None:
         sequence.finished = True
         sequence.waited_s = self.waits.waited_s(sequence)
         self.scheduler.remove(sequence)
@@ -322,7 +322,7 @@ class Engine:
         self._metrics.sequences.labels(outcome.reason.lower()).inc()
         self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
 
-    def _fail(self, plan: list[Slice], outcome: Outcome) -> None:
+    def _fail(self, plan: list[Slice], outcome: Ending) -> None:
         for part in plan:
             self.abort(part.sequence, outcome)
 

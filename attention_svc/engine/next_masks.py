@@ -18,12 +18,12 @@ from torch import Tensor
 from attention_svc.grammar.limits import MASK_THREADS
 from attention_svc.grammar.shared_threads import SharedThreads
 from attention_svc.grammar.state import OVER_LIMIT, Following
-from attention_svc.sequence.sequence import Answer, Outcome, Sequence
+from attention_svc.sequence.sequence import Answer, Ending, Sequence
 
 log = logging.getLogger(__name__)
 
-_OVER_LIMIT = Outcome(reason="ERROR", error=OVER_LIMIT, caller_error=True)
-_NO_TURN = Outcome(
+_OVER_LIMIT = Ending(reason="ERROR", error=OVER_LIMIT, caller_error=True)
+_NO_TURN = Ending(
     reason="ERROR", error="other requests' grammars took too long; try again later", retryable=True
 )
 
@@ -35,7 +35,7 @@ class NextMasks:
         self,
         vocab_size: int,
         *,
-        finish: Callable[[Sequence, Outcome], None],
+        finish: Callable[[Sequence, Ending], None],
         wake: Callable[[], None],
         timeout_s: float,
     ):
@@ -137,13 +137,13 @@ class NextMasks:
         if said is None or sequence.finished:  # asked again since, or ended otherwise
             return
         if said.is_complete:
-            self._finish(sequence, Outcome(reason="STOP"))
+            self._finish(sequence, Ending(reason="STOP"))
         elif said.is_over_limit:
             self._finish(sequence, _OVER_LIMIT)
         elif said.banned_V is None:
-            self._finish(sequence, Outcome(reason="ERROR", error="internal error"))
+            self._finish(sequence, Ending(reason="ERROR", error="internal error"))
         elif sequence.is_ending:
-            self._finish(sequence, Outcome(reason="LENGTH"))
+            self._finish(sequence, Ending(reason="LENGTH"))
 
     def _limit(self, sequence: Sequence) -> None:
         answer = sequence.following

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_svc.experts.call_outcome import CallAnswered, CallFailed
 from attention_svc.experts.call_parts import CallContext, CallTime, Part
 from attention_svc.experts.finite_rows import Rows, set_apart
 from attention_svc.experts.health import work_units
 from attention_svc.experts.link import SILENCE_LIMIT_S, PoolLink
-from attention_svc.experts.outcome import Answer, CallFailed
 from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, HopTimes, StepPoisoned
 from protos import expert_pb2
 from rpc.hop.codec import CallHeader, Dispatch, Sums
@@ -128,7 +128,7 @@ class ExpertCall:
         self._loop.call_soon(self._observe, part, link, answer)
         return True
 
-    def _observe(self, part: Part, link: PoolLink, answer: Answer) -> None:
+    def _observe(self, part: Part, link: PoolLink, answer: CallAnswered) -> None:
         """What an answer tells about its pool."""
         if part.timer is not None:
             part.timer.cancel()
@@ -205,7 +205,7 @@ class ExpertCall:
             if not part.done.done():
                 part.done.set_exception(error)
 
-    def _settled(self, part: Part, outcome: Answer | CallFailed) -> None:
+    def _settled(self, part: Part, outcome: CallAnswered | CallFailed) -> None:
         """The link's word on a call: an answer, or why there will be none."""
         if isinstance(outcome, CallFailed):
             self._guarded(part, lambda: self._failed(part, outcome))

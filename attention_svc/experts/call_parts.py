@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from attention_svc.experts.call_outcome import CallAnswered
 from attention_svc.experts.finite_rows import Rows
 from attention_svc.experts.health import RetryBudget
 from attention_svc.experts.link import PoolLink
 from attention_svc.experts.outages import Outages
-from attention_svc.experts.outcome import Answer
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
@@ -40,7 +40,7 @@ class Part:
     num_rows = 0
     numerics_id = ""
     units = 1.0
-    answer: Answer | None = None
+    answer: CallAnswered | None = None
     timer: asyncio.TimerHandle | None = None
     late_since_s = 0.0  # 0: it is not
     trouble = ""  # what went wrong last; empty: nothing yet

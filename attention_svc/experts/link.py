@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from attention_svc.experts.call_outcome import CallAnswered, CallFailed, CallOutcome
 from attention_svc.experts.health import PoolHealth, work_units
-from attention_svc.experts.outcome import Answer, CallFailed, Outcome
 from attention_svc.experts.transport import ExpertsUnavailable
 from attention_svc.metrics import AttentionMetrics
 from protos import expert_pb2
@@ -59,7 +59,7 @@ class PendingCall:
 
     __slots__ = ("abandoned", "num_rows", "on_done", "sent_s")
 
-    def __init__(self, sent_s: float, num_rows: int, on_done: Callable[[Outcome], None]):
+    def __init__(self, sent_s: float, num_rows: int, on_done: Callable[[CallOutcome], None]):
         self.sent_s = sent_s
         self.num_rows = num_rows
         self.on_done = on_done
@@ -144,7 +144,7 @@ class PoolLink:
                 await self._task
 
     def execute(
-        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[Outcome], None]
+        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[CallOutcome], None]
     ) -> None:
         """Put an Execute on the stream. Without a stream or credit `on_done` hears so at once."""
         if self._writer is None:
@@ -281,7 +281,7 @@ class PoolLink:
             round_trip_s = self._heard_s - call.sent_s
             if round_trip_s > NEWS_FACTOR * self._told[1]:
                 self._review()  # what the answers before this one told: the next ping is far
-            call.on_done(Answer(result, round_trip_s))
+            call.on_done(CallAnswered(result, round_trip_s))
 
     def _refused(self, error: expert_pb2.Error) -> None:
         code = _code_name(error.code)

@@ -20,7 +20,7 @@ GREEDY_BELOW = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingParams:
+class SequenceParams:
     """See protos/attention.proto for ranges."""
 
     temperature: float
@@ -65,7 +65,7 @@ class SamplingParams:
         return ids, np.where(biases <= -100, np.float32("-inf"), biases)
 
 
-def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> SamplingParams:
+def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> SequenceParams:
     """Check a message. Raises ValueError naming the field and what is allowed."""
     m = message
     _check("temperature", m.temperature, 0.0, 2.0)
@@ -89,7 +89,7 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Sampl
             raise ValueError(f"sampling: token id {token_id} is not in 0..{vocab_size - 1}")
     for entry in m.logit_bias:
         _check("logit_bias", entry.bias, -100.0, 100.0)
-    return SamplingParams(
+    return SequenceParams(
         temperature=m.temperature,
         top_p=m.top_p,
         top_k=m.top_k,

@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from attention_svc.grammar.state import Following, Grammar
-from attention_svc.sequence.params import SamplingParams
+from attention_svc.sequence.params import SequenceParams
 from attention_svc.sequence.prefix_keys import PrefixKeys
 from attention_svc.sequence.seen_tokens import SeenTokens
 
@@ -25,7 +25,7 @@ class EmittedToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Ending:
     """Why a sequence ended; `reason` is a FinishReason's name without its prefix."""
 
     reason: str
@@ -56,7 +56,7 @@ class Outbox:
     def __init__(self) -> None:
         self._tokens: list[EmittedToken] = []
         self._prompt: list[EmittedToken] = []
-        self._outcome: Outcome | None = None
+        self._outcome: Ending | None = None
         self._changed = asyncio.Event()
 
     def put(self, token: EmittedToken) -> None:
@@ -73,12 +73,12 @@ class Outbox:
         scores, self._prompt = self._prompt, []
         return scores
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Ending) -> None:
         if self._outcome is None:
             self._outcome = outcome
             self._changed.set()
 
-    async def take(self) -> tuple[list[EmittedToken], Outcome | None]:
+    async def take(self) -> tuple[list[EmittedToken], Ending | None]:
         """All tokens since the last call, and the outcome once the sequence ended."""
         await self._changed.wait()
         self._changed.clear()
@@ -103,7 +103,7 @@ class Sequence:
     request_id: str
     prompt_ids: list[int]
     output_ids: list[int]
-    params: SamplingParams
+    params: SequenceParams
     stop_ids: frozenset[int]
     choice_idx: int = 0
     cache_salt: str = ""

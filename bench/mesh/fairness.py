@@ -31,8 +31,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.cluster.machine import usable_cores
-from expertmesh.cluster.plan import demo_model_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 BUSY_KEY, QUIET_KEY = "the-busy-client", "the-quiet-client"

@@ -35,8 +35,8 @@ from bench.mesh.fairness import (
     start_services,
     stop,
 )  # fmt: skip
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.cluster.machine import usable_cores
-from expertmesh.cluster.plan import demo_model_dir
 
 STREAMS = 8
 TOKENS = 60

@@ -26,9 +26,9 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from expertmesh.cluster.cluster_plan import DEMO_NAME, demo_model_dir
 from expertmesh.cluster.detach import start_detached, stop_running
 from expertmesh.cluster.machine import usable_cores
-from expertmesh.cluster.plan import DEMO_NAME, demo_model_dir
 from expertmesh.cluster.state import RunDir
 
 MODES = ("split", "in_process")

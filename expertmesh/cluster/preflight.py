@@ -3,7 +3,7 @@
 from expertmesh.cluster.machine import port_problem
 from expertmesh.cluster.spec import ClusterPlan
 from expertmesh.console import CommandError
-from expertmesh.sizes import format_bytes
+from rpc.process.sizes import format_bytes
 
 
 def check_port(port: int) -> None:

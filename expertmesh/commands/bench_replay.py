@@ -19,7 +19,7 @@ from expertmesh.clients.router import (
     router_address,
     router_stub,
 )
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.commands.plan import read_config
 from expertmesh.console import (
     EXIT_FAILED,

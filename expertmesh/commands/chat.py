@@ -83,7 +83,7 @@ def chat(
     client = ChatClient(
         base_url or running_url(run_dir) or DEFAULT_URL, client_key(api_key, api_key_file)
     )
-    conversation = Conversation(
+    conversation = ChatSession(
         client,
         {
             "model": model or client.model_name(),
@@ -107,7 +107,7 @@ def chat(
     client.close()
 
 
-class Conversation:
+class ChatSession:
     """The messages so far, and how the next question is asked."""
 
     def __init__(self, client: ChatClient, settings: dict[str, Any], system: str | None):
@@ -150,7 +150,7 @@ class Conversation:
         return {**self._settings, "messages": messages}
 
 
-def _converse(conversation: Conversation, thinking: Thinking) -> None:
+def _converse(conversation: ChatSession, thinking: Thinking) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (line editing and history for input())
     notes = stderr()

@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from expertmesh.cluster.plan import demo_model_dir, describe
+from expertmesh.cluster.cluster_plan import demo_model_dir, describe
 from expertmesh.commands import model_parts, model_quantise
 from expertmesh.console import (
     EXIT_CODES_HELP,
@@ -18,10 +18,10 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.weights.packed_header import is_packed, read_header
+from rpc.process.sizes import format_bytes
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")

@@ -18,11 +18,11 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.forecasting.forecast import forecast
-from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config, parse_config
 from moe_model.weights.formats import FORMATS
 from rpc.mesh.pieces import Pieces, parse_ranges
+from rpc.process.sizes import format_bytes
 
 ATTENTION = "attention"
 MANIFEST_NAME = "expertmesh_manifest.json"

@@ -16,7 +16,7 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-from expertmesh.sizes import format_bytes
+from rpc.process.sizes import format_bytes
 
 FORMATS = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
 

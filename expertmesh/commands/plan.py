@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from expertmesh.cluster.plan import demo_model_dir, describe
+from expertmesh.cluster.cluster_plan import demo_model_dir, describe
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_FAILED,
@@ -17,13 +17,12 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
-from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig, read_json
 from moe_model.families.known import load_config, parse_config
 from moe_model.weights.formats import FORMATS
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
-from rpc.process.sizes import parse_bytes
+from rpc.process.sizes import format_bytes, parse_bytes
 
 _HELP = f"""Show which host would hold which experts, and what speed that allows.
 

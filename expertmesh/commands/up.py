@@ -6,9 +6,9 @@ import typer
 from rich.console import Console
 
 from expertmesh.clients.chat import client_key
+from expertmesh.cluster.cluster_plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.cluster.detach import start_detached
 from expertmesh.cluster.machine import usable_cores
-from expertmesh.cluster.plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.cluster.service_flags import Values, passed_to, secrets
 from expertmesh.cluster.spec import ClusterPlan
@@ -16,9 +16,9 @@ from expertmesh.cluster.state import RUN_DIR_HELP, RunDir, default_run_dir
 from expertmesh.commands.supervise import greet, supervise
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
-from expertmesh.sizes import format_bytes
 from moe_model.weights.formats import CHOICES
 from rpc.process.memory import available_memory_bytes
+from rpc.process.sizes import format_bytes
 
 
 def register(app: typer.Typer) -> None:

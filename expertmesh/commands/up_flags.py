@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from expertmesh.cluster.plan import DEFAULTS
+from expertmesh.cluster.cluster_plan import DEFAULTS
 from expertmesh.cluster.service_flags import DECIDED, Passable, Values, passable, short_name
 from expertmesh.console import EXIT_USAGE, CommandError, stderr
 from rpc.process.flags import env_name, option_name

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from expertmesh.cluster.plan import HELD_FACTOR, POOL_BASE_BYTES
-from expertmesh.sizes import format_bytes
+from expertmesh.cluster.cluster_plan import HELD_FACTOR, POOL_BASE_BYTES
 from moe_model.config import ModelConfig
 from moe_model.weights.formats import FORMATS, piece_bytes
 from router_svc.placement.board import Host
 from router_svc.placement.planner import Plan, plan
 from rpc.mesh.pieces import Pieces
-from rpc.process.sizes import parse_bytes
+from rpc.process.sizes import format_bytes, parse_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expertmesh.cluster.plan import DEMO_NAME, demo_model_dir
+from expertmesh.cluster.cluster_plan import DEMO_NAME, demo_model_dir
 from expertmesh.cluster.state import running_url
 from expertmesh.console import CommandError
 from expertmesh.offline.backend import Backend

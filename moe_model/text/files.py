@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moe_model.config import MAX_CONFIG_BYTES
+
 MAX_TOKENIZER_BYTES = 64 * 2**20  # M2's tokenizer.json is about 10 MB
-MAX_CONFIG_BYTES = 4 * 2**20
 MAX_TEMPLATE_BYTES = 2**20
 
 TOKENIZER_FILE = "tokenizer.json"

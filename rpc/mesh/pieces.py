@@ -8,9 +8,7 @@ are bounded by the model's sizes before anything is allocated for them.
 from collections.abc import Iterable, Iterator, Mapping
 
 from protos import pieces_pb2
-
-MAX_LAYERS = 1024
-MAX_EXPERTS_PER_LAYER = 16384
+from protos.limits import MAX_EXPERTS, MAX_LAYERS
 
 Piece = tuple[int, int]
 """(layer_idx, expert_id)."""
@@ -189,7 +187,7 @@ class Pieces:
         return f"Pieces({len(self)}: {shown}{more})"
 
 
-def parse_ranges(text: str, flag: str, limit: int = MAX_EXPERTS_PER_LAYER) -> tuple[int, ...]:
+def parse_ranges(text: str, flag: str, limit: int = MAX_EXPERTS) -> tuple[int, ...]:
     """Read "0-3,5" as (0, 1, 2, 3, 5), ascending, each once.
 
     Raises ValueError naming `flag` on anything else, and on a number of `limit` or more.
@@ -212,10 +210,8 @@ def parse_ranges(text: str, flag: str, limit: int = MAX_EXPERTS_PER_LAYER) -> tu
 def _check_sizes(num_layers: int, num_experts: int) -> None:
     if not 1 <= num_layers <= MAX_LAYERS:
         raise ValueError(f"layers: a model has 1 to {MAX_LAYERS} layers, got {num_layers}")
-    if not 1 <= num_experts <= MAX_EXPERTS_PER_LAYER:
-        raise ValueError(
-            f"experts: a layer has 1 to {MAX_EXPERTS_PER_LAYER} experts, got {num_experts}"
-        )
+    if not 1 <= num_experts <= MAX_EXPERTS:
+        raise ValueError(f"experts: a layer has 1 to {MAX_EXPERTS} experts, got {num_experts}")
 
 
 def _mask_of(ranges: Iterable[pieces_pb2.ExpertRange], num_experts: int, where: str) -> int:

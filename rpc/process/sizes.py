@@ -1,4 +1,7 @@
-"""Byte sizes as people write them: 512MiB, 48GiB, 2e9, or 30% of what is free."""
+"""How do people write byte sizes, and how are sizes shown to them?
+
+512MiB, 48GiB, 2e9, or 30% of what is free.
+"""
 
 import re
 from dataclasses import dataclass
@@ -20,6 +23,16 @@ def parse_bytes(text: str, field: str) -> int | None:
     if size_bytes < 1:
         raise ValueError(f"{field}: must be more than zero, got {text!r}")
     return size_bytes
+
+
+def format_bytes(count: int) -> str:
+    """Two to four significant figures in binary units."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if size >= 100 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
 
 
 @dataclass(frozen=True)

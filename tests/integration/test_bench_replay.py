@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from expertmesh.cli import app
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.loadgen.routing import draw, read_steps
 from moe_model.families.known import load_config
 from tests.support.attention.long_requests import Request

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.certs import cert_path, create_mesh_certificates, key_path
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from moe_model.reference import ReferenceModel
 from moe_model.weights.checkpoint import Checkpoint
 from tests.support.places import ROOT

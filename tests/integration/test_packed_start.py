@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from expertmesh import LLM, SamplingParams
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from moe_model.kernels.cpu import library
 from tests.support.places import ROOT
 

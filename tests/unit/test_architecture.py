@@ -35,11 +35,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "membership servicer", "reporting", "service", "__main__",
     ),
     "router_svc": (
-        "members streams", "placement", "config topology", "mesh", "metrics publisher", "joining",
+        "members streams", "placement", "config topology_book", "mesh", "metrics publisher", "joining",
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
-        "console sizes issuing", "certs cluster", "clients", "doctor hub offline", "loadgen",
+        "console issuing", "certs cluster", "clients", "doctor hub offline", "loadgen",
         "forecasting", "commands", "cli", "__main__",
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from attention_svc.grammar.state import OVER_LIMIT, Following
-from attention_svc.sequence.sequence import Outcome, Sequence
+from attention_svc.sequence.sequence import Ending, Sequence
 from tests.support.attention.fake_grammars import (
     ONLY,
     HeldNine,
@@ -119,7 +119,7 @@ async def test_an_abort_while_its_grammar_is_late_frees_all_it_had():
         grammar = HeldNine()
         late = add(service, grammar)
         await until(lambda: service.transport.steps == 1 and grammar.asked == 1, TURN_S)
-        service.engine.abort(late, Outcome(reason="ABORTED"))
+        service.engine.abort(late, Ending(reason="ABORTED"))
         assert (await in_time(ended(late)))[1].reason == "ABORTED"
         await service.until_idle()
         grammar.let(9)

@@ -20,7 +20,7 @@ from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
 from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.sequence.params import SamplingParams
+from attention_svc.sequence.params import SequenceParams
 from attention_svc.sequence.sequence import Sequence as EngineSequence
 from expert_svc.canary import Canary
 from expert_svc.compute import run_call
@@ -36,7 +36,7 @@ from rpc.config import Address
 from rpc.hop.codec import HopCodec
 from rpc.process.server import GrpcHost
 
-GREEDY = SamplingParams(
+GREEDY = SequenceParams(
     temperature=0, top_p=1, top_k=0, min_p=0, repetition_penalty=1, presence_penalty=0,
     frequency_penalty=0, logit_bias=(), seed=0, max_tokens=120, min_tokens=0,
     stop_token_ids=frozenset(), ignore_eos=True, logprobs=False, top_logprobs=0,

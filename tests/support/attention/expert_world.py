@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from attention_svc.experts.call import ExpertCall
+from attention_svc.experts.call_outcome import CallAnswered, CallFailed, CallOutcome
 from attention_svc.experts.call_parts import CallContext
 from attention_svc.experts.health import PoolHealth, RetryBudget
-from attention_svc.experts.outcome import Answer, CallFailed, Outcome
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
@@ -60,7 +60,7 @@ class ScriptedLink:
         self.abandoned.add(call_id)
 
     def execute(
-        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[Outcome], None]
+        self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[CallOutcome], None]
     ) -> None:
         if not self.usable:
             on_done(CallFailed("unsent", "no stream"))
@@ -73,7 +73,9 @@ class ScriptedLink:
             return
         asyncio.get_running_loop().call_soon(self._do, what, call, on_done)
 
-    def _do(self, what: str, call: expert_pb2.Execute, on_done: Callable[[Outcome], None]) -> None:
+    def _do(
+        self, what: str, call: expert_pb2.Execute, on_done: Callable[[CallOutcome], None]
+    ) -> None:
         if call.call_id in self.abandoned or what == "silent":
             return
         if what in ("break", "die"):
@@ -96,7 +98,7 @@ class ScriptedLink:
             elif what == "short":
                 rows = rows[:, :-1].contiguous()
             result = expert_pb2.Result(call_id=call.call_id, rows=encode(rows))
-            on_done(Answer(result_of(result), 0.001))
+            on_done(CallAnswered(result_of(result), 0.001))
 
     def _finite(self, call: expert_pb2.Execute) -> bool:
         return bool(np.isfinite(np.frombuffer(call.hidden.data, "<f4")).all())

@@ -8,7 +8,7 @@ import torch
 
 from attention_svc.grammar.state import Following
 from attention_svc.sequence.params import read_params
-from attention_svc.sequence.sequence import EmittedToken, Outcome, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
 from protos import attention_pb2
 from tests.support.attention.generate_harness import Service
 
@@ -117,7 +117,7 @@ def add(
     client_id: str = "",
     **fields: Any,
 ) -> Sequence:
-    """`fields`: of SamplingParams."""
+    """`fields`: of SequenceParams."""
     known: dict = {"top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 10, "seed": 3}
     made = Sequence(
         request_id="test",
@@ -132,7 +132,7 @@ def add(
     return made
 
 
-async def ended(sequence: Sequence) -> tuple[list[EmittedToken], Outcome]:
+async def ended(sequence: Sequence) -> tuple[list[EmittedToken], Ending]:
     tokens: list[EmittedToken] = []
     while True:
         some, outcome = await sequence.outbox.take()

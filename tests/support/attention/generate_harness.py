@@ -230,7 +230,7 @@ async def running_service(
 def request(
     prompt: list[int] | None = None, emitted: list[int] | None = None, **fields: Any
 ) -> attention_pb2.GenerateRequest:
-    """A greedy request that no stop id ends; SamplingParams' fields and the request's own."""
+    """A greedy request that no stop id ends; SequenceParams' fields and the request's own."""
     known = {"top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 10, "ignore_eos": True}
     own = {f.name for f in attention_pb2.GenerateRequest.DESCRIPTOR.fields}
     outer = {name: value for name, value in fields.items() if name in own}

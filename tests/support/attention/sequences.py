@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attention_svc.sequence.params import SamplingParams, read_params
+from attention_svc.sequence.params import SequenceParams, read_params
 from attention_svc.sequence.sequence import Sequence
 from protos import attention_pb2
 
@@ -11,7 +11,7 @@ PLAIN: dict[str, Any] = {"top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 
 
 
 def message(**fields: Any) -> attention_pb2.SamplingParams:
-    """A sound SamplingParams, changed as told; logit_bias as {id: bias}."""
+    """A sound SequenceParams, changed as told; logit_bias as {id: bias}."""
     fields = {**PLAIN, **fields}
     bias = fields.pop("logit_bias", {})
     made = attention_pb2.SamplingParams(**fields)
@@ -20,7 +20,7 @@ def message(**fields: Any) -> attention_pb2.SamplingParams:
     return made
 
 
-def params(vocab: int = VOCAB, **fields: Any) -> SamplingParams:
+def params(vocab: int = VOCAB, **fields: Any) -> SequenceParams:
     return read_params(message(**fields), vocab)
 
 

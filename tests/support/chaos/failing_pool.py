@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import expert_svc.pool
+import expert_svc.service
 from expert_svc.__main__ import main as run
 from expert_svc.calls import Call
 from expert_svc.compute import run_call
@@ -116,10 +116,10 @@ class _CorruptCodec(HopCodec):
 
 
 def main() -> int:
-    expert_svc.pool.run_call = _compute
+    expert_svc.service.run_call = _compute
     signal.signal(signal.SIGUSR1, _on_signal)
     if os.environ[FAIL] in ("corrupt", "rubbish", "garbage"):
-        expert_svc.pool.HopCodec = _CorruptCodec  # type: ignore[misc]
+        expert_svc.service.HopCodec = _CorruptCodec  # type: ignore[misc]
     return run()
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-import expert_svc.pool
+import expert_svc.service
 import expert_svc.servicer
 import rpc.config
 
@@ -12,7 +12,7 @@ NEXT = rpc.config.PROTOCOL_MINOR + 1
 def main() -> int:
     from expert_svc.__main__ import main as run
 
-    expert_svc.pool.PROTOCOL_MINOR = expert_svc.servicer.PROTOCOL_MINOR = NEXT
+    expert_svc.service.PROTOCOL_MINOR = expert_svc.servicer.PROTOCOL_MINOR = NEXT
     return run()
 
 

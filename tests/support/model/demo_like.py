@@ -9,7 +9,7 @@ from moe_model.tiny import write_tiny
 
 def write_demo_like_checkpoint(folder: Path) -> None:
     """Seeded random weights with the bundled model's tokenizer and template."""
-    from expertmesh.cluster.plan import demo_model_dir
+    from expertmesh.cluster.cluster_plan import demo_model_dir
 
     demo = demo_model_dir()
     raw = json.loads((demo / "config.json").read_text())

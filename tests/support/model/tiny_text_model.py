@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from expertmesh.cluster.plan import demo_model_dir
+from expertmesh.cluster.cluster_plan import demo_model_dir
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.tiny import write_tiny
 

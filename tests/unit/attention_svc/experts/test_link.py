@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from attention_svc.experts import link as pool_link
+from attention_svc.experts.call_outcome import CallAnswered, CallFailed, CallOutcome
 from attention_svc.experts.link import PoolLink
-from attention_svc.experts.outcome import Answer, CallFailed, Outcome
 from attention_svc.metrics import AttentionMetrics
 from protos import expert_pb2, expert_pb2_grpc
 from rpc.hop.codec import HopCodec
@@ -64,11 +64,11 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
         await server.stop(0)
 
 
-def send(link: PoolLink, frame: Any, call_id: int, rows: int) -> "asyncio.Future[Answer]":
+def send(link: PoolLink, frame: Any, call_id: int, rows: int) -> "asyncio.Future[CallAnswered]":
     """Put a call on the link; its outcome as a future."""
-    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[CallAnswered] = asyncio.get_running_loop().create_future()
 
-    def done(outcome: Outcome) -> None:
+    def done(outcome: CallOutcome) -> None:
         if future.done():  # cancelled at the test's end
             return
         if isinstance(outcome, CallFailed):

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expert_svc.calls import Call, CallReader
+from expert_svc.calls import Call, FrameReader
 from moe_model.families.known import parse_config
 from protos import expert_pb2
 from rpc.hop.codec import (
@@ -49,8 +49,8 @@ def rows(seed: int, num_rows: int, dtype: torch.dtype = torch.float32) -> tuple[
     return hidden, ids.sort(dim=-1).values.int(), torch.rand(num_rows, TOP_K, generator=generator)
 
 
-def reader(native: object, dtype: torch.dtype = torch.float32) -> CallReader:
-    return CallReader(CONFIG, dtype=dtype, max_rows=16, native=native)  # type: ignore[arg-type]
+def reader(native: object, dtype: torch.dtype = torch.float32) -> FrameReader:
+    return FrameReader(CONFIG, dtype=dtype, max_rows=16, native=native)  # type: ignore[arg-type]
 
 
 def same_call(one: Call, other: Call) -> None:

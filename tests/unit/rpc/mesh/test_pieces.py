@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import pieces_pb2
-from rpc.mesh.pieces import MAX_EXPERTS_PER_LAYER, MAX_LAYERS, Pieces, parse_ranges
+from protos.limits import MAX_EXPERTS, MAX_LAYERS
+from rpc.mesh.pieces import Pieces, parse_ranges
 
 LAYERS, EXPERTS = 6, 70
 pairs = st.sets(st.tuples(st.integers(0, LAYERS - 1), st.integers(0, EXPERTS - 1)))
@@ -95,7 +96,7 @@ def test_a_set_outside_the_model_or_out_of_order_is_refused_by_name(message):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(0, 1), (1, 0), (MAX_LAYERS + 1, 1), (1, MAX_EXPERTS_PER_LAYER + 1), (-1, 8)]
+    "sizes", [(0, 1), (1, 0), (MAX_LAYERS + 1, 1), (1, MAX_EXPERTS + 1), (-1, 8)]
 )
 def test_sizes_of_no_real_model_are_refused_before_anything_is_allocated(sizes):
     with pytest.raises(ValueError, match=r"a (model|layer) has"):

@@ -12,13 +12,12 @@ from pathlib import Path
 from expertmesh.cluster.service_flags import Values, check_service, passed_to
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.sizes import format_bytes
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.weights.formats import CHOICES, attention_bytes, piece_bytes
 from moe_model.weights.held_formats import held_formats
 from rpc.process.memory import available_memory_bytes
-from rpc.process.sizes import MemoryBudget
+from rpc.process.sizes import MemoryBudget, format_bytes
 
 MB = 1_000_000
 DTYPES = ("auto", "float32", "bfloat16")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.cluster import plan as plan_module
-from expertmesh.cluster.plan import ClusterOptions, plan_cluster, stripe
+from expertmesh.cluster import cluster_plan as plan_module
+from expertmesh.cluster.cluster_plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
-from expertmesh.sizes import format_bytes
 from moe_model.families.known import load_config
 from moe_model.weights.formats import attention_bytes, piece_bytes
+from rpc.process.sizes import format_bytes
 
 CONFIG = {
     "model_type": "minimax_m2",

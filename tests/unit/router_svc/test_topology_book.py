@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from protos import router_pb2
 from router_svc.members.member import DRAINING, LOADING, READY, Member, Model, Offer
-from router_svc.topology import TopologyBook
+from router_svc.topology_book import TopologyBook
 from rpc.config import Address
 from rpc.mesh.pieces import Pieces
 from rpc.mesh.topology import version_of

@@ -39,7 +39,7 @@ UNLOAD_WAIT_S = 10.0
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
 
 
-class ExpertPool:
+class ExpertService:
     """One pool process. `run` returns the exit status."""
 
     def __init__(self, config: ExpertConfig):

@@ -6,7 +6,7 @@ from rpc.hop.codec import ResultFrame
 
 
 @dataclass(slots=True)
-class Answer:
+class CallAnswered:
     """A pool's Result with the round trip around it."""
 
     result: ResultFrame
@@ -26,4 +26,4 @@ class CallFailed(Exception):
         self.piece = piece
 
 
-Outcome = Answer | CallFailed
+CallOutcome = CallAnswered | CallFailed
