@@ -24,14 +24,14 @@ class Membership:
         tls: Access | None,
         register: router_pb2.Register,
         *,
-        state: Callable[[], "router_pb2.MemberState"],
+        is_draining: Callable[[], bool],
         scheduler: Scheduler,
         metrics: AttentionMetrics,
         pools: PoolSet | None,
         on_refused: Callable[[str], None],
     ):
         """`pools` follow the topology; `on_refused` gets a final refusal, logged, on another thread."""
-        self._state = state
+        self._is_draining = is_draining
         self._scheduler = scheduler
         self._metrics = metrics
         self._pools = pools
@@ -58,7 +58,7 @@ class Membership:
             await self._watcher.start()
 
     async def stop(self) -> None:
-        """Leave on purpose: nobody need wonder where we are."""
+        """Leave with a goodbye, so that the router need not wait for the lease to run out."""
         await asyncio.to_thread(self._lease.stop)
         await self._watcher.stop()
 
@@ -79,7 +79,9 @@ class Membership:
         """On the lease's thread; reads only."""
         scheduler = self._scheduler
         status = router_pb2.MemberStatus(
-            state=self._state(),
+            state=router_pb2.MEMBER_STATE_DRAINING
+            if self._is_draining()
+            else router_pb2.MEMBER_STATE_READY,
             queued=len(scheduler.waiting),
             running=len(scheduler.running),
             kv_usage_ratio=scheduler.kv_usage_ratio,

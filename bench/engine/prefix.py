@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.service import AttentionService
+from attention_svc.running import without_server
 from attention_svc.servicer import AttentionServicer
 from expertmesh.offline.local_pool import LocalContext
 from moe_model.tiny import write_tiny
@@ -128,13 +128,11 @@ async def main() -> None:
             num_local_experts=16, num_experts_per_tok=4,
             max_position_embeddings=args.conversation + args.added + 64,
         )  # fmt: skip
-        service = AttentionService(
-            AttentionConfig(
-                model=Path(folder), transport="in_process", kv_memory="1GiB", threads=args.threads
-            )
+        config = AttentionConfig(
+            model=Path(folder), transport="in_process", kv_memory="1GiB", threads=args.threads
         )
-        async with service.without_server() as servicer:
-            result = await measure(servicer, args)
+        async with without_server(config) as running:
+            result = await measure(running.servicer, args)
     print(json.dumps(result))
 
 

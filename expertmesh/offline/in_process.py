@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from attention_svc.config import AttentionConfig
-from attention_svc.service import AttentionService
+from attention_svc.running import without_server
 from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import (
     LIMITS,
@@ -220,7 +220,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
     """Load the model and start the engine on this loop. Raises ValueError for what is wrong."""
     async with contextlib.AsyncExitStack() as exits:
         model = await asyncio.to_thread(load_model_files, options.model, ())
-        service = AttentionService(
+        service = without_server(
             AttentionConfig(
                 model=options.model,
                 transport="in_process",
@@ -236,7 +236,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 threads=options.threads,
             )
         )
-        servicer = await exits.enter_async_context(service.without_server())
+        servicer = (await exits.enter_async_context(service)).servicer
         status = await servicer.GetStatus(attention_pb2.GetStatusRequest(), LocalContext())
         pool = local_pool(servicer, status)
         exits.push_async_callback(pool.stop)

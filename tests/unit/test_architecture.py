@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "attention_svc": (
         "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling", "engine",
-        "membership servicer", "reporting", "service", "__main__",
+        "membership servicer loaded", "reporting running", "service", "__main__",
     ),
     "router_svc": (
         "members streams", "placement", "config topology_book", "mesh", "metrics publisher", "joining",

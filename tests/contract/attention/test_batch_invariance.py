@@ -8,8 +8,8 @@ import torch
 
 from attention_svc.config import AttentionConfig
 from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.running import without_server
 from attention_svc.sequence.sequence import Sequence
-from attention_svc.service import AttentionService
 from moe_model.backends.choice import choose_kernel
 from moe_model.backends.threads import set_threads
 from moe_model.tiny import write_tiny
@@ -104,8 +104,8 @@ def test_a_crowd_changes_no_bit(checkpoint: Checkpoint, alone: dict[int, Run], e
 def test_a_service_says_whether_that_holds(checkpoint: Checkpoint, dtype: str, expected: bool):
     async def status() -> bool:
         config = AttentionConfig(model=checkpoint.folder, transport="in_process", dtype=dtype)
-        async with AttentionService(config).without_server() as servicer:
+        async with without_server(config) as running:
             request = attention_pb2.GetStatusRequest()
-            return (await servicer.GetStatus(request, None)).batch_invariant
+            return (await running.servicer.GetStatus(request, None)).batch_invariant
 
     assert asyncio.run(status()) is expected

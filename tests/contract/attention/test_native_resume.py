@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attention_svc.config import AttentionConfig
-from attention_svc.service import AttentionService
+from attention_svc.running import without_server
 from moe_model.backends.choice import choose_kernel
 from moe_model.tiny import write_tiny
 from protos import attention_pb2
@@ -39,21 +39,20 @@ class Running:
     """One attention service with experts of its own, asked without a wire."""
 
     def __init__(self, model: Path, **flags: Any):
-        config = AttentionConfig(
+        self._config = AttentionConfig(
             model=model, transport="in_process", dtype="bfloat16", kv_dtype="bf16", **flags
         )
-        self.service = AttentionService(config)
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator["Running"]:
-        async with self.service.without_server() as self._servicer:
-            assert self.service._kernel.is_native
-            assert self.service._layout.dtype == torch.bfloat16
+        async with without_server(self._config) as self._running:
+            assert self._running._model.kernel.is_native
+            assert self._running._model.layout.dtype == torch.bfloat16
             yield self
 
     @property
     def num_preemptions(self) -> int:
-        return self.service._engine.scheduler.num_preemptions
+        return self._running.engine.scheduler.num_preemptions
 
     async def hear(self, index: int, emitted: Stream | None = None) -> Stream:
         """The rest of a stream; every second one is drawn with a seed, the others are greedy."""
@@ -64,7 +63,7 @@ class Running:
         )  # fmt: skip
         stream: Stream = []
         async with asyncio.timeout(60):
-            async for response in self._servicer.Generate(message, None):
+            async for response in self._running.servicer.Generate(message, None):
                 tokens, scores = response.tokens.token_ids, response.tokens.logprobs
                 stream += [
                     (token, score.SerializeToString())

@@ -1,0 +1,230 @@
+"""What runs in an attention service, with a server around it or without one?"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+
+from attention_svc.config import BLOCK_SIZE, AttentionConfig
+from attention_svc.engine.engine import Engine
+from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.scheduler import Scheduler
+from attention_svc.engine.watchdog import Watchdog
+from attention_svc.experts.in_process import InProcessTransport
+from attention_svc.experts.link import PoolLink
+from attention_svc.experts.over_grpc import GrpcTransport
+from attention_svc.experts.pools import PoolSet
+from attention_svc.experts.transport import ExpertTransport
+from attention_svc.grammar.compiler import GrammarCompiler
+from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.block_tables import BlockTables
+from attention_svc.kv.cache import KvCache
+from attention_svc.loaded import LoadedModel
+from attention_svc.metrics import AttentionMetrics
+from attention_svc.sequence.sequence import Ending
+from attention_svc.servicer import AttentionServicer
+from moe_model.backends.choice import choose_kernel, is_native
+from moe_model.cost import expert_row_flops, inline_rows
+from moe_model.numerics import dtype_name
+from protos import attention_pb2
+from rpc.config import max_rows_per_message
+from rpc.hop.codec import HopCodec
+
+log = logging.getLogger(__name__)
+
+STOPPING = Ending(reason="ABORTED", error="the attention service is stopping", retryable=True)
+
+
+class RunningEngine:
+    """Weights, cache, engine and servicer of one attention service; no port, router or signal."""
+
+    def __init__(
+        self, config: AttentionConfig, model: LoadedModel, metrics: AttentionMetrics, own_id: str
+    ):
+        """Reads the weights, which takes long: make it on a thread."""
+        self.own_id = own_id
+        self.incarnation = time.time_ns() // 1_000_000
+        self.draining = False
+        self._config = config
+        self._model = model
+        self._metrics = metrics
+        self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._grammars = GrammarCompiler(config.model, model.vocabulary)
+        self.pools: PoolSet | None = None
+        self.transport = self._make_transport()
+        self.engine = self._make_engine()
+        self.watchdog = Watchdog(
+            self.engine.progress, metrics, limit_s=config.stall_s,
+            awaited=self.pools.awaited if self.pools is not None else list,
+        )  # fmt: skip
+        self.servicer = self._make_servicer()
+
+    def start(self) -> "asyncio.Task[None]":
+        """Take steps until the task is cancelled; however it ends, all sequences end with it."""
+        task = asyncio.create_task(self.engine.run())
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """After the task has ended."""
+        self.watchdog.stop()
+        if self.pools is not None:
+            await self.pools.stop()
+        await self._grammars.close()
+        self.engine.close()
+        self._compute_thread.shutdown(wait=False, cancel_futures=True)
+
+    def readiness(self) -> tuple[bool, str]:
+        """(ready to generate, the reason when not); any thread."""
+        if self.draining:
+            return False, "draining"
+        ready, reason = self.transport.ready()
+        stalled = self.watchdog.reason
+        return (not stalled, stalled) if ready else (ready, reason)
+
+    def _ended(self, _: "asyncio.Task[None]") -> None:
+        self.draining = True
+        self.engine.abort_all(STOPPING)
+
+    def _make_transport(self) -> ExpertTransport:
+        model = self._model
+        if self._config.transport == "in_process":
+            return InProcessTransport(
+                model.weights,
+                model.dtype,
+                model.device,
+                weight_format=model.expert_format,
+                compute_thread=self._compute_thread,
+                inline_rows=inline_rows(expert_row_flops(model.config)),
+            )
+        codec = HopCodec.best()
+        self.pools = PoolSet(
+            model.config.num_layers,
+            model.config.num_experts,
+            partial(self._make_link, codec),
+            same_numerics=self._config.same_numerics,
+            work=self._metrics.activations.work,
+        )
+        return GrpcTransport(self.pools, self._metrics, codec)
+
+    def _make_link(
+        self, codec: HopCodec, pool_id: str, address: str, on_change: Callable[[], None]
+    ) -> PoolLink:
+        return PoolLink(
+            pool_id,
+            address,
+            caller_id=self.own_id,
+            checkpoint_id=self._model.checkpoint_id,
+            num_layers=self._model.config.num_layers,
+            num_experts=self._model.config.num_experts,
+            tls=self._config.access,
+            metrics=self._metrics,
+            codec=codec,
+            on_change=on_change,
+        )
+
+    def _make_engine(self) -> Engine:
+        model = self._model
+        cache = KvCache(
+            model.layout,
+            num_layers=model.config.num_layers,
+            num_blocks=model.num_blocks,
+            block_size=BLOCK_SIZE,
+            device=model.device,
+        )
+        self._metrics.kv_info.labels(str(BLOCK_SIZE), str(model.num_blocks)).set(1)
+        stack = LayerStack(
+            model.weights,
+            cache,
+            self.transport,
+            self._metrics.activations,
+            linears=model.linears,
+            compute_thread=self._compute_thread,
+        )
+        log.info(
+            "attention by %s, keys and values in %s",
+            "the native kernel" if stack.attends_natively else "torch",
+            dtype_name(model.layout.dtype),
+        )
+        message_rows = max_rows_per_message(model.config.hidden_size, model.config.top_k)
+        scheduler = Scheduler(
+            BlockTables(
+                BlockPool(model.num_blocks),
+                block_size=BLOCK_SIZE,
+                checkpoint_id=model.checkpoint_id,
+                prefix_cache=not self._config.no_prefix_cache,
+            ),
+            max_batch_tokens=min(self._config.max_batch_tokens, message_rows),
+            max_running=self._config.max_running,
+            max_waiting=self._config.max_waiting,
+            max_waiting_tokens=self._config.max_waiting_tokens,
+        )
+        return Engine(
+            stack,
+            scheduler,
+            self._metrics,
+            block_size=BLOCK_SIZE,
+            max_model_len=model.max_len,
+            expert_timeout_s=self._config.expert_timeout_s,
+            missing_ids=model.vocabulary.missing_ids,
+        )
+
+    def _make_servicer(self) -> AttentionServicer:
+        config, model = self._config, self._model
+        status = attention_pb2.GetStatusResponse(
+            checkpoint_id=model.checkpoint_id,
+            max_model_len=model.max_len,
+            vocab_size=model.config.vocab_size,
+            default_stop_token_ids=sorted(model.vocabulary.default_stops),
+            version=version("expertmesh"),
+            dtype=dtype_name(model.dtype),
+            transport=config.transport,
+            attention_id=self.own_id,
+            incarnation=self.incarnation,
+            kv_capacity_tokens=model.num_blocks * BLOCK_SIZE,
+            max_waiting_sequences=config.max_waiting,
+            max_waiting_prompt_tokens=config.max_waiting_tokens,
+            default_timeout_ms=int(config.request_timeout_s * 1e3),
+        )
+        return AttentionServicer(
+            self.engine,
+            vocabulary=model.vocabulary,
+            grammars=self._grammars,
+            max_model_len=model.max_len,
+            request_timeout_s=config.request_timeout_s,
+            readiness=self.readiness,
+            is_draining=lambda: self.draining,
+            reach=self.pools.reach if self.pools is not None else list,
+            is_invariant=self._is_invariant,
+            activations=self._metrics.activations,
+            status=status,
+        )
+
+    def _is_invariant(self) -> bool:
+        """Linears, attention and experts by the native kernels, and experts of one kind."""
+        if self.pools is None:
+            model = self._model
+            experts = {choose_kernel(model.expert_format, model.dtype, model.device).numerics_id}
+        else:
+            experts = {link.numerics_id for link in self.pools.links if link.usable}
+        return self.engine.is_invariant and len(experts) == 1 and is_native(*experts)
+
+
+@contextlib.asynccontextmanager
+async def without_server(config: AttentionConfig) -> AsyncIterator[RunningEngine]:
+    """For callers in this process. Raises ValueError with one clear line."""
+    model = LoadedModel(config)
+    metrics = AttentionMetrics(model.config.num_layers, model.config.num_experts)
+    own_id = config.attention_id or "in-process"
+    running = await asyncio.to_thread(RunningEngine, config, model, metrics, own_id)
+    task = running.start()
+    try:
+        yield running
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await running.close()
