@@ -12,9 +12,10 @@ from router_svc.config import RouterConfig
 from router_svc.joining import Joining
 from router_svc.members.epoch import Drains, next_epoch
 from router_svc.mesh import Mesh
-from router_svc.metrics import RouterMetrics, service_discovery, status_line
+from router_svc.metrics import RouterMetrics
 from router_svc.publisher import Publisher
 from router_svc.servicer import RouterServicer
+from router_svc.status import service_discovery, status_line
 from router_svc.streams import until_first
 from rpc.config import Address
 from rpc.metrics import export_certificate_expiry

@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "membership servicer loaded", "reporting running", "service", "__main__",
     ),
     "router_svc": (
-        "members streams", "placement", "config topology_book", "mesh", "metrics publisher", "joining",
+        "members streams", "placement", "config topology_book", "mesh", "status publisher", "metrics", "joining",
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
