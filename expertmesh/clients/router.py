@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,18 +58,27 @@ STATES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class DialledRouter:
+    """A router to ask, and what to show to the other services of its mesh."""
+
+    stub: router_pb2_grpc.RouterStub
+    address: str
+    access: Access | None
+
+
 @contextmanager
-def router_stub(
+def dialled_router(
     router: str,
     run_dir: Path | None,
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     secret_file: Path | None,
-) -> Iterator[router_pb2_grpc.RouterStub]:
-    """A stub; gRPC's errors inside become one clear line. Raises CommandError."""
-    address = router_address(router, run_dir)
-    access = mesh_access(router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
+) -> Iterator[DialledRouter]:
+    """gRPC's errors inside become one clear line. Raises CommandError."""
+    address = _router_address(router, run_dir)
+    access = _mesh_access(router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
     try:
         Address.parse(address, "--router")
         channel = open_sync_channel(address, tls=access, server_role="router")
@@ -76,7 +86,8 @@ def router_stub(
         raise CommandError(str(error), EXIT_USAGE) from None
     with channel:
         try:
-            yield router_pb2_grpc.RouterStub(channel)
+            stub = router_pb2_grpc.RouterStub(channel)
+            yield DialledRouter(stub=stub, address=address, access=access)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 why = why_unanswered(address, "router", with_tls=isinstance(access, TlsFiles))
@@ -84,7 +95,7 @@ def router_stub(
             raise CommandError(f"router {address}: {error.details()}") from None
 
 
-def mesh_access(
+def _mesh_access(
     router: str,
     run_dir: Path | None,
     tls_ca: Path | None,
@@ -123,7 +134,7 @@ def local_secret(folder: RunDir) -> MeshSecret | None:
 
 
 def asks_router(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is the router's stub gets the flags that say where it is."""
+    """A command whose first parameter is the router gets the flags that say where it is."""
     own = list(inspect.signature(command).parameters.values())[1:]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
@@ -134,8 +145,8 @@ def asks_router(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         flags = {name: given.pop(name) for name in _FLAGS}
-        with router_stub(**flags) as stub:
-            command(stub, **given)
+        with dialled_router(**flags) as router:
+            command(router, **given)
 
     # Typer reads flags from the signature and their types from the annotations.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -190,7 +201,7 @@ def _row(
     }
 
 
-def router_address(router: str, run_dir: Path | None) -> str:
+def _router_address(router: str, run_dir: Path | None) -> str:
     """The one named, else the local cluster's. Raises CommandError."""
     if router:
         return router

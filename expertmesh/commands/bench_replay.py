@@ -7,18 +7,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from expertmesh.clients.router import (
-    ROUTER,
-    RUN_DIR,
-    SECRET_FILE,
-    TLS_CA,
-    TLS_CERT,
-    TLS_KEY,
-    call,
-    mesh_access,
-    router_address,
-    router_stub,
-)
+from expertmesh.clients.router import DialledRouter, asks_router, call
 from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.commands.plan import read_config
 from expertmesh.console import (
@@ -53,7 +42,9 @@ With mTLS it needs a certificate of role attention, since it calls pools.
 """)
 
 
+@asks_router
 def replay(
+    router: DialledRouter,
     recording: Path = typer.Argument(..., help="What `expertmesh experts record` wrote."),
     model: Path | None = typer.Option(
         None,
@@ -74,21 +65,13 @@ def replay(
         help="Of each stream, when drawn; an exact recording has its own.",
     ),
     seed: int = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same experts."),
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
-    secret_file: Path | None = SECRET_FILE,
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:
     # Here, because torch comes with it, and no other command needs to wait for that.
     from expertmesh.loadgen.replay import check_model, run_replay
     from expertmesh.loadgen.routing import Drawn, Routing, is_exact, read_counts, read_steps
 
-    flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
-    with router_stub(*flags) as stub:
-        topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+    topology = call(router.stub.GetTopology, router_pb2.GetTopologyRequest()).topology
     try:
         config = read_config(model or demo_model_dir())
         check_model(config, topology)
@@ -105,10 +88,11 @@ def replay(
             )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None
-    address, access = router_address(router, run_dir), mesh_access(*flags)
     try:
         result = asyncio.run(
-            run_replay(routing, streams, config, address, access, topology.checkpoint_id)
+            run_replay(
+                routing, streams, config, router.address, router.access, topology.checkpoint_id
+            )
         )
     except ValueError as error:
         raise CommandError(str(error)) from None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.clients.router import asks_router, call
+from expertmesh.clients.router import DialledRouter, asks_router, call
 from expertmesh.commands.experts_record import HELP, record, token_counts
 from expertmesh.console import (
     EXIT_CODES_HELP,
@@ -15,7 +15,7 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.forecasting.heat_map import heat_rows, imbalance, save_heat_map
-from protos import router_pb2, router_pb2_grpc
+from protos import router_pb2
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 MOVES_SHOWN = 32
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
 @asks_router
 def show(
-    stub: router_pb2_grpc.RouterStub,
+    router: DialledRouter,
     png: Path | None = typer.Option(
         None,
         "--png",
@@ -69,7 +69,7 @@ def show(
     ),
     as_json: bool = JSON,
 ) -> None:
-    tokens = token_counts(stub)
+    tokens = token_counts(router)
     if as_json:
         print_json({"tokens": tokens})
     elif not tokens:
@@ -88,13 +88,13 @@ def show(
 
 @asks_router
 def rebalance(
-    stub: router_pb2_grpc.RouterStub,
+    router: DialledRouter,
     dry_run: bool = typer.Option(
         False, "--dry-run", envvar="EXPERTMESH_DRY_RUN", help="Only show what would move, and why."
     ),
     as_json: bool = JSON,
 ) -> None:
-    answer = call(stub.Rebalance, router_pb2.RebalanceRequest(dry_run=dry_run))
+    answer = call(router.stub.Rebalance, router_pb2.RebalanceRequest(dry_run=dry_run))
     if as_json:
         print_json(
             {

@@ -8,20 +8,10 @@ from pathlib import Path
 import grpc
 import typer
 
-from expertmesh.clients.router import (
-    ROUTER,
-    RUN_DIR,
-    SECRET_FILE,
-    TLS_CA,
-    TLS_CERT,
-    TLS_KEY,
-    call,
-    mesh_access,
-    router_stub,
-)
+from expertmesh.clients.router import DialledRouter, asks_router, call
 from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
 from expertmesh.loadgen.routing_file import SUFFIX, write_routing
-from protos import attention_pb2, attention_pb2_grpc, router_pb2, router_pb2_grpc
+from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.channel import Access, open_sync_channel
 
 HELP = help_text(f"""Write where tokens go within some seconds to a file, for `expertmesh bench replay`.
@@ -39,7 +29,9 @@ Examples:
 """)
 
 
+@asks_router
 def record(
+    router: DialledRouter,
     out: Path = typer.Option(
         ..., envvar="EXPERTMESH_RECORD_OUT", help=f"File to write; NAME{SUFFIX} with --exact."
     ),
@@ -57,39 +49,30 @@ def record(
     max_mib: int = typer.Option(
         64, envvar="EXPERTMESH_MAX_MIB", min=1, max=1000, help="With --exact: most to write."
     ),
-    router: str = ROUTER,
-    run_dir: Path | None = RUN_DIR,
-    tls_ca: Path | None = TLS_CA,
-    tls_cert: Path | None = TLS_CERT,
-    tls_key: Path | None = TLS_KEY,
-    secret_file: Path | None = SECRET_FILE,
 ) -> None:
     if exact != (out.suffix == SUFFIX):
         raise CommandError(f"--out {out}: a name that ends with {SUFFIX}, with --exact", EXIT_USAGE)
-    flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
-    with router_stub(*flags) as stub:
-        try:
-            if exact:
-                access = mesh_access(*flags)
-                done = _record_steps(stub, out, attention, access, seconds, max_mib * 2**20)
-            else:
-                done = _record_counts(stub, out, seconds)
-        except OSError as error:
-            raise CommandError(f"--out {out}: {error.strerror}") from None
+    try:
+        if exact:
+            done = _record_steps(router, out, attention, seconds, max_mib * 2**20)
+        else:
+            done = _record_counts(router, out, seconds)
+    except OSError as error:
+        raise CommandError(f"--out {out}: {error.strerror}") from None
     stdout().print(f"{out}: {done}", markup=False, soft_wrap=True)
 
 
-def token_counts(stub: router_pb2_grpc.RouterStub) -> list[list[int]]:
+def token_counts(router: DialledRouter) -> list[list[int]]:
     """[layer][expert]; empty before any token was routed."""
-    answer = call(stub.GetExpertLoad, router_pb2.GetExpertLoadRequest())
+    answer = call(router.stub.GetExpertLoad, router_pb2.GetExpertLoadRequest())
     width, counts = answer.num_experts, list(answer.token_counts)
     return [counts[at : at + width] for at in range(0, len(counts), max(1, width))]
 
 
-def _record_counts(stub: router_pb2_grpc.RouterStub, out: Path, seconds: float) -> str:
-    before = token_counts(stub)
+def _record_counts(router: DialledRouter, out: Path, seconds: float) -> str:
+    before = token_counts(router)
     time.sleep(seconds)
-    after = token_counts(stub)
+    after = token_counts(router)
     if before and len(before) != len(after):
         raise CommandError("another model is served than when the recording began")
     was = before or [[0] * len(row) for row in after]
@@ -107,20 +90,19 @@ def _record_counts(stub: router_pb2_grpc.RouterStub, out: Path, seconds: float) 
 
 
 def _record_steps(
-    stub: router_pb2_grpc.RouterStub,
+    router: DialledRouter,
     out: Path,
     attention_id: str,
-    access: Access | None,
     seconds: float,
     max_bytes: int,
 ) -> str:
-    topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+    topology = call(router.stub.GetTopology, router_pb2.GetTopologyRequest()).topology
     addresses = {entry.attention_id: entry.address for entry in topology.attentions}
     if not addresses or (attention_id and attention_id not in addresses):
         known = ", ".join(addresses) or "none"
         raise CommandError(f"--attention {attention_id}: there are: {known}", EXIT_USAGE)
     address = addresses[attention_id or min(addresses)]
-    steps = _steps(address, access, seconds, max_bytes)
+    steps = _steps(address, router.access, seconds, max_bytes)
     if not steps:
         raise CommandError(f"{address} ran no step within {seconds:g} s")
     try:

@@ -5,9 +5,9 @@ import time
 import typer
 from rich.table import Table
 
-from expertmesh.clients.router import asks_router, call, pool_rows
+from expertmesh.clients.router import DialledRouter, asks_router, call, pool_rows
 from expertmesh.console import EXIT_CODES_HELP, CommandError, help_text, print_json, stdout
-from protos import router_pb2, router_pb2_grpc
+from protos import router_pb2
 
 JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 POLL_S = 0.2
@@ -47,8 +47,8 @@ def register(app: typer.Typer) -> None:
 
 
 @asks_router
-def list_pools(stub: router_pb2_grpc.RouterStub, as_json: bool = JSON) -> None:
-    answer = call(stub.GetTopology, router_pb2.GetTopologyRequest())
+def list_pools(router: DialledRouter, as_json: bool = JSON) -> None:
+    answer = call(router.stub.GetTopology, router_pb2.GetTopologyRequest())
     rows = pool_rows(answer)
     version = answer.topology.version
     if as_json:
@@ -82,7 +82,7 @@ def list_pools(stub: router_pb2_grpc.RouterStub, as_json: bool = JSON) -> None:
 
 @asks_router
 def drain(
-    stub: router_pb2_grpc.RouterStub,
+    router: DialledRouter,
     pool_id: str = typer.Argument(..., help="As `expertmesh pool list` shows it."),
     undo: bool = typer.Option(False, "--undo", envvar="EXPERTMESH_UNDO", help="Use it again."),
     wait: bool = typer.Option(
@@ -97,7 +97,7 @@ def drain(
 ) -> None:
     deadline_s = time.monotonic() + timeout
     request = router_pb2.DrainPoolRequest(pool_id=pool_id, undo=undo)
-    left = call(stub.DrainPool, request).held_pieces
+    left = call(router.stub.DrainPool, request).held_pieces
     while wait and not undo and left:
         if time.monotonic() > deadline_s:
             raise CommandError(
@@ -105,7 +105,7 @@ def drain(
                 " with memory and files for them? It goes on; --undo takes it back"
             )
         time.sleep(POLL_S)
-        rows = pool_rows(call(stub.GetTopology, router_pb2.GetTopologyRequest()))
+        rows = pool_rows(call(router.stub.GetTopology, router_pb2.GetTopologyRequest()))
         left = sum(row["pieces_held"] for row in rows if row["pool_id"] == pool_id)
     if as_json:
         print_json({"pool_id": pool_id, "undo": undo, "held_pieces": left})

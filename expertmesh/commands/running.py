@@ -16,9 +16,8 @@ from expertmesh.clients.router import (
     TLS_CERT,
     TLS_KEY,
     call,
+    dialled_router,
     local_secret,
-    mesh_access,
-    router_stub,
 )
 from expertmesh.cluster.detach import end_leftovers, stop_running
 from expertmesh.cluster.process import readiness_text
@@ -115,10 +114,9 @@ def status(
 ) -> None:
     if router:
         flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
-        with router_stub(*flags) as stub:
-            topology = call(stub.GetTopology, router_pb2.GetTopologyRequest()).topology
-        addresses = [entry.address for entry in topology.attentions]
-        rows = reach_report(addresses, mesh_access(*flags))
+        with dialled_router(*flags) as dialled:
+            topology = call(dialled.stub.GetTopology, router_pb2.GetTopologyRequest()).topology
+        rows = reach_report([entry.address for entry in topology.attentions], dialled.access)
         if as_json:
             print_json({"reach": rows})
         else:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,15 +88,8 @@ class _CorruptCodec(HopCodec):
 
     _turn = itertools.count(1)
 
-    def build_result(
-        self,
-        call_id: int,
-        queue_us: int,
-        compute_us: int,
-        rows: Tensor,
-        *,
-        overflowed: bool = False,
-    ) -> bytes | None:
+    def build_result(self, *given: Any, **flags: Any) -> bytes | None:
+        call_id, *times, rows = given
         turn = next(self._turn)
         way = (turn // 10) % 5 if turn % 10 == 0 else -1
         if os.environ[FAIL] in ("rubbish", "garbage"):
@@ -104,7 +98,7 @@ class _CorruptCodec(HopCodec):
             rows = rows[:, :-1].contiguous()
         elif way == 2:
             call_id += 1 << 40
-        frame = super().build_result(call_id, queue_us, compute_us, rows, overflowed=overflowed)
+        frame = super().build_result(call_id, *times, rows, **flags)
         if frame is None:
             return None
         if way == 0:
