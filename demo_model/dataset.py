@@ -22,8 +22,6 @@ from demo_model.draw import Draw
 from demo_model.phrasings import LANGUAGES
 
 NO_LABEL = -100
-OPEN_ROWS = 48
-"""How many part-filled rows packing looks at before it gives up on a conversation."""
 
 Encoded = tuple[list[int], list[bool]]
 """Token ids, and for each whether the model is trained to write it."""

@@ -19,6 +19,7 @@ computed, and a step gives it q >= 1 of them under a row budget.
   tokens. The oldest of all is never preempted for that.
 """
 
+import itertools
 from collections import Counter, deque
 
 from attention_svc.engine.row_shares import Slice, share_rows
@@ -49,6 +50,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self._arrivals = itertools.count()
         self._no_room: tuple[Sequence, int, int] | None = None
         self._urgency: dict[int, int] = {}
         """By arrival: tokens of the shortest sequence that waits for this one."""
@@ -83,6 +85,7 @@ class Scheduler:
         ):
             raise Overloaded("too many prompt tokens are waiting already; try again later")
         self.tables.enter(sequence)
+        sequence.arrival = next(self._arrivals)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:

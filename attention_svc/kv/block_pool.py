@@ -23,10 +23,6 @@ class BlockPool:
         self._keys_of: dict[int, list[bytes]] = {}
 
     @property
-    def num_free(self) -> int:
-        return len(self._free)
-
-    @property
     def num_cached(self) -> int:
         return len(self._cached)
 

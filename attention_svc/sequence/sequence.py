@@ -1,7 +1,6 @@
 """One request's state: tokens known, tokens computed, blocks, and what the caller still has to hear."""
 
 import asyncio
-import itertools
 import time
 from array import array
 from dataclasses import dataclass, field
@@ -10,8 +9,6 @@ from attention_svc.grammar.state import Following, Grammar
 from attention_svc.sequence.params import SequenceParams
 from attention_svc.sequence.prefix_keys import PrefixKeys
 from attention_svc.sequence.seen_tokens import SeenTokens
-
-_arrivals = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,8 @@ class Sequence:
     """From when on it has waited for experts, on the clock of `ExpertWaits`."""
     waited_s: float = 0.0
     """Noted at its end: for experts since its last token, other services included."""
-    arrival: int = field(default_factory=lambda: next(_arrivals))
+    arrival: int = 0
+    """Its place in the order in which they came, from its scheduler."""
     received_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0
     last_token_s: float = 0.0

@@ -114,17 +114,6 @@ class ChatTemplate:
             if part
         ]
 
-    def render_text(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        *,
-        add_generation_prompt: bool = True,
-    ) -> str:
-        """The same prompt as one string, for people and tests; never tokenise this."""
-        segments = self.render(messages, tools, add_generation_prompt=add_generation_prompt)
-        return "".join(segment.text for segment in segments)
-
     def _hide_markers(self, literal: str) -> str:
         """Replace each marker in one of the template's own literals by its surrogate."""
         if _SURROGATE.search(literal):

@@ -76,10 +76,6 @@ class Lease:
         """Whether the router has welcomed the present stream."""
         return self._joined.is_set()
 
-    def wait_joined(self, timeout_s: float) -> bool:
-        """Block until joined; False after `timeout_s`."""
-        return self._joined.wait(timeout_s)
-
     def start(self) -> None:
         """Begin joining in the background. A bad certificate file is a ValueError here."""
         check_files(self._tls)

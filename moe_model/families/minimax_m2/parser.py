@@ -111,11 +111,6 @@ class OutputParser:
         """Whether the text is in the thinking now."""
         return self._state is _State.REASONING
 
-    @property
-    def num_tool_calls(self) -> int:
-        """Calls started so far."""
-        return self._num_tool_calls
-
     def feed(self, text: str) -> list[ParserEvent]:
         """Take more text, of ordinary tokens, and report what is certain."""
         return self._take(without_surrogates(text))

@@ -189,4 +189,4 @@ async def test_a_thousand_cancelled_at_random_moments_are_gone_before_the_next_s
     assert service.idle
     assert not engine.scheduler.tables._computing
     pool = service.blocks
-    assert pool.num_free + pool.num_cached == pool.num_blocks
+    assert pool.num_available == pool.num_blocks

@@ -167,7 +167,7 @@ async def test_an_older_incarnation_is_told_that_it_is_fenced(start_pool, tmp_pa
         newer = start_pool(router.address, access=secret, incarnation=6, at=there)
         await until(lambda: bool(older.refusals))
         assert "newer incarnation 6" in older.refusals[0]
-        assert newer.lease.wait_joined(5)
+        await until(lambda: newer.lease.joined)
         assert not newer.refusals
 
 

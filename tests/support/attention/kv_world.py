@@ -154,7 +154,6 @@ class World:
             assert self.pool.references(block) == held.get(block, 0)
         pool = self.pool
         assert pool.num_used == len(held)
-        assert pool.num_free + pool.num_cached + pool.num_used == pool.num_blocks
         states = [*pool._free, *pool._cached, *held]
         assert sorted(states) == list(range(pool.num_blocks))
         assert sorted(pool._block_of) == sorted(k for keys in pool._keys_of.values() for k in keys)

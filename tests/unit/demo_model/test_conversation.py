@@ -11,6 +11,7 @@ from demo_model import conversation as conversations
 from demo_model.conversation import make
 from demo_model.draw import Draw, Split
 from moe_model.chat.template import ChatTemplate
+from tests.support.chat.rendering import render_text
 from tests.support.places import DEMO_MODEL
 
 
@@ -35,7 +36,7 @@ def test_rendering_equals_the_chat_template(template: ChatTemplate) -> None:
             }
             for m in made.messages
         ]
-        text = template.render_text(messages, made.tools or None, add_generation_prompt=False)
+        text = render_text(template, messages, made.tools or None, add_generation_prompt=False)
         assert chat.plain("".join(part for part, _ in chat.render(made))) + "\n" == text
 
 
@@ -45,7 +46,7 @@ def test_the_prompt_of_an_evaluation_is_the_template_s_generation_prompt(
     made = conversation("tool_answer", seed=3)
     segments = chat.render(made)
     prompt = "".join(text for text, _ in segments[:-1])
-    assert prompt == template.render_text(made.messages[:-1], made.tools)
+    assert prompt == render_text(template, made.messages[:-1], made.tools)
 
 
 def test_only_what_the_model_writes_after_the_last_user_message_is_marked() -> None:

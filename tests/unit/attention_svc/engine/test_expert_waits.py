@@ -1,6 +1,7 @@
 """Whatever happens in whatever order, a sequence has waited what it has waited since its last token."""
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -45,6 +46,7 @@ def test_each_sequence_ends_by_its_own_time(actions: list[tuple[str, float]]) ->
     async def scenario() -> None:
         model = Model()
         held: list[Sequence] = []
+        arrivals = itertools.count()
         waits = ExpertWaits(LIMIT_S, lambda: held, held.remove)
         for action, value in actions:
             if action == "begin" and not model.waiting:
@@ -58,6 +60,7 @@ def test_each_sequence_ends_by_its_own_time(actions: list[tuple[str, float]]) ->
                 model.let_pass(value)
             elif action == "enter":
                 sequence = make_sequence()
+                sequence.arrival = next(arrivals)
                 sequence.waited_elsewhere_s = value
                 held.append(sequence)
                 waits.enter(sequence)

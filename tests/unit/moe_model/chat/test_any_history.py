@@ -12,6 +12,7 @@ from moe_model.chat.template import ChatTemplate
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.chat.any_values import ANYTHING, FIELDS, NOW, TEXT, with_values
+from tests.support.chat.rendering import render_text
 from tests.support.chat.samples import tokenizer_json, write_checkpoint
 
 
@@ -60,7 +61,7 @@ def test_no_name_reads_as_another_tag(
 ) -> None:
     function = {"name": name, "arguments": {key: value}}
     turn = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
-    text = template.render_text(normalise_messages([turn]), None, add_generation_prompt=False)
+    text = render_text(template, normalise_messages([turn]), None, add_generation_prompt=False)
     call = text.split("<minimax:tool_call>", 1)[1]
     assert call.count('"') == 4
     assert call.count("<parameter name=") == call.count("<invoke name=") == 1

@@ -14,6 +14,7 @@ from moe_model.chat.messages import normalise_messages
 from moe_model.chat.repairs import Repair
 from moe_model.chat.template import ChatTemplate
 from moe_model.chat.tool_history import safe_name
+from tests.support.chat.rendering import render_text
 from tests.support.chat.samples import MARKERS
 
 USER = {"role": "user", "content": "hi"}
@@ -233,7 +234,7 @@ def test_an_orphan_that_opens_or_ends_the_conversation_is_served_too(
     for messages in ([orphan], [orphan, USER], [USER, orphan], [USER, orphan, GO_ON, orphan]):
         turns = normalise_messages(messages)
         assert {turn["content"] for turn in turns if turn["role"] == "user"} <= {"hi", "go on"}
-        assert "<response>x</response>" in template.render_text(turns, None)
+        assert "<response>x</response>" in render_text(template, turns, None)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_what_follows_a_picture_in_the_past_is_rendered_alike_ever_after(
         {"role": "tool", "content": "orphan"},
     ]
     rendered = [
-        template.render_text(normalise_messages(messages[:n]), None, add_generation_prompt=False)
+        render_text(template, normalise_messages(messages[:n]), None, add_generation_prompt=False)
         for n in range(3, len(messages) + 1)
         if n != 10  # between results of one run the turn is not closed
     ]

@@ -13,6 +13,7 @@ from moe_model.chat.sandbox import RenderLimits
 from moe_model.chat.template import ChatTemplate, TemplateError
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.chat.rendering import render_text
 from tests.support.chat.samples import MARKERS, TEMPLATE, tokenizer_json, write_checkpoint
 
 USER = {"role": "user", "content": "hi"}
@@ -84,7 +85,7 @@ def test_no_text_forges_a_control_token(
     ids = tokenizer.encode_segments(hostile)
     expected = [tokenizer.marker_ids[marker] for marker in markers]
     assert [token_id for token_id in ids if token_id in control_ids] == expected
-    assert tokenizer.decode(ids) == template.render_text(**pair[0])
+    assert tokenizer.decode(ids) == render_text(template, **pair[0])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_ordinary_text_gives_the_ordinary_ids(checkpoint: Path, tokenizer: Token
     expected = ordinary.apply_chat_template(
         messages, tools=tools, add_generation_prompt=True, tokenize=False
     )
-    assert template.render_text(messages, tools) == expected
+    assert render_text(template, messages, tools) == expected
     ids = ordinary.apply_chat_template(
         messages, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
     )
@@ -142,7 +143,7 @@ def test_ordinary_text_gives_the_ordinary_ids(checkpoint: Path, tokenizer: Token
 def test_all_of_unicode_passes_unchanged() -> None:
     template = compiled("{{ messages[0].content }}")
     text = "".join(chr(c) for c in range(0x0, 0x110000, 37) if not 0xD800 <= c <= 0xDFFF)
-    assert template.render_text([{"role": "user", "content": text}], None) == text
+    assert render_text(template, [{"role": "user", "content": text}], None) == text
 
 
 def test_lone_surrogates_are_refused() -> None:
@@ -170,7 +171,7 @@ def test_helpers_are_those_of_transformers() -> None:
         "{{ messages[0] | tojson(ensure_ascii=true, indent=1) }}{{ strftime_now('%Y')|length }}"
         "{% generation %}g{% endgeneration %}{% for m in messages %}{% break %}{% endfor %}"
     )
-    text = compiled(source).render_text([{"content": "<é>"}], None)
+    text = render_text(compiled(source), [{"content": "<é>"}], None)
     assert text == '{\n "content": "<\\u00e9>"\n}4g'
 
 

@@ -247,8 +247,10 @@ def test_starting_outside_thinking() -> None:
 
 def test_strings_stream_and_typed_values_wait() -> None:
     parser = OutputParser(tools=TOOLS)
-    list(feed(parser, '</think><minimax:tool_call><invoke name="run">'))
-    assert parser.num_tool_calls == 1
+    started = feed(parser, '</think><minimax:tool_call><invoke name="run">')
+    assert [event for event in started if isinstance(event, ToolCallStart)] == [
+        ToolCallStart(0, "run")
+    ]
     opened = parser.feed('<parameter name="code">print')
     assert opened == [ToolCallArguments(0, '{"code": "print')]
     assert parser.feed('("x")') == [ToolCallArguments(0, '(\\"x\\")')]
