@@ -42,7 +42,7 @@ class AttentionConfig(MemberConfig):
         "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
     )
     kv_dtype: str = flag("auto", f"format of keys and values: {', '.join(KV_DTYPES)}")
-    no_prefix_cache: bool = flag(False, "compute every prompt anew, share no KV blocks")
+    no_prefix_cache: bool = flag(False, "compute every prompt in full and share no KV blocks")
     max_model_len: int = flag(0, "longest sequence in tokens (0: the model's)")
     max_running: int = flag(64, "most sequences in one step")
     max_waiting: int = flag(256, "most sequences waiting; more are refused")

@@ -22,7 +22,7 @@ POLL_S = 0.02
 
 
 class Leaving:
-    """The last word of the router, and the wait for it."""
+    """What the router last told a pool that is leaving, and the wait until others have taken over."""
 
     def __init__(self) -> None:
         self._needed: Pieces | None = None

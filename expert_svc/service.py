@@ -153,7 +153,7 @@ class ExpertService:
             log.critical("the executor stopped", exc_info=executor_task.exception())
             self._failure.set()
         if canary_task.done():
-            # Wrong from now on, and nobody would notice: the next process loads and verifies anew.
+            # Wrong from now on, and nobody would notice: the next process loads and checks again.
             log.critical("weights or device are damaged: %s", canary_task.exception())
             self._failure.set()
         if self._lease is not None:

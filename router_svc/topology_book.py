@@ -66,7 +66,7 @@ class TopologyBook:
         self._lost.pop(pool_id, None)
 
     def forget_lost(self) -> None:
-        """The mesh is empty and may be founded anew."""
+        """The mesh is empty and may be founded again."""
         self._lost.clear()
 
     def publish(

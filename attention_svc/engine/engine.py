@@ -131,7 +131,7 @@ class Engine:
             finally:
                 self.progress.stepping = False
         self._update_gauges()
-        # A step's last hop is noted after it: the look that finds nothing to do counts it.
+        # A step's last hop is noted after it: an idle pass counts it.
         self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
 

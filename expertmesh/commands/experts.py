@@ -33,7 +33,7 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_REBALANCE_HELP = f"""Place the experts anew by how much work they have made of late.
+_REBALANCE_HELP = f"""Place the experts again, by the work each has made recently.
 
 The router follows the load by itself, slowly and only where it gains something (--follow-load and
 the flags beside it). This does all of it now. It moves as little as that allows, and as every change

@@ -69,7 +69,9 @@ def split(
     path: Path = typer.Argument(..., help="Folder of the whole checkpoint."),
     out: Path = typer.Option(..., envvar="EXPERTMESH_MODEL_OUT", help="Folder for the parts."),
     host: list[str] = typer.Option([], envvar="EXPERTMESH_HOST", help="NAME:MEMORY of each host."),
-    pools: int = typer.Option(0, envvar="EXPERTMESH_PLAN_POOLS", help="Instead: so many alike."),
+    pools: int = typer.Option(
+        0, envvar="EXPERTMESH_PLAN_POOLS", help="Equal pools to split for, in place of naming each."
+    ),
     memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
     weight_format: str = typer.Option(
         "bfloat16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."

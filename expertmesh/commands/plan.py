@@ -54,7 +54,7 @@ def plan(
         [], envvar="EXPERTMESH_HOST", help="NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB."
     ),
     pools: int = typer.Option(
-        0, envvar="EXPERTMESH_PLAN_POOLS", help="Instead of --host: so many alike."
+        0, envvar="EXPERTMESH_PLAN_POOLS", help="Number of equal hosts, in place of --host."
     ),
     memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
     bandwidth: str = typer.Option(

@@ -78,7 +78,7 @@ class LLM:
         base_url: of a running gateway; `cluster`: run folder of `expertmesh up --detach` or its
             cluster.json, True for the default folder. Either means: nothing is loaded here.
         dtype: auto, float32 or bfloat16. device: a torch device.
-        seed: of requests that bring none, which then repeat from run to run; None draws anew.
+        seed: of requests that bring none, which then repeat from run to run; None draws a new one each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
         kv_memory: of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).
         generation_config: "auto": without sampling parameters the checkpoint's defaults are

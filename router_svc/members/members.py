@@ -150,7 +150,7 @@ class Members:
         return True
 
     def forget_model(self) -> None:
-        """An empty mesh may be founded anew by a member with another checkpoint."""
+        """An empty mesh may be founded again by a member with another checkpoint."""
         assert not self._members
         self.model = None
 

@@ -173,7 +173,7 @@ class Board:
         self._set(host, layer, self.held[host][layer] & ~mask)
 
     def _set(self, host: int, layer: int, mask: int) -> None:
-        # Loads are computed anew, not added to: equal holdings have exactly equal loads.
+        # Loads are computed from scratch, not added to: equal holdings have exactly equal loads.
         self.room[host] += self.held[host][layer].bit_count() - mask.bit_count()
         self.held[host][layer] = mask
         self._loads[host][layer] = self.weight(layer, mask)

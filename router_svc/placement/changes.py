@@ -34,7 +34,7 @@ def serving(pool: Member) -> Pieces:
 def retire(pools: Sequence[Member], *, called: bool) -> None:
     """Decide what is no longer shown; `called`: there are attention services.
 
-    Decided anew each time: when a pool that should take over is lost, its predecessor
+    Decided afresh each time: when a pool that should take over is lost, its predecessor
     is shown again, unless it has been told to unload.
     """
     goals = {pool: pool.goal or NOTHING for pool in pools if not pool.leaving}

@@ -1,4 +1,4 @@
-"""Who should hold what, and when is that decided anew?
+"""Who should hold what, and when is that decided again?
 
 Pure (the clock is passed in). The goal of a pool is what it is on the way to; how
 it gets there without a gap is in `changes`.
@@ -56,7 +56,7 @@ class Goals:
         self, lost: Member, others: Iterable[Member], now_s: float, lease_s: float
     ) -> None:
         """A pool is gone without goodbye. It may be back in a moment with all its files, so only
-        what nobody else holds is placed anew at once."""
+        what nobody else holds is placed again at once."""
         elsewhere = Pieces.union(pool.ready | (pool.goal or Pieces()) for pool in others)
         dark = lost.ready - elsewhere
         self.reconsider(now_s + (self._rules.plan_delay_s if dark else lease_s))
