@@ -4,11 +4,8 @@ import torch
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv.budget import count_blocks
-from attention_svc.kv.layout import choose_layout
 from attention_svc.vocabulary import Vocabulary
-from moe_model.backends.choice import choose_kernel
-from moe_model.backends.linears import HeldLinears
-from moe_model.backends.threads import set_threads
+from moe_model.backends.choice import choose_backend
 from moe_model.numerics import torch_dtype
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.open import open_weights, verify_attention
@@ -19,29 +16,28 @@ class LoadedModel:
 
     def __init__(self, config: AttentionConfig):
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
-        self.num_threads = set_threads(config.threads)
         self.weights, manifest = open_weights(config.model, partial=config.transport == "grpc")
         self.config = self.weights.config
         self.vocabulary = Vocabulary.load(config.model, self.config)
         verify_attention(self.weights, manifest)
         self.checkpoint_id = manifest.checkpoint_id
         try:
-            self.device = torch.device(config.device)
-            torch.empty(0, device=self.device)
+            device = torch.device(config.device)
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # torch without that device asserts
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {config.device}: {reason}") from None
-        formats = held_formats(
+        formats = self.formats = held_formats(
             config.model, self.config, dtype=config.dtype, expert_dtype=config.expert_dtype,
-            linear_dtype=config.linear_dtype, device=self.device.type,
+            linear_dtype=config.linear_dtype, device=device.type,
         )  # fmt: skip
-        self.dtype, self.expert_format = torch_dtype(formats.compute_dtype), formats.experts
-        self.linears = HeldLinears(self.dtype, formats.linears, self.device)
-        self.kernel = choose_kernel(formats.linears, self.dtype, self.device)
+        self.backend = choose_backend(torch_dtype(formats.compute_dtype), device)
+        self.num_threads = self.backend.set_threads(config.threads)
+        self.kernel = self.backend.numerics(formats.linears)
         limit = self.config.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
-        self.layout = choose_layout(config.kv_dtype, self.config, self.dtype, self.device)
-        self.num_blocks = count_blocks(config, self.config, self.layout, formats, self.device)
+        self.layout = self.backend.kv_layout(config.kv_dtype, self.config, BLOCK_SIZE)
+        self.num_blocks = count_blocks(config, self.config, self.layout, formats, device)
         # A sequence longer than the cache could never run: promise what can be kept.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)

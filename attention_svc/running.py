@@ -27,9 +27,8 @@ from attention_svc.loaded import LoadedModel
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.sequence import Ending
 from attention_svc.servicer import AttentionServicer
-from moe_model.backends.choice import choose_kernel, is_native
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.numerics import dtype_name
+from moe_model.numerics import dtype_name, is_invariant
 from protos import attention_pb2
 from rpc.config import max_rows_per_message
 from rpc.hop.codec import HopCodec
@@ -95,9 +94,8 @@ class RunningEngine:
         if self._config.transport == "in_process":
             return InProcessTransport(
                 model.weights,
-                model.dtype,
-                model.device,
-                weight_format=model.expert_format,
+                model.backend,
+                weight_format=model.formats.experts,
                 compute_thread=self._compute_thread,
                 inline_rows=inline_rows(expert_row_flops(model.config)),
             )
@@ -134,7 +132,7 @@ class RunningEngine:
             num_layers=model.config.num_layers,
             num_blocks=model.num_blocks,
             block_size=BLOCK_SIZE,
-            device=model.device,
+            device=model.backend.device,
         )
         self._metrics.kv_info.labels(str(BLOCK_SIZE), str(model.num_blocks)).set(1)
         stack = LayerStack(
@@ -142,12 +140,13 @@ class RunningEngine:
             cache,
             self.transport,
             self._metrics.activations,
-            linears=model.linears,
+            backend=model.backend,
+            linear_format=model.formats.linears,
             compute_thread=self._compute_thread,
         )
         log.info(
             "attention by %s, keys and values in %s",
-            "the native kernel" if stack.attends_natively else "torch",
+            stack.attends_by,
             dtype_name(model.layout.dtype),
         )
         message_rows = max_rows_per_message(model.config.hidden_size, model.config.top_k)
@@ -181,7 +180,7 @@ class RunningEngine:
             vocab_size=model.config.vocab_size,
             default_stop_token_ids=sorted(model.vocabulary.default_stops),
             version=version("expertmesh"),
-            dtype=dtype_name(model.dtype),
+            dtype=dtype_name(model.backend.dtype),
             transport=config.transport,
             attention_id=self.own_id,
             incarnation=self.incarnation,
@@ -205,13 +204,12 @@ class RunningEngine:
         )
 
     def _is_invariant(self) -> bool:
-        """Linears, attention and experts by the native kernels, and experts of one kind."""
+        """No row's bits depend on others, in linears, attention or experts, which are of one kind."""
         if self.pools is None:
-            model = self._model
-            experts = {choose_kernel(model.expert_format, model.dtype, model.device).numerics_id}
+            experts = {self._model.backend.numerics(self._model.formats.experts).id}
         else:
             experts = {link.numerics_id for link in self.pools.links if link.usable}
-        return self.engine.is_invariant and len(experts) == 1 and is_native(*experts)
+        return self.engine.is_invariant and len(experts) == 1 and is_invariant(*experts)
 
 
 @contextlib.asynccontextmanager

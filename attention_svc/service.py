@@ -76,7 +76,9 @@ class AttentionService:
         ]
         if isinstance(running.transport, GrpcTransport):
             model = self._model
-            prober = Prober(running.transport.context, model.config.hidden_size, model.dtype)
+            prober = Prober(
+                running.transport.context, model.config.hidden_size, model.backend.dtype
+            )
             tasks.append(asyncio.create_task(prober.run()))
         if self._config.router:
             self._membership = self._join(running, ops)
@@ -115,11 +117,11 @@ class AttentionService:
     def _announce(self, running: RunningEngine, ops: OpsServer) -> None:
         """What is served, and how, to the log and to Prometheus."""
         model, kernel = self._model, self._model.kernel
-        self._metrics.info.labels(running.own_id, kernel.numerics_id, model.checkpoint_id).set(1)
+        self._metrics.info.labels(running.own_id, kernel.id, model.checkpoint_id).set(1)
         log.info(
             "%s: %s on %s, %s linears%s, %d threads, %s experts, context %d, %d KV blocks, "
             "listening grpc=%s ops=%s:%d",
-            running.own_id, dtype_name(model.dtype), model.device, kernel.numerics_id,
+            running.own_id, dtype_name(model.backend.dtype), model.backend.device, kernel.id,
             f" ({kernel.why})" if kernel.why else "", model.num_threads, self._config.transport,
             model.max_len, model.num_blocks, self._host.address,
             Address.parse(self._config.ops_listen).host, ops.port,
@@ -142,7 +144,7 @@ class AttentionService:
                 incarnation=running.incarnation,
                 address=advertise,
                 checkpoint_id=self._model.checkpoint_id,
-                numerics_id=self._model.kernel.numerics_id,
+                numerics_id=self._model.kernel.id,
                 num_layers=self._model.config.num_layers,
                 num_experts=self._model.config.num_experts,
                 protocol_major=PROTOCOL_MAJOR,

@@ -16,8 +16,7 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore
-from moe_model.backends.choice import choose_kernel
-from moe_model.backends.threads import set_threads
+from moe_model.backends.choice import choose_backend
 from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.numerics import dtype_name, torch_dtype
 from moe_model.weights.held_formats import held_formats
@@ -45,15 +44,15 @@ class ExpertService:
     def __init__(self, config: ExpertConfig):
         """Opens and checks the checkpoint. Raises ValueError with one clear line."""
         self._config = config
-        self._threads = set_threads(config.threads)
         weights, manifest = open_weights(config.model, partial=True)
         self._model = weights.config
         formats = held_formats(
             config.model, self._model, dtype=config.dtype, expert_dtype=config.expert_dtype,
             device=torch.device(config.device).type,
         )  # fmt: skip
-        dtype = torch_dtype(formats.compute_dtype)
-        self._store = WeightStore(weights, manifest, dtype, config.device, formats.experts)
+        backend = choose_backend(torch_dtype(formats.compute_dtype), config.device)
+        self._threads = backend.set_threads(config.threads)
+        self._store = WeightStore(weights, manifest, backend, formats.experts)
         self._available = self._store.available()
         self._requested = self._parse_requested()
         self._capacity = self._capacity_pieces()
@@ -71,12 +70,12 @@ class ExpertService:
             reflection=config.reflection,
         )
         self._checkpoint_id = manifest.checkpoint_id
-        self._kernel = choose_kernel(self._store.weight_format, dtype, config.device)
-        self._numerics_id = self._kernel.numerics_id
+        self._kernel = backend.numerics(self._store.weight_format)
+        self._numerics_id = self._kernel.id
         self._experts_per_s = config.experts_per_s
         if config.router and not self._requested and not self._experts_per_s:
             self._experts_per_s = measure_experts_per_s(
-                self._model, self._store.weight_format, dtype, self._store.device,
+                self._model, self._store.weight_format, backend,
                 most_experts=self._capacity or len(self._available),
             )  # fmt: skip
         self._metrics.experts_per_s.set(self._experts_per_s)

@@ -9,9 +9,8 @@ import time
 
 import torch
 
-from moe_model.backends.held_experts import PanelExperts, room_for_experts
+from moe_model.backends.backend import Backend
 from moe_model.config import ModelConfig
-from moe_model.maths.experts import ExpertWeights
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
 from moe_model.weights.formats import piece_bytes
 
@@ -30,8 +29,7 @@ BLOCK = (128, 128)
 def measure_experts_per_s(
     config: ModelConfig,
     weight_format: str,
-    dtype: torch.dtype,
-    device: torch.device,
+    backend: Backend,
     *,
     most_experts: int = MAX_MEASURED_EXPERTS,
 ) -> float:
@@ -44,15 +42,12 @@ def measure_experts_per_s(
     enough = WEIGHT_BYTES // piece_bytes(config, weight_format)
     num_held = max(1, min(enough, most_experts, MAX_MEASURED_EXPERTS))
     num_used = min(config.top_k, num_held)
-    held = room_for_experts(num_held, config, weight_format, dtype, device)
+    held = backend.room_for_experts(num_held, config, weight_format)
     expert = _expert(config)
     for slot in range(num_held):
-        # Where moving is copying; oneDNN's layout shares what is moved, which a cache would keep.
-        if slot and isinstance(held, PanelExperts | ExpertWeights):
-            held.move(slot, held, 0)
-        else:
-            held.put(slot, expert)
-    hidden_ND = torch.ones((1, config.hidden_size), dtype=dtype, device=device)
+        held.put(slot, expert)  # not moved from another slot: shared memory would stay in a cache
+    device = backend.device
+    hidden_ND = torch.ones((1, config.hidden_size), dtype=backend.dtype, device=device)
     row_of_pair_M = torch.zeros(num_used, dtype=torch.int64, device=device)
     weights_M = torch.full((num_used,), 1 / num_used, device=device)
     fastest_s, first = float("inf"), 0

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from moe_model.backends.held_experts import room_for_experts
+from moe_model.backends.backend import Backend
 from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
 from moe_model.weights.formats import piece_bytes
@@ -39,19 +38,18 @@ class WeightStore:
         self,
         weights: Weights,
         manifest: Manifest,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
+        backend: Backend,
         weight_format: str = "auto",
     ):
-        """`dtype`: of the rows; `weight_format`: see moe_model/weights/formats.py.
+        """`weight_format`: see moe_model/weights/formats.py.
 
-        Raises ValueError when the format is not for this dtype or device.
+        Raises ValueError when the format is not for the backend's dtype or device.
         """
         self.config = weights.config
-        self.dtype = dtype
-        self.device = torch.device(device)
+        self._backend = backend
+        self.dtype, self.device = backend.dtype, backend.device
         self.weight_format = held_formats(
-            weights.folder, self.config, dtype=dtype_name(dtype), expert_dtype=weight_format,
+            weights.folder, self.config, dtype=dtype_name(self.dtype), expert_dtype=weight_format,
             device=self.device.type,
         ).experts  # fmt: skip
         self._weights = weights
@@ -115,9 +113,7 @@ class WeightStore:
             self.pieces = self.pieces - here
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
-        weights = room_for_experts(
-            len(ids), self.config, self.weight_format, self.dtype, self.device
-        )
+        weights = self._backend.room_for_experts(len(ids), self.config, self.weight_format)
         slots_E = np.full(self.config.num_experts, -1, dtype=np.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot

@@ -164,28 +164,25 @@ def check_kernels() -> Check:
     """What computes experts and linears, by weight format."""
     import torch
 
-    from moe_model.backends.choice import choose_kernel
-    from moe_model.kernels.cpu import library
+    from moe_model.backends.choice import choose_backend
     from moe_model.weights.formats import FORMATS
 
-    native = library.load()
-    chosen = {
-        name: choose_kernel(name, torch.float32 if name == "float32" else torch.bfloat16)
-        for name in FORMATS
-    }
-    if native is None:
+    backend, plain = choose_backend(torch.bfloat16), choose_backend(torch.float32)
+    if backend.why:
         return Check(
             name="cpu kernels",
             verdict=Verdict.WARNING,
-            found=f"torch: {library.why_not()}",
+            found=f"torch: {backend.why}",
             advice="bfloat16 is slower on torch; int8, int4 and fp8 are far too slow to serve",
         )
-    ours = [name for name, choice in chosen.items() if choice.is_native]
-    others = [name for name, choice in chosen.items() if not choice.is_native]
+    chosen = {name: (plain if name == "float32" else backend).numerics(name) for name in FORMATS}
+    ours = [name for name, numerics in chosen.items() if not numerics.why]
+    others = [name for name, numerics in chosen.items() if numerics.why]
+    isa, num_threads = chosen["bfloat16"].isa, backend.set_threads(0)
     return Check(
         name="cpu kernels",
         verdict=Verdict.OK,
-        found=f"native on {native.isa}, {native.num_threads} threads: {', '.join(ours)}; "
+        found=f"native on {isa}, {num_threads} threads: {', '.join(ours)}; "
         f"torch: {', '.join(others)}",
     )
 

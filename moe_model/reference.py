@@ -3,18 +3,17 @@
 Everything fast is compared with this file.
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from moe_model.backends.linears import PlainLinears
 from moe_model.config import ModelConfig
 from moe_model.maths.attention import attend
-from moe_model.maths.experts import ExpertWeights, HeldExperts
+from moe_model.maths.experts import ExpertWeights, run_experts
 from moe_model.maths.layer import PlainLayer, from_combine, up_to_dispatch
 from moe_model.maths.linear import linear
+from moe_model.maths.linears import PlainLinears
 from moe_model.maths.norm import rms_norm
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.weights.checkpoint import Checkpoint
@@ -95,22 +94,6 @@ class ReferenceModel:
                 break
             step = [token_id]
         return output
-
-
-def run_experts(
-    dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, experts: HeldExperts
-) -> Tensor:
-    """All experts of a layer on one device: float32 sums [T, D] in ascending expert id."""
-    rows_M = _rows_of_pairs(*topk_ids_TK.shape, dispatch_TD.device)
-    return experts.sums(
-        dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten()
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _rows_of_pairs(num_tokens: int, top_k: int, device: torch.device) -> Tensor:
-    """int64 [T * K]: each row K times. Never changed, and the same for all layers of many steps."""
-    return torch.arange(num_tokens, device=device).repeat_interleave(top_k)
 
 
 def load_experts(

@@ -11,22 +11,16 @@ import torch
 from torch import Tensor
 
 from attention_svc.activations import ActivationCounts
-from attention_svc.engine.layer_steps import LayerSteps, PlainStep
-from attention_svc.engine.native_attention import attends_natively, paged_rows
-from attention_svc.engine.step import StepMeta
 from attention_svc.engine.watchdog import Progress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import TiledLayout
-from moe_model.backends.choice import choose_kernel, choose_row_maths
-from moe_model.backends.held_layer import hold_layer
-from moe_model.backends.linears import HeldLinears
+from moe_model.backends.backend import Backend
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
-from moe_model.kernels.cpu.layer import NativeLayer
-from moe_model.kernels.cpu.step import MOST_ROWS, NativeSteps
-from moe_model.maths.layer import Layer
+from moe_model.maths.layer_steps import LayerSteps
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.step_meta import StepMeta
+from moe_model.numerics import is_invariant
 from moe_model.weights.open import Weights
 
 Result = TypeVar("Result")
@@ -52,10 +46,11 @@ class LayerStack:
         transport: ExpertTransport,
         activations: ActivationCounts,
         *,
-        linears: HeldLinears,
+        backend: Backend,
+        linear_format: str,
         compute_thread: Executor,
     ):
-        dtype, device = linears.dtype, linears.device
+        dtype, device = backend.dtype, backend.device
         config = self.config = weights.config
         self.device = device
         self.cache = cache
@@ -63,33 +58,27 @@ class LayerStack:
         self.progress = Progress()
         self._activations = activations
         self._compute_thread = compute_thread
-        self._maths = choose_row_maths(dtype, device)
-        self._layers: list[Layer] = []
-        for layer_idx in range(config.num_layers):
-            held = weights.layer(layer_idx, linears).to(device)
-            self._layers.append(hold_layer(held, config, self._maths))
+        self._maths = backend.rows
+        linears = backend.linears(linear_format)
+        layers = [
+            backend.hold_layer(weights.layer(layer_idx, linears).to(device), config)
+            for layer_idx in range(config.num_layers)
+        ]
         self._embedding_VD = weights.outer("embedding", dtype).to(device)
         self._final_norm_D = weights.outer("final_norm", dtype).to(device)
         self._lm_head_VD = weights.lm_head(linears)
-        self.attends_natively = attends_natively(config, cache, dtype, device)
+        attention = backend.attention(config, cache)
+        self._steps = backend.steps(layers, cache, attention)
+        self.attends_by = attention.name
         self._nothing = torch.ones(0, dtype=torch.bool, device=device)
-        self._native_steps = self._choose_native_steps()
-        kernel = choose_kernel(linears.weight_format, dtype, device)
-        self.is_invariant = kernel.is_native and self.attends_natively
+        numerics_id = backend.numerics(linear_format).id
+        self.is_invariant = is_invariant(numerics_id) and attention.is_invariant
         """No row's bits depend on other rows, so far as this stack computes them."""
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         self._inline_rows = inline_rows(projection_row_flops(config))
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
-
-    def _choose_native_steps(self) -> NativeSteps | None:
-        """Where every layer and its cache are the native kernels'."""
-        layers = [layer for layer in self._layers if isinstance(layer, NativeLayer)]
-        tiled = isinstance(self.cache.layout, TiledLayout)
-        if not (self.attends_natively and tiled and len(layers) == len(self._layers)):
-            return None
-        return NativeSteps(layers, [self.cache.pages(index) for index in range(len(layers))])
 
     async def forward(
         self,
@@ -150,13 +139,7 @@ class LayerStack:
         """The step's rows before the first layer."""
         cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
         hidden_TD = self._embedding_VD.index_select(0, meta.token_ids_T)
-        if self._native_steps is not None and meta.num_rows <= MOST_ROWS:
-            slots_T = meta.slot_mapping_T
-            return self._native_steps.begin(hidden_TD, cos_T, sin_T, slots_T, paged_rows(meta))
-        return PlainStep(
-            self._layers, self.cache, self.config, self._maths, meta, hidden_TD, cos_T, sin_T,
-            attends_natively=self.attends_natively,
-        )  # fmt: skip
+        return self._steps.begin(hidden_TD, cos_T, sin_T, meta)
 
     def _logit_rows(self, hidden_TD: Tensor, meta: StepMeta) -> Tensor:
         """In their order, which is that of the rows: all of them are the rows themselves."""

@@ -4,13 +4,11 @@ import asyncio
 import time
 from concurrent.futures import Executor
 
-import torch
 from torch import Tensor
 
 from attention_svc.experts.transport import HopTerms, HopTimes
-from moe_model.backends.held_experts import NativeExperts, room_for_experts
+from moe_model.backends.backend import Backend
 from moe_model.maths.experts import HeldExperts
-from moe_model.reference import run_experts
 from moe_model.weights.open import Weights, put_expert
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 
@@ -24,8 +22,7 @@ class InProcessTransport:
     def __init__(
         self,
         weights: Weights,
-        dtype: torch.dtype,
-        device: torch.device,
+        backend: Backend,
         *,
         weight_format: str,
         compute_thread: Executor,
@@ -33,7 +30,7 @@ class InProcessTransport:
     ):
         """`inline_rows`: calls with more rows run on the compute thread."""
         self.layers = [
-            _load(weights, layer_idx, weight_format, dtype, device)
+            _load(weights, layer_idx, weight_format, backend)
             for layer_idx in range(weights.config.num_layers)
         ]
         self.compute_thread = compute_thread
@@ -84,29 +81,13 @@ class _Ticket:
         return HopTimes(round_trip_s=elapsed_s, compute_s=elapsed_s)
 
     def _compute(self, out_TD: Tensor) -> None:
-        if isinstance(self._experts, NativeExperts):
-            self._experts.routed_sums(*self._routed, out_TD)
-        else:
-            _copy_sums(*self._routed, self._experts, out_TD)
+        self._experts.routed_sums(*self._routed, out_TD)
 
 
-@torch.inference_mode()
-def _copy_sums(
-    dispatch_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, experts: HeldExperts, out_TD: Tensor
-) -> None:
-    out_TD.copy_(run_experts(dispatch_TD, ids_TK, weights_TK, experts))
-
-
-def _load(
-    weights: Weights,
-    layer_idx: int,
-    weight_format: str,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> HeldExperts:
+def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend) -> HeldExperts:
     """Every expert of a layer, by id."""
     config = weights.config
-    held = room_for_experts(config.num_experts, config, weight_format, dtype, device)
+    held = backend.room_for_experts(config.num_experts, config, weight_format)
     for expert_id in range(config.num_experts):
         if isinstance(
             weights, PackedCheckpoint

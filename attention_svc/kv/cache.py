@@ -1,13 +1,11 @@
 """Where keys and values live: fixed blocks of positions, in the layout's format."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from attention_svc.kv.block_tables import BlockCopy
-from attention_svc.kv.layout import KVLayout
-from moe_model.kernels.cpu.packed import zero_bytes
+from moe_model.host_memory import zeros
+from moe_model.maths.kv_layout import KVLayout
 
 
 class KvCache:
@@ -25,15 +23,7 @@ class KvCache:
         self.layout = layout
         self.block_size = block_size
         shapes = [(num_layers, num_blocks, *page) for page in layout.page_shapes(block_size)]
-        if device.type == "cpu":  # mapped, not written: memory is used as the cache fills
-            self._keys, self._values = (
-                zero_bytes(math.prod(shape) * layout.dtype.itemsize).view(layout.dtype).view(shape)
-                for shape in shapes
-            )
-        else:
-            self._keys, self._values = (
-                torch.zeros(shape, dtype=layout.dtype, device=device) for shape in shapes
-            )
+        self._keys, self._values = (zeros(shape, layout.dtype, device) for shape in shapes)
 
     @property
     def num_blocks(self) -> int:

@@ -39,9 +39,9 @@ from bench.engine.real_width import ensure_slice
 from bench.engine.roofline import Cell, Rates, compare
 from bench.kernels.kernels import Machine
 from expertmesh.cluster.machine import usable_cores
-from moe_model.backends.choice import KERNEL_NAMES
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.formats import KERNEL_NAMES
 from moe_model.weights.formats import attention_bytes, piece_bytes
 from rpc.process.memory import available_memory_bytes
 

@@ -30,20 +30,16 @@ from torch import Tensor
 from bench.engine.engine import default_cache, say
 from bench.engine.real_width import ensure_slice
 from expertmesh.cluster.children import python_module
-from moe_model.backends.choice import choose_row_maths
-from moe_model.backends.held_experts import room_for_experts
-from moe_model.backends.held_layer import hold_layer
-from moe_model.backends.linears import HeldLinears
+from moe_model.backends.backend import Backend
+from moe_model.backends.choice import choose_backend
 from moe_model.maths.attention import attend
-from moe_model.maths.experts import HeldExperts
+from moe_model.maths.experts import HeldExperts, run_experts
 from moe_model.maths.layer import from_combine, up_to_dispatch
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.reference import run_experts
 from moe_model.weights.checkpoint import Checkpoint
 
 FORMATS = ("bfloat16", "fp8", "int8", "int4")
-CPU = torch.device("cpu")
 START_TIMEOUT_S = 300
 
 
@@ -110,7 +106,8 @@ def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tenso
     """float32 logits [N * S, V] of every position; float32 means float32 throughout."""
     config = checkpoint.config
     dtype = torch.float32 if weight_format == "float32" else torch.bfloat16
-    linears, maths = HeldLinears(dtype, weight_format, CPU), choose_row_maths(dtype, CPU)
+    backend = choose_backend(dtype)
+    linears, maths = backend.linears(weight_format), backend.rows
     num_prompts, length = ids_NS.shape
     positions_T = torch.arange(length).repeat(num_prompts)
     cos_T, sin_T = rope_cos_sin(positions_T, rope_frequencies(config.rotary_dim, config.rope_theta))
@@ -121,11 +118,11 @@ def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tenso
 
     hidden_TD = checkpoint.outer("embedding", dtype)[ids_NS.flatten()]
     for layer_idx in range(config.num_layers):
-        layer = hold_layer(checkpoint.layer(layer_idx, linears), config, maths)
+        layer = backend.hold_layer(checkpoint.layer(layer_idx, linears), config)
         residual_TD, dispatch_TD, ids_TK, weights_TK = up_to_dispatch(
             hidden_TD, layer, cos_T, sin_T, attend_each
         )
-        experts = _experts(checkpoint, layer_idx, weight_format, dtype)
+        experts = _experts(checkpoint, layer_idx, weight_format, backend)
         hidden_TD = from_combine(
             residual_TD, run_experts(dispatch_TD, ids_TK, weights_TK, experts), maths
         )
@@ -135,10 +132,10 @@ def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tenso
 
 
 def _experts(
-    checkpoint: Checkpoint, layer_idx: int, weight_format: str, dtype: torch.dtype
+    checkpoint: Checkpoint, layer_idx: int, weight_format: str, backend: Backend
 ) -> HeldExperts:
     config = checkpoint.config
-    held = room_for_experts(config.num_experts, config, weight_format, dtype, CPU)
+    held = backend.room_for_experts(config.num_experts, config, weight_format)
     for expert_id in range(config.num_experts):
         held.put(expert_id, checkpoint.stored_expert(layer_idx, expert_id))
     return held

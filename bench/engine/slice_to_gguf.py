@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe_model.backends.linears import PlainLinears
 from moe_model.config import ModelConfig
+from moe_model.maths.linears import PlainLinears
 from moe_model.weights.checkpoint import Checkpoint
 
 BF16 = gguf.GGMLQuantizationType.BF16

@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import PlainLayout, TiledLayout
-from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
+from moe_model.kernels.cpu.paged_rows import TiledLayout
+from moe_model.maths.kv_layout import PlainLayout
+from moe_model.maths.paged_attention import attend_chunk, attend_decode, plan_decode
 
 HEADS, GROUPS, HEAD_DIM, BLOCK = 48, 8, 128, 16
 CONTEXTS = (128, 512, 2048, 8192, 32_768)

@@ -15,12 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch import Tensor
 
-from moe_model.backends.choice import KERNEL_NAMES
-from moe_model.backends.packing import pack_linear
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.linear import linear
+from moe_model.kernels.cpu.formats import FORMATS, KERNEL_NAMES
 from moe_model.kernels.cpu.packed import PackedMatrix, pack, unpack
+from moe_model.kernels.cpu.packing import pack_linear
+from moe_model.maths.linear import linear
 from moe_model.quant import StoredMatrix, quantise
 
 OUTPUTS, INPUTS, ROWS = 2048, 3072, 64

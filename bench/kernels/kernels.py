@@ -33,13 +33,15 @@ import torch.nn.functional as F
 
 from attention_svc.config import BLOCK_SIZE
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout
+from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_sums
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.linear import linear
-from moe_model.kernels.cpu.packed import PackedMatrix, alternate, empty_bytes, pack
+from moe_model.kernels.cpu.packed import PackedMatrix, alternate, pack
+from moe_model.kernels.cpu.paged_rows import TiledLayout
+from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout
+from moe_model.maths.linear import linear
 
 HIDDEN, EXPERT, OUTPUTS, TOP_K = 3072, 1536, 32_768, 8
 EXPERTS, LAYER_EXPERTS = 16, 256

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from expertmesh.cluster.machine import usable_cores
-from moe_model.backends.packing import pack_expert
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.packing import pack_expert
 from moe_model.quant import StoredExpert, StoredMatrix, quantise
 
 HIDDEN, EXPERT = 3072, 1536

@@ -39,7 +39,7 @@ from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
-from moe_model.backends.threads import set_threads
+from moe_model.backends.choice import choose_backend
 from moe_model.config import ModelConfig
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
@@ -104,10 +104,10 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
     from rpc.config import Address, max_rows_per_message
     from rpc.process.server import GrpcHost
 
-    set_threads(threads)
-    checkpoint = Checkpoint.open(model)
+    backend, checkpoint = choose_backend(dtype), Checkpoint.open(model)
+    backend.set_threads(threads)
     manifest = ensure_manifest(checkpoint)
-    store = WeightStore(checkpoint, manifest, dtype)
+    store = WeightStore(checkpoint, manifest, backend)
     store.load(store.available())
     executor = Executor(lambda call: run_call(call, store), inline_rows=16)
     metrics = ExpertMetrics()
@@ -348,7 +348,7 @@ def main() -> None:
         certs = arguments.certs and tls_of(arguments.certs, "expert")
         asyncio.run(serve(arguments.serve, dtype, arguments.threads, certs))
         return
-    set_threads(1)
+    choose_backend(dtype).set_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_tiny(model, **SHAPE)

@@ -1,1 +1,1 @@
-"""Which code computes on a machine, and in which layout it holds weights."""
+"""Which code computes on a machine: one protocol, one choice."""

@@ -5,11 +5,13 @@ accumulate in float32; SiLU(gate) * up is rounded once to the compute dtype; w2
 accumulates in float32, times the float32 routing weight, rounded once to the
 compute dtype; partial sums add in float32 in ascending expert id.
 
-`ExpertWeights`, the reference, keeps them exactly. moe_model/backends/held_experts.py has the
-faster layouts behind the same two calls, one for each message: `rows` and `sums`.
+`ExpertWeights`, the reference, keeps them exactly. Backends have faster layouts behind the same
+two calls, one for each message: `rows` and `sums`.
 """
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_model.maths.linear import linear
 from moe_model.quant import StoredExpert
 
 _GROUPED_MM_COLUMNS = 4
@@ -47,8 +50,13 @@ class HeldExperts(Protocol):
     ) -> Tensor:
         """Each row's pairs added in ascending expert id: float32 [N, D]."""
 
+    def routed_sums(
+        self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, out_TD: Tensor
+    ) -> None:
+        """`run_experts` where all experts are held, by id; the float32 sums go to `out_TD`."""
 
-class TorchExperts(ABC):
+
+class TorchExperts(HeldExperts, ABC):
     """`rows` and `sums` over two grouped products."""
 
     @abstractmethod
@@ -78,6 +86,12 @@ class TorchExperts(ABC):
     ) -> Tensor:
         rows_MD = self.rows(hidden_ND, row_of_pair_M, slots_M, weights_M)
         return combine_rows(rows_MD, row_of_pair_M, hidden_ND.shape[0])
+
+    @torch.inference_mode()
+    def routed_sums(
+        self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, out_TD: Tensor
+    ) -> None:
+        out_TD.copy_(run_experts(dispatch_TD, topk_ids_TK, topk_weights_TK, self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +134,22 @@ class ExpertWeights(TorchExperts):
         return _grouped_linear(rows_MF, slots_M, self.w2_EDF)
 
 
+def run_experts(
+    dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, experts: HeldExperts
+) -> Tensor:
+    """All experts of a layer on one device: float32 sums [T, D] in ascending expert id."""
+    rows_M = _rows_of_pairs(*topk_ids_TK.shape, dispatch_TD.device)
+    return experts.sums(
+        dispatch_TD, rows_M, topk_ids_TK.flatten().long(), topk_weights_TK.flatten()
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_of_pairs(num_tokens: int, top_k: int, device: torch.device) -> Tensor:
+    """int64 [T * K]: each row K times. Never changed, and the same for all layers of many steps."""
+    return torch.arange(num_tokens, device=device).repeat_interleave(top_k)
+
+
 def combine_rows(rows_MD: Tensor, row_of_pair_M: Tensor, num_rows: int) -> Tensor:
     """Add each row's pairs in float32, in the order given (ascending expert id): [N, D]."""
     sums_ND = torch.zeros((num_rows, rows_MD.shape[-1]), dtype=torch.float32, device=rows_MD.device)
@@ -143,3 +173,13 @@ def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Te
     counts_E = torch.bincount(groups_M, minlength=held.shape[0])
     ends_E = counts_E.cumsum(0).to(torch.int32)
     return F.grouped_mm(rows_MD, held.transpose(1, 2), offs=ends_E)
+
+
+def each_expert(rows_MD: Tensor, slots_M: Tensor, weight_of: Callable[[int], Tensor]) -> Tensor:
+    """rows @ weight^T, one GEMM for each expert in use; slots ascending."""
+    used, counts = torch.unique_consecutive(slots_M, return_counts=True)
+    groups = rows_MD.split(counts.tolist())
+    outputs = [
+        linear(rows, weight_of(slot)) for rows, slot in zip(groups, used.tolist(), strict=True)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

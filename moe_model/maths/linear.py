@@ -5,22 +5,24 @@ CPU without those kernels, tensors in oneDNN's blocked layout (`pack`), which to
 GEMM reads 1.2 to 1.6 times as fast, with the bits of the plain ones.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.linear import linear as native_linear
-from moe_model.kernels.cpu.packed import PackedMatrix, slice_outputs, unpack
 
-LinearWeight = Tensor | PackedMatrix
+class PackedWeight(Protocol):
+    """In a layout of a backend's own."""
+
+    def linear(self, rows_TD: Tensor, out_dtype: torch.dtype) -> Tensor:
+        """rows @ weight^T. Raises ValueError: shapes or dtypes that do not fit."""
+
+
+LinearWeight = Tensor | PackedWeight
 
 PACKED_ROWS = 5
 """Fewest rows given to oneDNN: four to six rows take it less time than one (bench/LOG.md)."""
-
-
-UNPACKED_OUTPUTS = 4096
-"""Outputs widened to float32 at once where a format has no kernel; a multiple of a panel."""
 
 
 def can_pack(dtype: torch.dtype, device: torch.device | str) -> bool:
@@ -53,11 +55,8 @@ def linear(
     among others, so a lone row is computed as one of several.
     """
     out_dtype = out_dtype or rows_TD.dtype
-    if isinstance(weight_OD, PackedMatrix):
-        native = library.load()
-        if native is not None and weight_OD.weights.id in native.format_ids:
-            return native_linear(rows_TD, weight_OD, out_dtype)
-        return _unpacked_linear(rows_TD, weight_OD).to(out_dtype)
+    if not isinstance(weight_OD, Tensor):
+        return weight_OD.linear(rows_TD, out_dtype)
     num_rows = rows_TD.shape[0]
     if weight_OD.is_mkldnn:
         if 0 < num_rows < PACKED_ROWS:
@@ -67,12 +66,3 @@ def linear(
     if num_rows == 1 and rows_TD.dtype == torch.bfloat16 and rows_TD.device.type == "cpu":
         return F.linear(rows_TD.expand(2, -1), weight_OD)[:1].to(out_dtype)
     return F.linear(rows_TD, weight_OD).to(out_dtype)
-
-
-def _unpacked_linear(rows_TD: Tensor, weight: PackedMatrix) -> Tensor:
-    """float32, for formats without a kernel here: slow, and never much wider than packed."""
-    out = [
-        F.linear(rows_TD.float(), unpack(slice_outputs(weight, start, UNPACKED_OUTPUTS)))
-        for start in range(0, weight.num_outputs, UNPACKED_OUTPUTS)
-    ]
-    return torch.cat(out, dim=1)

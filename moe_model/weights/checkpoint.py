@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_model.backends.linears import Linears
 from moe_model.config import ModelConfig, read_json
 from moe_model.families.known import load_config
 from moe_model.families.minimax_m2.tensor_names import (
@@ -27,6 +26,7 @@ from moe_model.families.minimax_m2.tensor_names import (
 )
 from moe_model.maths.layer import LayerWeights
 from moe_model.maths.linear import LinearWeight
+from moe_model.maths.linears import Linears
 from moe_model.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
 from moe_model.weights.packed_header import is_packed
 from moe_model.weights.safetensors_file import SafetensorsFile

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from moe_model.backends.held_experts import PanelExperts
+import torch
+
+from moe_model.backends.choice import choose_backend
 from moe_model.families.minimax_m2.tensor_names import expert_specs
-from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.experts import PanelExperts
 from moe_model.maths.experts import HeldExperts
 from moe_model.weights import manifest as manifests
 from moe_model.weights.checkpoint import Checkpoint
@@ -20,9 +22,10 @@ def open_weights(folder: Path, *, partial: bool) -> tuple[Weights, Manifest]:
     if not is_packed(folder):
         checkpoint = Checkpoint.open(folder, partial=partial)
         return checkpoint, ensure_manifest(checkpoint)
-    if library.load() is None:
+    why = choose_backend(torch.bfloat16).why
+    if why:
         raise ValueError(
-            f"{folder}: packed weights are for the native kernels ({library.why_not()}); "
+            f"{folder}: packed weights are for the native kernels ({why}); "
             "use the checkpoint that they were made from"
         )
     packed = PackedCheckpoint(folder)

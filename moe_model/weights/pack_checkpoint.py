@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from moe_model.backends.packing import pack_expert, pack_linear
 from moe_model.config import ModelConfig, read_json
 from moe_model.families.minimax_m2.tensor_names import expert_specs, layer_specs, outer_specs
 from moe_model.kernels.cpu.packed import PackedMatrix
+from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.weights import packed_checkpoint as packed
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import (

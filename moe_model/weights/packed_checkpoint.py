@@ -18,14 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_model.backends.choice import KERNEL_NAMES
-from moe_model.backends.linears import Linears
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.families.minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
-from moe_model.kernels.cpu.formats import PANEL, weight_format
+from moe_model.kernels.cpu.formats import KERNEL_NAMES, PANEL, weight_format
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.maths.layer import LayerWeights
+from moe_model.maths.linears import Linears
 from moe_model.quant import all_finite
 from moe_model.weights.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
 from moe_model.weights.packed_header import PACKED_NAME, read_header

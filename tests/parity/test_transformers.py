@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
-from moe_model.backends.linears import PlainLinears
+from moe_model.maths.linears import PlainLinears
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import TINY, write_tiny
 from moe_model.weights.checkpoint import Checkpoint

@@ -19,8 +19,9 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
-from moe_model.maths.experts import ExpertWeights
-from moe_model.reference import load_experts, run_experts
+from moe_model.backends.choice import choose_backend
+from moe_model.maths.experts import ExpertWeights, run_experts
+from moe_model.reference import load_experts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import Manifest, build_manifest
@@ -86,7 +87,7 @@ async def running_pool(
 ) -> AsyncIterator[Pool]:
     """Everything held but the last layer's last expert."""
     checkpoint, manifest = tiny()
-    store = WeightStore(checkpoint, manifest, dtype)
+    store = WeightStore(checkpoint, manifest, choose_backend(dtype))
     store.load(Pieces.all_of(LAYERS, EXPERTS) - Pieces([(LAYERS - 1, NOT_HELD)]))
     executor = Executor(compute or (lambda call: run_call(call, store)), inline_rows=inline_rows)
     identity = PoolIdentity(

@@ -27,8 +27,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values", "config shapes numerics quant", "text cost kernels", "chat maths",
-        "families backends", "weights", "reference tiny",
+        "config_values", "config shapes numerics quant host_memory", "text cost", "chat maths",
+        "families kernels", "backends", "weights", "reference tiny",
     ),
     "attention_svc": (
         "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling", "engine",
@@ -107,6 +107,18 @@ def test_wings_import_from_the_floors_below_only(package: str) -> None:
             other = rest.partition(".")[0]
             if top == package and other not in ("", wing) and floor_of[other] >= floor_of[wing]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["attention_svc", "expert_svc"])
+def test_services_ask_a_backend_and_import_no_kernel(package: str) -> None:
+    """What a device or a kernel does otherwise is behind moe_model/backends/backend.py."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources(package)
+        for module, line in imported_modules(parse(path))
+        if module.startswith("moe_model.kernels")
+    ]
     assert not wrong, "\n".join(wrong)
 
 

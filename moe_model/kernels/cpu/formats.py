@@ -15,6 +15,7 @@ from moe_model.kernels.cpu.fp8_format import pack_fp8, unpack_fp8
 from moe_model.kernels.cpu.integer_formats import pack_int4, pack_int8, unpack_int4, unpack_int8
 
 PANEL = 32
+KERNEL_NAMES = {"float32": "f32", "bfloat16": "bf16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
 
 
 @dataclass(frozen=True, kw_only=True)

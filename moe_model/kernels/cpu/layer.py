@@ -9,20 +9,30 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from moe_model.kernels.cpu.library import load, need
+from moe_model.config import ModelConfig
+from moe_model.kernels.cpu.library import need
 from moe_model.kernels.cpu.packed import PackedMatrix
-from moe_model.kernels.cpu.rows import as_rows, as_vector, float_bits
+from moe_model.kernels.cpu.rows import NativeRows, as_rows, as_vector, float_bits
+from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
+from moe_model.maths.linear import LinearWeight
 
 
-def can_run(
-    linears: tuple[Tensor | PackedMatrix, ...],
+def hold_layer(held: LayerWeights, config: ModelConfig) -> Layer:
+    """Two native calls where this CPU has kernels for all linears, else step by step."""
+    linears = (held.qkv_AD, held.o_DA, held.routing_ED)
+    if not _can_run(linears):
+        return PlainLayer(held, config, NativeRows())
+    return NativeLayer(
+        *linears, held.input_norm_D, held.post_norm_D, held.qk_norms, held.bias_E,
+        num_heads=config.num_heads, num_groups=config.num_kv_heads, head_dim=config.head_dim,
+        top_k=config.top_k, eps=config.rms_norm_eps,
+    )  # fmt: skip
+
+
+def _can_run(
+    linears: tuple[LinearWeight, ...],
 ) -> TypeGuard[tuple[PackedMatrix, PackedMatrix, PackedMatrix]]:
-    """Whether this CPU has native kernels for all of these."""
-    library = load()
-    return library is not None and all(
-        isinstance(weight, PackedMatrix) and weight.weights.id in library.format_ids
-        for weight in linears
-    )
+    return all(isinstance(weight, PackedMatrix) and weight.has_kernel for weight in linears)
 
 
 class NativeLayer:

@@ -1,6 +1,8 @@
-"""How does a weight matrix lie in memory for the kernels? Packed once, when it is loaded."""
+"""How does a weight matrix lie in memory for the kernels, and how are rows multiplied with it?
 
-import mmap
+Packed once, when it is loaded. A row's bits depend on no other row and no thread.
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_model.host_memory import empty_bytes
+from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import PANEL, WeightFormat, weight_format
 
 _ALIGNMENT = 64
-_HUGE_PAGE = 2 << 20
+UNPACKED_OUTPUTS = 4096
+"""Outputs widened to float32 at once where a format has no kernel; a multiple of a panel."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +59,52 @@ class PackedMatrix:
     def address(self) -> int:
         return self.data.data_ptr()
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether this CPU computes with the format natively."""
+        here = library.load()
+        return here is not None and self.weights.id in here.format_ids
 
-def empty_bytes(size: int) -> Tensor:
-    """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
-    if not _is_mapped(size):
-        return torch.empty(size, dtype=torch.uint8)
-    # Private: shared memory gets no huge pages. Room to begin at a huge page's border is only
-    # address space, and what does not fill one at the end stays in small pages: no memory is lost.
-    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    whole = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -whole.data_ptr() % _HUGE_PAGE
-    memory.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE_PAGE * _HUGE_PAGE)
-    return whole[start : start + size]
+    def linear(self, rows_TD: Tensor, out_dtype: torch.dtype) -> Tensor:
+        """rows @ weight^T: float32 accumulation, rounded once.
 
+        Args:
+            rows_TD: in the format's `row_dtype` (bfloat16; float32 for f32), on the CPU.
+            out_dtype: bfloat16 or float32.
 
-def _is_mapped(size: int) -> bool:
-    return size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
+        Raises:
+            ValueError: shapes or dtypes that do not fit.
+        """
+        # Streamed weights push this code out of the caches between two calls: each operator of torch's
+        # here is 10 to 100 us in which no weight is read, so the usual case asks as little as it can.
+        weights = self.weights
+        shape = rows_TD.shape
+        if len(shape) != 2 or shape[1] != self.num_inputs:
+            raise ValueError(f"rows must be [T, {self.num_inputs}], not {list(shape)}")
+        if rows_TD.dtype is not weights.row_dtype or not rows_TD.is_cpu:
+            raise ValueError(
+                f"rows for {self.format} weights are {weights.row_dtype} on the CPU, "
+                f"not {rows_TD.dtype} on {rows_TD.device}"
+            )
+        if out_dtype not in (torch.bfloat16, torch.float32):
+            raise ValueError(f"out_dtype must be bfloat16 or float32, not {out_dtype}")
+        if not self.has_kernel:
+            return self._unpacked_linear(rows_TD).to(out_dtype)
+        rows_TD = rows_TD.contiguous()
+        num_rows = shape[0]
+        out_TO = torch.empty((num_rows, self.num_outputs), dtype=out_dtype)
+        if num_rows:
+            library.need().native.linear(
+                weights.id, rows_TD.data_ptr(), num_rows, self.num_inputs, self.num_outputs,
+                self.address, out_TO.data_ptr(), int(out_dtype is torch.float32),
+            )  # fmt: skip
+        return out_TO
 
-
-def zero_bytes(size: int) -> Tensor:
-    """As `empty_bytes`, zero; where it is large it takes memory as it is written."""
-    return empty_bytes(size) if _is_mapped(size) else torch.zeros(size, dtype=torch.uint8)
+    def _unpacked_linear(self, rows_TD: Tensor) -> Tensor:
+        """float32, for formats without a kernel here: slow, and never much wider than packed."""
+        starts = range(0, self.num_outputs, UNPACKED_OUTPUTS)
+        parts = (unpack(slice_outputs(self, start, UNPACKED_OUTPUTS)) for start in starts)
+        return torch.cat([F.linear(rows_TD.float(), part) for part in parts], dim=1)
 
 
 def pack(weight_OD: Tensor, format: str) -> PackedMatrix:

@@ -10,8 +10,7 @@ from attention_svc.config import AttentionConfig
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.running import without_server
 from attention_svc.sequence.sequence import Sequence
-from moe_model.backends.choice import choose_kernel
-from moe_model.backends.threads import set_threads
+from moe_model.backends.choice import choose_backend
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
@@ -20,7 +19,7 @@ from tests.support.attention.engine_harness import GREEDY, run_to_end
 MAX_TOKENS = 24
 PROMPTS = [[7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70))]  # fmt: skip
 pytestmark = pytest.mark.skipif(
-    not choose_kernel("bfloat16", torch.bfloat16).is_native, reason="no native kernels here"
+    choose_backend(torch.bfloat16).why != "", reason="no native kernels here"
 )
 
 
@@ -38,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def _threads_as_before():
     before = torch.get_num_threads()
     yield
-    set_threads(before)
+    choose_backend(torch.bfloat16).set_threads(before)
 
 
 class Run:
@@ -76,7 +75,7 @@ class Run:
 @pytest.fixture(scope="module")
 def alone(checkpoint: Checkpoint) -> dict[int, Run]:
     """Each prompt by itself, in one chunk, on one thread."""
-    set_threads(1)
+    choose_backend(torch.bfloat16).set_threads(1)
     return {index: Run(checkpoint, [index], max_batch_tokens=256) for index in range(len(PROMPTS))}
 
 
@@ -92,7 +91,7 @@ def alone(checkpoint: Checkpoint) -> dict[int, Run]:
     ids=["crowd", "threads", "chunks", "preemption", "pool"],
 )
 def test_a_crowd_changes_no_bit(checkpoint: Checkpoint, alone: dict[int, Run], engine: dict):
-    set_threads(engine.pop("threads", 2))
+    choose_backend(torch.bfloat16).set_threads(engine.pop("threads", 2))
     crowd = Run(checkpoint, list(range(len(PROMPTS))), **engine)
     assert (crowd.num_preemptions > 0) == ("num_blocks" in engine)
     for index, run in alone.items():

@@ -7,11 +7,11 @@ import pytest
 from torch import Tensor
 
 from attention_svc.engine.layer_stack import LayerStack
-from attention_svc.engine.layer_steps import LayerSteps, PlainStep
-from attention_svc.engine.step import StepMeta
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.transport import ExpertTransport
 from attention_svc.sequence.sequence import Sequence
+from moe_model.maths.layer_steps import LayerSteps, PlainStep
+from moe_model.maths.step_meta import StepMeta
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint

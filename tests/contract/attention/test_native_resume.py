@@ -11,7 +11,8 @@ import torch
 
 from attention_svc.config import AttentionConfig
 from attention_svc.running import without_server
-from moe_model.backends.choice import choose_kernel
+from moe_model.backends.choice import choose_backend
+from moe_model.numerics import is_invariant
 from moe_model.tiny import write_tiny
 from protos import attention_pb2
 from tests.support.attention.generate_harness import request
@@ -19,7 +20,7 @@ from tests.support.attention.generate_harness import request
 MAX_TOKENS = 40
 PROMPTS = [[7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70, 16))]  # fmt: skip
 pytestmark = pytest.mark.skipif(
-    not choose_kernel("bfloat16", torch.bfloat16).is_native, reason="no native kernels here"
+    choose_backend(torch.bfloat16).why != "", reason="no native kernels here"
 )
 Stream = list[tuple[int, bytes]]
 """Token ids, and their log-probabilities to the bit."""
@@ -46,7 +47,7 @@ class Running:
     @asynccontextmanager
     async def started(self) -> AsyncIterator["Running"]:
         async with without_server(self._config) as self._running:
-            assert self._running._model.kernel.is_native
+            assert is_invariant(self._running._model.kernel.id)
             assert self._running._model.layout.dtype == torch.bfloat16
             yield self
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from expert_svc.canary import WeightsChanged
-from moe_model.reference import run_experts
+from moe_model.maths.experts import run_experts
 from protos import expert_pb2
 from rpc.hop.tensor_codec import encode
 from tests.support.execute_harness import (

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moe_model.maths.experts import combine_rows
-from moe_model.reference import run_experts
+from moe_model.maths.experts import combine_rows, run_experts
 from protos import expert_pb2, tensor_pb2
 from rpc.hop.tensor_codec import encode
 from tests.support.execute_harness import (

@@ -18,7 +18,6 @@ from attention_svc.experts.transport import ExpertTransport
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.params import SequenceParams
 from attention_svc.sequence.sequence import Sequence as EngineSequence
@@ -28,7 +27,8 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
-from moe_model.backends.linears import HeldLinears
+from moe_model.backends.choice import choose_backend
+from moe_model.maths.kv_layout import PlainLayout
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
 from protos import router_pb2
@@ -49,7 +49,7 @@ async def grpc_transport(
 ) -> AsyncIterator[GrpcTransport]:
     """Connected to a real pool on a real server that holds everything."""
     config, manifest = checkpoint.config, build_manifest(checkpoint)
-    store = WeightStore(checkpoint, manifest, dtype)
+    store = WeightStore(checkpoint, manifest, choose_backend(dtype))
     store.load(store.available())
     codec = HopCodec.best()
     executor = Executor(lambda call: run_call(call, store), inline_rows=8)
@@ -112,7 +112,7 @@ async def run_to_end(
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
     async with contextlib.AsyncExitStack() as resources:
         thread = resources.enter_context(ThreadPoolExecutor(1))
-        target = torch.device(device)
+        backend = choose_backend(dtype, device)
         transport: ExpertTransport
         if over_grpc:
             transport = await resources.enter_async_context(
@@ -121,19 +121,18 @@ async def run_to_end(
         else:
             transport = InProcessTransport(
                 checkpoint,
-                dtype,
-                target,
+                backend,
                 weight_format=weight_format,
                 compute_thread=thread,
                 inline_rows=64,
             )
         cache = KvCache(
             PlainLayout.of(config, dtype), num_layers=config.num_layers,
-            num_blocks=num_blocks, block_size=16, device=target,
+            num_blocks=num_blocks, block_size=16, device=backend.device,
         )  # fmt: skip
         stack = LayerStack(
             checkpoint, cache, transport, metrics.activations,
-            linears=HeldLinears(dtype, weight_format, target), compute_thread=thread,
+            backend=backend, linear_format=weight_format, compute_thread=thread,
         )  # fmt: skip
         prepare(stack)
         scheduler = Scheduler(

@@ -23,11 +23,11 @@ from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import PlainLayout
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
-from moe_model.backends.linears import HeldLinears
+from moe_model.backends.choice import choose_backend
+from moe_model.maths.kv_layout import PlainLayout
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
@@ -166,20 +166,20 @@ def make_service(
     """An engine that nobody runs yet."""
     checkpoint = tiny()
     config = checkpoint.config
-    cpu, dtype = torch.device("cpu"), torch.float32
+    backend = choose_backend(torch.float32)
     thread = ThreadPoolExecutor(1)
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
     inner = InProcessTransport(
-        checkpoint, dtype, cpu, weight_format="float32", compute_thread=thread, inline_rows=10_000
+        checkpoint, backend, weight_format="float32", compute_thread=thread, inline_rows=10_000
     )
     transport = SteppedTransport(inner, metrics)
     cache = KvCache(
-        PlainLayout.of(config, dtype), num_layers=config.num_layers, num_blocks=num_blocks,
-        block_size=block_size, device=cpu,
+        PlainLayout.of(config, backend.dtype), num_layers=config.num_layers, num_blocks=num_blocks,
+        block_size=block_size, device=backend.device,
     )  # fmt: skip
     stack = LayerStack(
         checkpoint, cache, transport, metrics.activations,
-        linears=HeldLinears(dtype, "float32", cpu), compute_thread=thread,
+        backend=backend, linear_format="float32", compute_thread=thread,
     )  # fmt: skip
     blocks = BlockPool(num_blocks)
     tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)

@@ -14,6 +14,7 @@ from expert_svc.compute import run_call
 from expert_svc.executor import Executor, is_fatal
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
+from moe_model.backends.choice import choose_backend
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
@@ -57,7 +58,9 @@ class Watched:
 @contextlib.asynccontextmanager
 async def watched(folder: Path, dtype: torch.dtype, weight_format: str) -> AsyncIterator[Watched]:
     checkpoint = Checkpoint.open(folder)
-    store = WeightStore(checkpoint, build_manifest(checkpoint), dtype, weight_format=weight_format)
+    store = WeightStore(
+        checkpoint, build_manifest(checkpoint), choose_backend(dtype), weight_format=weight_format
+    )
     store.load(HELD)
     found = Watched(store)
     try:
@@ -90,7 +93,7 @@ async def test_an_expert_that_changes_in_memory_is_noticed(
 async def test_a_first_answer_that_is_no_number_is_refused(folder: Path):
     """Whoever is damaged before the first round would else pass for sound ever after."""
     checkpoint = Checkpoint.open(folder)
-    store = WeightStore(checkpoint, build_manifest(checkpoint), torch.float32)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(torch.float32))
     store.load(HELD)
     executor = Executor(lambda call: run_call(call, store) * float("nan"), inline_rows=1)
     computing = asyncio.create_task(executor.run())
@@ -104,7 +107,7 @@ async def test_a_first_answer_that_is_no_number_is_refused(folder: Path):
 @pytest.mark.parametrize("period_s", [0, 1e6])
 async def test_damage_found_on_suspicion_ends_the_pool_at_once(folder: Path, period_s: float):
     checkpoint = Checkpoint.open(folder)
-    store = WeightStore(checkpoint, build_manifest(checkpoint), torch.float32)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(torch.float32))
     store.load(HELD)
     executor = Executor(lambda call: run_call(call, store), inline_rows=1)
     canary_ = Canary(store, executor, ExpertMetrics(), period_s=period_s)
@@ -156,7 +159,7 @@ async def test_a_failed_device_ends_the_executor(folder: Path, inline_rows: int)
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
     checkpoint = Checkpoint.open(folder)
-    store = WeightStore(checkpoint, build_manifest(checkpoint), torch.float32)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(torch.float32))
     store.load(HELD)
     executor = Executor(compute, inline_rows=inline_rows)
     computing = asyncio.create_task(executor.run())

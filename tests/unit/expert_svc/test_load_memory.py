@@ -28,6 +28,7 @@ import json, sys
 from pathlib import Path
 import torch
 from expert_svc.weight_store import WeightStore
+from moe_model.backends.choice import choose_backend
 from moe_model.weights.open import open_weights
 from rpc.mesh.pieces import Pieces
 
@@ -37,7 +38,7 @@ def status(key):
             return int(line.split()[1]) * 1024
 
 weights, manifest = open_weights(Path(sys.argv[1]), partial=False)
-store = WeightStore(weights, manifest, torch.bfloat16, weight_format=sys.argv[2])
+store = WeightStore(weights, manifest, choose_backend(torch.bfloat16), weight_format=sys.argv[2])
 store.load(Pieces.grid((0,), (0,)))  # what is made once: the library, its threads
 before, size_before = status("VmRSS"), store.size_bytes
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

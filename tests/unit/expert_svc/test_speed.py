@@ -5,6 +5,7 @@ import torch
 
 from expert_svc import speed
 from expert_svc.config import ExpertConfig
+from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
 from moe_model.tiny import TINY
 
@@ -21,9 +22,7 @@ from moe_model.tiny import TINY
 )
 def test_every_format_is_measured_within_its_time(weight_format, dtype, monkeypatch):
     monkeypatch.setattr(speed, "MEASURE_S", 0.01)
-    measured = speed.measure_experts_per_s(
-        parse_config(TINY), weight_format, dtype, torch.device("cpu")
-    )
+    measured = speed.measure_experts_per_s(parse_config(TINY), weight_format, choose_backend(dtype))
     assert 1 < measured < 1e9
 
 
@@ -38,7 +37,7 @@ def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
 
     monkeypatch.setattr(speed.time, "perf_counter", clock)
     config = parse_config(TINY)
-    measured = speed.measure_experts_per_s(config, "float32", torch.float32, torch.device("cpu"))
+    measured = speed.measure_experts_per_s(config, "float32", choose_backend(torch.float32))
     assert measured == pytest.approx(config.top_k / 1e-4, rel=0.01)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from expert_svc.weight_store import HeldLayer, WeightStore
-from moe_model.backends.held_experts import NativeExperts, PanelExperts, UnpackedExperts
+from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.experts import NativeExperts, PanelExperts, UnpackedExperts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 def store_of(folder: Path, dtype: torch.dtype = torch.float32) -> WeightStore:
     checkpoint = Checkpoint.open(folder)
-    return WeightStore(checkpoint, build_manifest(checkpoint), dtype)
+    return WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -111,7 +112,10 @@ def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
 ):
     checkpoint = Checkpoint.open(folder)
     store = WeightStore(
-        checkpoint, build_manifest(checkpoint), torch.bfloat16, weight_format=weight_format
+        checkpoint,
+        build_manifest(checkpoint),
+        choose_backend(torch.bfloat16),
+        weight_format=weight_format,
     )
     store.load(Pieces([(1, 1), (1, 3)]))
     before = store.layer(1)
@@ -132,7 +136,12 @@ def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
 def test_a_format_for_another_compute_dtype_is_refused(folder: Path):
     checkpoint = Checkpoint.open(folder)
     with pytest.raises(ValueError, match="--expert-dtype int8 computes in bfloat16"):
-        WeightStore(checkpoint, build_manifest(checkpoint), torch.float32, weight_format="int8")
+        WeightStore(
+            checkpoint,
+            build_manifest(checkpoint),
+            choose_backend(torch.float32),
+            weight_format="int8",
+        )
 
 
 @pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")
@@ -144,8 +153,8 @@ def test_packed_weights_compute_the_same_and_are_not_copied(folder: Path, tmp_pa
     packed = PackedCheckpoint(tmp_path / "packed")
     assert packed.manifest.checkpoint_id == manifest.checkpoint_id
     stores = [
-        WeightStore(packed, packed.manifest, torch.bfloat16),
-        WeightStore(checkpoint, manifest, torch.bfloat16, weight_format="int8"),
+        WeightStore(packed, packed.manifest, choose_backend(torch.bfloat16)),
+        WeightStore(checkpoint, manifest, choose_backend(torch.bfloat16), weight_format="int8"),
     ]
     rows, each = torch.randn(4, 24).bfloat16(), torch.arange(4)
     found = []
@@ -164,4 +173,4 @@ def test_packed_weights_compute_the_same_and_are_not_copied(folder: Path, tmp_pa
             assert kept.data.data_ptr() == mapped.data.data_ptr()
     assert torch.equal(*found)
     with pytest.raises(ValueError, match=r"--expert-dtype fp8: .* is packed in int8"):
-        WeightStore(packed, packed.manifest, torch.bfloat16, weight_format="fp8")
+        WeightStore(packed, packed.manifest, choose_backend(torch.bfloat16), weight_format="fp8")

@@ -5,14 +5,14 @@ from functools import partial
 import pytest
 import torch
 
-from attention_svc.engine.native_attention import attends_natively, paged_rows
-from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import choose_layout
-from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
+from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import attend_paged
+from moe_model.kernels.cpu.paged_rows import NativeAttention, paged_rows
+from moe_model.maths.paged_attention import TorchAttention, attend_chunk, attend_decode, plan_decode
+from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.tiny import TINY
 
 MODEL = parse_config(TINY)
@@ -22,7 +22,7 @@ EMPTY = torch.tensor([], dtype=torch.int64)
 
 def make_cache(kv_dtype: str, dtype: torch.dtype) -> KvCache:
     cache = KvCache(
-        choose_layout(kv_dtype, MODEL, dtype, torch.device("cpu")), num_layers=2, num_blocks=20, block_size=BLOCK,
+        choose_backend(dtype).kv_layout(kv_dtype, MODEL, BLOCK), num_layers=2, num_blocks=20, block_size=BLOCK,
         device=torch.device("cpu"),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def make_meta() -> StepMeta:
 def test_native_and_torch_agree(kv_dtype: str, dtype: torch.dtype):
     cache, meta = make_cache(kv_dtype, dtype), make_meta()
     if dtype == torch.bfloat16:
-        assert attends_natively(MODEL, cache, dtype, torch.device("cpu"))
+        assert isinstance(choose_backend(dtype).attention(MODEL, cache), NativeAttention)
     q_THP = torch.randn(22, MODEL.num_heads, MODEL.head_dim).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for layer_idx in range(2):
@@ -76,4 +76,5 @@ def test_native_and_torch_agree(kv_dtype: str, dtype: torch.dtype):
 def test_without_kernels_torch_attends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(library, "load", lambda: None)
     cache = make_cache("auto", torch.bfloat16)
-    assert not attends_natively(MODEL, cache, torch.bfloat16, torch.device("cpu"))
+    attention = choose_backend(torch.bfloat16).attention(MODEL, cache)
+    assert isinstance(attention, TorchAttention)

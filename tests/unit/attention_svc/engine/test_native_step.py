@@ -8,21 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention_svc.engine.layer_steps import PlainStep
-from attention_svc.engine.native_attention import paged_rows
-from attention_svc.engine.step import ChunkMeta, StepMeta
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import TiledLayout, choose_layout
-from moe_model.backends.held_layer import hold_layer
+from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu import rows as native_rows
 from moe_model.kernels.cpu.attention import takes_tiles
-from moe_model.kernels.cpu.layer import NativeLayer
+from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
 from moe_model.kernels.cpu.packed import pack
+from moe_model.kernels.cpu.paged_rows import NativeAttention, TiledLayout, paged_rows
+from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.kernels.cpu.step import NativeStep, NativeSteps
 from moe_model.maths.layer import LayerWeights
+from moe_model.maths.layer_steps import PlainSteps
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.tiny import TINY
 
 MODEL = parse_config(TINY)
@@ -50,14 +49,14 @@ def _layer(seed: int) -> NativeLayer:
         post_norm_D=_random(seed + 5, d).bfloat16(),
         routing_ED=pack(_random(seed + 6, e, d), "f32"), bias_E=_random(seed + 7, e),
     )  # fmt: skip
-    held = hold_layer(weights, MODEL, native_rows)
+    held = hold_layer(weights, MODEL)
     assert isinstance(held, NativeLayer)
     return held
 
 
 def _cache(kv_dtype: str = "auto") -> KvCache:
     device = torch.device("cpu")
-    layout = choose_layout(kv_dtype, MODEL, torch.bfloat16, device)
+    layout = choose_backend(torch.bfloat16).kv_layout(kv_dtype, MODEL, BLOCK)
     cache = KvCache(
         layout, num_layers=LAYERS, num_blocks=NUM_BLOCKS, block_size=BLOCK, device=device
     )
@@ -100,9 +99,10 @@ def _both(
     """Run the same rows both ways; every tensor on the way must be equal."""
     hidden_TD = _random(seed, meta.num_rows, MODEL.hidden_size).bfloat16()
     cos_sin = rope_cos_sin(meta.positions_T, FREQUENCIES)
-    plain = PlainStep(
-        layers, caches[0], MODEL, native_rows, meta, hidden_TD.clone(), *cos_sin, attends_natively=True
-    )  # fmt: skip
+    attention = NativeAttention(caches[0], MODEL.num_kv_heads)
+    plain = PlainSteps(layers, caches[0], attention, NativeRows()).begin(
+        hidden_TD.clone(), *cos_sin, meta
+    )
     native = steps.begin(hidden_TD.clone(), *cos_sin, meta.slot_mapping_T, paged_rows(meta))
     for layer_idx in range(LAYERS):
         expected, found = plain.up_to_dispatch(layer_idx), native.up_to_dispatch(layer_idx)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv import budget as kv_budget
-from attention_svc.kv.layout import PlainLayout, block_bytes
 from moe_model.families.known import parse_config
+from moe_model.maths.kv_layout import PlainLayout, block_bytes
 from moe_model.tiny import TINY
 from moe_model.weights.formats import attention_bytes, piece_bytes
 from moe_model.weights.held_formats import HeldFormats

@@ -5,8 +5,9 @@ import torch
 
 from attention_svc.kv.block_tables import BlockCopy
 from attention_svc.kv.cache import KvCache
-from attention_svc.kv.layout import Int8Layout, KVLayout, PlainLayout, TiledLayout, block_bytes
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.paged_rows import TiledLayout
+from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout, block_bytes
 
 LAYERS, BLOCKS, BLOCK, GROUPS, HEAD = 2, 5, 4, 2, 6
 NAN = float("nan")

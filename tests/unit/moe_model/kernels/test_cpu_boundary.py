@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moe_model.backends.packing import pack_expert, pack_linear
+from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.linear import linear
-from moe_model.kernels.cpu.packed import PackedMatrix, empty_bytes, pack, slice_outputs, unpack
+from moe_model.kernels.cpu.packed import PackedMatrix, pack, slice_outputs, unpack
+from moe_model.kernels.cpu.packing import pack_expert, pack_linear
+from moe_model.maths.linear import linear
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
 from tests.support.model.kernel_cases import needs_kernels, random
 

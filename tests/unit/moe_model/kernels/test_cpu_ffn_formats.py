@@ -11,9 +11,9 @@ from torch import Tensor
 
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
 from moe_model.kernels.cpu.integer_formats import coded_rows
-from moe_model.kernels.cpu.linear import linear
 from moe_model.kernels.cpu.packed import pack
 from moe_model.maths.experts import ExpertWeights, combine_rows
+from moe_model.maths.linear import linear
 from tests.support.model.kernel_cases import (
     ISAS,
     assert_close,

@@ -6,8 +6,8 @@ import torch
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS
 from moe_model.kernels.cpu.integer_formats import coded_rows
-from moe_model.kernels.cpu.linear import linear
 from moe_model.kernels.cpu.packed import pack, unpack
+from moe_model.maths.linear import linear
 from tests.support.model.kernel_cases import (
     ISAS,
     assert_close,

@@ -7,16 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_model.backends.held_layer import hold_layer
+from moe_model.backends.choice import choose_backend
 from moe_model.config import ModelConfig
 from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu import rows as native_rows
-from moe_model.kernels.cpu.layer import NativeLayer
+from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
 from moe_model.kernels.cpu.packed import pack
+from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.maths.layer import LayerWeights, PlainLayer
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.maths.row_maths import TORCH
 from moe_model.tiny import TINY
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
@@ -62,8 +61,8 @@ def test_two_calls_give_the_bits_of_many(
     config = parse_config({**TINY, **sizes})
     weights = _weights(config, weight_format, bare)
     fused, plain = (
-        hold_layer(weights, config, native_rows),
-        PlainLayer(weights, config, native_rows),
+        hold_layer(weights, config),
+        PlainLayer(weights, config, NativeRows()),
     )
     assert isinstance(fused, NativeLayer)
     hidden_TD, attended_TA, cos_T, sin_T = _given(config, num_rows)
@@ -77,14 +76,14 @@ def test_two_calls_give_the_bits_of_many(
 def test_what_has_no_native_kernel_is_done_step_by_step():
     config = parse_config(TINY)
     weights = _weights(config, "bf16", bare=False)
-    assert isinstance(hold_layer(weights, config, TORCH), PlainLayer)
+    assert isinstance(choose_backend(torch.float32).hold_layer(weights, config), PlainLayer)
     torch_routing = dataclasses.replace(weights, routing_ED=_random(8, 48))
-    assert isinstance(hold_layer(torch_routing, config, native_rows), PlainLayer)
+    assert isinstance(hold_layer(torch_routing, config), PlainLayer)
 
 
 def test_rows_that_do_not_fit_are_refused_by_name():
     config = parse_config(TINY)
-    layer = hold_layer(_weights(config, "bf16", bare=False), config, native_rows)
+    layer = hold_layer(_weights(config, "bf16", bare=False), config)
     hidden, attended, cos, sin = _given(config, 2)
     cases = {
         "hidden": lambda: layer.project(hidden[:, 1:], cos, sin),
@@ -115,4 +114,4 @@ def test_weights_that_do_not_fit_are_refused_by_name(change: dict[str, Any], wor
     config = parse_config(TINY)
     weights = dataclasses.replace(_weights(config, "bf16", bare=False), **change)
     with pytest.raises(ValueError, match=words):
-        hold_layer(weights, config, native_rows)
+        hold_layer(weights, config)

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_model.backends.choice import choose_row_maths
+from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu import rows as native
+from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.row_maths import TORCH
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
 EPS = 1e-6
+native = NativeRows()
 SIZES = [(1, 1), (1, 31), (3, 33), (9, 160), (40, 3072)]
 """Rows, numbers: fewer than, and not a multiple of, what is summed at once; few rows and many."""
 
@@ -164,6 +165,6 @@ def test_what_does_not_fit_is_refused_by_name():
 
 
 def test_other_dtypes_and_devices_stay_with_torch():
-    assert choose_row_maths(torch.bfloat16, torch.device("cpu")) is native
-    assert choose_row_maths(torch.float32, torch.device("cpu")) is TORCH
-    assert choose_row_maths(torch.bfloat16, torch.device("meta")) is TORCH
+    assert isinstance(choose_backend(torch.bfloat16).rows, NativeRows)
+    assert choose_backend(torch.float32).rows is TORCH
+    assert choose_backend(torch.bfloat16, "meta").rows is TORCH

@@ -13,9 +13,10 @@ pytestmark = needs_kernels
 LIMITED = """
 import os, resource, threading
 import torch
-from moe_model.backends.threads import set_threads
-from moe_model.kernels.cpu.linear import linear
+from moe_model.backends.choice import choose_backend
+from moe_model.maths.linear import linear
 from moe_model.kernels.cpu.packed import pack
+set_threads = choose_backend(torch.bfloat16).set_threads
 set_threads(1)
 size_bytes = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (size_bytes + (200 << 20),) * 2)
@@ -35,9 +36,9 @@ FIRST_CALLS = """
 import sys
 import torch
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
-from moe_model.kernels.cpu.linear import linear
+from moe_model.maths.linear import linear
 from moe_model.kernels.cpu.packed import pack
-from moe_model.kernels.cpu.rows import choose_experts
+from moe_model.kernels.cpu.rows import NativeRows
 held = KernelExperts(2, 64, 32)
 for slot in range(2):
     held.put(slot, torch.ones(64, 64).bfloat16(), torch.ones(64, 32).bfloat16())
@@ -55,7 +56,7 @@ elif sys.argv[1] == "routed":
 elif sys.argv[1] == "linear":
     assert linear(empty, pack(torch.eye(64), "bf16")).shape == (0, 64)
 elif sys.argv[1] == "choice":
-    ids, weights = choose_experts(torch.empty(0, 4), None, 2)
+    ids, weights = NativeRows().choose_experts(torch.empty(0, 4), None, 2)
     assert ids.shape == weights.shape == (0, 2)
 else:
     sys.exit("no such call")

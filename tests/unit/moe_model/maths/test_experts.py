@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_model.backends.held_experts import OneDnnExperts
-from moe_model.maths.experts import ExpertWeights, combine_rows
+from moe_model.kernels.torch.experts import OneDnnExperts
+from moe_model.maths.experts import ExpertWeights, combine_rows, run_experts
 from moe_model.maths.linear import can_pack
 from moe_model.quant import (
     FP8_MAX,
@@ -19,7 +19,6 @@ from moe_model.quant import (
     quantise,
     scale_shape,
 )
-from moe_model.reference import run_experts
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

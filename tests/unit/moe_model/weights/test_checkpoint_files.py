@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moe_model.backends.linears import PlainLinears
+from moe_model.maths.linears import PlainLinears
 from moe_model.quant import dequantise
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint

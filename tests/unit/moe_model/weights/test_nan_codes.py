@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moe_model.backends.held_experts import room_for_experts
-from moe_model.backends.linears import HeldLinears
+from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu import library
 from moe_model.quant import has_nan_codes
 from moe_model.weights.checkpoint import Checkpoint
@@ -37,7 +36,9 @@ def rows_of(weight_format: str) -> torch.dtype:
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_an_expert_with_one_is_refused(tmp_path: Path, weight_format: str, tensor: str, code: int):
     checkpoint = spoilt(tmp_path / "model", tensor, code)
-    held = room_for_experts(2, checkpoint.config, weight_format, rows_of(weight_format), CPU)
+    held = choose_backend(rows_of(weight_format)).room_for_experts(
+        2, checkpoint.config, weight_format
+    )
     put_expert(checkpoint, held, 0, 1, 1)  # its neighbour is sound
     with pytest.raises(ValueError, match="NaN codes") as error:
         put_expert(checkpoint, held, 1, 1, 2)
@@ -49,7 +50,7 @@ def test_an_expert_with_one_is_refused(tmp_path: Path, weight_format: str, tenso
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_a_projection_with_one_is_refused(tmp_path: Path, weight_format: str, code: int):
     checkpoint = spoilt(tmp_path / "model", Q, code)
-    linears = HeldLinears(rows_of(weight_format), weight_format, CPU)
+    linears = choose_backend(rows_of(weight_format)).linears(weight_format)
     checkpoint.layer(0, linears)
     with pytest.raises(ValueError, match=f"{Q}: holds FP8 NaN codes"):
         checkpoint.layer(1, linears)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from moe_model.backends.linears import HeldLinears
-from moe_model.backends.packing import pack_expert
+from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu.packed import unpack
+from moe_model.kernels.cpu.packing import pack_expert
 from moe_model.tiny import write_tiny
 from moe_model.weights import pack_checkpoint
 from moe_model.weights.checkpoint import Checkpoint
@@ -45,7 +45,7 @@ def test_is_what_packing_at_load_gives(tmp_path, format, fp8):
             for one, other in zip(found.expert(layer_idx, expert_id), expected, strict=True):
                 assert one.format == other.format
                 assert torch.equal(one.data, other.data)
-        linears = HeldLinears(torch.bfloat16, format, torch.device("cpu"))
+        linears = choose_backend(torch.bfloat16).linears(format)
         mine, theirs = found.layer(layer_idx, linears), source.layer(layer_idx, linears)
         for key, value in vars(theirs).items():
             mapped = getattr(mine, key)

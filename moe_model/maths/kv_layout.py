@@ -8,9 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attention_svc.config import BLOCK_SIZE
 from moe_model.config import ModelConfig
-from moe_model.kernels.cpu.attention import store_tiles, takes_tiles, tile_shapes
 
 Shape = tuple[int, ...]
 
@@ -34,6 +32,22 @@ class KVLayout(Protocol):
 
     def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
         """Zero all but the first positions of pages [..., *page_shape]."""
+
+
+class KvPages(Protocol):
+    """Keys and values of all layers, in blocks (attention_svc/kv/cache.py)."""
+
+    layout: KVLayout
+    block_size: int
+
+    def store(self, layer_idx: int, k_TGP: Tensor, v_TGP: Tensor, slot_mapping_T: Tensor) -> None:
+        """Write rows to their slots (block * block_size + offset), in the layout's format."""
+
+    def pages(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """K and V where they lie: [blocks, *page_shape] each, in the layout's format."""
+
+    def gather(self, layer_idx: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V behind block tables [..., W]: [..., W * block_size, G, P] each."""
 
 
 class _ByPosition(ABC):
@@ -120,53 +134,6 @@ class Int8Layout(_ByPosition):
         codes = stored[..., :num_codes].reshape(*shape, self.num_kv_heads, self.head_dim)
         scales = stored[..., num_codes:].contiguous().view(torch.float32)
         return codes.float() * scales[..., None]
-
-
-@dataclass(frozen=True)
-class TiledLayout:
-    """bfloat16 as the native kernel's products read it (kernels/cpu/attention.py): nothing to lay out."""
-
-    num_kv_heads: int
-    head_dim: int
-    dtype: torch.dtype = torch.bfloat16
-
-    def page_shapes(self, block_size: int) -> tuple[Shape, Shape]:
-        return tile_shapes(self.num_kv_heads, self.head_dim, block_size)
-
-    def store(
-        self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
-    ) -> None:
-        store_tiles(k_TGP, v_TGP, keys, values, slots_T)
-
-    def load(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        # Keys [..., G, P / 2, S, 2] and values [..., G, S / 2, P, 2].
-        return (
-            keys.movedim(-2, -4).flatten(-2),
-            values.movedim((-3, -1), (-4, -3)).flatten(-4, -3),
-        )
-
-    def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
-        keys[..., num_kept:, :] = 0
-        values[..., (num_kept + 1) // 2 :, :, :] = 0
-        if num_kept % 2:
-            values[..., num_kept // 2, :, 1] = 0
-
-
-def choose_layout(
-    kv_dtype: str, config: ModelConfig, dtype: torch.dtype, device: torch.device
-) -> KVLayout:
-    """For --kv-dtype; auto: the compute dtype."""
-    if kv_dtype == "int8":
-        return Int8Layout(config.num_kv_heads, config.head_dim)
-    stored = torch.bfloat16 if kv_dtype == "bf16" else dtype
-    heads = (config.num_heads, config.num_kv_heads, config.head_dim)
-    if (
-        stored == torch.bfloat16
-        and device.type == "cpu"
-        and takes_tiles(dtype, *heads, block_size=BLOCK_SIZE)
-    ):
-        return TiledLayout(config.num_kv_heads, config.head_dim)
-    return PlainLayout.of(config, stored)
 
 
 def block_bytes(layout: KVLayout, num_layers: int, block_size: int) -> int:

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from moe_model.backends.choice import choose_kernel
-from moe_model.backends.held_experts import NativeExperts, UnpackedExperts, room_for_experts
-from moe_model.backends.linears import HeldLinears, PlainLinears
+from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.experts import NativeExperts, UnpackedExperts
 from moe_model.maths.experts import combine_rows
 from moe_model.maths.linear import linear
+from moe_model.maths.linears import PlainLinears
+from moe_model.numerics import is_invariant
 from moe_model.reference import load_experts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.formats import FORMATS, choose_format, piece_bytes
 
-CPU = torch.device("cpu")
 needs_native = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
 
 
@@ -52,18 +52,19 @@ def test_packed_experts_answer_as_the_reference(checkpoint: Checkpoint, kind):
 
 @needs_native
 def test_bfloat16_on_this_cpu_runs_natively_and_float32_on_torch(checkpoint: Checkpoint):
-    room = room_for_experts(2, checkpoint.config, "bfloat16", torch.bfloat16, CPU)
-    assert isinstance(room, NativeExperts)
-    chosen = choose_kernel("bfloat16", torch.bfloat16)
-    assert chosen.is_native
-    assert chosen.numerics_id.startswith("bfloat16/native-")
-    assert not choose_kernel("float32", torch.float32).is_native
-    assert "bfloat16 rows" in choose_kernel("float32", torch.float32).why
+    backend, plain = choose_backend(torch.bfloat16), choose_backend(torch.float32)
+    assert isinstance(backend.room_for_experts(2, checkpoint.config, "bfloat16"), NativeExperts)
+    chosen = backend.numerics("bfloat16")
+    assert is_invariant(chosen.id)
+    assert chosen.id.startswith("bfloat16/native-")
+    assert not is_invariant(plain.numerics("float32").id)
+    assert "bfloat16 rows" in plain.why
+    assert plain.numerics("float32").why == plain.why
 
 
 @needs_native
 def test_native_linears_are_the_plain_ones(checkpoint: Checkpoint):
-    held = checkpoint.layer(0, HeldLinears(torch.bfloat16, "bfloat16", CPU))
+    held = checkpoint.layer(0, choose_backend(torch.bfloat16).linears("bfloat16"))
     plain = checkpoint.layer(0, PlainLinears(torch.bfloat16))
     rows = torch.randn(9, 72, generator=torch.Generator().manual_seed(1)).bfloat16()
     for name in ("qkv_AD", "routing_ED"):

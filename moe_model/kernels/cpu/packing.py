@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_model.backends.choice import KERNEL_NAMES
+from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import PANEL, WeightFormat, weight_format
+from moe_model.kernels.cpu.formats import KERNEL_NAMES, PANEL, WeightFormat, weight_format
 from moe_model.kernels.cpu.fp8_format import group_scales, join_fp8
-from moe_model.kernels.cpu.packed import PackedMatrix, empty_bytes
+from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.quant import FP8_MAX, StoredExpert, StoredMatrix, scale_shape
 
 _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}

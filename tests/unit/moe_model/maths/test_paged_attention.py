@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import attention_svc.kv.paged_attention as paged
-from attention_svc.kv.paged_attention import attend_chunk, attend_decode, plan_decode
+import moe_model.maths.paged_attention as paged
 from moe_model.maths.attention_parts import Part, _attend_plainly, attend_part, merge
+from moe_model.maths.paged_attention import attend_chunk, attend_decode, plan_decode
 
 BLOCK = 4
 GROUPS, HEADS, HEAD_DIM = 2, 6, 8

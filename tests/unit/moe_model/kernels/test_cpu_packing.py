@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from moe_model.backends.choice import KERNEL_NAMES
-from moe_model.backends.packing import pack_expert, pack_linear
 from moe_model.kernels.cpu import library
+from moe_model.kernels.cpu.formats import KERNEL_NAMES
 from moe_model.kernels.cpu.packed import separate, unpack
+from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.quant import StoredExpert, StoredMatrix, quantise
 from tests.support.model.kernel_cases import needs_kernels, random
 

@@ -10,12 +10,16 @@ is bounded by GATHER_POSITIONS.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moe_model.maths.attention_parts import Part, attend_part, merge, merge_by_row
+from moe_model.maths.kv_layout import KvPages
+from moe_model.maths.step_meta import StepMeta
 
 TILE_POSITIONS = 512
 """Keys of one decode row attended at once."""
@@ -26,6 +30,55 @@ GATHER_POSITIONS = 8192
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Block tables [..., W] -> K and V, [..., W * block_size, G, P] each."""
+
+AttendPages = Callable[[int, Tensor], Tensor]
+"""(layer_idx, q_THP) of a step's rows, whose own K and V are stored -> [T, H*P] in q's dtype."""
+
+
+class PagedAttention(Protocol):
+    """Attends to the pages of a cache."""
+
+    @property
+    def name(self) -> str:
+        """What attends, for the log."""
+
+    @property
+    def is_invariant(self) -> bool:
+        """A row's bits depend on no other row, nor on where its prompt was cut."""
+
+    def plan(self, meta: StepMeta) -> AttendPages:
+        """One plan for all layers of a step."""
+
+
+class TorchAttention:
+    """On any device, in any layout: decode rows in one batch, then each chunk over its own context."""
+
+    name = "torch"
+    is_invariant = False
+
+    def __init__(self, cache: KvPages):
+        self._cache = cache
+
+    def plan(self, meta: StepMeta) -> AttendPages:
+        cache, decode = self._cache, None
+        if meta.num_decode:
+            decode = plan_decode(meta.decode_tables_BW, meta.decode_lens_B, cache.block_size)
+
+        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
+            gather = partial(cache.gather, layer_idx)
+            parts: list[Tensor] = []
+            if decode is not None:
+                parts.append(attend_decode(q_THP[: meta.num_decode], decode, gather))
+            for chunk in meta.chunks:
+                parts.append(
+                    attend_chunk(
+                        q_THP[chunk.rows], chunk.num_cached, chunk.block_table_W,
+                        cache.block_size, gather,
+                    )
+                )  # fmt: skip
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        return attend
 
 
 @dataclass(frozen=True)

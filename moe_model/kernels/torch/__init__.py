@@ -1,0 +1,1 @@
+"""Kernels of torch and oneDNN: on any device, in every format."""

@@ -1,0 +1,96 @@
+"""How does torch compute, on any device, and oneDNN on CPUs? What faster backends build on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_model.config import ModelConfig
+from moe_model.kernels.cpu.experts import UnpackedExperts
+from moe_model.kernels.cpu.packing import pack_linear
+from moe_model.kernels.torch.experts import OneDnnExperts
+from moe_model.maths.experts import ExpertWeights, HeldExperts
+from moe_model.maths.kv_layout import Int8Layout, KVLayout, KvPages, PlainLayout
+from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
+from moe_model.maths.layer_steps import PlainSteps, Steps
+from moe_model.maths.linear import LinearWeight, can_pack, pack
+from moe_model.maths.linears import Linears, PlainLinears
+from moe_model.maths.paged_attention import PagedAttention, TorchAttention
+from moe_model.maths.row_maths import TORCH, RowMaths
+from moe_model.numerics import Numerics
+from moe_model.quant import StoredMatrix
+
+PLAIN_FORMATS = ("float32", "bfloat16")
+"""Others are held in the CPU kernels' panels, and widened to be computed with: correct, and slow."""
+
+
+class TorchBackend:
+    """See moe_model/backends/backend.py. Subclasses have kernels for some of it."""
+
+    name = "torch"
+    rows: RowMaths = TORCH
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, why: str = ""):
+        self.dtype, self.device, self.why = dtype, device, why
+
+    def numerics(self, weight_format: str) -> Numerics:
+        kernel, isa = "torch", torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
+        if self.device.type == "cuda":
+            major, minor = torch.cuda.get_device_capability(self.device)
+            isa = f"sm_{major}{minor}"
+        elif weight_format == "bfloat16" and can_pack(self.dtype, self.device):
+            kernel = "onednn"
+        version = torch.__version__.split("+")[0]
+        return Numerics(
+            weight_format=weight_format, kernel=f"{kernel}-{version}", isa=isa, why=self.why
+        )
+
+    def set_threads(self, num_threads: int) -> int:
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        return torch.get_num_threads()
+
+    def linears(self, weight_format: str) -> Linears:
+        return TorchLinears(self.dtype, weight_format, self.device)
+
+    def room_for_experts(
+        self, num_held: int, config: ModelConfig, weight_format: str
+    ) -> HeldExperts:
+        if weight_format not in PLAIN_FORMATS:
+            return UnpackedExperts(num_held, config, weight_format)
+        if can_pack(self.dtype, self.device):
+            return OneDnnExperts(num_held)
+        sizes = (config.hidden_size, config.expert_size)
+        return ExpertWeights.room(num_held, *sizes, self.dtype, self.device)
+
+    def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
+        return PlainLayer(held, config)
+
+    def kv_layout(self, kv_dtype: str, config: ModelConfig, block_size: int) -> KVLayout:
+        if kv_dtype == "int8":
+            return Int8Layout(config.num_kv_heads, config.head_dim)
+        return PlainLayout.of(config, torch.bfloat16 if kv_dtype == "bf16" else self.dtype)
+
+    def attention(self, config: ModelConfig, cache: KvPages) -> PagedAttention:
+        return TorchAttention(cache)
+
+    def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
+        return PlainSteps(layers, cache, attention, self.rows)
+
+
+@dataclass(frozen=True)
+class TorchLinears:
+    """Plain tensors, for bfloat16 on CPUs in oneDNN's layout."""
+
+    dtype: torch.dtype
+    weight_format: str
+    device: torch.device
+
+    def make(self, parts: Sequence[StoredMatrix]) -> LinearWeight:
+        if self.weight_format not in PLAIN_FORMATS:
+            return pack_linear(parts, self.weight_format)
+        return pack(PlainLinears(self.dtype).make(parts).to(self.device))
+
+    def make_routing(self, stored: StoredMatrix) -> Tensor:
+        return stored.to(torch.float32).to(self.device)
