@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.weights.formats import CHOICES
+from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
 from rpc.process.sizes import MemoryBudget
 
 KV_DTYPES = ("auto", "bf16", "int8")
-DTYPES = ("auto", "float32", "bfloat16")
 TRANSPORTS = ("grpc", "in_process")
 BLOCK_SIZE = 16
 """Positions per KV block."""
@@ -30,7 +29,7 @@ class AttentionConfig(MemberConfig):
     )
     router: str = flag("", "router to join and to watch for pools", metavar="HOST:PORT")
     transport: str = flag("grpc", "grpc: remote pools; in_process: all experts in this process")
-    dtype: str = flag("auto", f"compute dtype: {', '.join(DTYPES)}")
+    dtype: str = flag("auto", f"compute dtype: {', '.join(DTYPE_CHOICES)}")
     linear_dtype: str = flag(
         "auto", f"attention's matrices and the LM head as held: {', '.join(CHOICES)}"
     )
@@ -66,10 +65,9 @@ class AttentionConfig(MemberConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("--dtype", self.dtype, DTYPES)
+        for name, value in read_flags(self).items():
+            object.__setattr__(self, name, value)
         check_choice("--kv-dtype", self.kv_dtype, KV_DTYPES)
-        check_choice("--linear-dtype", self.linear_dtype, CHOICES)
-        check_choice("--expert-dtype", self.expert_dtype, CHOICES)
         if self.transport == "grpc" and self.expert_dtype != "auto":
             raise ValueError("--expert-dtype: the pools say it, except with --transport in_process")
         check_choice("--transport", self.transport, TRANSPORTS)

@@ -6,7 +6,7 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv.budget import count_blocks
 from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_backend
-from moe_model.numerics import torch_dtype
+from moe_model.numerics import DTYPES
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.open import open_weights, verify_attention
 
@@ -31,7 +31,7 @@ class LoadedModel:
             config.model, self.config, dtype=config.dtype, expert_dtype=config.expert_dtype,
             linear_dtype=config.linear_dtype, device=device.type,
         )  # fmt: skip
-        self.backend = choose_backend(torch_dtype(formats.compute_dtype), device)
+        self.backend = choose_backend(DTYPES[formats.compute_dtype], device)
         self.num_threads = self.backend.set_threads(config.threads)
         self.kernel = self.backend.numerics(formats.linears)
         limit = self.config.max_position_embeddings

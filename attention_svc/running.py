@@ -28,7 +28,7 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.sequence import Ending
 from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.numerics import dtype_name, is_invariant
+from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
 from rpc.config import max_rows_per_message
 from rpc.hop.codec import HopCodec
@@ -180,7 +180,7 @@ class RunningEngine:
             vocab_size=model.config.vocab_size,
             default_stop_token_ids=sorted(model.vocabulary.default_stops),
             version=version("expertmesh"),
-            dtype=dtype_name(model.backend.dtype),
+            dtype=name_on_wire(model.formats.compute_dtype),
             transport=config.transport,
             attention_id=self.own_id,
             incarnation=self.incarnation,

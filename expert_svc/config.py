@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.weights.formats import CHOICES
+from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
 from rpc.process.flags import flag
-from rpc.process.service_config import MemberConfig, check_choice
+from rpc.process.service_config import MemberConfig
 from rpc.process.sizes import parse_bytes
-
-DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class ExpertConfig(MemberConfig):
         "experts that a row passes through in a second; the router gives load accordingly"
         " (0: measured at the start)",
     )
-    dtype: str = flag("auto", f"compute dtype, the attention services': {', '.join(DTYPES)}")
+    dtype: str = flag("auto", f"compute dtype, the attention services': {', '.join(DTYPE_CHOICES)}")
     expert_dtype: str = flag(
         "auto", f"weights as held: {', '.join(CHOICES)} (auto: the compute dtype)"
     )
@@ -47,8 +45,8 @@ class ExpertConfig(MemberConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("--dtype", self.dtype, DTYPES)
-        check_choice("--expert-dtype", self.expert_dtype, CHOICES)
+        for name, value in read_flags(self).items():
+            object.__setattr__(self, name, value)
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
         if not (self.experts_per_s == 0 or 1e-3 <= self.experts_per_s <= 1e9):

@@ -18,7 +18,7 @@ from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore
 from moe_model.backends.choice import choose_backend
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.numerics import dtype_name, torch_dtype
+from moe_model.numerics import DTYPES, dtype_name
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.open import open_weights
 from protos import expert_pb2, router_pb2
@@ -50,7 +50,7 @@ class ExpertService:
             config.model, self._model, dtype=config.dtype, expert_dtype=config.expert_dtype,
             device=torch.device(config.device).type,
         )  # fmt: skip
-        backend = choose_backend(torch_dtype(formats.compute_dtype), config.device)
+        backend = choose_backend(DTYPES[formats.compute_dtype], config.device)
         self._threads = backend.set_threads(config.threads)
         self._store = WeightStore(weights, manifest, backend, formats.experts)
         self._available = self._store.available()

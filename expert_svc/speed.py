@@ -11,8 +11,8 @@ import torch
 
 from moe_model.backends.backend import Backend
 from moe_model.config import ModelConfig
+from moe_model.formats import piece_bytes
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
-from moe_model.weights.formats import piece_bytes
 
 MEASURE_S = 0.2
 """Of computing; filling the weights it reads takes about as long at real sizes."""

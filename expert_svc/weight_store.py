@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_model.backends.backend import Backend
+from moe_model.formats import piece_bytes
 from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
-from moe_model.weights.formats import piece_bytes
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.manifest import Manifest
 from moe_model.weights.open import Weights, put_expert, verify_expert
@@ -41,7 +41,7 @@ class WeightStore:
         backend: Backend,
         weight_format: str = "auto",
     ):
-        """`weight_format`: see moe_model/weights/formats.py.
+        """`weight_format`: see moe_model/formats.py.
 
         Raises ValueError when the format is not for the backend's dtype or device.
         """

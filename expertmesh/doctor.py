@@ -165,7 +165,7 @@ def check_kernels() -> Check:
     import torch
 
     from moe_model.backends.choice import choose_backend
-    from moe_model.weights.formats import FORMATS
+    from moe_model.formats import FORMATS
 
     backend, plain = choose_backend(torch.bfloat16), choose_backend(torch.float32)
     if backend.why:
@@ -173,12 +173,12 @@ def check_kernels() -> Check:
             name="cpu kernels",
             verdict=Verdict.WARNING,
             found=f"torch: {backend.why}",
-            advice="bfloat16 is slower on torch; int8, int4 and fp8 are far too slow to serve",
+            advice="bf16 is slower on torch; int8, int4 and fp8 are far too slow to serve",
         )
-    chosen = {name: (plain if name == "float32" else backend).numerics(name) for name in FORMATS}
+    chosen = {name: (plain if name == "f32" else backend).numerics(name) for name in FORMATS}
     ours = [name for name, numerics in chosen.items() if not numerics.why]
     others = [name for name, numerics in chosen.items() if numerics.why]
-    isa, num_threads = chosen["bfloat16"].isa, backend.set_threads(0)
+    isa, num_threads = chosen["bf16"].isa, backend.set_threads(0)
     return Check(
         name="cpu kernels",
         verdict=Verdict.OK,

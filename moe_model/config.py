@@ -129,7 +129,7 @@ class ModelConfig:
         accumulators), so bfloat16 is for models whose weights are too large or slow to read.
         """
         float32_bytes = 4 * (self.attention_params + self.num_pieces * self.expert_params)
-        return "float32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bfloat16"
+        return "f32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bf16"
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         """Bytes of K and V of one position over all layers."""

@@ -8,14 +8,19 @@ INVARIANT_KERNELS = ("native",)
 """With these no row's bits depend on other rows."""
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """Of `float32` or `bfloat16`."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+"""What rows are computed in; weights are held so in the formats of these names."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`float32`, `bfloat16`."""
-    return str(dtype).removeprefix("torch.")
+    """`f32`, `bf16`, of others torch's name."""
+    known = {known: name for name, known in DTYPES.items()}
+    return known.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def name_on_wire(name: str) -> str:
+    """Of a format, as ids and messages have it: dtypes by torch's names, others by their own."""
+    return str(DTYPES.get(name, name)).removeprefix("torch.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Numerics:
     @property
     def id(self) -> str:
         """Equal ids: bit-equal results."""
-        return f"{self.weight_format}/{self.kernel}/{self.isa}"
+        return f"{name_on_wire(self.weight_format)}/{self.kernel}/{self.isa}"
 
 
 def is_invariant(numerics_id: str) -> bool:

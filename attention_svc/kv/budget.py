@@ -4,8 +4,8 @@ import torch
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from moe_model.config import ModelConfig
+from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.maths.kv_layout import KVLayout, block_bytes
-from moe_model.weights.formats import attention_bytes, piece_bytes
 from moe_model.weights.held_formats import HeldFormats
 from rpc.process.memory import available_memory_bytes
 

@@ -40,13 +40,10 @@ from bench.engine.roofline import Cell, Rates, compare
 from bench.kernels.kernels import Machine
 from expertmesh.cluster.machine import usable_cores
 from moe_model.config import ModelConfig
+from moe_model.formats import FORMATS, attention_bytes, piece_bytes
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import KERNEL_NAMES
-from moe_model.weights.formats import attention_bytes, piece_bytes
 from rpc.process.memory import available_memory_bytes
 
-FORMATS = {short: name for name, short in KERNEL_NAMES.items() if name != "float32"}
-"""`--formats` -> the services' names of them."""
 ENGINES = ("in_process", "split", "split_expert_striped", "transformers")
 BATCHES = (1, 4, 8, 16, 32)
 LENGTHS = (256, 2048)
@@ -97,9 +94,8 @@ def run(
     values: Values,
 ) -> None:  # fmt: skip
     """All rounds of one format, into `values`."""
-    held = FORMATS[format]
-    weight_bytes = attention_bytes(config, "bfloat16", held)
-    weight_bytes += config.num_pieces * piece_bytes(config, held)
+    weight_bytes = attention_bytes(config, "bf16", format)
+    weight_bytes += config.num_pieces * piece_bytes(config, format)
     stage = Stage(engines, weight_bytes, options.reserve_gib << 30)
     machine = Machine(1)
     cells: list[Cell] = [("decode", batch) for batch in options.batches]
@@ -145,7 +141,7 @@ def against_roofline(values: Values, config: ModelConfig, format: str) -> dict[s
     for kind in ("decode", "prefill"):
         for size, rates in values[kind][ours].items() if load else ():
             cell = compare(
-                config, FORMATS[format], load, (kind, size), rates,
+                config, format, load, (kind, size), rates,
                 values[f"{kind} beside"][ours][size], values[kind][peer][size],
             )  # fmt: skip
             found.setdefault(kind, {})[str(size)] = cell
@@ -208,7 +204,7 @@ def make_engines(
         else:
             folder = logs / f"{name}-{format}"
             made[engine_name(name, format)] = Served(
-                name, model, config, folder, options.threads, options.split_threads, FORMATS[format]
+                name, model, config, folder, options.threads, options.split_threads, format
             )
     if options.llama_bench and format in options.llama_model:
         llama = LlamaCpp(options.llama_bench, options.llama_model[format], options.threads)

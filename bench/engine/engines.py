@@ -64,7 +64,7 @@ class Served:
         logs: Path,
         threads: int,
         split_threads: int | None,
-        weight_format: str = "bfloat16",
+        weight_format: str = "bf16",
     ):
         """`logs`: a folder of its own."""
         self._vocab_size = config.vocab_size
@@ -191,7 +191,7 @@ def _specs(
 ) -> Iterator[ServiceSpec]:
     ports = ("--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
     experts, linears = ("--expert-dtype", weight_format), ("--linear-dtype", weight_format)
-    computing = (*ports, "--model", str(model), "--dtype", "bfloat16")
+    computing = (*ports, "--model", str(model), "--dtype", "bf16")
 
     def service(name: str, module: str, stage: int, threads: int, *flags: str) -> ServiceSpec:
         dials = (("--router", "router"),) if stage and "in_process" not in flags else ()

@@ -6,8 +6,8 @@ asked by its own evaluator (greedy; one right answer to each question).
 over random prompts, against float32 arithmetic on the same checkpoint. Layer by layer: a layer
 of weights is in memory at a time.
 
-    .venv/bin/python bench/engine/quality.py demo [--per-skill 25] [--formats bfloat16,int8]
-    .venv/bin/python bench/engine/quality.py kl [--formats bfloat16,fp8,int8,int4]
+    .venv/bin/python bench/engine/quality.py demo [--per-skill 25] [--formats bf16,int8]
+    .venv/bin/python bench/engine/quality.py kl [--formats bf16,fp8,int8,int4]
 
 A table on standard error; the last line on standard output is JSON.
 """
@@ -37,9 +37,10 @@ from moe_model.maths.experts import HeldExperts, run_experts
 from moe_model.maths.layer import from_combine, up_to_dispatch
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
+from moe_model.numerics import DTYPES
 from moe_model.weights.checkpoint import Checkpoint
 
-FORMATS = ("bfloat16", "fp8", "int8", "int4")
+FORMATS = ("bf16", "fp8", "int8", "int4")
 START_TIMEOUT_S = 300
 
 
@@ -52,7 +53,7 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
         asked = found["asked"]
         right[weight_format] = 100 * found["right"] / asked
         say(f"{weight_format}: {right[weight_format]:.2f} % of {asked} right")
-    base = right.get("bfloat16")
+    base = right.get("bf16")
     points = {name: round(value - base, 2) for name, value in right.items()} if base else {}
     return {"bench": "quality demo", "asked": asked, "right_percent": right, "points": points}
 
@@ -65,7 +66,7 @@ def _ask(weight_format: str, per_skill: int) -> dict[str, Any]:
         it.close()
         run_dir = ("--run-dir", folder)
         formats = ("--expert-dtype", weight_format, "--linear-dtype", weight_format)
-        flags = ("--detach", "--http-port", str(port), "--dtype", "bfloat16", *formats)
+        flags = ("--detach", "--http-port", str(port), "--dtype", "bf16", *formats)
         up = python_module("expertmesh", "up", *flags, *run_dir)
         try:
             subprocess.run(up, check=True, stdout=subprocess.DEVNULL, timeout=START_TIMEOUT_S)
@@ -86,7 +87,7 @@ def kl(options: argparse.Namespace) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     shape = (options.prompts, options.tokens)
     ids_NS = torch.randint(3, checkpoint.config.vocab_size, shape, generator=generator)
-    expected = torch.log_softmax(forward(checkpoint, ids_NS, "float32"), dim=-1)
+    expected = torch.log_softmax(forward(checkpoint, ids_NS, "f32"), dim=-1)
     rows: dict[str, dict[str, float]] = {}
     for weight_format in options.formats:
         found = torch.log_softmax(forward(checkpoint, ids_NS, weight_format), dim=-1)
@@ -105,7 +106,7 @@ def kl(options: argparse.Namespace) -> dict[str, Any]:
 def forward(checkpoint: Checkpoint, ids_NS: Tensor, weight_format: str) -> Tensor:
     """float32 logits [N * S, V] of every position; float32 means float32 throughout."""
     config = checkpoint.config
-    dtype = torch.float32 if weight_format == "float32" else torch.bfloat16
+    dtype = DTYPES.get(weight_format, torch.bfloat16)
     backend = choose_backend(dtype)
     linears, maths = backend.linears(weight_format), backend.rows
     num_prompts, length = ids_NS.shape

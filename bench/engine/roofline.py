@@ -14,7 +14,7 @@ from typing import Any
 
 from moe_model.config import ModelConfig
 from moe_model.cost import expert_row_flops, lm_head_row_flops, projection_row_flops
-from moe_model.weights.formats import attention_bytes, piece_bytes
+from moe_model.formats import attention_bytes, piece_bytes
 
 Cell = tuple[str, int]
 """("decode", sequences) or ("prefill", prompt tokens)."""
@@ -49,7 +49,7 @@ def distinct_experts(load: Load, rows: int, top_k: int) -> float:
 def step_bytes(config: ModelConfig, weight_format: str, load: Load, rows: int) -> float:
     """Of weights in `weight_format`, that a step with `rows` rows must read."""
     embedding = 2 * config.vocab_size * config.hidden_size  # a few rows of it only
-    rest = attention_bytes(config, "bfloat16", weight_format) - embedding
+    rest = attention_bytes(config, "bf16", weight_format) - embedding
     distinct = distinct_experts(load, rows, config.top_k)
     return rest + distinct * piece_bytes(config, weight_format)
 

@@ -16,28 +16,17 @@ import torch
 from torch import Tensor
 
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import FORMATS, KERNEL_NAMES
-from moe_model.kernels.cpu.packed import PackedMatrix, pack, unpack
+from moe_model.kernels.cpu.formats import FORMATS
+from moe_model.kernels.cpu.packed import unpack
 from moe_model.kernels.cpu.packing import pack_linear
 from moe_model.maths.linear import linear
 from moe_model.quant import StoredMatrix, quantise
 
 OUTPUTS, INPUTS, ROWS = 2048, 3072, 64
-NAMES = {
-    **{name: KERNEL_NAMES[name] for name in KERNEL_NAMES if name != "float32"},
-    "int4_g128": "int4_g128",
-}
-"""What the services can hold, and int4 with one scale for 128, which only the kernels know."""
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / exact.norm())
-
-
-def packed(stored: StoredMatrix, format: str) -> PackedMatrix:
-    if format in KERNEL_NAMES:
-        return pack_linear([stored], format)
-    return pack(stored.to(torch.float32), NAMES[format])
 
 
 def main() -> None:
@@ -55,10 +44,10 @@ def main() -> None:
     print("source format   bytes  weights  product  coding", file=sys.stderr)
     for source, stored in sources.items():
         exact = stored.to(torch.float32).double()
-        for format, name in NAMES.items():
-            if FORMATS[name].id not in here:
+        for format, weights in FORMATS.items():
+            if format == "f32" or weights.id not in here:
                 continue
-            held = packed(stored, format)
+            held = pack_linear([stored], format)
             seen, product = unpack(held).double(), linear(rows, held, torch.float32)
             result = {
                 "source": source,

@@ -23,7 +23,7 @@ from moe_model.kernels.cpu.packing import pack_expert
 from moe_model.quant import StoredExpert, StoredMatrix, quantise
 
 HIDDEN, EXPERT = 3072, 1536
-FORMATS = ("bfloat16", "fp8", "int8", "int4")
+FORMATS = ("bf16", "fp8", "int8", "int4", "int4_g128")
 BLOCK = (128, 128)
 
 

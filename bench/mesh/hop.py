@@ -41,6 +41,7 @@ from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
 from moe_model.backends.choice import choose_backend
 from moe_model.config import ModelConfig
+from moe_model.numerics import DTYPES
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 ECHO_METHOD = "/expertmesh.bench.Echo/Stream"
 WORKING_ECHO_METHOD = "/expertmesh.bench.Echo/WorkingStream"
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 SHAPE = {
     "hidden_size": 3072, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 8,
     "num_experts_per_tok": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64,
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1, help="compute threads of the pool")
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="bfloat16", help="of rows, answers and weights"
+        "--dtype", choices=DTYPES, default="bf16", help="of rows, answers and weights"
     )
     parser.add_argument("--tls", action="store_true", help="mTLS on every gRPC connection")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)

@@ -14,13 +14,12 @@ from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
-from moe_model.weights.formats import CHOICES, attention_bytes, piece_bytes
+from moe_model.formats import attention_bytes, piece_bytes, read_flags
 from moe_model.weights.held_formats import held_formats
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import MemoryBudget, format_bytes
 
 MB = 1_000_000
-DTYPES = ("auto", "float32", "bfloat16")
 ROUTER_BASE_BYTES = 80 * MB
 GATEWAY_BASE_BYTES = 200 * MB
 POOL_BASE_BYTES = 320 * MB
@@ -109,13 +108,10 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         raise CommandError(
             f"--replicas: 0 to {options.num_pools} (the pools), got {options.replicas}", EXIT_USAGE
         )
-    for name, value, allowed in (
-        ("--dtype", options.dtype, DTYPES),
-        ("--expert-dtype", options.expert_dtype, CHOICES),
-        ("--linear-dtype", options.linear_dtype, CHOICES),
-    ):
-        if value not in allowed:
-            raise CommandError(f"{name}: one of {', '.join(allowed)}, got {value}", EXIT_USAGE)
+    try:
+        options = replace(options, **read_flags(options))
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     options = replace(options, dtype=_compute_dtype(options))
@@ -136,9 +132,9 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
 
 
 def _compute_dtype(options: ClusterOptions) -> str:
-    """What all services compute in: a format that computes in bfloat16 alone decides `auto`."""
-    asked = {options.expert_dtype, options.linear_dtype} - {"auto", "float32"}
-    return "bfloat16" if options.dtype == "auto" and asked else options.dtype
+    """What all services compute in: a format that computes in bf16 alone decides `auto`."""
+    asked = {options.expert_dtype, options.linear_dtype} - {"auto", "f32"}
+    return "bf16" if options.dtype == "auto" and asked else options.dtype
 
 
 def _with_passed(

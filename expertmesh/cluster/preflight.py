@@ -24,6 +24,6 @@ def check_memory(plan: ClusterPlan, available_bytes: int) -> None:
     raise CommandError(
         f"the cluster needs {format_bytes(plan.memory_bytes)} but only "
         f"{format_bytes(available_bytes)} of memory are free:\n{lines}\n"
-        "use --dtype bfloat16, a smaller --kv-memory, a smaller model, or several machines "
+        "use --dtype bf16, a smaller --kv-memory, a smaller model, or several machines "
         "(docs/several-machines.md)"
     )

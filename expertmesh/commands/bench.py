@@ -243,7 +243,7 @@ Examples:
 
   expertmesh bench offline --num-prompts 64 --ignore-eos
 
-  expertmesh bench offline --model ~/models/my-m2 --dtype bfloat16 --max-num-seqs 32 --json
+  expertmesh bench offline --model ~/models/my-m2 --dtype bf16 --max-num-seqs 32 --json
 
 {EXIT_CODES_HELP} Interrupted is 130.
 """
@@ -255,7 +255,7 @@ def offline(
         envvar="EXPERTMESH_MODEL",
         help="Checkpoint folder. Default: the bundled demonstration model.",
     ),
-    dtype: str = typer.Option("auto", envvar="EXPERTMESH_DTYPE", help="auto, float32 or bfloat16."),
+    dtype: str = typer.Option("auto", envvar="EXPERTMESH_DTYPE", help="auto, f32 or bf16."),
     kv_memory: str = typer.Option(
         "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Memory of the KV cache, for example 2GiB."
     ),

@@ -20,7 +20,7 @@ from expertmesh.console import (
 from expertmesh.forecasting.forecast import forecast
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config, parse_config
-from moe_model.weights.formats import FORMATS
+from moe_model.formats import FORMATS, read_format
 from rpc.mesh.pieces import Pieces, parse_ranges
 from rpc.process.sizes import format_bytes
 
@@ -74,7 +74,7 @@ def split(
     ),
     memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
     weight_format: str = typer.Option(
-        "bfloat16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."
+        "bf16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."
     ),
     replicas: int = typer.Option(1, envvar="EXPERTMESH_PLAN_REPLICAS", min=1, max=16),
     striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
@@ -85,9 +85,7 @@ def split(
     from moe_model.weights.partial import LocalSource
 
     try:
-        weight_format = "bfloat16" if weight_format == "bf16" else weight_format
-        if weight_format not in FORMATS:
-            raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
+        weight_format = read_format("--format", weight_format, list(FORMATS))
         config = load_config(path)
         made = forecast(
             config, machines(host, pools, memory, ""), weight_format=weight_format,

@@ -16,9 +16,9 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
+from moe_model.formats import read_format
+from moe_model.weights.packed_header import PACKED_FORMATS
 from rpc.process.sizes import format_bytes
-
-FORMATS = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
 
 _QUANTISE_HELP = f"""Write a checkpoint's weights in the layout that the CPU kernels read.
 
@@ -26,10 +26,11 @@ Every service maps such a folder (expertmesh up --model OUT): nothing is packed 
 starts. The model stays the same model: the folder keeps the checkpoint_id, so pools of several
 formats serve together. What a format costs in bytes and in error: docs/weight-formats.md.
 
-  bf16  2.00 bytes a weight, rounded once
-  fp8   1.03 bytes, an FP8 checkpoint's codes and scales as they are
-  int8  1.03 bytes, 128 weights a scale, inputs in int8 too
-  int4  0.56 bytes, 32 weights a scale, inputs in int8
+  bf16       2.00 bytes a weight, rounded once
+  fp8        1.03 bytes, an FP8 checkpoint's codes and scales as they are
+  int8       1.03 bytes, 128 weights a scale, inputs in int8 too
+  int4       0.56 bytes, 32 weights a scale, inputs in int8
+  int4_g128  0.52 bytes, 128 weights a scale, inputs in int8
 
 FOLDER may hold a part of a model (expertmesh model split); what it holds is written. An
 interrupted run goes on where it was when it is started again.
@@ -52,7 +53,7 @@ def quantise(
     path: Path = typer.Argument(..., help="Folder of the checkpoint, or of a part of it."),
     out: Path = typer.Argument(..., help="Folder to write; new, or of an interrupted run."),
     weight_format: str = typer.Option(
-        ..., "--format", envvar="EXPERTMESH_QUANTISE_FORMAT", help="Of the experts: bf16, fp8, int8 or int4."
+        ..., "--format", envvar="EXPERTMESH_QUANTISE_FORMAT", help=f"Of the experts: {', '.join(PACKED_FORMATS)}."
     ),
     linear_format: str = typer.Option(
         "bf16", "--linear-format", envvar="EXPERTMESH_LINEAR_FORMAT",
@@ -60,12 +61,11 @@ def quantise(
     ),
     as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
 ) -> None:  # fmt: skip
-    weight_format, linear_format = (
-        "bf16" if name == "bfloat16" else name for name in (weight_format, linear_format)
-    )
-    for flag, value in (("--format", weight_format), ("--linear-format", linear_format)):
-        if value not in FORMATS:
-            raise CommandError(f"{flag}: one of bf16, fp8, int8, int4, got {value!r}", EXIT_USAGE)
+    try:
+        weight_format = read_format("--format", weight_format, PACKED_FORMATS)
+        linear_format = read_format("--linear-format", linear_format, PACKED_FORMATS)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from None
     from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
     from moe_model.weights.manifest import MANIFEST_NAME, ensure_manifest
     from moe_model.weights.pack_checkpoint import PackJob, write_packed
@@ -79,8 +79,8 @@ def quantise(
         job = PackJob(
             source=source,
             manifest=ensure_manifest(source),
-            format=FORMATS[weight_format],
-            linear_format=FORMATS[linear_format],
+            format=weight_format,
+            linear_format=linear_format,
         )
         with bar:
             task = bar.add_task("layers", total=source.config.num_layers + 1)

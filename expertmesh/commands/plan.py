@@ -19,7 +19,7 @@ from expertmesh.console import (
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
 from moe_model.config import ModelConfig, read_json
 from moe_model.families.known import load_config, parse_config
-from moe_model.weights.formats import FORMATS
+from moe_model.formats import FORMATS, read_format
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
 from rpc.process.sizes import format_bytes, parse_bytes
@@ -61,7 +61,7 @@ def plan(
         "", envvar="EXPERTMESH_BANDWIDTH", help="With --pools: bytes/s of memory, like 100GB."
     ),
     weight_format: str = typer.Option(
-        "bfloat16",
+        "bf16",
         "--format",
         envvar="EXPERTMESH_FORMAT",
         help=f"Weights as held: {', '.join(FORMATS)}.",
@@ -79,9 +79,7 @@ def plan(
 ) -> None:
     path = model or demo_model_dir()
     try:
-        weight_format = "bfloat16" if weight_format == "bf16" else weight_format
-        if weight_format not in FORMATS:
-            raise ValueError(f"--format: one of {', '.join(FORMATS)}, got {weight_format!r}")
+        weight_format = read_format("--format", weight_format, list(FORMATS))
         if striping not in STRIPINGS:
             raise ValueError(f"--striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
         made = forecast(

@@ -16,7 +16,7 @@ from expertmesh.cluster.state import RUN_DIR_HELP, RunDir, default_run_dir
 from expertmesh.commands.supervise import greet, supervise
 from expertmesh.commands.up_flags import with_service_flags
 from expertmesh.console import EXIT_CODES_HELP, help_text, stderr, stdout
-from moe_model.weights.formats import CHOICES
+from moe_model.formats import CHOICES
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import format_bytes
 
@@ -41,7 +41,7 @@ Examples:
 
   expertmesh up --pools 3 --replicas 2   (any one pool may die while requests run)
 
-  expertmesh up --model ~/models/my-m2 --dtype bfloat16 --detach
+  expertmesh up --model ~/models/my-m2 --dtype bf16 --detach
 
   expertmesh up --model ~/models/minimax-m2 --expert-dtype int8 --linear-dtype int8
 
@@ -96,12 +96,12 @@ def up(
         help="Return when ready and keep running; stop with `expertmesh down`.",
     ),
     dtype: str = typer.Option(
-        "auto", envvar="EXPERTMESH_DTYPE", help="Compute dtype: auto, float32 or bfloat16."
+        "auto", envvar="EXPERTMESH_DTYPE", help="Compute dtype: auto, f32 or bf16."
     ),
     expert_dtype: str = typer.Option(
         "auto",
         envvar="EXPERTMESH_EXPERT_DTYPE",
-        help=f"Experts as held: {', '.join(CHOICES)}. All but float32 compute in bfloat16.",
+        help=f"Experts as held: {', '.join(CHOICES)}. All but f32 compute in bf16.",
     ),
     linear_dtype: str = typer.Option(
         "auto",

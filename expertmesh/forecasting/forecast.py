@@ -11,7 +11,7 @@ from typing import Any
 
 from expertmesh.cluster.cluster_plan import HELD_FACTOR, POOL_BASE_BYTES
 from moe_model.config import ModelConfig
-from moe_model.weights.formats import FORMATS, piece_bytes
+from moe_model.formats import FORMATS, piece_bytes
 from router_svc.placement.board import Host
 from router_svc.placement.planner import Plan, plan
 from rpc.mesh.pieces import Pieces

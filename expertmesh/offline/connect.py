@@ -11,7 +11,7 @@ from expertmesh.offline.backend import Backend
 if TYPE_CHECKING:
     from expertmesh.offline.in_process import EngineOptions
 
-_DTYPES = {"half": None, "float16": None, "fp16": None, "float": "float32", "bf16": "bfloat16"}
+_DTYPES = {"half": None, "float16": None, "fp16": None, "float": "f32"}
 
 
 def engine_options(
@@ -36,7 +36,7 @@ def engine_options(
         )
     name = str(dtype or "auto").removeprefix("torch.")
     if _DTYPES.get(name, name) is None:
-        raise ValueError(f"dtype: auto, float32 or bfloat16, got {name!r}")
+        raise ValueError(f"dtype: auto, f32 or bf16, got {name!r}")
     chosen: dict[str, Any] = {
         "dtype": _DTYPES.get(name, name),
         "device": device,

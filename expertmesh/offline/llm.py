@@ -77,7 +77,7 @@ class LLM:
             Over a cluster, the served name (None: its first).
         base_url: of a running gateway; `cluster`: run folder of `expertmesh up --detach` or its
             cluster.json, True for the default folder. Either means: nothing is loaded here.
-        dtype: auto, float32 or bfloat16. device: a torch device.
+        dtype: auto, f32 or bf16 (also float32, bfloat16). device: a torch device.
         seed: of requests that bring none, which then repeat from run to run; None draws a new one each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
         kv_memory: of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).

@@ -20,7 +20,7 @@ from moe_model.numerics import Numerics
 
 
 class Backend(Protocol):
-    """What computes rows of one dtype on one device. Weight formats: moe_model/weights/formats.py."""
+    """What computes rows of one dtype on one device. Weight formats: moe_model/formats.py."""
 
     @property
     def name(self) -> str: ...

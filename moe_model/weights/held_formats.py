@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.config import ModelConfig
-from moe_model.weights.formats import choose_format
+from moe_model.formats import choose_format
 from moe_model.weights.packed_header import is_packed, read_header
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldFormats:
-    """`compute_dtype`: float32 or bfloat16; the others: names of moe_model/weights/formats.py."""
+    """`compute_dtype`: f32 or bf16; the others: names of moe_model/formats.py."""
 
     compute_dtype: str
     experts: str
@@ -26,7 +26,7 @@ def held_formats(
     linear_dtype: str = "auto",
     device: str = "cpu",
 ) -> HeldFormats:
-    """A checkpoint can be held in any format; packed weights in their own, computed in bfloat16.
+    """A checkpoint can be held in any format; packed weights in their own, computed in bf16.
 
     Raises:
         ValueError: flags that contradict each other, or what the folder is packed in.
@@ -41,7 +41,7 @@ def held_formats(
     header = read_header(folder)
     source = "use the checkpoint that it was made from"
     for name, flag, packed in (
-        ("--dtype", dtype, "bfloat16"),
+        ("--dtype", dtype, "bf16"),
         ("--expert-dtype", expert_dtype, header.format),
         ("--linear-dtype", linear_dtype, header.linear_format),
     ):
@@ -50,6 +50,4 @@ def held_formats(
             raise ValueError(f"{name} {flag}: {folder} {what} {packed}; {source} for another")
     if device != "cpu":
         raise ValueError(f"--device {device}: {folder} is packed for CPUs; {source}")
-    return HeldFormats(
-        compute_dtype="bfloat16", experts=header.format, linears=header.linear_format
-    )
+    return HeldFormats(compute_dtype="bf16", experts=header.format, linears=header.linear_format)

@@ -15,6 +15,7 @@ import torch
 
 from moe_model.config import ModelConfig, read_json
 from moe_model.families.minimax_m2.tensor_names import expert_specs, layer_specs, outer_specs
+from moe_model.formats import this_name
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.weights import packed_checkpoint as packed
@@ -126,7 +127,9 @@ def _claim(job: PackJob, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     claim = out / (PACKED_NAME + UNFINISHED)
     if claim.exists():
-        if read_json(claim, limit_bytes=1 << 20) != _claim_text(job):
+        begun = read_json(claim, limit_bytes=1 << 20)
+        formats = {key: this_name(str(begun.get(key))) for key in ("format", "linear_format")}
+        if {**begun, **formats} != _claim_text(job):
             raise ValueError(f"{out}: begun for other weights or formats; remove it first")
     elif any(out.iterdir()):
         raise ValueError(f"{out}: is not empty; name a new folder")
@@ -193,7 +196,7 @@ def _attention_bytes(job: PackJob) -> Iterator[memoryview]:
         specs = layer_specs(config, layer_idx)
         parts = {"qkv": ("q", "k", "v"), "o": ("o",), "routing": ("routing",)}
         for key, names in parts.items():
-            format = "float32" if key == "routing" else job.linear_format
+            format = "f32" if key == "routing" else job.linear_format
             yield _bytes(pack_linear([source.stored(specs[name]) for name in names], format))
     head = outer_specs(config)["lm_head"]
     yield _bytes(pack_linear([source.stored(head)], job.linear_format))

@@ -21,7 +21,8 @@ from torch import Tensor
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.families.minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
-from moe_model.kernels.cpu.formats import KERNEL_NAMES, PANEL, weight_format
+from moe_model.formats import PANEL
+from moe_model.kernels.cpu.formats import weight_format
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.maths.layer import LayerWeights
 from moe_model.maths.linears import Linears
@@ -38,14 +39,13 @@ class Panels:
     """A packed matrix to be found in a shard."""
 
     name: str
-    format: str  # a name of moe_model/weights/formats.py
+    format: str  # a name of moe_model/formats.py
     num_outputs: int
     num_inputs: int
 
     @property
     def size_bytes(self) -> int:
-        weights = weight_format(KERNEL_NAMES[self.format])
-        return weights.size_bytes(self.num_outputs, self.num_inputs)
+        return weight_format(self.format).size_bytes(self.num_outputs, self.num_inputs)
 
 
 def shard_of_layer(layer_idx: int) -> str:
@@ -67,7 +67,7 @@ def layer_panels(config: ModelConfig, format: str, layer_idx: int) -> dict[str, 
     d, q, kv = config.hidden_size, config.query_size, config.kv_size
     prefix = f"layers.{layer_idx}."
     shapes = {"qkv": (format, q + 2 * kv, d), "o": (format, d, q)}
-    shapes["routing"] = ("float32", config.num_experts, d)
+    shapes["routing"] = ("f32", config.num_experts, d)
     return {
         key: Panels(name=prefix + key, format=fmt, num_outputs=outputs, num_inputs=inputs)
         for key, (fmt, outputs, inputs) in shapes.items()
@@ -220,7 +220,7 @@ def attention_names(config: ModelConfig) -> list[str]:
     names = [
         panels.name
         for layer_idx in range(config.num_layers)
-        for panels in layer_panels(config, "bfloat16", layer_idx).values()
+        for panels in layer_panels(config, "bf16", layer_idx).values()
     ]
     return [*names, "lm_head", *(spec.name for spec in plain_specs(config))]
 
@@ -234,8 +234,8 @@ def _mapped(file: SafetensorsFile, panels: Panels) -> PackedMatrix:
             f"{file.path}: tensor {panels.name}: {entry.dtype} {list(entry.shape)}, "
             f"expected U8 [{panels.size_bytes}]"
         )
-    name, data = KERNEL_NAMES[panels.format], file.tensor(panels.name)
-    return PackedMatrix(name, panels.num_outputs, panels.num_inputs, data)
+    data = file.tensor(panels.name)
+    return PackedMatrix(panels.format, panels.num_outputs, panels.num_inputs, data)
 
 
 def _plain(file: SafetensorsFile, spec: TensorSpec, dtype: torch.dtype) -> Tensor:

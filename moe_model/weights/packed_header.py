@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.config import read_json
+from moe_model.formats import FORMATS, read_format, this_name
 
 PACKED_NAME = "expertmesh_packed.json"
 LAYOUT_VERSION = 1
 """Raised with every change of a panel layout or of the folder."""
-FORMATS = ("bfloat16", "fp8", "int8", "int4")
+PACKED_FORMATS = tuple(name for name in FORMATS if name != "f32")
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -39,12 +40,12 @@ def read_header(folder: Path) -> PackedHeader:
             "quantise the checkpoint again"
         )
     for key in ("format", "linear_format"):
-        if raw.get(key) not in FORMATS:
-            raise ValueError(f"{where}: {key} must be one of {', '.join(FORMATS)}")
+        read_format(f"{where}: {key}", str(raw.get(key)), PACKED_FORMATS)
     if not isinstance(raw.get("checkpoint_id"), str):
         raise ValueError(f"{where}: checkpoint_id is missing")
     if not isinstance(raw.get("digests"), dict):
         raise ValueError(f"{where}: digests is missing")
     return PackedHeader(
-        **{key: raw[key] for key in ("format", "linear_format", "checkpoint_id", "digests")}
-    )
+        format=this_name(raw["format"]), linear_format=this_name(raw["linear_format"]),
+        checkpoint_id=raw["checkpoint_id"], digests=raw["digests"],
+    )  # fmt: skip

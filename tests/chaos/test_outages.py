@@ -102,11 +102,11 @@ def test_weights_overwritten_under_a_pool_end_it_and_nobody_hangs(tmp_path: Path
     write_tiny(tmp_path / "source", seed=41, num_hidden_layers=LAYERS, max_position_embeddings=4096)
     source = Checkpoint.open(tmp_path / "source")
     job = PackJob(
-        source=source, manifest=ensure_manifest(source), format="int8", linear_format="bfloat16"
+        source=source, manifest=ensure_manifest(source), format="int8", linear_format="bf16"
     )
     model = tmp_path / "model"
     write_packed(job, model)
-    bf16 = ("--dtype", "bfloat16")
+    bf16 = ("--dtype", "bf16")
     flags = (*bf16, "--kv-memory", "64MiB", "--expert-timeout-s", "4")
     pools = [(*half, *bf16, "--pool-id", name) for name, half in (("low", LOWER), ("high", UPPER))]
     with Mesh(model, pools, attention_flags=flags, state=tmp_path / "epoch") as mesh:

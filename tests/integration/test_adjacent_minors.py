@@ -35,7 +35,7 @@ def test_a_mesh_with_an_older_peer_at_every_hop_answers_as_ever(start: Any, tmp_
         to_router, to_pool, to_attention = old.peers
         router = start("router_svc", *PORTS, "--state", str(tmp_path / "epoch"))
         to_router.target = router.wait_listening().address
-        common = ("--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1")
+        common = ("--model", str(DEMO_MODEL), "--dtype", "f32", "--threads", "1")
         member = (*PORTS, *common, "--router", to_router.address)
         pool = start("expert_svc", *member, "--advertise", to_pool.address)
         attention = start(

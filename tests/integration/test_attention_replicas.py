@@ -30,7 +30,7 @@ def start_attention(
         "attention_svc",
         [
             "--listen", listen, "--ops-listen", "127.0.0.1:0", "--model", str(DEMO_MODEL),
-            "--transport", "in_process", "--dtype", "float32", "--threads", "1",
+            "--transport", "in_process", "--dtype", "f32", "--threads", "1",
             "--kv-memory", "32MiB", *flags,
         ],
     )  # fmt: skip
@@ -237,7 +237,7 @@ def test_a_rolling_restart_behind_a_router_costs_no_token(
 
     router = start("router_svc", "--state", str(tmp_path / "epoch")).wait_listening()
     member = (
-        "--router", router.address, "--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1",
+        "--router", router.address, "--model", str(DEMO_MODEL), "--dtype", "f32", "--threads", "1",
     )  # fmt: skip
     start("expert_svc", *member)
 

@@ -132,7 +132,7 @@ def test_a_pool_with_few_files_answers_probes_beside_half_open_connections(
             str(files.key),
         )
     pool = started(
-        "expert_svc", *PORTS, "--model", str(DEMO_MODEL), "--dtype", "float32", "--threads", "1",
+        "expert_svc", *PORTS, "--model", str(DEMO_MODEL), "--dtype", "f32", "--threads", "1",
         "--layers", "0", *flags, open_files=96,
     )  # fmt: skip
     assert any("gRPC connections: " in line for line in pool.lines)

@@ -109,7 +109,7 @@ def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):
 def test_pools_that_have_only_their_part_of_the_checkpoint_serve(
     model: Path, expected: list[int], tmp_path: Path
 ):
-    flags = ("--host", "east:400MiB", "--host", "west:400MiB", "--format", "float32")
+    flags = ("--host", "east:400MiB", "--host", "west:400MiB", "--format", "f32")
     done = CliRunner().invoke(app, ["model", "split", str(model), "--out", str(tmp_path), *flags])
     assert done.exit_code == 0, done.output
     measured = ("--experts-per-s", "0")

@@ -18,7 +18,7 @@ from tests.support.places import ROOT
 
 QUESTIONS = [f"What is {n} + 3?" for n in (19, 4728)] + ["Sort: 9 4 7", "你好"]
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
-INT8 = ("--dtype", "bfloat16", "--expert-dtype", "int8", "--linear-dtype", "int8")
+INT8 = ("--dtype", "bf16", "--expert-dtype", "int8", "--linear-dtype", "int8")
 
 pytestmark = [
     pytest.mark.slow,
@@ -78,8 +78,8 @@ def test_the_tokens_are_those_of_the_checkpoint_in_the_same_formats(packed: Path
     "flags,message",
     [
         (("--expert-dtype", "int4"), "--expert-dtype int4: {} is packed in int8"),
-        (("--linear-dtype", "bfloat16"), "--linear-dtype bfloat16: {} is packed in int8"),
-        (("--in-process", "--dtype", "float32"), "--dtype float32: {} computes in bfloat16"),
+        (("--linear-dtype", "bf16"), "--linear-dtype bf16: {} is packed in int8"),
+        (("--in-process", "--dtype", "f32"), "--dtype f32: {} computes in bf16"),
     ],
 )
 def test_up_refuses_flags_that_contradict_the_folder(

@@ -110,7 +110,7 @@ def test_a_pool_of_another_checkpoint_is_refused_and_the_mesh_serves_on(
     write_tiny(other, seed=22, fp8=True)
     stranger = mesh.start(
         "expert_svc", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
-        "--model", str(other), "--dtype", "float32", "--threads", "1",
+        "--model", str(other), "--dtype", "f32", "--threads", "1",
         "--router", mesh.router.address,
     )  # fmt: skip
     assert stranger.process.wait(LATER_S) == 1

@@ -104,7 +104,7 @@ class Mesh:
         model: Path,
         pools: Sequence[Sequence[str]],
         *,
-        dtype: str = "float32",
+        dtype: str = "f32",
         attention_flags: Sequence[str] = (),
         state: Path | None = None,
         router_flags: Sequence[str] = (),

@@ -27,7 +27,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values", "config shapes numerics quant host_memory", "text cost", "chat maths",
+        "config_values", "config shapes numerics quant host_memory", "text cost formats", "chat maths",
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "attention_svc": (
@@ -52,6 +52,7 @@ FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"),
 TORCH_FREE = (
     *("gateway", "router_svc", "rpc.process.server"),
     *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
+    *("moe_model.formats", "moe_model.weights.held_formats"),
 )
 MAX_LINES = 400
 

@@ -10,8 +10,7 @@ from moe_model.config import ModelConfig
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import can_attend, takes_tiles
 from moe_model.kernels.cpu.experts import NativeExperts
-from moe_model.kernels.cpu.formats import KERNEL_NAMES
-from moe_model.kernels.cpu.formats import weight_format as packed_format
+from moe_model.kernels.cpu.formats import FORMATS
 from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.packing import pack_linear
@@ -95,7 +94,7 @@ class CpuBackend(TorchBackend):
         return _FewRowsAtOnce(NativeSteps(native, pages), plain)
 
     def _has_kernel(self, weight_format: str) -> bool:
-        return packed_format(KERNEL_NAMES[weight_format]).id in library.need().format_ids
+        return FORMATS[weight_format].id in library.need().format_ids
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class PanelLinears:
 
     def make_routing(self, stored: StoredMatrix) -> PackedMatrix:
         # So that routing is as independent of other rows as the linears are.
-        return pack_linear([stored], "float32")
+        return pack_linear([stored], "f32")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
-from moe_model.kernels.cpu.formats import KERNEL_NAMES
 from moe_model.kernels.cpu.packing import pack_expert
 from moe_model.maths.experts import HeldExperts, TorchExperts, each_expert
 from moe_model.quant import StoredExpert
@@ -15,9 +14,7 @@ class PanelExperts:
 
     def __init__(self, num_held: int, config: ModelConfig, weight_format: str):
         self._format = weight_format
-        self.packed = KernelExperts(
-            num_held, config.hidden_size, config.expert_size, KERNEL_NAMES[weight_format]
-        )
+        self.packed = KernelExperts(num_held, config.hidden_size, config.expert_size, weight_format)
 
     def put(self, slot: int, expert: StoredExpert) -> None:
         self.packed.put_packed(slot, *pack_expert(expert, self._format))

@@ -1,4 +1,4 @@
-"""Which formats may a packed weight have? One table; native/format.h has the same ids and sizes.
+"""How do the formats of moe_model/formats.py lie in panels? native/format.h has the same ids and sizes.
 
 Weights lie in panels of 32 outputs, each front to back as one thread reads it: for every
 `group` of inputs, what `group_bytes` says. Missing outputs and inputs are zeros.
@@ -11,42 +11,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moe_model import formats
+from moe_model.formats import PANEL, WeightFormat
 from moe_model.kernels.cpu.fp8_format import pack_fp8, unpack_fp8
 from moe_model.kernels.cpu.integer_formats import pack_int4, pack_int8, unpack_int4, unpack_int8
 
-PANEL = 32
-KERNEL_NAMES = {"float32": "f32", "bfloat16": "bf16", "fp8": "fp8", "int8": "int8", "int4": "int4"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class WeightFormat:
-    """A layout and its two directions.
+class PanelFormat(WeightFormat):
+    """A layout of panels and its two directions.
 
     Attributes:
-        group: inputs are padded to a multiple of this.
-        group_bytes: of one group of inputs of one panel.
         row_dtype: what the rows to be multiplied come in.
         pack: [panels, 32, padded inputs] in any float dtype -> uint8 [panels, panel bytes].
         unpack: the inverse, to the float32 numbers that the kernel multiplies with.
     """
 
-    name: str
     id: int
-    group: int
-    group_bytes: int
     row_dtype: torch.dtype
     pack: Callable[[Tensor], Tensor]
     unpack: Callable[[Tensor], Tensor]
-
-    def padded(self, num_inputs: int) -> int:
-        return -(-num_inputs // self.group) * self.group
-
-    def panel_bytes(self, num_inputs: int) -> int:
-        return self.padded(num_inputs) // self.group * self.group_bytes
-
-    def size_bytes(self, num_outputs: int, num_inputs: int) -> int:
-        """Of a whole packed matrix."""
-        return -(-num_outputs // PANEL) * self.panel_bytes(num_inputs)
 
 
 def _pack_bf16(weight_POD: Tensor) -> Tensor:
@@ -72,36 +56,31 @@ def _unpack_f32(data_PB: Tensor) -> Tensor:
     return columns.transpose(1, 2).contiguous()
 
 
-BF16 = WeightFormat(
-    name="bf16", id=0, group=2, group_bytes=2 * PANEL * 2, row_dtype=torch.bfloat16,
-    pack=_pack_bf16, unpack=_unpack_bf16,
-)  # fmt: skip
-F32 = WeightFormat(
-    name="f32", id=1, group=1, group_bytes=PANEL * 4, row_dtype=torch.float32,
-    pack=_pack_f32, unpack=_unpack_f32,
-)  # fmt: skip
-INT8 = WeightFormat(
-    name="int8", id=2, group=128, group_bytes=PANEL * 4 + 128 * PANEL, row_dtype=torch.bfloat16,
-    pack=pack_int8, unpack=unpack_int8,
-)  # fmt: skip
-INT4 = WeightFormat(
-    name="int4", id=3, group=32, group_bytes=PANEL * 2 + 32 * PANEL // 2, row_dtype=torch.bfloat16,
-    pack=partial(pack_int4, group=32), unpack=partial(unpack_int4, group=32),
-)  # fmt: skip
-INT4_G128 = WeightFormat(
-    name="int4_g128", id=4, group=128, group_bytes=PANEL * 2 + 128 * PANEL // 2,
-    row_dtype=torch.bfloat16, pack=partial(pack_int4, group=128),
-    unpack=partial(unpack_int4, group=128),
-)  # fmt: skip
-FP8 = WeightFormat(
-    name="fp8", id=5, group=128, group_bytes=PANEL * 4 + 128 * PANEL, row_dtype=torch.bfloat16,
-    pack=pack_fp8, unpack=unpack_fp8,
-)  # fmt: skip
-
-FORMATS = {weights.name: weights for weights in (BF16, F32, INT8, INT4, INT4_G128, FP8)}
+def _panels(
+    name: str,
+    id: int,
+    pack: Callable[[Tensor], Tensor],
+    unpack: Callable[[Tensor], Tensor],
+    row_dtype: torch.dtype = torch.bfloat16,
+) -> PanelFormat:
+    held = {**vars(formats.FORMATS[name]), "panel": PANEL}  # float32 too lies in panels here
+    return PanelFormat(**held, id=id, row_dtype=row_dtype, pack=pack, unpack=unpack)
 
 
-def weight_format(name: str) -> WeightFormat:
+FORMATS = {
+    made.name: made
+    for made in (
+        _panels("bf16", 0, _pack_bf16, _unpack_bf16),
+        _panels("f32", 1, _pack_f32, _unpack_f32, torch.float32),
+        _panels("int8", 2, pack_int8, unpack_int8),
+        _panels("int4", 3, partial(pack_int4, group=32), partial(unpack_int4, group=32)),
+        _panels("int4_g128", 4, partial(pack_int4, group=128), partial(unpack_int4, group=128)),
+        _panels("fp8", 5, pack_fp8, unpack_fp8),
+    )
+}
+
+
+def weight_format(name: str) -> PanelFormat:
     """By its name.
 
     Raises:

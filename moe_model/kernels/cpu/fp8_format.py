@@ -7,9 +7,9 @@ native/fp8_avx512.cpp expands them: outputs 0-3 (two inputs each), 16-19, 4-7, 2
 import torch
 from torch import Tensor
 
+from moe_model.formats import PANEL
 from moe_model.quant import FP8_MAX, expand_scales
 
-PANEL = 32
 GROUP = 128
 
 

@@ -1,6 +1,6 @@
 """What do int8 and int4 weights look like? Packing and unpacking in plain torch, the reference.
 
-native/packing.cpp does the same, bit for bit and faster. Weights are code times scale; a group
+native/pack_int4.cpp does the same, bit for bit and faster. Weights are code times scale; a group
 whose largest magnitude is under 2^-96 becomes zeros.
 """
 
@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PANEL = 32
+from moe_model.formats import PANEL
+
 LEAST_MAGNITUDE = 2.0**-96
 MOST_MAGNITUDE = 2.0**96
 """Larger weights are refused: their codes' sums could leave float32."""

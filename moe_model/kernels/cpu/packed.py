@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_model.formats import PANEL
 from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import PANEL, WeightFormat, weight_format
+from moe_model.kernels.cpu.formats import PanelFormat, weight_format
 
 _ALIGNMENT = 64
 UNPACKED_OUTPUTS = 4096
@@ -52,7 +53,7 @@ class PackedMatrix:
             raise ValueError(f"data must have {size} bytes, not {data.numel()}")
 
     @cached_property
-    def weights(self) -> WeightFormat:
+    def weights(self) -> PanelFormat:
         return weight_format(self.format)
 
     @cached_property

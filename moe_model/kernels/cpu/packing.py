@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_model.formats import PANEL
 from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import KERNEL_NAMES, PANEL, WeightFormat, weight_format
+from moe_model.kernels.cpu.formats import PanelFormat, weight_format
 from moe_model.kernels.cpu.fp8_format import group_scales, join_fp8
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.quant import FP8_MAX, StoredExpert, StoredMatrix, scale_shape
@@ -20,7 +21,7 @@ _SOURCE_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float8_e4m3fn: 2}
 
 def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
     """The outputs of all parts, one after another. Raises ValueError naming file and tensor."""
-    weights = _weight_format(format)
+    weights = weight_format(format)
     if not parts:
         raise ValueError("a linear has at least one part")
     for part in parts:
@@ -42,7 +43,7 @@ def pack_linear(parts: Sequence[StoredMatrix], format: str) -> PackedMatrix:
 
 def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, PackedMatrix]:
     """Gate and up with alternating panels, and down. Raises ValueError naming file and tensor."""
-    weights = _weight_format(format)
+    weights = weight_format(format)
     for matrix in (expert.w1, expert.w3, expert.w2):
         _check(matrix)
     outputs, inputs = expert.w1.values.shape
@@ -61,12 +62,6 @@ def pack_expert(expert: StoredExpert, format: str) -> tuple[PackedMatrix, Packed
         PackedMatrix(weights.name, both, inputs, gate_up),
         PackedMatrix(weights.name, inputs, outputs, down),
     )
-
-
-def _weight_format(name: str) -> WeightFormat:
-    if name not in KERNEL_NAMES:
-        raise ValueError(f"format must be one of {', '.join(KERNEL_NAMES)}, not {name!r}")
-    return weight_format(KERNEL_NAMES[name])
 
 
 def _check(matrix: StoredMatrix) -> None:
@@ -92,7 +87,7 @@ def _check(matrix: StoredMatrix) -> None:
         )
 
 
-def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: WeightFormat) -> None:
+def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: PanelFormat) -> None:
     """Write the matrix's panels, `stride` bytes apart."""
     matrix = _readable(matrix, weights)
     outputs, inputs = matrix.values.shape
@@ -124,7 +119,7 @@ def _parts(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
         yield panel, replace(matrix, values=values)
 
 
-def _panels(matrix: StoredMatrix, weights: WeightFormat) -> Tensor:
+def _panels(matrix: StoredMatrix, weights: PanelFormat) -> Tensor:
     """The same in plain torch: uint8 [panels, panel bytes]."""
     outputs, inputs = matrix.values.shape
     missing = (0, weights.padded(inputs) - inputs, 0, -outputs % PANEL)
@@ -143,7 +138,7 @@ def _panels(matrix: StoredMatrix, weights: WeightFormat) -> Tensor:
         raise ValueError(f"{matrix.where}: {error}") from None
 
 
-def _readable(matrix: StoredMatrix, weights: WeightFormat) -> StoredMatrix:
+def _readable(matrix: StoredMatrix, weights: PanelFormat) -> StoredMatrix:
     """In a form the packers take. Raises ValueError where there is none."""
     values = matrix.values
     if values.dtype not in _SOURCE_KINDS:

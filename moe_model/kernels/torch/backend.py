@@ -18,11 +18,8 @@ from moe_model.maths.linear import LinearWeight, can_pack, pack
 from moe_model.maths.linears import Linears, PlainLinears
 from moe_model.maths.paged_attention import PagedAttention, TorchAttention
 from moe_model.maths.row_maths import TORCH, RowMaths
-from moe_model.numerics import Numerics
+from moe_model.numerics import DTYPES, Numerics
 from moe_model.quant import StoredMatrix
-
-PLAIN_FORMATS = ("float32", "bfloat16")
-"""Others are held in the CPU kernels' panels, and widened to be computed with: correct, and slow."""
 
 
 class TorchBackend:
@@ -39,7 +36,7 @@ class TorchBackend:
         if self.device.type == "cuda":
             major, minor = torch.cuda.get_device_capability(self.device)
             isa = f"sm_{major}{minor}"
-        elif weight_format == "bfloat16" and can_pack(self.dtype, self.device):
+        elif weight_format == "bf16" and can_pack(self.dtype, self.device):
             kernel = "onednn"
         version = torch.__version__.split("+")[0]
         return Numerics(
@@ -57,7 +54,7 @@ class TorchBackend:
     def room_for_experts(
         self, num_held: int, config: ModelConfig, weight_format: str
     ) -> HeldExperts:
-        if weight_format not in PLAIN_FORMATS:
+        if weight_format not in DTYPES:  # in panels, widened on every call: slow
             return UnpackedExperts(num_held, config, weight_format)
         if can_pack(self.dtype, self.device):
             return OneDnnExperts(num_held)
@@ -88,7 +85,7 @@ class TorchLinears:
     device: torch.device
 
     def make(self, parts: Sequence[StoredMatrix]) -> LinearWeight:
-        if self.weight_format not in PLAIN_FORMATS:
+        if self.weight_format not in DTYPES:
             return pack_linear(parts, self.weight_format)
         return pack(PlainLinears(self.dtype).make(parts).to(self.device))
 

@@ -55,7 +55,7 @@ class Run:
             )
             for index in which
         ]  # fmt: skip
-        given = {"dtype": torch.bfloat16, "weight_format": "bfloat16", **engine}
+        given = {"dtype": torch.bfloat16, "weight_format": "bf16", **engine}
         self.num_preemptions = asyncio.run(
             run_to_end(checkpoint, sequences, prepare=self._listen, **given)
         )
@@ -99,7 +99,7 @@ def test_a_crowd_changes_no_bit(checkpoint: Checkpoint, alone: dict[int, Run], e
         assert run.logits <= crowd.logits, index
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", True), ("float32", False)])
+@pytest.mark.parametrize(("dtype", "expected"), [("bf16", True), ("f32", False)])
 def test_a_service_says_whether_that_holds(checkpoint: Checkpoint, dtype: str, expected: bool):
     async def status() -> bool:
         config = AttentionConfig(model=checkpoint.folder, transport="in_process", dtype=dtype)

@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, model: Path, **flags: Any):
         self._config = AttentionConfig(
-            model=model, transport="in_process", dtype="bfloat16", kv_dtype="bf16", **flags
+            model=model, transport="in_process", dtype="bf16", kv_dtype="bf16", **flags
         )
 
     @asynccontextmanager

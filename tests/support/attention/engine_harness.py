@@ -98,7 +98,7 @@ async def run_to_end(
     over_grpc: bool = False,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    weight_format: str = "float32",
+    weight_format: str = "f32",
     num_blocks: int = 256,
     max_batch_tokens: int = 64,
     prepare: Callable[[LayerStack], None] = lambda stack: None,

@@ -170,7 +170,7 @@ def make_service(
     thread = ThreadPoolExecutor(1)
     metrics = AttentionMetrics(config.num_layers, config.num_experts)
     inner = InProcessTransport(
-        checkpoint, backend, weight_format="float32", compute_thread=thread, inline_rows=10_000
+        checkpoint, backend, weight_format="f32", compute_thread=thread, inline_rows=10_000
     )
     transport = SteppedTransport(inner, metrics)
     cache = KvCache(
@@ -179,7 +179,7 @@ def make_service(
     )  # fmt: skip
     stack = LayerStack(
         checkpoint, cache, transport, metrics.activations,
-        backend=backend, linear_format="float32", compute_thread=thread,
+        backend=backend, linear_format="f32", compute_thread=thread,
     )  # fmt: skip
     blocks = BlockPool(num_blocks)
     tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)

@@ -8,7 +8,7 @@ def start_attention(processes: list[ServiceProcess], *flags: str) -> ServiceProc
     attention = ServiceProcess(
         "attention_svc",
         [
-            *PORTS, "--model", str(DEMO_MODEL), "--transport", "in_process", "--dtype", "float32",
+            *PORTS, "--model", str(DEMO_MODEL), "--transport", "in_process", "--dtype", "f32",
             "--threads", "1", "--kv-memory", "16MiB", *flags,
         ],
     )  # fmt: skip

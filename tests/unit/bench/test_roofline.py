@@ -23,17 +23,17 @@ def test_favourites_are_fewer():
 
 
 def test_a_step_reads_every_weight_in_its_format():
-    assert step_bytes(CONFIG, "bfloat16", EVEN, 1) == pytest.approx(1.46e9, rel=0.01)
+    assert step_bytes(CONFIG, "bf16", EVEN, 1) == pytest.approx(1.46e9, rel=0.01)
     ratios = {"fp8": 1 / 2, "int8": 1 / 2, "int4": 1 / 4}
     for weight_format, ratio in ratios.items():
-        share = step_bytes(CONFIG, weight_format, EVEN, 8) / step_bytes(CONFIG, "bfloat16", EVEN, 8)
+        share = step_bytes(CONFIG, weight_format, EVEN, 8) / step_bytes(CONFIG, "bf16", EVEN, 8)
         assert ratio < share < ratio * 1.15
 
 
 def test_reading_binds_few_rows_and_arithmetic_binds_many():
-    tokens, binds = roofline(CONFIG, "bfloat16", EVEN, ("decode", 1), RATES)
+    tokens, binds = roofline(CONFIG, "bf16", EVEN, ("decode", 1), RATES)
     assert (tokens, binds) == (
-        pytest.approx(33e9 / step_bytes(CONFIG, "bfloat16", EVEN, 1)),
+        pytest.approx(33e9 / step_bytes(CONFIG, "bf16", EVEN, 1)),
         "read",
     )
     tokens, binds = roofline(CONFIG, "int4", EVEN, ("prefill", 256), RATES)

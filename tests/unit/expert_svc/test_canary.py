@@ -72,7 +72,7 @@ async def watched(folder: Path, dtype: torch.dtype, weight_format: str) -> Async
         found.executor.close()
 
 
-FORMATS = [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, "int8")]
+FORMATS = [(torch.float32, "f32"), (torch.bfloat16, "bf16"), (torch.bfloat16, "int8")]
 
 
 @pytest.mark.parametrize(("dtype", "weight_format"), FORMATS, ids=str)
@@ -127,7 +127,7 @@ async def test_damage_found_on_suspicion_ends_the_pool_at_once(folder: Path, per
 
 
 async def test_pieces_may_come_and_go_meanwhile(folder: Path):
-    async with watched(folder, torch.float32, "float32") as found:
+    async with watched(folder, torch.float32, "f32") as found:
         await found.rounds(2)
         found.store.unload(Pieces([(0, 1), (1, 4)]))
         await found.rounds(2)

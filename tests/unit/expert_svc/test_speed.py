@@ -13,8 +13,8 @@ from moe_model.tiny import TINY
 @pytest.mark.parametrize(
     ("weight_format", "dtype"),
     [
-        ("float32", torch.float32),
-        ("bfloat16", torch.bfloat16),
+        ("f32", torch.float32),
+        ("bf16", torch.bfloat16),
         ("fp8", torch.bfloat16),
         ("int8", torch.bfloat16),
         ("int4", torch.bfloat16),
@@ -37,7 +37,7 @@ def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
 
     monkeypatch.setattr(speed.time, "perf_counter", clock)
     config = parse_config(TINY)
-    measured = speed.measure_experts_per_s(config, "float32", choose_backend(torch.float32))
+    measured = speed.measure_experts_per_s(config, "f32", choose_backend(torch.float32))
     assert measured == pytest.approx(config.top_k / 1e-4, rel=0.01)
 
 

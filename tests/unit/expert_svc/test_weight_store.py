@@ -106,7 +106,7 @@ def test_progress_ends_at_the_number_asked_for(folder: Path):
     assert store.available() == Pieces.all_of(2, 5)
 
 
-@pytest.mark.parametrize("weight_format", ["bfloat16", "fp8", "int8", "int4"])
+@pytest.mark.parametrize("weight_format", ["bf16", "fp8", "int8", "int4", "int4_g128"])
 def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
     folder: Path, weight_format: str
 ):
@@ -135,7 +135,7 @@ def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
 
 def test_a_format_for_another_compute_dtype_is_refused(folder: Path):
     checkpoint = Checkpoint.open(folder)
-    with pytest.raises(ValueError, match="--expert-dtype int8 computes in bfloat16"):
+    with pytest.raises(ValueError, match="--expert-dtype int8 computes in bf16"):
         WeightStore(
             checkpoint,
             build_manifest(checkpoint),
@@ -148,7 +148,7 @@ def test_a_format_for_another_compute_dtype_is_refused(folder: Path):
 def test_packed_weights_compute_the_same_and_are_not_copied(folder: Path, tmp_path: Path):
     checkpoint = Checkpoint.open(folder)
     manifest = build_manifest(checkpoint)
-    made = PackJob(source=checkpoint, manifest=manifest, format="int8", linear_format="bfloat16")
+    made = PackJob(source=checkpoint, manifest=manifest, format="int8", linear_format="bf16")
     write_packed(made, tmp_path / "packed")
     packed = PackedCheckpoint(tmp_path / "packed")
     assert packed.manifest.checkpoint_id == manifest.checkpoint_id

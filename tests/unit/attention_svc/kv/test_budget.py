@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv import budget as kv_budget
 from moe_model.families.known import parse_config
+from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.maths.kv_layout import PlainLayout, block_bytes
 from moe_model.tiny import TINY
-from moe_model.weights.formats import attention_bytes, piece_bytes
 from moe_model.weights.held_formats import HeldFormats
 from rpc.process.sizes import MemoryBudget
 
 MODEL = parse_config(TINY)
 LAYOUT = PlainLayout.of(MODEL, torch.bfloat16)
 CPU = torch.device("cpu")
-HELD = HeldFormats(compute_dtype="bfloat16", experts="bfloat16", linears="bfloat16")
+HELD = HeldFormats(compute_dtype="bf16", experts="bf16", linears="bf16")
 ONE = block_bytes(LAYOUT, MODEL.num_layers, BLOCK_SIZE)
 
 
@@ -47,8 +47,8 @@ def test_a_size_is_never_exceeded(size_bytes: int):
 def test_a_share_is_of_what_the_weights_leave(monkeypatch, transport: str):
     free_bytes = 10 * 2**20
     monkeypatch.setattr(kv_budget, "free_memory_bytes", lambda device: free_bytes)
-    experts = MODEL.num_pieces * piece_bytes(MODEL, "bfloat16") if transport == "in_process" else 0
-    left = free_bytes - attention_bytes(MODEL, "bfloat16", "bfloat16") - experts
+    experts = MODEL.num_pieces * piece_bytes(MODEL, "bf16") if transport == "in_process" else 0
+    left = free_bytes - attention_bytes(MODEL, "bf16", "bf16") - experts
     for percent in (10, 30, 99.5):
         blocks = kv_budget.count_blocks(config(f"{percent}%", transport), MODEL, LAYOUT, HELD, CPU)
         assert blocks == int(left * percent / 100) // ONE

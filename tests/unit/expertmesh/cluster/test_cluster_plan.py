@@ -11,7 +11,7 @@ from expertmesh.cluster.cluster_plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.console import EXIT_USAGE, CommandError
 from moe_model.families.known import load_config
-from moe_model.weights.formats import attention_bytes, piece_bytes
+from moe_model.formats import attention_bytes, piece_bytes
 from rpc.process.sizes import format_bytes
 
 CONFIG = {
@@ -108,18 +108,16 @@ def test_services_that_take_turns_share_the_cores_and_attention_services_divide_
 
 
 def test_weight_formats_reach_the_services_and_count_in_memory(model: Path) -> None:
-    options = ClusterOptions(
-        model=model, dtype="bfloat16", expert_dtype="int4", linear_dtype="int8"
-    )
+    options = ClusterOptions(model=model, dtype="bf16", expert_dtype="int4", linear_dtype="int8")
     plan = {one.name: one for one in plan_cluster(options, cores=2).services}
     assert flag(plan["pool-0"].flags, "--expert-dtype") == "int4"
     assert flag(plan["attention"].flags, "--linear-dtype") == "int8"
     assert "--expert-dtype" not in plan["attention"].flags
-    plain = plan_cluster(ClusterOptions(model=model, dtype="bfloat16"), cores=2)
+    plain = plan_cluster(ClusterOptions(model=model, dtype="bf16"), cores=2)
     before = {one.name: one.memory_bytes for one in plain.services}
     assert plan["pool-0"].memory_bytes < before["pool-0"]
     assert plan["attention"].memory_bytes != before["attention"]
-    alone = ClusterOptions(model=model, dtype="bfloat16", expert_dtype="int4", in_process=True)
+    alone = ClusterOptions(model=model, dtype="bf16", expert_dtype="int4", in_process=True)
     (attention, _) = plan_cluster(alone, cores=2).services
     assert flag(attention.flags, "--expert-dtype") == "int4"
 
@@ -128,18 +126,18 @@ def test_weight_formats_reach_the_services_and_count_in_memory(model: Path) -> N
 def test_a_format_that_computes_in_bfloat16_decides_what_auto_means(
     model: Path, given: dict
 ) -> None:
-    assert load_config(model).auto_dtype == "float32"
+    assert load_config(model).auto_dtype == "f32"
     plan = plan_cluster(ClusterOptions(model=model, **given), cores=2)
     computing = [one for one in plan.services if one.module in ("expert_svc", "attention_svc")]
-    assert {flag(one.flags, "--dtype") for one in computing} == {"bfloat16"}
+    assert {flag(one.flags, "--dtype") for one in computing} == {"bf16"}
     asked_for_nothing = plan_cluster(ClusterOptions(model=model), cores=2)
     assert flag(asked_for_nothing.services[1].flags, "--dtype") == "auto"
 
 
 def test_a_format_that_needs_another_compute_dtype_says_so(model: Path) -> None:
-    with pytest.raises(CommandError, match="--expert-dtype int8 computes in bfloat16"):
-        plan_cluster(ClusterOptions(model=model, dtype="float32", expert_dtype="int8"), cores=2)
-    with pytest.raises(CommandError, match="--linear-dtype: one of auto, float32"):
+    with pytest.raises(CommandError, match="--expert-dtype int8 computes in bf16"):
+        plan_cluster(ClusterOptions(model=model, dtype="f32", expert_dtype="int8"), cores=2)
+    with pytest.raises(CommandError, match="--linear-dtype must be one of auto, f32"):
         plan_cluster(ClusterOptions(model=model, linear_dtype="int2"), cores=2)
 
 
@@ -159,22 +157,22 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
 
     assert needed(dtype="auto") == needed(dtype=load_config(model).auto_dtype)
     piece_params = 3 * 64 * 32
-    low, high = needed(dtype="bfloat16"), needed(dtype="float32")
+    low, high = needed(dtype="bf16"), needed(dtype="f32")
     three_layers = 3 * 8 * piece_params
     assert high["pool-0"] - low["pool-0"] == pytest.approx(1.05 * 2 * three_layers, abs=2)
-    more_kv = needed(dtype="bfloat16", kv_memory="1GiB")
+    more_kv = needed(dtype="bf16", kv_memory="1GiB")
     assert more_kv["attention"] - low["attention"] == pytest.approx(1.05 * 2**29, abs=2)
 
 
 def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatch) -> None:
     monkeypatch.setattr(plan_module, "available_memory_bytes", lambda: 2**30)
     config = load_config(model)
-    attention_side = attention_bytes(config, "bfloat16", "bfloat16")
-    weights = attention_side + config.num_pieces * piece_bytes(config, "bfloat16")
+    attention_side = attention_bytes(config, "bf16", "bf16")
+    weights = attention_side + config.num_pieces * piece_bytes(config, "bf16")
     for in_process in (False, True):
         both = plan_cluster(
             ClusterOptions(
-                model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process,
+                model=model, dtype="bf16", kv_memory="25%", in_process=in_process,
                 num_attention=2,
             ),
             cores=2,
@@ -185,7 +183,7 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
         held = attention_side + weights if not in_process else 2 * weights
         assert sum(kv_bytes) == pytest.approx((2**30 - 1.05 * held) / 4, abs=8)
         plan = plan_cluster(
-            ClusterOptions(model=model, dtype="bfloat16", kv_memory="25%", in_process=in_process),
+            ClusterOptions(model=model, dtype="bf16", kv_memory="25%", in_process=in_process),
             cores=2,
         )
         (attention,) = (one for one in plan.services if one.name == "attention")

@@ -230,4 +230,4 @@ def test_a_part_is_quantised_and_stays_the_same_model(whole: Path, tmp_path: Pat
     again = run("quantise", part, tmp_path / "packed", "--format", "int4")
     assert "finished packed weights already" in str(again.exception)
     wrong = run("quantise", part, tmp_path / "other", "--format", "int3")
-    assert "--format: one of bf16, fp8, int8, int4" in str(wrong.exception)
+    assert "--format must be one of bf16, fp8, int8, int4" in str(wrong.exception)

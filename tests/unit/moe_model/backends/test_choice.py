@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_model.backends.choice import choose_backend
+from moe_model.formats import FORMATS, choose_format, piece_bytes
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.experts import NativeExperts, UnpackedExperts
 from moe_model.maths.experts import combine_rows
@@ -13,7 +14,6 @@ from moe_model.numerics import is_invariant
 from moe_model.reference import load_experts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from moe_model.weights.formats import FORMATS, choose_format, piece_bytes
 
 needs_native = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
 
@@ -39,7 +39,7 @@ def test_packed_experts_answer_as_the_reference(checkpoint: Checkpoint, kind):
     if kind is NativeExperts and library.load() is None:
         pytest.skip("no native kernels here")
     reference = load_experts(checkpoint, 0, torch.bfloat16)
-    held = kind(6, checkpoint.config, "bfloat16")
+    held = kind(6, checkpoint.config, "bf16")
     for expert_id in range(6):
         held.put(expert_id, checkpoint.stored_expert(0, expert_id))
     hidden = torch.randn(17, 72, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -53,18 +53,18 @@ def test_packed_experts_answer_as_the_reference(checkpoint: Checkpoint, kind):
 @needs_native
 def test_bfloat16_on_this_cpu_runs_natively_and_float32_on_torch(checkpoint: Checkpoint):
     backend, plain = choose_backend(torch.bfloat16), choose_backend(torch.float32)
-    assert isinstance(backend.room_for_experts(2, checkpoint.config, "bfloat16"), NativeExperts)
-    chosen = backend.numerics("bfloat16")
+    assert isinstance(backend.room_for_experts(2, checkpoint.config, "bf16"), NativeExperts)
+    chosen = backend.numerics("bf16")
     assert is_invariant(chosen.id)
     assert chosen.id.startswith("bfloat16/native-")
-    assert not is_invariant(plain.numerics("float32").id)
+    assert not is_invariant(plain.numerics("f32").id)
     assert "bfloat16 rows" in plain.why
-    assert plain.numerics("float32").why == plain.why
+    assert plain.numerics("f32").why == plain.why
 
 
 @needs_native
 def test_native_linears_are_the_plain_ones(checkpoint: Checkpoint):
-    held = checkpoint.layer(0, choose_backend(torch.bfloat16).linears("bfloat16"))
+    held = checkpoint.layer(0, choose_backend(torch.bfloat16).linears("bf16"))
     plain = checkpoint.layer(0, PlainLinears(torch.bfloat16))
     rows = torch.randn(9, 72, generator=torch.Generator().manual_seed(1)).bfloat16()
     for name in ("qkv_AD", "routing_ED"):
@@ -75,22 +75,20 @@ def test_native_linears_are_the_plain_ones(checkpoint: Checkpoint):
 
 
 def test_a_format_fits_its_compute_dtype_and_device():
-    assert choose_format("auto", "--expert-dtype", "float32") == "float32"
-    assert choose_format("int8", "--expert-dtype", "bfloat16") == "int8"
-    with pytest.raises(
-        ValueError, match=r"--expert-dtype int8 computes in bfloat16, but .* float32"
-    ):
-        choose_format("int8", "--expert-dtype", "float32")
-    with pytest.raises(ValueError, match="--linear-dtype float32 computes in float32"):
-        choose_format("float32", "--linear-dtype", "bfloat16")
-    with pytest.raises(ValueError, match="--linear-dtype int4 is for CPUs"):
-        choose_format("int4", "--linear-dtype", "bfloat16", "cuda")
+    assert choose_format("auto", "--expert-dtype", "f32") == "f32"
+    assert choose_format("int8", "--expert-dtype", "bf16") == "int8"
+    with pytest.raises(ValueError, match=r"--expert-dtype int8 computes in bf16, but .* f32"):
+        choose_format("int8", "--expert-dtype", "f32")
+    with pytest.raises(ValueError, match="--linear-dtype f32 computes in f32"):
+        choose_format("f32", "--linear-dtype", "bf16")
+    with pytest.raises(ValueError, match="--linear-dtype int4 is held on cpu; on cuda"):
+        choose_format("int4", "--linear-dtype", "bf16", "cuda")
 
 
 def test_a_format_counts_its_scales_and_padding(checkpoint: Checkpoint):
     """Of w1 and w3 [40, 72], w2 [72, 40]: in panels of 32 outputs, inputs in groups."""
     sizes = {name: piece_bytes(checkpoint.config, name) for name in FORMATS}
-    assert sizes["float32"] == 3 * 72 * 40 * 4
-    assert sizes["bfloat16"] == 2 * (2 * 64 * 72 + 96 * 40)
+    assert sizes["f32"] == 3 * 72 * 40 * 4
+    assert sizes["bf16"] == 2 * (2 * 64 * 72 + 96 * 40)
     assert sizes["int8"] == sizes["fp8"] == (2 * 64 + 96) * (128 + 4)
     assert sizes["int4"] == 2 * 64 * 3 * 18 + 96 * 2 * 18

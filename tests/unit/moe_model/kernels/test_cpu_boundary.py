@@ -178,7 +178,7 @@ def stored() -> st.SearchStrategy[StoredMatrix]:
 
 @settings(max_examples=150)
 @given(parts=st.lists(stored(), max_size=3),
-       format=st.sampled_from(["float32", "bfloat16", "fp8", "int8", "int4", "none"]))  # fmt: skip
+       format=st.sampled_from([*FORMATS, "none"]))  # fmt: skip
 def test_packing(parts, format):
     try:
         packed = pack_linear(parts, format)
@@ -192,7 +192,7 @@ def test_packing(parts, format):
 
 @settings(max_examples=80)
 @given(w1=stored(), w3=stored(), w2=stored(), alike=st.booleans(),
-       format=st.sampled_from(["bfloat16", "fp8", "int8", "int4"]))  # fmt: skip
+       format=st.sampled_from([name for name in FORMATS if name != "f32"]))  # fmt: skip
 def test_packing_experts(w1, w3, w2, alike, format):
     expert = StoredExpert(w1=w1, w3=w1 if alike else w3, w2=w2)
     try:

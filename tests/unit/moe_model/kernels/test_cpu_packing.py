@@ -3,14 +3,13 @@
 import pytest
 import torch
 
+from moe_model.formats import FORMATS
 from moe_model.kernels.cpu import library
-from moe_model.kernels.cpu.formats import KERNEL_NAMES
 from moe_model.kernels.cpu.packed import separate, unpack
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.quant import StoredExpert, StoredMatrix, quantise
 from tests.support.model.kernel_cases import needs_kernels, random
 
-FORMATS = sorted(KERNEL_NAMES)
 SHAPES = [(1, 1), (31, 7), (33, 130), (64, 256), (100, 417)]
 
 

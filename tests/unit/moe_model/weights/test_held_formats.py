@@ -39,27 +39,27 @@ def test_a_checkpoint_is_held_as_the_flags_say(model: Path):
     assert held_formats(model, config) == HeldFormats(
         compute_dtype=auto, experts=auto, linears=auto
     )
-    found = held_formats(model, config, dtype="bfloat16", expert_dtype="int4", linear_dtype="int8")
-    assert found == HeldFormats(compute_dtype="bfloat16", experts="int4", linears="int8")
-    with pytest.raises(ValueError, match="--expert-dtype int8 computes in bfloat16"):
-        held_formats(model, config, dtype="float32", expert_dtype="int8")
+    found = held_formats(model, config, dtype="bf16", expert_dtype="int4", linear_dtype="int8")
+    assert found == HeldFormats(compute_dtype="bf16", experts="int4", linears="int8")
+    with pytest.raises(ValueError, match="--expert-dtype int8 computes in bf16"):
+        held_formats(model, config, dtype="f32", expert_dtype="int8")
 
 
 def test_packed_weights_are_held_as_they_are(packed: Path):
     """auto and the folder's own formats are the same; the model's own dtype does not matter."""
     config = load_config(packed)
-    held = HeldFormats(compute_dtype="bfloat16", experts="int8", linears="fp8")
+    held = HeldFormats(compute_dtype="bf16", experts="int8", linears="fp8")
     assert held_formats(packed, config) == held
-    flags = {"dtype": "bfloat16", "expert_dtype": "int8", "linear_dtype": "fp8"}
+    flags = {"dtype": "bf16", "expert_dtype": "int8", "linear_dtype": "fp8"}
     assert held_formats(packed, config, **flags) == held
 
 
 @pytest.mark.parametrize(
     "flags,message",
     [
-        ({"dtype": "float32"}, "--dtype float32: .* computes in bfloat16; use the checkpoint"),
+        ({"dtype": "f32"}, "--dtype f32: .* computes in bf16; use the checkpoint"),
         ({"expert_dtype": "int4"}, "--expert-dtype int4: .* is packed in int8; use the checkpoint"),
-        ({"expert_dtype": "float32"}, "--expert-dtype float32: .* is packed in int8"),
+        ({"expert_dtype": "f32"}, "--expert-dtype f32: .* is packed in int8"),
         ({"linear_dtype": "int8"}, "--linear-dtype int8: .* is packed in fp8"),
         ({"device": "cuda"}, "--device cuda: .* is packed for CPUs"),
     ],

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from moe_model.backends.choice import choose_backend
+from moe_model.formats import FORMATS
 from moe_model.kernels.cpu import library
 from moe_model.quant import has_nan_codes
 from moe_model.weights.checkpoint import Checkpoint
-from moe_model.weights.formats import FORMATS
 from moe_model.weights.manifest import build_manifest
 from moe_model.weights.open import put_expert
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
@@ -28,7 +28,7 @@ def spoilt(folder: Path, tensor: str, code: int) -> Checkpoint:
 
 
 def rows_of(weight_format: str) -> torch.dtype:
-    return torch.float32 if weight_format == "float32" else torch.bfloat16
+    return torch.float32 if weight_format == "f32" else torch.bfloat16
 
 
 @pytest.mark.parametrize("code", NAN_CODES)
@@ -57,12 +57,12 @@ def test_a_projection_with_one_is_refused(tmp_path: Path, weight_format: str, co
 
 
 @pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")
-@pytest.mark.parametrize("weight_format", [name for name in FORMATS if name != "float32"])
+@pytest.mark.parametrize("weight_format", [name for name in FORMATS if name != "f32"])
 def test_none_gets_into_a_packed_folder(tmp_path: Path, weight_format: str):
     checkpoint = spoilt(tmp_path / "model", W2, 0x7F)
     job = PackJob(
         source=checkpoint, manifest=build_manifest(checkpoint), format=weight_format,
-        linear_format="bfloat16",
+        linear_format="bf16",
     )  # fmt: skip
     with pytest.raises(ValueError, match=f"{W2}: holds FP8 NaN codes"):
         write_packed(job, tmp_path / "packed")

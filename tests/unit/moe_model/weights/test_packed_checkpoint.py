@@ -15,7 +15,7 @@ from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint, shard_of_layer
-from moe_model.weights.packed_header import FORMATS, PACKED_NAME, is_packed
+from moe_model.weights.packed_header import PACKED_FORMATS, PACKED_NAME, is_packed
 
 
 def job(folder: Path, format: str = "int4", linear_format: str = "int8", **changes) -> PackJob:
@@ -26,7 +26,7 @@ def job(folder: Path, format: str = "int4", linear_format: str = "int8", **chang
 
 
 @pytest.mark.parametrize("fp8", [True, False])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", PACKED_FORMATS)
 def test_is_what_packing_at_load_gives(tmp_path, format, fp8):
     made = job(tmp_path / "model", format, format, fp8=fp8)
     size = write_packed(made, tmp_path / "packed")
@@ -88,6 +88,26 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         write_packed(made, out)
 
 
+def test_folders_with_the_formats_former_names_are_read_and_finished(tmp_path, monkeypatch):
+    made, out = job(tmp_path / "model", "bf16", "bf16"), tmp_path / "packed"
+
+    def rename(path: Path) -> None:
+        path.write_text(path.read_text().replace('"bf16"', '"bfloat16"'))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_checkpoint, "verify_attention", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_packed(made, out)
+    (claim,) = out.glob("*.json.unfinished")
+    rename(claim)
+    write_packed(made, out)
+    rename(out / PACKED_NAME)
+    found = PackedCheckpoint(out)
+    assert (found.format, found.linear_format) == ("bf16", "bf16")
+    found.verify_expert(1, 0)
+    assert found.expert(1, 0)[0].format == "bf16"
+
+
 def test_strangers_and_small_disks_are_refused(tmp_path, monkeypatch):
     made = job(tmp_path / "model")
     with pytest.raises(ValueError, match="is the checkpoint itself"):
@@ -133,7 +153,7 @@ def test_another_shape_is_refused(tmp_path):
     """Panels of another size than the config says are never mapped."""
     write_packed(job(tmp_path / "model", format="int4"), tmp_path / "packed")
     raw = json.loads((tmp_path / "packed" / PACKED_NAME).read_text())
-    (tmp_path / "packed" / PACKED_NAME).write_text(json.dumps({**raw, "format": "bfloat16"}))
+    (tmp_path / "packed" / PACKED_NAME).write_text(json.dumps({**raw, "format": "bf16"}))
     with pytest.raises(ValueError, match="expected U8"):
         PackedCheckpoint(tmp_path / "packed").expert(0, 0)
 
