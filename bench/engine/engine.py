@@ -40,8 +40,9 @@ from bench.engine.roofline import Cell, Rates, compare
 from bench.kernels.kernels import Machine
 from expertmesh.cluster.machine import usable_cores
 from moe_model.config import ModelConfig
-from moe_model.formats import FORMATS, attention_bytes, piece_bytes
+from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.kernels.cpu import library
+from moe_model.weights.packed_header import PACKED_FORMATS
 from rpc.process.memory import available_memory_bytes
 
 ENGINES = ("in_process", "split", "split_expert_striped", "transformers")
@@ -249,7 +250,10 @@ def main() -> None:
         help="the slice as GGUF (bench/engine/slice_to_gguf.py), bf16 unless said: adds llama_cpp",
     )
     parser.add_argument(
-        "--formats", type=lambda t: t.split(","), default=["bf16"], help=f"of {', '.join(FORMATS)}"
+        "--formats",
+        type=lambda t: t.split(","),
+        default=["bf16"],
+        help=f"of {', '.join(PACKED_FORMATS)}",
     )
     options = parser.parse_args()
     unknown = set(options.engines) - set(ENGINES)
@@ -257,9 +261,9 @@ def main() -> None:
         parser.error(f"--engines: of {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}")
     given = [text.rpartition("=")[::2] for text in options.llama_model]
     options.llama_model = {format or "bf16": Path(path) for format, path in given}
-    unknown = {*options.formats, *options.llama_model} - set(FORMATS)
+    unknown = {*options.formats, *options.llama_model} - set(PACKED_FORMATS)
     if unknown:
-        parser.error(f"formats: of {', '.join(FORMATS)}, got {', '.join(sorted(unknown))}")
+        parser.error(f"formats: of {', '.join(PACKED_FORMATS)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(options.threads)
     library.need().set_threads(options.threads)
     model = options.cache / "expertmesh-real-width"

@@ -38,10 +38,11 @@ from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged, takes_tiles
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_sums
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.packed import PackedMatrix, alternate, pack
+from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.paged_rows import TiledLayout
 from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout
 from moe_model.maths.linear import linear
+from tests.support.model.float_packing import alternate, pack
 
 HIDDEN, EXPERT, OUTPUTS, TOP_K = 3072, 1536, 32_768, 8
 EXPERTS, LAYER_EXPERTS = 16, 256

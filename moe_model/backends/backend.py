@@ -23,9 +23,6 @@ class Backend(Protocol):
     """What computes rows of one dtype on one device. Weight formats: moe_model/formats.py."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
     def dtype(self) -> torch.dtype:
         """The compute dtype: of the rows, the norms and the embedding."""
 

@@ -32,7 +32,6 @@ from moe_model.quant import StoredMatrix
 class CpuBackend(TorchBackend):
     """See moe_model/backends/backend.py."""
 
-    name = "cpu"
     rows = NativeRows()
 
     @staticmethod

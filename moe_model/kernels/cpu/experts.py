@@ -13,11 +13,10 @@ class PanelExperts:
     """Experts in the layout of the native kernels."""
 
     def __init__(self, num_held: int, config: ModelConfig, weight_format: str):
-        self._format = weight_format
         self.packed = KernelExperts(num_held, config.hidden_size, config.expert_size, weight_format)
 
     def put(self, slot: int, expert: StoredExpert) -> None:
-        self.packed.put_packed(slot, *pack_expert(expert, self._format))
+        self.packed.put_packed(slot, *pack_expert(expert, self.packed.format))
 
     def move(self, slot: int, other: HeldExperts, other_slot: int) -> None:
         assert isinstance(other, PanelExperts)

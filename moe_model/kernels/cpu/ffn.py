@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_model.kernels.cpu.formats import weight_format
 from moe_model.kernels.cpu.library import need
-from moe_model.kernels.cpu.packed import PackedMatrix, alternate, pack, separate, unpack
+from moe_model.kernels.cpu.packed import PackedMatrix, separate, unpack
 from moe_model.kernels.cpu.rows import check, check_contiguous
 
 
@@ -34,23 +34,8 @@ class KernelExperts:
         self.tables = (self._gate_up_E.data_ptr(), self._down_E.data_ptr())
         """Where those addresses lie."""
 
-    def put(self, slot: int, w13_HD: Tensor, w2_DF: Tensor) -> None:
-        """Pack an expert's matrices, w1 rows first, then w3 rows.
-
-        Raises:
-            ValueError: another shape.
-        """
-        shapes = (2 * self.expert_size, self.hidden_size), (self.hidden_size, self.expert_size)
-        if (tuple(w13_HD.shape), tuple(w2_DF.shape)) != shapes:
-            raise ValueError(
-                f"w13 and w2 must be {shapes[0]} and {shapes[1]}, "
-                f"not {tuple(w13_HD.shape)} and {tuple(w2_DF.shape)}"
-            )
-        gate_up = pack(alternate(*w13_HD.chunk(2)), self.format)
-        self.put_packed(slot, gate_up, pack(w2_DF, self.format))
-
     def put_packed(self, slot: int, gate_up: PackedMatrix, down: PackedMatrix) -> None:
-        """Take matrices as they are; `gate_up` packed from `alternate(w1, w3)`.
+        """Take matrices as they are; `gate_up` with alternating panels (`separate`).
 
         Raises:
             ValueError: another format or shape, or no such slot.

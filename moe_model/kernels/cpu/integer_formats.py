@@ -5,7 +5,6 @@ whose largest magnitude is under 2^-96 becomes zeros.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from moe_model.formats import PANEL
@@ -69,18 +68,6 @@ def unpack_int4(data_PB: Tensor, group: int) -> Tensor:
     nibbles = torch.cat((both & 0x0F, both >> 4), dim=3)
     codes = nibbles.permute(0, 3, 1, 2, 4).float().reshape(panels, PANEL, -1, group) - 8
     return (codes * scales.transpose(1, 2)[..., None]).reshape(panels, PANEL, -1)
-
-
-def coded_rows(rows_TD: Tensor) -> Tensor:
-    """bfloat16 rows as int8 and int4 weights meet them, float32: each 128 inputs of a row become
-    codes -127..127 of one scale. Groups that are not finite become NaN, those under 2^-96 zero."""
-    num_rows, inputs = rows_TD.shape
-    groups = F.pad(rows_TD.float(), (0, -inputs % 128)).view(num_rows, -1, 128)
-    largest = groups.abs().amax(-1, keepdim=True)
-    codes = (groups * (_INT8_REACH / largest)).round() * (largest / 127.0)
-    codes = torch.where(largest >= LEAST_MAGNITUDE, codes, 0.0)
-    codes = torch.where(largest.isfinite(), codes, torch.nan)
-    return codes.view(num_rows, -1)[:, :inputs]
 
 
 def _best_codes(weight: Tensor) -> tuple[Tensor, Tensor]:

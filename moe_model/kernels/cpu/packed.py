@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe_model.formats import PANEL
-from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import PanelFormat, weight_format
 
@@ -108,25 +107,6 @@ class PackedMatrix:
         return torch.cat([F.linear(rows_TD.float(), part) for part in parts], dim=1)
 
 
-def pack(weight_OD: Tensor, format: str) -> PackedMatrix:
-    """Repack a float matrix on the CPU.
-
-    Raises:
-        ValueError: not a matrix, or no such format.
-    """
-    if weight_OD.dim() != 2 or not weight_OD.is_floating_point() or not weight_OD.numel():
-        raise ValueError(
-            f"a weight is a float matrix, not {weight_OD.dtype} {list(weight_OD.shape)}"
-        )
-    weights = weight_format(format)
-    outputs, inputs = weight_OD.shape
-    padded = F.pad(weight_OD, (0, weights.padded(inputs) - inputs, 0, -outputs % PANEL))
-    data = empty_bytes(weights.size_bytes(outputs, inputs))
-    panels = weights.pack(padded.view(-1, PANEL, padded.shape[1]))
-    data.copy_(panels.view(-1))
-    return PackedMatrix(format, outputs, inputs, data)
-
-
 def unpack(matrix: PackedMatrix) -> Tensor:
     """The numbers the kernel multiplies with: float32 [num_outputs, num_inputs]."""
     weights = matrix.weights
@@ -151,15 +131,8 @@ def slice_outputs(matrix: PackedMatrix, start: int, count: int) -> PackedMatrix:
     return PackedMatrix(matrix.format, count, matrix.num_inputs, data)
 
 
-def alternate(w1_FD: Tensor, w3_FD: Tensor) -> Tensor:
-    """[2 * ceil32(F), D]: 32 rows of w1, the same 32 of w3, and so on; zeros where F ends."""
-    missing = -w1_FD.shape[0] % PANEL
-    halves = [F.pad(w, (0, 0, 0, missing)).view(-1, PANEL, w.shape[1]) for w in (w1_FD, w3_FD)]
-    return torch.stack(halves, dim=1).view(-1, w1_FD.shape[1])
-
-
 def separate(w13_HD: Tensor, expert_size: int) -> tuple[Tensor, Tensor]:
-    """w1 and w3 from what `alternate` made."""
+    """w1 and w3 from rows that alternate: 32 of w1, the same 32 of w3, and so on."""
     panels = w13_HD.view(-1, 2, PANEL, w13_HD.shape[1])
     w1, w3 = panels.transpose(0, 1).reshape(2, -1, w13_HD.shape[1])[:, :expert_size]
     return w1, w3

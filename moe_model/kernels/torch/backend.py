@@ -25,7 +25,6 @@ from moe_model.quant import StoredMatrix
 class TorchBackend:
     """See moe_model/backends/backend.py. Subclasses have kernels for some of it."""
 
-    name = "torch"
     rows: RowMaths = TORCH
 
     def __init__(self, dtype: torch.dtype, device: torch.device, why: str = ""):

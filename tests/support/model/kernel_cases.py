@@ -9,8 +9,8 @@ from torch import Tensor
 
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.integer_formats import coded_rows
 from moe_model.kernels.cpu.packed import PackedMatrix, unpack
+from tests.support.model.float_packing import coded_rows
 
 BUILT = library.load()
 ISAS = BUILT.native.isas() if BUILT else []

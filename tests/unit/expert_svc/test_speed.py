@@ -41,6 +41,22 @@ def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
     assert measured == pytest.approx(config.top_k / 1e-4, rel=0.01)
 
 
+def test_every_expert_is_measured_in_memory_of_its_own(monkeypatch):
+    """Of what shares memory a cache would keep all: several times too fast."""
+    monkeypatch.setattr(speed, "MEASURE_S", 0.01)
+    backend, rooms = choose_backend(torch.bfloat16), []
+    make_room = backend.room_for_experts
+
+    def remember(*given):
+        rooms.append(make_room(*given))
+        return rooms[-1]
+
+    monkeypatch.setattr(backend, "room_for_experts", remember)
+    speed.measure_experts_per_s(parse_config(TINY), "int4", backend, most_experts=4)
+    matrices = [matrix for slot in range(4) for matrix in rooms[0].packed.get_packed(slot)]
+    assert len({matrix.address for matrix in matrices}) == 8
+
+
 @pytest.mark.parametrize("wrong", [-1.0, 1e-9, 1e12])
 def test_the_flag_says_what_is_allowed(wrong):
     with pytest.raises(ValueError, match="--experts-per-s: allowed are 0 and"):

@@ -14,7 +14,6 @@ from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import takes_tiles
 from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
-from moe_model.kernels.cpu.packed import pack
 from moe_model.kernels.cpu.paged_rows import NativeAttention, TiledLayout, paged_rows
 from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.kernels.cpu.step import NativeStep, NativeSteps
@@ -23,6 +22,7 @@ from moe_model.maths.layer_steps import PlainSteps
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.tiny import TINY
+from tests.support.model.float_packing import pack
 
 MODEL = parse_config(TINY)
 BLOCK, NUM_BLOCKS, LAYERS = 16, 20, 3

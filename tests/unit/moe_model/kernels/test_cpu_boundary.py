@@ -11,10 +11,11 @@ from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import PagedRows, attend_paged
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.packed import PackedMatrix, pack, slice_outputs, unpack
+from moe_model.kernels.cpu.packed import PackedMatrix, slice_outputs, unpack
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.maths.linear import linear
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
+from tests.support.model.float_packing import pack, put
 from tests.support.model.kernel_cases import needs_kernels, random
 
 pytestmark = needs_kernels
@@ -60,7 +61,7 @@ def held() -> KernelExperts:
     """The last slot stays empty."""
     experts = KernelExperts(SLOTS, D, F)
     for slot in range(SLOTS - 1):
-        experts.put(slot, random(2 * F, D), random(D, F))
+        put(experts, slot, random(2 * F, D), random(D, F))
     return experts
 
 
@@ -110,7 +111,7 @@ def test_slots_of_experts(num, d, f, slot, w13, w2, dtype, format):
         KernelExperts(4, d if d < 1 else 0, F, format)
     try:
         experts = KernelExperts(num, d, f, format)
-        experts.put(slot, torch.ones(w13).to(dtype), torch.ones(w2).to(dtype))
+        put(experts, slot, torch.ones(w13).to(dtype), torch.ones(w2).to(dtype))
     except ValueError:
         return
     assert experts.unpacked(slot)[0].shape == (2 * f, d)

@@ -10,6 +10,7 @@ from torch import Tensor
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.maths.experts import combine_rows
+from tests.support.model.float_packing import put
 from tests.support.model.kernel_cases import ISAS, assert_close, needs_kernels, random, using
 
 pytestmark = needs_kernels
@@ -26,7 +27,7 @@ def isa(request, monkeypatch):
 def experts(format: str = "bf16", d: int = D, f: int = FEATURES, scale: float = 0.2):
     held = KernelExperts(EXPERTS, d, f, format)
     for slot in range(EXPERTS):
-        held.put(slot, random(2 * f, d, seed=slot, scale=scale), random(d, f, seed=slot + 90))
+        put(held, slot, random(2 * f, d, seed=slot, scale=scale), random(d, f, seed=slot + 90))
     return held
 
 
@@ -119,7 +120,7 @@ def test_large_gates_saturate(isa):
     """SiLU of large negative numbers is zero, of large positive ones the number itself."""
     held = KernelExperts(1, 2, 32)
     w13 = torch.cat([torch.full((32, 2), 1.0), torch.tensor([[1.0, 0.0]]).expand(32, 2)])
-    held.put(0, w13, torch.eye(2, 32))
+    put(held, 0, w13, torch.eye(2, 32))
     pair = torch.tensor([0]), torch.tensor([0]), torch.ones(1)
     for gate, expected in ((-500.0, 0.0), (-95.0, 0.0), (300.0, 300.0)):
         hidden = torch.tensor([[1.0, gate - 1]]).to(torch.bfloat16)
@@ -156,7 +157,7 @@ def test_many_experts_with_few_pairs_each_in_two_turns(isa):
     """Over 4,096 pairs, at most 64 for an expert: both turns sum rows in a pass of their own."""
     held = KernelExperts(90, 34, 32)
     for slot in range(90):
-        held.put(slot, random(64, 34, seed=slot, scale=0.2), random(34, 32, seed=slot + 90))
+        put(held, slot, random(64, 34, seed=slot, scale=0.2), random(34, 32, seed=slot + 90))
     hidden = random(1500, 34)
     row_of_pair = torch.arange(1500).repeat_interleave(3)
     slots = (row_of_pair.view(-1, 3) * 7 % 30 * 3 + torch.arange(3)).flatten()
@@ -175,7 +176,7 @@ INDEX = st.lists(st.integers(-2, 7), min_size=0, max_size=9)
 def test_wrong_arguments_are_value_errors(rows, slots, num_weights, d, wrong_dtype):
     held = KernelExperts(4, 34, 5)
     for slot in range(3):  # the last stays empty
-        held.put(slot, random(10, 34), random(34, 5))
+        put(held, slot, random(10, 34), random(34, 5))
     args = (
         random(6, 34 if d > 50 else d, dtype=torch.float32 if wrong_dtype else torch.bfloat16),
         torch.tensor(rows, dtype=torch.int64), torch.tensor(slots, dtype=torch.int64),

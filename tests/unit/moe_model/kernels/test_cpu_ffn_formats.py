@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
-from moe_model.kernels.cpu.integer_formats import coded_rows
-from moe_model.kernels.cpu.packed import pack
 from moe_model.maths.experts import ExpertWeights, combine_rows
 from moe_model.maths.linear import linear
+from tests.support.model.float_packing import coded_rows, pack, put
 from tests.support.model.kernel_cases import (
     ISAS,
     assert_close,
@@ -42,7 +41,7 @@ def experts(format: str, num: int, d: int, f: int, scale: float = 1.0) -> Kernel
     held = KernelExperts(num, d, f, format)
     for slot in range(num):
         w13 = random(2 * f, d, seed=slot, scale=scale / d**0.5, dtype=torch.float32)
-        held.put(slot, w13, random(d, f, seed=slot + 90, scale=f**-0.5, dtype=torch.float32))
+        put(held, slot, w13, random(d, f, seed=slot + 90, scale=f**-0.5, dtype=torch.float32))
     return held
 
 
@@ -148,8 +147,8 @@ def test_zero_and_denormal_weights(isa, format):
     w13 = random(140, 140, scale=0.1, dtype=torch.float32)
     w13[5:9] = 0
     w13[9:12] *= 1e-39
-    held.put(0, w13, random(140, 70, dtype=torch.float32))
-    held.put(1, torch.zeros(140, 140), torch.zeros(140, 70))
+    put(held, 0, w13, random(140, 70, dtype=torch.float32))
+    put(held, 1, torch.zeros(140, 140), torch.zeros(140, 70))
     args = message(5, 140, [0, 1], 2)
     found = expert_rows(*args, held)
     exact, size = ffn64(args, held, code=True)

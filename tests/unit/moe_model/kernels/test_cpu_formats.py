@@ -5,9 +5,9 @@ import torch
 
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.integer_formats import coded_rows
-from moe_model.kernels.cpu.packed import pack, unpack
+from moe_model.kernels.cpu.packed import unpack
 from moe_model.maths.linear import linear
+from tests.support.model.float_packing import coded_rows, pack
 from tests.support.model.kernel_cases import (
     ISAS,
     assert_close,

@@ -12,11 +12,11 @@ from moe_model.config import ModelConfig
 from moe_model.families.known import parse_config
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
-from moe_model.kernels.cpu.packed import pack
 from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.maths.layer import LayerWeights, PlainLayer
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.tiny import TINY
+from tests.support.model.float_packing import pack
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
 ODD = {"hidden_size": 50, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from moe_model.host_memory import empty_bytes
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS
-from moe_model.kernels.cpu.packed import PackedMatrix, pack, unpack
+from moe_model.kernels.cpu.packed import PackedMatrix, unpack
 from moe_model.maths.linear import linear
+from tests.support.model.float_packing import pack
 from tests.support.model.kernel_cases import (
     ISAS,
     assert_close,

@@ -15,7 +15,7 @@ import os, resource, threading
 import torch
 from moe_model.backends.choice import choose_backend
 from moe_model.maths.linear import linear
-from moe_model.kernels.cpu.packed import pack
+from tests.support.model.float_packing import pack, put
 set_threads = choose_backend(torch.bfloat16).set_threads
 set_threads(1)
 size_bytes = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -37,11 +37,11 @@ import sys
 import torch
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.maths.linear import linear
-from moe_model.kernels.cpu.packed import pack
+from tests.support.model.float_packing import pack, put
 from moe_model.kernels.cpu.rows import NativeRows
 held = KernelExperts(2, 64, 32)
 for slot in range(2):
-    held.put(slot, torch.ones(64, 64).bfloat16(), torch.ones(64, 32).bfloat16())
+    put(held, slot, torch.ones(64, 64).bfloat16(), torch.ones(64, 32).bfloat16())
 none = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0)
 some, empty = torch.ones(3, 64).bfloat16(), torch.ones(0, 64).bfloat16()
 if sys.argv[1] == "sums":
