@@ -7,10 +7,10 @@ they are first asked for: the command line must not pay for torch.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from expertmesh.offline.inputs import TextPrompt, TokensPrompt
+    from expertmesh.inputs import TextPrompt, TokensPrompt
     from expertmesh.offline.llm import LLM
-    from expertmesh.offline.outputs import CompletionOutput, RequestOutput
     from expertmesh.offline.sampling_params import SamplingParams
+    from expertmesh.outputs import CompletionOutput, RequestOutput
 
 __all__ = [
     "LLM",
@@ -23,11 +23,11 @@ __all__ = [
 
 _HOMES = {
     "LLM": "expertmesh.offline.llm",
-    "CompletionOutput": "expertmesh.offline.outputs",
-    "RequestOutput": "expertmesh.offline.outputs",
+    "CompletionOutput": "expertmesh.outputs",
+    "RequestOutput": "expertmesh.outputs",
     "SamplingParams": "expertmesh.offline.sampling_params",
-    "TextPrompt": "expertmesh.offline.inputs",
-    "TokensPrompt": "expertmesh.offline.inputs",
+    "TextPrompt": "expertmesh.inputs",
+    "TokensPrompt": "expertmesh.inputs",
 }
 
 

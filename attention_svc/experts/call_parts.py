@@ -80,7 +80,7 @@ class CallTime:
 
     def park(self) -> None:
         """Nobody can be asked just now."""
-        if not self._parked:
+        if not self._parked and not self._terms.is_probe:
             self._parked = True
             self._context.metrics.parked.inc()
 

@@ -46,7 +46,7 @@ class Prober:
         ids_N1 = torch.tensor(experts, dtype=torch.int32)[:, None]
         hidden_ND = self._row_1D.repeat(len(experts), 1)
         rows = (hidden_ND, ids_N1, torch.ones(ids_N1.shape))
-        terms = HopTerms(timeout_s=UNKNOWN_TIMEOUT_S)
+        terms = HopTerms(timeout_s=UNKNOWN_TIMEOUT_S, is_probe=True)
         call = ExpertCall(self._context, terms, layer_idx, rows, is_decode=True)
         try:
             async with asyncio.timeout(UNKNOWN_TIMEOUT_S):

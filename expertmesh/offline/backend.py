@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from expertmesh.offline.outputs import Logprob
 from expertmesh.offline.sampling_params import SamplingParams
+from expertmesh.outputs import Logprob
 
 
 @dataclass(frozen=True, kw_only=True)

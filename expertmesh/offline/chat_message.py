@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expertmesh.offline.backend import Backend, Job
-from expertmesh.offline.outputs import CompletionOutput
+from expertmesh.outputs import CompletionOutput
 from gateway.openai.replies import new_id
 from moe_model.chat.events import (
     ContentDelta,

@@ -3,8 +3,8 @@
 import time
 
 from expertmesh.offline.backend import Delta, Job
-from expertmesh.offline.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from expertmesh.offline.sampling_params import RequestOutputKind
+from expertmesh.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 
 
 class Collector:

@@ -22,8 +22,8 @@ from expertmesh.offline.checks import (
 from expertmesh.offline.local_pool import LocalContext, local_pool
 from expertmesh.offline.merge import merge
 from expertmesh.offline.output_text import OutputText
-from expertmesh.offline.outputs import Logprob
 from expertmesh.offline.sampling_params import SamplingParams
+from expertmesh.outputs import Logprob
 from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.generate.grammar import RequestGrammar

@@ -27,12 +27,12 @@ from expertmesh.offline.arguments import (
 from expertmesh.offline.backend import Backend, Job
 from expertmesh.offline.connect import engine_options, open_backend
 from expertmesh.offline.loop_thread import LoopThread
-from expertmesh.offline.outputs import RequestOutput
 from expertmesh.offline.progress_bar import BatchProgress, wants_bar
 from expertmesh.offline.prompts import as_conversations, as_params, as_prompts
 from expertmesh.offline.run import check_chat_fields, prepare_chats, prepare_prompts, run_jobs
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.offline.tokenizer_view import TokenizerView
+from expertmesh.outputs import RequestOutput
 
 _PER_CALL = {
     "lora_request": "adapters are not supported",

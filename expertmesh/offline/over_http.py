@@ -14,8 +14,8 @@ from expertmesh.clients.http_body import BadAnswer
 from expertmesh.clients.sse import HttpError, Server, post_stream
 from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import GenerationFailed
-from expertmesh.offline.outputs import Logprob
 from expertmesh.offline.sampling_params import SamplingParams
+from expertmesh.outputs import Logprob
 
 DEFAULT_PARALLEL = 48
 """Below the gateway's own limit for one client (64)."""

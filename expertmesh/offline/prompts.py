@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expertmesh.offline.inputs import RenderedPrompt
+from expertmesh.inputs import RenderedPrompt
 from expertmesh.offline.sampling_params import SamplingParams
 
 

@@ -11,9 +11,9 @@ from expertmesh.offline.chat_message import message_of
 from expertmesh.offline.checks import as_python_error
 from expertmesh.offline.collect import Collector
 from expertmesh.offline.merge import merge
-from expertmesh.offline.outputs import RequestOutput
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
+from expertmesh.outputs import RequestOutput
 from gateway.errors import ApiError, context_exceeded
 from gateway.openai.field_rules import FieldRules
 from moe_model.text.added_tokens import REQUIRED_MARKERS

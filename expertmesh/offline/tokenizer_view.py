@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from expertmesh.inputs import RenderedPrompt
 from expertmesh.offline.backend import Backend
-from expertmesh.offline.inputs import RenderedPrompt
 from expertmesh.offline.loop_thread import LoopThread
 
 

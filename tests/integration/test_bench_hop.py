@@ -16,7 +16,7 @@ FIGURES = ("echo_p50_us", "tcp_p50_us", "execute_p50_us", "compute_p50_us", "rat
 @pytest.mark.parametrize("flags", [[], ["--tls"]], ids=["plain", "mTLS"])
 def test_the_hop_is_measured_beside_its_references(flags: list[str]):
     ended = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "hop.py"), "--rounds", "10", *flags],
+        [sys.executable, str(ROOT / "bench" / "mesh" / "hop.py"), "--rounds", "10", *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip

@@ -39,7 +39,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
-        "console issuing", "certs cluster", "clients", "doctor hub offline", "loadgen",
+        "console issuing inputs outputs", "certs cluster", "clients", "doctor hub offline",
+        "sampling_params loadgen",
         "forecasting", "commands", "cli", "__main__",
     ),
 }  # fmt: skip
