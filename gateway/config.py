@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gateway.http.api_keys import check_key, read_keys
-from gateway.http.auth import digests
+from gateway.api_keys import check_key, digests, read_keys
 from gateway.limits import Limits
 from rpc.access.secret import MeshSecret
 from rpc.access.tls import TlsFiles

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from gateway.errors import Kind
 from rpc.metrics import INTER_TOKEN_BUCKETS_S, PREFIX, REQUEST_BUCKETS_S, TTFT_BUCKETS_S
 
 log = logging.getLogger(__name__)
@@ -17,15 +18,18 @@ Outcome = Literal["ok", "client_error", "overloaded", "unavailable", "error", "d
 STATUS_INTERVAL_S = 5.0
 
 
-def outcome_of_status(status: int) -> Outcome:
-    """How a finished HTTP status is counted."""
-    if status < 400:
-        return "ok"
-    if status == 429:
-        return "overloaded"
-    if status < 500:
-        return "client_error"
-    return "unavailable" if status == 503 else "error"
+_OUTCOMES: dict[Kind, Outcome] = {
+    Kind.OVERLOADED: "overloaded",
+    Kind.NOT_READY: "unavailable",
+    Kind.INTERNAL: "error",
+    Kind.BROKEN_UPSTREAM: "error",
+    Kind.TIMED_OUT: "error",
+}
+
+
+def outcome_of_error(kind: Kind) -> Outcome:
+    """How a request that ended so is counted."""
+    return _OUTCOMES.get(kind, "client_error")
 
 
 class GatewayMetrics:

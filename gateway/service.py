@@ -3,17 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build_app
+from gateway.app import DIALECTS, build_app
 from gateway.config import GatewayConfig
 from gateway.errors import not_ready
 from gateway.generate.pool import POLL_INTERVAL_S, AttentionPool
 from gateway.http.connections import ConnectionTable
 from gateway.http.context import Gateway, KeySlots
+from gateway.http.dialect import Dialect
 from gateway.http.server import HttpServer, bind, fit_to_open_files
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics, StatusLine
@@ -41,6 +42,7 @@ class GatewayService:
         model: ModelFiles | None = None,
         registry: CollectorRegistry | None = None,
         poll_interval_s: float = POLL_INTERVAL_S,
+        dialects: Sequence[Dialect] = DIALECTS,
     ):
         self._config = config
         limits = fit_to_open_files(limits or config.limits)
@@ -54,6 +56,8 @@ class GatewayService:
         self.gateway = Gateway(
             config=config,
             limits=limits,
+            request_timeout_s=config.request_timeout_s,
+            forced_call_tokens=config.forced_call_tokens,
             model=model,
             pool=AttentionPool(
                 self._addresses,
@@ -79,8 +83,9 @@ class GatewayService:
         )
         metrics.connections.set_function(lambda: table.open)
         self._server = HttpServer(
-            build_app(self.gateway),
+            build_app(self.gateway, dialects),
             table,
+            dialects[0].errors,
             shutdown_timeout_s=config.drain_s + _SHUTDOWN_MARGIN_S,
         )
         self._tasks: list[asyncio.Task[None]] = []

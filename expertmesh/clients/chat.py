@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
-from gateway.http.api_keys import read_keys
+from gateway.api_keys import read_keys
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 60.0

@@ -1,12 +1,12 @@
 """What is thinking, answer and tool call in a finished chat answer? An OpenAI message."""
 
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from expertmesh.offline.backend import Backend, Job
 from expertmesh.outputs import CompletionOutput
-from gateway.openai.replies import new_id
 from moe_model.chat.events import (
     ContentDelta,
     ReasoningDelta,
@@ -48,7 +48,9 @@ async def message_of(backend: Backend, job: Job, choice: CompletionOutput) -> di
             content += event.text
         elif isinstance(event, ToolCallStart):
             function = {"name": event.name, "arguments": ""}
-            calls.append({"id": new_id("call_"), "type": "function", "function": function})
+            calls.append(
+                {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+            )
         elif isinstance(event, ToolCallArguments):
             calls[event.index]["function"]["arguments"] += event.fragment
     message: dict[str, Any] = {"role": "assistant", "content": content}

@@ -8,13 +8,13 @@ from typing import Any
 
 from expertmesh.offline.backend import Backend, Delta, Job
 from expertmesh.offline.chat_message import message_of
-from expertmesh.offline.checks import as_python_error
+from expertmesh.offline.checks import python_errors
 from expertmesh.offline.collect import Collector
 from expertmesh.offline.merge import merge
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
 from expertmesh.outputs import RequestOutput
-from gateway.errors import ApiError, context_exceeded
+from gateway.errors import context_exceeded
 from gateway.openai.field_rules import FieldRules
 from moe_model.text.added_tokens import REQUIRED_MARKERS
 
@@ -118,16 +118,14 @@ async def run_jobs(
 
 def check_chat_fields(**fields: Any) -> None:
     """Raises ValueError for what would change the template, as the gateway does."""
-    try:
+    with python_errors():
         FieldRules().check(fields, ())
-    except ApiError as error:
-        raise as_python_error(error) from None
 
 
 def _check_room(backend: Backend, name: str, ids: Sequence[int]) -> None:
     if len(ids) >= backend.max_model_len:
-        error = context_exceeded(name, len(ids), backend.max_model_len, at_least=False)
-        raise as_python_error(error)
+        with python_errors():
+            raise context_exceeded(name, len(ids), backend.max_model_len, at_least=False)
 
 
 async def _bounded(work: list[Any]) -> list[Any]:

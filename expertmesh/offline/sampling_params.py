@@ -1,6 +1,6 @@
 """How are the next tokens chosen? `SamplingParams`, with the names that vLLM's users know.
 
-Values are checked where requests over HTTP are checked (`gateway/openai/sampling.py`), by the same
+Values are checked where requests over HTTP are checked (`gateway/openai/completion_fields.py`), by the same
 code and with the same messages, when the object is made. A new feature of the gateway is
 therefore accepted here as soon as it is accepted there.
 """
@@ -89,7 +89,7 @@ class SamplingParams:
     extra_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        from expertmesh.offline.checks import check_sampling
+        from expertmesh.offline.checks import read_fields
 
         if not self.detokenize and self.stop:
             raise ValueError("stop: strings need detokenize=True")
@@ -101,7 +101,7 @@ class SamplingParams:
             raise ValueError(
                 f"prompt_logprobs: must be 0 to {MAX_LOGPROBS}, got {self.prompt_logprobs}"
             )
-        check_sampling(self.http_fields())
+        read_fields(self.http_fields())
 
     def clone(self) -> "SamplingParams":
         return copy.deepcopy(self)

@@ -7,22 +7,31 @@ slow the attention service down instead of filling memory.
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import Enum
 
-from gateway.errors import ApiError, internal
+from gateway.errors import RequestError, internal
 from gateway.generate.pool import AttentionPool
 from gateway.generate.stream import generate
 from gateway.generate.stream_state import DeadlinePassed, StreamState
 from gateway.text.choice_text import ChoiceText
-from moe_model.chat.events import ParserEvent, coalesce
+from moe_model.chat.events import ParserEvent, ReasoningDelta, ToolCallStart, coalesce
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+
+class Finish(Enum):
+    """Why a choice has ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CALLS = "calls"
+    """It has called tools, and waits for their results."""
+
 
 _AT_A_LIMIT = attention_pb2.Finished(reason=attention_pb2.FINISH_REASON_LENGTH)
 
@@ -33,13 +42,15 @@ class Update:
 
     choice: int
     events: list[ParserEvent]
+    call_ids: list[str] = field(default_factory=list)
+    """Of the tool calls that begin in `events`, in their order."""
     token_ids: list[int] = field(default_factory=list)
     """New tokens whose log-probabilities follow; without a stop token, unless the prompt's are
     told as well: who asks for those counts an entry for each token."""
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     emitted_ids: list[int] = field(default_factory=list)
     """Every new token, a stop token and what completed a stop string included."""
-    finish_reason: FinishReason | None = None
+    finish_reason: Finish | None = None
     stop_reason: str | int | None = None
     """The stop string or the request's own stop id that ended it; None for the model's EOS."""
 
@@ -54,8 +65,11 @@ class Choice:
     stop_ids: frozenset[int]
     """Ids that end this sequence and are not part of its text."""
     vocab_size: int
-    on_finished: Callable[[StreamState], None] = lambda state: None
+    on_finished: "Callable[[Choice], None]" = lambda choice: None
     """Told when the sequence has ended well, before the client is."""
+    call_prefix: str = ""
+    call_ids: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
     text_s: float = 0.0
     """Time spent on detokenising and parsing."""
 
@@ -73,11 +87,11 @@ class ChoiceStreams:
     ):
         self._pool = pool
         self.choices = list(choices)
-        self._queue: asyncio.Queue[Update | ApiError] = asyncio.Queue(queued_events)
+        self._queue: asyncio.Queue[Update | RequestError] = asyncio.Queue(queued_events)
         self._on_tokens = on_tokens
         self._tasks: list[asyncio.Task[None]] = []
         self._unfinished = len(self.choices)
-        self._failure: ApiError | None = None
+        self._failure: RequestError | None = None
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._run(choice)) for choice in self.choices]
@@ -90,7 +104,7 @@ class ChoiceStreams:
     async def next_batch(self, timeout_s: float | None = None) -> list[Update] | None:
         """What is there, at least one update; [] at the end; None when nothing came in time.
 
-        Raises the first choice's ApiError, after what came before it was handed out.
+        Raises the first choice's RequestError, after what came before it was handed out.
         """
         if self._failure is not None:
             raise self._failure
@@ -103,7 +117,7 @@ class ChoiceStreams:
             return None
         batch: list[Update] = []
         while True:
-            if isinstance(item, ApiError):
+            if isinstance(item, RequestError):
                 self._failure = item
                 break
             batch.append(item)
@@ -116,7 +130,7 @@ class ChoiceStreams:
             return batch
         raise self._failure
 
-    def fail(self, error: ApiError) -> None:
+    def fail(self, error: RequestError) -> None:
         """End this response with an error; for when the gateway stops."""
         self._failure = error
         with contextlib.suppress(asyncio.QueueFull):  # then nobody waits for the queue
@@ -131,7 +145,7 @@ class ChoiceStreams:
     async def _run(self, choice: Choice) -> None:
         try:
             await self._pull(choice)
-        except ApiError as error:
+        except RequestError as error:
             await self._queue.put(error)
         # Our bug: it ends this request, is logged with its traceback, and never the process.
         except Exception:
@@ -146,16 +160,13 @@ class ChoiceStreams:
         try:
             async for event in events:
                 if isinstance(event, attention_pb2.Finished):
-                    choice.on_finished(choice.state)
-                    end = self._end(choice, event)
-                    end.emitted_ids = untold
-                    await self._queue.put(end)
+                    await self._queue.put(self._end(choice, event, untold))
                     return
                 update = self._advance(choice, event)
                 update.emitted_ids = untold = untold + update.emitted_ids
                 if choice.text.stopped:
-                    choice.on_finished(choice.state)
-                    update.finish_reason = "stop"
+                    choice.on_finished(choice)
+                    update.finish_reason = Finish.STOP
                     update.stop_reason = choice.text.stop_string
                 if update.events or update.token_ids or update.finish_reason:
                     await self._queue.put(update)
@@ -166,10 +177,7 @@ class ChoiceStreams:
             # What was generated is never thrown away: it ends as one that reached its max_tokens.
             if not any(one.state.num_generated_tokens for one in self.choices):
                 raise
-            choice.on_finished(choice.state)
-            end = self._end(choice, _AT_A_LIMIT)
-            end.emitted_ids = untold
-            await self._queue.put(end)
+            await self._queue.put(self._end(choice, _AT_A_LIMIT, untold))
         finally:
             await events.aclose()
 
@@ -189,21 +197,36 @@ class ChoiceStreams:
             if choice.text.stopped:
                 break
         update.events = coalesce(update.events)
+        _name_calls(choice, update)
         choice.text_s += time.perf_counter() - started_s
         return update
 
-    def _end(self, choice: Choice, finished: attention_pb2.Finished) -> Update:
+    def _end(self, choice: Choice, finished: attention_pb2.Finished, untold: list[int]) -> Update:
         by_length = finished.reason == attention_pb2.FINISH_REASON_LENGTH
         own_stops = choice.state.request.sampling.stop_token_ids
         by_own_stop = not by_length and finished.stop_token_id in own_stops
         events = choice.text.finish(is_cut=by_length or by_own_stop)
-        update = Update(choice.index, events, stop_reason=choice.text.stop_string)
+        update = Update(
+            choice.index, events, emitted_ids=untold, stop_reason=choice.text.stop_string
+        )
+        _name_calls(choice, update)
+        choice.on_finished(choice)
         if by_own_stop:
             update.stop_reason = finished.stop_token_id
         if by_length and not choice.text.stopped:
-            update.finish_reason = "length"
+            update.finish_reason = Finish.LENGTH
         elif choice.text.tool_calls and not choice.text.unfinished_tool_calls:
-            update.finish_reason = "tool_calls"
+            update.finish_reason = Finish.CALLS
         else:
-            update.finish_reason = "stop"
+            update.finish_reason = Finish.STOP
         return update
+
+
+def _name_calls(choice: Choice, update: Update) -> None:
+    """Give the calls that begin their ids, and keep what was thought before."""
+    for event in update.events:
+        if isinstance(event, ReasoningDelta):
+            choice.thinking.append(event.text)
+        elif isinstance(event, ToolCallStart):
+            update.call_ids.append(choice.call_prefix + secrets.token_hex(12))
+    choice.call_ids += update.call_ids

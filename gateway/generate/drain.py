@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 
 MEMORY_S = 30.0
-MIN_RETRY_S = 1
-MAX_RETRY_S = 60
 
 
 class Drain:
@@ -44,8 +42,3 @@ class Drain:
             self._served *= kept
             self._busy_s = self._busy_s * kept + MEMORY_S * (1.0 - kept)
         self._now_s = now_s
-
-
-def retry_after(wait_s: float) -> int:
-    """Whole seconds for a Retry-After header."""
-    return math.ceil(min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S))

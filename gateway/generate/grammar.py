@@ -14,7 +14,7 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
-from gateway.errors import ApiError, bad_field
+from gateway.errors import RequestError, bad_field
 from moe_model.families.minimax_m2.grammars import named_refusal
 from protos import attention_pb2
 from rpc.config import GRAMMAR_TAKEN
@@ -47,7 +47,7 @@ class RequestGrammar:
         self.field = field
         self._grammar = attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
         self._digest = hashlib.sha256(text.encode()).digest()
-        self._refusal: ApiError | None = None
+        self._refusal: RequestError | None = None
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._taken_by: dict[str, bool] = {}
         """By address of a service that took it: whether it says so, and so knows it by digest."""
@@ -64,7 +64,7 @@ class RequestGrammar:
     ) -> Call:
         """Ask for `request` with this grammar; the caller cancels the call when it has ended.
 
-        Raises ApiError 400 when the grammar was refused, for this choice or for one before it.
+        Raises RequestError when the grammar was refused, for this choice or for one before it.
         """
         own = attention_pb2.GenerateRequest()
         own.CopyFrom(request)
@@ -106,7 +106,7 @@ class RequestGrammar:
             raise
         return call
 
-    def refused(self, details: str) -> ApiError | None:
+    def refused(self, details: str) -> RequestError | None:
         """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
         if not details.startswith("grammar"):
             return None

@@ -104,8 +104,8 @@ class AttentionPool:
 
         `keys` are the prompt's `prompt_keys`: it will be in the picked one's cache.
 
-        Raises ApiError 503 with the reason when none is ready, 429 when their queues are full, or
-        when this client has its share of them.
+        Raises RequestError with the reason when none is ready, or when their queues are full or
+        this client has its share of them.
         """
         ready = [r for r in self._replicas.values() if r.ready and r.address not in excluded]
         if not ready:

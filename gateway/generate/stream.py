@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 import grpc
 import grpc.aio
 
-from gateway.errors import SERVER, ApiError, not_ready, overloaded
+from gateway.errors import Kind, RequestError, not_ready, overloaded
 from gateway.generate.grammar import Call, RequestGrammar
 from gateway.generate.pool import AttentionPool
 from gateway.generate.prefix_guess import prompt_keys
@@ -121,14 +121,14 @@ async def _place(
     avoided: set[str],
     patience_s: float,
 ) -> Replica:
-    """Where the sequence begins or goes on. Raises ApiError 429 or 503 when that is nowhere."""
+    """Where the sequence begins or goes on. Raises RequestError when that is nowhere."""
     give_up_s = time.monotonic() + patience_s
     while True:
         try:
             return pool.pick(state.num_prompt_tokens, avoided, keys, client=state.request.client_id)
-        except ApiError as error:
+        except RequestError as error:
             has_begun = state.num_generated_tokens or state.num_migrations
-            if error.status != 429 or not has_begun or time.monotonic() > give_up_s:
+            if error.kind is not Kind.OVERLOADED or not has_begun or time.monotonic() > give_up_s:
                 raise
         await asyncio.sleep(_ROOM_POLL_S)
 
@@ -186,7 +186,7 @@ def _remember(replica: Replica, state: StreamState) -> None:
 
 def _error_of_status(
     error: grpc.aio.AioRpcError, replica: Replica, state: StreamState
-) -> ApiError | StreamLost:
+) -> RequestError | StreamLost:
     """What a failed RPC means. Refusals that clients can cause at will are not logged."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.INVALID_ARGUMENT and state.grammar is not None:
@@ -194,7 +194,7 @@ def _error_of_status(
         if refused is not None:
             return refused
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return ApiError(400, details, code="invalid_value")
+        return RequestError(Kind.INVALID_REQUEST, details, reason="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         reason = details or "too many requests are waiting"
         return StreamLost("full", overloaded(reason, replica.drain_s))
@@ -210,9 +210,8 @@ def _error_of_status(
     )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlinePassed("")
-    return ApiError(
-        502,
+    return RequestError(
+        Kind.BROKEN_UPSTREAM,
         "the attention service failed; its log has the details",
-        type=SERVER,
-        code="upstream_error",
+        reason="upstream_error",
     )

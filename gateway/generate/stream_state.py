@@ -8,7 +8,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from gateway.errors import SERVER, ApiError, not_ready
+from gateway.errors import Kind, RequestError, bad_field, not_ready
 from gateway.generate.grammar import RequestGrammar
 from protos import attention_pb2
 
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 _MOST_MS = 2**62
 
 
-class DeadlinePassed(ApiError):
+class DeadlinePassed(RequestError):
     """The request's time limit passed; an error only for an answer without a single token."""
 
     def __init__(self, reason: str) -> None:
         text = reason or "the request's time limit passed before the answer began"
-        super().__init__(504, text, type=SERVER, code="deadline_exceeded")
+        super().__init__(Kind.TIMED_OUT, text, reason="deadline_exceeded")
 
 
 class StreamLost(Exception):
@@ -33,7 +33,7 @@ class StreamLost(Exception):
     `error` is for the client if nobody goes on, `detail` for the log.
     """
 
-    def __init__(self, reason: str, error: ApiError, detail: str = ""):
+    def __init__(self, reason: str, error: RequestError, detail: str = ""):
         super().__init__(error.message)
         self.reason = reason
         self.error = error
@@ -112,14 +112,14 @@ class StreamState:
             self.prompt_logprobs.clear()
 
     def take_prompt_logprobs(self, event: attention_pb2.PromptLogprobs) -> None:
-        """Raises ApiError 502 for what breaks the protocol."""
+        """Raises RequestError for what breaks the protocol."""
         expected = len(self.prompt_logprobs) + 1
         if event.position != expected or expected + len(event.logprobs) > self.num_prompt_tokens:
             raise protocol_error(f"prompt logprobs from {event.position} where {expected} was due")
         self.prompt_logprobs.extend(event.logprobs)
 
     def take_tokens(self, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
-        """Raises ApiError 502 for what breaks the protocol."""
+        """Raises RequestError for what breaks the protocol."""
         expected = len(self.emitted_token_ids)
         self._require_prompt_logprobs()
         if tokens.index != expected:
@@ -137,7 +137,7 @@ class StreamState:
         self.heard_s, self.experts_waited_ms = time.monotonic(), 0
 
     def take_finished(self, finished: attention_pb2.Finished) -> None:
-        """Raises StreamLost when another replica may go on, ApiError for every other bad end."""
+        """Raises StreamLost when another replica may go on, RequestError for every other bad end."""
         self.num_cached_tokens = finished.usage.cached_tokens
         if finished.HasField("timings"):
             self.timings = finished.timings
@@ -167,10 +167,10 @@ class StreamState:
         if reason == attention_pb2.FINISH_REASON_ERROR:
             text = finished.error or "the generation failed"
             if finished.caller_error:
-                name = self.grammar.field if self.grammar is not None else None
-                message = text if name is None else f"{name}: {text}"
-                raise ApiError(400, message, param=name, code="generation_impossible")
-            raise ApiError(500, text, type=SERVER, code="generation_failed")
+                if self.grammar is not None:
+                    raise bad_field(self.grammar.field, text, "generation_impossible")
+                raise RequestError(Kind.INVALID_REQUEST, text, reason="generation_impossible")
+            raise RequestError(Kind.INTERNAL, text, reason="generation_failed")
         raise protocol_error("a terminal event without a reason")
 
     def _require_prompt_logprobs(self) -> None:
@@ -181,12 +181,11 @@ class StreamState:
             )
 
 
-def protocol_error(what: str) -> ApiError:
-    """502 for what no attention service may send."""
+def protocol_error(what: str) -> RequestError:
+    """For what no attention service may send."""
     log.error("the attention service broke the protocol: %s", what)
-    return ApiError(
-        502,
+    return RequestError(
+        Kind.BROKEN_UPSTREAM,
         f"The attention service broke the protocol: {what}",
-        type=SERVER,
-        code="upstream_protocol_error",
+        reason="upstream_protocol_error",
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import AUTHENTICATION, ApiError
+from gateway.api_keys import digests
+from gateway.errors import Kind, RequestError
 from rpc.watched import Watched
 
 PUBLIC_PATHS = frozenset(("/livez", "/readyz", "/health"))
@@ -18,11 +19,6 @@ ANONYMOUS = "anonymous"
 def tenant_of(key_id: str, cache_salt: str) -> str:
     """Whose cached prompts this request may share: those of the same key and the same salt."""
     return cache_salt if key_id == ANONYMOUS else f"{key_id}:{cache_salt}"
-
-
-def digests(keys: Sequence[str]) -> tuple[bytes, ...]:
-    """As keys are kept."""
-    return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
 class ApiKeys:
@@ -74,12 +70,10 @@ class AuthMiddleware:
         await self._app(scope, receive, send)
 
 
-def unauthorised() -> ApiError:
+def unauthorised() -> RequestError:
     """The same for every failure."""
-    return ApiError(
-        401,
+    return RequestError(
+        Kind.UNAUTHENTICATED,
         "A valid API key is required: Authorization: Bearer <key>",
-        type=AUTHENTICATION,
-        code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
+        reason="invalid_api_key",
     )

@@ -3,14 +3,15 @@
 import logging
 import re
 import secrets
-from http import HTTPStatus
+from collections.abc import Sequence
 
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import NOT_FOUND, ApiError, internal
+from gateway.errors import Kind, RequestError, internal
+from gateway.http.dialect import Dialect, errors_at
+from gateway.http.errors import error_response
 from gateway.http.respond import ClientGone
 from gateway.limits import Limits
 
@@ -22,15 +23,17 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 class EdgeMiddleware:
     """Outermost: `x-request-id` on every reply; no exception passes."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect]):
         self._app = app
+        self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        shape = errors_at(scope["path"], self._dialects)
+        scope.setdefault("state", {}).update(request_id=request_id, errors=shape)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -40,19 +43,23 @@ class EdgeMiddleware:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
+        async def tell(error: RequestError) -> None:
+            await error_response(error, shape, request_id)(scope, receive, send_with_id)
+
         try:
             await self._app(scope, receive, send_with_id)
-        except ApiError as error:
-            await error.response()(scope, receive, send_with_id)
+        except RequestError as error:
+            await tell(error)
         except (ClientGone, ClientDisconnect):
             log.debug("request %s: the client left", request_id)
-            await _nobody_listens(scope, receive, send_with_id)
+            # To complete the exchange for the server's sake.
+            await tell(RequestError(Kind.CLIENT_GONE, "client closed the connection"))
         # The outermost net: logged with its traceback, answered as 500 where that is still possible.
         except Exception:
             log.exception("request %s failed", request_id)
             if started:
                 raise
-            await internal().response()(scope, receive, send_with_id)
+            await tell(internal())
 
 
 def _request_id(scope: Scope) -> str:
@@ -62,11 +69,6 @@ def _request_id(scope: Scope) -> str:
             if _SANE_REQUEST_ID.fullmatch(given):
                 return given
     return "req_" + secrets.token_hex(12)
-
-
-async def _nobody_listens(scope: Scope, receive: Receive, send: Send) -> None:
-    """Complete the exchange for the server's sake; 499 is what proxies log for it."""
-    await ApiError(499, "client closed the connection").response()(scope, receive, send)
 
 
 class BodyLimit:
@@ -83,10 +85,10 @@ class BodyLimit:
         headers = dict(scope["headers"])
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b""):
-            raise ApiError(
-                415,
+            raise RequestError(
+                Kind.UNSUPPORTED_MEDIA,
                 "Content-Encoding is not supported: send the body uncompressed",
-                code="unsupported_content_encoding",
+                reason="unsupported_content_encoding",
             )
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self._limits.body_bytes:
@@ -103,26 +105,9 @@ class BodyLimit:
 
         await self._app(scope, receive_limited, send)
 
-    def _too_large(self) -> ApiError:
-        return ApiError(
-            413,
+    def _too_large(self) -> RequestError:
+        return RequestError(
+            Kind.TOO_LARGE,
             f"Request entity too large: the body has more than {self._limits.body_bytes} bytes",
-            code="request_too_large",
-            headers={"Connection": "close"},
+            reason="request_too_large",
         )
-
-
-def http_error(error: HTTPException) -> ApiError:
-    """Routing errors (404, 405) in OpenAI's shape; the body never repeats the path."""
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return ApiError(
-            404, "Unknown path; GET /docs lists what is served", type=NOT_FOUND, code="not_found"
-        )
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return ApiError(
-            405,
-            "This path does not take that method; GET /docs lists what is served",
-            code="method_not_allowed",
-            headers=error.headers,
-        )
-    return ApiError(error.status_code, str(error.detail), headers=error.headers)

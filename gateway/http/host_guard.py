@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import PERMISSION, ApiError
+from gateway.errors import Kind, RequestError
 from rpc.access.host_names import is_private, machine_names, normal
 
 _ANY = "*"
@@ -130,10 +130,9 @@ def _host_of(url: str) -> str | None:
         return None
 
 
-def _refused(header: str, why: str, flag: str) -> ApiError:
-    return ApiError(
-        403,
+def _refused(header: str, why: str, flag: str) -> RequestError:
+    return RequestError(
+        Kind.FORBIDDEN,
         f"{header} header not allowed: {why}; allow it with {flag}",
-        type=PERMISSION,
-        code="forbidden_origin",
+        reason="forbidden_origin",
     )

@@ -1,35 +1,18 @@
-"""What do models, probes, metrics and version say?"""
+"""What do probes, metrics and version say?"""
 
 from importlib.metadata import version as version_of
 from typing import Any
 
 import orjson
-from openai.types import Model
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.context import Gateway
 from gateway.http.requests import gateway_of
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
 VERSION = version_of("expertmesh")
-
-
-async def list_models(request: Request) -> Response:
-    """Every name under which the model is served."""
-    gateway = gateway_of(request)
-    models = [_model(gateway, name) for name in gateway.model.names]
-    return _json({"object": "list", "data": models})
-
-
-async def get_model(request: Request) -> Response:
-    """One name. 404 when it is not served."""
-    gateway = gateway_of(request)
-    name = request.path_params["model_id"]
-    gateway.check_model(name)
-    return _json(_model(gateway, name))
 
 
 async def livez(request: Request) -> Response:
@@ -83,17 +66,6 @@ async def version(request: Request) -> Response:
             ],
         }
     )
-
-
-def _model(gateway: Gateway, name: str) -> dict[str, Any]:
-    model = Model.model_construct(
-        id=name, created=gateway.model.created, object="model", owned_by="expertmesh"
-    )
-    return {
-        **model.model_dump(exclude_unset=True),
-        "max_model_len": gateway.max_model_len,
-        "marker_token_ids": dict(gateway.model.tokenizer.marker_ids),
-    }
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -12,9 +12,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway.errors import ApiError
+from gateway.errors import Kind, RequestError
 from gateway.http.auth import ANONYMOUS, PUBLIC_PATHS
 from gateway.http.connections import ConnectionTable, Standing, address_group
+from gateway.http.dialect import ErrorShape
 from gateway.http.parser import CheckedConnection
 
 TOO_MANY = "too many connections"
@@ -50,8 +51,9 @@ class GatewayProtocol(H11Protocol):
 
     transport: Any  # asyncio's, in a `_Transport`
 
-    def __init__(self, table: ConnectionTable, **uvicorn_arguments: Any):
+    def __init__(self, table: ConnectionTable, errors: ErrorShape, **uvicorn_arguments: Any):
         super().__init__(**uvicorn_arguments)
+        self._errors = errors
         self._table = table
         self._limits = table.limits
         self.conn: CheckedConnection = CheckedConnection(table.limits, self._admit)
@@ -190,7 +192,9 @@ class GatewayProtocol(H11Protocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answer below the application, if an answer can still be sent, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = ApiError(status, message[0].upper() + message[1:], code="bad_http").json()
+            what = message[0].upper() + message[1:]
+            error = RequestError(Kind.INVALID_REQUEST, what, reason="bad_http")
+            body = self._errors.body(error, None)
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),

@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.errors import ApiError
-from gateway.generate.request import client_of_request
+from gateway.errors import Kind, RequestError
+from gateway.http.auth import ANONYMOUS
 from gateway.http.context import Gateway
 from gateway.http.respond import ClientGone
 from gateway.http.strict_json import parse_object
 from gateway.limits import Limits
-from gateway.metrics import RequestRecord, outcome_of_status
+from gateway.metrics import RequestRecord, outcome_of_error
 
 Result = TypeVar("Result")
 
@@ -22,16 +22,26 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
-async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
-    """The JSON object of the body. Raises ApiError 400 or 415."""
+def client_of_request(request: Request) -> str:
+    """Whose fair share of every queue it takes: its key's. No name where nobody needs a key."""
+    key_id: str = request.state.key_id
+    return "" if key_id == ANONYMOUS else key_id
+
+
+async def read_object(
+    request: Request, limits: Limits, *, history: str | None = None
+) -> dict[str, Any]:
+    """The JSON object of the body; `history` as in `parse_object`. Raises RequestError."""
     content_type = request.headers.get("content-type", "application/json")
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise ApiError(
-            415, "Content-Type must be application/json", code="unsupported_content_type"
+        raise RequestError(
+            Kind.UNSUPPORTED_MEDIA,
+            "Content-Type must be application/json",
+            reason="unsupported_content_type",
         )
     body = await request.body()
-    return await off_loop(request, len(body), lambda: parse_object(body, limits))
+    return await off_loop(request, len(body), lambda: parse_object(body, limits, history))
 
 
 async def off_loop(request: Request, size_bytes: int, work: Callable[[], Result]) -> Result:
@@ -44,7 +54,7 @@ async def off_loop(request: Request, size_bytes: int, work: Callable[[], Result]
 
 @contextlib.contextmanager
 def counted(request: Request) -> Iterator[None]:
-    """A place among its key's requests. Raises ApiError 429 when the key has too many in flight."""
+    """A place among its key's requests. Raises RequestError when the key has too many in flight."""
     slots, key_id = gateway_of(request).slots, request.state.key_id
     slots.acquire(key_id)
     try:
@@ -57,7 +67,7 @@ def counted(request: Request) -> Iterator[None]:
 def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
     """A place among its key's requests, and a record of how this one ends.
 
-    An error that passes ends the record; else whoever answers ends it. Raises ApiError 429 when
+    An error that passes ends the record; else whoever answers ends it. Raises RequestError when
     the key has too many requests in flight.
     """
     gateway = gateway_of(request)
@@ -67,8 +77,8 @@ def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
         gateway.slots.acquire(key_id)
         record.on_end = lambda: gateway.slots.release(key_id)
         yield record
-    except ApiError as error:
-        record.end(outcome_of_status(error.status))
+    except RequestError as error:
+        record.end(outcome_of_error(error.kind))
         raise
     except (ClientGone, ClientDisconnect):
         record.end("disconnected")

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import ApiError, internal
+from gateway.errors import RequestError, internal
 from gateway.generate.choice_streams import Choice, ChoiceStreams, Update
 from gateway.http.context import Gateway
-from gateway.metrics import RequestRecord, outcome_of_status
-from gateway.openai.replies import Reply
+from gateway.http.dialect import ErrorShape, Reply
+from gateway.metrics import RequestRecord, outcome_of_error
 
 log = logging.getLogger(__name__)
 
@@ -59,19 +59,12 @@ async def answer(
     *,
     stream: bool,
 ) -> Response:
-    """Run the choices and answer. Early refusals of the attention service become HTTP errors.
+    """Run the choices and answer. Early refusals of the attention service have a status.
 
-    Raises ApiError or ClientGone before anything was sent; `record` is ended here otherwise.
+    Raises RequestError or ClientGone before anything was sent; `record` is ended here otherwise.
     """
-    streams = ChoiceStreams(
-        gateway.pool,
-        choices,
-        queued_events=gateway.limits.queued_events,
-        on_tokens=lambda choice, count: record.tokens(choice.index, count),
-    )
     record.queued(sum(choice.state.num_prompt_tokens for choice in choices))
-    gateway.active.add(streams)
-    streams.start()
+    streams = gateway.start(choices, lambda choice, count: record.tokens(choice.index, count))
     try:
         if not stream:
             body = await unless_disconnected(request, _collect(streams, reply))
@@ -82,8 +75,7 @@ async def answer(
         wait_s = limits.grammar_error_wait_s if has_grammar else limits.early_error_wait_s
         first = await streams.next_batch(wait_s)
     except BaseException:
-        gateway.active.discard(streams)
-        await streams.close()
+        await gateway.finish(streams)
         raise
     return _StreamedAnswer(gateway, request, record, streams, reply, first)
 
@@ -96,11 +88,10 @@ async def _collect(streams: ChoiceStreams, reply: Reply) -> bytes:
 
 
 async def _end(
-    gateway: Gateway, record: RequestRecord, streams: ChoiceStreams, error: ApiError | None
+    gateway: Gateway, record: RequestRecord, streams: ChoiceStreams, error: RequestError | None
 ) -> None:
     """Cancel what still runs, and count what the choices were."""
-    gateway.active.discard(streams)
-    await streams.close()
+    await gateway.finish(streams)
     for choice in streams.choices:
         gateway.metrics.tool_calls.inc(choice.text.tool_calls)
         gateway.metrics.tool_values_doubtful.inc(choice.text.doubtful_values)
@@ -108,7 +99,7 @@ async def _end(
             gateway.metrics.tool_parse_errors.inc(choice.text.unfinished_tool_calls)
     cached = sum(choice.state.num_cached_tokens for choice in streams.choices)
     if error is not None:
-        record.end(outcome_of_status(error.status), cached_tokens=cached)
+        record.end(outcome_of_error(error.kind), cached_tokens=cached)
     else:
         record.end("ok" if streams.complete else "disconnected", cached_tokens=cached)
 
@@ -131,10 +122,11 @@ class _StreamedAnswer(EventSourceResponse):
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id
+        self._errors: ErrorShape = request.state.errors
         self._record = record
         self._streams = streams
         self._reply = reply
-        self._error: ApiError | None = None
+        self._error: RequestError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -156,7 +148,7 @@ class _StreamedAnswer(EventSourceResponse):
                     yield data
                 batch = await self._streams.next_batch(keepalive_s)
             yield self._reply.closing()
-        except ApiError as error:
+        except RequestError as error:
             self._error = error
             yield self._error_event()
         # The headers are out: logged with its traceback, and told as the stream's last event.
@@ -167,4 +159,4 @@ class _StreamedAnswer(EventSourceResponse):
 
     def _error_event(self) -> bytes:
         assert self._error is not None
-        return b"data: " + self._error.json(self._request_id) + b"\n\n"
+        return self._errors.event(self._error, self._request_id)

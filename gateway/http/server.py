@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.http.connections import ConnectionTable
+from gateway.http.dialect import ErrorShape
 from gateway.http.protocol import GatewayProtocol
 from gateway.limits import Limits
 from rpc.config import Address
@@ -60,12 +61,20 @@ def fit_to_open_files(limits: Limits) -> Limits:
 class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: the service stops like every other one."""
 
-    def __init__(self, app: ASGIApp, table: ConnectionTable, *, shutdown_timeout_s: float):
+    def __init__(
+        self,
+        app: ASGIApp,
+        table: ConnectionTable,
+        errors: ErrorShape,
+        *,
+        shutdown_timeout_s: float,
+    ):
+        """`errors`: how requests are refused that never reach `app`."""
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=functools.partial(GatewayProtocol, table),  # type: ignore[arg-type]
+                http=functools.partial(GatewayProtocol, table, errors),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,

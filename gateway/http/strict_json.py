@@ -5,7 +5,7 @@ surrogates, trailing bytes). This file adds what it accepts: duplicate keys, int
 silently become floats, and bodies whose sheer number of items would cost seconds.
 
 What was said before may hold lone surrogates and numbers of any length, for a client would send
-it again and again. So in `messages` they are let through, and elsewhere their field is named.
+it again and again. So in such a field they are let through, and elsewhere their field is named.
 
 Bodies have megabytes, mostly of text. So every byte is looked at by calls that work on all of them
 at once, and Python's own loop runs over strings, brackets and long numbers, whose number is
@@ -20,13 +20,11 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import ApiError, bad_field
+from gateway.errors import Kind, RequestError, bad_field
 from gateway.limits import Limits
 from moe_model.chat.lossless_json import LongNumber, loads
 from moe_model.text.unicode_text import is_valid_text
 
-_MESSAGES = "messages"
-"""The one field that holds what was said before."""
 _MAX_FIELD_CHARS = 200
 _SURROGATE = "must be valid Unicode text, has a lone surrogate"
 
@@ -46,14 +44,14 @@ _SMALLEST_SIGNED = -(2**63)
 _NOT_JSON = "The request body is not valid JSON: "
 
 
-def _refusal(message: str) -> ApiError:
-    return ApiError(400, _NOT_JSON + message, code="invalid_json")
+def _refusal(message: str) -> RequestError:
+    return RequestError(Kind.INVALID_REQUEST, _NOT_JSON + message, reason="invalid_json")
 
 
 def parse_text(field: str, text: str, limits: Limits) -> Any:
     """The JSON value that a field has as text, by the same rules as a body.
 
-    Raises ApiError 400 naming the field.
+    Raises RequestError naming the field.
     """
     data = text.encode("utf-8", "surrogatepass")  # a lone surrogate is no UTF-8: refused below
     try:
@@ -63,14 +61,15 @@ def parse_text(field: str, text: str, limits: Limits) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise bad_field(field, f"not valid JSON ({error})") from None
-    except ApiError as error:
+    except RequestError as error:
         raise bad_field(field, f"not valid JSON: {error.message.removeprefix(_NOT_JSON)}") from None
 
 
-def parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
-    """The body's JSON object. Raises ApiError 400; time is linear and bounded by `limits`.
+def parse_object(body: bytes, limits: Limits, history: str | None) -> dict[str, Any]:
+    """The body's JSON object. Raises RequestError; time is linear and bounded by `limits`.
 
-    Strings in `messages` may have lone surrogates, and numbers there may be `LongNumber`s.
+    `history`: the field that holds what was said before. Strings there may have lone surrogates,
+    and numbers may be `LongNumber`s.
     """
     if not body.strip():
         raise _refusal("it is empty")
@@ -86,10 +85,11 @@ def parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
     except ValueError as error:
         raise _refusal(str(error)) from None
     if not isinstance(value, dict):
-        raise ApiError(400, "The request body must be a JSON object", code="invalid_json")
+        what = "The request body must be a JSON object"
+        raise RequestError(Kind.INVALID_REQUEST, what, reason="invalid_json")
     if has_long_numbers:
         return {
-            key: item if key == _MESSAGES else _plain(_checked_key("", key), item, limits)
+            key: item if key == history else _plain(_checked_key("", key), item, limits)
             for key, item in value.items()
         }
     return value
@@ -100,7 +100,7 @@ def _loads_lossless(body: bytes) -> Any:
 
 
 def _plain(field: str, value: Any, limits: Limits) -> Any:
-    """The value with ordinary numbers. Raises ApiError 400 naming the field of any other."""
+    """The value with ordinary numbers. Raises RequestError naming the field of any other."""
     field = field[:_MAX_FIELD_CHARS]  # of each, since every member repeats it
     if isinstance(value, dict):
         return {

@@ -4,7 +4,7 @@ Chunks are plain dictionaries through orjson: building the `openai` package's mo
 microseconds for each token. The contract tests hold every chunk against those models.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_usage import CompletionUsage
 
 from gateway.generate.choice_streams import Update
-from gateway.openai.replies import ReplyHead, new_id, token_text
+from gateway.openai.replies import FINISH_REASONS, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import (
     ContentDelta,
@@ -34,32 +34,14 @@ class _Collected:
     content: list[str] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
-    finish_reason: str = "stop"
-
-
-@dataclass(kw_only=True)
-class _Turn:
-    """What of one choice may have to be put back when a client returns it."""
-
-    thinking: list[str] = field(default_factory=list)
-    first_call_id: str = ""
+    finish_reason: str | None = None
 
 
 class ChatReply:
     """Chat answers, streamed or whole."""
 
-    def __init__(
-        self,
-        head: ReplyHead,
-        model: ModelFiles,
-        *,
-        with_logprobs: bool,
-        remember_thinking: Callable[[str, str], None] = lambda call_id, thinking: None,
-    ):
-        """`remember_thinking`: told the id of a turn's first call, and what was thought before."""
+    def __init__(self, head: ReplyHead, model: ModelFiles, *, with_logprobs: bool):
         self._head = head
-        self._remember_thinking = remember_thinking
-        self._turns = [_Turn() for _ in head.choices]
         self._model = model
         self._with_logprobs = with_logprobs
         self._introduced: set[int] = set()
@@ -70,34 +52,18 @@ class ChatReply:
         if update.choice not in self._introduced:
             self._introduced.add(update.choice)
             events.append(self._chunk(update.choice, {"role": "assistant", "content": ""}))
-        logprobs = self._logprobs(update)
+        logprobs, call_ids = self._logprobs(update), iter(update.call_ids)
         for event in update.events:
-            delta = _delta(event, self._call_id(update, event))
+            delta = _delta(event, call_ids)
             if delta is not None:
                 events.append(self._chunk(update.choice, delta, logprobs))
                 logprobs = []
-        self._end_turn(update)
         if update.finish_reason is not None:
-            events.append(self._chunk(update.choice, {}, logprobs, update.finish_reason))
+            reason = FINISH_REASONS[update.finish_reason]
+            events.append(self._chunk(update.choice, {}, logprobs, reason))
         elif logprobs:
             events.append(self._chunk(update.choice, {}, logprobs))
         return b"".join(events)
-
-    def _call_id(self, update: Update, event: ParserEvent) -> str:
-        """A new id for a call that begins, "" for all else; keeps what belongs to the turn."""
-        turn = self._turns[update.choice]
-        if isinstance(event, ReasoningDelta):
-            turn.thinking.append(event.text)
-        if not isinstance(event, ToolCallStart):
-            return ""
-        call_id = new_id("call_")
-        turn.first_call_id = turn.first_call_id or call_id
-        return call_id
-
-    def _end_turn(self, update: Update) -> None:
-        turn = self._turns[update.choice]
-        if update.finish_reason is not None and turn.first_call_id:
-            self._remember_thinking(turn.first_call_id, "".join(turn.thinking))
 
     def closing(self) -> bytes:
         return self._head.closing()
@@ -105,19 +71,17 @@ class ChatReply:
     def collect(self, update: Update) -> None:
         collected = self._collected[update.choice]
         collected.logprobs += self._logprobs(update)
+        call_ids = iter(update.call_ids)
         for event in update.events:
-            call_id = self._call_id(update, event)
             if isinstance(event, ReasoningDelta):
                 collected.reasoning.append(event.text)
             elif isinstance(event, ContentDelta):
                 collected.content.append(event.text)
             elif isinstance(event, ToolCallStart):
-                collected.calls.append(_call(event.name, call_id))
+                collected.calls.append(_call(event.name, next(call_ids)))
             elif isinstance(event, ToolCallArguments):
                 collected.calls[event.index]["function"]["arguments"] += event.fragment
-        self._end_turn(update)
-        if update.finish_reason is not None:
-            collected.finish_reason = update.finish_reason
+        collected.finish_reason = FINISH_REASONS[update.finish_reason]
 
     def whole(self) -> bytes:
         reply = ChatCompletion.model_construct(
@@ -187,13 +151,13 @@ class ChatReply:
         }
 
 
-def _delta(event: ParserEvent, call_id: str) -> dict[str, Any] | None:
+def _delta(event: ParserEvent, call_ids: Iterator[str]) -> dict[str, Any] | None:
     if isinstance(event, ContentDelta):
         return {"content": event.text}
     if isinstance(event, ReasoningDelta):
         return {"reasoning_content": event.text}
     if isinstance(event, ToolCallStart):
-        return {"tool_calls": [{"index": event.index, **_call(event.name, call_id)}]}
+        return {"tool_calls": [{"index": event.index, **_call(event.name, next(call_ids))}]}
     if isinstance(event, ToolCallArguments):
         return {"tool_calls": [{"index": event.index, "function": {"arguments": event.fragment}}]}
     return None

@@ -8,7 +8,7 @@ from openai.types import Completion, CompletionChoice, CompletionUsage
 from openai.types.completion_choice import Logprobs
 
 from gateway.generate.choice_streams import Update
-from gateway.openai.replies import ReplyHead, token_text
+from gateway.openai.replies import FINISH_REASONS, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import ContentDelta
 from protos import attention_pb2
@@ -22,7 +22,7 @@ class _Collected:
     text: list[str] = field(default_factory=list)
     logprobs: dict[str, list[Any]] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
-    finish_reason: str = "stop"
+    finish_reason: str | None = None
     stop_reason: str | int | None = None
 
 
@@ -59,7 +59,7 @@ class CompletionReply:
                 "index": update.choice,
                 "text": text,
                 "logprobs": logprobs,
-                "finish_reason": update.finish_reason,
+                "finish_reason": FINISH_REASONS[update.finish_reason],
                 **self._ids(update.emitted_ids, update.stop_reason),
             }
         )
@@ -73,7 +73,7 @@ class CompletionReply:
         for name, values in (self._logprobs(update) or {}).items():
             collected.logprobs.setdefault(name, []).extend(values)
         if update.finish_reason is not None:
-            collected.finish_reason = update.finish_reason
+            collected.finish_reason = FINISH_REASONS[update.finish_reason]
             collected.stop_reason = update.stop_reason
         collected.token_ids += update.emitted_ids
 

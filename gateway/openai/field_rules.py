@@ -76,11 +76,12 @@ _REFUSED_PREFIXES = ("guided_", "lora")
 class FieldRules:
     """Refuses, and logs each ignored name once."""
 
-    def __init__(self) -> None:
-        self._logged: set[str] = set()
+    def __init__(self, logged: set[str] | None = None) -> None:
+        """`logged`: names that were."""
+        self._logged = set() if logged is None else logged
 
     def check(self, body: Mapping[str, Any], known: Collection[str]) -> None:
-        """Raises ApiError 400 for a field that must not be ignored."""
+        """Raises RequestError for a field that must not be ignored."""
         for name, value in body.items():
             if name in known:
                 continue

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.errors import ApiError, bad_field
+from gateway.errors import RequestError, bad_field
 
 OutputLength = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
@@ -119,7 +119,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse_model(model_type: type[Model], body: dict[str, Any]) -> Model:
-    """The typed request. Raises ApiError 400 naming the first wrong field."""
+    """The typed request. Raises RequestError naming the first wrong field."""
     try:
         return model_type.model_validate(body)
     except ValidationError as error:
@@ -127,7 +127,7 @@ def parse_model(model_type: type[Model], body: dict[str, Any]) -> Model:
 
 
 def stream_options_of(fields: SamplingFields) -> StreamOptions:
-    """The stream options. Raises ApiError 400 when there is no stream."""
+    """The stream options. Raises RequestError when there is no stream."""
     if fields.stream_options is None:
         return StreamOptions()
     if not fields.stream:
@@ -135,7 +135,7 @@ def stream_options_of(fields: SamplingFields) -> StreamOptions:
     return fields.stream_options
 
 
-def _field_error(error: ValidationError) -> ApiError:
+def _field_error(error: ValidationError) -> RequestError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ""
     for part in first["loc"]:

@@ -5,8 +5,9 @@ import re
 from typing import Any
 
 from gateway.errors import bad_field
+from gateway.generate.form import ANY_OBJECT, AnswerForm
+from gateway.http.schemas import check_schema
 from gateway.limits import Limits
-from gateway.openai.schemas import check_schema
 from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
 
 FIELD = "structured_outputs"
@@ -14,10 +15,18 @@ _FORMS = ("json", "json_object", "regex", "choice", "grammar")
 _HEADER = '%llguidance {"no_forcing": true}\n'
 
 
+def answer_form(value: Any, limits: Limits) -> AnswerForm:
+    """The form for prompts that end in thinking, and those that do not. Raises RequestError."""
+    if value is None:
+        return AnswerForm()
+    given = {thinks: output_form(value, limits, thinks=thinks) for thinks in (False, True)}
+    return AnswerForm(given=given, field=FIELD)
+
+
 def output_form(value: Any, limits: Limits, *, thinks: bool) -> str | None:
     """The grammar of what follows the prompt, or its thinking; None for any text.
 
-    Raises ApiError 400 naming the form. A `grammar` is one in llguidance's dialect of Lark, taken
+    Raises RequestError naming the form. A `grammar` is one in llguidance's dialect of Lark, taken
     as it is; after thinking the others may begin with the newlines that the template puts there.
     """
     if value is None:
@@ -29,9 +38,7 @@ def output_form(value: Any, limits: Limits, *, thinks: bool) -> str | None:
         raise bad_field(FIELD, f"give exactly one of {', '.join(_FORMS)}, got {given}")
     name, demand = given[0], value[given[0]]
     if name in ("json", "json_object"):
-        schema = (
-            check_schema(f"{FIELD}.json", demand, limits) if name == "json" else {"type": "object"}
-        )
+        schema = check_schema(f"{FIELD}.json", demand, limits) if name == "json" else ANY_OBJECT
         text = answer_grammar(JsonAnswer(schema=schema, lenient=False))
     elif name == "grammar":
         text = _text(name, demand, limits.grammar_bytes)

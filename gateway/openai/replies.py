@@ -4,11 +4,11 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
-from gateway.generate.choice_streams import Choice, Update
+from gateway.generate.choice_streams import Choice, Finish
 from gateway.openai.models import StreamOptions
 from gateway.text.model_files import ModelFiles
 from protos import attention_pb2
@@ -16,20 +16,12 @@ from protos import attention_pb2
 DONE = b"data: [DONE]\n\n"
 
 
-class Reply(Protocol):
-    """How updates become one API's answer, streamed or whole."""
-
-    def chunks(self, update: Update) -> bytes:
-        """Server-sent events for one update."""
-
-    def closing(self) -> bytes:
-        """Events after the last choice ended: usage, timings, [DONE]."""
-
-    def collect(self, update: Update) -> None:
-        """Keep one update for `whole`."""
-
-    def whole(self) -> bytes:
-        """The answer as one JSON object."""
+FINISH_REASONS = {
+    None: None,
+    Finish.STOP: "stop",
+    Finish.LENGTH: "length",
+    Finish.CALLS: "tool_calls",
+}
 
 
 @dataclass(kw_only=True)

@@ -1,14 +1,14 @@
-"""What must the answer be? `response_format` and `tool_choice` as a grammar for the attention service."""
+"""What must the answer be, by `response_format` and `tool_choice`?"""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.errors import bad_field
+from gateway.generate.form import ANY_OBJECT, AnswerForm
+from gateway.http.schemas import check_schema
 from gateway.limits import Limits
-from gateway.openai.schemas import check_schema
-from moe_model.families.minimax_m2.grammars import JsonAnswer, ToolCalls, answer_grammar
+from moe_model.families.minimax_m2.grammars import JsonAnswer
 
 _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
 _CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"
@@ -16,63 +16,24 @@ _SCHEMA_FIELD = "response_format.json_schema.schema"
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerShape:
-    """What a chat request demands of its answer."""
-
-    json: JsonAnswer | None
-    must_call: bool
-    only_tool: str | None
-    """The one tool that `tool_choice` names."""
-    field: str
-    """What to name when the grammar is refused."""
-
-
-def answer_shape(
+def answer_form(
     response_format: Any, tool_choice: Any, tools: Sequence[Any] | None, limits: Limits
-) -> AnswerShape:
-    """Raises ApiError 400 naming the field."""
+) -> AnswerForm:
+    """Raises RequestError naming the field."""
     json = _json_answer(response_format, limits)
     only_tool = _named_tool(tool_choice, tools or [])
     must_call = tool_choice == "required" or only_tool is not None
     if tool_choice == "required" and not tools:
         raise bad_field("tool_choice", "'required' needs tools")
     schema_field = (
-        _SCHEMA_FIELD if json is not None and json.schema != _ANY_OBJECT else "response_format"
+        _SCHEMA_FIELD if json is not None and json.schema != ANY_OBJECT else "response_format"
     )
-    return AnswerShape(
+    return AnswerForm(
         json=json,
         must_call=must_call,
         only_tool=only_tool,
         field="tools" if must_call else schema_field,
     )
-
-
-def grammar_of(
-    shape: AnswerShape,
-    tools: Sequence[Mapping[str, Any]],
-    *,
-    several_calls: bool,
-    marker_ids: Mapping[str, int],
-) -> str | None:
-    """The grammar, or None for free text.
-
-    Args:
-        tools: those on offer, validated; JSON answers may be calls of them instead.
-    """
-    forms: list[JsonAnswer | ToolCalls] = []
-    if shape.json is not None and not shape.must_call:
-        forms.append(shape.json)
-    if shape.must_call or (forms and tools):
-        offered = [t for t in tools if shape.only_tool in (None, t["function"]["name"])]
-        several = several_calls and shape.only_tool is None
-        forms.append(ToolCalls(tools=offered, several=several, marker_ids=marker_ids))
-    if not forms:
-        return None
-    return answer_grammar(*forms)
-
-
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
@@ -84,7 +45,7 @@ def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
     if kind == "json_object":
         if value.get("schema") is not None:
             raise bad_field("response_format.schema", "give a schema with type 'json_schema'")
-        return JsonAnswer(schema=_ANY_OBJECT, lenient=False)
+        return JsonAnswer(schema=ANY_OBJECT, lenient=False)
     if kind != "json_schema":
         raise bad_field("response_format", f"must be {_FORMATS}")
     wrapper = value.get("json_schema")

@@ -7,10 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import bad_field, context_exceeded
-from gateway.generate.request import client_of_request
 from gateway.http.auth import tenant_of
-from gateway.http.requests import counted, gateway_of, read_object
+from gateway.http.requests import client_of_request, counted, gateway_of
+from gateway.openai.field_rules import FieldRules
 from gateway.openai.models import DetokenizeRequest, TokenizeRequest, parse_model
+from gateway.openai.reading import CHAT_NAMES, read_body
 
 
 async def tokenize(request: Request) -> Response:
@@ -27,11 +28,11 @@ async def detokenize(request: Request) -> Response:
 
 async def _tokenize(request: Request) -> Response:
     gateway = gateway_of(request)
-    body = await read_object(request, gateway.limits)
+    body = await read_body(request)
     fields = parse_model(TokenizeRequest, body)
     if fields.model is not None:
         gateway.check_model(fields.model)
-    gateway.rules.check(body, TokenizeRequest.model_fields)
+    FieldRules(gateway.ignored_fields).check(body, TokenizeRequest.model_fields)
     if (fields.prompt is None) == (fields.messages is None):
         raise bad_field("prompt", "give either prompt or messages")
     max_model_len = gateway.max_model_len
@@ -46,6 +47,7 @@ async def _tokenize(request: Request) -> Response:
         ids = await gateway.encoder.chat(
             fields.messages or [],
             fields.tools or [],
+            names=CHAT_NAMES,
             tenant=tenant_of(request.state.key_id, ""),
             client=client_of_request(request),
             body_bytes=len(await request.body()),
@@ -58,7 +60,7 @@ async def _tokenize(request: Request) -> Response:
 
 async def _detokenize(request: Request) -> Response:
     gateway = gateway_of(request)
-    body = await read_object(request, gateway.limits)
+    body = await read_body(request)
     fields = parse_model(DetokenizeRequest, body)
     if fields.model is not None:
         gateway.check_model(fields.model)

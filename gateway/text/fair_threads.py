@@ -37,7 +37,7 @@ class FairThreads:
         """What `work` returns or raises. A thread that is given up keeps its slot until it ends.
 
         Raises:
-            ApiError: 429, too much is waiting, or its turn did not come in `timeout_s`.
+            RequestError: too much is waiting, or its turn did not come in `timeout_s`.
             TimeoutError: the work itself took longer than what was left of `timeout_s`.
         """
         loop = asyncio.get_running_loop()

@@ -8,9 +8,10 @@ that suffices.
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gateway.errors import ApiError, bad_field, context_exceeded
+from gateway.errors import RequestError, bad_field, context_exceeded
 from gateway.limits import Limits
 from gateway.text.emitted_ids import EmittedIds
 from gateway.text.fair_threads import FairThreads
@@ -25,8 +26,16 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatNames:
+    """What the client calls the fields with the conversation and the tools."""
+
+    messages: str
+    tools: str
+
+
 class PromptEncoder:
-    """Messages or text to token ids; every failure is an ApiError naming the field."""
+    """Messages or text to token ids; every failure is a RequestError naming the field."""
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class PromptEncoder:
         messages: list[Any],
         tools: list[Any],
         *,
+        names: ChatNames,
         tenant: str,
         client: str = "",
         body_bytes: int,
@@ -66,21 +76,21 @@ class PromptEncoder:
         sent is counted, and logged in a line with the request's id.
         """
         if len(messages) > self._limits.messages:
-            raise bad_field("messages", f"at most {self._limits.messages}, got {len(messages)}")
+            raise bad_field(names.messages, f"at most {self._limits.messages}, got {len(messages)}")
         for index, message in enumerate(messages):
             if not isinstance(message, dict):
-                raise bad_field(f"messages[{index}]", "must be an object", "invalid_type")
+                raise bad_field(f"{names.messages}[{index}]", "must be an object", "invalid_type")
         if len(tools) > self._limits.tools:
-            raise bad_field("tools", f"at most {self._limits.tools}, got {len(tools)}")
+            raise bad_field(names.tools, f"at most {self._limits.tools}, got {len(tools)}")
 
         repairs: Repairs = Counter()
 
         def encode() -> list[int]:
-            offered = validate_tools(tools)
-            turns = normalise_messages(messages, repairs)
+            offered = validate_tools(tools, names.tools)
+            turns = normalise_messages(messages, repairs, names.messages)
             # Before the template copies it several times over.
             said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
-            self._refuse_by_size("messages", said, max_model_len)
+            self._refuse_by_size(names.messages, said, max_model_len)
             self._count_restored(self.thinking.restore(tenant, turns))
             segments = self._model.template.render(
                 turns,
@@ -88,10 +98,10 @@ class PromptEncoder:
                 add_generation_prompt=add_generation_prompt,
             )
             text_bytes = sum(len(segment.text) for segment in segments)
-            self._refuse_by_size("messages", text_bytes, max_model_len)
+            self._refuse_by_size(names.messages, text_bytes, max_model_len)
             return self.emitted_ids.encode(tenant, segments)
 
-        ids = await self._run("messages", encode, body_bytes, client)
+        ids = await self._run(names.messages, encode, body_bytes, client)
         self._note(+repairs, request_id)
         return ids
 
@@ -136,9 +146,9 @@ class PromptEncoder:
             raise field_error(field, str(error)) from None
 
 
-def field_error(default_field: str, message: str) -> ApiError:
-    """400 from a message of the form "field: what is wrong"."""
-    field, separator, _ = message.partition(": ")
+def field_error(default_field: str, message: str) -> RequestError:
+    """From a message of the form "field: what is wrong"."""
+    field, separator, rest = message.partition(": ")
     if not separator or " " in field or len(field) > 200:
         return bad_field(default_field, message)
-    return ApiError(400, message, param=field, code="invalid_value")
+    return bad_field(field, rest)

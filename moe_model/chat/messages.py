@@ -22,7 +22,7 @@ _SYSTEM_EXTRAS = ("current_date", "current_location")
 
 
 def normalise_messages(
-    messages: list[dict[str, Any]], repairs: Repairs | None = None
+    messages: list[dict[str, Any]], repairs: Repairs | None = None, field: str = "messages"
 ) -> list[dict[str, Any]]:
     """Messages for `ChatTemplate.render`; the input is not changed.
 
@@ -43,18 +43,18 @@ def normalise_messages(
         repairs: counts what was not rendered as it was sent.
 
     Raises:
-        ValueError: naming the field: no messages at all, or in what is asked now an unknown role
+        ValueError: naming `field` or what in it: no messages at all, or in what is asked now an unknown role
             or a content part that is not text.
     """
     if not messages:
-        raise ValueError("messages: must not be empty")
+        raise ValueError(f"{field}: must not be empty")
     reader = _Reader(Counter() if repairs is None else repairs)
     roles = [message.get("role") for message in messages]
     last_answer = _last_answer(roles)
     last_user = max((i for i, role in enumerate(roles) if role == "user"), default=-1)
     for index, message in enumerate(messages):
         is_asked = index > last_answer and (roles[index] != "user" or index == last_user)
-        reader.read(message, f"messages[{index}]" if is_asked else None)
+        reader.read(message, f"{field}[{index}]" if is_asked else None)
     return reader.finish()
 
 

@@ -26,39 +26,39 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_CHARS)  # noqa: UP031
 
 
-def validate_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:
+def validate_tools(tools: Sequence[Any], field: str = "tools") -> list[dict[str, Any]]:
     """The tools as the template takes them, what is null in them left out.
 
     A tool is `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
     At most 128, together at most 256 KiB as JSON, schemas at most 32 levels deep, names unique.
 
     Raises:
-        ValueError: naming the field, for tools that cannot be offered.
+        ValueError: naming `field` or what in it, for tools that cannot be offered.
     """
     offered = []
     if len(tools) > MAX_TOOLS:
-        raise ValueError(f"tools: at most {MAX_TOOLS} are allowed, got {len(tools)}")
+        raise ValueError(f"{field}: at most {MAX_TOOLS} are allowed, got {len(tools)}")
     names: set[str] = set()
     size_bytes = 2
     for index, tool in enumerate(tools):
-        where = f"tools[{index}]"
+        where = f"{field}[{index}]"
         function = _offered_function(where, tool)
         name = function["name"]
         if name in names:
             raise ValueError(f"{where}.function.name: {name!r} is used twice")
         names.add(name)
-        size_bytes += _json_bytes(tool) + 2
+        size_bytes += _json_bytes(tool, field) + 2
         if size_bytes > MAX_TOOLS_BYTES:  # told at once, not after megabytes more
-            raise ValueError(f"tools: at most {MAX_TOOLS_BYTES} bytes as JSON are allowed")
+            raise ValueError(f"{field}: at most {MAX_TOOLS_BYTES} bytes as JSON are allowed")
         offered.append({**tool, "type": "function", "function": function})
     return offered
 
 
-def _json_bytes(tool: Any) -> int:
+def _json_bytes(tool: Any, field: str) -> int:
     try:
         return len(json.dumps(tool, ensure_ascii=False, allow_nan=False).encode("utf-8"))
     except ValueError as error:
-        raise ValueError("tools: numbers must be finite") from error
+        raise ValueError(f"{field}: numbers must be finite") from error
 
 
 def require_tool_name(field: str, name: Any) -> str:

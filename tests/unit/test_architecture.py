@@ -30,6 +30,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "config_values", "config shapes numerics quant host_memory", "text cost formats", "chat maths",
         "families kernels", "backends", "weights", "reference tiny",
     ),
+    "gateway": (
+        "errors limits api_keys", "config metrics text", "generate", "http", "openai", "app",
+        "service", "__main__",
+    ),
     "attention_svc": (
         "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling", "engine",
         "membership servicer loaded", "reporting running", "service", "__main__",

@@ -204,9 +204,9 @@ def test_a_forced_call_without_a_limit_gets_one(roomy: Harness, tokenizer: Token
         assert roomy.chat(**fields).status_code == 200
         return int(roomy.fake.requests[-1].sampling.max_tokens)
 
-    config = roomy.service.gateway.config
-    assert config.forced_call_tokens == 4096
-    object.__setattr__(config, "forced_call_tokens", 300)  # the context has room for more
+    core = roomy.service.gateway
+    assert core.forced_call_tokens == core.config.forced_call_tokens == 4096
+    core.forced_call_tokens = 300  # the context has room for more
     forced: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": None}
     assert most(**forced) == 300
     assert most(**{**forced, "tool_choice": named("weather")}) == 300

@@ -130,7 +130,7 @@ def test_a_bug_of_the_gateway_is_a_500_without_its_text(
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(gateway.service.gateway.rules, "check", broken)
+    monkeypatch.setattr("gateway.openai.field_rules.FieldRules.check", broken)
     reply = gateway.chat()
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "internal_error"

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 import httpx
 import openai
 
+from gateway.app import DIALECTS
 from gateway.config import GatewayConfig
 from gateway.generate.pool import POLL_INTERVAL_S
+from gateway.http.dialect import Dialect
 from gateway.limits import Limits
 from gateway.service import GatewayService
 from protos import attention_pb2
@@ -93,6 +95,7 @@ class Harness:
         status: attention_pb2.GetStatusResponse | None = None,
         wait_ready: bool = True,
         poll_interval_s: float = POLL_INTERVAL_S,
+        dialects: Sequence[Dialect] = DIALECTS,
         **config: Any,
     ):
         self._loop = loop
@@ -102,15 +105,19 @@ class Harness:
         config.setdefault("listen", "127.0.0.1:0")
         config.setdefault("drain_s", 0.5)
         self.config = GatewayConfig(model=model_folder, served_model_name=(NAME, "alias"), **config)
-        self.service = loop.run(self._start(limits, poll_interval_s))
+        self.service = loop.run(self._start(limits, poll_interval_s, dialects))
         assert self.service.address is not None
         self.port = self.service.address.port
         self.base_url = f"http://127.0.0.1:{self.port}"
         if wait_ready:
             self.wait_for(lambda: self.get("/readyz").status_code == 200)
 
-    async def _start(self, limits: Limits | None, poll_interval_s: float) -> GatewayService:
-        service = GatewayService(self.config, limits=limits, poll_interval_s=poll_interval_s)
+    async def _start(
+        self, limits: Limits | None, poll_interval_s: float, dialects: Sequence[Dialect]
+    ) -> GatewayService:
+        service = GatewayService(
+            self.config, limits=limits, poll_interval_s=poll_interval_s, dialects=dialects
+        )
         await service.start()
         return service
 

@@ -3,7 +3,8 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.metrics import GatewayMetrics, RequestRecord, StatusLine, outcome_of_status
+from gateway.errors import Kind
+from gateway.metrics import GatewayMetrics, RequestRecord, StatusLine, outcome_of_error
 
 
 @pytest.fixture
@@ -66,12 +67,13 @@ def test_the_place_is_given_back_once(metrics: GatewayMetrics) -> None:
 
 
 @pytest.mark.parametrize(
-    "status, outcome",
-    [(200, "ok"), (400, "client_error"), (404, "client_error"), (429, "overloaded"),
-     (500, "error"), (502, "error"), (503, "unavailable"), (504, "error")],
+    "kind, outcome",
+    [(Kind.INVALID_REQUEST, "client_error"), (Kind.MODEL_NOT_FOUND, "client_error"),
+     (Kind.OVERLOADED, "overloaded"), (Kind.INTERNAL, "error"), (Kind.BROKEN_UPSTREAM, "error"),
+     (Kind.NOT_READY, "unavailable"), (Kind.TIMED_OUT, "error")],
 )  # fmt: skip
-def test_outcomes(status: int, outcome: str) -> None:
-    assert outcome_of_status(status) == outcome
+def test_outcomes(kind: Kind, outcome: str) -> None:
+    assert outcome_of_error(kind) == outcome
 
 
 def test_the_status_line_appears_when_something_ran(metrics: GatewayMetrics) -> None:

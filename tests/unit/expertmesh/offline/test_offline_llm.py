@@ -50,7 +50,7 @@ def llm(folder: Path) -> Iterator[LLM]:
 
 def engine_idle(llm: LLM) -> bool:
     """Within a second: no sequence, no block in use."""
-    scheduler = llm._backend._gateway.pool.replicas[0].stub._servicer._engine.scheduler
+    scheduler = llm._backend._core.pool.replicas[0].stub._servicer._engine.scheduler
     for _ in range(100):
         if not scheduler.running and not scheduler.waiting and scheduler.kv_usage_ratio == 0.0:
             return True

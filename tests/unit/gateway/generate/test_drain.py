@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.generate.drain import Drain, retry_after
+from gateway.generate.drain import Drain
+from gateway.http.errors import retry_after
 
 
 class Clock:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import Kind, RequestError
 from gateway.generate.stream_state import StreamLost, StreamState
 from protos import attention_pb2
 
@@ -42,31 +42,31 @@ def test_prompt_and_emitted_ids_stay_apart() -> None:
 def test_tokens_that_break_the_protocol_end_the_request(event: attention_pb2.Tokens) -> None:
     one = state()
     one.take_tokens(tokens(0, [1]), 100)
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         one.take_tokens(event, 100)
-    assert caught.value.status == 502
+    assert caught.value.kind is Kind.BROKEN_UPSTREAM
     assert one.emitted_token_ids == [1]
 
 
 def test_logprobs_must_match_the_tokens() -> None:
-    with pytest.raises(ApiError):
+    with pytest.raises(RequestError):
         state(logprobs=True).take_tokens(tokens(0, [1]), 100)
 
 
 @pytest.mark.parametrize(
-    "fields, status, code",
+    "fields, kind, reason",
     [
-        ({"reason": attention_pb2.FINISH_REASON_DEADLINE}, 504, "deadline_exceeded"),
-        ({"reason": attention_pb2.FINISH_REASON_ERROR}, 500, "generation_failed"),
-        ({}, 502, "upstream_protocol_error"),
+        ({"reason": attention_pb2.FINISH_REASON_DEADLINE}, Kind.TIMED_OUT, "deadline_exceeded"),
+        ({"reason": attention_pb2.FINISH_REASON_ERROR}, Kind.INTERNAL, "generation_failed"),
+        ({}, Kind.BROKEN_UPSTREAM, "upstream_protocol_error"),
     ],
 )
 def test_every_end_but_stop_and_length_is_an_error(
-    fields: dict[str, Any], status: int, code: str
+    fields: dict[str, Any], kind: Kind, reason: str
 ) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         state().take_finished(attention_pb2.Finished(**fields))
-    assert (caught.value.status, caught.value.code) == (status, code)
+    assert (caught.value.kind, caught.value.reason) == (kind, reason)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_ends_that_another_replica_may_go_on_from(fields: dict[str, Any], reason
     with pytest.raises(StreamLost) as caught:
         state().take_finished(attention_pb2.Finished(**fields))
     assert caught.value.reason == reason
-    assert (caught.value.error.status, caught.value.error.code) == (503, "not_ready")
+    assert (caught.value.error.kind, caught.value.error.reason) == (Kind.NOT_READY, "not_ready")
 
 
 def test_the_rest_is_asked_for_in_the_time_that_is_left() -> None:
@@ -93,9 +93,9 @@ def test_the_rest_is_asked_for_in_the_time_that_is_left() -> None:
     assert (list(rest.prompt_token_ids), list(rest.emitted_token_ids)) == ([1, 2, 3], [7, 8])
     one.request.timeout_ms = 0
     assert one.request_to_go_on(default_timeout_s=0).timeout_ms == 0
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         one.request_to_go_on(default_timeout_s=5)
-    assert caught.value.code == "deadline_exceeded"
+    assert caught.value.reason == "deadline_exceeded"
 
 
 def test_only_a_missing_end_is_made_up() -> None:
@@ -118,5 +118,5 @@ def test_a_lost_token_is_noticed_at_the_end() -> None:
     finished = attention_pb2.Finished(
         reason=attention_pb2.FINISH_REASON_STOP, usage=attention_pb2.Usage(generated_tokens=2)
     )
-    with pytest.raises(ApiError, match="2 tokens announced, 1 received"):
+    with pytest.raises(RequestError, match="2 tokens announced, 1 received"):
         one.take_finished(finished)

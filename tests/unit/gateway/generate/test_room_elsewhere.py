@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.errors import ApiError, overloaded
+from gateway.errors import Kind, RequestError, overloaded
 from gateway.generate import stream as generation
 from gateway.generate.pool import AttentionPool
 from gateway.generate.replica import Replica
@@ -76,7 +76,7 @@ class Crowd:
         return self.now_s
 
 
-async def run(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> ApiError:
+async def run(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> RequestError:
     monkeypatch.setattr(generation, "time", crowd)
     monkeypatch.setattr(generation, "_ROOM_POLL_S", 0.0)
     sampling = attention_pb2.SamplingParams(max_tokens=100)
@@ -85,7 +85,7 @@ async def run(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> ApiError:
     events = generation.generate(
         pool, StreamState(request=request), vocab_size=100, stop_ids=frozenset()
     )
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         async for _ in events:
             pass
     return caught.value
@@ -95,7 +95,7 @@ async def test_a_refusal_does_not_begin_the_wait_for_room_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crowd = Crowd(PATIENCE * 3 // 4, lambda turn: 1 if turn == 1 else 0)
-    assert (await run(crowd, monkeypatch)).status == 429
+    assert (await run(crowd, monkeypatch)).kind is Kind.OVERLOADED
     assert len(crowd.asked) == 2, "the one that was lost, and one that refused"
 
 
@@ -105,4 +105,4 @@ async def test_a_token_ends_the_wait_and_the_next_one_is_another(
     crowd = Crowd(PATIENCE * 3 // 4, lambda turn: 1 if turn <= 3 else 0)
     error = await run(crowd, monkeypatch)
     assert len(crowd.asked) == 3, error
-    assert error.code == "not_ready", "moved twice"
+    assert error.reason == "not_ready", "moved twice"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api_keys import check_key, read_keys
 from gateway.config import GatewayConfig
-from gateway.http.api_keys import check_key, read_keys
 from gateway.http.auth import ApiKeys
 
 FIRST, SECOND = "the-first-good-key", "the-second-good-key"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import RequestError
 from gateway.http.auth import ANONYMOUS, ApiKeys
+from gateway.http.errors import STATUS
 from gateway.http.host_guard import HostGuard, Trust, is_local_name
 
 KEYS = ApiKeys(["first-key-123", "second-key-456"])
@@ -83,8 +84,8 @@ def check(
     guard = HostGuard(app, trust=trust, is_loopback=is_loopback, has_keys=has_keys)
     try:
         guard._check(host, origin)
-    except ApiError as error:
-        return error.status
+    except RequestError as error:
+        return STATUS[error.kind]
     return 200
 
 

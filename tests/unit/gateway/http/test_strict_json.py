@@ -3,24 +3,26 @@
 import contextlib
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import ApiError
-from gateway.http.strict_json import parse_object
+from gateway.errors import Kind, RequestError
+from gateway.http import strict_json
 from gateway.limits import Limits
 
 LIMITS = Limits()
+parse_object = partial(strict_json.parse_object, history="messages")
 
 
 def refusal(body: bytes) -> str:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_object(body, LIMITS)
-    assert caught.value.status == 400
-    assert caught.value.code == "invalid_json"
+    assert caught.value.kind is Kind.INVALID_REQUEST
+    assert caught.value.reason == "invalid_json"
     return caught.value.message
 
 
@@ -104,9 +106,9 @@ def test_elsewhere_the_field_of_such_a_number_is_named(number: bytes) -> None:
         (b'{"messages": [], "seed": %b}', "seed"),
         (b'{"messages": [%b], "tools": [{"x": {"maximum": %b}}]}', "tools[0].x.maximum"),
     ):
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(RequestError) as caught:
             parse_object(body.replace(b"%b", number), LIMITS)
-        assert caught.value.param == field
+        assert caught.value.field == field
         assert caught.value.message.startswith(f"{field}: ")
 
 
@@ -137,9 +139,9 @@ def test_what_was_said_may_have_lone_surrogates() -> None:
     ],
 )
 def test_elsewhere_the_field_of_a_lone_surrogate_is_named(body: bytes, param: str) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_object(body, LIMITS)
-    assert (caught.value.status, caught.value.param) == (400, param)
+    assert (caught.value.kind, caught.value.field) == (Kind.INVALID_REQUEST, param)
 
 
 def test_keys_with_lone_surrogates_count_as_keys() -> None:
@@ -150,9 +152,9 @@ def test_keys_with_lone_surrogates_count_as_keys() -> None:
 def test_a_long_name_is_not_repeated_for_each_member() -> None:
     members = ",".join(f'"{i}":{2**70 if i == 49_999 else 1}' for i in range(50_000))
     body = f'{{"{"k" * 2**20}": {{{members}}}}}'.encode()
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_object(body, LIMITS)
-    assert caught.value.param == "k" * 200
+    assert caught.value.field == "k" * 200
 
 
 def test_long_numbers_inside_strings_are_text() -> None:
@@ -236,7 +238,7 @@ def test_every_valid_object_is_read_as_the_standard_library_reads_it(
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\u0dN1-e ').map(str.encode))
 def test_any_bytes_give_an_object_or_one_kind_of_error(body: bytes) -> None:
     value = None
-    with contextlib.suppress(ApiError):
+    with contextlib.suppress(RequestError):
         value = parse_object(body, LIMITS)
     assert value is None or value == json.loads(body)
 
@@ -257,10 +259,10 @@ def test_any_text_in_messages_gives_what_it_says_or_one_kind_of_error(text: str)
     errors, value = [], None
     try:
         value = parse_object(body.encode(), LIMITS)
-    except ApiError as error:
-        errors.append((error.status, error.code))
+    except RequestError as error:
+        errors.append((error.kind, error.reason))
     if errors:
-        assert errors == [(400, "invalid_json")]
+        assert errors == [(Kind.INVALID_REQUEST, "invalid_json")]
     else:
         assert as_said(value) == as_said(json.loads(body, parse_float=str, parse_int=str))
 

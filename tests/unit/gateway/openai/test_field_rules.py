@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import Kind, RequestError
 from gateway.openai.field_rules import FieldRules
 from gateway.openai.models import ChatRequest
 
@@ -37,11 +37,11 @@ KNOWN = ChatRequest.model_fields
     ],
 )
 def test_fields_that_would_change_the_answer_are_refused_by_name(name: str, value: Any) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         FieldRules().check({name: value}, KNOWN)
-    assert caught.value.status == 400
-    assert caught.value.param == name
-    assert caught.value.code == "unsupported_parameter"
+    assert caught.value.kind is Kind.INVALID_REQUEST
+    assert caught.value.field == name
+    assert caught.value.reason == "unsupported_parameter"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import ApiError
+from gateway.errors import Kind, RequestError
 from gateway.limits import Limits
 from gateway.openai.output_form import output_form
 
@@ -91,9 +91,9 @@ def test_after_thinking_the_templates_newlines_may_come_first():
     ],
 )
 def test_bad_demands_name_the_form(value, words):
-    with pytest.raises(ApiError, match=words) as caught:
+    with pytest.raises(RequestError, match=words) as caught:
         output_form(value, LIMITS, thinks=False)
-    assert caught.value.status == 400
+    assert caught.value.kind is Kind.INVALID_REQUEST
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,8 +110,11 @@ def test_any_demand_is_a_grammar_or_a_400(demand: Any, form: str, thinks: bool):
     for value in (demand, json.dumps(demand)):
         try:
             text = output_form({form: value}, LIMITS, thinks=thinks)
-        except ApiError as error:
-            outcome = (error.status, (error.param or "").partition(".")[0])
+        except RequestError as error:
+            outcome = (error.kind, (error.field or "").partition(".")[0])
         else:
             outcome = (200, "structured_outputs" if text else "")
-        assert outcome in ((200, "structured_outputs"), (400, "structured_outputs"))
+        assert outcome in (
+            (200, "structured_outputs"),
+            (Kind.INVALID_REQUEST, "structured_outputs"),
+        )

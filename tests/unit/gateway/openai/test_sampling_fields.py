@@ -5,16 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError, context_exceeded
+from gateway.errors import Kind, RequestError, context_exceeded
+from gateway.generate.parameters import set_logprobs, set_output_length
 from gateway.limits import Limits
 from gateway.openai.models import ChatRequest, parse_model
-from gateway.openai.sampling import (
-    num_choices,
-    sampling_params,
-    set_logprobs,
-    set_output_length,
-    stop_strings,
-)
+from gateway.openai.sampling import num_choices, output_length, sampling_params, stop_strings
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
 
@@ -29,10 +24,10 @@ def params(**fields: Any) -> attention_pb2.SamplingParams:
     return sampling_params(request, DEFAULTS, vocab_size=VOCAB, limits=LIMITS)
 
 
-def refused(call: Any) -> ApiError:
-    with pytest.raises(ApiError) as caught:
+def refused(call: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         call()
-    assert caught.value.status == 400
+    assert caught.value.kind is Kind.INVALID_REQUEST
     return caught.value
 
 
@@ -98,8 +93,8 @@ def test_temperature(given: float, meant: float) -> None:
 )
 def test_what_is_out_of_range_or_mistyped_is_refused_by_name(field: str, value: Any) -> None:
     error = refused(lambda: params(**{field: value}))
-    assert error.param is not None
-    assert error.param.split("[")[0].split(".")[0] == field
+    assert error.field is not None
+    assert error.field.split("[")[0].split(".")[0] == field
     assert field in error.message
 
 
@@ -137,15 +132,11 @@ def test_logit_bias_at_its_edges() -> None:
 
 
 def length(max_tokens: int | None, min_tokens: int | None = None, prompt: int = 10) -> Any:
+    body = {"model": "m", "messages": [], "max_tokens": max_tokens, "min_tokens": min_tokens}
+    asked = output_length(parse_model(ChatRequest, body))
     sampling = attention_pb2.SamplingParams()
     set_output_length(
-        sampling,
-        num_prompt_tokens=prompt,
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        max_model_len=100,
-        max_tokens_field="max_tokens",
-        prompt_field="messages",
+        sampling, asked, num_prompt_tokens=prompt, max_model_len=100, prompt_field="messages"
     )
     return sampling
 
@@ -160,7 +151,7 @@ def test_max_tokens_is_cut_to_what_the_prompt_leaves(given: int | None, meant: i
 
 @pytest.mark.parametrize("value", [0, -2, -(2**63)])
 def test_max_tokens_below_one_is_refused(value: int) -> None:
-    assert refused(lambda: length(value)).param == "max_tokens"
+    assert refused(lambda: length(value)).field == "max_tokens"
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
@@ -171,14 +162,14 @@ def test_minus_one_means_no_limit(field: str) -> None:
 
 @pytest.mark.parametrize("value, limit", [(-1, None), (6, 5), (91, None)])
 def test_min_tokens_out_of_range_is_refused(value: int, limit: int | None) -> None:
-    assert refused(lambda: length(limit, value)).param == "min_tokens"
+    assert refused(lambda: length(limit, value)).field == "min_tokens"
 
 
 def test_a_prompt_must_leave_room_for_one_token() -> None:
     assert length(None, prompt=99).max_tokens == 1
     error = refused(lambda: length(None, prompt=100))
-    assert error.code == "context_length_exceeded"
-    assert error.param == "messages"
+    assert error.reason == "context_length_exceeded"
+    assert error.field == "messages"
 
 
 # What agents look for in an error's text before they shorten the conversation, each in its way.
@@ -206,7 +197,7 @@ def test_agents_recognise_that_the_prompt_is_too_long(pattern: str, at_least: bo
 
 @pytest.mark.parametrize("n", [0, -1, 9, 5_000_000])
 def test_n_out_of_range_is_refused(n: int) -> None:
-    assert refused(lambda: num_choices(n, LIMITS)).param == "n"
+    assert refused(lambda: num_choices(n, LIMITS)).field == "n"
 
 
 @pytest.mark.parametrize("n, meant", [(None, 1), (1, 1), (8, 8)])
@@ -218,7 +209,7 @@ def test_n(n: int | None, meant: int) -> None:
 def test_top_logprobs_out_of_range_is_refused(top: int) -> None:
     sampling = attention_pb2.SamplingParams()
     error = refused(lambda: set_logprobs(sampling, top, "top_logprobs", LIMITS))
-    assert error.param == "top_logprobs"
+    assert error.field == "top_logprobs"
 
 
 @pytest.mark.parametrize(
@@ -226,8 +217,8 @@ def test_top_logprobs_out_of_range_is_refused(top: int) -> None:
 )
 def test_bad_stops_are_refused(stop: Any) -> None:
     error = refused(lambda: stop_strings(stop, LIMITS))
-    assert error.param is not None
-    assert error.param.startswith("stop")
+    assert error.field is not None
+    assert error.field.startswith("stop")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import Kind, RequestError
 from gateway.text.fair_threads import FairThreads
 
 WAIT_S = 20.0
@@ -77,9 +77,9 @@ async def test_a_turn_that_does_not_come_in_time_is_told_to_try_again(threads: F
     held = Held()
     tasks = [asyncio.create_task(threads.run("a", held.work("a"))) for _ in range(2)]
     await held.until(2)
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(RequestError) as refused:
         await threads.run("a", held.work("late"), timeout_s=0.05)
-    assert refused.value.status == 429
+    assert refused.value.kind is Kind.OVERLOADED
     held.go_on.set()
     await asyncio.gather(*tasks)
     assert "late" not in held.begun
@@ -94,6 +94,6 @@ async def test_one_client_cannot_fill_the_queue(threads: FairThreads) -> None:
     held.go_on.set()
     assert await asyncio.gather(*b) == ["b", "b"]
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    refused = [one for one in results if isinstance(one, ApiError)]
-    assert {one.status for one in refused} == {429}
+    refused = [one for one in results if isinstance(one, RequestError)]
+    assert {one.kind for one in refused} == {Kind.OVERLOADED}
     assert 0 < len(refused) < 200

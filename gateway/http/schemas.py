@@ -10,7 +10,7 @@ from gateway.limits import Limits
 
 
 def check_schema(field: str, value: Any, limits: Limits) -> Any:
-    """The schema; `value` may also be its JSON text. Raises ApiError 400 naming the field."""
+    """The schema; `value` may also be its JSON text. Raises RequestError naming the field."""
     if isinstance(value, str):
         if len(value) > limits.schema_bytes:
             raise bad_field(field, f"at most {limits.schema_bytes} bytes, has {len(value)}")

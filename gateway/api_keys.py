@@ -1,5 +1,7 @@
 """Which keys may clients present, and what does a file with them look like?"""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 MIN_KEY_CHARS = 8
@@ -82,3 +84,8 @@ def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
     if not keys:
         raise ValueError(f"{source}: {path} holds no key")
     return tuple(keys)
+
+
+def digests(keys: Sequence[str]) -> tuple[bytes, ...]:
+    """As keys are kept."""
+    return tuple(hashlib.sha256(key.encode()).digest() for key in keys)

@@ -1,0 +1,212 @@
+"""How does a checked request become choices that run? All that a dialect builds on."""
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from gateway.errors import model_not_found, not_ready
+from gateway.generate.choice_streams import Choice, ChoiceStreams
+from gateway.generate.grammar import RequestGrammar
+from gateway.generate.parameters import set_output_length
+from gateway.generate.pool import AttentionPool
+from gateway.generate.request import Answers, ChatOptions, Generation, Prompt
+from gateway.generate.stream import Event, generate
+from gateway.generate.stream_state import StreamState
+from gateway.limits import Limits
+from gateway.text.choice_text import ChatText, ChoiceText, PlainText
+from gateway.text.model_files import ModelFiles
+from gateway.text.prompt_encoder import PromptEncoder
+from moe_model.chat.tools import without_null
+from moe_model.families.minimax_m2.parser import OutputParser
+from moe_model.text.added_tokens import THINK_END, THINK_START
+from protos import attention_pb2
+
+
+@dataclass(kw_only=True)
+class Core:
+    """The model's text side and the attention services, and what is running on them."""
+
+    limits: Limits
+    model: ModelFiles
+    pool: AttentionPool
+    encoder: PromptEncoder
+    request_timeout_s: float = 0.0
+    """Longest a request may take from its receipt on; 0: the attention service's own limit."""
+    forced_call_tokens: int = 4096
+    """Longest output of a request that must call a tool and says no length."""
+    active: set[ChoiceStreams] = field(default_factory=set)
+    stopping: bool = False
+
+    def check_model(self, name: object) -> None:
+        """Raises RequestError unless it is a served name."""
+        if not isinstance(name, str) or name not in self.model.names:
+            raise model_not_found(name)
+
+    def readiness(self) -> tuple[bool, str]:
+        """(ready, reason when not)."""
+        if self.stopping:
+            return False, "the gateway is stopping"
+        return self.pool.readiness()
+
+    def require_ready(self) -> int:
+        """The context in tokens. Raises RequestError with the reason when nothing can be served."""
+        if self.stopping:
+            raise not_ready("the gateway is stopping")
+        self.pool.pick()
+        return self.max_model_len
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and output together."""
+        return self.pool.max_model_len() or self.model.config.max_position_embeddings
+
+    def choices(self, asked: Generation) -> list[Choice]:
+        """All choices of all prompts, not yet begun.
+
+        Raises RequestError naming the field when a prompt leaves no room for the output.
+        """
+        answers = asked.answers
+        chat = answers.chat or ChatOptions()
+        tools = [{**tool, "function": without_null(tool["function"])} for tool in chat.tools]
+
+        @functools.cache  # choices share it: it is sent once
+        def grammar(thinks: bool) -> RequestGrammar | None:
+            text = answers.form.grammar(
+                tools,
+                thinks=thinks,
+                several_calls=chat.several_calls,
+                marker_ids=self.model.tokenizer.marker_ids,
+            )
+            return RequestGrammar(text, answers.form.field) if text is not None else None
+
+        choices: list[Choice] = []
+        for prompt in asked.prompts:
+            sampling = self._sampling(answers, prompt)
+            reads_thinking = answers.chat is not None or answers.form.given is not None
+            thinks = reads_thinking and self._opens_thinking(prompt.ids)
+            for offset in range(answers.num_choices):
+                state = StreamState(
+                    request=self._request(asked, prompt, sampling, offset, thinks=thinks),
+                    grammar=grammar(thinks),
+                    received_s=asked.received_s,
+                )
+                choices.append(self._choice(asked, len(choices), state, tools, thinks=thinks))
+        return choices
+
+    def start(
+        self, choices: Sequence[Choice], on_tokens: Callable[[Choice, int], None]
+    ) -> ChoiceStreams:
+        """Run the choices until `finish`; `on_tokens` hears how many tokens came for which."""
+        queued_events = self.limits.queued_events
+        streams = ChoiceStreams(
+            self.pool, choices, queued_events=queued_events, on_tokens=on_tokens
+        )
+        self.active.add(streams)
+        streams.start()
+        return streams
+
+    async def finish(self, streams: ChoiceStreams) -> None:
+        """Cancel what still runs."""
+        self.active.discard(streams)
+        await streams.close()
+
+    def events(self, choice: Choice) -> AsyncGenerator[Event, None]:
+        """One choice by itself, for a caller that reads the tokens: see `generate`."""
+        return generate(
+            self.pool, choice.state, vocab_size=choice.vocab_size, stop_ids=choice.stop_ids
+        )
+
+    def _sampling(self, answers: Answers, prompt: Prompt) -> attention_pb2.SamplingParams:
+        """With the output's length. A forced call that the model cannot make may never end."""
+        length = answers.length
+        if length.most is None and answers.form.must_call:
+            length = replace(length, most=max(self.forced_call_tokens, length.least))
+        sampling = attention_pb2.SamplingParams()
+        sampling.CopyFrom(answers.sampling)
+        set_output_length(
+            sampling,
+            length,
+            num_prompt_tokens=len(prompt.ids),
+            max_model_len=self.max_model_len,
+            prompt_field=prompt.field,
+        )
+        return sampling
+
+    def _opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the last think tag of the prompt opens thinking, as M2's template writes it."""
+        markers = self.model.tokenizer.marker_ids
+        opening, closing = markers[THINK_START], markers[THINK_END]
+        for token_id in reversed(prompt_ids):
+            if token_id in (opening, closing):
+                return token_id == opening
+        return False
+
+    def _request(
+        self,
+        asked: Generation,
+        prompt: Prompt,
+        sampling: attention_pb2.SamplingParams,
+        choice_idx: int,
+        *,
+        thinks: bool,
+    ) -> attention_pb2.GenerateRequest:
+        """A fresh sequence; its grammar comes when it is sent."""
+        return attention_pb2.GenerateRequest(
+            request_id=asked.request_id,
+            prompt_token_ids=prompt.ids,
+            sampling=sampling,
+            cache_salt=asked.tenant,
+            client_id=asked.client_id,
+            end_of_thinking_id=self.model.end_of_thinking_id if thinks else 0,
+            timeout_ms=int(self.request_timeout_s * 1e3),
+            choice_idx=choice_idx,
+            report_timings=asked.with_timings,
+        )
+
+    def _choice(
+        self,
+        asked: Generation,
+        index: int,
+        state: StreamState,
+        tools: Sequence[Any],
+        *,
+        thinks: bool,
+    ) -> Choice:
+        answers = asked.answers
+        chat, tokenizer, sampling = answers.chat, self.model.tokenizer, state.request.sampling
+        text: ChoiceText = PlainText(tokenizer, stops=answers.stops)
+        if chat is not None:
+            text = ChatText(
+                tokenizer,
+                parser=OutputParser(
+                    tools=tools,
+                    starts_in_reasoning=thinks,
+                    parallel_tool_calls=chat.several_calls,
+                ),
+                stops=answers.stops,
+                reasoning_in_content=chat.thinking_in_content,
+            )
+        stop_ids = frozenset(sampling.stop_token_ids)
+        if not sampling.ignore_eos:
+            stop_ids |= self.pool.default_stop_ids() or self.model.eos_token_ids
+        return Choice(
+            index=index,
+            state=state,
+            text=text,
+            stop_ids=stop_ids,
+            vocab_size=self.model.config.vocab_size,
+            call_prefix="" if chat is None else chat.call_prefix,
+            on_finished=(lambda choice: None)
+            if chat is None
+            else partial(self._keep, asked.tenant),
+        )
+
+    def _keep(self, tenant: str, choice: Choice) -> None:
+        """What a client will return, to be recognised: ids of the text, thinking before a call."""
+        request, emitted = choice.state.request, choice.state.emitted_token_ids
+        self.encoder.emitted_ids.remember(tenant, request.prompt_token_ids, emitted)
+        if choice.call_ids:
+            thinking = "".join(choice.thinking)
+            self.encoder.thinking.remember(tenant, choice.call_ids[0], thinking)

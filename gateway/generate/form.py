@@ -1,0 +1,47 @@
+"""What must an answer be? Free text, JSON, a call of a tool, or what a grammar says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_model.families.minimax_m2.grammars import JsonAnswer, ToolCalls, answer_grammar
+
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerForm:
+    """What a request demands of its answers; nothing, when all is left out."""
+
+    json: JsonAnswer | None = None
+    must_call: bool = False
+    only_tool: str | None = None
+    """The one tool that may be called."""
+    given: Mapping[bool, str | None] | None = None
+    """A grammar of the client's own, by whether the output begins with thinking."""
+    field: str = ""
+    """What the client calls it, to be named when the grammar is refused."""
+
+    def grammar(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        thinks: bool,
+        several_calls: bool,
+        marker_ids: Mapping[str, int],
+    ) -> str | None:
+        """The grammar of what follows thinking, or None for free text.
+
+        Args:
+            tools: those on offer, validated; JSON answers may be calls of them instead.
+        """
+        if self.given:
+            return self.given[thinks]
+        forms: list[JsonAnswer | ToolCalls] = []
+        if self.json is not None and not self.must_call:
+            forms.append(self.json)
+        if self.must_call or (forms and tools):
+            offered = [t for t in tools if self.only_tool in (None, t["function"]["name"])]
+            several = several_calls and self.only_tool is None
+            forms.append(ToolCalls(tools=offered, several=several, marker_ids=marker_ids))
+        return answer_grammar(*forms) if forms else None

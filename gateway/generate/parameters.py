@@ -1,0 +1,188 @@
+"""Which sampling parameters does a request mean? Ranges, defaults, seed, room for output.
+
+Rules that are choices:
+- Temperatures below 1e-5 are greedy (0).
+- top_k 0 and -1 mean all tokens; larger than the vocabulary means all.
+- A seed is taken modulo 2^64; without one it is drawn at random.
+- An output length beyond what the prompt leaves of the context is cut to that.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import bad_field, context_exceeded
+from gateway.limits import Limits
+from moe_model.config import GenerationDefaults
+from protos import attention_pb2
+
+_GREEDY_BELOW = 1e-5
+_SMALLEST_TOP_P = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What a client may say of the drawing of tokens; errors name them so. None: not said."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None
+    """By token id, written as text."""
+    seed: int | None = None
+    stop_token_ids: Sequence[int] | None = None
+    ignore_eos: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputLength:
+    """How many tokens an answer may have, and what the client calls the two bounds."""
+
+    most: int | None = None
+    """None: what the context has room for."""
+    least: int = 0
+    most_field: str
+    least_field: str
+
+    def __post_init__(self) -> None:
+        """Raises RequestError when the bounds exclude each other."""
+        if self.least < 0 or (self.most is not None and self.least > self.most):
+            raise bad_field(self.least_field, f"must be 0 to {self.most_field}, got {self.least}")
+
+
+def sampling_params(
+    asked: Parameters,
+    defaults: GenerationDefaults,
+    *,
+    vocab_size: int,
+    limits: Limits,
+) -> attention_pb2.SamplingParams:
+    """All but the output's length and log-probabilities. Raises RequestError naming the parameter."""
+    temperature = _given(asked.temperature, defaults.temperature)
+    _range("temperature", temperature, 0.0, 2.0)
+    top_p = _given(asked.top_p, defaults.top_p)
+    if not 0.0 < top_p <= 1.0:
+        raise bad_field("top_p", f"must be above 0 and at most 1, got {top_p}")
+    top_k = _given(asked.top_k, defaults.top_k)
+    if top_k < -1:
+        raise bad_field("top_k", f"must be -1 or 0 (all tokens) or at least 1, got {top_k}")
+    min_p = _given(asked.min_p, 0.0)
+    _range("min_p", min_p, 0.0, 1.0)
+    repetition = _given(asked.repetition_penalty, defaults.repetition_penalty)
+    _range(
+        "repetition_penalty",
+        repetition,
+        limits.min_repetition_penalty,
+        limits.max_repetition_penalty,
+    )
+    presence = _given(asked.presence_penalty, 0.0)
+    _range("presence_penalty", presence, -2.0, 2.0)
+    frequency = _given(asked.frequency_penalty, 0.0)
+    _range("frequency_penalty", frequency, -2.0, 2.0)
+    return attention_pb2.SamplingParams(
+        temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
+        top_p=max(top_p, _SMALLEST_TOP_P),
+        top_k=0 if top_k in (-1, 0) or top_k >= vocab_size else top_k,
+        min_p=min_p,
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=_logit_bias(asked.logit_bias or {}, vocab_size, limits),
+        seed=_seed(asked.seed),
+        stop_token_ids=_stop_token_ids(asked.stop_token_ids or [], vocab_size, limits),
+        ignore_eos=bool(asked.ignore_eos),
+    )
+
+
+def set_output_length(
+    sampling: attention_pb2.SamplingParams,
+    length: OutputLength,
+    *,
+    num_prompt_tokens: int,
+    max_model_len: int,
+    prompt_field: str,
+) -> None:
+    """Fill max_tokens and min_tokens. Raises RequestError when the prompt leaves no room."""
+    room = max_model_len - num_prompt_tokens
+    if room < 1:
+        raise context_exceeded(prompt_field, num_prompt_tokens, max_model_len, at_least=False)
+    if length.least > room:
+        raise bad_field(
+            length.least_field, f"the context has room for {room} tokens, got {length.least}"
+        )
+    sampling.max_tokens = room if length.most is None else min(length.most, room)
+    sampling.min_tokens = length.least
+
+
+def set_logprobs(
+    sampling: attention_pb2.SamplingParams, top_logprobs: int, field: str, limits: Limits
+) -> None:
+    """Ask for log-probabilities with this many alternatives."""
+    if not 0 <= top_logprobs <= limits.top_logprobs:
+        raise bad_field(field, f"must be 0 to {limits.top_logprobs}, got {top_logprobs}")
+    sampling.logprobs = True
+    sampling.top_logprobs = top_logprobs
+
+
+def check_stop_strings(stops: Sequence[Any], field: str, limits: Limits) -> None:
+    """Raises RequestError naming the one that is wrong."""
+    if len(stops) > limits.stops:
+        raise bad_field(field, f"at most {limits.stops} strings, got {len(stops)}")
+    for index, text in enumerate(stops):
+        if not isinstance(text, str):
+            raise bad_field(f"{field}[{index}]", "must be a string", "invalid_type")
+        if not 1 <= len(text) <= limits.stop_chars:
+            raise bad_field(
+                f"{field}[{index}]",
+                f"must have 1 to {limits.stop_chars} characters, has {len(text)}",
+            )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _range(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise bad_field(field, f"must be {low:g} to {high:g}, got {value:g}")
+
+
+def _seed(seed: int | None) -> int:
+    return secrets.randbits(64) if seed is None else seed % 2**64
+
+
+def _logit_bias(
+    biases: Mapping[str, float], vocab_size: int, limits: Limits
+) -> list[attention_pb2.LogitBias]:
+    if len(biases) > limits.logit_bias:
+        raise bad_field("logit_bias", f"at most {limits.logit_bias} entries, got {len(biases)}")
+    result = []
+    seen: set[int] = set()
+    for key, bias in biases.items():
+        if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) < vocab_size):
+            raise bad_field(
+                "logit_bias", f"keys are token ids, 0 to {vocab_size - 1}, got {key[:40]!r}"
+            )
+        if not -100 <= bias <= 100:
+            raise bad_field("logit_bias", f"values are -100 to 100, got {bias:g}")
+        if int(key) in seen:
+            raise bad_field("logit_bias", f"token id {int(key)} is given twice")
+        seen.add(int(key))
+        result.append(attention_pb2.LogitBias(token_id=int(key), bias=bias))
+    return result
+
+
+def _stop_token_ids(ids: Sequence[int], vocab_size: int, limits: Limits) -> Sequence[int]:
+    if len(ids) > limits.stop_token_ids:
+        raise bad_field("stop_token_ids", f"at most {limits.stop_token_ids} ids, got {len(ids)}")
+    for index, token_id in enumerate(ids):
+        if not 0 <= token_id < vocab_size:
+            raise bad_field(
+                f"stop_token_ids[{index}]", f"must be 0 to {vocab_size - 1}, got {token_id}"
+            )
+    return ids

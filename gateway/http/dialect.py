@@ -1,0 +1,62 @@
+"""What must an API bring to be served here? Its paths, its answers, and its way to tell errors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from gateway.errors import RequestError
+from gateway.generate.choice_streams import Update
+
+Endpoint = Callable[..., Any]
+
+
+class Reply(Protocol):
+    """How updates become one API's answer, streamed or whole."""
+
+    def chunks(self, update: Update) -> bytes:
+        """Server-sent events for one update."""
+
+    def closing(self) -> bytes:
+        """Events after the last choice ended."""
+
+    def collect(self, update: Update) -> None:
+        """Keep one update for `whole`."""
+
+    def whole(self) -> bytes:
+        """The answer as one JSON object."""
+
+
+class ErrorShape(Protocol):
+    """How one API tells errors."""
+
+    def status(self, error: RequestError) -> int:
+        """Of the response."""
+
+    def body(self, error: RequestError, request_id: str | None) -> bytes:
+        """The JSON object; no id where nobody has read the request."""
+
+    def event(self, error: RequestError, request_id: str) -> bytes:
+        """The last server-sent event of a stream that has begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """One API."""
+
+    errors: ErrorShape
+    prefixes: tuple[str, ...] = ()
+    """Paths, and those below them, whose errors are told so; see `errors_at`."""
+    gets: Sequence[tuple[str, Endpoint]] = ()
+    """What it says about its models."""
+    posts: Sequence[tuple[str, Endpoint, type[BaseModel]]] = ()
+    """(path, endpoint, what the body holds)."""
+
+
+def errors_at(path: str, dialects: Sequence[Dialect]) -> ErrorShape:
+    """Who tells the errors of this path; the first dialect those of paths that are nobody's."""
+    for dialect in dialects:
+        if any(f"{path}/".startswith(f"{prefix}/") for prefix in dialect.prefixes):
+            return dialect.errors
+    return dialects[0].errors

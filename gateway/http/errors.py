@@ -1,0 +1,71 @@
+"""How does HTTP say that a request has failed? Status and headers; the body is the dialect's."""
+
+import math
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import Kind, RequestError
+from gateway.http.dialect import ErrorShape
+
+STATUS = {
+    Kind.INVALID_REQUEST: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.MODEL_NOT_FOUND: 404,
+    Kind.TOO_LARGE: 413,
+    Kind.UNSUPPORTED_MEDIA: 415,
+    Kind.OVERLOADED: 429,
+    Kind.CLIENT_GONE: 499,
+    Kind.INTERNAL: 500,
+    Kind.BROKEN_UPSTREAM: 502,
+    Kind.NOT_READY: 503,
+    Kind.TIMED_OUT: 504,
+}
+"""What a dialect says unless it knows better; 499 is what proxies log for it."""
+
+MIN_RETRY_S = 1
+MAX_RETRY_S = 60
+_HEADERS = {
+    Kind.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
+    Kind.TOO_LARGE: {"Connection": "close"},
+}
+
+
+def retry_after(wait_s: float) -> int:
+    """Whole seconds for a Retry-After header."""
+    return math.ceil(min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S))
+
+
+def error_response(error: RequestError, shape: ErrorShape, request_id: str) -> Response:
+    headers = dict(_HEADERS.get(error.kind, {}))
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(retry_after(error.retry_after_s))
+    return Response(
+        shape.body(error, request_id),
+        status_code=shape.status(error),
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+async def routing_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, with the router's own status; the body never repeats the path."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        what = "Unknown path; GET /docs lists what is served"
+        told = RequestError(Kind.NOT_FOUND, what, reason="not_found")
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        what = "This path does not take that method; GET /docs lists what is served"
+        told = RequestError(Kind.INVALID_REQUEST, what, reason="method_not_allowed")
+    else:
+        told = RequestError(Kind.INVALID_REQUEST, str(error.detail))
+    return Response(
+        request.state.errors.body(told, request.state.request_id),
+        status_code=error.status_code,
+        headers=error.headers,
+        media_type="application/json",
+    )

@@ -1,0 +1,29 @@
+"""Which paths speak OpenAI's API?"""
+
+from gateway.http.dialect import Dialect
+from gateway.openai.chat import chat_completions
+from gateway.openai.completions import completions
+from gateway.openai.errors import OpenAIErrors
+from gateway.openai.model_list import get_model, list_models
+from gateway.openai.models import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
+from gateway.openai.tokenize import detokenize, tokenize
+
+OPENAI = Dialect(
+    errors=OpenAIErrors(),
+    gets=(
+        ("/v1/models", list_models),
+        ("/v1/models/{model_id:path}", get_model),
+    ),
+    posts=(
+        ("/v1/chat/completions", chat_completions, ChatRequest),
+        ("/v1/text/chat/completions", chat_completions, ChatRequest),
+        ("/v1/completions", completions, CompletionRequest),
+        ("/tokenize", tokenize, TokenizeRequest),
+        ("/detokenize", detokenize, DetokenizeRequest),
+    ),
+)

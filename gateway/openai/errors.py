@@ -1,0 +1,45 @@
+"""How does OpenAI's API tell errors? One `error` object with type, param and code."""
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import Kind, RequestError
+from gateway.http.errors import STATUS
+
+_TYPES = {
+    Kind.UNAUTHENTICATED: "authentication_error",
+    Kind.FORBIDDEN: "permission_error",
+    Kind.NOT_FOUND: "not_found_error",
+    Kind.OVERLOADED: "rate_limit_error",
+    Kind.NOT_READY: "service_unavailable_error",
+    Kind.INTERNAL: "server_error",
+    Kind.BROKEN_UPSTREAM: "server_error",
+    Kind.TIMED_OUT: "server_error",
+}
+"""All others are `invalid_request_error`."""
+
+
+class OpenAIErrors:
+    """The dialect's `ErrorShape`."""
+
+    def status(self, error: RequestError) -> int:
+        return STATUS[error.kind]
+
+    def body(self, error: RequestError, request_id: str | None) -> bytes:
+        """Without the id, which is in a header."""
+        return orjson.dumps({"error": _object(error)})
+
+    def event(self, error: RequestError, request_id: str) -> bytes:
+        """With the id: the headers are long gone."""
+        told = {**_object(error), "request_id": request_id}
+        return b"data: " + orjson.dumps({"error": told}) + b"\n\n"
+
+
+def _object(error: RequestError) -> dict[str, Any]:
+    return {
+        "message": error.message,
+        "type": _TYPES.get(error.kind, "invalid_request_error"),
+        "param": error.field,
+        "code": error.reason,
+    }
