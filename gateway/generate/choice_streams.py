@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, auto
 
 from gateway.errors import RequestError, internal
 from gateway.generate.pool import AttentionPool
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 class Finish(Enum):
     """Why a choice has ended."""
 
-    STOP = "stop"
-    LENGTH = "length"
-    CALLS = "calls"
+    STOP = auto()
+    LENGTH = auto()
+    CALLS = auto()
     """It has called tools, and waits for their results."""
 
 

@@ -45,7 +45,7 @@ Event = attention_pb2.Tokens | attention_pb2.Finished
 async def generate(
     pool: AttentionPool, state: StreamState, *, vocab_size: int, stop_ids: frozenset[int]
 ) -> AsyncGenerator[Event, None]:
-    """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are ApiErrors.
+    """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are RequestErrors.
 
     `stop_ids` end the sequence. Closing the generator cancels the RPC. Raises DeadlinePassed at the
     request's time limit, whatever came before it.

@@ -1,5 +1,6 @@
 """An API beside OpenAI's needs nothing but its own folder: its fields, events and errors are its own."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,10 +13,11 @@ from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import WEATHER, invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
-from tests.support.gateway.harness import Harness
-from tests.support.gateway.model import CONTEXT, EOS, NAME
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import EOS, NAME, write_tiny_model
 from tests.support.gateway.toy_dialect import OVERLOADED, TOY
 
+CONTEXT = 4096
 TURNS = [{"role": "user", "content": "hello"}]
 BAD_CALLER = attention_pb2.Finished(
     reason=attention_pb2.FINISH_REASON_ERROR, error="no way out", caller_error=True
@@ -23,8 +25,12 @@ BAD_CALLER = attention_pb2.Finished(
 
 
 @pytest.fixture
-def toy(make_gateway: Any) -> Harness:
-    made: Harness = make_gateway(dialects=(*DIALECTS, TOY))
+def toy(make_gateway: Any, tmp_path: Path) -> Harness:
+    """A gateway with a second dialect, and a context with room for tools."""
+    folder = write_tiny_model(tmp_path / "roomy", context=CONTEXT)
+    made: Harness = make_gateway(
+        dialects=(*DIALECTS, TOY), model_folder=folder, status=ready_status(CONTEXT)
+    )
     return made
 
 

@@ -1,0 +1,103 @@
+"""Does anything below the dialects know HTTP, or a dialect's words?"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from gateway.generate.parameters import Parameters
+from gateway.openai.models import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    StreamOptions,
+    TokenizeRequest,
+)
+from tests.support.places import ROOT
+
+CORE = ("gateway/errors.py", "gateway/text", "gateway/generate")
+HTTP_MODULES = {"starlette", "fastapi", "uvicorn", "sse_starlette", "h11", "http", "openai"}
+STATUSES = {status.value for status in HTTPStatus if status >= 400} | {499}
+OURS = {field.name for field in dataclasses.fields(Parameters)}
+"""Parameters that errors of the core name; every dialect calls them so."""
+BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, StreamOptions)
+FIELDS = {name for body in BODIES for name in body.model_fields} - OURS
+FIELD_PATH = re.compile(r"([a-z_]+)(?:[\[.:].*)?", re.DOTALL)
+EXCEPT = {
+    ("gateway/errors.py", "model"),  # every API calls it so
+    ("gateway/text/returned_thinking.py", "tool_calls"),  # of a turn as the chat template takes it
+    ("gateway/generate/stream.py", "tokens"),  # an event of our own wire
+    ("gateway/generate/replica.py", 500),  # characters of a log line
+}
+
+
+def sources() -> list[Path]:
+    return [
+        path
+        for place in CORE
+        for path in ([ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py")))
+    ]  # fmt: skip
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(text, line) of each string that is no docstring, and of the start of each f-string."""
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value, node.lineno
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_knows_neither_http_nor_a_dialects_words(path: Path) -> None:
+    where = str(path.relative_to(ROOT))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wrong = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        wrong += [
+            f"{where}:{node.lineno} imports {name}"
+            for name in names
+            if name.partition(".")[0] in HTTP_MODULES
+            or name.startswith(("gateway.http", "gateway.openai", "gateway.config"))
+        ]
+        if (
+            isinstance(node, ast.Constant)
+            and type(node.value) is int
+            and node.value in STATUSES - {n for w, n in EXCEPT if w == where}
+        ):
+            wrong.append(f"{where}:{node.lineno} names the status {node.value}")
+    for text, line in texts(tree):
+        match = FIELD_PATH.fullmatch(text)
+        if match and match[1] in FIELDS and (where, match[1]) not in EXCEPT:
+            wrong.append(f"{where}:{line} names the field {text!r:.60}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_dialect_imports_another() -> None:
+    """What two of them need stands below both."""
+    folders = {
+        path.parent.name for path in (ROOT / "gateway").glob("*/dialect.py")
+        if path.parent.name != "http"
+    }  # fmt: skip
+    assert "openai" in folders
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}"
+        for folder in folders | {"http"}
+        for path in (ROOT / "gateway" / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and any((node.module or "").startswith(f"gateway.{one}") for one in folders - {folder})
+    ]
+    assert not wrong, "\n".join(wrong)
