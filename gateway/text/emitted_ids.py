@@ -10,11 +10,10 @@ whatever form the client returned the thinking in, the rendered turn is the same
 """
 
 import hashlib
-import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
+from gateway.text.recently_used import RecentlyUsed
 from moe_model.text.added_tokens import PROMPT_START, ROLE_START, TURN_END
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
@@ -23,16 +22,13 @@ _ENTRY_BYTES = 300
 """What an entry holds besides its ids: key, array object and table slot."""
 
 
-class EmittedIds:
+class EmittedIds(RecentlyUsed["array[int]"]):
     """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer, *, max_bytes: int):
+        super().__init__(_size, max_bytes=max_bytes)
         self._tokenizer = tokenizer
-        self._max_bytes = max_bytes
         self._marker_of_id = {i: text for text, i in tokenizer.marker_ids.items()}
-        self._entries: OrderedDict[bytes, array[int]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.size_bytes = 0
 
     def remember(self, tenant: str, prompt: Sequence[int], emitted: Sequence[int]) -> None:
         """Keep the turn that `prompt` opened, by its last role marker, and `emitted` went on."""
@@ -90,24 +86,6 @@ class EmittedIds:
             return b"".join(parts).decode()
         except UnicodeDecodeError:
             return None
-
-    def _get(self, key: bytes) -> "array[int] | None":
-        with self._lock:
-            ids = self._entries.get(key)
-            if ids is not None:
-                self._entries.move_to_end(key)
-            return ids
-
-    def _put(self, key: bytes, ids: "array[int]") -> None:
-        with self._lock:
-            replaced = self._entries.pop(key, None)
-            if replaced is not None:
-                self.size_bytes -= _size(replaced)
-            self._entries[key] = ids
-            self.size_bytes += _size(ids)
-            while self.size_bytes > self._max_bytes:
-                _, dropped = self._entries.popitem(last=False)
-                self.size_bytes -= _size(dropped)
 
 
 def _turn_digest(tenant: str) -> "hashlib._Hash":

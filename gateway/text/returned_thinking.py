@@ -7,36 +7,24 @@ tenant that got it, and put back where the turn has none.
 """
 
 import hashlib
-import threading
-from collections import OrderedDict
 from typing import Any
+
+from gateway.text.recently_used import RecentlyUsed
 
 _ENTRY_BYTES = 250
 """What an entry holds besides its text: key, string object and table slot."""
 
 
-class ReturnedThinking:
+class ReturnedThinking(RecentlyUsed[str]):
     """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
 
     def __init__(self, *, max_bytes: int):
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[bytes, str] = OrderedDict()
-        self._lock = threading.Lock()
-        self.size_bytes = 0
+        super().__init__(_size, max_bytes=max_bytes)
 
     def remember(self, tenant: str, call_id: str, thinking: str) -> None:
         """Keep what was thought before the call with this id."""
-        size_bytes = _size(thinking)
-        if not thinking or size_bytes > self._max_bytes:
-            return
-        key = _key(tenant, call_id)
-        with self._lock:
-            replaced = self._entries.pop(key, None)
-            self.size_bytes += size_bytes - (0 if replaced is None else _size(replaced))
-            self._entries[key] = thinking
-            while self.size_bytes > self._max_bytes:
-                _, dropped = self._entries.popitem(last=False)
-                self.size_bytes -= _size(dropped)
+        if thinking and _size(thinking) <= self._max_bytes:
+            self._put(_key(tenant, call_id), thinking)
 
     def restore(self, tenant: str, turns: list[dict[str, Any]]) -> int:
         """Put `reasoning_content` into turns that lack it; gives how many got it.
@@ -55,13 +43,6 @@ class ReturnedThinking:
                 turn["reasoning_content"] = thinking
                 restored += 1
         return restored
-
-    def _get(self, key: bytes) -> str | None:
-        with self._lock:
-            thinking = self._entries.get(key)
-            if thinking is not None:
-                self._entries.move_to_end(key)
-            return thinking
 
 
 def _key(tenant: str, call_id: str) -> bytes:
