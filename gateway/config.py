@@ -15,6 +15,14 @@ from rpc.process.flags import flag
 from rpc.process.service_config import LOG_LEVELS, check_access, check_choice
 from rpc.watched import Watched
 
+_RANGES = (
+    ("max-concurrent", 1, 100_000),
+    ("max-connections", 8, 1_000_000),
+    ("forced-call-tokens", 1, 1_000_000),
+    ("request-timeout-s", 0, 86_400),
+    ("drain-s", 0, 3600),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayConfig:
@@ -82,18 +90,11 @@ class GatewayConfig:
             raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
         check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
-        if not 1 <= self.max_concurrent <= 100_000:
-            raise ValueError("--max-concurrent: 1 to 100000")
-        if not 8 <= self.max_connections <= 1_000_000:
-            raise ValueError("--max-connections: 8 to 1000000")
+        for name, low, high in _RANGES:
+            if not low <= getattr(self, name.replace("-", "_")) <= high:
+                raise ValueError(f"--{name}: {low} to {high}")
         if not 0 <= self.max_connections_per_address <= self.max_connections:
             raise ValueError("--max-connections-per-address: 0 to --max-connections")
-        if not 1 <= self.forced_call_tokens <= 1_000_000:
-            raise ValueError("--forced-call-tokens: 1 to 1000000")
-        if not 0 <= self.request_timeout_s <= 86_400:
-            raise ValueError("--request-timeout-s: 0 to 86400")
-        if not 0 <= self.drain_s <= 3600:
-            raise ValueError("--drain-s: 0 to 3600")
         if any(not name or len(name) > 200 for name in self.served_model_name):
             raise ValueError("--served-model-name: 1 to 200 characters")
 

@@ -17,7 +17,7 @@ from gateway.errors import RequestError, internal
 from gateway.generate.pool import AttentionPool
 from gateway.generate.stream import generate
 from gateway.generate.stream_state import DeadlinePassed, StreamState
-from gateway.text.choice_text import ChoiceText
+from gateway.text.choice_text import PlainText
 from moe_model.chat.events import ParserEvent, ReasoningDelta, ToolCallStart, coalesce
 from protos import attention_pb2
 
@@ -61,7 +61,7 @@ class Choice:
 
     index: int
     state: StreamState
-    text: ChoiceText
+    text: PlainText
     stop_ids: frozenset[int]
     """Ids that end this sequence and are not part of its text."""
     vocab_size: int

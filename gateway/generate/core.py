@@ -15,7 +15,7 @@ from gateway.generate.request import Answers, ChatOptions, Generation, Prompt
 from gateway.generate.stream import Event, generate
 from gateway.generate.stream_state import StreamState
 from gateway.limits import Limits
-from gateway.text.choice_text import ChatText, ChoiceText, PlainText
+from gateway.text.choice_text import ChatText, PlainText
 from gateway.text.model_files import ModelFiles
 from gateway.text.prompt_encoder import PromptEncoder
 from moe_model.chat.tools import without_null
@@ -138,10 +138,8 @@ class Core:
         """Whether the last think tag of the prompt opens thinking, as M2's template writes it."""
         markers = self.model.tokenizer.marker_ids
         opening, closing = markers[THINK_START], markers[THINK_END]
-        for token_id in reversed(prompt_ids):
-            if token_id in (opening, closing):
-                return token_id == opening
-        return False
+        tags = (i for i in reversed(prompt_ids) if i in (opening, closing))
+        return next(tags, closing) == opening
 
     def _request(
         self,
@@ -176,7 +174,7 @@ class Core:
     ) -> Choice:
         answers = asked.answers
         chat, tokenizer, sampling = answers.chat, self.model.tokenizer, state.request.sampling
-        text: ChoiceText = PlainText(tokenizer, stops=answers.stops)
+        text = PlainText(tokenizer, stops=answers.stops)
         if chat is not None:
             text = ChatText(
                 tokenizer,

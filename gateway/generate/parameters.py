@@ -19,6 +19,13 @@ from protos import attention_pb2
 
 _GREEDY_BELOW = 1e-5
 _SMALLEST_TOP_P = 1e-6
+_OFF = {"min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_RANGES = {
+    "temperature": (0.0, 2.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,37 +70,27 @@ def sampling_params(
     limits: Limits,
 ) -> attention_pb2.SamplingParams:
     """All but the output's length and log-probabilities. Raises RequestError naming the parameter."""
-    temperature = _given(asked.temperature, defaults.temperature)
-    _range("temperature", temperature, 0.0, 2.0)
-    top_p = _given(asked.top_p, defaults.top_p)
+    said = {name: value for name, value in vars(asked).items() if value is not None}
+    values: dict[str, Any] = {**_OFF, **vars(defaults), **said}
+    penalties = limits.min_repetition_penalty, limits.max_repetition_penalty
+    for name, (low, high) in {**_RANGES, "repetition_penalty": penalties}.items():
+        if not low <= values[name] <= high:
+            raise bad_field(name, f"must be {low:g} to {high:g}, got {values[name]:g}")
+    top_p, top_k = values["top_p"], values["top_k"]
     if not 0.0 < top_p <= 1.0:
         raise bad_field("top_p", f"must be above 0 and at most 1, got {top_p}")
-    top_k = _given(asked.top_k, defaults.top_k)
     if top_k < -1:
         raise bad_field("top_k", f"must be -1 or 0 (all tokens) or at least 1, got {top_k}")
-    min_p = _given(asked.min_p, 0.0)
-    _range("min_p", min_p, 0.0, 1.0)
-    repetition = _given(asked.repetition_penalty, defaults.repetition_penalty)
-    _range(
-        "repetition_penalty",
-        repetition,
-        limits.min_repetition_penalty,
-        limits.max_repetition_penalty,
-    )
-    presence = _given(asked.presence_penalty, 0.0)
-    _range("presence_penalty", presence, -2.0, 2.0)
-    frequency = _given(asked.frequency_penalty, 0.0)
-    _range("frequency_penalty", frequency, -2.0, 2.0)
     return attention_pb2.SamplingParams(
-        temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
+        temperature=values["temperature"] if values["temperature"] >= _GREEDY_BELOW else 0.0,
         top_p=max(top_p, _SMALLEST_TOP_P),
         top_k=0 if top_k in (-1, 0) or top_k >= vocab_size else top_k,
-        min_p=min_p,
-        repetition_penalty=repetition,
-        presence_penalty=presence,
-        frequency_penalty=frequency,
+        min_p=values["min_p"],
+        repetition_penalty=values["repetition_penalty"],
+        presence_penalty=values["presence_penalty"],
+        frequency_penalty=values["frequency_penalty"],
         logit_bias=_logit_bias(asked.logit_bias or {}, vocab_size, limits),
-        seed=_seed(asked.seed),
+        seed=secrets.randbits(64) if asked.seed is None else asked.seed % 2**64,
         stop_token_ids=_stop_token_ids(asked.stop_token_ids or [], vocab_size, limits),
         ignore_eos=bool(asked.ignore_eos),
     )
@@ -141,19 +138,6 @@ def check_stop_strings(stops: Sequence[Any], field: str, limits: Limits) -> None
                 f"{field}[{index}]",
                 f"must have 1 to {limits.stop_chars} characters, has {len(text)}",
             )
-
-
-def _given(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-def _range(field: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise bad_field(field, f"must be {low:g} to {high:g}, got {value:g}")
-
-
-def _seed(seed: int | None) -> int:
-    return secrets.randbits(64) if seed is None else seed % 2**64
 
 
 def _logit_bias(

@@ -58,9 +58,6 @@ class AuthMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         headers = [value for name, value in scope["headers"] if name == b"authorization"]
         key_id = self._keys.key_id(headers)
         if key_id is None and scope["path"] not in PUBLIC_PATHS:

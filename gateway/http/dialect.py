@@ -56,7 +56,6 @@ class Dialect:
 
 def errors_at(path: str, dialects: Sequence[Dialect]) -> ErrorShape:
     """Who tells the errors of this path; the first dialect those of paths that are nobody's."""
-    for dialect in dialects:
-        if any(f"{path}/".startswith(f"{prefix}/") for prefix in dialect.prefixes):
-            return dialect.errors
-    return dialects[0].errors
+    of_prefix = {f"{prefix}/": one.errors for one in dialects for prefix in one.prefixes}
+    found = (errors for prefix, errors in of_prefix.items() if f"{path}/".startswith(prefix))
+    return next(found, dialects[0].errors)

@@ -1,7 +1,6 @@
 """How does HTTP say that a request has failed? Status and headers; the body is the dialect's."""
 
 import math
-from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,6 +32,14 @@ _HEADERS = {
     Kind.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
     Kind.TOO_LARGE: {"Connection": "close"},
 }
+_ROUTING: dict[int, tuple[Kind, str, str | None]] = {
+    404: (Kind.NOT_FOUND, "Unknown path; GET /docs lists what is served", "not_found"),
+    405: (
+        Kind.INVALID_REQUEST,
+        "This path does not take that method; GET /docs lists what is served",
+        "method_not_allowed",
+    ),
+}
 
 
 def retry_after(wait_s: float) -> int:
@@ -55,14 +62,9 @@ def error_response(error: RequestError, shape: ErrorShape, request_id: str) -> R
 async def routing_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods, with the router's own status; the body never repeats the path."""
     assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        what = "Unknown path; GET /docs lists what is served"
-        told = RequestError(Kind.NOT_FOUND, what, reason="not_found")
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        what = "This path does not take that method; GET /docs lists what is served"
-        told = RequestError(Kind.INVALID_REQUEST, what, reason="method_not_allowed")
-    else:
-        told = RequestError(Kind.INVALID_REQUEST, str(error.detail))
+    other = Kind.INVALID_REQUEST, str(error.detail), None
+    kind, what, reason = _ROUTING.get(error.status_code, other)
+    told = RequestError(kind, what, reason=reason)
     return Response(
         request.state.errors.body(told, request.state.request_id),
         status_code=error.status_code,

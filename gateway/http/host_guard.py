@@ -62,9 +62,8 @@ class HostGuard:
         self._has_keys = has_keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            self._check(headers.get(b"host"), headers.get(b"origin"))
+        headers = dict(scope["headers"])
+        self._check(headers.get(b"host"), headers.get(b"origin"))
         await self._app(scope, receive, send)
 
     def _check(self, host: bytes | None, origin: bytes | None) -> None:
@@ -98,11 +97,10 @@ class Cors(CORSMiddleware):
         self._trust = trust
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            origin = dict(scope["headers"]).get(b"origin")
-            if origin is not None and not self.is_allowed_origin(origin.decode("latin-1")):
-                await self.app(scope, receive, send)  # answered like every error of ours
-                return
+        origin = dict(scope["headers"]).get(b"origin")
+        if origin is not None and not self.is_allowed_origin(origin.decode("latin-1")):
+            await self.app(scope, receive, send)  # answered like every error of ours
+            return
         await super().__call__(scope, receive, send)
 
     def is_allowed_origin(self, origin: str) -> bool:

@@ -1,15 +1,13 @@
 """What do probes, metrics and version say?"""
 
 from importlib.metadata import version as version_of
-from typing import Any
 
-import orjson
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.requests import gateway_of
+from gateway.http.requests import gateway_of, json_response
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
 VERSION = version_of("expertmesh")
@@ -31,7 +29,7 @@ async def readyz(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """The same as JSON."""
     ready, reason = gateway_of(request).readiness()
-    return _json({"status": "ready" if ready else "not ready", "reason": reason or None},
+    return json_response({"status": "ready" if ready else "not ready", "reason": reason or None},
                  200 if ready else 503)  # fmt: skip
 
 
@@ -48,7 +46,7 @@ async def version(request: Request) -> Response:
     """Versions here and of each attention service, and what the kernels in use promise."""
     gateway = gateway_of(request)
     statuses = [replica.status for replica in gateway.pool.replicas if replica.status]
-    return _json(
+    return json_response(
         {
             "version": VERSION,
             "protocol": f"{PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
@@ -66,7 +64,3 @@ async def version(request: Request) -> Response:
             ],
         }
     )
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from gateway.errors import Kind, RequestError
 from gateway.http.auth import ANONYMOUS
@@ -15,6 +17,10 @@ from gateway.limits import Limits
 from gateway.metrics import RequestRecord, outcome_of_error
 
 Result = TypeVar("Result")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
 
 
 def gateway_of(request: Request) -> Gateway:

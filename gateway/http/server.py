@@ -75,7 +75,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=functools.partial(GatewayProtocol, table, errors),  # type: ignore[arg-type]
-                ws="none",
+                ws="none",  # so that the middlewares see nothing but HTTP
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -2,20 +2,19 @@
 
 from typing import Any
 
-import orjson
 from openai.types import Model
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.context import Gateway
-from gateway.http.requests import gateway_of
+from gateway.http.requests import gateway_of, json_response
 
 
 async def list_models(request: Request) -> Response:
     """Every name under which the model is served."""
     gateway = gateway_of(request)
     models = [_model(gateway, name) for name in gateway.model.names]
-    return _json({"object": "list", "data": models})
+    return json_response({"object": "list", "data": models})
 
 
 async def get_model(request: Request) -> Response:
@@ -23,7 +22,7 @@ async def get_model(request: Request) -> Response:
     gateway = gateway_of(request)
     name = request.path_params["model_id"]
     gateway.check_model(name)
-    return _json(_model(gateway, name))
+    return json_response(_model(gateway, name))
 
 
 def _model(gateway: Gateway, name: str) -> dict[str, Any]:
@@ -35,7 +34,3 @@ def _model(gateway: Gateway, name: str) -> dict[str, Any]:
         "max_model_len": gateway.max_model_len,
         "marker_token_ids": dict(gateway.model.tokenizer.marker_ids),
     }
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

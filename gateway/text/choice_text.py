@@ -4,7 +4,6 @@ ids -> detokenizer -> M2 output parser -> stop strings (content only). One insta
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from moe_model.chat.events import (
     ContentDelta,
@@ -18,32 +17,6 @@ from moe_model.families.minimax_m2.tags import MARKERS
 from moe_model.text.added_tokens import THINK_END, THINK_START
 from moe_model.text.stop_strings import StopMatcher
 from moe_model.text.tokenizer import Tokenizer
-
-
-class ChoiceText(Protocol):
-    """What chat and completions have in common."""
-
-    reasoning_tokens: int
-    tool_calls: int
-    unfinished_tool_calls: int
-
-    @property
-    def doubtful_values(self) -> int:
-        """Values of tool parameters that may have ended elsewhere."""
-
-    @property
-    def stopped(self) -> bool:
-        """A stop string was found: nothing follows."""
-
-    @property
-    def stop_string(self) -> str | None:
-        """Which one."""
-
-    def push(self, token_id: int) -> list[ParserEvent]:
-        """Events that became certain with this token."""
-
-    def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
-        """What was held back; call once, after the last token. `is_cut`: a limit ended it."""
 
 
 class StopFilter:
@@ -74,7 +47,7 @@ class StopFilter:
 
 
 class PlainText:
-    """Completions: text and stop strings, no parser."""
+    """Text and stop strings, no parser."""
 
     def __init__(self, tokenizer: Tokenizer, *, stops: Sequence[str]):
         self._detokenizer = tokenizer.detokenizer()
@@ -85,27 +58,32 @@ class PlainText:
 
     @property
     def doubtful_values(self) -> int:
+        """Values of tool parameters that may have ended elsewhere."""
         return 0
 
     @property
     def stopped(self) -> bool:
+        """A stop string was found: nothing follows."""
         return self._filter.stopped
 
     @property
     def stop_string(self) -> str | None:
+        """Which one."""
         return self._filter.matched
 
     def push(self, token_id: int) -> list[ParserEvent]:
+        """Events that became certain with this token."""
         return _content(self._filter.feed(self._detokenizer.push(token_id)))
 
     def finish(self, *, is_cut: bool = False) -> list[ParserEvent]:
+        """What was held back; call once, after the last token. `is_cut`: a limit ended it."""
         if self.stopped:
             return []
         text = self._filter.feed(self._detokenizer.finish())
         return _content(text + self._filter.flush())
 
 
-class ChatText:
+class ChatText(PlainText):
     """Chat: thinking, content and tool calls apart."""
 
     def __init__(
@@ -117,29 +95,17 @@ class ChatText:
         reasoning_in_content: bool,
     ):
         """`reasoning_in_content`: thinking stays in the content, tagged as the template tags it."""
-        self._detokenizer = tokenizer.detokenizer()
+        super().__init__(tokenizer, stops=stops)
         self._tag_of_id = {
             token_id: tag for tag, token_id in tokenizer.marker_ids.items() if tag in MARKERS
         }
         self._parser = parser
-        self._filter = StopFilter(stops)
         self._inline = reasoning_in_content
         self._inline_open = False
-        self.reasoning_tokens = 0
-        self.tool_calls = 0
-        self.unfinished_tool_calls = 0
 
     @property
     def doubtful_values(self) -> int:
         return self._parser.num_doubtful_values
-
-    @property
-    def stopped(self) -> bool:
-        return self._filter.stopped
-
-    @property
-    def stop_string(self) -> str | None:
-        return self._filter.matched
 
     def push(self, token_id: int) -> list[ParserEvent]:
         self.reasoning_tokens += self._parser.in_reasoning
