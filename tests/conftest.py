@@ -1,7 +1,9 @@
 """For all tests: one compute thread each, patience with busy machines, and an interrupt that works."""
 
 import signal
+from collections.abc import Iterator
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -16,3 +18,11 @@ settings.load_profile("patient")
 # process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A test of threads leaves as many as it found: sums of torch's depend on their number."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

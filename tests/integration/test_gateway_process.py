@@ -14,6 +14,8 @@ import pytest
 from tests.support.gateway.processes import start_attention, start_gateway, url
 from tests.support.mesh import PORTS, ServiceProcess
 
+pytestmark = pytest.mark.slow
+
 CHAT: Any = {"model": "demo", "messages": [{"role": "user", "content": "Sort: pear, apple, fig"}]}
 
 

@@ -3,8 +3,12 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from protos import attention_pb2
 from tests.support.attention.generate_harness import heard, request, running_service, stub_of
+
+pytestmark = pytest.mark.slow
 
 PROMPTS = ([5, 6, 7], [9, 9, 31, 7, 60], [44] * 12, [3, 1, 4, 1, 5, 9, 2, 6])
 CONTROLS: tuple[dict[str, Any], ...] = (

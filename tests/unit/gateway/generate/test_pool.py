@@ -107,6 +107,8 @@ async def test_a_bug_in_a_poll_neither_ends_the_polling_nor_floods_the_log(
 
     async def poll(self: Replica, check: Callable[[Any], str | None]) -> None:
         nonlocal polls
+        if self.address not in GOOD:
+            return  # a gateway that other tests share and that lives on in this process
         polls += 1
         if polls == 1 or polls > 20:
             self.not_ready_reason = check(
