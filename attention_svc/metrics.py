@@ -139,7 +139,7 @@ class AttentionMetrics:
     def observe_hop(
         self, pool_id: str, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int
     ) -> None:
-        """One answered expert call. On the hot path, so it is only noted; see `flush_hops`."""
+        """One answered expert call, only noted here (docs/cold-caches.md); `flush_hops` counts it."""
         self._hops.append((pool_id, round_trip_s, queue_s, compute_s, num_rows))
 
     def flush_hops(self, row_bytes_up: int, row_bytes_down: int) -> None:

@@ -28,7 +28,7 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     held = store.layer(call.layer_idx)
     if held is None:
         raise NotHolding(call.layer_idx, int(rows.expert_ids_M[0]))
-    # Few operators: each of them is slow after the weights of the call before, and the caller waits.
+    # Few operators, since the caller waits: see docs/cold-caches.md.
     ids_M = rows.expert_ids_M.numpy()
     slots_M = held.slots_E[ids_M]
     if slots_M.min() < 0:

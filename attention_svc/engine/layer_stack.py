@@ -122,7 +122,7 @@ class LayerStack:
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
             partial(self._logits, self._logit_rows(hidden_TD, meta)),
         )
-        # Asked only if there are any: each of torch's operators is slow after a model's weights.
+        # Asked only if there are any: see docs/cold-caches.md.
         finite_C = self._nothing
         if meta.open_rows_C.shape[0]:
             finite_C = torch.isfinite(hidden_TD[meta.open_rows_C]).all(dim=-1)

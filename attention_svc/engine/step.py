@@ -22,8 +22,8 @@ class Step:
 def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
     """O(rows) in Python; what grows with the context is copied by numpy.
 
-    Decode rows, of which there are few, become one tensor of Python's numbers: a step of them waits
-    for every operator in here, and torch's and numpy's code is cold after a step.
+    Decode rows, of which there are few, become one tensor of Python's numbers: torch's and numpy's
+    operators are slow between steps (docs/cold-caches.md).
     """
     ordered = row_order(plan)
     decode = [part for part in ordered if part.num_tokens == 1]

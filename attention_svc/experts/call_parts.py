@@ -32,7 +32,7 @@ class CallContext:
 class Part:
     """Some experts of a call, at one pool at a time."""
 
-    # Defaults of the class: a call is made between two layers, and most of these stay as they are.
+    # Defaults of the class, not assignments in __init__: see docs/cold-caches.md.
     link: PoolLink | None = None
     call_id = 0
     rows: bytes | None = None

@@ -157,7 +157,7 @@ class PoolLink:
             return
         sent_s = time.monotonic()
         self._writer.push(frame)
-        # Noted while the frame is on its way: its answer cannot be read before the next pause.
+        # After the push (docs/cold-caches.md); no answer is read before the next await.
         self._pending[call_id] = PendingCall(sent_s, num_rows, on_done)
         self._inflight_rows += num_rows
 

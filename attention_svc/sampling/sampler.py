@@ -103,7 +103,7 @@ def _plain_greedy(
 ) -> list[EmittedToken | SamplingFailed] | None:
     """The best tokens of a few rows that nobody asks more of, else None, also for bad numbers.
 
-    Three operators instead of a dozen, each of which is slow after a model's weights have passed the caches.
+    Three operators instead of a dozen: see docs/cold-caches.md.
     """
     if not logits_BV.is_cpu:
         return None

@@ -7,10 +7,10 @@ alternate, so that noise hits both. The last line is JSON.
 
 ratio = (execute - compute) / echo, medians of paired rounds.
 
-A computation of milliseconds puts the caller's core to sleep and streams its
-weights through the caches; a bare echo that answers at once pays neither. So a
-second echo does the same computation before it answers: `ratio_working` =
-(execute - compute) / (working echo - its computation) is what our code adds.
+A computation of milliseconds leaves the caller's core with cold caches (docs/cold-caches.md); a
+bare echo that answers at once does not. So a second echo does the same computation before it
+answers: `ratio_working` = (execute - compute) / (working echo - its computation) is what our code
+adds.
 """
 
 import argparse

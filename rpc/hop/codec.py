@@ -76,8 +76,8 @@ class ResultFrame(NamedTuple):
 class Sums:
     """Where partial sums are added: a float32 [T, D] tensor on the CPU, contiguous.
 
-    Its address and shape are asked for here, while the answer is still on its way: after
-    milliseconds of waiting a tensor's every getter is cold, and the step waits for it.
+    Its address and shape are read here, while the answer is still on its way: later the step would
+    wait for them (docs/cold-caches.md).
     """
 
     __slots__ = ("address", "hidden_size", "num_rows", "out_TD")
@@ -89,7 +89,7 @@ class Sums:
 
 
 _make = tuple.__new__
-"""A named tuple of all its fields, without its constructor's Python frame: each costs a hop some."""
+"""Makes a named tuple without its constructor's Python frame: see docs/cold-caches.md."""
 
 
 class HopCodec:

@@ -141,8 +141,7 @@ def _run(
     *,
     sum_rows: bool,
 ) -> Tensor:
-    # Streamed weights push this code out of the caches between two calls: each operator of torch's
-    # here is 10 to 100 us in which no weight is read, so the usual case asks as little as it can.
+    # The usual case asks tensors for as little as it can: see docs/cold-caches.md.
     hidden_shape = hidden_ND.shape
     if len(hidden_shape) != 2 or hidden_shape[1] != held.hidden_size:
         raise ValueError(f"hidden must be [N, {held.hidden_size}], not {list(hidden_shape)}")

@@ -1,7 +1,7 @@
 """A layer's attention block but for attention itself, in two native calls for bfloat16 rows.
 
-Between two calls of its own a native pool's threads fall asleep, and Python's and torch's code has left
-the caches to the weights that were streamed: dozens of small calls cost a decode step a tenth of its time.
+Dozens of small calls would cost a decode step a tenth of its time: the pool's threads fall asleep
+between them, and Python's and torch's code is slow there (docs/cold-caches.md).
 """
 
 from typing import TypeGuard

@@ -75,8 +75,7 @@ class PackedMatrix:
         Raises:
             ValueError: shapes or dtypes that do not fit.
         """
-        # Streamed weights push this code out of the caches between two calls: each operator of torch's
-        # here is 10 to 100 us in which no weight is read, so the usual case asks as little as it can.
+        # The usual case asks tensors for as little as it can: see docs/cold-caches.md.
         weights = self.weights
         shape = rows_TD.shape
         if len(shape) != 2 or shape[1] != self.num_inputs:

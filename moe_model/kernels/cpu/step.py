@@ -1,8 +1,7 @@
 """A few rows through all native layers: room made once a step, every address asked for once.
 
-Between two native calls no weight is read, and streamed weights have pushed Python's and torch's code
-out of the caches: what tensors are asked for in each layer (sizes, kinds, new ones) costs a decode step of
-one row a tenth of its time. Here it is asked once for all layers. Same native functions, same bits.
+Asking tensors (sizes, dtypes, new ones) in each layer would cost a decode step of one row 3 to 8
+percent: see docs/cold-caches.md. Same native functions as layer by layer, same bits.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,7 @@
  * Python, which defines what is right, decides and words the error. Frames are protobuf's wire
  * format (protos/expert.proto, protos/tensor.proto); tests hold both paths against each other.
  *
- * Why: after a computation has streamed its weights through the caches, each page of interpreter,
- * protobuf, numpy and torch code must come back from memory; this file is a few cache lines.
+ * Why native: docs/cold-caches.md.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

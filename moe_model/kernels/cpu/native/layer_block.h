@@ -1,5 +1,5 @@
-// A layer's attention block but for attention itself, in two calls: the products and what lies between
-// them, with no way back to Python in between, during which threads fall asleep and caches cool down.
+// A layer's attention block but for attention itself, in two calls: the products and what lies
+// between them. Going back to Python in between is slow (docs/cold-caches.md).
 #pragma once
 #include "format.h"
 
