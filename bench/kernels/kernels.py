@@ -42,7 +42,7 @@ from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.paged_rows import TiledLayout
 from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout
 from moe_model.maths.linear import linear
-from tests.support.model.float_packing import alternate, pack
+from tests.support.moe_model.float_packing import alternate, pack
 
 HIDDEN, EXPERT, OUTPUTS, TOP_K = 3072, 1536, 32_768, 8
 EXPERTS, LAYER_EXPERTS = 16, 256

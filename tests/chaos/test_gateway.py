@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import httpx
 import pytest
 
-from tests.support.attention.long_requests import status_of
+from tests.support.attention_svc.long_requests import status_of
 from tests.support.chaos.gateway_rig import GatewayRig
 from tests.support.chaos.history import Ask, History, Verdict, check_prefix
 from tests.support.chaos.http_streams import follow_http, http_sender

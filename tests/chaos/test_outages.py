@@ -12,7 +12,7 @@ from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
-from tests.support.attention.long_requests import status_of, until_readyz
+from tests.support.attention_svc.long_requests import status_of, until_readyz
 from tests.support.chaos.failing_pool import FAIL
 from tests.support.chaos.gateway_rig import GatewayRig
 from tests.support.chaos.history import Ask, History, check_prefix, describe_end

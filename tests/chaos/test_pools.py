@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moe_model.tiny import write_tiny
-from tests.support.attention.long_requests import until_readyz
+from tests.support.attention_svc.long_requests import until_readyz
 from tests.support.chaos.failing_pool import FAIL
 from tests.support.chaos.history import Ask, check_prefix, describe_end
 from tests.support.chaos.rig import ALL, LAYERS, Rig

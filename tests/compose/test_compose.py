@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.cluster import SOON_S, Cluster, eventually
-from tests.compose.engine import docker, engine
-from tests.compose.images import PROMETHEUS, ROOT, SERVICE, make_images
+from tests.support.compose.cluster import SOON_S, Cluster, eventually
+from tests.support.compose.engine import docker, engine
+from tests.support.compose.images import PROMETHEUS, ROOT, SERVICE, make_images
 
 MONITORING = ROOT / "deploy" / "monitoring"
 WORK = Path(os.environ.get("EXPERTMESH_COMPOSE_WORK", "/var/tmp/expertmesh-compose"))

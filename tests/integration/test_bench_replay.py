@@ -14,7 +14,7 @@ from expertmesh.cli import app
 from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.loadgen.routing import draw, read_steps
 from moe_model.families.known import load_config
-from tests.support.attention.long_requests import Request
+from tests.support.attention_svc.long_requests import Request
 from tests.support.mesh import Mesh
 
 # A prompt that the prefix cache holds but for one token would be computed like a generated token.

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cli.up import Up, expertmesh, pids_of
+from tests.support.expertmesh.up import Up, expertmesh, pids_of
 
 SPLIT = ["router", "pool-0", "pool-1", "attention", "gateway"]
 

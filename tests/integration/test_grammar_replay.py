@@ -19,7 +19,7 @@ from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
-from tests.support.attention.engine_harness import run_to_end
+from tests.support.attention_svc.engine_harness import run_to_end
 from tests.support.places import DEMO_MODEL
 
 CHECKPOINT = Checkpoint.open(DEMO_MODEL)

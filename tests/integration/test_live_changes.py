@@ -11,7 +11,7 @@ from expertmesh.cli import app
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from tests.support.attention.long_requests import PROMPT, Request
+from tests.support.attention_svc.long_requests import PROMPT, Request
 from tests.support.chaos.traffic import BUSY_S, TOKENS, Map, Traffic, copies, gaps, holding
 from tests.support.mesh import Mesh
 

@@ -16,7 +16,7 @@ from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import router_pb2
-from tests.support.attention.long_requests import PROMPT
+from tests.support.attention_svc.long_requests import PROMPT
 from tests.support.chaos.history import Ask
 from tests.support.chaos.streams import Load, Oracle, until
 from tests.support.chaos.traffic import (

@@ -16,7 +16,7 @@ from moe_model.reference import ReferenceModel
 from moe_model.weights.checkpoint import Checkpoint
 from tests.support.places import ROOT
 
-SCRIPTS = Path(__file__).parent / "vllm_scripts"
+SCRIPTS = ROOT / "tests" / "support" / "vllm_scripts"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CONVERSATIONS = [[{"role": "user", "content": f"What is {n} + 8?"}] for n in (4, 31, 600)]
 GREEDY = SamplingParams(temperature=0, max_tokens=60)

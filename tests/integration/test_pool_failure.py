@@ -12,7 +12,7 @@ from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
-from tests.support.attention.long_requests import (
+from tests.support.attention_svc.long_requests import (
     LATER_S,
     PROMPT,
     Request,

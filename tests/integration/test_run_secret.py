@@ -17,7 +17,7 @@ from protos import (
     router_pb2,
     router_pb2_grpc,
 )
-from tests.support.cli.up import Up, expertmesh, pids_of
+from tests.support.expertmesh.up import Up, expertmesh, pids_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

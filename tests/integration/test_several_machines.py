@@ -26,7 +26,7 @@ from expertmesh.certs import (
     key_path,
     renew,
 )
-from tests.support.model.demo_like import write_demo_like_checkpoint
+from tests.support.moe_model.demo_like import write_demo_like_checkpoint
 from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -25,7 +25,7 @@ from moe_model.numerics import DTYPES, dtype_name, name_on_wire
 from moe_model.reference import ReferenceModel, load_experts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from tests.support.attention.engine_harness import GREEDY, run_to_end
+from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
 
 DEVICES = ("cpu", "cuda")
 KINDS = [
@@ -202,7 +202,9 @@ def test_a_whole_models_logits_are_the_references(
     backend: Backend, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every step of a greedy answer: the prompt in chunks, then token by token."""
-    monkeypatch.setattr("tests.support.attention.engine_harness.choose_backend", lambda *_: backend)
+    monkeypatch.setattr(
+        "tests.support.attention_svc.engine_harness.choose_backend", lambda *_: backend
+    )
     prompt = [7 + 3 * i for i in range(40)]
     answer = Sequence(
         request_id="a", prompt_ids=prompt, output_ids=[], stop_ids=frozenset(),

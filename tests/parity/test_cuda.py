@@ -13,7 +13,7 @@ from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
-from tests.support.attention.engine_harness import GREEDY, run_to_end
+from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
 from tests.support.places import DEMO_MODEL
 
 QUESTIONS = ("What is 4783 + 2959?", "How many r's are in strawberry?", "你好", "Who are you?")

@@ -7,10 +7,10 @@ from attention_svc.servicer import AttentionServicer
 from expert_svc.servicer import ExpertServicer
 from protos import attention_pb2, expert_pb2, router_pb2
 from router_svc.servicer import RouterServicer
-from tests.support.attention.generate_harness import running_service
-from tests.support.execute_harness import running_pool
+from tests.support.attention_svc.generate_harness import running_service
+from tests.support.expert_svc.execute_harness import running_pool
 from tests.support.mesh_certificates import Authority
-from tests.support.router_harness import running_router
+from tests.support.router_svc.harness import running_router
 
 SERVICES = {
     "attention": (attention_pb2, "Attention", AttentionServicer),

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from tests.support.router_harness import (
+from tests.support.router_svc.harness import (
     EVERYTHING,
     POOL,
     Joined,

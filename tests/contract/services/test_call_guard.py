@@ -14,7 +14,7 @@ from protos import expert_pb2, expert_pb2_grpc
 from rpc.access.guard import CallBounds
 from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
-from tests.support.execute_harness import caller_hello, calling, running_pool
+from tests.support.expert_svc.execute_harness import caller_hello, calling, running_pool
 from tests.support.guarded_services import METHOD_IDS, METHODS, SERVICES, serving
 from tests.support.mesh_certificates import Authority
 

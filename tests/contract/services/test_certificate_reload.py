@@ -13,7 +13,7 @@ from rpc.access.tls import TlsFiles
 from rpc.channel import open_channel
 from rpc.mesh.lease import Lease
 from rpc.mesh.topology import TopologyWatcher
-from tests.support.router_harness import (
+from tests.support.router_svc.harness import (
     ATTENTION,
     Joined,
     offer,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpc.config import SERVER_OPTIONS
-from tests.support.execute_harness import WAIT_S, calling, running_pool
+from tests.support.expert_svc.execute_harness import WAIT_S, calling, running_pool
 from tests.support.mesh_certificates import Authority
 
 CAP = 12

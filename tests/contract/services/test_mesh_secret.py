@@ -13,7 +13,7 @@ from rpc.channel import open_channel, open_sync_channel
 from rpc.config import Address
 from rpc.mesh.topology import TopologyWatcher
 from rpc.process.server import GrpcHost
-from tests.support.router_harness import running_router, stub_of, until
+from tests.support.router_svc.harness import running_router, stub_of, until
 
 SERVICES = [
     service

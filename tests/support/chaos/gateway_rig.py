@@ -9,7 +9,7 @@ from tests.support.chaos.http_streams import http_sender
 from tests.support.chaos.rig import ALL, START_S, Rig
 from tests.support.chaos.streams import Load, until
 from tests.support.mesh import ServiceProcess
-from tests.support.model.demo_like import write_demo_like_checkpoint
+from tests.support.moe_model.demo_like import write_demo_like_checkpoint
 
 
 class GatewayRig(Rig):

@@ -9,7 +9,7 @@ import grpc
 
 from protos import router_pb2, router_pb2_grpc
 from rpc.mesh.pieces import Pieces
-from tests.support.attention.long_requests import PROMPT
+from tests.support.attention_svc.long_requests import PROMPT
 from tests.support.chaos.history import Ask, Verdict, check
 from tests.support.chaos.streams import Load
 from tests.support.mesh import Mesh

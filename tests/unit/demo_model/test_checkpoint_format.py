@@ -9,7 +9,7 @@ from demo_model import checkpoint_format, network
 from demo_model.network import Shape
 from moe_model.reference import ReferenceModel
 from moe_model.weights.checkpoint import Checkpoint
-from tests.support.model.trained_network import SHAPE, logits_of
+from tests.support.moe_model.trained_network import SHAPE, logits_of
 
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2}
 

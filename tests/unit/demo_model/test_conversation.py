@@ -11,7 +11,7 @@ from demo_model import conversation as conversations
 from demo_model.conversation import make
 from demo_model.draw import Draw, Split
 from moe_model.chat.template import ChatTemplate
-from tests.support.chat.rendering import render_text
+from tests.support.moe_model.chat.rendering import render_text
 from tests.support.places import DEMO_MODEL
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from demo_model import network
 from demo_model.generate import SERVED, Decoder, pick
 from demo_model.network import Weights
-from tests.support.model.trained_network import SHAPE, logits_of
+from tests.support.moe_model.trained_network import SHAPE, logits_of
 
 
 @pytest.fixture

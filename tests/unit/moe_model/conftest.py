@@ -6,7 +6,7 @@ import pytest
 
 from moe_model.chat.template import ChatTemplate
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.samples import tokenizer_json, write_checkpoint
+from tests.support.moe_model.chat.samples import tokenizer_json, write_checkpoint
 
 
 @pytest.fixture(scope="session", params=["separate", "in_vocab", "id_holes"])

@@ -10,7 +10,7 @@ from router_svc.mesh import Mesh
 from router_svc.placement.goals import PlacementRules
 from rpc.errors import Mismatch, NotReady
 from rpc.mesh.pieces import Pieces
-from tests.support.router_mesh import (
+from tests.support.router_svc.mesh import (
     ATTENTION,
     EPOCH,
     EVERYTHING,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from attention_svc.engine import expert_waits
 from attention_svc.engine.expert_waits import FIRST_TRY_SHARE, ExpertWaits
 from attention_svc.sequence.sequence import Sequence
-from tests.support.attention.sequences import sequence as make_sequence
+from tests.support.attention_svc.sequences import sequence as make_sequence
 
 LIMIT_S = 100.0
 FIRST_TRY_S = LIMIT_S * FIRST_TRY_SHARE

@@ -22,7 +22,7 @@ from moe_model.maths.layer_steps import PlainSteps
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.tiny import TINY
-from tests.support.model.float_packing import pack
+from tests.support.moe_model.float_packing import pack
 
 MODEL = parse_config(TINY)
 BLOCK, NUM_BLOCKS, LAYERS = 16, 20, 3

@@ -12,8 +12,8 @@ from attention_svc.engine.scheduler import Scheduler
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
 from rpc.errors import Overloaded
-from tests.support.attention.planners import BLOCK, carry_out, scheduler, steps_until
-from tests.support.attention.sequences import sequence
+from tests.support.attention_svc.planners import BLOCK, carry_out, scheduler, steps_until
+from tests.support.attention_svc.sequences import sequence
 
 
 def admitted(planner: Scheduler) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attention_svc.engine.row_shares import Slice
 from attention_svc.engine.step import pack, partly_filled
-from tests.support.attention.sequences import sequence
+from tests.support.attention_svc.sequences import sequence
 
 BLOCK = 4
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from attention_svc.experts.outages import Outage
 from attention_svc.experts.transport import ExpertsUnavailable, StepPoisoned
 from protos import router_pb2
 from rpc.mesh.pieces import Pieces
-from tests.support.attention.expert_world import (
+from tests.support.attention_svc.expert_world import (
     ALL,
     CODEC,
     HIGH,

@@ -12,7 +12,7 @@ from attention_svc.experts.outages import GRACE_S, Outages
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.probing import Prober
 from attention_svc.experts.transport import ExpertsUnavailable
-from tests.support.attention.expert_world import ALL, CODEC, D, World, result
+from tests.support.attention_svc.expert_world import ALL, CODEC, D, World, result
 
 
 @pytest.fixture

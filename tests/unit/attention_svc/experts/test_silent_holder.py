@@ -7,7 +7,7 @@ import pytest
 from attention_svc.experts import call as expert_call
 from attention_svc.experts.outages import GRACE_S
 from attention_svc.experts.transport import ExpertsUnavailable
-from tests.support.attention.expert_world import ALL, World, result
+from tests.support.attention_svc.expert_world import ALL, World, result
 
 
 async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_next_look(

@@ -12,7 +12,14 @@ from attention_svc.grammar.state import GrammarState
 from moe_model.chat.events import ToolCallArguments
 from moe_model.families.minimax_m2.grammars import ToolCalls, answer_grammar, named_refusal
 from moe_model.families.minimax_m2.parser import OutputParser
-from tests.support.attention.grammar_harness import BYTE_IDS, MARKERS, POINT, Compiler, feed, tool
+from tests.support.attention_svc.grammar_harness import (
+    BYTE_IDS,
+    MARKERS,
+    POINT,
+    Compiler,
+    feed,
+    tool,
+)
 
 grammar_strings = st.lists(
     st.sampled_from(

@@ -20,7 +20,7 @@ from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
 from moe_model.families.minimax_m2.grammars import ToolCalls, answer_grammar
 from moe_model.families.minimax_m2.parser import OutputParser
 from rpc.config import MAX_GRAMMAR_BYTES
-from tests.support.attention.grammar_harness import (
+from tests.support.attention_svc.grammar_harness import (
     BYTE_IDS,
     END_OF_THINKING,
     EOS,
@@ -35,8 +35,8 @@ from tests.support.attention.grammar_harness import (
     start,
     tool,
 )
-from tests.support.attention.grammars import json_grammar
-from tests.support.chat.spelled_output import events_of
+from tests.support.attention_svc.grammars import json_grammar
+from tests.support.moe_model.chat.spelled_output import events_of
 from tests.support.places import DEMO_MODEL
 
 TOOLS = [

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from attention_svc.grammar.checker import TOO_COSTLY, GrammarChecker
-from tests.support.attention.grammar_harness import VOCABULARY, Compiler, allowed, feed
-from tests.support.attention.grammars import json_grammar
+from tests.support.attention_svc.grammar_harness import VOCABULARY, Compiler, allowed, feed
+from tests.support.attention_svc.grammars import json_grammar
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

@@ -15,8 +15,8 @@ from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.grammar.limits import COMPILE_SLOTS
 from protos import attention_pb2
 from rpc.errors import Mismatch, Overloaded
-from tests.support.attention.grammar_harness import TABLE, VOCABULARY, allowed, start
-from tests.support.attention.grammars import json_grammar
+from tests.support.attention_svc.grammar_harness import TABLE, VOCABULARY, allowed, start
+from tests.support.attention_svc.grammars import json_grammar
 from tests.support.places import DEMO_MODEL
 
 CHOICE = 'start: "yes" | "no"\n'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.attention.kv_world import World, random_operation, some_prompt
+from tests.support.attention_svc.kv_world import World, random_operation, some_prompt
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ from attention_svc.sampling.candidates import best, block_maxima, block_sums, ra
 from attention_svc.sampling.logprobs import RawDistribution
 from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.sequence import EmittedToken
-from tests.support.attention.sequences import sequence
+from tests.support.attention_svc.sequences import sequence
 
 NEGATIVE_INFINITY = float("-inf")
 

@@ -11,7 +11,7 @@ import torch
 
 from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.sequence import EmittedToken
-from tests.support.attention.sequences import VOCAB, sequence
+from tests.support.attention_svc.sequences import VOCAB, sequence
 
 COUNT = 3_000
 OUTPUT = [4, 4, 4, 9, 20]

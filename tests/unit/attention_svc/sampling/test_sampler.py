@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from attention_svc.sampling import sampler
 from attention_svc.sampling.sampler import SamplingFailed
 from attention_svc.sequence.sequence import EmittedToken, Sequence
-from tests.support.attention.sequences import VOCAB, sequence
+from tests.support.attention_svc.sequences import VOCAB, sequence
 
 NAN, INF = float("nan"), float("inf")
 

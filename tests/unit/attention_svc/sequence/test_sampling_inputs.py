@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.params import MAX_LOGIT_BIAS, MAX_STOP_IDS, read_params
 from protos import attention_pb2
-from tests.support.attention.sequences import VOCAB, message, params
+from tests.support.attention_svc.sequences import VOCAB, message, params
 
 NAN, INF = float("nan"), float("inf")
 

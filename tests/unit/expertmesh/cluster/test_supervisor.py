@@ -16,7 +16,7 @@ from expertmesh.cluster.state import RunDir
 from expertmesh.commands.running import cluster_report
 from tests.support.places import ROOT
 
-HERE = ROOT / "tests" / "support" / "cli"
+HERE = ROOT / "tests" / "support" / "expertmesh"
 WAIT_S = 20.0
 
 

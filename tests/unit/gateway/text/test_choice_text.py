@@ -19,7 +19,7 @@ from moe_model.chat.events import (
 from moe_model.chat.thinking import cut_inline_thinking
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.families.minimax_m2.tags import MARKERS
-from tests.support.chat.spelled_output import quoted, units_of
+from tests.support.moe_model.chat.spelled_output import quoted, units_of
 from tests.support.places import ROOT
 
 TOOLS: list[dict[str, Any]] = [

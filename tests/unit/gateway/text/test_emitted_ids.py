@@ -18,7 +18,7 @@ from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.text.added_tokens import TURN_END
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.spelled_output import events_of
+from tests.support.moe_model.chat.spelled_output import events_of
 from tests.support.places import DEMO_MODEL
 
 TOKENIZER = Tokenizer.load(DEMO_MODEL)

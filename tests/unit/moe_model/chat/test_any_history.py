@@ -11,9 +11,9 @@ from moe_model.chat.messages import normalise_messages
 from moe_model.chat.template import ChatTemplate
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.any_values import ANYTHING, FIELDS, NOW, TEXT, with_values
-from tests.support.chat.rendering import render_text
-from tests.support.chat.samples import tokenizer_json, write_checkpoint
+from tests.support.moe_model.chat.any_values import ANYTHING, FIELDS, NOW, TEXT, with_values
+from tests.support.moe_model.chat.rendering import render_text
+from tests.support.moe_model.chat.samples import tokenizer_json, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from moe_model.chat.messages import normalise_messages
 from moe_model.chat.repairs import Repair
 from moe_model.chat.template import ChatTemplate
 from moe_model.chat.tool_history import safe_name
-from tests.support.chat.rendering import render_text
-from tests.support.chat.samples import MARKERS
+from tests.support.moe_model.chat.rendering import render_text
+from tests.support.moe_model.chat.samples import MARKERS
 
 USER = {"role": "user", "content": "hi"}
 GO_ON = {"role": "user", "content": "go on"}

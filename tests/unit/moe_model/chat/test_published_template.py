@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from moe_model.chat.messages import normalise_messages
 from moe_model.chat.template import ChatTemplate
-from tests.support.chat.any_values import ANYTHING, FIELDS, with_values
-from tests.support.chat.samples import MARKERS
+from tests.support.moe_model.chat.any_values import ANYTHING, FIELDS, with_values
+from tests.support.moe_model.chat.samples import MARKERS
 from tests.support.places import ROOT
 
 DATA = Path(os.environ.get("EXPERTMESH_M2_CHAT_DATA", ROOT.parent / "shared/data/m2"))

@@ -13,8 +13,8 @@ from moe_model.chat.sandbox import RenderLimits
 from moe_model.chat.template import ChatTemplate, TemplateError
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.rendering import render_text
-from tests.support.chat.samples import MARKERS, TEMPLATE, tokenizer_json, write_checkpoint
+from tests.support.moe_model.chat.rendering import render_text
+from tests.support.moe_model.chat.samples import MARKERS, TEMPLATE, tokenizer_json, write_checkpoint
 
 USER = {"role": "user", "content": "hi"}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.samples import MARKERS, SPECIAL_MARKERS
+from tests.support.moe_model.chat.samples import MARKERS, SPECIAL_MARKERS
 
 FIXTURE_OK = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None

@@ -13,7 +13,7 @@ from moe_model.maths.linears import PlainLinears
 from moe_model.quant import dequantise
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from tests.support.model.checkpoint_surgery import (
+from tests.support.moe_model.checkpoint_surgery import (
     INDEX,
     SINGLE,
     W1,

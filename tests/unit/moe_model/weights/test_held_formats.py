@@ -13,7 +13,7 @@ from moe_model.weights.manifest import ensure_manifest
 from moe_model.weights.open import open_weights, verify_attention
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint, shard_of_layer, verify_packed
-from tests.support.model.kernel_cases import needs_kernels
+from tests.support.moe_model.kernel_cases import needs_kernels
 
 
 @pytest.fixture(scope="module")

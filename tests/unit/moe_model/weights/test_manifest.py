@@ -16,7 +16,7 @@ from moe_model.weights.manifest import (
     verify_attention,
     verify_checkpoint,
 )
-from tests.support.model.checkpoint_surgery import (
+from tests.support.moe_model.checkpoint_surgery import (
     INDEX,
     SINGLE,
     W1,

@@ -13,7 +13,7 @@ from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
 from moe_model.weights.open import put_expert
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
-from tests.support.model.checkpoint_surgery import SINGLE, W1, change_tensors, write_small
+from tests.support.moe_model.checkpoint_surgery import SINGLE, W1, change_tensors, write_small
 
 CPU = torch.device("cpu")
 W2, Q = W1.replace("w1", "w2"), "model.layers.1.self_attn.q_proj.weight"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from moe_model.weights.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
-from tests.support.model.checkpoint_surgery import entry, with_header
+from tests.support.moe_model.checkpoint_surgery import entry, with_header
 
 A = entry("F32", [2, 3], 0, 24)
 B = entry("U8", [4], 24, 28)

@@ -4,7 +4,7 @@ import pytest
 
 from protos import router_pb2
 from router_svc.mesh import Mesh
-from tests.support.router_mesh import EVERYTHING, READY, mesh_of, register, status
+from tests.support.router_svc.mesh import EVERYTHING, READY, mesh_of, register, status
 
 LOADING = router_pb2.MEMBER_STATE_LOADING
 

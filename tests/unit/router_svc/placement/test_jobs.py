@@ -8,7 +8,7 @@ import pytest
 from router_svc.placement.goals import PlacementRules
 from router_svc.placement.jobs import MAX_REDONE
 from rpc.errors import NotReady
-from tests.support.router_mesh import POOL, holds, mesh_of, register, status
+from tests.support.router_svc.mesh import POOL, holds, mesh_of, register, status
 
 
 class Held(Executor):
