@@ -10,7 +10,7 @@ QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
 NATIVE := $(wildcard rpc/hop/native/* moe_model/kernels/cpu/native/*)
-KERNEL_TESTS := tests/unit/moe_model/kernels/test_cpu_*.py tests/unit/moe_model/backends/test_packing.py \
+KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
   tests/unit/moe_model/weights/test_packed_checkpoint.py tests/unit/attention_svc/engine/test_native_attention.py \
   tests/unit/attention_svc/engine/test_native_step.py
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: import directions, forbidden calls, file sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Package -> its wings and files, floor by floor. Each imports only from floors below its own."""
 
+OF_NO_WING = {"unit": {"documents", "support"}, "contract": {"services"}}
+"""Test folders that mirror none of the product: documents, the tests' own tools, all services."""
+
 SERVING = ("protos", "rpc", "moe_model", *SERVICES, "expertmesh")
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_BUILTINS = {"eval", "exec", "compile", "__import__"}
@@ -78,6 +82,8 @@ def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module, node.lineno
+            if node.module.startswith("tests"):  # `from tests.unit import test_this`
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
 def parse(path: Path) -> ast.Module:
@@ -128,7 +134,7 @@ def test_services_ask_a_backend_and_import_no_kernel(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
+@pytest.mark.parametrize("package", [*ALLOWED, "bench", "tests"])
 def test_no_relative_imports(package: str) -> None:
     """Absolute names only: a reader sees from each line which package is meant."""
     wrong = [
@@ -137,6 +143,40 @@ def test_no_relative_imports(package: str) -> None:
         for node in ast.walk(parse(path))
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_test_modules_hold_tests_and_nobody_imports_them() -> None:
+    """What several tests share is in tests/support/, the only folder with other modules."""
+    wrong = [
+        f"{path.relative_to(ROOT)} belongs in tests/support/"
+        for path in sources("tests")
+        if path.relative_to(ROOT).parts[1] != "support"
+        and not re.fullmatch(r"test_\w+|conftest|__init__", path.stem)
+    ]
+    for folder in ("bench", "tests"):
+        for path in sources(folder):
+            wrong += [
+                f"{path.relative_to(ROOT)}:{line} imports {module}"
+                for module, line in imported_modules(parse(path))
+                if re.search(r"\b(test_\w+|conftest)$", module)
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_test_folder_is_a_package_and_mirrors_a_wing() -> None:
+    folders = {path.parent for path in sources("tests")} - {ROOT / "tests/support/vllm_scripts"}
+    wrong = [
+        f"{path} has no __init__.py" for path in folders if not (path / "__init__.py").exists()
+    ]
+    for suite, of_no_wing in OF_NO_WING.items():
+        root = ROOT / "tests" / suite
+        wings = {path.relative_to(root) for path in folders if path.is_relative_to(root)}
+        wrong += [
+            f"tests/{suite}/{wing} mirrors no folder of the product"
+            for wing in wings
+            if str(wing) not in of_no_wing and not (ROOT / wing).is_dir()
+        ]
     assert not wrong, "\n".join(wrong)
 
 

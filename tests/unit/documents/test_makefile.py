@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -69,6 +70,12 @@ def test_make_run_takes_a_port_and_leaves_it_to_the_environment_otherwise(venv: 
     assert "ARGUMENTS up --http-port 8501 --ask" in make_in_a_terminal(venv, "run", "PORT=8501")
     shown = make_in_a_terminal(venv, "run", EXPERTMESH_HTTP_PORT="8501")
     assert "ARGUMENTS up --ask" in shown
+
+
+def test_every_test_that_it_names_is_there() -> None:
+    named = re.findall(r"\btests/[\w/.]+", (ROOT / "Makefile").read_text())
+    assert len(named) > 3
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_target_of_the_readme_is_there() -> None:
