@@ -81,6 +81,11 @@ there costs a call sent again."""
 PATIENCE_MS = 10_000
 """Elsewhere a false alarm on starved cores costs whole streams."""
 
+TARGET_SCHEMES = (
+    "dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds",
+)  # fmt: skip
+"""gRPC reads NAME:PORT with one of these names as another kind of target: a socket file, for one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
@@ -99,6 +104,8 @@ class Address:
         digits = port.isascii() and port.isdecimal() and len(port) <= 5
         if not separator or not host or not is_host or not digits or int(port) > 65535:
             raise ValueError(f"{field}: expected HOST:PORT with a port of 0 to 65535, got {text!r}")
+        if host.lower() in TARGET_SCHEMES:
+            raise ValueError(f"{field}: {host} is a scheme of gRPC targets, not a host: {text!r}")
         return cls(host=host, port=int(port))
 
     @property

@@ -116,6 +116,14 @@ def test_other_addresses_are_refused_by_name(text: str):
         Address.parse(text, "--listen")
 
 
+@pytest.mark.parametrize(
+    "text", ["unix:1", "UNIX:1", "dns:53", "unix-abstract:1", "xds:1", "ipv4:1"]
+)
+def test_what_grpc_would_not_read_as_a_host_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"^--router: .*scheme"):
+        Address.parse(text, "--router")
+
+
 @pytest.mark.parametrize("host, loopback", [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("127.evil.example", False)])  # fmt: skip
 def test_plaintext_is_for_loopback_unless_allowed(host: str, loopback: bool):
     address = Address(host=host, port=1)
