@@ -8,7 +8,7 @@ from expert_svc.weight_store import WeightStore
 
 
 class NotHolding(Exception):
-    """The call names a piece this pool does not hold (any more)."""
+    """The call names a piece that this pool does not hold, or no longer holds."""
 
     def __init__(self, layer_idx: int, expert_id: int):
         super().__init__(f"layer {layer_idx} expert {expert_id} is not held here")
@@ -33,20 +33,16 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     slots_M = held.slots_E[ids_M]
     if slots_M.min() < 0:
         raise NotHolding(call.layer_idx, int(ids_M[slots_M < 0][0]))
-    hidden_ND, row_of_pair_M, weights_M = rows.hidden_ND, rows.row_of_pair_M, rows.weights_M
-    slots = torch.from_numpy(slots_M)
-    device = store.device
-    if device.type != "cpu" or hidden_ND.dtype is not store.dtype:
-        hidden_ND = hidden_ND.to(device, store.dtype)
-        row_of_pair_M, slots = row_of_pair_M.to(device), slots.to(device)
-        weights_M = weights_M.to(device)
     compute = held.weights.rows if call.per_pair else held.weights.sums
-    answer = compute(hidden_ND, row_of_pair_M, slots, weights_M)
+    placed = store.backend.place(
+        rows.hidden_ND, rows.row_of_pair_M, torch.from_numpy(slots_M), rows.weights_M
+    )
+    answer = compute(*placed)
     return answer if answer.is_cpu else answer.cpu()
 
 
 def suspects(call: Call, answer: Tensor) -> list[tuple[int, int]]:
-    """The pieces that had a part in the answer's rows of NaN or infinity."""
+    """The pieces that contributed to the answer's rows with NaN or infinity."""
     rows = call.unpack()
     bad = ~torch.isfinite(answer).all(dim=1)
     bad_M = bad if call.per_pair else bad[rows.row_of_pair_M]

@@ -46,17 +46,16 @@ def measure_experts_per_s(
     expert = _expert(config)
     for slot in range(num_held):
         held.put(slot, expert)  # not moved from another slot: shared memory would stay in a cache
-    device = backend.device
-    hidden_ND = torch.ones((1, config.hidden_size), dtype=backend.dtype, device=device)
-    row_of_pair_M = torch.zeros(num_used, dtype=torch.int64, device=device)
-    weights_M = torch.full((num_used,), 1 / num_used, device=device)
+    hidden_ND = torch.ones((1, config.hidden_size), dtype=backend.dtype)
+    row_of_pair_M = torch.zeros(num_used, dtype=torch.int64)
+    weights_M = torch.full((num_used,), 1 / num_used)
     fastest_s, first = float("inf"), 0
     start_s = time.perf_counter()
     for call in itertools.count(1):
         slots_M = torch.arange(first, first + num_used).remainder(num_held).sort().values
         first = (first + num_used) % num_held
         begin_s = time.perf_counter()
-        held.sums(hidden_ND, row_of_pair_M, slots_M.to(device), weights_M).cpu()
+        held.sums(*backend.place(hidden_ND, row_of_pair_M, slots_M, weights_M)).cpu()
         now_s = time.perf_counter()
         fastest_s = min(fastest_s, now_s - begin_s)
         if now_s - start_s > (MEASURE_S if call >= MIN_CALLS else AT_MOST_S):

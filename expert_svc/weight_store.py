@@ -46,7 +46,7 @@ class WeightStore:
         Raises ValueError when the format is not for the backend's dtype or device.
         """
         self.config = weights.config
-        self._backend = backend
+        self.backend = backend
         self.dtype, self.device = backend.dtype, backend.device
         self.weight_format = held_formats(
             weights.folder, self.config, dtype=dtype_name(self.dtype), expert_dtype=weight_format,
@@ -113,7 +113,7 @@ class WeightStore:
             self.pieces = self.pieces - here
 
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
-        weights = self._backend.room_for_experts(len(ids), self.config, self.weight_format)
+        weights = self.backend.room_for_experts(len(ids), self.config, self.weight_format)
         slots_E = np.full(self.config.num_experts, -1, dtype=np.int64)
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from moe_model.config import ModelConfig
 from moe_model.maths.experts import HeldExperts
@@ -46,6 +47,9 @@ class Backend(Protocol):
         Raises:
             ValueError: more than can be started here.
         """
+
+    def place(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Tensors on the CPU, where this backend computes."""
 
     def linears(self, weight_format: str) -> Linears:
         """Makes a layer's linears in the layout that serves fastest."""

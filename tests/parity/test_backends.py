@@ -93,6 +93,13 @@ def test_what_computes_has_an_id_and_a_reason(backend: Backend) -> None:
     assert backend.set_threads(2) == 2
 
 
+def test_rows_from_the_wire_are_placed_where_it_computes(backend: Backend) -> None:
+    sent = torch.arange(6.0).reshape(2, 3), torch.arange(3)
+    placed = backend.place(*sent)
+    assert [tensor.device.type for tensor in placed] == [backend.device.type] * 2
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(placed, sent, strict=True))
+
+
 def test_linears_in_every_format_multiply_as_the_stored_weights(
     backend: Backend, checkpoint: Checkpoint
 ) -> None:

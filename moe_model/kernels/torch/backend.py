@@ -47,6 +47,11 @@ class TorchBackend:
             torch.set_num_threads(num_threads)
         return torch.get_num_threads()
 
+    def place(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if self.device.type == "cpu":
+            return tensors
+        return tuple(tensor.to(self.device) for tensor in tensors)
+
     def linears(self, weight_format: str) -> Linears:
         return TorchLinears(self.dtype, weight_format, self.device)
 
