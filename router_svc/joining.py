@@ -16,7 +16,7 @@ from router_svc.members.proving import why_not_proven
 from router_svc.mesh import Mesh
 from router_svc.metrics import RouterMetrics
 from router_svc.publisher import Publisher
-from router_svc.streams import Ending, Newest, first_frame, until_first, write_whole
+from router_svc.streams import Newest, StreamEnd, first_frame, until_first, write_whole
 from rpc.access.tls import require_role
 from rpc.channel import Access
 from rpc.errors import Forbidden, Mismatch, NotReady, status_of
@@ -39,7 +39,7 @@ class _JoinStream:
         self.caller = caller  # for the audit
         self.reported = asyncio.Event()
         self.assignment: Newest[router_pb2.Assignment] = Newest()
-        self.ending = Ending()
+        self.ending = StreamEnd()
         self.said_goodbye = False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from protos import router_pb2
 from router_svc.mesh import Mesh
-from router_svc.streams import Ending, Newest
+from router_svc.streams import Newest, StreamEnd
 from rpc.errors import NotReady, Overloaded
 
 MIN_INTERVAL_S = 0.02
@@ -22,7 +22,7 @@ class Watcher:
         self.is_attention = is_attention
         self.holds_earlier_epoch = holds_earlier_epoch
         self.topology: Newest[router_pb2.Topology] = Newest()
-        self.ending = Ending()
+        self.ending = StreamEnd()
         self.acked = (0, 0)
         self.offered: router_pb2.Topology | None = None
 

@@ -33,7 +33,7 @@ class Newest(Generic[Item]):
         return item
 
 
-class Ending:
+class StreamEnd:
     """Lets others end a stream's handler with an error of their choice."""
 
     def __init__(self) -> None:

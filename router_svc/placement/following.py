@@ -52,7 +52,7 @@ class Proposal:
     dropped: int
 
 
-class Following:
+class LoadFollower:
     """Looks at the load now and then. One look at a time, on any thread; all else on the loop."""
 
     def __init__(self, rules: FollowingRules):

@@ -29,7 +29,7 @@ class Inline(Executor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PlanJob:
     """What is computed, from which hosts, and what becomes of it."""
 
     hosts: Sequence[Host]
@@ -44,7 +44,7 @@ class Planning:
     def __init__(self, executor: Executor):
         self.executor = executor
         self.when_done: Callable[[], None] = lambda: None
-        self._under_way: tuple[Job, Future[Any]] | None = None
+        self._under_way: tuple[PlanJob, Future[Any]] | None = None
         self._redone = 0
 
     @property
@@ -56,7 +56,7 @@ class Planning:
         """Whether there is something to collect."""
         return self._under_way is not None and self._under_way[1].done()
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: PlanJob) -> None:
         assert not self.busy
         future = self.executor.submit(job.compute)
         self._under_way = job, future

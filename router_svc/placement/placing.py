@@ -11,15 +11,15 @@ from router_svc.members.member import Member, Model
 from router_svc.members.members import Members
 from router_svc.placement.activations import Activations
 from router_svc.placement.board import Host
-from router_svc.placement.following import MIN_WORK, Following, Proposal
+from router_svc.placement.following import MIN_WORK, LoadFollower, Proposal
 from router_svc.placement.goals import Goals, PlacementRules, hosts_of
-from router_svc.placement.jobs import Job, Planning
+from router_svc.placement.jobs import PlanJob, Planning
 from router_svc.placement.loads import mean_work, piece_weights
 from router_svc.placement.moves import Rebalanced, piece_moves
 from router_svc.placement.planner import Plan, imbalance
 from rpc.errors import NotReady
 
-Weights = list[list[float]]
+PieceWeights = list[list[float]]
 
 
 class Placing:
@@ -30,7 +30,7 @@ class Placing:
         self._members = members
         self.goals = Goals(rules)
         self.activations = Activations(rules.following.half_life_s)
-        self.following = Following(rules.following)
+        self.following = LoadFollower(rules.following)
         self.planning = Planning(executor)
 
     def tend(self, now_s: float) -> None:
@@ -56,7 +56,7 @@ class Placing:
             return Rebalanced()
         work = self.activations.recent_work(now_s)
 
-        def compute() -> tuple[Rebalanced, Plan, Weights]:
+        def compute() -> tuple[Rebalanced, Plan, PieceWeights]:
             weights = piece_weights(work)
             made = self.goals.planner(model)(hosts, weights=weights)
             done = Rebalanced(
@@ -82,7 +82,7 @@ class Placing:
 
     def _plan(self, now_s: float, model: Model) -> None:
         hosts = self._hosts()
-        job = Job(
+        job = PlanJob(
             hosts=hosts,
             compute=partial(self.goals.compute, model, hosts, self.goals.weights),
             take=lambda made, same: self.goals.take(made, hosts, self._pools(same)),
@@ -99,7 +99,7 @@ class Placing:
         wanted = self._rules.replicas * model.num_layers * model.num_experts
         moving = any(_is_changing(pool) for pool in self._pools())
 
-        def compute() -> tuple[Proposal | None, Weights]:
+        def compute() -> tuple[Proposal | None, PieceWeights]:
             weights = piece_weights(work)
             found = self.following.look(
                 now_s,
@@ -115,7 +115,7 @@ class Placing:
             )
             return found, weights
 
-        def take(outcome: tuple[Proposal | None, Weights], same: set[str]) -> None:
+        def take(outcome: tuple[Proposal | None, PieceWeights], same: set[str]) -> None:
             found, weights = outcome
             if found is not None:
                 self.following.follow(found, now_s)
@@ -123,7 +123,7 @@ class Placing:
             if found is not None or (not self.goals.weights and mean_work(work) >= MIN_WORK):
                 self.goals.weights = weights
 
-        self.planning.begin(Job(hosts=hosts, compute=compute, take=take, again=lambda: None))
+        self.planning.begin(PlanJob(hosts=hosts, compute=compute, take=take, again=lambda: None))
 
     def _pools(self, names: set[str] | None = None) -> list[Member]:
         """All, or those of these ids."""
@@ -133,7 +133,7 @@ class Placing:
     def _hosts(self) -> list[Host]:
         return hosts_of(self._pools())
 
-    def _imbalance(self, model: Model, hosts: list[Host], weights: Weights) -> float:
+    def _imbalance(self, model: Model, hosts: list[Host], weights: PieceWeights) -> float:
         return imbalance(
             hosts,
             num_layers=model.num_layers,

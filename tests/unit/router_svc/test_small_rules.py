@@ -12,7 +12,7 @@ from router_svc.members.dialback import dial
 from router_svc.members.epoch import next_epoch
 from router_svc.members.member import Model
 from router_svc.placement.activations import MAX_PER_REPORT, Activations
-from router_svc.streams import Ending, Newest, until_first
+from router_svc.streams import Newest, StreamEnd, until_first
 from rpc.config import Address
 
 
@@ -192,7 +192,7 @@ async def test_a_box_gives_only_the_newest_item():
 
 
 async def test_the_first_reason_ends_a_stream():
-    ending = Ending()
+    ending = StreamEnd()
     ending.end(ValueError("first"))
     ending.end(ValueError("second"))
     with pytest.raises(ValueError, match="first"):
