@@ -31,8 +31,15 @@ def test_a_sole_holder_without_a_sound_answer_ends_every_request_once_and_for_al
 ):
     """After --expert-timeout-s, retryable, with one line in the log; it serves again by itself."""
     monkeypatch.setenv(FAIL, how)
-    rig = Rig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", "4", "--max-running", "2",
-              pool_module="tests.support.chaos.failing_pool")  # fmt: skip
+    rig = Rig(
+        tmp_path,
+        ((*ALL, "--canary-s", "0"),),
+        "--expert-timeout-s",
+        "4",
+        "--max-running",
+        "2",
+        pool_module="tests.support.chaos.failing_pool",
+    )
     with rig:
         attention, (pool,) = rig.mesh.attention, rig.pools
         asks = [Ask(prompt=(20 + number, 9), max_tokens=3000) for number in range(CLIENTS)]
@@ -63,8 +70,13 @@ def test_two_attention_services_wait_for_missing_experts_hardly_longer_than_one(
     """The second one is idle until the stream is moved there, so it knows of no outage yet."""
     monkeypatch.setenv(FAIL, "garbage")
     limit_s = 10.0
-    rig = GatewayRig(tmp_path, ((*ALL, "--canary-s", "0"),), "--expert-timeout-s", f"{limit_s:g}",
-                     pool_module="tests.support.chaos.failing_pool")  # fmt: skip
+    rig = GatewayRig(
+        tmp_path,
+        ((*ALL, "--canary-s", "0"),),
+        "--expert-timeout-s",
+        f"{limit_s:g}",
+        pool_module="tests.support.chaos.failing_pool",
+    )
     with rig:
         (pool,) = rig.pools
         history = History(Ask(prompt=(20, 9), max_tokens=3000))

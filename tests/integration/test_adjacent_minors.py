@@ -57,8 +57,11 @@ def test_a_mesh_with_an_older_peer_at_every_hop_answers_as_ever(start: Any, tmp_
             gateway.wait_listening().wait_for(r" ready$")
             body = {
                 "messages": [{"role": "user", "content": "Sort: pear, apple, fig"}],
-                "model": "model", "seed": 4, "temperature": 1.0, "max_tokens": 24,
-            }  # fmt: skip
+                "model": "model",
+                "seed": 4,
+                "temperature": 1.0,
+                "max_tokens": 24,
+            }
             reply = httpx.post(
                 f"http://{gateway.address}/v1/chat/completions", json=body, timeout=60
             )

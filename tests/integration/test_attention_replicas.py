@@ -18,9 +18,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 TOKENS = 150
 WAIT_S = 60.0
 PROMPTS = [
-    "Sort: pear, apple, fig", "Count to one hundred:", "The weather in Paris is",
+    "Sort: pear, apple, fig",
+    "Count to one hundred:",
+    "The weather in Paris is",
     "A story about a lemon and a fox:",
-]  # fmt: skip
+]
 
 
 def start_attention(
@@ -45,11 +47,18 @@ class Stream(threading.Thread):
         super().__init__(daemon=True)
         sampling = {"temperature": 0} if number % 2 else {"temperature": 1.0, "seed": number}
         self._body = {
-            "model": "demo", "prompt": PROMPTS[number // 2 % len(PROMPTS)], "stream": True,
-            "max_tokens": TOKENS, "ignore_eos": True, "return_token_ids": True, "logprobs": 1,
-            "stream_options": {"include_usage": True}, "presence_penalty": 0.3, **sampling,
+            "model": "demo",
+            "prompt": PROMPTS[number // 2 % len(PROMPTS)],
+            "stream": True,
+            "max_tokens": TOKENS,
+            "ignore_eos": True,
+            "return_token_ids": True,
+            "logprobs": 1,
+            "stream_options": {"include_usage": True},
+            "presence_penalty": 0.3,
+            **sampling,
             **fields,
-        }  # fmt: skip
+        }
         self._url = url(gateway, "/v1/completions")
         self.ids: list[int] = []
         self.num_logprobs = 0
@@ -237,8 +246,15 @@ def test_a_rolling_restart_behind_a_router_costs_no_token(
 
     router = start("router_svc", "--state", str(tmp_path / "epoch")).wait_listening()
     member = (
-        "--router", router.address, "--model", str(DEMO_MODEL), "--dtype", "f32", "--threads", "1",
-    )  # fmt: skip
+        "--router",
+        router.address,
+        "--model",
+        str(DEMO_MODEL),
+        "--dtype",
+        "f32",
+        "--threads",
+        "1",
+    )
     start("expert_svc", *member)
 
     def attention() -> ServiceProcess:

@@ -17,9 +17,12 @@ FIGURES = ("echo_p50_us", "tcp_p50_us", "execute_p50_us", "compute_p50_us", "rat
 def test_the_hop_is_measured_beside_its_references(flags: list[str]):
     ended = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "mesh" / "hop.py"), "--rounds", "10", *flags],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         timeout=120,
-    )  # fmt: skip
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     told = json.loads(ended.stdout.strip().splitlines()[-1])
     for measured in (told, told["rows_256"]):

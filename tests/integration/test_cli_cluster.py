@@ -58,8 +58,9 @@ def test_a_detached_cluster_serves_until_it_is_told_to_stop(tmp_path: Path) -> N
         assert all(service["ready"] for service in report["services"])
         (seen,) = report["reach"]
         assert [(pool["pool_id"], pool["reachable"]) for pool in seen["pools"]] == [
-            ("pool-0", True), ("pool-1", True)
-        ]  # fmt: skip
+            ("pool-0", True),
+            ("pool-1", True),
+        ]
 
         chat = expertmesh("chat", "--base-url", url, "--json", "--temperature", "0", "hello")
         assert chat.returncode == 0, chat.stderr

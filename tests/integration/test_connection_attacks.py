@@ -94,9 +94,17 @@ def test_a_gateway_answers_probes_and_its_clients(
     open_files: int | None,
 ) -> None:
     gateway = started(
-        "gateway", "--model", str(DEMO_MODEL), "--listen", "127.0.0.1:0", "--api-key", KEY,
-        "--attention", "127.0.0.1:9", open_files=open_files,
-    )  # fmt: skip
+        "gateway",
+        "--model",
+        str(DEMO_MODEL),
+        "--listen",
+        "127.0.0.1:0",
+        "--api-key",
+        KEY,
+        "--attention",
+        "127.0.0.1:9",
+        open_files=open_files,
+    )
     if open_files:
         assert any("--max-connections: " in line for line in gateway.lines)
     lines_before = len(gateway.lines)

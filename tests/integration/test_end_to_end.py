@@ -60,9 +60,11 @@ def test_greedy_answer_equals_the_reference_token_for_token(served: Served, ques
     thinking, _, answer = text.partition("</think>")
 
     reply = served.client.chat.completions.create(
-        model=served.model, messages=[{"role": "user", "content": question}], temperature=0,
+        model=served.model,
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
         max_tokens=200,
-    )  # fmt: skip
+    )
     message = reply.choices[0].message
     assert message.reasoning_content == thinking.strip("\n")
     assert message.content == answer.strip("\n")
@@ -74,9 +76,11 @@ def test_greedy_answer_equals_the_reference_token_for_token(served: Served, ques
 
 def test_stream_adds_up_to_the_whole_answer(served: Served) -> None:
     request = {
-        "model": served.model, "temperature": 0, "max_tokens": 200,
+        "model": served.model,
+        "temperature": 0,
+        "max_tokens": 200,
         "messages": [{"role": "user", "content": "What is 12 + 30?"}],
-    }  # fmt: skip
+    }
     whole = served.client.chat.completions.create(**request).choices[0].message
     reasoning, content, finish, usage = "", "", [], None
     stream = served.client.chat.completions.create(
@@ -147,9 +151,10 @@ def test_seeded_request_repeats_itself(served: Served) -> None:
 
 def test_timings_say_where_the_time_went(served: Served) -> None:
     reply = served.client.chat.completions.create(
-        model=served.model, messages=[{"role": "user", "content": "Who are you?"}],
+        model=served.model,
+        messages=[{"role": "user", "content": "Who are you?"}],
         extra_body={"expertmesh_timings": True},
-    )  # fmt: skip
+    )
     timings = reply.model_extra["expertmesh_timings"]
     assert timings["pool_compute_ms"] > 0
     assert timings["network_ms"] > 0
@@ -197,10 +202,15 @@ def test_the_only_holder_dies_and_comes_back_under_a_stream(served_alone: Served
     """The stream waits and goes on; readiness is false meanwhile, and new requests are told so."""
     served = served_alone
     stream = served.client.chat.completions.create(
-        model=served.model, messages=[{"role": "user", "content": "What is 1234 + 4321?"}],
-        stream=True, max_tokens=200, temperature=0, extra_body={"ignore_eos": True}, timeout=60,
+        model=served.model,
+        messages=[{"role": "user", "content": "What is 1234 + 4321?"}],
+        stream=True,
+        max_tokens=200,
+        temperature=0,
+        extra_body={"ignore_eos": True},
+        timeout=60,
         stream_options={"include_usage": True},
-    )  # fmt: skip
+    )
     iterator = iter(stream)
     for _ in range(5):
         next(iterator)

@@ -66,17 +66,22 @@ def test_grpc_execute_prints_the_references_sums(mesh: Mesh, model: Path):
     assert done.returncode == 0, done.stderr
     rows = np.random.default_rng(0).standard_normal((2, HIDDEN_SIZE), np.float32)
     ids, weights = torch.tensor([[1, 6]] * 2), torch.full((2, 2), 0.5)
-    sums = run_experts(torch.from_numpy(rows), ids, weights, load_experts(checkpoint, 1, torch.float32))  # fmt: skip
+    sums = run_experts(
+        torch.from_numpy(rows), ids, weights, load_experts(checkpoint, 1, torch.float32)
+    )
     norms = re.search(r"row norms \[([\d. ]+)\]", done.stdout)
     assert norms is not None, done.stdout
     got = torch.tensor([float(part) for part in norms[1].split()])
     torch.testing.assert_close(got, sums.norm(dim=1), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("flags, words", [
-    (("--checkpoint-id", "0" * 64), "FAILED_PRECONDITION"),
-    (("--experts", "99"), "ERROR_CODE_INVALID_ARGUMENT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--checkpoint-id", "0" * 64), "FAILED_PRECONDITION"),
+        (("--experts", "99"), "ERROR_CODE_INVALID_ARGUMENT"),
+    ],
+)
 def test_grpc_execute_says_why_it_failed(mesh: Mesh, flags, words):
     size = ("--hidden-size", str(HIDDEN_SIZE))
     done = run("grpc_execute.py", "--pool", mesh.pools[0].address, *size, *flags)
@@ -88,6 +93,15 @@ def test_grpc_execute_says_why_it_failed(mesh: Mesh, flags, words):
 @pytest.mark.parametrize("name", ["grpc_generate.py", "grpc_execute.py"])
 def test_an_example_needs_the_stubs_only(name: str):
     tree = ast.parse((EXAMPLES / name).read_text())
-    used = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}  # fmt: skip
-    used |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}  # fmt: skip
+    used = {
+        alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    used |= {
+        node.module.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
     assert used - set(sys.stdlib_module_names) <= {"grpc", "numpy", "protos"}

@@ -17,9 +17,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 BUSY, OTHER = "the-busy-client", "the-other-client"
 CHOICE = {
-    "model": "demo", "prompt": "Yes or no?", "max_tokens": 4,
+    "model": "demo",
+    "prompt": "Yes or no?",
+    "max_tokens": 4,
     "structured_outputs": {"choice": ["yes", "no"]},
-}  # fmt: skip
+}
 WAIT_S = 120.0
 
 

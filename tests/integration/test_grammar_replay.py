@@ -55,9 +55,13 @@ async def compiler() -> AsyncIterator[GrammarCompiler]:
 
 async def sequence(grammars: GrammarCompiler, number: int, emitted: list[int]) -> Sequence:
     params = attention_pb2.SamplingParams(
-        temperature=1.0, top_p=1.0, repetition_penalty=1.0, seed=number, max_tokens=200,
+        temperature=1.0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        seed=number,
+        max_tokens=200,
         min_tokens=190 if number == 0 else 0,
-    )  # fmt: skip
+    )
     made = Sequence(
         request_id=str(number),
         prompt_ids=TOKENIZER.encode_text(f"{number} thoughts about the weather in Paris\n"),
@@ -106,16 +110,23 @@ async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once(
     emitted = TOKENIZER.encode_text('{"a": 1, "b": [], "c": "x"}')
     async with compiler() as grammars:
         servicer = AttentionServicer(
-            cast(Any, None), vocabulary=VOCABULARY, grammars=grammars, max_model_len=1000,
-            request_timeout_s=9.0, readiness=lambda: (True, ""),
-            status=attention_pb2.GetStatusResponse(), activations=ActivationCounts(1, 1),
-        )  # fmt: skip
+            cast(Any, None),
+            vocabulary=VOCABULARY,
+            grammars=grammars,
+            max_model_len=1000,
+            request_timeout_s=9.0,
+            readiness=lambda: (True, ""),
+            status=attention_pb2.GetStatusResponse(),
+            activations=ActivationCounts(1, 1),
+        )
         request = attention_pb2.GenerateRequest(
-            prompt_token_ids=[5], emitted_token_ids=emitted, grammar=GRAMMAR,
+            prompt_token_ids=[5],
+            emitted_token_ids=emitted,
+            grammar=GRAMMAR,
             sampling=attention_pb2.SamplingParams(
                 max_tokens=200, top_p=1.0, repetition_penalty=1.0
             ),
-        )  # fmt: skip
+        )
         (only,) = [event async for event in servicer.Generate(request, LocalContext())]
     assert only.finished.reason == attention_pb2.FINISH_REASON_STOP
     assert only.finished.stop_token_id == 0

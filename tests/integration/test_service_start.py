@@ -89,17 +89,29 @@ def refusal(service: str, flags: list[str], capsys, caplog) -> str:
 
 
 BAD_FLAGS = {
-    "listen": "nowhere", "ops_listen": "127.0.0.1:99999", "advertise": "x", "router": ":1", "threads": "-1",
-    "dtype": "int3", "log_level": "loud", "grace_s": "-1", "no_such_flag": "1",
-}  # fmt: skip
+    "listen": "nowhere",
+    "ops_listen": "127.0.0.1:99999",
+    "advertise": "x",
+    "router": ":1",
+    "threads": "-1",
+    "dtype": "int3",
+    "log_level": "loud",
+    "grace_s": "-1",
+    "no_such_flag": "1",
+}
 OWN_BAD_FLAGS = {
     "expert_svc": {"memory": "lots", "layers": "7", "experts": "a-b"},
     "attention_svc": {
-        "kv_memory": "1", "max_model_len": "513", "max_running": "0", "transport": "pigeon",
-        "expert_timeout_s": "nan", "request_timeout_s": "-1", "device": "abacus",
+        "kv_memory": "1",
+        "max_model_len": "513",
+        "max_running": "0",
+        "transport": "pigeon",
+        "expert_timeout_s": "nan",
+        "request_timeout_s": "-1",
+        "device": "abacus",
         "max_batch_tokens": "many",
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -118,7 +130,11 @@ def test_a_bad_model_folder_is_exit_2_with_one_line_that_names_it(
     write_tiny(cut, num_hidden_layers=1)
     (shard,) = cut.glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-5])
-    for folder, words in ((tmp_path / "none", "not a folder"), (empty, "config.json"), (cut, shard.name)):  # fmt: skip
+    for folder, words in (
+        (tmp_path / "none", "not a folder"),
+        (empty, "config.json"),
+        (cut, shard.name),
+    ):
         line = refusal(service, flags_of(service, folder), capsys, caplog)
         assert str(folder) in line
         assert words in line

@@ -87,8 +87,9 @@ def ask(
 @pytest.mark.parametrize("stream", [False, True])
 def test_json_answers_are_what_the_schema_says(served: Served, stream: bool):
     wanted: Any = {
-        "type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}
-    }  # fmt: skip
+        "type": "json_schema",
+        "json_schema": {"name": "a", "schema": SCHEMA, "strict": True},
+    }
     for number in range(4):
         temperature = 2.0 if number == 3 else 1.0
         finish, thinking, content, calls = ask(
@@ -162,9 +163,13 @@ def test_several_structured_choices_are_independent_and_repeat(served: Served):
 
     def contents() -> list[str | None]:
         answer = served.client.chat.completions.create(
-            model=served.model, messages=[{"role": "user", "content": "hello"}], n=4, seed=3,
-            max_tokens=600, response_format=wanted,
-        )  # fmt: skip
+            model=served.model,
+            messages=[{"role": "user", "content": "hello"}],
+            n=4,
+            seed=3,
+            max_tokens=600,
+            response_format=wanted,
+        )
         return [choice.message.content for choice in answer.choices]
 
     first = contents()

@@ -60,9 +60,17 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny(
-        folder, seed=9, fp8=True, hidden_size=160, intermediate_size=72, num_local_experts=6,
-        vocab_size=333, num_hidden_layers=2, head_dim=32, rotary_dim=16,
-    )  # fmt: skip
+        folder,
+        seed=9,
+        fp8=True,
+        hidden_size=160,
+        intermediate_size=72,
+        num_local_experts=6,
+        vocab_size=333,
+        num_hidden_layers=2,
+        head_dim=32,
+        rotary_dim=16,
+    )
     return Checkpoint.open(folder)
 
 
@@ -169,9 +177,12 @@ def test_attention_over_pages_is_attention(
     """A decode row over 40 positions beside a chunk of 8 rows on 22."""
     config, device = checkpoint.config, backend.device
     cache = KvCache(
-        backend.kv_layout(kv_dtype, config, BLOCK), num_layers=2, num_blocks=8, block_size=BLOCK,
+        backend.kv_layout(kv_dtype, config, BLOCK),
+        num_layers=2,
+        num_blocks=8,
+        block_size=BLOCK,
         device=device,
-    )  # fmt: skip
+    )
     heads = (config.num_kv_heads, config.head_dim)
     tables = {"decode": torch.tensor([5, 1, 7]), "chunk": torch.tensor([2, 6])}
     lens = {"decode": 40, "chunk": 30}
@@ -183,15 +194,23 @@ def test_attention_over_pages_is_attention(
         known[name] = (k.float().cpu(), v.float().cpu())
     nothing = torch.tensor([], dtype=torch.int64, device=device)
     chunk = ChunkMeta(
-        rows=slice(1, 9), positions_T=torch.arange(22, 30, device=device),
-        block_table_W=tables["chunk"].to(device), num_cached=30,
-    )  # fmt: skip
+        rows=slice(1, 9),
+        positions_T=torch.arange(22, 30, device=device),
+        block_table_W=tables["chunk"].to(device),
+        num_cached=30,
+    )
     meta = StepMeta(
-        token_ids_T=torch.zeros(9, dtype=torch.int64, device=device), positions_T=nothing,
-        slot_mapping_T=nothing, num_decode=1, decode_tables_BW=tables["decode"][None].to(device),
-        decode_lens_B=torch.tensor([40], device=device), chunks=(chunk,), logit_rows_B=nothing,
-        open_rows_C=nothing, is_decode=False,
-    )  # fmt: skip
+        token_ids_T=torch.zeros(9, dtype=torch.int64, device=device),
+        positions_T=nothing,
+        slot_mapping_T=nothing,
+        num_decode=1,
+        decode_tables_BW=tables["decode"][None].to(device),
+        decode_lens_B=torch.tensor([40], device=device),
+        chunks=(chunk,),
+        logit_rows_B=nothing,
+        open_rows_C=nothing,
+        is_decode=False,
+    )
     q_THP = rows(backend, 9, config.num_heads, config.head_dim, seed=7)
     found = backend.attention(config, cache).plan(meta)(1, q_THP)
     wide = q_THP.float().cpu()
@@ -214,9 +233,12 @@ def test_a_whole_models_logits_are_the_references(
     )
     prompt = [7 + 3 * i for i in range(40)]
     answer = Sequence(
-        request_id="a", prompt_ids=prompt, output_ids=[], stop_ids=frozenset(),
+        request_id="a",
+        prompt_ids=prompt,
+        output_ids=[],
+        stop_ids=frozenset(),
         params=dataclasses.replace(GREEDY, max_tokens=12),
-    )  # fmt: skip
+    )
     seen: list[Tensor] = []
 
     def listen(stack: LayerStack) -> None:
@@ -231,10 +253,15 @@ def test_a_whole_models_logits_are_the_references(
 
     asyncio.run(
         run_to_end(
-            checkpoint, [answer], weight_format=dtype_name(backend.dtype), max_batch_tokens=16,
-            dtype=backend.dtype, device=backend.device.type, prepare=listen,
+            checkpoint,
+            [answer],
+            weight_format=dtype_name(backend.dtype),
+            max_batch_tokens=16,
+            dtype=backend.dtype,
+            device=backend.device.type,
+            prepare=listen,
         )
-    )  # fmt: skip
+    )
     expected = ReferenceModel(checkpoint).logits([*prompt, *answer.output_ids[:-1]])[39:]
     # Where two experts are almost tied bfloat16 may choose the other: the median row tells.
     errors = sorted(map(relative_error, seen, expected))

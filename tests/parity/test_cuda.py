@@ -74,18 +74,26 @@ def test_sampling_on_cuda_draws_the_cpu_tokens() -> None:
     logits[32:] = (2 * logits[32:]).round() / 2  # many equal ones
     known = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 99}
     controls: list[dict[str, float]] = [
-        {}, {"top_k": 40, "top_p": 0.95}, {"top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.0},
-        {"repetition_penalty": 1.3}, {"frequency_penalty": 0.5, "presence_penalty": 0.5},
-    ]  # fmt: skip
+        {},
+        {"top_k": 40, "top_p": 0.95},
+        {"top_p": 0.8},
+        {"min_p": 0.05},
+        {"temperature": 0.0},
+        {"repetition_penalty": 1.3},
+        {"frequency_penalty": 0.5, "presence_penalty": 0.5},
+    ]
     many = [
         Sequence(
-            request_id="test", prompt_ids=[1, 2, 3], output_ids=[4, 5] * (i % 5),
+            request_id="test",
+            prompt_ids=[1, 2, 3],
+            output_ids=[4, 5] * (i % 5),
             params=read_params(
                 attention_pb2.SamplingParams(**{**known, **controls[i % 7], "seed": i}), 20_000
             ),
-            stop_ids=frozenset({7}), choice_idx=i % 3,
+            stop_ids=frozenset({7}),
+            choice_idx=i % 3,
         )
         for i in range(64)
-    ]  # fmt: skip
+    ]
     on_cpu, on_cuda = sample(logits.clone(), many), sample(logits.cuda(), many)
     assert on_cuda == on_cpu

@@ -38,9 +38,12 @@ def oracle(
             "num_experts_per_tok", "max_position_embeddings", "rms_norm_eps")  # fmt: skip
     config = MiniMaxM2Config(
         **{key: raw[key] for key in keys},
-        rope_parameters={"rope_theta": float(raw["rope_theta"]), "rope_type": "default",
-                         "partial_rotary_factor": factor},
-    )  # fmt: skip
+        rope_parameters={
+            "rope_theta": float(raw["rope_theta"]),
+            "rope_type": "default",
+            "partial_rotary_factor": factor,
+        },
+    )
     model = MiniMaxM2ForCausalLM(config).eval().to(dtype)
     assert factor == 0.5
     assert model.model.rotary_emb.inv_freq.shape[0] * 2 == raw["head_dim"] // 2

@@ -128,26 +128,44 @@ class Mesh:
 
     def start_router(self, *ports: str) -> ServiceProcess:
         self.router = self.start(
-            "router_svc", *ports, "--state", str(self._state), "--adopt-ms", "300",
+            "router_svc",
+            *ports,
+            "--state",
+            str(self._state),
+            "--adopt-ms",
+            "300",
             *self._router_flags,
-        )  # fmt: skip
+        )
         return self.router.wait_listening()
 
     def start_pool(self, *flags: str, module: str = "") -> ServiceProcess:
         """`module`: another program than the mesh's pools run."""
         # Not measured: who holds what must not depend on how busy the cores are.
         pool = self.start(
-            module or self._pool_module, *PORTS, *self._common, "--router", self.router.address,
-            "--experts-per-s", "1000", *flags,
-        )  # fmt: skip
+            module or self._pool_module,
+            *PORTS,
+            *self._common,
+            "--router",
+            self.router.address,
+            "--experts-per-s",
+            "1000",
+            *flags,
+        )
         self.pools.append(pool)
         return pool
 
     def start_attention(self, *flags: str) -> ServiceProcess:
         return self.start(
-            "attention_svc", *PORTS, *self._common, "--router", self.router.address,
-            "--kv-memory", "4MiB", *self._attention_flags, *flags,
-        )  # fmt: skip
+            "attention_svc",
+            *PORTS,
+            *self._common,
+            "--router",
+            self.router.address,
+            "--kv-memory",
+            "4MiB",
+            *self._attention_flags,
+            *flags,
+        )
 
     def __enter__(self) -> "Mesh":
         try:

@@ -40,9 +40,14 @@ class Served:
 def serve(state: Path) -> Iterator[Served]:
     with Mesh(DEMO_MODEL, stripes(), attention_flags=("--kv-memory", "64MiB"), state=state) as mesh:
         gateway = mesh.start(
-            "gateway", "--model", str(DEMO_MODEL), "--router", mesh.router.address,
-            "--listen", "127.0.0.1:0",
-        ).wait_listening()  # fmt: skip
+            "gateway",
+            "--model",
+            str(DEMO_MODEL),
+            "--router",
+            mesh.router.address,
+            "--listen",
+            "127.0.0.1:0",
+        ).wait_listening()
         served = Served(mesh, gateway)
         served.wait_ready(True)
         yield served

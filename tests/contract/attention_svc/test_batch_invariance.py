@@ -17,7 +17,9 @@ from protos import attention_pb2
 from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
 
 MAX_TOKENS = 24
-PROMPTS = [[7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70))]  # fmt: skip
+PROMPTS = [
+    [7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70))
+]
 pytestmark = pytest.mark.skipif(
     choose_backend(torch.bfloat16).why != "", reason="no native kernels here"
 )
@@ -27,9 +29,17 @@ pytestmark = pytest.mark.skipif(
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny(
-        folder, seed=5, fp8=True, hidden_size=160, intermediate_size=72, num_local_experts=6,
-        vocab_size=333, num_hidden_layers=2, head_dim=32, rotary_dim=16,
-    )  # fmt: skip
+        folder,
+        seed=5,
+        fp8=True,
+        hidden_size=160,
+        intermediate_size=72,
+        num_local_experts=6,
+        vocab_size=333,
+        num_hidden_layers=2,
+        head_dim=32,
+        rotary_dim=16,
+    )
     return Checkpoint.open(folder)
 
 
@@ -49,12 +59,14 @@ class Run:
         greedy = dataclasses.replace(GREEDY, max_tokens=MAX_TOKENS, logprobs=True, top_logprobs=5)
         sequences = [
             Sequence(
-                request_id=str(index), prompt_ids=list(PROMPTS[index]), output_ids=[],
+                request_id=str(index),
+                prompt_ids=list(PROMPTS[index]),
+                output_ids=[],
                 params=dataclasses.replace(sampled, seed=index) if index % 2 else greedy,
                 stop_ids=frozenset(),
             )
             for index in which
-        ]  # fmt: skip
+        ]
         given = {"dtype": torch.bfloat16, "weight_format": "bf16", **engine}
         self.num_preemptions = asyncio.run(
             run_to_end(checkpoint, sequences, prepare=self._listen, **given)

@@ -68,7 +68,9 @@ def check_tokens(prompt: tuple[int, ...], output: list[int]) -> None:
     best = expected(prompt)[: len(output)]
     if output == best:
         return
-    index = next(i for i, (ours, theirs) in enumerate(zip(output, best, strict=True)) if ours != theirs)  # fmt: skip
+    index = next(
+        i for i, (ours, theirs) in enumerate(zip(output, best, strict=True)) if ours != theirs
+    )
     logits_V = reference().logits([*prompt, *best[:index]])[-1]
     gap = float(logits_V[best[index]] - logits_V[output[index]])
     assert gap < TIE, f"token {index} of {prompt} is {output[index]}, not {best[index]}"
@@ -77,9 +79,12 @@ def check_tokens(prompt: tuple[int, ...], output: list[int]) -> None:
 def made(request: Request) -> Sequence:
     params = dataclasses.replace(GREEDY, max_tokens=request.max_tokens)
     return Sequence(
-        request_id="t", prompt_ids=list(request.prompt), output_ids=[], params=params,
+        request_id="t",
+        prompt_ids=list(request.prompt),
+        output_ids=[],
+        params=params,
         stop_ids=frozenset(),
-    )  # fmt: skip
+    )
 
 
 async def run_mix(
@@ -131,7 +136,11 @@ async def run_mix(
 def test_any_mix(
     mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
 ) -> None:
-    asyncio.run(run_mix(mix, num_blocks=num_blocks, block_size=block_size, rows=rows, failing_step=failing_step))  # fmt: skip
+    asyncio.run(
+        run_mix(
+            mix, num_blocks=num_blocks, block_size=block_size, rows=rows, failing_step=failing_step
+        )
+    )
 
 
 @pytest.mark.slow
@@ -140,7 +149,11 @@ def test_any_mix(
 def test_many_mixes(
     mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
 ) -> None:
-    asyncio.run(run_mix(mix, num_blocks=num_blocks, block_size=block_size, rows=rows, failing_step=failing_step))  # fmt: skip
+    asyncio.run(
+        run_mix(
+            mix, num_blocks=num_blocks, block_size=block_size, rows=rows, failing_step=failing_step
+        )
+    )
 
 
 async def test_a_crowd_that_preempts_and_shares_all_at_once() -> None:
@@ -149,10 +162,13 @@ async def test_a_crowd_that_preempts_and_shares_all_at_once() -> None:
     mix = [
         Request(
             prompt=((5, 6, 7) * 14)[: chance.choice((9, 24, 40))],
-            max_tokens=MOST_TOKENS, arrives=index // 2, leaves=None, mid_step=False,
+            max_tokens=MOST_TOKENS,
+            arrives=index // 2,
+            leaves=None,
+            mid_step=False,
         )
         for index in range(16)
-    ]  # fmt: skip
+    ]
     service = await run_mix(mix, num_blocks=14, block_size=4, rows=12, failing_step=None)
     scheduler = service.engine.scheduler
     assert scheduler.num_preemptions > 0
@@ -179,7 +195,9 @@ async def test_a_thousand_cancelled_at_random_moments_are_gone_before_the_next_s
         half = len(gone) // 2
         for sequence in gone[:half]:
             engine.abort(sequence, CANCELLED)
-        service.transport.on_submit = lambda gone=gone[half:]: [engine.abort(s, CANCELLED) for s in gone]  # type: ignore[misc]  # fmt: skip
+        service.transport.on_submit = lambda gone=gone[half:]: [
+            engine.abort(s, CANCELLED) for s in gone
+        ]  # type: ignore[misc]
         await engine.step()
         service.transport.on_submit()
         queued = {id(s) for s in (*engine.scheduler.running, *engine.scheduler.waiting)}

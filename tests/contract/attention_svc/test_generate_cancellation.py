@@ -76,7 +76,9 @@ async def cancel_storm(count: int) -> None:
     """J9: `count` calls, most of them cancelled at random moments; nothing of them may be left."""
     chance = random.Random(4)
     whole = Ask(prompt=(5, 6, 7), max_tokens=10)
-    prompts = [tuple(chance.randrange(3, 60) for _ in range(chance.randrange(1, 20))) for _ in range(20)]  # fmt: skip
+    prompts = [
+        tuple(chance.randrange(3, 60) for _ in range(chance.randrange(1, 20))) for _ in range(20)
+    ]
     asks = [Ask(prompt=prompt, max_tokens=90) for prompt in prompts]
     expected = {
         ask: reference().greedy(list(ask.prompt), ask.max_tokens, frozenset())

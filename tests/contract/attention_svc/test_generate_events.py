@@ -322,7 +322,10 @@ async def test_logprobs_and_timings_come_when_asked_for():
         assert 0 < parts <= timings.total_ms
 
 
-@pytest.mark.parametrize("role, allowed", [("gateway", True), ("cli", False), ("expert", False), ("attention", False), ("router", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "role, allowed",
+    [("gateway", True), ("cli", False), ("expert", False), ("attention", False), ("router", False)],
+)
 async def test_only_gateways_may_generate(tmp_path, role: str, allowed: bool):
     mesh = Authority(tmp_path)
     async with running_service(tls=mesh.issue("attention")) as service:

@@ -21,7 +21,7 @@ from tests.support.attention_svc.fake_grammars import (
     add,
     ended,
     ids,
-)  # fmt: skip
+)
 from tests.support.attention_svc.generate_harness import (
     Service,
     heard,
@@ -160,8 +160,12 @@ async def test_a_grammar_that_never_answers_ends_its_request_and_no_other():
 
 @pytest.mark.parametrize(
     "kind, allowed, reason",
-    [(NineHeldAtTokens, 3, "STOP"), (NineHeldAtTokens, 2, "LENGTH"), (OddHeldAtTokens, 2, "LENGTH")],
-)  # fmt: skip
+    [
+        (NineHeldAtTokens, 3, "STOP"),
+        (NineHeldAtTokens, 2, "LENGTH"),
+        (OddHeldAtTokens, 2, "LENGTH"),
+    ],
+)
 async def test_what_ended_an_answer_is_known_once_the_grammar_took_its_last_token(
     kind: Callable[[], HeldNine], allowed: int, reason: str
 ):
@@ -257,12 +261,18 @@ async def test_whatever_comes_late_everybody_says_what_it_says_alone(seed: int):
     def asked(service: Service, chance: Random) -> list[Callable[[], Sequence]]:
         return [
             functools.partial(
-                add, service, OddAtTimes(chance) if number % 2 else None,
-                prompt=[3 + number] * (2 + 5 * number), client_id="abc"[number % 3], seed=number + 1,
-                temperature=1.0, max_tokens=24, ignore_eos=True,
+                add,
+                service,
+                OddAtTimes(chance) if number % 2 else None,
+                prompt=[3 + number] * (2 + 5 * number),
+                client_id="abc"[number % 3],
+                seed=number + 1,
+                temperature=1.0,
+                max_tokens=24,
+                ignore_eos=True,
             )
             for number in range(6)
-        ]  # fmt: skip
+        ]
 
     async with running_service(num_blocks=14, prefix_cache=False) as service:
         alone = [await in_time(ids(start())) for start in asked(service, Random(seed))]

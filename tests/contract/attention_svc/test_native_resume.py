@@ -18,7 +18,9 @@ from protos import attention_pb2
 from tests.support.attention_svc.generate_harness import request
 
 MAX_TOKENS = 40
-PROMPTS = [[7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70, 16))]  # fmt: skip
+PROMPTS = [
+    [7 + 3 * i + j for j in range(length)] for i, length in enumerate((1, 5, 17, 33, 40, 2, 70, 16))
+]
 pytestmark = pytest.mark.skipif(
     choose_backend(torch.bfloat16).why != "", reason="no native kernels here"
 )
@@ -30,9 +32,17 @@ Stream = list[tuple[int, bytes]]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny(
-        folder, seed=5, fp8=True, hidden_size=160, intermediate_size=72, num_local_experts=6,
-        vocab_size=333, num_hidden_layers=2, head_dim=32, rotary_dim=16,
-    )  # fmt: skip
+        folder,
+        seed=5,
+        fp8=True,
+        hidden_size=160,
+        intermediate_size=72,
+        num_local_experts=6,
+        vocab_size=333,
+        num_hidden_layers=2,
+        head_dim=32,
+        rotary_dim=16,
+    )
     return folder
 
 
@@ -59,9 +69,13 @@ class Running:
         """The rest of a stream; every second one is drawn with a seed, the others are greedy."""
         drawn = {"temperature": 0.9, "top_p": 0.9, "seed": index} if index % 2 else {}
         message = request(
-            PROMPTS[index], [token for token, _ in emitted or []],
-            max_tokens=MAX_TOKENS, logprobs=True, top_logprobs=3, **drawn,
-        )  # fmt: skip
+            PROMPTS[index],
+            [token for token, _ in emitted or []],
+            max_tokens=MAX_TOKENS,
+            logprobs=True,
+            top_logprobs=3,
+            **drawn,
+        )
         stream: Stream = []
         async with asyncio.timeout(60):
             async for response in self._running.servicer.Generate(message, None):

@@ -17,18 +17,25 @@ CONTROLS: tuple[dict[str, Any], ...] = (
     {"temperature": 1.5, "min_p": 0.02, "logprobs": True, "top_logprobs": 2},
     {"temperature": 1.0, "repetition_penalty": 1.3, "presence_penalty": 0.5},
     {"temperature": 1.0, "frequency_penalty": 0.9, "top_p": 0.8},
-    {"temperature": 1.0, "logit_bias": [attention_pb2.LogitBias(token_id=i, bias=3) for i in (4, 8)]},
+    {
+        "temperature": 1.0,
+        "logit_bias": [attention_pb2.LogitBias(token_id=i, bias=3) for i in (4, 8)],
+    },
     {"repetition_penalty": 1.2},
     {"temperature": 1.0, "stop_token_ids": [11, 12, 13], "min_tokens": 25},
-)  # fmt: skip
+)
 MAX_TOKENS = 48
 
 
 def message(number: int, emitted: list[int] | None = None) -> attention_pb2.GenerateRequest:
     return request(
-        PROMPTS[number % len(PROMPTS)], emitted, max_tokens=MAX_TOKENS, seed=1000 + number,
-        choice_idx=number % 3, **CONTROLS[number % len(CONTROLS)],
-    )  # fmt: skip
+        PROMPTS[number % len(PROMPTS)],
+        emitted,
+        max_tokens=MAX_TOKENS,
+        seed=1000 + number,
+        choice_idx=number % 3,
+        **CONTROLS[number % len(CONTROLS)],
+    )
 
 
 async def test_alone_in_a_crowd_preempted_and_resumed():

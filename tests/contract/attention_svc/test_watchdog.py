@@ -16,9 +16,12 @@ async def test_a_step_held_at_its_experts_is_a_stall_and_a_long_answer_is_none()
     async with running_service() as service, stub_of(service) as stub:
         now_s = [0.0]
         dog = Watchdog(
-            service.engine.progress, service.engine._metrics, limit_s=5.0, awaited=list,
+            service.engine.progress,
+            service.engine._metrics,
+            limit_s=5.0,
+            awaited=list,
             clock=lambda: now_s[0],
-        )  # fmt: skip
+        )
         service.transport.gate.clear()
         answer = asyncio.ensure_future(heard(stub, request()))
         await until(lambda: service.transport.steps)

@@ -186,10 +186,17 @@ def test_integers_beyond_64_bits_are_400(gateway: Harness, fields: dict[str, Any
     "tools, param",
     [
         ([{"type": "function", "function": {"name": "a\ud83d"}}], "tools[0].function.name"),
-        ([{"type": "function", "function": {"name": "a", "parameters": {"properties": {"\ud83d": {}}}}}],
-         "tools[0].function.parameters.properties"),
+        (
+            [
+                {
+                    "type": "function",
+                    "function": {"name": "a", "parameters": {"properties": {"\ud83d": {}}}},
+                }
+            ],
+            "tools[0].function.parameters.properties",
+        ),
     ],
-)  # fmt: skip
+)
 def test_lone_surrogates_in_what_is_asked_are_400(gateway: Harness, tools: Any, param: str) -> None:
     assert error_of(gateway.chat(tools=tools))["param"] == param
 
@@ -226,7 +233,7 @@ class TestMessages:
             ([*USER, {"role": "user", "content": 5}], "messages[1].content"),
             ([{"role": "user", "content": {"a": 1}}], "messages[0].content"),
         ],
-    )  # fmt: skip
+    )
     def test_bad_messages_are_named(self, gateway: Harness, messages: Any, param: str) -> None:
         assert error_of(gateway.chat(messages=messages))["param"] == param
 

@@ -122,11 +122,16 @@ def test_minus_infinity_is_a_number_that_json_has(gateway: Harness) -> None:
 
 @pytest.mark.parametrize(
     "fields, param",
-    [({"max_tokens": 0, "echo": False}, "max_tokens"), ({"max_tokens": -2}, "max_tokens"),
-     ({"logprobs": 21}, "logprobs"), ({"logprobs": -1}, "logprobs"),
-     ({"logprobs": 10**9}, "logprobs"), ({"prompt_logprobs": 1}, "prompt_logprobs")],
+    [
+        ({"max_tokens": 0, "echo": False}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"logprobs": 10**9}, "logprobs"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_values_are_400(gateway: Harness, fields: dict[str, Any], param: str) -> None:
     body = {"model": NAME, "prompt": "x", "echo": True, "logprobs": 1, **fields}
     reply = gateway.post("/v1/completions", body)
@@ -146,10 +151,14 @@ def test_too_many_are_400_before_they_are_computed(make_gateway: Any) -> None:
 
 @pytest.mark.parametrize(
     "events",
-    [[attention_pb2.PromptLogprobs(position=2)], [attention_pb2.PromptLogprobs(position=0)],
-     [attention_pb2.PromptLogprobs(position=1, logprobs=[attention_pb2.TokenLogprobs()] * 9)], []],
+    [
+        [attention_pb2.PromptLogprobs(position=2)],
+        [attention_pb2.PromptLogprobs(position=0)],
+        [attention_pb2.PromptLogprobs(position=1, logprobs=[attention_pb2.TokenLogprobs()] * 9)],
+        [],
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_an_attention_service_that_tells_something_else_is_502(
     gateway: Harness, events: list[attention_pb2.PromptLogprobs]
 ) -> None:

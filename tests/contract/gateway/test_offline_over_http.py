@@ -28,7 +28,9 @@ def test_text_goes_as_ids_and_answers_come_in_order(gateway: Harness, llm: LLM) 
     outputs = llm.generate(["a", {"prompt_token_ids": [98]}, "c"], SamplingParams(seed=-1))
     assert [output.outputs[0].text for output in outputs] == ["a!", "b!", "c!"]
     assert [output.prompt_token_ids for output in outputs] == [[97], [98], [99]]
-    assert [output.outputs[0].token_ids for output in outputs] == [[i, 33, EOS] for i in (97, 98, 99)]  # fmt: skip
+    assert [output.outputs[0].token_ids for output in outputs] == [
+        [i, 33, EOS] for i in (97, 98, 99)
+    ]
     assert all(o.outputs[0].finish_reason == "stop" and o.num_cached_tokens == 0 for o in outputs)
     assert gateway.fake.requests[0].sampling.seed == 2**64 - 1
     assert outputs[0].metrics.timings["network_ms"] == 3
@@ -44,7 +46,9 @@ def test_choices_stops_and_logprobs(gateway: Harness, llm: LLM) -> None:
         assert (choice.finish_reason, choice.stop_reason) == ("stop", "lo")
         assert choice.token_ids == HELLO
         assert choice.cumulative_logprob == -2.5
-        assert [entry[i].decoded_token for i, entry in zip(HELLO, choice.logprobs, strict=True)] == list("hello")  # fmt: skip
+        assert [
+            entry[i].decoded_token for i, entry in zip(HELLO, choice.logprobs, strict=True)
+        ] == list("hello")
 
 
 def test_a_stream_grows_and_leaving_it_cancels(gateway: Harness, llm: LLM) -> None:
@@ -98,10 +102,13 @@ def test_what_is_none_is_left_to_the_server(gateway: Harness, llm: LLM) -> None:
     "items, error, words",
     [
         ([grpc.StatusCode.INVALID_ARGUMENT], ValueError, "INVALID_ARGUMENT"),
-        ([tokens(0, HELLO), ended(attention_pb2.FINISH_REASON_ERROR, "the experts left")],
-         GenerationFailed, "the experts left"),
+        (
+            [tokens(0, HELLO), ended(attention_pb2.FINISH_REASON_ERROR, "the experts left")],
+            GenerationFailed,
+            "the experts left",
+        ),
     ],
-)  # fmt: skip
+)
 def test_failures_say_why(gateway: Harness, llm: LLM, items, error, words) -> None:
     gateway.script(lambda request: items)
     with pytest.raises(error, match=words):

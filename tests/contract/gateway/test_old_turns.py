@@ -57,7 +57,10 @@ def prompt_of(gateway: Harness, tokenizer: Tokenizer, messages: Any, **fields: A
         ('"{\\"command\\": \\"ls\\"}"', '"command">ls</'),
         ('{"command": "a\nb"}', '"command">a\nb</'),
         ('{"a": NaN}', '"a">NaN</'),
-        ('{"a\\"b": 1, "<c>": 2}', 'name="a\\u0022b">1</parameter>\n<parameter name="\\u003cc\\u003e">2<'),
+        (
+            '{"a\\"b": 1, "<c>": 2}',
+            'name="a\\u0022b">1</parameter>\n<parameter name="\\u003cc\\u003e">2<',
+        ),
         ('{"a": "\\ud83d"}', '"a">\ufffd</'),
         (None, '"weather">\n</invoke>'),
         ([], '"weather">\n</invoke>'),
@@ -66,7 +69,7 @@ def prompt_of(gateway: Harness, tokenizer: Tokenizer, messages: Any, **fields: A
         ('{"a": ' + "[" * 65 + "]" * 65 + "}", '"a">' + "[" * 65 + "]" * 65 + "</"),
         ({"a": 10**100}, '"a">1' + "0" * 100 + "</"),
     ],
-)  # fmt: skip
+)
 def test_arguments_of_an_old_call(
     gateway: Harness, tokenizer: Tokenizer, arguments: Any, shown: str
 ) -> None:

@@ -46,9 +46,13 @@ def letters(text: str) -> list[int]:
 
 
 EMITTED = [
-    *letters("hello, thinking\n"), END_OF_THINK, *letters("\n\nhell\n"), TOOL_CALL,
-    *letters("\n" + invoke("weather", place="hell")), END_OF_TOOL_CALL,
-]  # fmt: skip
+    *letters("hello, thinking\n"),
+    END_OF_THINK,
+    *letters("\n\nhell\n"),
+    TOOL_CALL,
+    *letters("\n" + invoke("weather", place="hell")),
+    END_OF_TOOL_CALL,
+]
 
 
 def first_turn(gateway: Harness, **options: Any) -> tuple[Any, list[int]]:
@@ -161,8 +165,11 @@ def test_a_client_that_drops_the_thinking_of_its_calls_gets_it_back(
     else:
         call = answer.json()["choices"][0]["message"]["tool_calls"][0]
     function = {"name": "weather", "arguments": '{"place": "Rome"}'}
-    turn = {"role": "assistant", "content": None,
-            "tool_calls": [{"id": call["id"], "type": "function", "function": function}]}  # fmt: skip
+    turn = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": call["id"], "type": "function", "function": function}],
+    }
     result = {"role": "tool", "tool_call_id": call["id"], "content": "rain"}
 
     def prompt_of(**fields: Any) -> str:

@@ -128,10 +128,8 @@ def test_statuses_and_stream_errors_are_the_dialects(toy: Harness) -> None:
     assert reply.headers["retry-after"]
     assert toy.chat().status_code == 429
     toy.script(
-        lambda request: [
-            tokens(0, [65]), 0.3, ended(attention_pb2.FINISH_REASON_ERROR, "broke")
-        ]
-    )  # fmt: skip
+        lambda request: [tokens(0, [65]), 0.3, ended(attention_pb2.FINISH_REASON_ERROR, "broke")]
+    )
     event, data = parts_of(ask(toy, live=True).text)[-1]
     assert (event, data["oops"], data["text"]) == ("oops", "internal", "broke")
     assert data["call"]

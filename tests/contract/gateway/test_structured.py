@@ -68,11 +68,17 @@ def test_a_schema_reaches_the_sampler_strict_or_lenient(roomy: Harness) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"response_format": None}, {"response_format": {"type": "text"}},
-     {"tools": [WEATHER]}, {"tools": [WEATHER], "tool_choice": "auto"},
-     {"tools": [WEATHER], "tool_choice": "none"}, {"tool_choice": "auto"}],
+    [
+        {},
+        {"response_format": None},
+        {"response_format": {"type": "text"}},
+        {"tools": [WEATHER]},
+        {"tools": [WEATHER], "tool_choice": "auto"},
+        {"tools": [WEATHER], "tool_choice": "none"},
+        {"tool_choice": "auto"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_free_text_needs_no_grammar(roomy: Harness, fields: dict[str, Any]) -> None:
     assert grammar_for(roomy, **fields) is None
 
@@ -176,10 +182,12 @@ def test_an_enum_of_100_000_is_400(gateway: Harness) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "fields, param",
-    [({"response_format": json_schema(SCHEMA)}, "response_format.json_schema.schema"),
-     ({"response_format": {"type": "json_object"}}, "response_format"),
-     ({"tools": [WEATHER], "tool_choice": "required"}, "tools")],
-)  # fmt: skip
+    [
+        ({"response_format": json_schema(SCHEMA)}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [WEATHER], "tool_choice": "required"}, "tools"),
+    ],
+)
 def test_a_refused_grammar_names_the_field_it_came_from(
     roomy: Harness, fields: dict[str, Any], param: str, stream: bool
 ) -> None:
@@ -216,8 +224,16 @@ def test_a_forced_call_without_a_limit_gets_one(roomy: Harness, tokenizer: Token
 
 
 def test_the_tool_whose_schema_is_refused_is_named(roomy: Harness) -> None:
-    bad = {"type": "function", "function": {"name": "bad", "parameters": {
-        "type": "object", "properties": {"to": {"type": "integer", "minimum": 5, "maximum": 3}}}}}  # fmt: skip
+    bad = {
+        "type": "function",
+        "function": {
+            "name": "bad",
+            "parameters": {
+                "type": "object",
+                "properties": {"to": {"type": "integer", "minimum": 5, "maximum": 3}},
+            },
+        },
+    }
     tools = [WEATHER, bad]
     text = grammar_for(roomy, tools=tools, tool_choice="required")
     assert text is not None

@@ -169,8 +169,13 @@ def test_a_call_of_an_unknown_tool_reaches_the_client(roomy: Harness, tokenizer:
 def test_a_lone_surrogate_that_the_model_writes_loses_nothing(
     roomy: Harness, tokenizer: Tokenizer
 ) -> None:
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {
-        "type": "object", "properties": {"place": {"type": "object"}}}}}  # fmt: skip
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {"type": "object", "properties": {"place": {"type": "object"}}},
+        },
+    }
     value = '{"k": "\\ud83d"}'
     ids = tool_answer(tokenizer, invoke("weather", place=value), answer="Before.")
     roomy.script(say(ids, eos=EOS))

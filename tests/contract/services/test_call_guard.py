@@ -31,9 +31,7 @@ async def answer_to(
             "stream" if method.server_streaming else "unary"
         )
         stub = getattr(channel, kind)(path)
-        call = (
-            stub(timeout=WAIT_S) if method.client_streaming else stub(data, timeout=WAIT_S)
-        )  # fmt: skip
+        call = stub(timeout=WAIT_S) if method.client_streaming else stub(data, timeout=WAIT_S)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             if method.client_streaming:
                 await call.write(data)

@@ -21,10 +21,13 @@ def messages(parents: Any) -> Iterator[Any]:
 def meaning(field: Any) -> tuple[Any, ...]:
     kind = field.message_type or field.enum_type
     return (
-        field.name, field.number, field.type, field.is_repeated,
+        field.name,
+        field.number,
+        field.type,
+        field.is_repeated,
         kind.full_name if kind else None,
         field.containing_oneof.name if field.containing_oneof else None,
-    )  # fmt: skip
+    )
 
 
 def test_every_older_field_value_and_method_is_what_it_was() -> None:

@@ -68,10 +68,17 @@ async def grpc_transport(
 
     def make_link(pool_id: str, address: str, on_change: Callable[[], None]) -> PoolLink:
         return PoolLink(
-            pool_id, address, caller_id="test", checkpoint_id=manifest.checkpoint_id,
-            num_layers=config.num_layers, num_experts=config.num_experts, tls=None,
-            metrics=metrics, codec=codec, on_change=on_change,
-        )  # fmt: skip
+            pool_id,
+            address,
+            caller_id="test",
+            checkpoint_id=manifest.checkpoint_id,
+            num_layers=config.num_layers,
+            num_experts=config.num_experts,
+            tls=None,
+            metrics=metrics,
+            codec=codec,
+            on_change=on_change,
+        )
 
     pools = PoolSet(config.num_layers, config.num_experts, make_link)
     entry = router_pb2.PoolEntry(
@@ -127,18 +134,29 @@ async def run_to_end(
                 inline_rows=64,
             )
         cache = KvCache(
-            PlainLayout.of(config, dtype), num_layers=config.num_layers,
-            num_blocks=num_blocks, block_size=16, device=backend.device,
-        )  # fmt: skip
+            PlainLayout.of(config, dtype),
+            num_layers=config.num_layers,
+            num_blocks=num_blocks,
+            block_size=16,
+            device=backend.device,
+        )
         stack = LayerStack(
-            checkpoint, cache, transport, metrics.activations,
-            backend=backend, linear_format=weight_format, compute_thread=thread,
-        )  # fmt: skip
+            checkpoint,
+            cache,
+            transport,
+            metrics.activations,
+            backend=backend,
+            linear_format=weight_format,
+            compute_thread=thread,
+        )
         prepare(stack)
         scheduler = Scheduler(
             BlockTables(BlockPool(num_blocks), block_size=16),
-            max_batch_tokens=max_batch_tokens, max_running=16, max_waiting=64, max_waiting_tokens=100_000,
-        )  # fmt: skip
+            max_batch_tokens=max_batch_tokens,
+            max_running=16,
+            max_waiting=64,
+            max_waiting_tokens=100_000,
+        )
         engine = Engine(
             stack, scheduler, metrics, block_size=16, max_model_len=2048, expert_timeout_s=10
         )

@@ -140,11 +140,13 @@ class World:
         self.budget = RetryBudget()
         entries = [
             router_pb2.PoolEntry(
-                pool_id=name, incarnation=1, address=name,
+                pool_id=name,
+                incarnation=1,
+                address=name,
                 pieces=Pieces.grid([0], held).to_message(),
             )
             for name, held in holdings.items()
-        ]  # fmt: skip
+        ]
         self.pools.apply(router_pb2.Topology(pools=entries))
         self.context = CallContext(self.pools, CODEC, self.metrics, self.budget, itertools.count(1))
 
@@ -167,10 +169,12 @@ class World:
         for row, pair in np.ndindex(rows, TOP_K):
             wanted[row] += weights[row, pair] * expert(int(ids[row, pair]), hidden[row])
         call = ExpertCall(
-            self.context, HopTerms(**{"timeout_s": 5.0, **terms}), 0,  # type: ignore[arg-type]
+            self.context,
+            HopTerms(**{"timeout_s": 5.0, **terms}),
+            0,  # type: ignore[arg-type]
             (torch.from_numpy(hidden), torch.from_numpy(ids), torch.from_numpy(weights)),
             is_decode=True,
-        )  # fmt: skip
+        )
         if start:
             call.start()
         return call, wanted

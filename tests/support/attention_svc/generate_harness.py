@@ -49,9 +49,15 @@ SERVICE = "expertmesh.attention.v1.Attention"
 def tiny() -> Checkpoint:
     with tempfile.TemporaryDirectory() as folder:
         write_tiny(
-            Path(folder), seed=8, hidden_size=32, num_hidden_layers=2, intermediate_size=24,
-            num_local_experts=4, vocab_size=VOCAB, max_position_embeddings=CONTEXT,
-        )  # fmt: skip
+            Path(folder),
+            seed=8,
+            hidden_size=32,
+            num_hidden_layers=2,
+            intermediate_size=24,
+            num_local_experts=4,
+            vocab_size=VOCAB,
+            max_position_embeddings=CONTEXT,
+        )
         return Checkpoint.open(Path(folder))
 
 
@@ -174,20 +180,33 @@ def make_service(
     )
     transport = SteppedTransport(inner, metrics)
     cache = KvCache(
-        PlainLayout.of(config, backend.dtype), num_layers=config.num_layers, num_blocks=num_blocks,
-        block_size=block_size, device=backend.device,
-    )  # fmt: skip
+        PlainLayout.of(config, backend.dtype),
+        num_layers=config.num_layers,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        device=backend.device,
+    )
     stack = LayerStack(
-        checkpoint, cache, transport, metrics.activations,
-        backend=backend, linear_format="f32", compute_thread=thread,
-    )  # fmt: skip
+        checkpoint,
+        cache,
+        transport,
+        metrics.activations,
+        backend=backend,
+        linear_format="f32",
+        compute_thread=thread,
+    )
     blocks = BlockPool(num_blocks)
     tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
     engine = Engine(
-        stack, Scheduler(tables, **{**known, **limits}), metrics, block_size=block_size,
-        max_model_len=CONTEXT, expert_timeout_s=expert_timeout_s, mask_timeout_s=mask_timeout_s,
-    )  # fmt: skip
+        stack,
+        Scheduler(tables, **{**known, **limits}),
+        metrics,
+        block_size=block_size,
+        max_model_len=CONTEXT,
+        expert_timeout_s=expert_timeout_s,
+        mask_timeout_s=mask_timeout_s,
+    )
     return Service(engine, blocks, transport, thread)
 
 
@@ -208,12 +227,15 @@ async def running_service(
         size=VOCAB, has_tokens=False, missing_ids=(), default_stops=frozenset({EOS})
     )
     service.servicer = AttentionServicer(
-        engine, vocabulary=vocabulary, grammars=GrammarCompiler(Path(), vocabulary),
+        engine,
+        vocabulary=vocabulary,
+        grammars=GrammarCompiler(Path(), vocabulary),
         max_model_len=CONTEXT,
-        request_timeout_s=request_timeout_s, readiness=transport.ready,
+        request_timeout_s=request_timeout_s,
+        readiness=transport.ready,
         activations=engine._metrics.activations,
         status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
-    )  # fmt: skip
+    )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     attention_pb2_grpc.add_AttentionServicer_to_server(service.servicer, server.server)
     await server.start([SERVICE])

@@ -27,9 +27,12 @@ class World:
         self.tables = BlockTables(self.pool, block_size=BLOCK, prefix_cache=prefix_cache)
         self.budget, self.max_running = budget, min(running, budget)
         self.scheduler = Scheduler(
-            self.tables, max_batch_tokens=budget, max_running=running,
-            max_waiting=MAX_WAITING, max_waiting_tokens=MAX_WAITING_TOKENS,
-        )  # fmt: skip
+            self.tables,
+            max_batch_tokens=budget,
+            max_running=running,
+            max_waiting=MAX_WAITING,
+            max_waiting_tokens=MAX_WAITING_TOKENS,
+        )
         self.rows: dict[tuple[int, int], object] = {}
         self.alive: list[Sequence] = []
         self.num_rows = 0

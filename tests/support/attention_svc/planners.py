@@ -13,8 +13,11 @@ BLOCK = 4
 
 def scheduler(blocks: int = 8, **limits: int) -> Scheduler:
     known = {
-        "max_batch_tokens": 16, "max_running": 4, "max_waiting": 6, "max_waiting_tokens": 10_000,
-    }  # fmt: skip
+        "max_batch_tokens": 16,
+        "max_running": 4,
+        "max_waiting": 6,
+        "max_waiting_tokens": 10_000,
+    }
     tables = BlockTables(BlockPool(blocks), block_size=BLOCK, prefix_cache=False)
     return Scheduler(tables, **{**known, **limits})
 

@@ -41,9 +41,17 @@ class GatewayRig(Rig):
 
     def start_gateway(self, *flags: str) -> None:
         self.gateway = self.mesh.start(
-            "gateway", "--model", str(self.model), "--served-model-name", "chaos",
-            "--listen", "127.0.0.1:0", "--router", self.mesh.router.address, *flags,
-        ).wait_listening()  # fmt: skip
+            "gateway",
+            "--model",
+            str(self.model),
+            "--served-model-name",
+            "chaos",
+            "--listen",
+            "127.0.0.1:0",
+            "--router",
+            self.mesh.router.address,
+            *flags,
+        ).wait_listening()
         self.url = f"http://{self.gateway.address}"
         self.gateway_sees(self._attentions)
 

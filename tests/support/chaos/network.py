@@ -87,6 +87,10 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, check=check, capture_output=True, text=True, timeout=20,
+        command,
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=20,
         env={**os.environ, "PATH": _PATH},
-    )  # fmt: skip
+    )

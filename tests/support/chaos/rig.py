@@ -41,16 +41,24 @@ class Rig:
         self._flags = [*pools]
         flags = ("--kv-memory", "64MiB", *flags)
         self.mesh = Mesh(
-            self.model, named, attention_flags=flags, state=folder / "epoch",
-            pool_module=pool_module, router_flags=router_flags,
-        )  # fmt: skip
+            self.model,
+            named,
+            attention_flags=flags,
+            state=folder / "epoch",
+            pool_module=pool_module,
+            router_flags=router_flags,
+        )
         self.oracle = Oracle(self.model)
         self.proxies: list[FaultProxy] = []
         self.asks = [
-            Ask(prompt=tuple(range(5 + 9 * number, 15 + 9 * number)), max_tokens=TOKENS, seed=number,
-                temperature=float(number % 2))
+            Ask(
+                prompt=tuple(range(5 + 9 * number, 15 + 9 * number)),
+                max_tokens=TOKENS,
+                seed=number,
+                temperature=float(number % 2),
+            )
             for number in range(8)
-        ]  # fmt: skip
+        ]
 
     def __enter__(self) -> "Rig":
         self.mesh.__enter__()

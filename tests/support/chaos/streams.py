@@ -23,9 +23,13 @@ def follow(stub: attention_pb2_grpc.AttentionStub, history: History) -> None:
     """Send the request and note what comes, to its end."""
     ask = history.ask
     sampling = attention_pb2.SamplingParams(
-        max_tokens=ask.max_tokens, temperature=ask.temperature, top_p=1.0, seed=ask.seed,
-        repetition_penalty=1.0, ignore_eos=True,
-    )  # fmt: skip
+        max_tokens=ask.max_tokens,
+        temperature=ask.temperature,
+        top_p=1.0,
+        seed=ask.seed,
+        repetition_penalty=1.0,
+        ignore_eos=True,
+    )
     request = attention_pb2.GenerateRequest(
         prompt_token_ids=ask.prompt,
         sampling=sampling,

@@ -121,12 +121,17 @@ class Cluster:
     def complete(self, max_tokens: int, on_text: Callable[[int], None] | None = None) -> str:
         """A long greedy answer, streamed; `on_text` is told how many pieces have come."""
         body = {
-            "model": self.model, "prompt": "Count: one, two, three,", "max_tokens": max_tokens,
-            "temperature": 0, "ignore_eos": True, "stream": True,
-        }  # fmt: skip
+            "model": self.model,
+            "prompt": "Count: one, two, three,",
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+        }
         text, finished, count = "", None, 0
-        with httpx.stream("POST", f"{self.url}/v1/completions", json=body, headers=self._headers,
-                          timeout=120) as answer:  # fmt: skip
+        with httpx.stream(
+            "POST", f"{self.url}/v1/completions", json=body, headers=self._headers, timeout=120
+        ) as answer:
             assert answer.status_code == 200, answer.read()
             for line in answer.iter_lines():
                 data = line.removeprefix("data: ")
@@ -148,8 +153,9 @@ class Cluster:
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
         }
-        answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=self._headers,
-                            timeout=120)  # fmt: skip
+        answer = httpx.post(
+            f"{self.url}/v1/chat/completions", json=body, headers=self._headers, timeout=120
+        )
         assert answer.status_code == 200, answer.text
         return answer.json()["choices"][0]["message"]["content"]
 

@@ -49,12 +49,25 @@ def _import_base(folder: Path) -> None:
     """A small Debian with Python, from the mirror that this machine's apt uses."""
     if shutil.which("debootstrap") is None or os.geteuid() != 0:
         pytest.fail("making the base image needs debootstrap (Debian: debootstrap) and root")
-    index = _output("apt-get", "indextargets", "--format", "$(CODENAME) $(SITE)",
-                    "Created-By: Packages", "Component: main")  # fmt: skip
+    index = _output(
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(CODENAME) $(SITE)",
+        "Created-By: Packages",
+        "Component: main",
+    )
     suite, mirror = index.splitlines()[0].split()
     with tempfile.TemporaryDirectory(dir=folder) as root:
-        _output("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates",
-                suite, root, mirror, folder=folder)  # fmt: skip
+        _output(
+            "debootstrap",
+            "--variant=minbase",
+            "--include=python3,python3-venv,ca-certificates",
+            suite,
+            root,
+            mirror,
+            folder=folder,
+        )
         _output("sh", "-c", f"tar --directory {root} --create . | docker import - {BASE}")
 
 

@@ -53,9 +53,15 @@ def tiny() -> tuple[Checkpoint, Manifest]:
     """One checkpoint for all tests; its files are mapped, so the folder may go."""
     with tempfile.TemporaryDirectory() as folder:
         write_tiny(
-            Path(folder), seed=3, hidden_size=D, num_hidden_layers=LAYERS, intermediate_size=20,
-            num_local_experts=EXPERTS, num_experts_per_tok=TOP_K, vocab_size=32,
-        )  # fmt: skip
+            Path(folder),
+            seed=3,
+            hidden_size=D,
+            num_hidden_layers=LAYERS,
+            intermediate_size=20,
+            num_local_experts=EXPERTS,
+            num_experts_per_tok=TOP_K,
+            vocab_size=32,
+        )
         checkpoint = Checkpoint.open(Path(folder))
         return checkpoint, build_manifest(checkpoint)
 

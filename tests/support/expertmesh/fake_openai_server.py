@@ -18,7 +18,9 @@ def tokens(*texts: str, pause_s: float = 0.0, prompt: int = 7, cached: int = 0) 
         options = body["stream_options"]
         items: list[Any] = []
         for count, text in enumerate(texts[: body["max_tokens"]], 1):
-            chunk: dict[str, Any] = {"choices": [{"index": 0, "text": text, "delta": {"content": text}}]}  # fmt: skip
+            chunk: dict[str, Any] = {
+                "choices": [{"index": 0, "text": text, "delta": {"content": text}}]
+            }
             if options.get("continuous_usage_stats"):
                 chunk["usage"] = {"prompt_tokens": prompt, "completion_tokens": count}
             items += [pause_s, chunk]
@@ -60,7 +62,14 @@ class FakeServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = next((int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)  # fmt: skip
+            length = next(
+                (
+                    int(line.split(":")[1])
+                    for line in head.split("\r\n")
+                    if line.lower().startswith("content-length:")
+                ),
+                0,
+            )
             body = await reader.readexactly(length)
             path = head.split(" ")[1]
             if path.startswith("/v1/") and length:

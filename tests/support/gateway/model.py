@@ -109,11 +109,17 @@ def _tokenizer() -> dict[str, Any]:
         ],
         "normalizer": None,
         "pre_tokenizer": {
-            "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True,
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": True,
         },
         "post_processor": None,
         "decoder": {
-            "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True,
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
         },
         "model": {
             "type": "BPE",
@@ -127,7 +133,7 @@ def _tokenizer() -> dict[str, Any]:
             "vocab": vocab,
             "merges": merges,
         },
-    }  # fmt: skip
+    }
 
 
 def _config(context: int) -> dict[str, Any]:

@@ -20,10 +20,14 @@ def start_gateway(processes: list[ServiceProcess], *flags: str) -> ServiceProces
     gateway = ServiceProcess(
         "gateway",
         [
-            "--model", str(DEMO_MODEL), "--served-model-name", "demo",
-            *(() if "--listen" in flags else ("--listen", "127.0.0.1:0")), *flags,
+            "--model",
+            str(DEMO_MODEL),
+            "--served-model-name",
+            "demo",
+            *(() if "--listen" in flags else ("--listen", "127.0.0.1:0")),
+            *flags,
         ],
-    )  # fmt: skip
+    )
     processes.append(gateway)
     return gateway
 

@@ -15,9 +15,12 @@ from moe_model.tiny import write_tiny
 SINGLE = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
 SMALL: dict[str, Any] = {
-    "num_hidden_layers": 2, "num_local_experts": 3, "vocab_size": 16, "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_local_experts": 3,
+    "vocab_size": 16,
+    "hidden_size": 24,
     "intermediate_size": 20,
-}  # fmt: skip
+}
 W1 = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
 
 

@@ -24,8 +24,14 @@ CONFIGS: dict[str, type[Any]] = {
     "gateway/config.py": GatewayConfig,
     "attention_svc/config.py": AttentionConfig,
 }
-NO_LIMITS = {"PROTOCOL_MAJOR", "PROTOCOL_MINOR", "POOL_PATIENCE_MS", "PATIENCE_MS", "BLOCK_SIZE",
-             "GREEDY_BELOW"}  # fmt: skip
+NO_LIMITS = {
+    "PROTOCOL_MAJOR",
+    "PROTOCOL_MINOR",
+    "POOL_PATIENCE_MS",
+    "PATIENCE_MS",
+    "BLOCK_SIZE",
+    "GREEDY_BELOW",
+}
 """Numbers of these files that bound nothing."""
 
 
@@ -68,8 +74,14 @@ def test_each_table_is_the_limits_of_its_file(path: str) -> None:
 
 
 def test_the_files_that_hold_limits_are_on_the_page() -> None:
-    assert {*CONFIGS, "attention_svc/grammar/limits.py", "rpc/config.py", "rpc/process/server.py",
-            "moe_model/chat/tools.py", "rpc/fair_shares.py"} <= set(SECTION.findall(PAGE))  # fmt: skip
+    assert {
+        *CONFIGS,
+        "attention_svc/grammar/limits.py",
+        "rpc/config.py",
+        "rpc/process/server.py",
+        "moe_model/chat/tools.py",
+        "rpc/fair_shares.py",
+    } <= set(SECTION.findall(PAGE))
 
 
 @pytest.mark.parametrize("path", ["gateway/config.py", "attention_svc/config.py"])

@@ -80,9 +80,14 @@ def every_service() -> set[Series]:
 
 @pytest.mark.parametrize(
     ("title", "service"),
-    [("Gateway", gateway), ("Attention", attention), ("Expert pool", pool), ("Router", router),
-     ("Every service", every_service)],
-)  # fmt: skip
+    [
+        ("Gateway", gateway),
+        ("Attention", attention),
+        ("Expert pool", pool),
+        ("Router", router),
+        ("Every service", every_service),
+    ],
+)
 def test_the_page_lists_exactly_what_the_service_exports(title: str, service) -> None:
     listed, real = section(title), service()
     assert real, "the service exports nothing?"

@@ -27,9 +27,15 @@ HELD = Pieces([(0, 1), (0, 3), (1, 2), (1, 4)])
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("canary") / "model"
     write_tiny(
-        path, seed=2, fp8=True, num_hidden_layers=2, num_local_experts=5, vocab_size=16,
-        hidden_size=24, intermediate_size=20,
-    )  # fmt: skip
+        path,
+        seed=2,
+        fp8=True,
+        num_hidden_layers=2,
+        num_local_experts=5,
+        vocab_size=16,
+        hidden_size=24,
+        intermediate_size=20,
+    )
     return path
 
 

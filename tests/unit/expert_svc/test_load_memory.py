@@ -56,9 +56,13 @@ print(json.dumps({
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A layer of true width in FP8 and in BF16; equal numbers in all experts, which nobody minds here."""
     raw = {
-        **TINY, "num_hidden_layers": 1, "num_local_experts": EXPERTS, "hidden_size": HIDDEN,
-        "intermediate_size": EXPERT_SIZE, "torch_dtype": "bfloat16",
-    }  # fmt: skip
+        **TINY,
+        "num_hidden_layers": 1,
+        "num_local_experts": EXPERTS,
+        "hidden_size": HIDDEN,
+        "intermediate_size": EXPERT_SIZE,
+        "torch_dtype": "bfloat16",
+    }
     shapes = (EXPERT_SIZE, HIDDEN), (HIDDEN, EXPERT_SIZE)
     weights = {shape: torch.randn(shape) * 0.02 for shape in shapes}
     coded = {shape: quantise(weight) for shape, weight in weights.items()}
@@ -91,8 +95,10 @@ def test_peak_memory_is_the_weights_and_one_piece(
 ):
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(folders[stored]), weight_format],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     mapped = NUM_WEIGHTS * (2 if stored == "bf16" else 1)  # of a piece, while it is converted

@@ -20,9 +20,15 @@ from rpc.mesh.pieces import Pieces
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_tiny(
-        tmp_path / "model", seed=2, fp8=True, num_hidden_layers=2, num_local_experts=5,
-        vocab_size=16, hidden_size=24, intermediate_size=20,
-    )  # fmt: skip
+        tmp_path / "model",
+        seed=2,
+        fp8=True,
+        num_hidden_layers=2,
+        num_local_experts=5,
+        vocab_size=16,
+        hidden_size=24,
+        intermediate_size=20,
+    )
     return tmp_path / "model"
 
 

@@ -68,10 +68,16 @@ def test_the_place_is_given_back_once(metrics: GatewayMetrics) -> None:
 
 @pytest.mark.parametrize(
     "kind, outcome",
-    [(Kind.INVALID_REQUEST, "client_error"), (Kind.MODEL_NOT_FOUND, "client_error"),
-     (Kind.OVERLOADED, "overloaded"), (Kind.INTERNAL, "error"), (Kind.BROKEN_UPSTREAM, "error"),
-     (Kind.NOT_READY, "unavailable"), (Kind.TIMED_OUT, "error")],
-)  # fmt: skip
+    [
+        (Kind.INVALID_REQUEST, "client_error"),
+        (Kind.MODEL_NOT_FOUND, "client_error"),
+        (Kind.OVERLOADED, "overloaded"),
+        (Kind.INTERNAL, "error"),
+        (Kind.BROKEN_UPSTREAM, "error"),
+        (Kind.NOT_READY, "unavailable"),
+        (Kind.TIMED_OUT, "error"),
+    ],
+)
 def test_outcomes(kind: Kind, outcome: str) -> None:
     assert outcome_of_error(kind) == outcome
 

@@ -57,9 +57,7 @@ def test_a_name_of_a_dtype_is_that_of_its_format() -> None:
 
 def test_ids_are_spelled_as_former_versions_spell_them() -> None:
     """Services compare them: within one mesh there may be both during an upgrade."""
-    ids = [
-        Numerics(weight_format=name, kernel="native-7", isa="avx512").id for name in FORMATS
-    ]  # fmt: skip
+    ids = [Numerics(weight_format=name, kernel="native-7", isa="avx512").id for name in FORMATS]
     assert ids == [
         f"{name}/native-7/avx512"
         for name in ("float32", "bfloat16", "fp8", "int8", "int4", "int4_g128")

@@ -46,9 +46,17 @@ def test_a_host_that_means_any_becomes_the_callers(text, caller, address):
 
 @pytest.mark.parametrize(
     "text, caller",
-    [(":50052", ""), ("0.0.0.0:50052", ""), ("", "10.0.0.7"), ("50052", "10.0.0.7"),
-     ("a:0", "10.0.0.7"), (":0", "10.0.0.7"), (":x", "10.0.0.7"), ("a:70000", "10.0.0.7")],
-)  # fmt: skip
+    [
+        (":50052", ""),
+        ("0.0.0.0:50052", ""),
+        ("", "10.0.0.7"),
+        ("50052", "10.0.0.7"),
+        ("a:0", "10.0.0.7"),
+        (":0", "10.0.0.7"),
+        (":x", "10.0.0.7"),
+        ("a:70000", "10.0.0.7"),
+    ],
+)
 def test_an_address_that_cannot_be_dialled_is_refused_by_name(text, caller):
     with pytest.raises(ValueError, match=r"register\.address: "):
         advertised(text, caller, "register.address")

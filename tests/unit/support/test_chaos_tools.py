@@ -181,9 +181,10 @@ def test_a_program_in_a_network_of_our_own_is_asked_to_end_first():
 def test_everything_in_a_network_of_our_own_ends_with_it():
     code = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); input()"
     inside = subprocess.Popen(
-        network.python_inside("-c", code), env=network.environment_inside(),
+        network.python_inside("-c", code),
+        env=network.environment_inside(),
         stdin=subprocess.PIPE,
-    )  # fmt: skip
+    )
     until(lambda: len(_below(inside.pid)) == 2, 10)
     everything = _below(inside.pid)
     inside.kill()

@@ -22,9 +22,12 @@ EMPTY = torch.tensor([], dtype=torch.int64)
 
 def make_cache(kv_dtype: str, dtype: torch.dtype) -> KvCache:
     cache = KvCache(
-        choose_backend(dtype).kv_layout(kv_dtype, MODEL, BLOCK), num_layers=2, num_blocks=20, block_size=BLOCK,
+        choose_backend(dtype).kv_layout(kv_dtype, MODEL, BLOCK),
+        num_layers=2,
+        num_blocks=20,
+        block_size=BLOCK,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     generator = torch.Generator().manual_seed(0)
     for layer_idx in range(2):
         k, v = torch.randn(
@@ -37,15 +40,23 @@ def make_cache(kv_dtype: str, dtype: torch.dtype) -> KvCache:
 def make_meta() -> StepMeta:
     """Two decode rows over 3 and 40 positions, and a chunk of 20 rows on 30."""
     chunk = ChunkMeta(
-        rows=slice(2, 22), positions_T=torch.arange(30, 50),
-        block_table_W=torch.tensor([7, 3, 11, 2]), num_cached=50,
-    )  # fmt: skip
+        rows=slice(2, 22),
+        positions_T=torch.arange(30, 50),
+        block_table_W=torch.tensor([7, 3, 11, 2]),
+        num_cached=50,
+    )
     return StepMeta(
-        token_ids_T=torch.zeros(22, dtype=torch.int64), positions_T=EMPTY, slot_mapping_T=EMPTY,
-        num_decode=2, decode_tables_BW=torch.tensor([[5, 5, 5], [9, 1, 13]]),
-        decode_lens_B=torch.tensor([3, 40]), chunks=(chunk,), logit_rows_B=EMPTY,
-        open_rows_C=EMPTY, is_decode=False,
-    )  # fmt: skip
+        token_ids_T=torch.zeros(22, dtype=torch.int64),
+        positions_T=EMPTY,
+        slot_mapping_T=EMPTY,
+        num_decode=2,
+        decode_tables_BW=torch.tensor([[5, 5, 5], [9, 1, 13]]),
+        decode_lens_B=torch.tensor([3, 40]),
+        chunks=(chunk,),
+        logit_rows_B=EMPTY,
+        open_rows_C=EMPTY,
+        is_decode=False,
+    )
 
 
 @pytest.mark.skipif(library.load() is None, reason="built without a compiler, or another CPU")

@@ -44,11 +44,13 @@ def _layer(seed: int) -> NativeLayer:
     weights = LayerWeights(
         input_norm_D=_random(seed, d).bfloat16(),
         qkv_AD=pack(_random(seed + 1, q + 2 * kv, d) / d**0.5, "bf16"),
-        q_norm=_random(seed + 2, q).bfloat16(), k_norm=_random(seed + 3, kv).bfloat16(),
+        q_norm=_random(seed + 2, q).bfloat16(),
+        k_norm=_random(seed + 3, kv).bfloat16(),
         o_DA=pack(_random(seed + 4, d, q) / q**0.5, "bf16"),
         post_norm_D=_random(seed + 5, d).bfloat16(),
-        routing_ED=pack(_random(seed + 6, e, d), "f32"), bias_E=_random(seed + 7, e),
-    )  # fmt: skip
+        routing_ED=pack(_random(seed + 6, e, d), "f32"),
+        bias_E=_random(seed + 7, e),
+    )
     held = hold_layer(weights, MODEL)
     assert isinstance(held, NativeLayer)
     return held
@@ -78,24 +80,36 @@ def _meta(num_decode: int, chunk_rows: int) -> StepMeta:
         added = torch.arange(30, 30 + chunk_rows)
         chunks = (
             ChunkMeta(
-                rows=slice(num_decode, num_decode + chunk_rows), positions_T=added,
-                block_table_W=table, num_cached=30 + chunk_rows,
+                rows=slice(num_decode, num_decode + chunk_rows),
+                positions_T=added,
+                block_table_W=table,
+                num_cached=30 + chunk_rows,
             ),
-        )  # fmt: skip
+        )
         positions = torch.cat((positions, added))
         slots = torch.cat((slots, table[added // BLOCK] * BLOCK + added % BLOCK))
     nothing = torch.tensor([], dtype=torch.int64)
     return StepMeta(
-        token_ids_T=torch.zeros(len(positions), dtype=torch.int64), positions_T=positions,
-        slot_mapping_T=slots, num_decode=num_decode, decode_tables_BW=tables, decode_lens_B=lens,
-        chunks=chunks, logit_rows_B=nothing, open_rows_C=nothing, is_decode=not chunks,
-    )  # fmt: skip
+        token_ids_T=torch.zeros(len(positions), dtype=torch.int64),
+        positions_T=positions,
+        slot_mapping_T=slots,
+        num_decode=num_decode,
+        decode_tables_BW=tables,
+        decode_lens_B=lens,
+        chunks=chunks,
+        logit_rows_B=nothing,
+        open_rows_C=nothing,
+        is_decode=not chunks,
+    )
 
 
 def _both(
-    steps: NativeSteps, layers: list[NativeLayer], caches: tuple[KvCache, KvCache], meta: StepMeta,
+    steps: NativeSteps,
+    layers: list[NativeLayer],
+    caches: tuple[KvCache, KvCache],
+    meta: StepMeta,
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     """Run the same rows both ways; every tensor on the way must be equal."""
     hidden_TD = _random(seed, meta.num_rows, MODEL.hidden_size).bfloat16()
     cos_sin = rope_cos_sin(meta.positions_T, FREQUENCIES)
@@ -143,8 +157,10 @@ def test_what_a_step_chose_is_not_changed_by_the_next():
     def run(seed: int) -> NativeStep:
         step = steps.begin(
             _random(seed, 1, MODEL.hidden_size).bfloat16(),
-            *rope_cos_sin(meta.positions_T, FREQUENCIES), meta.slot_mapping_T, paged_rows(meta),
-        )  # fmt: skip
+            *rope_cos_sin(meta.positions_T, FREQUENCIES),
+            meta.slot_mapping_T,
+            paged_rows(meta),
+        )
         step.up_to_dispatch(0)
         return step
 
@@ -176,10 +192,13 @@ def test_rows_that_do_not_fit_are_refused_by_name(spoil: Callable, words: str):
     cos_T, sin_T = rope_cos_sin(meta.positions_T, FREQUENCIES)
     given = spoil(
         {
-            "hidden_TD": torch.zeros(2, MODEL.hidden_size).bfloat16(), "cos_T": cos_T, "sin_T": sin_T,
-            "slots_T": meta.slot_mapping_T, "rows": paged_rows(meta),
+            "hidden_TD": torch.zeros(2, MODEL.hidden_size).bfloat16(),
+            "cos_T": cos_T,
+            "sin_T": sin_T,
+            "slots_T": meta.slot_mapping_T,
+            "rows": paged_rows(meta),
         }
-    )  # fmt: skip
+    )
     with pytest.raises(ValueError, match=words):
         steps.begin(**given)
 
@@ -196,9 +215,11 @@ def test_places_outside_the_cache_are_refused(change: dict[str, Tensor], words: 
     steps, _ = _steps(_cache())
     meta = replace(_meta(2, 0), **change)
     step = steps.begin(
-        torch.zeros(2, MODEL.hidden_size).bfloat16(), *rope_cos_sin(meta.positions_T, FREQUENCIES),
-        meta.slot_mapping_T, paged_rows(meta),
-    )  # fmt: skip
+        torch.zeros(2, MODEL.hidden_size).bfloat16(),
+        *rope_cos_sin(meta.positions_T, FREQUENCIES),
+        meta.slot_mapping_T,
+        paged_rows(meta),
+    )
     with pytest.raises(ValueError, match=words):
         step.up_to_dispatch(0)
 

@@ -58,13 +58,15 @@ def test_the_newest_is_preempted_and_computes_again_with_the_same_tokens():
 
 @settings(max_examples=50, deadline=None)
 @given(
-    long=st.integers(100, 2000), short=st.integers(1, 60), budget=st.integers(8, 40),
+    long=st.integers(100, 2000),
+    short=st.integers(1, 60),
+    budget=st.integers(8, 40),
     decoding=st.integers(0, 3),
-)  # fmt: skip
+)
 def test_a_short_prompt_waits_for_half_of_the_rows_at_most(
     long: int, short: int, budget: int, decoding: int
 ):
-    planner = scheduler(blocks=2000, max_batch_tokens=budget, max_running=6)  # fmt: skip
+    planner = scheduler(blocks=2000, max_batch_tokens=budget, max_running=6)
     for _ in range(decoding):
         planner.add(sequence(1, max_tokens=5000))
     carry_out(planner, planner.schedule())
@@ -77,9 +79,11 @@ def test_a_short_prompt_waits_for_half_of_the_rows_at_most(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    long=st.integers(30, 500), budget=st.integers(6, 40), running=st.integers(2, 6),
+    long=st.integers(30, 500),
+    budget=st.integers(6, 40),
+    running=st.integers(2, 6),
     chance=st.randoms(use_true_random=False),
-)  # fmt: skip
+)
 def test_short_prompts_cannot_hold_up_a_long_one(
     long: int, budget: int, running: int, chance: Random
 ):

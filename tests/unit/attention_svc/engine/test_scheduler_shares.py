@@ -174,8 +174,11 @@ def test_within_its_share_a_client_has_the_oldest_and_the_shortest_prompts_serve
         planner.add(one)
     rows = {part.sequence.arrival: part.num_tokens for part in planner.schedule()}
     assert rows == {
-        old.arrival: 10, short.arrival: 4, longer.arrival: 6, other.arrival: 20,
-    }  # fmt: skip
+        old.arrival: 10,
+        short.arrival: 4,
+        longer.arrival: 6,
+        other.arrival: 20,
+    }
 
 
 def test_another_clients_short_prompts_cannot_hold_up_a_longer_one():
@@ -230,9 +233,11 @@ def test_rows_are_shared_out_whole_and_evenly(budget: int, running: int, chance:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    mine=st.integers(2, 300), clients=st.integers(1, 4), budget=st.integers(16, 60),
+    mine=st.integers(2, 300),
+    clients=st.integers(1, 4),
+    budget=st.integers(16, 60),
     chance=st.randoms(use_true_random=False),
-)  # fmt: skip
+)
 def test_a_clients_only_prompt_waits_for_its_share_of_the_rows_at_most(
     mine: int, clients: int, budget: int, chance: Random
 ):

@@ -17,9 +17,12 @@ class Watched:
         self.metrics = AttentionMetrics(4, 4)
         self.pools = ["p1", "p2"]
         self.dog = Watchdog(
-            self.progress, self.metrics, limit_s=limit_s, awaited=lambda: self.pools,
+            self.progress,
+            self.metrics,
+            limit_s=limit_s,
+            awaited=lambda: self.pools,
             clock=lambda: self.now_s,
-        )  # fmt: skip
+        )
 
     def wait(self, seconds: int, moves: int = 0) -> None:
         for _ in range(seconds):

@@ -34,9 +34,11 @@ class FakePool(expert_pb2_grpc.ExpertPoolServicer):
         self.streams += 1
         await context.read()
         known = {
-            "protocol_major": 1, "checkpoint_id": "one", "pool_id": "a",
+            "protocol_major": 1,
+            "checkpoint_id": "one",
+            "pool_id": "a",
             "credit": expert_pb2.Credit(max_inflight_calls=2, max_inflight_rows=8),
-        }  # fmt: skip
+        }
         hello = expert_pb2.PoolHello(**{**known, **self.hello})
         await context.write(expert_pb2.ExecuteResponse(hello=hello))
         while (request := await context.read()) is not grpc.aio.EOF:
@@ -52,10 +54,17 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     link = PoolLink(
-        "a", f"127.0.0.1:{port}", caller_id="test", checkpoint_id="one", num_layers=LAYERS,
-        num_experts=EXPERTS, tls=None, metrics=AttentionMetrics(LAYERS, EXPERTS),
-        codec=HopCodec.best(), on_change=lambda: None,
-    )  # fmt: skip
+        "a",
+        f"127.0.0.1:{port}",
+        caller_id="test",
+        checkpoint_id="one",
+        num_layers=LAYERS,
+        num_experts=EXPERTS,
+        tls=None,
+        metrics=AttentionMetrics(LAYERS, EXPERTS),
+        codec=HopCodec.best(),
+        on_change=lambda: None,
+    )
     link.start()
     try:
         yield link

@@ -63,9 +63,12 @@ def entry(
 ) -> router_pb2.PoolEntry:
     state = router_pb2.MEMBER_STATE_DRAINING if draining else router_pb2.MEMBER_STATE_READY
     return router_pb2.PoolEntry(
-        pool_id=pool_id, incarnation=incarnation, address=f"{pool_id}:1",
-        pieces=pieces.to_message(), state=state,
-    )  # fmt: skip
+        pool_id=pool_id,
+        incarnation=incarnation,
+        address=f"{pool_id}:1",
+        pieces=pieces.to_message(),
+        state=state,
+    )
 
 
 ALL = Pieces.all_of(LAYERS, EXPERTS)

@@ -51,10 +51,17 @@ def compiler():
     made.close()
 
 
-REFERRING = tool("zod", type="object", required=["from", "to"],
-                 properties={"from": POINT, "to": {"$ref": "#/properties/from"},
-                             "all": {"type": "array", "items": {"$ref": "#/$defs/n"}}},
-                 **{"$defs": {"n": {"type": "integer"}}})  # fmt: skip
+REFERRING = tool(
+    "zod",
+    type="object",
+    required=["from", "to"],
+    properties={
+        "from": POINT,
+        "to": {"$ref": "#/properties/from"},
+        "all": {"type": "array", "items": {"$ref": "#/$defs/n"}},
+    },
+    **{"$defs": {"n": {"type": "integer"}}},
+)
 
 
 def call_of(tools: list[dict[str, Any]], name: str, values: dict[str, str]) -> list[str | int]:
@@ -75,10 +82,14 @@ def forced(tools: list[dict[str, Any]], *, several: bool = False) -> str:
 
 
 TEXT_TOOLS = [
-    tool("write", type="object", required=["path", "content"],
-         properties={key: {"type": "string"} for key in ("path", "content", "note")}),
+    tool(
+        "write",
+        type="object",
+        required=["path", "content"],
+        properties={key: {"type": "string"} for key in ("path", "content", "note")},
+    ),
     tool("bash", type="object", properties={"command": {"type": "string"}}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -97,7 +108,7 @@ TEXT_TOOLS = [
         '</parameter>\n<parameter name="other">',
         "</parameter>\n</invoke>\n</minimax:tool_call>\n",
     ],
-)  # fmt: skip
+)
 def test_a_forced_call_forbids_no_string(compiler: Compiler, value: str, several: bool):
     values = {"path": value, "content": value}
     state = compiler.start(forced(TEXT_TOOLS, several=several))
@@ -112,7 +123,7 @@ def test_a_forced_call_forbids_no_string(compiler: Compiler, value: str, several
     values=st.fixed_dictionaries(
         {"path": grammar_strings, "content": grammar_strings}, optional={"note": grammar_strings}
     )
-)  # fmt: skip
+)
 def test_the_parser_reads_what_a_forced_call_says(compiler: Compiler, values: dict[str, str]):
     legal = r'</parameter>\s*(<parameter name="(content|note)">|(</invoke>\s*)?<invoke)|</invoke>\s*<invoke'
     values = {key: values[key] for key in ("path", "content", "note") if key in values}
@@ -139,9 +150,17 @@ def test_references_within_a_tool_lead_somewhere(compiler: Compiler):
 
 
 def test_numbers_have_an_end(compiler: Compiler):
-    tools = [tool("n", type="object", properties={
-        "i": {"type": "integer"}, "f": {"type": "number", "description": "any"},
-        "o": {"type": "object", "properties": {"i": {"type": ["integer", "null"]}}}})]  # fmt: skip
+    tools = [
+        tool(
+            "n",
+            type="object",
+            properties={
+                "i": {"type": "integer"},
+                "f": {"type": "number", "description": "any"},
+                "o": {"type": "object", "properties": {"i": {"type": ["integer", "null"]}}},
+            },
+        )
+    ]
     for name, least, text in (
         ("i", 40, "9"),
         ("f", 40, "9"),
@@ -160,8 +179,14 @@ def test_numbers_have_an_end(compiler: Compiler):
 
 
 def test_the_tool_whose_schema_is_refused_is_named(compiler: Compiler):
-    bad = tool("bad", type="object", properties={"good": {"type": "integer"},
-                                                 "to": {"type": "integer", "minimum": 5, "maximum": 3}})  # fmt: skip
+    bad = tool(
+        "bad",
+        type="object",
+        properties={
+            "good": {"type": "integer"},
+            "to": {"type": "integer", "minimum": 5, "maximum": 3},
+        },
+    )
     text = forced([*TEXT_TOOLS, bad])
     with pytest.raises(ValueError, match=r"^grammar: line \d+: ") as caught:
         compiler.start(text)
@@ -171,8 +196,10 @@ def test_the_tool_whose_schema_is_refused_is_named(compiler: Compiler):
 
 def test_the_rules_of_a_forced_call_are_linear_in_its_schema():
     def size(num_tools: int, num_parameters: int) -> int:
-        tools = [tool(f"t{i}", properties={f"p{j}": {"type": "string"} for j in range(num_parameters)})
-                 for i in range(num_tools)]  # fmt: skip
+        tools = [
+            tool(f"t{i}", properties={f"p{j}": {"type": "string"} for j in range(num_parameters)})
+            for i in range(num_tools)
+        ]
         return len(forced(tools, several=True))
 
     assert size(128, 2) < 3 * size(64, 2)
@@ -188,8 +215,12 @@ ODD_SCHEMAS = {
     "enum": {"type": "object", "properties": {"enum": {"type": "integer"}}},
     "nullable": {"type": ["number", "null"]},
 }
-ODD = tool("odd", type="object", properties=ODD_SCHEMAS,
-           **{"$defs": {"Color": {"type": "string", "enum": ["red", "blue"]}, "N": {"type": "integer"}}})  # fmt: skip
+ODD = tool(
+    "odd",
+    type="object",
+    properties=ODD_SCHEMAS,
+    **{"$defs": {"Color": {"type": "string", "enum": ["red", "blue"]}, "N": {"type": "integer"}}},
+)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +257,8 @@ def test_a_pointer_to_nothing_is_named_as_the_tool_has_it(compiler: Compiler):
 
 def test_blanks_may_stand_between_the_tags_that_end_a_string(compiler: Compiler):
     pieces = call_of([], "write", {"path": "a", "content": "b"})
-    odd = [piece if isinstance(piece, int) else piece.replace("</parameter>\n", "</parameter> \n\n")
-           for piece in pieces]  # fmt: skip
+    odd = [
+        piece if isinstance(piece, int) else piece.replace("</parameter>\n", "</parameter> \n\n")
+        for piece in pieces
+    ]
     assert takes(compiler.start(forced(TEXT_TOOLS)), odd)

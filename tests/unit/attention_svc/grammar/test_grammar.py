@@ -117,7 +117,11 @@ def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, 
         assert several or len(starts) == 1
         assert not any(isinstance(event, ContentDelta) for event in events), text
         for begun in starts:
-            fragments = [e.fragment for e in events if isinstance(e, ToolCallArguments) and e.index == begun.index]  # fmt: skip
+            fragments = [
+                e.fragment
+                for e in events
+                if isinstance(e, ToolCallArguments) and e.index == begun.index
+            ]
             arguments = json.loads("".join(fragments))
             if begun.name == "add":
                 assert isinstance(arguments["a"], int)

@@ -108,9 +108,12 @@ def test_many_different_schemas_leave_nothing_behind(compiler: Compiler):
     def compile_some(numbers: range) -> None:
         for number in numbers:
             schema = {
-                "type": "object", "required": [f"a{number}"],
-                "properties": {f"a{number}": {"type": "string", "pattern": f"^[a-z]{{{number % 50}}}$"}},
-            }  # fmt: skip
+                "type": "object",
+                "required": [f"a{number}"],
+                "properties": {
+                    f"a{number}": {"type": "string", "pattern": f"^[a-z]{{{number % 50}}}$"}
+                },
+            }
             state = compiler.start(json_grammar(schema))
             assert feed(state, json.dumps({f"a{number}": "x" * (number % 50)}))
             assert state.is_complete

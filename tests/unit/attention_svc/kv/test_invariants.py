@@ -12,9 +12,12 @@ from tests.support.attention_svc.kv_world import World, random_operation, some_p
 
 @settings(max_examples=60, deadline=None)
 @given(
-    blocks=st.integers(2, 14), budget=st.integers(1, 20), running=st.integers(1, 5),
-    prefix_cache=st.booleans(), chance=st.randoms(use_true_random=False),
-)  # fmt: skip
+    blocks=st.integers(2, 14),
+    budget=st.integers(1, 20),
+    running=st.integers(1, 5),
+    prefix_cache=st.booleans(),
+    chance=st.randoms(use_true_random=False),
+)
 def test_random_operations(
     blocks: int, budget: int, running: int, prefix_cache: bool, chance: Random
 ) -> None:

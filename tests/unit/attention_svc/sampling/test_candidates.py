@@ -25,9 +25,11 @@ def rows(count: int, vocab: int, seed: int, *, coarse: bool) -> torch.Tensor:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from([1, 50, 64, 65, 700, 4_129]), st.integers(1, 60), st.integers(0, 99),
+    st.sampled_from([1, 50, 64, 65, 700, 4_129]),
+    st.integers(1, 60),
+    st.integers(0, 99),
     st.booleans(),
-)  # fmt: skip
+)
 def test_ranks_that_are_sure_are_those_of_a_stable_sort(
     vocab: int, count: int, seed: int, coarse: bool
 ):

@@ -87,7 +87,11 @@ def test_only_the_defined_candidates_are_ever_drawn_and_all_of_them_are(controls
     assert likely <= set(seen)
 
 
-@given(st.floats(0.125, 3, width=32), st.lists(st.integers(0, VOCAB - 1), max_size=12), st.integers(0, 99))  # fmt: skip
+@given(
+    st.floats(0.125, 3, width=32),
+    st.lists(st.integers(0, VOCAB - 1), max_size=12),
+    st.integers(0, 99),
+)
 @settings(deadline=None, max_examples=40)
 def test_repetition_penalty_shrinks_what_was_seen(penalty: float, output: list[int], seed: int):
     logits = noise(1, seed=seed)[0]
@@ -98,7 +102,9 @@ def test_repetition_penalty_shrinks_what_was_seen(penalty: float, output: list[i
     assert expected[got] == expected.max()
 
 
-@given(st.floats(-2, 2, width=32), st.floats(-2, 2, width=32), st.lists(st.integers(0, 8), max_size=12))  # fmt: skip
+@given(
+    st.floats(-2, 2, width=32), st.floats(-2, 2, width=32), st.lists(st.integers(0, 8), max_size=12)
+)
 @settings(deadline=None, max_examples=40)
 def test_presence_and_frequency_penalties_count_the_output_only(
     presence: float, frequency: float, output: list[int]
@@ -107,7 +113,9 @@ def test_presence_and_frequency_penalties_count_the_output_only(
     expected = logits.clone()
     for i, times in Counter(output).items():
         expected[i] -= presence + frequency * times
-    one = sequence([5, 5, 6], output, presence_penalty=presence, frequency_penalty=frequency, max_tokens=20)  # fmt: skip
+    one = sequence(
+        [5, 5, 6], output, presence_penalty=presence, frequency_penalty=frequency, max_tokens=20
+    )
     assert math.isclose(expected[pick(logits, one)], expected.max(), abs_tol=1e-5)
 
 

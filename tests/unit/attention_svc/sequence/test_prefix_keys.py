@@ -15,7 +15,12 @@ ROOT = root_key("checkpoint", "")
 @given(TOKENS, TOKENS)
 def test_keys_agree_exactly_as_far_as_the_tokens_do(ours: list[int], theirs: list[int]):
     one, other = (prompt_keys(ROOT, ids, BLOCK) for ids in (ours, theirs))
-    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))  # fmt: skip
+    common = sum(
+        1
+        for _ in itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)
+        )
+    )
     agreed = [a == b for a, b in zip(one.blocks, other.blocks, strict=False)]
     assert agreed == [(index + 1) * BLOCK <= common for index in range(len(agreed))]
     if ours != theirs and one.tail and one.tail == other.tail:

@@ -14,30 +14,26 @@ from tests.support.attention_svc.sequences import VOCAB, message, params
 
 NAN, INF = float("nan"), float("inf")
 
-REFUSED = [
-    ("temperature", {"temperature": v}) for v in (-1.0, -1e-6, 2.0001, 1e9, NAN, INF, -INF)
-] + [
-    ("top_p", {"top_p": v}) for v in (0.0, -1.0, 1.0001, NAN, INF)
-] + [
-    ("min_p", {"min_p": v}) for v in (-0.1, 1.1, NAN)
-] + [
-    ("repetition_penalty", {"repetition_penalty": v}) for v in (0.0, -1.0, 1e9, NAN, INF)
-] + [
-    ("presence_penalty", {"presence_penalty": v}) for v in (-2.1, 2.1, NAN)
-] + [
-    ("frequency_penalty", {"frequency_penalty": v}) for v in (-2.1, 2.1, INF)
-] + [
-    ("min_tokens", {"max_tokens": 4, "min_tokens": 5}),
-    ("stop_token_ids", {"stop_token_ids": [1] * (MAX_STOP_IDS + 1)}),
-    ("token id", {"stop_token_ids": [VOCAB]}),
-    ("token id", {"logit_bias": {2**32 - 1: 1.0}}),
-    ("token id", {"logit_bias": {VOCAB: 1.0}}),
-    ("logit_bias", {"logit_bias": {1: 100.5}}),
-    ("logit_bias", {"logit_bias": {1: -1000.0}}),
-    ("logit_bias", {"logit_bias": {1: NAN}}),
-    ("top_logprobs", {"top_logprobs": 21}),
-    ("top_logprobs", {"top_logprobs": 2**32 - 1}),
-]  # fmt: skip
+REFUSED = (
+    [("temperature", {"temperature": v}) for v in (-1.0, -1e-6, 2.0001, 1e9, NAN, INF, -INF)]
+    + [("top_p", {"top_p": v}) for v in (0.0, -1.0, 1.0001, NAN, INF)]
+    + [("min_p", {"min_p": v}) for v in (-0.1, 1.1, NAN)]
+    + [("repetition_penalty", {"repetition_penalty": v}) for v in (0.0, -1.0, 1e9, NAN, INF)]
+    + [("presence_penalty", {"presence_penalty": v}) for v in (-2.1, 2.1, NAN)]
+    + [("frequency_penalty", {"frequency_penalty": v}) for v in (-2.1, 2.1, INF)]
+    + [
+        ("min_tokens", {"max_tokens": 4, "min_tokens": 5}),
+        ("stop_token_ids", {"stop_token_ids": [1] * (MAX_STOP_IDS + 1)}),
+        ("token id", {"stop_token_ids": [VOCAB]}),
+        ("token id", {"logit_bias": {2**32 - 1: 1.0}}),
+        ("token id", {"logit_bias": {VOCAB: 1.0}}),
+        ("logit_bias", {"logit_bias": {1: 100.5}}),
+        ("logit_bias", {"logit_bias": {1: -1000.0}}),
+        ("logit_bias", {"logit_bias": {1: NAN}}),
+        ("top_logprobs", {"top_logprobs": 21}),
+        ("top_logprobs", {"top_logprobs": 2**32 - 1}),
+    ]
+)
 
 
 @pytest.mark.parametrize("name, fields", REFUSED)
@@ -58,11 +54,19 @@ def test_too_many_biases_are_refused():
 
 def test_the_edges_themselves_are_served():
     edges = {
-        "temperature": 2.0, "top_p": 1.0, "top_k": 2**32 - 1, "min_p": 1.0, "presence_penalty": -2.0,
-        "frequency_penalty": 2.0, "max_tokens": 2**32 - 1, "min_tokens": 2**32 - 1, "seed": 2**64 - 1,
-        "stop_token_ids": [VOCAB - 1] * MAX_STOP_IDS, "logit_bias": {0: -100.0, VOCAB - 1: 100.0},
+        "temperature": 2.0,
+        "top_p": 1.0,
+        "top_k": 2**32 - 1,
+        "min_p": 1.0,
+        "presence_penalty": -2.0,
+        "frequency_penalty": 2.0,
+        "max_tokens": 2**32 - 1,
+        "min_tokens": 2**32 - 1,
+        "seed": 2**64 - 1,
+        "stop_token_ids": [VOCAB - 1] * MAX_STOP_IDS,
+        "logit_bias": {0: -100.0, VOCAB - 1: 100.0},
         "top_logprobs": 20,
-    }  # fmt: skip
+    }
     made = params(**edges)
     assert (made.seed, made.top_k) == (2**64 - 1, 2**32 - 1)
     assert made.stop_token_ids == {VOCAB - 1}

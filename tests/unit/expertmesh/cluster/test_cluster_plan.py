@@ -172,11 +172,14 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
     for in_process in (False, True):
         both = plan_cluster(
             ClusterOptions(
-                model=model, dtype="bf16", kv_memory="25%", in_process=in_process,
+                model=model,
+                dtype="bf16",
+                kv_memory="25%",
+                in_process=in_process,
                 num_attention=2,
             ),
             cores=2,
-        )  # fmt: skip
+        )
         kv_bytes = [
             int(flag(one.flags, "--kv-memory")) for one in both.services if "attention" in one.name
         ]

@@ -31,11 +31,19 @@ class FakeCluster:
         (folder / "fake_service.py").write_text("raise SystemExit('decoy')")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "fake_cluster.py"), str(self.run_dir),
-                 str(self.journal_path), *settings],
-                stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder,
+                [
+                    sys.executable,
+                    str(HERE / "fake_cluster.py"),
+                    str(self.run_dir),
+                    str(self.journal_path),
+                    *settings,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", **environment},
-            )  # fmt: skip
+            )
 
     @property
     def output(self) -> str:

@@ -22,9 +22,16 @@ from moe_model.tiny import write_tiny
 from rpc.process.flags import env_name, flags_of
 
 OWN = {
-    "model", "replicas", "attention", "dtype", "expert_dtype", "linear_dtype", "kv_memory",
-    "threads", "log_level",
-}  # fmt: skip
+    "model",
+    "replicas",
+    "attention",
+    "dtype",
+    "expert_dtype",
+    "linear_dtype",
+    "kv_memory",
+    "threads",
+    "log_level",
+}
 """Flags of services that `up` has as its own, because it plans with them."""
 EXAMPLES = {bool: ["true"], int: ["7"], float: ["7.5"], str: ["text"], Path: ["/file"]}
 

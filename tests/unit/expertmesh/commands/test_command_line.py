@@ -224,6 +224,14 @@ def test_a_format_may_go_by_both_of_its_names(name: str, tmp_path: Path) -> None
     planned = run("plan", "--model", str(tmp_path / "model"), "--format", name, "--json",
                   "--pools", "2", "--memory", "1GiB")  # fmt: skip
     assert planned.returncode == 0, planned.stderr
-    packed = run("model", "quantise", str(tmp_path / "model"), str(tmp_path / "packed"),
-                 "--format", name, "--linear-format", name)  # fmt: skip
+    packed = run(
+        "model",
+        "quantise",
+        str(tmp_path / "model"),
+        str(tmp_path / "packed"),
+        "--format",
+        name,
+        "--linear-format",
+        name,
+    )
     assert packed.returncode == 0, packed.stderr

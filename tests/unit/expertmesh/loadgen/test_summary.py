@@ -106,8 +106,14 @@ def test_goodput_counts_requests_that_keep_to_every_limit():
 
 
 def test_shares_of_the_servers_own_account():
-    timings = {"attention_ms": 4, "network_ms": 1, "pool_queue_ms": 1, "pool_compute_ms": 3,
-               "sampling_ms": 1, "total_ms": 99}  # fmt: skip
+    timings = {
+        "attention_ms": 4,
+        "network_ms": 1,
+        "pool_queue_ms": 1,
+        "pool_compute_ms": 3,
+        "sampling_ms": 1,
+        "total_ms": 99,
+    }
     told = [record(0.0, (1.0, 1), timings=timings)]
     assert time_share(told, ("network_ms", "pool_queue_ms", "pool_compute_ms")) == pytest.approx(
         0.5
@@ -146,8 +152,12 @@ class TestWorkload:
         assert [len(turn.text.split()) for turn in words[0].turns] == [20] * 3
 
     def test_files_of_three_kinds(self, tmp_path):
-        chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"},
-                {"role": "assistant", "content": "1"}, {"role": "user", "content": "two"}]  # fmt: skip
+        chat = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "1"},
+            {"role": "user", "content": "two"},
+        ]
         shared = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
         lines = [{"prompt": "a", "output_len": 3}, {"messages": chat}, {"conversations": shared}]
         path = tmp_path / "data.jsonl"
@@ -211,9 +221,13 @@ class TestHttp:
 
     @pytest.mark.parametrize(
         "data",
-        [b"SSH-2.0\r\n\r\n", answer(EVENTS, "chunked")[:-9], answer(b"x", "length")[:-1],
-         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
-    )  # fmt: skip
+        [
+            b"SSH-2.0\r\n\r\n",
+            answer(EVENTS, "chunked")[:-9],
+            answer(b"x", "length")[:-1],
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ],
+    )
     def test_broken_answers_are_told(self, data):
         reader = AnswerReader()
         with pytest.raises(BadAnswer):  # noqa: PT012

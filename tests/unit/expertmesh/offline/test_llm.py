@@ -144,8 +144,11 @@ class TestStops:
         place = text.index(stop)
         for include in (False, True):
             params = SamplingParams(
-                max_tokens=16, stop=[stop, "never there"], include_stop_str_in_output=include, **GREEDY
-            )  # fmt: skip
+                max_tokens=16,
+                stop=[stop, "never there"],
+                include_stop_str_in_output=include,
+                **GREEDY,
+            )
             (output,) = llm.generate("Sort", params)
             choice = output.outputs[0]
             assert choice.text == text[:place] + (stop if include else "")
@@ -168,9 +171,12 @@ class TestStops:
         assert (choice.token_ids, choice.text) == ([EOS], "")
         assert (choice.finish_reason, choice.stop_reason) == ("stop", None)
         shown = SamplingParams(
-            max_tokens=2, temperature=0, logit_bias={EOS: 100}, ignore_eos=True,
+            max_tokens=2,
+            temperature=0,
+            logit_bias={EOS: 100},
+            ignore_eos=True,
             skip_special_tokens=False,
-        )  # fmt: skip
+        )
         assert llm.generate("Sort", shown)[0].outputs[0].text == "[e~[" * 2
         silent = SamplingParams(max_tokens=2, detokenize=False)
         assert llm.generate("Sort", silent)[0].outputs[0].text == ""

@@ -20,9 +20,12 @@ lines = st.sampled_from(
      b"X: " + b"y" * 300, b"0", b"3", b"abc", b"", b"1;extension", b"ffffffffffffffffffff", b"X: \0"]
 )  # fmt: skip
 heads = st.sampled_from(
-    [b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
-)  # fmt: skip
+    [
+        b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ]
+)
 
 
 @st.composite

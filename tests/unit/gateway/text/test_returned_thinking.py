@@ -28,8 +28,15 @@ def test_a_turn_without_thinking_gets_its_own_back() -> None:
     ]
     assert thinking.restore("t", turns) == 2
     assert [one.get("reasoning_content") for one in turns] == [
-        None, "second", "own", "first", None, None, None, None,
-    ]  # fmt: skip
+        None,
+        "second",
+        "own",
+        "first",
+        None,
+        None,
+        None,
+        None,
+    ]
 
 
 def test_another_tenant_gets_nothing() -> None:

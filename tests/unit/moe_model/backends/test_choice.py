@@ -70,8 +70,11 @@ def test_native_linears_are_the_plain_ones(checkpoint: Checkpoint):
     for name in ("qkv_AD", "routing_ED"):
         given = rows.float() if name == "routing_ED" else rows
         torch.testing.assert_close(
-            linear(given, getattr(held, name)), linear(given, getattr(plain, name)), atol=2e-2, rtol=2e-2
-        )  # fmt: skip
+            linear(given, getattr(held, name)),
+            linear(given, getattr(plain, name)),
+            atol=2e-2,
+            rtol=2e-2,
+        )
 
 
 def test_a_format_fits_its_compute_dtype_and_device():

@@ -113,8 +113,11 @@ def test_what_the_parser_reports_is_taken_back(
     text = text.encode("utf-8", "replace").decode()  # as a detokenizer gives it
     parser = OutputParser(tools=TOOLS, starts_in_reasoning=thinks, parallel_tool_calls=several)
     message: dict[str, Any] = {
-        "role": "assistant", "content": "", "reasoning_content": "", "tool_calls": [],
-    }  # fmt: skip
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "",
+        "tool_calls": [],
+    }
     for event in (*parser.feed(text), *parser.finish()):
         if isinstance(event, ReasoningDelta):
             message["reasoning_content"] += event.text

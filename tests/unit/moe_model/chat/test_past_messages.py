@@ -168,14 +168,17 @@ def test_names_that_are_no_text_become_text(name: Any) -> None:
     ("call", "name", "arguments"),
     [
         ({"name": "run", "arguments": '{"a": 1}'}, "run", {"a": 1}),
-        ({"type": "custom", "custom": {"name": "patch", "input": "*** Begin"}}, "patch",
-         {"arguments": "*** Begin"}),
+        (
+            {"type": "custom", "custom": {"name": "patch", "input": "*** Begin"}},
+            "patch",
+            {"arguments": "*** Begin"},
+        ),
         (5, "", {"arguments": "5"}),
         ("ls", "", {"arguments": "ls"}),
         ({"function": "run"}, "", {"function": "run"}),
         (None, "", {}),
     ],
-)  # fmt: skip
+)
 def test_calls_of_other_shapes_are_still_calls(call: Any, name: str, arguments: Any) -> None:
     for calls in ([call], call) if call else ([call],):
         (message, result), _ = history(

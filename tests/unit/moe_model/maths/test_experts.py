@@ -28,7 +28,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def dyadic(*shape: int, seed: int, bits: int = 2) -> torch.Tensor:
     """Multiples of 2^-bits between -2 and 2: sums of their products are exact in float32."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-(2 ** (bits + 1)), 2 ** (bits + 1) + 1, shape, generator=generator) / 2**bits  # fmt: skip
+    return (
+        torch.randint(-(2 ** (bits + 1)), 2 ** (bits + 1) + 1, shape, generator=generator) / 2**bits
+    )
 
 
 def held(num: int, wide: int, inner: int, dtype: torch.dtype, seed: int = 0) -> ExpertWeights:
@@ -51,7 +53,13 @@ def naive_rows(hidden, rows, slots, weights, experts: ExpertWeights) -> torch.Te
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.integers(0, 999))  # fmt: skip
+@given(
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 999),
+)
 def test_grouped_rows_are_the_naive_loop(
     pairs: int, experts: int, wide: int, inner: int, seed: int
 ):
@@ -76,10 +84,15 @@ def test_bfloat16_rounding_points_are_exact(seed: int):
         w13_EHD=dyadic(experts, 2 * inner, wide, seed=seed).bfloat16(),
         # One weight per output: no sum, so no order of summation.
         w2_EDF=torch.stack(
-            [torch.eye(wide, inner)[torch.randperm(wide, generator=torch.Generator().manual_seed(seed + e))] * 0.75
-             for e in range(experts)]
+            [
+                torch.eye(wide, inner)[
+                    torch.randperm(wide, generator=torch.Generator().manual_seed(seed + e))
+                ]
+                * 0.75
+                for e in range(experts)
+            ]
         ).bfloat16(),
-    )  # fmt: skip
+    )
     hidden = dyadic(6, wide, seed=seed + 50).bfloat16()
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(0, 6, (pairs,), generator=generator)
@@ -129,7 +142,13 @@ def packed(stack: ExpertWeights) -> OneDnnExperts:
 
 @needs_packing
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 70), st.integers(1, 70), st.integers(0, 999))  # fmt: skip
+@given(
+    st.integers(1, 40),
+    st.integers(1, 6),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(0, 999),
+)
 def test_packed_experts_round_where_the_gemm_does(
     pairs: int, experts: int, wide: int, inner: int, seed: int
 ):
@@ -178,7 +197,9 @@ def test_an_expert_that_got_no_row_changes_nothing():
     weights = torch.rand(3, 2)
     used = ExpertWeights(w13_EHD=stack.w13_EHD[[0, 3, 4]], w2_EDF=stack.w2_EDF[[0, 3, 4]])
     renumbered = torch.tensor([[0, 1], [0, 1], [1, 2]])
-    torch.testing.assert_close(run_experts(hidden, ids, weights, stack), run_experts(hidden, renumbered, weights, used))  # fmt: skip
+    torch.testing.assert_close(
+        run_experts(hidden, ids, weights, stack), run_experts(hidden, renumbered, weights, used)
+    )
 
 
 blocks = st.sampled_from([(128, 128), (16, 8), (1, 1), (5, 3)])
@@ -191,7 +212,11 @@ def test_fp8_round_trip_stays_within_half_a_step(
 ):
     weights = noise(rows, cols, seed=seed) * 2.0**power
     codes, scales = quantise(weights, *block)
-    assert scales.shape == scale_shape(rows, cols, *block) == (-(-rows // block[0]), -(-cols // block[1]))  # fmt: skip
+    assert (
+        scales.shape
+        == scale_shape(rows, cols, *block)
+        == (-(-rows // block[0]), -(-cols // block[1]))
+    )
     assert not has_nan_codes(codes)
     assert (scales > 0).all()
     back = dequantise(codes, scales, *block)

@@ -27,7 +27,9 @@ def test_rms_norm_is_the_float64_formula(rows: int, width: int, eps: float, seed
     hidden, weight = noise(rows, width, seed=seed), noise(width, seed=seed + 1)
     wide = hidden.double()
     expected = wide / (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight.double()
-    torch.testing.assert_close(rms_norm(hidden, weight, eps).double(), expected, atol=1e-5, rtol=1e-5)  # fmt: skip
+    torch.testing.assert_close(
+        rms_norm(hidden, weight, eps).double(), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rms_norm_rounds_once_in_bfloat16():
@@ -80,7 +82,11 @@ def test_rope_scores_depend_on_the_distance_only():
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 12), seeds)
 def test_routing_is_the_naive_choice_of_biased_scores(rows: int, experts: int, top: int, seed: int):
     top = min(top, experts)
-    hidden, gate, bias = noise(rows, 10, seed=seed), noise(experts, 10, seed=seed + 1), noise(experts, seed=seed + 2)  # fmt: skip
+    hidden, gate, bias = (
+        noise(rows, 10, seed=seed),
+        noise(experts, 10, seed=seed + 1),
+        noise(experts, seed=seed + 2),
+    )
     ids, weights = route(hidden, gate, bias, top)
     for t in range(rows):
         scores = torch.sigmoid(hidden[t].double() @ gate.double().t())
@@ -126,7 +132,9 @@ def naive_attention(q, k, v, positions) -> torch.Tensor:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 20), st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]), seeds)  # fmt: skip
+@given(
+    st.integers(1, 6), st.integers(1, 20), st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]), seeds
+)
 def test_attention_is_the_naive_loop(rows: int, cached: int, heads: tuple[int, int], seed: int):
     rows = min(rows, cached)
     q = noise(rows, heads[0], 8, seed=seed)
@@ -152,7 +160,10 @@ def test_attention_in_tiles_is_attention_in_one(monkeypatch):
 @pytest.mark.parametrize("sizes", [(48, 80), (256, 64), (129, 33), (512, 96)])
 def test_a_bfloat16_row_does_not_depend_on_its_batch(sizes: tuple[int, int]):
     wide, out = sizes
-    rows, weight = noise(40, wide, dtype=torch.bfloat16), noise(out, wide, seed=1, dtype=torch.bfloat16)  # fmt: skip
+    rows, weight = (
+        noise(40, wide, dtype=torch.bfloat16),
+        noise(out, wide, seed=1, dtype=torch.bfloat16),
+    )
     whole = linear(rows, weight)
     for batch in (1, 2, 3, 7, 16, 33):
         for start in (0, 5):
@@ -164,7 +175,10 @@ def test_a_bfloat16_row_does_not_depend_on_its_batch(sizes: tuple[int, int]):
 @pytest.mark.parametrize("sizes", [(48, 80), (256, 64), (129, 33), (512, 96)])
 def test_a_packed_weight_gives_the_bits_of_the_plain_one(sizes: tuple[int, int]):
     wide, out = sizes
-    rows, weight = noise(40, wide, dtype=torch.bfloat16), noise(out, wide, seed=1, dtype=torch.bfloat16)  # fmt: skip
+    rows, weight = (
+        noise(40, wide, dtype=torch.bfloat16),
+        noise(out, wide, seed=1, dtype=torch.bfloat16),
+    )
     ready = pack(weight)
     assert ready.is_mkldnn
     assert pack(ready) is ready

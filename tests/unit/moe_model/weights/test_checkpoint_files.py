@@ -70,7 +70,11 @@ def test_every_weight_comes_off_the_disk_as_stored(tmp_path: Path, quantised: bo
     assert torch.equal(layer.routing_ED, stored[prefix + "block_sparse_moe.gate.weight"])
     assert layer.q_norm is not None
     assert torch.equal(layer.q_norm, plain(prefix + "self_attn.q_norm.weight"))
-    for key, name in (("embedding", "model.embed_tokens"), ("final_norm", "model.norm"), ("lm_head", "lm_head")):  # fmt: skip
+    for key, name in (
+        ("embedding", "model.embed_tokens"),
+        ("final_norm", "model.norm"),
+        ("lm_head", "lm_head"),
+    ):
         assert torch.equal(checkpoint.outer(key, torch.float32), plain(name + ".weight"))
 
 
@@ -95,7 +99,10 @@ def test_a_folder_without_index_may_hold_one_file(folder: Path):
 
 
 def test_tensors_that_engines_skip_are_ignored(folder: Path):
-    extra = {"model.layers.2.enorm.weight": torch.ones(3), "model.layers.0.self_attn.k_scale": torch.ones(1)}  # fmt: skip
+    extra = {
+        "model.layers.2.enorm.weight": torch.ones(3),
+        "model.layers.0.self_attn.k_scale": torch.ones(1),
+    }
     change_tensors(folder, lambda tensors: tensors.update(extra))
     assert Checkpoint.open(folder)
 
@@ -110,11 +117,15 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
     "FP8 routing": (lambda t: t.update({ROUTING: fp8(t[ROUTING])}), ROUTING),
     "scale of another shape": (lambda t: t.update({SCALE: torch.ones(2, 1)}), SCALE),
     "scale of another dtype": (lambda t: t.update({SCALE: torch.ones(1, 1).bfloat16()}), SCALE),
-    "a stranger": (lambda t: t.update({"model.vision.weight": torch.ones(1)}), "model.vision.weight"),
-    "an expert too many": (
-        lambda t: t.update({W1.replace("experts.2", "experts.3"): t[W1].clone()}), "experts.3",
+    "a stranger": (
+        lambda t: t.update({"model.vision.weight": torch.ones(1)}),
+        "model.vision.weight",
     ),
-}  # fmt: skip
+    "an expert too many": (
+        lambda t: t.update({W1.replace("experts.2", "experts.3"): t[W1].clone()}),
+        "experts.3",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -161,8 +172,10 @@ def test_weights_stored_as_floats_must_be_finite_too(tmp_path: Path, value: floa
     change_tensors(folder, lambda t: t[W1][3, 4].fill_(value))
     change_tensors(folder, lambda t: t[ROUTING][1, 1].fill_(value))
     checkpoint = Checkpoint.open(folder)
-    for tensor, load in ((W1, lambda: checkpoint.expert(1, 2, torch.float32)),
-                         (ROUTING, lambda: checkpoint.layer(0, PlainLinears(torch.float32)))):  # fmt: skip
+    for tensor, load in (
+        (W1, lambda: checkpoint.expert(1, 2, torch.float32)),
+        (ROUTING, lambda: checkpoint.layer(0, PlainLinears(torch.float32))),
+    ):
         with pytest.raises(ValueError, match="finite") as error:
             load()
         assert tensor in str(error.value)

@@ -51,11 +51,17 @@ def test_the_id_does_not_depend_on_sharding_or_unused_config_keys(tmp_path: Path
 
 @pytest.mark.parametrize(
     "name",
-    [W1, W1 + "_scale_inv", "model.embed_tokens.weight", "model.norm.weight",
-     "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.weight_scale_inv",
-     "model.layers.1.block_sparse_moe.gate.weight",
-     "model.layers.1.block_sparse_moe.e_score_correction_bias"],
-)  # fmt: skip
+    [
+        W1,
+        W1 + "_scale_inv",
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight_scale_inv",
+        "model.layers.1.block_sparse_moe.gate.weight",
+        "model.layers.1.block_sparse_moe.e_score_correction_bias",
+    ],
+)
 def test_one_bit_anywhere_changes_the_id(folder: Path, name: str):
     before = manifest_of(folder)
     flip_byte(folder, name)
@@ -72,7 +78,9 @@ def test_one_bit_anywhere_changes_the_id(folder: Path, name: str):
     assert changed == ([(1, 2)] if is_piece else [])
 
 
-@pytest.mark.parametrize("change", [{"rope_theta": 1e4}, {"num_experts_per_tok": 1}, {"rms_norm_eps": 1e-5}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [{"rope_theta": 1e4}, {"num_experts_per_tok": 1}, {"rms_norm_eps": 1e-5}]
+)
 def test_a_config_that_computes_something_else_is_another_checkpoint(folder: Path, change):
     before = manifest_of(folder)
     change_config(folder, **change)

@@ -61,9 +61,11 @@ def test_a_projection_with_one_is_refused(tmp_path: Path, weight_format: str, co
 def test_none_gets_into_a_packed_folder(tmp_path: Path, weight_format: str):
     checkpoint = spoilt(tmp_path / "model", W2, 0x7F)
     job = PackJob(
-        source=checkpoint, manifest=build_manifest(checkpoint), format=weight_format,
+        source=checkpoint,
+        manifest=build_manifest(checkpoint),
+        format=weight_format,
         linear_format="bf16",
-    )  # fmt: skip
+    )
     with pytest.raises(ValueError, match=f"{W2}: holds FP8 NaN codes"):
         write_packed(job, tmp_path / "packed")
 

@@ -162,8 +162,10 @@ def test_a_damaged_source_is_not_packed(tmp_path):
     made = job(tmp_path / "model")
     write_tiny(tmp_path / "model", seed=1, fp8=True, shards=2)
     changed = PackJob(
-        source=Checkpoint.open(tmp_path / "model"), manifest=made.manifest,
-        format="int8", linear_format="int8",
-    )  # fmt: skip
+        source=Checkpoint.open(tmp_path / "model"),
+        manifest=made.manifest,
+        format="int8",
+        linear_format="int8",
+    )
     with pytest.raises(ValueError, match="layer 0 expert 0 differs"):
         write_packed(changed, tmp_path / "packed")

@@ -29,7 +29,11 @@ def edited(document: Any, choose: random.Random) -> Any:
     """The JSON value with one place in it replaced, removed or repeated."""
     if choose.random() < 0.15 or not isinstance(document, dict | list) or not document:
         return choose.choice(ODD)
-    key: Any = choose.choice(list(document)) if isinstance(document, dict) else choose.randrange(len(document))  # fmt: skip
+    key: Any = (
+        choose.choice(list(document))
+        if isinstance(document, dict)
+        else choose.randrange(len(document))
+    )
     changed: Any = dict(document) if isinstance(document, dict) else list(document)
     kind = choose.random()
     if kind < 0.15:

@@ -130,9 +130,11 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 sizes = st.integers(-2, 30)
 entries = (
     st.fixed_dictionaries(

@@ -66,9 +66,15 @@ class World(RuleBasedStateMachine):
             replicas=replicas, striping=striping, plan_delay_s=0.1, settle_s=SETTLE_S, max_moves=1
         )
         self.mesh = Mesh(
-            epoch=5, restarted=False, lease_s=5.0, adopt_s=0.0, max_members=50,
-            checkpoint_id="", now_s=0.0, rules=rules,
-        )  # fmt: skip
+            epoch=5,
+            restarted=False,
+            lease_s=5.0,
+            adopt_s=0.0,
+            max_members=50,
+            checkpoint_id="",
+            now_s=0.0,
+            rules=rules,
+        )
         self.acked = 0
         self.join("a", 0)
 
@@ -79,13 +85,15 @@ class World(RuleBasedStateMachine):
             return
         self.incarnation += 1
         register = router_pb2.Register(
-            role=router_pb2.MEMBER_ROLE_POOL, member_id=name, incarnation=self.incarnation,
-            address="10.0.0.1:1", checkpoint_id="one", protocol_major=1,
-            offer=router_pb2.PoolOffer(
-                available=EVERYTHING.to_message(), capacity_pieces=capacity
-            ),
+            role=router_pb2.MEMBER_ROLE_POOL,
+            member_id=name,
+            incarnation=self.incarnation,
+            address="10.0.0.1:1",
+            checkpoint_id="one",
+            protocol_major=1,
+            offer=router_pb2.PoolOffer(available=EVERYTHING.to_message(), capacity_pieces=capacity),
             **SIZES,
-        )  # fmt: skip
+        )
         member = self.mesh.join(register, "", self.now_s)
         member.reachable = True
         self.pools[name] = Pool(member, capacity)

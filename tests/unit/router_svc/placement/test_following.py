@@ -29,9 +29,15 @@ class World:
         )
         self.now_s = restarted.now_s if restarted else 0.0
         self.mesh = Mesh(
-            epoch=2 if restarted else 1, restarted=bool(restarted), lease_s=60.0, adopt_s=5.0,
-            max_members=50, checkpoint_id="", now_s=self.now_s, rules=placement,
-        )  # fmt: skip
+            epoch=2 if restarted else 1,
+            restarted=bool(restarted),
+            lease_s=60.0,
+            adopt_s=5.0,
+            max_members=50,
+            checkpoint_id="",
+            now_s=self.now_s,
+            rules=placement,
+        )
         self.random = random.Random(seed)
         self.capacity = capacity
         self.held = restarted.held if restarted else {}
@@ -44,9 +50,15 @@ class World:
         everything = Pieces.all_of(LAYERS, EXPERTS).to_message()
         offer = router_pb2.PoolOffer(available=everything, capacity_pieces=self.capacity)
         return router_pb2.Register(
-            role=role, member_id=name, incarnation=1, address="10.0.0.1:1", checkpoint_id="one",
-            protocol_major=1, offer=offer if role == router_pb2.MEMBER_ROLE_POOL else None, **SIZES,
-        )  # fmt: skip
+            role=role,
+            member_id=name,
+            incarnation=1,
+            address="10.0.0.1:1",
+            checkpoint_id="one",
+            protocol_major=1,
+            offer=offer if role == router_pb2.MEMBER_ROLE_POOL else None,
+            **SIZES,
+        )
 
     def join(self, name):
         pool = self.mesh.join(self.register(name), "", self.now_s)

@@ -15,18 +15,28 @@ EVERYTHING = Pieces.all_of(6, 4)
 def offers(*experts_per_s, speed=1.0):
     return [
         Offer(
-            available=EVERYTHING, requested=Pieces(), capacity_pieces=0, experts_per_s=each, speed=speed,
+            available=EVERYTHING,
+            requested=Pieces(),
+            capacity_pieces=0,
+            experts_per_s=each,
+            speed=speed,
         )
         for each in experts_per_s
-    ]  # fmt: skip
+    ]
 
 
 def member(name, experts_per_s):
     register = router_pb2.Register(
-        role=router_pb2.MEMBER_ROLE_POOL, member_id=name, incarnation=1, address="10.0.0.1:1",
-        checkpoint_id="one", num_layers=6, num_experts=4, protocol_major=1,
+        role=router_pb2.MEMBER_ROLE_POOL,
+        member_id=name,
+        incarnation=1,
+        address="10.0.0.1:1",
+        checkpoint_id="one",
+        num_layers=6,
+        num_experts=4,
+        protocol_major=1,
         offer=router_pb2.PoolOffer(available=EVERYTHING.to_message(), experts_per_s=experts_per_s),
-    )  # fmt: skip
+    )
     pool = read_register(register, "10.0.0.1", 0.0)
     pool.status = router_pb2.MemberStatus(state=router_pb2.MEMBER_STATE_READY)
     return pool

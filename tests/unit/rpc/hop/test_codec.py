@@ -62,10 +62,13 @@ def same_call(one: Call, other: Call) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), num_rows=st.integers(1, 12), call_id=st.integers(1, 2**63),
-    version=st.sampled_from([0, 1, 300, 2**40]), owner=st.sampled_from([None, 0, 1, 2]),
+    seed=st.integers(0, 10**6),
+    num_rows=st.integers(1, 12),
+    call_id=st.integers(1, 2**63),
+    version=st.sampled_from([0, 1, 300, 2**40]),
+    owner=st.sampled_from([None, 0, 1, 2]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-)  # fmt: skip
+)
 def test_both_build_the_same_execute_and_read_it_alike(
     seed: int, num_rows: int, call_id: int, version: int, owner: int | None, dtype: torch.dtype
 ):

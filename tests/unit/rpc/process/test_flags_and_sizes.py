@@ -48,10 +48,17 @@ def test_flags_win_over_the_environment_and_it_over_defaults():
 
 def test_every_type_has_its_environment_twin():
     read = parsed(
-        EXPERTMESH_NAME="n", EXPERTMESH_COUNT="1", EXPERTMESH_SHARE="0.25", EXPERTMESH_FOLDER="/a",
-        EXPERTMESH_LOUD="Yes", EXPERTMESH_PEERS="a, b,,c", EXPERTMESH_INNER="9",
-    )  # fmt: skip
-    assert read == Config(name="n", count=1, share=0.25, folder=Path("/a"), loud=True, peers=("a", "b", "c"))  # fmt: skip
+        EXPERTMESH_NAME="n",
+        EXPERTMESH_COUNT="1",
+        EXPERTMESH_SHARE="0.25",
+        EXPERTMESH_FOLDER="/a",
+        EXPERTMESH_LOUD="Yes",
+        EXPERTMESH_PEERS="a, b,,c",
+        EXPERTMESH_INNER="9",
+    )
+    assert read == Config(
+        name="n", count=1, share=0.25, folder=Path("/a"), loud=True, peers=("a", "b", "c")
+    )
 
 
 def test_lists_repeat_and_booleans_can_be_taken_back():
@@ -97,13 +104,17 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int | None):
     assert parse_bytes(text, "--memory") == size
 
 
-@pytest.mark.parametrize("text", ["lots", "-1", "1 XB", "GiB", "1,5GiB", "0", "0.1", "inf", "nan", "1e400", " "])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["lots", "-1", "1 XB", "GiB", "1,5GiB", "0", "0.1", "inf", "nan", "1e400", " "]
+)
 def test_other_sizes_are_refused_by_name(text: str):
     with pytest.raises(ValueError, match=r"^--memory: "):
         parse_bytes(text, "--memory")
 
 
-@pytest.mark.parametrize("text, host", [("a.b:1", "a.b"), ("[::1]:0", "::1"), (" 127.0.0.1:65535 ", "127.0.0.1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, host", [("a.b:1", "a.b"), ("[::1]:0", "::1"), (" 127.0.0.1:65535 ", "127.0.0.1")]
+)
 def test_addresses_are_read_and_written(text: str, host: str):
     address = Address.parse(text)
     assert address.host == host

@@ -60,8 +60,12 @@ def get(ops: OpsServer, path: str = "/livez", *headers: str) -> int:
 
 def test_the_pages(ops: OpsServer, caplog: pytest.LogCaptureFixture) -> None:
     assert [get(ops, path) for path in ("/livez", "/readyz", "/metrics", "/page", "/x")] == [
-        200, 503, 200, 200, 404,
-    ]  # fmt: skip
+        200,
+        503,
+        200,
+        200,
+        404,
+    ]
     assert get(ops, "/broken") == 500
     assert "ZeroDivisionError" in caplog.text
 
@@ -198,9 +202,17 @@ def test_a_body_is_no_second_request(ops: OpsServer) -> None:
 
 
 request_lines = st.sampled_from(
-    [b"GET /livez HTTP/1.1", b"GET /metrics HTTP/1.0", b"GET /", b"POST /page HTTP/1.1",
-     b"GET http://a/b HTTP/1.1", b"PRI * HTTP/2.0", b"GET  /livez  HTTP/1.1", b"\x16\x03\x01"]
-)  # fmt: skip
+    [
+        b"GET /livez HTTP/1.1",
+        b"GET /metrics HTTP/1.0",
+        b"GET /",
+        b"POST /page HTTP/1.1",
+        b"GET http://a/b HTTP/1.1",
+        b"PRI * HTTP/2.0",
+        b"GET  /livez  HTTP/1.1",
+        b"\x16\x03\x01",
+    ]
+)
 header_lines = st.sampled_from(
     [b"Host: localhost", b"Host: evil.example", b"Host:", b"Connection: keep-alive", b"X" * 9_000,
      b"Expect: 100-continue", b"Content-Length: 5", b"Transfer-Encoding: chunked", b" folded",

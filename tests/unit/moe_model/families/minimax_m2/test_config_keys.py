@@ -76,10 +76,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "E5M2": ({"quantization_config": {**FP8_CONFIG, "fmt": "float8_e5m2"}}, "fmt"),
     "no block size": ({"quantization_config": {"quant_method": "fp8"}}, "weight_block_size"),
     "block size 0": (
-        {"quantization_config": {**FP8_CONFIG, "weight_block_size": [0, 128]}}, "weight_block_size",
+        {"quantization_config": {**FP8_CONFIG, "weight_block_size": [0, 128]}},
+        "weight_block_size",
     ),
     "one block side": (
-        {"quantization_config": {**FP8_CONFIG, "weight_block_size": [128]}}, "weight_block_size",
+        {"quantization_config": {**FP8_CONFIG, "weight_block_size": [128]}},
+        "weight_block_size",
     ),
     "softmax scores": ({"scoring_func": "softmax"}, "scoring_func"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act"),
@@ -109,11 +111,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more layers than any model": ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers"),
     "more experts than any model": ({"num_local_experts": 2**31 - 1}, "num_local_experts"),
     "no vocabulary": ({"vocab_size": 0, "eos_token_id": None}, "vocab_size"),
-    "partial rotary of text": ({"rotary_dim": None, "partial_rotary_factor": "half"}, "partial_rotary"),
+    "partial rotary of text": (
+        {"rotary_dim": None, "partial_rotary_factor": "half"},
+        "partial_rotary",
+    ),
     "partial rotary 0": ({"rotary_dim": None, "partial_rotary_factor": 0}, "partial_rotary"),
     "QK-norm of text": ({"use_qk_norm": "false"}, "use_qk_norm"),
     "routing bias of text": ({"use_routing_bias": "no"}, "use_routing_bias"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -128,9 +133,17 @@ def test_what_would_be_computed_wrongly_is_refused_with_its_key(name: str):
 
 @pytest.mark.parametrize(
     "key",
-    ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-     "num_local_experts", "num_experts_per_tok", "max_position_embeddings"],
-)  # fmt: skip
+    [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "num_local_experts",
+        "num_experts_per_tok",
+        "max_position_embeddings",
+    ],
+)
 def test_a_missing_size_is_named(key: str):
     with pytest.raises(ValueError, match=f"{key} is missing"):
         without(key)
@@ -164,9 +177,11 @@ def test_unknown_keys_are_ignored():
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 KEYS = (*TINY, "quantization_config", "rope_scaling", "rope_parameters", "attn_type_list",
         "sliding_window", "attention_bias", "partial_rotary_factor", "dtype")  # fmt: skip
 

@@ -57,15 +57,22 @@ def is_json(text: str) -> bool:
         ('<invoke name="write_file">', "{"),
         ('<invoke name="write_file">\n<para', "{"),
         ('<invoke name="write_file">\n<parameter name="path">a.p', '{"path": "a.p'),
-        ('<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n',
-         '{"path": "a.py"'),
-        ('<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n<parameter name="con',
-         '{"path": "a.py"'),
-        ('<invoke name="bash">\n<parameter name="command">rm -rf /tmp/x', '{"command": "rm -rf /tmp/x'),
+        (
+            '<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n',
+            '{"path": "a.py"',
+        ),
+        (
+            '<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n<parameter name="con',
+            '{"path": "a.py"',
+        ),
+        (
+            '<invoke name="bash">\n<parameter name="command">rm -rf /tmp/x',
+            '{"command": "rm -rf /tmp/x',
+        ),
         ('<invoke name="bash">\n<parameter name="count">12', '{"count": '),
         ('<invoke name="bash">\n<parameter name="options">{"a": 1}', '{"options": '),
     ],
-)  # fmt: skip
+)
 def test_a_call_without_its_end_has_open_arguments(end: str, arguments: str, is_cut: bool) -> None:
     content, calls = calls_of(OPENING + WHOLE + end, is_cut=is_cut)
     assert content == ""
@@ -92,9 +99,17 @@ def test_a_call_cut_before_its_name_leaves_nothing(end: str, is_cut: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "end", ["</parameter>\n</invoke>\n", "</parameter>\n</invoke>\n<", "</parameter>\n</inv", "</invoke>",
-            "</invoke>\n<invoke", "</invoke>\n</minimax", '</parameter>\n</invoke>\n<invoke name="other']
-)  # fmt: skip
+    "end",
+    [
+        "</parameter>\n</invoke>\n",
+        "</parameter>\n</invoke>\n<",
+        "</parameter>\n</inv",
+        "</invoke>",
+        "</invoke>\n<invoke",
+        "</invoke>\n</minimax",
+        '</parameter>\n</invoke>\n<invoke name="other',
+    ],
+)
 def test_at_a_limit_no_end_counts_that_may_be_part_of_the_value(end: str) -> None:
     opening = '<invoke name="bash">\n<parameter name="command">cat <<E\n'
     _, calls = calls_of(OPENING + opening + end, is_cut=True)
@@ -103,10 +118,14 @@ def test_at_a_limit_no_end_counts_that_may_be_part_of_the_value(end: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "end", ["<invoke name=\"write_file\">\n</minimax:tool_call>", '<invoke name="write_file">\n'
-            '<parameter name="path">see </invoke>', '<invoke name="write_file">\n<parameter name="path">'
-            'a</parameter>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>']
-)  # fmt: skip
+    "end",
+    [
+        '<invoke name="write_file">\n</minimax:tool_call>',
+        '<invoke name="write_file">\n<parameter name="path">see </invoke>',
+        '<invoke name="write_file">\n<parameter name="path">'
+        'a</parameter>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+    ],
+)
 def test_with_closing_tags_left_out_nothing_required_may_be_missing(end: str) -> None:
     _, calls = calls_of(OPENING + end, is_cut=False)
     assert calls[0][0] == "write_file"
@@ -131,7 +150,7 @@ def test_a_stop_in_the_next_opening_tag_leaves_the_call_open(tail: str) -> None:
         ('{"note": "ls"}', False, '{"note": "ls"', False),
         ('{"command": "ls",}\n</invoke>\n</minimax:tool_call>', False, '{"command": "ls",}', False),
     ],
-)  # fmt: skip
+)
 def test_an_object_in_place_of_parameters_is_never_content(
     beside: str, is_cut: bool, arguments: str, complete: bool
 ) -> None:

@@ -14,9 +14,11 @@ from tests.support.places import DEMO_MODEL
 
 THETA = 5_000_000.0
 YARN = {
-    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192,
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 8192,
     "rope_theta": THETA,
-}  # fmt: skip
+}
 PLAIN = {"rope_type": "default", "rope_theta": THETA, "partial_rotary_factor": 0.5}
 M2 = {"head_dim": 128, "rotary_dim": 64, "rope_theta": THETA}
 

@@ -76,8 +76,14 @@ assert parse(TEXT)
         ("write_file", {"path": "d.md", "content": "</parameter>\n</invoke>\nthen"}),
         ("write_file", {"path": "d.md", "content": '<invoke name="other">\n</invoke>\n'}),
         ("write_file", {"path": '<parameter name="content">', "content": "x"}),
-        ("edit", {"path": "a", "old": '<r><parameter name="new">1</parameter>\n</r>', "new": "<r/>"}),
-        ("edit", {"path": "a", "old": 'x\n<parameter name="new">1</parameter>\n</r>', "new": "<r/>"}),
+        (
+            "edit",
+            {"path": "a", "old": '<r><parameter name="new">1</parameter>\n</r>', "new": "<r/>"},
+        ),
+        (
+            "edit",
+            {"path": "a", "old": 'x\n<parameter name="new">1</parameter>\n</r>', "new": "<r/>"},
+        ),
         ("edit", {"path": "a", "old": 'x\n<parameter name="new">y', "new": "z"}),
         ("edit", {"path": "a", "old": 'x\n<parameter name="new">y', "note": "z", "new": "w"}),
         ("edit", {"path": "a", "old": 'x\n<parameter name="note">y', "new": "z"}),
@@ -90,7 +96,7 @@ assert parse(TEXT)
         ("bash", {"command": "<think>no</think>"}),
         ("free", {"a": '<parameter name="b">1', "c": '\n<parameter name="d">2'}),
     ],
-)  # fmt: skip
+)
 def test_values_with_tags_come_out_whole(call: Call, spell: Any) -> None:
     name, values = call
     spelled = {key: spell(value) for key, value in values.items()}
@@ -168,10 +174,13 @@ def is_ambiguous(name: str, given: dict[str, str], key: str, *, spelled: bool) -
     if re.search(unknown_call, value):  # taken for a misspelt call when whole calls follow
         return True
     return bool(
-        re.search(f"{parameter_end}{blanks}(?:{invoke_end}{blanks}(?:{invoke}|{wrapper})|{after_value})", value)
+        re.search(
+            f"{parameter_end}{blanks}(?:{invoke_end}{blanks}(?:{invoke}|{wrapper})|{after_value})",
+            value,
+        )
         or re.search(f"{invoke_end}{blanks}(?:{invoke}|{wrapper})", value)
         or (not spelled and re.search(closing, value, re.DOTALL))
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=400, deadline=None)

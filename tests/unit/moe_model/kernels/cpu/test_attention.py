@@ -123,7 +123,13 @@ def test_is_the_float64_attention(isa, num_heads, num_groups, head_dim, query, s
 @needs_tiles
 @pytest.mark.parametrize("num_heads,num_groups,head_dim", SHAPES)
 def test_tiles_give_the_bits_of_rows(num_heads, num_groups, head_dim):
-    for num_cached, num_rows, block_size in ((1, 1, 16), (63, 1, 16), (65, 3, 32), (1100, 7, 48), (300, 40, 16)):  # fmt: skip
+    for num_cached, num_rows, block_size in (
+        (1, 1, 16),
+        (63, 1, 16),
+        (65, 3, 32),
+        (1100, 7, 48),
+        (300, 40, 16),
+    ):
         q_THP = random(num_rows, num_heads, head_dim, seed=3, scale=2.0)
         rows, tiles = (
             Pages(num_cached, num_groups, head_dim, BF16, block_size, tiles=tiles)
@@ -204,9 +210,13 @@ def test_a_rows_bits_do_not_depend_on_how_often_its_key_head_is_shared_out(isa):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(1, 400), st.integers(1, 40), st.sampled_from(SHAPES), st.sampled_from(KINDS),
-    st.sampled_from([1, 7, 16]), st.integers(0, 1000),
-)  # fmt: skip
+    st.integers(1, 400),
+    st.integers(1, 40),
+    st.sampled_from(SHAPES),
+    st.sampled_from(KINDS),
+    st.sampled_from([1, 7, 16]),
+    st.integers(0, 1000),
+)
 def test_random_sizes(num_cached, num_rows, shape, kind, block_size, seed):
     num_heads, num_groups, head_dim = shape
     query, stored = kind
@@ -285,4 +295,10 @@ def test_what_does_not_fit_is_a_value_error():
     with pytest.raises(ValueError, match="tables must be int64"):
         attend(table=pages.table_W.int())
     with pytest.raises(ValueError, match="contiguous"):
-        attend(keys=pages.keys.expand(2, *pages.keys.shape)[0].transpose(0, 1).contiguous().transpose(0, 1), values=pages.values)  # fmt: skip
+        attend(
+            keys=pages.keys.expand(2, *pages.keys.shape)[0]
+            .transpose(0, 1)
+            .contiguous()
+            .transpose(0, 1),
+            values=pages.values,
+        )

@@ -68,9 +68,11 @@ def held() -> KernelExperts:
 @settings(max_examples=150)
 @given(
     hidden=tensors(shapes_near(ROWS, D), [torch.bfloat16] * 4 + NUMBERS),
-    rows=indices(4, ROWS), slots=indices(4, SLOTS - 1), as_rows=st.booleans(),
+    rows=indices(4, ROWS),
+    slots=indices(4, SLOTS - 1),
+    as_rows=st.booleans(),
     weights=tensors(shapes_near(4), [torch.float32] * 4 + NUMBERS),
-)  # fmt: skip
+)
 def test_experts(held, hidden, rows, slots, as_rows, weights):
     call = expert_rows if as_rows else expert_sums
     try:
@@ -104,8 +106,16 @@ def test_routed_experts(held, hidden, ids, ids_dtype, weights, out):
 
 
 @settings(max_examples=60)
-@given(num=SIZES, d=SIZES, f=SIZES, slot=st.integers(-2, 4), w13=shapes_near(2 * F, D), w2=shapes_near(D, F),
-       dtype=st.sampled_from(NUMBERS), format=st.sampled_from([*FORMATS, "none"]))  # fmt: skip
+@given(
+    num=SIZES,
+    d=SIZES,
+    f=SIZES,
+    slot=st.integers(-2, 4),
+    w13=shapes_near(2 * F, D),
+    w2=shapes_near(D, F),
+    dtype=st.sampled_from(NUMBERS),
+    format=st.sampled_from([*FORMATS, "none"]),
+)
 def test_slots_of_experts(num, d, f, slot, w13, w2, dtype, format):
     with pytest.raises(ValueError, match=r"must be"):
         KernelExperts(4, d if d < 1 else 0, F, format)
@@ -118,9 +128,16 @@ def test_slots_of_experts(num, d, f, slot, w13, w2, dtype, format):
 
 
 @settings(max_examples=80)
-@given(outputs=SIZES, inputs=SIZES, missing=st.integers(-64, 64), start=st.integers(-33, 97),
-       count=st.integers(-1, 70), format=st.sampled_from([*FORMATS, "none"]),
-       rows=tensors(shapes_near(3, 34), NUMBERS), out_dtype=st.sampled_from([*NUMBERS, None]))  # fmt: skip
+@given(
+    outputs=SIZES,
+    inputs=SIZES,
+    missing=st.integers(-64, 64),
+    start=st.integers(-33, 97),
+    count=st.integers(-1, 70),
+    format=st.sampled_from([*FORMATS, "none"]),
+    rows=tensors(shapes_near(3, 34), NUMBERS),
+    out_dtype=st.sampled_from([*NUMBERS, None]),
+)
 def test_linears(outputs, inputs, missing, start, count, format, rows, out_dtype):
     size = FORMATS[format].size_bytes(max(outputs, 0), max(inputs, 0)) if format in FORMATS else 64
     try:
@@ -144,8 +161,10 @@ def test_linears(outputs, inputs, missing, start, count, format, rows, out_dtype
     segments=st.lists(
         st.tuples(*(st.sampled_from([-1, 0, 1, 2, 3, 40, 2**62]) for _ in range(4))), max_size=3
     ),
-    sound=st.booleans(), tables=indices(3, 5), dtype=st.sampled_from([torch.int64] * 4 + [torch.int32]),
-)  # fmt: skip
+    sound=st.booleans(),
+    tables=indices(3, 5),
+    dtype=st.sampled_from([torch.int64] * 4 + [torch.int32]),
+)
 def test_attention(q, keys, values, groups, segments, sound, tables, dtype):
     rows = [(0, 3, 40, 0)] if sound else segments
     plan = torch.tensor(rows or torch.empty(0, 4).tolist()).to(dtype)
@@ -178,8 +197,7 @@ def stored() -> st.SearchStrategy[StoredMatrix]:
 
 
 @settings(max_examples=150)
-@given(parts=st.lists(stored(), max_size=3),
-       format=st.sampled_from([*FORMATS, "none"]))  # fmt: skip
+@given(parts=st.lists(stored(), max_size=3), format=st.sampled_from([*FORMATS, "none"]))
 def test_packing(parts, format):
     try:
         packed = pack_linear(parts, format)
@@ -192,8 +210,13 @@ def test_packing(parts, format):
 
 
 @settings(max_examples=80)
-@given(w1=stored(), w3=stored(), w2=stored(), alike=st.booleans(),
-       format=st.sampled_from([name for name in FORMATS if name != "f32"]))  # fmt: skip
+@given(
+    w1=stored(),
+    w3=stored(),
+    w2=stored(),
+    alike=st.booleans(),
+    format=st.sampled_from([name for name in FORMATS if name != "f32"]),
+)
 def test_packing_experts(w1, w3, w2, alike, format):
     expert = StoredExpert(w1=w1, w3=w1 if alike else w3, w2=w2)
     try:

@@ -171,21 +171,30 @@ INDEX = st.lists(st.integers(-2, 7), min_size=0, max_size=9)
 
 
 @settings(max_examples=60)
-@given(rows=INDEX, slots=INDEX, num_weights=st.integers(0, 9), d=st.integers(0, 100),
-       wrong_dtype=st.booleans())  # fmt: skip
+@given(
+    rows=INDEX,
+    slots=INDEX,
+    num_weights=st.integers(0, 9),
+    d=st.integers(0, 100),
+    wrong_dtype=st.booleans(),
+)
 def test_wrong_arguments_are_value_errors(rows, slots, num_weights, d, wrong_dtype):
     held = KernelExperts(4, 34, 5)
     for slot in range(3):  # the last stays empty
         put(held, slot, random(10, 34), random(34, 5))
     args = (
         random(6, 34 if d > 50 else d, dtype=torch.float32 if wrong_dtype else torch.bfloat16),
-        torch.tensor(rows, dtype=torch.int64), torch.tensor(slots, dtype=torch.int64),
+        torch.tensor(rows, dtype=torch.int64),
+        torch.tensor(slots, dtype=torch.int64),
         torch.ones(num_weights),
-    )  # fmt: skip
+    )
     sound = (
-        args[0].shape[1] == 34 and not wrong_dtype and len(rows) == len(slots) == num_weights
-        and all(0 <= row < 6 for row in rows) and all(0 <= slot < 3 for slot in slots)
-    )  # fmt: skip
+        args[0].shape[1] == 34
+        and not wrong_dtype
+        and len(rows) == len(slots) == num_weights
+        and all(0 <= row < 6 for row in rows)
+        and all(0 <= slot < 3 for slot in slots)
+    )
     if sound:
         assert expert_sums(*args, held).shape == (6, 34)
     else:

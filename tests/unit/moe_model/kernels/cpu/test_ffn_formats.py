@@ -86,9 +86,13 @@ def here(format: str) -> str:
 @pytest.mark.parametrize("format", FORMATS)
 @settings(max_examples=12)
 @given(
-    d=st.integers(1, 300), f=st.integers(1, 200), num_rows=st.integers(1, 60),
-    used=st.sets(st.integers(0, 4), min_size=1), top_k=st.integers(1, 5), seed=st.integers(0, 99),
-)  # fmt: skip
+    d=st.integers(1, 300),
+    f=st.integers(1, 200),
+    num_rows=st.integers(1, 60),
+    used=st.sets(st.integers(0, 4), min_size=1),
+    top_k=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
 def test_is_the_float64_ffn_on_odd_shapes(format, d, f, num_rows, used, top_k, seed):
     """Experts that nobody uses, one that all rows use, and everything between."""
     held = experts(here(format), 5, d, f)

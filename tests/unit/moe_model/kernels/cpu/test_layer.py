@@ -19,8 +19,15 @@ from moe_model.tiny import TINY
 from tests.support.moe_model.float_packing import pack
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
-ODD = {"hidden_size": 50, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10,
-       "rotary_dim": 6, "num_local_experts": 7, "num_experts_per_tok": 3}  # fmt: skip
+ODD = {
+    "hidden_size": 50,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 10,
+    "rotary_dim": 6,
+    "num_local_experts": 7,
+    "num_experts_per_tok": 3,
+}
 
 
 def _random(*shape: int) -> Tensor:

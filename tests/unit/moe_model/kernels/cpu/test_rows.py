@@ -86,7 +86,9 @@ def test_heads_are_normed_then_rotated(
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize(("num_rows", "experts", "top_k"), [(1, 32, 8), (50, 256, 8), (3, 7, 7), (9, 5, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("num_rows", "experts", "top_k"), [(1, 32, 8), (50, 256, 8), (3, 7, 7), (9, 5, 1)]
+)
 def test_experts_are_those_that_torch_chooses(
     num_rows: int, experts: int, top_k: int, has_bias: bool
 ):

@@ -68,8 +68,11 @@ def test_nothing_to_compute_needs_no_memory_of_former_calls(what: str):
     """As a process's first call: its scratch memory is null, which passed for having none."""
     ended = subprocess.run(
         [sys.executable, "-c", FIRST_CALLS, what],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
 
 
