@@ -79,6 +79,7 @@ class ExpertService:
                 most_experts=self._capacity or len(self._available),
             )  # fmt: skip
         self._metrics.experts_per_s.set(self._experts_per_s)
+        self._metrics.waiting.set_function(lambda: self._executor.waiting)
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
         self._failure = asyncio.Event()
@@ -320,11 +321,10 @@ class ExpertService:
         )
 
     async def _report(self) -> None:
-        """A status line every 5 s while calls come, and the queue gauge."""
+        """Log a status line every 5 s while calls come."""
         last_calls, last_busy_s = 0, 0.0
         while True:
             await asyncio.sleep(5)
-            self._metrics.waiting.set(self._executor.waiting)
             calls, busy_s = self._servicer.calls_total, self._executor.busy_s
             if calls != last_calls:
                 log.info(

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from gateway.errors import Kind
-from rpc.metrics import INTER_TOKEN_BUCKETS_S, PREFIX, REQUEST_BUCKETS_S, TTFT_BUCKETS_S
+from rpc.metrics import INTER_TOKEN_BUCKETS_S, REQUEST_BUCKETS_S, TTFT_BUCKETS_S, Collectors
 
 log = logging.getLogger(__name__)
 
@@ -33,62 +33,77 @@ def outcome_of_error(kind: Kind) -> Outcome:
 
 
 class GatewayMetrics:
-    """All series of the gateway; names and buckets are listed in the docs."""
+    """All series of the gateway, as docs/metrics.md lists them."""
 
     def __init__(self, registry: CollectorRegistry):
         self.registry = registry
-        self.requests = self._counter("requests", "Requests ended", "api", "outcome")
-        self.ttft = self._histogram("ttft_seconds", TTFT_BUCKETS_S, "Receipt to first token", "api")
-        self.inter_token = self._histogram(
-            "inter_token_seconds", INTER_TOKEN_BUCKETS_S, "Between tokens of one choice", "api"
+        make = Collectors(registry)
+        self.requests = make.counter(
+            "expertmesh_requests_total", "Requests ended", "api", "outcome"
         )
-        self.e2e = self._histogram("e2e_seconds", REQUEST_BUCKETS_S, "Receipt to end", "api")
-        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
-        self.cached_tokens = self._counter(
-            "cached_prompt_tokens", "Of these, from the prefix cache"
+        self.ttft = make.histogram(
+            "expertmesh_ttft_seconds", "Receipt to first token", TTFT_BUCKETS_S, "api"
         )
-        self.generated_tokens = self._counter("generated_tokens", "Tokens generated")
-        self.waiting = self._gauge("requests_waiting", "Requests without a first token")
-        self.running = self._gauge("requests_running", "Requests after their first token")
-        self.tool_calls = self._counter("tool_calls", "Tool calls in answers")
-        self.tool_parse_errors = self._counter(
-            "tool_parse_errors", "Tool calls that the model left unfinished"
+        self.inter_token = make.histogram(
+            "expertmesh_inter_token_seconds",
+            "Between tokens of one choice",
+            INTER_TOKEN_BUCKETS_S,
+            "api",
         )
-        self.history_repairs = self._counter(
-            "history_repairs", "Earlier speech that is not rendered as it was sent", "kind"
+        self.e2e = make.histogram(
+            "expertmesh_e2e_seconds", "Receipt to end", REQUEST_BUCKETS_S, "api"
         )
-        self.tool_values_doubtful = self._counter(
-            "tool_values_doubtful", "Values in tool calls that may have ended elsewhere"
+        self.prompt_tokens = make.counter("expertmesh_prompt_tokens_total", "Tokens of prompts")
+        self.cached_tokens = make.counter(
+            "expertmesh_cached_prompt_tokens_total", "Of these, from the prefix cache"
         )
-        self.thinking_restored = self._counter(
-            "thinking_restored", "Turns with tool calls that came back without their thinking"
+        self.generated_tokens = make.counter(
+            "expertmesh_generated_tokens_total", "Tokens generated"
         )
-        self.keepalives = self._counter("sse_keepalives", "SSE comments sent", "api")
-        self.disconnects = self._counter(
-            "client_disconnects", "Clients that left before the end", "api", "phase"
+        self.waiting = make.gauge("expertmesh_requests_waiting", "Requests without a first token")
+        self.running = make.gauge("expertmesh_requests_running", "Requests after their first token")
+        self.tool_calls = make.counter("expertmesh_tool_calls_total", "Tool calls in answers")
+        self.tool_parse_errors = make.counter(
+            "expertmesh_tool_parse_errors_total", "Tool calls that the model left unfinished"
         )
-        self.migrations = self._counter(
-            "gateway_migrations", "Streams that went on at another attention service", "reason"
+        self.history_repairs = make.counter(
+            "expertmesh_history_repairs_total",
+            "Earlier speech that is not rendered as it was sent",
+            "kind",
         )
-        self.connections = self._gauge("connections_open", "HTTP connections")
-        self.connections_closed = self._counter(
-            "connections_closed", "Unused connections closed for want of room"
+        self.tool_values_doubtful = make.counter(
+            "expertmesh_tool_values_doubtful_total",
+            "Values in tool calls that may have ended elsewhere",
         )
-        self.connections_refused = self._counter(
-            "connections_refused", "Requests refused for want of a connection's place"
+        self.thinking_restored = make.counter(
+            "expertmesh_thinking_restored_total",
+            "Turns with tool calls that came back without their thinking",
         )
-        self.replicas_ready = self._gauge("attention_replicas_ready", "Ready attention services")
-
-    def _counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(PREFIX + name, help, labels, registry=self.registry)
-
-    def _gauge(self, name: str, help: str) -> Gauge:
-        return Gauge(PREFIX + name, help, registry=self.registry)
-
-    def _histogram(
-        self, name: str, buckets: tuple[float, ...], help: str, *labels: str
-    ) -> Histogram:
-        return Histogram(PREFIX + name, help, labels, buckets=buckets, registry=self.registry)
+        self.keepalives = make.counter(
+            "expertmesh_sse_keepalives_total", "SSE comments sent", "api"
+        )
+        self.disconnects = make.counter(
+            "expertmesh_client_disconnects_total",
+            "Clients that left before the end",
+            "api",
+            "phase",
+        )
+        self.migrations = make.counter(
+            "expertmesh_gateway_migrations_total",
+            "Streams that went on at another attention service",
+            "reason",
+        )
+        self.connections = make.gauge("expertmesh_connections_open", "HTTP connections")
+        self.connections_closed = make.counter(
+            "expertmesh_connections_closed_total", "Unused connections closed for want of room"
+        )
+        self.connections_refused = make.counter(
+            "expertmesh_connections_refused_total",
+            "Requests refused for want of a connection's place",
+        )
+        self.replicas_ready = make.gauge(
+            "expertmesh_attention_replicas_ready", "Ready attention services"
+        )
 
 
 class RequestRecord:
