@@ -17,7 +17,8 @@ from gateway.http.context import Gateway, KeySlots
 from gateway.http.dialect import Dialect
 from gateway.http.server import HttpServer, bind, fit_to_open_files
 from gateway.limits import Limits
-from gateway.metrics import GatewayMetrics, StatusLine
+from gateway.metrics import GatewayMetrics
+from gateway.status_line import StatusLine
 from gateway.text.model_files import ModelFiles, load_model_files
 from gateway.text.prompt_encoder import PromptEncoder
 from rpc.channel import check_files
@@ -73,7 +74,6 @@ class GatewayService:
                 count_restored=metrics.thinking_restored.inc,
             ),
             metrics=metrics,
-            status_line=StatusLine(),
             slots=KeySlots(limits.concurrent_per_key),
         )
         table = ConnectionTable(
@@ -108,7 +108,7 @@ class GatewayService:
             await self._watcher.start()
         self.gateway.pool.start()
         self._tasks = [
-            asyncio.create_task(self.gateway.status_line.run()),
+            asyncio.create_task(StatusLine(self.gateway.metrics).run()),
             asyncio.create_task(self._announce_ready()),
         ]
         self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))

@@ -7,7 +7,7 @@ from gateway.config import GatewayConfig
 from gateway.errors import overloaded
 from gateway.generate.core import Core
 from gateway.generate.drain import Drain
-from gateway.metrics import GatewayMetrics, StatusLine
+from gateway.metrics import GatewayMetrics
 
 
 class KeySlots:
@@ -38,7 +38,6 @@ class Gateway(Core):
 
     config: GatewayConfig
     metrics: GatewayMetrics
-    status_line: StatusLine
     slots: KeySlots
     ignored_fields: set[str] = field(default_factory=set)
     """Names of fields that no dialect knew; each was logged once."""

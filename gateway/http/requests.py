@@ -11,10 +11,10 @@ from starlette.responses import Response
 from gateway.errors import Kind, RequestError
 from gateway.http.auth import ANONYMOUS
 from gateway.http.context import Gateway
+from gateway.http.request_record import RequestRecord, outcome_of_error
 from gateway.http.respond import ClientGone
 from gateway.http.strict_json import parse_object
 from gateway.limits import Limits
-from gateway.metrics import RequestRecord, outcome_of_error
 
 Result = TypeVar("Result")
 
@@ -78,7 +78,7 @@ def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
     """
     gateway = gateway_of(request)
     key_id: str = request.state.key_id
-    record = RequestRecord(gateway.metrics, gateway.status_line, api)
+    record = RequestRecord(gateway.metrics, api)
     try:
         gateway.slots.acquire(key_id)
         record.on_end = lambda: gateway.slots.release(key_id)

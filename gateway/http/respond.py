@@ -14,7 +14,7 @@ from gateway.errors import RequestError, internal
 from gateway.generate.choice_streams import Choice, ChoiceStreams, Update
 from gateway.http.context import Gateway
 from gateway.http.dialect import ErrorShape, Reply
-from gateway.metrics import RequestRecord, outcome_of_error
+from gateway.http.request_record import RequestRecord, outcome_of_error
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
-        "errors limits api_keys", "config metrics text", "generate", "http", "openai", "app",
+        "errors limits api_keys", "config metrics text", "status_line generate", "http", "openai", "app",
         "service", "__main__",
     ),
     "attention_svc": (

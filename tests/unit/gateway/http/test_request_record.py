@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.errors import Kind
-from gateway.metrics import GatewayMetrics, RequestRecord, StatusLine, outcome_of_error
+from gateway.http.request_record import RequestRecord, outcome_of_error
+from gateway.metrics import GatewayMetrics
 
 
 @pytest.fixture
@@ -16,15 +17,8 @@ def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value("expertmesh_" + name, labels or None)
 
 
-def test_two_registries_do_not_meet() -> None:
-    first, second = GatewayMetrics(CollectorRegistry()), GatewayMetrics(CollectorRegistry())
-    first.prompt_tokens.inc(5)
-    assert value(second, "prompt_tokens_total") == 0
-
-
 def test_a_request_moves_from_waiting_to_running_to_ended(metrics: GatewayMetrics) -> None:
-    stats = StatusLine()
-    record = RequestRecord(metrics, stats, "chat")
+    record = RequestRecord(metrics, "chat")
     record.queued(10)
     assert (value(metrics, "requests_waiting"), value(metrics, "requests_running")) == (1, 0)
     record.tokens(0, 1)
@@ -44,7 +38,7 @@ def test_a_request_moves_from_waiting_to_running_to_ended(metrics: GatewayMetric
 
 @pytest.mark.parametrize("tokens, phase", [(0, "before_first_token"), (1, "streaming")])
 def test_a_disconnect_has_its_phase(metrics: GatewayMetrics, tokens: int, phase: str) -> None:
-    record = RequestRecord(metrics, StatusLine(), "chat")
+    record = RequestRecord(metrics, "chat")
     record.queued(1)
     if tokens:
         record.tokens(0, tokens)
@@ -53,13 +47,13 @@ def test_a_disconnect_has_its_phase(metrics: GatewayMetrics, tokens: int, phase:
 
 
 def test_a_refused_request_was_never_waiting(metrics: GatewayMetrics) -> None:
-    RequestRecord(metrics, StatusLine(), "chat").end("client_error")
+    RequestRecord(metrics, "chat").end("client_error")
     assert value(metrics, "requests_waiting") == 0
 
 
 def test_the_place_is_given_back_once(metrics: GatewayMetrics) -> None:
     given_back = []
-    record = RequestRecord(metrics, StatusLine(), "chat")
+    record = RequestRecord(metrics, "chat")
     record.on_end = lambda: given_back.append(1)
     record.end("ok")
     record.end("ok")
@@ -80,16 +74,3 @@ def test_the_place_is_given_back_once(metrics: GatewayMetrics) -> None:
 )
 def test_outcomes(kind: Kind, outcome: str) -> None:
     assert outcome_of_error(kind) == outcome
-
-
-def test_the_status_line_appears_when_something_ran(metrics: GatewayMetrics) -> None:
-    stats = StatusLine(interval_s=2.0)
-    assert stats.take() is None
-    record = RequestRecord(metrics, stats, "chat")
-    record.queued(20)
-    record.tokens(0, 10)
-    line = stats.take()
-    assert line == "running 1, waiting 0, ended 0, prompt 10.0 tokens/s, generation 5.0 tokens/s"
-    record.end("ok")
-    assert stats.take() is not None
-    assert stats.take() is None
