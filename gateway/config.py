@@ -1,14 +1,14 @@
 """Which flags does the gateway take, and which combinations are refused?"""
 
-import ipaddress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from gateway.api_keys import check_key, digests, read_keys
 from gateway.limits import Limits
+from rpc.access.host_names import ip_of
 from rpc.access.secret import MeshSecret
-from rpc.access.tls import TlsFiles
+from rpc.access.tls import TlsFiles, tls_files
 from rpc.channel import Access
 from rpc.config import Address
 from rpc.process.flags import flag
@@ -85,9 +85,6 @@ class GatewayConfig:
         if not self.router and not self.attention:
             raise ValueError("--router or --attention is needed: without one there is no model")
         self._check_exposure()
-        tls_given = [self.tls_ca, self.tls_cert, self.tls_key]
-        if any(tls_given) and not all(tls_given):
-            raise ValueError("--tls-ca, --tls-cert and --tls-key go together")
         check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
         for name, low, high in _RANGES:
@@ -103,7 +100,7 @@ class GatewayConfig:
             check_key(key, "--api-key")
         has_keys = bool(self.api_key) or self.key_file is not None
         for host in self.allowed_host:
-            if not host or "/" in host or (":" in host and not _is_address(host)):
+            if not host or "/" in host or (":" in host and ip_of(host) is None):
                 raise ValueError(
                     f"--allowed-host {host}: a host name or address, without scheme and port"
                 )
@@ -148,9 +145,7 @@ class GatewayConfig:
 
     @cached_property
     def tls(self) -> TlsFiles | None:
-        if self.tls_ca is None or self.tls_cert is None or self.tls_key is None:
-            return None
-        return TlsFiles(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key)
+        return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
 
     @cached_property
     def key_file(self) -> Watched[tuple[bytes, ...]] | None:
@@ -175,11 +170,3 @@ class GatewayConfig:
     def access(self) -> Access | None:
         """What the gateway shows to those it calls."""
         return self.tls or self.secret
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

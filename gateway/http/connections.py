@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.limits import Limits
+from rpc.access.host_names import ip_of
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +46,12 @@ class Connection(Protocol):
 
 def address_group(host: str) -> str:
     """The address that a cap counts: an IPv6 client has a whole /64 to choose from."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
+    address = ip_of(host)
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((int(address), 64), strict=False))
-    return str(address)
+    return host
 
 
 class ConnectionTable:

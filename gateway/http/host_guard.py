@@ -7,7 +7,6 @@ machine's own, those reserved for local networks, or one of --allowed-host. On o
 what protects; without keys an Origin must be this server's own.
 """
 
-import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -15,9 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import Kind, RequestError
-from rpc.access.host_names import is_private, machine_names, normal
-
-_ANY = "*"
+from rpc.access.host_names import HostNames, ip_of, name_of, normal
 
 
 class Trust:
@@ -31,25 +28,22 @@ class Trust:
         machine_name: str | None = None,
     ):
         """`hosts` and `origins` are those that flags allow; `machine_name` is this machine's."""
-        self._ours = machine_names(machine_name) | {normal(name) for name in hosts}
+        self._names = HostNames(hosts, machine_name)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
 
-    def serves(self, name: str | None) -> bool:
+    def serves(self, name: str) -> bool:
         """Whether a request to this name may be meant for us."""
-        if name is None:
-            return False
-        return self.owns(name) or is_private(name)
+        return is_local_name(name) or self._names.serves(name)
 
-    def owns(self, name: str | None) -> bool:
+    def owns(self, name: str) -> bool:
         """Whether the name is this machine's, or one that a flag allows."""
-        if name is None:
-            return False
-        return is_local_name(name) or normal(name) in self._ours or _ANY in self._ours
+        return is_local_name(name) or self._names.owns(name)
 
     def may_read(self, origin: str) -> bool:
         """Whether pages of this origin may call and read the answer."""
         origin = origin.lower()
-        return _ANY in self._origins or origin in self._origins or is_local_name(_host_of(origin))
+        allowed = "*" in self._origins or origin in self._origins
+        return allowed or is_local_name(_host_of(origin))
 
 
 class HostGuard:
@@ -68,13 +62,13 @@ class HostGuard:
 
     def _check(self, host: bytes | None, origin: bytes | None) -> None:
         """`host` is absent only in HTTP/1.0, which no browser speaks."""
-        host_name = _host_of("//" + host.decode("latin-1")) if host is not None else None
+        host_name = name_of((host or b"").decode("latin-1")) or ""
         if self._is_loopback and host is not None and not self._trust.serves(host_name):
             raise _refused("Host", "this address answers to this machine only", "--allowed-host")
         if origin is None or self._trust.may_read(origin.decode("latin-1")):
             return
         name = _host_of(origin.decode("latin-1"))
-        is_own = name is not None and name == host_name
+        is_own = name != "" and name == host_name
         if self._is_loopback:
             allowed = is_own and self._trust.owns(name)
         else:
@@ -107,25 +101,21 @@ class Cors(CORSMiddleware):
         return self._trust.may_read(origin)
 
 
-def is_local_name(name: str | None) -> bool:
+def is_local_name(name: str) -> bool:
     """localhost and names below it, loopback addresses, and 0.0.0.0, which leads there too."""
-    if name is None:
-        return False
     name = normal(name)
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
+    address = ip_of(name)
+    if address is None:
+        return name == "localhost" or name.endswith(".localhost")
     return address.is_loopback or address.is_unspecified
 
 
-def _host_of(url: str) -> str | None:
+def _host_of(origin: str) -> str:
+    """ "" when it has none."""
     try:
-        return urlsplit(url).hostname
+        return urlsplit(origin).hostname or ""
     except ValueError:
-        return None
+        return ""
 
 
 def _refused(header: str, why: str, flag: str) -> RequestError:

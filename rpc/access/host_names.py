@@ -4,10 +4,9 @@ A web page can make its own name resolve to an address of ours and then read wha
 the Host header still carries that name.
 """
 
-import contextlib
 import ipaddress
 import socket
-from collections.abc import Collection
+from collections.abc import Iterable
 
 PRIVATE_DOMAINS = (".local", ".internal", ".localhost", ".home.arpa", ".svc")
 """Nobody can register these in the public DNS."""
@@ -42,12 +41,34 @@ def name_of(host_header: str) -> str | None:
     return name if not set(name) & set("/@?#\\[] \t") else None
 
 
-def is_own_name(name: str, *, allowed: Collection[str] = ()) -> bool:
-    """Whether a request for `name` may be answered. `allowed` adds names; '*' allows each."""
-    if "*" in allowed or name in {entry.lower() for entry in allowed}:
-        return True
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True  # a page of that address: there is no name to redirect
-    name = normal(name)
-    return "." not in name or is_private(name) or name in machine_names()
+def ip_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that the text is, or None for a name."""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+class HostNames:
+    """The names under which this machine may be called."""
+
+    def __init__(self, allowed: Iterable[str] = (), machine_name: str | None = None):
+        """`allowed` adds names to the machine's own; '*' adds every one."""
+        self._own = machine_names(machine_name) | {normal(name) for name in allowed}
+
+    def owns(self, name: str) -> bool:
+        """Whether the name is this machine's, or an allowed one."""
+        return name != "" and ("*" in self._own or normal(name) in self._own)
+
+    def serves(self, name: str) -> bool:
+        """Whether a request for the name may be answered: no stranger can own it."""
+        return self.owns(name) or is_private(name)
+
+
+def is_own_name(name: str, *, allowed: Iterable[str] = ()) -> bool:
+    """Whether a port that other machines call may answer a request for `name`.
+
+    Beside what `HostNames` serves: IP addresses, since no name was resolved, and names without
+    a dot, which local networks give.
+    """
+    return HostNames(allowed).serves(name) or ip_of(name) is not None or "." not in normal(name)
