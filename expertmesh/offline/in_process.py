@@ -18,7 +18,7 @@ from expertmesh.offline.output_text import OutputText
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
 from gateway.generate.core import Choice, Core
-from gateway.generate.request import ChatOptions, Generation, Prompt
+from gateway.generate.request import ChatOptions, EncodedPrompt, Generation
 from gateway.text.model_files import load_model_files
 from gateway.text.prompt_encoder import ChatNames, PromptEncoder
 from moe_model.text.segments import Segment
@@ -101,7 +101,7 @@ class InProcessBackend:
                 sampling = answers.sampling
                 sampling.logprobs = sampling.prompt_logprobs = True
                 sampling.top_logprobs = max(sampling.top_logprobs, params.prompt_logprobs)
-            prompt = Prompt(ids=job.prompt_ids, field="prompt")
+            prompt = EncodedPrompt(ids=job.prompt_ids, field="prompt")
             choices = self._core.choices(
                 Generation(
                     request_id=job.request_id, prompts=[prompt], answers=answers, with_timings=True

@@ -50,8 +50,8 @@ class Update:
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     emitted_ids: list[int] = field(default_factory=list)
     """Every new token, a stop token and what completed a stop string included."""
-    finish_reason: Finish | None = None
-    stop_reason: str | int | None = None
+    finish: Finish | None = None
+    stopped_by: str | int | None = None
     """The stop string or the request's own stop id that ended it; None for the model's EOS."""
 
 
@@ -121,7 +121,7 @@ class ChoiceStreams:
                 self._failure = item
                 break
             batch.append(item)
-            if item.finish_reason is not None:
+            if item.finish is not None:
                 self._unfinished -= 1
             if self._queue.empty():
                 return batch
@@ -166,12 +166,12 @@ class ChoiceStreams:
                 update.emitted_ids = untold = untold + update.emitted_ids
                 if choice.text.stopped:
                     choice.on_finished(choice)
-                    update.finish_reason = Finish.STOP
-                    update.stop_reason = choice.text.stop_string
-                if update.events or update.token_ids or update.finish_reason:
+                    update.finish = Finish.STOP
+                    update.stopped_by = choice.text.stop_string
+                if update.events or update.token_ids or update.finish:
                     await self._queue.put(update)
                     untold = []
-                if update.finish_reason:
+                if update.finish:
                     return
         except DeadlinePassed:
             # What was generated is never thrown away: it ends as one that reached its max_tokens.
@@ -207,18 +207,18 @@ class ChoiceStreams:
         by_own_stop = not by_length and finished.stop_token_id in own_stops
         events = choice.text.finish(is_cut=by_length or by_own_stop)
         update = Update(
-            choice.index, events, emitted_ids=untold, stop_reason=choice.text.stop_string
+            choice.index, events, emitted_ids=untold, stopped_by=choice.text.stop_string
         )
         _name_calls(choice, update)
         choice.on_finished(choice)
         if by_own_stop:
-            update.stop_reason = finished.stop_token_id
+            update.stopped_by = finished.stop_token_id
         if by_length and not choice.text.stopped:
-            update.finish_reason = Finish.LENGTH
+            update.finish = Finish.LENGTH
         elif choice.text.tool_calls and not choice.text.unfinished_tool_calls:
-            update.finish_reason = Finish.CALLS
+            update.finish = Finish.CALLS
         else:
-            update.finish_reason = Finish.STOP
+            update.finish = Finish.STOP
         return update
 
 

@@ -11,7 +11,7 @@ from gateway.generate.choice_streams import Choice, ChoiceStreams
 from gateway.generate.grammar import RequestGrammar
 from gateway.generate.parameters import set_output_length
 from gateway.generate.pool import AttentionPool
-from gateway.generate.request import Answers, ChatOptions, Generation, Prompt
+from gateway.generate.request import Answers, ChatOptions, EncodedPrompt, Generation
 from gateway.generate.stream import Event, generate
 from gateway.generate.stream_state import StreamState
 from gateway.limits import Limits
@@ -118,7 +118,7 @@ class Core:
             self.pool, choice.state, vocab_size=choice.vocab_size, stop_ids=choice.stop_ids
         )
 
-    def _sampling(self, answers: Answers, prompt: Prompt) -> attention_pb2.SamplingParams:
+    def _sampling(self, answers: Answers, prompt: EncodedPrompt) -> attention_pb2.SamplingParams:
         """With the output's length. A forced call that the model cannot make may never end."""
         length = answers.length
         if length.most is None and answers.form.must_call:
@@ -144,7 +144,7 @@ class Core:
     def _request(
         self,
         asked: Generation,
-        prompt: Prompt,
+        prompt: EncodedPrompt,
         sampling: attention_pb2.SamplingParams,
         choice_idx: int,
         *,

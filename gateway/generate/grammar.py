@@ -20,7 +20,7 @@ from protos import attention_pb2
 from rpc.config import GRAMMAR_TAKEN
 
 
-class Call(Protocol):
+class GenerateCall(Protocol):
     """As much of a `Generate` as is used."""
 
     def __aiter__(self) -> AsyncIterator[attention_pb2.GenerateResponse]: ...
@@ -36,7 +36,7 @@ class Call(Protocol):
     def cancel(self) -> object: ...
 
 
-Ask = Callable[[attention_pb2.GenerateRequest], Call]
+Ask = Callable[[attention_pb2.GenerateRequest], GenerateCall]
 
 
 class RequestGrammar:
@@ -61,7 +61,7 @@ class RequestGrammar:
         address: str,
         ask: Ask,
         request: attention_pb2.GenerateRequest,
-    ) -> Call:
+    ) -> GenerateCall:
         """Ask for `request` with this grammar; the caller cancels the call when it has ended.
 
         Raises RequestError when the grammar was refused, for this choice or for one before it.
@@ -86,7 +86,7 @@ class RequestGrammar:
         address: str,
         ask: Ask,
         own: attention_pb2.GenerateRequest,
-    ) -> Call:
+    ) -> GenerateCall:
         own.grammar.CopyFrom(self._grammar)
         call = await self._answered(ask(own))
         if GRAMMAR_TAKEN in tuple(await call.initial_metadata()):
@@ -97,7 +97,7 @@ class RequestGrammar:
             self._refusal = self.refused(await call.details() or "")
         return call
 
-    async def _answered(self, call: Call) -> Call:
+    async def _answered(self, call: GenerateCall) -> GenerateCall:
         """When the service has taken or refused it; one of version 1.1 says so by its first event."""
         try:
             await call.initial_metadata()
@@ -114,7 +114,7 @@ class RequestGrammar:
         return bad_field(self.field, reason)
 
 
-async def _is_unknown(call: Call) -> bool:
+async def _is_unknown(call: GenerateCall) -> bool:
     if not call.done() or await call.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return (await call.details() or "").startswith("grammar_id")

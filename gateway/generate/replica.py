@@ -33,7 +33,7 @@ within 3 s by its connection; one whose cores are taken is late, and works."""
 
 
 @dataclass
-class Streams:
+class StreamCounts:
     """Numbers of sequences, and prompt tokens of those without a first token."""
 
     open: int = 0
@@ -53,8 +53,8 @@ class Replica:
         self._tls = tls
         self._dial()
         self._reported = attention_pb2.GetStatusResponse()
-        self._ours = Streams()
-        self._ours_at_poll = Streams()
+        self._ours = StreamCounts()
+        self._ours_at_poll = StreamCounts()
         self._queue = Drain()
         self._late_polls = 0
         self._awaits_since_s: float | None = None  # when its step began to wait for experts

@@ -11,7 +11,7 @@ from protos import attention_pb2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class EncodedPrompt:
     """Token ids, and what the client calls the field that they come from."""
 
     ids: Sequence[int]
@@ -51,7 +51,7 @@ class Generation:
     """One request, checked. Its choices are numbered prompt by prompt."""
 
     request_id: str
-    prompts: Sequence[Prompt]
+    prompts: Sequence[EncodedPrompt]
     answers: Answers
     tenant: str = ""
     """Whose cached prompts may be shared."""

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import Kind, RequestError, not_ready, overloaded
-from gateway.generate.grammar import Call, RequestGrammar
+from gateway.generate.grammar import GenerateCall, RequestGrammar
 from gateway.generate.pool import AttentionPool
 from gateway.generate.prefix_guess import prompt_keys
 from gateway.generate.replica import Replica
@@ -172,7 +172,7 @@ async def _one_stream(
 
 async def _open(
     replica: Replica, request: attention_pb2.GenerateRequest, grammar: RequestGrammar | None
-) -> Call:
+) -> GenerateCall:
     if grammar is not None:
         return await grammar.open(replica.address, replica.stub.Generate, request)
     return replica.stub.Generate(request)

@@ -12,7 +12,7 @@ from gateway.generate.choice_streams import Update
 Endpoint = Callable[..., Any]
 
 
-class Reply(Protocol):
+class ReplyWriter(Protocol):
     """How updates become one API's answer, streamed or whole."""
 
     def chunks(self, update: Update) -> bytes:

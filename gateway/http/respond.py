@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import RequestError, internal
 from gateway.generate.choice_streams import Choice, ChoiceStreams, Update
 from gateway.http.context import Gateway
-from gateway.http.dialect import ErrorShape, Reply
+from gateway.http.dialect import ErrorShape, ReplyWriter
 from gateway.http.request_record import RequestRecord, outcome_of_error
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ async def answer(
     request: Request,
     record: RequestRecord,
     choices: list[Choice],
-    reply: Reply,
+    reply: ReplyWriter,
     *,
     stream: bool,
 ) -> Response:
@@ -80,7 +80,7 @@ async def answer(
     return _StreamedAnswer(gateway, request, record, streams, reply, first)
 
 
-async def _collect(streams: ChoiceStreams, reply: Reply) -> bytes:
+async def _collect(streams: ChoiceStreams, reply: ReplyWriter) -> bytes:
     while batch := await streams.next_batch():
         for update in batch:
             reply.collect(update)
@@ -113,7 +113,7 @@ class _StreamedAnswer(EventSourceResponse):
         request: Request,
         record: RequestRecord,
         streams: ChoiceStreams,
-        reply: Reply,
+        reply: ReplyWriter,
         first: list[Update] | None,
     ):
         # Its own ping would come while events flow, too; ours comes when nothing does.

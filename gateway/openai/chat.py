@@ -7,16 +7,16 @@ from starlette.responses import Response
 
 from gateway.errors import bad_field
 from gateway.generate.parameters import set_logprobs
-from gateway.generate.request import Answers, ChatOptions, Generation, Prompt
+from gateway.generate.request import Answers, ChatOptions, EncodedPrompt, Generation
 from gateway.http.context import Gateway
 from gateway.http.requests import client_of_request, gateway_of, recorded
 from gateway.http.respond import answer
+from gateway.openai.chat_form import chat_form
 from gateway.openai.chat_reply import ChatReply
 from gateway.openai.models import ChatRequest, stream_options_of
 from gateway.openai.reading import CHAT_NAMES, fields_of, read_body, tenant_of_request
 from gateway.openai.replies import ReplyHead, new_id, now
-from gateway.openai.sampling import num_choices, output_length, sampling_params, stop_strings
-from gateway.openai.structured import answer_form
+from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 
 
 async def chat_completions(request: Request) -> Response:
@@ -44,7 +44,7 @@ async def chat_completions(request: Request) -> Response:
         choices = gateway.choices(
             Generation(
                 request_id=request.state.request_id,
-                prompts=[Prompt(ids=ids, field=CHAT_NAMES.messages)],
+                prompts=[EncodedPrompt(ids=ids, field=CHAT_NAMES.messages)],
                 answers=answers,
                 tenant=tenant,
                 client_id=client_id,
@@ -71,7 +71,7 @@ async def chat_completions(request: Request) -> Response:
 def _answers(gateway: Gateway, fields: ChatRequest) -> tuple[Answers, ChatOptions]:
     """Check everything that needs no prompt. Raises RequestError naming the field."""
     limits = gateway.limits
-    sampling = sampling_params(
+    sampling = read_sampling(
         fields,
         gateway.model.defaults,
         vocab_size=gateway.model.config.vocab_size,
@@ -91,7 +91,7 @@ def _answers(gateway: Gateway, fields: ChatRequest) -> tuple[Answers, ChatOption
         length=output_length(fields, fields.max_completion_tokens),
         num_choices=num_choices(fields.n, limits),
         stops=stop_strings(fields.stop, limits),
-        form=answer_form(fields.response_format, fields.tool_choice, fields.tools, limits),
+        form=chat_form(fields.response_format, fields.tool_choice, fields.tools, limits),
         chat=options,
     )
     return answers, options

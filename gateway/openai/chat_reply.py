@@ -58,8 +58,8 @@ class ChatReply:
             if delta is not None:
                 events.append(self._chunk(update.choice, delta, logprobs))
                 logprobs = []
-        if update.finish_reason is not None:
-            reason = FINISH_REASONS[update.finish_reason]
+        if update.finish is not None:
+            reason = FINISH_REASONS[update.finish]
             events.append(self._chunk(update.choice, {}, logprobs, reason))
         elif logprobs:
             events.append(self._chunk(update.choice, {}, logprobs))
@@ -81,7 +81,7 @@ class ChatReply:
                 collected.calls.append(_call(event.name, next(call_ids)))
             elif isinstance(event, ToolCallArguments):
                 collected.calls[event.index]["function"]["arguments"] += event.fragment
-        collected.finish_reason = FINISH_REASONS[update.finish_reason]
+        collected.finish_reason = FINISH_REASONS[update.finish]
 
     def whole(self) -> bytes:
         reply = ChatCompletion.model_construct(

@@ -6,10 +6,10 @@ from typing import Any
 from gateway.generate.parameters import set_logprobs
 from gateway.generate.request import Answers
 from gateway.limits import Limits
+from gateway.openai.completion_form import completion_form
 from gateway.openai.field_rules import FieldRules
 from gateway.openai.models import CompletionRequest, parse_model
-from gateway.openai.output_form import answer_form
-from gateway.openai.sampling import num_choices, output_length, sampling_params, stop_strings
+from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 from moe_model.config import GenerationDefaults
 
 
@@ -30,7 +30,7 @@ def completion_answers(
     fields: CompletionRequest, defaults: GenerationDefaults, *, vocab_size: int, limits: Limits
 ) -> Answers:
     """Raises RequestError naming the field."""
-    sampling = sampling_params(fields, defaults, vocab_size=vocab_size, limits=limits)
+    sampling = read_sampling(fields, defaults, vocab_size=vocab_size, limits=limits)
     if fields.logprobs is not None:
         set_logprobs(sampling, fields.logprobs, "logprobs", limits)
         sampling.prompt_logprobs = bool(fields.echo)
@@ -39,5 +39,5 @@ def completion_answers(
         length=output_length(fields, at_least=0 if fields.echo else 1),
         num_choices=num_choices(fields.n, limits),
         stops=stop_strings(fields.stop, limits),
-        form=answer_form(fields.structured_outputs, limits),
+        form=completion_form(fields.structured_outputs, limits),
     )

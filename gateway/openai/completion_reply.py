@@ -52,15 +52,15 @@ class CompletionReply:
     def chunks(self, update: Update) -> bytes:
         text = self._text(update)
         logprobs = self._logprobs(update)
-        if not text and logprobs is None and update.finish_reason is None:
+        if not text and logprobs is None and update.finish is None:
             return b""
         return self._head.event(
             {
                 "index": update.choice,
                 "text": text,
                 "logprobs": logprobs,
-                "finish_reason": FINISH_REASONS[update.finish_reason],
-                **self._ids(update.emitted_ids, update.stop_reason),
+                "finish_reason": FINISH_REASONS[update.finish],
+                **self._ids(update.emitted_ids, update.stopped_by),
             }
         )
 
@@ -72,9 +72,9 @@ class CompletionReply:
         collected.text.append(self._text(update))
         for name, values in (self._logprobs(update) or {}).items():
             collected.logprobs.setdefault(name, []).extend(values)
-        if update.finish_reason is not None:
-            collected.finish_reason = FINISH_REASONS[update.finish_reason]
-            collected.stop_reason = update.stop_reason
+        if update.finish is not None:
+            collected.finish_reason = FINISH_REASONS[update.finish]
+            collected.stop_reason = update.stopped_by
         collected.token_ids += update.emitted_ids
 
     def whole(self) -> bytes:

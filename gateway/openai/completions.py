@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import bad_field, context_exceeded
-from gateway.generate.request import Generation, Prompt
+from gateway.generate.request import EncodedPrompt, Generation
 from gateway.http.context import Gateway
 from gateway.http.requests import client_of_request, gateway_of, off_loop, recorded
 from gateway.http.respond import answer
@@ -142,15 +142,15 @@ def _name(index: int, fields: CompletionRequest) -> str:
     return f"prompt[{index}]" if several else "prompt"
 
 
-async def _encode(gateway: Gateway, prompt: TextOrIds, name: str, client: str) -> Prompt:
+async def _encode(gateway: Gateway, prompt: TextOrIds, name: str, client: str) -> EncodedPrompt:
     if isinstance(prompt, list):
-        return Prompt(ids=prompt, field=name)
+        return EncodedPrompt(ids=prompt, field=name)
     if not prompt:
         raise bad_field(name, "must not be empty")
     ids = await gateway.encoder.text(
         name, prompt, max_model_len=gateway.max_model_len, client=client
     )
-    return Prompt(ids=ids, field=name)
+    return EncodedPrompt(ids=ids, field=name)
 
 
 def _echo(gateway: Gateway, fields: CompletionRequest, prompt: TextOrIds) -> str:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gateway.errors import RequestError, bad_field
 
-OutputLength = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
+TokenLimit = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
 
 
@@ -39,7 +39,7 @@ class SamplingFields(BaseModel):
     frequency_penalty: float | None = Field(None, description="-2 to 2")
     logit_bias: dict[str, float] | None = Field(None, description="token id -> -100 to 100")
     seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
-    max_tokens: OutputLength = Field(
+    max_tokens: TokenLimit = Field(
         None, description="default, -1 and more than that: what is left of the context"
     )
     min_tokens: int | None = Field(None, description="no stop token before this many")
@@ -61,7 +61,7 @@ class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
     messages: list[Any] = Field(description="OpenAI messages; thinking in any of the four forms")
-    max_completion_tokens: OutputLength = Field(None, description="the same as max_tokens")
+    max_completion_tokens: TokenLimit = Field(None, description="the same as max_tokens")
     tools: list[Any] | None = None
     tool_choice: Any = Field(
         None, description="'auto', 'none', 'required' or {'type': 'function', 'function': {'name'}}"

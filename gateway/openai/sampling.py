@@ -4,8 +4,12 @@ from dataclasses import fields as fields_of
 from typing import Any
 
 from gateway.errors import bad_field
-from gateway.generate import parameters
-from gateway.generate.parameters import OutputLength, Parameters, check_stop_strings
+from gateway.generate.parameters import (
+    OutputLength,
+    Parameters,
+    check_stop_strings,
+    sampling_params,
+)
 from gateway.limits import Limits
 from gateway.openai.models import SamplingFields
 from moe_model.config import GenerationDefaults
@@ -14,12 +18,12 @@ from protos import attention_pb2
 _SAME_NAMES = tuple(field.name for field in fields_of(Parameters))
 
 
-def sampling_params(
+def read_sampling(
     fields: SamplingFields, defaults: GenerationDefaults, *, vocab_size: int, limits: Limits
 ) -> attention_pb2.SamplingParams:
     """Everything but max_tokens and log-probabilities. Raises RequestError naming the field."""
     asked = Parameters(**{name: getattr(fields, name) for name in _SAME_NAMES})
-    return parameters.sampling_params(asked, defaults, vocab_size=vocab_size, limits=limits)
+    return sampling_params(asked, defaults, vocab_size=vocab_size, limits=limits)
 
 
 def output_length(

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.openai import output_form as forms
+from gateway.openai import completion_form as forms
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
@@ -104,13 +104,13 @@ def test_a_grammar_is_written_once_for_all_prompts(
     taking: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
-    original = forms.output_form
+    original = forms.grammar_of
 
     def counting(value: Any, limits: Any, *, thinks: bool) -> Any:
         calls.append(thinks)
         return original(value, limits, thinks=thinks)
 
-    monkeypatch.setattr(forms, "output_form", counting)
+    monkeypatch.setattr(forms, "grammar_of", counting)
     assert complete(taking, {"regex": "a+"}).status_code == 200
     assert sorted(calls) == [False, True]
 

@@ -11,7 +11,7 @@ from gateway.errors import Kind, RequestError, bad_field
 from gateway.generate.choice_streams import Finish, Update
 from gateway.generate.form import AnswerForm
 from gateway.generate.parameters import OutputLength, Parameters, sampling_params
-from gateway.generate.request import Answers, ChatOptions, Generation, Prompt
+from gateway.generate.request import Answers, ChatOptions, EncodedPrompt, Generation
 from gateway.http.auth import tenant_of
 from gateway.http.dialect import Dialect
 from gateway.http.errors import STATUS
@@ -85,8 +85,8 @@ class ToyReply:
                 parts.append({"use": event.name, "id": next(call_ids)})
             elif isinstance(event, ToolCallArguments):
                 parts.append({"with": event.fragment})
-        if update.finish_reason is not None:
-            self._end = {"why": ENDS[update.finish_reason]}
+        if update.finish is not None:
+            self._end = {"why": ENDS[update.finish]}
         return parts
 
 
@@ -124,7 +124,7 @@ async def ask(request: Request) -> Response:
         choices = gateway.choices(
             Generation(
                 request_id=request.state.request_id,
-                prompts=[Prompt(ids=ids, field=NAMES.messages)],
+                prompts=[EncodedPrompt(ids=ids, field=NAMES.messages)],
                 answers=answers,
                 tenant=tenant,
                 client_id=client_id,

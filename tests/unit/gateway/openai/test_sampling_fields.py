@@ -9,7 +9,7 @@ from gateway.errors import Kind, RequestError, context_exceeded
 from gateway.generate.parameters import set_logprobs, set_output_length
 from gateway.limits import Limits
 from gateway.openai.models import ChatRequest, parse_model
-from gateway.openai.sampling import num_choices, output_length, sampling_params, stop_strings
+from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
 
@@ -21,7 +21,7 @@ DEFAULTS = GenerationDefaults()
 def params(**fields: Any) -> attention_pb2.SamplingParams:
     body = {"model": "m", "messages": [], **fields}
     request = parse_model(ChatRequest, body)
-    return sampling_params(request, DEFAULTS, vocab_size=VOCAB, limits=LIMITS)
+    return read_sampling(request, DEFAULTS, vocab_size=VOCAB, limits=LIMITS)
 
 
 def refused(call: Any) -> RequestError:

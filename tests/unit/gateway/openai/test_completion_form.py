@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Kind, RequestError
 from gateway.limits import Limits
-from gateway.openai.output_form import output_form
+from gateway.openai.completion_form import grammar_of
 
 LIMITS = Limits()
 
@@ -26,13 +26,13 @@ def json_text(levels: int) -> str:
 
 
 def text_of(value, *, thinks=False) -> str:
-    text = output_form(value, LIMITS, thinks=thinks)
+    text = grammar_of(value, LIMITS, thinks=thinks)
     assert text is not None
     return text
 
 
 def test_any_text_needs_no_grammar():
-    assert output_form(None, LIMITS, thinks=False) is None
+    assert grammar_of(None, LIMITS, thinks=False) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_after_thinking_the_templates_newlines_may_come_first():
 )
 def test_bad_demands_name_the_form(value, words):
     with pytest.raises(RequestError, match=words) as caught:
-        output_form(value, LIMITS, thinks=False)
+        grammar_of(value, LIMITS, thinks=False)
     assert caught.value.kind is Kind.INVALID_REQUEST
 
 
@@ -109,7 +109,7 @@ def test_bad_demands_name_the_form(value, words):
 def test_any_demand_is_a_grammar_or_a_400(demand: Any, form: str, thinks: bool):
     for value in (demand, json.dumps(demand)):
         try:
-            text = output_form({form: value}, LIMITS, thinks=thinks)
+            text = grammar_of({form: value}, LIMITS, thinks=thinks)
         except RequestError as error:
             outcome = (error.kind, (error.field or "").partition(".")[0])
         else:

@@ -16,7 +16,7 @@ _SCHEMA_FIELD = "response_format.json_schema.schema"
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
-def answer_form(
+def chat_form(
     response_format: Any, tool_choice: Any, tools: Sequence[Any] | None, limits: Limits
 ) -> AnswerForm:
     """Raises RequestError naming the field."""

@@ -15,15 +15,15 @@ _FORMS = ("json", "json_object", "regex", "choice", "grammar")
 _HEADER = '%llguidance {"no_forcing": true}\n'
 
 
-def answer_form(value: Any, limits: Limits) -> AnswerForm:
+def completion_form(value: Any, limits: Limits) -> AnswerForm:
     """The form for prompts that end in thinking, and those that do not. Raises RequestError."""
     if value is None:
         return AnswerForm()
-    given = {thinks: output_form(value, limits, thinks=thinks) for thinks in (False, True)}
+    given = {thinks: grammar_of(value, limits, thinks=thinks) for thinks in (False, True)}
     return AnswerForm(given=given, field=FIELD)
 
 
-def output_form(value: Any, limits: Limits, *, thinks: bool) -> str | None:
+def grammar_of(value: Any, limits: Limits, *, thinks: bool) -> str | None:
     """The grammar of what follows the prompt, or its thinking; None for any text.
 
     Raises RequestError naming the form. A `grammar` is one in llguidance's dialect of Lark, taken
