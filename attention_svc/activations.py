@@ -4,24 +4,19 @@ Asked by the choice of pools, the report to the router, recordings and Prometheu
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
 from rpc.mesh.work import ROWS_PER_EXPERT_READ
-from rpc.metrics import PREFIX
 
-MAX_PIECE_LABELS = 2048
-"""Beyond this many pieces, activations are per-layer series; the matrix is at /experts/load."""
 COUNTED_AT_ONCE = 32
 """Steps."""
 StepIds = Sequence[np.ndarray] | np.ndarray
 """topk_ids_TK of all layers of a step."""
 
 
-class ActivationCounts(Collector):
+class ActivationCounts:
     """Tokens routed to each (layer, expert) since start, and steps with any: int64 [layers, E]."""
 
     def __init__(self, num_layers: int, num_experts: int):
@@ -45,13 +40,6 @@ class ActivationCounts(Collector):
         """Steps with any token."""
         self._count()
         return self._steps
-
-    def add(self, layer_idx: int, topk_ids_TK: np.ndarray) -> None:
-        """One layer alone."""
-        tokens_E = np.bincount(topk_ids_TK.ravel(), minlength=self._counts.shape[1])
-        with self._lock:
-            self._counts[layer_idx] += tokens_E
-            self._steps[layer_idx] += tokens_E > 0
 
     def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
         """All layers of a step at once. Decode steps are counted in one go, when they are many or looked at."""
@@ -82,26 +70,3 @@ class ActivationCounts(Collector):
         """float [layers, E]: steps that read an expert's weights, and its rows' arithmetic in the
         same unit; never 0, so that experts without any are spread by number."""
         return 1.0 + self.steps + self.counts / ROWS_PER_EXPERT_READ
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        counts = self.counts.copy()
-        if counts.size <= MAX_PIECE_LABELS:
-            family = CounterMetricFamily(
-                PREFIX + "expert_activations",
-                "Tokens routed to an expert",
-                labels=["layer", "expert"],
-            )
-            for layer_idx, expert_id in np.ndindex(*counts.shape):
-                family.add_metric(
-                    [str(layer_idx), str(expert_id)], float(counts[layer_idx, expert_id])
-                )
-        else:
-            family = CounterMetricFamily(
-                PREFIX + "expert_activations_layer",
-                "Routed (token, expert) pairs of a layer, and its busiest expert's share of them",
-                labels=["layer", "stat"],
-            )
-            for layer_idx in range(counts.shape[0]):
-                family.add_metric([str(layer_idx), "sum"], float(counts[layer_idx].sum()))
-                family.add_metric([str(layer_idx), "max"], float(counts[layer_idx].max()))
-        yield family

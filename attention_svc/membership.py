@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine.scheduler import Scheduler
 from attention_svc.experts.pools import PoolSet
 from attention_svc.metrics import AttentionMetrics
@@ -26,6 +27,7 @@ class Membership:
         *,
         is_draining: Callable[[], bool],
         scheduler: Scheduler,
+        activations: ActivationCounts,
         metrics: AttentionMetrics,
         pools: PoolSet | None,
         on_refused: Callable[[str], None],
@@ -33,6 +35,7 @@ class Membership:
         """`pools` follow the topology; `on_refused` gets a final refusal, logged, on another thread."""
         self._is_draining = is_draining
         self._scheduler = scheduler
+        self._activations = activations
         self._metrics = metrics
         self._pools = pools
         self._checkpoint_id = register.checkpoint_id
@@ -86,7 +89,7 @@ class Membership:
             running=len(scheduler.running),
             kv_usage_ratio=scheduler.kv_usage_ratio,
         )
-        tokens, steps = self._metrics.activations.take_delta()
+        tokens, steps = self._activations.take_delta()
         for layer_idx, tokens_E in enumerate(tokens):
             experts = tokens_E.nonzero()[0]
             if experts.size:

@@ -1,6 +1,11 @@
 """What does Prometheus see of an attention service?"""
 
+from collections.abc import Iterable
+
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from attention_svc.activations import ActivationCounts
 from rpc.metrics import (
@@ -11,16 +16,19 @@ from rpc.metrics import (
     TTFT_BUCKETS_S,
 )
 
+MAX_PIECE_LABELS = 2048
+"""Beyond this many pieces, activations are per-layer series; the matrix is at /experts/load."""
 STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
 
 
 class AttentionMetrics:
     """Collectors of one attention service, in a registry of its own."""
 
-    def __init__(self, num_layers: int, num_experts: int) -> None:
+    def __init__(self, activations: ActivationCounts | None = None) -> None:
+        """`activations`: the counts to export, where there are any."""
         registry = self.registry = CollectorRegistry()
-        self.activations = ActivationCounts(num_layers, num_experts)
-        registry.register(self.activations)
+        if activations is not None:
+            registry.register(_ActivationSeries(activations))
         self.sequences = Counter(
             PREFIX + "sequences_total", "Finished sequences", ["reason"], registry=registry
         )
@@ -161,3 +169,31 @@ class AttentionMetrics:
             compute.observe(compute_s)
             up.inc(num_rows * row_bytes_up)
             down.inc(num_rows * row_bytes_down)
+
+
+class _ActivationSeries(Collector):
+    """Reads the counts whenever Prometheus asks."""
+
+    def __init__(self, activations: ActivationCounts) -> None:
+        self._activations = activations
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        counts = self._activations.counts.copy()
+        if counts.size <= MAX_PIECE_LABELS:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations",
+                "Tokens routed to an expert",
+                labels=["layer", "expert"],
+            )
+            for (layer_idx, expert_id), count in np.ndenumerate(counts):
+                family.add_metric([str(layer_idx), str(expert_id)], float(count))
+        else:
+            family = CounterMetricFamily(
+                PREFIX + "expert_activations_layer",
+                "Routed (token, expert) pairs of a layer, and its busiest expert's share of them",
+                labels=["layer", "stat"],
+            )
+            for layer_idx, counts_E in enumerate(counts):
+                family.add_metric([str(layer_idx), "sum"], float(counts_E.sum()))
+                family.add_metric([str(layer_idx), "max"], float(counts_E.max()))
+        yield family

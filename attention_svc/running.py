@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.engine.engine import Engine
 from attention_svc.engine.layer_stack import LayerStack
@@ -42,7 +43,12 @@ class RunningEngine:
     """Weights, cache, engine and servicer of one attention service; no port, router or signal."""
 
     def __init__(
-        self, config: AttentionConfig, model: LoadedModel, metrics: AttentionMetrics, own_id: str
+        self,
+        config: AttentionConfig,
+        model: LoadedModel,
+        activations: ActivationCounts,
+        metrics: AttentionMetrics,
+        own_id: str,
     ):
         """Reads the weights, which takes long: make it on a thread."""
         self.own_id = own_id
@@ -50,6 +56,7 @@ class RunningEngine:
         self.draining = False
         self._config = config
         self._model = model
+        self._activations = activations
         self._metrics = metrics
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._grammars = GrammarCompiler(config.model, model.vocabulary)
@@ -105,7 +112,7 @@ class RunningEngine:
             model.config.num_experts,
             partial(self._make_link, codec),
             same_numerics=self._config.same_numerics,
-            work=self._metrics.activations.work,
+            work=self._activations.work,
         )
         return GrpcTransport(self.pools, self._metrics, codec)
 
@@ -139,7 +146,7 @@ class RunningEngine:
             model.weights,
             cache,
             self.transport,
-            self._metrics.activations,
+            self._activations,
             backend=model.backend,
             linear_format=model.formats.linears,
             compute_thread=self._compute_thread,
@@ -199,7 +206,7 @@ class RunningEngine:
             is_draining=lambda: self.draining,
             reach=self.pools.reach if self.pools is not None else list,
             is_invariant=self._is_invariant,
-            activations=self._metrics.activations,
+            activations=self._activations,
             status=status,
         )
 
@@ -216,9 +223,10 @@ class RunningEngine:
 async def without_server(config: AttentionConfig) -> AsyncIterator[RunningEngine]:
     """For callers in this process. Raises ValueError with one clear line."""
     model = LoadedModel(config)
-    metrics = AttentionMetrics(model.config.num_layers, model.config.num_experts)
+    activations = ActivationCounts(model.config.num_layers, model.config.num_experts)
+    metrics = AttentionMetrics(activations)
     own_id = config.attention_id or "in-process"
-    running = await asyncio.to_thread(RunningEngine, config, model, metrics, own_id)
+    running = await asyncio.to_thread(RunningEngine, config, model, activations, metrics, own_id)
     task = running.start()
     try:
         yield running

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.config import AttentionConfig
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.probing import Prober
@@ -34,7 +35,8 @@ class AttentionService:
         self._config = config
         self._model = LoadedModel(config)
         shape = self._model.config
-        self._metrics = AttentionMetrics(shape.num_layers, shape.num_experts)
+        self._activations = ActivationCounts(shape.num_layers, shape.num_experts)
+        self._metrics = AttentionMetrics(self._activations)
         if config.tls is not None:
             export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
         self._host = GrpcHost(
@@ -61,7 +63,7 @@ class AttentionService:
         self._host.bind()
         own_id = self._config.attention_id or default_member_id("attention", self._host.port)
         running = await asyncio.to_thread(
-            RunningEngine, self._config, self._model, self._metrics, own_id
+            RunningEngine, self._config, self._model, self._activations, self._metrics, own_id
         )
         attention_pb2_grpc.add_AttentionServicer_to_server(running.servicer, self._host.server)
         await self._host.start([SERVICE])
@@ -153,6 +155,7 @@ class AttentionService:
             ),
             is_draining=lambda: running.draining,
             scheduler=running.engine.scheduler,
+            activations=self._activations,
             metrics=self._metrics,
             pools=running.pools,
             on_refused=on_refused,
@@ -160,7 +163,7 @@ class AttentionService:
 
     def _experts_load(self) -> object:
         """GET /experts/load: tokens routed to each expert since start, by layer."""
-        return {"layers": self._metrics.activations.counts.tolist()}
+        return {"layers": self._activations.counts.tolist()}
 
     async def _drain(self, running: RunningEngine) -> None:
         """No new requests; gateways that have another service move running ones there.

@@ -204,7 +204,7 @@ async def connect(
     port: int, config: ModelConfig, checkpoint_id: str, tls: TlsFiles | None
 ) -> GrpcTransport:
     """The real client, connected to the pool."""
-    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    metrics = AttentionMetrics()
     codec = HopCodec.best()
 
     def make_link(pool_id: str, address: str, on_change: object) -> PoolLink:

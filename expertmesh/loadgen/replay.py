@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.experts.link import PoolLink
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.pools import PoolSet
@@ -40,7 +41,8 @@ async def run_replay(
 ) -> dict[str, Any]:
     """Latencies of calls and steps, and how evenly the pools worked. Raises ValueError when the
     pools do not serve the whole model."""
-    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    activations = ActivationCounts(config.num_layers, config.num_experts)
+    metrics = AttentionMetrics()
     codec = HopCodec.best()
 
     def make_link(pool_id: str, address: str, on_change: Any) -> PoolLink:
@@ -50,7 +52,7 @@ async def run_replay(
             metrics=metrics, codec=codec, on_change=on_change,
         )  # fmt: skip
 
-    pools = PoolSet(config.num_layers, config.num_experts, make_link, work=metrics.activations.work)
+    pools = PoolSet(config.num_layers, config.num_experts, make_link, work=activations.work)
     transport = GrpcTransport(pools, metrics, codec)
     watcher = TopologyWatcher(router, tls, watcher_id="replay", on_change=pools.apply)
     await watcher.start()
@@ -72,9 +74,9 @@ async def run_replay(
                 hidden_TD = hidden_TD.to(dtype)
                 weights_TK = torch.full((num_rows, config.top_k), 1 / config.top_k)
                 out_TD = torch.empty(num_rows, config.hidden_size)
+                activations.add_step(step.ids_LTK.numpy(), is_decode=step.is_decode)
                 begin_s = time.perf_counter()
                 for layer_idx, ids_TK in enumerate(step.ids_LTK):
-                    metrics.activations.add(layer_idx, ids_TK.numpy())
                     sent_s = time.perf_counter()
                     ticket = transport.submit(
                         layer_idx, hidden_TD, ids_TK, weights_TK, HopTerms(timeout_s=CALL_S),

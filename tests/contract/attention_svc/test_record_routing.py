@@ -23,7 +23,7 @@ ASK = attention_pb2.RecordRoutingRequest
 
 async def test_a_recording_has_every_row_of_every_step():
     async with running_service() as service, stub_of(service) as stub:
-        counts = service.engine._metrics.activations
+        counts = service.activations
         call = stub.RecordRouting(ASK(max_steps=6), timeout=WAIT_S)
         await until(lambda: counts.listeners)
         before = counts.counts.copy()
@@ -43,7 +43,7 @@ async def test_a_recording_has_every_row_of_every_step():
 
 async def test_who_goes_away_is_no_longer_told_and_only_so_many_may_ask():
     async with running_service() as service, stub_of(service) as stub:
-        counts = service.engine._metrics.activations
+        counts = service.activations
         calls = [stub.RecordRouting(ASK(), timeout=WAIT_S) for _ in range(recording.MAX_RECORDERS)]
         await until(lambda: len(counts.listeners) == len(calls))
         with pytest.raises(grpc.aio.AioRpcError) as refused:

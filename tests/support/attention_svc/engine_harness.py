@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine.engine import Engine
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.scheduler import Scheduler
@@ -37,10 +38,22 @@ from rpc.hop.codec import HopCodec
 from rpc.process.server import GrpcHost
 
 GREEDY = SequenceParams(
-    temperature=0, top_p=1, top_k=0, min_p=0, repetition_penalty=1, presence_penalty=0,
-    frequency_penalty=0, logit_bias=(), seed=0, max_tokens=120, min_tokens=0,
-    stop_token_ids=frozenset(), ignore_eos=True, logprobs=False, top_logprobs=0,
-)  # fmt: skip
+    temperature=0,
+    top_p=1,
+    top_k=0,
+    min_p=0,
+    repetition_penalty=1,
+    presence_penalty=0,
+    frequency_penalty=0,
+    logit_bias=(),
+    seed=0,
+    max_tokens=120,
+    min_tokens=0,
+    stop_token_ids=frozenset(),
+    ignore_eos=True,
+    logprobs=False,
+    top_logprobs=0,
+)
 
 
 @contextlib.asynccontextmanager
@@ -116,7 +129,8 @@ async def run_to_end(
     Returns how often one was preempted.
     """
     config = checkpoint.config
-    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    activations = ActivationCounts(config.num_layers, config.num_experts)
+    metrics = AttentionMetrics()
     async with contextlib.AsyncExitStack() as resources:
         thread = resources.enter_context(ThreadPoolExecutor(1))
         backend = choose_backend(dtype, device)
@@ -144,7 +158,7 @@ async def run_to_end(
             checkpoint,
             cache,
             transport,
-            metrics.activations,
+            activations,
             backend=backend,
             linear_format=weight_format,
             compute_thread=thread,

@@ -136,7 +136,7 @@ class World:
     def __init__(self, **holdings: range):
         self.links: dict[str, ScriptedLink] = {}
         self.pools = PoolSet(1, EXPERTS, self._make)
-        self.metrics = AttentionMetrics(1, EXPERTS)
+        self.metrics = AttentionMetrics()
         self.budget = RetryBudget()
         entries = [
             router_pb2.PoolEntry(

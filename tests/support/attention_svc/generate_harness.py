@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from attention_svc.activations import ActivationCounts
 from attention_svc.engine.engine import Engine
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.scheduler import Scheduler
@@ -138,8 +139,10 @@ class Service:
         blocks: BlockPool,
         transport: SteppedTransport,
         thread: ThreadPoolExecutor,
+        activations: ActivationCounts,
     ):
         self.engine = engine
+        self.activations = activations
         self.thread = thread
         self.blocks = blocks
         self.transport = transport
@@ -174,7 +177,8 @@ def make_service(
     config = checkpoint.config
     backend = choose_backend(torch.float32)
     thread = ThreadPoolExecutor(1)
-    metrics = AttentionMetrics(config.num_layers, config.num_experts)
+    activations = ActivationCounts(config.num_layers, config.num_experts)
+    metrics = AttentionMetrics(activations)
     inner = InProcessTransport(
         checkpoint, backend, weight_format="f32", compute_thread=thread, inline_rows=10_000
     )
@@ -190,7 +194,7 @@ def make_service(
         checkpoint,
         cache,
         transport,
-        metrics.activations,
+        activations,
         backend=backend,
         linear_format="f32",
         compute_thread=thread,
@@ -207,7 +211,7 @@ def make_service(
         expert_timeout_s=expert_timeout_s,
         mask_timeout_s=mask_timeout_s,
     )
-    return Service(engine, blocks, transport, thread)
+    return Service(engine, blocks, transport, thread, activations)
 
 
 @contextlib.asynccontextmanager
@@ -233,7 +237,7 @@ async def running_service(
         max_model_len=CONTEXT,
         request_timeout_s=request_timeout_s,
         readiness=transport.ready,
-        activations=engine._metrics.activations,
+        activations=service.activations,
         status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
     )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)

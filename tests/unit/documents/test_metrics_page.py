@@ -48,11 +48,11 @@ def gateway() -> set[Series]:
 
 
 def attention() -> set[Series]:
-    from attention_svc.activations import MAX_PIECE_LABELS
-    from attention_svc.metrics import AttentionMetrics
+    from attention_svc.activations import ActivationCounts
+    from attention_svc.metrics import MAX_PIECE_LABELS, AttentionMetrics
 
-    few = AttentionMetrics(num_layers=1, num_experts=MAX_PIECE_LABELS)
-    many = AttentionMetrics(num_layers=1, num_experts=MAX_PIECE_LABELS + 1)
+    few = AttentionMetrics(ActivationCounts(1, MAX_PIECE_LABELS))
+    many = AttentionMetrics(ActivationCounts(1, MAX_PIECE_LABELS + 1))
     return set(exported(few.registry)) | set(exported(many.registry))
 
 

@@ -14,7 +14,7 @@ class Watched:
     def __init__(self, limit_s: float = 10.0) -> None:
         self.now_s = 100.0
         self.progress = Progress()
-        self.metrics = AttentionMetrics(4, 4)
+        self.metrics = AttentionMetrics()
         self.pools = ["p1", "p2"]
         self.dog = Watchdog(
             self.progress,

@@ -61,7 +61,7 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
         num_layers=LAYERS,
         num_experts=EXPERTS,
         tls=None,
-        metrics=AttentionMetrics(LAYERS, EXPERTS),
+        metrics=AttentionMetrics(),
         codec=HopCodec.best(),
         on_change=lambda: None,
     )
