@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib.metadata import version
 
 from attention_svc.activations import ActivationCounts
@@ -16,7 +15,6 @@ from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.scheduler import Scheduler
 from attention_svc.engine.watchdog import Watchdog
 from attention_svc.experts.in_process import InProcessTransport
-from attention_svc.experts.link import PoolLink
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import ExpertTransport
@@ -32,7 +30,6 @@ from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
 from rpc.config import max_rows_per_message
-from rpc.hop.codec import HopCodec
 
 log = logging.getLogger(__name__)
 
@@ -106,31 +103,17 @@ class RunningEngine:
                 compute_thread=self._compute_thread,
                 inline_rows=inline_rows(expert_row_flops(model.config)),
             )
-        codec = HopCodec.best()
-        self.pools = PoolSet(
-            model.config.num_layers,
-            model.config.num_experts,
-            partial(self._make_link, codec),
+        transport = GrpcTransport.of_model(
+            model.config,
+            self._metrics,
+            checkpoint_id=model.checkpoint_id,
+            caller_id=self.own_id,
+            access=self._config.access,
             same_numerics=self._config.same_numerics,
             work=self._activations.work,
         )
-        return GrpcTransport(self.pools, self._metrics, codec)
-
-    def _make_link(
-        self, codec: HopCodec, pool_id: str, address: str, on_change: Callable[[], None]
-    ) -> PoolLink:
-        return PoolLink(
-            pool_id,
-            address,
-            caller_id=self.own_id,
-            checkpoint_id=self._model.checkpoint_id,
-            num_layers=self._model.config.num_layers,
-            num_experts=self._model.config.num_experts,
-            tls=self._config.access,
-            metrics=self._metrics,
-            codec=codec,
-            on_change=on_change,
-        )
+        self.pools = transport.pools
+        return transport
 
     def _make_engine(self) -> Engine:
         model = self._model

@@ -73,15 +73,15 @@ class PoolLink:
         self,
         pool_id: str,
         address: str,
+        on_change: Callable[[], None],
         *,
         caller_id: str,
         checkpoint_id: str,
         num_layers: int,
         num_experts: int,
-        tls: Access | None,
+        access: Access | None,
         metrics: AttentionMetrics,
         codec: HopCodec,
-        on_change: Callable[[], None],
     ):
         """`on_change` is called when the link becomes usable or stops being so."""
         self.pool_id = pool_id
@@ -100,7 +100,7 @@ class PoolLink:
             caller_id=caller_id,
         )
         self._sizes = (num_layers, num_experts)
-        self._tls = tls
+        self._access = access
         self._metrics = metrics
         self._codec = codec
         self._on_change = on_change
@@ -175,7 +175,7 @@ class PoolLink:
 
     async def _run(self) -> None:
         while True:
-            channel = open_channel(self.address, tls=self._tls, server_role="expert")
+            channel = open_channel(self.address, tls=self._access, server_role="expert")
             try:
                 await self._one_stream(channel)
             except grpc.aio.AioRpcError as error:

@@ -2,15 +2,21 @@
 
 import itertools
 import time
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from attention_svc.experts.call import ExpertCall
 from attention_svc.experts.call_parts import CallContext
 from attention_svc.experts.health import RetryBudget
+from attention_svc.experts.link import PoolLink
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
+from moe_model.config import ModelConfig
+from rpc.channel import Access
 from rpc.hop.codec import HopCodec
 
 
@@ -20,6 +26,39 @@ class GrpcTransport:
     def __init__(self, pools: PoolSet, metrics: AttentionMetrics, codec: HopCodec):
         self.pools = pools
         self.context = CallContext(pools, codec, metrics, RetryBudget(), itertools.count(1))
+
+    @classmethod
+    def of_model(
+        cls,
+        config: ModelConfig,
+        metrics: AttentionMetrics,
+        *,
+        checkpoint_id: str,
+        caller_id: str,
+        access: Access | None,
+        same_numerics: bool = False,
+        work: Callable[[], np.ndarray] | None = None,
+    ) -> "GrpcTransport":
+        """For the pools of a topology, which `pools.apply` brings; see PoolLink and PoolSet."""
+        codec = HopCodec.best()
+        make_link = partial(
+            PoolLink,
+            caller_id=caller_id,
+            checkpoint_id=checkpoint_id,
+            num_layers=config.num_layers,
+            num_experts=config.num_experts,
+            access=access,
+            metrics=metrics,
+            codec=codec,
+        )
+        pools = PoolSet(
+            config.num_layers,
+            config.num_experts,
+            make_link,
+            same_numerics=same_numerics,
+            work=work,
+        )
+        return cls(pools, metrics, codec)
 
     def ready(self) -> tuple[bool, str]:
         missing = self.pools.missing()

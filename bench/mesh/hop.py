@@ -34,9 +34,7 @@ import grpc  # isort: skip
 import grpc.aio  # isort: skip
 import torch
 
-from attention_svc.experts.link import PoolLink
 from attention_svc.experts.over_grpc import GrpcTransport
-from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import HopTerms
 from attention_svc.metrics import AttentionMetrics
 from moe_model.backends.choice import choose_backend
@@ -204,23 +202,14 @@ async def connect(
     port: int, config: ModelConfig, checkpoint_id: str, tls: TlsFiles | None
 ) -> GrpcTransport:
     """The real client, connected to the pool."""
-    metrics = AttentionMetrics()
-    codec = HopCodec.best()
-
-    def make_link(pool_id: str, address: str, on_change: object) -> PoolLink:
-        return PoolLink(
-            pool_id, address, caller_id="bench", checkpoint_id=checkpoint_id,
-            num_layers=config.num_layers, num_experts=config.num_experts, tls=tls,
-            metrics=metrics, codec=codec, on_change=on_change,
-        )  # fmt: skip
-
-    pools = PoolSet(config.num_layers, config.num_experts, make_link)
+    transport = GrpcTransport.of_model(
+        config, AttentionMetrics(), checkpoint_id=checkpoint_id, caller_id="bench", access=tls
+    )
     entry = router_pb2.PoolEntry(
         pool_id="bench", incarnation=1, address=f"127.0.0.1:{port}",
         pieces=Pieces.all_of(config.num_layers, config.num_experts).to_message(),
     )  # fmt: skip
-    pools.apply(router_pb2.Topology(pools=[entry]))
-    transport = GrpcTransport(pools, metrics, codec)
+    transport.pools.apply(router_pb2.Topology(pools=[entry]))
     async with asyncio.timeout(20):
         while not transport.ready()[0]:
             await asyncio.sleep(0.05)

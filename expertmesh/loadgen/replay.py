@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from attention_svc.activations import ActivationCounts
-from attention_svc.experts.link import PoolLink
 from attention_svc.experts.over_grpc import GrpcTransport
 from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
@@ -23,7 +22,6 @@ from expertmesh.loadgen.routing import Routing
 from moe_model.config import ModelConfig
 from protos import router_pb2, tensor_pb2
 from rpc.channel import Access
-from rpc.hop.codec import HopCodec
 from rpc.mesh.topology import TopologyWatcher
 
 CONNECT_S = 20.0
@@ -43,17 +41,15 @@ async def run_replay(
     pools do not serve the whole model."""
     activations = ActivationCounts(config.num_layers, config.num_experts)
     metrics = AttentionMetrics()
-    codec = HopCodec.best()
-
-    def make_link(pool_id: str, address: str, on_change: Any) -> PoolLink:
-        return PoolLink(
-            pool_id, address, caller_id="replay", checkpoint_id=checkpoint_id,
-            num_layers=config.num_layers, num_experts=config.num_experts, tls=tls,
-            metrics=metrics, codec=codec, on_change=on_change,
-        )  # fmt: skip
-
-    pools = PoolSet(config.num_layers, config.num_experts, make_link, work=activations.work)
-    transport = GrpcTransport(pools, metrics, codec)
+    transport = GrpcTransport.of_model(
+        config,
+        metrics,
+        checkpoint_id=checkpoint_id,
+        caller_id="replay",
+        access=tls,
+        work=activations.work,
+    )
+    pools = transport.pools
     watcher = TopologyWatcher(router, tls, watcher_id="replay", on_change=pools.apply)
     await watcher.start()
     try:

@@ -12,9 +12,7 @@ from attention_svc.engine.engine import Engine
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.scheduler import Scheduler
 from attention_svc.experts.in_process import InProcessTransport
-from attention_svc.experts.link import PoolLink
 from attention_svc.experts.over_grpc import GrpcTransport
-from attention_svc.experts.pools import PoolSet
 from attention_svc.experts.transport import ExpertTransport
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
@@ -61,7 +59,7 @@ async def grpc_transport(
     checkpoint: Checkpoint, metrics: AttentionMetrics, dtype: torch.dtype = torch.float32
 ) -> AsyncIterator[GrpcTransport]:
     """Connected to a real pool on a real server that holds everything."""
-    config, manifest = checkpoint.config, build_manifest(checkpoint)
+    manifest = build_manifest(checkpoint)
     store = WeightStore(checkpoint, manifest, choose_backend(dtype))
     store.load(store.available())
     codec = HopCodec.best()
@@ -78,34 +76,24 @@ async def grpc_transport(
     servicer.add_to(host.server)
     await host.start(["expertmesh.expert.v1.ExpertPool"])
     queue = asyncio.create_task(executor.run())
-
-    def make_link(pool_id: str, address: str, on_change: Callable[[], None]) -> PoolLink:
-        return PoolLink(
-            pool_id,
-            address,
-            caller_id="test",
-            checkpoint_id=manifest.checkpoint_id,
-            num_layers=config.num_layers,
-            num_experts=config.num_experts,
-            tls=None,
-            metrics=metrics,
-            codec=codec,
-            on_change=on_change,
-        )
-
-    pools = PoolSet(config.num_layers, config.num_experts, make_link)
+    transport = GrpcTransport.of_model(
+        checkpoint.config,
+        metrics,
+        checkpoint_id=manifest.checkpoint_id,
+        caller_id="test",
+        access=None,
+    )
     entry = router_pb2.PoolEntry(
         pool_id="p", incarnation=1, address=str(host.address), pieces=store.pieces.to_message()
     )
-    pools.apply(router_pb2.Topology(pools=[entry]))
-    transport = GrpcTransport(pools, metrics, codec)
+    transport.pools.apply(router_pb2.Topology(pools=[entry]))
     try:
         async with asyncio.timeout(20):
             while not transport.ready()[0]:
                 await asyncio.sleep(0.02)
         yield transport
     finally:
-        await pools.stop()
+        await transport.pools.stop()
         queue.cancel()
         await host.stop(0)
         executor.close()

@@ -60,7 +60,7 @@ async def linked(pool: FakePool) -> AsyncIterator[PoolLink]:
         checkpoint_id="one",
         num_layers=LAYERS,
         num_experts=EXPERTS,
-        tls=None,
+        access=None,
         metrics=AttentionMetrics(),
         codec=HopCodec.best(),
         on_change=lambda: None,
