@@ -24,7 +24,7 @@ from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
 from attention_svc.loaded import LoadedModel
 from attention_svc.metrics import AttentionMetrics
-from attention_svc.sequence.sequence import Ending
+from attention_svc.sequence.sequence import SequenceEnd
 from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
@@ -33,7 +33,7 @@ from rpc.config import max_rows_per_message
 
 log = logging.getLogger(__name__)
 
-STOPPING = Ending(reason="ABORTED", error="the attention service is stopping", retryable=True)
+STOPPING = SequenceEnd(reason="ABORTED", error="the attention service is stopping", retryable=True)
 
 
 class RunningEngine:

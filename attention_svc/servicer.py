@@ -12,7 +12,7 @@ from attention_svc.engine.engine import Engine
 from attention_svc.engine.recording import record
 from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.sequence.params import read_params
-from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd
 from attention_svc.vocabulary import Vocabulary
 from protos import attention_pb2, attention_pb2_grpc
 from rpc.access.guard import callable_by
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _SCORES_PER_EVENT = 512
 """Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
 
-_TOO_LATE = Ending(reason="DEADLINE", error="the request's time limit passed", retryable=True)
+_TOO_LATE = SequenceEnd(reason="DEADLINE", error="the request's time limit passed", retryable=True)
 
 
 class AttentionServicer(attention_pb2_grpc.AttentionServicer):
@@ -109,7 +109,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                     )
                 await context.send_initial_metadata((GRAMMAR_TAKEN,))
                 if sequence.grammar.is_complete:  # only its end was missing when it moved here
-                    yield _finished_event(sequence, Ending(reason="STOP"), False)
+                    yield _finished_event(sequence, SequenceEnd(reason="STOP"), False)
                     return
             self._engine.add(sequence)
         except Exception as error:  # each kind has its status; unexpected ones are logged there
@@ -123,7 +123,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                 yield response
         finally:
             # The caller went away, or this is a no-op after the terminal event.
-            self._engine.abort(sequence, Ending(reason="ABORTED", error="cancelled"))
+            self._engine.abort(sequence, SequenceEnd(reason="ABORTED", error="cancelled"))
 
     async def _events(
         self, sequence: Sequence, ends_s: float | None, report_timings: bool
@@ -136,7 +136,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
             deadline = loop.call_at(ends_s, self._engine.abort, sequence, _TOO_LATE)
         try:
             while True:
-                tokens, outcome = await sequence.outbox.take()
+                tokens, end = await sequence.outbox.take()
                 scores = sequence.outbox.take_prompt()
                 for start in range(0, len(scores), _SCORES_PER_EVENT):
                     some = scores[start : start + _SCORES_PER_EVENT]
@@ -145,8 +145,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                 if tokens:
                     yield _tokens_event(index, tokens, sequence.params.logprobs)
                     index += len(tokens)
-                if outcome is not None:
-                    yield _finished_event(sequence, outcome, report_timings)
+                if end is not None:
+                    yield _finished_event(sequence, end, report_timings)
                     return
         finally:
             if deadline is not None:
@@ -211,14 +211,14 @@ def _logprobs(token: EmittedToken) -> attention_pb2.TokenLogprobs:
 
 
 def _finished_event(
-    sequence: Sequence, outcome: Ending, report_timings: bool
+    sequence: Sequence, end: SequenceEnd, report_timings: bool
 ) -> attention_pb2.GenerateResponse:
     finished = attention_pb2.Finished(
-        reason=attention_pb2.FinishReason.Value("FINISH_REASON_" + outcome.reason),
-        stop_token_id=outcome.stop_token_id,
-        error=outcome.error,
-        retryable=outcome.retryable,
-        caller_error=outcome.caller_error,
+        reason=attention_pb2.FinishReason.Value("FINISH_REASON_" + end.reason),
+        stop_token_id=end.stop_token_id,
+        error=end.error,
+        retryable=end.retryable,
+        caller_error=end.caller_error,
         experts_waited_ms=int(sequence.waited_s * 1e3),
         usage=attention_pb2.Usage(
             prompt_tokens=len(sequence.prompt_ids),

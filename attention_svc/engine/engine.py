@@ -30,13 +30,13 @@ from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPo
 from attention_svc.grammar.limits import MASK_TIMEOUT_S
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampling.sampler import SamplingFailed, sample
-from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd
 
 log = logging.getLogger(__name__)
 
 # The caller learns what to do; which pool and why is for the log.
-_NO_EXPERTS = Ending(reason="ERROR", error="the experts are unavailable", retryable=True)
-_OUR_BUG = Ending(reason="ERROR", error="internal error")
+_NO_EXPERTS = SequenceEnd(reason="ERROR", error="the experts are unavailable", retryable=True)
+_OUR_BUG = SequenceEnd(reason="ERROR", error="internal error")
 
 
 class Engine:
@@ -86,18 +86,18 @@ class Engine:
         self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
         self._wake.set()
 
-    def abort(self, sequence: Sequence, outcome: Ending) -> None:
+    def abort(self, sequence: Sequence, end: SequenceEnd) -> None:
         """End a sequence from outside; its blocks are free before the next step."""
         if not sequence.finished:
-            self._finish(sequence, outcome)
+            self._finish(sequence, end)
 
     def close(self) -> None:
         """End its own threads, once `run` has ended."""
         self._masks.close()
 
-    def abort_all(self, outcome: Ending) -> None:
+    def abort_all(self, end: SequenceEnd) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
-            self.abort(sequence, outcome)
+            self.abort(sequence, end)
 
     @property
     def is_invariant(self) -> bool:
@@ -238,7 +238,7 @@ class Engine:
         except Exception:  # our bug: fail these requests, keep serving the others
             log.exception("sampling failed")
             for sequence in sequences:
-                self.abort(sequence, Ending(reason="ERROR", error="internal error"))
+                self.abort(sequence, SequenceEnd(reason="ERROR", error="internal error"))
 
     def _sample(
         self, logits_BV: Tensor, sequences: list[Sequence]
@@ -283,12 +283,12 @@ class Engine:
         if sequence.finished:  # its prompt's scores failed in this step
             return
         if isinstance(token, SamplingFailed):
-            outcome = Ending(reason="ERROR", error=token.reason, caller_error=token.caller_error)
-            self._finish(sequence, outcome)
+            end = SequenceEnd(reason="ERROR", error=token.reason, caller_error=token.caller_error)
+            self._finish(sequence, end)
             return
         self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
         if not sequence.params.max_tokens:
-            self._finish(sequence, Ending(reason="LENGTH"))
+            self._finish(sequence, SequenceEnd(reason="LENGTH"))
             return
         now = time.monotonic()
         if sequence.last_token_s:
@@ -303,7 +303,7 @@ class Engine:
         self.num_tokens += 1
         self._metrics.generated_tokens.inc()
         if token.token_id in sequence.stop_ids:
-            self._finish(sequence, Ending(reason="STOP", stop_token_id=token.token_id))
+            self._finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
             return
         is_last = (
             len(sequence.output_ids) >= sequence.params.max_tokens
@@ -312,19 +312,19 @@ class Engine:
         if sequence.grammar is not None:
             self._masks.advance(sequence, token.token_id, is_last=is_last)
         elif is_last:
-            self._finish(sequence, Ending(reason="LENGTH"))
+            self._finish(sequence, SequenceEnd(reason="LENGTH"))
 
-    def _finish(self, sequence: Sequence, outcome: Ending) -> None:
+    def _finish(self, sequence: Sequence, end: SequenceEnd) -> None:
         sequence.finished = True
         sequence.waited_s = self.waits.waited_s(sequence)
         self.scheduler.remove(sequence)
-        sequence.outbox.close(outcome)
-        self._metrics.sequences.labels(outcome.reason.lower()).inc()
+        sequence.outbox.close(end)
+        self._metrics.sequences.labels(end.reason.lower()).inc()
         self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
 
-    def _fail(self, plan: list[Slice], outcome: Ending) -> None:
+    def _fail(self, plan: list[Slice], end: SequenceEnd) -> None:
         for part in plan:
-            self.abort(part.sequence, outcome)
+            self.abort(part.sequence, end)
 
     def _update_gauges(self) -> None:
         scheduler, metrics = self.scheduler, self._metrics

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.activations import ActivationCounts
-from attention_svc.engine.watchdog import Progress
+from attention_svc.engine.watchdog import StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
 from moe_model.backends.backend import Backend
@@ -55,7 +55,7 @@ class LayerStack:
         self.device = device
         self.cache = cache
         self.transport = transport
-        self.progress = Progress()
+        self.progress = StepProgress()
         self._activations = activations
         self._compute_thread = compute_thread
         self._maths = backend.rows

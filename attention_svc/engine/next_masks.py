@@ -17,25 +17,25 @@ from torch import Tensor
 
 from attention_svc.grammar.limits import MASK_THREADS
 from attention_svc.grammar.shared_threads import SharedThreads
-from attention_svc.grammar.state import OVER_LIMIT, Following
-from attention_svc.sequence.sequence import Answer, Ending, Sequence
+from attention_svc.grammar.state import OVER_LIMIT, GrammarVerdict
+from attention_svc.sequence.sequence import PendingVerdict, Sequence, SequenceEnd
 
 log = logging.getLogger(__name__)
 
-_OVER_LIMIT = Ending(reason="ERROR", error=OVER_LIMIT, caller_error=True)
-_NO_TURN = Ending(
+_OVER_LIMIT = SequenceEnd(reason="ERROR", error=OVER_LIMIT, caller_error=True)
+_NO_TURN = SequenceEnd(
     reason="ERROR", error="other requests' grammars took too long; try again later", retryable=True
 )
 
 
 class NextMasks:
-    """For one event loop, which owns the sequences; their `following` holds the answers."""
+    """For one event loop, which owns the sequences; their `pending_verdict` holds the answers."""
 
     def __init__(
         self,
         vocab_size: int,
         *,
-        finish: Callable[[Sequence, Ending], None],
+        finish: Callable[[Sequence, SequenceEnd], None],
         wake: Callable[[], None],
         timeout_s: float,
     ):
@@ -51,12 +51,12 @@ class NextMasks:
         self._timeout_s = timeout_s
         self._threads = SharedThreads(MASK_THREADS, name="masks")
         self._late: list[tuple[Sequence, Tensor]] = []
-        self._answered: deque[tuple[Sequence, Answer]] = deque()
+        self._answered: deque[tuple[Sequence, PendingVerdict]] = deque()
         self._is_telling = False
 
     def begin(self, sequence: Sequence) -> None:
         """Ask about the next token of a sequence that has a grammar and was not asked about yet."""
-        if sequence.grammar is not None and sequence.following is None:
+        if sequence.grammar is not None and sequence.pending_verdict is None:
             self._ask(sequence, None)
 
     def advance(self, sequence: Sequence, token_id: int, *, is_last: bool) -> None:
@@ -69,8 +69,8 @@ class NextMasks:
 
     def allow_sampling(self, sequence: Sequence) -> bool:
         """Whether it goes on, and all is known that its next token depends on."""
-        if sequence.following is not None and not sequence.finished:
-            if sequence.following.said is None:
+        if sequence.pending_verdict is not None and not sequence.finished:
+            if sequence.pending_verdict.verdict is None:
                 return False
             self._heed(sequence)
         return not sequence.finished
@@ -99,9 +99,9 @@ class NextMasks:
     def _ask(self, sequence: Sequence, token_id: int | None) -> None:
         grammar = sequence.grammar
         assert grammar is not None
-        answer = sequence.following = Answer()
-        answer.said = grammar.at_once(token_id, self._vocab_size)
-        if answer.said is not None:
+        answer = sequence.pending_verdict = PendingVerdict()
+        answer.verdict = grammar.at_once(token_id, self._vocab_size)
+        if answer.verdict is not None:
             return
         loop = asyncio.get_running_loop()
 
@@ -110,10 +110,10 @@ class NextMasks:
                 return
             answer.begun = True
             try:
-                answer.said = grammar.follow(token_id, self._vocab_size)
+                answer.verdict = grammar.follow(token_id, self._vocab_size)
             except Exception:  # our bug, or llguidance's: its own request fails, and no other
                 log.exception("a grammar failed in use")
-                answer.said = Following()
+                answer.verdict = GrammarVerdict()
             self._answered.append((sequence, answer))
             if not self._is_telling:
                 self._is_telling = True
@@ -133,26 +133,26 @@ class NextMasks:
 
     def _heed(self, sequence: Sequence) -> None:
         """End a sequence that gets no next token."""
-        said = sequence.following.said if sequence.following is not None else None
-        if said is None or sequence.finished:  # asked again since, or ended otherwise
+        verdict = sequence.verdict
+        if verdict is None or sequence.finished:  # asked again since, or ended otherwise
             return
-        if said.is_complete:
-            self._finish(sequence, Ending(reason="STOP"))
-        elif said.is_over_limit:
+        if verdict.is_complete:
+            self._finish(sequence, SequenceEnd(reason="STOP"))
+        elif verdict.is_over_limit:
             self._finish(sequence, _OVER_LIMIT)
-        elif said.banned_V is None:
-            self._finish(sequence, Ending(reason="ERROR", error="internal error"))
+        elif verdict.banned_V is None:
+            self._finish(sequence, SequenceEnd(reason="ERROR", error="internal error"))
         elif sequence.is_ending:
-            self._finish(sequence, Ending(reason="LENGTH"))
+            self._finish(sequence, SequenceEnd(reason="LENGTH"))
 
     def _limit(self, sequence: Sequence) -> None:
-        answer = sequence.following
-        if answer is not None and answer.said is None:
+        answer = sequence.pending_verdict
+        if answer is not None and answer.verdict is None:
             loop = asyncio.get_running_loop()
             answer.timer = loop.call_later(self._timeout_s, self._give_up, sequence, answer)
 
-    def _give_up(self, sequence: Sequence, answer: Answer) -> None:
-        if not sequence.finished and answer.said is None:
+    def _give_up(self, sequence: Sequence, answer: PendingVerdict) -> None:
+        if not sequence.finished and answer.verdict is None:
             self._finish(sequence, _OVER_LIMIT if answer.begun else _NO_TURN)
 
 
@@ -160,7 +160,7 @@ def banned_rows(sequences: Rows[Sequence]) -> dict[int, Tensor]:
     """By row, what the grammars of sequences that may be sampled do not allow."""
     banned: dict[int, Tensor] = {}
     for row, sequence in enumerate(sequences):
-        said = sequence.following.said if sequence.following is not None else None
-        if said is not None and said.banned_V is not None:
-            banned[row] = said.banned_V
+        verdict = sequence.verdict
+        if verdict is not None and verdict.banned_V is not None:
+            banned[row] = verdict.banned_V
     return banned

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 
 
-class Progress:
+class StepProgress:
     """Where the engine is. Written between two layers, so it holds nothing but numbers."""
 
     __slots__ = ("layer_idx", "moves", "stepping")
@@ -32,7 +32,7 @@ class Watchdog:
 
     def __init__(
         self,
-        progress: Progress,
+        progress: StepProgress,
         metrics: AttentionMetrics,
         *,
         limit_s: float,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.experts.call_outcome import CallAnswered, CallFailed
-from attention_svc.experts.call_parts import CallContext, CallTime, Part
+from attention_svc.experts.call_parts import CallContext, CallPart, CallTime
 from attention_svc.experts.finite_rows import Rows, set_apart
 from attention_svc.experts.health import work_units
 from attention_svc.experts.link import SILENCE_LIMIT_S, PoolLink
@@ -50,7 +50,7 @@ class ExpertCall:
         self._phase = _DECODE if is_decode else _PREFILL
         self._loop = asyncio.get_running_loop()
         self._breaks = 0
-        self._parts: list[Part] = []
+        self._parts: list[CallPart] = []
         self._time: CallTime | None = None  # of a call in trouble
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class ExpertCall:
         for index, link in enumerate(owners.links):
             self._add(owners.owner_E, index, link)
         if not owners.complete:
-            part = Part(owners.owner_E, -1, self._loop.create_future())
+            part = CallPart(owners.owner_E, -1, self._loop.create_future())
             if self._experts(part):
                 self._parts.append(part)
                 self._park(part)
@@ -107,7 +107,7 @@ class ExpertCall:
                 part.done.exception()  # retrieved: another part's failure is reported
             part.done.cancel()
 
-    def _take(self, part: Part, times: HopTimes, sums: Sums) -> bool:
+    def _take(self, part: CallPart, times: HopTimes, sums: Sums) -> bool:
         """Add a part's answer; False when it was corrupt, and is asked for again."""
         answer, link = part.answer, part.link
         assert answer is not None
@@ -128,7 +128,7 @@ class ExpertCall:
         self._loop.call_soon(self._observe, part, link, answer)
         return True
 
-    def _observe(self, part: Part, link: PoolLink, answer: CallAnswered) -> None:
+    def _observe(self, part: CallPart, link: PoolLink, answer: CallAnswered) -> None:
         """What an answer tells about its pool."""
         if part.timer is not None:
             part.timer.cancel()
@@ -143,14 +143,14 @@ class ExpertCall:
 
     def _add(self, owner_E: np.ndarray | None, owner: int, link: PoolLink) -> None:
         """A part of the first plan, unless it has no pair."""
-        part = Part(owner_E, owner, self._loop.create_future())
+        part = CallPart(owner_E, owner, self._loop.create_future())
         call_id = next(self._context.call_ids)
         dispatch = self._build(part, call_id)
         if dispatch is not None:
             self._parts.append(part)
             self._send(part, link, call_id, dispatch)
 
-    def _build(self, part: Part, call_id: int) -> Dispatch | None:
+    def _build(self, part: CallPart, call_id: int) -> Dispatch | None:
         version = self._context.pools.version
         header = CallHeader(call_id, self._layer_idx, self._phase, self._terms.timeout_ms, version)
         build = self._context.codec.build_execute
@@ -160,7 +160,7 @@ class ExpertCall:
             self._set_apart()
             return build(header, *self._rows, part.owner_E, part.owner)
 
-    def _send(self, part: Part, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
+    def _send(self, part: CallPart, link: PoolLink, call_id: int, dispatch: Dispatch) -> None:
         part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
         part.num_rows, part.sent, part.late_since_s = dispatch.num_rows, self._rows, 0.0
@@ -168,7 +168,7 @@ class ExpertCall:
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
         self._loop.call_soon(self._watch, part, link, call_id)
 
-    def _watch(self, part: Part, link: PoolLink, call_id: int) -> None:
+    def _watch(self, part: CallPart, link: PoolLink, call_id: int) -> None:
         """Expect a call that was sent to be answered in time."""
         if part.call_id != call_id or part.link is not link or part.done.done():
             return  # it failed at once, or the call was abandoned
@@ -180,7 +180,7 @@ class ExpertCall:
         part.units = work_units(num_pairs, min(num_pairs, self._context.pools.num_experts))
         part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
 
-    def _resend(self, part: Part, link: PoolLink) -> None:
+    def _resend(self, part: CallPart, link: PoolLink) -> None:
         if part.broke == (link.pool_id, link.incarnation):
             # The process that the stream broke to lives: it was the link, not these rows.
             self._breaks -= 1
@@ -193,11 +193,11 @@ class ExpertCall:
     # ---- what becomes of a part ----
 
     def _later(
-        self, delay_s: float, part: Part, action: Callable[[Part], None]
+        self, delay_s: float, part: CallPart, action: Callable[[CallPart], None]
     ) -> asyncio.TimerHandle:
         return self._loop.call_later(delay_s, self._guarded, part, lambda: action(part))
 
-    def _guarded(self, part: Part, action: Callable[[], None]) -> None:
+    def _guarded(self, part: CallPart, action: Callable[[], None]) -> None:
         """A callback's own failure must end the call: nobody else would."""
         try:
             action()
@@ -205,7 +205,7 @@ class ExpertCall:
             if not part.done.done():
                 part.done.set_exception(error)
 
-    def _settled(self, part: Part, outcome: CallAnswered | CallFailed) -> None:
+    def _settled(self, part: CallPart, outcome: CallAnswered | CallFailed) -> None:
         """The link's word on a call: an answer, or why there will be none."""
         if isinstance(outcome, CallFailed):
             self._guarded(part, lambda: self._failed(part, outcome))
@@ -213,7 +213,7 @@ class ExpertCall:
             part.answer = outcome
             part.done.set_result(None)
 
-    def _late(self, part: Part) -> None:
+    def _late(self, part: CallPart) -> None:
         """A call has taken several times what it should: ask a replica where there is one."""
         link = part.link
         assert link is not None
@@ -235,7 +235,7 @@ class ExpertCall:
         self._context.pools.refresh()  # the next step shall not wait for it as well
         self._failed(part, CallFailed("timeout", f"pool {link.pool_id} did not answer in time"))
 
-    def _failed(self, part: Part, failure: CallFailed) -> None:
+    def _failed(self, part: CallPart, failure: CallFailed) -> None:
         """Move a part elsewhere, or end the call when its rows are the likely cause."""
         link = part.link
         assert link is not None
@@ -253,7 +253,7 @@ class ExpertCall:
         if self._may_wait(part, str(failure)):
             self._redispatch(part)
 
-    def _can_mend(self, part: Part) -> bool:
+    def _can_mend(self, part: CallPart) -> bool:
         """Whether a part that was refused may be sent anew, without rows that are not finite."""
         return part.sent is not self._rows or self._set_apart()
 
@@ -276,7 +276,7 @@ class ExpertCall:
             self._context.metrics.ejections.labels(link.pool_id).inc()
             pools.refresh()
 
-    def _redispatch(self, part: Part) -> None:
+    def _redispatch(self, part: CallPart) -> None:
         pools = self._context.pools
         cover = pools.cover(self._layer_idx, self._experts(part), part.tried)
         if cover is None or not self._context.budget.spend(self._loop.time()):
@@ -289,7 +289,9 @@ class ExpertCall:
         owner_E = np.full(pools.num_experts, -1, dtype=np.int32)
         for index, (_, experts) in enumerate(cover):
             owner_E[experts] = index
-        pieces = [Part(owner_E, index, self._loop.create_future()) for index in range(len(cover))]
+        pieces = [
+            CallPart(owner_E, index, self._loop.create_future()) for index in range(len(cover))
+        ]
         at = self._parts.index(part)
         self._parts[at : at + 1] = pieces
         part.done.set_result(None)  # whoever waits for it looks at the list again
@@ -297,7 +299,7 @@ class ExpertCall:
             piece.tried, piece.trouble, piece.broke = part.tried, part.trouble, part.broke
             self._resend(piece, link)
 
-    def _park(self, part: Part) -> None:
+    def _park(self, part: CallPart) -> None:
         """Wait for a holder: until one is there, nobody wants the step, or time is up."""
         part.link = None
         if not self._may_wait(part, part.trouble or "nobody holds them"):
@@ -307,7 +309,7 @@ class ExpertCall:
         self._note(part)
         part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
 
-    def _look_again(self, part: Part) -> None:
+    def _look_again(self, part: CallPart) -> None:
         pools = self._context.pools
         if pools.cover(self._layer_idx, self._experts(part), part.tried) is None:
             part.tried = (
@@ -317,7 +319,7 @@ class ExpertCall:
 
     # ---- how long all this may take ----
 
-    def _may_wait(self, part: Part, trouble: str) -> bool:
+    def _may_wait(self, part: CallPart, trouble: str) -> bool:
         """Whether a part in trouble may go on; if not it has been ended."""
         part.trouble = trouble
         if self._time is None:
@@ -330,7 +332,7 @@ class ExpertCall:
             return False
         return self._is_wanted(part)
 
-    def _is_wanted(self, part: Part) -> bool:
+    def _is_wanted(self, part: CallPart) -> bool:
         """Whether anybody waits for the step; if not the part has been ended."""
         if self._terms.wanted():
             return True
@@ -344,7 +346,7 @@ class ExpertCall:
             if not part.done.done():
                 self._give_up(part)
 
-    def _give_up(self, part: Part) -> None:
+    def _give_up(self, part: CallPart) -> None:
         self._leave(part)
         if part.trouble:
             self._note(part)
@@ -355,20 +357,20 @@ class ExpertCall:
             ExpertsUnavailable(f"no pool for {missing} in {self._time.limit_s:.3g} s: {why}")
         )
 
-    def _note(self, part: Part) -> None:
+    def _note(self, part: CallPart) -> None:
         assert self._time is not None
         self._context.outages.note(
             self._layer_idx, self._experts(part), self._time.began_s, part.trouble
         )
 
-    def _leave(self, part: Part) -> None:
+    def _leave(self, part: CallPart) -> None:
         """Stop waiting for a part's call, or for its holder."""
         if part.timer is not None:
             part.timer.cancel()
         if part.link is not None:
             part.link.abandon(part.call_id)
 
-    def _experts(self, part: Part) -> list[int]:
+    def _experts(self, part: CallPart) -> list[int]:
         """The experts that the part's pairs name."""
         ids = np.unique(self._rows[1].numpy())
         if part.owner_E is not None:

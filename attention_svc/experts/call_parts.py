@@ -29,7 +29,7 @@ class CallContext:
     outages: Outages = field(default_factory=Outages)
 
 
-class Part:
+class CallPart:
     """Some experts of a call, at one pool at a time."""
 
     # Defaults of the class, not assignments in __init__: see docs/cold-caches.md.

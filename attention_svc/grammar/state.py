@@ -31,7 +31,7 @@ BRIEF_S = 0.001
 
 
 @dataclass(frozen=True)
-class Following:
+class GrammarVerdict:
     """What a grammar says about the next token."""
 
     banned_V: Tensor | None = None  # bool, on the CPU; None: there is no next token
@@ -60,9 +60,9 @@ class GrammarCost:
 class Grammar(Protocol):
     """What the engine needs of a `GrammarState`."""
 
-    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None: ...
+    def at_once(self, token_id: int | None, vocab_size: int) -> GrammarVerdict | None: ...
 
-    def follow(self, token_id: int | None, vocab_size: int) -> Following: ...
+    def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict: ...
 
 
 class GrammarState:
@@ -97,17 +97,17 @@ class GrammarState:
         self._forbidden_ids = list(forbidden_ids)
         self._on_worn_out = on_worn_out
         self._thinks = end_of_thinking_id != 0
-        self._while_thinking: Following | None = None
+        self._while_thinking: GrammarVerdict | None = None
 
-    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None:
+    def at_once(self, token_id: int | None, vocab_size: int) -> GrammarVerdict | None:
         """As `follow`, where that is no work: within thinking. Else None, and nothing was taken."""
         if not self._thinks or token_id == self._end_of_thinking_id:
             return None
         if self._while_thinking is None:
-            self._while_thinking = Following(torch.from_numpy(~self.allowed(vocab_size)))
+            self._while_thinking = GrammarVerdict(torch.from_numpy(~self.allowed(vocab_size)))
         return self._while_thinking
 
-    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+    def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
         """Take the next output token, if there is one, and say what may come after it.
 
         Tens of milliseconds, or seconds, for a costly grammar, most of them without the
@@ -115,13 +115,13 @@ class GrammarState:
         """
         if token_id is not None:
             if not self.accept(token_id):
-                return Following(is_over_limit=True)
+                return GrammarVerdict(is_over_limit=True)
             if self.is_complete:
-                return Following(is_complete=True)
+                return GrammarVerdict(is_complete=True)
         allowed_V = self.allowed(vocab_size)
         if self.is_over_limit:
-            return Following(is_over_limit=True)
-        return Following(torch.from_numpy(~allowed_V))
+            return GrammarVerdict(is_over_limit=True)
+        return GrammarVerdict(torch.from_numpy(~allowed_V))
 
     def accept(self, token_id: int, *, is_masked: bool = True) -> bool:
         """Take the next output token; False when the grammar does not allow it.

@@ -5,7 +5,7 @@ import time
 from array import array
 from dataclasses import dataclass, field
 
-from attention_svc.grammar.state import Following, Grammar
+from attention_svc.grammar.state import Grammar, GrammarVerdict
 from attention_svc.sequence.params import SequenceParams
 from attention_svc.sequence.prefix_keys import PrefixKeys
 from attention_svc.sequence.seen_tokens import SeenTokens
@@ -22,7 +22,7 @@ class EmittedToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class SequenceEnd:
     """Why a sequence ended; `reason` is a FinishReason's name without its prefix."""
 
     reason: str
@@ -53,7 +53,7 @@ class Outbox:
     def __init__(self) -> None:
         self._tokens: list[EmittedToken] = []
         self._prompt: list[EmittedToken] = []
-        self._outcome: Ending | None = None
+        self._end: SequenceEnd | None = None
         self._changed = asyncio.Event()
 
     def put(self, token: EmittedToken) -> None:
@@ -70,24 +70,24 @@ class Outbox:
         scores, self._prompt = self._prompt, []
         return scores
 
-    def close(self, outcome: Ending) -> None:
-        if self._outcome is None:
-            self._outcome = outcome
+    def close(self, end: SequenceEnd) -> None:
+        if self._end is None:
+            self._end = end
             self._changed.set()
 
-    async def take(self) -> tuple[list[EmittedToken], Ending | None]:
-        """All tokens since the last call, and the outcome once the sequence ended."""
+    async def take(self) -> tuple[list[EmittedToken], SequenceEnd | None]:
+        """All tokens since the last call, and the end once the sequence ended."""
         await self._changed.wait()
         self._changed.clear()
         tokens, self._tokens = self._tokens, []
-        return tokens, self._outcome
+        return tokens, self._end
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
+class PendingVerdict:
     """What a grammar says about the next token, once a thread has asked it."""
 
-    said: Following | None = None
+    verdict: GrammarVerdict | None = None
     begun: bool = False
     timer: asyncio.TimerHandle | None = None
     """Ends the sequence that waits for it too long."""
@@ -134,12 +134,17 @@ class Sequence:
     """Position of the last prompt token whose log-probability was reported."""
     seen: SeenTokens | None = None  # made when a penalty first needs it
     grammar: Grammar | None = None
-    following: Answer | None = None
+    pending_verdict: PendingVerdict | None = None
     """About the token after the last known one; None: not asked yet."""
     is_ending: bool = False
     """Has all the tokens it may have; whether they are whole only its grammar can tell."""
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
+
+    @property
+    def verdict(self) -> GrammarVerdict | None:
+        """What its grammar allows next; None: no grammar, or it has not answered yet."""
+        return self.pending_verdict.verdict if self.pending_verdict is not None else None
 
     @property
     def wants_every_row(self) -> bool:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attention_svc.sequence.sequence import Ending, Sequence
+from attention_svc.sequence.sequence import Sequence, SequenceEnd
 from rpc.errors import Overloaded
 from tests.support.attention_svc.engine_harness import GREEDY
 from tests.support.attention_svc.generate_harness import Service, make_service, reference
 
 MOST_TOKENS, MOST_STEPS = 14, 3000
-CANCELLED = Ending(reason="ABORTED", error="cancelled")
+CANCELLED = SequenceEnd(reason="ABORTED", error="cancelled")
 TIE = 1e-3
 """Where the reference's two best logits are closer, either is right."""
 

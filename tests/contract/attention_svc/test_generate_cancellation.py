@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from attention_svc.sequence.sequence import EmittedToken, Ending, Outbox
+from attention_svc.sequence.sequence import EmittedToken, Outbox, SequenceEnd
 from tests.support.attention_svc.generate_harness import (
     NUM_BLOCKS,
     heard,
@@ -163,11 +163,11 @@ async def test_an_outbox_keeps_order_and_its_first_outcome():
         outbox.put(EmittedToken(token_id))
     assert [t.token_id for t in (await outbox.take())[0]] == [1, 2]
     outbox.put(EmittedToken(3))
-    outbox.close(Ending(reason="STOP"))
-    outbox.close(Ending(reason="ABORTED"))
+    outbox.close(SequenceEnd(reason="STOP"))
+    outbox.close(SequenceEnd(reason="ABORTED"))
     tokens, outcome = await outbox.take()
     assert [t.token_id for t in tokens] == [3]
-    assert outcome == Ending(reason="STOP")
+    assert outcome == SequenceEnd(reason="STOP")
 
 
 async def test_stopping_the_service_ends_every_call_explicitly():
@@ -176,7 +176,7 @@ async def test_stopping_the_service_ends_every_call_explicitly():
         calls = [asyncio.create_task(heard(stub, request(max_tokens=90))) for _ in range(4)]
         queues = service.engine.scheduler
         await until(lambda: (len(queues.running), len(queues.waiting)) == (2, 2))
-        service.engine.abort_all(Ending(reason="ABORTED", error="stopping", retryable=True))
+        service.engine.abort_all(SequenceEnd(reason="ABORTED", error="stopping", retryable=True))
         for call in calls:
             result = await call
             assert result.reason == "ABORTED"

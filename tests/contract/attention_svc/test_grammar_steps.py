@@ -1,6 +1,6 @@
 """Grammars in the engine's steps: masked while the experts work, and never more than their own row."""
 
-from attention_svc.sequence.sequence import Ending
+from attention_svc.sequence.sequence import SequenceEnd
 from protos import attention_pb2
 from tests.support.attention_svc.fake_grammars import ONLY, OnlyNine, add, ended
 from tests.support.attention_svc.generate_harness import WAIT_S, running_service, until
@@ -51,7 +51,7 @@ async def test_an_abort_while_masks_are_computed_ends_that_sequence_only():
         service.transport.gate.clear()
         first, second = add(service, OnlyNine()), add(service, OnlyNine())
         await until(lambda: service.transport.steps == 1, WAIT_S)
-        service.engine.abort(first, Ending(reason="ABORTED"))
+        service.engine.abort(first, SequenceEnd(reason="ABORTED"))
         service.transport.gate.set()
         assert (await ended(first))[1].reason == "ABORTED"
         assert [token.token_id for token in (await ended(second))[0]] == [ONLY] * 3

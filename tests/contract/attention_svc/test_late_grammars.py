@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from attention_svc.grammar.state import OVER_LIMIT, Following
-from attention_svc.sequence.sequence import Ending, Sequence
+from attention_svc.grammar.state import OVER_LIMIT, GrammarVerdict
+from attention_svc.sequence.sequence import Sequence, SequenceEnd
 from tests.support.attention_svc.fake_grammars import (
     ONLY,
     HeldNine,
@@ -51,12 +51,12 @@ async def test_rows_beside_one_whose_grammar_is_late_go_on(kind: Callable[[], He
         assert len(late.output_ids) < 2
         assert not late.finished
         grammar.let(9)
-        following = late.following
+        pending = late.pending_verdict
         assert await in_time(ids(late)) == [ONLY] * 3
         await service.until_idle()
-        assert following is not None
-        assert following.timer is not None
-        assert following.timer.cancelled(), "it would keep the mask for as long as it runs"
+        assert pending is not None
+        assert pending.timer is not None
+        assert pending.timer.cancelled(), "it would keep the mask for as long as it runs"
 
 
 @pytest.mark.parametrize("kind", [HeldOdd, OddHeldAtTokens])
@@ -119,7 +119,7 @@ async def test_an_abort_while_its_grammar_is_late_frees_all_it_had():
         grammar = HeldNine()
         late = add(service, grammar)
         await until(lambda: service.transport.steps == 1 and grammar.asked == 1, TURN_S)
-        service.engine.abort(late, Ending(reason="ABORTED"))
+        service.engine.abort(late, SequenceEnd(reason="ABORTED"))
         assert (await in_time(ended(late)))[1].reason == "ABORTED"
         await service.until_idle()
         grammar.let(9)
@@ -127,7 +127,7 @@ async def test_an_abort_while_its_grammar_is_late_frees_all_it_had():
 
 
 class Broken(OnlyNine):
-    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+    def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
         if token_id is not None:
             raise RuntimeError("a bug")
         return super().follow(token_id, vocab_size)
@@ -212,8 +212,8 @@ async def test_a_late_row_that_is_preempted_computes_again_and_says_the_same():
 
 async def test_a_first_answer_without_a_token_ends_the_request_while_its_prompt_computes():
     class TooMuch(OnlyNine):
-        def follow(self, token_id: int | None, vocab_size: int) -> Following:
-            return Following(is_over_limit=True)
+        def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
+            return GrammarVerdict(is_over_limit=True)
 
     async with running_service() as service:
         service.transport.gate.clear()
@@ -248,10 +248,10 @@ class OddAtTimes(Odd):
         super().__init__()
         self._chance = chance
 
-    def follow(self, token_id: int | None, vocab_size: int) -> Following:
-        said = super().follow(token_id, vocab_size)
+    def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
+        verdict = super().follow(token_id, vocab_size)
         time.sleep(self._chance.choice([0.0, 0.0, 0.002, 0.01]))
-        return said
+        return verdict
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from attention_svc.grammar.state import Following
+from attention_svc.grammar.state import GrammarVerdict
 from attention_svc.sequence.params import read_params
-from attention_svc.sequence.sequence import EmittedToken, Ending, Sequence
+from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd
 from protos import attention_pb2
 from tests.support.attention_svc.generate_harness import Service
 
@@ -40,16 +40,16 @@ class OnlyNine:
     def is_complete(self) -> bool:
         return len(self.taken) == 3
 
-    def at_once(self, token_id: int | None, vocab_size: int) -> Following | None:
+    def at_once(self, token_id: int | None, vocab_size: int) -> GrammarVerdict | None:
         return None
 
-    def follow(self, token_id: int | None, vocab_size: int) -> Following:
+    def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
         if token_id is not None:
             if not self.accept(token_id):
-                return Following(is_over_limit=True)
+                return GrammarVerdict(is_over_limit=True)
             if self.is_complete:
-                return Following(is_complete=True)
-        return Following(torch.from_numpy(~self.allowed(vocab_size)))
+                return GrammarVerdict(is_complete=True)
+        return GrammarVerdict(torch.from_numpy(~self.allowed(vocab_size)))
 
 
 class Odd(OnlyNine):
@@ -132,7 +132,7 @@ def add(
     return made
 
 
-async def ended(sequence: Sequence) -> tuple[list[EmittedToken], Ending]:
+async def ended(sequence: Sequence) -> tuple[list[EmittedToken], SequenceEnd]:
     tokens: list[EmittedToken] = []
     while True:
         some, outcome = await sequence.outbox.take()

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from attention_svc.engine.watchdog import Progress, Watchdog
+from attention_svc.engine.watchdog import StepProgress, Watchdog
 from attention_svc.metrics import AttentionMetrics
 
 
@@ -13,7 +13,7 @@ class Watched:
 
     def __init__(self, limit_s: float = 10.0) -> None:
         self.now_s = 100.0
-        self.progress = Progress()
+        self.progress = StepProgress()
         self.metrics = AttentionMetrics()
         self.pools = ["p1", "p2"]
         self.dog = Watchdog(

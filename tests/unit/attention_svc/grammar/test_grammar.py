@@ -275,9 +275,9 @@ def test_what_follows_is_a_mask_or_an_end(compiler: Compiler):
     state = compiler.start(json_grammar({"const": 12}))
     size = VOCABULARY.size
     for token_id in (None, BYTE_IDS[b"1"]):
-        said = state.follow(token_id, size)
-        assert said.banned_V is not None
-        assert (~said.banned_V).nonzero()[:, 0].tolist() == allowed(state)
+        verdict = state.follow(token_id, size)
+        assert verdict.banned_V is not None
+        assert (~verdict.banned_V).nonzero()[:, 0].tolist() == allowed(state)
     assert state.follow(BYTE_IDS[b"2"], size).is_complete
     refusing = compiler.start(json_grammar({"const": 12}))
     assert refusing.follow(BYTE_IDS[b"x"], size).is_over_limit
