@@ -29,7 +29,7 @@ def local_pool(
     replica.stub = stub
     replica.status = status
     replica.not_ready_reason = None
-    pool._replicas[replica.address] = replica
+    pool.adopt(replica)
     return pool
 
 

@@ -79,6 +79,10 @@ class AttentionPool:
         self._replicas.clear()
         self._pollers.clear()
 
+    def adopt(self, replica: Replica) -> None:
+        """Send requests to a replica that the caller made and keeps up to date; nobody polls it."""
+        self._replicas[replica.address] = replica
+
     @property
     def replicas(self) -> list[Replica]:
         return list(self._replicas.values())
