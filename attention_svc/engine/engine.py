@@ -222,6 +222,7 @@ class Engine:
                 self._emit(sequence, SamplingFailed("the model produced NaN or infinite logits"))
                 continue
             self.scheduler.tables.publish(sequence)  # nobody else's prompt waits for its grammar
+            self.waits.served(sequence)
             self._masks.hold(sequence, logits_BV[row].clone())
             self._metrics.late_masks.inc()
 

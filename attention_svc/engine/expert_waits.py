@@ -39,7 +39,9 @@ class ExpertWaits:
         return 0.0 if self._began_s is None else time.monotonic() - self._began_s
 
     def waited_s(self, sequence: Sequence) -> float:
-        """Since its last token, other services included."""
+        """Since its last token, other services included; 0 for one that waits for its grammar."""
+        if sequence.awaits_grammar:
+            return 0.0
         return self._past_s + self.awaited_s - sequence.waits_from_s
 
     def left_s(self, sequence: Sequence) -> float:
@@ -53,7 +55,7 @@ class ExpertWaits:
         self._watch()
 
     def served(self, sequence: Sequence) -> None:
-        """It has got a token: the wait for the next one is another wait."""
+        """Its experts have answered for its next token: the next wait is another one."""
         sequence.waits_from_s = self._past_s + self.awaited_s
 
     def of_step(self, sequences: Iterable[Sequence]) -> "StepPatience":

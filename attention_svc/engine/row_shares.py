@@ -32,13 +32,13 @@ class Slice:
 def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int]) -> list[Slice]:
     """A step of at most `num_rows`, which are no fewer than the running sequences.
 
-    A sequence whose grammar has to speak first takes no part: it has no pending token, or is ending.
+    A sequence that waits for its grammar takes no part.
 
     Args:
         urgency: by arrival, tokens of the shortest sequence that waits for this one: a prompt
             counts as no longer than that, since a short one must not wait for it in vain.
     """
-    able = [sequence for sequence in running if not sequence.is_ending]
+    able = [sequence for sequence in running if not sequence.awaits_grammar]
     plan = [Slice(sequence, 1) for sequence in able if sequence.num_pending == 1]
     prompts: dict[str, list[Sequence]] = {}
     for sequence in sorted(able, key=lambda s: s.arrival):

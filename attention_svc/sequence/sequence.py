@@ -160,6 +160,11 @@ class Sequence:
         """Tokens known but not computed: what a step may work on."""
         return self.num_known - self.num_computed
 
+    @property
+    def awaits_grammar(self) -> bool:
+        """Whether only its grammar's answer is missing: no step has work for it."""
+        return self.is_ending or not self.num_pending
+
     def known_slice(self, start: int, count: int) -> list[int]:
         """`count` known tokens from position `start`."""
         num_prompt = len(self.prompt_ids)

@@ -3,6 +3,7 @@
 import asyncio
 
 from protos import attention_pb2
+from tests.support.attention_svc.fake_grammars import ONLY, HeldNine, add, ended, ids
 from tests.support.attention_svc.generate_harness import (
     Heard,
     Service,
@@ -134,4 +135,22 @@ async def test_one_that_comes_while_its_step_waits_has_its_own_time():
         assert_no_experts(await late)
         assert not first.done()
         first.cancel()
+        await service.until_idle()
+
+
+async def test_a_row_that_waits_for_its_grammar_does_not_wait_for_the_experts_of_others():
+    """Its logits are there: what it lacks is its grammar's answer alone."""
+    async with running_service(expert_timeout_s=0.5) as service:
+        grammar = HeldNine()
+        held = add(service, grammar)
+        await until(lambda: service.engine._metrics.late_masks._value.get() == 1)
+        service.transport.found.clear()
+        beside = add(service, None, prompt=[9, 8], ignore_eos=True)
+        _, end = await ended(beside)
+        assert end.error == "the experts are unavailable"
+        assert not held.finished
+        assert service.engine.waits.waited_s(held) == 0.0
+        service.transport.found.set()
+        grammar.let(9)
+        assert await ids(held) == [ONLY] * 3
         await service.until_idle()
