@@ -1,6 +1,6 @@
 """Causal grouped-query attention of query rows over given keys and values: the definition.
 
-Serving attends to pages, part by part: `attention_parts.py`, attention_svc/kv/paged_attention.py.
+Serving attends to pages, part by part: `attention_parts.py`, moe_model/maths/paged_attention.py.
 """
 
 import math

@@ -82,7 +82,7 @@ def expert_rows(
 ) -> Tensor:
     """One weighted bfloat16 output row per (row, expert) pair, in the order of the pairs.
 
-    Args as `moe_model.maths.experts.expert_rows`, hidden_ND in bfloat16.
+    Args as `moe_model.maths.experts.HeldExperts.rows`, hidden_ND in bfloat16.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, a row or a slot that is not there.

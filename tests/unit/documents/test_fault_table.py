@@ -1,4 +1,4 @@
-"""docs/faults.md names tests that exist, for every row that is promised, with the history checker in them."""
+"""docs/faults.md names an existing test for every promised row, and each checks histories."""
 
 import ast
 import re
@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.places import ROOT
 
-ROWS = {*(f"I{number}" for number in range(1, 13)), "J1", "J2", "J9", "K1", "K4", "L1", "L2", "L3", "M4"}  # fmt: skip
+ROWS = {f"I{number}" for number in range(1, 13)}
+ROWS |= {"J1", "J2", "J9", "K1", "K4", "L1", "L2", "L3", "M4"}
 CHECKERS = {"check", "check_prefix"}  # tests/support/chaos/history.py, and Oracle.check
 
 TEXT = (ROOT / "docs" / "faults.md").read_text()
@@ -35,7 +36,7 @@ def names_in(node: ast.AST) -> set[str]:
 
 
 def asserts_a_verdict(function: Function) -> bool:
-    """Whether it asserts `.right` of what the checker gave, or that another process found no problem."""
+    """Whether it asserts `.right` of a verdict, or that another process found no problems."""
     judged = set(CHECKERS)
     for node in ast.walk(function):  # in the order of the lines, but for what is nested
         if isinstance(node, ast.Assign) and names_in(node.value) & judged:
