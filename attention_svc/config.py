@@ -36,7 +36,7 @@ class AttentionConfig(MemberConfig):
     expert_dtype: str = flag(
         "auto", f"experts as held, with --transport in_process: {', '.join(CHOICES)}"
     )
-    device: str = flag("cpu", "torch device of attention, for example cpu or cuda")
+    device: str = flag("cpu", "torch device to compute on, for example cpu or cuda")
     kv_memory: str = flag(
         "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
     )

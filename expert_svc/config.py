@@ -34,7 +34,7 @@ class ExpertConfig(MemberConfig):
     expert_dtype: str = flag(
         "auto", f"weights as held: {', '.join(CHOICES)} (auto: the compute dtype)"
     )
-    device: str = flag("cpu", "torch device of the weights, for example cpu or cuda")
+    device: str = flag("cpu", "torch device to compute on, for example cpu or cuda")
     threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     canary_s: float = flag(
         600.0,

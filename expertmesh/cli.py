@@ -26,13 +26,14 @@ from rpc.process.flags import shown_warning, shows
 app = typer.Typer(
     name="expertmesh",
     help=(
-        "Serve MiniMax-M2 and models of its shape with attention and expert pools as separate "
-        "gRPC services.\n\n"
-        "Start with `expertmesh up` (the whole system on this machine, bundled demonstration "
-        "model) and `expertmesh chat`.\n\n"
-        "Every flag has an environment twin, which --help shows beside it: EXPERTMESH_<FLAG>, for "
-        "example EXPERTMESH_HTTP_PORT=9000 for --http-port, or EXPERTMESH_<COMMAND>_<FLAG> where another "
-        "command or a service means something else by the flag. A name that nothing reads is told of.\n\n"
+        "Serve MiniMax-M2 and models of its shape, with attention and experts in separate gRPC "
+        "services.\n\n"
+        "Start with `expertmesh up` (the whole system on this machine, with the bundled "
+        "demonstration model), then try `expertmesh chat`.\n\n"
+        "Every flag can also be set in the environment, by the name that --help shows beside it: "
+        "EXPERTMESH_<FLAG>, for example EXPERTMESH_HTTP_PORT=9000 for --http-port, or "
+        "EXPERTMESH_<COMMAND>_<FLAG> where the same flag means something else elsewhere. The flag "
+        "wins over the environment. An EXPERTMESH_ name that nothing reads gets a warning.\n\n"
         + EXIT_CODES_HELP
     ),
     no_args_is_help=True,
@@ -61,22 +62,21 @@ def _root(
     ),
 ) -> None:
     if context.invoked_subcommand == "serve":
-        return  # the service looks itself, and has a log for it
+        return  # the service checks its environment itself, and logs the warning
     warning = unknown_names_warning(os.environ)
     if warning:
         sys.stderr.write(f"expertmesh: {warning}\n")
 
 
 def main() -> None:
-    """Run a command; what it cannot do is one clear line on standard error and an exit code."""
-    if "serve" not in sys.argv[1:2] and shows(
-        "--api-key", sys.argv[1:]
-    ):  # a service says it itself
+    """Run a command; a failure is one clear line on standard error and an exit code."""
+    arguments = sys.argv[1:]
+    if arguments[:1] != ["serve"] and shows("--api-key", arguments):  # services warn themselves
         sys.stderr.write(f"expertmesh: {shown_warning('--api-key')}\n")
     try:
-        app()
+        app(prog_name="expertmesh")
     except CommandError as error:
         sys.stderr.write(f"expertmesh: {error}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        sys.exit(1)  # the reader of our output has gone
+        sys.exit(1)  # whatever read our output has closed the pipe

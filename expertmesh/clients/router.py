@@ -29,15 +29,15 @@ ROUTER = typer.Option(
 )
 RUN_DIR = typer.Option(None, "--run-dir", envvar="EXPERTMESH_RUN_DIR", help=FIND_HELP)
 API_KEY_FILE = typer.Option(
-    None, envvar="EXPERTMESH_API_KEY_FILE", help="File with the key of the API (the first counts)."
+    None, envvar="EXPERTMESH_API_KEY_FILE", help="File with API keys; the first one is used."
 )
-TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM of the mesh's CA.")
-TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate of role cli.")
-TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of that certificate.")
+TLS_CA = typer.Option(None, envvar="EXPERTMESH_TLS_CA", help="PEM file of the mesh's CA.")
+TLS_CERT = typer.Option(None, envvar="EXPERTMESH_TLS_CERT", help="PEM certificate with role cli.")
+TLS_KEY = typer.Option(None, envvar="EXPERTMESH_TLS_KEY", help="PEM key of the certificate.")
 SECRET_FILE = typer.Option(
     None,
     envvar="EXPERTMESH_SECRET_FILE",
-    help="Without TLS: the file with the mesh's secret. Default: the local cluster's.",
+    help="Without TLS: file with the mesh's secret. Default: the local cluster's.",
 )
 
 _FLAGS = {

@@ -1,1 +1,1 @@
-"""The local cluster: planned, started, watched, found again, stopped."""
+"""The local cluster: how it is planned, started, watched, found again and stopped."""

@@ -1,4 +1,4 @@
-"""How is a Python child of ours called: which interpreter, which modules, which environment?"""
+"""How are Python child processes started: which interpreter, modules and environment?"""
 
 import os
 import sys
@@ -7,20 +7,22 @@ from pathlib import Path
 import expertmesh
 
 NATIVE_CODE = ("EXPERTMESH_NATIVE", "EXPERTMESH_CPU_ISA", "EXPERTMESH_CPU_KERNELS_PATH")
-"""Which native code runs: settings without a flag."""
+"""Settings without a flag that choose the native code; children inherit them."""
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """The command line of `python -m MODULE`; -P: a folder named like one of ours in the
-    working directory must not be run in its place."""
+    """The command line of `python -m MODULE`.
+
+    -P: a folder in the working directory with the name of one of our modules must not be run.
+    """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def child_environment(threads: int | None = None) -> dict[str, str]:
-    """Our environment without EXPERTMESH_* (all flags are passed explicitly), but for the native code's.
+    """Our environment without EXPERTMESH_* (flags are passed explicitly) except NATIVE_CODE.
 
-    The children find the modules where we found them, installed or not. `threads`: limits
-    and idling of their OpenMP threads.
+    Children find our modules where this process found them, installed or not. `threads`: the
+    number of their OpenMP threads.
     """
     environment = {
         name: value
@@ -33,6 +35,6 @@ def child_environment(threads: int | None = None) -> dict[str, str]:
     environment["PYTHONUNBUFFERED"] = "1"
     if threads is not None:
         environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(threads)
-        # Processes take turns within a step: a spinning thread would steal the other's core.
+        # Processes take turns within a step: a spinning thread would take a core from the others.
         environment["OMP_WAIT_POLICY"] = "passive"
     return environment

@@ -1,10 +1,10 @@
-"""How does the local cluster start, stay under watch, and stop?
+"""How is the local cluster started, watched and stopped?
 
-One supervisor process, no threads of its own and no gRPC in it. Services start
-stage by stage (router, then pools and attention, then gateway), each stage when
-the one before is ready. A service that dies ends the cluster with its name and its
-last words, unless another of its group runs: then that one serves on, and the dead
-one is started again (`expertmesh/cluster/restarts.py`).
+There is one supervisor process, without threads of its own and without gRPC. Services start
+stage by stage (router, then pools and attention, then gateway), each stage when the one
+before is ready. When a service dies, the cluster ends with an error that shows the end of its
+log, unless another service of its group runs: then that one keeps serving, and the dead one is
+started again (`expertmesh/cluster/restarts.py`).
 """
 
 import os
@@ -28,7 +28,7 @@ _STOP_POLL_S = 0.05
 
 
 class Stopped(Exception):
-    """A signal asked the cluster to stop while it was starting."""
+    """A signal asked to stop while the cluster was starting."""
 
 
 class Cluster:
@@ -45,7 +45,7 @@ class Cluster:
 
     @property
     def url(self) -> str | None:
-        """Base URL of the gateway once it has bound its port."""
+        """Base URL of the gateway; None until it has bound its port."""
         for service in self._services.values():
             if "http" in service.addresses:
                 return f"http://{service.addresses['http']}"
@@ -54,8 +54,8 @@ class Cluster:
     def start(self, progress: Progress, timeout_s: float) -> None:
         """Start every stage and wait until all are ready.
 
-        Raises CommandError naming the service that failed, with the end of its log, and
-        Stopped when a signal came first.
+        Raises CommandError naming the service that failed, with the end of its log, and Stopped
+        if a signal came first.
         """
         deadline = time.monotonic() + timeout_s
         for stage in self.plan.stages:
@@ -70,12 +70,12 @@ class Cluster:
         self.save("ready")
 
     def watch(self, say: Callable[[str], None] = lambda line: None) -> None:
-        """Keep it going until a signal asks to stop; `say` is told of deaths and returns.
+        """Watch the services until a signal asks to stop; `say` gets a line per death or return.
 
-        Raises CommandError when a service dies for which no other stands in.
+        Raises CommandError when a service dies that no other can replace.
         """
         while not self._signals.stop.wait(_WATCH_POLL_S):
-            if self._bury(say) | self._revive(say) | self._welcome(say):
+            if self._note_deaths(say) | self._restart_due(say) | self._note_ready(say):
                 self.save("degraded" if self._restarts.any_away else "ready")
 
     def stop(self, grace_s: float, say: Callable[[str], None] = lambda line: None) -> bool:
@@ -161,8 +161,8 @@ class Cluster:
             if ending is not None:
                 raise _death(service, ending)
 
-    def _bury(self, say: Callable[[str], None]) -> bool:
-        """Look for new deaths; whether there was one. Raises CommandError."""
+    def _note_deaths(self, say: Callable[[str], None]) -> bool:
+        """Check for services that died; returns whether one did. Raises CommandError."""
         found = False
         for name, service in self._services.items():
             ending = None if self._restarts.waits(name) else service.exit_text()
@@ -170,7 +170,7 @@ class Cluster:
                 continue
             if not self._stand_ins(service):
                 if service.spec.group:
-                    ending += f", and no other {service.spec.group} runs"
+                    ending += f", and no other {service.spec.group} is running"
                 raise _death(service, ending)
             self._lose(name, ending, say)
             found = True
@@ -180,14 +180,13 @@ class Cluster:
         service = self._services[name]
         pause_s = self._restarts.died(name, ending, time.monotonic())
         others = self._stand_ins(service)
-        run = "runs" if len(others) == 1 else "run"
         say(
-            f"{name} {ending}; {', '.join(others)} {run} on, and it is started again in "
+            f"{name} {ending}; still running: {', '.join(others)}; it will be started again in "
             f"{pause_s:.0f} s; its log: {service.log_path}"
         )
 
-    def _revive(self, say: Callable[[str], None]) -> bool:
-        """Start again who is due; whether there was one."""
+    def _restart_due(self, say: Callable[[str], None]) -> bool:
+        """Start the dead services whose pause is over; returns whether there was one."""
         due = self._restarts.due(time.monotonic())
         addresses = {name: one.addresses for name, one in self._services.items()}
         told = {dialled for one in self.plan.services for _, dialled in one.dials}
@@ -195,12 +194,12 @@ class Cluster:
             self._restarts.started(name, time.monotonic())
             try:
                 self._services[name].start(addresses, same_address=name in told)
-            except OSError as error:  # no process, file or memory to be had just now
+            except OSError as error:  # out of processes, files or memory at the moment
                 self._lose(name, f"could not be started: {error}", say)
         return bool(due)
 
-    def _welcome(self, say: Callable[[str], None]) -> bool:
-        """Look who is ready again; whether there was one."""
+    def _note_ready(self, say: Callable[[str], None]) -> bool:
+        """Check for restarted services that are ready; returns whether there was one."""
         ready = [
             name
             for name in self._restarts.starting()
@@ -212,7 +211,7 @@ class Cluster:
         return bool(ready)
 
     def _stand_ins(self, service: ServiceProcess) -> list[str]:
-        """Who of its group runs besides it."""
+        """The running services of its group without itself."""
         return [
             other.spec.name
             for other in self._services.values()

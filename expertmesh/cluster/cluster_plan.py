@@ -25,11 +25,11 @@ GATEWAY_BASE_BYTES = 200 * MB
 POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
 DRAIN_S = 5.0
-"""How long running requests may go on after Ctrl-C, unless a flag says it."""
+"""How long running requests may go on after Ctrl-C, unless a flag gives another time."""
 DEFAULTS = {"drain_s": DRAIN_S, "grace_s": DRAIN_S}
-"""Of services' flags, where `up` has others than the services."""
+"""Defaults of services' flags that differ in `up`."""
 STOP_SLACK_S = 5.0
-"""Between the end of a service's grace and SIGKILL."""
+"""Time between the end of a service's grace period and SIGKILL."""
 MAX_ATTENTION = 64
 DEMO_NAME = "expertmesh-demo"
 HELD_FACTOR = 1.05
@@ -55,11 +55,11 @@ class ClusterOptions:
     threads: int | None = None
     log_level: str = "info"
     model_name: str | None = None
-    """Name in the API where no --served-model-name says it; None: the folder's name."""
+    """Name in the API without --served-model-name; None: the folder's name."""
     secret_file: Path | None = None
-    """Holds the secret that each service shows to the others, once they start."""
+    """File with the secret that the services show each other; written before they start."""
     passed: Values = field(default_factory=dict, repr=False)
-    """Flags of the services that are passed on to them."""
+    """Flags to pass on to the services."""
 
 
 def demo_model_dir() -> Path:
@@ -69,17 +69,17 @@ def demo_model_dir() -> Path:
     folder = Path(demo_model.__file__).parent / "model"
     if not (folder / "config.json").exists():
         raise CommandError(
-            f"the bundled demonstration model is not at {folder}; give a checkpoint with --model"
+            f"the bundled demonstration model is not in {folder}; give a checkpoint with --model"
         )
     return folder
 
 
 def threads_each(cores: int, num_attention: int) -> int:
-    """Threads of every computing process.
+    """Threads of each process that computes.
 
     Within a step the services take turns: attention waits while a layer's pool computes, and
-    pools with alternate layers wait for each other. So all may use the cores of one; only
-    attention services run at the same time.
+    pools with different layers wait for each other, so they can share cores. Only attention
+    services compute at the same time.
     """
     return max(1, cores // num_attention)
 
@@ -90,14 +90,13 @@ def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
 
 
 def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
-    """Decide every process. Raises CommandError (usage) naming the flag that cannot be met."""
+    """Plan every process. Raises CommandError (usage) naming a flag that cannot be met."""
     config = _load(options.model)
     if not 0 <= options.http_port <= 65535:
         raise CommandError(f"--http-port: 0 to 65535, got {options.http_port}", EXIT_USAGE)
     if not 1 <= options.num_pools <= config.num_layers:
         raise CommandError(
-            f"--pools: 1 to {config.num_layers} (the model's layers, one stripe each), "
-            f"got {options.num_pools}",
+            f"--pools: 1 to {config.num_layers} (the number of layers), got {options.num_pools}",
             EXIT_USAGE,
         )
     if not 1 <= options.num_attention <= MAX_ATTENTION:
@@ -106,7 +105,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
         )
     if not 0 <= options.replicas <= options.num_pools:
         raise CommandError(
-            f"--replicas: 0 to {options.num_pools} (the pools), got {options.replicas}", EXIT_USAGE
+            f"--replicas: 0 to {options.num_pools} (as --pools), got {options.replicas}", EXIT_USAGE
         )
     try:
         options = replace(options, **read_flags(options))
@@ -132,7 +131,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
 
 
 def _compute_dtype(options: ClusterOptions) -> str:
-    """What all services compute in: a format that computes in bf16 alone decides `auto`."""
+    """The dtype for all services: `auto` becomes bf16 with a format that only computes in bf16."""
     asked = {options.expert_dtype, options.linear_dtype} - {"auto", "f32"}
     return "bf16" if options.dtype == "auto" and asked else options.dtype
 
@@ -140,14 +139,14 @@ def _compute_dtype(options: ClusterOptions) -> str:
 def _with_passed(
     services: Iterable[ServiceSpec], values: Values
 ) -> tuple[tuple[ServiceSpec, ...], float]:
-    """The services with the flags passed on to them, all of which they will accept; the time to stop.
+    """(the services with the flags passed on to them, seconds that a stage gets to stop).
 
-    Raises CommandError (usage) naming the flag that a service would refuse.
+    Raises CommandError (usage) naming a flag that its service would refuse.
     """
     done, grace_s = [], DRAIN_S
     for service in services:
         passed = passed_to(service.module, values)
-        flags = (*service.flags, *passed.arguments)  # the last word on a flag is the caller's
+        flags = (*service.flags, *passed.arguments)  # the last one wins: the caller's
         dials = [f"{flag}=127.0.0.1:1" for flag, _ in service.dials]
         config = check_service(service.module, (*flags, *dials), passed.environment)
         grace_s = max(grace_s, getattr(config, "grace_s", 0.0), getattr(config, "drain_s", 0.0))
@@ -156,7 +155,7 @@ def _with_passed(
 
 
 def describe(config: ModelConfig) -> str:
-    """One line: sizes a person can compare."""
+    """One line with the sizes of the model, for people."""
     total = config.attention_params + config.num_pieces * config.expert_params
     parameters = f"{total / 1e9:,.1f} B" if total >= 1e9 else f"{total / 1e6:,.1f} M"
     return (
@@ -166,21 +165,24 @@ def describe(config: ModelConfig) -> str:
 
 
 class _Sizing:
-    """Bytes as held in memory."""
+    """Bytes that weights and KV caches take in memory."""
 
     def __init__(self, config: ModelConfig, options: ClusterOptions):
         try:
             formats = held_formats(
-                options.model, config, dtype=options.dtype, expert_dtype=options.expert_dtype,
+                options.model,
+                config,
+                dtype=options.dtype,
+                expert_dtype=options.expert_dtype,
                 linear_dtype=options.linear_dtype,
-            )  # fmt: skip
+            )
             budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
         except ValueError as error:
             raise CommandError(str(error), EXIT_USAGE) from None
         self.attention = attention_bytes(config, formats.compute_dtype, formats.linears)
         self.layer = config.num_experts * piece_bytes(config, formats.experts)
         self.num_layers = config.num_layers
-        # Of what all services leave, pools included: each alone would not know of the others.
+        # A share is of what all services' weights leave, which no service alone can know.
         copies = options.num_attention
         weights = copies * self.attention
         weights += self.num_layers * self.layer * (copies if options.in_process else 1)
@@ -190,7 +192,7 @@ class _Sizing:
 
 def _load(model: Path) -> ModelConfig:
     if not model.is_dir():
-        raise CommandError(f"--model {model}: not a folder with a checkpoint", EXIT_USAGE)
+        raise CommandError(f"--model {model}: not a checkpoint folder", EXIT_USAGE)
     try:
         return load_config(model)
     except ValueError as error:
@@ -249,14 +251,14 @@ def _split(
 
 
 def attention_names(options: ClusterOptions) -> list[str]:
-    """One is `attention`, more are numbered."""
+    """A single one is `attention`; several are numbered."""
     if options.num_attention == 1:
         return ["attention"]
     return [f"attention-{index}" for index in range(options.num_attention)]
 
 
 def attention_group(options: ClusterOptions) -> str:
-    """Each has all of the attention side, so one stands in for another."""
+    """All hold the same weights, so that with several each can replace another."""
     return "attention service" if options.num_attention > 1 else ""
 
 

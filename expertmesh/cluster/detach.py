@@ -14,7 +14,7 @@ from expertmesh.console import CommandError
 _POLL_S = 0.1
 KILL_WAIT_S = 5.0
 SERVING = ("ready", "degraded")
-"""The phases of a cluster that has started and was not told to stop."""
+"""Phases of a cluster that has started and is not stopping."""
 
 
 def start_detached(
@@ -23,12 +23,11 @@ def start_detached(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Start `expertmesh up ARGUMENTS` in a session of its own; returns its state once ready.
+    """Start `expertmesh up ARGUMENTS` in its own session; returns its state when ready.
 
-    `environment`: what it is told besides, because it does not belong on a command line.
-
-    Its output goes to supervisor.log and, until it is ready, to `say`. Raises CommandError
-    with the end of that log when it gives up.
+    `environment`: extra variables, for values that do not belong on a command line. The
+    output goes to supervisor.log and, until the cluster is ready, to `say`. Raises CommandError
+    naming that log when the start fails.
     """
     run_dir.remove_state()
     log_path = run_dir.log_path("supervisor")
@@ -49,29 +48,29 @@ def start_detached(
                     say(line.rstrip("\n"))
                 state = run_dir.read() or {}
                 if ended:
-                    raise CommandError(f"the cluster did not start; its log is {log_path}")
+                    raise CommandError(f"the cluster did not start; its log: {log_path}")
                 if state.get("pid") == supervisor.pid and state.get("phase") in SERVING:
                     return state
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         supervisor.terminate()
-        raise CommandError("interrupted; the cluster was told to stop") from None
+        raise CommandError("interrupted: the cluster is stopping") from None
 
 
 def stop_running(run_dir: RunDir, state: dict[str, Any], timeout_s: float) -> bool:
-    """SIGTERM the supervisor and wait; SIGKILL after `timeout_s`. True when it stopped by itself."""
+    """Send SIGTERM, and SIGKILL after `timeout_s`; returns whether SIGTERM was enough."""
     pid, started_at = state["pid"], state["started_at"]
     os.kill(pid, signal.SIGTERM)
     if _await_end(pid, started_at, timeout_s):
         return True
-    os.kill(pid, signal.SIGKILL)  # its services are bound to it and end as well
+    os.kill(pid, signal.SIGKILL)  # its services die with it (guard.py)
     _await_end(pid, started_at, KILL_WAIT_S)
     run_dir.remove_state()
     return False
 
 
 def end_leftovers(state: dict[str, Any]) -> list[str]:
-    """Kill services of a supervisor that has gone; returns their names (normally none)."""
+    """Kill services that outlived their supervisor; returns their names (normally none)."""
     ended = []
     for service in state.get("services", []):
         if is_alive(service.get("pid"), service.get("started_at")):

@@ -1,11 +1,10 @@
-"""How does a service end when its supervisor is killed outright? It dies with it.
+"""How does a service end when its supervisor is killed? It dies at once.
 
 `python -m expertmesh.cluster.guard PARENT_PID MODULE [FLAGS...]` becomes
-`python -m MODULE [FLAGS...]`. On Linux the kernel is asked to send SIGKILL when
-the thread that started us ends (PR_SET_PDEATHSIG survives exec, and the
-supervisor starts services from its main thread); elsewhere a thread of the
-service watches its parent. Nothing runs between fork and exec in the
-supervisor, so it does not matter which threads it has.
+`python -m MODULE [FLAGS...]`. On Linux the kernel is asked to send SIGKILL when the thread that
+started this process ends: PR_SET_PDEATHSIG survives exec, and the supervisor starts services
+from its main thread. Elsewhere a thread of the service watches its parent. The supervisor runs
+no code between fork and exec, so its threads do not matter.
 """
 
 import ctypes
@@ -22,9 +21,9 @@ _PARENT_POLL_S = 0.5
 
 
 def main(argv: Sequence[str]) -> None:
-    """Bind this process's life to PARENT_PID, then become the service."""
+    """Make this process die with PARENT_PID, then become the service."""
     parent_pid, module, flags = int(argv[0]), argv[1], list(argv[2:])
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # survives exec; services take it as "reload"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # survives exec; services reload on it
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

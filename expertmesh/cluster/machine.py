@@ -1,4 +1,4 @@
-"""What does this machine offer? Cores, memory, CPU features, ports; cgroup limits included."""
+"""What does this machine offer? Cores (within cgroup limits), CPU features, ports, open files."""
 
 import os
 import socket
@@ -16,11 +16,11 @@ CPU_FEATURES = (
     "amx_bf16",
     "amx_int8",
 )
-"""The instruction sets that decide how fast experts run on x86."""
+"""x86 instruction sets that decide how fast experts are computed."""
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Cores this process may use: its affinity, cut by a cgroup CPU quota; at least 1."""
+    """Cores that this process may use, by its affinity and cgroup CPU quota; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -30,7 +30,7 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
 
 
 def cpu_features() -> dict[str, bool]:
-    """Which of CPU_FEATURES the processor reports; all False where /proc/cpuinfo is not there."""
+    """Which of CPU_FEATURES the processor reports; all False without /proc/cpuinfo."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -41,9 +41,9 @@ def cpu_features() -> dict[str, bool]:
 
 
 def port_problem(port: int, host: str = "127.0.0.1") -> str | None:
-    """Why `host`:`port` cannot be listened on, or None when it can (0: any free port)."""
+    """Why nothing can listen on `host`:`port`; None if something can (port 0: any free one)."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port in TIME_WAIT is free, a listening one is not.
+        # As servers set it: a port in TIME_WAIT counts as free, one with a listener does not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

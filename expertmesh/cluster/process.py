@@ -20,7 +20,7 @@ TAIL_LINES = 15
 
 
 class ServiceProcess:
-    """A child process with a log file; every method returns at once."""
+    """A child process with a log file; no method waits, except `kill`."""
 
     def __init__(self, spec: ServiceSpec, log_path: Path):
         self.spec = spec
@@ -35,10 +35,10 @@ class ServiceProcess:
     def start(
         self, addresses_of: Mapping[str, Mapping[str, str]], *, same_address: bool = False
     ) -> None:
-        """Start it, or start it again after its death, when its log goes on.
+        """Start it; after its death, start it again and append to its log.
 
-        Call from the main thread. `addresses_of`: service name -> its addresses; `same_address`:
-        it must take the gRPC address that it had, because others were told it.
+        Call this from the main thread (see guard.py). `addresses_of`: service name -> its
+        addresses. `same_address`: bind the gRPC address it had before, because others know it.
         """
         argv = python_module("expertmesh.cluster.guard", str(os.getpid()), self.spec.module)
         argv += self.spec.flags
@@ -56,7 +56,7 @@ class ServiceProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**child_environment(self.spec.threads), **self.spec.environment},
-                start_new_session=True,  # Ctrl-C reaches the supervisor only; it decides the order
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops in order
             )
 
     @property
@@ -65,7 +65,7 @@ class ServiceProcess:
 
     @property
     def started_at(self) -> float | None:
-        """Start time of the process (with the pid it names a process for good)."""
+        """Start time of the process; with it the pid names one process even after pid reuse."""
         if self._popen is None:
             return None
         try:
@@ -74,7 +74,7 @@ class ServiceProcess:
             return None
 
     def exit_text(self) -> str | None:
-        """How it ended, or None while it runs (or was never started)."""
+        """How it ended; None while it runs or if it was never started."""
         status = None if self._popen is None else self._popen.poll()
         if status is None:
             return None
@@ -87,7 +87,7 @@ class ServiceProcess:
         return self._popen is not None and self._popen.poll() is None
 
     def readiness(self, client: httpx.Client) -> tuple[bool, str]:
-        """(ready, what it is doing) from its log and its /readyz."""
+        """(ready, what it is doing), from its log and its /readyz."""
         self._read_addresses()
         where = self.addresses.get("ops") or self.addresses.get("http")
         if where is None:
@@ -118,7 +118,7 @@ class ServiceProcess:
             self._popen.wait()
 
     def _read_addresses(self) -> None:
-        """Look for the line with the bound ports in what was logged since the last look."""
+        """Search what was logged since the last call for the line with the bound addresses."""
         if self.addresses:
             return
         with open(self.log_path, "rb") as log:
@@ -135,7 +135,7 @@ class ServiceProcess:
 
 
 def readiness_text(answer: httpx.Response) -> str:
-    """The one line of a /readyz answer: plain text, or `reason` / `status` of JSON."""
+    """One line from a /readyz answer: its plain text, or `reason` or `status` of its JSON."""
     if answer.headers.get("content-type", "").startswith("application/json"):
         try:
             page = answer.json()

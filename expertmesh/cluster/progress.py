@@ -1,4 +1,4 @@
-"""How does a person see the cluster start? One live line a service, or plain lines in a pipe."""
+"""How is the start of the cluster shown? A live line per service, or plain lines in a pipe."""
 
 import re
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ _PERCENT = re.compile(r"\b(\d{1,3}) ?%")
 
 
 class Progress(Protocol):
-    """What the cluster reports to while it starts."""
+    """Where the cluster reports its start."""
 
     def update(self, name: str, text: str, *, ready: bool = False) -> None: ...
     def close(self) -> None: ...
 
 
 class PlainProgress:
-    """One line when a service's state changes; percentages in steps of 25."""
+    """A line whenever a service's state changes; percentages in steps of 25."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -38,7 +38,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """One line per service that changes in place: spinner, name, what it is doing."""
+    """One line per service, updated in place: spinner, name, what it is doing."""
 
     def __init__(self, console: Console, names: Sequence[str]):
         self._rows: dict[str, tuple[str, bool]] = dict.fromkeys(names, ("waiting", False))

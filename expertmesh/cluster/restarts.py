@@ -1,7 +1,8 @@
-"""Which services are away, and when is each started again?
+"""Which services are down, and when is each started again?
 
-Pure: the clock is passed in, nothing is started here. A service that dies soon after its start is
-started again later and later, so that one which cannot live costs the others little.
+Only bookkeeping: the clock is passed in, and nothing is started here. The pause before a restart
+doubles while a service keeps dying soon after its start, so that a broken one costs the others
+little.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 LONG_LIFE_S = 60.0
-"""Who lived for longer than this is not in a crash loop: its next pause is the first one again."""
+"""A service that ran for longer than this is in no crash loop: its pause is FIRST_PAUSE_S again."""
 
 
 @dataclass(slots=True)
@@ -23,13 +24,13 @@ class _Record:
 
 
 class Restarts:
-    """The deaths of a cluster's services by name; who never died is not in it."""
+    """The deaths of a cluster's services, by name."""
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
     def died(self, name: str, ending: str, now_s: float) -> float:
-        """It ended, as `ending` says; in how many seconds it is due to be started again."""
+        """Note a death; returns the seconds until the service is due to be started again."""
         record = self._records.setdefault(name, _Record(ending))
         lived_long = record.started_s is None or now_s - record.started_s > LONG_LIFE_S
         record.pause_s = FIRST_PAUSE_S if lived_long else min(LONGEST_PAUSE_S, 2 * record.pause_s)
@@ -39,7 +40,7 @@ class Restarts:
         return record.pause_s
 
     def due(self, now_s: float) -> list[str]:
-        """Who is to be started now; `started` is to be called for each."""
+        """The services to start now; call `started` for each."""
         return [
             name
             for name, record in self._records.items()
@@ -55,12 +56,12 @@ class Restarts:
         self._records[name].is_away = False
 
     def waits(self, name: str) -> bool:
-        """Whether it is dead and its time has not come."""
+        """Whether it is dead and not yet started again."""
         record = self._records.get(name)
         return record is not None and record.due_s is not None
 
     def starting(self) -> list[str]:
-        """Who was started again and is not ready yet."""
+        """The services that were started again and are not ready yet."""
         return [
             name
             for name, record in self._records.items()
@@ -72,10 +73,7 @@ class Restarts:
         return any(record.is_away for record in self._records.values())
 
     def facts(self, name: str, now_s: float, unix_s: float) -> dict[str, object]:
-        """What the state file tells of it: deaths, how the last one came, when it is started again.
-
-        `next_start_at` is in Unix time, None where nothing is due.
-        """
+        """What the state file says of it; `next_start_at` is Unix time, None if nothing is due."""
         record = self._records.get(name)
         if record is None:
             return {"deaths": 0, "last_death": None, "away": False, "next_start_at": None}

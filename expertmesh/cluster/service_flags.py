@@ -1,8 +1,8 @@
-"""How does every flag of every service reach it through `up`?
+"""How does `up` pass flags on to the services?
 
-The services' own configs say which flags there are. Each becomes an option of `up`, with the same
-name and environment twin, and goes to every service that has it; with the service's name before it
-(`--attention-device`) to that service alone. Flags that `up` decides itself are refused.
+The services' configs list their flags. Each becomes an option of `up`, with the same name and
+environment variable, and goes to every service that has it; prefixed with a service's name
+(`--attention-device`) it goes to that service only. Flags that `up` sets itself are refused.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,30 +22,30 @@ CONFIGS: dict[str, type] = {
     "expert_svc": ExpertConfig,
     "router_svc": RouterConfig,
 }
-"""Module -> its config."""
+"""Module -> its config class."""
 
 _LOOPBACK = (
-    "everything that `up` starts talks over 127.0.0.1 (docs/several-machines.md has the rest)"
+    "its services talk over 127.0.0.1 only (docs/several-machines.md is about several machines)"
 )
 DECIDED = {
-    "attention": "--attention (EXPERTMESH_UP_ATTENTION) says how many there are",
-    "listen": "--http-port is the API's port, the other services take free ones",
+    "attention": "--attention (EXPERTMESH_UP_ATTENTION) sets their number",
+    "listen": "--http-port sets the API's port, the other services take free ports",
     "ops_listen": "services take free ports, which `expertmesh status` shows",
     "advertise": _LOOPBACK,
     "router": "`up` starts its own",
-    "transport": "--in-process says it",
-    "attention_id": "services are named as `expertmesh status` shows them",
-    "pool_id": "pools are named as `expertmesh status` shows them",
-    "layers": "--pools and --replicas say who holds what",
-    "experts": "--pools and --replicas say who holds what",
+    "transport": "--in-process sets it",
+    "attention_id": "it names the services itself, as `expertmesh status` shows them",
+    "pool_id": "it names the pools itself, as `expertmesh status` shows them",
+    "layers": "--pools and --replicas decide which pool holds what",
+    "experts": "--pools and --replicas decide which pool holds what",
     "tls_ca": _LOOPBACK,
     "tls_cert": _LOOPBACK,
     "tls_key": _LOOPBACK,
-    "secret_file": "each run makes a secret of its own, in its run folder",
+    "secret_file": "each run makes its own secret, in its run folder",
     "insecure": _LOOPBACK,
     "insecure_no_auth": _LOOPBACK,
 }
-"""Flags of services that `up` sets, and what says it instead."""
+"""Flags of services that `up` sets itself, and why or what to use instead."""
 
 Values = Mapping[str, Mapping[str, Any]]
 """Module -> field -> value, as given to `up`."""
@@ -56,14 +56,14 @@ class Passable:
     """One option of `up` that is passed on."""
 
     name: str
-    """As a Python name: `device`, `attention_device`."""
+    """A Python name: `device`, `attention_device`."""
     flag: Flag
     modules: tuple[str, ...]
-    """Who gets it."""
+    """The services that get it."""
     is_shared: bool = False
     """Several services have it."""
     of_one: bool = False
-    """It is the form for one service of a flag that several have."""
+    """It sets a flag that several services have for one of them."""
 
     @property
     def option(self) -> str:
@@ -75,7 +75,7 @@ class Passable:
 
 
 def passable(taken: Iterable[str]) -> list[Passable]:
-    """What is passed on, given the names that are `up`'s own options."""
+    """The options to pass on; `taken`: names of `up`'s own options."""
     by_name: dict[str, dict[str, Flag]] = {}
     for module, config in CONFIGS.items():
         for one in flags_of(config):
@@ -93,20 +93,20 @@ def passable(taken: Iterable[str]) -> list[Passable]:
 
 
 def short_name(module: str) -> str:
-    """As in `expertmesh serve NAME`."""
+    """The service's name in `expertmesh serve NAME`."""
     return module.removesuffix("_svc")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """How one service is told: by its command line, secrets by its environment."""
+    """Values for one service: on its command line, secrets in its environment."""
 
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def passed_to(module: str, values: Values) -> Passed:
-    """Raises CommandError (usage) for a secret that no environment variable can hold."""
+    """Raises CommandError (usage) for a secret that an environment variable cannot hold."""
     given = values.get(module, {})
     arguments: list[str] = []
     environment: dict[str, str] = {}
@@ -117,19 +117,19 @@ def passed_to(module: str, values: Values) -> Passed:
         if not one.is_secret:
             arguments += one.arguments(value)
         elif any("," in text for text in value):
-            raise CommandError(f"{one.option}: `up` passes on none with a comma in it", EXIT_USAGE)
+            raise CommandError(f"{one.option}: must not contain a comma with `up`", EXIT_USAGE)
         else:
             environment[env_name(one.name)] = ",".join(value)
     return Passed(arguments=tuple(arguments), environment=environment)
 
 
 def secrets() -> list[Flag]:
-    """The flags that do not belong on a command line."""
+    """The flags whose values must not be on a command line."""
     return [one for config in CONFIGS.values() for one in flags_of(config) if one.is_secret]
 
 
 def check_service(module: str, argv: Iterable[str], environment: Mapping[str, str]) -> Any:
-    """The config that the service will have. Raises CommandError (usage) naming the flag."""
+    """The config that the service will have. Raises CommandError (usage) naming a bad flag."""
     try:
         return check_config(CONFIGS[module], list(argv), environment)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What do Ctrl-C and SIGTERM mean to a running cluster? First: stop. Second: kill."""
+"""What do Ctrl-C and SIGTERM do to a running cluster? The first stops it, the second kills."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StopSignals:
-    """A context that turns SIGINT, SIGTERM and SIGHUP into two events instead of exceptions."""
+    """A context in which SIGINT, SIGTERM and SIGHUP set events instead of raising."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()

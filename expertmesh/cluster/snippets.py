@@ -1,11 +1,12 @@
-"""What can a newcomer paste once the cluster is ready?"""
+"""What can a user paste when the cluster is ready?"""
 
 
 def ready_text(url: str, model_name: str, run_dir: str, *, needs_key: bool = False) -> str:
     """The URL and three ways to use it: curl, the openai package, our own chat.
 
-    The key itself is not shown: snippets take it from the environment twin of --api-key.
+    The key itself is not shown: the snippets take it from EXPERTMESH_API_KEY.
     """
+    question = '"messages": [{"role": "user", "content": "What is 12 + 30?"}]'
     header = ' -H "Authorization: Bearer $EXPERTMESH_API_KEY"' if needs_key else ""
     key = 'os.environ["EXPERTMESH_API_KEY"]' if needs_key else '"none"'
     imports = "import os\n  " if needs_key else ""
@@ -13,7 +14,7 @@ def ready_text(url: str, model_name: str, run_dir: str, *, needs_key: bool = Fal
 Ready: {url}   (OpenAI-compatible, model name: {model_name})
 
   curl {url}/v1/chat/completions -H 'Content-Type: application/json'{header} \\
-    -d '{{"model": "{model_name}", "messages": [{{"role": "user", "content": "What is 12 + 30?"}}]}}'
+    -d '{{"model": "{model_name}", {question}}}'
 
   {imports}from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key={key})

@@ -1,14 +1,13 @@
-"""Where does a running cluster leave its traces, so that `status` and `down` find it?
+"""Where is the state of a running cluster, so that `status` and `down` find it?
 
-A run folder holds the services' logs, `cluster.json` (what runs: pids with their
-start times, addresses, phase), `secret`, which callers of the services must know, and
-`lock`, held by the supervisor as long as it lives. A state file whose supervisor no longer
-lives is stale: it is reported as such and the next `up` replaces it.
+A run folder holds the services' logs, `cluster.json` (what runs: pids with their start times,
+addresses, phase), `secret`, which callers of the services must know, and `lock`, held by the
+supervisor while it runs. A state file whose supervisor no longer runs is stale: it is reported
+as such, and the next `up` replaces it.
 
-Without --run-dir there is one folder for each user and API port, so clusters on other
-ports, and those of other users, are not in each other's way. What a run folder says is
-believed (`down` ends processes by it), so it must be nobody else's: our own folder, no
-symbolic link, not writable by others.
+Without --run-dir there is one folder for each user and API port, so that clusters on other ports
+and of other users do not disturb each other. `down` kills processes by what a run folder says, so
+the folder must be safe: owned by this user, not a symbolic link, not writable by others.
 """
 
 import fcntl
@@ -26,21 +25,21 @@ from expertmesh.console import EXIT_USAGE, CommandError
 from rpc.access.secret import write_secret
 
 RUN_DIR_HELP = (
-    "Folder for logs and state; one cluster each. Default: one for each API port in "
-    "$XDG_STATE_HOME/expertmesh."
+    "Folder for logs and state, one for each cluster. Default: one for each API port in "
+    "$XDG_STATE_HOME/expertmesh or ~/.local/state/expertmesh."
 )
-FIND_HELP = "Run folder of the cluster. Default: that of the one that runs."
+FIND_HELP = "Run folder of the cluster. Default: that of the running one."
 DEFAULT_PORT = 8000
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 _ANY_PORT = 64
-"""Most clusters of one user at once that take any free port and name no folder."""
+"""Most clusters of one user at once with --http-port 0 and no --run-dir."""
 _START_TIME_SLACK_S = 5.0
-"""The kernel's boot time, which start times are counted from, moves with clock adjustments."""
+"""Start times are counted from the kernel's boot time, which moves when the clock is adjusted."""
 
 
 def state_root() -> Path:
-    """This user's folder of run folders: `$XDG_STATE_HOME/expertmesh`, by default below
-    `~/.local/state`; where that is another user's (sudo keeps HOME), one in the temporary folder."""
+    """This user's folder for run folders: `$XDG_STATE_HOME/expertmesh`, by default in
+    `~/.local/state`; if another user owns that (sudo keeps HOME), a temporary folder's."""
     base = os.environ.get("XDG_STATE_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
     root /= "expertmesh"
@@ -51,7 +50,7 @@ def state_root() -> Path:
 
 
 def default_run_dir(http_port: int) -> Path:
-    """The folder of a cluster with this port; for port 0 the first that no cluster uses."""
+    """The folder of a cluster with this port; for port 0 the first one not in use."""
     root = state_root()
     if http_port:
         return root / f"cluster-{http_port}"
@@ -59,13 +58,13 @@ def default_run_dir(http_port: int) -> Path:
         folder = RunDir(root / f"cluster-any-{number}")
         if not folder.is_held():
             return folder.path
-    raise CommandError(f"{_ANY_PORT} clusters run from {root} already: give a --run-dir")
+    raise CommandError(f"too many clusters run from {root} ({_ANY_PORT}): give a --run-dir")
 
 
 def find_run_dir(given: Path | None) -> "RunDir":
-    """The folder named, else that of this user's running cluster, else the one last used.
+    """The given folder, else that of this user's running cluster, else the one last used.
 
-    Raises CommandError (usage) when several run: somebody has to say which.
+    Raises CommandError (usage) if several are running.
     """
     if given is not None:
         return RunDir(given.absolute())
@@ -75,7 +74,7 @@ def find_run_dir(given: Path | None) -> "RunDir":
     ]
     if len(running) > 1:
         told = ", ".join(f"{folder.path} ({state.get('url')})" for folder, state in running)
-        raise CommandError(f"several clusters run; say which with --run-dir: {told}", EXIT_USAGE)
+        raise CommandError(f"several clusters are running: give --run-dir: {told}", EXIT_USAGE)
     if running:
         return running[0][0]
     left = [folder for folder, state in known if state]
@@ -83,7 +82,7 @@ def find_run_dir(given: Path | None) -> "RunDir":
 
 
 def running_url(run_dir: Path | None) -> str | None:
-    """The API of the running cluster that `find_run_dir` finds; None when none runs there."""
+    """The API's URL of the cluster that `find_run_dir` finds; None if it is not running."""
     folder = find_run_dir(run_dir)
     state = folder.read()
     if state is not None and state.get("url") and folder.supervisor_alive(state):
@@ -99,7 +98,7 @@ def _run_dirs() -> Iterator["RunDir"]:
 
 
 def _check_ours(path: Path) -> None:
-    """Raises CommandError unless the folder is ours alone."""
+    """Raises CommandError unless only this user can write to the folder."""
     found = path.lstat()
     reason = None
     if stat.S_ISLNK(found.st_mode):
@@ -107,7 +106,7 @@ def _check_ours(path: Path) -> None:
     elif not stat.S_ISDIR(found.st_mode):
         reason = "not a folder"
     elif found.st_uid != os.geteuid():
-        reason = f"of user {found.st_uid}, not of {os.geteuid()} who runs this"
+        reason = f"owned by user {found.st_uid}, not by {os.geteuid()} who runs this"
     elif found.st_mode & 0o022:
         reason = f"writable by others (mode {found.st_mode & 0o777:o}; chmod 700 it)"
     if reason is not None:
@@ -115,7 +114,7 @@ def _check_ours(path: Path) -> None:
 
 
 def is_alive(pid: int | None, started_at: float | None) -> bool:
-    """Whether the process named by pid and start time still runs (a reused pid does not count)."""
+    """Whether the process with this pid and start time still runs; a reused pid does not count."""
     if pid is None or started_at is None:
         return False
     try:
@@ -135,19 +134,19 @@ class RunDir:
         self._state_path = path / "cluster.json"
 
     def create(self) -> None:
-        """Make the folder, readable by its owner only. Raises CommandError, also for another's."""
+        """Make the folder, readable by its owner only. Raises CommandError if it is not safe."""
         root = state_root()
         try:
             for folder in (root, self.path) if self.path.parent == root else (self.path,):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 if folder == root and root.stat().st_uid == os.geteuid():
-                    root.chmod(0o700)  # an earlier one may have been made with another mask
+                    root.chmod(0o700)  # it may have been made with another umask
                 _check_ours(folder)
         except OSError as error:
             raise CommandError(f"--run-dir {self.path}: {error.strerror}") from None
 
     def is_held(self) -> bool:
-        """Whether a supervisor holds the folder."""
+        """Whether a supervisor has locked the folder."""
         try:
             with open(self.path / "lock") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -158,14 +157,14 @@ class RunDir:
         return False
 
     def written_at(self) -> float:
-        """When its state was written last (Unix time); 0 without any."""
+        """Unix time of the last write of its state; 0 without state."""
         try:
             return self._state_path.stat().st_mtime
         except OSError:
             return 0.0
 
     def lock(self) -> IO[str]:
-        """Hold the folder for this process. Raises CommandError when another supervisor does."""
+        """Lock the folder for this process. Raises CommandError if another supervisor has it."""
         self.create()
         try:
             handle = open(self.path / "lock", "w")  # noqa: SIM115 (held until the process ends)
@@ -177,10 +176,9 @@ class RunDir:
             handle.close()
             state = self.read() or {}
             raise CommandError(
-                f"a cluster already runs from {self.path} "
-                f"(pid {state.get('pid', '?')}, {state.get('url') or 'still starting'}); stop it with "
-                "`expertmesh down`, or give this one another --http-port "
-                "(make run PORT=8501) or --run-dir"
+                f"a cluster already runs from {self.path} (pid {state.get('pid', '?')}, "
+                f"{state.get('url') or 'still starting'}); stop it with `expertmesh down`, or give "
+                "this one another --http-port (make run PORT=8501) or --run-dir"
             ) from None
         return handle
 
@@ -189,7 +187,7 @@ class RunDir:
         return self.path / "secret"
 
     def renew_secret(self) -> None:
-        """A new secret for a new run; hold the lock. Raises CommandError."""
+        """Write a new secret; the caller holds the lock. Raises CommandError."""
         try:
             write_secret(self.secret_path)
         except OSError as error:
@@ -199,15 +197,15 @@ class RunDir:
         return self.path / f"{name}.log"
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the state file in one step: readers see the old or the new one."""
+        """Replace the state file atomically: readers see the old or the new one."""
         scratch = self._state_path.with_suffix(".tmp")
         scratch.write_text(json.dumps(state, indent=2))
         os.replace(scratch, self._state_path)
 
     def read(self) -> dict[str, Any] | None:
-        """The state, or None when there is none that can be read.
+        """The state; None if there is none that can be read.
 
-        Raises CommandError when the folder is not ours alone.
+        Raises CommandError if others can write to the folder.
         """
         try:
             _check_ours(self.path)

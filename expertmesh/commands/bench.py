@@ -1,4 +1,4 @@
-"""`expertmesh bench serve` and `bench offline`: how fast is it, in the terms others use?"""
+"""`expertmesh bench serve` and `bench offline`: how fast is a server, or the engine alone?"""
 
 import math
 from collections.abc import Coroutine
@@ -31,52 +31,68 @@ from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_se
 from expertmesh.loadgen.workload import RandomShape
 
 _NUM_PROMPTS = typer.Option(
-    100, "--num-prompts", envvar="EXPERTMESH_NUM_PROMPTS", help="Requests or conversations."
+    100,
+    "--num-prompts",
+    envvar="EXPERTMESH_NUM_PROMPTS",
+    help="Number of requests or conversations.",
 )
 _INPUT_LEN = typer.Option(
-    128, "--random-input-len", envvar="EXPERTMESH_RANDOM_INPUT_LEN", help="Tokens of a prompt."
+    128, "--random-input-len", envvar="EXPERTMESH_RANDOM_INPUT_LEN", help="Tokens in each prompt."
 )
 _OUTPUT_LEN = typer.Option(
-    64, "--random-output-len", envvar="EXPERTMESH_RANDOM_OUTPUT_LEN", help="Tokens of an answer."
+    64,
+    "--random-output-len",
+    envvar="EXPERTMESH_RANDOM_OUTPUT_LEN",
+    help="Tokens in each answer, at most.",
 )
 _PREFIX_LEN = typer.Option(
     0,
     "--random-prefix-len",
     envvar="EXPERTMESH_RANDOM_PREFIX_LEN",
-    help="Tokens that all prompts begin with, on top of the input length.",
+    help="Tokens with which all prompts begin, in addition to the input length.",
 )
 _RANGE_RATIO = typer.Option(
     0.0,
     "--random-range-ratio",
     envvar="EXPERTMESH_RANDOM_RANGE_RATIO",
-    help="Draw lengths between (1 - r) and (1 + r) times the given ones; below 1.",
+    help="r from 0 to below 1: draw lengths from (1 - r) to (1 + r) times the given ones.",
 )
 _DATASET = typer.Option(
     None,
     "--dataset",
     envvar="EXPERTMESH_DATASET",
-    help="File instead of random prompts: JSON or JSON lines of {prompt}, {messages} or "
-    "ShareGPT's {conversations}.",
+    help="File with prompts, instead of random ones: JSON or JSON lines of {prompt}, {messages} "
+    "or ShareGPT's {conversations}.",
 )
 _DATASET_OUTPUT_LEN = typer.Option(
     128,
     "--output-len",
     envvar="EXPERTMESH_OUTPUT_LEN",
-    help="Longest answer to dataset entries that bring no output_len.",
+    help="Tokens in each answer, at most, for dataset entries without output_len.",
 )
 _IGNORE_EOS = typer.Option(
-    False, "--ignore-eos", envvar="EXPERTMESH_IGNORE_EOS", help="Every answer has its full length."
+    False,
+    "--ignore-eos",
+    envvar="EXPERTMESH_IGNORE_EOS",
+    help="Do not let the model end an answer: all have their full length.",
 )
-_TEMPERATURE = typer.Option(0.0, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy.")
-_SEED = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same prompts and arrivals.")
+_TEMPERATURE = typer.Option(
+    0.0, envvar="EXPERTMESH_TEMPERATURE", help="Sampling temperature; 0: greedy."
+)
+_SEED = typer.Option(
+    0, envvar="EXPERTMESH_SEED", help="Equal seeds give equal prompts and arrival times."
+)
 _PERCENTILES = typer.Option(
-    "99", "--percentiles", envvar="EXPERTMESH_PERCENTILES", help="Which ones, for example 50,90,99."
+    "99",
+    "--percentiles",
+    envvar="EXPERTMESH_PERCENTILES",
+    help="Percentiles to show, like 50,90,99.",
 )
 _JSON = typer.Option(
     False,
     "--json",
     envvar="EXPERTMESH_JSON",
-    help="One line of JSON on standard output; the table goes to standard error.",
+    help="Print one line of JSON; the table goes to standard error.",
 )
 _PLOT = typer.Option(
     None,
@@ -87,38 +103,44 @@ _PLOT = typer.Option(
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Measure a server, or the engine by itself.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Measure a server, the engine alone, or the pools alone.", no_args_is_help=True
+    )
     group.command("serve", help=help_text(_SERVE_HELP))(serve)
     group.command("offline", help=help_text(_OFFLINE_HELP))(offline)
     group.command("replay", help=bench_replay.HELP)(bench_replay.replay)
     app.add_typer(group, name="bench")
 
 
-_SERVE_HELP = f"""Load a running server and print what vLLM's users expect to see.
+_SERVE_HELP = f"""Put load on a running server; print its latencies and throughput.
 
-TTFT is the time to the first token, TPOT the mean time for each later one, ITL the gap between
-two arrivals, E2EL the whole request. Any OpenAI-compatible server will do; ExpertMesh also says how much
-of its steps went into expert calls, and how many prompt tokens came from the prefix cache.
+TTFT is the time to the first token, TPOT the mean time for each later token, ITL the gap between
+two arrivals, and E2EL the time of the whole request, as in vLLM's benchmark. Any OpenAI-compatible
+server will do. ExpertMesh also reports which share of its steps went into expert calls, and how
+many prompt tokens came from the prefix cache.
 
-Ask two questions apart. How fast is one user served: --max-concurrency 1. How much does it bear: raise
---max-concurrency, or --request-rate, until the latencies are no longer what you want. Lengths decide
-everything: state them with every number. Without --ignore-eos answers end when the model ends them.
+There are two questions; measure them separately. How fast is a single user served? Use
+--max-concurrency 1. How much load can the server take? Raise --max-concurrency or --request-rate
+until the latencies are too long for you. The lengths of prompts and answers decide the results, so
+give them with every number. Without --ignore-eos the model decides where answers end.
 
-Ctrl-C prints what has been measured so far.
+Ctrl-C ends the run and prints what was measured until then.
 
 Examples:
 
   expertmesh bench serve --num-prompts 32 --max-concurrency 8 --ignore-eos
 
-  expertmesh bench serve --request-rate 4 --random-input-len 1024 --random-output-len 128 --ignore-eos
+  expertmesh bench serve --request-rate 4 \\
+    --random-input-len 1024 --random-output-len 128 --ignore-eos
 
-  expertmesh bench serve --random-prefix-len 2000   (how much does the prefix cache save?)
+  expertmesh bench serve --random-prefix-len 2000   # effect of the prefix cache
 
-  expertmesh bench serve --turns 4 --max-concurrency 4   (conversations that grow)
+  expertmesh bench serve --turns 4 --max-concurrency 4   # growing conversations
 
-  expertmesh bench serve --dataset chats.jsonl --multi-turn --percentiles 50,90,99 --plot run.png
+  expertmesh bench serve --dataset chats.jsonl --multi-turn \\
+    --percentiles 50,90,99 --plot run.png
 
-{EXIT_CODES_HELP} Interrupted is 130.
+{EXIT_CODES_HELP} Also 130: ended by Ctrl-C.
 """
 
 
@@ -127,29 +149,33 @@ def serve(
         None,
         "--base-url",
         envvar="EXPERTMESH_BASE_URL",
-        help=f"Server, with or without /v1. Default: the cluster of `up`, else {DEFAULT_URL}.",
+        help="URL of the server, with or without /v1. Default: the running cluster's, else "
+        f"{DEFAULT_URL}.",
     ),
     run_dir: Path | None = RUN_DIR,
     model: str | None = typer.Option(
-        None, envvar="EXPERTMESH_MODEL_NAME", help="Served name. Default: the first one listed."
+        None,
+        envvar="EXPERTMESH_MODEL_NAME",
+        help="Model name in the API. Default: the first one listed.",
     ),
-    api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="Bearer token."),
+    api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="API key."),
     api_key_file: Path | None = API_KEY_FILE,
     endpoint: str = typer.Option(
         "auto",
         envvar="EXPERTMESH_ENDPOINT",
-        help="chat, completions, or auto: completions for random prompts, chat for conversations.",
+        help="API to use: chat, completions, or auto (completions for random prompts, chat for "
+        "conversations).",
     ),
     num_prompts: int = _NUM_PROMPTS,
     request_rate: float = typer.Option(
         math.inf,
         envvar="EXPERTMESH_REQUEST_RATE",
-        help="Requests sent per second; inf: as --max-concurrency allows.",
+        help="Requests sent per second; inf: as many as --max-concurrency allows.",
     ),
     burstiness: float = typer.Option(
         1.0,
         envvar="EXPERTMESH_BURSTINESS",
-        help="With a rate: 1 is a Poisson process, less comes in bursts, more is steadier.",
+        help="With a rate: 1 is a Poisson process, below 1 comes in bursts, above 1 is steadier.",
     ),
     max_concurrency: int | None = typer.Option(
         None,
@@ -161,7 +187,9 @@ def serve(
     random_prefix_len: int = _PREFIX_LEN,
     random_range_ratio: float = _RANGE_RATIO,
     turns: int = typer.Option(
-        1, envvar="EXPERTMESH_TURNS", help="Turns of each random conversation; answers go back."
+        1,
+        envvar="EXPERTMESH_TURNS",
+        help="Turns in each random conversation; each is sent with all turns before it.",
     ),
     dataset: Path | None = _DATASET,
     output_len: int = _DATASET_OUTPUT_LEN,
@@ -169,12 +197,12 @@ def serve(
         False,
         "--multi-turn",
         envvar="EXPERTMESH_MULTI_TURN",
-        help="Ask all user turns of a dataset's conversation, not just the first.",
+        help="Ask all user turns of each conversation in the dataset, not only the first.",
     ),
     warmup: int = typer.Option(
         0,
         envvar="EXPERTMESH_WARMUP",
-        help="Requests before the clock starts, besides the one that checks the server.",
+        help="Requests that are not measured, sent first; one more checks the server.",
     ),
     ignore_eos: bool = _IGNORE_EOS,
     temperature: float = _TEMPERATURE,
@@ -183,7 +211,7 @@ def serve(
     goodput: list[str] = typer.Option(
         [],
         envvar="EXPERTMESH_GOODPUT",
-        help="Count requests that keep to a limit in ms, for example ttft:500; repeat for more.",
+        help="Count the requests within a limit in ms, for example ttft:500; repeat for more.",
     ),
     as_json: bool = _JSON,
     plot: Path | None = _PLOT,
@@ -234,18 +262,19 @@ def serve(
     finish(result, records, "Serving Benchmark Result", as_json, plot, interrupted)
 
 
-_OFFLINE_HELP = f"""Measure the engine in this process: no HTTP, no pools, what `LLM.generate` gives.
+_OFFLINE_HELP = f"""Measure the engine of `LLM.generate` in this process: no HTTP, no pools.
 
-All prompts are handed in at once, so TTFT and E2EL contain the wait for a place in the batch
-(--max-num-seqs); the throughputs are what counts.
+All prompts are submitted at once, so TTFT and E2EL include the wait for a place in the batch
+(--max-num-seqs). Compare throughputs instead.
 
 Examples:
 
   expertmesh bench offline --num-prompts 64 --ignore-eos
 
-  expertmesh bench offline --model ~/models/my-m2 --dtype bf16 --max-num-seqs 32 --json
+  expertmesh bench offline --model ~/models/my-m2 --dtype bf16 \\
+    --max-num-seqs 32 --json
 
-{EXIT_CODES_HELP} Interrupted is 130.
+{EXIT_CODES_HELP} Also 130: ended by Ctrl-C.
 """
 
 
@@ -255,14 +284,18 @@ def offline(
         envvar="EXPERTMESH_MODEL",
         help="Checkpoint folder. Default: the bundled demonstration model.",
     ),
-    dtype: str = typer.Option("auto", envvar="EXPERTMESH_DTYPE", help="auto, f32 or bf16."),
+    dtype: str = typer.Option(
+        "auto", envvar="EXPERTMESH_DTYPE", help="Dtype to compute in: auto, f32 or bf16."
+    ),
     kv_memory: str = typer.Option(
-        "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Memory of the KV cache, for example 2GiB."
+        "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Size of the KV cache, for example 2GiB."
     ),
     max_num_seqs: int = typer.Option(
-        64, envvar="EXPERTMESH_MAX_NUM_SEQS", help="Sequences in one step."
+        64, envvar="EXPERTMESH_MAX_NUM_SEQS", help="Most sequences in one step."
     ),
-    threads: int = typer.Option(0, envvar="EXPERTMESH_THREADS", help="0: all cores."),
+    threads: int = typer.Option(
+        0, envvar="EXPERTMESH_THREADS", help="Threads to compute with; 0: all cores."
+    ),
     num_prompts: int = _NUM_PROMPTS,
     random_input_len: int = _INPUT_LEN,
     random_output_len: int = _OUTPUT_LEN,
@@ -271,7 +304,7 @@ def offline(
     dataset: Path | None = _DATASET,
     output_len: int = _DATASET_OUTPUT_LEN,
     warmup: int = typer.Option(
-        1, envvar="EXPERTMESH_WARMUP", help="Requests before the clock starts."
+        1, envvar="EXPERTMESH_WARMUP", help="Requests that are not measured, sent first."
     ),
     ignore_eos: bool = _IGNORE_EOS,
     temperature: float = _TEMPERATURE,
@@ -286,8 +319,14 @@ def offline(
     try:
         options = OfflineOptions(
             engine=engine_options(
-                model, dtype=dtype, device=None, max_model_len=None, max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=None, kv_memory=kv_memory, threads=threads,
+                model,
+                dtype=dtype,
+                device=None,
+                max_model_len=None,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=None,
+                kv_memory=kv_memory,
+                threads=threads,
             ),
             workload=WorkloadOptions(
                 num_prompts=num_prompts,
@@ -305,7 +344,7 @@ def offline(
             temperature=temperature,
             warmup=warmup,
             percentiles=parse_percentiles(percentiles),
-        )  # fmt: skip
+        )
         check_plot(plot)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None

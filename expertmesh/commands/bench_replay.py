@@ -1,4 +1,4 @@
-"""`expertmesh bench replay`: a recorded routing as a load for the pools, without a model."""
+"""`expertmesh bench replay`: how do the pools handle a recorded load? Without a model."""
 
 import asyncio
 from pathlib import Path
@@ -11,8 +11,10 @@ from expertmesh.clients.router import DialledRouter, asks_router, call
 from expertmesh.cluster.cluster_plan import demo_model_dir
 from expertmesh.commands.plan import read_config
 from expertmesh.console import (
+    EXIT_CODES_HELP,
     EXIT_FAILED,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -21,12 +23,13 @@ from expertmesh.console import (
 )
 from protos import router_pb2
 
-HELP = help_text("""Send expert calls to the pools as a recording of `expertmesh experts record` has them.
+HELP = help_text(f"""Replay a recording of `expertmesh experts record` against the pools.
 
-No attention service and no weights are needed: of --model only config.json is read. A recording with
---exact is replayed step by step as it was; several streams share its steps out in turn. Of one without, each
-row's experts are drawn by the recorded counts of its layer: how many go to each expert is the same then, which
-ones go together and how that changed is not.
+Needs a running router and pools, but no attention service and no weights: of --model only
+config.json is read. A recording made with --exact is replayed step by step; several streams take
+turns with its steps. From a JSON recording, the experts of each row are drawn at random with the
+recorded frequencies: each expert gets its share of the load, but not together with the same others
+or at the same time.
 
 Examples:
 
@@ -38,36 +41,38 @@ Examples:
 
   expertmesh bench replay load.safetensors --streams 1
 
-With mTLS it needs a certificate of role attention, since it calls pools.
+With mTLS it needs a certificate with role attention, because it calls pools.
+
+{EXIT_CODES_HELP} 1 also means that calls failed.
 """)
 
 
 @asks_router
 def replay(
     router: DialledRouter,
-    recording: Path = typer.Argument(..., help="What `expertmesh experts record` wrote."),
+    recording: Path = typer.Argument(..., help="File written by `expertmesh experts record`."),
     model: Path | None = typer.Option(
         None,
         envvar="EXPERTMESH_MODEL",
         help="Checkpoint folder or config.json. Default: the bundled demonstration model.",
     ),
     streams: int = typer.Option(
-        8, envvar="EXPERTMESH_STREAMS", min=1, max=1024, help="Steps under way at once."
+        8, envvar="EXPERTMESH_STREAMS", min=1, max=1024, help="Number of steps under way at once."
     ),
     rows: int = typer.Option(
-        1, envvar="EXPERTMESH_ROWS", min=1, max=512, help="Tokens in each step, when drawn."
+        1, envvar="EXPERTMESH_ROWS", min=1, max=512, help="JSON recording: tokens in each step."
     ),
     steps: int = typer.Option(
         100,
         envvar="EXPERTMESH_STEPS",
         min=1,
         max=1_000_000,
-        help="Of each stream, when drawn; an exact recording has its own.",
+        help="JSON recording: steps of each stream.",
     ),
-    seed: int = typer.Option(0, envvar="EXPERTMESH_SEED", help="Same seed: same experts."),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    seed: int = typer.Option(0, envvar="EXPERTMESH_SEED", help="Equal seeds draw equal experts."),
+    as_json: bool = JSON,
 ) -> None:
-    # Here, because torch comes with it, and no other command needs to wait for that.
+    # Imported here because they import torch, which no other command should wait for.
     from expertmesh.loadgen.replay import check_model, run_replay
     from expertmesh.loadgen.routing import Drawn, Routing, is_exact, read_counts, read_steps
 
@@ -107,8 +112,9 @@ def replay(
 def _print(result: dict[str, Any]) -> None:
     out = stdout()
     out.print(
-        f"{result['steps']} steps of {result['rows']} row(s) together in {result['duration_s']:.1f} s, "
-        f"{result['rows_per_s']:.0f} rows/s; {result['failed_calls']} of {result['calls']} calls failed"
+        f"{result['steps']} steps with {result['rows']} rows in total in "
+        f"{result['duration_s']:.1f} s, {result['rows_per_s']:.0f} rows/s; "
+        f"{result['failed_calls']} of {result['calls']} calls failed"
     )
     for failure in result["failures"]:
         stderr().print(failure, markup=False, soft_wrap=True)
@@ -120,4 +126,4 @@ def _print(result: dict[str, Any]) -> None:
     for pool_id, entry in result["pools"].items():
         pools.add_row(pool_id, str(entry["calls"]), f"{entry['compute_s']:.2f} s")
     out.print(pools)
-    out.print(f"the busiest pool computed {result['imbalance']:.2f} x the mean")
+    out.print(f"the busiest pool computed for {result['imbalance']:.2f} x the mean time")

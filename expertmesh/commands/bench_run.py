@@ -1,4 +1,4 @@
-"""How does a benchmark command run to its end? A bar, the table, JSON, a picture, an exit code."""
+"""How does a benchmark command run and end? Progress bar, table, JSON, plot, exit code."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Bar:
-    """Requests done, on standard error where that is a terminal."""
+    """The requests that are done, on standard error if that is a terminal."""
 
     def __init__(self) -> None:
         console = stderr()
@@ -51,7 +51,7 @@ class Bar:
 def measure(
     work: Callable[[list[Record], Bar], Coroutine[Any, Any, Any]], error_code: int
 ) -> tuple[list[Record], bool]:
-    """(what was measured, whether Ctrl-C ended it)."""
+    """Run `work`; returns (what was measured, whether Ctrl-C ended it). Raises CommandError."""
     records: list[Record] = []
     bar = Bar()
     try:
@@ -73,7 +73,7 @@ def finish(
     plot: Path | None,
     interrupted: bool,
 ) -> None:
-    """Print, draw, and leave with the exit code that fits."""
+    """Print and draw the result, and exit with the code that fits. Raises CommandError."""
     table = report(result, title)
     (stderr() if as_json else stdout()).print(table, markup=False, soft_wrap=True)
     for error in result.get("errors", ()):
@@ -95,7 +95,7 @@ def finish(
 
 
 def check_plot(plot: Path | None) -> None:
-    """Before anything runs: a picture that cannot be drawn is told now."""
+    """Raises ValueError, before anything runs, if the plot could not be written."""
     if plot is not None:
         require_matplotlib()
         if not plot.absolute().parent.is_dir():
@@ -108,7 +108,7 @@ def parse_percentiles(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if not values or not all(0 <= value <= 100 for value in values):
-        raise ValueError(f"--percentiles: numbers of 0 to 100 with commas between, got {text!r}")
+        raise ValueError(f"--percentiles: numbers from 0 to 100, as in 50,99; got {text!r}")
     return values
 
 
@@ -121,5 +121,8 @@ def parse_goodput(limits: list[str]) -> dict[str, float]:
         except ValueError:
             name = ""
         if name not in METRICS or not parsed[name] > 0:
-            raise ValueError(f"--goodput: {', '.join(METRICS)} and milliseconds, as in ttft:500")
+            raise ValueError(
+                f"--goodput: one of {', '.join(METRICS)} and milliseconds, as in ttft:500; "
+                f"got {limit!r}"
+            )
     return parsed

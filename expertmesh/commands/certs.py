@@ -7,6 +7,7 @@ import typer
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -16,27 +17,29 @@ from expertmesh.console import (
 _HELP = f"""Make a CA and certificates for mTLS between the services.
 
 Each host needs ca.pem and the certificate and key of what runs there, and nothing else; keep
-ca-key.pem off the hosts. Only attention may call Execute, only pools and attention may join, only
-gateways may generate: the role is in the certificate. --member puts a name in it as well: nobody
-else can then take that member's place, and it can take no other's.
+ca-key.pem off the hosts. A certificate names a role, which decides what its owner may do: only
+attention may call pools, only pools and attention may join the router, only gateways may ask for
+text. With --member it also names one member: no other can take that member's place, and it cannot
+take another's.
 
 Examples:
 
   expertmesh certs --out mesh-certs
 
-  expertmesh certs --out mesh-certs --member expert/east --member expert/west --member attention/a1
+  expertmesh certs --out mesh-certs \\
+    --member expert/east --member expert/west --member attention/a1
 
-  expertmesh certs renew --out mesh-certs   (before they expire; services read new files by themselves)
+  expertmesh certs renew --out mesh-certs   # before they expire
 
-  expertmesh certs --out mesh-certs --days 90 --force   (a new CA; every host needs new files)
+  expertmesh certs --out mesh-certs --days 90 --force   # a new CA for all hosts
 
 {EXIT_CODES_HELP}
 """
 
-_RENEW_HELP = f"""Make new keys and certificates from the CA of the folder, for all that is there.
+_RENEW_HELP = f"""Replace the keys and certificates in the folder, signed by the CA there.
 
-Copy them to the hosts: services read them within seconds (or at once on SIGHUP), and no request
-is lost. --member adds a member.
+Copy them to the hosts: services read the new files within seconds (at once on SIGHUP), and no
+request is lost. --member adds a certificate for a new member.
 
 Examples:
 
@@ -47,10 +50,11 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_ADD_HELP = f"""Begin to change the CA: make a new one, trusted beside the old one.
+_ADD_HELP = f"""Start changing the CA: make a new one, trusted beside the old one.
 
-Copy ca.pem to every host; then `expertmesh certs renew`, and copy each host's certificate and key;
-then `expertmesh certs drop-ca`, and copy ca.pem again. Finish each step on all hosts first.
+Then copy ca.pem to every host; run `expertmesh certs renew`, and copy each host's certificate and
+key; run `expertmesh certs drop-ca`, and copy ca.pem again. Finish each step on all hosts before the
+next.
 
 Examples:
 
@@ -59,7 +63,7 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_DROP_HELP = f"""End the change of the CA: trust the new one only. See `expertmesh certs add-ca`.
+_DROP_HELP = f"""Finish changing the CA: trust only the new one. See `expertmesh certs add-ca`.
 
 Examples:
 
@@ -69,13 +73,12 @@ Examples:
 """
 
 OUT = typer.Option(..., envvar="EXPERTMESH_OUT", help="Folder with the CA and the certificates.")
-DAYS = typer.Option(365, envvar="EXPERTMESH_DAYS", help="Days until they expire.")
+DAYS = typer.Option(365, envvar="EXPERTMESH_DAYS", help="Days until the certificates expire.")
 MEMBER = typer.Option(
     [],
     envvar="EXPERTMESH_MEMBER",
-    help="expert/ID or attention/ID: a certificate for that member alone (repeatable).",
+    help="expert/ID or attention/ID: make a certificate for this member only; repeat for more.",
 )
-JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 
 
 def register(app: typer.Typer) -> None:
@@ -93,7 +96,10 @@ def certs(
     days: int = DAYS,
     member: list[str] = MEMBER,
     force: bool = typer.Option(
-        False, "--force", envvar="EXPERTMESH_FORCE", help="Replace an existing CA."
+        False,
+        "--force",
+        envvar="EXPERTMESH_FORCE",
+        help="Replace an existing CA; its certificates become useless.",
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -102,7 +108,7 @@ def certs(
     from expertmesh.certs import CA_NAME, create_mesh_certificates, key_path
 
     if out is None:
-        raise CommandError("--out: the folder to write to is needed", EXIT_USAGE)
+        raise CommandError("--out: missing; give the folder to write to", EXIT_USAGE)
     folder = out.absolute()
     names = create_mesh_certificates(folder, days=days, members=member, force=force)
     if as_json:
@@ -112,7 +118,7 @@ def certs(
     console.print(f"{folder}: a CA and {len(names)} certificates, valid for {days} days\n")
     _print_flags(folder, names)
     console.print(
-        f"\nKeep {key_path(folder, CA_NAME)} away from the hosts: who has it can join the mesh.",
+        f"\nKeep {key_path(folder, CA_NAME)} off the hosts: anyone who has it can join the mesh.",
         markup=False,
         soft_wrap=True,
     )
@@ -126,7 +132,7 @@ def renew_certs(
         None,
         envvar="EXPERTMESH_WITHIN",
         min=0,
-        help="Only those that expire within so many days. Default: all.",
+        help="Renew only those that expire within this many days. Default: all.",
     ),
     as_json: bool = JSON,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`expertmesh chat`: a chat in the terminal, with any OpenAI-style server."""
+"""`expertmesh chat`: chat in the terminal with any OpenAI-compatible server."""
 
 import contextlib
 import sys
@@ -21,10 +21,10 @@ from expertmesh.console import (
     stdout,
 )
 
-_HELP = f"""Chat with the model: one question, or a conversation.
+_HELP = f"""Chat with the model: ask one question, or hold a conversation.
 
-Without a question it reads one from a pipe, or starts a conversation on a terminal, where
-/reset forgets it, /exit (or Ctrl-D) leaves and Ctrl-C cuts an answer short. The answer goes to
+Without a question it reads one from a pipe; on a terminal it starts a conversation. There, /reset
+forgets the conversation, /exit (or Ctrl-D) leaves, and Ctrl-C stops an answer. Answers go to
 standard output; thinking and the tokens/s line go to standard error.
 
 Examples:
@@ -35,13 +35,13 @@ Examples:
 
   echo "Sort 7, 3, 9, 1" | expertmesh chat --thinking hidden
 
-  expertmesh chat --base-url http://127.0.0.1:9000 --system "Answer in Chinese."
+  expertmesh chat --base-url http://127.0.0.1:9000 --system "Answer briefly."
 
 {EXIT_CODES_HELP}
 """
 
 
-COMMANDS = "/reset forgets the conversation, /exit or Ctrl-D leaves, /help says this"
+COMMANDS = "/reset forgets the conversation, /exit or Ctrl-D leaves, /help shows this line"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,32 +49,33 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    question: str | None = typer.Argument(None, help="Ask this and leave."),
+    question: str | None = typer.Argument(None, help="Ask this one question."),
     base_url: str | None = typer.Option(
         None,
         envvar="EXPERTMESH_BASE_URL",
-        help=f"Server, with or without /v1. Default: the running cluster of `up`, else {DEFAULT_URL}.",
+        help="URL of the server, with or without /v1. Default: the running cluster's, else "
+        f"{DEFAULT_URL}.",
     ),
     run_dir: Path | None = RUN_DIR,
     api_key: str | None = typer.Option(
-        None, envvar="EXPERTMESH_API_KEY", help="The server's --api-key, where it has one."
+        None, envvar="EXPERTMESH_API_KEY", help="API key, if the server wants one."
     ),
     api_key_file: Path | None = API_KEY_FILE,
     model: str | None = typer.Option(
         None,
         "--model-name",
         envvar="EXPERTMESH_MODEL_NAME",
-        help="Default: the first that the server lists.",
+        help="Model name in the API. Default: the first that the server lists.",
     ),
     system: str | None = typer.Option(None, envvar="EXPERTMESH_SYSTEM", help="System prompt."),
     thinking: Thinking = typer.Option(
         Thinking.FOLDED, envvar="EXPERTMESH_THINKING", help="How thinking is shown."
     ),
     temperature: float | None = typer.Option(
-        None, envvar="EXPERTMESH_TEMPERATURE", help="Default: the checkpoint's."
+        None, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy. Default: the checkpoint's."
     ),
     max_tokens: int | None = typer.Option(
-        None, envvar="EXPERTMESH_MAX_TOKENS", help="Most tokens of an answer, thinking included."
+        None, envvar="EXPERTMESH_MAX_TOKENS", help="Most tokens in an answer, including thinking."
     ),
     as_json: bool = typer.Option(
         False, "--json", envvar="EXPERTMESH_JSON", help="Print the answer to one question as JSON."
@@ -98,7 +99,7 @@ def chat(
             raise CommandError("standard input is empty: nothing to ask", EXIT_USAGE)
     if as_json:
         if question is None:
-            raise CommandError("--json needs a question, as argument or on a pipe", EXIT_USAGE)
+            raise CommandError("--json: needs a question, as argument or from a pipe", EXIT_USAGE)
         print_json(conversation.ask_quietly(question))
     elif question is not None:
         conversation.ask(question, thinking)
@@ -108,7 +109,7 @@ def chat(
 
 
 class ChatSession:
-    """The messages so far, and how the next question is asked."""
+    """The conversation so far, and how to ask the next question."""
 
     def __init__(self, client: ChatClient, settings: dict[str, Any], system: str | None):
         self._client = client
@@ -129,7 +130,7 @@ class ChatSession:
         self._messages = [*body["messages"], reply.as_message()]
 
     def ask_quietly(self, question: str) -> dict[str, Any]:
-        """One answer as a dict: for --json."""
+        """One answer as a dict, for --json."""
         reply = Reply()
         for _ in self._client.stream(self._body(question), reply):
             pass
@@ -167,11 +168,11 @@ def _converse(conversation: ChatSession, thinking: Thinking) -> None:
             notes.print(COMMANDS, style="dim")
         elif question == "/reset":
             conversation.reset()
-            notes.print("forgotten", style="dim")
+            notes.print("conversation forgotten", style="dim")
         elif question:
             try:
                 conversation.ask(question, thinking)
             except KeyboardInterrupt:
-                notes.print("(cut short)", style="yellow")
+                notes.print("(stopped)", style="yellow")
             except CommandError as error:
                 notes.print(f"{error}", style="red", markup=False)

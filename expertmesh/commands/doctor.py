@@ -1,4 +1,4 @@
-"""`expertmesh doctor`: is this machine fit, and what would make it better?"""
+"""`expertmesh doctor`: can this machine run ExpertMesh, and what would make it faster?"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from expertmesh.cluster.state import default_run_dir
-from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, help_text, print_json, stdout
+from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, JSON, help_text, print_json, stdout
 from expertmesh.doctor import Verdict, run_checks
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
@@ -20,7 +20,7 @@ Examples:
 
   expertmesh doctor --json | python -m json.tool
 
-{EXIT_CODES_HELP} Warnings leave 0; a failed check is 1.
+{EXIT_CODES_HELP} Warnings do not change the exit code; a failed check makes it 1.
 """
 
 
@@ -30,12 +30,12 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     http_port: int = typer.Option(
-        8000, envvar="EXPERTMESH_HTTP_PORT", help="The port `up` would use."
+        8000, envvar="EXPERTMESH_HTTP_PORT", help="The port that `up` would use."
     ),
     run_dir: Path | None = typer.Option(
-        None, envvar="EXPERTMESH_RUN_DIR", help="The folder `up` would use."
+        None, envvar="EXPERTMESH_RUN_DIR", help="The folder that `up` would use."
     ),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    as_json: bool = JSON,
 ) -> None:
     checks = run_checks(http_port, run_dir or default_run_dir(http_port))
     failed = any(check.verdict is Verdict.FAILED for check in checks)

@@ -1,4 +1,4 @@
-"""`expertmesh experts show`, `record`, `rebalance`: which experts are hot, and placing by it."""
+"""`expertmesh experts show` and `rebalance`: which experts are hot, and where should they be?"""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from expertmesh.commands.experts_record import HELP, record, token_counts
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -17,12 +18,11 @@ from expertmesh.console import (
 from expertmesh.forecasting.heat_map import heat_rows, imbalance, save_heat_map
 from protos import router_pb2
 
-JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 MOVES_SHOWN = 32
 
-_SHOW_HELP = f"""Show how often each expert was activated: a heat map, a line for each layer.
+_SHOW_HELP = f"""Show how often each expert was activated, as a heat map with a line per layer.
 
-A token activates several experts in each layer, so a layer's activations are its tokens times that.
+A token activates several experts in each layer, and each of these activations is counted.
 
 Examples:
 
@@ -33,24 +33,27 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_REBALANCE_HELP = f"""Place the experts again, by the work each has made recently.
+_REBALANCE_HELP = f"""Place the experts again, by how much work each has caused recently.
 
-The router follows the load by itself, slowly and only where it gains something (--follow-load and
-the flags beside it). This does all of it now. It moves as little as that allows, and as every change
-without a pause. --dry-run shows what would move, and why, and leaves everything where it is.
+The router does this by itself, slowly and only where it gains something (its flag --follow-load and
+those after it). This command does all of it now. As few experts as possible move, and requests are
+not interrupted. With --dry-run nothing moves: it only shows what would, and why.
 
 Examples:
 
   expertmesh experts rebalance --dry-run
 
-  expertmesh experts rebalance --router 10.77.0.1:50050 --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
+  expertmesh experts rebalance --router 10.77.0.1:50050 \\
+    --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
 
 {EXIT_CODES_HELP}
 """
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Which experts are hot.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Show, record and rebalance which experts are used.", no_args_is_help=True
+    )
     group.command("show", help=help_text(_SHOW_HELP))(show)
     group.command("record", help=HELP)(record)
     group.command("rebalance", help=help_text(_REBALANCE_HELP))(rebalance)
@@ -65,7 +68,7 @@ def show(
         "--png",
         "--plot",
         envvar="EXPERTMESH_PNG",
-        help="Draw it into this PNG instead (needs matplotlib).",
+        help="Draw the heat map into this PNG instead (needs matplotlib).",
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -118,21 +121,22 @@ def rebalance(
         return
     lines = [move_text(move) for move in answer.moves[:MOVES_SHOWN]]
     if len(answer.moves) > MOVES_SHOWN:
-        lines.append("and more (--json has up to 256)")
+        lines.append("and more (--json shows up to 256)")
     verb = "would move" if dry_run else "move"
     lines.append(
-        f"{answer.moving_pieces} experts {verb}: busiest pool {answer.imbalance_before:.2f} x the "
-        f"mean, then {answer.imbalance_after:.2f} x"
+        f"{answer.moving_pieces} experts {verb}: the busiest pool has {answer.imbalance_before:.2f}"
+        f" x the mean load before, {answer.imbalance_after:.2f} x after"
         if answer.moves
-        else f"nothing to gain: nothing moves (busiest pool {answer.imbalance_before:.2f} x the mean)"
+        else "nothing moves, because nothing would be gained (the busiest pool has "
+        f"{answer.imbalance_before:.2f} x the mean load)"
     )
-    lines.append(f"by itself the router last decided: {answer.last_decision}")
+    lines.append(f"the router's own last decision: {answer.last_decision}")
     for line in lines:
         stdout().print(line, markup=False, soft_wrap=True)
 
 
 def move_text(move: router_pb2.PieceMove) -> str:
-    """One piece's change in words, with what it weighs."""
+    """How one expert moves, in words, with its load."""
     if move.loads_on and move.leaves:
         what = f"from {', '.join(move.leaves)} to {', '.join(move.loads_on)}"
     elif move.loads_on:

@@ -1,4 +1,4 @@
-"""`expertmesh experts record`: where tokens go, as a load for `expertmesh bench replay`."""
+"""`expertmesh experts record`: which experts do tokens choose? For `expertmesh bench replay`."""
 
 import contextlib
 import json
@@ -14,10 +14,11 @@ from expertmesh.loadgen.routing_file import SUFFIX, write_routing
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.channel import Access, open_sync_channel
 
-HELP = help_text(f"""Write where tokens go within some seconds to a file, for `expertmesh bench replay`.
+HELP = help_text(f"""Record which experts tokens choose, for `expertmesh bench replay`.
 
-As JSON: how many go to each expert, of all attention services, as the router counts them. With --exact,
-as {SUFFIX}: the experts of each row of each step of one attention service.
+Writes JSON with the number of tokens for each expert, over all attention services, as the router
+counts them. With --exact it writes a {SUFFIX} file with the experts of each row of each
+step of one attention service.
 
 Examples:
 
@@ -33,25 +34,29 @@ Examples:
 def record(
     router: DialledRouter,
     out: Path = typer.Option(
-        ..., envvar="EXPERTMESH_RECORD_OUT", help=f"File to write; NAME{SUFFIX} with --exact."
+        ...,
+        envvar="EXPERTMESH_RECORD_OUT",
+        help=f"File to write; with --exact its name ends in {SUFFIX}.",
     ),
     seconds: float = typer.Option(
-        60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long."
+        60.0, envvar="EXPERTMESH_SECONDS", min=0.1, max=86_400, help="How long to record."
     ),
     exact: bool = typer.Option(
-        False, "--exact", envvar="EXPERTMESH_EXACT", help="Each step as it was, not only counts."
+        False, "--exact", envvar="EXPERTMESH_EXACT", help="Record each step, not only counts."
     ),
     attention: str = typer.Option(
         "",
         envvar="EXPERTMESH_RECORD_ATTENTION",
-        help="With --exact: which attention service, by its id. Default: the first.",
+        help="With --exact: id of the attention service to record. Default: the first.",
     ),
     max_mib: int = typer.Option(
-        64, envvar="EXPERTMESH_MAX_MIB", min=1, max=1000, help="With --exact: most to write."
+        64, envvar="EXPERTMESH_MAX_MIB", min=1, max=1000, help="With --exact: stop at this size."
     ),
 ) -> None:
     if exact != (out.suffix == SUFFIX):
-        raise CommandError(f"--out {out}: a name that ends with {SUFFIX}, with --exact", EXIT_USAGE)
+        raise CommandError(
+            f"--out {out}: the name ends in {SUFFIX} with --exact, and only then", EXIT_USAGE
+        )
     try:
         if exact:
             done = _record_steps(router, out, attention, seconds, max_mib * 2**20)
@@ -63,7 +68,7 @@ def record(
 
 
 def token_counts(router: DialledRouter) -> list[list[int]]:
-    """[layer][expert]; empty before any token was routed."""
+    """Activations as [layer][expert]; empty before any token was routed."""
     answer = call(router.stub.GetExpertLoad, router_pb2.GetExpertLoadRequest())
     width, counts = answer.num_experts, list(answer.token_counts)
     return [counts[at : at + width] for at in range(0, len(counts), max(1, width))]
@@ -74,14 +79,14 @@ def _record_counts(router: DialledRouter, out: Path, seconds: float) -> str:
     time.sleep(seconds)
     after = token_counts(router)
     if before and len(before) != len(after):
-        raise CommandError("another model is served than when the recording began")
+        raise CommandError("the served model changed during the recording: nothing was written")
     was = before or [[0] * len(row) for row in after]
     tokens = [
         [now - then for now, then in zip(row, old, strict=True)]
         for row, old in zip(after, was, strict=True)
     ]
     if any(count < 0 for row in tokens for count in row):
-        raise CommandError("the router restarted during the recording")
+        raise CommandError("the router restarted during the recording: nothing was written")
     activations = sum(map(sum, tokens))
     if not activations:
         raise CommandError(f"no token was routed within {seconds:g} s: nothing was written")
@@ -100,11 +105,14 @@ def _record_steps(
     addresses = {entry.attention_id: entry.address for entry in topology.attentions}
     if not addresses or (attention_id and attention_id not in addresses):
         known = ", ".join(addresses) or "none"
-        raise CommandError(f"--attention {attention_id}: there are: {known}", EXIT_USAGE)
+        raise CommandError(
+            f"--attention: no such attention service {attention_id!r}; there are: {known}",
+            EXIT_USAGE,
+        )
     address = addresses[attention_id or min(addresses)]
     steps = _steps(address, router.access, seconds, max_bytes)
     if not steps:
-        raise CommandError(f"{address} ran no step within {seconds:g} s")
+        raise CommandError(f"{address} ran no step within {seconds:g} s: nothing was written")
     try:
         write_routing(
             out, steps, num_layers=topology.num_layers, checkpoint_id=topology.checkpoint_id
@@ -119,7 +127,7 @@ def _record_steps(
 def _steps(
     address: str, access: Access | None, seconds: float, max_bytes: int
 ) -> list[attention_pb2.RecordRoutingResponse]:
-    """Steps until the time or the space is over. Raises CommandError."""
+    """The steps of `seconds`, or until they have `max_bytes`. Raises CommandError."""
     steps: list[attention_pb2.RecordRoutingResponse] = []
     size_bytes = 0
     with contextlib.closing(

@@ -1,4 +1,4 @@
-"""`expertmesh model info` and `verify`: what is in a checkpoint folder, and is it whole?"""
+"""`expertmesh model info` and `verify`: what is in a checkpoint folder, and is it intact?"""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from expertmesh.commands import model_parts, model_quantise
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -24,11 +25,10 @@ from moe_model.weights.packed_header import is_packed, read_header
 from rpc.process.sizes import format_bytes
 
 PATH = typer.Argument(None, help="Checkpoint folder. Default: the bundled demonstration model.")
-JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 
-_INFO_HELP = f"""Show a checkpoint's shape and what it takes to hold it.
+_INFO_HELP = f"""Show a checkpoint's shape and how much memory it needs.
 
-Reads config.json only, so it also works before the weights are there.
+Needs only config.json, so it works before the weights are downloaded.
 
 Examples:
 
@@ -39,11 +39,11 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_VERIFY_HELP = f"""Read every byte of a checkpoint and say whether it is whole.
+_VERIFY_HELP = f"""Read every byte of a checkpoint and check that it is complete and intact.
 
-Checks the index, every shard's header, names, shapes, dtypes and scales, and compares each
-piece's digest with the folder's manifest where there is one. Prints the checkpoint_id, by which
-services recognise that they serve the same weights.
+Checks the index and every shard's header, names, shapes, dtypes and scales. If the folder has a
+manifest, the digest of every piece is compared with it. Prints the checkpoint_id, by which services
+make sure that they serve the same weights.
 
 Examples:
 
@@ -57,7 +57,8 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Look into a checkpoint folder, cut it, repack it.", no_args_is_help=True
+        help="Inspect, verify, split, download and repack checkpoint folders.",
+        no_args_is_help=True,
     )
     group.command("info", help=help_text(_INFO_HELP))(info)
     group.command("verify", help=help_text(_VERIFY_HELP))(verify)
@@ -80,7 +81,7 @@ def info(path: Path | None = PATH, as_json: bool = JSON) -> None:
 
 
 def checkpoint_facts(folder: Path, config: ModelConfig) -> dict[str, Any]:
-    """Sizes that decide where a model fits; names with units."""
+    """The sizes that decide where a model fits; the names have units."""
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return {
         "folder": str(folder),
@@ -118,7 +119,7 @@ def verify(
         False,
         "--write-manifest",
         envvar="EXPERTMESH_WRITE_MANIFEST",
-        help="Replace the manifest beside the checkpoint by one of what is there now.",
+        help="Write a manifest of what is there now, in place of the folder's own.",
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -151,7 +152,9 @@ def verify(
 
             if is_packed(folder):
                 if write_manifest:
-                    raise ValueError(f"--write-manifest: {folder} has the manifest of its source")
+                    raise ValueError(
+                        f"--write-manifest: {folder} is packed and has its source's manifest"
+                    )
                 manifest = verify_packed(folder, advance)
             elif write_manifest:
                 manifest = build_manifest(Checkpoint.open(folder), advance)
@@ -171,19 +174,18 @@ def verify(
         )
     else:
         how = (
-            "every byte as its manifest says"
+            "every byte is as the manifest says"
             if compared
-            else (
-                f"all tensors are there and sound; no {MANIFEST_NAME} to compare their bytes with, so "
-                "compare the checkpoint_id with another copy's"
-            )
+            else "all tensors are there and well-formed; there is no "
+            f"{MANIFEST_NAME} to compare their bytes with, so compare the checkpoint_id with "
+            "another copy's"
         )
         stdout().print(f"{folder}: {how}\ncheckpoint_id {manifest.checkpoint_id}", soft_wrap=True)
 
 
 def _config(folder: Path) -> ModelConfig:
     if not folder.is_dir():
-        raise CommandError(f"{folder}: not a folder with a checkpoint", EXIT_USAGE)
+        raise CommandError(f"{folder}: not a checkpoint folder", EXIT_USAGE)
     try:
         return load_config(folder)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`expertmesh model split` and `pull`: a host needs only its part of a checkpoint."""
+"""`expertmesh model split` and `pull`: how does a host get only its part of a checkpoint?"""
 
 import json
 import shutil
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.commands.plan import machines
+from expertmesh.commands.plan import FORMAT, HOST, MEMORY, POOLS, REPLICAS, STRIPING, machines
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -27,28 +28,36 @@ from rpc.process.sizes import format_bytes
 ATTENTION = "attention"
 MANIFEST_NAME = "expertmesh_manifest.json"
 TEXT_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
-    "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
 
 _SPLIT_HELP = f"""Write a folder for each host with only its part of a checkpoint.
 
-The parts are as `expertmesh plan` shows them, and one named attention holds what the attention
-service and the gateway need. Every part has the whole's checkpoint_id. Give a pool its folder with
---model; the router assigns what is in it.
+The parts are those that `expertmesh plan` shows. One more folder, named attention, has what the
+attention service and the gateway need. All parts keep the checkpoint_id of the whole. Start each
+pool with --model FOLDER; the router assigns it what is in the folder.
 
 Example:
 
-  expertmesh model split ~/models/minimax-m2 --out parts --host east:256GiB --host west:256GiB
+  expertmesh model split ~/models/minimax-m2 --out parts \\
+    --host east:256GiB --host west:256GiB
 
 {EXIT_CODES_HELP}
 """
 
-_PULL_HELP = f"""Fetch a part of a checkpoint from a model repository, by byte range.
+_PULL_HELP = f"""Download a part of a checkpoint from a model repository, by byte range.
 
-Needs the network. A pull that was cut off continues where it was. The manifest of the whole
-checkpoint is fetched with it where the repository has one; otherwise bring one with --manifest,
-made where the whole checkpoint is: expertmesh model verify FOLDER --write-manifest
+Needs network access and huggingface_hub. If a download is interrupted, run it again: it continues
+where it stopped. If the repository has the manifest of the whole checkpoint, it is downloaded too;
+otherwise give one with --manifest, made where the whole checkpoint is:
+expertmesh model verify FOLDER --write-manifest
 
 Examples:
 
@@ -68,17 +77,13 @@ def register(group: typer.Typer) -> None:
 def split(
     path: Path = typer.Argument(..., help="Folder of the whole checkpoint."),
     out: Path = typer.Option(..., envvar="EXPERTMESH_MODEL_OUT", help="Folder for the parts."),
-    host: list[str] = typer.Option([], envvar="EXPERTMESH_HOST", help="NAME:MEMORY of each host."),
-    pools: int = typer.Option(
-        0, envvar="EXPERTMESH_PLAN_POOLS", help="Equal pools to split for, in place of naming each."
-    ),
-    memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
-    weight_format: str = typer.Option(
-        "bf16", "--format", envvar="EXPERTMESH_FORMAT", help="Weights as held in memory."
-    ),
-    replicas: int = typer.Option(1, envvar="EXPERTMESH_PLAN_REPLICAS", min=1, max=16),
-    striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    host: list[str] = HOST,
+    pools: int = POOLS,
+    memory: str = MEMORY,
+    weight_format: str = FORMAT,
+    replicas: int = REPLICAS,
+    striping: str = STRIPING,
+    as_json: bool = JSON,
 ) -> None:
     from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
     from moe_model.weights.manifest import ensure_manifest, save_manifest
@@ -88,11 +93,18 @@ def split(
         weight_format = read_format("--format", weight_format, list(FORMATS))
         config = load_config(path)
         made = forecast(
-            config, machines(host, pools, memory, ""), weight_format=weight_format,
-            replicas=replicas, striping=striping, batch=1, round_trip_s=(1e-3, 1e-3),
-        )  # fmt: skip
+            config,
+            machines(host, pools, memory, ""),
+            weight_format=weight_format,
+            replicas=replicas,
+            striping=striping,
+            batch=1,
+            round_trip_s=(1e-3, 1e-3),
+        )
         if any(name == ATTENTION or "/" in name or name in (".", "..") for name in made.plan.hold):
-            raise ValueError(f"--host: a host's name is its folder's, and not {ATTENTION!r}")
+            raise ValueError(
+                f"--host: the name becomes a folder's, so not {ATTENTION!r}, '.', '..' or with '/'"
+            )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from None
     if made.problems():
@@ -117,32 +129,34 @@ def split(
 
 
 def pull(
-    repo: str = typer.Argument(..., help="OWNER/NAME of the repository."),
+    repo: str = typer.Argument(..., help="The repository, as OWNER/NAME."),
     out: Path = typer.Option(..., envvar="EXPERTMESH_MODEL_OUT", help="Folder to write to."),
     layers: str = typer.Option(
-        "", envvar="EXPERTMESH_LAYERS", help="Layers of the experts, like 0-30,45 (default: all)."
+        "",
+        envvar="EXPERTMESH_LAYERS",
+        help="Layers whose experts to download, like 0-30,45. Default: all.",
     ),
     experts: str = typer.Option(
-        "", envvar="EXPERTMESH_EXPERTS", help="Experts of these layers, like 0-127 (default: all)."
+        "", envvar="EXPERTMESH_EXPERTS", help="Experts of these layers, like 0-127. Default: all."
     ),
     attention: bool = typer.Option(
         False,
         "--attention",
         envvar="EXPERTMESH_PULL_ATTENTION",
-        help="The attention side, not experts.",
+        help="Download what attention and gateway need, instead of experts.",
     ),
     revision: str | None = typer.Option(
-        None, envvar="EXPERTMESH_REVISION", help="Branch, tag or commit."
+        None, envvar="EXPERTMESH_REVISION", help="Branch, tag or commit of the repository."
     ),
     manifest: Path | None = typer.Option(
-        None, envvar="EXPERTMESH_MANIFEST", help="Manifest of the whole checkpoint."
+        None, envvar="EXPERTMESH_MANIFEST", help="File with the manifest of the whole checkpoint."
     ),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    as_json: bool = JSON,
 ) -> None:
     from expertmesh.hub import HubSource
 
     if attention and (layers or experts):
-        raise CommandError("--attention: not together with --layers or --experts", EXIT_USAGE)
+        raise CommandError("--attention: cannot go with --layers or --experts", EXIT_USAGE)
     try:
         source = HubSource(repo, revision)
         text = source.file("config.json")
@@ -163,8 +177,8 @@ def pull(
         raise CommandError(str(error)) from None
     if whole is None:
         stderr().print(
-            f"{repo} has no {MANIFEST_NAME}: a service with only a part needs the one of the whole "
-            "checkpoint beside it",
+            f"{repo} has no {MANIFEST_NAME}: before a service can use this part, put the whole "
+            f"checkpoint's into {out}",
             soft_wrap=True,
         )
     _report({str(out): size}, as_json)

@@ -1,4 +1,4 @@
-"""`expertmesh model quantise`: weights repacked once, so that services start by mapping them."""
+"""`expertmesh model quantise`: how are weights repacked once, so that services only map them?"""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,7 @@ from expertmesh.commands.model_parts import TEXT_FILES
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -22,22 +23,23 @@ from rpc.process.sizes import format_bytes
 
 _QUANTISE_HELP = f"""Write a checkpoint's weights in the layout that the CPU kernels read.
 
-Every service maps such a folder (expertmesh up --model OUT): nothing is packed or copied when it
-starts. The model stays the same model: the folder keeps the checkpoint_id, so pools of several
-formats serve together. What a format costs in bytes and in error: docs/weight-formats.md.
+Services map such a folder into memory (expertmesh up --model OUT), so that nothing is packed or
+copied when they start. The folder keeps the checkpoint_id, so pools with different formats can
+serve together. docs/weight-formats.md compares the sizes and the errors of the formats.
 
-  bf16       2.00 bytes a weight, rounded once
-  fp8        1.03 bytes, an FP8 checkpoint's codes and scales as they are
-  int8       1.03 bytes, 128 weights a scale, inputs in int8 too
-  int4       0.56 bytes, 32 weights a scale, inputs in int8
-  int4_g128  0.52 bytes, 128 weights a scale, inputs in int8
+  bf16       2.00 bytes per weight, rounded once
+  fp8        1.03 bytes per weight, an FP8 checkpoint's codes and scales unchanged
+  int8       1.03 bytes per weight, a scale for 128 weights, inputs in int8 too
+  int4       0.56 bytes per weight, a scale for 32 weights, inputs in int8
+  int4_g128  0.52 bytes per weight, a scale for 128 weights, inputs in int8
 
-FOLDER may hold a part of a model (expertmesh model split); what it holds is written. An
-interrupted run goes on where it was when it is started again.
+The folder may have only a part of a model (from expertmesh model split). If a run is interrupted,
+run it again: it continues where it stopped.
 
 Examples:
 
-  expertmesh model quantise ~/models/minimax-m2 ~/models/minimax-m2-int8 --format int8
+  expertmesh model quantise ~/models/minimax-m2 ~/models/minimax-m2-int8 \\
+    --format int8
 
   expertmesh model quantise east east-int4 --format int4
 
@@ -50,17 +52,24 @@ def register(group: typer.Typer) -> None:
 
 
 def quantise(
-    path: Path = typer.Argument(..., help="Folder of the checkpoint, or of a part of it."),
-    out: Path = typer.Argument(..., help="Folder to write; new, or of an interrupted run."),
+    path: Path = typer.Argument(..., help="Folder of a checkpoint or of a part of it."),
+    out: Path = typer.Argument(
+        ..., help="Folder to write: a new one, or that of an interrupted run."
+    ),
     weight_format: str = typer.Option(
-        ..., "--format", envvar="EXPERTMESH_QUANTISE_FORMAT", help=f"Of the experts: {', '.join(PACKED_FORMATS)}."
+        ...,
+        "--format",
+        envvar="EXPERTMESH_QUANTISE_FORMAT",
+        help=f"Format of the experts' weights: {', '.join(PACKED_FORMATS)}.",
     ),
     linear_format: str = typer.Option(
-        "bf16", "--linear-format", envvar="EXPERTMESH_LINEAR_FORMAT",
-        help="Of the attention side's linears and the head.",
+        "bf16",
+        "--linear-format",
+        envvar="EXPERTMESH_LINEAR_FORMAT",
+        help="Format of attention's weights and of the LM head: the same choices.",
     ),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
-) -> None:  # fmt: skip
+    as_json: bool = JSON,
+) -> None:
     try:
         weight_format = read_format("--format", weight_format, PACKED_FORMATS)
         linear_format = read_format("--linear-format", linear_format, PACKED_FORMATS)
@@ -71,9 +80,13 @@ def quantise(
     from moe_model.weights.pack_checkpoint import PackJob, write_packed
 
     bar = Progress(
-        TextColumn("packing layer"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TimeRemainingColumn(), console=stderr(), disable=as_json,
-    )  # fmt: skip
+        TextColumn("packing layer"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        disable=as_json,
+    )
     try:
         source = Checkpoint.open(path, partial=(path / MANIFEST_NAME).exists())
         job = PackJob(
@@ -96,6 +109,7 @@ def quantise(
         return
     stdout().print(
         f"{out}: {format_bytes(size)}, experts in {job.format}, linears in {job.linear_format}\n"
-        f"checkpoint_id {job.manifest.checkpoint_id}, as before",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"checkpoint_id {job.manifest.checkpoint_id} (unchanged)",
+        markup=False,
+        soft_wrap=True,
+    )

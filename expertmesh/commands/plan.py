@@ -1,4 +1,4 @@
-"""`expertmesh plan`: which host would hold what, and what to expect, before anything starts."""
+"""`expertmesh plan`: which host would hold what, and how fast could that be?"""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_FAILED,
     EXIT_USAGE,
+    JSON,
     CommandError,
     help_text,
     print_json,
@@ -24,20 +25,52 @@ from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
 from rpc.process.sizes import format_bytes, parse_bytes
 
-_HELP = f"""Show which host would hold which experts, and what speed that allows.
+_HELP = f"""Show which host would hold which experts, and how fast that could be.
 
-Works from config.json alone, so also before any weights are there. The speed is an upper bound
-of the expert side: the activated experts' weights read once from memory, and one round trip per
-layer; attention comes on top. Exit code 1 means that not everything fits.
+Needs only config.json, so it works before the weights are downloaded. The speed is an upper bound
+for the experts' part of each step: the time to read the activated experts' weights from memory
+once, and one network round trip per layer. Attention takes extra time.
 
 Examples:
 
-  expertmesh plan --model ~/models/minimax-m2 --host east:256GiB:100GB --host west:256GiB:100GB
+  expertmesh plan --pools 2 --memory 4GiB
 
-  expertmesh plan --model config.json --pools 4 --memory 128GiB --format fp8 --replicas 2
+  expertmesh plan --model ~/models/minimax-m2 \\
+    --host east:256GiB:100GB --host west:256GiB:100GB
 
-{EXIT_CODES_HELP}
+  expertmesh plan --model config.json \\
+    --pools 4 --memory 128GiB --format fp8 --replicas 2
+
+{EXIT_CODES_HELP} 1 also means that not everything fits.
 """
+
+HOST = typer.Option(
+    [],
+    envvar="EXPERTMESH_HOST",
+    help="A host as NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB; repeat for more.",
+)
+POOLS = typer.Option(
+    0, envvar="EXPERTMESH_PLAN_POOLS", help="Number of equal hosts, instead of --host."
+)
+MEMORY = typer.Option(
+    "", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: memory of each host, like 128GiB."
+)
+FORMAT = typer.Option(
+    "bf16",
+    "--format",
+    envvar="EXPERTMESH_FORMAT",
+    help=f"Format of the experts' weights: {', '.join(FORMATS)}.",
+)
+REPLICAS = typer.Option(
+    1,
+    envvar="EXPERTMESH_PLAN_REPLICAS",
+    min=1,
+    max=16,
+    help="Number of hosts that hold each expert.",
+)
+STRIPING = typer.Option(
+    "layer", envvar="EXPERTMESH_STRIPING", help="Spread whole layers, or experts: layer, expert."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -50,32 +83,31 @@ def plan(
         envvar="EXPERTMESH_MODEL",
         help="Checkpoint folder or config.json. Default: the bundled demonstration model.",
     ),
-    host: list[str] = typer.Option(
-        [], envvar="EXPERTMESH_HOST", help="NAME:MEMORY[:BANDWIDTH], for example east:192GiB:100GB."
-    ),
-    pools: int = typer.Option(
-        0, envvar="EXPERTMESH_PLAN_POOLS", help="Number of equal hosts, in place of --host."
-    ),
-    memory: str = typer.Option("", envvar="EXPERTMESH_PLAN_MEMORY", help="With --pools: of each."),
+    host: list[str] = HOST,
+    pools: int = POOLS,
+    memory: str = MEMORY,
     bandwidth: str = typer.Option(
-        "", envvar="EXPERTMESH_BANDWIDTH", help="With --pools: bytes/s of memory, like 100GB."
+        "",
+        envvar="EXPERTMESH_BANDWIDTH",
+        help="With --pools: memory bandwidth in bytes/s, like 100GB.",
     ),
-    weight_format: str = typer.Option(
-        "bf16",
-        "--format",
-        envvar="EXPERTMESH_FORMAT",
-        help=f"Weights as held: {', '.join(FORMATS)}.",
-    ),
-    replicas: int = typer.Option(1, envvar="EXPERTMESH_PLAN_REPLICAS", min=1, max=16),
-    striping: str = typer.Option("layer", envvar="EXPERTMESH_STRIPING", help="layer or expert."),
+    weight_format: str = FORMAT,
+    replicas: int = REPLICAS,
+    striping: str = STRIPING,
     batch: int = typer.Option(
-        1, envvar="EXPERTMESH_BATCH", min=1, max=4096, help="Sequences decoded at once."
+        1, envvar="EXPERTMESH_BATCH", min=1, max=4096, help="Number of sequences decoded at once."
     ),
     round_trip_ms: str = typer.Option(
-        "0.25-1.0", envvar="EXPERTMESH_ROUND_TRIP_MS", help="Of one expert call: LOW-HIGH."
+        "0.25-1.0",
+        envvar="EXPERTMESH_ROUND_TRIP_MS",
+        help="Round trip of one expert call, as LOW-HIGH.",
     ),
-    plot: Path | None = typer.Option(None, envvar="EXPERTMESH_PLAN_PLOT", help="Write a PNG."),
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
+    plot: Path | None = typer.Option(
+        None,
+        envvar="EXPERTMESH_PLAN_PLOT",
+        help="Draw memory and layers of each host into this PNG (needs matplotlib).",
+    ),
+    as_json: bool = JSON,
 ) -> None:
     path = model or demo_model_dir()
     try:
@@ -106,7 +138,7 @@ def plan(
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Of a folder or of a config.json itself. Raises ValueError."""
+    """The config of a checkpoint folder or of a config.json itself. Raises ValueError."""
     if path.is_dir():
         return load_config(path)
     if not path.exists():
@@ -115,16 +147,16 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def machines(hosts: list[str], pools: int, memory: str, bandwidth: str) -> list[Machine]:
-    """What the flags name. Raises ValueError."""
+    """The hosts that the flags name. Raises ValueError."""
     if bool(hosts) == bool(pools):
         raise ValueError(
-            "give --host NAME:MEMORY[:BANDWIDTH] for each host, or --pools and --memory"
+            "give either --host NAME:MEMORY[:BANDWIDTH] for each host, or --pools and --memory"
         )
     if hosts:
         return [Machine.parse(text) for text in hosts]
     memory_bytes = parse_bytes(memory, "--memory")
     if memory_bytes is None or not 1 <= pools <= 1000:
-        raise ValueError("--pools: 1 to 1000, and the --memory of each, for example 128GiB")
+        raise ValueError("--pools: 1 to 1000, together with --memory, for example 128GiB")
     speed = parse_bytes(bandwidth, "--bandwidth")
     return [
         Machine(name=f"pool-{index}", memory_bytes=memory_bytes, bandwidth=speed)
@@ -150,20 +182,23 @@ def _print(made: Forecast, path: Path) -> None:
     for one in made.machines:
         hold = made.plan.hold[one.name]
         table.add_row(
-            one.name, format_bytes(one.memory_bytes), f"{len(hold):,}",
-            format_bytes(made.held_bytes(one)), _layers_text(hold, made.config.num_experts),
-        )  # fmt: skip
+            one.name,
+            format_bytes(one.memory_bytes),
+            f"{len(hold):,}",
+            format_bytes(made.held_bytes(one)),
+            _layers_text(hold, made.config.num_experts),
+        )
     out.print(table)
     out.print(
-        f"one expert: {format_bytes(made.piece_bytes)} in {made.weight_format}; expected calls per "
-        f"layer {made.calls_per_layer:.2f}; {made.wire_bytes_per_token / 1024:,.0f} KiB on the wire "
-        "for each token"
+        f"one expert: {format_bytes(made.piece_bytes)} in {made.weight_format}; for each token "
+        f"{made.calls_per_layer:.2f} expected calls per layer, and "
+        f"{made.wire_bytes_per_token / 1024:,.0f} KiB on the wire"
     )
     low, high = made.tokens_per_s
     known = all(one.bandwidth for one in made.machines)
     out.print(
         f"at most {low:.1f} to {high:.1f} tokens/s with {made.batch} sequence(s), expert side only"
-        + ("" if known else " (no bandwidth given for some hosts: round trips alone)")
+        + ("" if known else " (some hosts have no bandwidth: only their round trips count)")
     )
     for problem in made.problems():
         stderr().print(problem, markup=False, soft_wrap=True)

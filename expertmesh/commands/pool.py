@@ -1,4 +1,4 @@
-"""`expertmesh pool list` and `drain`: who holds what, and emptying one before it is stopped."""
+"""`expertmesh pool list` and `drain`: which pool holds what, and how is one emptied?"""
 
 import time
 
@@ -6,13 +6,14 @@ import typer
 from rich.table import Table
 
 from expertmesh.clients.router import DialledRouter, asks_router, call, pool_rows
-from expertmesh.console import EXIT_CODES_HELP, CommandError, help_text, print_json, stdout
+from expertmesh.console import EXIT_CODES_HELP, JSON, CommandError, help_text, print_json, stdout
 from protos import router_pb2
 
-JSON = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts.")
 POLL_S = 0.2
 
-_LIST_HELP = f"""Show the expert pools: state, pieces, load.
+_LIST_HELP = f"""Show the expert pools: state, load, and how many pieces they hold.
+
+A piece is one expert of one layer.
 
 Examples:
 
@@ -23,11 +24,11 @@ Examples:
 {EXIT_CODES_HELP}
 """
 
-_DRAIN_HELP = f"""Have other pools take over what a pool holds, without a pause.
+_DRAIN_HELP = f"""Move everything a pool holds to other pools, without interrupting requests.
 
-Returns when nothing is called there any more; the pool then holds nothing and may be stopped.
-Stopping a pool with SIGTERM does the same by itself, within its grace period; this has no
-such limit. Pieces that no other pool has the memory or the files for stay where they are.
+Returns when the pool holds nothing and gets no more calls; it can then be stopped. A pool that gets
+SIGTERM is drained too, but only within its grace period; this command has no such limit. Pieces
+for which no other pool has the memory or the files stay where they are.
 
 Examples:
 
@@ -40,7 +41,9 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="The expert pools of a running mesh.", no_args_is_help=True)
+    group = typer.Typer(
+        help="List and drain the expert pools of a running mesh.", no_args_is_help=True
+    )
     group.command("list", help=help_text(_LIST_HELP))(list_pools)
     group.command("drain", help=help_text(_DRAIN_HELP))(drain)
     app.add_typer(group, name="pool")
@@ -72,26 +75,34 @@ def list_pools(router: DialledRouter, as_json: bool = JSON) -> None:
         if row["state"] == "loading":
             state = row["reason"] or f"loading, {100 * row['load_progress_ratio']:.0f} %"
         table.add_row(
-            row["pool_id"], row["address"], state, pieces, str(row["layers_served"]),
-            f"{row['experts_per_s']:,g}", f"{100 * row['busy_ratio']:.0f} %", str(row["queued_calls"]),
-        )  # fmt: skip
+            row["pool_id"],
+            row["address"],
+            state,
+            pieces,
+            str(row["layers_served"]),
+            f"{row['experts_per_s']:,g}",
+            f"{100 * row['busy_ratio']:.0f} %",
+            str(row["queued_calls"]),
+        )
     stdout().print(table)
     if answer.topology.uncovered_pieces:
-        stdout().print(f"no ready pool holds {answer.topology.uncovered_pieces} pieces")
+        stdout().print(f"{answer.topology.uncovered_pieces} pieces are in no ready pool")
 
 
 @asks_router
 def drain(
     router: DialledRouter,
-    pool_id: str = typer.Argument(..., help="As `expertmesh pool list` shows it."),
-    undo: bool = typer.Option(False, "--undo", envvar="EXPERTMESH_UNDO", help="Use it again."),
+    pool_id: str = typer.Argument(..., help="Its id, as `expertmesh pool list` shows it."),
+    undo: bool = typer.Option(
+        False, "--undo", envvar="EXPERTMESH_UNDO", help="Cancel the drain: use the pool again."
+    ),
     wait: bool = typer.Option(
-        True, "--wait/--no-wait", envvar="EXPERTMESH_WAIT", help="Until it is empty."
+        True, "--wait/--no-wait", envvar="EXPERTMESH_WAIT", help="Wait until the pool is empty."
     ),
     timeout: float = typer.Option(
         600.0,
         envvar="EXPERTMESH_DRAIN_TIMEOUT",
-        help="Most seconds to wait; it goes on afterwards.",
+        help="Seconds to wait; the drain goes on after that.",
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -101,8 +112,8 @@ def drain(
     while wait and not undo and left:
         if time.monotonic() > deadline_s:
             raise CommandError(
-                f"{pool_id} still holds {left} pieces after {timeout:.0f} s: is there a pool"
-                " with memory and files for them? It goes on; --undo takes it back"
+                f"{pool_id} still holds {left} pieces after {timeout:.0f} s: does another pool "
+                "have the memory and the files for them? The drain goes on; --undo cancels it"
             )
         time.sleep(POLL_S)
         rows = pool_rows(call(router.stub.GetTopology, router_pb2.GetTopologyRequest()))
@@ -112,5 +123,5 @@ def drain(
     elif undo:
         stdout().print(f"{pool_id} is used again", markup=False)
     else:
-        what = "holds nothing and may be stopped" if not left else f"still holds {left} pieces"
+        what = f"still holds {left} pieces" if left else "holds nothing and can be stopped"
         stdout().print(f"{pool_id} {what}", markup=False)

@@ -1,4 +1,4 @@
-"""`expertmesh down` and `status`: what runs on this machine, and how it ends."""
+"""`expertmesh status` and `down`: what runs on this machine, and how is it stopped?"""
 
 import time
 from pathlib import Path
@@ -25,8 +25,8 @@ from expertmesh.cluster.state import RunDir, find_run_dir, is_alive
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_NOT_RUNNING,
+    JSON,
     CommandError,
-    fail,
     help_text,
     print_json,
     stdout,
@@ -41,15 +41,15 @@ def register(app: typer.Typer) -> None:
     app.command(help=help_text(_STATUS_HELP))(status)
 
 
-_DOWN_HELP = f"""Stop the cluster that runs, started with or without --detach.
+_DOWN_HELP = f"""Stop the running cluster, started with or without --detach.
 
 Examples:
 
   expertmesh down
 
-  expertmesh down --run-dir ~/.local/state/expertmesh/cluster-8501   (of several)
+  expertmesh down --run-dir ~/.local/state/expertmesh/cluster-8501
 
-{EXIT_CODES_HELP} Nothing to stop is 3.
+{EXIT_CODES_HELP} 3 also means that there was nothing to stop.
 """
 
 
@@ -58,38 +58,38 @@ def down(
     timeout: float | None = typer.Option(
         None,
         envvar="EXPERTMESH_DOWN_TIMEOUT",
-        help="Seconds to wait before killing it. Default: what its services were given to end, and "
+        help="Seconds to wait before killing it. Default: the time its services may take to stop, "
         f"at least {MIN_STOP_S:.0f}.",
     ),
 ) -> None:
     folder = find_run_dir(run_dir)
     state = folder.read()
     if state is None:
-        raise CommandError(f"no cluster runs from {folder.path}", EXIT_NOT_RUNNING)
+        raise CommandError(f"no cluster is running from {folder.path}", EXIT_NOT_RUNNING)
     if not folder.supervisor_alive(state):
         leftovers = end_leftovers(state)
         folder.remove_state()
-        ended = f"; ended what it had left: {', '.join(leftovers)}" if leftovers else ""
-        fail(
-            f"no cluster runs from {folder.path}: the state of pid {state.get('pid')} was stale "
-            f"and is removed{ended}",
+        ended = f"; killed the services it had left: {', '.join(leftovers)}" if leftovers else ""
+        raise CommandError(
+            f"no cluster is running from {folder.path}: removed the stale state of pid "
+            f"{state.get('pid')}{ended}",
             EXIT_NOT_RUNNING,
         )
     if timeout is None:
         timeout = max(MIN_STOP_S, state.get("stop_s", 0.0) + MIN_STOP_S / 2)
     if not stop_running(folder, state, timeout):
-        fail(f"pid {state['pid']} did not stop within {timeout:.0f} s and was killed")
+        raise CommandError(f"pid {state['pid']} did not stop within {timeout:.0f} s: killed it")
     stdout().print(f"stopped ({state.get('url') or folder.path})", markup=False)
 
 
-_STATUS_HELP = f"""Show what runs: phase, services, addresses, readiness, and who reaches which pool.
+_STATUS_HELP = f"""Show the cluster: phase, services, addresses, readiness, reachable pools.
 
-With --router it is the mesh of that router, on whatever machines: only who reaches which pool,
-as each attention service says. A time is the network's share of a call's round trip.
+With --router it asks the mesh of that router, on any machines, and shows only which attention
+service reaches which pool. The times are the network's share of a call's round trip.
 
-A cluster whose services stand in for each other (`up --replicas 2`, `--attention 2`) serves on
-when one of them dies. It is then degraded: what is missing is said, and when it is started again.
-JSON has the same as `missing`, and whether requests are taken as `serving`.
+A cluster with spare services (`up --replicas 2`, `--attention 2`) keeps serving when one of them
+dies. Its phase is then `degraded`, and the output says what is missing and when it is started
+again. In JSON these lines are `missing`, and `serving` says whether requests are accepted.
 
 Examples:
 
@@ -97,16 +97,19 @@ Examples:
 
   expertmesh status --json | python -m json.tool
 
-  expertmesh status --router 10.77.0.1:50050 --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
+  expertmesh status --router 10.77.0.1:50050 \\
+    --tls-ca ca.pem --tls-cert cli.pem --tls-key cli-key.pem
 
-{EXIT_CODES_HELP} 0 means that every service is ready (and with --router: every pool in reach).
+{EXIT_CODES_HELP} 0 means that every service is ready (with --router: that every pool is reachable).
 """
 
 
 def status(
     run_dir: Path | None = RUN_DIR,
-    as_json: bool = typer.Option(False, "--json", envvar="EXPERTMESH_JSON", help="For scripts."),
-    router: str = typer.Option("", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of a router."),
+    as_json: bool = JSON,
+    router: str = typer.Option(
+        "", envvar="EXPERTMESH_ROUTER", help="HOST:PORT of a router to ask."
+    ),
     tls_ca: Path | None = TLS_CA,
     tls_cert: Path | None = TLS_CERT,
     tls_key: Path | None = TLS_KEY,
@@ -134,7 +137,7 @@ def status(
 
 
 def cluster_report(folder: RunDir) -> dict[str, Any]:
-    """The state file with what is true now: phase, and each service's readiness."""
+    """The state file, brought up to date: the phase, and each service's readiness."""
     state = folder.read()
     if state is None:
         nothing: dict[str, Any] = {"services": [], "missing": [], "serving": False, "reach": []}
@@ -169,7 +172,7 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
 
 
 def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, bool, str]:
-    """(whether its process runs, whether it is ready, what it does)."""
+    """(its process runs, it is ready, what it is doing)."""
     if not is_alive(service.get("pid"), service.get("started_at")):
         return False, False, service.get("last_death") or "gone"
     where = service.get("ops") or service.get("http")
@@ -183,16 +186,16 @@ def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool,
 
 
 def _missing(service: dict[str, Any]) -> str:
-    """What one service that is not ready lacks, and how it comes back."""
+    """Why a service is not ready, and when it comes back."""
     name, log = service["name"], service.get("log")
     if not service.get("away"):
         return f"{name} is not ready: {service['detail']}; its log: {log}"
     deaths = service["deaths"]
     text = f"{name} {service['last_death']}" + (f" (death {deaths})" if deaths > 1 else "")
     if service["running"]:
-        return f"{text}; it was started again: {service['detail']}; its log: {log}"
+        return f"{text}; started again: {service['detail']}; its log: {log}"
     wait_s = max(0.0, (service.get("next_start_at") or 0.0) - time.time())
-    return f"{text}; it is started again in {wait_s:.0f} s; its log: {log}"
+    return f"{text}; it will be started again in {wait_s:.0f} s; its log: {log}"
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -210,8 +213,8 @@ def _print_report(report: dict[str, Any]) -> None:
     for line in report["missing"]:
         out.print(f"missing: {line}", markup=False, soft_wrap=True)
     if report["missing"]:
-        served = "requests are served meanwhile" if report["serving"] else "no request is served"
-        out.print(f"{served}; if it keeps dying: `expertmesh down`, and `up` again")
+        served = "requests are still served" if report["serving"] else "no requests are served"
+        out.print(f"{served}; if this does not pass, run `expertmesh down` and `up` again")
     _print_reach(report["reach"])
 
 

@@ -1,4 +1,4 @@
-"""`expertmesh serve SERVICE`: one service in this process, for several machines."""
+"""`expertmesh serve SERVICE`: run one service in this process, for several machines."""
 
 import importlib
 
@@ -8,15 +8,15 @@ from expertmesh.console import EXIT_CODES_HELP, help_text
 
 MODULES = {
     "gateway": ("gateway", "the HTTP edge: OpenAI-style API, chat template, tokenizer"),
-    "router": ("router_svc", "the map: membership, assignment, topology"),
-    "attention": ("attention_svc", "sequences: KV cache, layer loop, sampling"),
-    "expert": ("expert_svc", "an expert pool: weights and the grouped FFN"),
+    "router": ("router_svc", "the router: members, placement of experts, topology"),
+    "attention": ("attention_svc", "an attention service: KV cache, layer loop, sampling"),
+    "expert": ("expert_svc", "an expert pool: expert weights and the grouped FFN"),
 }
 
 _HELP = f"""Run one service in this process; all further flags are the service's own.
 
-Use it to spread the system over several machines: docs/several-machines.md has the exact
-commands. `expertmesh serve SERVICE --help` lists a service's flags.
+Use it to run the system on several machines: docs/several-machines.md has the exact commands.
+`expertmesh serve SERVICE --help` lists a service's flags.
 
 Examples:
 

@@ -1,4 +1,4 @@
-"""What happens between `up` and Ctrl-C? Start, ask, print, watch, stop: one cluster's life."""
+"""What does `up` do until Ctrl-C? Start the cluster, greet, watch it, stop it."""
 
 import contextlib
 import sys
@@ -31,7 +31,7 @@ def supervise(
     out: Console,
     notes: Console,
 ) -> int:
-    """Run the cluster until a signal; returns the exit code. Raises CommandError when it fails."""
+    """Run the cluster until a signal; returns the exit code. Raises CommandError if it fails."""
     raise_open_files()
     with run_dir.lock(), StopSignals() as signals:
         run_dir.renew_secret()
@@ -42,7 +42,7 @@ def supervise(
             with contextlib.closing(progress):
                 cluster.start(progress, start_timeout_s)
             notes.print(f"ready in {time.monotonic() - started:.1f} s")
-            if greeting:  # in a thread: a service that dies meanwhile is noticed all the same
+            if greeting:  # in a thread, so that a service that dies meanwhile is noticed
                 assert cluster.url is not None
                 arguments = (cluster.url, run_dir, ask, api_key, out, notes)
                 threading.Thread(target=greet, args=arguments, daemon=True).start()
@@ -61,7 +61,7 @@ def supervise(
 def greet(
     url: str, run_dir: RunDir, ask: str | None, api_key: str | None, out: Console, notes: Console
 ) -> None:
-    """Ask the demonstration question, then say how to go on. Never raises CommandError."""
+    """Ask `ask`, then print how to use the cluster. Failures are printed, not raised."""
     client = ChatClient(url, api_key)
     try:
         model_name = client.model_name()
@@ -77,7 +77,7 @@ def greet(
         if sys.stdin.isatty():
             out.print("\nCtrl-C stops every process.")
     except CommandError as error:
-        notes.print(f"the demonstration failed: {error}", style="red", markup=False)
+        notes.print(f"the first request failed: {error}", style="red", markup=False)
     finally:
         client.close()
 

@@ -1,4 +1,4 @@
-"""`expertmesh up`: the whole system on this machine."""
+"""`expertmesh up`: start the whole system on this machine."""
 
 from pathlib import Path
 
@@ -27,11 +27,12 @@ def register(app: typer.Typer) -> None:
 
 _HELP = f"""Start the whole system on 127.0.0.1: router, expert pools, attention, gateway.
 
-Each service is a process of its own; the order is router, pools and attention, gateway, and
-each waits until those before it are ready. Ctrl-C stops them in reverse order.
+Each service is a process of its own. The router starts first, then the pools and attention, then
+the gateway; each waits until those before it are ready. Ctrl-C stops them in reverse order.
 
-When a service dies the rest is stopped, unless another stands in for it (--replicas 2: a pool;
---attention 2: an attention service). Then the rest serves on and the dead one is started again.
+When a service dies, the others are stopped too, unless another one can take over its work: any pool
+with --replicas 2, any attention service with --attention 2. Then the others keep serving, and the
+dead one is started again.
 
 Examples:
 
@@ -39,19 +40,20 @@ Examples:
 
   expertmesh up --pools 4 --http-port 9000
 
-  expertmesh up --pools 3 --replicas 2   (any one pool may die while requests run)
+  expertmesh up --pools 3 --replicas 2   # any one pool may die
 
   expertmesh up --model ~/models/my-m2 --dtype bf16 --detach
 
-  expertmesh up --model ~/models/minimax-m2 --expert-dtype int8 --linear-dtype int8
+  expertmesh up --model ~/models/minimax-m2 \\
+    --expert-dtype int8 --linear-dtype int8
 
-  expertmesh up --in-process   (no pools: experts inside the attention process)
+  expertmesh up --in-process   # experts inside attention, no pools
 
   expertmesh up --api-key-file keys.txt --cors-origin http://localhost:3000
 
-Every flag of the services that `up` does not decide itself is passed on to each service that has it;
-with the service's name before it (--attention-device cuda) to that service alone. Keys are better
-given in the environment: command lines are seen by everyone on the machine.
+All other flags of the services are passed on: --device cuda to every service that has the flag,
+--attention-device cuda to attention services only. Give API keys in a file or in the environment:
+every user of this machine can read command lines.
 
 {EXIT_CODES_HELP}
 """
@@ -63,20 +65,25 @@ def up(
     http_port: int = typer.Option(
         8000,
         envvar="EXPERTMESH_HTTP_PORT",
-        help="Port of the HTTP API on 127.0.0.1; 0 takes a free one.",
+        help="Port of the HTTP API on 127.0.0.1; 0: any free port.",
     ),
     pools: int = typer.Option(
-        2, envvar="EXPERTMESH_POOLS", help="Expert pools; pool i of N holds the layers l mod N = i."
+        2,
+        envvar="EXPERTMESH_POOLS",
+        help="Number of expert pools. Pool i of N holds the layers l with l mod N = i, unless "
+        "--replicas is given.",
     ),
     attention: int = typer.Option(
         1,
         envvar="EXPERTMESH_UP_ATTENTION",
-        help="Attention services, each with a KV cache of its own; streams move when one dies.",
+        help="Number of attention services, each with its own KV cache; when one dies, its "
+        "requests continue on another.",
     ),
     replicas: int = typer.Option(
         0,
         envvar="EXPERTMESH_REPLICAS",
-        help="Pools that hold each expert; the router then places them. 0: as --pools says, once.",
+        help="Number of pools that hold each expert; the router decides which. 0: one pool, as "
+        "--pools says.",
     ),
     model: Path | None = typer.Option(
         None,
@@ -87,47 +94,49 @@ def up(
         False,
         "--in-process",
         envvar="EXPERTMESH_IN_PROCESS",
-        help="All experts in the attention process (in each), no pools and no router.",
+        help="Run all experts inside each attention process: no pools and no router.",
     ),
     detach: bool = typer.Option(
         False,
         "--detach",
         envvar="EXPERTMESH_DETACH",
-        help="Return when ready and keep running; stop with `expertmesh down`.",
+        help="Return when ready and run on in the background; stop it with `expertmesh down`.",
     ),
     dtype: str = typer.Option(
-        "auto", envvar="EXPERTMESH_DTYPE", help="Compute dtype: auto, f32 or bf16."
+        "auto", envvar="EXPERTMESH_DTYPE", help="Dtype to compute in: auto, f32 or bf16."
     ),
     expert_dtype: str = typer.Option(
         "auto",
         envvar="EXPERTMESH_EXPERT_DTYPE",
-        help=f"Experts as held: {', '.join(CHOICES)}. All but f32 compute in bf16.",
+        help=f"Format of the experts' weights: {', '.join(CHOICES)}. All but f32 compute in bf16.",
     ),
     linear_dtype: str = typer.Option(
         "auto",
         envvar="EXPERTMESH_LINEAR_DTYPE",
-        help="Attention's matrices and the LM head as held; the same choices.",
+        help="Format of attention's weights and of the LM head: the same choices.",
     ),
     kv_memory: str = typer.Option(
         "512MiB",
         envvar="EXPERTMESH_KV_MEMORY",
-        help="KV cache of each attention service: a size like 2GiB, or 30% (of all of them) of "
-        "the memory that the weights leave.",
+        help="KV cache of each attention service: a size like 2GiB, or a share like 30% of the "
+        "memory that the weights leave, divided among the attention services.",
     ),
     threads: int | None = typer.Option(
         None,
         envvar="EXPERTMESH_THREADS",
-        help="Threads of every computing process; within a step they take turns. Default: the "
-        "cores divided among the attention services.",
+        help="Threads of each pool and attention service; within a step they take turns. "
+        "Default: the cores divided among the attention services.",
     ),
     ask: str | None = typer.Option(
-        None, envvar="EXPERTMESH_ASK", help="A question to ask once when ready."
+        None, envvar="EXPERTMESH_ASK", help="A question to ask when the cluster is ready."
     ),
     start_timeout: float = typer.Option(
-        900.0, envvar="EXPERTMESH_START_TIMEOUT", help="Give up after this many seconds."
+        900.0,
+        envvar="EXPERTMESH_START_TIMEOUT",
+        help="Give up when not ready after this many seconds.",
     ),
     log_level: str = typer.Option(
-        "info", envvar="EXPERTMESH_LOG_LEVEL", help="Level of the services' logs."
+        "info", envvar="EXPERTMESH_LOG_LEVEL", help="Log level of the services."
     ),
     run_dir: Path | None = typer.Option(None, envvar="EXPERTMESH_RUN_DIR", help=RUN_DIR_HELP),
     background: bool = typer.Option(False, "--background", hidden=True),
@@ -194,7 +203,7 @@ def _print_plan(plan: ClusterPlan, notes: Console) -> None:
 
 
 def _arguments(context: typer.Context, folder: RunDir) -> list[str]:
-    """The flags of the `up` that runs in the background: ours, but the greeting stays in front."""
+    """The flags for the `up` in the background: ours, without what stays in this process."""
     kept_back = {"detach", "ask", "run_dir", *(one.name for one in secrets())}
     arguments = ["--background", "--run-dir", str(folder.path)]
     for parameter in context.command.params:

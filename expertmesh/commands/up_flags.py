@@ -1,4 +1,4 @@
-"""How do the services' flags become options of `expertmesh up`?"""
+"""How do the flags of the services become options of `expertmesh up`?"""
 
 import inspect
 import os
@@ -23,7 +23,7 @@ NEVER_IN_PROCESS = ("expert_svc", "router_svc")
 
 
 def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` gets what was given of them as its argument `passed`, and the typer.Context."""
+    """Add them to `command`, which gets the given ones as `passed`, and the typer.Context."""
     own = [one for one in inspect.signature(command).parameters.values() if one.name != "passed"]
     taken = {one.name for one in own}
     options = {one.name: one for one in passable(taken)}
@@ -43,10 +43,10 @@ def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
                     f"{option_name(name)}: `up` decides it itself: {DECIDED[name]}", EXIT_USAGE
                 )
         values = {name: _value(context, one, given.pop(name)) for name, one in options.items()}
-        context.params.update(values)  # by which `up --detach` calls itself
+        context.params.update(values)  # `up --detach` starts itself again with them
         values = {name: value for name, value in values.items() if value not in (None, [])}
         absent = NEVER_IN_PROCESS if given["in_process"] else ()
-        _tell_unused(context, [options[name] for name in values], absent)
+        _check_unused(context, [options[name] for name in values], absent)
         command(context=context, passed=_by_module(options, values, absent), **given)
 
     # Typer reads options from the signature and their types from the annotations.
@@ -56,7 +56,7 @@ def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _value(context: typer.Context, one: Passable, value: Any) -> Any:
-    """As given; a list from the environment is cut at commas, as services do."""
+    """The given value; a list from the environment is split at commas, as services do."""
     if one.flag.is_list and _is_from_environment(context, one):
         return [part.strip() for part in os.environ[one.env].split(",") if part.strip()]
     return value
@@ -83,14 +83,15 @@ def _option(one: Passable) -> Any:
         name += "/--no-" + one.option.removeprefix("--")
     default = DEFAULTS.get(one.flag.name, one.flag.default)
     shown = "" if default in (None, (), "", False) else f" Default: {default}."
-    text = one.flag.help[0].upper() + one.flag.help[1:] + "." + shown
-    of = " and ".join(SERVICES[module] for module in one.modules)
+    *first, last = [SERVICES[module] for module in one.modules]
+    of = f"{', '.join(first)} and {last}" if first else last
+    text = f"{of}: {one.flag.help}" if one.is_shared else one.flag.help
     return typer.Option(
         [] if one.flag.is_list else None,
         name,
         envvar=one.env,
         hidden=one.of_one,
-        help=f"{of[0].upper() + of[1:]}: {text}" if one.is_shared else text,
+        help=f"{text[0].upper()}{text[1:]}.{shown}",
         show_default=False,
         rich_help_panel="Passed on to several services" if one.is_shared else f"Passed on to {of}",
     )
@@ -99,7 +100,7 @@ def _option(one: Passable) -> Any:
 def _by_module(
     options: dict[str, Passable], values: dict[str, Any], absent: tuple[str, ...]
 ) -> Values:
-    """What is for one service wins over what is for all that have the flag."""
+    """The values of each service: its own flag wins over the one shared by several."""
     passed: dict[str, dict[str, Any]] = {}
     for of_one in (False, True):
         for name, value in values.items():
@@ -110,8 +111,8 @@ def _by_module(
     return passed
 
 
-def _tell_unused(context: typer.Context, given: list[Passable], absent: tuple[str, ...]) -> None:
-    """What can have no effect: refused as a flag, a remark for the environment's."""
+def _check_unused(context: typer.Context, given: list[Passable], absent: tuple[str, ...]) -> None:
+    """Refuse flags that can have no effect; for names in the environment print a note."""
     unused = {
         env_name(name): reason for name, reason in DECIDED.items() if env_name(name) in os.environ
     }

@@ -37,7 +37,7 @@ def test_a_key_on_the_command_line_is_warned_of_once(
     warned: bool,
 ) -> None:
     monkeypatch.setattr("sys.argv", ["expertmesh", *words])
-    monkeypatch.setattr(cli, "app", lambda: None)
+    monkeypatch.setattr(cli, "app", lambda **_: None)
     cli.main()
     told = capsys.readouterr().err
     assert ("every user of this machine can read --api-key" in told) == warned
