@@ -1,7 +1,7 @@
-"""The command line and the local cluster: the only place that composes services.
+"""The command line, the local cluster, and `LLM`: the only package that composes services.
 
-`from expertmesh import LLM, SamplingParams` is the offline use. The names are resolved when
-they are first asked for: the command line must not pay for torch.
+`from expertmesh import LLM, SamplingParams` is for offline use. The names are imported when
+they are first used, so that the command line does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,9 +1,9 @@
 """How does a mesh get its certificates, and new ones before the old expire?
 
-A folder holds the CA (`ca.pem`, `ca-key.pem`) and a pair for each role, or for each member that
-was named: `expert-east.pem` is for the pool `east` alone. `ca.pem` is what services trust: the
-CA that signs comes first, and while a CA is changed its predecessor after it. Keys are written
-with mode 0600 and never leave the folder.
+A folder holds the CA (`ca.pem`, `ca-key.pem`), and a certificate and key for each role or for each
+named member: `expert-east.pem` is for the pool `east` only. Services trust what is in `ca.pem`:
+first the CA that signs, and while the CA is being changed, also the one before it. Keys are written
+with mode 0600.
 """
 
 import datetime
@@ -70,9 +70,9 @@ def create_mesh_certificates(
 ) -> list[str]:
     """Write a CA and the certificates, valid from `start` (now); returns their names.
 
-    A role whose members are named gets no certificate of its own: one without a name could
-    take any name that is free. An existing CA is kept unless `force`: replacing it invalidates
-    every certificate that it has signed. Raises CommandError.
+    A role with named members gets no certificate without a name, which could take any free
+    name. An existing CA is kept unless `force`, because replacing it invalidates every certificate
+    that it signed. Raises CommandError.
     """
     _check_days(days)
     named = read_members(members)
@@ -80,8 +80,8 @@ def create_mesh_certificates(
     existing = [path for path in files if path.exists()]
     if existing and not force:
         raise CommandError(
-            f"{existing[0]} exists: a new CA makes every certificate of the old one useless; "
-            "`expertmesh certs renew` renews them; else choose another --out, or --force"
+            f"{existing[0]} exists, and a new CA would make its certificates useless: use "
+            "`expertmesh certs renew` to renew them, or give another --out or --force"
         )
     roles = [(role, "") for role in ROLES if role not in {role for role, _ in named}]
     start = start or datetime.datetime.now(datetime.UTC)
@@ -103,10 +103,10 @@ def renew(
     within_days: float | None = None,
     start: datetime.datetime | None = None,
 ) -> list[str]:
-    """New keys and certificates from the folder's CA for all that it holds, and for new members.
+    """Replace the keys and certificates in the folder, and make those of new members.
 
-    `within_days`: only for those that expire within so many, or that another CA has signed.
-    Returns the names renewed. Raises CommandError.
+    `within_days`: only those that expire within that time or were signed by another CA.
+    Returns the names of the new ones. Raises CommandError.
     """
     _check_days(days)
     start = start or datetime.datetime.now(datetime.UTC)
@@ -126,7 +126,7 @@ def renew(
 
 
 def add_ca(folder: Path, *, start: datetime.datetime | None = None) -> None:
-    """A new CA that signs from now on; the one before stays trusted. Raises CommandError."""
+    """Make a new CA that signs from now on; the old one stays trusted. Raises CommandError."""
     trusted, _ = _read_ca(folder)
     if len(trusted) > 1:
         raise CommandError(
@@ -139,7 +139,7 @@ def add_ca(folder: Path, *, start: datetime.datetime | None = None) -> None:
 
 
 def drop_ca(folder: Path) -> None:
-    """Only the CA that signs stays trusted. Raises CommandError while it has not signed all."""
+    """Trust only the CA that signs. Raises CommandError if another signed a certificate here."""
     trusted, ca_key = _read_ca(folder)
     old = [
         file_name(role, member_id)
@@ -147,7 +147,9 @@ def drop_ca(folder: Path) -> None:
         if certificate.issuer != trusted[0].subject
     ]
     if old:
-        raise CommandError(f"first `expertmesh certs renew`: of the old CA are {', '.join(old)}")
+        raise CommandError(
+            f"still signed by the old CA: {', '.join(old)}; first run `expertmesh certs renew`"
+        )
     _write(folder, CA_NAME, trusted[:1], ca_key)
 
 
@@ -157,7 +159,7 @@ def _check_days(days: int) -> None:
 
 
 def _read_ca(folder: Path) -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey]:
-    """What is trusted, and the key of the first. Raises CommandError."""
+    """(the trusted CAs, the key of the first one). Raises CommandError."""
     try:
         trusted = x509.load_pem_x509_certificates(cert_path(folder, CA_NAME).read_bytes())
         key = load_pem_private_key(key_path(folder, CA_NAME).read_bytes(), password=None)
@@ -166,7 +168,7 @@ def _read_ca(folder: Path) -> tuple[list[x509.Certificate], ec.EllipticCurvePriv
     except (ValueError, TypeError) as error:
         raise CommandError(f"--out {folder}: the CA cannot be read: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise CommandError(f"{key_path(folder, CA_NAME)}: not a key that this command has made")
+        raise CommandError(f"{key_path(folder, CA_NAME)}: not a key made by this command")
     if key.public_key() != trusted[0].public_key():
         raise CommandError(f"{key_path(folder, CA_NAME)} is not the key of the first CA beside it")
     return trusted, key
@@ -211,6 +213,6 @@ def _write(
     certificates: list[x509.Certificate],
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    """The key first, so that no certificate is ever there without its key."""
+    """Write the key first, so that no certificate is ever without its key."""
     replace_file(key_path(folder, name), key_pem(key), 0o600)
     replace_file(cert_path(folder, name), certificates_pem(certificates), 0o644)

@@ -1,6 +1,6 @@
-"""Which facts about this machine decide whether and how well ExpertMesh runs here?
+"""Which facts about this machine decide whether ExpertMesh runs here, and how fast?
 
-Each check is a function that returns a `Check`; none changes anything.
+Each check is a function that returns a `Check` and changes nothing.
 """
 
 import os
@@ -46,7 +46,7 @@ class Check:
 
 
 def run_checks(http_port: int, folder: Path) -> list[Check]:
-    """All of them; one that breaks is a failed check, not the end."""
+    """Run all checks; one that raises counts as failed, and the others still run."""
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", check_python),
         ("torch", check_torch),
@@ -65,7 +65,7 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
     for name, check in checks:
         try:
             results.append(check())
-        except Exception as error:  # a broken installation may raise anything; that is the finding
+        except Exception as error:  # a broken installation may raise anything
             results.append(
                 Check(name=name, verdict=Verdict.FAILED, found=f"{type(error).__name__}: {error}")
             )
@@ -93,13 +93,13 @@ def check_torch() -> Check:
 def check_cpu() -> Check:
     features = cpu_features()
     present = [name for name, there in features.items() if there]
-    found = ", ".join(present) or "none of those we look for"
+    found = ", ".join(present) or "none of the fast ones"
     if platform.machine() in ("x86_64", "AMD64") and not features["avx2"]:
         return Check(
             name="cpu features",
             verdict=Verdict.WARNING,
             found=found,
-            advice="without AVX2 experts compute slowly",
+            advice="without AVX2, experts are computed slowly",
         )
     return Check(name="cpu features", verdict=Verdict.OK, found=found)
 
@@ -161,7 +161,7 @@ def check_port(port: int) -> Check:
 
 
 def check_kernels() -> Check:
-    """What computes experts and linears, by weight format."""
+    """What computes experts and linears, for each weight format."""
     import torch
 
     from moe_model.backends.choice import choose_backend
@@ -173,7 +173,7 @@ def check_kernels() -> Check:
             name="cpu kernels",
             verdict=Verdict.WARNING,
             found=f"torch: {backend.why}",
-            advice="bf16 is slower on torch; int8, int4 and fp8 are far too slow to serve",
+            advice="with torch, bf16 is slower, and int8, int4 and fp8 are too slow to serve",
         )
     chosen = {name: (plain if name == "f32" else backend).numerics(name) for name in FORMATS}
     ours = [name for name, numerics in chosen.items() if not numerics.why]
@@ -188,7 +188,7 @@ def check_kernels() -> Check:
 
 
 def check_hop_codec() -> Check:
-    """A hop's frames are built and checked natively where the package was built with a compiler."""
+    """Whether the frames of expert calls are built and checked by native code."""
     from rpc.hop.codec import HopCodec
 
     if HopCodec.best().is_native:
@@ -196,8 +196,8 @@ def check_hop_codec() -> Check:
     return Check(
         name="hop codec",
         verdict=Verdict.WARNING,
-        found="protobuf in Python: each hop to a pool costs some 0.4 ms more",
-        advice="install a C compiler and Python's headers, then reinstall (and unset EXPERTMESH_NATIVE)",
+        found="protobuf in Python: each call to a pool takes about 0.4 ms longer",
+        advice="install a C compiler and Python's headers, reinstall, and unset EXPERTMESH_NATIVE",
     )
 
 
@@ -210,12 +210,12 @@ def check_experiments() -> Check:
         name="grpc experiments",
         verdict=Verdict.OK if tuned else Verdict.WARNING,
         found=f"GRPC_EXPERIMENTS={value}",
-        advice="" if tuned else "unset GRPC_EXPERIMENTS: the event engine slows every hop",
+        advice="" if tuned else "unset GRPC_EXPERIMENTS: the event engine slows every call",
     )
 
 
 def check_round_trip() -> Check:
-    """A real server and a real channel on loopback: the health service, ROUND_TRIPS times."""
+    """Call a real health service over loopback ROUND_TRIPS times."""
     from expertmesh.cluster.round_trip import health_round_trips_us
 
     median = statistics.median(health_round_trips_us(ROUND_TRIPS, timeout_s=10.0))
@@ -224,5 +224,5 @@ def check_round_trip() -> Check:
         name="grpc round trip",
         verdict=Verdict.WARNING if slow else Verdict.OK,
         found=f"{median:.0f} us median on loopback",
-        advice="every MoE layer pays this; is the machine busy?" if slow else "",
+        advice="each MoE layer of each step takes this long; is the machine busy?" if slow else "",
     )

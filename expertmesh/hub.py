@@ -1,4 +1,4 @@
-"""How are single tensors fetched from a model repository? By byte range, with huggingface_hub's tools.
+"""How are single tensors downloaded from a model repository? By byte range, with huggingface_hub.
 
 Its settings apply: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE.
 """
@@ -11,13 +11,13 @@ from moe_model.weights.checkpoint import INDEX_NAME, SINGLE_NAME
 from moe_model.weights.safetensors_file import TensorEntry, read_entries
 
 FIRST_READ_BYTES = 1024 * 1024
-"""Long enough for most headers, so that a shard's header is one request."""
+"""Enough for most headers, so that a shard's header takes one request."""
 MAX_FILE_BYTES = 128 * 1024 * 1024
 TIMEOUT_S = 60.0
 
 
 class HubSource:
-    """The tensors of a repository. Every failure is a ValueError in one clear line."""
+    """The tensors of a repository. Every failure is a ValueError with one clear line."""
 
     def __init__(self, repo: str, revision: str | None = None):
         """Reads the index. `revision`: branch, tag or commit."""
@@ -44,12 +44,12 @@ class HubSource:
         content, _ = self._range(shard, start, end)
         if len(content) != end - start:
             raise ValueError(
-                f"{self._repo}: {shard}: {len(content)} bytes came instead of {end - start}"
+                f"{self._repo}: {shard}: got {len(content)} bytes instead of {end - start}"
             )
         return content
 
     def file(self, name: str) -> bytes | None:
-        """A small file, or None when the repository does not have it."""
+        """The content of a small file; None if the repository does not have it."""
         answer = self._get(name, {})
         if answer is None:
             return None
@@ -68,10 +68,10 @@ class HubSource:
         """(bytes, size of the whole file)."""
         answer = self._get(name, {"Range": f"bytes={start}-{end - 1}"})
         if answer is None:
-            raise ValueError(f"{self._repo}: {name} is not there")
+            raise ValueError(f"{self._repo}: has no {name}")
         total = answer.headers.get("content-range", "").rpartition("/")[2]
         if answer.status_code != 206 or not total.isdigit():
-            raise ValueError(f"{self._repo}: {name}: the server does not serve byte ranges")
+            raise ValueError(f"{self._repo}: {name}: the server does not support byte ranges")
         return bytes(answer.content), int(total)
 
     def _get(self, name: str, headers: dict[str, str]) -> Any:
@@ -87,7 +87,7 @@ class HubSource:
             answer = get_session().get(
                 url, headers={**build_hf_headers(), **headers}, timeout=TIMEOUT_S
             )
-        except Exception as error:  # of the library's own HTTP client, whichever that is
+        except Exception as error:  # the library does not say which HTTP client it uses
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"cannot fetch {self._repo}/{name}: {reason}") from None
         if answer.status_code == 404:

@@ -1,28 +1,28 @@
-"""Which forms may a prompt of `LLM.generate` have? A string, or one of these dictionaries."""
+"""Which forms can a prompt of `LLM.generate` have? A string, or one of these dictionaries."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 
 class TextPrompt(TypedDict):
-    """Text; what looks like a control token in it stays text."""
+    """Text, in which what looks like a control token stays text."""
 
     prompt: str
 
 
 class TokensPrompt(TypedDict):
-    """Token ids, sent as they are."""
+    """Token ids, used as they are."""
 
     prompt_token_ids: Sequence[int]
     prompt: NotRequired[str]
-    """Only repeated in the output."""
+    """Only copied to the output."""
 
 
 class RenderedPrompt(str):
-    """A conversation rendered as text that still knows its exact token ids.
+    """A conversation rendered as text, together with its exact token ids.
 
-    `get_tokenizer().apply_chat_template(..., tokenize=False)` gives one; `generate` sends the
-    ids. Text taken out of it or added to it is plain text again, control tokens included.
+    `get_tokenizer().apply_chat_template(..., tokenize=False)` returns one; `generate` uses the
+    ids. Any text cut from it or combined with it is plain text, including its control tokens.
     """
 
     token_ids: tuple[int, ...]

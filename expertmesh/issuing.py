@@ -1,8 +1,8 @@
-"""What does a certificate of the mesh look like, and how does it get into a folder?
+"""What is in a certificate of the mesh, and how is it written to a folder?
 
-ECDSA P-256. A leaf carries the DNS name that `rpc.access.tls.role_name` gives, and a member's also the
-URI of `rpc.access.tls.member_uri`. It may be used on both ends of a connection: every service is a
-server to some and a client to others.
+ECDSA P-256. A leaf has the DNS name from `rpc.access.tls.role_name`, and a member's also the URI
+from `rpc.access.tls.member_uri`. It is valid at both ends of a connection, because every service is
+a server to some and a client of others.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from rpc.access.tls import member_uri, role_name
 Validity = tuple[datetime.datetime, datetime.datetime]
 """(not before, not after)."""
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
-"""Certificates start this much in the past: hosts' clocks differ a little."""
+"""Certificates start this long ago, because the hosts' clocks differ a little."""
 
 
 def validity(start: datetime.datetime, days: int) -> Validity:
@@ -28,7 +28,7 @@ def validity(start: datetime.datetime, days: int) -> Validity:
 
 
 def build_ca(key: ec.EllipticCurvePrivateKey, valid: Validity) -> x509.Certificate:
-    # A name of its own: two of a mesh may be trusted side by side.
+    # A unique name, because two CAs may be trusted at the same time.
     common_name = f"ExpertMesh CA {secrets.token_hex(4)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = _builder(name, name, key, valid)
@@ -45,7 +45,7 @@ def build_leaf(
     ca_key: ec.EllipticCurvePrivateKey,
     valid: Validity,
 ) -> x509.Certificate:
-    """For one member of a role, or with an empty id for the role; never longer than its CA."""
+    """For one member, or with an empty id for the whole role; expires no later than its CA."""
     text = f"ExpertMesh {role} {member_id}".rstrip()[:64]
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
     names: list[x509.GeneralName] = [x509.DNSName(role_name(role))]
@@ -112,7 +112,7 @@ def certificates_pem(certificates: list[x509.Certificate]) -> bytes:
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """In one step: a service that looks meanwhile sees the old file or the new one."""
+    """Replace the file atomically: a service that reads it sees the old file or the new one."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)  # an old file would keep its own mode
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

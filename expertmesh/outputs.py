@@ -1,4 +1,4 @@
-"""What do `LLM.generate` and `LLM.chat` return? The names are those that vLLM's users know."""
+"""What do `LLM.generate` and `LLM.chat` return? Classes and fields are named as in vLLM."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +10,13 @@ class Logprob:
 
     logprob: float
     rank: int | None = None
-    """1 is the most likely; None when the token is not among those that were asked for."""
+    """1 is the most likely; None if the token is not among the requested most likely ones."""
     decoded_token: str | None = None
 
 
 @dataclass(slots=True)
 class CompletionOutput:
-    """One answer to one prompt; `n` of them make a RequestOutput."""
+    """One answer to a prompt; a RequestOutput has `n` of them."""
 
     index: int
     text: str
@@ -24,14 +24,14 @@ class CompletionOutput:
     """Everything generated, the stop token included."""
     cumulative_logprob: float | None = None
     logprobs: list[dict[int, Logprob]] | None = None
-    """For each token, the one chosen and the most likely ones, by token id."""
+    """For each position, the chosen token and the most likely ones, by token id."""
     finish_reason: str | None = None
-    """`stop` or `length`; None while it is growing."""
+    """`stop` or `length`; None while the answer is growing."""
     stop_reason: int | str | None = None
     """The stop string or stop token id that ended it; None for the model's own end token."""
     lora_request: None = None
     message: dict[str, Any] | None = None
-    """After `chat`: the assistant message with thinking, content and tool calls apart."""
+    """After `chat`: the assistant's message, with separate thinking, content and tool calls."""
 
     def finished(self) -> bool:
         return self.finish_reason is not None
@@ -39,7 +39,7 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """When things happened; `time.time()` seconds unless it says otherwise."""
+    """When things happened, as `time.time()` unless stated otherwise."""
 
     arrival_time: float
     first_token_time: float | None = None
@@ -49,12 +49,12 @@ class RequestMetrics:
     """Seconds from arrival to the first token."""
     num_generation_tokens: int = 0
     timings: dict[str, float] = field(default_factory=dict)
-    """Where the time went, in milliseconds; of several answers, the slowest one's."""
+    """Where the time went, in milliseconds; with several answers, for the slowest one."""
 
 
 @dataclass(slots=True)
 class RequestOutput:
-    """One prompt and what became of it."""
+    """One prompt and its answers."""
 
     request_id: str
     prompt: str | None

@@ -1,4 +1,4 @@
-"""Where do scripts written for vLLM look for sampling parameters? Under this name: a door, no code."""
+"""Where do scripts written for vLLM import sampling parameters from? This module's name."""
 
 from expertmesh.offline.sampling_params import (
     RequestOutputKind,

@@ -1,1 +1,1 @@
-"""The commands as clients: of an OpenAI-style server, and of the router."""
+"""Clients that the commands use: of an OpenAI-compatible server, and of the router."""

@@ -1,4 +1,4 @@
-"""How do the commands ask a chat question? One streamed request to an OpenAI-style server."""
+"""How do the commands ask a question? One streamed request to an OpenAI-compatible server."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from gateway.api_keys import read_keys
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 60.0
-"""The gateway sends a comment every 10 s while nothing comes; longer silence is a dead peer."""
+"""The gateway sends a comment every 10 s while it has nothing else to send."""
 
 
 @dataclass
 class Reply:
-    """One answer, complete when the stream has ended."""
+    """One answer; complete when the stream has ended."""
 
     reasoning: str = ""
     content: str = ""
@@ -47,7 +47,7 @@ class Reply:
         )
 
     def as_message(self) -> dict[str, Any]:
-        """The assistant turn for the history: M2 wants its own thinking back."""
+        """The assistant's message for the history, with its thinking, which M2 wants back."""
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
@@ -58,15 +58,15 @@ class Reply:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the answer as it arrives: kind is `reasoning`, `content` or `tool_call`."""
+    """A piece of the answer as it arrives; its kind is `reasoning`, `content` or `tool_call`."""
 
     kind: str
     text: str
 
 
 def client_key(api_key: str | None, api_key_file: Path | None = None) -> str | None:
-    """The key to present: of several in EXPERTMESH_API_KEY, by which a server knows all its
-    clients' keys, or in a file, the first. Raises CommandError."""
+    """The key to present: the first of several in EXPERTMESH_API_KEY or in a file, since a
+    server is given all its clients' keys that way. Raises CommandError."""
     if api_key is None and api_key_file is not None:
         try:
             return read_keys(api_key_file)[0]
@@ -78,7 +78,7 @@ def client_key(api_key: str | None, api_key_file: Path | None = None) -> str | N
 
 
 class ChatClient:
-    """Asks one server; usable for several questions one after the other."""
+    """Asks one server, one question after the other."""
 
     def __init__(self, base_url: str, api_key: str | None = None):
         """`base_url` with or without the trailing /v1."""
@@ -95,7 +95,7 @@ class ChatClient:
         self._client.close()
 
     def model_name(self) -> str:
-        """The first model the server lists. Raises CommandError when it cannot be reached."""
+        """The first model that the server lists. Raises CommandError."""
         try:
             answer = self._client.get(f"{self._root}/v1/models")
         except httpx.HTTPError as error:
@@ -133,7 +133,7 @@ class ChatClient:
     def _unreachable(self, error: httpx.HTTPError) -> CommandError:
         reason = str(error) or type(error).__name__
         return CommandError(
-            f"cannot reach {self._root} ({reason}); is the cluster up? See `expertmesh status`",
+            f"cannot reach {self._root} ({reason}); does `expertmesh status` show a cluster?",
             EXIT_NOT_RUNNING,
         )
 
@@ -150,7 +150,7 @@ def _raise_for_error(answer: httpx.Response) -> None:
 
 
 def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """JSON of each `data:` line up to [DONE]; comments are skipped, an error event is raised."""
+    """The JSON of each `data:` line up to [DONE]. Raises CommandError for an error event."""
     for line in lines:
         if not line.startswith("data:"):
             continue
@@ -163,7 +163,7 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
                 f"the server failed: {event['error'].get('message', event['error'])}"
             )
         yield event
-    raise CommandError("the stream broke off before its end")
+    raise CommandError("the answer ended before it was complete")
 
 
 def _pieces(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:
@@ -190,7 +190,7 @@ def _pieces(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:
 
 
 def _merge_tool_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
-    """Add one streamed fragment to the call with its index."""
+    """Add a streamed fragment to the call with its index."""
     index = delta.get("index", 0)
     while len(calls) <= index:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})

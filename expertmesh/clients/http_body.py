@@ -1,4 +1,4 @@
-"""How is an HTTP/1.1 answer read piece by piece, when only one request uses its connection?"""
+"""How is an HTTP/1.1 answer parsed as its bytes arrive, with one request per connection?"""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class BadAnswer(Exception):
-    """What came is not HTTP/1.1, or broke off."""
+    """The answer is not HTTP/1.1, or ended too early."""
 
 
 class AnswerReader:
-    """Feed it bytes as they come; it gives the body's bytes, freed of their transfer coding."""
+    """Takes the bytes as they arrive; returns the body's, without transfer coding."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -19,7 +19,7 @@ class AnswerReader:
         self._buffer = b""
         self._chunked = False
         self._left: int | None = None
-        """Bytes left of the body or of the chunk; None: until the connection closes."""
+        """Bytes left of the body or chunk; None: the body ends with the connection."""
 
     def feed(self, data: bytes) -> bytes:
         """Body bytes in `data`. Raises BadAnswer."""
@@ -29,17 +29,17 @@ class AnswerReader:
         return b"".join(self._body())
 
     def close(self) -> None:
-        """The connection ended. Raises BadAnswer when the answer had not."""
+        """The connection has closed. Raises BadAnswer if the answer was not complete."""
         if self.status is not None and self._left is None and not self._chunked:
             self.ended = True
         if not self.ended:
-            raise BadAnswer("the connection closed in the middle of the answer")
+            raise BadAnswer("the connection closed before the answer was complete")
 
     def _read_head(self) -> bool:
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         if not end:
             if len(head) > MAX_HEAD_BYTES:
-                raise BadAnswer("headers without an end")
+                raise BadAnswer(f"headers longer than {MAX_HEAD_BYTES} bytes")
             return False
         first, *lines = head.decode("latin-1").split("\r\n")
         parts = first.split(" ", 2)
@@ -71,7 +71,7 @@ class AnswerReader:
                 return
 
     def _next_chunk(self) -> bool:
-        """Read a size line. Between chunks the buffer begins with the former one's line end."""
+        """Read a chunk's size; the line end of the chunk before it is still in the buffer."""
         line, end, rest = self._buffer.removeprefix(b"\r\n").partition(b"\r\n")
         if not end:
             return False
@@ -85,7 +85,7 @@ class AnswerReader:
 
 
 class EventSplitter:
-    """Server-sent events in a stream of bytes: the data of each, comments left out."""
+    """Splits a byte stream into the data of its server-sent events, without comments."""
 
     def __init__(self) -> None:
         self._rest = b""

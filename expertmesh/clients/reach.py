@@ -16,7 +16,7 @@ TIMEOUT_S = 3.0
 
 
 def reach_report(addresses: Iterable[str], access: Access | None = None) -> list[dict[str, Any]]:
-    """One row for each attention service, in the order given: what it says of itself and the pools."""
+    """A row for each attention service, in the given order: its state, and the pools it knows."""
     addresses = list(addresses)
     if not addresses:
         return []
@@ -25,7 +25,7 @@ def reach_report(addresses: Iterable[str], access: Access | None = None) -> list
 
 
 def reach_table(rows: list[dict[str, Any]]) -> Table | None:
-    """Attention services down, pools across; None when nobody tells of a pool."""
+    """Attention services as rows, pools as columns; None if no pool is known."""
     pool_ids = sorted({pool["pool_id"] for row in rows for pool in row["pools"]})
     if not pool_ids:
         return None
@@ -38,11 +38,11 @@ def reach_table(rows: list[dict[str, Any]]) -> Table | None:
 
 
 def problems(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each service that does not answer and each pool that is out of reach."""
+    """A line for each service that does not answer and each pool that is not reachable."""
     lines = [f"{row['attention_id']}: {row['error']}" for row in rows if not row["answers"]]
     for row in rows:
         lines += [
-            f"{row['attention_id']} does not reach {pool['pool_id']} at {pool['address']}: "
+            f"{row['attention_id']} cannot reach {pool['pool_id']} at {pool['address']}: "
             f"{pool['error']}"
             for pool in row["pools"]
             if not pool["reachable"]

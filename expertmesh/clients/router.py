@@ -1,4 +1,4 @@
-"""How do the commands reach the router, and what do they make of its answers?"""
+"""How do the commands reach the router, and how do they read its answers?"""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ _FLAGS = {
     "tls_key": (Path | None, TLS_KEY),
     "secret_file": (Path | None, SECRET_FILE),
 }
-"""The flags of every command that asks the router: type and option."""
+"""Flags of every command that asks the router: name -> (type, option)."""
 
 STATES = {
     router_pb2.MEMBER_STATE_UNSPECIFIED: "unknown",
@@ -60,7 +60,7 @@ STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DialledRouter:
-    """A router to ask, and what to show to the other services of its mesh."""
+    """A router to ask, and the credentials for the other services of its mesh."""
 
     stub: router_pb2_grpc.RouterStub
     address: str
@@ -76,7 +76,7 @@ def dialled_router(
     tls_key: Path | None,
     secret_file: Path | None,
 ) -> Iterator[DialledRouter]:
-    """gRPC's errors inside become one clear line. Raises CommandError."""
+    """Connect to the router; gRPC errors inside become CommandErrors. Raises CommandError."""
     address = _router_address(router, run_dir)
     access = _mesh_access(router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
     try:
@@ -103,11 +103,11 @@ def _mesh_access(
     tls_key: Path | None,
     secret_file: Path | None,
 ) -> Access | None:
-    """What the flags say is to be shown; of the local cluster, its secret. Raises CommandError."""
+    """The credentials that the flags name, else the local cluster's secret. Raises CommandError."""
     try:
         tls = tls_files(tls_ca, tls_cert, tls_key)
         if tls is not None and secret_file is not None:
-            raise ValueError("--secret-file: give either it or the --tls-* flags")
+            raise ValueError("--secret-file: give either this or the --tls-* flags")
         if tls is not None:
             return tls
         if secret_file is not None:
@@ -118,10 +118,10 @@ def _mesh_access(
 
 
 def _local_access(router: str, run_dir: Path | None) -> MeshSecret | None:
-    """The secret of the local cluster, if it is the one that is asked."""
+    """The secret of the local cluster, if it is the one to ask."""
     try:
         folder = find_run_dir(run_dir)
-    except CommandError:  # several run; a router that was named need not be one of theirs
+    except CommandError:  # several run, but a named router need not belong to one of them
         if not router:
             raise
         return None
@@ -129,12 +129,12 @@ def _local_access(router: str, run_dir: Path | None) -> MeshSecret | None:
 
 
 def local_secret(folder: RunDir) -> MeshSecret | None:
-    """Of the cluster of a run folder; None where it has none. Raises ValueError."""
+    """The secret of a run folder's cluster; None if it has none. Raises ValueError."""
     return MeshSecret(folder.secret_path) if folder.secret_path.exists() else None
 
 
 def asks_router(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is the router gets the flags that say where it is."""
+    """Give a command, whose first parameter is the router, the flags that say where it is."""
     own = list(inspect.signature(command).parameters.values())[1:]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
@@ -155,12 +155,12 @@ def asks_router(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def call(method: Callable[..., Answer], request: Any) -> Answer:
-    """A call with a deadline that waits for a router which is just starting."""
+    """Call the router with a deadline, which leaves time for a router that is just starting."""
     return method(request, timeout=TIMEOUT_S)
 
 
 def pool_rows(answer: router_pb2.GetTopologyResponse) -> list[dict[str, Any]]:
-    """One row for each pool, ascending by id; names with units."""
+    """A row for each pool, in the order of the topology; names with units."""
     topology = answer.topology
     reports = {
         report.member_id: report
@@ -202,19 +202,19 @@ def _row(
 
 
 def _router_address(router: str, run_dir: Path | None) -> str:
-    """The one named, else the local cluster's. Raises CommandError."""
+    """The given address, else the local cluster's router's. Raises CommandError."""
     if router:
         return router
     folder = find_run_dir(run_dir)
     if address := _local_router(folder):
         return address
     raise CommandError(
-        f"no router runs from {folder.path}; name one with --router HOST:PORT", EXIT_NOT_RUNNING
+        f"no router is running from {folder.path}; give --router HOST:PORT", EXIT_NOT_RUNNING
     )
 
 
 def _local_router(folder: RunDir) -> str:
-    """The address of a run folder's router; empty when it has none."""
+    """The address of a run folder's router; empty if it has none."""
     for service in (folder.read() or {}).get("services", []):
         if service.get("name") == "router" and service.get("grpc"):
             return str(service["grpc"])

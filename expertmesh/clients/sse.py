@@ -1,8 +1,8 @@
-"""How does a client read server-sent events with the time at which each arrived?
+"""How does a client read server-sent events and the time at which each arrived?
 
-The clock is read when the socket's bytes are handed to the process, before anything is parsed, so
-that a busy client does not stretch the times it measures. Each request has a connection of
-its own, which is open before the clock of the request starts.
+The clock is read when bytes arrive from the socket, before anything is parsed, so that a busy
+client does not lengthen the times it measures. Each request has its own connection, which is open
+before the request's clock starts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ DONE = b"[DONE]"
 
 
 class HttpError(Exception):
-    """An answer with another status than 200."""
+    """The status of an answer was not 200."""
 
     def __init__(self, status: int, body: str, headers: Mapping[str, str]):
         super().__init__(f"HTTP {status}: {body[:300]}")
@@ -32,7 +32,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """Where a base URL leads, with or without its /v1."""
+    """The parts of a base URL, with or without its /v1."""
 
     host: str
     port: int
@@ -111,7 +111,7 @@ class EventStream(asyncio.Protocol):
 async def post_stream(
     server: Server, path: str, body: bytes, *, api_key: str | None = None
 ) -> AsyncGenerator[EventStream, None]:
-    """Connect, send, and leave the connection closed. Raises OSError and TimeoutError."""
+    """Connect and send; the connection is closed at the end. Raises OSError, TimeoutError."""
     context = ssl.create_default_context() if server.tls else None
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         _, stream = await asyncio.get_running_loop().create_connection(

@@ -1,4 +1,4 @@
-"""How does an answer look in a terminal? Thinking dimmed and folded, then text, then speed."""
+"""How is an answer shown in a terminal? Thinking dimmed and folded, then the text."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -12,9 +12,9 @@ from expertmesh.clients.chat import Piece, Reply
 _CONTROL = dict.fromkeys(
     code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 )
-"""Characters with which a model's text could steer a terminal; dropped there, kept in pipes."""
+"""Control characters could make a terminal act; they are dropped there and kept in pipes."""
 FOLDED_LINES = 4
-"""How much of running thoughts is shown while they come."""
+"""Lines of thinking shown while it arrives."""
 
 
 class Thinking(StrEnum):
@@ -28,8 +28,8 @@ def show_reply(
 ) -> None:
     """Print an answer as it arrives: content on `out`, thinking and remarks on `notes`.
 
-    Folded thinking scrolls in a few dim lines and shrinks to one line when it ends; where
-    `notes` is no terminal it is printed in full, dimmed only by its mark.
+    Folded thinking scrolls in a few dim lines and becomes one line when it ends. If `notes` is
+    not a terminal, it is printed in full.
     """
     fold = _Fold(notes, thinking)
     last_kind = ""
@@ -51,7 +51,7 @@ def show_reply(
         fold.abandon()
         out.print()
     if reply.finish_reason == "length":
-        notes.print("(cut off: max_tokens or the context is used up)", style="yellow")
+        notes.print("(cut off at max_tokens or at the end of the context)", style="yellow")
 
 
 def shown(text: str, console: Console) -> str:
@@ -87,7 +87,7 @@ class _Fold:
         self._live.update(Text(self._window(), style="dim"))
 
     def end(self, reply: Reply) -> None:
-        """The thinking is over: fold it."""
+        """The thinking has ended: fold it."""
         if self._ended:
             return
         self._ended = True

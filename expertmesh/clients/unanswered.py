@@ -1,4 +1,4 @@
-"""Why does nobody answer at an address? Nobody listens there, or somebody who wants TLS, or none."""
+"""Why does a service not answer at an address? Nothing listens there, or TLS does not match."""
 
 import socket
 
@@ -8,9 +8,9 @@ _CONNECT_S = 2.0
 
 
 def why_unanswered(address: str, what: str, *, with_tls: bool) -> str:
-    """One line for people about a gRPC call that found no connection to `what` (a router).
+    """One line for people about a gRPC call that could not connect to `what` (say "router").
 
-    Whether somebody listens is tried, not read from gRPC's wording.
+    Connects to find out whether anything listens there, instead of parsing gRPC's message.
     """
     parsed = Address.parse(address, "address")
     try:
@@ -19,10 +19,10 @@ def why_unanswered(address: str, what: str, *, with_tls: bool) -> str:
         return f"no {what} answers at {address} ({error.strerror or error})"
     if with_tls:
         return (
-            f"no {what} answers at {address}, although somebody listens there: without TLS, with "
-            "certificates of another --tls-ca, or no such service"
+            f"no {what} answers at {address}, although something listens there: it has no TLS, "
+            "or a certificate from another --tls-ca, or is another service"
         )
     return (
-        f"no {what} answers at {address} without TLS, although somebody listens there: where a mesh "
-        "has certificates give --tls-ca, --tls-cert and --tls-key (role cli)"
+        f"no {what} answers at {address} without TLS, although something listens there: if the "
+        "mesh has certificates, give --tls-ca, --tls-cert and --tls-key (role cli)"
     )

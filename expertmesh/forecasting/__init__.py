@@ -1,1 +1,1 @@
-"""What a placement would give, and pictures of routing."""
+"""What a placement would achieve, and pictures of routing."""

@@ -1,7 +1,7 @@
-"""Where would a model's experts go, and what would that give? Arithmetic on a config, nothing is started.
+"""Where would a model's experts be placed, and how fast could that be? Nothing is started.
 
-The speed is the expert side's: weights of activated experts read once from memory, and one
-round trip per layer. Attention, sampling and prefill are not in it.
+The speed is that of the experts' part: the time to read the activated experts' weights once from
+memory, and one round trip per layer. Attention, sampling and prefill are not included.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from rpc.process.sizes import format_bytes, parse_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A pool's host as named on the command line."""
+    """The host of a pool, as given on the command line."""
 
     name: str
     memory_bytes: int
-    bandwidth: int | None = None  # bytes/s that weights are read with
+    bandwidth: int | None = None  # bytes/s at which weights are read
 
     @classmethod
     def parse(cls, text: str) -> "Machine":
@@ -43,7 +43,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The plan, and what follows from it."""
+    """A placement and what follows from it."""
 
     config: ModelConfig
     machines: tuple[Machine, ...]
@@ -60,7 +60,7 @@ class Forecast:
         return len(self.plan.hold[machine.name]) * self.piece_bytes
 
     def problems(self) -> list[str]:
-        """What does not fit, and why; empty when all is well."""
+        """What does not fit, and why; empty if everything fits."""
         wanted = self.replicas * self.config.num_pieces
         held = sum(len(hold) for hold in self.plan.hold.values())
         if not self.plan.short:
@@ -68,12 +68,12 @@ class Forecast:
         lack = (wanted - held) * self.piece_bytes
         lines = [
             f"{len(self.plan.short):,} of {self.config.num_pieces:,} experts have fewer than "
-            f"{self.replicas} holders, {len(self.plan.dark):,} none: the hosts have room for "
-            f"{held:,} of {wanted:,} copies; {format_bytes(int(lack * HELD_FACTOR))} more are needed"
+            f"{self.replicas} holders, {len(self.plan.dark):,} have none: the hosts have room for "
+            f"{held:,} of {wanted:,} copies; {format_bytes(int(lack * HELD_FACTOR))} are missing"
         ]
         if self.replicas > len(self.machines):
             lines.append(
-                f"{self.replicas} replicas need as many hosts; there are {len(self.machines)}"
+                f"{self.replicas} replicas need as many hosts, but there are {len(self.machines)}"
             )
         for other in FORMATS:
             size_bytes = piece_bytes(self.config, other)
@@ -117,7 +117,7 @@ class Forecast:
 
 
 def capacity(machine: Machine, piece_bytes: int) -> int:
-    """How many pieces fit beside the process itself."""
+    """How many pieces fit, next to the process's own memory."""
     return max(0, int((machine.memory_bytes - POOL_BASE_BYTES) / (HELD_FACTOR * piece_bytes)))
 
 
@@ -131,14 +131,14 @@ def forecast(
     batch: int,
     round_trip_s: tuple[float, float],
 ) -> Forecast:
-    """Plan as the router would. Raises ValueError on two hosts of one name."""
+    """Place experts as the router would. Raises ValueError if two hosts have the same name."""
     names = [one.name for one in machines]
     if len(set(names)) < len(names):
         raise ValueError(f"--host: names must differ, got {', '.join(names)}")
     held_bytes = piece_bytes(config, weight_format)
     everything = Pieces.all_of(config.num_layers, config.num_experts)
     hosts = [
-        # No room at all is an empty list of files: capacity 0 would mean no limit.
+        # A host without room has no files available: capacity 0 would mean no limit.
         Host(pool_id=one.name, available=everything if room else Pieces(), capacity_pieces=room)
         for one in machines
         for room in (capacity(one, held_bytes),)
@@ -174,7 +174,7 @@ def forecast(
 
 
 def _owners(made: Plan, layer: int, num_experts: int) -> dict[str, int]:
-    """How many experts of a layer each host serves: who covers most of what is left, first."""
+    """How many experts of a layer each host serves: the host with most of the rest comes first."""
     left = (1 << num_experts) - 1
     owners: dict[str, int] = {}
     while left:
@@ -188,7 +188,7 @@ def _owners(made: Plan, layer: int, num_experts: int) -> dict[str, int]:
 
 
 def _touched(num_held: int, config: ModelConfig) -> float:
-    """Chance that a token's experts include one of `num_held` (all equally likely)."""
+    """Probability that a token's experts include one of `num_held`, if all are equally likely."""
     others = comb(config.num_experts - num_held, config.top_k)
     return 1 - others / comb(config.num_experts, config.top_k)
 

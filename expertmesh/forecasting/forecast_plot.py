@@ -1,4 +1,4 @@
-"""How does a forecast look? Memory of each host, and which layer lies where, as a picture."""
+"""How is a forecast drawn? The memory of each host, and where each layer is."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ GIB = 2**30
 
 
 def save_forecast(made: Forecast, path: Path, title: str) -> None:
-    """Write a PNG. Raises ValueError without matplotlib or where the file cannot be written."""
+    """Write a PNG. Raises ValueError without matplotlib or if the file cannot be written."""
     figure = require_matplotlib()(figsize=(11, 5), layout="constrained")
     figure.suptitle(f"{title}: {made.replicas} holder(s) of each expert, {made.weight_format}")
     names = [one.name for one in made.machines]

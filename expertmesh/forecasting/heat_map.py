@@ -1,4 +1,4 @@
-"""How are counts of a layers x experts matrix shown, in a terminal and as a picture?"""
+"""How is a matrix of counts, layers x experts, shown in a terminal and as a picture?"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ MAX_COLUMNS = 128
 
 
 def heat_rows(tokens: Sequence[Sequence[int]]) -> list[str]:
-    """One line per layer; a character is one expert, or several neighbours' mean where there are
-    more than fit. The darkest is the layer's own hottest."""
+    """One line per layer. A character is one expert, or the mean of several neighbours if there
+    are too many; the darkest is the hottest of its layer."""
     return [f"{layer:>4} |{_row(row)}|" for layer, row in enumerate(tokens)]
 
 
@@ -27,14 +27,14 @@ def _row(row: Sequence[int]) -> str:
 
 
 def imbalance(row: Sequence[int]) -> float:
-    """The hottest expert's tokens over the mean; 1 is even, 0 means nothing was routed."""
+    """The hottest expert's count over the mean: 1 is even, 0 means that nothing was routed."""
     return max(row) * len(row) / sum(row) if sum(row) else 0.0
 
 
 def save_heat_map(tokens: Sequence[Sequence[int]], path: Path) -> None:
-    """Layers x experts as a PNG, each relative to its layer's mean; beside it how uneven a layer is.
+    """Draw layers x experts relative to each layer's mean, and how uneven each layer is, as a PNG.
 
-    Raises ValueError without matplotlib or where the file cannot be written.
+    Raises ValueError without matplotlib or if the file cannot be written.
     """
     num_layers, num_experts = len(tokens), len(tokens[0])
     height = min(14.0, max(3.0, 1.5 + 0.16 * num_layers))
@@ -67,7 +67,7 @@ def save_heat_map(tokens: Sequence[Sequence[int]], path: Path) -> None:
 
 
 def _top(relative: Sequence[Sequence[float]]) -> float:
-    """The end of the colours: nearly all are below, so that one expert does not darken the rest."""
+    """End of the colour scale: a high percentile, so that one expert does not darken the rest."""
     values = sorted(value for row in relative for value in row)
     return max(2.0, values[min(len(values) - 1, int(0.995 * len(values)))])
 

@@ -1,1 +1,1 @@
-"""Load on a server and what it measures: the parts of `expertmesh bench`."""
+"""The parts of `expertmesh bench`: workloads, load on a server or the pools, measurements."""

@@ -1,4 +1,4 @@
-"""When is each request sent? All at once, or at a rate, with as much burstiness as wanted."""
+"""When is each request sent? All at once, or at a rate with a given burstiness."""
 
 import math
 import random
@@ -6,11 +6,11 @@ from itertools import accumulate
 
 
 def start_offsets_s(count: int, rate: float, burstiness: float, seed: int) -> list[float]:
-    """Seconds after the start, ascending, the first at 0.
+    """When to send each request, in seconds after the start: ascending, the first at 0.
 
     Gaps are gamma distributed with mean 1 / rate and shape `burstiness`: 1 is a Poisson process,
     less comes in bursts, more is steadier. An infinite rate sends everything at once. The gaps
-    are scaled so that the mean rate is met exactly, whatever the draw.
+    are scaled so that the mean rate is exactly `rate`. Raises ValueError.
     """
     if not rate > 0:
         raise ValueError(f"--request-rate: more than 0, got {rate:g}")

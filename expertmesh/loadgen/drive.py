@@ -1,4 +1,4 @@
-"""How is the load applied? One event loop: arrivals, a limit on concurrency, turn after turn."""
+"""How is the load applied? Arrivals, a limit on concurrency, and conversations turn by turn."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ async def drive(
     chat: bool,
     on_done: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """Ask everything; `records` grows as requests are sent. Cancel it to stop early."""
+    """Send all requests, adding a Record for each to `records`. Cancel it to stop early."""
     loop = asyncio.get_running_loop()
     slots = asyncio.Semaphore(max_concurrency or len(conversations) or 1)
     started_s = loop.time()
@@ -47,7 +47,7 @@ async def play(
     chat: bool,
     on_done: Callable[[Record], None] = lambda record: None,
 ) -> None:
-    """One conversation; a turn that fails ends it."""
+    """Send the turns of a conversation; a failed turn ends it."""
     messages: list[dict[str, Any]] = []
     if conversation.system:
         messages.append({"role": "system", "content": conversation.system})
@@ -70,9 +70,9 @@ def _request(turn: Turn, messages: list[dict[str, Any]], chat: bool) -> tuple[st
 
 
 async def probe(target: Target, conversation: Conversation, *, chat: bool) -> Target:
-    """Ask once, before anything is measured. Raises ValueError when the server cannot be used.
+    """Send one request before measuring. Raises ValueError if the server cannot be used.
 
-    A server that refuses our extras gets requests without them from then on.
+    Returns the target to use: without the extra fields if the server refuses them.
     """
     plain = replace(target, continuous_usage=False, timings=False)
     for candidate in (target, plain):

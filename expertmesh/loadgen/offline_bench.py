@@ -1,4 +1,4 @@
-"""How does `expertmesh bench offline` run? The engine of `LLM` in this process, timed from inside."""
+"""How does `expertmesh bench offline` run? It times the engine of `LLM` in this process."""
 
 import contextlib
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineOptions:
-    """All of `expertmesh bench offline`."""
+    """The options of `expertmesh bench offline`."""
 
     engine: "EngineOptions"
     workload: WorkloadOptions
@@ -54,7 +54,7 @@ async def run_offline(
             words = await backend.encode(" ".join(WORDS), control_tokens=False)
             ids = sorted(set(words))
         jobs = await _jobs(backend, options, workload.conversations(ids))
-        # Prompts of their own: what is measured must not find itself in the prefix cache.
+        # Other prompts, so that the measured ones are not in the prefix cache.
         others = random_conversations(workload.shape, options.warmup, workload.seed + 1, ids)
         await _run(backend, await _jobs(backend, options, others), {}, lambda record: None)
         on_ready(len(jobs))
@@ -97,7 +97,8 @@ async def _jobs(
     seed = options.workload.seed
     numbered = [(str(index), seed + index) for index in range(len(conversations))]
     if options.workload.is_chat:
-        return await prepare_chats(backend, [_messages(c) for c in conversations], params, numbered, ())  # fmt: skip
+        chats = [_messages(conversation) for conversation in conversations]
+        return await prepare_chats(backend, chats, params, numbered, ())
     given = [
         GivenPrompt(name=f"prompt {index}", text=turn.text or None, ids=list(turn.ids) or None)
         for index, turn in enumerate(conversation.turns[0] for conversation in conversations)

@@ -1,4 +1,4 @@
-"""How does a run look? Latency distributions, and throughput over time, as a picture."""
+"""How is a run drawn? Latency distributions, and throughput over time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ MISSING = (
 
 
 def require_matplotlib() -> Any:
-    """The module that draws, without a display. Raises ValueError with the line to install it."""
+    """matplotlib's Figure, which needs no display. Raises ValueError saying how to install it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -23,7 +23,7 @@ def require_matplotlib() -> Any:
 
 
 def save_plot(records: Sequence[Record], path: Path, title: str) -> None:
-    """Write a PNG. Raises ValueError without matplotlib or where the file cannot be written."""
+    """Write a PNG. Raises ValueError without matplotlib or if the file cannot be written."""
     figure = require_matplotlib()(figsize=(11, 7), layout="constrained")
     done = [record for record in records if record.ok]
     figure.suptitle(title)

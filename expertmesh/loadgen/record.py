@@ -1,4 +1,4 @@
-"""What is known of one request afterwards? Times in seconds on one monotonic clock."""
+"""What is measured of one request? Times in seconds of one monotonic clock."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -6,18 +6,18 @@ from itertools import pairwise
 
 @dataclass(slots=True)
 class Record:
-    """One request as its client saw it."""
+    """One request, as seen by the client."""
 
     started_s: float = 0.0
     """When it was sent."""
     arrivals: list[tuple[float, int]] = field(default_factory=list)
-    """(when, tokens so far) for each arrival that brought tokens."""
+    """(time, tokens so far) of each arrival with new tokens."""
     prompt_tokens: int = 0
     cached_tokens: int | None = None
-    """Prompt tokens from the server's prefix cache; None where it does not say."""
+    """Prompt tokens from the server's prefix cache; None if the server does not say."""
     output_tokens: int = 0
     timings: dict[str, float] = field(default_factory=dict)
-    """The server's own account, in milliseconds (`expertmesh_timings`)."""
+    """The server's own times in milliseconds (`expertmesh_timings`)."""
     error: str | None = None
     cancelled: bool = False
     """Cut off by the end of the benchmark: neither a success nor a failure."""
@@ -48,12 +48,12 @@ class Record:
 
     @property
     def itl_s(self) -> list[float]:
-        """Gaps between arrivals, as a reader sees them."""
+        """Gaps between arrivals."""
         times = [when for when, _ in self.arrivals]
         return [later - sooner for sooner, later in pairwise(times)]
 
     def arrive(self, when_s: float, tokens_so_far: int) -> None:
-        """Note an arrival; one that brought nothing new is no arrival."""
+        """Note an arrival, if it brought new tokens."""
         if tokens_so_far > (self.arrivals[-1][1] if self.arrivals else 0):
             self.arrivals.append((when_s, tokens_so_far))
             self.output_tokens = tokens_so_far

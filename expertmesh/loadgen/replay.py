@@ -1,7 +1,8 @@
-"""What do pools bear of a recorded routing? Expert calls as attention would send them, without a model.
+"""How do the pools handle a recorded routing? Expert calls are sent to them without a model.
 
-Which experts each row chooses is `routing`'s matter. Hidden rows are random. Everything else is the real thing: the attention service's own client, with
-its choice of pools, its retries and the topology that the router publishes.
+`routing` gives the experts of each row; hidden rows are random. The calls are sent by the
+attention service's own client, with its choice of pools and its retries, for the topology that the
+router publishes.
 """
 
 import asyncio
@@ -37,8 +38,10 @@ async def run_replay(
     tls: Access | None,
     checkpoint_id: str,
 ) -> dict[str, Any]:
-    """Latencies of calls and steps, and how evenly the pools worked. Raises ValueError when the
-    pools do not serve the whole model."""
+    """Latencies of calls and steps, and how evenly the pools were used.
+
+    Raises ValueError if the pools do not serve the whole model.
+    """
     activations = ActivationCounts(config.num_layers, config.num_experts)
     metrics = AttentionMetrics()
     transport = GrpcTransport.of_model(
@@ -110,7 +113,7 @@ async def run_replay(
 
 
 def _accepted(pools: PoolSet) -> torch.dtype:
-    """What all pools compute with."""
+    """A dtype that all pools accept. Raises ValueError."""
     hellos = [link.hello for link in pools.links if link.hello is not None]
     for number, dtype in DTYPES.items():
         if all(number in hello.accepted_dtypes for hello in hellos):
@@ -119,7 +122,7 @@ def _accepted(pools: PoolSet) -> torch.dtype:
 
 
 def spread_ms(samples_s: Sequence[float]) -> dict[str, float]:
-    """Median, 90th and 99th percentile, longest, in milliseconds."""
+    """Median, 90th and 99th percentile, and the longest, in milliseconds."""
     ordered = sorted(1000 * sample for sample in samples_s)
     at = {
         f"p{share}_ms": ordered[min(len(ordered) - 1, math.ceil(share / 100 * len(ordered)) - 1)]
@@ -129,8 +132,8 @@ def spread_ms(samples_s: Sequence[float]) -> dict[str, float]:
 
 
 def balance_of(metrics: AttentionMetrics) -> dict[str, Any]:
-    """Each pool's calls and seconds of computing, and the busiest's over the mean."""
-    metrics.flush_hops(0, 0)  # bytes are not asked for here
+    """Each pool's calls and seconds of computing, and the busiest pool's over the mean."""
+    metrics.flush_hops(0, 0)  # bytes are not reported here
     pools: dict[str, dict[str, float]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:
@@ -148,7 +151,7 @@ def balance_of(metrics: AttentionMetrics) -> dict[str, Any]:
 
 
 def check_model(config: ModelConfig, topology: router_pb2.Topology) -> None:
-    """Raises ValueError when the mesh serves something else."""
+    """Raises ValueError if the mesh serves a model of another shape."""
     served = (topology.num_layers, topology.num_experts)
     if served != (config.num_layers, config.num_experts):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How does a person read the result? The lines that vLLM's users know, and ours below them."""
+"""How is the result shown? In the lines of vLLM's benchmark, with ExpertMesh's own below."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from expertmesh.loadgen.summary import METRICS
 _WIDTH = 50
 
 Row = tuple[str, str, int | None]
-"""(label, field, decimals; None: a share, shown in percent)."""
+"""(label, field, decimals); decimals None: a share, shown in percent."""
 
 _COUNTS: tuple[Row, ...] = (
     ("Successful requests:", "completed", 0),
@@ -39,7 +39,7 @@ _OWN_OFFLINE: tuple[Row, ...] = (
 
 
 def report(result: dict[str, Any], title: str) -> str:
-    """The whole table as text; what is not known is left out."""
+    """The whole table as text, without unknown values."""
     lines = [_rule(f" {title} ", "=")]
     lines += _rows(result, _COUNTS)
     for name, (heading, _) in METRICS.items():

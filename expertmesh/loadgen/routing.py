@@ -1,4 +1,4 @@
-"""Which experts does each row of a replayed step choose? Drawn by recorded counts, or as recorded."""
+"""Which experts does each row of a replayed step choose? As recorded, or drawn by counts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,22 +19,22 @@ MAX_FILE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class RoutedStep:
-    """One step: ids_LTK int32, the experts of its T rows in each layer."""
+    """A step: ids_LTK int32, the experts of its T rows in each layer."""
 
     is_decode: bool
     ids_LTK: Tensor
 
 
 class Routing(Protocol):
-    """What is replayed."""
+    """The steps to replay."""
 
     def steps(self, stream: int, num_streams: int) -> Iterator[RoutedStep]:
-        """Those of one of so many streams."""
+        """The steps of one of `num_streams` streams."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """Each row's experts drawn by how often each was chosen in its layer."""
+    """Each row's experts are drawn by how often each was chosen in its layer."""
 
     tokens: Sequence[Sequence[int]]  # [layer][expert]
     num_steps: int  # of each stream
@@ -51,7 +51,7 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """Steps exactly as they were; several streams share them out in turn."""
+    """The recorded steps; several streams take turns with them."""
 
     recorded: Sequence[RoutedStep]
 
@@ -64,7 +64,7 @@ def is_exact(path: Path) -> bool:
 
 
 def read_steps(path: Path, config: ModelConfig) -> Recorded:
-    """A file of `experts record --exact`. Raises ValueError naming it and what is wrong."""
+    """Read a file of `experts record --exact`. Raises ValueError saying what is wrong with it."""
     if path.exists() and path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read")
     file = SafetensorsFile(path)
@@ -98,7 +98,7 @@ def read_steps(path: Path, config: ModelConfig) -> Recorded:
 
 
 def read_counts(path: Path, config: ModelConfig) -> list[list[int]]:
-    """[layer][expert] of a file that `experts record` wrote. Raises ValueError."""
+    """Counts as [layer][expert] from a file of `experts record`. Raises ValueError."""
     try:
         tokens = json.loads(path.read_text())["tokens"]
         shape = {(len(tokens), len(row)) for row in tokens}
@@ -117,8 +117,8 @@ def read_counts(path: Path, config: ModelConfig) -> list[list[int]]:
 
 
 def draw(counts: Sequence[int], rows: int, top_k: int, generator: torch.Generator) -> Tensor:
-    """int32 [rows, top_k]: different experts of each row, ascending, chosen as often as `counts` say."""
-    # The best of log chance + Gumbel noise are a draw without replacement.
+    """int32 [rows, top_k]: ascending, different experts for each row, drawn with weights `counts`."""
+    # The top k of log weight + Gumbel noise are a draw without replacement.
     chances_E = torch.tensor(counts, dtype=torch.float64) + 1e-9
     noise_TE = -torch.log(
         -torch.log(torch.rand(rows, len(counts), generator=generator, dtype=torch.float64))

@@ -1,8 +1,8 @@
-"""How is exact routing kept in a file? Safetensors, whose every size can be checked before it is used.
+"""How is exact routing stored? As safetensors, whose sizes can be checked before they are used.
 
 - `expert_ids` I32 [rows, layers, K]: the experts of each row in each layer, step after step;
-- `step_rows` I32 [steps]: how many of these rows are each step's;
-- `is_decode` U8 [steps]: 1 where all rows of a step were generated tokens' and none a prompt's.
+- `step_rows` I32 [steps]: the number of rows of each step;
+- `is_decode` U8 [steps]: 1 if all rows of the step were generated tokens, not prompt tokens.
 """
 
 import json
@@ -25,7 +25,7 @@ def write_routing(
     num_layers: int,
     checkpoint_id: str,
 ) -> None:
-    """Raises ValueError when a step is malformed, OSError when the file cannot be written."""
+    """Raises ValueError if a step is malformed, OSError if the file cannot be written."""
     rows = [step.num_rows for step in steps]
     size_bytes = sum(len(step.expert_ids) for step in steps)
     row_bytes = size_bytes // max(1, sum(rows))
@@ -43,9 +43,8 @@ def write_routing(
     position = 0
     for name in NAMES:
         dtype, shape, length = shapes[name]
-        header[name] = {
-            "dtype": dtype, "shape": shape, "data_offsets": [position, position + length],
-        }  # fmt: skip
+        offsets = [position, position + length]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
         position += length
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -1,4 +1,4 @@
-"""How does `expertmesh bench serve` run? Find out what the server can, warm up, drive, sum up."""
+"""How does `expertmesh bench serve` run? Probe the server, warm up, apply the load, summarise."""
 
 import asyncio
 import math
@@ -21,18 +21,18 @@ from expertmesh.loadgen.workload import (
 )
 
 DEFAULT_CONCURRENCY = 32
-"""Below the limits that servers set for one client (our gateway: 64)."""
+"""Below the limit that servers set for one client (the gateway: 64)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadOptions:
-    """What is asked; `dataset` instead of random prompts."""
+    """The prompts: random ones, or those of `dataset`."""
 
     num_prompts: int = 100
     shape: RandomShape = field(default_factory=RandomShape)
     dataset: Path | None = None
     output_len: int = 128
-    """Of dataset entries that bring none."""
+    """For dataset entries without their own."""
     multi_turn: bool = False
     seed: int = 0
 
@@ -42,11 +42,11 @@ class WorkloadOptions:
 
     @property
     def is_chat(self) -> bool:
-        """Conversations need the chat endpoint; random single prompts are plain completions."""
+        """Whether the chat endpoint is needed; single random prompts are plain completions."""
         return self.dataset is not None or self.shape.turns > 1
 
     def conversations(self, ids: Sequence[int] = ()) -> list[Conversation]:
-        """Raises ValueError for a file that cannot be used."""
+        """The prompts as conversations. Raises ValueError for a file that cannot be used."""
         if self.dataset is None:
             return random_conversations(self.shape, self.num_prompts, self.seed, ids)
         return file_conversations(
@@ -60,7 +60,7 @@ class WorkloadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """All of `expertmesh bench serve`."""
+    """The options of `expertmesh bench serve`."""
 
     base_url: str
     workload: WorkloadOptions
@@ -87,7 +87,7 @@ class ServeOptions:
 
     @property
     def concurrency(self) -> int | None:
-        """The limit that holds; None for none."""
+        """The limit in effect; None: no limit."""
         if self.max_concurrency is None:
             return DEFAULT_CONCURRENCY if math.isinf(self.rate) else None
         return self.max_concurrency or None
@@ -100,7 +100,7 @@ async def run_serve(
     on_ready: Callable[[str, int], None] = lambda model, total: None,
     on_done: Callable[[Record], None] = lambda record: None,
 ) -> str:
-    """Fill `records`; gives the model's name. Raises ValueError; cancel it to stop early."""
+    """Fill `records`; returns the model's name. Raises ValueError. Cancel it to stop early."""
     server = Server.parse(options.base_url)
     workload = options.workload
     chat = workload.is_chat if options.endpoint == "auto" else options.endpoint == "chat"
@@ -115,7 +115,7 @@ async def run_serve(
         temperature=options.temperature,
         seed=workload.seed,
     )
-    # Prompts of their own: what is measured must not find itself in the prefix cache.
+    # Other prompts, so that the measured ones are not in the prefix cache.
     others = random_conversations(workload.shape, 1 + options.warmup, workload.seed + 1, ids)
     target = await probe(target, others[0], chat=chat)
     warmup = others[1:]

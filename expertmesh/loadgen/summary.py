@@ -1,4 +1,4 @@
-"""What do many requests say together? The arithmetic of the benchmark, with vLLM's field names."""
+"""How are the measurements summarised? Under the field names of vLLM's benchmark."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ METRICS: dict[str, tuple[str, Callable[[Record], list[float]]]] = {
     "itl": ("Inter-token Latency", lambda r: r.itl_s),
     "e2el": ("End-to-end Latency", lambda r: [r.e2el_s]),
 }
-"""Short name -> (title, its samples of one request in seconds)."""
+"""Short name -> (title, function that gives a request's samples in seconds)."""
 
 EXPERT_PARTS = ("network_ms", "pool_queue_ms", "pool_compute_ms")
 STEP_PARTS = ("attention_ms", *EXPERT_PARTS, "sampling_ms")
@@ -29,9 +29,9 @@ def summarise(
     percentiles: Sequence[float] = (99.0,),
     goodput: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Everything the report shows. Rates are over the time from first start to last arrival.
+    """Everything that the report shows. Rates are over the time from first start to last arrival.
 
-    `goodput`: metric -> most milliseconds; a request is good when it keeps to all of them.
+    `goodput`: metric -> most milliseconds; a request is good if it keeps all of these limits.
     """
     done = [record for record in records if record.ok]
     duration_s = _duration_s(done)
@@ -63,7 +63,7 @@ def summarise(
 
 
 def spread(name: str, samples_ms: Sequence[float], percentiles: Sequence[float]) -> dict[str, Any]:
-    """mean, median, std and percentiles of one metric; None without samples."""
+    """Mean, median, std and percentiles of one metric; None without samples."""
     values: list[tuple[str, Callable[[Sequence[float]], float]]] = [
         (f"mean_{name}_ms", fmean),
         (f"median_{name}_ms", median),
@@ -74,7 +74,7 @@ def spread(name: str, samples_ms: Sequence[float], percentiles: Sequence[float])
 
 
 def percentile(percent: float, samples: Sequence[float]) -> float:
-    """Linear between the two nearest ranks, as numpy has it by default."""
+    """Linear between the two nearest ranks, like numpy's default."""
     ordered = sorted(samples)
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
@@ -83,8 +83,8 @@ def percentile(percent: float, samples: Sequence[float]) -> float:
 
 
 def peak_concurrency(records: Sequence[Record]) -> int:
-    """Most requests open at once."""
-    # At one instant an end counts before a start: the one makes room for the other.
+    """Most requests open at the same time."""
+    # At the same instant an end counts before a start, because it makes room for it.
     edges = [(r.started_s, 1) for r in records] + [(r.ended_s, -1) for r in records]
     edges.sort()
     return max(accumulate(change for _, change in edges), default=0)
@@ -105,7 +105,7 @@ def tokens_by_second(records: Sequence[Record]) -> list[int]:
 
 
 def peak_tokens_per_s(records: Sequence[Record]) -> int:
-    """Most output tokens in any stretch of one second."""
+    """Most output tokens within any second."""
     arrivals = []
     for record in records:
         before = 0
@@ -124,17 +124,18 @@ def peak_tokens_per_s(records: Sequence[Record]) -> int:
 
 
 def hit_rate(records: Sequence[Record]) -> float | None:
-    """Prompt tokens from the prefix cache over all prompt tokens; None where nobody says."""
+    """Prompt tokens from the prefix cache over all prompt tokens; None if unknown."""
     told = [record for record in records if record.cached_tokens is not None]
     total = sum(record.prompt_tokens for record in told)
     return sum(record.cached_tokens or 0 for record in told) / total if total else None
 
 
 def time_share(records: Sequence[Record], parts: Sequence[str]) -> float | None:
-    """Share of the steps' time that `parts` took, by the server's account; None without one."""
+    """Share of the steps' time that `parts` took, as the server says; None if unknown."""
     told = [record.timings for record in records if record.timings]
     total = sum(timings.get(part, 0.0) for timings in told for part in STEP_PARTS)
-    return sum(timings.get(part, 0.0) for timings in told for part in parts) / total if total else None  # fmt: skip
+    taken = sum(timings.get(part, 0.0) for timings in told for part in parts)
+    return taken / total if total else None
 
 
 def _duration_s(done: Sequence[Record]) -> float:

@@ -1,4 +1,4 @@
-"""How does one benchmark request look on the wire, and what is read from its answer?"""
+"""What does a benchmark request send, and what is read from its answer?"""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ _ASK_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The server, and what every request to it carries."""
+    """The server, and the fields that all requests to it have."""
 
     server: Server
     model: str
@@ -28,16 +28,16 @@ class Target:
     temperature: float | None = 0.0
     seed: int | None = None
     continuous_usage: bool = True
-    """Ask for the token count in every chunk (ExpertMesh, vLLM); else chunks are counted."""
+    """Ask for the token count with every chunk (ExpertMesh, vLLM); else chunks are counted."""
     timings: bool = True
     """Ask for `expertmesh_timings`."""
 
     async def ask(
         self, path: str, what: dict[str, Any], output_len: int, record: Record
     ) -> dict[str, Any]:
-        """Send one streamed request and fill `record`; gives the assistant's message.
+        """Send one streamed request and fill `record`; returns the assistant's message.
 
-        What goes wrong is in `record.error`; a cancellation passes, noted.
+        Failures are noted in `record.error`; a cancellation is noted and raised.
         """
         body = orjson.dumps({**self._common(output_len), **what})
         message: dict[str, Any] = {"role": "assistant", "content": ""}
@@ -87,7 +87,7 @@ def _take(record: Record, message: dict[str, Any], arrived_s: float, event: Any)
         record.arrive(arrived_s, so_far)
     if usage:
         record.prompt_tokens = usage.get("prompt_tokens", 0)
-        # The last word: chunks without counts may have held several tokens, or none.
+        # The server's count wins: a chunk without one may have had several tokens, or none.
         record.output_tokens = usage.get("completion_tokens", record.output_tokens)
         details = usage.get("prompt_tokens_details")
         if details is not None and "cached_tokens" in details and not event.get("choices"):
@@ -96,16 +96,17 @@ def _take(record: Record, message: dict[str, Any], arrived_s: float, event: Any)
 
 
 def _text_of(choice: dict[str, Any], message: dict[str, Any]) -> bool:
-    """Whether the choice brought text of any kind; it joins the message."""
+    """Add the choice's text to the message; returns whether it had text of any kind."""
     delta = choice.get("delta") or {"content": choice.get("text")}
     for name in ("content", "reasoning_content"):
         if delta.get(name):
             message[name] = message.get(name, "") + delta[name]
-    return any(delta.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls"))  # fmt: skip
+    kinds = ("content", "reasoning_content", "reasoning", "tool_calls")
+    return any(delta.get(name) for name in kinds)
 
 
 async def find_model(server: Server, api_key: str | None) -> str:
-    """The first model the server lists. Raises ValueError saying why there is none."""
+    """The first model that the server lists. Raises ValueError."""
     try:
         async with _client(server, api_key) as client:
             answer = await client.get("/v1/models")
@@ -120,7 +121,7 @@ async def find_model(server: Server, api_key: str | None) -> str:
 
 
 async def word_ids(server: Server, model: str, api_key: str | None) -> list[int]:
-    """Ids of common words, for prompts of exact lengths; [] where the server cannot tokenise."""
+    """Ids of common words, for prompts of exact lengths; [] if the server cannot tokenise."""
     try:
         async with _client(server, api_key) as client:
             answer = await client.post(
@@ -128,7 +129,7 @@ async def word_ids(server: Server, model: str, api_key: str | None) -> list[int]
             )
         tokens = answer.json().get("tokens") if answer.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
-        return []  # not an error: prompts are made of words instead
+        return []  # prompts are made of words instead
     return sorted(set(tokens)) if isinstance(tokens, list) else []
 
 

@@ -1,4 +1,4 @@
-"""What is asked? Random prompts of given lengths, or conversations from a file."""
+"""Which prompts are sent? Random ones of given lengths, or conversations from a file."""
 
 import json
 import random
@@ -24,7 +24,7 @@ WORDS = tuple(_WORDS.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One request: token ids or text, with the answer's length."""
+    """One request: its token ids or text, and the length of the answer."""
 
     output_len: int
     text: str = ""
@@ -33,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Turns that follow one another; what came before goes with each."""
+    """Turns in order; each is sent together with those before it."""
 
     turns: tuple[Turn, ...]
     system: str = ""
@@ -41,12 +41,12 @@ class Conversation:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomShape:
-    """Lengths of random prompts, in tokens; each drawn within `range_ratio` of its mean."""
+    """Lengths of random prompts in tokens, each drawn within `range_ratio` of its mean."""
 
     input_len: int = 128
     output_len: int = 64
     prefix_len: int = 0
-    """Tokens that all prompts begin with, on top of input_len."""
+    """Tokens with which all prompts begin, in addition to input_len."""
     range_ratio: float = 0.0
     turns: int = 1
 
@@ -62,9 +62,9 @@ class RandomShape:
 def random_conversations(
     shape: RandomShape, count: int, seed: int, ids: Sequence[int] = ()
 ) -> list[Conversation]:
-    """`count` of them, equal for equal seeds. With `ids`, prompts are drawn from these ids.
+    """Conversations with prompts drawn from `ids`; equal seeds give equal ones.
 
-    Without, or for several turns, they are words: about, not exactly, as many tokens.
+    Without `ids`, or with several turns, the prompts are words: about as many tokens, not exactly.
     """
     numbers = random.Random(seed)
     as_ids = bool(ids) and shape.turns == 1
@@ -87,11 +87,11 @@ def random_conversations(
 def file_conversations(
     path: Path, count: int, seed: int, *, output_len: int, multi_turn: bool
 ) -> list[Conversation]:
-    """From JSON or JSONL; shuffled, repeated when there are too few. Raises ValueError.
+    """Read JSON or JSON lines; entries are shuffled, and repeated if too few. Raises ValueError.
 
     An entry is {"prompt": text}, {"messages": [...]} or ShareGPT's {"conversations": [{"from",
-    "value"}]}, with `output_len` where it differs. Of a conversation the user's turns are asked
-    one after the other with `multi_turn`, else the first.
+    "value"}]}; it may have its own `output_len`. With `multi_turn` all of a conversation's user turns
+    are asked, else the first.
     """
     found = []
     for place, entry in _entries(path):
@@ -102,7 +102,7 @@ def file_conversations(
             )
         found.append(conversation)
     if not found:
-        raise ValueError(f"{path}: holds no entry")
+        raise ValueError(f"{path}: has no entries")
     random.Random(seed).shuffle(found)
     return [found[index % len(found)] for index in range(count)]
 

@@ -1,1 +1,1 @@
-"""Offline use: `LLM` in this process or over a running cluster."""
+"""Offline use: `LLM`, in this process or with a running cluster."""

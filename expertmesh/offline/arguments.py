@@ -1,4 +1,4 @@
-"""Which of vLLM's engine arguments mean nothing here? They are accepted and noted, typos are not."""
+"""Which of vLLM's engine arguments have no effect here? They are accepted with a log line."""
 
 import difflib
 import inspect
@@ -71,11 +71,11 @@ NOT_APPLICABLE: Mapping[str, str] = {
     "structured_outputs_config": "there is one grammar engine",
     "guided_decoding_backend": "there is one grammar engine",
     "generation_config_path": "the defaults are the model folder's own",
-    "logits_processors": "processors of one's own are not supported",
+    "logits_processors": "custom processors are not supported",
     "disable_cascade_attention": "there is one kind of attention",
     "preemption_mode": "preempted sequences are computed again",
 }
-"""vLLM's name -> why it changes nothing here."""
+"""vLLM's argument -> why it has no effect here."""
 
 ENGINE_ONLY = (
     "dtype",
@@ -87,17 +87,17 @@ ENGINE_ONLY = (
     "max_num_batched_tokens",
     "threads",
 )
-"""Mean something in this process only: a running cluster was told when it started."""
+"""Arguments for an engine in this process; a running cluster has its own settings."""
 
 
 def note_ignored(arguments: Mapping[str, Any], reasons: Mapping[str, str], where: str) -> None:
-    """One line for each argument that was given and changes nothing."""
+    """Log a line for each given argument, all of which have no effect."""
     for name in arguments:
         log.warning("%s: %s is ignored: %s", where, name, reasons[name])
 
 
 def check_known(arguments: Collection[str], function: Callable[..., Any], where: str) -> None:
-    """Raises TypeError naming an unknown argument and what it may have meant."""
+    """Raises TypeError naming an unknown argument and the known ones most like it."""
     own = [name for name in inspect.signature(function).parameters if name != "unknown"]
     known = [*own, *NOT_APPLICABLE]
     for name in arguments:

@@ -1,4 +1,4 @@
-"""What does `LLM` need of whatever generates? Two kinds: an engine in this process, a cluster."""
+"""What does `LLM` need from a backend? There are two: an engine in this process, a cluster."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,21 +10,21 @@ from expertmesh.outputs import Logprob
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One prompt, encoded, and how to answer it."""
+    """One encoded prompt and how to answer it."""
 
     request_id: str
     prompt: str | None
     prompt_ids: list[int]
     params: SamplingParams
     seed: int
-    """Of this request; its answers differ by their index."""
+    """Seed of the request; each of its answers also depends on its index."""
     tools: tuple[Any, ...] | None = None
-    """None: no chat, the answer is plain text."""
+    """None: not a chat, the answer is plain text."""
 
 
 @dataclass(slots=True)
 class Delta:
-    """What one event added to one answer."""
+    """What an event adds to one answer."""
 
     index: int
     text: str = ""
@@ -33,35 +33,35 @@ class Delta:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    """With the first delta, when asked for: one entry for each prompt token, the first None."""
+    """In the first delta, if requested: an entry for each prompt token, None for the first."""
     num_cached_tokens: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
 
 class Backend(Protocol):
-    """All methods belong to one event loop. Errors are ValueError or GenerationFailed."""
+    """All methods run on one event loop. They raise ValueError or GenerationFailed."""
 
     max_model_len: int
-    """Tokens of prompt and output together."""
+    """Most tokens of prompt and output together."""
     default_parallel: int
     """Requests worth having open at once."""
     default_params: SamplingParams
     marker_ids: Mapping[str, int]
-    """Ids of the markers by their text; empty when a server does not tell them."""
+    """The markers' ids by their text; empty if the server does not list them."""
 
     async def encode(self, text: str, *, control_tokens: bool) -> list[int]:
-        """Ids of text; with `control_tokens`, markers in it become control tokens."""
+        """Ids of the text; with `control_tokens`, markers in it become control tokens."""
 
     async def render(
         self, messages: list[Any], tools: Sequence[Any], *, add_generation_prompt: bool = True
     ) -> list[int]:
-        """Ids of a conversation, the model's turn opened."""
+        """Ids of a conversation, with the model's turn opened if `add_generation_prompt`."""
 
     async def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, markers written out."""
+        """Text of the ids, including markers."""
 
     def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """The answers as they grow; closing it cancels them."""
+        """The answers as they grow; closing the generator cancels them."""
 
     async def close(self) -> None:
-        """Leave nothing running."""
+        """Stop everything that runs."""

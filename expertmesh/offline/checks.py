@@ -1,7 +1,7 @@
-"""Which sampling does a request mean, and is it allowed? The gateway's own checks, offline.
+"""Which sampling does a request ask for, and is it allowed? Checked as in the gateway.
 
-An offline caller is alone on its machine, so that the limits which protect a server from its
-clients are wide here; the ranges of the values are the same.
+The ranges of values are the gateway's. The limits that protect a server from its clients are wide
+here, because an offline caller only uses its own machine.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ _ANY_LENGTH = 2**31 - 1
 
 
 class GenerationFailed(RuntimeError):
-    """A generation that was in order ended without an answer; the message says why."""
+    """A valid request ended without an answer; the message says why."""
 
 
 @contextlib.contextmanager
 def python_errors() -> Iterator[None]:
-    """What a caller could have avoided is a ValueError, everything else GenerationFailed."""
+    """Raise the caller's mistakes as ValueError, everything else as GenerationFailed."""
     try:
         yield
     except RequestError as error:
@@ -46,7 +46,7 @@ def read_fields(
     *,
     vocab_size: int = _ANY_LENGTH,
 ) -> Answers:
-    """What the fields of a completion ask for. Raises ValueError naming a wrong or refused one."""
+    """What the fields of a completion ask for. Raises ValueError naming a bad one."""
     defaults = defaults or GenerationDefaults()
     with python_errors():
         return read_completion(fields, defaults, vocab_size=vocab_size, limits=LIMITS)

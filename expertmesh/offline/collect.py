@@ -1,4 +1,4 @@
-"""How do the pieces of the answers to one prompt become a RequestOutput?"""
+"""How do the deltas of one request's answers become RequestOutputs?"""
 
 import time
 
@@ -37,9 +37,9 @@ class Collector:
                 metrics.first_token_latency = time.monotonic() - self._arrived_s
             metrics.num_generation_tokens += len(delta.token_ids)
         if delta.num_cached_tokens is not None:
-            # Choices share one prompt; later ones may have found the first one's blocks.
-            known = self._num_cached
-            self._num_cached = delta.num_cached_tokens if known is None else min(known, delta.num_cached_tokens)  # fmt: skip
+            # The choices share a prompt, and later ones may find the first one's blocks.
+            known = delta.num_cached_tokens if self._num_cached is None else self._num_cached
+            self._num_cached = min(known, delta.num_cached_tokens)
         if delta.timings and delta.timings.get("total_ms", 0.0) > self._slowest_ms:
             self._slowest_ms = delta.timings.get("total_ms", 0.0)
             metrics.timings = delta.timings
@@ -47,7 +47,7 @@ class Collector:
             metrics.finished_time = time.time()
 
     def output(self, delta: Delta | None = None) -> RequestOutput:
-        """As it stands now: a copy. With a delta and output_kind DELTA only what that added."""
+        """A copy of the current state; with a delta and output_kind DELTA, only what it added."""
         if delta is not None and self._job.params.output_kind == RequestOutputKind.DELTA:
             new = self._empty(delta.index)
             self._extend(new, delta)

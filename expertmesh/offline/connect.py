@@ -1,4 +1,4 @@
-"""Where do the tokens come from? A checkpoint folder, a URL, or a run folder's state."""
+"""Which backend does `LLM` use? An engine for a checkpoint folder, or a running cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ def engine_options(
     folder = demo_model_dir() if model in (None, DEMO_NAME) else Path(str(model)).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"model: {str(model)!r} is not a checkpoint folder; nothing is downloaded, so give the "
-            f"path of a local one (or {DEMO_NAME!r})"
+            f"model: {str(model)!r} is not a checkpoint folder; give the path of a local folder, "
+            f"or {DEMO_NAME!r} (nothing is downloaded)"
         )
     name = str(dtype or "auto").removeprefix("torch.")
     if _DTYPES.get(name, name) is None:
@@ -58,7 +58,7 @@ async def open_backend(
     api_key: str | None,
     model: str | Path | None,
 ) -> Backend:
-    """An engine for `options`, else the cluster behind the URL or the run folder."""
+    """An engine for `options`, else the cluster with the URL or the run folder."""
     if options is not None:
         from expertmesh.offline.in_process import open_in_process
 
@@ -72,7 +72,7 @@ async def open_backend(
 
 
 def cluster_url(cluster: str | Path | bool) -> str:
-    """The URL in a run folder's state. Raises ValueError when no cluster runs from it."""
+    """The URL in a run folder's state. Raises ValueError if no cluster runs from it."""
     given = None if isinstance(cluster, bool) else Path(cluster).expanduser()
     if given is not None and given.is_file():
         given = given.parent

@@ -1,4 +1,7 @@
-"""An engine in this process: the attention service without its server, the gateway's core without HTTP."""
+"""How does `LLM` generate in this process? With the services' own code, but without servers.
+
+The engine is the attention service's, and the core on top of it the gateway's.
+"""
 
 import asyncio
 import contextlib
@@ -30,7 +33,7 @@ _NAMES = ChatNames(messages="messages", tools="tools")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What an engine in this process can be told; the defaults are the attention service's."""
+    """Options of an engine in this process; the defaults are the attention service's."""
 
     model: Path
     dtype: str = "auto"
@@ -51,7 +54,7 @@ class InProcessBackend:
         self._exits = exits
         self.max_model_len = core.max_model_len
         self.marker_ids = core.model.tokenizer.marker_ids
-        # More than run at once: the scheduler must never wait for us.
+        # More than run at once, so that the scheduler always has a request waiting.
         self.default_parallel = 2 * options.max_running
         defaults = core.model.defaults
         self.default_params = SamplingParams(
@@ -170,7 +173,7 @@ class InProcessBackend:
 
 
 async def open_in_process(options: EngineOptions) -> InProcessBackend:
-    """Load the model and start the engine on this loop. Raises ValueError for what is wrong."""
+    """Load the model and start the engine on this loop. Raises ValueError for bad options."""
     async with contextlib.AsyncExitStack() as exits:
         model = await asyncio.to_thread(load_model_files, options.model, ())
         service = without_server(
@@ -183,7 +186,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 max_model_len=options.max_model_len,
                 max_running=options.max_running,
                 max_batch_tokens=options.max_batch_tokens,
-                # Nobody else asks, and `merge` bounds what is open.
+                # There are no other clients, and `merge` bounds the open requests.
                 max_waiting=_NO_LIMIT,
                 max_waiting_tokens=_NO_LIMIT,
                 threads=options.threads,
@@ -205,7 +208,7 @@ def _end(
     text: OutputText,
     params: SamplingParams,
 ) -> Delta:
-    """The last delta: what was held back, why it ended, what it cost."""
+    """The last delta: text held back until now, why the answer ended, its timings."""
     state = choice.state
     delta = Delta(choice.index, text.finish(), num_cached_tokens=state.num_cached_tokens)
     delta.finish_reason = "stop"
@@ -222,7 +225,7 @@ def _end(
 
 
 def _segments(text: str, markers: Iterable[str]) -> list[Segment]:
-    """Text cut at the control tokens' own texts, longest first."""
+    """The text, split at the texts of control tokens (the longest that matches)."""
     pattern = "|".join(re.escape(marker) for marker in sorted(markers, key=len, reverse=True))
     parts = re.split(f"({pattern})", text)
     return [Segment(part, is_marker=i % 2 == 1) for i, part in enumerate(parts) if part]

@@ -3,10 +3,10 @@
     from expertmesh import LLM, SamplingParams
 
     llm = LLM(model="path/to/checkpoint")           # an engine in this process, no servers
-    llm = LLM(base_url="http://127.0.0.1:8000")     # a cluster that runs already
+    llm = LLM(base_url="http://127.0.0.1:8000")     # a running cluster
     outputs = llm.generate(["Hello"], SamplingParams(max_tokens=32))
 
-The interface is the one that vLLM's users know; docs/offline.md has the differences.
+The interface is vLLM's; docs/offline.md lists the differences.
 """
 
 import contextlib
@@ -41,13 +41,13 @@ _PER_CALL = {
     "chat_template_content_format": "the template takes every form",
     "tokenization_kwargs": "the tokenizer takes none",
 }
-"""Arguments of single calls that change nothing here."""
+"""Arguments of single calls that have no effect here -> why."""
 
 
 class LLM:
     """A model to generate with. Close it, or use it in a `with` statement.
 
-    Several threads may use one; their requests share the engine's batches.
+    Several threads may use the same one; their requests share the engine's batches.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class LLM:
         parse_control_tokens: bool = False,
         **unknown: Any,
     ):
-        """Load the model, or find the cluster. Raises ValueError naming the argument.
+        """Load the model, or connect to a cluster. Raises ValueError naming the argument.
 
         model: checkpoint folder; None or "expertmesh-demo" is the bundled demonstration model.
-            Over a cluster, the served name (None: its first).
-        base_url: of a running gateway; `cluster`: run folder of `expertmesh up --detach` or its
-            cluster.json, True for the default folder. Either means: nothing is loaded here.
+            With a cluster, the served name (None: its first).
+        base_url: URL of a running gateway. cluster: run folder of `expertmesh up --detach` or its
+            cluster.json, True for the default folder. With either, nothing is loaded here.
         dtype: auto, f32 or bf16 (also float32, bfloat16). device: a torch device.
-        seed: of requests that bring none, which then repeat from run to run; None draws a new one each time.
+        seed: seeds the requests that have none, so that runs repeat; None: different each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
-        kv_memory: of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).
-        generation_config: "auto": without sampling parameters the checkpoint's defaults are
-            used; "vllm": SamplingParams() is.
-        parse_control_tokens: text of control tokens in string prompts becomes control tokens.
-            Leave it off where text of strangers gets into prompts.
-        Arguments of vLLM's that mean nothing here are accepted, with a line each in the log;
-        any other is a TypeError.
+        kv_memory: size of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).
+        generation_config: what calls without sampling parameters use: "auto", the checkpoint's
+            defaults; "vllm", SamplingParams().
+        parse_control_tokens: turn the text of control tokens in string prompts into control
+            tokens. Leave it off if prompts contain untrusted text.
+        Arguments of vLLM that have no effect here are accepted, with a log line for each; any other
+        unknown argument is a TypeError.
         """
         check_known(unknown, LLM.__init__, "LLM")
         note_ignored(unknown, NOT_APPLICABLE, "LLM")
@@ -100,11 +100,15 @@ class LLM:
             options = None
         else:
             options = engine_options(
-                model, dtype=dtype, device=device, max_model_len=max_model_len,
-                max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+                model,
+                dtype=dtype,
+                device=device,
+                max_model_len=max_model_len,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_batched_tokens,
                 kv_memory=kv_memory if kv_memory is not None else kv_cache_memory_bytes,
                 threads=threads,
-            )  # fmt: skip
+            )
         if generation_config not in ("auto", "vllm"):
             raise ValueError(f"generation_config: auto or vllm, got {generation_config!r}")
         self._parse_control_tokens = parse_control_tokens
@@ -123,7 +127,7 @@ class LLM:
         self._seeds = random.Random(seed)
         self._request_numbers = itertools.count()
         self._noted: set[str] = set()
-        # Also at the interpreter's end, for scripts that never close.
+        # Runs also when the interpreter exits, for scripts that never call close().
         self._finalizer = weakref.finalize(self, _close, self._loop, self._backend)
 
     def generate(
@@ -133,12 +137,12 @@ class LLM:
         use_tqdm: Any = None,
         **unknown: Any,
     ) -> list[RequestOutput]:
-        """Answer all prompts, batched; the outputs are in their order.
+        """Answer all prompts, in batches; the outputs are in the prompts' order.
 
         prompts: a string, {"prompt": text}, {"prompt_token_ids": ids}, a list of ids, or a list
             of these. sampling_params: one for all, or one for each.
-        use_tqdm: show a progress bar; None: where standard error is a terminal.
-        Raises ValueError for a wrong request, before anything runs; GenerationFailed otherwise.
+        use_tqdm: show a progress bar; None: if standard error is a terminal.
+        Raises ValueError for a bad request, before anything runs; else GenerationFailed.
         """
         self._ready(unknown, "generate")
         return self._batch(self._generate_jobs(prompts, sampling_params), use_tqdm)
@@ -149,10 +153,10 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         **unknown: Any,
     ) -> Iterator[RequestOutput]:
-        """Outputs as they grow; `request_id` tells prompts apart. Leaving early cancels.
+        """Outputs as they grow, each with its prompt's `request_id`. Leaving early cancels.
 
-        What each holds is `sampling_params.output_kind`'s business: everything so far,
-        DELTA, or FINAL_ONLY; each request's by its own.
+        Each request's `sampling_params.output_kind` decides what its outputs hold: CUMULATIVE,
+        DELTA or FINAL_ONLY.
         """
         self._ready(unknown, "generate_stream")
         return self._stream(self._generate_jobs(prompts, sampling_params))
@@ -170,17 +174,18 @@ class LLM:
         chat_template_kwargs: dict[str, Any] | None = None,
         **unknown: Any,
     ) -> list[RequestOutput]:
-        """Answer one conversation or a list of them; OpenAI's messages and tools.
+        """Answer a conversation or a list of them, with OpenAI's messages and tools.
 
-        `outputs[i].text` is the raw text, thinking included; `outputs[i].message` is the parsed
-        assistant message, to be appended to the conversation.
+        `outputs[i].text` is the raw text, including thinking; `outputs[i].message` is the parsed
+        assistant message, ready to be appended to the conversation.
         """
         self._ready(unknown, "chat")
         check_chat_fields(
-            chat_template=chat_template, chat_template_kwargs=chat_template_kwargs,
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
-        )  # fmt: skip
+        )
         return self._batch(self._chat_jobs(messages, sampling_params, tools), use_tqdm)
 
     def chat_stream(
@@ -191,7 +196,7 @@ class LLM:
         tools: Sequence[Any] | None = None,
         **unknown: Any,
     ) -> Iterator[RequestOutput]:
-        """As `generate_stream`; `message` is there at the end."""
+        """Like `generate_stream`; `message` is set at the end."""
         self._ready(unknown, "chat_stream")
         return self._stream(self._chat_jobs(messages, sampling_params, tools))
 
@@ -199,16 +204,16 @@ class LLM:
         return TokenizerView(self._loop, self._backend)
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What is used where a call brings none."""
+        """The parameters of calls that give none."""
         return self._default_params.clone()
 
     @property
     def max_model_len(self) -> int:
-        """Tokens of prompt and output together."""
+        """Most tokens of prompt and output together."""
         return self._backend.max_model_len
 
     def close(self) -> None:
-        """Cancel what runs, free the engine, end its threads. May be called twice."""
+        """Cancel running requests, free the engine, end its threads. May be called twice."""
         self._finalizer()
 
     def __enter__(self) -> "LLM":
@@ -237,10 +242,13 @@ class LLM:
         each = as_params(params, len(given), self._default_params)
         return self._loop.run(
             prepare_prompts(
-                self._backend, given, each, self._numbered(each),
+                self._backend,
+                given,
+                each,
+                self._numbered(each),
                 control_tokens=self._parse_control_tokens,
             )
-        )  # fmt: skip
+        )
 
     def _chat_jobs(self, messages: Any, params: Any, tools: Sequence[Any] | None) -> list[Job]:
         conversations = as_conversations(messages)
@@ -267,9 +275,12 @@ class LLM:
         async def collect() -> None:
             with BatchProgress(len(jobs), shown=wants_bar(use_tqdm)) as progress:
                 stream = run_jobs(
-                    self._backend, jobs, self._parallel, whole=True,
+                    self._backend,
+                    jobs,
+                    self._parallel,
+                    whole=True,
                     on_delta=lambda job, delta: progress.tokens(len(delta.token_ids)),
-                )  # fmt: skip
+                )
                 async with contextlib.aclosing(stream):
                     async for output in stream:
                         progress.prompt_done(len(output.prompt_token_ids))
@@ -287,6 +298,6 @@ _TOKENIZER = {"skip_tokenizer_init": "the tokenizer is always there"}
 
 def _close(loop: LoopThread, backend: Backend) -> None:
     if loop.alive:
-        loop.cancel_all()  # before the engine goes, so that nobody sees it go
+        loop.cancel_all()  # first, so that no request sees the engine close
         loop.run(backend.close())
         loop.close()

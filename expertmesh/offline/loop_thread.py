@@ -1,4 +1,4 @@
-"""How does a plain call run asyncio code, also where a loop is running already (a notebook)?"""
+"""How does a plain call run asyncio code, even if a loop is already running (as in a notebook)?"""
 
 import asyncio
 import concurrent.futures
@@ -12,13 +12,13 @@ _CLEAN_UP_S = 10.0
 
 
 class LoopThread:
-    """An event loop on a thread of its own; calls block the caller's thread, not the loop."""
+    """An event loop on its own thread; calls block the caller's thread, not the loop."""
 
     def __init__(self, name: str):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
-        # Both belong to the loop: what callers run now, and what they may come back to.
+        # Used only on the loop: tasks that callers wait for, and generators they iterate.
         self._running: set[asyncio.Task[Any]] = set()
         self._iterated: set[AsyncGenerator[Any, None]] = set()
 
@@ -27,7 +27,7 @@ class LoopThread:
         return self._thread.is_alive() and not self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`. An interrupt cancels it and waits until it has cleaned up."""
+        """Run `work` and return its result; an interrupt cancels it and waits for its clean-up."""
         if not self.alive:
             work.close()
             raise RuntimeError("closed")
@@ -44,14 +44,14 @@ class LoopThread:
         self._loop.call_soon_threadsafe(start)
         try:
             return done.result()
-        except BaseException:  # KeyboardInterrupt too: nothing may go on behind the caller's back
+        except BaseException:  # KeyboardInterrupt too: `work` must not go on
             if not done.done():
                 self._loop.call_soon_threadsafe(lambda: started[0].cancel())
                 concurrent.futures.wait([done], _CLEAN_UP_S)
             raise
 
     def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
-        """The items one by one; leaving early closes the generator."""
+        """Yield the items; leaving early closes the generator."""
         end = object()
         self._iterated.add(items)
         try:
@@ -66,7 +66,7 @@ class LoopThread:
                 self.run(items.aclose())
 
     def cancel_all(self) -> None:
-        """End every call that runs and every iteration that was left in the middle."""
+        """Cancel every running call and close every unfinished iteration."""
 
         async def cancel() -> None:
             others = self._running - {asyncio.current_task()}
@@ -79,7 +79,7 @@ class LoopThread:
         self.run(cancel())
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop, end the thread."""
+        """Cancel what is running, stop the loop, end the thread."""
         if not self.alive:
             return
         self.cancel_all()

@@ -1,4 +1,4 @@
-"""How do many streams run side by side and reach one reader?"""
+"""How are many streams run at once and read as one?"""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ class _Ended:
 async def merge(
     sources: Iterable[AsyncGenerator[Item, None]], *, at_once: int
 ) -> AsyncGenerator[Item, None]:
-    """Items of all sources as they come, at most `at_once` of them open at a time.
+    """Yield the items of all sources as they arrive, with at most `at_once` sources open.
 
-    Sources are opened in their order. The first error ends everything; so does closing this
-    generator: what is open is closed before it returns.
+    Sources are opened in order. The first error, or closing this generator, ends all: open sources
+    are closed before it returns.
     """
     waiting = list(sources)
     waiting.reverse()
-    # Bounded, so that a slow reader slows the sources instead of filling memory.
+    # Bounded, so that a slow reader slows down the sources instead of filling memory.
     queue: asyncio.Queue[Item | _Ended] = asyncio.Queue(_QUEUED_ITEMS)
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""A running cluster behind `LLM`: prompts and answers as token ids over the completions API."""
+"""How does `LLM` use a running cluster? With token ids over the completions API."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ DEFAULT_PARALLEL = 48
 """Below the gateway's own limit for one client (64)."""
 BUSY_STATUSES = (429, 503)
 BUSY_PATIENCE_S = 120.0
-"""How long a full or loading server is asked again before the request fails."""
+"""How long to retry with a full or loading server before the request fails."""
 
 
 class HttpBackend:
     """Use `open_over_http`."""
 
     def __init__(self, server: Server, api_key: str | None, model: str, entry: Mapping[str, Any]):
-        """`entry`: what the server's list of models says of `model`."""
+        """`entry`: the entry of `model` in the server's list of models."""
         self._server = server
         self._api_key = api_key
         self._model = model
@@ -37,7 +37,7 @@ class HttpBackend:
         self.max_model_len = int(entry.get("max_model_len") or 2**31)
         self.marker_ids: Mapping[str, int] = entry.get("marker_token_ids") or {}
         self.default_parallel = DEFAULT_PARALLEL
-        # The server knows its checkpoint's defaults; what is None is not sent.
+        # The server applies its checkpoint's defaults to what is None and so not sent.
         self.default_params = SamplingParams(
             temperature=None, top_p=None, top_k=None, repetition_penalty=None
         )
@@ -47,9 +47,7 @@ class HttpBackend:
 
     async def encode(self, text: str, *, control_tokens: bool) -> list[int]:
         if control_tokens:
-            raise ValueError(
-                "parse_control_tokens: not over HTTP, a server takes text as text; pass token ids"
-            )
+            raise ValueError("parse_control_tokens: not possible over HTTP; pass token ids instead")
         if not text:
             raise ValueError("prompt: must not be empty")
         return list((await self._ask("/tokenize", {"prompt": text}))["tokens"])
@@ -67,7 +65,9 @@ class HttpBackend:
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         if job.params.prompt_logprobs is not None:
-            raise ValueError("prompt_logprobs: not over HTTP; use an engine in this process")
+            raise ValueError(
+                "prompt_logprobs: not possible over HTTP; use an engine in this process"
+            )
         body = orjson.dumps(self._body(job))
         deadline_s = time.monotonic() + BUSY_PATIENCE_S
         while True:
@@ -103,7 +103,7 @@ class HttpBackend:
         return body
 
     async def _answer(self, job: Job, body: bytes) -> AsyncGenerator[Delta, None]:
-        """The answer's deltas. Raises HttpError, GenerationFailed."""
+        """The deltas of the answers. Raises HttpError, ValueError, GenerationFailed."""
         path = "/v1/completions"
         last: Delta | None = None
         async with post_stream(self._server, path, body, api_key=self._api_key) as stream:
@@ -156,7 +156,7 @@ class HttpBackend:
         return self._token_texts[token_id]
 
     async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        # ASCII: earlier speech may hold lone surrogates, which UTF-8 cannot carry but escapes can.
+        # ASCII: messages may have lone surrogates, which can be escaped but not encoded in UTF-8.
         content = json.dumps({"model": self._model, **body}).encode()
         try:
             answer = await self._client.post(
@@ -201,7 +201,7 @@ def _client(server: Server, api_key: str | None) -> httpx.AsyncClient:
 
 
 def _python_error(status: int, body: str) -> Exception:
-    """ValueError for what the caller could have avoided, else GenerationFailed."""
+    """ValueError for the caller's mistakes, else GenerationFailed."""
     try:
         message = str(orjson.loads(body)["error"]["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""How does a person see a batch move? Prompts done, and tokens per second in and out."""
+"""How is the progress of a batch shown? Prompts done, tokens per second in and out."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ _REFRESH_S = 0.1
 
 
 def wants_bar(use_tqdm: Any) -> bool:
-    """None: where standard error is a terminal."""
+    """Whether to show a bar; None: if standard error is a terminal."""
     return sys.stderr.isatty() if use_tqdm is None else bool(use_tqdm)
 
 
 class BatchProgress:
-    """A line on standard error while a batch runs; silent when not wanted."""
+    """A line on standard error while a batch runs; nothing unless `shown`."""
 
     def __init__(self, num_prompts: int, *, shown: bool):
         self._shown = shown

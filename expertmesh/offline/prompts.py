@@ -1,4 +1,4 @@
-"""Which prompts and conversations does a call mean? Every form as a list, in order."""
+"""How is each form of prompts and conversations brought into one form, a list?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from expertmesh.offline.sampling_params import SamplingParams
 
 @dataclass(frozen=True, kw_only=True)
 class GivenPrompt:
-    """Text to encode, or ids, or both (then the ids count)."""
+    """Text to encode, or ids, or both (then the ids are used)."""
 
     name: str
-    """How an error names it."""
+    """Its name in errors."""
     text: str | None = None
     ids: list[int] | None = None
 
 
 def as_prompts(prompts: Any) -> list[GivenPrompt]:
-    """`prompts` as a list. Raises TypeError or ValueError naming the wrong one."""
+    """`prompts` as a list. Raises TypeError or ValueError naming the bad one."""
     if isinstance(prompts, str | Mapping):
         return [_prompt("prompts", prompts)]
     if not isinstance(prompts, Sequence):
@@ -33,7 +33,8 @@ def as_conversations(messages: Any) -> list[list[Any]]:
     """One conversation or several, as a list. Raises TypeError or ValueError."""
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise TypeError(
-            f"messages: a list of messages or a list of conversations, got {type(messages).__name__}"
+            "messages: a list of messages or a list of conversations, got "
+            f"{type(messages).__name__}"
         )
     if not messages:
         raise ValueError("messages: must not be empty")
@@ -48,7 +49,7 @@ def as_conversations(messages: Any) -> list[list[Any]]:
 def as_params(
     params: SamplingParams | Sequence[SamplingParams] | None, count: int, default: SamplingParams
 ) -> list[SamplingParams]:
-    """One for each prompt. Raises TypeError or ValueError."""
+    """The parameters of each prompt, as a list. Raises TypeError or ValueError."""
     if params is None:
         return [default] * count
     if isinstance(params, SamplingParams):

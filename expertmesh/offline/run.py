@@ -1,4 +1,4 @@
-"""How does a batch run? Encode and check everything first, then keep the engine full."""
+"""How is a batch run? Everything is encoded and checked first, then the engine is kept full."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _ENCODE_AT_ONCE = 16
 _TURN_MARKERS = REQUIRED_MARKERS[:3]
-"""Text that only a rendered conversation contains."""
+"""Texts that only occur in rendered conversations."""
 
 Numbered = Sequence[tuple[str, int]]
 """(request id, seed) of each request."""
@@ -36,15 +36,15 @@ async def prepare_prompts(
     *,
     control_tokens: bool,
 ) -> list[Job]:
-    """Encoded jobs, in order. Raises ValueError naming the prompt."""
+    """The encoded prompts as jobs, in order. Raises ValueError naming the prompt."""
     looks_rendered = any(
         one.ids is None and any(marker in (one.text or "") for marker in _TURN_MARKERS)
         for one in given
     )
     if looks_rendered and not control_tokens:
         log.warning(
-            "generate: a prompt contains the text of control tokens, which stays text; use chat(), "
-            "get_tokenizer().apply_chat_template(), or LLM(parse_control_tokens=True)"
+            "generate: a prompt contains the text of control tokens, which is taken as plain text; "
+            "use chat(), get_tokenizer().apply_chat_template(), or LLM(parse_control_tokens=True)"
         )
 
     async def encode(one: GivenPrompt) -> list[int]:
@@ -68,7 +68,7 @@ async def prepare_chats(
     numbered: Numbered,
     tools: Sequence[Any],
 ) -> list[Job]:
-    """Rendered and encoded jobs, in order. Raises ValueError naming the field."""
+    """The rendered conversations as jobs, in order. Raises ValueError naming the field."""
 
     async def render(conversation: list[Any]) -> tuple[list[int], str]:
         ids = await backend.render(conversation, tools)
@@ -78,9 +78,16 @@ async def prepare_chats(
     for ids, _ in rendered:
         _check_room(backend, "messages", ids)
     return [
-        Job(request_id=number, prompt=text, prompt_ids=ids, params=own, seed=seed, tools=tuple(tools))
+        Job(
+            request_id=number,
+            prompt=text,
+            prompt_ids=ids,
+            params=own,
+            seed=seed,
+            tools=tuple(tools),
+        )
         for (ids, text), own, (number, seed) in zip(rendered, params, numbered, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 async def run_jobs(
@@ -92,7 +99,7 @@ async def run_jobs(
     on_open: Callable[[Job], None] = lambda job: None,
     on_delta: Callable[[Job, Delta], None] = lambda job, delta: None,
 ) -> AsyncGenerator[RequestOutput, None]:
-    """Outputs as they come, each job's by its own output_kind; with `whole` one for each job."""
+    """Outputs as they arrive, as each job's output_kind says; with `whole` one for each job."""
 
     async def answer(job: Job) -> AsyncGenerator[RequestOutput, None]:
         on_open(job)
@@ -117,7 +124,7 @@ async def run_jobs(
 
 
 def check_chat_fields(**fields: Any) -> None:
-    """Raises ValueError for what would change the template, as the gateway does."""
+    """Raises ValueError for fields that would change the template, as the gateway does."""
     with python_errors():
         FieldRules().check(fields, ())
 
@@ -129,7 +136,7 @@ def _check_room(backend: Backend, name: str, ids: Sequence[int]) -> None:
 
 
 async def _bounded(work: list[Any]) -> list[Any]:
-    """Results in order, a few at a time; the first error closes the rest."""
+    """The results in order, a few at a time; the first error closes the others."""
     slots = asyncio.Semaphore(_ENCODE_AT_ONCE)
 
     async def one(item: Any) -> Any:

@@ -1,8 +1,8 @@
-"""How are the next tokens chosen? `SamplingParams`, with the names that vLLM's users know.
+"""How are the next tokens chosen? `SamplingParams`, with vLLM's names.
 
-Values are checked where requests over HTTP are checked (`gateway/openai/completion_fields.py`), by the same
-code and with the same messages, when the object is made. A new feature of the gateway is
-therefore accepted here as soon as it is accepted there.
+The values are checked when the object is made, by the code that also checks requests over HTTP
+(`gateway/openai/completion_fields.py`) and with the same messages. What the gateway accepts is
+therefore accepted here.
 """
 
 import copy
@@ -14,19 +14,19 @@ MAX_LOGPROBS = 20
 
 
 class RequestOutputKind(IntEnum):
-    """What the outputs of a stream hold."""
+    """What each output of a stream holds."""
 
     CUMULATIVE = 0
-    """Everything so far."""
+    """All text and tokens so far."""
     DELTA = 1
-    """What is new."""
+    """Only what is new."""
     FINAL_ONLY = 2
-    """Nothing before the end."""
+    """There is one output, at the end."""
 
 
 @dataclass(kw_only=True)
 class StructuredOutputsParams:
-    """Exactly one constraint on the output's form."""
+    """Exactly one constraint on the form of the output."""
 
     json: str | dict[str, Any] | None = None
     json_object: bool | None = None
@@ -52,8 +52,8 @@ GuidedDecodingParams = StructuredOutputsParams
 class SamplingParams:
     """One request's sampling. Raises ValueError naming the field and what is allowed.
 
-    None for temperature, top_p, top_k or repetition_penalty means the checkpoint's own default
-    (generation_config.json); None for max_tokens means what is left of the context.
+    None for temperature, top_p, top_k or repetition_penalty means the checkpoint's default
+    (generation_config.json); None for max_tokens means the rest of the context.
     """
 
     n: int = 1
@@ -76,7 +76,7 @@ class SamplingParams:
     detokenize: bool = True
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    """Accepted for compatibility: a byte-level tokenizer puts no spaces between tokens."""
+    """Accepted, without effect: a byte-level tokenizer puts no spaces between tokens."""
     include_stop_str_in_output: bool = False
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     logit_bias: dict[int, float] | None = None
@@ -94,7 +94,7 @@ class SamplingParams:
         if not self.detokenize and self.stop:
             raise ValueError("stop: strings need detokenize=True")
         if self.extra_args:
-            raise ValueError(f"extra_args: none is known here, got {sorted(self.extra_args)}")
+            raise ValueError(f"extra_args: none are supported, got {sorted(self.extra_args)}")
         if self.guided_decoding is not None and self.structured_outputs is not None:
             raise ValueError("guided_decoding: the older name of structured_outputs; give one")
         if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_LOGPROBS:
@@ -107,10 +107,10 @@ class SamplingParams:
         return copy.deepcopy(self)
 
     def http_fields(self) -> dict[str, Any]:
-        """The fields of a completions request that say the same; what is not set is left out.
+        """The same parameters as fields of a completions request, without those not set.
 
-        Prompt log-probabilities and text are not in it: `detokenize`, `skip_special_tokens` and
-        `include_stop_str_in_output` are the business of whoever makes the text.
+        Not included: `prompt_logprobs`, and `detokenize`, `skip_special_tokens` and
+        `include_stop_str_in_output`, which the code that makes the text applies.
         """
         form = self.structured_outputs or self.guided_decoding
         fields = {

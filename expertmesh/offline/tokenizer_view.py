@@ -1,4 +1,4 @@
-"""What of a tokenizer do scripts use? `LLM.get_tokenizer()`: encode, decode, chat template."""
+"""What does `LLM.get_tokenizer()` return? Encode, decode and the chat template."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from expertmesh.offline.loop_thread import LoopThread
 
 
 class TokenizerView:
-    """The model's tokenizer, in this process or the cluster's; Transformers' method names."""
+    """The tokenizer of the model or cluster, with the method names of Transformers."""
 
     def __init__(self, loop: LoopThread, backend: Backend):
         self._loop = loop
         self._backend = backend
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: no control token, whatever it looks like, and none added."""
+        """Ids of plain text: nothing in it becomes a control token, and none are added."""
         return self._loop.run(self._backend.encode(text, control_tokens=False)) if text else []
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids, control tokens written out."""
+        """Text of the ids, including control tokens."""
         return self._loop.run(self._backend.decode(list(token_ids)))
 
     def apply_chat_template(
@@ -31,7 +31,7 @@ class TokenizerView:
         tokenize: bool = True,
         add_generation_prompt: bool = False,
     ) -> list[int] | RenderedPrompt:
-        """Ids of the conversation, or its text, which remembers them."""
+        """Ids of the conversation, or its text as a RenderedPrompt, which keeps the ids."""
         ids = self._loop.run(
             self._backend.render(
                 conversation, tools or (), add_generation_prompt=add_generation_prompt

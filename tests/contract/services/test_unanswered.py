@@ -51,7 +51,7 @@ def test_the_other_kind_of_server_is_not_called_absent(
     done = CliRunner().invoke(app, [*command, "--router", address, *(() if wants_tls else flags)])
     told = str(done.exception)
     assert told.startswith(f"no router answers at {address}")
-    assert "somebody listens there" in told
+    assert "something listens there" in told
     assert ("give --tls-ca, --tls-cert and --tls-key" in told) is wants_tls
     assert done.exception.exit_code == 3  # type: ignore[union-attr]
 
@@ -63,7 +63,7 @@ def test_of_attention_services_the_same_is_said(certificates: Path) -> None:
     running.start()
     (row,) = reach_report([f"127.0.0.1:{port}"])
     running.stop(0)
-    assert "somebody listens there: where a mesh has certificates" in row["error"]
+    assert "something listens there: if the mesh has certificates" in row["error"]
 
 
 def test_where_nobody_listens_that_is_said() -> None:

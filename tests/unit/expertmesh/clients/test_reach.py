@@ -42,7 +42,7 @@ def test_the_matrix_shows_who_reaches_whom_and_why_not(address: str) -> None:
     assert lines[2] == ["127.0.0.1:1", "?", "?"]
     gone, cut = problems(rows)
     assert gone.startswith("127.0.0.1:1: unavailable")
-    assert cut == "attention-0 does not reach b at h:2: UNAVAILABLE: no route"
+    assert cut == "attention-0 cannot reach b at h:2: UNAVAILABLE: no route"
 
 
 def test_nothing_to_show_is_no_table() -> None:

@@ -224,7 +224,7 @@ def test_a_config_that_cannot_be_served_is_refused_with_its_reason(model: Path) 
     (model / "config.json").write_text(json.dumps({**CONFIG, "num_experts_per_tok": 9}))
     with pytest.raises(CommandError, match="num_experts_per_tok"):
         plan_cluster(ClusterOptions(model=model), cores=2)
-    with pytest.raises(CommandError, match="not a folder"):
+    with pytest.raises(CommandError, match="not a checkpoint folder"):
         plan_cluster(ClusterOptions(model=model / "nowhere"), cores=2)
 
 

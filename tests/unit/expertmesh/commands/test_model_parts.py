@@ -82,7 +82,7 @@ def test_split_gives_each_host_its_pieces_and_the_same_checkpoint_id(whole: Path
 
 def test_split_refuses_what_does_not_fit_before_it_writes(whole: Path, tmp_path: Path):
     done = run("split", whole, "--out", tmp_path / "parts", "--host", "small:300MiB")
-    assert "more are needed" in str(done.exception)
+    assert "are missing" in str(done.exception)
     assert not (tmp_path / "parts").exists()
     done = run("split", whole, "--out", tmp_path / "parts", "--host", "attention:1GiB")
     assert "--host" in str(done.exception)
