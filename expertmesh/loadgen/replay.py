@@ -78,9 +78,13 @@ async def run_replay(
                 for layer_idx, ids_TK in enumerate(step.ids_LTK):
                     sent_s = time.perf_counter()
                     ticket = transport.submit(
-                        layer_idx, hidden_TD, ids_TK, weights_TK, HopTerms(timeout_s=CALL_S),
+                        layer_idx,
+                        hidden_TD,
+                        ids_TK,
+                        weights_TK,
+                        HopTerms(timeout_s=CALL_S),
                         is_decode=step.is_decode,
-                    )  # fmt: skip
+                    )
                     try:
                         await ticket.wait_into(out_TD)
                     except (ExpertsUnavailable, StepPoisoned) as error:

@@ -90,7 +90,7 @@ def file_conversations(
     """Read JSON or JSON lines; entries are shuffled, and repeated if too few. Raises ValueError.
 
     An entry is {"prompt": text}, {"messages": [...]} or ShareGPT's {"conversations": [{"from",
-    "value"}]}; it may have its own `output_len`. With `multi_turn` all of a conversation's user turns
+    "value"}]}; it may have its own `output_len`. With `multi_turn` all user turns of a conversation
     are asked, else the first.
     """
     found = []
