@@ -117,7 +117,7 @@ def read_counts(path: Path, config: ModelConfig) -> list[list[int]]:
 
 
 def draw(counts: Sequence[int], rows: int, top_k: int, generator: torch.Generator) -> Tensor:
-    """int32 [rows, top_k]: different experts of each row, ascending, drawn with weights `counts`."""
+    """int32 [rows, top_k]: ascending, different experts of each row, drawn by `counts`."""
     # The top k of log weight + Gumbel noise are a draw without replacement.
     chances_E = torch.tensor(counts, dtype=torch.float64) + 1e-9
     noise_TE = -torch.log(

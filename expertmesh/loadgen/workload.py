@@ -102,7 +102,7 @@ def file_conversations(
             )
         found.append(conversation)
     if not found:
-        raise ValueError(f"{path}: has no entries")
+        raise ValueError(f"{path}: has no entry")
     random.Random(seed).shuffle(found)
     return [found[index % len(found)] for index in range(count)]
 

@@ -63,7 +63,7 @@ async def test_counts_are_shown_recorded_and_placed_by(tmp_path: Path):
         assert "hottest 8.0 x the mean" in shown
         again = await run("rebalance", "--router", router)
         assert "nothing would be gained" in again.stdout
-        assert "the router last decided" in again.stdout
+        assert "the router's own last decision" in again.stdout
 
 
 async def test_what_would_move_is_shown_with_its_reason_before_it_moves():

@@ -115,7 +115,7 @@ def test_another_users_folder_is_refused_and_by_default_not_used(
     owner = os.geteuid()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(CommandError, match=f"of user {owner}, not of {owner + 1}"):
+    with pytest.raises(CommandError, match=f"owned by user {owner}, not by {owner + 1}"):
         folder.lock()
     assert state_root().name == f"expertmesh-{owner + 1}"
     assert not state_root().is_relative_to(tmp_path), "sudo keeps HOME"

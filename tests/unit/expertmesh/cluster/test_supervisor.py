@@ -264,7 +264,9 @@ def test_the_death_of_the_last_of_a_group_ends_the_cluster(start) -> None:
     kill_and_await(cluster, "pool-1", lambda one, state: one["deaths"] >= 3)
     os.kill(pids["pool-0"], signal.SIGKILL)
     assert cluster.wait() == 1
-    assert "pool-0 was killed by SIGKILL, and no other pool runs; the end of" in cluster.output
+    assert (
+        "pool-0 was killed by SIGKILL, and no other pool is running; the end of" in cluster.output
+    )
     await_gone(list(pids.values()))
 
 
