@@ -1,4 +1,4 @@
-"""For all tests: one compute thread each, patience with busy machines, and an interrupt that works."""
+"""For all tests: one compute thread each, no example deadlines, and an interrupt that works."""
 
 import signal
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A test of threads leaves as many as it found: sums of torch's depend on their number."""
+    """Put the number of threads back after a test that changed it: torch's sums depend on it."""
     yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Answers that are wrong, and requests that break pools: neither reaches anybody's tokens."""
+"""Wrong answers, and requests that break pools: neither changes anyone's tokens."""
 
 import signal
 import threading
@@ -39,7 +39,7 @@ def start_failing(
 
 
 def test_corrupt_answers_are_asked_for_again(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """I6: NaN, wrong shape, an id nobody asked, a frame cut short, a flipped bit."""
+    """I6: NaN, a wrong shape, an unknown call id, a frame cut short, a flipped bit."""
     failing = start_failing(rig, monkeypatch, "corrupt")
     rig.connected(2)
     with rig.load(3) as load:
@@ -67,7 +67,7 @@ def test_a_pool_that_answers_nothing_but_rubbish_is_ejected(
 
 
 def test_a_pool_whose_device_fails_ends_with_a_status(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """I8: nothing is handled in place; the call it had is asked for elsewhere."""
+    """I8: the pool does not try to go on; its call is sent to another one."""
     lost = rig.router_metric("expertmesh_router_losses_total", role="pool")
     with rig.load(3) as load:
         load.warm()
@@ -84,7 +84,7 @@ def test_a_pool_whose_device_fails_ends_with_a_status(rig: Rig, monkeypatch: pyt
 def test_a_pool_whose_weights_change_in_memory_ends_itself(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ):
-    """I7: its canary finds it. The tokens before it does nobody can vouch for, so there are none."""
+    """I7: its canary finds it. Tokens from before then cannot be trusted, so there are none."""
     failing = start_failing(rig, monkeypatch, "rot", "--canary-s", "1")
     checks = "expertmesh_pool_canary_checks_total"
     with rig.load(3) as load:
@@ -101,7 +101,7 @@ def test_a_pool_whose_weights_change_in_memory_ends_itself(
 
 @contextmanager
 def restarting(rig: Rig) -> Iterator[list[ServiceProcess]]:
-    """As an orchestrator would: a pool that has ended is started again. Yields all that ended."""
+    """Start a pool again when it has ended, as an orchestrator would. Yields those that ended."""
     ended: list[ServiceProcess] = []
     stopping = threading.Event()
 
@@ -122,13 +122,13 @@ def restarting(rig: Rig) -> Iterator[list[ServiceProcess]]:
 
 
 def test_a_request_that_breaks_pools_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever crashes pools is taken apart from the others' rows and ended; they go on."""
+    """The rows that crash pools are found and their request ended; the others go on."""
     model = tmp_path / "model"
     write_tiny(model, seed=42, num_hidden_layers=LAYERS)
     mark_token(model, MARKED)
     monkeypatch.setenv(FAIL, "die_on_mark")
     rig = Rig(tmp_path, (ALL, ALL, ALL), pool_module="tests.support.chaos.failing_pool")
-    rig.asks = []  # nothing sampled: it could come upon the marked token
+    rig.asks = []  # greedy only: sampling might draw the marked token
     with rig:
         innocent = [
             Request(rig.mesh.attention.address, Ask(prompt=(20 + number, 9), max_tokens=400))

@@ -36,7 +36,7 @@ def assert_right_as_far_as_they_came(rig: GatewayRig, histories: Iterable[Histor
 
 
 def test_streams_of_a_killed_attention_service_go_on_at_the_other(rig: GatewayRig):
-    """J1: greedy ones equal the reference, sampled ones a quiet run with the same seed."""
+    """J1: greedy streams equal the reference, sampled ones an undisturbed run of their seed."""
     with rig.load(8) as load:
         load.warm()
         rig.second.kill()
@@ -66,7 +66,7 @@ def test_a_killed_gateway_leaves_no_sequence_behind(rig: GatewayRig):
 
 
 def test_a_gateway_that_stops_lets_its_streams_finish(rig: GatewayRig):
-    """K4, grace long enough: whoever comes now is refused, and asks the next gateway."""
+    """K4, grace long enough: new requests are refused, so that clients ask another gateway."""
     asks = [Ask(prompt=(5 + number, 9), max_tokens=400) for number in range(4)]
     with Load(rig.url, asks, 4, send=http_sender(rig.url)) as load:
         load.warm()

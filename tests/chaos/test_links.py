@@ -66,7 +66,7 @@ def test_a_link_that_is_reset_again_and_again_loses_nothing(rig: Rig, proxy: Fau
 
 
 def run_inside(program: str) -> dict[str, Any]:
-    """The last line of a program in a network namespace of its own, which such a machine must give."""
+    """Run a program in a network namespace of its own; returns its last line."""
     if reason := network.unavailable():
         pytest.skip(reason)
     done = subprocess.run(
@@ -89,7 +89,7 @@ def test_lost_packets_cost_time_and_nothing_else():
 
 @pytest.mark.skipif(not os.path.exists(mirror.DEVICE), reason=f"needs {mirror.DEVICE}")
 def test_late_overtaking_doubled_and_narrow_packets_cost_time_and_nothing_else():
-    """L3: 10 ms +- 5 ms, which reorders; duplicates; 1 Mbit/s."""
+    """L3: 10 ms +- 5 ms, which reorders packets; duplicates; 1 Mbit/s."""
     found = run_inside("tests.support.chaos.mirrored_mesh")
     assert found["problems"] == []
     assert found["ejections"] <= 1

@@ -1,4 +1,4 @@
-"""A sole holder that is there, and answers nothing sound: everybody's wait ends, and is told of."""
+"""The only holder of some experts gives no usable answer: every wait ends, with one log line."""
 
 import signal
 import threading
@@ -110,7 +110,7 @@ def reasons(rig: GatewayRig) -> str:
 
 @pytest.mark.skipif(library.load() is None, reason="packed weights are for the native kernels")
 def test_weights_overwritten_under_a_pool_end_it_and_nobody_hangs(tmp_path: Path):
-    """Its mapped file is changed in place: the first answer with NaN has it try its experts."""
+    """Its mapped file is changed in place: at the first answer with NaN it checks its experts."""
     write_tiny(tmp_path / "source", seed=41, num_hidden_layers=LAYERS, max_position_embeddings=4096)
     source = Checkpoint.open(tmp_path / "source")
     job = PackJob(

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def rows(*asks: Ask) -> int:
-    """What these requests need computed: no row twice, and none for the last token."""
+    """Rows these requests need: none computed twice, and none for the last token."""
     return sum(len(ask.prompt) + ask.max_tokens - 1 for ask in asks)
 
 
@@ -64,7 +64,7 @@ def test_a_replica_killed_in_prefill_costs_the_current_chunk_only(rig: Rig):
 
 
 def test_without_any_holder_requests_wait_to_their_deadline_and_new_ones_are_refused(rig: Rig):
-    """I3; and whoever waited goes on without a second prefill."""
+    """I3; requests that waited go on without a second prefill."""
     rig.connected(2)
     computed = rig.rows_computed()
     patient = Request(rig.mesh.attention.address, rig.asks[0]).has(5)
@@ -126,7 +126,7 @@ def test_weights_of_another_checkpoint_are_refused_under_load(rig: Rig, tmp_path
 
 
 def test_of_two_processes_with_one_id_the_newer_serves_and_the_stale_one_ends(rig: Rig):
-    """I12: as after a partition, the older one comes back when it has been replaced."""
+    """I12: as after a partition, the older process comes back after it was replaced."""
     rig.connected(2)
     stale = rig.pools[1]
     with rig.load(3) as running:

@@ -13,7 +13,7 @@ TAKE_DOWN_S = 180.0
 
 @pytest.fixture(scope="session", autouse=True)
 def bounded() -> Iterator[None]:
-    """After LIMIT_S as Ctrl-C: what was brought up is taken down; then an end without that."""
+    """After LIMIT_S, interrupt: what was started is taken down. If that hangs too, exit at once."""
     timers = [
         threading.Timer(LIMIT_S, os.kill, (os.getpid(), signal.SIGINT)),
         threading.Timer(LIMIT_S + TAKE_DOWN_S, os._exit, (124,)),

@@ -1,7 +1,7 @@
 """The cluster of deploy/compose.yaml on a real engine: it answers, grows, shrinks and survives.
 
-Run by `make test-compose` only: it needs an engine (or root and Debian's packages to start one), and
-minutes. The tests build on each other, in this order.
+Run by `make test-compose` only: it takes minutes and needs an engine, or root and Debian's
+packages to start one. The tests build on each other, in this order.
 """
 
 import json
@@ -44,7 +44,7 @@ def cluster(images: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def expected(cluster: Cluster) -> str:
-    """The greedy answer when nothing happens to it."""
+    """The greedy answer of an undisturbed cluster."""
     return cluster.complete(TOKENS)
 
 
@@ -146,7 +146,7 @@ def test_every_panel_of_the_dashboard_is_answered(cluster: Cluster, expected: st
 def test_added_pools_join_and_take_over_with_no_further_command(
     cluster: Cluster, expected: str
 ) -> None:
-    """The old ones are stopped, one by one, under a running answer: the new ones do all of it."""
+    """The old ones are stopped one by one during an answer: the new ones take over all of it."""
     before = cluster.pools()
     asking = Asking(cluster)
     cluster.scale_pools(5)
@@ -218,6 +218,6 @@ def computes(attention: str) -> bool:
 
 
 def crash(cluster: Cluster, service: str, container: str) -> None:
-    """Kill the service's process; the engine's own kill would not be followed by a restart."""
+    """Kill the service's process: after the engine's own kill there would be no restart."""
     victim = next(one for one in cluster.containers(service) if one.startswith(container))
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", victim)), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Two attention services as processes: one is killed, stopped or restarted, and no client notices."""
+"""Of two attention service processes one is killed, stopped or restarted: clients do not notice."""
 
 import json
 import threading
@@ -31,11 +31,23 @@ def start_attention(
     attention = ServiceProcess(
         "attention_svc",
         [
-            "--listen", listen, "--ops-listen", "127.0.0.1:0", "--model", str(DEMO_MODEL),
-            "--transport", "in_process", "--dtype", "f32", "--threads", "1",
-            "--kv-memory", "32MiB", *flags,
+            "--listen",
+            listen,
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--model",
+            str(DEMO_MODEL),
+            "--transport",
+            "in_process",
+            "--dtype",
+            "f32",
+            "--threads",
+            "1",
+            "--kv-memory",
+            "32MiB",
+            *flags,
         ],
-    )  # fmt: skip
+    )
     processes.append(attention)
     return attention
 

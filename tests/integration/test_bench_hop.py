@@ -1,4 +1,4 @@
-"""`bench/mesh/hop.py` measures what it says, with and without mTLS: every figure is there. No clock is judged."""
+"""`bench/mesh/hop.py` prints every figure, with and without mTLS. The figures are not judged."""
 
 import json
 import os

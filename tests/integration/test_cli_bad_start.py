@@ -1,4 +1,4 @@
-"""What an operator can get wrong ends at once, with one clear line and a status that says so."""
+"""An operator's mistakes end the start at once, with one clear line and an exit status."""
 
 import datetime
 import os
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SERVICES = ("gateway", "router", "attention", "expert")
 END_S = 30.0
-"""Far more than needed: a loaded machine must not fail the test, a hang must."""
+"""Far more than needed: a hang must fail the test, a loaded machine must not."""
 
 
 def serve(service: str, *flags: str) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Processes whose connections somebody takes up without a key or certificate: who is answered?"""
+"""Who is still answered when a stranger takes up connections without a key or certificate?"""
 
 import contextlib
 import resource
@@ -140,9 +140,19 @@ def test_a_pool_with_few_files_answers_probes_beside_half_open_connections(
             str(files.key),
         )
     pool = started(
-        "expert_svc", *PORTS, "--model", str(DEMO_MODEL), "--dtype", "f32", "--threads", "1",
-        "--layers", "0", *flags, open_files=96,
-    )  # fmt: skip
+        "expert_svc",
+        *PORTS,
+        "--model",
+        str(DEMO_MODEL),
+        "--dtype",
+        "f32",
+        "--threads",
+        "1",
+        "--layers",
+        "0",
+        *flags,
+        open_files=96,
+    )
     assert any("gRPC connections: " in line for line in pool.lines)
     lines_before = len(pool.lines)
     strangers, silent = crowd(pool.address), crowd(pool.ops_address)

@@ -140,10 +140,19 @@ def test_a_tool_loop_finds_its_first_turn_in_the_prefix_cache(served: Served, st
 
 def test_seeded_request_repeats_itself(served: Served) -> None:
     def ask(seed: int) -> str:
-        return served.client.completions.create(
-            model=served.model, prompt="zq xv", temperature=2.0, top_p=1.0, seed=seed,
-            max_tokens=16, extra_body={"top_k": 0},
-        ).choices[0].text  # fmt: skip
+        return (
+            served.client.completions.create(
+                model=served.model,
+                prompt="zq xv",
+                temperature=2.0,
+                top_p=1.0,
+                seed=seed,
+                max_tokens=16,
+                extra_body={"top_k": 0},
+            )
+            .choices[0]
+            .text
+        )
 
     assert ask(1) == ask(1)
     assert len({ask(seed) for seed in range(4)}) > 1

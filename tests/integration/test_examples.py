@@ -60,9 +60,18 @@ def test_grpc_generate_prints_the_references_tokens(mesh: Mesh, model: Path):
 def test_grpc_execute_prints_the_references_sums(mesh: Mesh, model: Path):
     checkpoint = Checkpoint.open(model)
     done = run(
-        "grpc_execute.py", "--pool", mesh.pools[0].address, "--layer", "1", "--experts", "1,6",
-        "--hidden-size", str(HIDDEN_SIZE), "--checkpoint-id", ensure_manifest(checkpoint).checkpoint_id,
-    )  # fmt: skip
+        "grpc_execute.py",
+        "--pool",
+        mesh.pools[0].address,
+        "--layer",
+        "1",
+        "--experts",
+        "1,6",
+        "--hidden-size",
+        str(HIDDEN_SIZE),
+        "--checkpoint-id",
+        ensure_manifest(checkpoint).checkpoint_id,
+    )
     assert done.returncode == 0, done.stderr
     rows = np.random.default_rng(0).standard_normal((2, HIDDEN_SIZE), np.float32)
     ids, weights = torch.tensor([[1, 6]] * 2), torch.full((2, 2), 0.5)

@@ -1,4 +1,4 @@
-"""One key's costly requests beside another's cheap ones, with the real services: told by order."""
+"""One key's costly requests beside another's cheap ones, on real services; judged by order."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ WAIT_S = 120.0
 
 
 def costly(number: int) -> dict[str, Any]:
-    """Its own each time; compiling any of them takes more than it may."""
+    """A new schema each time; compiling any of them costs more than is allowed."""
     patterns = [{"type": "string", "pattern": f".*{c}.*{number}"} for c in "abcdefghijklmnopqrst"]
     return {**CHOICE, "structured_outputs": {"json": {"allOf": patterns}}}
 

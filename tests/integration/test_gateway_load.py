@@ -1,4 +1,4 @@
-"""The gateway before real services: overload is refused with a header, a storm leaves nothing."""
+"""The gateway before real services: overload is refused politely, a storm leaves nothing behind."""
 
 import asyncio
 import json
@@ -72,9 +72,18 @@ def serve(state: Path, *attention_flags: str) -> Iterator[Served]:
     flags = ("--kv-memory", "64MiB", *attention_flags)
     with Mesh(DEMO_MODEL, [()], attention_flags=flags, state=state) as mesh:
         gateway = mesh.start(
-            "gateway", "--model", str(DEMO_MODEL), "--served-model-name", "demo",
-            "--router", mesh.router.address, "--listen", "127.0.0.1:0", "--max-concurrent", "500",
-        ).wait_listening()  # fmt: skip
+            "gateway",
+            "--model",
+            str(DEMO_MODEL),
+            "--served-model-name",
+            "demo",
+            "--router",
+            mesh.router.address,
+            "--listen",
+            "127.0.0.1:0",
+            "--max-concurrent",
+            "500",
+        ).wait_listening()
         gateway.wait_for(r" ready$")
         yield Served(mesh, gateway)
 

@@ -31,7 +31,7 @@ def expected(model: Path) -> list[int]:
 
 
 def test_scaled_from_one_to_four_to_two_under_load(model: Path, expected: list[int]):
-    # The load is looked at, but what is hot is not copied while copies are counted here.
+    # Load is reported, but hot experts are not copied, since the test counts copies.
     flags = ("--replicas", "1", "--striping", "expert", "--imbalance-s", "120")
     with (
         Mesh(model, ((),), router_flags=flags) as mesh,
@@ -81,14 +81,14 @@ def test_a_pool_nobody_can_replace_serves_its_grace_period_and_names_what_goes_d
 
 
 def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):
-    # Long enough for both pools to come back on busy cores: who is late is planned without.
+    # Long enough for both pools to come back on busy cores: planning does not wait for late ones.
     flags = ("--replicas", "1", "--adopt-ms", "5000")
     with (
         Mesh(model, ((), ()), router_flags=flags) as mesh,
         Traffic(mesh, expected) as traffic,
     ):
         with Map(mesh.router.address) as seen:
-            # Each piece once: what moved when the second pool came has been given up.
+            # Each piece once: the first pool has unloaded what moved to the second.
             before = seen.until(lambda t: holding(2)(t) and copies(t) == 24)
         address = mesh.router.address
         mesh.router.kill()

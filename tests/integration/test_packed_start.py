@@ -1,4 +1,4 @@
-"""Real services from a folder of packed weights answer as from the checkpoint held in the same formats."""
+"""Real services answer from packed weights as from a checkpoint held in the same formats."""
 
 import contextlib
 import json

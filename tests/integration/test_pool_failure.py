@@ -1,4 +1,4 @@
-"""A pool dies, stalls or does not belong: requests end loudly, readiness follows, service resumes."""
+"""A pool dies, stalls or has other weights: requests fail, readiness follows, service resumes."""
 
 import signal
 import time
@@ -109,10 +109,20 @@ def test_a_pool_of_another_checkpoint_is_refused_and_the_mesh_serves_on(
     other = tmp_path / "other"
     write_tiny(other, seed=22, fp8=True)
     stranger = mesh.start(
-        "expert_svc", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
-        "--model", str(other), "--dtype", "f32", "--threads", "1",
-        "--router", mesh.router.address,
-    )  # fmt: skip
+        "expert_svc",
+        "--listen",
+        "127.0.0.1:0",
+        "--ops-listen",
+        "127.0.0.1:0",
+        "--model",
+        str(other),
+        "--dtype",
+        "f32",
+        "--threads",
+        "1",
+        "--router",
+        mesh.router.address,
+    )
     assert stranger.process.wait(LATER_S) == 1
     stranger.wait_for("ERROR")
     refusals = [line for line in stranger.lines if "ERROR" in line]

@@ -1,4 +1,4 @@
-"""What another user of this machine can do to a cluster that `expertmesh up` runs: nothing."""
+"""Other users of the machine can do nothing to a cluster run by `expertmesh up`."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""The commands of docs/several-machines.md, on four hosts that are network namespaces.
+"""The commands of docs/several-machines.md, on four hosts made of network namespaces.
 
 The commands are read from the page itself; only paths and layer numbers are replaced, so
 that the page cannot drift from what works.
@@ -292,7 +292,8 @@ def test_plaintext_and_foreign_certificates_do_not_get_in(mesh: Mesh, tmp_path: 
     create_mesh_certificates(tmp_path, days=1, members=MEMBERS)
     call = (
         "import sys\nfrom pathlib import Path\nfrom rpc.channel import open_sync_channel\n"
-        "from rpc.access.tls import TlsFiles\nfrom grpc_health.v1 import health_pb2 as pb, health_pb2_grpc\n"
+        "from rpc.access.tls import TlsFiles\n"
+        "from grpc_health.v1 import health_pb2 as pb, health_pb2_grpc\n"
         "paths = [Path(p) for p in sys.argv[1:]]\n"
         "tls = TlsFiles(ca=paths[0], cert=paths[1], key=paths[2]) if paths else None\n"
         "channel = open_sync_channel('10.77.0.3:50052', tls=tls, server_role='expert')\n"

@@ -1,4 +1,4 @@
-"""Structured answers through the real services: whatever the small model would rather say."""
+"""Structured answers through the real services, from a model that tends to answer otherwise."""
 
 import json
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def ask(
         choice = create(**known, **fields).choices[0]
         message = choice.message
         calls = [[c.function.name, c.function.arguments] for c in message.tool_calls or []]
-        return choice.finish_reason, message.reasoning_content, message.content or "", calls  # type: ignore[attr-defined]
+        return choice.finish_reason, message.reasoning_content, message.content or "", calls
     finish, thinking, content, calls = None, "", "", []
     for chunk in create(**known, **fields, stream=True):
         (choice,) = chunk.choices
@@ -133,7 +133,7 @@ def test_a_forced_call_comes_every_time(served: Served, choice: str, stream: boo
 
 
 def test_a_call_whose_parameters_the_model_forgets_ends_at_its_limit_and_says_so(served: Served):
-    """Any string is allowed, the end of a call that lacks a parameter too: it is text then."""
+    """Any string is allowed, even the end of a call without all parameters: it stays text."""
     parameters = {
         "type": "object",
         "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},

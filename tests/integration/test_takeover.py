@@ -1,4 +1,4 @@
-"""A second process of a pool's id, where callers know the secret of the mesh: real processes."""
+"""A second process with a pool's id takes over, in a mesh with a secret: real processes."""
 
 import time
 from pathlib import Path

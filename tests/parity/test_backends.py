@@ -32,9 +32,9 @@ KINDS = [
     *(("torch", device, dtype) for device in DEVICES for dtype in DTYPES),
     *((device, device, dtype) for device in FASTER for dtype in DTYPES),
 ]
-"""Name, device, compute dtype: torch everywhere, and what is faster where it is."""
+"""Name, device, compute dtype: torch everywhere, and faster backends where they exist."""
 OFF = {"f32": 1e-5, "bf16": 2e-2, "fp8": 1e-2, "int8": 3e-2, "int4": 0.2, "int4_g128": 0.25}
-"""Largest error by format, as a share of four times the root mean square of the answers."""
+"""Largest error by format, relative to four times the root mean square of the answers."""
 NUM_ROWS, BLOCK = 9, 16
 
 
@@ -146,7 +146,7 @@ def test_experts_in_every_format_answer_as_the_reference(
 
 
 def test_a_layer_gives_the_definitions_rows(backend: Backend, checkpoint: Checkpoint) -> None:
-    """Up to the choice of experts, whose near ties may fall otherwise: weights of most rows are equal."""
+    """Except for near ties in the choice of experts: the weights of most rows are equal."""
     config, dtype = checkpoint.config, dtype_name(backend.dtype)
     exact = PlainLayer(checkpoint.layer(0, PlainLinears(torch.float32)), config)
     held = checkpoint.layer(0, backend.linears(dtype)).to(backend.device)
@@ -249,7 +249,7 @@ def test_a_whole_models_logits_are_the_references(
             seen.extend(logits_BV.cpu())
             return logits_BV
 
-        stack._logits = listening  # type: ignore[method-assign]
+        stack._logits = listening
 
     asyncio.run(
         run_to_end(

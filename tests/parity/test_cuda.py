@@ -69,7 +69,7 @@ async def _engine_tokens(
 @pytest.mark.gpu
 @needs_cuda
 def test_sampling_on_cuda_draws_the_cpu_tokens() -> None:
-    """The same random numbers, hashed from integers, walk the same shares on both."""
+    """The random numbers are hashed from integers, so both devices draw the same tokens."""
     logits = 3 * torch.randn(64, 20_000, generator=torch.Generator().manual_seed(1))
     logits[32:] = (2 * logits[32:]).round() / 2  # many equal ones
     known = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 99}

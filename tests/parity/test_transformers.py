@@ -19,12 +19,21 @@ BFLOAT16_TOLERANCE = 0.1
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "query_width_differs": {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32,
-                            "rotary_dim": 16, "hidden_size": 64},
+    "query_width_differs": {
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 32,
+        "rotary_dim": 16,
+        "hidden_size": 64,
+    },
     "sixty_four_experts_top2": {"num_local_experts": 64, "num_experts_per_tok": 2, "rotary_dim": 8},
-    "odd_sizes": {"hidden_size": 136, "intermediate_size": 72, "num_local_experts": 5,
-                  "num_experts_per_tok": 4},
-}  # fmt: skip
+    "odd_sizes": {
+        "hidden_size": 136,
+        "intermediate_size": 72,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 4,
+    },
+}
 
 
 def oracle(
@@ -33,9 +42,19 @@ def oracle(
     """Transformers' model with the checkpoint's (dequantised) weights, partial rotary asserted."""
     raw = {**TINY, **config_overrides}
     factor = raw["rotary_dim"] / raw["head_dim"]
-    keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-            "num_key_value_heads", "head_dim", "intermediate_size", "num_local_experts",
-            "num_experts_per_tok", "max_position_embeddings", "rms_norm_eps")  # fmt: skip
+    keys = [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "num_local_experts",
+        "num_experts_per_tok",
+        "max_position_embeddings",
+        "rms_norm_eps",
+    ]
     config = MiniMaxM2Config(
         **{key: raw[key] for key in keys},
         rope_parameters={

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# The kernel ends a service when the thread that started it is gone, however that came about: this one
+# The kernel ends a service when the thread that started it is gone, for whatever reason. This one
 # lives as long as the tests do.
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="starter")
 _SETPRIV = shutil.which("setpriv")
@@ -140,7 +140,7 @@ class Mesh:
 
     def start_pool(self, *flags: str, module: str = "") -> ServiceProcess:
         """`module`: another program than the mesh's pools run."""
-        # Not measured: who holds what must not depend on how busy the cores are.
+        # Speed is not measured: placement must not depend on how busy the cores are.
         pool = self.start(
             module or self._pool_module,
             *PORTS,

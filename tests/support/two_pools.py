@@ -52,7 +52,7 @@ async def two_pools(striping="layer"):
         tasks = [asyncio.create_task(pool.run()) for pool in pools.values()]
         await topology_where(
             stub,
-            # Each piece once: what moved when the second came has been given up, too.
+            # Each piece once: the first pool has unloaded what moved to the second.
             lambda t: (
                 len(t.pools) == 2
                 and sum(len(pieces_of(p.pieces)) for p in t.pools) == len(EVERYTHING)

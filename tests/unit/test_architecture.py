@@ -28,7 +28,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values", "config shapes numerics quant host_memory", "text cost formats", "chat maths",
+        "config_values", "config shapes numerics quant host_memory", "text cost formats",
+        "chat maths",
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
@@ -36,11 +37,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "attention_svc": (
-        "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling", "engine",
+        "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling",
+        "engine",
         "membership servicer loaded", "reporting running", "service", "__main__",
     ),
     "router_svc": (
-        "members streams", "placement", "config topology_book", "mesh", "status publisher", "metrics", "joining",
+        "members streams", "placement", "config topology_book", "mesh", "status publisher",
+        "metrics", "joining",
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
@@ -76,7 +79,7 @@ def all_sources() -> list[Path]:
 
 
 def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """(absolute module name, line) of every import, wherever it stands."""
+    """(absolute module name, line) of every import, at any depth."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -124,7 +127,7 @@ def test_wings_import_from_the_floors_below_only(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["attention_svc", "expert_svc"])
 def test_services_ask_a_backend_and_import_no_kernel(package: str) -> None:
-    """What a device or a kernel does otherwise is behind moe_model/backends/backend.py."""
+    """Differences between devices and kernels are behind moe_model/backends/backend.py."""
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in sources(package)
@@ -192,7 +195,7 @@ def test_examples_use_only_the_stubs_and_the_public_package() -> None:
 
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_the_edge_and_the_map_never_import_torch(module: str) -> None:
-    """With every module of the package, since imports may hide in any of them."""
+    """Checks every module of the package, since an import may be in any of them."""
     package_path = ROOT / module.replace(".", "/")
     modules = [module]
     if package_path.is_dir():
@@ -260,7 +263,7 @@ def test_every_module_says_what_it_is_for(package: str) -> None:
 
 
 def test_every_python_package_is_listed_for_installation() -> None:
-    """A package that is not in pyproject's list works from the source tree and is missing outside."""
+    """A package missing from pyproject's list works from the source tree but is not installed."""
     import tomllib
 
     listed = set(

@@ -81,7 +81,7 @@ class Run:
             self.logits.update(row.numpy().tobytes() for row in logits_BV)
             return logits_BV
 
-        stack._logits = listening  # type: ignore[method-assign]
+        stack._logits = listening
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.support.attention_svc.generate_harness import Service, make_service, 
 MOST_TOKENS, MOST_STEPS = 14, 3000
 CANCELLED = SequenceEnd(reason="ABORTED", error="cancelled")
 TIE = 1e-3
-"""Where the reference's two best logits are closer, either is right."""
+"""Where the reference's two best logits are closer than this, either token is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ async def run_mix(
                 engine.abort(sequence, CANCELLED)
                 assert not sequence.block_table
         middle = [sequence for mid_step, sequence in gone if mid_step]
-        transport.on_submit = lambda middle=middle: [engine.abort(s, CANCELLED) for s in middle]  # type: ignore[misc]
+        transport.on_submit = lambda middle=middle: [engine.abort(s, CANCELLED) for s in middle]
         transport.failure = RuntimeError("test") if step == failing_step else None
         if not await engine.step() and not coming:
             break
@@ -157,7 +157,7 @@ def test_many_mixes(
 
 
 async def test_a_crowd_that_preempts_and_shares_all_at_once() -> None:
-    """Larger than chance would make it: that the mixes above can meet what they are about."""
+    """Preempts and shares on purpose, which the random mixes above may not."""
     chance = Random(3)
     mix = [
         Request(
@@ -197,7 +197,7 @@ async def test_a_thousand_cancelled_at_random_moments_are_gone_before_the_next_s
             engine.abort(sequence, CANCELLED)
         service.transport.on_submit = lambda gone=gone[half:]: [
             engine.abort(s, CANCELLED) for s in gone
-        ]  # type: ignore[misc]
+        ]
         await engine.step()
         service.transport.on_submit()
         queued = {id(s) for s in (*engine.scheduler.running, *engine.scheduler.waiting)}

@@ -1,4 +1,4 @@
-"""How long one request waits for experts: once, with what it waited elsewhere and in the queue."""
+"""How long does a request wait for experts? Once, counting time elsewhere and in the queue."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def clock_s(service: Service) -> float:
 
 
 async def test_a_request_that_has_waited_elsewhere_is_ended_early_and_alone():
-    """Others of its step still have their time, and what they get then is right."""
+    """The others in its step still have time left, and get the right tokens."""
     async with running_service(expert_timeout_s=20.0) as service, stub_of(service) as stub:
         transport, running = service.transport, service.engine.scheduler.running
         transport.gate.clear()
@@ -104,7 +104,7 @@ async def test_whoever_queues_behind_a_step_that_waits_waits_as_well():
 
 
 async def test_the_steps_of_one_prompt_have_one_time_together():
-    """Else a prompt of many steps could wait as often as it has steps."""
+    """Otherwise a prompt of many steps could wait once in each of them."""
     async with (
         running_service(expert_timeout_s=1.0, max_batch_tokens=8) as service,
         stub_of(service) as stub,

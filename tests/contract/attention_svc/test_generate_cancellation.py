@@ -55,7 +55,7 @@ async def test_a_waiting_call_that_is_cancelled_leaves_the_queue():
 async def follow(
     stub: Any, history: History, most_events: int | None, later_s: float = 0.0
 ) -> None:
-    """Note what comes; cancelled `later_s` after `most_events`, None: followed to its end."""
+    """Note what comes. Cancelled `later_s` after `most_events`, or followed to its end for None."""
     ask = history.ask
     call = stub.Generate(request(list(ask.prompt), max_tokens=ask.max_tokens))
     while most_events is None or len(history.events) < most_events:
@@ -73,7 +73,7 @@ async def follow(
 
 
 async def cancel_storm(count: int) -> None:
-    """J9: `count` calls, most of them cancelled at random moments; nothing of them may be left."""
+    """J9: `count` calls, most of them cancelled at random moments, must leave nothing behind."""
     chance = random.Random(4)
     whole = Ask(prompt=(5, 6, 7), max_tokens=10)
     prompts = [
@@ -99,7 +99,7 @@ async def cancel_storm(count: int) -> None:
                 await follow(stub, history, chance.randrange(0, 5), chance.random() * 0.02)
             return history
 
-        last = await one(0)  # so that what is made on first use is there
+        last = await one(0)  # so that what is created on first use exists
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()
         histories = [last, *await asyncio.gather(*(one(index) for index in range(count)))]
         await service.until_idle()

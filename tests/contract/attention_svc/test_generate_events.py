@@ -67,9 +67,17 @@ async def test_a_stop_id_is_the_last_token_and_named():
         assert (await heard(stub, biased)).reason == "LENGTH"
 
 
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 11}, {
-    "temperature": 0.8, "seed": 5, "top_p": 0.9, "repetition_penalty": 1.3, "frequency_penalty": 0.5,
-}])  # fmt: skip
+PENALISED = {"repetition_penalty": 1.3, "frequency_penalty": 0.5}
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 1.0, "seed": 11},
+        {"temperature": 0.8, "seed": 5, "top_p": 0.9, **PENALISED},
+    ],
+)
 async def test_a_resumed_request_goes_on_with_the_same_tokens(sampling: dict[str, Any]):
     """After any prefix: penalties, random numbers, indexes and usage are unchanged."""
     async with running_service() as service, stub_of(service) as stub:

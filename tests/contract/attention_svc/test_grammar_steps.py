@@ -1,4 +1,4 @@
-"""Grammars in the engine's steps: masked while the experts work, and never more than their own row."""
+"""Grammars in engine steps: computed while the experts work, masking only their own row."""
 
 from attention_svc.sequence.sequence import SequenceEnd
 from protos import attention_pb2

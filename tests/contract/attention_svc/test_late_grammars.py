@@ -1,4 +1,4 @@
-"""A grammar that takes long holds up its own row: never another's, and never for good."""
+"""A slow grammar holds up its own row only, and not for ever."""
 
 import asyncio
 import functools
@@ -35,7 +35,7 @@ TURN_S = 5.0
 """Half of what a held grammar waits for its test."""
 
 
-async def in_time(awaitable):  # type: ignore[no-untyped-def]
+async def in_time(awaitable):
     async with asyncio.timeout(TURN_S):
         return await awaitable
 
@@ -226,7 +226,7 @@ async def test_a_first_answer_without_a_token_ends_the_request_while_its_prompt_
 
 async def test_the_requests_own_deadline_ends_a_row_whose_grammar_is_late():
     class Late(HeldNine):
-        is_complete = False  # type: ignore[assignment]
+        is_complete = False
 
     async with running_service() as service, stub_of(service) as stub:
         grammar = Late()
@@ -234,7 +234,7 @@ async def test_the_requests_own_deadline_ends_a_row_whose_grammar_is_late():
         async def start(*_: object, **__: object) -> Late:
             return grammar
 
-        service.servicer._grammars.start = start  # type: ignore[assignment, method-assign]
+        service.servicer._grammars.start = start
         answer = await in_time(heard(stub, request(timeout_ms=200, grammar_id=b"x")))
         assert (answer.reason, answer.tokens) == ("DEADLINE", [])
         await service.until_idle()
@@ -242,7 +242,7 @@ async def test_the_requests_own_deadline_ends_a_row_whose_grammar_is_late():
 
 
 class OddAtTimes(Odd):
-    """Late or in time, as chance has it."""
+    """Late or in time, at random."""
 
     def __init__(self, chance: Random) -> None:
         super().__init__()

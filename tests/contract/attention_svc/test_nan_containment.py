@@ -1,4 +1,4 @@
-"""A sequence whose numbers go bad fails alone; its neighbours in the batch never notice."""
+"""A sequence whose numbers become NaN fails alone; its neighbours in the batch are unaffected."""
 
 import dataclasses
 from pathlib import Path
@@ -39,7 +39,7 @@ async def test_nan_sequence_fails_alone_and_leaves_nothing_behind(
     checkpoint = Checkpoint.open(tmp_path)
     reference = ReferenceModel(checkpoint)
     prompts = [[5 + i, 6, 7, 8, 9] for i in range(6)]
-    # Interleaved, so that healthy sequences share steps with sick ones and reuse their blocks.
+    # Interleaved, so that good sequences share steps with bad ones and reuse their blocks.
     healthy = [sequence(prompt) for prompt in prompts]
     sick = [sequence([10 + i, POISON, *range(20, 37 + i)]) for i in range(6)]
     everyone = [s for pair in zip(sick, healthy, strict=True) for s in pair]
@@ -64,8 +64,8 @@ async def test_nan_sequence_fails_alone_and_leaves_nothing_behind(
 async def test_a_shared_prefix_survives_the_nan_that_follows_it_in_one_sequence(
     tmp_path: Path,
 ) -> None:
-    """Chunks of 24 rows: the sick sequences fail amid their prompts, on either side of a block
-    that others find in the cache, and what they stored from the NaN on is never offered."""
+    """Chunks of 24 rows: the bad sequences fail in the middle of their prompts, on either side of
+    a block that others find in the cache. What they stored from the NaN on is never reused."""
     write_tiny(tmp_path, seed=4)
     checkpoint = Checkpoint.open(tmp_path)
     prefix = [5, 6, 7, 8] * 9
@@ -85,7 +85,7 @@ async def test_a_shared_prefix_survives_the_nan_that_follows_it_in_one_sequence(
 
 
 async def test_numbers_that_were_bad_once_are_not_kept(tmp_path: Path) -> None:
-    """A pool's fault in the first chunk of a prompt: the request fails, its repetition does not."""
+    """A pool fails in the first chunk of a prompt: the request fails, a repeated one does not."""
     write_tiny(tmp_path, seed=4)
     checkpoint = Checkpoint.open(tmp_path)
     first, again = (sequence([5, 6, 7, 8] * 12) for _ in range(2))
@@ -94,22 +94,22 @@ async def test_numbers_that_were_bad_once_are_not_kept(tmp_path: Path) -> None:
         begin = stack._begin
 
         def begin_spoiled(meta: StepMeta) -> LayerSteps:
-            stack._begin = begin  # type: ignore[method-assign]
+            stack._begin = begin
             step = begin(meta)
             up_to_dispatch = step.up_to_dispatch
             assert isinstance(step, PlainStep)
 
             def spoiled(layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-                step.up_to_dispatch = up_to_dispatch  # type: ignore[method-assign]
+                step.up_to_dispatch = up_to_dispatch
                 dispatched = up_to_dispatch(layer_idx)
                 step._residual_TD = step._residual_TD.clone()
                 step._residual_TD[3] = float("nan")
                 return dispatched
 
-            step.up_to_dispatch = spoiled  # type: ignore[method-assign]
+            step.up_to_dispatch = spoiled
             return step
 
-        stack._begin = begin_spoiled  # type: ignore[method-assign]
+        stack._begin = begin_spoiled
 
     await run_to_end(checkpoint, [first, again], max_batch_tokens=24, prepare=spoil_once)
     _, outcome = await first.outbox.take()
@@ -149,10 +149,10 @@ async def test_a_row_that_goes_bad_on_its_way_through_sound_experts_fails_its_se
                     dispatch_TD[marked_T] = 1e30 if how == "overflows" else float("inf")
                 return dispatch_TD, ids_TK, weights_TK
 
-            step.up_to_dispatch = spoiled  # type: ignore[method-assign]
+            step.up_to_dispatch = spoiled
             return step
 
-        stack._begin = begin_spoiled  # type: ignore[method-assign]
+        stack._begin = begin_spoiled
 
     everyone = [s for pair in zip(sick, healthy, strict=True) for s in pair]
     await run_to_end(checkpoint, everyone, over_grpc=over_grpc, prepare=spoil)

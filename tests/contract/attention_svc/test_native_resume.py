@@ -1,4 +1,4 @@
-"""In bfloat16 with the native kernels a stream's tokens are the same bits when it was preempted, or went on elsewhere."""
+"""Native bfloat16 kernels: preempted or moved streams yield the same bits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Running:
-    """One attention service with experts of its own, asked without a wire."""
+    """One attention service with experts in process, called without a network."""
 
     def __init__(self, model: Path, **flags: Any):
         self._config = AttentionConfig(
@@ -66,7 +66,7 @@ class Running:
         return self._running.engine.scheduler.num_preemptions
 
     async def hear(self, index: int, emitted: Stream | None = None) -> Stream:
-        """The rest of a stream; every second one is drawn with a seed, the others are greedy."""
+        """The rest of a stream. Every second one is sampled with a seed, the others are greedy."""
         drawn = {"temperature": 0.9, "top_p": 0.9, "seed": index} if index % 2 else {}
         message = request(
             PROMPTS[index],
@@ -104,7 +104,7 @@ async def test_preempted_and_migrated_streams_keep_every_bit(model: Path, prefix
         assert second.num_preemptions > 0
         assert crowd == alone
         before = second.num_preemptions
-        # Cut off at different places and carried here, where there is no room for all their ends either.
+        # Cut off at different places and continued here, where not all of them fit at once.
         cuts = [alone[index][: 1 + index] for index in indexes]
         rests = await asyncio.gather(*map(second.hear, indexes, cuts))
         assert second.num_preemptions > before

@@ -1,4 +1,4 @@
-"""Log-probabilities of the prompt over Generate: those of the reference, however they were computed."""
+"""Prompt log-probabilities over Generate equal the reference's, however the prompt is computed."""
 
 import asyncio
 from typing import Any
@@ -94,7 +94,7 @@ async def test_a_cached_prefix_is_computed_again_and_others_are_not_kept_from_it
 
 
 async def test_preemption_repeats_and_skips_nothing():
-    """Growing answers of many sequences, in a cache too small for all of them."""
+    """Many growing answers in a cache that is too small for all of them."""
     async with running_service(max_batch_tokens=16, max_waiting=32) as service:
         async with stub_of(service) as stub:
             prompts = [[3 + i, *PROMPT[: 5 + i]] for i in range(8)]

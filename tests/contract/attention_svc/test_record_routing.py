@@ -1,4 +1,4 @@
-"""RecordRouting: every step of the engine, to who may ask, while it asks."""
+"""RecordRouting streams every step of the engine to a caller that may ask for it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The same request with the same seed says the same: alone, in a crowd, preempted, resumed elsewhere."""
+"""A seeded request repeats its tokens: alone, in a crowd, preempted, resumed elsewhere."""
 
 import asyncio
 from typing import Any
@@ -47,7 +47,7 @@ async def test_alone_in_a_crowd_preempted_and_resumed():
         assert [one.tokens for one in resumed] == [alone[n][7 + n :] for n in numbers]
     async with running_service(max_batch_tokens=16, max_waiting=64) as service:
         async with stub_of(service) as stub:
-            # 8 sequences of up to 60 tokens in a cache of 256: some give way and come again.
+            # 8 sequences of up to 60 tokens in a cache of 256: some are preempted and resumed.
             crowd = await asyncio.gather(*(heard(stub, message(number)) for number in numbers))
             assert [one.tokens for one in crowd] == alone
             assert service.engine.scheduler.num_preemptions > 0

@@ -1,4 +1,4 @@
-"""The watchdog sees a real engine: where it stands, and that it gets on."""
+"""The watchdog on a real engine: where a step hangs, and that it goes on."""
 
 import asyncio
 

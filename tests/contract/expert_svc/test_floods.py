@@ -1,4 +1,4 @@
-"""Callers that send too much, never read, or only open streams: the others are served."""
+"""Callers that send too much, never read, or only open streams do not keep others out."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ async def test_a_caller_that_never_reads_is_held_back():
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_silent_streams_leave_the_others_served(count: int, monkeypatch: pytest.MonkeyPatch):
-    """Row H2 at its size; those beyond a connection's bound are refused (test_call_guard.py)."""
+    """Row H2 in full; streams beyond a connection's bound are refused (test_call_guard.py)."""
     opened = 0
     greet = ExpertServicer._greet
 

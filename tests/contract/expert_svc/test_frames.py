@@ -1,4 +1,4 @@
-"""Malformed Execute frames are answered as protos/expert.proto says; nobody else notices."""
+"""Malformed Execute frames are answered as protos/expert.proto says, and hurt no other caller."""
 
 import asyncio
 import resource

@@ -1,4 +1,4 @@
-"""NaN in an answer: the call's own doing when its experts are sound, else the end of the pool."""
+"""NaN in an answer: an overflow of the call when its experts are sound, else the pool ends."""
 
 import asyncio
 from typing import Any
@@ -90,7 +90,7 @@ async def test_a_pool_with_damaged_weights_answers_no_call_with_them_and_ends(co
 
 
 def _spoil(held: Any) -> None:
-    """NaN into the weights that this pool holds of the layer."""
+    """Write NaN into the weights that this pool holds of the layer."""
     tensors = [it for it in vars(held.weights).values() if isinstance(it, Tensor)]
     assert tensors
     for tensor in tensors:

@@ -177,9 +177,9 @@ def test_flipped_bytes_of_a_sound_frame_never_hang_or_crash(live: LiveCaller, da
     try:
         frame = expert_pb2.Execute.FromString(bytes(wire))
     except Exception:
-        return  # not a protobuf any more: test_execute_streams.py
+        return  # not a protobuf any more: test_streams.py
     if frame.call_id == 0:
-        return  # ends the stream, by contract
+        return  # ends the stream, as protos/expert.proto says
     response = live.exchange(frame)
     answered = getattr(response, response.WhichOneof("frame"))
     assert answered.call_id == frame.call_id

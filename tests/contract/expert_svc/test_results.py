@@ -77,7 +77,7 @@ async def test_partial_sums_of_any_split_add_up_to_the_references(name: str):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", SPLITS)
 async def test_rows_of_any_split_are_the_rows_of_one_pool(name: str, dtype: torch.dtype):
-    """COMBINE_ROWS: added in ascending expert id by the caller, the split leaves no trace."""
+    """COMBINE_ROWS: the caller adds by ascending expert id, so no split changes the sum."""
     hidden, (ids, weights) = hidden_rows(INLINE_ROWS).to(dtype), routed(INLINE_ROWS)
     async with running_pool(dtype=dtype) as pool, calling(pool.address) as caller:
         whole = await answers_of(caller, hidden, ids, weights, SPLITS["one pool"], ROWS)

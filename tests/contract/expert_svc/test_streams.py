@@ -37,7 +37,7 @@ from tests.support.expert_svc.execute_harness import (
 
 
 class Gate:
-    """A computation that waits until it is let through."""
+    """A computation that waits until it is released."""
 
     def __init__(self) -> None:
         self.open = threading.Event()

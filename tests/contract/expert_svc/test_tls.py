@@ -37,7 +37,7 @@ def secure_channel(address: str, files: TlsFiles | None, ca: Path) -> grpc.aio.C
 
 
 async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
-    """The status that ends a stream, which must come without a frame of the pool."""
+    """The status that ends a stream; it must come before any frame of the pool."""
     async with channel:
         caller = Caller(expert_pb2_grpc.ExpertPoolStub(channel).Execute(timeout=WAIT_S))
         # Nothing is written: the refusal does not wait for a frame.

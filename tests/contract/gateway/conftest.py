@@ -37,7 +37,7 @@ def _shared_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Har
 
 @pytest.fixture
 def gateway(_shared_gateway: Harness) -> Harness:
-    """A gateway with default settings; its fake starts without a script."""
+    """A gateway with default settings; its fake attention service starts without a script."""
     _shared_gateway.reset()
     return _shared_gateway
 

@@ -1,4 +1,4 @@
-"""Requests that would wait too long are refused at the gateway, from the load report."""
+"""The gateway refuses requests that would wait too long by the attention service's load report."""
 
 import contextlib
 import socket
@@ -40,7 +40,7 @@ def retry_after(reply: Any) -> int:
 
 @contextlib.contextmanager
 def held(gateway: Harness, count: int) -> Iterator[None]:
-    """So many more requests that wait at the attention service."""
+    """This many more requests wait at the attention service."""
     before = sum(fake.running for fake in gateway.fakes)
     connections: list[socket.socket] = [send(gateway) for _ in range(count)]
     gateway.wait_for(lambda: sum(fake.running for fake in gateway.fakes) == before + count)
@@ -92,7 +92,7 @@ def test_between_two_reports_the_gateway_counts_what_it_sent(make_gateway: Any) 
     gateway.script(lambda r: [tokens(0, [65]), 60.0])
     replica = gateway.service.gateway.pool.replicas[0]
     with contextlib.ExitStack() as stack:
-        for _ in range(5):  # those that have started wait no longer
+        for _ in range(5):  # requests that have started no longer count as waiting
             stack.enter_context(held(gateway, 1))
             gateway.wait_for(lambda: replica._queue.inside == 0)
 

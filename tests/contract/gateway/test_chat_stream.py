@@ -53,7 +53,7 @@ def test_a_whole_answer(gateway: Harness, answer: list[int]) -> None:
     completion = ChatCompletion.model_validate(reply.json(), strict=True)
     message = completion.choices[0].message
     assert message.content == "hello there"
-    assert message.reasoning_content == "hm"  # type: ignore[attr-defined]
+    assert message.reasoning_content == "hm"
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage is not None
     assert completion.usage.completion_tokens == len(answer) + 1

@@ -15,7 +15,7 @@ from tests.support.gateway.model import NAME
 
 
 def endless(pause_s: float = 0.005) -> Any:
-    """Tokens until somebody stops it (or the context is full)."""
+    """Tokens until it is stopped (or the context is full)."""
 
     def script(request: Any) -> list[Item]:
         items: list[Item] = []

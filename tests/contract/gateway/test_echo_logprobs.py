@@ -1,4 +1,4 @@
-"""Echo with log-probabilities: what lm-eval's log-likelihood requests need, byte for byte as it sends them."""
+"""Echo with log-probabilities: lm-eval's log-likelihood requests, exactly as it sends them."""
 
 from collections.abc import Sequence
 from operator import itemgetter

@@ -74,7 +74,7 @@ def test_a_service_that_has_forgotten_a_grammar_gets_its_text_again(
     gateway.fake.takes_grammars = True
 
     def forgetful(request: Any) -> Any:
-        gateway.fake.known_grammars.clear()  # each time before it looks
+        gateway.fake.known_grammars.clear()  # each time before it checks
         return say([65], eos=EOS)(request)
 
     gateway.script(forgetful)

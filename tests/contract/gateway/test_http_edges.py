@@ -75,7 +75,7 @@ class TestHeaders:
 
 
 class TestStrictness:
-    """What a proxy before us may read otherwise is not read at all."""
+    """Requests that a proxy might read in another way are refused."""
 
     @pytest.mark.parametrize(
         "data",
@@ -163,7 +163,7 @@ class TestBodies:
         assert reply.status_code == 413
 
     def test_an_overlong_body_that_never_comes_is_413_soon(self, gateway: Harness) -> None:
-        """Drained for a moment for the sake of clients that send on, not until they are done."""
+        """Read on for a moment, for clients that are still sending, but not until they are done."""
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         head += b"Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n{"
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as connection:
@@ -212,7 +212,7 @@ class TestBodies:
         assert reply.status_code == 415
 
     def test_chunks_of_one_byte_are_answered_or_408(self, gateway: Harness) -> None:
-        """Row A3. Small bodies pass, megabytes of them do not take megabytes of events."""
+        """Row A3. Small bodies pass; one-byte chunks do not make millions of events."""
         small = b"".join(b"1\r\n%c\r\n" % byte for byte in CHAT.replace(b"tiny-m2", b"none"))
         data = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         assert status_of(exchange(gateway, data + small + b"0\r\n\r\n")) == 404
@@ -373,7 +373,7 @@ class TestRequestIds:
 def test_more_idle_connections_than_allowed_leave_file_descriptors_free(
     make_gateway: Any,
 ) -> None:
-    """Row A8 at its size: the cap holds, the newest are served, and everything is given back."""
+    """Row A8 in full: the cap holds, the newest are served, and all descriptors are freed."""
     gateway = make_gateway()
     cap = Limits().max_connections
     resource.setrlimit(
@@ -381,7 +381,7 @@ def test_more_idle_connections_than_allowed_leave_file_descriptors_free(
     )
     before = len(os.listdir("/proc/self/fd"))
     connections = [gateway.socket() for _ in range(5000)]
-    table = gateway.service._server.config.http.args[0]  # type: ignore[union-attr]
+    table = gateway.service._server.config.http.args[0]
     gateway.wait_for(lambda: table.open <= cap)
     assert gateway.get("/livez").status_code == 200
     for connection in connections:

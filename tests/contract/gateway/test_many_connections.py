@@ -1,4 +1,4 @@
-"""Row A8 and worse: connections that take up places, and who is served all the same."""
+"""Row A8 and worse: who is still served when connections take up all places?"""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ def opened() -> Iterator[list[socket.socket]]:
 
 
 def table_of(gateway: Harness) -> ConnectionTable:
-    table: ConnectionTable = gateway.service._server.config.http.args[0]  # type: ignore[union-attr]
+    table: ConnectionTable = gateway.service._server.config.http.args[0]
     return table
 
 
@@ -58,7 +58,7 @@ def answer(connection: socket.socket) -> int:
             return 0
         reply += part
     head, _, body = reply.partition(b"\r\n\r\n")
-    size = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+    size = int(re.search(rb"content-length: (\d+)", head.lower())[1])
     while len(body) < size:
         body += connection.recv(65536)
     return status_of(head)
@@ -76,7 +76,7 @@ def ask(connection: socket.socket, path: bytes, headers: bytes = b"") -> int:
 def test_requests_without_a_key_that_owe_their_body_keep_nobody_out(
     make_gateway: Any, opened: list[socket.socket], tokenizer: Tokenizer
 ) -> None:
-    """Each is answered 401 at once; while they stay, everybody else is served."""
+    """Each is answered 401 at once; while they stay open, others are served."""
     gateway = make_gateway(limits=Limits(**SMALL, linger_s=60.0), api_key=(KEY,))
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     for _ in range(60):
@@ -130,7 +130,7 @@ def test_a_client_that_reads_only_after_sending_all_gets_its_answer(
 def test_one_address_leaves_places_to_the_others(
     make_gateway: Any, opened: list[socket.socket], tokenizer: Tokenizer
 ) -> None:
-    """Whose connections are all in use, so that none of them could give way."""
+    """Its connections are all in use, so none of them can be closed for a new one."""
     limits = Limits(**{**SMALL, "max_connections_per_address": 9})
     gateway = make_gateway(limits=limits)
     gateway.script(lambda r: [60.0])

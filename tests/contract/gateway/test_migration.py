@@ -1,4 +1,4 @@
-"""A stream whose attention service goes away goes on at another one, and the client never knows."""
+"""A stream whose attention service goes away continues at another, unnoticed by the client."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ DEATHS: dict[str, Item] = {
 
 @dataclass
 class Mortal:
-    """One model on all replicas; the next streams end early, after so many tokens each, by `deaths`."""
+    """One model on all replicas. Streams end early, after as many tokens as `deaths` says."""
 
     ids: Sequence[int]
     deaths: list[tuple[str, int]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Over HTTP: no session dies of what was said in it, whoever said it."""
+"""Over HTTP: nothing in old turns makes the next request of a session fail."""
 
 import copy
 import json
@@ -144,11 +144,12 @@ ANY_JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = [
-    ("role",), ("content",), ("reasoning_content",), ("refusal",), ("name",), ("tool_call_id",),
-    ("tool_calls",), ("tool_calls", 0), ("tool_calls", 0, "id"), ("tool_calls", 0, "type"),
-    ("tool_calls", 0, "function"), ("tool_calls", 0, "function", "name"),
-    ("tool_calls", 0, "function", "arguments"), ("function_call",),
-]  # fmt: skip
+    *(("role",), ("content",), ("reasoning_content",), ("refusal",), ("name",)),
+    *(("tool_call_id",), ("tool_calls",), ("function_call",)),
+    ("tool_calls", 0),
+    *(("tool_calls", 0, key) for key in ("id", "type", "function")),
+    *(("tool_calls", 0, "function", key) for key in ("name", "arguments")),
+]
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

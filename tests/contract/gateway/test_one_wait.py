@@ -15,19 +15,19 @@ from tests.support.gateway.harness import Harness, ready_status
 from tests.support.gateway.model import EOS, NAME
 
 LIMIT_MS = 600_000
-"""`--expert-timeout-s` of each service. Nobody sleeps here: what would be waited is counted."""
+"""`--expert-timeout-s` of each service. Nothing sleeps here: waits are only counted."""
 FIRST_TRY_MS = LIMIT_MS // 20
 
 
 class Waiting:
-    """Services that end each request when their own wait for its experts is over."""
+    """Services that fail each request once they have waited for its experts."""
 
     def __init__(self, *, tells: Callable[[int], bool] = lambda turn: True):
-        """`tells`: whether the service asked at this turn knows of the field, counted from 0."""
+        """`tells`: whether the n-th service asked knows the field, counted from 0."""
         self._tells = tells
         self._lock = threading.Lock()
         self.waits_ms: dict[int, list[int]] = {}
-        """By choice: what each service that was asked waited."""
+        """By choice: how long each service that was asked waited."""
 
     def __call__(self, request: attention_pb2.GenerateRequest) -> list[Item]:
         with self._lock:
@@ -98,7 +98,7 @@ def test_a_service_that_alone_has_no_experts_costs_the_request_nothing(
 def test_a_token_ends_the_wait_and_the_next_one_is_another(
     gateway: Harness, tokenizer: Tokenizer
 ) -> None:
-    """Minutes of an outage that is over say nothing about the next."""
+    """Time waited in an outage that is over does not count for the next one."""
     ids = [*thinking_answer(tokenizer, "hm", "hello"), EOS]
     told: list[int] = []
     ends: list[list[Item]] = [
@@ -120,7 +120,7 @@ def test_a_token_ends_the_wait_and_the_next_one_is_another(
 def test_a_service_of_an_older_version_does_not_make_it_forgotten(
     gateway: Harness, old: int
 ) -> None:
-    """It waits as long as it always did; those that can count it out do."""
+    """It waits in full, as it always did; the others still count what was waited."""
     waiting = Waiting(tells=lambda turn: turn != old)
     gateway.script(waiting)
     assert gateway.chat().status_code == 503
@@ -145,7 +145,7 @@ def test_what_a_service_claims_cannot_break_a_request(
 def test_a_service_that_goes_in_the_middle_of_its_wait_takes_it_along(
     make_gateway: Any, tokenizer: Tokenizer, end: str, awaited_ms: int
 ) -> None:
-    """It has no last word, but had said that it waits: a rolling restart does not begin it anew."""
+    """It sends no final event, but had reported its wait: rolling restarts do not extend it."""
     gateway = make_gateway(fakes=2, poll_interval_s=0.02)
     gateway.wait_for(lambda: all(r.ready for r in gateway.service.gateway.pool.replicas))
     ids = [*thinking_answer(tokenizer, "hm", "hello"), EOS]

@@ -21,7 +21,7 @@ class TestModels:
     def test_openais_client_lists_them(self, gateway: Harness) -> None:
         models = list(gateway.client().models.list())
         assert [model.id for model in models] == [NAME, "alias"]
-        assert models[0].max_model_len == CONTEXT  # type: ignore[attr-defined]
+        assert models[0].max_model_len == CONTEXT
 
     def test_one_model(self, gateway: Harness) -> None:
         model = gateway.get(f"/v1/models/{NAME}").json()
@@ -119,7 +119,7 @@ class TestProbes:
         assert reply.status_code == 503
         assert reply.headers["retry-after"]
         assert reason in reply.json()["error"]["message"]
-        # Bad requests are told so all the same, and tokenising needs no model.
+        # Bad requests still get their 400, and tokenising needs no model.
         assert gateway.chat(temperature=9).status_code == 400
         assert gateway.post("/tokenize", {"prompt": "a"}).status_code == 200
 
@@ -172,11 +172,21 @@ def test_docs_need_nothing_from_the_internet(gateway: Harness) -> None:
 
 class TestMetrics:
     NAMES = (
-        "requests_total", "ttft_seconds_count", "inter_token_seconds_count", "e2e_seconds_count",
-        "prompt_tokens_total", "cached_prompt_tokens_total", "generated_tokens_total",
-        "requests_waiting", "requests_running", "tool_calls_total", "tool_parse_errors_total",
-        "sse_keepalives_total", "client_disconnects_total", "attention_replicas_ready",
-    )  # fmt: skip
+        "requests_total",
+        "ttft_seconds_count",
+        "inter_token_seconds_count",
+        "e2e_seconds_count",
+        "prompt_tokens_total",
+        "cached_prompt_tokens_total",
+        "generated_tokens_total",
+        "requests_waiting",
+        "requests_running",
+        "tool_calls_total",
+        "tool_parse_errors_total",
+        "sse_keepalives_total",
+        "client_disconnects_total",
+        "attention_replicas_ready",
+    )
 
     def test_a_request_is_counted(self, gateway: Harness, tokenizer: Tokenizer) -> None:
         ids = thinking_answer(tokenizer, "hm", "hi")

@@ -23,7 +23,7 @@ KEYS = ("the-first-key", "the-second-key")
 
 @pytest.fixture(scope="module")
 def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Options of a gateway whose model has room for two turns, a byte a token."""
+    """Options of a gateway whose model has room for two turns at one token a byte."""
     folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=2048)
     return {"model_folder": folder, "status": ready_status(2048)}
 
@@ -113,7 +113,7 @@ def test_a_streamed_answer_is_kept_too(gateway: Harness) -> None:
         message["reasoning_content"] += getattr(delta, "reasoning_content", "")
         for part in delta.tool_calls or []:
             call["id"] = part.id or call["id"]
-            call["function"]["arguments"] += part.function.arguments  # type: ignore[index]
+            call["function"]["arguments"] += part.function.arguments
     message["tool_calls"] = [call]
     prompt = list(gateway.fake.requests[-1].prompt_token_ids)
     again = second_turn(gateway, message)

@@ -1,4 +1,4 @@
-"""An API beside OpenAI's needs nothing but its own folder: its fields, events and errors are its own."""
+"""A second API needs only its own folder, for its fields, events and errors."""
 
 from pathlib import Path
 from typing import Any

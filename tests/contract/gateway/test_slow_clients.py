@@ -1,4 +1,4 @@
-"""Row A4 (and A3 with patience): clients that pause, drip or are merely slow."""
+"""Rows A4 and A3: clients that pause, send byte by byte, or are merely slow."""
 
 import select
 import time
@@ -51,7 +51,7 @@ class TestSlowness:
 
     @staticmethod
     def drip(gateway: Harness, pieces: list[bytes], pause_s: float) -> bytes:
-        """Send a body in pieces; what came back, as soon as something did."""
+        """Send a body in pieces; returns what comes back, as soon as something does."""
         size = sum(map(len, pieces))
         with gateway.socket() as connection:
             connection.sendall(
@@ -76,7 +76,7 @@ class TestSlowness:
         assert error_of(reply)["code"] == "bad_http"
 
     def test_a_body_that_stops_after_a_megabyte_is_408(self, patient: Harness) -> None:
-        """It is not given the time that its first megabyte could have taken."""
+        """Its fast first megabyte earns it no time for a pause."""
         assert status_of(self.drip(patient, [b"x" * 2**20, b"x"], 10)) == 408
 
     def test_a_slow_answer_is_not_a_slow_request(
@@ -87,7 +87,7 @@ class TestSlowness:
         assert hasty.chat().status_code == 200
 
     def test_an_idle_connection_can_be_used_again(self, make_gateway: Any) -> None:
-        """Each request gets its own time: all pauses together are longer than one may be."""
+        """Each request has its own time limit: the pauses together are longer than one may be."""
         gateway = make_gateway(limits=Limits(header_timeout_s=1.0))
         with gateway.socket() as connection:
             for _ in range(4):

@@ -1,4 +1,4 @@
-"""What the gateway demands of the answer: response_format and tool_choice (rows E1, E4)."""
+"""response_format and tool_choice become grammars (rows E1, E4)."""
 
 import json
 from typing import Any
@@ -99,7 +99,7 @@ def test_forced_calls(roomy: Harness) -> None:
     assert '"<invoke name=\\"weather\\">' in weather
     assert "other\\" not in weather
     assert f"next: <[{END_OF_TOOL_CALL}]>" in weather.splitlines()
-    # The tools are offered all the same, and a call is stronger than a format.
+    # The tools are still offered, and a forced call wins over a format.
     assert "other" in decoded_prompt(roomy)
     both = grammar_for(
         roomy, tools=tools, tool_choice="required", response_format={"type": "json_object"}
@@ -141,6 +141,9 @@ def deep(levels: int) -> dict[str, Any]:
     return schema
 
 
+SCHEMA_PARAM = "response_format.json_schema.schema"
+
+
 @pytest.mark.parametrize(
     "fields, param",
     [
@@ -149,7 +152,7 @@ def deep(levels: int) -> dict[str, Any]:
         ({"tool_choice": "any", "tools": [WEATHER]}, "tool_choice"),
         ({"tool_choice": 5, "tools": [WEATHER]}, "tool_choice"),
         ({"tool_choice": {"type": "function"}, "tools": [WEATHER]}, "tool_choice"),
-        ({"tool_choice": {"type": "custom", "function": {"name": "weather"}}, "tools": [WEATHER]}, "tool_choice"),
+        ({"tool_choice": named("weather") | {"type": "custom"}, "tools": [WEATHER]}, "tool_choice"),
         ({"tool_choice": named("absent"), "tools": [WEATHER]}, "tool_choice"),
         ({"tool_choice": named("weather")}, "tool_choice"),
         ({"tool_choice": named("weather"), "tools": [5, WEATHER]}, "tools[0]"),
@@ -157,15 +160,15 @@ def deep(levels: int) -> dict[str, Any]:
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}, SCHEMA_PARAM),
         ({"response_format": json_schema({}, name="a b")}, "response_format.json_schema.name"),
         ({"response_format": json_schema({}, strict="yes")}, "response_format.json_schema.strict"),
-        ({"response_format": json_schema(deep(33))}, "response_format.json_schema.schema"),
-        ({"response_format": json_schema({"enum": ["x" * 9] * 20_000})}, "response_format.json_schema.schema"),
-        ({"response_format": json_schema({"const": "x" * 2**20})}, "response_format.json_schema.schema"),
+        ({"response_format": json_schema(deep(33))}, SCHEMA_PARAM),
+        ({"response_format": json_schema({"enum": ["x" * 9] * 20_000})}, SCHEMA_PARAM),
+        ({"response_format": json_schema({"const": "x" * 2**20})}, SCHEMA_PARAM),
     ],
     ids=lambda value: str(value)[:60],
-)  # fmt: skip
+)
 def test_bad_values_are_400_naming_the_field(
     gateway: Harness, fields: dict[str, Any], param: str
 ) -> None:
@@ -183,7 +186,7 @@ def test_an_enum_of_100_000_is_400(gateway: Harness) -> None:
 @pytest.mark.parametrize(
     "fields, param",
     [
-        ({"response_format": json_schema(SCHEMA)}, "response_format.json_schema.schema"),
+        ({"response_format": json_schema(SCHEMA)}, SCHEMA_PARAM),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [WEATHER], "tool_choice": "required"}, "tools"),
     ],

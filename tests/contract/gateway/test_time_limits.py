@@ -1,4 +1,4 @@
-"""A request's time limit: what was generated is kept, and only an answer without any token is a 504."""
+"""A request's time limit: what was generated is kept; only an answer without a token is a 504."""
 
 import asyncio
 import threading
@@ -111,7 +111,7 @@ def test_no_limit_is_set_by_default(gateway: Harness) -> None:
 def test_a_first_token_that_takes_180_keep_alives_still_reaches_our_own_client(
     make_gateway: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half an hour of waiting at one comment in 10 s, in a shorter day: each client's own limit is on silence."""
+    """Half an hour of keep-alive comments, at a faster pace: clients limit silence only."""
     limits = Limits(keepalive_s=0.01, early_error_wait_s=0.01)
     gateway = make_gateway(limits=limits)
     go_on = threading.Event()

@@ -34,12 +34,12 @@ class GuardedAttention(FakeAttention):
         self.generated_for: list[bytes] = []
         self.asked_by = b""
 
-    async def Generate(self, request, context):  # type: ignore[no-untyped-def]
+    async def Generate(self, request, context):
         await require_role(context, ["gateway"], tls=True)
         self.generated_for.append(certificate_of(context))
         await super().Generate(request, context)
 
-    async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
+    async def GetStatus(self, request, context):
         await require_role(context, ["gateway", "cli"], tls=True)
         self.asked_by = certificate_of(context)
         return await super().GetStatus(request, context)

@@ -37,7 +37,7 @@ def test_calls_stream_as_they_are_produced(roomy: Harness, tokenizer: Tokenizer,
             model=NAME,
             messages=MESSAGES,
             tools=[WEATHER],
-            stream=True,  # type: ignore[list-item]
+            stream=True,
         )
     )
     names: dict[int, str] = {}
@@ -80,7 +80,7 @@ def test_calls_of_a_whole_answer(roomy: Harness, tokenizer: Tokenizer) -> None:
     reply = roomy.client().chat.completions.create(
         model=NAME,
         messages=MESSAGES,
-        tools=[WEATHER],  # type: ignore[list-item]
+        tools=[WEATHER],
     )
     choice = reply.choices[0]
     assert choice.finish_reason == "tool_calls"

@@ -1,4 +1,4 @@
-"""What the attention service refuses or breaks reaches the client as an error, never as an end."""
+"""What the attention service refuses or breaks reaches the client as an error, not a normal end."""
 
 from typing import Any
 

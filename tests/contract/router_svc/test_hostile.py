@@ -1,4 +1,4 @@
-"""Frames no honest member sends; the router answers and the others live on."""
+"""Frames that no honest member sends: the router answers, and other members are unaffected."""
 
 import asyncio
 

@@ -25,7 +25,7 @@ from tests.support.router_svc.harness import (
 
 @pytest.fixture
 async def watchers():
-    """Start watchers with the test's own list of what they were told."""
+    """Start watchers that append what they receive to the test's own list."""
     started = []
 
     async def start(router: str) -> tuple[TopologyWatcher, list[router_pb2.Topology]]:
@@ -200,7 +200,7 @@ async def test_a_topology_that_is_not_taken_does_not_end_the_watching(caplog, er
 
 
 def test_what_could_not_be_taken_is_not_acknowledged_and_the_last_good_one_stays():
-    """The router unloads pieces on these words."""
+    """The router unloads pieces when it sees such an ACK."""
     taken: list[tuple[int, int]] = []
 
     def take(topology: router_pb2.Topology) -> None:

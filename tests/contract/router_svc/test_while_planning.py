@@ -23,7 +23,7 @@ from tests.support.router_svc.harness import (
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch):
-    """The planner, which goes on when the second event is set; the first says that it was called."""
+    """Block the planner: the first event says that it was called, the second lets it go on."""
     called, go_on, plan = threading.Event(), threading.Event(), goals.plan
 
     def wait(*args, **options):

@@ -1,4 +1,4 @@
-"""Every method of every gRPC service: roles first, then bounds, then bytes that may be no message."""
+"""Every method of every gRPC service checks roles, then bounds, then whether it got a message."""
 
 import asyncio
 import contextlib
@@ -103,7 +103,7 @@ async def test_streams_beyond_the_bound_of_a_connection_are_refused_and_the_othe
         assert (await asyncio.wait_for(other.result_of(other.call()), WAIT_S)).call_id == 1
         for stream in kept:
             stream.cancel()
-        async with asyncio.timeout(WAIT_S):  # what has ended is counted no more
+        async with asyncio.timeout(WAIT_S):  # ended streams are no longer counted
             while len(pool.servicer.streams) > 1:
                 await asyncio.sleep(0.01)
         again = stub.Execute()
@@ -115,7 +115,7 @@ async def test_streams_beyond_the_bound_of_a_connection_are_refused_and_the_othe
 async def test_calls_that_send_no_message_are_counted_and_end(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gRPC alone would wait for their message for ever, unseen by anybody who counts."""
+    """gRPC alone would wait for their message for ever without counting them."""
     monkeypatch.setattr("rpc.access.guard.MESSAGE_TIMEOUT_S", 0.5)
     unary = next(path for r, path, m in METHODS if r == role and not m.client_streaming)
     async with (

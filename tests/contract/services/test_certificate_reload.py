@@ -1,4 +1,4 @@
-"""New certificates while calls run: what runs goes on, what begins has the new ones."""
+"""New certificates while calls run: running calls go on, new ones use the new certificates."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""gRPC ports with connections that never say anything: capped, given up, and no harm to others."""
+"""Silent connections to gRPC ports are capped and closed, and do not keep others out."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ async def test_connections_beyond_the_cap_are_closed_and_the_callers_served(
                     async with calling(pool.address, tls=caller_tls) as late:
                         assert (await late.result_of(late.call())).call_id == 1
                     break
-                except Exception:  # whatever gRPC makes of a connection closed at once
+                except Exception:  # however gRPC reports a connection that is closed at once
                     await asyncio.sleep(0.1)
 
 
@@ -79,7 +79,7 @@ async def test_connections_beyond_the_cap_are_closed_and_the_callers_served(
 async def test_half_open_connections_are_given_up(
     with_tls: bool, tmp_path: Path, opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gRPC's own limit is two minutes; ours is tested with a shorter one."""
+    """gRPC's own limit is two minutes; the test sets a shorter one."""
     options = dict(SERVER_OPTIONS)
     assert options["grpc.server_handshake_timeout_ms"] <= 30_000
     options["grpc.server_handshake_timeout_ms"] = 500

@@ -1,4 +1,4 @@
-"""Strangers who fail to connect leave no line each in a service's log."""
+"""Failed handshakes of strangers do not fill a service's log."""
 
 import os
 import subprocess

@@ -63,7 +63,7 @@ def path_of(method) -> str:
 
 
 async def silence() -> AsyncIterator[bytes]:
-    """What is sent to a server that refuses may fail, and gRPC then reports that failure instead."""
+    """Send nothing: a failed write to a server that refuses would hide its status."""
     await asyncio.Event().wait()
     yield b""
 

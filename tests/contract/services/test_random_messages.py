@@ -1,4 +1,4 @@
-"""Random messages to every gRPC method: each has a status that says whose fault it was."""
+"""Random messages to every gRPC method: the status says whether the caller was at fault."""
 
 import asyncio
 import logging
@@ -18,12 +18,12 @@ INTEGERS = (0, 1, 2, 5, 255, 2**31 - 1, 2**32 - 1, 2**63 - 1)
 FLOATS = (0.0, -1.0, 0.5, 1e30, float("inf"), float("nan"))
 TEXTS = ("", "a", "a\nb\0c", "\ud7ff\U0010ffff", "x" * 5000, "127.0.0.1:1", "../..", "{}")
 CALLER_WAS_TOLD_WHILE_WRITING = "Internal error from Core"
-"""gRPC's client says this of itself, and forgets the status; the service's log is looked at anyway."""
+"""gRPC's client reports this of itself and drops the status; the service's log is still checked."""
 OUR_FAULT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
 
 def fill(message: Any, rng: random.Random, depth: int = 0) -> Any:
-    """Some fields of it, with values at the edges of their types."""
+    """Set some of its fields to values at the edges of their types."""
     for field in message.DESCRIPTOR.fields:
         if rng.random() < 0.4 or depth > 4:
             continue

@@ -1,4 +1,4 @@
-"""What a command says of an address where TLS is wanted, or is not, or nobody listens."""
+"""What does a command say when TLS is expected, or not expected, or nothing listens?"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def test_the_other_kind_of_server_is_not_called_absent(
     assert told.startswith(f"no router answers at {address}")
     assert "something listens there" in told
     assert ("give --tls-ca, --tls-cert and --tls-key" in told) is wants_tls
-    assert done.exception.exit_code == 3  # type: ignore[union-attr]
+    assert done.exception.exit_code == 3
 
 
 def test_of_attention_services_the_same_is_said(certificates: Path) -> None:

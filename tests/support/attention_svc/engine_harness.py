@@ -112,7 +112,7 @@ async def run_to_end(
     prepare: Callable[[LayerStack], None] = lambda stack: None,
     timeout_s: float = 100,
 ) -> int:
-    """Run all sequences as they come; `prepare` may tamper with the stack first.
+    """Run all sequences in order; `prepare` may change the stack first.
 
     Returns how often one was preempted.
     """

@@ -1,4 +1,4 @@
-"""Pools that do what a test says, for calls of one layer."""
+"""Scripted pools for calls of one layer."""
 
 import asyncio
 import itertools
@@ -117,7 +117,7 @@ class ScriptedLink:
 
 
 class Patience:
-    """Of one step: what its calls waited is counted together."""
+    """The waits of one step's calls, added up."""
 
     def __init__(self, left_s: float):
         self.left_s = left_s
@@ -171,7 +171,7 @@ class World:
         call = ExpertCall(
             self.context,
             HopTerms(**{"timeout_s": 5.0, **terms}),
-            0,  # type: ignore[arg-type]
+            0,
             (torch.from_numpy(hidden), torch.from_numpy(ids), torch.from_numpy(weights)),
             is_decode=True,
         )

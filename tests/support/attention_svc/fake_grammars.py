@@ -14,11 +14,11 @@ from tests.support.attention_svc.generate_harness import Service
 
 ONLY = 9
 STUCK_S = 10.0
-"""A test that never lets a grammar go on fails, instead of hanging."""
+"""Bound of that wait: a test that never calls `let` fails instead of hanging."""
 
 
 class OnlyNine:
-    """A grammar of nines that is whole after the third."""
+    """A grammar of nines that is complete after the third."""
 
     is_over_limit = False
 
@@ -67,7 +67,7 @@ class Odd(OnlyNine):
 
 
 class Held:
-    """Mixed into a grammar: each mask, or each taken token, needs `let` to have been called for it."""
+    """Mixed into a grammar: each mask, or each accepted token, waits for a call of `let`."""
 
     held_up = "allowed"
 
@@ -79,12 +79,12 @@ class Held:
         self._leave.release(times)
 
     def allowed(self, vocab_size: int) -> "np.ndarray":
-        row = super().allowed(vocab_size)  # type: ignore[misc]
+        row = super().allowed(vocab_size)
         self._wait("allowed")
         return row
 
     def accept(self, token_id: int) -> bool:
-        taken = super().accept(token_id)  # type: ignore[misc]
+        taken = super().accept(token_id)
         self._wait("accept")
         return taken
 

@@ -39,7 +39,7 @@ from rpc.config import Address
 from rpc.hop.codec import HopCodec
 from rpc.process.server import GrpcHost
 
-torch.set_num_threads(1)  # these sizes only lose by more
+torch.set_num_threads(1)  # such small sizes are slower with more threads
 
 WAIT_S = 20.0
 VOCAB, CONTEXT, BLOCK, NUM_BLOCKS, EOS = 64, 128, 8, 32, 2
@@ -115,7 +115,7 @@ class _Held:
         return await self._ticket.wait_into(out_TD)
 
     async def _until_found(self) -> None:
-        """With the deadline that real calls have."""
+        """Wait, with the deadline that real calls have."""
         expired = asyncio.Event()
         context, experts = self._transport.context, [0]
         time = CallTime(context, self._terms, self._layer_idx, experts, expired.set)

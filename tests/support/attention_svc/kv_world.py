@@ -66,7 +66,7 @@ class World:
             self.scheduler._preempt(victim)
 
     def step(self, *, fails: bool = False, cancel: Sequence | None = None) -> list[Slice]:
-        """One step; it may fail as a whole, and a sequence may be cancelled in its midst."""
+        """One step; it may fail as a whole, and a sequence may be cancelled in the middle of it."""
         plan = self.scheduler.schedule()
         self._check_plan(plan)
         for copy in self.tables.take_copies():
@@ -139,7 +139,7 @@ class World:
             assert part.sequence.num_computed + part.num_tokens <= room
 
     def check(self) -> None:
-        """What holds between any two operations."""
+        """Check the invariants that hold between any two operations."""
         running, waiting = self.scheduler.running, list(self.scheduler.waiting)
         assert len(running) <= self.max_running
         assert sorted(map(id, running + waiting)) == sorted(map(id, self.alive))

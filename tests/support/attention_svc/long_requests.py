@@ -14,7 +14,7 @@ REQUEST_TIMEOUT_S = 60.0
 
 
 LATER_S = 20.0
-"""Far below the requests' own deadline, far above what a busy machine needs."""
+"""Far below the requests' own deadline and far above what a busy machine needs."""
 
 
 PROMPT = [5, 6, 7, 8]

@@ -32,7 +32,7 @@ _MARK = 0.98
 
 
 def mark_token(model: Path, token_id: int) -> None:
-    """Give a token an embedding that marks its rows. The model itself never says it when greedy."""
+    """Give a token an embedding that marks its rows. Greedy decoding never produces it."""
     (path,) = model.glob("*.safetensors")
     tensors = load_file(path)
     tensors["model.embed_tokens.weight"][token_id] = 0
@@ -84,7 +84,7 @@ def _with_nan(frame: bytes) -> bytes:
 
 
 class _CorruptCodec(HopCodec):
-    """Every tenth frame: NaN, a column short, an id that nobody asked, cut short, a flipped bit; in turn."""
+    """Spoils every tenth frame: NaN, a missing column, an unknown id, a cut, a flipped bit."""
 
     _turn = itertools.count(1)
 
@@ -113,7 +113,7 @@ def main() -> int:
     expert_svc.service.run_call = _compute
     signal.signal(signal.SIGUSR1, _on_signal)
     if os.environ[FAIL] in ("corrupt", "rubbish", "garbage"):
-        expert_svc.service.HopCodec = _CorruptCodec  # type: ignore[misc]
+        expert_svc.service.HopCodec = _CorruptCodec
     return run()
 
 

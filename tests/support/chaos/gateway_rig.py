@@ -1,4 +1,4 @@
-"""Two attention services behind a gateway, one of which may be taken away."""
+"""Two attention services behind a gateway, one of which tests disturb."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +64,7 @@ class GatewayRig(Rig):
         return Load(self.url, self.asks, num_streams, send=http_sender(self.url))
 
     def gateway_sees(self, count: int) -> None:
-        """Wait until the gateway has so many ready attention services."""
+        """Wait until the gateway has this many ready attention services."""
         until(
             lambda: self.gateway_metric("expertmesh_attention_replicas_ready") == count,
             START_S,

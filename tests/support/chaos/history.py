@@ -44,7 +44,7 @@ class History:
 
     @property
     def finished(self) -> bool:
-        """It ended as it was asked to."""
+        """It ended as requested."""
         return (
             not self.status
             and len(self.terminals) == 1
@@ -53,7 +53,7 @@ class History:
 
     @property
     def refused_without_holder(self) -> bool:
-        """It began while experts had no holder, and was told so at once."""
+        """It began while experts had no holder and was refused at once."""
         return self.status.startswith("UNAVAILABLE: no pool serves") and not self.events
 
     def gaps(self) -> Iterator[tuple[float, float]]:
@@ -64,7 +64,7 @@ class History:
 
 @dataclass(slots=True)
 class Verdict:
-    """What is wrong with histories, summed."""
+    """Problems of all histories together."""
 
     requests: int = 0
     failed: int = 0

@@ -23,10 +23,19 @@ def follow_http(url: str, history: History) -> None:
     """Server-sent events carry no index: a lost or repeated token shows as wrong ones."""
     ask = history.ask
     body = {
-        "model": "chaos", "prompt": list(ask.prompt), "max_tokens": ask.max_tokens, "seed": ask.seed,
-        "temperature": ask.temperature, "top_p": 1.0, "top_k": 0, "ignore_eos": True, "stream": True,
-        "stream_options": {"include_usage": True}, "logprobs": 0, "return_tokens_as_token_ids": True,
-    }  # fmt: skip
+        "model": "chaos",
+        "prompt": list(ask.prompt),
+        "max_tokens": ask.max_tokens,
+        "seed": ask.seed,
+        "temperature": ask.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "logprobs": 0,
+        "return_tokens_as_token_ids": True,
+    }
     history.sent_s = time.monotonic()
     try:
         with httpx.stream(

@@ -1,6 +1,6 @@
-"""`python -m tests.support.chaos.lossy_mesh`, in a network namespace of its own: load over links that lose packets.
+"""`python -m tests.support.chaos.lossy_mesh`: load over links that lose packets.
 
-The last line is JSON. Ends by itself.
+Runs in a network namespace of its own and ends by itself. The last line is JSON.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Packets that come late, out of order, twice, or through a narrow link: a mirror in user space.
+"""Packets that come late, out of order, twice, or through a narrow link: a user-space mirror.
 
-A network device of our own whose packets come to us. What is sent to `FAR` we send back with source
-and destination swapped, so that it arrives at the same port of `NEAR`, this very machine, as if from
-`FAR`. Both directions of a connection pass here, and the kernel's own TCP has to cope. No
-checksum changes by the swap. Only in a network namespace of our own; ends with it.
+This process owns a network device. It sends packets to `FAR` back with source and destination
+swapped, so that they arrive at the same port of `NEAR`, this machine, as if from `FAR`. Both
+directions of a connection pass here, and the kernel's own TCP has to cope. The swap changes no
+checksum. Only for a network namespace of its own; the device ends with it.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUN_WITHOUT_HEADER = 0x400454CA, 0x1001
 _IDLE_S = 0.1
 LONGEST_QUEUE_S = 0.5
-"""What would wait longer for a narrow link is dropped, as a switch does."""
+"""Packets that would wait longer for a narrow link are dropped, as a switch does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""`python -m tests.support.chaos.mirrored_mesh`, in a network namespace of its own: load over bad packets.
+"""`python -m tests.support.chaos.mirrored_mesh`: load over late, doubled and reordered packets.
 
-Both pools are reached through the mirror. The last line is JSON. Ends by itself.
+Both pools are reached through the mirror. Runs in a network namespace of its own and ends by
+itself. The last line is JSON.
 """
 
 import json

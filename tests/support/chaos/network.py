@@ -1,4 +1,4 @@
-"""Real packet loss and dropped links: a network namespace of our own, and packet filter rules in it.
+"""Real packet loss and dropped links: packet filter rules in a network namespace of our own.
 
 Only loopback is in such a namespace, so a program with all its services in it talks to itself
 and to nobody else, and rules by port hit exactly the links they should. Needs root.
@@ -37,14 +37,14 @@ def unavailable() -> str:
 def python_inside(*arguments: str) -> list[str]:
     """The command that runs Python with these arguments in a new namespace.
 
-    Its processes are in one of their own too, so that all of them end with it, whoever ends it.
+    It has a process namespace too, so that all its processes end with it, however it ends.
     """
     up = 'ip link set lo up && exec "$@"'
     return [*_UNSHARE, "sh", "-c", up, "sh", sys.executable, *arguments]
 
 
 def stop(inside: subprocess.Popen[Any], within_s: float) -> None:
-    """End what `python_inside` began: the program itself is asked first, `unshare` would not listen."""
+    """End what `python_inside` started. SIGTERM goes to the program: `unshare` ignores it."""
     if inside.poll() is None:
         for program in psutil.Process(inside.pid).children():
             program.terminate()
@@ -59,7 +59,7 @@ def environment_inside() -> dict[str, str]:
 
 
 def drop(port: int) -> None:
-    """Every packet to and from this port, without a word to anybody."""
+    """Silently drop every packet to and from this port."""
     lose([port], 1.0)
 
 

@@ -23,12 +23,12 @@ SLICE_S = 0.005
 class Wire:
     """What becomes of the bytes of one direction. The default: nothing."""
 
-    delay_s: float = 0.0  # later by this much; what follows is not held up further
-    silent: bool = False  # nothing arrives and nobody is told; delivered when that is over
+    delay_s: float = 0.0  # delays chunks by this much; later ones are not delayed further
+    silent: bool = False  # nothing arrives and no connection breaks; delivered when it ends
     flip_ratio: float = 0.0  # share of chunks with one bit flipped
-    bytes_per_s: float = 0.0  # slow read; 0: as fast as it comes
+    bytes_per_s: float = 0.0  # read slowly; 0: as fast as data comes
     cut: bool = False  # half of the next chunk, then reset
-    half_close: bool = False  # say "no more from me" and stay otherwise
+    half_close: bool = False  # close this direction, keep the other
 
 
 CLEAN = Wire()
@@ -129,7 +129,7 @@ class FaultProxy:
                 for one in jobs:
                     group.create_task(one)
         except* (OSError, asyncio.CancelledError):
-            pass  # either end is gone, or we were told to reset: so the other end hears it
+            pass  # either end is gone, or a reset was requested: pass it on to the other end
         finally:
             self._connections.discard(task)
             self._lines -= lines

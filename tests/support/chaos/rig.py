@@ -1,4 +1,4 @@
-"""A mesh to disturb: real processes on a tiny float32 model, its pools by number, and its oracle."""
+"""A mesh to disturb: real processes on a tiny float32 model, its pools by number, its oracle."""
 
 import contextlib
 import urllib.request
@@ -80,7 +80,7 @@ class Rig:
     # ---- the pools ----
 
     def start_pool(self, number: int, *flags: str, module: str = "") -> ServiceProcess:
-        """Pool p<number>, anew; `flags` by default those it had. Returns when it listens."""
+        """Start pool p<number> (again), by default with its old flags; returns when it listens."""
         flags = flags or tuple(self._flags[number])
         pool = self.mesh.start_pool(*flags, "--pool-id", f"p{number}", module=module)
         pool.wait_listening()
@@ -104,7 +104,7 @@ class Rig:
         return proxy
 
     def connected(self, count: int, within_s: float = START_S) -> None:
-        """Wait until attention has a stream to so many pools."""
+        """Wait until attention has a stream to this many pools."""
         until(lambda: self.metric("expertmesh_pools_connected") == count, within_s, 0.05)
 
     def until_used(self, number: int, within_s: float = START_S) -> float:
@@ -135,7 +135,7 @@ class Rig:
         return self.metric("expertmesh_expert_rpc_seconds_count", pool=pool_id, part="compute")
 
     def rows_computed(self) -> float:
-        """Rows of all of attention's steps that came to their end."""
+        """Rows of all of attention's finished steps."""
         return self.metric("expertmesh_step_rows_sum")
 
     def failures(self, **labels: str) -> float:
@@ -147,11 +147,11 @@ class Rig:
     # ---- requests ----
 
     def load(self, num_streams: int) -> Load:
-        """So many clients."""
+        """A load of this many clients."""
         return Load(self.mesh.attention.address, self.asks, num_streams)
 
     def learn(self, asks: Sequence[Ask]) -> None:
-        """What sampled requests yield when nothing disturbs them."""
+        """Learn what sampled requests yield when nothing disturbs them."""
         for ask in asks:
             if ask.temperature:
                 self.oracle.learn(Request(self.mesh.attention.address, ask).wait(START_S))

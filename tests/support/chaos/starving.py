@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def starving(longest_s: float, processes: int = 4) -> Iterator[None]:
-    """Busy processes that end by themselves, whatever becomes of us."""
+    """Busy processes that end by themselves even if the test is killed."""
     code = f"import time\nend = time.monotonic() + {longest_s}\nwhile time.monotonic() < end: pass"
     busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
     try:

@@ -77,7 +77,7 @@ class Request(threading.Thread):
 
 
 class Load:
-    """So many clients at once, each sending one request after the other until told to stop."""
+    """Clients that each send one request after the other until told to stop."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Load:
             self._send(history)
             turn += 1
             if history.status:
-                self._stopping.wait(0.1)  # a refused client does not hammer
+                self._stopping.wait(0.1)  # pause after a refusal
 
     def warm(self, num_tokens: int = 20, within_s: float = 60.0) -> None:
         """Wait until every stream has had so many tokens."""
@@ -147,7 +147,7 @@ class Oracle:
     """What each request has to yield: the reference's greedy tokens, or those of a quiet run."""
 
     def __init__(self, model: Path):
-        torch.set_num_threads(1)  # two would fight with the services for the cores
+        torch.set_num_threads(1)  # more threads would compete with the services for the cores
         self._reference = ReferenceModel(Checkpoint.open(model))
         self._known: dict[Ask, list[int]] = {}
 

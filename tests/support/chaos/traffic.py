@@ -25,7 +25,7 @@ BUSY_S = 60.0
 
 
 class Traffic(Load):
-    """Requests one after the other until stopped; then each of them has to be right."""
+    """Sends requests one after the other until stopped; then each must be right."""
 
     def __init__(self, mesh: Mesh, expected: list[int]):
         super().__init__(mesh.attention.address, [ASK], 1)

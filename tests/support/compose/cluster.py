@@ -16,7 +16,7 @@ from tests.support.compose.images import PROMETHEUS, ROOT, SERVICE
 
 UP_S = 180.0
 SOON_S = 120.0
-"""For what should take seconds, on a machine whose cores are busy."""
+"""Bound for what takes seconds on an idle machine."""
 
 Seen = TypeVar("Seen")
 
@@ -86,7 +86,7 @@ class Cluster:
         ).split()
 
     def scale_pools(self, count: int) -> None:
-        """What a person would type, and nothing more."""
+        """Only what a person would type."""
         self.compose(
             "up", "--detach", "--no-build", "--no-recreate", "--scale", f"expert-svc={count}"
         )

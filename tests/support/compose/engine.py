@@ -1,4 +1,4 @@
-"""Which container engine do the tests use? The one that answers, else one started and stopped here."""
+"""Which container engine do the tests use? One that answers, else one started here."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def answers() -> bool:
 
 
 def remove_leftovers() -> None:
-    """Containers, networks (each a bridge of this machine) and volumes of runs that were cut off."""
+    """Remove containers, networks (bridges of this machine) and volumes of interrupted runs."""
     label = "label=com.docker.compose.project"
     project = '{{.Label "com.docker.compose.project"}}'
     for kind, listing, removal in (
@@ -60,7 +60,7 @@ def remove_leftovers() -> None:
 
 @contextmanager
 def engine(folder: Path) -> Iterator[None]:
-    """DOCKER_HOST leads to a working engine; one of our own keeps its images in `folder`."""
+    """Set DOCKER_HOST to a working engine; one started here keeps its images in `folder`."""
     for tool in ("docker", "docker-compose"):
         if shutil.which(tool) is None:
             pytest.fail(f"{tool} is needed (Debian: apt-get install docker.io docker-compose)")
@@ -97,7 +97,7 @@ def engine(folder: Path) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_S)
-        # It leaves this mounted when something used the machine's network; the folder could not be deleted.
+        # Stays mounted when something used the machine's network, and blocks the folder's removal.
         subprocess.run(
             ["umount", str(folder / "exec/netns/default")],
             stdin=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ def engine(folder: Path) -> Iterator[None]:
 
 
 def _dockerd(folder: Path, socket: str) -> list[str]:
-    """An engine that leaves the machine's own network as it is: no rules, no forwarding."""
+    """Start an engine that leaves the machine's network as it is: no rules, no forwarding."""
     return [
         *_DIE_WITH_US,
         *("dockerd", "--host", socket, "--data-root", str(folder / "engine")),

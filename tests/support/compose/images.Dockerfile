@@ -1,4 +1,4 @@
-# The images that a registry would give: one that builds, and Prometheus. Context: a folder with wheels/.
+# Images that a registry would give: for builds, and Prometheus. Context: a folder with wheels/.
 ARG BASE
 FROM ${BASE} AS apt
 RUN apt-get update

@@ -1,4 +1,4 @@
-"""Where do the images come from without a registry? Debian's packages, pip, and deploy/Dockerfile."""
+"""How are the images made without a registry? From Debian's packages, pip and deploy/Dockerfile."""
 
 import hashlib
 import os
@@ -72,7 +72,7 @@ def _import_base(folder: Path) -> None:
 
 
 def _fetch_wheels(wheels: Path, python: str) -> None:
-    """What the package and its build need, with this machine's pip settings, for the image's Python."""
+    """Download what the package and its build need for the image's Python."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     key = hashlib.sha256("\n".join((python, *needed)).encode()).hexdigest()
@@ -80,8 +80,19 @@ def _fetch_wheels(wheels: Path, python: str) -> None:
     if stamp.exists() and stamp.read_text() == key:
         return
     shutil.rmtree(wheels, ignore_errors=True)
-    _output(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
-            "--python-version", python, "--dest", str(wheels), *needed)  # fmt: skip
+    _output(
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--only-binary=:all:",
+        "--python-version",
+        python,
+        "--dest",
+        str(wheels),
+        *needed,
+    )
     stamp.write_text(key)
 
 

@@ -34,7 +34,7 @@ from rpc.hop.tensor_codec import decode, encode
 from rpc.mesh.pieces import Pieces
 from rpc.process.server import GrpcHost
 
-torch.set_num_threads(1)  # these sizes only lose by more
+torch.set_num_threads(1)  # such small sizes are slower with more threads
 
 WAIT_S = 15.0
 MAX_ROWS = 64
@@ -50,7 +50,7 @@ SUM, ROWS = expert_pb2.COMBINE_SUM, expert_pb2.COMBINE_ROWS
 
 @functools.cache
 def tiny() -> tuple[Checkpoint, Manifest]:
-    """One checkpoint for all tests; its files are mapped, so the folder may go."""
+    """One checkpoint for all tests; its files stay mapped after the folder is deleted."""
     with tempfile.TemporaryDirectory() as folder:
         write_tiny(
             Path(folder),
@@ -91,7 +91,7 @@ async def running_pool(
     codec: HopCodec | None = None,
     **host: Any,
 ) -> AsyncIterator[Pool]:
-    """Everything held but the last layer's last expert."""
+    """It holds everything but the last layer's last expert."""
     checkpoint, manifest = tiny()
     store = WeightStore(checkpoint, manifest, choose_backend(dtype))
     store.load(Pieces.all_of(LAYERS, EXPERTS) - Pieces([(LAYERS - 1, NOT_HELD)]))

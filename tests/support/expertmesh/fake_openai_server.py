@@ -34,7 +34,7 @@ def tokens(*texts: str, pause_s: float = 0.0, prompt: int = 7, cached: int = 0) 
 
 
 class FakeServer:
-    """Serves from a thread until `close`; keeps the bodies it was sent."""
+    """Serves from a thread until `close` and keeps the bodies it received."""
 
     def __init__(self, script: Script):
         self.script = script

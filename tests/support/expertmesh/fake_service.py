@@ -12,7 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 GRPC_PORT = "1"
-"""What all claim to serve gRPC on; nobody does."""
+"""The gRPC port all of them report; nothing listens there."""
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def note(journal: str | None, what: str) -> int:
-    """How often it was noted by now."""
+    """Note it; returns how often that happened so far."""
     if not journal:
         return 0
     path, _, name = journal.rpartition(":")

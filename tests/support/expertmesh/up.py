@@ -32,10 +32,22 @@ class Up:
         self.output_path = run_dir.parent / "output"
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "expertmesh", "up", "--http-port", "0",
-                 "--run-dir", str(run_dir), *flags],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "expertmesh",
+                    "up",
+                    "--http-port",
+                    "0",
+                    "--run-dir",
+                    str(run_dir),
+                    *flags,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+            )
 
     @property
     def output(self) -> str:

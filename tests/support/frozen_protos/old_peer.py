@@ -1,8 +1,8 @@
 """A peer that speaks an older minor: a gRPC proxy before one of today's services.
 
-Every message is read with the older minor's descriptors, what it does not know is dropped, and the
-rest is sent on. Methods of other packages (health) pass as they are. To whoever dials it, and to
-the service behind it, it is a service and a caller of that minor.
+Every message is read with the older minor's descriptors: what they do not know is dropped, and
+the rest is sent on. Methods of other packages (health) pass unchanged. Callers see a service of
+that minor, and the service behind it sees such a caller.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class OldPeer(grpc.GenericRpcHandler):
         return server
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        method = details.method  # type: ignore[attr-defined]
+        method = details.method
         self.methods.add(method)
 
         async def forward(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:

@@ -50,7 +50,7 @@ def ended(reason: int, error: str = "", *, retryable: bool = False) -> attention
 def say(
     ids: Sequence[int], *, step: int = 1, eos: int | None = None, pause_s: float = 0.0
 ) -> Script:
-    """These ids, `step` at a time, cut at max_tokens; with `eos` a stop, else a length end."""
+    """Send these ids, `step` at a time, up to max_tokens; ends as STOP with `eos`, else LENGTH."""
 
     def script(request: attention_pb2.GenerateRequest) -> list[Item]:
         limit = request.sampling.max_tokens
@@ -82,11 +82,11 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
     status_delay_s: float = 0.0
     polls: int = 0
     takes_grammars: bool = False
-    """Say so as soon as one has come, and know it by its digest from then on."""
+    """Acknowledge a grammar as soon as it comes and know it by its digest from then on."""
     known_grammars: set[bytes] = field(default_factory=set)
     port: int = 0
 
-    async def Generate(self, request, context):  # type: ignore[no-untyped-def]
+    async def Generate(self, request, context):
         self.requests.append(request)
         self.running += 1
         try:
@@ -117,12 +117,12 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
         finally:
             self.running -= 1
 
-    async def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
+    async def GetStatus(self, request, context):
         self.polls += 1
         await asyncio.sleep(self.status_delay_s)
         return self.status
 
-    async def _take_grammar(self, request, context, *, refused: bool):  # type: ignore[no-untyped-def]
+    async def _take_grammar(self, request, context, *, refused: bool):
         if request.grammar_id and request.grammar_id not in self.known_grammars:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "grammar_id: not known here")
         if not refused:

@@ -58,7 +58,7 @@ class LoopThread:
         self._thread.start()
 
     def reset(self) -> None:
-        """Forget what earlier tests did to a shared gateway."""
+        """Undo what earlier tests did to a shared gateway."""
         self.script(unused_script)
         for fake in self.fakes:
             fake.requests.clear()
@@ -83,7 +83,7 @@ class LoopThread:
 
 
 class Harness:
-    """One gateway with its fakes; `script` says what the model says."""
+    """One gateway with its fake services; `script` says what the model answers."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Harness:
             self._loop.run(server.stop(None))
 
     def reset(self) -> None:
-        """Forget what earlier tests did to a shared gateway."""
+        """Undo what earlier tests did to a shared gateway."""
         self.script(unused_script)
         for fake in self.fakes:
             fake.requests.clear()

@@ -29,14 +29,18 @@ _WORDS = ("he", "ll", "hell", "hello", "th", "in", "ng", "ing")
 _TEMPLATE = """\
 {{- ']~!b[]~b]system\\n' }}
 {%- if messages[0].role == 'system' -%}{{ messages[0].content }}{%- else -%}You help.{%- endif -%}
-{%- if tools %}{{ '\\n<tools>\\n' }}{% for tool in tools %}{{ tool.function | tojson }}{{ '\\n' }}{% endfor %}{{ '</tools>' }}{% endif -%}
+{%- if tools %}{{ '\\n<tools>\\n' }}
+    {%- for tool in tools %}{{ tool.function | tojson }}{{ '\\n' }}{% endfor -%}
+    {{ '</tools>' }}{% endif -%}
 {{- '[e~[\\n' -}}
 {%- for message in messages -%}
   {%- if message.role == 'user' -%}
     {{- ']~b]user\\n' + message.content + '[e~[\\n' -}}
   {%- elif message.role == 'assistant' -%}
     {{- ']~b]ai\\n' -}}
-    {%- if message.reasoning_content -%}{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' -}}{%- endif -%}
+    {%- if message.reasoning_content -%}
+    {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' -}}
+    {%- endif -%}
     {{- message.content -}}
     {%- if message.tool_calls -%}
       {{- '\\n<minimax:tool_call>\\n' -}}

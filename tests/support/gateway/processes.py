@@ -8,10 +8,20 @@ def start_attention(processes: list[ServiceProcess], *flags: str) -> ServiceProc
     attention = ServiceProcess(
         "attention_svc",
         [
-            *PORTS, "--model", str(DEMO_MODEL), "--transport", "in_process", "--dtype", "f32",
-            "--threads", "1", "--kv-memory", "16MiB", *flags,
+            *PORTS,
+            "--model",
+            str(DEMO_MODEL),
+            "--transport",
+            "in_process",
+            "--dtype",
+            "f32",
+            "--threads",
+            "1",
+            "--kv-memory",
+            "16MiB",
+            *flags,
         ],
-    )  # fmt: skip
+    )
     processes.append(attention)
     return attention.wait_listening()
 

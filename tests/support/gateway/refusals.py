@@ -1,4 +1,4 @@
-"""What a refused request hears."""
+"""What a refused request gets."""
 
 from typing import Any
 

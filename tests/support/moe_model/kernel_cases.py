@@ -19,7 +19,7 @@ needs_kernels = pytest.mark.skipif(BUILT is None, reason="built without a compil
 
 
 def using(isa: str, monkeypatch: pytest.MonkeyPatch, num_threads: int = 2) -> Iterator[str]:
-    """For a fixture: every kernel call of the test runs on this instruction set."""
+    """Fixture body: every kernel call of the test runs on this instruction set."""
     monkeypatch.setenv("EXPERTMESH_CPU_ISA", isa)
     library.load.cache_clear()
     library.need().set_threads(num_threads)
@@ -41,8 +41,8 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = 
 
 
 def exact_linear(rows: Tensor, weight: PackedMatrix) -> tuple[Tensor, Tensor]:
-    """rows @ weight^T in float64, of the numbers that the kernel multiplies, and how large its terms
-    are: errors are relative to those."""
+    """rows @ weight^T in float64, of the numbers that the kernel multiplies, and the size of its
+    terms, to which errors are relative."""
     seen = coded_rows(rows) if weight.format.startswith("int") else rows
     rows64, weight64 = seen.double(), unpack(weight).double()
     return F.linear(rows64, weight64), F.linear(rows64.abs(), weight64.abs())

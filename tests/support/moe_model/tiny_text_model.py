@@ -1,4 +1,4 @@
-"""A seeded random checkpoint with a real tokenizer and template: text in, text out, in a blink."""
+"""A tiny seeded random checkpoint with a real tokenizer and template."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ EOS = 3066
 
 
 def write_tiny_text_model(folder: Path, **overrides: object) -> Path:
-    """M2's shape, tiny; the bundled model's tokenizer, template and stop token."""
+    """M2's shape, tiny, with the bundled model's tokenizer, template and stop token."""
     source = demo_model_dir()
     vocab_size = Tokenizer.load(source).vocab_size
     write_tiny(folder, **{"vocab_size": vocab_size, "eos_token_id": EOS, "seed": 5, **overrides})

@@ -61,7 +61,7 @@ async def listening() -> AsyncIterator[str]:
 
 
 class _Answering(expert_pb2_grpc.ExpertPoolServicer, attention_pb2_grpc.AttentionServicer):
-    """Says of itself what it is told to."""
+    """A member's server that answers with given statements about itself."""
 
     def __init__(self, member_id: str, incarnation: int, pieces: Pieces, checkpoint_id: str):
         self._known = {"incarnation": incarnation, "checkpoint_id": checkpoint_id}
@@ -97,7 +97,7 @@ async def answering(
 
 
 def register(member_id: str = "pool-a", **fields: Any) -> router_pb2.Register:
-    """Of one process: frames that differ in nothing but their address are its streams."""
+    """A registration of one process. Registrations that differ only in address are its streams."""
     fields = {
         "process_key": b"process %d" % fields.get("incarnation", 1),
         "role": POOL,

@@ -1,4 +1,4 @@
-"""Which experts had how many tokens, in how many steps? Whenever somebody looks, all steps so far."""
+"""How many tokens has each expert had, in how many steps? Counts include every step so far."""
 
 import numpy as np
 from hypothesis import given

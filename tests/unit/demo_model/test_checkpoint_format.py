@@ -1,4 +1,4 @@
-"""What is written is M2's format, and comes back as it was."""
+"""What is written has M2's format and reads back unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Nothing that is held out is ever trained on, and both sides are well filled."""
+"""Nothing held out is trained on, and both sides have enough examples."""
 
 import random
 

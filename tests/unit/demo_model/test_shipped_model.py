@@ -1,4 +1,4 @@
-"""The checkpoint in the box: its format, its limits, and that it does what it says."""
+"""The bundled checkpoint: its format, its limits, and that it answers as documented."""
 
 import json
 import random

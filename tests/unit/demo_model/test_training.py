@@ -1,4 +1,4 @@
-"""A few steps of training on a CPU: it learns, it balances, it resumes where it was."""
+"""A few training steps on a CPU: it learns, balances its experts, and resumes where it was."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def settings(out: Path, rate: float = 1.0) -> Settings:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors this small only lose by sharing work."""
+    """Tensors this small are slower on several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""What the model was never shown: other people's wordings, and a question late in a long talk."""
+"""What the model never saw: other people's wordings, and a question late in a long conversation."""
 
 import random
 

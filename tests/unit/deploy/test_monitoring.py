@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the image name only what exists."""
+"""The dashboard, the alerts and the image refer only to what exists."""
 
 import json
 import re
@@ -101,7 +101,7 @@ def test_every_alert_has_a_severity_a_summary_and_a_test() -> None:
 
 
 def test_no_label_of_a_target_hides_one_of_a_metric() -> None:
-    """Prometheus would rename the metric's own, and expressions would find nothing."""
+    """Prometheus would rename the metric's own label, and expressions would find nothing."""
     relabelled = {
         rule["target_label"]
         for job in load(MONITORING / "prometheus.yml")["scrape_configs"]

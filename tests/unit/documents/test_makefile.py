@@ -1,4 +1,4 @@
-"""What `make` starts, as a person's terminal sees it."""
+"""What `make` starts, as seen from a terminal."""
 
 import os
 import pty
@@ -35,7 +35,7 @@ def venv(tmp_path: Path) -> Path:
 
 
 def make_in_a_terminal(venv: Path, *arguments: str, **environ: str) -> str:
-    """Its output, of a make that has a terminal of its own."""
+    """The output of a make with a terminal of its own."""
     pid, terminal = pty.fork()
     if pid == 0:
         command = ["make", "-C", str(ROOT), f"VENV={venv}", *arguments]
@@ -53,13 +53,13 @@ def make_in_a_terminal(venv: Path, *arguments: str, **environ: str) -> str:
                 break
             output += part
     finally:
-        os.close(terminal)  # hangs up: whoever is left gets SIGHUP
+        os.close(terminal)  # hangs up: processes that are left get SIGHUP
         os.waitpid(pid, 0)
     return output.decode()
 
 
 def test_the_compose_tests_have_the_terminal_but_no_keys(venv: Path) -> None:
-    """In the background they would be stopped at their first word; with keys a container waits."""
+    """In the background their first output would stop them; with input a container waits."""
     shown = make_in_a_terminal(venv, "test-compose")
     assert "tests/compose" in shown
     assert "FOREGROUND True KEYS False" in shown

@@ -10,7 +10,7 @@ from expert_svc.executor import PREFILL_PATIENCE_S, CallQueue
 
 
 def pushed(queue: CallQueue, caller: str, item: object, *, decode: bool, at: float = 0.0) -> None:
-    queue.push(caller, SimpleNamespace(is_decode=decode, received_s=at), item)  # type: ignore[arg-type]
+    queue.push(caller, SimpleNamespace(is_decode=decode, received_s=at), item)
 
 
 def test_decode_goes_before_prefill_until_prefill_has_waited_long():

@@ -1,4 +1,4 @@
-"""A pool notices by itself that its memory or its device has failed, and says so by ending."""
+"""A pool notices that its memory or device has failed, and ends."""
 
 import asyncio
 import contextlib
@@ -97,7 +97,7 @@ async def test_an_expert_that_changes_in_memory_is_noticed(
 
 
 async def test_a_first_answer_that_is_no_number_is_refused(folder: Path):
-    """Whoever is damaged before the first round would else pass for sound ever after."""
+    """Otherwise weights damaged before the first round would pass for sound ever after."""
     checkpoint = Checkpoint.open(folder)
     store = WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(torch.float32))
     store.load(HELD)

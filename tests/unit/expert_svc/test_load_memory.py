@@ -1,4 +1,4 @@
-"""Loading from a checkpoint never holds two copies: what a pool needs beyond its weights is a piece's worth."""
+"""Loading a checkpoint never holds two copies: beyond its weights a pool needs about one piece."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ EXPERTS, HIDDEN, EXPERT_SIZE = 20, 3072, 1536
 NUM_WEIGHTS = 3 * HIDDEN * EXPERT_SIZE
 """Of a piece."""
 SLACK_BYTES = 16 << 20
-"""Allocators keep some of what they were given back, now more, now less."""
+"""Allocators keep a varying share of freed memory."""
 
 LOAD = """
 import json, sys
@@ -54,7 +54,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A layer of true width in FP8 and in BF16; equal numbers in all experts, which nobody minds here."""
+    """A layer of real width in FP8 and in BF16; all experts have equal numbers, to save time."""
     raw = {
         **TINY,
         "num_hidden_layers": 1,

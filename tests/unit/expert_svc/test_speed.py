@@ -32,7 +32,7 @@ def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
     def clock():
         nonlocal now_s, calls
         calls += 1
-        now_s += 0.02 if calls < 30 else 1e-4  # others have the cores, for a while
+        now_s += 0.02 if calls < 30 else 1e-4  # other processes may have the cores for a while
         return now_s
 
     monkeypatch.setattr(speed.time, "perf_counter", clock)
@@ -42,7 +42,7 @@ def test_a_starved_start_measures_on_until_enough_calls_were_seen(monkeypatch):
 
 
 def test_every_expert_is_measured_in_memory_of_its_own(monkeypatch):
-    """Of what shares memory a cache would keep all: several times too fast."""
+    """If experts shared memory it would stay in a cache and measure several times too fast."""
     monkeypatch.setattr(speed, "MEASURE_S", 0.01)
     backend, rooms = choose_backend(torch.bfloat16), []
     make_room = backend.room_for_experts

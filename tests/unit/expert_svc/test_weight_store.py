@@ -131,9 +131,9 @@ def test_a_format_is_loaded_piece_by_piece_and_moves_without_a_copy(
         store.load(Pieces([(1, 0)]))
         after = store.layer(1)
         assert after is not None
-        moved = after.weights.packed.get_packed(2)  # type: ignore[union-attr]
+        moved = after.weights.packed.get_packed(2)
         assert [one.data.data_ptr() for one in moved] == [one.data.data_ptr() for one in kept]
-        held = [after.weights.packed.get_packed(slot) for slot in range(3)]  # type: ignore[union-attr]
+        held = [after.weights.packed.get_packed(slot) for slot in range(3)]
         assert sum(one.data.numel() for pair in held for one in pair) == store.size_bytes
     store.load(Pieces.all_of(2, 5))
     assert store.size_bytes == 10 * store.piece_bytes

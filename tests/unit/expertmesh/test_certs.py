@@ -1,4 +1,4 @@
-"""Certificates: right names, right modes, and gRPC accepts exactly these."""
+"""Certificates have the right names and modes, and gRPC accepts exactly these."""
 
 import asyncio
 import stat

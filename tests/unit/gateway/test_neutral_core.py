@@ -88,7 +88,7 @@ def test_the_core_knows_neither_http_nor_a_dialects_words(path: Path) -> None:
 
 
 def test_no_dialect_imports_another() -> None:
-    """What two of them need stands below both."""
+    """What two dialects need belongs below both."""
     folders = {
         path.parent.name
         for path in (ROOT / "gateway").glob("*/dialect.py")

@@ -1,4 +1,4 @@
-"""What the control plane decides, with a clock of our own."""
+"""What the control plane decides, on a fake clock."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_pools_still_loading_count_as_holders_draining_ones_do_not():
     made = {member.member_id: made for member, made in mesh.new_assignments(1.0)}
     layer = pools["b"].ready.to_message()
     assert made["c"].hold == layer
-    # And the draining one hears what still needs it.
+    # And the draining pool is told what still needs it.
     assert made["b"].hold == made["b"].only_here == layer
 
 
@@ -113,7 +113,7 @@ def test_silent_members_are_swept_but_not_for_the_routers_own_standstill():
         assert mesh.sweep(now_s) == []
         mesh.report(talks, status(), now_s)
     assert [member.member_id for member in mesh.sweep(6.0)] == ["a"]
-    assert mesh.sweep(1000.0) == []  # the router stood still; nobody is blamed
+    assert mesh.sweep(1000.0) == []  # the router itself was suspended: no member is removed
     assert [member.member_id for member in mesh.members] == ["b"]
     for now_s in (1002.0, 1004.0):
         assert mesh.sweep(now_s) == []
@@ -202,7 +202,7 @@ def test_a_drain_outlives_the_router_and_the_stream_but_not_the_pool(tmp_path):
     again.leave(drained, 2.0, said_goodbye=False)
     newer = again.join(register("a", incarnation=2), "", 3.0)
     assert not newer.drained
-    assert Drains(state).holds("a", 1)  # it may be anybody until it has shown itself
+    assert Drains(state).holds("a", 1)  # unproven until it answers the dial-back
     again.dialled(newer, "")
     again.report(newer, status(EVERYTHING), 3.0)
     assert Drains(state).holds("b", 1)

@@ -1,4 +1,4 @@
-"""What the map shows, and which losses it believes."""
+"""What the map shows, and which losses it accepts."""
 
 import pytest
 from hypothesis import given, settings
@@ -124,7 +124,7 @@ def test_more_than_half_at_once_keeps_all_of_them_until_enough_are_back():
     assert set(shown(mesh.publish(1000.0))) == set("abcd")  # however long it takes
     mesh.pools["a"] = pool("a", layer(0))
     topology = mesh.publish(1001.0)
-    assert set(shown(topology)) == {"a", "d"}  # two live, two lost: believed now
+    assert set(shown(topology)) == {"a", "d"}  # two live, two lost: accepted now
     assert mesh.book.kept_pools == ()
 
 

@@ -1,4 +1,4 @@
-"""Who is served next, and who is refused, when clients share a queue."""
+"""Which client is served next, and which is refused, when clients share a queue."""
 
 import asyncio
 from collections import Counter
@@ -65,7 +65,7 @@ async def test_all_wait_for_one_slot_at_most_before_their_turn():
     for _ in range(6):
         await world.finish()
     assert world.served[3:] == ["a", "b"] * 3
-    assert world.slots._turns._last_turn.keys() <= {"a", "b"}  # nobody who has left is remembered
+    assert world.slots._turns._last_turn.keys() <= {"a", "b"}  # clients that left are forgotten
 
 
 async def test_who_gives_up_leaves_its_place_and_never_keeps_a_slot():
@@ -118,7 +118,7 @@ def test_one_alone_gets_seven_eighths_and_the_rest_is_for_the_next():
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=60), st.integers(2, 4)
 )
 def test_slots_are_never_idle_nor_held_by_one_alone(moves: list[tuple[str, int]], num_slots: int):
-    """`moves`: a client asks, then so many of the running are done."""
+    """`moves`: a client asks, then this many of the running ones finish."""
 
     async def play() -> None:
         world = World(num_slots, most=100)

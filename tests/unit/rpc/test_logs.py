@@ -1,4 +1,4 @@
-"""Lines of the log: nothing that others send makes a second one, a long one, or a flood."""
+"""Log lines: nothing that others send forges a line, makes a long one, or floods the log."""
 
 import io
 import logging

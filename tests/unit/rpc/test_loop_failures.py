@@ -1,4 +1,4 @@
-"""A loop that must go on goes on, and says why a turn failed once a minute."""
+"""A loop that must go on does, and logs why a turn failed once a minute."""
 
 import asyncio
 import logging

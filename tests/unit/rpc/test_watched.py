@@ -1,4 +1,4 @@
-"""Files that change: what is taken, what is not, and what is said of it."""
+"""Files that change: which versions are taken, and what is logged."""
 
 import logging
 import os
@@ -88,7 +88,7 @@ def test_a_signal_tells_at_once(file, caplog):
 
 
 def test_a_file_that_becomes_readable_without_changing_again_is_taken(file):
-    """Of several files the last may be replaced between a look and the reading."""
+    """The last of several files may be replaced between the check and the reading."""
     clock, readable = Clock(), [True]
 
     def read() -> int:

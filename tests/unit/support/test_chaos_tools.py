@@ -1,4 +1,4 @@
-"""The tools of the chaos tests find what they look for, and break what they should."""
+"""The chaos tests' tools find the problems they look for, and break what they should."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ DONE = attention_pb2.Finished(
 
 def history(*events: tuple[int, tuple[int, ...]], **fields: object) -> History:
     fields.setdefault("terminals", [DONE])
-    return History(ASK, events=[(0.0, *event) for event in events], **fields)  # type: ignore[arg-type]
+    return History(ASK, events=[(0.0, *event) for event in events], **fields)
 
 
 def test_a_sound_history_has_no_problem():
@@ -159,7 +159,7 @@ def test_services_end_when_their_test_is_killed():
     )
     assert starter.stdout is not None
     service = psutil.Process(int(starter.stdout.readline()))
-    until(lambda: "setpriv" not in service.cmdline()[0], 10)  # it has asked for its end by then
+    until(lambda: "setpriv" not in service.cmdline()[0], 10)  # it has requested its end by then
     starter.kill()
     starter.wait(10)
     until(lambda: gone(service.pid), 10)
@@ -193,5 +193,5 @@ def test_everything_in_a_network_of_our_own_ends_with_it():
 
 
 def _below(pid: int) -> list[int]:
-    """The processes that this one started, and those that they did."""
+    """All descendants of this process."""
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]

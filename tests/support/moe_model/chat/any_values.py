@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tests.support.moe_model.chat.samples import MARKERS
 
 PIECES = [
-    *MARKERS, '"', "<", ">", "</parameter>", '<parameter name="k">', "</invoke>",
-    '<invoke name="f">', "\0", "\ud800", "\\u0022", "\\", "\n", "{", '{"a": ', "]", "text",
-]  # fmt: skip
+    *MARKERS,
+    *('"', "<", ">", "</parameter>", '<parameter name="k">', "</invoke>", '<invoke name="f">'),
+    *("\0", "\ud800", "\\u0022", "\\", "\n", "{", '{"a": ', "]", "text"),
+]
 
 
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=5).map("".join)

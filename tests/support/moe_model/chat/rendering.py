@@ -11,6 +11,6 @@ def render_text(
     tools: list[dict[str, Any]] | None,
     **options: Any,
 ) -> str:
-    """The prompt as one string, markers and text alike; never to be tokenised."""
+    """The prompt as one string, markers and text alike. Not for tokenising."""
     segments = template.render(messages, tools, **options)
     return "".join(segment.text for segment in segments)

@@ -33,7 +33,9 @@ TEMPLATE = r"""
 {{ '</tools>\n\n' ~ opener ~ '\n...\n</minimax:tool_call>' }}{% endif -%}
 {{ '[e~[\n' }}
 {%- set ns = namespace(last_user=-1, called=false) -%}
-{%- for m in turns %}{% if m.role == 'user' %}{% set ns.last_user = loop.index0 %}{% endif %}{% endfor -%}
+{%- for m in turns -%}
+{%- if m.role == 'user' %}{% set ns.last_user = loop.index0 %}{% endif -%}
+{%- endfor -%}
 {%- for m in turns -%}
 {%- if m.role == 'user' %}{{ ']~b]user\n' ~ text_of(m.content) ~ '[e~[\n' }}
 {%- elif m.role == 'assistant' %}{{ ']~b]ai\n' }}

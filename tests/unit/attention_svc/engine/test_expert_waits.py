@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, a sequence has waited what it has waited since its last token."""
+"""Whatever happens in any order, a sequence's wait is the time since its last token."""
 
 import asyncio
 import itertools

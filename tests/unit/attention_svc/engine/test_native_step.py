@@ -1,4 +1,4 @@
-"""A few rows through native layers with room made once: the bits of the layers called one by one."""
+"""Native layers with memory allocated once give the bits of the layers called one by one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -174,33 +174,35 @@ def test_what_a_step_chose_is_not_changed_by_the_next():
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda given: {**given, "hidden_TD": given["hidden_TD"].float()}, "hidden must be"),
-        (lambda given: {**given, "hidden_TD": given["hidden_TD"][:, 1:]}, "hidden must be"),
-        (lambda given: {**given, "cos_T": given["cos_T"][:1]}, "cos must be"),
-        (lambda given: {**given, "sin_T": given["sin_T"].double()}, "sin must be"),
-        (lambda given: {**given, "sin_T": given["sin_T"][:, 1:]}, "sin must be"),
-        (lambda given: {**given, "cos_T": torch.zeros(2, 99), "sin_T": torch.zeros(2, 99)}, "at most"),
-        (lambda given: {**given, "slots_T": given["slots_T"].int()}, "slots must be"),
-        (lambda given: {**given, "hidden_TD": torch.zeros(MODEL.hidden_size, 2).bfloat16().T}, "contiguous"),
-        (lambda given: {**given, "hidden_TD": given["hidden_TD"][:0]}, "must have rows"),
-        (lambda given: {**given, "rows": replace(given["rows"], tables=given["rows"].tables.int())}, "tables must"),
+        (lambda given: {"hidden_TD": given["hidden_TD"].float()}, "hidden must be"),
+        (lambda given: {"hidden_TD": given["hidden_TD"][:, 1:]}, "hidden must be"),
+        (lambda given: {"cos_T": given["cos_T"][:1]}, "cos must be"),
+        (lambda given: {"sin_T": given["sin_T"].double()}, "sin must be"),
+        (lambda given: {"sin_T": given["sin_T"][:, 1:]}, "sin must be"),
+        (lambda given: dict.fromkeys(("cos_T", "sin_T"), torch.zeros(2, 99)), "at most"),
+        (lambda given: {"slots_T": given["slots_T"].int()}, "slots must be"),
+        (lambda given: {"hidden_TD": torch.zeros(MODEL.hidden_size, 2).bfloat16().T}, "contiguous"),
+        (lambda given: {"hidden_TD": given["hidden_TD"][:0]}, "must have rows"),
+        (
+            lambda given: {"rows": replace(given["rows"], tables=given["rows"].tables.int())},
+            "tables must",
+        ),
     ],
-)  # fmt: skip
+)
 def test_rows_that_do_not_fit_are_refused_by_name(spoil: Callable, words: str):
     steps, _ = _steps(_cache())
     meta = _meta(2, 0)
     cos_T, sin_T = rope_cos_sin(meta.positions_T, FREQUENCIES)
-    given = spoil(
-        {
-            "hidden_TD": torch.zeros(2, MODEL.hidden_size).bfloat16(),
-            "cos_T": cos_T,
-            "sin_T": sin_T,
-            "slots_T": meta.slot_mapping_T,
-            "rows": paged_rows(meta),
-        }
-    )
+    given = {
+        "hidden_TD": torch.zeros(2, MODEL.hidden_size).bfloat16(),
+        "cos_T": cos_T,
+        "sin_T": sin_T,
+        "slots_T": meta.slot_mapping_T,
+        "rows": paged_rows(meta),
+    }
+    steps.begin(**given)
     with pytest.raises(ValueError, match=words):
-        steps.begin(**given)
+        steps.begin(**{**given, **spoil(given)})
 
 
 @pytest.mark.parametrize(

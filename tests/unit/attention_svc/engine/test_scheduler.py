@@ -1,4 +1,4 @@
-"""The scheduler's promises: whose turn it is, and how long anybody waits at most."""
+"""The scheduler's promises: whose turn it is, and how long a sequence waits at most."""
 
 from random import Random
 
@@ -87,7 +87,7 @@ def test_a_short_prompt_waits_for_half_of_the_rows_at_most(
 def test_short_prompts_cannot_hold_up_a_long_one(
     long: int, budget: int, running: int, chance: Random
 ):
-    """However many keep coming: the bound of the scheduler's docstring."""
+    """However many keep coming, the bound in the scheduler's docstring holds."""
     planner = scheduler(blocks=2000, max_batch_tokens=budget, max_running=running)
     old = sequence(long, max_tokens=1)
     planner.add(old)

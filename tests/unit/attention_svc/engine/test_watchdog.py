@@ -1,4 +1,4 @@
-"""A step that stands still is noticed, told of once, and forgiven when it gets on."""
+"""A step that hangs is noticed and logged once, and cleared when it goes on."""
 
 import logging
 

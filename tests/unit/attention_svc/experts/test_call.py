@@ -1,4 +1,4 @@
-"""A layer's call survives what pools do to it: every pair is summed once, or the call fails aloud."""
+"""A layer's call survives failing pools: every pair is summed once, or the call fails."""
 
 import asyncio
 import itertools
@@ -186,7 +186,7 @@ ENDLESS = ["corrupt", "short", "error", "draining", "overloaded", "not_holding",
 async def test_a_sole_holder_that_never_answers_soundly_ends_the_call_in_time(
     what: str, monkeypatch
 ):
-    """Whatever comes meanwhile: the time runs from the first failure on."""
+    """Whatever happens meanwhile, the time limit runs from the first failure."""
     monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
@@ -209,7 +209,7 @@ async def test_a_sole_holder_that_never_answers_soundly_ends_the_call_in_time(
 
 
 async def returning(link: ScriptedLink, *, hold: bool) -> None:
-    """As soon as it is gone it is back, with all that it had."""
+    """As soon as it is gone it is back, holding the same pieces."""
     while True:
         await asyncio.sleep(0.01)
         if not link.usable:
@@ -222,7 +222,7 @@ async def returning(link: ScriptedLink, *, hold: bool) -> None:
 
 
 async def test_the_next_step_does_not_wait_for_the_same_pieces_again():
-    """Else requests that wait behind a dead piece would wait as often as there are steps."""
+    """Otherwise requests that need a lost piece would wait again in every step."""
     world = World(a=ALL)
     world.links["a"].script = ["corrupt"] * 1000
     call, wanted = world.call(timeout_s=0.2)
@@ -293,7 +293,7 @@ async def test_a_row_that_is_not_finite_comes_back_as_nan_and_the_others_as_they
     where: str, bad: float
 ):
     for holdings in ({"a": ALL}, {"b": LOW, "c": HIGH}):
-        world = World(**holdings)  # type: ignore[arg-type]
+        world = World(**holdings)
         call, wanted = world.call(rows=4, start=False)
         call._rows[0 if where == "hidden" else 2][1, 0] = bad
         call.start()
@@ -354,7 +354,7 @@ def test_whatever_pools_do_every_pair_is_summed_once(data: st.DataObject):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_whatever_pools_go_on_doing_every_call_ends_in_time_and_leaves_nothing(data: st.DataObject):
-    """Right, or as unavailable, or as suspect; never later than it may, never counted as waiting."""
+    """It ends right, unavailable or suspect, in time, and is no longer counted as waiting."""
 
     async def scenario() -> None:
         holdings = data.draw(

@@ -1,4 +1,4 @@
-"""A link to a pool survives whatever the pool does: silence, refusal, other versions, late answers."""
+"""A link survives what a pool does: silence, refusals, other versions, late answers."""
 
 import asyncio
 import contextlib
@@ -148,7 +148,7 @@ async def test_a_stream_that_ends_after_pings_without_an_answer_was_unreachable(
 
 
 async def test_a_silent_pool_is_given_up_and_dialled_again(monkeypatch):
-    """Alive for the network, but it answers nothing, not even a ping."""
+    """Its connection is alive, but it answers nothing, not even pings."""
     monkeypatch.setattr(pool_link, "PING_INTERVAL_S", 0.05)
     monkeypatch.setattr(pool_link, "SILENCE_LIMIT_S", 0.2)
     pool = FakePool()
@@ -185,7 +185,7 @@ async def test_a_pool_that_is_another_one_is_never_used(hello: dict[str, Any]):
 
 
 async def test_an_answer_that_nobody_asked_for_ends_the_stream_as_corrupt():
-    """The call it belongs to would wait for its timeout, half a minute before the first answer."""
+    """Otherwise the call it belongs to would wait for its timeout, at first half a minute."""
     pool = FakePool()
     pool.handle = _answer_another
     async with linked(pool) as link:

@@ -157,7 +157,7 @@ async def test_an_ejected_or_slow_pool_serves_only_what_nobody_else_holds() -> N
 
 @pytest.mark.parametrize("times_s", [(0.0039, 0.0041), (0.001, 0.0035), (0.0, 0.02)])
 async def test_pools_that_are_about_as_fast_share_the_layers(times_s: tuple[float, float]) -> None:
-    """Wherever their times lie. (An unknown time is that of a pool that has just come.)"""
+    """Whatever their times are. (A pool that has just joined has no known time.)"""
     fixture = Fixture()
     fixture.apply(entry("a", ALL), entry("b", ALL))
     for link, predicted_s in zip(fixture.links, times_s, strict=True):

@@ -1,4 +1,4 @@
-"""The only holder answers pings and nothing else: when does its time begin, and who hears of it?"""
+"""The only holder answers pings but no calls: when does its outage begin, and who learns of it?"""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.support.attention_svc.expert_world import ALL, World, result
 async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_next_look(
     monkeypatch,
 ):
-    """Its pace sets when it is late, which may be minutes for a long prompt; not twice that."""
+    """Its predicted time decides when it is late, for a long prompt in minutes; not twice that."""
     monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.8)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)
@@ -29,7 +29,7 @@ async def test_the_time_of_a_silent_holder_begins_with_its_silence_not_with_the_
 async def test_pieces_of_a_silent_holder_are_out_while_they_are_waited_for_not_only_after(
     monkeypatch,
 ):
-    """Else the service takes new requests for as long as it may wait."""
+    """Otherwise the service would accept new requests for as long as the wait lasts."""
     monkeypatch.setattr("attention_svc.experts.health.MIN_TIMEOUT_S", 0.02)
     monkeypatch.setattr(expert_call, "SILENCE_LIMIT_S", 0.05)
     world = World(a=ALL)

@@ -1,4 +1,4 @@
-"""Forced tool calls: which texts their grammars allow, and that the parser reads just those."""
+"""Forced tool calls: which texts their grammars allow, and that the parser reads exactly those."""
 
 import json
 import re
@@ -104,7 +104,8 @@ TEXT_TOOLS = [
         "docs: </parameter> closes",
         '<parameter name="content">1</parameter> is quoted',
         '<parameter name="a">1</parameter>\n  <parameter name="b">2</parameter>\n</service>\n',
-        '<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n</minimax:tool_call>\n.',
+        '<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n'
+        "</minimax:tool_call>\n.",
         '</parameter>\n<parameter name="other">',
         "</parameter>\n</invoke>\n</minimax:tool_call>\n",
     ],
@@ -125,7 +126,10 @@ def test_a_forced_call_forbids_no_string(compiler: Compiler, value: str, several
     )
 )
 def test_the_parser_reads_what_a_forced_call_says(compiler: Compiler, values: dict[str, str]):
-    legal = r'</parameter>\s*(<parameter name="(content|note)">|(</invoke>\s*)?<invoke)|</invoke>\s*<invoke'
+    legal = (
+        r'</parameter>\s*(<parameter name="(content|note)">|(</invoke>\s*)?<invoke)'
+        r"|</invoke>\s*<invoke"
+    )
     values = {key: values[key] for key in ("path", "content", "note") if key in values}
     assume(not any(re.search(legal, value) for value in values.values()))
     state = compiler.start(forced(TEXT_TOOLS, several=True))

@@ -40,15 +40,26 @@ from tests.support.moe_model.chat.spelled_output import events_of
 from tests.support.places import DEMO_MODEL
 
 TOOLS = [
-    tool("add", type="object", required=["a", "b", 'not"declared', 5],
-         properties={"a": {"type": "integer"}, "b": {"type": "number"}}),
-    tool("w-x.y", type="object", required=["city \\é", "unit"],
-         properties={"city \\é": {"type": "string"}, "unit": {"type": "string", "enum": ["c", "f"]},
-                     "at": {"anyOf": [{"$ref": "#/$defs/p"}, {"type": "null"}]}},
-         **{"$defs": {"p": POINT}}),
+    tool(
+        "add",
+        type="object",
+        required=["a", "b", 'not"declared', 5],
+        properties={"a": {"type": "integer"}, "b": {"type": "number"}},
+    ),
+    tool(
+        "w-x.y",
+        type="object",
+        required=["city \\é", "unit"],
+        properties={
+            "city \\é": {"type": "string"},
+            "unit": {"type": "string", "enum": ["c", "f"]},
+            "at": {"anyOf": [{"$ref": "#/$defs/p"}, {"type": "null"}]},
+        },
+        **{"$defs": {"p": POINT}},
+    ),
     tool("free"),
     tool("nothing", type="object", properties={}, additionalProperties=False),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -167,17 +178,31 @@ def test_default_stops_are_never_allowed_when_they_are_ignored(compiler: Compile
 
 @pytest.mark.parametrize(
     "schema, reason",
-    [({"$ref": "#"}, "accepts no output"),
-     ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}, "accepts no output"),
-     ({"$ref": "https://example.com/x.json"}, "not present"), (False, "Unimplemented keys"),
-     ({"type": "string", "pattern": "(["}, "regex parse error"),
-     ({"type": "string", "pattern": "(" * 5000 + "a" + ")" * 5000}, "regex parse error"),
-     ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable"),
-     ({"type": "array", "uniqueItems": True}, "uniqueItems"), ({"type": 5}, ""),
-     ({"allOf": [{"oneOf": [{"properties": {f"a{i}{j}": {"type": "integer"}}} for j in range(6)]}
-                 for i in range(6)]}, "too large")],
+    [
+        ({"$ref": "#"}, "accepts no output"),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}},
+            "accepts no output",
+        ),
+        ({"$ref": "https://example.com/x.json"}, "not present"),
+        (False, "Unimplemented keys"),
+        ({"type": "string", "pattern": "(["}, "regex parse error"),
+        ({"type": "string", "pattern": "(" * 5000 + "a" + ")" * 5000}, "regex parse error"),
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": 5}, ""),
+        (
+            {
+                "allOf": [
+                    {"oneOf": [{"properties": {f"a{i}{j}": {"type": "integer"}}} for j in range(6)]}
+                    for i in range(6)
+                ]
+            },
+            "too large",
+        ),
+    ],
     ids=lambda value: str(value)[:30],
-)  # fmt: skip
+)
 def test_schemas_that_cannot_be_served_are_refused_with_the_reason(
     compiler: Compiler, schema: Any, reason: str
 ):
@@ -199,7 +224,7 @@ def test_other_texts_are_refused(compiler: Compiler):
             compiler.start(text)
     with pytest.raises(ValueError, match=f"at most {MAX_GRAMMAR_BYTES} bytes"):
         compiler.start("x" * (MAX_GRAMMAR_BYTES + 1))
-    assert feed(compiler.start(json_grammar({})), "1")  # the others were none the worse
+    assert feed(compiler.start(json_grammar({})), "1")  # the others were not affected
 
 
 def test_a_checkpoint_without_a_tokenizer_takes_no_grammar():
@@ -210,7 +235,7 @@ def test_a_checkpoint_without_a_tokenizer_takes_no_grammar():
 
 
 def test_a_grammar_that_wore_its_lexer_out_fails_and_is_made_anew(compiler: Compiler):
-    """Many states in one regular expression: a limit of llguidance that all copies share."""
+    """Many states in one regular expression reach a limit that all copies of a grammar share."""
     tag = r"/(?s:.*)<\s*(invoke|parameter)(?s:.*)/"
     text = (
         f'start: raw\nraw[lazy]: TEXT "</parameter>"\nTEXT: /(?s:.{{0,1000}})/ & ~TAG\nTAG: {tag}\n'
@@ -231,7 +256,7 @@ def test_a_grammar_that_wore_its_lexer_out_fails_and_is_made_anew(compiler: Comp
 
 
 def test_a_sequence_that_alone_went_too_far_costs_its_grammar_nothing(compiler: Compiler):
-    """It would be compiled anew for every request of whoever repeats it."""
+    """Otherwise it would be compiled again for every repeated request."""
     text = json_grammar(
         {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(400)}}
     )
@@ -289,7 +314,7 @@ def test_other_threads_run_while_a_costly_grammar_is_asked(compiler: Compiler):
     text = json_grammar(many)
 
     def turns_during(work: Callable[[], object]) -> int:
-        """How often another thread got to run."""
+        """How often another thread ran meanwhile."""
         turns, done = itertools.count(), threading.Event()
 
         def turn() -> None:

@@ -1,4 +1,4 @@
-"""Whose work a few threads do next: told by order."""
+"""Whose work do the shared threads do next? Judged by order, not by the clock."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ class Gate:
         self._let[name].set()
         self.until(lambda: name in self.done)
 
-    def until(self, condition) -> None:  # type: ignore[no-untyped-def]
+    def until(self, condition) -> None:
         with self._changed:
             assert self._changed.wait_for(condition, WAIT_S)
 

@@ -1,4 +1,4 @@
-"""Whose grammar is compiled next, how often, and what is remembered: by order, never by the clock."""
+"""Whose grammar is compiled next, how often, and what is remembered? Judged by order."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ CHOICE = 'start: "yes" | "no"\n'
 
 
 class Gate:
-    """Checkers that answer when told: what is asked is in `asked`, in order."""
+    """Checkers that answer when told; `asked` lists what they were asked, in order."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -48,7 +48,7 @@ async def gate() -> Gate:
 @pytest.fixture
 async def compiler(gate: Gate) -> AsyncIterator[GrammarCompiler]:
     made = GrammarCompiler(DEMO_MODEL, VOCABULARY)
-    made._checkers = [gate] * COMPILE_SLOTS  # type: ignore[list-item]
+    made._checkers = [gate] * COMPILE_SLOTS
     yield made
     await made.close()
 
@@ -165,7 +165,7 @@ async def test_a_known_grammar_is_used_by_its_id(compiler: GrammarCompiler, gate
 
 
 class Scripted:
-    """A process that says the lines it is given, and then ends with a status."""
+    """A process that prints the given lines and then exits with a status."""
 
     def __init__(self, lines: list[bytes], status: int):
         self.stdin, self.stdout = self, self
@@ -272,7 +272,7 @@ async def test_what_took_long_there_is_not_done_again_here(monkeypatch: pytest.M
 
 
 async def test_a_replay_of_one_client_holds_up_no_other_and_not_the_loop():
-    """A moved sequence's tokens are taken on a thread, however few they are."""
+    """A moved sequence's tokens are replayed on a thread, however few they are."""
     compiler = GrammarCompiler(DEMO_MODEL, VOCABULARY)
     try:
         await start(compiler, CHOICE)

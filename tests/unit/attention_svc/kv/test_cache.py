@@ -1,4 +1,4 @@
-"""What is stored is read back; copies and clears leave nothing of a former sequence."""
+"""What is stored is read back; copying and clearing leave nothing of an earlier sequence."""
 
 import pytest
 import torch

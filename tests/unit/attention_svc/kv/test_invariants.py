@@ -1,5 +1,5 @@
-"""Whatever arrives, finishes, fails or is cancelled in whatever order: no block is lost, and
-nobody reads a row that is not its own prefix's."""
+"""Whatever arrives, finishes, fails or is cancelled in any order: no block is lost, and no
+sequence reads a row outside its own prefix."""
 
 from random import Random
 

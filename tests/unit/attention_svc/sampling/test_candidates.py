@@ -1,4 +1,4 @@
-"""The best tokens of a row, found without sorting it, are those that sorting finds."""
+"""The best tokens of a row, found without sorting, are those that sorting finds."""
 
 import pytest
 import torch
@@ -53,7 +53,16 @@ def test_a_rows_sum_does_not_depend_on_its_neighbours():
     assert torch.allclose(together, values.double().sum(-1))
 
 
-@pytest.mark.parametrize("controls", [{}, {"top_p": 0.9}, {"min_p": 0.02}, {"top_p": 0.6, "temperature": 2.0}, {"top_k": 30, "top_p": 0.8}])  # fmt: skip
+@pytest.mark.parametrize(
+    "controls",
+    [
+        {},
+        {"top_p": 0.9},
+        {"min_p": 0.02},
+        {"top_p": 0.6, "temperature": 2.0},
+        {"top_k": 30, "top_p": 0.8},
+    ],
+)
 def test_the_first_candidates_draw_what_the_whole_row_draws(
     controls: dict, monkeypatch: pytest.MonkeyPatch
 ):

@@ -59,14 +59,31 @@ def reference(
 
 @pytest.mark.parametrize(
     "controls",
-    [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 6}, {"top_p": 0.8}, {"min_p": 0.2},
-     {"repetition_penalty": 1.5}, {"repetition_penalty": 0.7}, {"presence_penalty": 1.5},
-     {"frequency_penalty": 0.7}, {"frequency_penalty": -0.5}, {"min_tokens": 6},
-     {"logit_bias": {4: -2.0, 5: 1.5, 6: -100.0}},
-     {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.2,
-      "presence_penalty": 0.4, "frequency_penalty": 0.2, "logit_bias": {11: 1.0}, "min_tokens": 8}],
+    [
+        {},
+        *({"temperature": value} for value in (0.5, 2.0)),
+        {"top_k": 6},
+        {"top_p": 0.8},
+        {"min_p": 0.2},
+        *({"repetition_penalty": value} for value in (1.5, 0.7)),
+        {"presence_penalty": 1.5},
+        *({"frequency_penalty": value} for value in (0.7, -0.5)),
+        {"min_tokens": 6},
+        {"logit_bias": {4: -2.0, 5: 1.5, 6: -100.0}},
+        {
+            "temperature": 0.8,
+            "top_k": 20,
+            "top_p": 0.9,
+            "min_p": 0.02,
+            "repetition_penalty": 1.2,
+            "presence_penalty": 0.4,
+            "frequency_penalty": 0.2,
+            "logit_bias": {11: 1.0},
+            "min_tokens": 8,
+        },
+    ],
     ids=lambda controls: "+".join(controls) or "plain",
-)  # fmt: skip
+)
 def test_draws_follow_the_reference(controls: dict):
     logits = 1.5 * torch.randn(VOCAB, generator=torch.Generator().manual_seed(9))
     fields = {"temperature": 1.0, "max_tokens": 20, **controls}

@@ -1,4 +1,4 @@
-"""The answers and the working that training data shows are true."""
+"""The answers and worked steps in the training data are true."""
 
 import calendar
 import datetime

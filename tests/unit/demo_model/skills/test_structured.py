@@ -1,4 +1,4 @@
-"""Answers as JSON: valid, under the keys that were asked for, and true."""
+"""Answers as JSON are valid, have the requested keys, and are true."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Which key do the commands present, and what is said of one on the command line?"""
+"""Which key do the commands present, and when do they warn of one on the command line?"""
 
 from pathlib import Path
 

@@ -152,7 +152,7 @@ def test_threads_reach_flag_and_environment(model: Path) -> None:
 
 def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Path) -> None:
     def needed(**options: object) -> dict[str, int]:
-        plan = plan_cluster(ClusterOptions(model=model, **options), cores=2)  # type: ignore[arg-type]
+        plan = plan_cluster(ClusterOptions(model=model, **options), cores=2)
         return {one.name: one.memory_bytes for one in plan.services}
 
     assert needed(dtype="auto") == needed(dtype=load_config(model).auto_dtype)

@@ -1,4 +1,4 @@
-"""Finding, locking and distrusting what a cluster left behind."""
+"""Finding and locking what a cluster left behind, and not trusting it."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def running(folder: RunDir, url: str) -> None:
-    """What a cluster leaves there whose supervisor is this process."""
+    """Write what a cluster leaves there, with this process as its supervisor."""
     folder.create()
     started_at = psutil.Process().create_time()
     folder.write({"pid": os.getpid(), "started_at": started_at, "phase": "ready", "url": url})

@@ -27,7 +27,7 @@ class FakeCluster:
         self.run_dir = folder / "run"
         self.journal_path = folder / "journal"
         self.output_path = folder / "output"
-        # A stranger's module in the working directory must not be run in a service's place.
+        # A foreign module in the working directory must not be run in place of a service.
         (folder / "fake_service.py").write_text("raise SystemExit('decoy')")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(

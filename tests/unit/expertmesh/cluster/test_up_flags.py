@@ -37,7 +37,7 @@ EXAMPLES = {bool: ["true"], int: ["7"], float: ["7.5"], str: ["text"], Path: ["/
 
 
 def given_by(*argv: str, **environ: str) -> Values:
-    """What a command with the services' flags is given of them."""
+    """The service flags that a command receives."""
     seen: list[Values] = []
 
     @with_service_flags
@@ -79,7 +79,7 @@ def test_each_flag_is_passed_on_as_flag_and_from_the_environment_or_refused(modu
 
 
 def test_up_has_every_flag_of_every_service() -> None:
-    command = typer.main.get_command(app).commands["up"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands["up"]
     names = {one.name for one in command.params}
     for config in CONFIGS.values():
         assert {one.name for one in flags_of(config)} <= names | DECIDED.keys()

@@ -137,11 +137,26 @@ def test_ctrl_c_prints_what_there_is(serve):
     server = serve(slow)
     server.script = lambda body: (slow if len(server.bodies) < 4 else stuck)(body)
     process = subprocess.Popen(
-        [sys.executable, "-m", "expertmesh", "bench", "serve", "--base-url", server.url,
-         "--num-prompts", "5", "--max-concurrency", "1", "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        [
+            sys.executable,
+            "-m",
+            "expertmesh",
+            "bench",
+            "serve",
+            "--base-url",
+            server.url,
+            "--num-prompts",
+            "5",
+            "--max-concurrency",
+            "1",
+            "--json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 20
     while len(server.bodies) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -221,8 +221,18 @@ def test_what_does_not_fit_is_listed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bf16", "bfloat16"])
 def test_a_format_may_go_by_both_of_its_names(name: str, tmp_path: Path) -> None:
     write_tiny(tmp_path / "model")
-    planned = run("plan", "--model", str(tmp_path / "model"), "--format", name, "--json",
-                  "--pools", "2", "--memory", "1GiB")  # fmt: skip
+    planned = run(
+        "plan",
+        "--model",
+        str(tmp_path / "model"),
+        "--format",
+        name,
+        "--json",
+        "--pools",
+        "2",
+        "--memory",
+        "1GiB",
+    )
     assert planned.returncode == 0, planned.stderr
     packed = run(
         "model",

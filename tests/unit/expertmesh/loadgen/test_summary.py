@@ -1,4 +1,4 @@
-"""What many timings add up to: every field of the benchmark on records made by hand."""
+"""How timings are summarised: every field of the benchmark, from records made by hand."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`LLM` in this process: what comes out, in which order, and that nothing stays behind."""
+"""`LLM` in this process: what it returns, in which order, and that it leaves nothing behind."""
 
 import json
 import logging

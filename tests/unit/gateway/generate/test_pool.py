@@ -102,13 +102,13 @@ async def test_one_that_cannot_be_dialled_is_told_of_once_and_tried_again(
 async def test_a_bug_in_a_poll_neither_ends_the_polling_nor_floods_the_log(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the service would stay for ever what it was when the poll failed: ready, perhaps."""
+    """Otherwise the service would keep the state it had when the poll failed, maybe ready."""
     polls = 0
 
     async def poll(self: Replica, check: Callable[[Any], str | None]) -> None:
         nonlocal polls
         if self.address not in GOOD:
-            return  # a gateway that other tests share and that lives on in this process
+            return  # a gateway that other tests share and that outlives this one
         polls += 1
         if polls == 1 or polls > 20:
             self.not_ready_reason = check(

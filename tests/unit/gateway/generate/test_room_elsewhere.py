@@ -1,4 +1,4 @@
-"""How long does a stream that has lost its service wait for room at the others? Once, in all."""
+"""How long does a stream that lost its service wait for room elsewhere? One limit in all."""
 
 from collections.abc import AsyncIterator, Callable, Sequence, Set
 from types import SimpleNamespace
@@ -38,10 +38,10 @@ class Call:
 
 
 class Crowd:
-    """Services that are full by their reports, and refuse whenever one seems to have room."""
+    """Services whose reports say they are full, and which refuse when one seems to have room."""
 
     def __init__(self, polls_between: int, tokens_of: Callable[[int], int]):
-        """`tokens_of`: how many the service asked at this turn sends before it fails."""
+        """`tokens_of`: how many tokens the n-th service asked sends before it fails."""
         self.now_s = 0.0
         self.asked: list[int] = []
         """How often a stream had looked for room before each service that it was sent to."""

@@ -1,4 +1,4 @@
-"""Keys from flags and files: which are taken, how they come and go, and what is said."""
+"""API keys from flags and files: which are accepted, how they change, and what is logged."""
 
 import contextlib
 
@@ -62,9 +62,11 @@ def test_a_name_of_a_key_is_the_same_from_a_file_and_from_a_flag(tmp_path, file)
 
 @pytest.mark.parametrize(
     "key",
-    ["change-this-key", "CHANGE_ME", "changeme", "your-api-key", "sk-your-key", "xxxxxxxx",
-     "--------", "some-long-secret", "12345678"],
-)  # fmt: skip
+    [
+        *("change-this-key", "CHANGE_ME", "changeme", "your-api-key", "sk-your-key"),
+        *("xxxxxxxx", "--------", "some-long-secret", "12345678"),
+    ],
+)
 def test_keys_that_examples_have_are_refused(tmp_path, key):
     with pytest.raises(ValueError, match=r"--api-key: (a key that examples have|at least 8)"):
         config(tmp_path, api_key=(key,))

@@ -1,4 +1,4 @@
-"""Who keeps a place, and who gives way? The table alone, without sockets."""
+"""Which connections are kept and which are closed? The table alone, without sockets."""
 
 from dataclasses import dataclass, field
 
@@ -120,7 +120,7 @@ def test_whatever_happens_the_caps_hold_and_the_served_stay(
                 scene.table.promote(connection)
         gave_way = [c for c in present if c in scene.gone]
         for connection in gave_way:
-            # A regular place is kept by whoever is served; one for probes by the newest.
+            # A connection being served keeps a regular place; the newest keeps one for probes.
             present.remove(connection)
             scene.table.remove(connection)
         regular = scene.table._of_address

@@ -1,4 +1,4 @@
-"""Random bytes to the HTTP reader: refused or read, the same however they are cut."""
+"""Random bytes to the HTTP parser: refused or read, however they are cut."""
 
 import itertools
 from typing import Any
@@ -13,12 +13,16 @@ from gateway.limits import Limits
 LIMITS = Limits(header_bytes=400, tiny_chunks=10)
 
 lines = st.sampled_from(
-    [b"GET /livez HTTP/1.1", b"POST /v1/chat/completions HTTP/1.1", b"GET / HTTP/1.0", b"PRI * HTTP/2.0",
-     b"Host: localhost", b"host: evil.example", b"Content-Length: 3", b"Content-Length: 0",
-     b"Content-Length: 3, 3", b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue",
-     b"Origin: http://localhost", b"Content-Type: application/json", b"Connection: close", b" folded",
-     b"X: " + b"y" * 300, b"0", b"3", b"abc", b"", b"1;extension", b"ffffffffffffffffffff", b"X: \0"]
-)  # fmt: skip
+    [
+        *(b"GET /livez HTTP/1.1", b"POST /v1/chat/completions HTTP/1.1"),
+        *(b"GET / HTTP/1.0", b"PRI * HTTP/2.0", b"Host: localhost", b"host: evil.example"),
+        *(b"Content-Length: 3", b"Content-Length: 0", b"Content-Length: 3, 3"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue"),
+        *(b"Origin: http://localhost", b"Content-Type: application/json", b"Connection: close"),
+        *(b" folded", b"X: " + b"y" * 300, b"X: \0"),
+        *(b"0", b"3", b"abc", b"", b"1;extension", b"ffffffffffffffffffff"),
+    ]
+)
 heads = st.sampled_from(
     [
         b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -41,7 +45,7 @@ def streams(draw: Any) -> bytes:
 
 
 def events_of(pieces: list[bytes]) -> tuple[list[Any], str]:
-    """What a server would see: requests, bodies and ends, and with what it ended."""
+    """What a server would see: requests, bodies and ends, and how it ended."""
     connection = CheckedConnection(LIMITS)
     seen: list[Any] = []
     for piece in filter(None, pieces):  # to h11 an empty one is the end
@@ -93,8 +97,8 @@ def test_a_stream_is_read_the_same_however_it_is_cut(data: bytes, cuts: list[int
 @settings(max_examples=400, deadline=None)
 @given(streams())
 def test_what_is_read_had_no_bare_line_feed(data: bytes) -> None:
-    """Each request that is accepted is accepted again when every line feed has its CR, and is the
-    same: nothing hung on how a line ended."""
+    """An accepted request reads the same when every line feed has its CR: nothing depended on bare
+    line feeds."""
     seen, _ = events_of([data])
     requests = [event for event in seen if isinstance(event, tuple)]
     strict = b"\r\n".join(part.removesuffix(b"\r") for part in data.split(b"\n"))

@@ -1,4 +1,4 @@
-"""Rows B1, B2 and B5: one JSON object, read the one way."""
+"""Rows B1, B2 and B5: one JSON object, with one reading."""
 
 import contextlib
 import json
@@ -247,13 +247,14 @@ def test_any_bytes_give_an_object_or_one_kind_of_error(body: bytes) -> None:
     st.lists(
         st.sampled_from(
             [
-                "{", "}", "[", "]", ":", ",", '"', '"a"', "1e400", "-", "9" * 25, "0.5", "\\ud83d",
-                "\\udc00", "\\", "null", "true", "NaN", " ", "\n", '"a\\ud83d"',
+                *'{}[]:,"-\\ \n',
+                *("null", "true", "NaN", "0.5", "1e400", "9" * 25),
+                *('"a"', "\\ud83d", "\\udc00", '"a\\ud83d"'),
             ]
         ),
         max_size=12,
     ).map("".join)
-)  # fmt: skip
+)
 def test_any_text_in_messages_gives_what_it_says_or_one_kind_of_error(text: str) -> None:
     body = f'{{"messages": [{text}]}}'
     errors, value = [], None

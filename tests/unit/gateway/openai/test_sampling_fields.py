@@ -172,7 +172,7 @@ def test_a_prompt_must_leave_room_for_one_token() -> None:
     assert error.field == "messages"
 
 
-# What agents look for in an error's text before they shorten the conversation, each in its way.
+# What agents look for in an error's text before they shorten the conversation.
 OVERFLOW_WORDINGS = [
     r"maximum context length is \d+ tokens",
     r"This model's maximum context length is",

@@ -28,11 +28,14 @@ TOOLS: list[dict[str, Any]] = [
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}},
     }
 ]
-CALL = '<minimax:tool_call>\n<invoke name="f">\n<parameter name="x">5</parameter>\n</invoke>\n</minimax:tool_call>'
+CALL = (
+    '<minimax:tool_call>\n<invoke name="f">\n'
+    '<parameter name="x">5</parameter>\n</invoke>\n</minimax:tool_call>'
+)
 
 
 class ByteTokens:
-    """A tokenizer whose ids are bytes: every cut that can happen does. Markers stand above them."""
+    """A tokenizer whose ids are bytes, so that every cut can happen. Markers have higher ids."""
 
     marker_ids: ClassVar = {tag: 256 + i for i, tag in enumerate(sorted(MARKERS))}
     _tags = sorted(MARKERS)
@@ -63,7 +66,7 @@ def chat(
     is_cut: bool = False,
 ) -> tuple[list[ParserEvent], ChatText]:
     choice = ChatText(
-        ByteTokens(),  # type: ignore[arg-type]
+        ByteTokens(),
         parser=OutputParser(tools=TOOLS if tools else [], starts_in_reasoning=starts_in_reasoning),
         stops=stops,
         reasoning_in_content=inline,
@@ -77,13 +80,13 @@ def chat(
 
 
 def plain(text: str | bytes, stops: tuple[str, ...] = ()) -> tuple[str, PlainText]:
-    choice = PlainText(ByteTokens(), stops=stops)  # type: ignore[arg-type]
+    choice = PlainText(ByteTokens(), stops=stops)
     out = ""
     for byte in text.encode() if isinstance(text, str) else text:
-        out += "".join(event.text for event in choice.push(byte))  # type: ignore[union-attr]
+        out += "".join(event.text for event in choice.push(byte))
         if choice.stopped:
             break
-    return out + "".join(event.text for event in choice.finish()), choice  # type: ignore[union-attr]
+    return out + "".join(event.text for event in choice.finish()), choice
 
 
 def test_thinking_and_answer_are_apart() -> None:
@@ -143,7 +146,7 @@ def test_tool_calls_are_counted_and_unfinished_ones_apart() -> None:
 
 def test_half_a_character_before_a_marker_is_not_lost() -> None:
     choice = ChatText(
-        ByteTokens(),  # type: ignore[arg-type]
+        ByteTokens(),
         parser=OutputParser(tools=[]),
         stops=(),
         reasoning_in_content=False,
@@ -179,7 +182,7 @@ def test_inline_stop_strings_still_leave_thinking_alone() -> None:
 
 
 def test_events_never_hold_half_a_character() -> None:
-    choice = PlainText(ByteTokens(), stops=())  # type: ignore[arg-type]
+    choice = PlainText(ByteTokens(), stops=())
     pieces = [choice.push(byte) for byte in "🙂汉".encode()]
     assert [len(piece) for piece in pieces] == [0, 0, 0, 1, 0, 0, 1]
 

@@ -89,7 +89,7 @@ def answer(reasoning: str, content: str, key: str | None) -> dict[str, Any]:
 
 
 def emit(message: dict[str, Any], cuts: list[int]) -> tuple[list[int], list[int]]:
-    """A prompt, and the ids of a model that answers it with `message` as the template writes it."""
+    """A prompt, and the ids a model emits to answer it with `message` as the template writes it."""
     prompt = TOKENIZER.encode_segments(rendered([USER]))
     whole = rendered([USER, message], opened=False)
     turn = whole[len(rendered([USER])) - 1 :]  # the opening's last stretch is the thought's first
@@ -114,7 +114,7 @@ def split_at_markers(ids: list[int]) -> list[int]:
 def test_reuse_changes_ids_but_neither_text_nor_markers(
     reasoning: str, content: str, key: str | None, other: str, cuts: list[int], tail: list[Any]
 ) -> None:
-    """Also where the thinking is dropped, and whatever else the conversation says."""
+    """Also where thinking is dropped, and whatever else the conversation contains."""
     ids = store()
     message = answer(reasoning, content, key)
     prompt, emitted = emit(message, cuts)

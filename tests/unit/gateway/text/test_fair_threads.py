@@ -1,4 +1,4 @@
-"""Whose long work is done next: by order, never by the clock."""
+"""Whose long work is done next? Judged by order, not by the clock."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ WAIT_S = 20.0
 
 
 class Held:
-    """Work that ends when it is told to, and what has begun so far."""
+    """Work that ends when told to, and a list of what has begun."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []

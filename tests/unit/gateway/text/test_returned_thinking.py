@@ -1,4 +1,4 @@
-"""Thinking that a client dropped comes back to its own tenant's turn, and to no other."""
+"""Thinking that a client dropped is restored in its own tenant's turn, and in no other."""
 
 from typing import Any
 

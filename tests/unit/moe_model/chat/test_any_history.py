@@ -1,4 +1,4 @@
-"""Whatever stands in old turns, a conversation is rendered, and only the template writes markers."""
+"""Whatever is in old turns, a conversation is rendered, and only the template writes markers."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_any_value_in_any_field_of_old_turns_is_rendered(
     messages = with_values(changes)
     normalised = normalise_messages(messages)
     segments = template.render(normalised, None)
-    # The turns alone say which markers there are, whatever their texts.
+    # The markers depend on the turns alone, not on their texts.
     markers = ["]~!b[", "]~b]", "[e~["]
     last_user = max(i for i, turn in enumerate(normalised) if turn["role"] == "user")
     for index, turn in enumerate(normalised):
@@ -90,17 +90,18 @@ TOOLS: list[dict[str, Any]] = [
 OUTPUT = st.lists(
     st.sampled_from(
         [
-            "<think>", "</think>", "\n", "<minimax:tool_call>", "</minimax:tool_call>",
-            '<invoke name="f">', '<invoke name="g">', "<invoke name='h i'>", "</invoke>",
-            '<parameter name="text">', '<parameter name="map">', '<parameter name="list">',
-            '<parameter name="n">', "<parameter name='a\\u0022'>", "</parameter>",
-            '{"k": "\\ud83d"}', '{"\\ud83d": 1}', "[" * 64 + "]" * 64, "[" * 65 + "]" * 65,
-            "1e400", "9" * 5000, "0.1234567890123456789", '{"a": 1, "a": 2}', "NaN", "{'a': 1}",
+            *("<think>", "</think>", "\n", "<minimax:tool_call>", "</minimax:tool_call>"),
+            *('<invoke name="f">', '<invoke name="g">', "<invoke name='h i'>", "</invoke>"),
+            *('<parameter name="text">', '<parameter name="map">', '<parameter name="list">'),
+            *('<parameter name="n">', "<parameter name='a\\u0022'>", "</parameter>"),
+            *('{"k": "\\ud83d"}', '{"\\ud83d": 1}', "[" * 64 + "]" * 64, "[" * 65 + "]" * 65),
+            *("1e400", "9" * 5000, "0.1234567890123456789", "NaN"),
+            *('{"a": 1, "a": 2}', "{'a': 1}"),
         ]
     )
     | ANYTHING.map(str),
     max_size=14,
-).map("".join)  # fmt: skip
+).map("".join)
 
 
 @settings(

@@ -1,4 +1,4 @@
-"""What was said before is rendered as what it means or shown as text, and never refused."""
+"""Old turns are rendered by their meaning or shown as text, and never refused."""
 
 import itertools
 import json
@@ -20,6 +20,12 @@ from tests.support.moe_model.chat.samples import MARKERS
 USER = {"role": "user", "content": "hi"}
 GO_ON = {"role": "user", "content": "go on"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+PNG = {"type": "image", "data": "AAAA", "mimeType": "image/png"}
+DOCUMENT = {"type": "document", "source": {"type": "base64", "data": "AAAA"}}
+
+
+def left_out(kind: str) -> str:
+    return f"[{kind}: left out, this model reads text only]"
 
 
 def history(*messages: Any) -> tuple[list[dict[str, Any]], Counter[Repair]]:
@@ -248,14 +254,11 @@ def test_an_orphan_that_opens_or_ends_the_conversation_is_served_too(
         ([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}], "a", 0),
         ([{"text": "a"}, "b"], "ab", 0),
         ([{"type": "text"}, {"type": "text", "text": 5}], "5", 2),
-        ([PICTURE], "[image_url: left out, this model reads text only]", 1),
-        ([{"type": "image", "data": "AAAA", "mimeType": "image/png"}, "b"],
-         "[image: left out, this model reads text only]b", 1),
-        ([{"type": "document", "source": {"type": "base64", "data": "AAAA"}}],
-         "[document: left out, this model reads text only]", 1),
-        (PICTURE, "[image_url: left out, this model reads text only]", 1),
-        ([{"type": "input_audio", "input_audio": {"data": "AAAA"}}],
-         "[input_audio: left out, this model reads text only]", 1),
+        ([PICTURE], left_out("image_url"), 1),
+        ([PNG, "b"], left_out("image") + "b", 1),
+        ([DOCUMENT], left_out("document"), 1),
+        (PICTURE, left_out("image_url"), 1),
+        ([{"type": "input_audio", "input_audio": {"data": "AAAA"}}], left_out("input_audio"), 1),
         ([{"type": "surprise", "n": 1}], '{"type": "surprise", "n": 1}', 1),
         ([5, None, ["x"]], '5["x"]', 3),
         (5, "5", 1),
@@ -264,7 +267,7 @@ def test_an_orphan_that_opens_or_ends_the_conversation_is_served_too(
         ({"type": "file", "path": "é"}, '{"type": "file", "path": "é"}', 1),
         ({"text": "x", "rows": 5}, '{"text": "x", "rows": 5}', 1),
     ],
-)  # fmt: skip
+)
 def test_content_of_any_shape_becomes_text(content: Any, text: str, repaired: int) -> None:
     result = {"role": "tool", "content": content}
     turns, repairs = history(
@@ -346,10 +349,7 @@ def test_a_session_goes_on_after_a_message_that_was_refused() -> None:
     """The client keeps the picture in its history, and the user writes again."""
     refused = {"role": "user", "content": [PICTURE]}
     turns = normalise_messages([USER, {"role": "assistant", "content": "so"}, refused, GO_ON])
-    assert [turn["content"] for turn in turns[2:]] == [
-        "[image_url: left out, this model reads text only]",
-        "go on",
-    ]
+    assert [turn["content"] for turn in turns[2:]] == [left_out("image_url"), "go on"]
 
 
 def test_what_follows_a_picture_in_the_past_is_rendered_alike_ever_after(

@@ -47,7 +47,7 @@ def test_rendering_equals_the_golden_one(published: ChatTemplate, case: dict[str
         add_generation_prompt=case["add_generation_prompt"],
     )
     assert "".join(segment.text for segment in segments) == case["rendered"]
-    for segment in segments:  # nothing in these conversations reads like a marker
+    for segment in segments:  # no text in these conversations looks like a marker
         assert segment.is_marker == (segment.text in MARKERS)
         assert segment.is_marker or not any(marker in segment.text for marker in MARKERS)
 

@@ -137,7 +137,7 @@ def test_the_result_is_always_strict_json(text: str, types: frozenset[str]) -> N
 
 
 def test_text_that_lacks_one_quote_is_judged_in_one_pass() -> None:
-    """With a try at each quote this takes a minute."""
+    """Trying again at each quote would take a minute."""
     text = '{"a": "' + '\\"' * 100_000 + "}"
     assert json.loads(to_json_text(text, frozenset({"object"}))) == text
     assert json.loads(to_json_text(text + "\\", frozenset({"object"}))) == text + "\\"

@@ -44,7 +44,7 @@ names = st.text(alphabet="ab]~[e<>", max_size=6)
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a hostile caller may send to `render`, and its harmless twin."""
+    """What a hostile caller may send to `render`, and a harmless counterpart."""
     strings = draw(st.lists(fragments, min_size=7, max_size=7))
     keys = draw(st.lists(names, min_size=2, max_size=2, unique=True))
     return _conversation(strings, keys), _conversation(["x"] * 7, ["k1", "k2"])

@@ -1,4 +1,4 @@
-"""Which tools may be offered, and which field is named when not."""
+"""Which tools may be offered, and which field does a refusal name?"""
 
 import re
 from typing import Any

@@ -140,7 +140,8 @@ def test_loading_imports_no_torch() -> None:
 
     code = (
         "import sys, moe_model.text.tokenizer, moe_model.chat.template, "
-        "moe_model.chat.messages, moe_model.families.minimax_m2.parser, moe_model.text.stop_strings; "
+        "moe_model.chat.messages, moe_model.families.minimax_m2.parser, "
+        "moe_model.text.stop_strings; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

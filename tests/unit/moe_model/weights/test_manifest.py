@@ -119,7 +119,7 @@ def test_a_manifest_survives_its_file(folder: Path):
     path = folder / MANIFEST_NAME
     assert load_manifest(path, checkpoint.config) == manifest
     assert [p.name for p in folder.iterdir() if p.name.startswith("tmp")] == []
-    # The file is believed, not made again: a piece is checked when it is loaded.
+    # The file is used as it is: a piece is checked when it is loaded.
     flip_byte(folder, W1)
     assert ensure_manifest(Checkpoint.open(folder)) == manifest
 

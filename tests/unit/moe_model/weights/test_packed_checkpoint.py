@@ -1,4 +1,4 @@
-"""A folder of packed weights: the same model, mapped; damage, leftovers and strangers are refused."""
+"""A folder of packed weights is the same model, mapped; damaged or foreign files are refused."""
 
 import json
 from pathlib import Path

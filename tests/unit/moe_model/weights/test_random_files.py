@@ -1,4 +1,4 @@
-"""Whatever stands in a checkpoint's files, reading them gives a result or a ValueError."""
+"""Whatever a checkpoint's files contain, reading them gives a result or a ValueError."""
 
 import json
 import os
@@ -20,9 +20,10 @@ from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from tests.support.moe_model.tiny_text_model import write_tiny_text_model
 
 ODD: list[Any] = [
-    None, True, 0, -1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.5, "", "x", "\x00", "é" * 99,
-    [], {}, [[]], [None], {"": {}}, "float32", "../../etc/passwd", [0, 2**62],
-]  # fmt: skip
+    *(None, True, 0, -1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.5),
+    *("", "x", "\x00", "é" * 99, "float32", "../../etc/passwd"),
+    *([], {}, [[]], [None], {"": {}}, [0, 2**62]),
+]
 
 
 def edited(document: Any, choose: random.Random) -> Any:
@@ -73,7 +74,7 @@ def changed_file(path: Path, seed: int) -> None:
 
 
 def refusal_of(read: Callable[[], object]) -> str:
-    """What a ValueError says; "" when there is none. Anything else is a fault."""
+    """The text of its ValueError, or "" when there is none. Other exceptions fail the test."""
     try:
         read()
     except ValueError as error:

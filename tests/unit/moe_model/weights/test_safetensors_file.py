@@ -69,44 +69,54 @@ BAD: dict[str, tuple[bytes, str]] = {
     "header nested": (with_header(b'{"a":' + b"[" * 200_000, b""), "not valid JSON"),
     "a number of 5000 digits": (with_header(b'{"a": ' + b"9" * 5000 + b"}", b""), "header"),
     "a name twice": (
-        with_header(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
-                    b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"\0"), "duplicate",
+        with_header(
+            b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+            b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+            b"\0",
+        ),
+        "duplicate",
     ),
     "an entry of a number": (with_header({"a": 3}, b""), "tensor a: expected dtype"),
     "an entry without shape": (
-        with_header({"a": {"dtype": "U8", "data_offsets": [0, 1]}}, b"\0"), "tensor a: expected",
+        with_header({"a": {"dtype": "U8", "data_offsets": [0, 1]}}, b"\0"),
+        "tensor a: expected",
     ),
     "an entry with more": (with_header({"a": {**B, "more": 1}}, b"\0"), "tensor a: expected"),
     "unknown dtype": (with_header({"a": entry("F4", [1], 0, 1)}, b"\0"), "tensor a: dtype 'F4'"),
     "dtype of a list": (
-        with_header({"a": {"dtype": [], "shape": [1], "data_offsets": [0, 1]}}, b"\0"), "tensor a",
+        with_header({"a": {"dtype": [], "shape": [1], "data_offsets": [0, 1]}}, b"\0"),
+        "tensor a",
     ),
     "negative size": (with_header({"a": entry("U8", [-1], 0, 1)}, b"\0"), "tensor a: shape"),
     "fractional size": (with_header({"a": entry("U8", [1.0], 0, 1)}, b"\0"), "tensor a: shape"),
     "size of a bool": (with_header({"a": entry("U8", [True], 0, 1)}, b"\0"), "tensor a: shape"),
     "nine dimensions": (with_header({"a": entry("U8", [1] * 9, 0, 1)}, b"\0"), "tensor a: shape"),
     "sizes whose product overflows": (
-        with_header({"a": entry("F32", [2**61, 2**61, 4], 0, 0)}, b""), "tensor a: 0 bytes stored",
+        with_header({"a": entry("F32", [2**61, 2**61, 4], 0, 0)}, b""),
+        "tensor a: 0 bytes stored",
     ),
     "offset negative": (with_header({"a": entry("U8", [1], -1, 0)}, b"\0"), "data_offsets"),
     "offsets reversed": (with_header({"a": entry("U8", [1], 1, 0)}, b"\0"), "data_offsets"),
     "three offsets": (
-        with_header({"a": {**B, "data_offsets": [0, 1, 4]}}, b"\0"), "tensor a: data_offsets",
+        with_header({"a": {**B, "data_offsets": [0, 1, 4]}}, b"\0"),
+        "tensor a: data_offsets",
     ),
     "too few bytes": (with_header({"a": entry("F32", [2], 0, 4)}, bytes(4)), "tensor a: 4 bytes"),
     "overlap": (
-        with_header({"a": A, "b": entry("U8", [4], 20, 24)}, BODY[:24]), "tensor b overlaps a",
+        with_header({"a": A, "b": entry("U8", [4], 20, 24)}, BODY[:24]),
+        "tensor b overlaps a",
     ),
     "the same bytes twice": (with_header({"a": A, "b": A}, BODY[:24]), "tensor b overlaps a"),
     "gap": (
-        with_header({"a": A, "b": entry("U8", [4], 25, 29)}, BODY + b"\0"), "b leaves a gap after a",
+        with_header({"a": A, "b": entry("U8", [4], 25, 29)}, BODY + b"\0"),
+        "b leaves a gap after a",
     ),
     "gap at the start": (with_header({"b": B}, BODY), "b leaves a gap after the header"),
     "truncated": (with_header({"a": A, "b": B}, BODY[:-1]), "truncated"),
     "trailing bytes": (with_header({"a": A, "b": B}, BODY + b"\0"), "trailing"),
     "a name of two lines": (with_header({"a\nb": entry("U8", [2], 0, 1)}, b"\0"), "name"),
     "a name of a megabyte": (with_header({"a" * 10**6: entry("U8", [2], 0, 1)}, b"\0"), "name"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -1,4 +1,4 @@
-"""Pools that end again and again are held back for longer each time; nobody else is."""
+"""Pools that keep ending are held back for longer each time; others are not."""
 
 import pytest
 
@@ -10,7 +10,7 @@ LOADING = router_pb2.MEMBER_STATE_LOADING
 
 
 class Lives:
-    """Processes of pool `a`, one after the other, beside a pool `b` that holds the same (or not)."""
+    """Processes of pool `a`, one after the other, beside a pool `b` that may hold the same."""
 
     def __init__(self, *, replica: bool = True):
         self.mesh: Mesh = mesh_of()
@@ -34,7 +34,7 @@ class Lives:
         self.mesh.leave(self.pool, self.now_s, said_goodbye=False)
 
     def held_s(self) -> float:
-        """For how long the topology does not show the pool that has just started, in steps of 0.5 s."""
+        """Seconds until the topology shows the pool that has just started, in steps of 0.5 s."""
         start_s = self.now_s
         while self._shown_state() != READY:
             self.now_s += 0.5

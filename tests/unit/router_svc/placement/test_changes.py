@@ -1,5 +1,5 @@
-"""Pools come, go, drain, die and are moved about: what is shown is held, what is held is kept
-until nobody calls it, and everything comes to rest where it should."""
+"""Pools join, leave, drain, die and move: what the map shows is held, what is held is kept until
+nothing calls it, and everything settles where it should."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ NAMES = "abcde"
 
 
 class Pool:
-    """A pool process: does what it was last told, when it gets round to it."""
+    """A pool process: does what it was last told, some time later."""
 
     def __init__(self, member, capacity):
         self.member = member
@@ -132,7 +132,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.mesh is not None)
     @rule()
     def ack(self):
-        """The attention service takes the newest topology; calls by the older one go on a while."""
+        """The attention service takes the newest topology; older calls go on for a while."""
         latest = self.mesh.book.latest
         if latest is not None:
             self.acked = latest.version.counter
@@ -158,7 +158,7 @@ class World(RuleBasedStateMachine):
                 self.mesh.leave(pool.member, self.now_s, said_goodbye=True)
 
     def check_nothing_called_is_dropped(self, pool, dropped):
-        """Whoever calls by what it last ACKed, or did within `SETTLE_S`, still finds its pieces."""
+        """Callers by the topology they last ACKed, or did within `SETTLE_S`, find its pieces."""
         newest = self.calls[-1:]
         since_s = self.now_s - SETTLE_S + 1e-6  # clock readings are sums of floats
         recent = [shown for at_s, shown in self.calls[:-1] if at_s > since_s]
@@ -185,7 +185,7 @@ class World(RuleBasedStateMachine):
                 assert pool.held & keeping <= shown
 
     def teardown(self):
-        """Left alone, it comes to rest: every pool holds its goal, nothing held is missing."""
+        """Left alone, it settles: every pool holds its goal, nothing that was held is missing."""
         if self.mesh is None:
             return
         for _ in range(60):
@@ -205,7 +205,7 @@ class World(RuleBasedStateMachine):
             dark = self.mesh.goals.latest.dark
             draining = [pool for pool in self.pools.values() if pool.state == DRAINING]
             for pool in draining:
-                assert pool.held & dark  # only who holds what nobody can take is still here
+                assert pool.held & dark  # only pools that hold what no other can take are left
 
 
 World.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

@@ -1,4 +1,4 @@
-"""Placement follows the load: hot experts gain holders, cold ones lose them, noise moves nothing."""
+"""Placement follows the load: hot experts gain holders, cold ones lose them, noise does nothing."""
 
 import random
 
@@ -19,7 +19,7 @@ READY = router_pb2.MEMBER_STATE_READY
 
 
 class World:
-    """A mesh on a clock of our own. Pools do what they are told within a tick; the attention
+    """A mesh on a fake clock. Pools do what they are told within a tick; the attention
     service routes at random, by given chances, and ACKs every topology."""
 
     def __init__(self, *, capacity=0, pools=4, striping="expert", seed=0, restarted=None, **rules):
@@ -134,7 +134,7 @@ def test_nothing_moves_when_it_is_off_idle_or_not_yet_for_long():
     hot.run(420, SKEWED)
     held = dict(hot.held)
     assert hot.holders(0, 0) > 1
-    hot.run(3600, EVEN, steps_per_s=0)  # nobody asks anything: no reason to forget
+    hot.run(3600, EVEN, steps_per_s=0)  # no requests: no reason to forget
     assert hot.mesh.following.last.verdict == "no_record"
     assert hot.held == held
 

@@ -1,4 +1,4 @@
-"""Plans are computed elsewhere, and count only for pools that are by then what they were."""
+"""Plans are computed in another thread and used only for pools that have not changed since."""
 
 import asyncio
 from concurrent.futures import Executor, Future
@@ -12,7 +12,7 @@ from tests.support.router_svc.mesh import POOL, holds, mesh_of, register, status
 
 
 class Held(Executor):
-    """Computes when it is told to."""
+    """Computes when told to."""
 
     def __init__(self):
         self.waiting = []
@@ -79,7 +79,7 @@ def test_where_pools_come_all_the_time_a_plan_counts_for_those_that_stayed(mesh)
     given = holds(mesh.new_assignments(1.0))
     assert {"a", "b1"} <= set(given)
     assert not {"b0", goodbye.member_id} & set(given)
-    mesh.executor.compute()  # and one is made for those that there are now
+    mesh.executor.compute()  # and another plan is made for the present pools
     mesh.new_assignments(2.0)
     assert goodbye.goal is not None
 

@@ -1,4 +1,4 @@
-"""Pools' own measurements become shares of the load; what noise may explain does not."""
+"""Pools' own measurements become shares of the load, but not differences that may be noise."""
 
 import pytest
 

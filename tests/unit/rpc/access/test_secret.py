@@ -58,7 +58,7 @@ def test_no_text_that_was_not_made_with_the_secret_is_accepted(path, text):
 
 
 def test_secrets_change_one_process_after_the_other(path, tmp_path):
-    """The new one is added everywhere, then made the first, then the old one goes."""
+    """The new secret is added everywhere, then made the first, then the old one is removed."""
     there, here = tmp_path / "there", path
     there.write_text(here.read_text())
     ours, theirs = MeshSecret(here), MeshSecret(there)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from expert_svc.calls import Call, FrameReader
 from moe_model.families.known import parse_config
+from moe_model.tiny import TINY
 from protos import expert_pb2
 from rpc.hop.codec import (
     CallHeader,
@@ -27,15 +28,14 @@ NATIVE = load_native()
 PLAIN = HopCodec(None)
 EXPERTS, TOP_K, D = 8, 3, 6
 CONFIG = parse_config(
-    {
-        "architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2", "hidden_size": D,
-        "intermediate_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 4, "rotary_dim": 2, "num_local_experts": EXPERTS,
-        "num_experts_per_tok": TOP_K, "vocab_size": 32, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
-        "max_position_embeddings": 64, "use_qk_norm": False, "use_routing_bias": True,
-        "scoring_func": "sigmoid", "hidden_act": "silu", "tie_word_embeddings": False,
+    TINY
+    | {
+        "hidden_size": D,
+        "num_hidden_layers": 2,
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": TOP_K,
     }
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="the package was built without a compiler")
 
@@ -50,7 +50,7 @@ def rows(seed: int, num_rows: int, dtype: torch.dtype = torch.float32) -> tuple[
 
 
 def reader(native: object, dtype: torch.dtype = torch.float32) -> FrameReader:
-    return FrameReader(CONFIG, dtype=dtype, max_rows=16, native=native)  # type: ignore[arg-type]
+    return FrameReader(CONFIG, dtype=dtype, max_rows=16, native=native)
 
 
 def same_call(one: Call, other: Call) -> None:
@@ -159,7 +159,7 @@ def unchecked(part: torch.Tensor) -> bytes:
 def test_numbers_that_are_not_finite_leave_only_with_a_word_about_them(
     native: object, bad: float, dtype: torch.dtype
 ):
-    codec = HopCodec(native)  # type: ignore[arg-type]
+    codec = HopCodec(native)
     part = torch.ones(3, D, dtype=dtype)
     assert codec.build_result(1, 0, 0, part) is not None
     part[1, D - 1] = bad
@@ -174,7 +174,7 @@ def test_numbers_that_are_not_finite_leave_only_with_a_word_about_them(
 def test_an_overflow_that_the_pool_answers_for_spoils_its_own_row_only(
     native: object, chosen: list[int] | None
 ):
-    codec = HopCodec(native)  # type: ignore[arg-type]
+    codec = HopCodec(native)
     part = torch.tensor([[1.0] * D, [float("nan")] * D])
     frame = codec.build_result(1, 0, 0, part, overflowed=True)
     assert frame is not None
@@ -203,7 +203,7 @@ def test_an_overflow_that_the_pool_answers_for_spoils_its_own_row_only(
 def test_a_corrupt_result_is_refused_and_changes_nothing(
     native: object, part: torch.Tensor, wrong: str
 ):
-    codec = HopCodec(native)  # type: ignore[arg-type]
+    codec = HopCodec(native)
     frame = unchecked(part)
     found = codec.read_result(frame) or result_of(
         expert_pb2.ExecuteResponse.FromString(frame).result
@@ -219,7 +219,7 @@ def test_weights_that_are_not_finite_are_not_sent(native: object):
     hidden, ids, weights = rows(1, 2)
     weights[1, 0] = float("nan")
     with pytest.raises(ValueError, match="weights"):
-        HopCodec(native).build_execute(CallHeader(1, 0, 1, 5, 0), hidden, ids, weights)  # type: ignore[arg-type]
+        HopCodec(native).build_execute(CallHeader(1, 0, 1, 5, 0), hidden, ids, weights)
 
 
 def test_another_kind_of_frame_is_not_the_native_codec_s():
@@ -236,7 +236,7 @@ def test_another_kind_of_frame_is_not_the_native_codec_s():
 @settings(max_examples=80, deadline=None)
 @given(bit=st.integers(0, 10**6), native=st.booleans())
 def test_a_flipped_bit_in_an_execute_is_never_computed(bit: int, native: bool):
-    """It is refused as corrupt or wrong, or the frame still says the same."""
+    """The frame is refused, or still has the same meaning."""
     frame = bytearray(sound_frame())
     bit %= 8 * len(frame)
     frame[bit // 8] ^= 1 << bit % 8
@@ -258,7 +258,7 @@ def test_a_flipped_bit_in_an_execute_is_never_computed(bit: int, native: bool):
 
 @pytest.mark.parametrize("native", [NATIVE, None], ids=["native", "protobuf"])
 def test_a_flipped_bit_in_an_answer_never_reaches_the_sums(native: object):
-    codec = HopCodec(native)  # type: ignore[arg-type]
+    codec = HopCodec(native)
     frame = PLAIN.build_result(2**40 + 1, 3, 4, torch.randn(2, D))
     rows_at = frame.index(PLAIN.build_result(2**40 + 1, 3, 4, torch.zeros(0, D))[:1]) + 20
     for bit in range(8 * rows_at, 8 * (rows_at + 30)):

@@ -1,4 +1,4 @@
-"""Frames leave in order, one write at a time, however a write makes its caller wait."""
+"""Frames leave in order, one write at a time, however long a write waits."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tensors keep every bit on the wire; a message is believed only when its bytes fit."""
+"""Tensors keep every bit on the wire; a message is accepted only when its bytes fit its shape."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_a_dtype_that_is_not_on_the_wire_is_our_bug():
     st.integers(0, 60),
 )
 def test_a_message_is_refused_unless_shape_and_bytes_fit(dtype: int, shape: list[int], size: int):
-    message = tensor_pb2.Tensor(dtype=dtype, shape=shape, data=bytes(size))  # type: ignore[arg-type]
+    message = tensor_pb2.Tensor(dtype=dtype, shape=shape, data=bytes(size))
     itemsize = {1: 4, 2: 2}.get(dtype)
     sound = (
         itemsize is not None

@@ -1,4 +1,4 @@
-"""The one registry of EXPERTMESH_* names: complete, each name with one meaning, typing errors told."""
+"""The registry of EXPERTMESH_* names is complete, each name has one meaning, typos are reported."""
 
 import re
 import subprocess
@@ -16,19 +16,30 @@ from rpc.process.env_names import COMMANDS, KNOWN, OTHERS, SERVICES, nearest, un
 from rpc.process.flags import flags_of
 from tests.support.places import ROOT
 
-FOLDERS = (
-    "attention_svc", "bench", "demo_model", "deploy", "docs", "examples", "expert_svc", "expertmesh",
-    "gateway", "moe_model", "router_svc", "rpc", "tests",
-)  # fmt: skip
+FOLDERS = [
+    "attention_svc",
+    "bench",
+    "demo_model",
+    "deploy",
+    "docs",
+    "examples",
+    "expert_svc",
+    "expertmesh",
+    "gateway",
+    "moe_model",
+    "router_svc",
+    "rpc",
+    "tests",
+]
 SOURCES = (".py", ".md", ".yaml", ".yml", ".toml", ".c", ".cpp", ".h", ".Dockerfile")
 INVENTED = re.compile(
     "NAME|COUNT|SHARE|FOLDER|LOUD|PEERS|INNER|NO_COLOR|SOME_FLAG|PORT|NUM_THREADS"
 )
-"""Of tests and examples that are about names as such."""
+"""Names made up by tests and examples about names."""
 
 
 def repository_files() -> Iterator[Path]:
-    """Text in which names stand, but for this file with its wrong ones."""
+    """Files in which names may occur, except this one with its wrong names."""
     yield from (ROOT / "Makefile", ROOT / "README.md", ROOT / "CONTRIBUTING.md")
     yield ROOT / "deploy" / "Dockerfile"
     for folder in FOLDERS:
@@ -107,7 +118,7 @@ def test_a_command_that_means_something_else_by_a_services_flag_has_a_name_of_it
 
 
 def test_options_of_one_name_mean_the_same_in_all_commands() -> None:
-    """By a name go only options of one spelling, or the declared exceptions."""
+    """Options that share a name have one spelling, or are declared exceptions."""
     exceptions = {"PNG": {"--png"}, "MODEL_NAME": {"--model-name", "--model"}}
     spellings = defaultdict(set)
     for command, option, name in command_options():

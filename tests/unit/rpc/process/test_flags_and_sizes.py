@@ -97,9 +97,18 @@ def test_help_shows_flags_and_defaults(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize(
     "text, size",
-    [("1", 1), ("2e9", 2 * 10**9), ("512MiB", 512 * 2**20), ("48 GiB", 48 * 2**30), ("1.5kB", 1500),
-     (" 3TB ", 3 * 10**12), ("7b", 7), ("1.5e3 KiB", 1536000), ("", None)],
-)  # fmt: skip
+    [
+        ("1", 1),
+        ("2e9", 2 * 10**9),
+        ("512MiB", 512 * 2**20),
+        ("48 GiB", 48 * 2**30),
+        ("1.5kB", 1500),
+        (" 3TB ", 3 * 10**12),
+        ("7b", 7),
+        ("1.5e3 KiB", 1536000),
+        ("", None),
+    ],
+)
 def test_sizes_are_read_as_people_write_them(text: str, size: int | None):
     assert parse_bytes(text, "--memory") == size
 
@@ -121,7 +130,14 @@ def test_addresses_are_read_and_written(text: str, host: str):
     assert Address.parse(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:-1", "host:65536", "host:1x", "host:\u0661", "unix:/tmp/x:1", "xds:///x:1", "[::1", "[::1:2", "a b:1", "a\nb:1", "host:" + "0" * 5000])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "host", ":1", "host:", "host:-1", "host:65536", "host:1x", "host:\u0661"),
+        *("unix:/tmp/x:1", "xds:///x:1", "[::1", "[::1:2", "a b:1", "a\nb:1"),
+        "host:" + "0" * 5000,
+    ],
+)
 def test_other_addresses_are_refused_by_name(text: str):
     with pytest.raises(ValueError, match=r"^--listen: "):
         Address.parse(text, "--listen")
@@ -135,7 +151,13 @@ def test_what_grpc_would_not_read_as_a_host_is_refused(text: str):
         Address.parse(text, "--router")
 
 
-@pytest.mark.parametrize("host, loopback", [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("127.evil.example", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "host, loopback",
+    [
+        *((host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")),
+        *((host, False) for host in ("0.0.0.0", "::", "127.evil.example")),
+    ],
+)
 def test_plaintext_is_for_loopback_unless_allowed(host: str, loopback: bool):
     address = Address(host=host, port=1)
     assert address.is_loopback is loopback

@@ -1,4 +1,4 @@
-"""Do our caps lie below the process's limit of open files, and does the log stay readable?"""
+"""Are our caps below the process's limit of open files, and does the log stay readable?"""
 
 import asyncio
 import errno

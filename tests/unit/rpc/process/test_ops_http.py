@@ -1,4 +1,4 @@
-"""The port of probes and Prometheus: whom does it answer, and who can keep it from answering?"""
+"""The port of probes and Prometheus: whom does it answer, and can a client block it?"""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def connect(ops: OpsServer, data: bytes = b"") -> socket.socket:
 
 
 def exchange(ops: OpsServer, data: bytes) -> bytes:
-    """What comes back until the end; the client's half is closed after `data`."""
+    """Everything received until the end; the client half-closes after `data`."""
     with connect(ops, data) as connection:
         reply = b""
         with contextlib.suppress(OSError):  # it closed first
@@ -90,7 +90,7 @@ def test_the_pages(ops: OpsServer, caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_a_foreign_host_reads_nothing(ops: OpsServer, header: str, status: int) -> None:
-    """A web page whose name was led to this port by DNS sends its own name."""
+    """DNS rebinding: a web page that reaches this port sends its own host name."""
     for path in ("/metrics", "/page", "/livez"):
         assert get(ops, path, header) == status
 
@@ -167,11 +167,11 @@ def test_a_flood_that_never_stops_keeps_no_probe_out(ops: OpsServer) -> None:
 
 
 def test_without_descriptors_the_oldest_connections_are_given_up(ops: OpsServer) -> None:
-    """accept() fails; its thread neither spins nor forgets the probe that waits."""
+    """accept() fails: its thread neither spins nor forgets the waiting probe."""
     silent = [connect(ops) for _ in range(10)]
     deadline_s = time.monotonic() + WAIT_S
     assert ops._server is not None
-    while len(ops._server._open) < 10 and time.monotonic() < deadline_s:  # type: ignore[attr-defined]
+    while len(ops._server._open) < 10 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     probe = socket.socket()
@@ -214,15 +214,17 @@ request_lines = st.sampled_from(
     ]
 )
 header_lines = st.sampled_from(
-    [b"Host: localhost", b"Host: evil.example", b"Host:", b"Connection: keep-alive", b"X" * 9_000,
-     b"Expect: 100-continue", b"Content-Length: 5", b"Transfer-Encoding: chunked", b" folded",
-     b"no colon", b": empty", b"X: \0\xff"]
-)  # fmt: skip
+    [
+        *(b"Host: localhost", b"Host: evil.example", b"Host:", b"Connection: keep-alive"),
+        *(b"Expect: 100-continue", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        *(b" folded", b"no colon", b": empty", b"X: \0\xff", b"X" * 9_000),
+    ]
+)
 
 
 @st.composite
 def requests(draw: Any) -> bytes:
-    """Nearly a request, some bytes of it replaced."""
+    """A request with some bytes replaced."""
     lines = [draw(request_lines), *draw(st.lists(header_lines, max_size=6)), b"", b""]
     data = bytearray(draw(st.sampled_from([b"\r\n", b"\n", b"\r"])).join(lines))
     for _ in range(draw(st.integers(0, 3))):

@@ -62,7 +62,8 @@ def is_json(text: str) -> bool:
             '{"path": "a.py"',
         ),
         (
-            '<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n<parameter name="con',
+            '<invoke name="write_file">\n<parameter name="path">a.py</parameter>\n'
+            '<parameter name="con',
             '{"path": "a.py"',
         ),
         (
@@ -159,7 +160,8 @@ def test_an_object_in_place_of_parameters_is_never_content(
 
 
 QUOTING = (
-    '<invoke name="write_file">\n<parameter name="path">see </parameter> in a</invoke></parameter>\n'
+    '<invoke name="write_file">\n'
+    '<parameter name="path">see </parameter> in a</invoke></parameter>\n'
     '<parameter name="content"><a></invoke>\n<parameter name="path">x</parameter>\n</invoke>\n'
     "<b/>\n</invoke>\n.</parameter>\n</invoke>\n"
 )

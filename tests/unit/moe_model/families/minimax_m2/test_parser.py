@@ -1,4 +1,4 @@
-"""The output parser: what it reports, by case, and that cuts never matter."""
+"""The output parser: what it reports, and that it does not depend on how output is cut."""
 
 import json
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ def summary(text: str, **options: Any) -> tuple[str, str, list[tuple[str, Any]]]
 
 
 def spoken(text: str, **options: Any) -> tuple[str, str, list[tuple[str, str]]]:
-    """Reasoning, content and calls with their arguments as they came."""
+    """Reasoning, content and calls with their arguments as text."""
     events = parse(text, **options)
     calls: list[list[str]] = []
     for event in events:

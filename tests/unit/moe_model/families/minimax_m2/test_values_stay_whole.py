@@ -14,18 +14,32 @@ from tests.support.moe_model.chat.spelled_output import events_of, quoted, units
 
 
 def tool(name: str, *required: str, **properties: Any) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": list(required)}
+    return taking(name, {"properties": properties, "required": list(required)})
+
+
+def taking(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool whose parameters are an object of this schema."""
+    parameters = {"type": "object", **schema}
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
 STRING = {"type": "string"}
 TOOLS = [
     tool("write_file", "path", "content", path=STRING, content=STRING),
-    tool("edit", "path", "old", "new", path=STRING, old=STRING, new=STRING,
-         times={"type": "integer"}, note=STRING),
+    tool(
+        "edit",
+        "path",
+        "old",
+        "new",
+        path=STRING,
+        old=STRING,
+        new=STRING,
+        times={"type": "integer"},
+        note=STRING,
+    ),
     tool("bash", "command", command=STRING),
     {"type": "function", "function": {"name": "free"}},
-]  # fmt: skip
+]
 Call = tuple[str, dict[str, str]]
 
 
@@ -200,28 +214,44 @@ def test_values_survive_rendering_and_parsing(calls: list[Call], spelled: bool, 
     ("output", "expected"),
     [
         # a required parameter, or one that fits, opened on a new line without a closing tag before
-        ('<invoke name="write_file">\n<parameter name="path">a\n<parameter name="content">b'
-         "</parameter>\n</invoke>\n", [("write_file", {"path": "a", "content": "b"})]),
-        ('<invoke name="edit">\n<parameter name="path">a\n<parameter name="old">b\n'
-         '<parameter name="new">c</parameter>\n</invoke>\n',
-         [("edit", {"path": "a", "old": "b", "new": "c"})]),
-        ('<invoke name="edit">\n<parameter name="path">a</parameter>\n<parameter name="old">b\n'
-         '<parameter name="times">2</parameter>\n<parameter name="new">c</parameter>\n</invoke>\n',
-         [("edit", {"path": "a", "old": "b", "times": 2, "new": "c"})]),
+        (
+            '<invoke name="write_file">\n<parameter name="path">a\n<parameter name="content">b'
+            "</parameter>\n</invoke>\n",
+            [("write_file", {"path": "a", "content": "b"})],
+        ),
+        (
+            '<invoke name="edit">\n<parameter name="path">a\n<parameter name="old">b\n'
+            '<parameter name="new">c</parameter>\n</invoke>\n',
+            [("edit", {"path": "a", "old": "b", "new": "c"})],
+        ),
+        (
+            '<invoke name="edit">\n<parameter name="path">a</parameter>\n<parameter name="old">b\n'
+            '<parameter name="times">2</parameter>\n'
+            '<parameter name="new">c</parameter>\n</invoke>\n',
+            [("edit", {"path": "a", "old": "b", "times": 2, "new": "c"})],
+        ),
         # a misspelt second call
-        ('<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n'
-         '<invoke name="bsh">\n<parameter name="command">ls</parameter>\n</invoke>\n',
-         [("bash", {"command": "ls"}), ("bsh", {"command": "ls"})]),
+        (
+            '<invoke name="bash">\n<parameter name="command">ls</parameter>\n</invoke>\n'
+            '<invoke name="bsh">\n<parameter name="command">ls</parameter>\n</invoke>\n',
+            [("bash", {"command": "ls"}), ("bsh", {"command": "ls"})],
+        ),
         # closing tags left out
-        ('<invoke name="bash">\n<parameter name="command">ls\n</invoke>\n',
-         [("bash", {"command": "ls"})]),
-        ('<invoke name="bash">\n<parameter name="command">ls</parameter>\n',
-         [("bash", {"command": "ls"})]),
-        ('<invoke name="bash">\n<parameter name="command">ls</parameter>\n'
-         '<invoke name="bash">\n<parameter name="command">pwd</parameter>\n</invoke>\n',
-         [("bash", {"command": "ls"}), ("bash", {"command": "pwd"})]),
+        (
+            '<invoke name="bash">\n<parameter name="command">ls\n</invoke>\n',
+            [("bash", {"command": "ls"})],
+        ),
+        (
+            '<invoke name="bash">\n<parameter name="command">ls</parameter>\n',
+            [("bash", {"command": "ls"})],
+        ),
+        (
+            '<invoke name="bash">\n<parameter name="command">ls</parameter>\n'
+            '<invoke name="bash">\n<parameter name="command">pwd</parameter>\n</invoke>\n',
+            [("bash", {"command": "ls"}), ("bash", {"command": "pwd"})],
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("wrapper_end", ["</minimax:tool_call>", ""])
 def test_slips_of_the_model_are_made_good(output: str, expected: Any, wrapper_end: str) -> None:
     whole = "</think>\n<minimax:tool_call>\n" + output + wrapper_end
@@ -252,17 +282,16 @@ def test_holding_back_is_bounded_when_nothing_decides() -> None:
     assert len(parser._buffer) < 100
 
 
+INTEGER = {"type": "integer"}
+A_STRING = {"properties": {"a": STRING}, "required": ["a"]}
+MAYBE_N = {"properties": {"n": INTEGER}}
 TYPED = [
     tool("typed", "n", n={"type": "number"}, o={"type": "object"}, s=STRING),
-    {"type": "function", "function": {"name": "open", "parameters": {
-        "type": "object", "properties": {"a": STRING}, "additionalProperties": {"type": "integer"}}}},
-    {"type": "function", "function": {"name": "inherits", "parameters": {
-        "$ref": "#/$defs/args", "$defs": {"args": {
-            "allOf": [{"properties": {"a": STRING}, "required": ["a"]},
-                      {"properties": {"n": {"type": "integer"}}}]}}}}},
+    taking("open", {"properties": {"a": STRING}, "additionalProperties": INTEGER}),
+    taking("inherits", {"$ref": "#/$defs/args", "$defs": {"args": {"allOf": [A_STRING, MAYBE_N]}}}),
     tool("blanks", **{" a": STRING, "b ": STRING}),
     *TOOLS,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +317,7 @@ def test_parameters_that_no_string_can_have_swallowed_are_their_own(
 
 
 def test_a_string_may_quote_a_parameter_that_the_tool_does_not_have() -> None:
-    """By the rule only a declared one ends it; that it may have is counted."""
+    """Only a declared parameter ends a value; one that may have ended earlier is counted."""
     value = 'ls</parameter>\n<parameter name="timeout">5'
     parser = OutputParser(tools=TOOLS)
     events = events_of(parser, rendered(("bash", {"command": value})))
@@ -299,7 +328,7 @@ def test_a_string_may_quote_a_parameter_that_the_tool_does_not_have() -> None:
 
 @pytest.mark.parametrize("num_lines", [3_000])
 def test_many_slips_cost_no_more_than_their_number(num_lines: int) -> None:
-    """Each looks ahead as far as may be held back; without a bound this takes minutes."""
+    """Each slip looks ahead as far as text may be held back; without a bound this takes minutes."""
     value = "a" + '\n<parameter name="content">z' * num_lines
     value += '</parameter>\n</invoke>\n<invoke name="x">\n' * num_lines
     output = rendered(("write_file", {"path": value, "content": "x"}))

@@ -1,4 +1,4 @@
-"""Paged attention against float64; a query row's bits depend on its own query, keys and values only."""
+"""Paged attention against float64; a row's bits depend on its own query, keys and values only."""
 
 import math
 import threading
@@ -72,7 +72,7 @@ class Pages:
         self.tile()
 
     def tile(self) -> None:
-        """Lay the pages out as tiles, where they are to be."""
+        """Lay the pages out as tiles, in the layouts that use tiles."""
         if not self.tiles or self.keys.dim() > 4:
             return
         slots = torch.arange(self.keys.shape[0] * self.block_size)
@@ -84,7 +84,7 @@ class Pages:
         store_tiles(*rows, self.keys, self.values, slots)
 
     def _store(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """As it lies in memory, and the numbers that it stands for, float64."""
+        """The stored form, and the float64 numbers that it represents."""
         if self.stored != INT8:
             return rows.to(self.stored), rows.to(self.stored).double()
         scales = rows.abs().amax(-1) / 127
@@ -93,7 +93,7 @@ class Pages:
         return stored, codes.double() * scales.double()[..., None]
 
     def attend(self, q_THP: Tensor, stop: int | None = None) -> Tensor:
-        """The rows as the newest of `stop` positions (default: of all)."""
+        """Attend with the rows as the newest of `stop` positions (default: of all)."""
         segment = [[0, len(q_THP), stop or self.num_cached, 0]]
         rows = PagedRows(torch.tensor(segment), self.table_W)
         return attend_paged(q_THP, self.keys, self.values, self.num_groups, rows)
@@ -286,7 +286,11 @@ def test_what_does_not_fit_is_a_value_error():
         attend(values=pages.values[:, :8])
     with pytest.raises(ValueError, match="heads"):
         attend(q=q.double())
-    for segment in ((0, 2, 40, 0), (1, 1, 40, 0), (0, 1, 0, 0), (0, 1, 49, 0), (0, 1, 40, 1), (0, 1, 2**60, 0), (-1, 1, 40, 0), (0, 1, 40, -1), (2**62, 2**62, 2**62, 2**62)):  # fmt: skip
+    for segment in (
+        *((0, 2, 40, 0), (1, 1, 40, 0), (-1, 1, 40, 0)),
+        *((0, 1, 0, 0), (0, 1, 49, 0), (0, 1, 2**60, 0), (0, 1, 40, 1), (0, 1, 40, -1)),
+        (2**62, 2**62, 2**62, 2**62),
+    ):
         with pytest.raises(ValueError, match="segments name"):
             attend(seg=segment)
     for block in (-1, 5, 2**62):

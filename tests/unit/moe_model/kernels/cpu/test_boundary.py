@@ -1,4 +1,4 @@
-"""Whatever Python hands to native code: an answer or a ValueError, never an address that is not there."""
+"""Whatever Python passes to native code: a result or a ValueError, never a bad memory access."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def tensors(shapes: st.SearchStrategy, dtypes: list[torch.dtype]) -> st.SearchSt
 
 
 def shapes_near(*sound: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """The sound one half of the time."""
+    """The right shape half of the time, else one near it."""
     size = st.one_of(st.sampled_from(sound), st.integers(0, 40))
     return st.one_of(st.just(sound), st.lists(size, max_size=4).map(tuple))
 
@@ -176,7 +176,7 @@ def test_attention(q, keys, values, groups, segments, sound, tables, dtype):
 
 
 def test_attention_without_heads_or_pages():
-    """Nothing to divide by."""
+    """Empty shapes must not divide by zero."""
     table, segment = torch.zeros(1, dtype=torch.int64), torch.tensor([[0, 1, 1, 0]])
     for heads, blocks, size in ((0, 4, 16), (4, 0, 16), (4, 4, 0)):
         q, pages = torch.ones(1, heads, 32).bfloat16(), torch.ones(blocks, size, 2, 32).bfloat16()

@@ -1,4 +1,4 @@
-"""The fused expert FFN against float64, and against its own rows alone."""
+"""The fused expert FFN against float64, and against each of its rows computed alone."""
 
 import pytest
 import torch

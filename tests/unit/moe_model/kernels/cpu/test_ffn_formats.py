@@ -1,4 +1,4 @@
-"""The expert FFN in every format against float64: odd shapes, uneven loads, extreme numbers, many callers."""
+"""The expert FFN in every format against float64: odd shapes, uneven loads, extremes, threads."""
 
 import threading
 
@@ -28,7 +28,7 @@ FORMATS = ("bf16", "fp8", "int8", "int4", "int4_g128")
 # |found - float64| over the sum of the terms that w2 adds, given the rows' codes: two roundings to
 # bfloat16 (2^-8 each at most), of which the first may move a code of the integer formats by one.
 BOUND = {"bf16": 0.008, "fp8": 0.008, "int8": 0.014, "int4": 0.014, "int4_g128": 0.014}
-# Root mean square over all outputs, relative, against float64 with rows as they are: what coding them adds.
+# Relative root mean square error against float64 with uncoded rows: what coding them adds.
 CODING = {"bf16": 0.003, "fp8": 0.003, "int8": 0.016, "int4": 0.016, "int4_g128": 0.016}
 
 
@@ -94,7 +94,7 @@ def here(format: str) -> str:
     seed=st.integers(0, 99),
 )
 def test_is_the_float64_ffn_on_odd_shapes(format, d, f, num_rows, used, top_k, seed):
-    """Experts that nobody uses, one that all rows use, and everything between."""
+    """Unused experts, one that all rows use, and everything between."""
     held = experts(here(format), 5, d, f)
     args = message(num_rows, d, sorted(used), min(top_k, len(used)), seed)
     exact, size = ffn64(args, held, code=True)
@@ -130,7 +130,7 @@ def test_extreme_scales(isa, format, weights, hidden):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_zero_and_denormal_rows(isa, format):
-    """Zeros give zeros; what is too small for the formats gives next to nothing, and spoils nobody."""
+    """Zeros give zeros; too small numbers give almost zero and no NaN elsewhere."""
     held = experts(here(format), 2, 140, 70)
     hidden, rows, slots, weights = message(6, 140, [0, 1], 2)
     expected = expert_rows(hidden, rows, slots, weights, held).view(6, 2, -1)

@@ -1,4 +1,4 @@
-"""int8, int4 and fp8 weights: what packing keeps, and the kernels on their own numbers and on extremes."""
+"""int8, int4 and fp8 weights: what packing preserves, and kernels on extreme numbers."""
 
 import pytest
 import torch

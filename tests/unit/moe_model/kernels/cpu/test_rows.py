@@ -79,7 +79,7 @@ def test_heads_are_normed_then_rotated(
     q, k, v = native.split_heads(qkv, *given)
     for found, expected in zip((q, k, v), TORCH.split_heads(qkv, *given), strict=True):
         assert found.shape == expected.shape
-        # The norm's sum may differ in its last bits: what was rounded from it, by one bfloat16 step.
+        # The norm's sum may differ in its last bits, and so its rounding by one bfloat16 step.
         torch.testing.assert_close(found.float(), expected.float(), rtol=2**-6, atol=2**-6)
     if not has_norms:  # nothing but products and sums: the same bits
         assert torch.equal(q, TORCH.split_heads(qkv, *given)[0])

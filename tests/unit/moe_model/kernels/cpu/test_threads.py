@@ -1,4 +1,4 @@
-"""What the machine refuses (threads) or nobody asks for (no rows) is an error or an answer, no end."""
+"""Threads that cannot be made, or no rows at all, are an error or a result, never a crash."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ else:
 
 @pytest.mark.parametrize("what", ["sums", "sums of no row", "rows", "routed", "linear", "choice"])
 def test_nothing_to_compute_needs_no_memory_of_former_calls(what: str):
-    """As a process's first call: its scratch memory is null, which passed for having none."""
+    """In a process's first call the scratch memory is null, which once counted as out of memory."""
     ended = subprocess.run(
         [sys.executable, "-c", FIRST_CALLS, what],
         capture_output=True,
@@ -93,7 +93,7 @@ def test_more_threads_than_there_is_room_for_are_refused_and_computing_goes_on()
 def test_a_first_pool_that_cannot_be_started_leaves_the_caller_to_compute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """A limit below the number of cores does not matter to whoever asks for fewer threads."""
+    """A limit below the number of cores does not matter to callers that ask for fewer threads."""
 
     def refuse(self: library.Library, num_threads: int) -> None:
         raise RuntimeError("only 0 of 63 threads could be started")
