@@ -62,17 +62,9 @@ def unsupported(field: str, message: str = "this field is not supported") -> Req
 
 
 def model_not_found(name: object) -> RequestError:
-    what = (
-        "The request names no model"
-        if name is None
-        else f"The model {repr(name)[:100]} does not exist"
-    )
-    return RequestError(
-        Kind.MODEL_NOT_FOUND,
-        f"{what}; GET /v1/models lists what is served",
-        field="model",
-        reason="model_not_found",
-    )
+    given = f"The model {repr(name)[:100]} does not exist"
+    message = "The request names no model" if name is None else given
+    return RequestError(Kind.MODEL_NOT_FOUND, message, field="model", reason="model_not_found")
 
 
 def context_exceeded(

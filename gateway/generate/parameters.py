@@ -9,7 +9,7 @@ Rules that are choices:
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gateway.errors import bad_field, context_exceeded
@@ -19,31 +19,44 @@ from protos import attention_pb2
 
 _GREEDY_BELOW = 1e-5
 _SMALLEST_TOP_P = 1e-6
-_OFF = {"min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-_RANGES = {
-    "temperature": (0.0, 2.0),
-    "min_p": (0.0, 1.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-}
+
+
+def _between(low: float, high: float, *, off: float | None = None) -> Any:
+    """A number of this range. `off`: its default, where the checkpoint has none for it."""
+    return field(default=None, metadata={"range": (low, high), "off": off})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What a client may say of the drawing of tokens; errors name them so. None: not said."""
+    """What a client may set of the sampling, by the names that errors use. None: not set.
 
-    temperature: float | None = None
+    The names are those of the wire's `SamplingParams`.
+    """
+
+    temperature: float | None = _between(0, 2)
     top_p: float | None = None
     top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    min_p: float | None = _between(0, 1, off=0.0)
+    repetition_penalty: float | None = _between(
+        Limits.min_repetition_penalty, Limits.max_repetition_penalty
+    )
+    presence_penalty: float | None = _between(-2, 2, off=0.0)
+    frequency_penalty: float | None = _between(-2, 2, off=0.0)
     logit_bias: Mapping[str, float] | None = None
     """By token id, written as text."""
     seed: int | None = None
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool | None = None
+
+
+_NUMBERS = {one.name: one.metadata for one in fields(Parameters) if one.metadata}
+_OFF = {name: number["off"] for name, number in _NUMBERS.items() if number["off"] is not None}
+
+
+def range_text(name: str) -> str:
+    """The allowed range of a parameter, for messages and documentation."""
+    low, high = _NUMBERS[name]["range"]
+    return f"{low:g} to {high:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +85,22 @@ def sampling_params(
     """All but the output's length and log-probabilities. Raises RequestError naming the parameter."""
     said = {name: value for name, value in vars(asked).items() if value is not None}
     values: dict[str, Any] = {**_OFF, **vars(defaults), **said}
-    penalties = limits.min_repetition_penalty, limits.max_repetition_penalty
-    for name, (low, high) in {**_RANGES, "repetition_penalty": penalties}.items():
-        if not low <= values[name] <= high:
-            raise bad_field(name, f"must be {low:g} to {high:g}, got {values[name]:g}")
+    numbers = {name: values[name] for name in _NUMBERS}
+    for name, value in numbers.items():
+        low, high = _NUMBERS[name]["range"]
+        if not low <= value <= high:
+            raise bad_field(name, f"must be {range_text(name)}, got {value:g}")
+    if numbers["temperature"] < _GREEDY_BELOW:
+        numbers["temperature"] = 0.0
     top_p, top_k = values["top_p"], values["top_k"]
     if not 0.0 < top_p <= 1.0:
         raise bad_field("top_p", f"must be above 0 and at most 1, got {top_p}")
     if top_k < -1:
         raise bad_field("top_k", f"must be -1 or 0 (all tokens) or at least 1, got {top_k}")
     return attention_pb2.SamplingParams(
-        temperature=values["temperature"] if values["temperature"] >= _GREEDY_BELOW else 0.0,
+        **numbers,
         top_p=max(top_p, _SMALLEST_TOP_P),
         top_k=0 if top_k in (-1, 0) or top_k >= vocab_size else top_k,
-        min_p=values["min_p"],
-        repetition_penalty=values["repetition_penalty"],
-        presence_penalty=values["presence_penalty"],
-        frequency_penalty=values["frequency_penalty"],
         logit_bias=_logit_bias(asked.logit_bias or {}, vocab_size, limits),
         seed=secrets.randbits(64) if asked.seed is None else asked.seed % 2**64,
         stop_token_ids=_stop_token_ids(asked.stop_token_ids or [], vocab_size, limits),

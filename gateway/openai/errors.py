@@ -37,8 +37,9 @@ class OpenAIErrors:
 
 
 def _object(error: RequestError) -> dict[str, Any]:
+    hint = "; GET /v1/models lists what is served" if error.kind is Kind.MODEL_NOT_FOUND else ""
     return {
-        "message": error.message,
+        "message": error.message + hint,
         "type": _TYPES.get(error.kind, "invalid_request_error"),
         "param": error.field,
         "code": error.reason,

@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import RequestError, bad_field
+from gateway.generate.parameters import range_text
+from gateway.limits import Limits
 
 TokenLimit = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
@@ -30,23 +32,29 @@ class SamplingFields(BaseModel):
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     model: str = Field(description="As listed by GET /v1/models")
-    temperature: float | None = Field(None, description="0 to 2; 0 is greedy")
+    temperature: float | None = Field(None, description=f"{range_text('temperature')}; 0 is greedy")
     top_p: float | None = Field(None, description="above 0, up to 1")
     top_k: int | None = Field(None, description="0 or -1: all tokens")
-    min_p: float | None = Field(None, description="0 to 1; 0 is off")
-    repetition_penalty: float | None = Field(None, description="0.01 to 10; 1 is off")
-    presence_penalty: float | None = Field(None, description="-2 to 2")
-    frequency_penalty: float | None = Field(None, description="-2 to 2")
+    min_p: float | None = Field(None, description=f"{range_text('min_p')}; 0 is off")
+    repetition_penalty: float | None = Field(
+        None, description=f"{range_text('repetition_penalty')}; 1 is off"
+    )
+    presence_penalty: float | None = Field(None, description=range_text("presence_penalty"))
+    frequency_penalty: float | None = Field(None, description=range_text("frequency_penalty"))
     logit_bias: dict[str, float] | None = Field(None, description="token id -> -100 to 100")
     seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
     max_tokens: TokenLimit = Field(
         None, description="default, -1 and more than that: what is left of the context"
     )
     min_tokens: int | None = Field(None, description="no stop token before this many")
-    stop: Any = Field(None, description="string, or up to 4 strings of up to 256 characters")
-    stop_token_ids: list[int] | None = Field(None, description="up to 32")
+    stop: Any = Field(
+        None,
+        description=f"string, or up to {Limits.stops} strings of up to {Limits.stop_chars} "
+        "characters",
+    )
+    stop_token_ids: list[int] | None = Field(None, description=f"up to {Limits.stop_token_ids}")
     ignore_eos: bool | None = None
-    n: int | None = Field(None, description="1 to 8")
+    n: int | None = Field(None, description=f"1 to {Limits.choices}")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     cache_salt: str | None = Field(
@@ -71,7 +79,7 @@ class ChatRequest(SamplingFields):
         None, description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema"
     )
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, description="0 to 20")
+    top_logprobs: int | None = Field(None, description=f"0 to {Limits.top_logprobs}")
     reasoning_split: bool | None = Field(
         None, description="false: thinking stays in content between <think> tags"
     )
@@ -82,7 +90,9 @@ class CompletionRequest(SamplingFields):
 
     prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
     echo: bool | None = Field(None, description="repeat the prompt; with logprobs also its own")
-    logprobs: int | None = Field(None, description="0 to 20 alternatives for each token")
+    logprobs: int | None = Field(
+        None, description=f"0 to {Limits.top_logprobs} alternatives for each token"
+    )
     structured_outputs: Any = Field(
         None, description="one of {'json': schema}, json_object, regex, choice, grammar"
     )

@@ -27,6 +27,7 @@ OURS = {field.name for field in dataclasses.fields(Parameters)}
 BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, StreamOptions)
 FIELDS = {name for body in BODIES for name in body.model_fields} - OURS
 FIELD_PATH = re.compile(r"([a-z_]+)(?:[\[.:].*)?", re.DOTALL)
+ENDPOINT = re.compile(r"\b(GET|POST|HTTP)\b|/v\d")
 EXCEPT = {
     ("gateway/errors.py", "model"),  # every API calls it so
     ("gateway/text/returned_thinking.py", "tool_calls"),  # of a turn as the chat template takes it
@@ -81,6 +82,8 @@ def test_the_core_knows_neither_http_nor_a_dialects_words(path: Path) -> None:
         ):
             wrong.append(f"{where}:{node.lineno} names the status {node.value}")
     for text, line in texts(tree):
+        if ENDPOINT.search(text):
+            wrong.append(f"{where}:{line} names an endpoint: {text!r:.60}")
         match = FIELD_PATH.fullmatch(text)
         if match and match[1] in FIELDS and (where, match[1]) not in EXCEPT:
             wrong.append(f"{where}:{line} names the field {text!r:.60}")

@@ -1,14 +1,15 @@
 """Rows C1 to C11: every sampling field has a meaning or a 400 that names it."""
 
 import re
+from dataclasses import fields as fields_of
 from typing import Any
 
 import pytest
 
 from gateway.errors import Kind, RequestError, context_exceeded
-from gateway.generate.parameters import set_logprobs, set_output_length
+from gateway.generate.parameters import Parameters, set_logprobs, set_output_length
 from gateway.limits import Limits
-from gateway.openai.models import ChatRequest, parse_model
+from gateway.openai.models import ChatRequest, SamplingFields, parse_model
 from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
@@ -29,6 +30,25 @@ def refused(call: Any) -> RequestError:
         call()
     assert caught.value.kind is Kind.INVALID_REQUEST
     return caught.value
+
+
+def test_every_parameter_of_the_wire_can_be_set() -> None:
+    """A new one needs a line in the proto, in `Parameters` and in `SamplingFields`."""
+    wire = set(attention_pb2.SamplingParams.DESCRIPTOR.fields_by_name)
+    of_the_output = {"max_tokens", "min_tokens", "logprobs", "top_logprobs", "prompt_logprobs"}
+    ours = {field.name for field in fields_of(Parameters)}
+    assert ours == wire - of_the_output
+    assert ours <= set(SamplingFields.model_fields)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields_of(Parameters) if f.metadata])
+def test_every_number_reaches_the_wire(name: str) -> None:
+    assert getattr(params(**{name: 0.625}), name) == 0.625
+    error = refused(lambda: params(**{name: 100}))
+    assert error.field == name
+    assert f"must be {SamplingFields.model_fields[name].description}".startswith(
+        error.message.removeprefix(f"{name}: ").partition(",")[0]
+    )
 
 
 def test_defaults_come_from_the_checkpoint() -> None:
