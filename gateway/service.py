@@ -49,7 +49,11 @@ class GatewayService:
         limits = fit_to_open_files(limits or config.limits)
         if model is None:
             model = load_model_files(Path(config.model_path), config.served_model_name)
-        self._watcher = self._make_watcher()
+        self._watcher = (
+            TopologyWatcher(config.router, config.access, watcher_id=f"gateway {config.listen}")
+            if config.router
+            else None
+        )
         registry = registry or CollectorRegistry()
         metrics = GatewayMetrics(registry)
         if config.tls is not None:
@@ -145,13 +149,6 @@ class GatewayService:
         """End what still runs, loudly."""
         for streams in list(self.gateway.active):
             streams.fail(not_ready("the gateway is stopping"))
-
-    def _make_watcher(self) -> TopologyWatcher | None:
-        if not self._config.router:
-            return None
-        return TopologyWatcher(
-            self._config.router, self._config.access, watcher_id=f"gateway {self._config.listen}"
-        )
 
     def _addresses(self) -> Iterable[str]:
         """Static ones, and those of the newest topology."""

@@ -206,13 +206,10 @@ class ChoiceStreams:
         own_stops = choice.state.request.sampling.stop_token_ids
         by_own_stop = not by_length and finished.stop_token_id in own_stops
         events = choice.text.finish(is_cut=by_length or by_own_stop)
-        update = Update(
-            choice.index, events, emitted_ids=untold, stopped_by=choice.text.stop_string
-        )
+        stopped_by = finished.stop_token_id if by_own_stop else choice.text.stop_string
+        update = Update(choice.index, events, emitted_ids=untold, stopped_by=stopped_by)
         _name_calls(choice, update)
         choice.on_finished(choice)
-        if by_own_stop:
-            update.stopped_by = finished.stop_token_id
         if by_length and not choice.text.stopped:
             update.finish = Finish.LENGTH
         elif choice.text.tool_calls and not choice.text.unfinished_tool_calls:

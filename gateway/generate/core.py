@@ -99,9 +99,8 @@ class Core:
         self, choices: Sequence[Choice], on_tokens: Callable[[Choice, int], None]
     ) -> ChoiceStreams:
         """Run the choices until `finish`; `on_tokens` hears how many tokens came for which."""
-        queued_events = self.limits.queued_events
         streams = ChoiceStreams(
-            self.pool, choices, queued_events=queued_events, on_tokens=on_tokens
+            self.pool, choices, queued_events=self.limits.queued_events, on_tokens=on_tokens
         )
         self.active.add(streams)
         streams.start()

@@ -52,10 +52,6 @@ class RequestGrammar:
         self._taken_by: dict[str, bool] = {}
         """By address of a service that took it: whether it says so, and so knows it by digest."""
 
-    @property
-    def text(self) -> str:
-        return self._grammar.text
-
     async def open(
         self,
         address: str,
@@ -110,11 +106,13 @@ class RequestGrammar:
         """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
         if not details.startswith("grammar"):
             return None
-        reason = named_refusal(self.text, details.removeprefix("grammar: "))
+        reason = named_refusal(self._grammar.text, details.removeprefix("grammar: "))
         return bad_field(self.field, reason)
 
 
 async def _is_unknown(call: GenerateCall) -> bool:
-    if not call.done() or await call.code() is not grpc.StatusCode.FAILED_PRECONDITION:
-        return False
-    return (await call.details() or "").startswith("grammar_id")
+    return (
+        call.done()
+        and await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        and (await call.details() or "").startswith("grammar_id")
+    )

@@ -157,8 +157,7 @@ def _logit_bias(
 ) -> list[attention_pb2.LogitBias]:
     if len(biases) > limits.logit_bias:
         raise bad_field("logit_bias", f"at most {limits.logit_bias} entries, got {len(biases)}")
-    result = []
-    seen: set[int] = set()
+    bias_of: dict[int, float] = {}
     for key, bias in biases.items():
         if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) < vocab_size):
             raise bad_field(
@@ -166,11 +165,10 @@ def _logit_bias(
             )
         if not -100 <= bias <= 100:
             raise bad_field("logit_bias", f"values are -100 to 100, got {bias:g}")
-        if int(key) in seen:
+        if int(key) in bias_of:
             raise bad_field("logit_bias", f"token id {int(key)} is given twice")
-        seen.add(int(key))
-        result.append(attention_pb2.LogitBias(token_id=int(key), bias=bias))
-    return result
+        bias_of[int(key)] = bias
+    return [attention_pb2.LogitBias(token_id=i, bias=bias) for i, bias in bias_of.items()]
 
 
 def _stop_token_ids(ids: Sequence[int], vocab_size: int, limits: Limits) -> Sequence[int]:

@@ -113,7 +113,9 @@ class AttentionPool:
         """
         ready = [r for r in self._replicas.values() if r.ready and r.address not in excluded]
         if not ready:
-            raise not_ready(self._public_reason(), self._down_s())
+            # What has been down for long takes long to come back.
+            down_s = time.monotonic() - self._last_ready_s
+            raise not_ready(self._public_reason(), down_s)
         candidates = [replica for replica in ready if replica.has_room(num_prompt_tokens, client)]
         if not candidates:
             raise overloaded(
@@ -144,19 +146,14 @@ class AttentionPool:
         statuses = [r.status for r in self._replicas.values() if r.status]
         return frozenset(i for status in statuses for i in status.default_stop_token_ids)
 
-    def _down_s(self) -> float:
-        """Seconds without a ready replica; what has been down for long takes long to come back."""
-        return time.monotonic() - self._last_ready_s
-
     def _public_reason(self) -> str:
         """For clients: why, without addresses."""
-        reasons = {r.not_ready_reason for r in self._replicas.values() if r.not_ready_reason}
-        reported = sorted(
-            r.status.not_ready_reason
+        reported = (
+            r.not_ready_reason
             for r in self._replicas.values()
-            if r.status and not r.ready and r.status.not_ready_reason in reasons
+            if r.status and r.not_ready_reason == r.status.not_ready_reason
         )
-        return reported[0] if reported else "no attention service is available"
+        return min(filter(None, reported), default="no attention service is available")
 
     async def _run(self) -> None:
         failures = LoopFailures(log, "cannot follow the attention services")

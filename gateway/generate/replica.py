@@ -40,7 +40,7 @@ class StreamCounts:
     unstarted: int = 0
     unstarted_tokens: int = 0
     unstarted_of: Counter[str] = field(default_factory=Counter)
-    """By client; for those with a name."""
+    """By client; "" for all that have no name."""
 
 
 class Replica:
@@ -130,8 +130,7 @@ class Replica:
         ours.open += 1
         ours.unstarted += 1
         ours.unstarted_tokens += num_prompt_tokens
-        if client:
-            ours.unstarted_of[client] += 1
+        ours.unstarted_of[client] += 1
         self._queue.enter()
 
         def leave_queue(served: bool = True) -> None:
@@ -140,9 +139,8 @@ class Replica:
                 waits = False
                 ours.unstarted -= 1
                 ours.unstarted_tokens -= num_prompt_tokens
-                if client:
-                    ours.unstarted_of[client] -= 1
-                    ours.unstarted_of += Counter()  # keeps no client for ever
+                ours.unstarted_of[client] -= 1
+                ours.unstarted_of += Counter()  # drops the clients at zero
                 self._queue.leave(served=served)
 
         try:

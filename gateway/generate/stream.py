@@ -17,7 +17,6 @@ import grpc
 import grpc.aio
 
 from gateway.errors import Kind, RequestError, not_ready, overloaded
-from gateway.generate.grammar import GenerateCall, RequestGrammar
 from gateway.generate.pool import AttentionPool
 from gateway.generate.prefix_guess import prompt_keys
 from gateway.generate.replica import Replica
@@ -66,7 +65,8 @@ async def generate(
             async with contextlib.aclosing(_one_stream(replica, state, vocab_size)) as events:
                 async for event in events:
                     yield event
-            _remember(replica, state)
+            held_ids = [*state.request.prompt_token_ids, *state.emitted_token_ids]
+            replica.prefixes.remember(prompt_keys(state.request.cache_salt, held_ids))
             return
         except StreamLost as lost:
             if state.num_generated_tokens > num_before:
@@ -88,8 +88,8 @@ def _go_on_elsewhere(
         # One broken connection ends many streams; this is told once.
         replica.mark_down(f"{lost.reason}: {lost.detail}", forget=lost.reason == "lost")
     orderly = lost.reason in _ORDERLY
-    spent = state.num_migrations >= MAX_ORDERLY_MOVES
-    spent = spent or (not orderly and state.num_failures >= MAX_MIGRATIONS)
+    has_failed_often = not orderly and state.num_failures >= MAX_MIGRATIONS
+    spent = has_failed_often or state.num_migrations >= MAX_ORDERLY_MOVES
     if spent or not pool.has_other(avoided):
         log.log(
             logging.WARNING if lost.reason == "failed" else logging.INFO,
@@ -139,7 +139,8 @@ async def _one_stream(
     """The events of one RPC, checked. Raises StreamLost when another replica may go on."""
     request = state.request_to_go_on(replica.default_timeout_s)
     with replica.lease(state.num_prompt_tokens, state.request.client_id) as started:
-        call = await _open(replica, request, state.grammar)
+        ask, grammar = replica.stub.Generate, state.grammar
+        call = await grammar.open(replica.address, ask, request) if grammar else ask(request)
         state.begin_stream()
         try:
             with replica.may_send_away(call, state.num_failures < MAX_MIGRATIONS):
@@ -170,34 +171,17 @@ async def _one_stream(
             call.cancel()
 
 
-async def _open(
-    replica: Replica, request: attention_pb2.GenerateRequest, grammar: RequestGrammar | None
-) -> GenerateCall:
-    if grammar is not None:
-        return await grammar.open(replica.address, replica.stub.Generate, request)
-    return replica.stub.Generate(request)
-
-
-def _remember(replica: Replica, state: StreamState) -> None:
-    """What the replica's cache holds now."""
-    ids = [*state.request.prompt_token_ids, *state.emitted_token_ids]
-    replica.prefixes.remember(prompt_keys(state.request.cache_salt, ids))
-
-
 def _error_of_status(
     error: grpc.aio.AioRpcError, replica: Replica, state: StreamState
 ) -> RequestError | StreamLost:
     """What a failed RPC means. Refusals that clients can cause at will are not logged."""
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.INVALID_ARGUMENT and state.grammar is not None:
-        refused = state.grammar.refused(details)
-        if refused is not None:
-            return refused
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return RequestError(Kind.INVALID_REQUEST, details, reason="invalid_value")
+        refused = state.grammar.refused(details) if state.grammar else None
+        return refused or RequestError(Kind.INVALID_REQUEST, details, reason="invalid_value")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        reason = details or "too many requests are waiting"
-        return StreamLost("full", overloaded(reason, replica.drain_s))
+        full = overloaded(details or "too many requests are waiting", replica.drain_s)
+        return StreamLost("full", full)
     if code in _GONE:
         gone = not_ready("the attention service went away or is not ready; try again")
         return StreamLost("lost", gone, f"{code.name}: {details}")

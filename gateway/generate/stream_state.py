@@ -50,7 +50,6 @@ class StreamState:
     """Shared with the other choices of the request."""
     prompt_logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     """Of all prompt tokens but the first, when asked for; complete before the first event."""
-    num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     """Of the prompt, on the replica that finished the sequence."""
     timings: attention_pb2.Timings | None = None
@@ -65,8 +64,9 @@ class StreamState:
     received_s: float = field(default_factory=time.monotonic)
     """When the client's request was received: its time limit counts from there."""
 
-    def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.request.prompt_token_ids)
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.prompt_token_ids)
 
     @property
     def num_generated_tokens(self) -> int:

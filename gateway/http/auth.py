@@ -61,16 +61,11 @@ class AuthMiddleware:
         headers = [value for name, value in scope["headers"] if name == b"authorization"]
         key_id = self._keys.key_id(headers)
         if key_id is None and scope["path"] not in PUBLIC_PATHS:
-            raise unauthorised()
+            raise RequestError(
+                Kind.UNAUTHENTICATED,  # in the same words for every failure
+                "A valid API key is required: Authorization: Bearer <key>",
+                reason="invalid_api_key",
+            )
         if key_id is not None:  # a probe has none: to the connection table it stays a stranger
             scope["state"]["key_id"] = key_id
         await self._app(scope, receive, send)
-
-
-def unauthorised() -> RequestError:
-    """The same for every failure."""
-    return RequestError(
-        Kind.UNAUTHENTICATED,
-        "A valid API key is required: Authorization: Bearer <key>",
-        reason="invalid_api_key",
-    )

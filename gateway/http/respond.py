@@ -149,14 +149,13 @@ class _StreamedAnswer(EventSourceResponse):
                 batch = await self._streams.next_batch(keepalive_s)
             yield self._reply.closing()
         except RequestError as error:
-            self._error = error
-            yield self._error_event()
+            yield self._failed(error)
         # The headers are out: logged with its traceback, and told as the stream's last event.
         except Exception:
             log.exception("request %s failed after its headers were sent", self._request_id)
-            self._error = internal()
-            yield self._error_event()
+            yield self._failed(internal())
 
-    def _error_event(self) -> bytes:
-        assert self._error is not None
-        return self._errors.event(self._error, self._request_id)
+    def _failed(self, error: RequestError) -> bytes:
+        """Note the error; its event."""
+        self._error = error
+        return self._errors.event(error, self._request_id)

@@ -75,28 +75,25 @@ def parse_object(body: bytes, limits: Limits, history: str | None) -> dict[str, 
         raise _refusal("it is empty")
     has_long_numbers = _scan(body, limits)
     try:
-        value = orjson.loads(body) if not has_long_numbers else _loads_lossless(body)
+        value = loads(body.decode()) if has_long_numbers else orjson.loads(body)
     except orjson.JSONDecodeError as error:
         try:
-            value = _loads_lossless(body)
+            value = loads(body.decode())
         except ValueError:
             raise _refusal(str(error)) from None
         has_long_numbers = True
     except ValueError as error:
         raise _refusal(str(error)) from None
     if not isinstance(value, dict):
-        what = "The request body must be a JSON object"
-        raise RequestError(Kind.INVALID_REQUEST, what, reason="invalid_json")
+        raise RequestError(
+            Kind.INVALID_REQUEST, "The request body must be a JSON object", reason="invalid_json"
+        )
     if has_long_numbers:
         return {
             key: item if key == history else _plain(_checked_key("", key), item, limits)
             for key, item in value.items()
         }
     return value
-
-
-def _loads_lossless(body: bytes) -> Any:
-    return loads(body.decode("utf-8"))
 
 
 def _plain(field: str, value: Any, limits: Limits) -> Any:

@@ -15,7 +15,7 @@ from gateway.openai.chat_form import chat_form
 from gateway.openai.chat_reply import ChatReply
 from gateway.openai.models import ChatRequest, stream_options_of
 from gateway.openai.reading import CHAT_NAMES, fields_of, read_body, tenant_of_request
-from gateway.openai.replies import ReplyHead, new_id, now
+from gateway.openai.replies import ReplyHead, new_id
 from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 
 
@@ -57,7 +57,6 @@ async def chat_completions(request: Request) -> Response:
             id=new_id("chatcmpl-"),
             object="chat.completion.chunk" if stream else "chat.completion",
             model=gateway.model.name,
-            created=now(),
             choices=choices,
             prompts=1,
             tokenise_s=tokenise_s,

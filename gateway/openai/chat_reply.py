@@ -14,7 +14,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_usage import CompletionUsage
 
 from gateway.generate.choice_streams import Update
-from gateway.openai.replies import FINISH_REASONS, ReplyHead, token_text
+from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import (
     ContentDelta,
@@ -58,11 +58,9 @@ class ChatReply:
             if delta is not None:
                 events.append(self._chunk(update.choice, delta, logprobs))
                 logprobs = []
-        if update.finish is not None:
+        if update.finish is not None or logprobs:
             reason = FINISH_REASONS[update.finish]
             events.append(self._chunk(update.choice, {}, logprobs, reason))
-        elif logprobs:
-            events.append(self._chunk(update.choice, {}, logprobs))
         return b"".join(events)
 
     def closing(self) -> bytes:
@@ -146,7 +144,7 @@ class ChatReply:
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
         return {
             "token": token_text(self._model, token_id),
-            "logprob": max(logprob, -9999.0),
+            "logprob": max(logprob, LEAST_LOGPROB),
             "bytes": list(self._model.tokenizer.token_bytes(token_id)),
         }
 

@@ -8,13 +8,10 @@ from openai.types import Completion, CompletionChoice, CompletionUsage
 from openai.types.completion_choice import Logprobs
 
 from gateway.generate.choice_streams import Update
-from gateway.openai.replies import FINISH_REASONS, ReplyHead, token_text
+from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import ContentDelta
 from protos import attention_pb2
-
-_LEAST_LOGPROB = -9999.0
-"""Instead of minus infinity, which JSON cannot say."""
 
 
 @dataclass(kw_only=True)
@@ -72,9 +69,8 @@ class CompletionReply:
         collected.text.append(self._text(update))
         for name, values in (self._logprobs(update) or {}).items():
             collected.logprobs.setdefault(name, []).extend(values)
-        if update.finish is not None:
-            collected.finish_reason = FINISH_REASONS[update.finish]
-            collected.stop_reason = update.stopped_by
+        collected.finish_reason = FINISH_REASONS[update.finish]
+        collected.stop_reason = update.stopped_by
         collected.token_ids += update.emitted_ids
 
     def whole(self) -> bytes:
@@ -85,7 +81,11 @@ class CompletionReply:
                     index=index,
                     text="".join(one.text),
                     finish_reason=one.finish_reason,
-                    logprobs=_logprobs_model(one.logprobs),
+                    # Not validated: the package's model knows no null, which the first token of a
+                    # prompt has.
+                    logprobs=Logprobs.model_construct(None, **one.logprobs)
+                    if one.logprobs
+                    else None,
                     **self._ids(one.token_ids, one.stop_reason),
                 )
                 for index, one in enumerate(self._collected)
@@ -142,10 +142,5 @@ class CompletionReply:
                 entries["top_logprobs"].append(None)
                 continue
             pairs = zip(one.top_token_ids, one.top_logprobs, strict=False)
-            entries["token_logprobs"].append(max(one.logprob, _LEAST_LOGPROB))
+            entries["token_logprobs"].append(max(one.logprob, LEAST_LOGPROB))
             entries["top_logprobs"].append({self._token(i): value for i, value in pairs})
-
-
-def _logprobs_model(values: dict[str, list[Any]]) -> Logprobs | None:
-    # Not validated: the package's model knows no null, which the first token of a prompt has.
-    return Logprobs.model_construct(None, **values) if values else None

@@ -16,7 +16,7 @@ from gateway.openai.completion_fields import completion_answers
 from gateway.openai.completion_reply import CompletionReply
 from gateway.openai.models import CompletionRequest, stream_options_of
 from gateway.openai.reading import fields_of, read_body, tenant_of_request
-from gateway.openai.replies import ReplyHead, new_id, now
+from gateway.openai.replies import ReplyHead, new_id
 
 TextOrIds = str | list[int]
 
@@ -67,7 +67,6 @@ async def completions(request: Request) -> Response:
             id=new_id("cmpl-"),
             object="text_completion",
             model=gateway.model.name,
-            created=now(),
             choices=choices,
             prompts=len(prompts),
             tokenise_s=tokenise_s,

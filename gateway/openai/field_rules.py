@@ -23,10 +23,6 @@ def _is(*allowed: Any) -> Callable[[Any], bool]:
     return lambda value: value is None or any(value is one or value == one for one in allowed)
 
 
-def _text_format(value: Any) -> bool:
-    return value is None or value == {"type": "text"}
-
-
 def _keeps_template(value: Any) -> bool:
     """M2 always thinks: asking for it changes nothing, everything else would."""
     return value is None or (
@@ -53,7 +49,7 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "web_search_options": (_empty, "this server makes no outbound requests"),
     "functions": (_empty, "use tools"),
     "function_call": (_is("auto", "none"), "use tools and tool_choice"),
-    "response_format": (_text_format, "use it with /v1/chat/completions"),
+    "response_format": (_is({"type": "text"}), "use it with /v1/chat/completions"),
     "structured_outputs": (_empty, "use it with /v1/completions, here response_format"),
     "grammar": (_empty, _LATER),
     "json_schema": (_empty, _LATER),

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -14,7 +14,8 @@ from gateway.text.model_files import ModelFiles
 from protos import attention_pb2
 
 DONE = b"data: [DONE]\n\n"
-
+LEAST_LOGPROB = -9999.0
+"""Instead of minus infinity, which JSON cannot say."""
 
 FINISH_REASONS = {
     None: None,
@@ -31,13 +32,13 @@ class ReplyHead:
     id: str
     object: str
     model: str
-    created: int
     choices: Sequence[Choice]
     prompts: int
     """Choices of one prompt count its tokens once."""
     tokenise_s: float
     with_timings: bool
     stream_options: StreamOptions
+    created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self) -> dict[str, Any]:
         return {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
@@ -87,8 +88,7 @@ class ReplyHead:
         if known:
             slowest = max(known, key=lambda one: one.total_ms)
             for descriptor in attention_pb2.Timings.DESCRIPTOR.fields:
-                value = getattr(slowest, descriptor.name)
-                timings[descriptor.name] = round(value, 3)
+                timings[descriptor.name] = round(getattr(slowest, descriptor.name), 3)
         timings["tokenise_ms"] = round(self.tokenise_s * 1e3, 3)
         timings["detokenise_ms"] = round(sum(c.text_s for c in self.choices) * 1e3, 3)
         return timings
@@ -101,10 +101,6 @@ def sse(value: Any) -> bytes:
 
 def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
-
-
-def now() -> int:
-    return int(time.time())
 
 
 def token_text(model: ModelFiles, token_id: int) -> str:

@@ -6,9 +6,8 @@ from starlette.responses import Response
 from gateway.errors import bad_field, context_exceeded
 from gateway.http.auth import tenant_of
 from gateway.http.requests import client_of_request, counted, gateway_of, json_response
-from gateway.openai.field_rules import FieldRules
 from gateway.openai.models import DetokenizeRequest, TokenizeRequest, parse_model
-from gateway.openai.reading import CHAT_NAMES, read_body
+from gateway.openai.reading import CHAT_NAMES, fields_of, read_body
 
 
 async def tokenize(request: Request) -> Response:
@@ -16,10 +15,9 @@ async def tokenize(request: Request) -> Response:
     with counted(request):
         gateway = gateway_of(request)
         body = await read_body(request)
-        fields = parse_model(TokenizeRequest, body)
+        fields = fields_of(request, body, TokenizeRequest)
         if fields.model is not None:
             gateway.check_model(fields.model)
-        FieldRules(gateway.ignored_fields).check(body, TokenizeRequest.model_fields)
         if (fields.prompt is None) == (fields.messages is None):
             raise bad_field("prompt", "give either prompt or messages")
         max_model_len = gateway.max_model_len

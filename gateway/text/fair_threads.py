@@ -24,10 +24,6 @@ class FairThreads:
         self._slots = FairSlots(num_threads, max_waiting=max_waiting, what="long requests")
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="long-request")
 
-    @property
-    def num_waiting(self) -> int:
-        return self._slots.num_waiting
-
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 

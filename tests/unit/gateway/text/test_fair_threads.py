@@ -44,7 +44,7 @@ async def test_one_clients_work_never_takes_the_last_thread(threads: FairThreads
     held = Held()
     busy = [asyncio.create_task(threads.run("busy", held.work(f"busy {i}"))) for i in range(40)]
     await held.until(2)
-    assert threads.num_waiting == 38
+    assert threads._slots.num_waiting == 38
     assert await threads.run("other", lambda: "served") == "served"
     assert len(held.begun) == 2
     held.go_on.set()
@@ -68,7 +68,7 @@ async def test_work_that_is_given_up_keeps_its_thread_until_it_ends(threads: Fai
         await threads.run("a", held.work("slow"), timeout_s=0.05)
     tasks = [asyncio.create_task(threads.run("a", held.work("next"))) for _ in range(3)]
     await held.until(2)
-    assert threads.num_waiting == 2
+    assert threads._slots.num_waiting == 2
     held.go_on.set()
     await asyncio.gather(*tasks)
 
