@@ -13,8 +13,8 @@ Example:
 
 
 _THREAD_SWITCH_S = 0.0005
-"""How long the event loop waits for the interpreter while a thread reads somebody's megabytes: at
-each of its turns, of which a request takes dozens."""
+"""How long the event loop waits for the interpreter lock while a thread parses a large body. A
+request takes dozens of turns of the loop."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from gateway.config import GatewayConfig
         from gateway.service import GatewayService
     sys.setswitchinterval(_THREAD_SWITCH_S)
-    # A large body's objects start full collections. Those stop everybody, and took 0.2 s with all
-    # that the modules hold to be looked at.
+    # The objects of a large body trigger full garbage collections. Those stop every request, and
+    # took 0.2 s when they also had to traverse everything that the modules hold.
     gc.freeze()
     return run_service("gateway", GatewayConfig, GatewayService, DESCRIPTION, argv)
 

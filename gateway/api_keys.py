@@ -44,7 +44,7 @@ PLACEHOLDERS = frozenset(
         "todochangeme",
     ]
 )
-"""As examples have them, without what stands between the words."""
+"""Keys found in examples, in lower case and without separators."""
 
 
 def check_key(key: str, source: str) -> None:
@@ -56,16 +56,16 @@ def check_key(key: str, source: str) -> None:
     plain = "".join(one for one in key.lower() if one.isalnum())
     if plain in PLACEHOLDERS or len(set(key)) <= 2:
         raise ValueError(
-            f"{source}: a key that examples have is no secret; make one, for example with "
+            f"{source}: this key is a placeholder from examples; make one, for example with "
             "`openssl rand -hex 32`"
         )
 
 
 def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
-    """One key a line; empty lines and those that begin with # are left out.
+    """Read one key per line; empty lines and lines that begin with # are skipped.
 
-    Raises ValueError naming `source`, also when there is no key: nobody means to open the
-    gateway to all by emptying a file.
+    Raises ValueError naming `source`, also for a file without keys: emptying it must not open the
+    gateway to everyone.
     """
     try:
         with path.open("rb") as file:
@@ -75,7 +75,8 @@ def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{source}: {path} has more than {MAX_FILE_BYTES} bytes")
     keys = []
-    # Undecodable bytes become characters that no key may have: the line is named, not the key.
+    # Undecodable bytes become characters that no key may have: the error names the line and does
+    # not repeat the key.
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         line = line.strip()
         if line and not line.startswith("#"):
@@ -87,5 +88,5 @@ def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
 
 
 def digests(keys: Sequence[str]) -> tuple[bytes, ...]:
-    """As keys are kept."""
+    """SHA-256 of each key; the keys themselves are not kept."""
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)

@@ -1,4 +1,4 @@
-"""Which path leads where, and through what?"""
+"""Which endpoint serves each path, and through which middleware?"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from gateway.http.host_guard import Cors, HostGuard, Trust
 from gateway.openai.dialect import OPENAI
 
 DIALECTS = (OPENAI,)
-"""The APIs that are spoken here. The first one's errors are those of all other paths, too."""
+"""The APIs that are served. The first one's error format is also that of all other paths."""
 
 _OPERATION: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("/livez", info.livez),

@@ -46,28 +46,29 @@ class GatewayConfig:
     insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any key")
     cors_origin: tuple[str, ...] = flag(
         (),
-        "origin whose web pages may call the API, beside this machine's ('*': every one)",
+        "origin whose web pages may call the API, besides this machine's ('*': every one)",
         metavar="ORIGIN",
     )
     allowed_host: tuple[str, ...] = flag(
         (),
-        "name under which a loopback address may be called, beside localhost, this machine's name, "
-        "*.local and *.internal ('*': every one)",
+        "name under which a loopback address may be called, besides localhost, this machine's "
+        "name, *.local and *.internal ('*': every one)",
         metavar="NAME",
     )
     max_concurrent: int = flag(64, "requests in flight for each key; more are answered with 429")
-    max_connections: int = flag(1024, "HTTP connections at once; probes have some beyond it")
+    max_connections: int = flag(1024, "HTTP connections at once; some more are kept for probes")
     max_connections_per_address: int = flag(
         0,
-        "of one client address (a reverse proxy is one); 0: three quarters of --max-connections",
+        "the same for one client address (a reverse proxy is one); 0: three quarters of "
+        "--max-connections",
     )
     forced_call_tokens: int = flag(
         4096, "longest forced tool call (tool_choice) in tokens when the request sets no max_tokens"
     )
     request_timeout_s: float = flag(
         0.0,
-        "longest a request may take from its receipt on, in seconds; 0: no limit but the attention "
-        "service's own",
+        "longest time for a request from its receipt, in seconds; 0: only the attention service's "
+        "own limit",
     )
     drain_s: float = flag(30.0, "how long running requests may finish after SIGTERM, in seconds")
     tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")
@@ -130,7 +131,7 @@ class GatewayConfig:
 
     @property
     def limits(self) -> Limits:
-        """The table of limits with what the flags say."""
+        """The limits, with the flags applied."""
         return Limits(
             concurrent_per_key=self.max_concurrent,
             max_connections=self.max_connections,
@@ -161,12 +162,12 @@ class GatewayConfig:
         return None if self.secret_file is None else MeshSecret(self.secret_file)
 
     def reload(self) -> None:
-        """Look whether the files with certificates, secrets and keys are new."""
+        """Read the files with certificates, secrets and keys again if they have changed."""
         for files in (self.tls and self.tls.pems, self.secret, self.key_file):
             if files:
                 files.reload()
 
     @property
     def access(self) -> Access | None:
-        """What the gateway shows to those it calls."""
+        """What the gateway identifies itself with to the services it calls."""
         return self.tls or self.secret

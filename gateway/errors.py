@@ -1,13 +1,13 @@
-"""What can go wrong with a request? Kinds of errors, and which is meant: no dialect's words for it.
+"""What can go wrong with a request? Kinds of errors that no dialect owns.
 
-The API that the client speaks says what a kind looks like there: its status, shape and names.
+Each dialect decides what a kind looks like in its API: status, shape and names.
 """
 
 from enum import Enum
 
 
 class Kind(Enum):
-    """Who has to do what about it; the text says what exactly."""
+    """What sort of error it is; the message gives the details."""
 
     INVALID_REQUEST = "invalid request"
     UNAUTHENTICATED = "unauthenticated"
@@ -29,9 +29,9 @@ class RequestError(Exception):
 
     Args:
         message: for the client; never internals.
-        field: what of the request it is about, in the client's own words.
+        field: the part of the request that is wrong, as the client names it.
         reason: a stable name for programs.
-        retry_after_s: when it may be better; None where coming back does not help.
+        retry_after_s: when a retry may succeed; None where a retry does not help.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ def context_exceeded(
 ) -> RequestError:
     """For a prompt that leaves no room for one output token.
 
-    Agents know by the wording that they must shorten the conversation, few look at the reason; the
-    words between the commas and full stops here are those that their lists have in common.
+    Agents see by the wording, seldom by the reason, that they must shorten the conversation: these
+    phrases are those that their lists have in common.
     """
     count = f"at least {num_tokens}" if at_least else str(num_tokens)
     return bad_field(
@@ -86,7 +86,7 @@ def context_exceeded(
 
 
 def not_ready(reason: str, wait_s: float = 0.0) -> RequestError:
-    """`wait_s`: when it may be better."""
+    """`wait_s`: when a retry may succeed."""
     message = f"The model is not ready: {reason}"
     return RequestError(Kind.NOT_READY, message, reason="not_ready", retry_after_s=wait_s)
 
@@ -97,7 +97,7 @@ def overloaded(message: str, wait_s: float = 0.0) -> RequestError:
 
 
 def internal() -> RequestError:
-    """For what nobody expected: the log has the details."""
+    """For an unexpected exception; the log has the details."""
     return RequestError(
         Kind.INTERNAL,
         "Internal error; the gateway's log has the details under the request id",

@@ -18,27 +18,27 @@ class Limits:
     max_connections: int = 1024
     max_connections_per_address: int = 768
     probe_connections: int = 128
-    """Beyond the caps, on which only probes are answered."""
+    """Connections beyond the caps, on which only probes are answered."""
     probe_header_s: float = 2.0
-    """A connection beyond the caps has to ask within this time."""
+    """A connection beyond the caps must send its request within this time."""
     linger_s: float = 2.0
-    """An answered request may bring its body for so long, and then once more before it is cut."""
+    """How long the rest of a body may arrive after the answer, and again after the close."""
     linger_bytes: int = 64 * 1024 * 1024
     header_timeout_s: float = 15.0
     body_idle_s: float = 15.0
-    """Longest pause within a body, and what a body of any size may take."""
+    """Longest pause within a body, and the time that a body of any size may take."""
     body_bytes_per_s: int = 1024
-    """A body may take a second more for each of these many bytes that have come."""
+    """A body may take a second more each time that this many bytes have arrived."""
     body_total_s: float = 300.0
     write_timeout_s: float = 60.0
     """A client that leaves the outgoing buffer full for this long is cut off."""
     tiny_chunks: int = 1024
-    """A body that comes in more pieces must have `tiny_chunk_bytes` in each on average."""
+    """A body in more chunks than this must have `tiny_chunk_bytes` in each on average."""
     tiny_chunk_bytes: int = 16
 
     # JSON
     json_depth: int = 128
-    """Of a body; a tool's arguments within it may come back as deep as they were given out."""
+    """Of a body; enough for a tool's arguments to come back as deep as they were sent out."""
     json_items: int = 100_000
     """Strings, objects, arrays and long numbers in one body."""
     json_values: int = 1_000_000
@@ -64,32 +64,31 @@ class Limits:
     answer_choices: int = 1000
     """Of `structured_outputs.choice`; their text counts towards `grammar_bytes`."""
     grammar_bytes: int = MAX_GRAMMAR_BYTES
-    """Of the grammar that any of these become; the attention service has the same limit."""
+    """Of the grammar that any of these becomes; the attention service has the same limit."""
     stops: int = 4
     stop_chars: int = 256
     stop_token_ids: int = 32
     logit_bias: int = 300
     top_logprobs: int = 20
     prompt_logprobs: int = 1_000_000
-    """Prompt tokens of one request, each with its alternatives, when `echo` asks for their logprobs."""
+    """Log-probabilities of prompt tokens, alternatives included, when `echo` asks for them."""
     cache_salt_chars: int = 256
-    min_repetition_penalty: float = 0.01
-    max_repetition_penalty: float = 10.0
 
     # Work off the event loop
     tokenise_inline_chars: int = 4096
     tokenise_timeout_s: float = 30.0
     tokenise_threads: int = 2
-    """One client has all but one of them at most."""
+    """One client may use all but one of them."""
     tokenise_queue: int = 128
     emitted_ids_bytes: int = 32 * 1024 * 1024
+    """Ids of answers, kept so that an answer that comes back gets the same ones."""
     returned_thinking_bytes: int = 16 * 1024 * 1024
-    """Ids of answers, kept so that a returned answer gets the same ones."""
+    """Thinking before tool calls, kept for clients that send the calls back without it."""
 
     # Streams
     keepalive_s: float = 10.0
     early_error_wait_s: float = 0.1
-    """How long a stream's headers wait for the attention service to refuse with a status."""
+    """How long a stream's headers are held back for a refusal, which can then have a status."""
     grammar_error_wait_s: float = 6.0
     """The same for requests with a grammar, which is compiled first."""
     queued_events: int = 64

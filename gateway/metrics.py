@@ -41,7 +41,7 @@ class GatewayMetrics:
         )
         self.history_repairs = make.counter(
             "expertmesh_history_repairs_total",
-            "Earlier speech that is not rendered as it was sent",
+            "Earlier messages that are not rendered as they were sent",
             "kind",
         )
         self.tool_values_doubtful = make.counter(
@@ -68,11 +68,11 @@ class GatewayMetrics:
         )
         self.connections = make.gauge("expertmesh_connections_open", "HTTP connections")
         self.connections_closed = make.counter(
-            "expertmesh_connections_closed_total", "Unused connections closed for want of room"
+            "expertmesh_connections_closed_total", "Unused connections closed to make room"
         )
         self.connections_refused = make.counter(
             "expertmesh_connections_refused_total",
-            "Requests refused for want of a connection's place",
+            "Requests refused because their connection had no place",
         )
         self.replicas_ready = make.gauge(
             "expertmesh_attention_replicas_ready", "Ready attention services"

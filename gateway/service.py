@@ -33,7 +33,10 @@ _SHUTDOWN_MARGIN_S = 3.0
 
 
 class GatewayService:
-    """One gateway process: `run`, or `start` and `stop`. ValueError is what an operator must fix."""
+    """One gateway process: `run`, or `start` and `stop`.
+
+    Raises ValueError for what an operator must fix.
+    """
 
     def __init__(
         self,
@@ -126,8 +129,8 @@ class GatewayService:
     async def stop(self) -> None:
         """No new requests; running ones get `drain_s`, then end with an error event.
 
-        The port stays open meanwhile: a balancer that has not noticed yet reads a retryable 503
-        rather than have its connections refused.
+        The port stays open meanwhile, so that a balancer that has not noticed yet gets a retryable
+        503 instead of refused connections.
         """
         self.gateway.stopping = True
         deadline_s = time.monotonic() + self._config.drain_s
@@ -146,7 +149,7 @@ class GatewayService:
         self.gateway.encoder.close()
 
     def abort(self) -> None:
-        """End what still runs, loudly."""
+        """End what still runs, with an error."""
         for streams in list(self.gateway.active):
             streams.fail(not_ready("the gateway is stopping"))
 

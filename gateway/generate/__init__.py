@@ -1,1 +1,1 @@
-"""Choices become sequences on attention services, whatever happens to those."""
+"""The core: runs the choices of a request as sequences on attention services."""

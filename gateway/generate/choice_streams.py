@@ -45,8 +45,8 @@ class Update:
     call_ids: list[str] = field(default_factory=list)
     """Of the tool calls that begin in `events`, in their order."""
     token_ids: list[int] = field(default_factory=list)
-    """New tokens whose log-probabilities follow; without a stop token, unless the prompt's are
-    told as well: who asks for those counts an entry for each token."""
+    """New tokens, which `logprobs` belongs to. A stop token is among them only when the prompt's
+    log-probabilities were asked for too: such clients count one entry per token."""
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
     emitted_ids: list[int] = field(default_factory=list)
     """Every new token, a stop token and what completed a stop string included."""
@@ -66,7 +66,7 @@ class Choice:
     """Ids that end this sequence and are not part of its text."""
     vocab_size: int
     on_finished: "Callable[[Choice], None]" = lambda choice: None
-    """Told when the sequence has ended well, before the client is."""
+    """Called when the sequence has ended without an error, before its last update is sent."""
     call_prefix: str = ""
     call_ids: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
@@ -102,9 +102,10 @@ class ChoiceStreams:
         return self._unfinished == 0
 
     async def next_batch(self, timeout_s: float | None = None) -> list[Update] | None:
-        """What is there, at least one update; [] at the end; None when nothing came in time.
+        """All waiting updates, at least one; [] at the end; None when nothing came in time.
 
-        Raises the first choice's RequestError, after what came before it was handed out.
+        Raises the RequestError of the first choice that failed, once the updates that came before
+        it have been returned.
         """
         if self._failure is not None:
             raise self._failure
@@ -133,7 +134,7 @@ class ChoiceStreams:
     def fail(self, error: RequestError) -> None:
         """End this response with an error; for when the gateway stops."""
         self._failure = error
-        with contextlib.suppress(asyncio.QueueFull):  # then nobody waits for the queue
+        with contextlib.suppress(asyncio.QueueFull):  # nobody waits for a full queue
             self._queue.put_nowait(error)
 
     async def close(self) -> None:
@@ -147,7 +148,7 @@ class ChoiceStreams:
             await self._pull(choice)
         except RequestError as error:
             await self._queue.put(error)
-        # Our bug: it ends this request, is logged with its traceback, and never the process.
+        # A bug of ours is logged with its traceback and ends this request only.
         except Exception:
             log.exception("request %s failed", choice.state.request.request_id)
             await self._queue.put(internal())
@@ -156,28 +157,28 @@ class ChoiceStreams:
         events = generate(
             self._pool, choice.state, vocab_size=choice.vocab_size, stop_ids=choice.stop_ids
         )
-        untold: list[int] = []  # tokens without a visible effect yet; the next update names them
+        unsent: list[int] = []  # tokens without a visible effect yet; the next update has them
         try:
             async for event in events:
                 if isinstance(event, attention_pb2.Finished):
-                    await self._queue.put(self._end(choice, event, untold))
+                    await self._queue.put(self._end(choice, event, unsent))
                     return
                 update = self._advance(choice, event)
-                update.emitted_ids = untold = untold + update.emitted_ids
+                update.emitted_ids = unsent = unsent + update.emitted_ids
                 if choice.text.stopped:
                     choice.on_finished(choice)
                     update.finish = Finish.STOP
                     update.stopped_by = choice.text.stop_string
                 if update.events or update.token_ids or update.finish:
                     await self._queue.put(update)
-                    untold = []
+                    unsent = []
                 if update.finish:
                     return
         except DeadlinePassed:
-            # What was generated is never thrown away: it ends as one that reached its max_tokens.
+            # What was generated is kept: the choice ends as if it had reached its max_tokens.
             if not any(one.state.num_generated_tokens for one in self.choices):
                 raise
-            await self._queue.put(self._end(choice, _AT_A_LIMIT, untold))
+            await self._queue.put(self._end(choice, _AT_A_LIMIT, unsent))
         finally:
             await events.aclose()
 
@@ -192,7 +193,7 @@ class ChoiceStreams:
                 update.token_ids.append(token_id)
                 update.logprobs.append(tokens.logprobs[offset])
             if is_stop:
-                break  # the service stops here by itself and says so next
+                break  # the service stops here by itself; its Finished comes next
             update.events += choice.text.push(token_id)
             if choice.text.stopped:
                 break
@@ -201,13 +202,13 @@ class ChoiceStreams:
         choice.text_s += time.perf_counter() - started_s
         return update
 
-    def _end(self, choice: Choice, finished: attention_pb2.Finished, untold: list[int]) -> Update:
+    def _end(self, choice: Choice, finished: attention_pb2.Finished, unsent: list[int]) -> Update:
         by_length = finished.reason == attention_pb2.FINISH_REASON_LENGTH
         own_stops = choice.state.request.sampling.stop_token_ids
         by_own_stop = not by_length and finished.stop_token_id in own_stops
         events = choice.text.finish(is_cut=by_length or by_own_stop)
         stopped_by = finished.stop_token_id if by_own_stop else choice.text.stop_string
-        update = Update(choice.index, events, emitted_ids=untold, stopped_by=stopped_by)
+        update = Update(choice.index, events, emitted_ids=unsent, stopped_by=stopped_by)
         _name_calls(choice, update)
         choice.on_finished(choice)
         if by_length and not choice.text.stopped:
@@ -220,7 +221,7 @@ class ChoiceStreams:
 
 
 def _name_calls(choice: Choice, update: Update) -> None:
-    """Give the calls that begin their ids, and keep what was thought before."""
+    """Give an id to each call that begins, and keep the thinking."""
     for event in update.events:
         if isinstance(event, ReasoningDelta):
             choice.thinking.append(event.text)

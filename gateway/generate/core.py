@@ -1,4 +1,4 @@
-"""How does a checked request become choices that run? All that a dialect builds on."""
+"""How does a checked request become running choices? All that a dialect needs of the core."""
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -26,16 +26,16 @@ from protos import attention_pb2
 
 @dataclass(kw_only=True)
 class Core:
-    """The model's text side and the attention services, and what is running on them."""
+    """The model's text files, the attention services, and the responses that are running."""
 
     limits: Limits
     model: ModelFiles
     pool: AttentionPool
     encoder: PromptEncoder
     request_timeout_s: float = 0.0
-    """Longest a request may take from its receipt on; 0: the attention service's own limit."""
+    """Longest time for a request from its receipt; 0: only the attention service's own limit."""
     forced_call_tokens: int = 4096
-    """Longest output of a request that must call a tool and says no length."""
+    """Longest output of a request that must call a tool and gives no length."""
     active: set[ChoiceStreams] = field(default_factory=set)
     stopping: bool = False
 
@@ -63,7 +63,7 @@ class Core:
         return self.pool.max_model_len() or self.model.config.max_position_embeddings
 
     def choices(self, asked: Generation) -> list[Choice]:
-        """All choices of all prompts, not yet begun.
+        """All choices of all prompts, not yet started.
 
         Raises RequestError naming the field when a prompt leaves no room for the output.
         """
@@ -98,7 +98,7 @@ class Core:
     def start(
         self, choices: Sequence[Choice], on_tokens: Callable[[Choice, int], None]
     ) -> ChoiceStreams:
-        """Run the choices until `finish`; `on_tokens` hears how many tokens came for which."""
+        """Run the choices until `finish`. `on_tokens(choice, count)` is called when tokens come."""
         streams = ChoiceStreams(
             self.pool, choices, queued_events=self.limits.queued_events, on_tokens=on_tokens
         )
@@ -118,7 +118,7 @@ class Core:
         )
 
     def _sampling(self, answers: Answers, prompt: EncodedPrompt) -> attention_pb2.SamplingParams:
-        """With the output's length. A forced call that the model cannot make may never end."""
+        """With the output's length. A forced call has a limit: the model may never end it."""
         length = answers.length
         if length.most is None and answers.form.must_call:
             length = replace(length, most=max(self.forced_call_tokens, length.least))
@@ -149,7 +149,7 @@ class Core:
         *,
         thinks: bool,
     ) -> attention_pb2.GenerateRequest:
-        """A fresh sequence; its grammar comes when it is sent."""
+        """A new sequence; its grammar is added when it is sent."""
         return attention_pb2.GenerateRequest(
             request_id=asked.request_id,
             prompt_token_ids=prompt.ids,
@@ -201,7 +201,7 @@ class Core:
         )
 
     def _keep(self, tenant: str, choice: Choice) -> None:
-        """What a client will return, to be recognised: ids of the text, thinking before a call."""
+        """Remember what a client may send back: the ids of the text, the thinking before a call."""
         request, emitted = choice.state.request, choice.state.emitted_token_ids
         self.encoder.emitted_ids.remember(tenant, request.prompt_token_ids, emitted)
         if choice.call_ids:

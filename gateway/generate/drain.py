@@ -1,4 +1,4 @@
-"""How fast does a queue drain, and so: when should a refused client come back?"""
+"""How fast does a queue drain, and when should a refused client come back?"""
 
 import math
 import time
@@ -8,9 +8,9 @@ MEMORY_S = 30.0
 
 
 class Drain:
-    """Counts who is inside, and who was served per second of the time when somebody was.
+    """Counts the requests inside, and those served per second of busy time.
 
-    The memory fades over about `MEMORY_S` of such time: an idle hour does not make a queue slow.
+    Old counts fade over about `MEMORY_S` of busy time: an idle hour does not make a queue slow.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -31,7 +31,7 @@ class Drain:
         self._served += served
 
     def wait_s(self, num_ahead: int) -> float:
-        """When `num_ahead` will have been served; before the first was, as if it were about to."""
+        """Time until `num_ahead` are served; until one was, as if the first were about to be."""
         self._advance()
         return num_ahead * self._busy_s / max(self._served, 1.0)
 

@@ -11,7 +11,7 @@ ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerForm:
-    """What a request demands of its answers; nothing, when all is left out."""
+    """What a request demands of its answers; by default nothing."""
 
     json: JsonAnswer | None = None
     must_call: bool = False
@@ -20,7 +20,7 @@ class AnswerForm:
     given: Mapping[bool, str | None] | None = None
     """A grammar of the client's own, by whether the output begins with thinking."""
     field: str = ""
-    """What the client calls it, to be named when the grammar is refused."""
+    """The client's name for it, for the error when the grammar is refused."""
 
     def grammar(
         self,

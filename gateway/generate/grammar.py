@@ -1,8 +1,8 @@
 """How does a request's grammar reach the attention services: compiled once and sent once to each?
 
-A request has up to 128 choices, and its grammar half a megabyte. The first choice at a service sends
-the text; the others wait until the service has said what it thinks of it, and then name it by its
-digest. A refusal is the whole request's.
+A request has up to 128 choices, and its grammar may have half a megabyte. The first choice at a
+service sends the text; the others wait until the service has accepted or refused it, and then send
+its digest. A refusal ends the whole request.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from rpc.config import GRAMMAR_TAKEN
 
 
 class GenerateCall(Protocol):
-    """As much of a `Generate` as is used."""
+    """What is used of a `Generate` call."""
 
     def __aiter__(self) -> AsyncIterator[attention_pb2.GenerateResponse]: ...
 
@@ -40,17 +40,17 @@ Ask = Callable[[attention_pb2.GenerateRequest], GenerateCall]
 
 
 class RequestGrammar:
-    """What all choices of one request must be."""
+    """The grammar of all choices of one request."""
 
     def __init__(self, text: str, field: str):
-        """`field`: the client's, to name when the grammar is refused."""
+        """`field`: the client's name for it, for the error when it is refused."""
         self.field = field
         self._grammar = attention_pb2.Grammar(kind=attention_pb2.GRAMMAR_KIND_LARK, text=text)
         self._digest = hashlib.sha256(text.encode()).digest()
         self._refusal: RequestError | None = None
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._taken_by: dict[str, bool] = {}
-        """By address of a service that took it: whether it says so, and so knows it by digest."""
+        """Address of a service that accepted it -> whether it then knows it by its digest."""
 
     async def open(
         self,
@@ -60,7 +60,7 @@ class RequestGrammar:
     ) -> GenerateCall:
         """Ask for `request` with this grammar; the caller cancels the call when it has ended.
 
-        Raises RequestError when the grammar was refused, for this choice or for one before it.
+        Raises RequestError when the grammar was refused, for this choice or an earlier one.
         """
         own = attention_pb2.GenerateRequest()
         own.CopyFrom(request)
@@ -94,7 +94,10 @@ class RequestGrammar:
         return call
 
     async def _answered(self, call: GenerateCall) -> GenerateCall:
-        """When the service has taken or refused it; one of version 1.1 says so by its first event."""
+        """The call, once the service has accepted or refused it.
+
+        A service of version 1.1 shows that only by its first event.
+        """
         try:
             await call.initial_metadata()
         except BaseException:
@@ -103,7 +106,7 @@ class RequestGrammar:
         return call
 
     def refused(self, details: str) -> RequestError | None:
-        """What is wrong with the grammar, when that is what an INVALID_ARGUMENT is about."""
+        """The client's error, when the details of an INVALID_ARGUMENT are about the grammar."""
         if not details.startswith("grammar"):
             return None
         reason = named_refusal(self._grammar.text, details.removeprefix("grammar: "))

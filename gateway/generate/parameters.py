@@ -1,9 +1,9 @@
-"""Which sampling parameters does a request mean? Ranges, defaults, seed, room for output.
+"""Which sampling parameters apply to a request? Ranges, defaults, seed, room for output.
 
 Rules that are choices:
 - Temperatures below 1e-5 are greedy (0).
 - top_k 0 and -1 mean all tokens; larger than the vocabulary means all.
-- A seed is taken modulo 2^64; without one it is drawn at random.
+- A seed is taken modulo 2^64; without one a random seed is drawn.
 - An output length beyond what the prompt leaves of the context is cut to that.
 """
 
@@ -37,9 +37,7 @@ class Parameters:
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = _between(0, 1, off=0.0)
-    repetition_penalty: float | None = _between(
-        Limits.min_repetition_penalty, Limits.max_repetition_penalty
-    )
+    repetition_penalty: float | None = _between(0.01, 10)
     presence_penalty: float | None = _between(-2, 2, off=0.0)
     frequency_penalty: float | None = _between(-2, 2, off=0.0)
     logit_bias: Mapping[str, float] | None = None
@@ -82,7 +80,10 @@ def sampling_params(
     vocab_size: int,
     limits: Limits,
 ) -> attention_pb2.SamplingParams:
-    """All but the output's length and log-probabilities. Raises RequestError naming the parameter."""
+    """All but the output's length and log-probabilities.
+
+    Raises RequestError naming the parameter.
+    """
     said = {name: value for name, value in vars(asked).items() if value is not None}
     values: dict[str, Any] = {**_OFF, **vars(defaults), **said}
     numbers = {name: values[name] for name in _NUMBERS}

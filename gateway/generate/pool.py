@@ -1,10 +1,11 @@
 """Which attention service takes the next request?
 
 Addresses come from flags or from the router's topology; each replica is asked for its status
-every second. Of the ready ones with room in their queue a request goes to the one with the least
-`cost`: the prompt's tokens that it probably has not cached, and its load. One that is much more
-loaded than the others is out in spite of a hit. When all queues are full, the request is refused
-here, before anything is sent. Streams on a service that is stopping or silent are sent to another one.
+every second. Of those that are ready and have room in their queue, a request goes to the one with
+the least `cost`: the prompt's tokens that it probably has not cached, plus its load. One with much
+more load than the others is not considered, whatever its cache holds. When all queues are full, the
+request is refused here, before anything is sent. Streams on a service that is stopping or silent
+move to another one.
 """
 
 import asyncio
@@ -25,13 +26,13 @@ log = logging.getLogger(__name__)
 POLL_INTERVAL_S = 1.0
 
 SEQUENCE_TOKENS = 64
-"""A sequence running somewhere weighs as much against it as so many tokens to compute."""
+"""A sequence that runs on a replica counts as much as this many tokens to compute there."""
 MORE_LOADED = 8
-"""Beyond twice the least load and this, a replica is out, whatever its cache holds."""
+"""A replica with more than twice the least load plus this is not considered."""
 
 
 def cost(num_uncached_tokens: int, load: int) -> int:
-    """What a request faces on a replica, in tokens: those of its prompt to compute, and company."""
+    """Of a request on a replica, in tokens: those of its prompt to compute, and the load."""
     return num_uncached_tokens + SEQUENCE_TOKENS * load
 
 
@@ -47,9 +48,9 @@ class AttentionPool:
         poll_interval_s: float = POLL_INTERVAL_S,
         count_migration: Callable[[str], None] = lambda reason: None,
     ):
-        """`addresses` is asked before each round; replicas that left it are closed.
+        """`addresses` is called before each round; replicas no longer in it are closed.
 
-        `count_migration` hears why each stream that moves does.
+        `count_migration` is called with the reason of each stream that moves.
         """
         self.count_migration = count_migration
         self._addresses = addresses
@@ -137,7 +138,7 @@ class AttentionPool:
         return any(r.ready and r.address not in excluded for r in self._replicas.values())
 
     def max_model_len(self) -> int | None:
-        """Tokens of prompt plus output every ready replica takes; None before one was heard."""
+        """Tokens of prompt plus output that every replica takes; None before the first status."""
         lengths = [r.status.max_model_len for r in self._replicas.values() if r.status]
         return min(lengths) if lengths else None
 
@@ -147,7 +148,7 @@ class AttentionPool:
         return frozenset(i for status in statuses for i in status.default_stop_token_ids)
 
     def _public_reason(self) -> str:
-        """For clients: why, without addresses."""
+        """Why none is ready, for clients: without addresses."""
         reported = (
             r.not_ready_reason
             for r in self._replicas.values()
@@ -172,11 +173,11 @@ class AttentionPool:
             self._retire(self._replicas.pop(address))
 
     def _follow(self, address: str) -> None:
-        """One that cannot be dialled keeps no other out; it is tried again, and told of once."""
+        """One that cannot be dialled does not affect others; it is retried, and logged once."""
         try:
-            Address.parse(address)  # gRPC would take other things too: sockets of this machine, xDS
+            Address.parse(address)  # gRPC would take Unix sockets and xDS, too
             replica = Replica(address, self._tls)
-        except Exception as error:  # whatever gRPC makes of an address
+        except Exception as error:  # gRPC documents no type for a bad address
             if address not in self._unusable:
                 log.error("attention %s cannot be used: %s", quoted(address), printable(str(error)))
             self._unusable.add(address)
@@ -189,7 +190,7 @@ class AttentionPool:
         failures = LoopFailures(
             log,
             f"attention {replica.address} cannot be polled",
-            # Else it would stay what it was, ready perhaps.
+            # Otherwise it would keep its last state, perhaps ready.
             on_failure=lambda error: replica.mark_down("it cannot be polled", forget=False),
         )
         while True:

@@ -1,8 +1,8 @@
 """How much of a prompt does a replica probably have in its prefix cache?
 
 We know which tokens went to it and came from it. Their blocks are remembered under chained
-hashes, as the attention service keeps them, as many as its cache can hold, the least recently
-used forgotten first. A wrong guess costs time, never a wrong token.
+hashes, as in the attention service, and as many as its cache can hold; the least recently used are
+dropped first. A wrong guess costs time, never a wrong token.
 """
 
 from array import array
@@ -16,9 +16,10 @@ MAX_BLOCKS = 65_536
 
 
 def prompt_keys(cache_salt: str, token_ids: Iterable[int]) -> list[int]:
-    """One key for each whole block, of everything up to its end.
+    """One key for each whole block, computed from everything up to its end.
 
-    Python's own hash: keyed anew in each process, and a collision costs no more than a bad guess.
+    Python's own hash: it differs between processes, and a collision costs no more than a wrong
+    guess.
     """
     data = array("I", token_ids).tobytes()
     size = BLOCK_TOKENS * array("I").itemsize
@@ -41,7 +42,7 @@ class PrefixGuess:
         return len(self._blocks)
 
     def set_capacity(self, num_tokens: int) -> None:
-        """What the replica's cache can hold; 0: not told."""
+        """What the replica's cache can hold; 0: not known."""
         blocks = num_tokens // BLOCK_TOKENS if num_tokens else MAX_BLOCKS
         self._capacity = min(MAX_BLOCKS, blocks)
 

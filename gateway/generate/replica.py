@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 POLL_TIMEOUT_S = 2.0
 LATE_POLLS = 3
-"""So many late answers in a row are no service. One that is dead or stopped fails at once, or
-within 3 s by its connection; one whose cores are taken is late, and works."""
+"""After this many late answers in a row a service counts as silent. A dead or stopped one fails at
+once, or within 3 s by its connection; one that is short of CPU time is late, but works."""
 
 
 @dataclass
@@ -89,13 +89,13 @@ class Replica:
 
     @property
     def default_timeout_s(self) -> float:
-        """Its limit for requests that name none; 0: not told."""
+        """Its limit for requests that name none; 0: not known."""
         return self._reported.default_timeout_ms / 1e3
 
     def awaited_ms(self, since_s: float) -> int:
-        """How long a stream there that was cut off, without a word on it, has waited for experts.
+        """How long a stream that was cut off there, unreported, had waited for experts.
 
-        `since_s`: when it last got on.
+        `since_s`: when it last made progress.
         """
         if self._awaits_since_s is None:
             return 0
@@ -103,14 +103,14 @@ class Replica:
 
     @property
     def drain_s(self) -> float:
-        """When our unstarted streams will have started, at the rate seen lately."""
+        """Time until our unstarted streams have started, at the recent rate."""
         return self._queue.wait_s(self._queue.inside)
 
     def has_room(self, num_prompt_tokens: int, client: str = "") -> bool:
-        """Whether one more sequence of this client may wait there, by its report's limits.
+        """Whether one more sequence of this client may wait there, by the limits it reported.
 
-        A limit of 0 was not told. The client's share is the attention service's to decide; of
-        what all gateways sent we know our own part, which is refused here.
+        A limit of 0 is not known. The attention service decides on the client's share of the queue,
+        over all gateways; here it is refused by what this gateway alone has sent.
         """
         report, ours, then = self._reported, self._ours, self._ours_at_poll
         waiting = max(0, report.waiting_sequences + ours.unstarted - then.unstarted)
@@ -160,14 +160,14 @@ class Replica:
             self._movable.discard(call)
 
     def send_away(self) -> None:
-        """Leave a service that is stopping or silent, rather than be cut off at its end."""
+        """Leave a service that is stopping or silent before it cuts the streams off."""
         for call in self._movable:
             call.cancel()
         self._movable.clear()
 
     @property
     def better_left(self) -> bool:
-        """Whether it said that it is stopping, or says nothing any more."""
+        """Whether it reported that it is stopping, or no longer answers."""
         return self._reported.draining or self._late_polls >= LATE_POLLS
 
     def why_sent_away(self) -> StreamLost:
@@ -187,8 +187,8 @@ class Replica:
     async def poll(self, check: Callable[[attention_pb2.GetStatusResponse], str | None]) -> None:
         """Ask for the status once; `check` says why a ready replica cannot be used.
 
-        Where our certificate is a new one, from now on with that; streams that run keep their
-        connection, which gRPC closes after the last of them.
+        A renewed certificate is used from here on; running streams keep their connection, which
+        gRPC closes after the last of them.
         """
         if self._file_changes() != self._changes:
             self._dial()

@@ -1,4 +1,4 @@
-"""What does a dialect ask the core for? Prompts, parameters, the form of the answers, and for whom."""
+"""What does a dialect ask of the core? Prompts, parameters, the form of the answers, a tenant."""
 
 import time
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class ChatOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the answers are to be, whatever the prompt."""
+    """What is asked of the answers, whatever the prompt."""
 
     sampling: attention_pb2.SamplingParams
     """All but the output's length, which depends on the prompt."""
@@ -56,7 +56,7 @@ class Generation:
     tenant: str = ""
     """Whose cached prompts may be shared."""
     client_id: str = ""
-    """Whose fair share of every queue it takes; empty: nobody's."""
+    """Whose share of every queue it counts towards; empty: nobody's."""
     with_timings: bool = False
     received_s: float = field(default_factory=time.monotonic)
     """When the client's request was received: its time limit counts from there."""

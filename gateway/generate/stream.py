@@ -1,10 +1,10 @@
 """How does one `Generate` become a whole sequence of events, whatever happens to the replicas?
 
 `generate` opens it on the replica that suits it best. When that one goes away, is stopping or
-fails in a way that may pass, the stream is opened on another one with the prompt and what was
-emitted so far, apart: same seed, same choice, the time that is left. At most `MAX_MIGRATIONS`
+fails in a way that may pass, the stream is opened on another one with the prompt and, separately,
+the tokens emitted so far: same seed, same choice, the time that is left. At most `MAX_MIGRATIONS`
 times: a request that kills its replicas must not work its way through all of them. Leaving a
-service that is being stopped in order says nothing about the request and does not count.
+service that is being stopped says nothing about the request and does not count.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_MIGRATIONS = 2
 MAX_ORDERLY_MOVES = 100
-"""A rolling restart takes one at most; this only ends what could never end."""
+"""A rolling restart needs one at most; this only bounds what might never end."""
 _ORDERLY = ("draining", "stopping")
 ROOM_WAIT_S = 10.0
 """How long a stream that has begun waits for room elsewhere, in all until its next token; a new one
@@ -36,7 +36,7 @@ is refused at once."""
 _ROOM_POLL_S = 0.1
 
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""The connection broke, nobody is there, or the service ended its streams as it went."""
+"""The connection broke, nobody is there, or the service ended its streams as it stopped."""
 
 Event = attention_pb2.Tokens | attention_pb2.Finished
 
@@ -44,10 +44,10 @@ Event = attention_pb2.Tokens | attention_pb2.Finished
 async def generate(
     pool: AttentionPool, state: StreamState, *, vocab_size: int, stop_ids: frozenset[int]
 ) -> AsyncGenerator[Event, None]:
-    """Yield Tokens events, then one Finished with reason STOP or LENGTH; other ends are RequestErrors.
+    """Yield Tokens events, then one Finished with reason STOP or LENGTH.
 
-    `stop_ids` end the sequence. Closing the generator cancels the RPC. Raises DeadlinePassed at the
-    request's time limit, whatever came before it.
+    `stop_ids` end the sequence. Closing the generator cancels the RPC. Raises RequestError for
+    every other end: DeadlinePassed at the request's time limit, whatever came before it.
     """
     keys = prompt_keys(state.request.cache_salt, state.request.prompt_token_ids)
     avoided: set[str] = set()  # those that refused or lost it since its last token
@@ -79,13 +79,13 @@ async def generate(
 def _go_on_elsewhere(
     pool: AttentionPool, state: StreamState, replica: Replica, lost: StreamLost, avoided: set[str]
 ) -> None:
-    """Count the move, or raise the error when there shall be none."""
+    """Count the move, or raise the error if the stream may not move."""
     if lost.reason == "full":
         if pool.has_other(avoided):
             return  # it was never there: no migration
         raise lost.error from None
     if lost.reason != "failed":
-        # One broken connection ends many streams; this is told once.
+        # One broken connection ends many streams; this is logged once.
         replica.mark_down(f"{lost.reason}: {lost.detail}", forget=lost.reason == "lost")
     orderly = lost.reason in _ORDERLY
     has_failed_often = not orderly and state.num_failures >= MAX_MIGRATIONS
@@ -121,7 +121,7 @@ async def _place(
     avoided: set[str],
     patience_s: float,
 ) -> Replica:
-    """Where the sequence begins or goes on. Raises RequestError when that is nowhere."""
+    """Where the sequence begins or goes on. Raises RequestError if there is no such replica."""
     give_up_s = time.monotonic() + patience_s
     while True:
         try:

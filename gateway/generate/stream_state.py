@@ -1,4 +1,4 @@
-"""What has come of one sequence so far, and which events may come next?
+"""What has been received of one sequence, and which events may come next?
 
 Every event is checked before it counts: a running index without gaps or repeats, over all the
 replicas that the sequence ran on, and one terminal event.
@@ -30,7 +30,7 @@ class StreamLost(Exception):
 
     `reason`: lost (the connection), stopping, draining or silent (we left it), failed, full (it
     refused).
-    `error` is for the client if nobody goes on, `detail` for the log.
+    `error` is for the client if no other replica goes on, `detail` for the log.
     """
 
     def __init__(self, reason: str, error: RequestError, detail: str = ""):
@@ -42,7 +42,7 @@ class StreamLost(Exception):
 
 @dataclass(kw_only=True)
 class StreamState:
-    """One sequence: what was asked and what came, apart, so that it can go on elsewhere."""
+    """One sequence: what was asked, and what came of it so that it can go on elsewhere."""
 
     request: attention_pb2.GenerateRequest
     emitted_token_ids: list[int] = field(default_factory=list)
@@ -56,9 +56,9 @@ class StreamState:
     """Those of the replica that finished the sequence."""
     num_migrations: int = 0
     num_failures: int = 0
-    """Migrations that were not in order: the service died, went silent or failed."""
+    """Migrations because a service died, went silent or failed."""
     experts_waited_ms: int = 0
-    """For experts, since the last token, on all replicas so far: no move begins that wait anew."""
+    """For experts, since the last token, on all replicas: a move does not restart the wait."""
     heard_s: float = field(default_factory=time.monotonic)
     """When its last token came, or its present stream was opened."""
     received_s: float = field(default_factory=time.monotonic)
@@ -73,7 +73,7 @@ class StreamState:
         return len(self.emitted_token_ids)
 
     def request_to_go_on(self, default_timeout_s: float) -> attention_pb2.GenerateRequest:
-        """What asks a replica for all or the rest, in the time that is left.
+        """The request for all or the rest of the sequence, in the time that is left.
 
         Raises DeadlinePassed when none is left. `default_timeout_s`: the replica's own limit for
         requests without one; 0 when it is not known.
@@ -106,7 +106,7 @@ class StreamState:
         return None
 
     def begin_stream(self) -> None:
-        """A replica is asked: it tells the prompt's log-probabilities anew, until a token came."""
+        """A replica is asked; before the first token it sends the prompt's log-probabilities."""
         self.heard_s = time.monotonic()
         if not self.emitted_token_ids:
             self.prompt_logprobs.clear()
@@ -115,7 +115,7 @@ class StreamState:
         """Raises RequestError for what breaks the protocol."""
         expected = len(self.prompt_logprobs) + 1
         if event.position != expected or expected + len(event.logprobs) > self.num_prompt_tokens:
-            raise protocol_error(f"prompt logprobs from {event.position} where {expected} was due")
+            raise protocol_error(f"prompt logprobs from {event.position}, expected {expected}")
         self.prompt_logprobs.extend(event.logprobs)
 
     def take_tokens(self, tokens: attention_pb2.Tokens, vocab_size: int) -> None:
@@ -123,7 +123,7 @@ class StreamState:
         expected = len(self.emitted_token_ids)
         self._require_prompt_logprobs()
         if tokens.index != expected:
-            raise protocol_error(f"token index {tokens.index} where {expected} was due")
+            raise protocol_error(f"token index {tokens.index}, expected {expected}")
         if not tokens.token_ids:
             raise protocol_error("a tokens event without tokens")
         if max(tokens.token_ids) >= vocab_size:
@@ -137,11 +137,14 @@ class StreamState:
         self.heard_s, self.experts_waited_ms = time.monotonic(), 0
 
     def take_finished(self, finished: attention_pb2.Finished) -> None:
-        """Raises StreamLost when another replica may go on, RequestError for every other bad end."""
+        """Take the terminal event.
+
+        Raises StreamLost when another replica may go on, RequestError for every other bad end.
+        """
         self.num_cached_tokens = finished.usage.cached_tokens
         if finished.HasField("timings"):
             self.timings = finished.timings
-        # A replica of an older version tells nothing: what is known from others stays.
+        # A replica of an older version reports 0: what is known from others stays.
         self.experts_waited_ms = max(self.experts_waited_ms, finished.experts_waited_ms)
         reason = finished.reason
         if reason in (attention_pb2.FINISH_REASON_STOP, attention_pb2.FINISH_REASON_LENGTH):
@@ -176,13 +179,11 @@ class StreamState:
     def _require_prompt_logprobs(self) -> None:
         wanted = self.num_prompt_tokens - 1 if self.request.sampling.prompt_logprobs else 0
         if len(self.prompt_logprobs) != wanted:
-            raise protocol_error(
-                f"{len(self.prompt_logprobs)} prompt logprobs where {wanted} were due"
-            )
+            raise protocol_error(f"{len(self.prompt_logprobs)} prompt logprobs, expected {wanted}")
 
 
 def protocol_error(what: str) -> RequestError:
-    """For what no attention service may send."""
+    """For what no attention service may send; it is logged."""
     log.error("the attention service broke the protocol: %s", what)
     return RequestError(
         Kind.BROKEN_UPSTREAM,
