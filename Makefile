@@ -53,6 +53,7 @@ test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (
 check: $(DEV_STAMP)  ## Format, lint, types, import directions, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(filter %.c %.cpp %.h,$(NATIVE))
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_architecture.py
 	@stubs=$$(mktemp -d) && trap 'rm -rf "$$stubs"' EXIT \

@@ -1,4 +1,4 @@
-/* The hop's frames in one call each: build an Execute, check it, unpack it, and the same for its Result.
+/* The hop's frames in one call each: build, check and unpack an Execute, and its Result.
  *
  * This is a fast path only. Whatever is unusual (an unknown field, an order or a size that is not
  * the plain one, a value that must be refused) is answered with None, and the protobuf path in
@@ -52,8 +52,8 @@ enum { FIELDS = 12 };
 
 /* Fields 1..11 of a message, each at most once: numbers for `varints` and `fixed` (bit sets), spans
  * for `spans`. Anything else fails. Sets bit 0 of numbers[0] when a fixed64 was there. */
-static int read_message(
-    Span message, unsigned varints, unsigned fixed, unsigned spans, uint64_t *numbers, Span *found)
+static int read_message(Span message, unsigned varints, unsigned fixed, unsigned spans,
+                        uint64_t *numbers, Span *found)
 {
     Reader reader = {message.at, message.at + message.size};
     unsigned seen = 0;
@@ -221,10 +221,12 @@ static uint64_t span_size(uint64_t size) { return 1 + varint_size(size) + size; 
 
 static uint64_t tensor_size(uint64_t dtype, uint64_t rows, uint64_t columns, uint64_t size)
 {
-    return number_size(dtype) + span_size(varint_size(rows) + varint_size(columns)) + span_size(size);
+    return number_size(dtype) + span_size(varint_size(rows) + varint_size(columns))
+         + span_size(size);
 }
 
-static uint8_t *put_tensor_head(uint8_t *at, uint64_t dtype, uint64_t rows, uint64_t columns, uint64_t size)
+static uint8_t *put_tensor_head(uint8_t *at, uint64_t dtype, uint64_t rows, uint64_t columns,
+                                uint64_t size)
 {
     at = put_number(at, 1, dtype);
     at = put_span_head(at, 2, varint_size(rows) + varint_size(columns));
@@ -232,7 +234,7 @@ static uint8_t *put_tensor_head(uint8_t *at, uint64_t dtype, uint64_t rows, uint
     return put_span_head(at, 3, size);
 }
 
-/* ---- the module's functions: arguments as the docstrings say, all unsigned integers unless said ---- */
+/* ---- the module's functions; arguments are unsigned integers unless a docstring says more ---- */
 
 static int numbers_from(PyObject *const *args, Py_ssize_t count, uint64_t *out)
 {
@@ -251,12 +253,15 @@ static int expect(Py_ssize_t got, Py_ssize_t want)
     return got == want;
 }
 
-PyDoc_STRVAR(build_execute_doc,
-    "build_execute(call_id, layer_idx, phase, timeout_ms, topology_version, combine, dtype, num_rows,\n"
-    "              hidden_size, top_k, hidden_ptr, ids_ptr, weights_ptr, owners_ptr, owner)\n"
+PyDoc_STRVAR(
+    build_execute_doc,
+    "build_execute(call_id, layer_idx, phase, timeout_ms, topology_version, combine, dtype,\n"
+    "              num_rows, hidden_size, top_k, hidden_ptr, ids_ptr, weights_ptr, owners_ptr,\n"
+    "              owner)\n"
     "-> (frame, rows) or None. ids: int32 [T, K]; weights: float32 [T, K]; all contiguous.\n"
-    "With owners_ptr (int32, by expert id) only the pairs of `owner` go, and `rows` is int32 bytes:\n"
-    "the rows that have any; else every pair goes and `rows` is None. None: no row has a pair.\n"
+    "With owners_ptr (int32, by expert id) only the pairs of `owner` go, and `rows` is int32\n"
+    "bytes: the rows that have any; else every pair goes and `rows` is None. None: no row has a\n"
+    "pair.\n"
     "Raises ValueError: a weight is not finite.");
 
 static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -287,11 +292,13 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
     if (!pairs)
         Py_RETURN_NONE;
     uint64_t tensor = tensor_size(dtype, sent_rows, hidden, sent_rows * row_bytes);
-    uint64_t inner = span_size(tensor) + span_size(4 * (sent_rows + 1)) + 2 * span_size(4 * pairs) + FIXED64_SIZE;
+    uint64_t inner = span_size(tensor) + span_size(4 * (sent_rows + 1)) + 2 * span_size(4 * pairs)
+                   + FIXED64_SIZE;
     for (int i = 0; i < 6; i++)
         inner += number_size(n[i]);
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span_size(inner));
-    PyObject *rows = owners ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(4 * sent_rows)) : Py_NewRef(Py_None);
+    PyObject *rows =
+        owners ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(4 * sent_rows)) : Py_NewRef(Py_None);
     if (!frame || !rows) {
         Py_XDECREF(frame);
         Py_XDECREF(rows);
@@ -303,7 +310,8 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
     at = put_span_head(at, 7, tensor);
     at = put_tensor_head(at, dtype, sent_rows, hidden, sent_rows * row_bytes);
     uint8_t *hidden_at = at, *first_split = NULL;
-    uint8_t *splits_at = first_split = put_span_head(at + sent_rows * row_bytes, 8, 4 * (sent_rows + 1));
+    uint8_t *splits_at = first_split =
+        put_span_head(at + sent_rows * row_bytes, 8, 4 * (sent_rows + 1));
     uint8_t *ids_at = put_span_head(splits_at + 4 * (sent_rows + 1), 9, 4 * pairs);
     uint8_t *weights_at = put_span_head(ids_at + 4 * pairs, 10, 4 * pairs);
     uint8_t *kept_at = owners ? (uint8_t *)PyBytes_AS_STRING(rows) : NULL;
@@ -342,10 +350,11 @@ static PyObject *build_execute(PyObject *self, PyObject *const *args, Py_ssize_t
     return pair;
 }
 
-PyDoc_STRVAR(check_execute_doc,
+PyDoc_STRVAR(
+    check_execute_doc,
     "check_execute(frame: bytes, num_layers, num_experts, top_k, hidden_size, dtype, max_rows)\n"
-    "-> (call_id, layer_idx, phase, timeout_ms, combine, num_rows, num_pairs, hidden, splits, ids,\n"
-    "weights), the last four offsets into the frame, when it is a sound Execute; else None.");
+    "-> (call_id, layer_idx, phase, timeout_ms, combine, num_rows, num_pairs, hidden, splits,\n"
+    "ids, weights), the last four offsets into the frame, when it is a sound Execute; else None.");
 
 static PyObject *check_execute(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -361,16 +370,18 @@ static PyObject *check_execute(PyObject *self, PyObject *const *args, Py_ssize_t
         || !read_tensor(found[7], &dtype, shape, &hidden))
         Py_RETURN_NONE;
     uint64_t pairs = found[9].size / 4;
-    if (numbers[1] == 0 || numbers[2] >= want[0] || (numbers[3] != PHASE_DECODE && numbers[3] != PHASE_PREFILL)
-        || numbers[4] == 0 || numbers[4] > UINT32_MAX
-        || (numbers[6] != COMBINE_SUM && numbers[6] != COMBINE_ROWS) || dtype != want[4]
-        || shape[0] > want[5] || shape[1] != want[3] || found[8].size != 4 * (shape[0] + 1)
-        || pairs < 1 || pairs > shape[0] * want[2] || found[9].size != 4 * pairs || found[10].size != 4 * pairs)
+    if (numbers[1] == 0 || numbers[2] >= want[0]
+        || (numbers[3] != PHASE_DECODE && numbers[3] != PHASE_PREFILL) || numbers[4] == 0
+        || numbers[4] > UINT32_MAX || (numbers[6] != COMBINE_SUM && numbers[6] != COMBINE_ROWS)
+        || dtype != want[4] || shape[0] > want[5] || shape[1] != want[3]
+        || found[8].size != 4 * (shape[0] + 1) || pairs < 1 || pairs > shape[0] * want[2]
+        || found[9].size != 4 * pairs || found[10].size != 4 * pairs)
         Py_RETURN_NONE;
     if (int32_at(found[8].at, 0) != 0 || int32_at(found[8].at, shape[0]) != (int32_t)pairs)
         Py_RETURN_NONE;
     for (uint64_t row = 0; row < shape[0]; row++) {
-        int32_t first = int32_at(found[8].at, row), last = int32_at(found[8].at, row + 1), previous = -1;
+        int32_t first = int32_at(found[8].at, row), last = int32_at(found[8].at, row + 1),
+                previous = -1;
         if (last < first || last > (int32_t)pairs)
             Py_RETURN_NONE;
         for (; first < last; first++) {
@@ -391,8 +402,9 @@ static PyObject *check_execute(PyObject *self, PyObject *const *args, Py_ssize_t
             Py_RETURN_NONE;
     }
     return Py_BuildValue("KKKKKKKnnnn", numbers[1], numbers[2], numbers[3], numbers[4], numbers[6],
-        shape[0], pairs, (Py_ssize_t)(hidden.at - data), (Py_ssize_t)(found[8].at - data),
-        (Py_ssize_t)(found[9].at - data), (Py_ssize_t)(found[10].at - data));
+                         shape[0], pairs, (Py_ssize_t)(hidden.at - data),
+                         (Py_ssize_t)(found[8].at - data), (Py_ssize_t)(found[9].at - data),
+                         (Py_ssize_t)(found[10].at - data));
 }
 
 /* Whether `size` bytes from `offset` lie in the bytes object. */
@@ -405,11 +417,13 @@ static int within(PyObject *data, uint64_t offset, uint64_t size)
     return 0;
 }
 
-PyDoc_STRVAR(unpack_execute_doc,
-    "unpack_execute(frame, num_rows, num_pairs, row_bytes, is_float32, hidden, splits, ids, weights,\n"
-    "               hidden_ptr, rows_ptr, ids_ptr, weights_ptr) -> int\n"
-    "Copies a checked frame's values out: hidden rows as they are, row of each pair and expert id as\n"
-    "int64 [M], weights float32 [M]. Returns 0, or 1 (hidden) or 2 (weights) when one is not finite.");
+PyDoc_STRVAR(
+    unpack_execute_doc,
+    "unpack_execute(frame, num_rows, num_pairs, row_bytes, is_float32, hidden, splits, ids,\n"
+    "               weights, hidden_ptr, rows_ptr, ids_ptr, weights_ptr) -> int\n"
+    "Copies a checked frame's values out: hidden rows as they are, row of each pair and expert id\n"
+    "as int64 [M], weights float32 [M]. Returns 0, or 1 (hidden) or 2 (weights) when one is not\n"
+    "finite.");
 
 static PyObject *unpack_execute(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -439,8 +453,9 @@ static PyObject *unpack_execute(PyObject *self, PyObject *const *args, Py_ssize_
 }
 
 PyDoc_STRVAR(build_result_doc,
-    "build_result(call_id, queue_us, compute_us, dtype, num_rows, hidden_size, rows_ptr) -> bytes or None\n"
-    "None: a number is not finite.");
+             "build_result(call_id, queue_us, compute_us, dtype, num_rows, hidden_size, rows_ptr)\n"
+             "-> bytes or None\n"
+             "None: a number is not finite.");
 
 static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -451,7 +466,8 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (!all_finite((const uint8_t *)n[6], size, n[3] == FLOAT32))
         Py_RETURN_NONE;
     uint64_t tensor = tensor_size(n[3], n[4], n[5], size);
-    uint64_t inner = number_size(n[0]) + span_size(tensor) + number_size(n[1]) + number_size(n[2]) + FIXED64_SIZE;
+    uint64_t inner = number_size(n[0]) + span_size(tensor) + number_size(n[1]) + number_size(n[2])
+                   + FIXED64_SIZE;
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span_size(inner));
     if (!frame)
         return NULL;
@@ -467,8 +483,9 @@ static PyObject *build_result(PyObject *self, PyObject *const *args, Py_ssize_t 
 }
 
 PyDoc_STRVAR(check_result_doc,
-    "check_result(frame: bytes) -> (call_id, queue_us, compute_us, num_rows, hidden_size, offset, frame)\n"
-    "of a Result whose rows are sound and float32, else None.");
+             "check_result(frame: bytes)\n"
+             "-> (call_id, queue_us, compute_us, num_rows, hidden_size, offset, frame)\n"
+             "of a Result whose rows are sound and float32, else None.");
 
 static PyObject *check_result(PyObject *self, PyObject *frame)
 {
@@ -478,9 +495,9 @@ static PyObject *check_result(PyObject *self, PyObject *frame)
         Py_RETURN_NONE;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(frame);
     if (!read_frame(data, PyBytes_GET_SIZE(frame), 2, &message)
-        || !read_message(message, 1u << 1 | 1u << 3 | 1u << 4, 1u << 5, 1u << 2, numbers, found) || !found[2].at
-        || !read_tensor(found[2], &dtype, shape, &rows) || dtype != FLOAT32 || numbers[3] > UINT32_MAX
-        || numbers[4] > UINT32_MAX)
+        || !read_message(message, 1u << 1 | 1u << 3 | 1u << 4, 1u << 5, 1u << 2, numbers, found)
+        || !found[2].at || !read_tensor(found[2], &dtype, shape, &rows) || dtype != FLOAT32
+        || numbers[3] > UINT32_MAX || numbers[4] > UINT32_MAX)
         Py_RETURN_NONE;
     if (numbers[0]) {
         Sum sum = {0, 0};
@@ -490,13 +507,15 @@ static PyObject *check_result(PyObject *self, PyObject *frame)
             Py_RETURN_NONE;
     }
     return Py_BuildValue("KKKKKnO", numbers[1], numbers[3], numbers[4], shape[0], shape[1],
-        (Py_ssize_t)(rows.at - data), frame);
+                         (Py_ssize_t)(rows.at - data), frame);
 }
 
-PyDoc_STRVAR(add_rows_doc,
+PyDoc_STRVAR(
+    add_rows_doc,
     "add_rows(frame, offset, num_rows, hidden_size, rows, out_ptr, out_rows) -> bool\n"
-    "Float32 rows of a frame into out [out_rows, hidden_size]: copied when `rows` is None, else added\n"
-    "to the rows named by it (int32 bytes). False, and out untouched, when one is not finite.");
+    "Float32 rows of a frame into out [out_rows, hidden_size]: copied when `rows` is None, else\n"
+    "added to the rows named by it (int32 bytes). False, and out untouched, when one is not\n"
+    "finite.");
 
 static PyObject *add_rows(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -542,17 +561,23 @@ static PyObject *add_rows(PyObject *self, PyObject *const *args, Py_ssize_t coun
 static PyMethodDef methods[] = {
     {"build_execute", (PyCFunction)(void (*)(void))build_execute, METH_FASTCALL, build_execute_doc},
     {"check_execute", (PyCFunction)(void (*)(void))check_execute, METH_FASTCALL, check_execute_doc},
-    {"unpack_execute", (PyCFunction)(void (*)(void))unpack_execute, METH_FASTCALL, unpack_execute_doc},
+    {"unpack_execute", (PyCFunction)(void (*)(void))unpack_execute, METH_FASTCALL,
+     unpack_execute_doc},
     {"build_result", (PyCFunction)(void (*)(void))build_result, METH_FASTCALL, build_result_doc},
     {"check_result", check_result, METH_O, check_result_doc},
     {"add_rows", (PyCFunction)(void (*)(void))add_rows, METH_FASTCALL, add_rows_doc},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_hop", "The hop's frames, natively; see rpc/hop/codec.py.", 0, methods,
-    NULL, NULL, NULL, NULL,
-};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                                    "_hop",
+                                    "The hop's frames, natively; see rpc/hop/codec.py.",
+                                    0,
+                                    methods,
+                                    NULL,
+                                    NULL,
+                                    NULL,
+                                    NULL};
 
 /* rpc/hop/codec.py refuses a module of another version: raised with every change of a signature. */
 enum { VERSION = 3 };

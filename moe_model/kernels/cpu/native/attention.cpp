@@ -12,8 +12,8 @@ namespace kernels {
 namespace {
 
 constexpr int64_t TASK_ROWS = 192;   // query rows of a task: their sums stay in the L2
-constexpr int64_t SPLIT_TOKENS = 4;  // up to so many rows of a sequence, its parts are tasks of their own
-constexpr int64_t BUSY = 4;          // tasks for each thread, so that all end at about the same time
+constexpr int64_t SPLIT_TOKENS = 4;  // with at most so many rows, a sequence's parts are tasks
+constexpr int64_t BUSY = 4;  // tasks for each thread, so that all end at about the same time
 
 int64_t num_parts(const AttentionTask &task)
 {
@@ -25,10 +25,10 @@ AttentionStatus check(const AttentionArgs &args)
 {
     for (int64_t i = 0; i < args.num_segments; i++) {
         const Segment &segment = args.segments[i];
-        if (segment.first_row < 0 || segment.num_rows < 1 || segment.num_cached < segment.num_rows ||
-            segment.table < 0 || segment.num_rows > args.num_rows ||
-            segment.first_row > args.num_rows - segment.num_rows ||
-            segment.num_cached > args.num_blocks * args.block_size)
+        if (segment.first_row < 0 || segment.num_rows < 1 || segment.num_cached < segment.num_rows
+            || segment.table < 0 || segment.num_rows > args.num_rows
+            || segment.first_row > args.num_rows - segment.num_rows
+            || segment.num_cached > args.num_blocks * args.block_size)
             return AttentionStatus::BAD_SEGMENT;
         const int64_t blocks = (segment.num_cached + args.block_size - 1) / args.block_size;
         if (segment.table > args.num_entries - blocks)
@@ -42,13 +42,15 @@ AttentionStatus check(const AttentionArgs &args)
     return AttentionStatus::DONE;
 }
 
-// `partial`: where its state goes, in floats from the start of the memory; -1: it merges and writes itself.
+// `partial`: where its state goes, in floats from the start of the memory; -1:
+// it merges and writes itself.
 struct Planned {
     AttentionTask task;
     int64_t partial;
 };
 
-// One key head of a sequence whose parts are tasks: their states lie `stride` floats apart, from `partial` on.
+// One key head of a sequence whose parts are tasks: their states lie `stride`
+// floats apart, from `partial` on.
 struct Split {
     AttentionTask task;
     int64_t partial, stride;
@@ -68,7 +70,8 @@ Plan plan(const AttentionArgs &args, int num_threads, int64_t state)
     for (int64_t i = 0; i < args.num_segments; i++)
         if (args.segments[i].num_rows <= SPLIT_TOKENS)
             parts += (args.segments[i].num_cached + PART - 1) / PART;
-    // All key heads of a part lie side by side: best read by one task, where there are enough of them.
+    // All key heads of a part lie side by side: best read by one task, where
+    // there are enough of them.
     const int64_t groups = parts >= BUSY * num_threads ? args.num_groups : 1;
     const int64_t block = TASK_ROWS / per_group > 1 ? TASK_ROWS / per_group : 1;
     for (int64_t i = 0; i < args.num_segments; i++) {
@@ -77,7 +80,8 @@ Plan plan(const AttentionArgs &args, int num_threads, int64_t state)
             for (int64_t group = 0; group < args.num_groups; group++)
                 for (int64_t token = 0; token < segment.num_rows; token += block) {
                     const int64_t left = segment.num_rows - token;
-                    AttentionTask task = {&segment, token, left < block ? left : block, group, 1, 0, 0, nullptr};
+                    AttentionTask task = {
+                        &segment, token, left < block ? left : block, group, 1, 0, 0, nullptr};
                     task.num_parts = num_parts(task);
                     made.tasks.push_back({task, -1});
                 }
@@ -89,7 +93,8 @@ Plan plan(const AttentionArgs &args, int num_threads, int64_t state)
         for (int64_t part = 0; part < last; part++)
             for (int64_t group = 0; group < args.num_groups; group += groups) {
                 const int64_t partial = made.partial_floats + part * stride + group * rows * state;
-                AttentionTask task = {&segment, 0, segment.num_rows, group, groups, part, 1, nullptr};
+                AttentionTask task = {&segment, 0, segment.num_rows, group, groups,
+                                      part,     1, nullptr};
                 made.tasks.push_back({task, last > 1 ? partial : -1});
             }
         if (last > 1) {

@@ -1,8 +1,9 @@
-// Attention of query rows over paged keys and values: what is given, and what each instruction set brings.
+// Attention of query rows over paged keys and values: what is given, and what
+// each instruction set brings.
 //
-// A context is cut at fixed places, counted from position 0: tiles of KEY_TILE positions, attended with an
-// online softmax, and parts of PART positions, merged in ascending order. Which rows share a task, which
-// parts are computed apart and who computes them changes no bit of a row.
+// A context is cut at fixed places, counted from position 0: tiles of KEY_TILE positions, attended
+// with an online softmax, and parts of PART positions, merged in ascending order. Which rows share
+// a task, which parts are computed apart and who computes them changes no bit of a row.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -10,18 +11,27 @@
 namespace kernels {
 
 constexpr int KEY_TILE = 64;      // positions attended at once
-constexpr int KEY_RUN = 16;       // positions side by side in BF16_TILES: a block has a multiple of them
+constexpr int KEY_RUN = 16;       // positions side by side in BF16_TILES; a block has a multiple
 constexpr int64_t PART = 1024;    // positions that one running softmax goes over
 constexpr int64_t MAX_DIM = 256;  // of a head
 
-// How numbers lie in memory. The ids are also those of kernels/cpu/attention.py. INT8 rows are the codes of all
-// heads, then one float32 scale for each: value = scale * code, -127..127. BF16_TILES is as products read it: of a block,
-// keys are [groups][dim / 2][block_size][2] and values [groups][block_size / 2][dim][2].
-enum Number { NUMBER_BF16 = 0, NUMBER_F32 = 1, NUMBER_INT8 = 2, NUMBER_BF16_TILES = 3, NUM_NUMBERS = 4 };
+// How numbers lie in memory. The ids are also those of kernels/cpu/attention.py.
+// INT8 rows are the codes of all heads, then one float32 scale for each: value =
+// scale * code, -127..127. BF16_TILES is as products read it: of a block, keys are
+// [groups][dim / 2][block_size][2] and values [groups][block_size / 2][dim][2].
+enum Number {
+    NUMBER_BF16 = 0,
+    NUMBER_F32 = 1,
+    NUMBER_INT8 = 2,
+    NUMBER_BF16_TILES = 3,
+    NUM_NUMBERS = 4
+};
 
-// Rows of one sequence that are next to each other: the newest `num_rows` of `num_cached` positions.
+// Rows of one sequence that are next to each other: the newest `num_rows` of
+// `num_cached` positions.
 struct Segment {
-    int64_t first_row, num_rows, num_cached, table;  // `table`: index of its first block in `tables`
+    int64_t first_row, num_rows, num_cached;
+    int64_t table;  // index of its first block in `tables`
 };
 
 struct AttentionArgs {
@@ -46,7 +56,7 @@ struct AttentionTask {
     int64_t token, num_tokens;  // of the segment
     int64_t group, num_groups;
     int64_t part, num_parts;
-    float *partial;  // the part's state is left here, to be merged; null: the task merges and writes
+    float *partial;  // where the part's state goes, to be merged; null: the task merges and writes
 };
 
 struct AttentionKernel {

@@ -1,4 +1,5 @@
-// Vectors of 16 float32 for attention_tile.h. Include it below the `#pragma GCC target` of an ISA file.
+// Vectors of 16 float32 for attention_tile.h. Include it below the `#pragma GCC
+// target` of an ISA file.
 #pragma once
 #include <immintrin.h>
 
@@ -73,8 +74,10 @@ struct Avx512 {
             t[r] = _mm512_mask_broadcast_i32x4(t[r], 0x0f00, row(r + 8));
             t[r] = _mm512_mask_broadcast_i32x4(t[r], 0xf000, row(r + 12));
         }
-        __m512i low01 = _mm512_unpacklo_epi32(t[0], t[1]), low23 = _mm512_unpacklo_epi32(t[2], t[3]);
-        __m512i high01 = _mm512_unpackhi_epi32(t[0], t[1]), high23 = _mm512_unpackhi_epi32(t[2], t[3]);
+        __m512i low01 = _mm512_unpacklo_epi32(t[0], t[1]),
+                low23 = _mm512_unpacklo_epi32(t[2], t[3]);
+        __m512i high01 = _mm512_unpackhi_epi32(t[0], t[1]),
+                high23 = _mm512_unpackhi_epi32(t[2], t[3]);
         return {{_mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
                  _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)}};
     }

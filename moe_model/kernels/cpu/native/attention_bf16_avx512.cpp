@@ -1,6 +1,8 @@
-// Attention in bfloat16 products with float32 sums (AVX-512 BF16): bfloat16 queries over bfloat16 or int8 pages, or tiles.
+// Attention in bfloat16 products with float32 sums (AVX-512 BF16): bfloat16
+// queries over bfloat16 or int8 pages, or tiles.
 //
-// Softmax weights are rounded once to bfloat16, as torch's fused operator does. int8 codes are exact in bfloat16.
+// Softmax weights are rounded once to bfloat16, as torch's fused operator does.
+// int8 codes are exact in bfloat16.
 #include "attention_kernels.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,8 +32,9 @@ struct CodeTable {
 };
 constexpr CodeTable CODES;
 
-// Where the bytes of two vectors (low bytes, then high ones from 64 on) go. `PLAIN`: numbers stay in order, 32 to a
-// vector. `PAIRS`: of every four numbers of a lane, two go to the first vector and two to the second.
+// Where the bytes of two vectors (low bytes, then high ones from 64 on) go.
+// `PLAIN`: numbers stay in order, 32 to a vector. `PAIRS`: of every four
+// numbers of a lane, two go to the first vector and two to the second.
 struct Order {
     alignas(64) uint8_t first[64], second[64];
     constexpr Order(bool pairs) : first(), second()
@@ -70,14 +73,20 @@ struct Bf16 : Avx512 {
     static constexpr bool TILES = true;
 
     static Lanes lanes(const Elem *at) { return _mm512_loadu_si512(at); }
-    static Lanes first_only(Lanes pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)); }
+    static Lanes first_only(Lanes pairs)
+    {
+        return _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff));
+    }
     static Lanes repeat(const Elem *at)
     {
         int32_t pair;
         memcpy(&pair, at, 4);
         return _mm512_set1_epi32(pair);
     }
-    static F dot(F sum, Lanes a, Lanes b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+    static F dot(F sum, Lanes a, Lanes b)
+    {
+        return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+    }
     static void store_weights(Elem *at, F weights)
     {
         _mm256_store_si256((__m256i *)at, (__m256i)_mm512_cvtneps_pbh(weights));
@@ -116,8 +125,9 @@ struct Bf16 : Avx512 {
             Elem *to = panel + d / 64 * 64 * KEY_TILE + d % 64 * 2;
             const int count = dim - d < 0 ? 0 : dim - d < 32 ? dim - d : 32;
             for (int key = 0; key < KEY_TILE; key += 2, to += 128) {
-                Expanded both = stored == NUMBER_INT8 ? beside_int8(rows[key] + d, rows[key + 1] + d, count)
-                                                      : beside(rows[key] + 2 * d, rows[key + 1] + 2 * d, count);
+                Expanded both = stored == NUMBER_INT8
+                                  ? beside_int8(rows[key] + d, rows[key + 1] + d, count)
+                                  : beside(rows[key] + 2 * d, rows[key + 1] + 2 * d, count);
                 _mm512_store_si512(to, both.first);
                 _mm512_store_si512(to + 32, both.second);
             }
@@ -128,14 +138,17 @@ struct Bf16 : Avx512 {
     static Expanded beside(const uint8_t *first, const uint8_t *second, int count)
     {
         const __mmask32 there = count < 32 ? (1u << count) - 1 : ~0u;
-        __m512i a = _mm512_maskz_loadu_epi16(there, first), b = _mm512_maskz_loadu_epi16(there, second);
-        const __m512i low = _mm512_load_si512(INTERLEAVE.first), high = _mm512_load_si512(INTERLEAVE.second);
+        __m512i a = _mm512_maskz_loadu_epi16(there, first),
+                b = _mm512_maskz_loadu_epi16(there, second);
+        const __m512i low = _mm512_load_si512(INTERLEAVE.first),
+                      high = _mm512_load_si512(INTERLEAVE.second);
         return {_mm512_permutex2var_epi16(a, low, b), _mm512_permutex2var_epi16(a, high, b)};
     }
     static Expanded beside_int8(const uint8_t *first, const uint8_t *second, int count)
     {
         const __mmask32 there = count < 32 ? (1u << count) - 1 : ~0u;
-        __m256i a = _mm256_maskz_loadu_epi8(there, first), b = _mm256_maskz_loadu_epi8(there, second);
+        __m256i a = _mm256_maskz_loadu_epi8(there, first),
+                b = _mm256_maskz_loadu_epi8(there, second);
         __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
         return expand(_mm512_permutexvar_epi8(_mm512_load_si512(BYTES.at), both), PLAIN);
     }

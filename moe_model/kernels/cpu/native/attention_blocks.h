@@ -1,4 +1,5 @@
-// Pages that hold tiles as `multiply` reads them (BF16_TILES): nothing is laid out, and nothing copied.
+// Pages that hold tiles as `multiply` reads them (BF16_TILES): nothing is laid
+// out, and nothing copied.
 //
 // Include it below the `#pragma GCC target` of an ISA file, as attention_tile.h.
 #pragma once
@@ -7,12 +8,14 @@
 namespace kernels {
 namespace {
 
-// Read in place of values beyond a head's last: 8 pairs of positions, the widest head's numbers apart.
+// Read in place of values beyond a head's last: 8 pairs of positions, the
+// widest head's numbers apart.
 alignas(64) const uint8_t ZERO_RUN[KEY_RUN / 2 * MAX_DIM * 4] = {};
 
 template <class V> class TiledPages {
 public:
-    static_assert(V::W == KEY_RUN && V::NV * V::W == KEY_TILE && V::STEP == 2, "a run of keys is a vector");
+    static_assert(V::W == KEY_RUN && V::NV * V::W == KEY_TILE && V::STEP == 2,
+                  "a run of keys is a vector");
 
     TiledPages(const AttentionArgs &args, Panels<V> &panels)
         : args(args), panels(panels), head_bytes(args.block_size * args.head_dim * 2)
@@ -36,7 +39,8 @@ public:
 
     void advance() { now = next; }
 
-    // One key head of this tile. Where runs are missing, another is read, and its scores are not seen.
+    // One key head of this tile. Where runs are missing, another is read, and
+    // its scores are not seen.
     void load(int64_t group)
     {
         for (int run = 0; run < RUNS; run++) {

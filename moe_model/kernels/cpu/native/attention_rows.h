@@ -72,7 +72,7 @@ public:
 private:
     const AttentionArgs &args;
     Panels<V> &panels;
-    int64_t offsets[KEY_TILE], next_offsets[KEY_TILE];             // bytes; -1: not there
+    int64_t offsets[KEY_TILE], next_offsets[KEY_TILE];            // bytes; -1: not there
     const uint8_t *rows[2 * KEY_TILE], *next_rows[2 * KEY_TILE];  // keys, then values
 
     int64_t number_bytes() const

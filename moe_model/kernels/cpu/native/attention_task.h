@@ -8,7 +8,7 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t STATE_TAIL = 16;  // floats after the sums: maximum, denominator, padding to a line
+constexpr int64_t STATE_TAIL = 16;  // floats after the sums: maximum, denominator, padding
 
 template <class V> int64_t state_floats(const AttentionArgs &args)
 {
@@ -18,19 +18,19 @@ template <class V> int64_t state_floats(const AttentionArgs &args)
 // A task's memory, in the order it lies there.
 template <class V> struct Workspace {
     Panels<V> *panels;
-    float *totals;           // [rows][state]: parts merged so far
-    float *sums;             // [rows][padded dim]
-    float *lanes;            // [rows][W]
-    float *top;              // [rows]
-    typename V::Elem *q;     // [rows][dim]
+    float *totals;        // [rows][state]: parts merged so far
+    float *sums;          // [rows][padded dim]
+    float *lanes;         // [rows][W]
+    float *top;           // [rows]
+    typename V::Elem *q;  // [rows][dim]
 
     static int64_t line(int64_t size) { return (size + 63) / 64 * 64; }
 
     static int64_t bytes(const AttentionArgs &args, int64_t rows)
     {
-        return line(sizeof(Panels<V>)) + line(4 * rows * state_floats<V>(args)) +
-               line(4 * rows * padded_dim<V>(args)) + line(4 * rows * V::W) + line(4 * rows) +
-               line(sizeof(typename V::Elem) * rows * args.head_dim);
+        return line(sizeof(Panels<V>)) + line(4 * rows * state_floats<V>(args))
+             + line(4 * rows * padded_dim<V>(args)) + line(4 * rows * V::W) + line(4 * rows)
+             + line(sizeof(typename V::Elem) * rows * args.head_dim);
     }
 
     Workspace(const AttentionArgs &args, int64_t rows, uint8_t *at)
@@ -51,7 +51,8 @@ template <class V> struct Workspace {
 
 // One part's tiles for all rows and key heads of a task.
 template <class V, class Pages>
-void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace<V> &space, int64_t part)
+void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace<V> &space,
+                 int64_t part)
 {
     const Segment &segment = *task.segment;
     const int64_t *table = args.tables + segment.table;
@@ -77,25 +78,28 @@ void attend_part(const AttentionArgs &args, const AttentionTask &task, Workspace
             pages.load(group);
             Softmax softmax = {space.sums + i * rows * padded, space.top + i * rows,
                                space.lanes + i * rows * V::W};
-            attend_tile<V>(panels, args, space.q + i * rows * args.head_dim, first_position, rows, at,
-                           softmax);
+            attend_tile<V>(panels, args, space.q + i * rows * args.head_dim, first_position, rows,
+                           at, softmax);
         }
     }
 }
 
 // The query rows of a task, key head by key head.
-template <class V> void load_query(const AttentionArgs &args, const AttentionTask &task, typename V::Elem *q)
+template <class V> void load_query(const AttentionArgs &args, const AttentionTask &task,
+                                   typename V::Elem *q)
 {
     const int64_t per_group = args.heads_per_group(), dim = args.head_dim;
     for (int64_t i = 0; i < task.num_groups; i++)
         for (int64_t token = 0; token < task.num_tokens; token++, q += per_group * dim) {
             const int64_t row = task.segment->first_row + task.token + token;
             const int64_t head = (task.group + i) * per_group;
-            V::load_query(args.query, args.q, (row * args.num_heads + head) * dim, per_group * dim, q);
+            V::load_query(args.query, args.q, (row * args.num_heads + head) * dim, per_group * dim,
+                          q);
         }
 }
 
-template <class V> void attend(const AttentionArgs &args, const AttentionTask &task, uint8_t *memory)
+template <class V> void attend(const AttentionArgs &args, const AttentionTask &task,
+                               uint8_t *memory)
 {
     const int64_t per_group = args.heads_per_group(), rows = task.num_tokens * per_group;
     const int64_t all = task.num_groups * rows, padded = padded_dim<V>(args);
@@ -124,13 +128,14 @@ template <class V> void attend(const AttentionArgs &args, const AttentionTask &t
         }
     }
     for (int64_t i = 0; i < all && !task.partial; i++)
-        write_row<V>(args, space.totals + i * state, segment.first_row + task.token + i % rows / per_group,
+        write_row<V>(args, space.totals + i * state,
+                     segment.first_row + task.token + i % rows / per_group,
                      (task.group + i / rows) * per_group + i % per_group);
 }
 
 template <class V>
-void merge(const AttentionArgs &args, const AttentionTask &task, const float *partials, int64_t num_parts,
-           int64_t stride, uint8_t *memory)
+void merge(const AttentionArgs &args, const AttentionTask &task, const float *partials,
+           int64_t num_parts, int64_t stride, uint8_t *memory)
 {
     const int64_t per_group = args.heads_per_group(), rows = task.num_tokens * per_group;
     const int64_t state = state_floats<V>(args), padded = padded_dim<V>(args);

@@ -1,10 +1,13 @@
-// The arithmetic of attention, for any instruction set: rows times a tile of keys, softmax, times the values.
+// The arithmetic of attention, for any instruction set: rows times a tile of
+// keys, softmax, times the values.
 //
-// Include it below the `#pragma GCC target` of an ISA file, and nowhere else. `V` brings the vectors: W floats
-// each, NV of them in a panel, MR rows at once; Elem is what products are made of (STEP of them a lane).
+// Include it below the `#pragma GCC target` of an ISA file, and nowhere else.
+// `V` brings the vectors: W floats each, NV of them in a panel, MR rows at
+// once; Elem is what products are made of (STEP of them a lane).
 //
-// A query row meets its tiles and parts in ascending order, and of a tile only the keys that it sees; every sum
-// has one place for each term. So its bits depend on nothing but the row itself, its keys and values.
+// A query row meets its tiles and parts in ascending order, and of a tile only
+// the keys that it sees; every sum has one place for each term. So its bits
+// depend on nothing but the row itself, its keys and values.
 #pragma once
 #include <math.h>
 #include <string.h>
@@ -21,10 +24,10 @@ template <class V> int64_t padded_dim(const AttentionArgs &args)
     return (args.head_dim + PANEL_OF<V> - 1) / PANEL_OF<V> * PANEL_OF<V>;
 }
 
-// Runs of memory that will be read next, fetched into the L2 a few lines at a time between products: all at once
-// they would wait for each other.
+// Runs of memory that will be read next, fetched into the L2 a few lines at a
+// time between products: all at once they would wait for each other.
 struct Ahead {
-        static constexpr int64_t AT_ONCE = 256;
+    static constexpr int64_t AT_ONCE = 256;
     const uint8_t *const *runs;
     int run, count;
     int64_t at, bytes;
@@ -50,8 +53,8 @@ template <class V> struct Strip {
     const typename V::Elem *at[V::NV];
 };
 
-// A panel as the right side of a product: its vectors' next STEP of depth is `step` elements on; after a depth of
-// `run` the next strip follows.
+// A panel as the right side of a product: its vectors' next STEP of depth is
+// `step` elements on; after a depth of `run` the next strip follows.
 template <class V> struct Factor {
     const Strip<V> *strips;
     int64_t step;
@@ -70,15 +73,17 @@ template <class V> struct Panels {
     alignas(64) float value_scales[KEY_TILE];
     alignas(64) float corrections[V::W];
     // Where pages have to be laid out first:
-    alignas(64) typename V::Elem packed_keys[KEY_TILE * MAX_DIM];    // [KEY_TILE / panel][dim / STEP][panel][STEP]
-    alignas(64) typename V::Elem packed_values[KEY_TILE * MAX_DIM];  // [dim / panel][KEY_TILE / STEP][panel][STEP]
+    // [KEY_TILE / panel][dim / STEP][panel][STEP]
+    alignas(64) typename V::Elem packed_keys[KEY_TILE * MAX_DIM];
+    // [dim / panel][KEY_TILE / STEP][panel][STEP]
+    alignas(64) typename V::Elem packed_values[KEY_TILE * MAX_DIM];
     Ahead ahead;
 };
 
 // c[MR][panel] = c * scale[MR] (or 0) + a[MR][depth] * b, in ascending depth.
 template <class V, int MR>
-void multiply(const typename V::Elem *a, int64_t a_stride, Factor<V> b, int depth, float *c, int64_t c_stride,
-              const float *scale, Ahead &ahead)
+void multiply(const typename V::Elem *a, int64_t a_stride, Factor<V> b, int depth, float *c,
+              int64_t c_stride, const float *scale, Ahead &ahead)
 {
     constexpr int W = V::W, NV = V::NV, STEP = V::STEP;
     typename V::F sums[MR][NV];
@@ -86,7 +91,8 @@ void multiply(const typename V::Elem *a, int64_t a_stride, Factor<V> b, int dept
     for (int r = 0; r < MR; r++)
 #pragma GCC unroll 8
         for (int i = 0; i < NV; i++)
-            sums[r][i] = scale ? V::mul(V::load(c + r * c_stride + i * W), V::set(scale[r])) : V::set(0);
+            sums[r][i] =
+                scale ? V::mul(V::load(c + r * c_stride + i * W), V::set(scale[r])) : V::set(0);
     for (int first = 0; first < depth; first += b.run, b.strips++) {
         const Strip<V> strip = *b.strips;
         const int here = depth - first < b.run ? depth - first : b.run;
@@ -174,13 +180,14 @@ void attend_rows(Panels<V> &panels, const AttentionArgs &args, const typename V:
     const bool scaled = args.stored == NUMBER_INT8;
     const float scale = 1.44269504f / sqrtf((float)dim);
     for (int i = 0; i < seen; i += PANEL)
-        multiply<V, MR>(q, dim, {panels.keys + i / PANEL, panels.key_step, dim}, dim, panels.scores + i, KEY_TILE,
-                        nullptr, panels.ahead);
-    weigh<V, MR>(panels, scaled ? panels.key_scales : nullptr, scaled ? panels.value_scales : nullptr,
-                 scale, seen, softmax.top, softmax.lanes);
+        multiply<V, MR>(q, dim, {panels.keys + i / PANEL, panels.key_step, dim}, dim,
+                        panels.scores + i, KEY_TILE, nullptr, panels.ahead);
+    weigh<V, MR>(panels, scaled ? panels.key_scales : nullptr,
+                 scaled ? panels.value_scales : nullptr, scale, seen, softmax.top, softmax.lanes);
     for (int64_t i = 0; i < padded; i += PANEL)
-        multiply<V, MR>(panels.weights, KEY_TILE, {panels.values[i / PANEL], panels.value_step, panels.value_run},
-                        seen, softmax.sums + i, padded, panels.corrections, panels.ahead);
+        multiply<V, MR>(panels.weights, KEY_TILE,
+                        {panels.values[i / PANEL], panels.value_step, panels.value_run}, seen,
+                        softmax.sums + i, padded, panels.corrections, panels.ahead);
 }
 
 template <class V>
@@ -222,7 +229,8 @@ void attend_tile(Panels<V> &panels, const AttentionArgs &args, const typename V:
         }
         for (int64_t blocks = (stop - row + V::MR - 1) / V::MR; blocks; blocks--) {
             int64_t size = (stop - row + blocks - 1) / blocks;
-            Softmax here = {softmax.sums + row * padded, softmax.top + row, softmax.lanes + row * V::W};
+            Softmax here = {softmax.sums + row * padded, softmax.top + row,
+                            softmax.lanes + row * V::W};
             attend_block<V>((int)size, panels, args, q + row * args.head_dim, seen, here);
             row += size;
         }
@@ -239,12 +247,14 @@ template <class V> void merge_states(float *total, const float *next, int64_t pa
     V::store(change, V::exp2(V::load(change)));
     typename V::F before = V::set(change[0]), after = V::set(change[1]);
     for (int64_t i = 0; i < padded; i += V::W)
-        V::store(total + i, V::add(V::mul(V::load(total + i), before), V::mul(V::load(next + i), after)));
+        V::store(total + i,
+                 V::add(V::mul(V::load(total + i), before), V::mul(V::load(next + i), after)));
     total[padded] = top;
     total[padded + 1] = total[padded + 1] * change[0] + next[padded + 1] * change[1];
 }
 
-template <class V> void write_row(const AttentionArgs &args, const float *state, int64_t row, int64_t head)
+template <class V> void write_row(const AttentionArgs &args, const float *state, int64_t row,
+                                  int64_t head)
 {
     const int64_t padded = padded_dim<V>(args), at = (row * args.num_heads + head) * args.head_dim;
     alignas(64) float values[MAX_DIM];

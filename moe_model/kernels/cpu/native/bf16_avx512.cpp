@@ -22,7 +22,8 @@ void prepare(const void *row, int64_t num_inputs, int64_t padded, void *prepared
     memset((uint8_t *)prepared + num_inputs * 2, 0, (size_t)(padded - num_inputs) * 2);
 }
 
-// With FETCH, from `ahead` on, `ahead_step` bytes for every pair of inputs are brought into the L2 meanwhile.
+// With FETCH, from `ahead` on, `ahead_step` bytes for every pair of inputs are
+// brought into the L2 meanwhile.
 template <int ROWS, bool FETCH>
 void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t padded, float *out,
            const uint8_t *ahead, int64_t ahead_step)
@@ -59,16 +60,18 @@ using Block = void (*)(const uint8_t *, int64_t, const uint8_t *, int64_t, float
                        int64_t);
 template <bool FETCH>
 constexpr Block blocks[MAX_ROWS + 1] = {
-    nullptr,         block<1, FETCH>, block<2, FETCH>,  block<3, FETCH>,  block<4, FETCH>,
-    block<5, FETCH>, block<6, FETCH>, block<7, FETCH>,  block<8, FETCH>,  block<9, FETCH>,
+    nullptr,          block<1, FETCH>,  block<2, FETCH>, block<3, FETCH>, block<4, FETCH>,
+    block<5, FETCH>,  block<6, FETCH>,  block<7, FETCH>, block<8, FETCH>, block<9, FETCH>,
     block<10, FETCH>, block<11, FETCH>, block<12, FETCH>};
 
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
 {
-    // Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. The first finds the panel in
-    // memory and looks a little ahead; the others find it in the L2, and share in fetching the next one.
-    const int64_t panel_bytes = padded * 2 * PANEL, num_blocks = (num_rows + MAX_ROWS - 1) / MAX_ROWS;
+    // Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. The first
+    // finds the panel in memory and looks a little ahead; the others find it in
+    // the L2, and share in fetching the next one.
+    const int64_t panel_bytes = padded * 2 * PANEL,
+                  num_blocks = (num_rows + MAX_ROWS - 1) / MAX_ROWS;
     const Block *const sized = num_rows > FEW_ROWS ? blocks<true> : blocks<false>;
     for (int64_t i = 0; i < num_blocks; i++) {
         int64_t now = (num_rows + num_blocks - i - 1) / (num_blocks - i);

@@ -1,10 +1,10 @@
 // How do rows of activations become signed codes for the int8 and int4 panels?
 //
-// Dynamic symmetric int8: each 128 numbers of a row share one scale, their largest magnitude over 127,
-// so a row's codes depend on nothing but the row. A prepared row is int8 codes [K], float32 scales of
-// 128 codes each (the last of what is left), int32 corrections [K / weight group]. A correction is
-// minus the sum of a group's codes times the weights' offset: unsigned weight codes then multiply
-// like signed ones.
+// Dynamic symmetric int8: each 128 numbers of a row share one scale, their largest
+// magnitude over 127, so a row's codes depend on nothing but the row. A prepared row is
+// int8 codes [K], float32 scales of 128 codes each (the last of what is left), int32
+// corrections [K / weight group]. A correction is minus the sum of a group's codes
+// times the weights' offset: unsigned weight codes then multiply like signed ones.
 #pragma once
 #include <string.h>
 

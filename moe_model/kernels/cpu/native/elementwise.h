@@ -1,7 +1,8 @@
 // The operations between the matrix products, in plain loops that the compiler vectorises.
 //
-// Include it below the `#pragma GCC target` of an ISA file, and nowhere else: everything is static,
-// so each instruction set gets its own copy. No fused multiply-add (-ffp-contract=off): the same bits on all.
+// Include it below the `#pragma GCC target` of an ISA file, and nowhere else:
+// everything is static, so each instruction set gets its own copy. No fused
+// multiply-add (-ffp-contract=off): the same bits on all.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -30,8 +31,8 @@ static inline uint32_t bf16_bits(float value)
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
 }
 
-// exp for |x| up to 104, beyond which the result is 0 or infinity anyway: 2^n * e^r, |r| <= ln(2) / 2,
-// e^r by its series to r^7. 2^n in two factors, so that both ends of the range come out right.
+// exp for |x| up to 104, beyond which the result is 0 or infinity anyway: 2^n * e^r, |r| <= ln(2) /
+// 2, e^r by its series to r^7. 2^n in two factors, so that both ends of the range come out right.
 static inline float exponential(float x)
 {
     x = x < -104.0f ? -104.0f : x;

@@ -1,6 +1,6 @@
-// Rounding points (moe_model/maths/experts.py): w1, w3 and w2 accumulate in float32; SiLU(gate) * up is
-// rounded once to bfloat16; w2's sum times the float32 routing weight is rounded once to bfloat16;
-// partial sums add in float32 in ascending expert id.
+// Rounding points (moe_model/maths/experts.py): w1, w3 and w2 accumulate in float32;
+// SiLU(gate) * up is rounded once to bfloat16; w2's sum times the float32 routing weight
+// is rounded once to bfloat16; partial sums add in float32 in ascending expert id.
 #include "expert_ffn.h"
 
 #include <string.h>
@@ -13,7 +13,8 @@ namespace kernels {
 namespace {
 
 constexpr int64_t TILE_ROWS = 48;
-// Up to so many pairs for each expert, reading w2 front to back is worth a pass over the pairs' rows.
+// Up to so many pairs for each expert, reading w2 front to back is worth a pass
+// over the pairs' rows.
 constexpr int64_t ROWS_FIRST = 64;
 // Pairs computed together: bounds the scratch memory, and lets an expert's weights serve many rows.
 constexpr int64_t CHUNK_PAIRS = 4096;
@@ -40,7 +41,8 @@ public:
             return status;
         Session session;
         int64_t most = args.num_pairs < CHUNK_PAIRS ? args.num_pairs : CHUNK_PAIRS;
-        size_t rows_size = (size_t)(most * hidden_stride), plain_size = (size_t)(most * plain_stride);
+        size_t rows_size = (size_t)(most * hidden_stride),
+               plain_size = (size_t)(most * plain_stride);
         size_t features_size = w2.plain_rows ? 0 : (size_t)(most * feature_stride);
         // The weighted rows need the hidden rows' memory, which has been used by then.
         if (hidden_stride < args.hidden_size * 2)
@@ -69,7 +71,8 @@ private:
     std::vector<Group> groups;
     std::vector<int64_t> places, row_ends;
     int64_t chunk_first = 0;
-    // Of the chunk's pairs: prepared hidden rows (later weighted output rows); bfloat16 SiLU(gate) * up; the same, prepared for w2.
+    // Of the chunk's pairs: prepared hidden rows (later weighted output rows);
+    // bfloat16 SiLU(gate) * up; the same, prepared for w2.
     uint8_t *rows = nullptr, *plain = nullptr, *features = nullptr;
 
     // Whole panels are written, so the padding is computed: zeros times zeros.
@@ -86,8 +89,8 @@ private:
             int64_t row = args.row_of_pair[pair], expert = args.expert_of_pair[pair];
             if (row < 0 || row >= args.num_rows)
                 return FfnStatus::BAD_ROW;
-            if (expert < 0 || expert >= args.num_experts || !args.gate_up[expert] ||
-                !args.down[expert])
+            if (expert < 0 || expert >= args.num_experts || !args.gate_up[expert]
+                || !args.down[expert])
                 return FfnStatus::BAD_EXPERT;
             ends[(size_t)expert]++;
         }
@@ -136,8 +139,8 @@ private:
         });
         if (!w2.plain_rows)
             session.run(count, [&](int64_t at) {
-                w2.prepare(plain + at * plain_stride, args.expert_size,
-                           w2.padded(args.expert_size), features + at * feature_stride);
+                w2.prepare(plain + at * plain_stride, args.expert_size, w2.padded(args.expert_size),
+                           features + at * feature_stride);
             });
         if (args.sum && count > ROWS_FIRST * num_groups) {
             session.run(output_panels, [&](int64_t panel) { sum_task(panel); });
@@ -169,7 +172,8 @@ private:
                              (uint16_t *)(plain + (first + row) * plain_stride) + panel * PANEL,
                              PANEL);
         }
-        // A format may pad its inputs beyond whole panels: what is there now, times zero, may be NaN.
+        // A format may pad its inputs beyond whole panels: what is there now,
+        // times zero, may be NaN.
         const int64_t whole = feature_panels * PANEL, padded = w2.padded(args.expert_size);
         if (w2.plain_rows && panel == feature_panels - 1 && padded > whole)
             for (int64_t at = group.first; at < group.end; at++)
@@ -179,8 +183,8 @@ private:
     // One output panel of one group: `use(place in the chunk, values)`, weighted and rounded.
     template <class Use> void down_tiles(const Group &group, int64_t panel, const Use &use)
     {
-        const uint8_t *weights = (const uint8_t *)args.down[group.expert] +
-                                 panel * w2.panel_bytes(args.expert_size);
+        const uint8_t *weights =
+            (const uint8_t *)args.down[group.expert] + panel * w2.panel_bytes(args.expert_size);
         const int64_t stride = w2.plain_rows ? plain_stride : feature_stride;
         alignas(64) float tile[TILE_ROWS * PANEL];
         for (int64_t first = group.first; first < group.end; first += TILE_ROWS) {

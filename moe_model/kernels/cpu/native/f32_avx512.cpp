@@ -47,8 +47,8 @@ void block(const uint8_t *rows, int64_t stride, const uint8_t *panel, int64_t pa
 }
 
 using Block = void (*)(const uint8_t *, int64_t, const uint8_t *, int64_t, float *);
-constexpr Block blocks[MAX_ROWS + 1] = {nullptr,   block<1>, block<2>, block<3>, block<4>,
-                                        block<5>,  block<6>, block<7>, block<8>, block<9>,
+constexpr Block blocks[MAX_ROWS + 1] = {nullptr,   block<1>,  block<2>, block<3>, block<4>,
+                                        block<5>,  block<6>,  block<7>, block<8>, block<9>,
                                         block<10>, block<11>, block<12>};
 
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,

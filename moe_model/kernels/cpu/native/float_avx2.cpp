@@ -1,5 +1,6 @@
-// bfloat16 and float32 weights with AVX2 and FMA. Panels as in bf16_avx512.cpp and f32_avx512.cpp;
-// rows are prepared as float32, bfloat16 weights widened by a shift (even inputs) and a mask (odd ones).
+// bfloat16 and float32 weights with AVX2 and FMA. Panels as in bf16_avx512.cpp
+// and f32_avx512.cpp; rows are prepared as float32, bfloat16 weights widened by
+// a shift (even inputs) and a mask (odd ones).
 #include "format.h"
 #include "formats_avx2.h"
 #if defined(__x86_64__)
@@ -108,7 +109,8 @@ void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8
 
 }  // namespace
 
-const Format bf16_avx2 = {2, PANEL * 2 * 2, 2, prepared_bytes, prepare_bf16, multiply<Bf16Weights>, false};
+const Format bf16_avx2 = {
+    2, PANEL * 2 * 2, 2, prepared_bytes, prepare_bf16, multiply<Bf16Weights>, false};
 const Format f32_avx2 = {1, PANEL * 4, 4, prepared_bytes, prepare_f32, multiply<F32Weights>, true};
 
 }  // namespace kernels

@@ -23,8 +23,9 @@ struct Format {
     int64_t (*prepared_bytes)(int64_t padded);
     // What `multiply` reads, from a plain row: once per row, so that all panels profit.
     void (*prepare)(const void *row, int64_t num_inputs, int64_t padded, void *prepared);
-    // out[num_rows][PANEL] = rows times the panel. One float32 accumulator per number, inputs in
-    // ascending order in the same groups for any number of rows: a row's bits depend on itself only.
+    // out[num_rows][PANEL] = rows times the panel. One float32 accumulator per
+    // number, inputs in ascending order in the same groups for any number of
+    // rows: a row's bits depend on itself only.
     void (*multiply)(const uint8_t *prepared_rows, int64_t row_stride, int64_t num_rows,
                      const uint8_t *panel, int64_t padded, float *out);
     // A prepared row is the plain row, padded with zeros: a plain one may be used in its place.

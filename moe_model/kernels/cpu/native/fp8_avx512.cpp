@@ -1,8 +1,9 @@
 // FP8 weights with AVX-512 VBMI and BF16: E4M3 codes become bfloat16 by two table look-ups.
 //
-// A panel holds, per 128 inputs, float32 scale[32], then codes [64 pairs][64 bytes]. Every E4M3 number,
-// subnormal ones too, is a normal bfloat16 number. Interleaving the look-ups' low and high bytes works
-// within 16-byte lanes, so lane l of a pair holds outputs 4l..4l+3, then 16+4l..16+4l+3, two inputs each.
+// A panel holds, per 128 inputs, float32 scale[32], then codes [64 pairs][64
+// bytes]. Every E4M3 number, subnormal ones too, is a normal bfloat16 number.
+// Interleaving the look-ups' low and high bytes works within 16-byte lanes, so
+// lane l of a pair holds outputs 4l..4l+3, then 16+4l..16+4l+3, two inputs each.
 #include "formats_avx512.h"
 #if defined(__x86_64__)
 #include <string.h>
@@ -26,7 +27,8 @@ struct Tables {
     constexpr Tables() : high(), low()
     {
         for (int code = 0; code < 128; code++) {
-            int exponent = code >> 3, mantissa = code & 7, bits = (exponent + 120) << 7 | mantissa << 4;
+            int exponent = code >> 3, mantissa = code & 7,
+                bits = (exponent + 120) << 7 | mantissa << 4;
             if (exponent == 0) {  // mantissa * 2^-9
                 bits = 0;
                 for (int top = 0; top < 3; top++)
@@ -96,11 +98,12 @@ void add_group(const uint8_t *rows, int64_t stride, bool is_first, const uint8_t
 }
 
 using AddGroup = void (*)(const uint8_t *, int64_t, bool, const uint8_t *, float *);
-constexpr AddGroup add_groups[MAX_ROWS + 1] = {
-    nullptr,      add_group<1>, add_group<2>, add_group<3>, add_group<4>,
-    add_group<5>, add_group<6>, add_group<7>, add_group<8>};
+constexpr AddGroup add_groups[MAX_ROWS + 1] = {nullptr,      add_group<1>, add_group<2>,
+                                               add_group<3>, add_group<4>, add_group<5>,
+                                               add_group<6>, add_group<7>, add_group<8>};
 
-// Each row block expands the group anew: that hides behind the products, and keeping it does not pay.
+// Each row block expands the group anew: that hides behind the products, and
+// keeping it does not pay.
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
 {

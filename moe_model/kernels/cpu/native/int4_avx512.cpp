@@ -30,7 +30,8 @@ void add_block(const uint8_t *rows, int64_t stride, int64_t padded, int64_t bloc
                const uint8_t *panel, float *out)
 {
     constexpr int64_t GROUPS = CODE_GROUP / WEIGHT_GROUP;
-    const int64_t left = padded / WEIGHT_GROUP - block * GROUPS, groups = left < GROUPS ? left : GROUPS;
+    const int64_t left = padded / WEIGHT_GROUP - block * GROUPS,
+                  groups = left < GROUPS ? left : GROUPS;
     const __m512i nibble = _mm512_set1_epi8(0x0F);
     __m512 low_sums[ROWS], high_sums[ROWS];
     CodedRow coded[ROWS];
@@ -87,27 +88,27 @@ template <int64_t WEIGHT_GROUP>
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
 {
-    constexpr AddBlock add_blocks[MAX_ROWS + 1] = {
-        nullptr,
-        add_block<WEIGHT_GROUP, 1>,
-        add_block<WEIGHT_GROUP, 2>,
-        add_block<WEIGHT_GROUP, 3>,
-        add_block<WEIGHT_GROUP, 4>,
-        add_block<WEIGHT_GROUP, 5>,
-        add_block<WEIGHT_GROUP, 6>};
+    constexpr AddBlock add_blocks[MAX_ROWS + 1] = {nullptr,
+                                                   add_block<WEIGHT_GROUP, 1>,
+                                                   add_block<WEIGHT_GROUP, 2>,
+                                                   add_block<WEIGHT_GROUP, 3>,
+                                                   add_block<WEIGHT_GROUP, 4>,
+                                                   add_block<WEIGHT_GROUP, 5>,
+                                                   add_block<WEIGHT_GROUP, 6>};
     constexpr int64_t BLOCK_BYTES = CODE_GROUP / WEIGHT_GROUP * group_bytes<WEIGHT_GROUP>;
     for (int64_t block = 0; block < num_scales(padded); block++, panel += BLOCK_BYTES)
         each_row_block<MAX_ROWS>(num_rows, [&](int64_t first, int64_t now) {
-            add_blocks[now](rows + first * stride, stride, padded, block, panel, out + first * PANEL);
+            add_blocks[now](rows + first * stride, stride, padded, block, panel,
+                            out + first * PANEL);
         });
 }
 
 }  // namespace
 
-const Format int4_avx512 = {32, group_bytes<32>, 2, coded_bytes<32>,
-                            code_row<32, 8>, multiply<32>, false};
-const Format int4_g128_avx512 = {128, group_bytes<128>, 2, coded_bytes<128>,
-                                 code_row<128, 8>, multiply<128>, false};
+const Format int4_avx512 = {
+    32, group_bytes<32>, 2, coded_bytes<32>, code_row<32, 8>, multiply<32>, false};
+const Format int4_g128_avx512 = {
+    128, group_bytes<128>, 2, coded_bytes<128>, code_row<128, 8>, multiply<128>, false};
 
 }  // namespace kernels
 #endif

@@ -54,28 +54,31 @@ void add_group(const uint8_t *rows, int64_t stride, int64_t padded, int64_t grou
         __m512 low_sum = group ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
         __m512 high_sum = group ? _mm512_loadu_ps(out + 16) : _mm512_setzero_ps();
         _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(low[r]), low_factor, low_sum));
-        _mm512_storeu_ps(out + 16, _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[r]), high_factor, high_sum));
+        _mm512_storeu_ps(out + 16,
+                         _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[r]), high_factor, high_sum));
     }
 }
 
 using AddGroup = void (*)(const uint8_t *, int64_t, int64_t, int64_t, const uint8_t *, float *);
-constexpr AddGroup add_groups[MAX_ROWS + 1] = {
-    nullptr,      add_group<1>, add_group<2>, add_group<3>, add_group<4>,
-    add_group<5>, add_group<6>, add_group<7>, add_group<8>};
+constexpr AddGroup add_groups[MAX_ROWS + 1] = {nullptr,      add_group<1>, add_group<2>,
+                                               add_group<3>, add_group<4>, add_group<5>,
+                                               add_group<6>, add_group<7>, add_group<8>};
 
 void multiply(const uint8_t *rows, int64_t stride, int64_t num_rows, const uint8_t *panel,
               int64_t padded, float *out)
 {
     for (int64_t group = 0; group < padded / CODE_GROUP; group++, panel += GROUP_BYTES)
         each_row_block<MAX_ROWS>(num_rows, [&](int64_t first, int64_t now) {
-            add_groups[now](rows + first * stride, stride, padded, group, panel, out + first * PANEL);
+            add_groups[now](rows + first * stride, stride, padded, group, panel,
+                            out + first * PANEL);
         });
 }
 
 }  // namespace
 
-const Format int8_avx512 = {CODE_GROUP, GROUP_BYTES, 2, coded_bytes<CODE_GROUP>,
-                            code_row<CODE_GROUP, 128>, multiply, false};
+const Format int8_avx512 = {
+    CODE_GROUP, GROUP_BYTES, 2, coded_bytes<CODE_GROUP>, code_row<CODE_GROUP, 128>,
+    multiply,   false};
 
 }  // namespace kernels
 #endif

@@ -88,10 +88,12 @@ template <int64_t WEIGHT_GROUP>
 void add_int4(const CodedRow &row, int64_t padded, int64_t block, const uint8_t *panel, float *out)
 {
     constexpr int64_t GROUPS = CODE_GROUP / WEIGHT_GROUP;
-    const int64_t left = padded / WEIGHT_GROUP - block * GROUPS, groups = left < GROUPS ? left : GROUPS;
+    const int64_t left = padded / WEIGHT_GROUP - block * GROUPS,
+                  groups = left < GROUPS ? left : GROUPS;
     const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(0x0F);
     const int8_t *codes = row.codes + block * CODE_GROUP;
-    __m256 totals[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    __m256 totals[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                        _mm256_setzero_ps()};
     for (int64_t group = 0; group < groups; group++) {
         const uint8_t *scales = panel;
         prefetch(panel);
@@ -113,7 +115,8 @@ void add_int4(const CodedRow &row, int64_t padded, int64_t block, const uint8_t 
                     __m256i low = _mm256_and_si256(both, nibble);
                     __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
                     pairs[v] = _mm256_add_epi16(pairs[v], _mm256_maddubs_epi16(low, inputs));
-                    pairs[v + 2] = _mm256_add_epi16(pairs[v + 2], _mm256_maddubs_epi16(high, inputs));
+                    pairs[v + 2] =
+                        _mm256_add_epi16(pairs[v + 2], _mm256_maddubs_epi16(high, inputs));
                 }
             }
             for (int v = 0; v < 4; v++)
@@ -148,12 +151,17 @@ void multiply_int4(const uint8_t *rows, int64_t stride, int64_t num_rows, const 
 
 }  // namespace
 
-const Format int8_avx2 = {CODE_GROUP, PANEL * 4 + CODE_GROUP * PANEL, 2, coded_bytes<CODE_GROUP>,
-                          code_row<CODE_GROUP, 0>, multiply_int8, false};
-const Format int4_avx2 = {32, int4_bytes<32>, 2, coded_bytes<32>,
-                          code_row<32, 8>, multiply_int4<32>, false};
-const Format int4_g128_avx2 = {128, int4_bytes<128>, 2, coded_bytes<128>,
-                               code_row<128, 8>, multiply_int4<128>, false};
+const Format int8_avx2 = {CODE_GROUP,
+                          PANEL * (4 + CODE_GROUP),
+                          2,
+                          coded_bytes<CODE_GROUP>,
+                          code_row<CODE_GROUP, 0>,
+                          multiply_int8,
+                          false};
+const Format int4_avx2 = {
+    32, int4_bytes<32>, 2, coded_bytes<32>, code_row<32, 8>, multiply_int4<32>, false};
+const Format int4_g128_avx2 = {
+    128, int4_bytes<128>, 2, coded_bytes<128>, code_row<128, 8>, multiply_int4<128>, false};
 
 }  // namespace kernels
 #endif

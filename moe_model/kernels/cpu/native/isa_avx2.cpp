@@ -9,25 +9,26 @@
 namespace kernels {
 namespace {
 
-bool supported()
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 }  // namespace
 
 extern const Isa isa_avx2;
 const Isa isa_avx2 = {
-    "avx2", supported,
+    "avx2",
+    supported,
     {
-        &bf16_avx2,
-        &f32_avx2,
-        &int8_avx2,
-        &int4_avx2,
-        &int4_g128_avx2,
+        &bf16_avx2, &f32_avx2, &int8_avx2, &int4_avx2, &int4_g128_avx2,
         nullptr,  // FP8
     },
-    activate, weigh, to_bf16, add, add_bf16, read, nullptr, &attention_f32_avx2,
+    activate,
+    weigh,
+    to_bf16,
+    add,
+    add_bf16,
+    read,
+    nullptr,
+    &attention_f32_avx2,
     &row_functions,
 };
 

@@ -22,8 +22,8 @@ bool multiply(const Isa &isa, int64_t format, int64_t weight, const void *rows, 
     if (format >= NUM_FORMATS || !isa.formats[format])
         return false;
     return linear(isa, *isa.formats[format],
-                  {(const uint8_t *)rows, num_rows, num_inputs, num_outputs, (const uint8_t *)weight,
-                   out, out_is_f32});
+                  {(const uint8_t *)rows, num_rows, num_inputs, num_outputs,
+                   (const uint8_t *)weight, out, out_is_f32});
 }
 
 }  // namespace
@@ -47,11 +47,12 @@ bool dispatch(const Isa &isa, const LayerTable &layer, const DispatchArgs &args)
     if (!multiply(isa, layer.o_format, layer.o, args.attended, args.num_rows,
                   layer.num_heads * layer.head_dim, layer.hidden_size, args.projected, false))
         return false;
-    norm_rows(isa, {args.hidden, args.projected, false, (const uint16_t *)layer.post_norm, eps(layer),
-                    args.num_rows, layer.hidden_size, args.residual, args.normed, args.wide});
+    norm_rows(isa,
+              {args.hidden, args.projected, false, (const uint16_t *)layer.post_norm, eps(layer),
+               args.num_rows, layer.hidden_size, args.residual, args.normed, args.wide});
     return multiply(isa, layer.routing_format, layer.routing, args.wide, args.num_rows,
-                    layer.hidden_size, layer.num_experts, args.logits, true) &&
-           choose_experts(isa, {args.logits, (const float *)layer.bias, args.num_rows,
+                    layer.hidden_size, layer.num_experts, args.logits, true)
+        && choose_experts(isa, {args.logits, (const float *)layer.bias, args.num_rows,
                                 layer.num_experts, layer.top_k, args.ids, args.weights});
 }
 

@@ -7,7 +7,8 @@
 namespace kernels {
 namespace {
 
-// Rows of a task: with them a panel is used often enough, and their numbers fit beside it in the L2.
+// Rows of a task: with them a panel is used often enough, and their numbers fit
+// beside it in the L2.
 constexpr int64_t TASK_ROWS = 240;
 constexpr int64_t TILE_ROWS = 48;
 

@@ -1,4 +1,5 @@
-// What does Python see? Functions over raw addresses; moe_model/kernels/cpu/*.py check every size first.
+// What does Python see? Functions over raw addresses;
+// moe_model/kernels/cpu/*.py check every size first.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -134,8 +135,8 @@ PyObject *linear(PyObject *, PyObject *const *args, Py_ssize_t given)
     const Format *format = format_or_error(*isa, n[0]);
     if (!format)
         return nullptr;
-    LinearArgs linear_args = {(const uint8_t *)n[1], n[2], n[3], n[4], (const uint8_t *)n[5],
-                              (void *)n[6], n[7] != 0};
+    LinearArgs linear_args = {(const uint8_t *)n[1], n[2],         n[3],     n[4],
+                              (const uint8_t *)n[5], (void *)n[6], n[7] != 0};
     const bool done = without_gil([&] { return kernels::linear(*isa, *format, linear_args); });
     if (!done)
         return PyErr_NoMemory();
@@ -152,16 +153,14 @@ PyObject *run_ffn(const Isa &isa, const Format &gate_up, const Format &down,
     const FfnStatus status =
         without_gil([&] { return kernels::expert_ffn(isa, gate_up, down, ffn_args); });
     switch (status) {
-    case FfnStatus::DONE:
-        Py_RETURN_NONE;
+    case FfnStatus::DONE: Py_RETURN_NONE;
     case FfnStatus::BAD_ROW:
         PyErr_SetString(PyExc_ValueError, "row_of_pair_M names a row that hidden_ND does not have");
         return nullptr;
     case FfnStatus::BAD_EXPERT:
         PyErr_SetString(PyExc_ValueError, "slots_M names an expert that is not held");
         return nullptr;
-    default:
-        return PyErr_NoMemory();
+    default: return PyErr_NoMemory();
     }
 }
 
@@ -175,11 +174,10 @@ PyObject *expert_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
     const Format *down = gate_up ? format_or_error(*isa, n[1]) : nullptr;
     if (!down)
         return nullptr;
-    return run_ffn(*isa, *gate_up, *down, {
-        (const uint8_t *)n[2], n[3], n[4], n[5], n[6], n[7],
-        (const int64_t *)n[8], (const int64_t *)n[9], (const float *)n[10],
-        (const uint64_t *)n[11], (const uint64_t *)n[12], n[13] != 0, (void *)n[14],
-    });
+    return run_ffn(*isa, *gate_up, *down,
+                   {(const uint8_t *)n[2], n[3], n[4], n[5], n[6], n[7], (const int64_t *)n[8],
+                    (const int64_t *)n[9], (const float *)n[10], (const uint64_t *)n[11],
+                    (const uint64_t *)n[12], n[13] != 0, (void *)n[14]});
 }
 
 // The same for rows with as many experts each, named by int32 as routing gives them; always summed.
@@ -197,11 +195,10 @@ PyObject *routed_ffn(PyObject *, PyObject *const *args, Py_ssize_t given)
     std::vector<int64_t> rows(num_rows * top_k), slots(ids, ids + num_rows * top_k);
     for (int64_t pair = 0; pair < num_rows * top_k; pair++)
         rows[pair] = pair / top_k;
-    return run_ffn(*isa, *format, *format, {
-        (const uint8_t *)n[1], num_rows, n[3], n[4], num_rows * top_k, n[6],
-        rows.data(), slots.data(), (const float *)n[8],
-        (const uint64_t *)n[9], (const uint64_t *)n[10], true, (void *)n[11],
-    });
+    return run_ffn(*isa, *format, *format,
+                   {(const uint8_t *)n[1], num_rows, n[3], n[4], num_rows * top_k, n[6],
+                    rows.data(), slots.data(), (const float *)n[8], (const uint64_t *)n[9],
+                    (const uint64_t *)n[10], true, (void *)n[11]});
 }
 
 PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
@@ -211,27 +208,41 @@ PyObject *attention(PyObject *, PyObject *const *args, Py_ssize_t given)
     if (!isa || !integers("attention", args, given, 17, n))
         return nullptr;
     if (n[0] >= NUM_NUMBERS || n[1] >= NUM_NUMBERS || n[12] > MAX_DIM)
-        return PyErr_Format(PyExc_ValueError, "no attention kernel for these numbers or this head size");
+        return PyErr_Format(PyExc_ValueError,
+                            "no attention kernel for these numbers or this head size");
     AttentionArgs attention_args = {
-        (Number)n[0], (Number)n[1], (const uint8_t *)n[2], (uint8_t *)n[3], n[4],
-        (const uint8_t *)n[5], (const uint8_t *)n[6], n[7], n[8], n[9], n[10], n[11], n[12],
-        (const int64_t *)n[13], n[14], (const Segment *)n[15], n[16],
+        (Number)n[0],
+        (Number)n[1],
+        (const uint8_t *)n[2],
+        (uint8_t *)n[3],
+        n[4],
+        (const uint8_t *)n[5],
+        (const uint8_t *)n[6],
+        n[7],
+        n[8],
+        n[9],
+        n[10],
+        n[11],
+        n[12],
+        (const int64_t *)n[13],
+        n[14],
+        (const Segment *)n[15],
+        n[16],
     };
     const AttentionStatus status =
         without_gil([&] { return kernels::attention(*isa, attention_args); });
     switch (status) {
-    case AttentionStatus::DONE:
-        Py_RETURN_NONE;
+    case AttentionStatus::DONE: Py_RETURN_NONE;
     case AttentionStatus::BAD_SEGMENT:
-        PyErr_SetString(PyExc_ValueError, "segments name rows, positions or blocks that are not there");
+        PyErr_SetString(PyExc_ValueError,
+                        "segments name rows, positions or blocks that are not there");
         return nullptr;
     case AttentionStatus::BAD_BLOCK:
         PyErr_SetString(PyExc_ValueError, "tables name a block that the cache does not have");
         return nullptr;
     case AttentionStatus::NO_KERNEL:
         return PyErr_Format(PyExc_ValueError, "%s has no attention kernel", isa->name);
-    default:
-        return PyErr_NoMemory();
+    default: return PyErr_NoMemory();
     }
 }
 
@@ -241,8 +252,16 @@ PyObject *store_tiles(PyObject *, PyObject *const *args, Py_ssize_t given)
     if (!integers("store_tiles", args, given, 10, n))
         return nullptr;
     StoreArgs store_args = {
-        (const uint16_t *)n[0], (const uint16_t *)n[1], (uint16_t *)n[2], (uint16_t *)n[3],
-        (const int64_t *)n[4], n[5], n[6], n[7], n[8], n[9],
+        (const uint16_t *)n[0],
+        (const uint16_t *)n[1],
+        (uint16_t *)n[2],
+        (uint16_t *)n[3],
+        (const int64_t *)n[4],
+        n[5],
+        n[6],
+        n[7],
+        n[8],
+        n[9],
     };
     const bool done = without_gil([&] { return kernels::store_tiles(store_args); });
     if (!done)
@@ -258,8 +277,8 @@ PyObject *stream_read(PyObject *, PyObject *const *args, Py_ssize_t given)
         return nullptr;
     if (n[2] < 1)
         return PyErr_Format(PyExc_ValueError, "stream_read: pieces have at least one byte");
-    const uint64_t sum = without_gil(
-        [&] { return kernels::stream_read(*isa, (const uint8_t *)n[0], n[1], n[2]); });
+    const uint64_t sum =
+        without_gil([&] { return kernels::stream_read(*isa, (const uint8_t *)n[0], n[1], n[2]); });
     return PyLong_FromUnsignedLongLong(sum);
 }
 
@@ -268,10 +287,10 @@ PyObject *pack(PyObject *, PyObject *const *args, Py_ssize_t given)
     int64_t n[11];
     if (!integers("pack", args, given, 11, n))
         return nullptr;
-    PackSource source = {(SourceKind)n[1], (const uint8_t *)n[2], (const float *)n[3], n[4], n[5],
-                         n[6], n[7]};
-    if (n[0] >= NUM_FORMATS || n[1] > SOURCE_E4M3 || (n[0] == FP8 && n[1] != SOURCE_E4M3) ||
-        !n[4] || !n[5]) {
+    PackSource source = {
+        (SourceKind)n[1], (const uint8_t *)n[2], (const float *)n[3], n[4], n[5], n[6], n[7]};
+    if (n[0] >= NUM_FORMATS || n[1] > SOURCE_E4M3 || (n[0] == FP8 && n[1] != SOURCE_E4M3) || !n[4]
+        || !n[5]) {
         PyErr_SetString(PyExc_ValueError, "pack: no such format, source or block");
         return nullptr;
     }
@@ -296,12 +315,18 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_kernels", "CPU kernels; see moe_model/kernels/cpu/library.py.", 0,
-    methods, nullptr, nullptr, nullptr, nullptr,
-};
+PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                      "_kernels",
+                      "CPU kernels; see moe_model/kernels/cpu/library.py.",
+                      0,
+                      methods,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
 
-// library.py refuses a module of another version: raised with every change of a signature or a layout.
+// library.py refuses a module of another version: raised with every change of a
+// signature or a layout.
 constexpr int VERSION = 7;
 
 }  // namespace
@@ -309,8 +334,9 @@ constexpr int VERSION = 7;
 PyMODINIT_FUNC PyInit__kernels(void)
 {
     PyObject *created = PyModule_Create(&module);
-    if (created && (PyModule_AddIntConstant(created, "VERSION", VERSION) < 0 ||
-                    PyModule_AddFunctions(created, row_methods) < 0))
+    if (created
+        && (PyModule_AddIntConstant(created, "VERSION", VERSION) < 0
+            || PyModule_AddFunctions(created, row_methods) < 0))
         Py_CLEAR(created);
     return created;
 }

@@ -8,7 +8,8 @@
 // The exception at hand as a Python one; to be called in a catch, with the GIL.
 PyObject *error_from_exception() noexcept;
 
-// What Python calls: none of C++'s exceptions may reach the interpreter, which would end the process.
+// What Python calls: none of C++'s exceptions may reach the interpreter, which
+// would end the process.
 template <auto function, class... Args> PyObject *guarded(Args... args) noexcept
 {
     try {
@@ -18,9 +19,8 @@ template <auto function, class... Args> PyObject *guarded(Args... args) noexcept
     }
 }
 
-#define FAST(name)                                                                               \
-    {#name,                                                                                      \
-     (PyCFunction)(void (*)(void))guarded<name, PyObject *, PyObject *const *, Py_ssize_t>,      \
+#define FAST(name)                                                                                 \
+    {#name, (PyCFunction)(void (*)(void))guarded<name, PyObject *, PyObject *const *, Py_ssize_t>, \
      METH_FASTCALL, nullptr}
 #define ONE_ARGUMENT(name, doc) {#name, guarded<name, PyObject *, PyObject *>, METH_O, doc}
 #define NO_ARGUMENT(name, doc) {#name, guarded<name, PyObject *, PyObject *>, METH_NOARGS, doc}

@@ -1,7 +1,8 @@
-// Which scale and codes does a group of int4 weights get? The search of integer_formats.py, to the bit.
+// Which scale and codes does a group of int4 weights get? The search of
+// integer_formats.py, to the bit.
 //
-// All candidates of eight outputs are weighed in one pass over the inputs, with their sums in
-// registers. Sums run over the inputs in ascending order, one product rounded at a time.
+// All candidates of eight outputs are weighed in one pass over the inputs, with their sums
+// in registers. Sums run over the inputs in ascending order, one product rounded at a time.
 #include "pack_lanes.h"
 
 #if defined(__x86_64__)
@@ -90,7 +91,7 @@ uint8_t *pack_int4(const Lanes *tile, int64_t group, uint8_t *out)
             Words word = {};
             for (int j = 0; j < 4; j++) {
                 const Floats code = code_of(units[i + j], best.factor) + 8.0f;
-                word |= (Words)__builtin_convertvector(code, Ints) << 8 * j;
+                word |= (Words) __builtin_convertvector(code, Ints) << 8 * j;
             }
             memcpy(words[i / 4] + at, &word, sizeof word);
         }

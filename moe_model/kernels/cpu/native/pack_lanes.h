@@ -1,4 +1,5 @@
-// What do the packers share? A tile: inputs one after another, of each the numbers of a panel's outputs.
+// What do the packers share? A tile: inputs one after another, of each the
+// numbers of a panel's outputs.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -7,8 +8,8 @@
 
 namespace kernels {
 
-constexpr int64_t BATCH = 128;        // inputs of a tile, at most
-constexpr float ROUNDER = 0x1.8p23f;  // added and taken off: rounds to nearest, ties to even
+constexpr int64_t BATCH = 128;               // inputs of a tile, at most
+constexpr float ROUNDER = 0x1.8p23f;         // added and taken off: rounds to nearest, ties to even
 constexpr float LEAST_MAGNITUDE = 0x1p-96f;  // a group of smaller numbers only is zeros
 
 using Lanes = float[PANEL];

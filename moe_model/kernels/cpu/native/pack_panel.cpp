@@ -1,5 +1,6 @@
-// One panel at a time, 128 inputs at a time, transposed so that neighbouring lanes are neighbouring
-// outputs: sums then run over the inputs in ascending order, as in formats.py, on any vector length.
+// One panel at a time, 128 inputs at a time, transposed so that neighbouring
+// lanes are neighbouring outputs: sums then run over the inputs in ascending
+// order, as in formats.py, on any vector length.
 #include "pack_panel.h"
 
 #include <string.h>
@@ -31,14 +32,15 @@ inline uint32_t as_bits(float value)
 
 inline float rounded(float value) { return (value + ROUNDER) - ROUNDER; }
 
-// E4M3 without NaN: exponent 0 is subnormal, a multiple of 2^-9. Without a branch, so that loops of it
-// become vectors: with one, a third of the time of packing was mispredicted.
+// E4M3 without NaN: exponent 0 is subnormal, a multiple of 2^-9. Without a branch, so that
+// loops of it become vectors: with one, a third of the time of packing was mispredicted.
 inline float e4m3(uint8_t code)
 {
     const uint32_t magnitude = (uint32_t)(code & 0x7F) << 20;
     const float subnormal = as_float(magnitude + (121u << 23)) - 0x1p-6f;
     const uint32_t is_normal = 0u - (uint32_t)((code & 0x78) != 0);
-    const uint32_t bits = ((magnitude + (120u << 23)) & is_normal) | (as_bits(subnormal) & ~is_normal);
+    const uint32_t bits =
+        ((magnitude + (120u << 23)) & is_normal) | (as_bits(subnormal) & ~is_normal);
     return as_float(bits | (uint32_t)(code & 0x80) << 24);
 }
 
@@ -138,7 +140,8 @@ uint8_t *put_fp8(const PackSource &source, int64_t panel, int64_t at, uint8_t *o
         int64_t output = panel * PANEL + lane;
         if (output >= source.num_outputs)
             continue;
-        scales[lane] = source.scales[output / source.block_outputs * blocks + at / source.block_inputs];
+        scales[lane] =
+            source.scales[output / source.block_outputs * blocks + at / source.block_inputs];
         memcpy(codes[lane], source.values + output * source.num_inputs + at, (size_t)count);
     }
     memcpy(out, scales, sizeof scales);

@@ -1,4 +1,5 @@
-// How do stored weights become panels? Bit for bit what formats.py packs, and fast enough for loading.
+// How do stored weights become panels? Bit for bit what formats.py packs, and
+// fast enough for loading.
 #pragma once
 #include "format.h"
 

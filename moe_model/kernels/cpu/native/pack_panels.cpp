@@ -1,4 +1,5 @@
-// Who packs? Threads that live for one matrix, apart from the kernels' pool: loading does not hold it.
+// Who packs? Threads that live for one matrix, apart from the kernels' pool:
+// loading does not hold it.
 #include <atomic>
 #include <exception>
 #include <thread>

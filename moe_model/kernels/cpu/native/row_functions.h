@@ -73,7 +73,7 @@ static void row_sigmoid(const float *__restrict logits, float *__restrict scores
         scores[i] = 1.0f / (1.0f + exponential(-logits[i]));
 }
 
-constexpr RowFunctions row_functions = {row_add_bf16, row_add_f32, row_norm, row_widen, row_rotate,
-                                        row_sigmoid};
+constexpr RowFunctions row_functions = {row_add_bf16, row_add_f32, row_norm,
+                                        row_widen,    row_rotate,  row_sigmoid};
 
 }  // namespace kernels

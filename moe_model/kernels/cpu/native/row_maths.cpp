@@ -9,7 +9,7 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t FEW_ROWS = 8;   // sooner done than handed over
+constexpr int64_t FEW_ROWS = 8;  // sooner done than handed over
 constexpr int64_t TASK_ROWS = 4;
 
 template <class Work> void each_row(int64_t num_rows, const Work &work)
@@ -61,9 +61,11 @@ void norm_rows(const Isa &isa, const NormArgs &args)
         const uint16_t *numbers = args.rows + at;
         if (args.added) {
             if (args.added_is_f32)
-                isa.rows->add_f32(numbers, (const float *)args.added + at, args.sums + at, args.size);
+                isa.rows->add_f32(numbers, (const float *)args.added + at, args.sums + at,
+                                  args.size);
             else
-                isa.rows->add_bf16(numbers, (const uint16_t *)args.added + at, args.sums + at, args.size);
+                isa.rows->add_bf16(numbers, (const uint16_t *)args.added + at, args.sums + at,
+                                   args.size);
             numbers = args.sums + at;
         }
         if (args.weight)

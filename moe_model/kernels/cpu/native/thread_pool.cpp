@@ -51,7 +51,8 @@ void futex_wake(std::atomic<uint32_t> &word)
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
-// Looks at `word` until it differs from `seen`, then sleeps. `sleepers` tells the other side to wake.
+// Looks at `word` until it differs from `seen`, then sleeps. `sleepers` tells
+// the other side to wake.
 void wait_for_change(std::atomic<uint32_t> &word, uint32_t seen, std::atomic<int> &sleepers)
 {
     int64_t until = now_ns() + SPIN_NS;
@@ -68,9 +69,9 @@ void wait_for_change(std::atomic<uint32_t> &word, uint32_t seen, std::atomic<int
     sleepers.fetch_sub(1);
 }
 
-// Consecutive tasks, mostly one thread's: its reads then run on through the memory. Who has done his own
-// takes from the others'. End << 32 | next: one word, so that a claim knows which phase it belongs
-// to: a claim below the end keeps the phase open, and with it `work` and `call`.
+// Consecutive tasks, mostly one thread's: its reads then run on through the memory. Who has done
+// his own takes from the others'. End << 32 | next: one word, so that a claim knows which phase
+// it belongs to: a claim below the end keeps the phase open, and with it `work` and `call`.
 struct alignas(64) Range {
     std::atomic<uint64_t> claims{0};
 };
@@ -164,7 +165,8 @@ struct Pool {
         uint32_t seen = phase.load();
         try {
             while (workers.size() < num_workers)
-                workers.emplace_back([this, thread = workers.size() + 1, seen] { serve(thread, seen); });
+                workers.emplace_back(
+                    [this, thread = workers.size() + 1, seen] { serve(thread, seen); });
         } catch (const std::exception &error) {
             std::string made = std::to_string(workers.size());
             stop_workers();
@@ -175,8 +177,8 @@ struct Pool {
     }
 };
 
-// Never destroyed: at exit its threads are asleep, and end with the process. A forked child has none of
-// them and gets a fresh, empty pool.
+// Never destroyed: at exit its threads are asleep, and end with the process. A
+// forked child has none of them and gets a fresh, empty pool.
 Pool *pool = new Pool;
 const int fork_handler = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 

@@ -24,15 +24,16 @@ public:
         run(num_tasks, &work, [](const void *it, int64_t task) { (*(const Work *)it)(task); });
     }
 
-    // 64-byte aligned memory until the next call of `scratch`; null, of no size either, when there is none left.
+    // 64-byte aligned memory until the next call of `scratch`; null, of no size
+    // either, when there is none left.
     uint8_t *scratch(size_t size);
 
 private:
     void run(int64_t num_tasks, const void *work, void (*call)(const void *, int64_t));
 };
 
-// The caller included; waits for a running call. Throws std::runtime_error when they cannot be started:
-// then the caller is alone.
+// The caller included; waits for a running call. Throws std::runtime_error when
+// they cannot be started: then the caller is alone.
 void set_threads(int num_threads);
 int get_threads();
 
