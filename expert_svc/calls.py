@@ -8,7 +8,7 @@ first, and an error says which field is wrong and what is allowed.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
@@ -51,7 +51,7 @@ class Call:
     num_rows: int
     unpack: Callable[[], Rows]  # raises ValueError: a row or weight is NaN or infinite
     received_s: float
-    cancelled: bool = field(default=False)
+    cancelled: bool = False
 
 
 class FrameReader:
@@ -144,33 +144,27 @@ class FrameReader:
 
     def _read_routing(self, frame: expert_pb2.Execute, num_rows: int) -> tuple[Tensor, Tensor]:
         """(row of each pair, expert ids), int64 [M]."""
+        config = self._config
         _check_size(frame.row_splits, num_rows + 1, "row_splits")
         splits = np.frombuffer(frame.row_splits, "<i4")
-        num_pairs = self._num_pairs(int(splits[0]), int(splits[-1]), num_rows)
+        num_pairs, limit = int(splits[-1]), num_rows * config.top_k
+        if splits[0] != 0 or not 1 <= num_pairs <= limit:
+            raise ValueError(f"row_splits must start at 0 and end at 1 to {limit} pairs")
         counts = splits[1:].astype(np.int64) - splits[:-1]
         if counts.min() < 0:
-            raise ValueError(_SPLITS_DESCEND)
+            raise ValueError("row_splits must never descend")
         _check_size(frame.expert_ids, num_pairs, "expert_ids")
         _check_size(frame.weights, num_pairs, "weights")
         ids = np.frombuffer(frame.expert_ids, "<i4").astype(np.int64)
         rows = np.repeat(np.arange(num_rows, dtype=np.int64), counts)
         previous = np.concatenate(([-1], np.where(rows[1:] == rows[:-1], ids[:-1], -1)))
-        wrong = np.flatnonzero((ids <= previous) | (ids >= self._config.num_experts))
+        wrong = np.flatnonzero((ids <= previous) | (ids >= config.num_experts))
         if wrong.size:
-            self._check_ascending(int(previous[wrong[0]]), int(ids[wrong[0]]))
+            first = int(ids[wrong[0]])
+            if 0 <= first < config.num_experts:
+                raise ValueError("expert_ids must be strictly ascending within a row")
+            raise ValueError(f"expert_ids: {first} is not in 0..{config.num_experts - 1}")
         return torch.from_numpy(rows), torch.from_numpy(ids)
-
-    def _num_pairs(self, first: int, last: int, num_rows: int) -> int:
-        limit = num_rows * self._config.top_k
-        if first != 0 or not 1 <= last <= limit:
-            raise ValueError(f"row_splits must start at 0 and end at 1 to {limit} pairs")
-        return last
-
-    def _check_ascending(self, previous: int, expert_id: int) -> None:
-        if not 0 <= expert_id < self._config.num_experts:
-            raise ValueError(f"expert_ids: {expert_id} is not in 0..{self._config.num_experts - 1}")
-        if expert_id <= previous:
-            raise ValueError("expert_ids must be strictly ascending within a row")
 
 
 def _finite(rows: Rows) -> Rows:
@@ -180,9 +174,6 @@ def _finite(rows: Rows) -> Rows:
         if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():
             raise ValueError(f"{name} holds NaN or infinity")
     return rows
-
-
-_SPLITS_DESCEND = "row_splits must never descend"
 
 
 def _check_size(data: bytes, count: int, field: str) -> None:

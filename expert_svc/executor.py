@@ -7,7 +7,6 @@ flowing. Decode goes before prefill, but a prefill call that has waited
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +16,6 @@ from typing import Any
 import torch
 
 from expert_svc.calls import Call
-
-log = logging.getLogger(__name__)
 
 PREFILL_PATIENCE_S = 0.25
 

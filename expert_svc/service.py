@@ -71,7 +71,6 @@ class ExpertService:
         )
         self._checkpoint_id = manifest.checkpoint_id
         self._kernel = backend.numerics(self._store.weight_format)
-        self._numerics_id = self._kernel.id
         self._experts_per_s = config.experts_per_s
         if config.router and not self._requested and not self._experts_per_s:
             self._experts_per_s = measure_experts_per_s(
@@ -96,14 +95,20 @@ class ExpertService:
             changed=self._announce,
             progress=self._show_progress,
         )
-        ops = self._start_ops()
+        ops = OpsServer(
+            self._config.ops_address,
+            self._metrics.registry,
+            self._ready,
+            hosts=self._config.ops_host,
+        )
+        ops.start()
         self._host.bind()
-        advertise = self._advertised()
+        advertise = self._config.advertise or str(self._host.address)
         identity = PoolIdentity(
             pool_id=self._config.pool_id or default_member_id("expert", self._host.port),
             incarnation=time.time_ns() // 1_000_000,
             checkpoint_id=self._checkpoint_id,
-            numerics_id=self._numerics_id,
+            numerics_id=self._kernel.id,
         )
         canary = Canary(self._store, self._executor, self._metrics, period_s=self._config.canary_s)
         self._servicer = ExpertServicer(
@@ -117,28 +122,28 @@ class ExpertService:
         )
         self._servicer.add_to(self._host.server)
         await self._host.start([SERVICE])
-        self._metrics.info.labels(identity.pool_id, self._numerics_id, self._checkpoint_id).set(1)
+        self._metrics.info.labels(identity.pool_id, self._kernel.id, self._checkpoint_id).set(1)
         log.info(
             "pool %s: %s rows, %s weights%s, %s threads, %.4g experts/s, %s pieces available, listening grpc=%s ops=%s:%d",
-            identity.pool_id, dtype_name(self._store.dtype), self._numerics_id,
+            identity.pool_id, dtype_name(self._store.dtype), self._kernel.id,
             f" ({self._kernel.why})" if self._kernel.why else "", self._threads,
             self._experts_per_s, len(self._available), self._host.address,
-            Address.parse(self._config.ops_listen).host, ops.port,
+            self._config.ops_address.host, ops.port,
         )  # fmt: skip
         executor_task = asyncio.create_task(self._executor.run())
         holding_task = asyncio.create_task(self._holding.run())
         canary_task = asyncio.create_task(canary.run())
-        tasks = [executor_task, holding_task, canary_task, asyncio.create_task(self._report())]
+        work = (executor_task, holding_task, canary_task)  # none of them ends but by a failure
+        report = asyncio.create_task(self._report())
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
         else:
             self._holding.tell(self._requested or self._available, 0)
         stopped = asyncio.create_task(until_stopped(self._drain, reload=self._config.reload))
         failed = asyncio.create_task(self._failure.wait())
-        await asyncio.wait(
-            {stopped, failed, executor_task, holding_task, canary_task},
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        await asyncio.wait({stopped, failed, *work}, return_when=asyncio.FIRST_COMPLETED)
+        if any(task.done() for task in work):
+            self._failure.set()
         if holding_task.done():
             # A bad file or no memory: there is nothing to serve, so stop loudly.
             error = holding_task.exception()
@@ -147,20 +152,17 @@ class ExpertService:
                 error,
                 exc_info=None if isinstance(error, ValueError) else error,
             )
-            self._failure.set()
         if executor_task.done():
             # Queued calls would wait for ever behind a healthy face: exit, be restarted.
             log.critical("the executor stopped", exc_info=executor_task.exception())
-            self._failure.set()
         if canary_task.done():
             # Wrong from now on, and nobody would notice: the next process loads and checks again.
             log.critical("weights or device are damaged: %s", canary_task.exception())
-            self._failure.set()
         if self._lease is not None:
             # A failure is no goodbye: the router counts how often this pool ends so.
             await asyncio.to_thread(self._lease.stop, goodbye=not self._failure.is_set())
         await self._host.stop(0.2)
-        for task in (*tasks, stopped, failed):
+        for task in (*work, report, stopped, failed):
             task.cancel()
         ops.stop()
         self._executor.close()
@@ -203,19 +205,6 @@ class ExpertService:
             )
         return capacity
 
-    def _advertised(self) -> str:
-        return self._config.advertise or str(self._host.address)
-
-    def _start_ops(self) -> OpsServer:
-        ops = OpsServer(
-            Address.parse(self._config.ops_listen, "--ops-listen"),
-            self._metrics.registry,
-            self._ready,
-            hosts=self._config.ops_host,
-        )
-        ops.start()
-        return ops
-
     def _ready(self) -> tuple[bool, str]:
         if self._state == router_pb2.MEMBER_STATE_READY:
             return True, ""
@@ -230,7 +219,7 @@ class ExpertService:
             incarnation=identity.incarnation,
             address=advertise,
             checkpoint_id=self._checkpoint_id,
-            numerics_id=self._numerics_id,
+            numerics_id=self._kernel.id,
             num_layers=self._model.num_layers,
             num_experts=self._model.num_experts,
             protocol_major=PROTOCOL_MAJOR,
@@ -250,14 +239,11 @@ class ExpertService:
             register,
             self._status,
             self._assigned,
-            self._refused,
+            # A final refusal, on the lease's thread; it is logged there.
+            lambda reason: self._loop.call_soon_threadsafe(self._failure.set),
         )
         lease.start()
         return lease
-
-    def _refused(self, reason: str) -> None:
-        """On the lease's thread: a final refusal; it is logged there."""
-        self._loop.call_soon_threadsafe(self._failure.set)
 
     def _assigned(self, assignment: router_pb2.Assignment) -> None:
         """On the lease's thread: hand over to the loop."""

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from expert_svc.calls import Call, Corrupt, FrameReader

@@ -5,7 +5,6 @@ format. A layer's stack is replaced whole when its set of experts changes, so a
 computation that started before keeps a consistent one.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,8 +18,6 @@ from moe_model.weights.held_formats import held_formats
 from moe_model.weights.manifest import Manifest
 from moe_model.weights.open import Weights, put_expert, verify_expert
 from rpc.mesh.pieces import Pieces
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Any
 
-import grpc.aio
+import grpc
 
 from protos import router_pb2
 from router_svc.members.addresses import AddressRules, advertised, seen_host
@@ -75,7 +75,10 @@ class Joining:
         """One stream to its end. Raises what its caller should see as a status."""
         stream = await self._admit(context)
         try:
-            await context.write(self._welcome(stream.member))
+            welcome = router_pb2.Welcome(
+                lease_ms=round(self._mesh.lease_s * 1000), seen_address=str(stream.member.address)
+            )
+            await context.write(router_pb2.JoinResponse(welcome=welcome))
             self._begin(stream)
             await until_first(
                 self._read(stream, context),
@@ -184,13 +187,6 @@ class Joining:
             "%s %s joined, address %s, incarnation %d, %s",
             member.role, member.member_id, member.address, member.incarnation, stream.caller,
         )  # fmt: skip
-
-    def _welcome(self, member: Member) -> router_pb2.JoinResponse:
-        return router_pb2.JoinResponse(
-            welcome=router_pb2.Welcome(
-                lease_ms=round(self._mesh.lease_s * 1000), seen_address=str(member.address)
-            )
-        )
 
     async def _read(self, stream: _JoinStream, context: Any) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:

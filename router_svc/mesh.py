@@ -261,9 +261,9 @@ class Mesh:
             retire(pools, called=not math.isinf(acked))
             settle(pools, acked, now_s, self.rules.settle_s)
         made = []
-        for pool, told in instruct(pools, self.rules, now_s):
-            assignment = self._assignment(told.hold, told.only_here)
-            if dropped := pool.ready - told.hold:
+        for pool, hold, only_here in instruct(pools, self.rules, now_s):
+            assignment = self._assignment(hold, only_here)
+            if dropped := pool.ready - hold:
                 pool.unloading = pool.unloading | dropped
                 pool.unloading_version = assignment.version
                 pool.retired |= dropped

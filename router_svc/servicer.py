@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
 from router_svc.joining import CERTIFICATE_ROLES, Joining

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
-import grpc.aio
+import grpc
 
 FIRST_FRAME_TIMEOUT_S = 10.0
 LAST_WRITE_S = 0.5

@@ -40,15 +40,11 @@ class TopologyBook:
         self._counter = 0
         self._window_s = window_s
         self._lost: dict[str, _Lost] = {}
-        self._kept: tuple[str, ...] = ()
+        self.kept_pools: tuple[str, ...] = ()
+        """Pools of the latest topology that have no stream, ascending."""
         self._entries: dict[str, tuple[router_pb2.PoolEntry, Pieces]] = {}
         self.latest: router_pb2.Topology | None = None
         self.uncovered = Pieces()
-
-    @property
-    def kept_pools(self) -> tuple[str, ...]:
-        """Pools of the present topology that have no stream, ascending."""
-        return self._kept
 
     @property
     def shown(self) -> dict[str, Pieces]:
@@ -126,14 +122,14 @@ class TopologyBook:
         return []
 
     def _note_kept(self, kept: tuple[str, ...]) -> None:
-        if len(kept) > len(self._kept):
+        if len(kept) > len(self.kept_pools):
             log.warning(
                 "keeping the topology of %d pools without a lease (more than half of all"
                 " vanished at once, or the router has just restarted): %s",
                 len(kept),
                 ", ".join(kept[:8]),
             )
-        self._kept = kept
+        self.kept_pools = kept
 
     def _versioned(self, topology: router_pb2.Topology) -> router_pb2.Topology | None:
         if self.latest is not None:

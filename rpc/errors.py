@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from rpc.logs import cut, printable
 

@@ -30,11 +30,9 @@ def printable(text: str) -> str:
     """The text on one line: whatever is no visible character is written as an escape."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
 
 
 def cut(text: str, max_chars: int = MAX_LINE_CHARS) -> str:

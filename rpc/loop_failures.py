@@ -10,6 +10,7 @@ while True:
 import logging
 import time
 from collections.abc import Callable
+from traceback import walk_tb
 from types import TracebackType
 
 AGAIN_S = 60.0
@@ -46,19 +47,11 @@ class LoopFailures:
     ) -> bool:
         if not isinstance(error, Exception):
             return False  # all is well, or the loop is being ended
-        place = (type(error), *_place(traceback))
+        *_, (frame, line) = walk_tb(traceback)
+        place = (type(error), frame.f_code.co_filename, line)
         now_s = self._clock()
         if now_s - self._told_s.get(place, -AGAIN_S) >= AGAIN_S:
             self._told_s[place] = now_s
             self._log.error("%s", self._what, exc_info=error)
         self._on_failure(error)
         return True
-
-
-def _place(traceback: TracebackType | None) -> tuple[str, int]:
-    """File and line that raised."""
-    file, line = "", 0
-    while traceback is not None:
-        file, line = traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
-        traceback = traceback.tb_next
-    return file, line

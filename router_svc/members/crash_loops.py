@@ -7,7 +7,7 @@ Only a pool that keeps its id through restarts can be recognised.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router_svc.members.member import READY, Member
@@ -75,16 +75,13 @@ class CrashLoops:
         else:
             record.lost_at_s = now_s
 
-    def hold_back(self, pools: Iterable[Member], now_s: float) -> None:
+    def hold_back(self, pools: Sequence[Member], now_s: float) -> None:
         """Mark the pools whose pause is not over, except where nobody else serves a piece."""
-        suspects = []
+        suspects = [
+            pool for pool in pools if (record := self._of(pool)) and now_s < record.held_until_s
+        ]
         for pool in pools:
             pool.held_back = False
-            record = self._of(pool)
-            if record is not None and now_s < record.held_until_s:
-                suspects.append(pool)
-        if not suspects:
-            return
         trusted = [pool for pool in pools if pool not in suspects and pool.state == READY]
         served = Pieces.union(pool.ready - pool.retired for pool in trusted)
         for pool in suspects:

@@ -148,6 +148,8 @@ def read_register(register: router_pb2.Register, caller_host: str, now_s: float)
         raise ValueError(
             f"register.numerics_id: expected at most {MAX_NAME_LENGTH} printable characters"
         )
+    if len(register.process_key) > MAX_NAME_LENGTH:
+        raise ValueError(f"register.process_key: at most {MAX_NAME_LENGTH} bytes")
     # Sizes no model has are refused for attention services too, which offer no pieces.
     Pieces().missing(register.num_layers, register.num_experts)
     return Member(
@@ -160,7 +162,7 @@ def read_register(register: router_pb2.Register, caller_host: str, now_s: float)
         model=Model(register.checkpoint_id, register.num_layers, register.num_experts),
         offer=_offer_from(register) if role == "pool" else None,
         last_seen_s=now_s,
-        process_key=_key(register.process_key),
+        process_key=register.process_key,
     )
 
 
@@ -174,12 +176,6 @@ def _offer_from(register: router_pb2.Register) -> Offer:
         experts_per_s=_within(offer.experts_per_s, "offer.experts_per_s", *EXPERTS_PER_S),
         speed=_within(offer.speed, "offer.speed", *SPEEDS) or 1.0,
     )
-
-
-def _key(process_key: bytes) -> bytes:
-    if len(process_key) > MAX_NAME_LENGTH:
-        raise ValueError(f"register.process_key: at most {MAX_NAME_LENGTH} bytes")
-    return process_key
 
 
 def _within(value: float, field_name: str, low: float, high: float) -> float:

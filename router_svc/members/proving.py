@@ -5,7 +5,6 @@ and the port that answers the dial-back might be the older process's own.
 """
 
 import grpc
-import grpc.aio
 
 from protos import attention_pb2, attention_pb2_grpc, expert_pb2, expert_pb2_grpc
 from router_svc.members.member import Member

@@ -71,20 +71,23 @@ class Board:
         self.replicas = min(replicas or MAX_REPLICAS, MAX_REPLICAS, len(self.hosts))
         self.allowance = allowance
         self._weights = weights
-        self._shares = [self._share_row(layer) for layer in range(num_layers)]
-        self._known_weights: list[dict[int, float]] = [{} for _ in range(num_layers)]
+        able = [self._count(layer, self.can) for layer in range(num_layers)]
+        self._share([[min(self.replicas, count) for count in row] for row in able])
+
+    def _share(self, holders: Sequence[Sequence[int]]) -> None:
+        """Divide the load of each piece among so many holders, [layer][expert]."""
+        self._shares = [
+            [
+                weight / max(1, count)
+                for weight, count in zip(self._weight_row(layer), row, strict=True)
+            ]
+            for layer, row in enumerate(holders)
+        ]
+        self._known_weights: list[dict[int, float]] = [{} for _ in holders]
         self._loads = [
             [self.weight(layer, mask) for layer, mask in enumerate(held)] for held in self.held
         ]
         self._totals = [sum(loads) for loads in self._loads]
-
-    def _share_row(self, layer: int) -> list[float]:
-        """Load of one holder of each piece, when it has as many holders as it can have."""
-        able = self._count(layer, self.can)
-        return [
-            weight / max(1, min(self.replicas, holders))
-            for weight, holders in zip(self._weight_row(layer), able, strict=True)
-        ]
 
     def _weight_row(self, layer: int) -> Sequence[float]:
         return self._weights[layer] if self._weights else [1.0] * self.num_experts
@@ -103,17 +106,9 @@ class Board:
         return self._count(layer, self.held)
 
     def share_out(self) -> None:
-        """From now on a piece's load is shared by the holders that it has, not by those it
-        should have."""
-        for layer in range(self.num_layers):
-            self._shares[layer] = [
-                weight / max(1, count)
-                for weight, count in zip(self._weight_row(layer), self.holders(layer), strict=True)
-            ]
-            self._known_weights[layer].clear()
-        for host, held in enumerate(self.held):
-            self._loads[host] = [self.weight(layer, mask) for layer, mask in enumerate(held)]
-            self._totals[host] = sum(self._loads[host])
+        """From now on, divide a piece's load among the holders that it has instead of those that
+        it can have."""
+        self._share([self.holders(layer) for layer in range(self.num_layers)])
 
     def imbalance(self, by_layer: bool) -> float:
         """Work of the busiest pool over an even share of it; 1 is even.
@@ -145,9 +140,9 @@ class Board:
         """What a host would carry, in one layer or in all."""
         return self._totals[host] if layer is None else self._loads[host][layer]
 
-    def relative_load(self, host: int) -> float:
-        """Its load in the time that its speed makes of it."""
-        return self._totals[host] / self.hosts[host].speed
+    def relative_load(self, host: int, layer: int | None = None) -> float:
+        """Its load over its speed: what it takes in time."""
+        return self.load(host, layer) / self.hosts[host].speed
 
     def fewer_than(self, level: int, layer: int) -> int:
         """Mask of the pieces with fewer than `level` holders."""

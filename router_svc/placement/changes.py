@@ -10,21 +10,12 @@ piece without a holder that could have one.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from router_svc.members.member import READY, Hidden, Member
 from router_svc.placement.goals import PlacementRules
 from rpc.mesh.pieces import Pieces
 
 NOTHING = Pieces()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What a pool is told: hold exactly this; of a leaving pool, what only it holds."""
-
-    hold: Pieces
-    only_here: Pieces
 
 
 def serving(pool: Member) -> Pieces:
@@ -72,8 +63,9 @@ def settle(pools: Sequence[Member], acked: float, now_s: float, settle_s: float)
 
 def instruct(
     pools: Sequence[Member], rules: PlacementRules, now_s: float
-) -> list[tuple[Member, Told]]:
-    """What pools are to be told now, beyond what they have been told on this stream."""
+) -> list[tuple[Member, Pieces, Pieces]]:
+    """What pools are to be told now, beyond what they have been told on this stream: to hold
+    exactly these pieces; and, when a pool is leaving, which of them only it holds."""
     told = []
     served = _Served(pools)
     busy = sum(_is_moving(pool, served) for pool in pools)
@@ -89,7 +81,7 @@ def instruct(
         busy -= _is_moving(pool, served)
         pool.hold, pool.told = hold, (hold, only_here, pool.leaving)
         busy += _is_moving(pool, served)
-        told.append((pool, Told(hold=hold, only_here=only_here)))
+        told.append((pool, hold, only_here))
     return told
 
 

@@ -79,7 +79,8 @@ def replicate(board: Board, hot: HotPieces, *, by_layer: bool) -> bool:
             ]
             if not takers:
                 break
-            taker = min(takers, key=lambda host: (_load(board, host, layer, by_layer), host))
+            within = None if by_layer else layer
+            taker = min(takers, key=lambda host: (board.relative_load(host, within), host))
             part = mask & ~board.held[taker][layer]
             board.spend(part)
             board.give(taker, layer, part)
@@ -95,7 +96,3 @@ def _units(board: Board, hot: HotPieces, by_layer: bool) -> list[tuple[int, int,
     else:
         units = [(layer, 1 << expert, wanted) for (layer, expert), wanted in hot.items()]
     return sorted(units, key=lambda unit: (-board.weight(unit[0], unit[1]), unit))
-
-
-def _load(board: Board, host: int, layer: int, by_layer: bool) -> float:
-    return board.load(host, None if by_layer else layer) / board.hosts[host].speed

@@ -51,23 +51,22 @@ class Planning:
     def busy(self) -> bool:
         return self._under_way is not None
 
-    @property
-    def is_done(self) -> bool:
-        """Whether there is something to collect."""
-        return self._under_way is not None and self._under_way[1].done()
-
     def begin(self, job: PlanJob) -> None:
         assert not self.busy
         future = self.executor.submit(job.compute)
         self._under_way = job, future
         future.add_done_callback(lambda _: self.when_done())
 
-    def collect(self, hosts: Sequence[Host]) -> None:
-        """Take what is done; `hosts` as they are now. Raises what computing it has raised."""
-        assert self._under_way is not None
+    def collect(self, current: Callable[[], Sequence[Host]]) -> None:
+        """If a job is done, take its outcome; `current` gives the hosts as they are now.
+
+        Raises what computing it has raised.
+        """
+        if self._under_way is None or not self._under_way[1].done():
+            return
         job, future = self._under_way
         self._under_way = None
-        outcome = future.result()
+        outcome, hosts = future.result(), current()
         changed = list(job.hosts) != list(hosts)
         if not changed or self._redone >= MAX_REDONE:
             now = {host.pool_id: host for host in hosts}

@@ -38,13 +38,13 @@ class Placing:
         model = self._members.model
         if model is None:
             return
-        self._collect()
+        self.planning.collect(self._hosts)
         if not self.planning.busy and self.goals.due(now_s):
             self._plan(now_s, model)
-            self._collect()
+            self.planning.collect(self._hosts)
         if not self.planning.busy and self.following.due(now_s):
             self._look(now_s, model)
-            self._collect()
+            self.planning.collect(self._hosts)
 
     async def rebalance(self, now_s: float, *, dry_run: bool) -> Rebalanced:
         """Plan by recent counts, all at once; `dry_run`: only say what would move.
@@ -75,20 +75,16 @@ class Placing:
             self.goals.set(made, self._pools())
         return done
 
-    def _collect(self) -> None:
-        """Take what has been computed."""
-        if self.planning.is_done:
-            self.planning.collect(self._hosts())
-
     def _plan(self, now_s: float, model: Model) -> None:
         hosts = self._hosts()
-        job = PlanJob(
-            hosts=hosts,
-            compute=partial(self.goals.compute, model, hosts, self.goals.weights),
-            take=lambda made, same: self.goals.take(made, hosts, self._pools(same)),
-            again=lambda: self.goals.reconsider(now_s),
+        self.planning.begin(
+            PlanJob(
+                hosts=hosts,
+                compute=partial(self.goals.compute, model, hosts, self.goals.weights),
+                take=lambda made, same: self.goals.take(made, hosts, self._pools(same)),
+                again=lambda: self.goals.reconsider(now_s),
+            )
         )
-        self.planning.begin(job)
 
     def _look(self, now_s: float, model: Model) -> None:
         """Whether pieces should move for the sake of load."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from rpc.access.tls import require_role
@@ -83,7 +82,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
             f"{'stream' if handler.response_streaming else 'unary'}"
         )
         method = getattr(handler, kind)
-        admitted = functools.partial(self._admitted, handler_call_details.method, _roles_of(method))
+        admitted = functools.partial(
+            self._admitted, handler_call_details.method, getattr(method, _ROLES, ())
+        )
         # To gRPC each request is a stream: it would receive a single message before anybody could
         # refuse it, and wait for one that never comes without counting the call.
         received = _whole if handler.request_streaming else _only
@@ -162,10 +163,6 @@ async def _only(requests: AsyncIterator[Any]) -> Any:
     except TimeoutError:
         raise Unreadable(f"unreadable message: none came within {MESSAGE_TIMEOUT_S:g} s") from None
     raise Unreadable("unreadable message: none was sent")
-
-
-def _roles_of(method: Any) -> Sequence[str]:
-    return getattr(method, _ROLES, ())
 
 
 def _reader_of(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

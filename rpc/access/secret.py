@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from rpc.watched import Watched
 
@@ -25,6 +24,7 @@ MIN_CHARS = 16
 MAX_FILE_BYTES = 64 * 1024
 VALID_S = 60
 """How far the clocks of two processes may differ."""
+CALL_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 OPEN_PREFIX = "/grpc.health.v1.Health/"
 """Probes carry no secret, and learn only whether a service serves."""
 
@@ -136,7 +136,8 @@ class ProvingChannel:
         self._secret = secret
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._channel, name)
+        found = getattr(self._channel, name)
+        return self._proving(found) if name in CALL_KINDS else found
 
     def __enter__(self) -> "ProvingChannel":
         self._channel.__enter__()
@@ -152,21 +153,16 @@ class ProvingChannel:
     async def __aexit__(self, *raised: Any) -> Any:
         return await self._channel.__aexit__(*raised)
 
-    def unary_unary(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
-        return self._proving(method, self._channel.unary_unary(method, *args, **options))
+    def _proving(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """A channel's `unary_unary` or the like, for calls with a proof."""
 
-    def unary_stream(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
-        return self._proving(method, self._channel.unary_stream(method, *args, **options))
+        def make_proving(method: str, *args: Any, **options: Any) -> Callable[..., Any]:
+            begin = make(method, *args, **options)
 
-    def stream_unary(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
-        return self._proving(method, self._channel.stream_unary(method, *args, **options))
+            def call(*args: Any, metadata: Any = None, **options: Any) -> Any:
+                shown = (*(metadata or ()), (HEADER, self._secret.proof(method)))
+                return begin(*args, metadata=shown, **options)
 
-    def stream_stream(self, method: str, *args: Any, **options: Any) -> Callable[..., Any]:
-        return self._proving(method, self._channel.stream_stream(method, *args, **options))
+            return call
 
-    def _proving(self, method: str, begin: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, metadata: Any = None, **options: Any) -> Any:
-            shown = (*(metadata or ()), (HEADER, self._secret.proof(method)))
-            return begin(*args, metadata=shown, **options)
-
-        return call
+        return make_proving

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import grpc.aio
+import grpc
 
 log = logging.getLogger(__name__)
 

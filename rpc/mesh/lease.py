@@ -46,7 +46,7 @@ class Lease:
         register: router_pb2.Register,
         status: Callable[[], router_pb2.MemberStatus],
         on_assignment: Callable[[router_pb2.Assignment], None],
-        on_refused: Callable[[str], None],
+        on_refused: Callable[[str], object],
     ):
         """`status` is asked at least every third of the lease and after each `poke`.
 
@@ -104,7 +104,9 @@ class Lease:
     def _run(self) -> None:
         failures, lost = 0, False
         while not self._stopping.is_set():
-            error = self._hold_one_stream()
+            # A channel for each stream: a new one is made with the certificate of that time.
+            with open_sync_channel(self._router, tls=self._tls, server_role="router") as channel:
+                error = self._follow(router_pb2_grpc.RouterStub(channel))
             was_joined = self._joined.is_set()
             self._joined.clear()
             if self._stopping.is_set():
@@ -118,13 +120,8 @@ class Lease:
             failures, lost = (0 if was_joined else failures + 1), True
             self._stopping.wait(backoff_s(failures))
 
-    def _hold_one_stream(self) -> "grpc.RpcError":
-        """Join and follow the stream to its end; returns why it ended."""
-        # A channel for each stream: the next one is made with the certificate of that time.
-        with open_sync_channel(self._router, tls=self._tls, server_role="router") as channel:
-            return self._follow(router_pb2_grpc.RouterStub(channel))
-
     def _follow(self, stub: router_pb2_grpc.RouterStub) -> "grpc.RpcError":
+        """Join and follow the stream to its end; returns the error that it ended with."""
         ended = threading.Event()
         call = stub.Join(self._frames(ended))
         self._call = call
@@ -135,15 +132,15 @@ class Lease:
                     self._welcomed(response.welcome)
                 elif kind == "assignment":
                     self._on_assignment(response.assignment)
-            return call
         except grpc.RpcError:
-            return call
+            pass  # it is the call itself
         finally:
             ended.set()
             call.cancel()
             self._call = None
             with self._wake:
                 self._wake.notify_all()
+        return call
 
     def _welcomed(self, welcome: router_pb2.Welcome) -> None:
         with self._wake:
@@ -161,10 +158,9 @@ class Lease:
         """Register, then statuses until the stream or the lease ends, then Leave."""
         yield router_pb2.JoinRequest(register=self._register)
         while not ended.is_set():
-            if self._stopping.is_set() and not self._goodbye:
-                return
             if self._stopping.is_set():
-                yield router_pb2.JoinRequest(leave=router_pb2.Leave())
+                if self._goodbye:
+                    yield router_pb2.JoinRequest(leave=router_pb2.Leave())
                 return
             with self._wake:
                 self._poked = False

@@ -5,6 +5,7 @@ M2 mesh (15,872 pieces) is a handful of integer operations. Sets from the wire
 are bounded by the model's sizes before anything is allocated for them.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from protos import pieces_pb2
@@ -37,15 +38,7 @@ class Pieces:
     @classmethod
     def grid(cls, layers: Iterable[int], experts: Iterable[int]) -> "Pieces":
         """Every named expert of every named layer."""
-        mask = 0
-        for expert_id in experts:
-            _check_sizes(1, expert_id + 1)
-            mask |= 1 << expert_id
-        masks = {}
-        for layer_idx in layers:
-            _check_sizes(layer_idx + 1, 1)
-            masks[layer_idx] = mask
-        return cls.from_masks(masks)
+        return cls(itertools.product(layers, experts))
 
     @classmethod
     def all_of(cls, num_layers: int, num_experts: int) -> "Pieces":
@@ -174,17 +167,11 @@ class Pieces:
             f"layer {layer} experts " + ",".join(_range_text(*run) for run in _runs(mask))
             for layer, mask in list(self._masks.items())[:limit]
         )
-        return shown + (
-            f"; and {len(self._masks) - limit} layers more" if len(self._masks) > limit else ""
-        )
+        more = len(self._masks) - limit
+        return f"{shown}; and {more} layers more" if more > 0 else shown
 
     def __repr__(self) -> str:
-        shown = "; ".join(
-            f"{layer}: " + ",".join(_range_text(*run) for run in _runs(mask))
-            for layer, mask in list(self._masks.items())[:4]
-        )
-        more = "; ..." if len(self._masks) > 4 else ""
-        return f"Pieces({len(self)}: {shown}{more})"
+        return f"Pieces({len(self)}: {self.describe(4)})"
 
 
 def parse_ranges(text: str, flag: str, limit: int = MAX_EXPERTS) -> tuple[int, ...]:

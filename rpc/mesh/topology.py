@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 
 import grpc
-import grpc.aio
 
 from protos import router_pb2, router_pb2_grpc
 from rpc.channel import Access, check_files, open_channel
@@ -50,13 +49,9 @@ class TopologyWatcher:
         self._role = role
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
-        self._connected = False
+        self.connected = False
+        """Whether the present stream has delivered a topology; without one, `latest` stays valid."""
         self.latest: router_pb2.Topology | None = None
-
-    @property
-    def connected(self) -> bool:
-        """Whether the present stream has delivered; `latest` stays valid when it has not."""
-        return self._connected
 
     async def start(self) -> None:
         """Begin watching in the background. A bad certificate file is a ValueError here."""
@@ -82,18 +77,18 @@ class TopologyWatcher:
                 ) as channel:
                     stub = router_pb2_grpc.RouterStub(channel)
                     reason = await self._follow_one_stream(stub)
-                if self._connected or not lost:
+                if self.connected or not lost:
                     log.warning(
                         "lost router %s, keeping topology %s: %s",
                         self._router,
                         version_of(self.latest),
                         reason,
                     )
-                failures, lost = (0 if self._connected else failures + 1), True
-                self._connected = False
+                failures, lost = (0 if self.connected else failures + 1), True
+                self.connected = False
                 await asyncio.sleep(backoff_s(failures))
         finally:
-            self._connected = False
+            self.connected = False
 
     async def _follow_one_stream(self, stub: router_pb2_grpc.RouterStub) -> str:
         """Watch until the stream ends; returns why it did."""
@@ -104,8 +99,8 @@ class TopologyWatcher:
                 response = await call.read()
                 if response is grpc.aio.EOF:
                     return "the router ended the stream"
-                if not self._connected:
-                    self._connected = True
+                if not self.connected:
+                    self.connected = True
                     log.info("watching router %s", self._router)
                 self._take(response.topology)
                 await call.write(self._request())
@@ -125,16 +120,14 @@ class TopologyWatcher:
         )
 
     def _take(self, topology: router_pb2.Topology) -> None:
-        if version_of(topology) <= version_of(self.latest):
+        version, former = version_of(topology), version_of(self.latest)
+        if version <= former:
             return
-        version = version_of(topology)
         try:
             self._on_change(topology)
         except ValueError as error:
-            log.error("topology %s is unusable, keeping %s: %s", version,
-                      version_of(self.latest), error)  # fmt: skip
+            log.error("topology %s is unusable, keeping %s: %s", version, former, error)
         except Exception:  # the callback's bug must not end the watching
-            log.exception("topology %s could not be taken, keeping %s", version,
-                          version_of(self.latest))  # fmt: skip
+            log.exception("topology %s could not be taken, keeping %s", version, former)
         else:
             self.latest = topology

@@ -1,12 +1,12 @@
 """How do a service's flags come from its frozen config dataclass?
 
 `flag(default, help)` declares a field; `parse_config` builds argparse from the
-fields. Every `--some-flag` has the environment twin EXPERTMESH_SOME_FLAG; flags
+fields. Every `--some-flag` can also be set as EXPERTMESH_SOME_FLAG; flags
 win over the environment, the environment over defaults. Unknown flags, and bad
 values anywhere, exit with status 2 and one clear line.
 
-Others can learn the flags (`flags_of`), write them (`arguments`), and try them without a
-process (`check_config`).
+`expertmesh up` lists the flags (`flags_of`), writes command lines with them (`Flag.arguments`)
+and checks values before it starts a process (`check_config`).
 """
 
 import argparse
@@ -31,42 +31,50 @@ def flag(default: Any, help: str, *, metavar: str | None = None, secret: bool = 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One flag of a config, for who passes it on."""
+    """One flag of a config."""
 
-    name: str
-    """The field's name, `tls_ca` for --tls-ca."""
-    kind: type
-    """bool, int, float, str or Path."""
+    name: str  # the field's: `tls_ca` for --tls-ca
+    kind: type  # bool, int, float, str or Path
     is_list: bool
     default: Any
     help: str
+    metavar: str | None
     is_secret: bool
 
     @property
     def option(self) -> str:
         return option_name(self.name)
 
+    @property
+    def is_negative(self) -> bool:
+        """Whether it is a --no-... already: it gets no --no-no-..."""
+        return self.name.startswith("no_")
+
     def arguments(self, value: Any) -> list[str]:
-        """The command line that says this; of a list, each item."""
+        """The words of a command line that set this value."""
         if self.kind is bool:
             if value:
                 return [self.option]
-            return [] if _says_no(self.name) else ["--no-" + self.option.removeprefix("--")]
+            return [] if self.is_negative else ["--no-" + self.option.removeprefix("--")]
         return [f"{self.option}={one}" for one in (value if self.is_list else [value])]
 
 
 def flags_of(config_type: type) -> list[Flag]:
     """All flags in the order of --help, the service's own first."""
+    hints = typing.get_type_hints(config_type)
+    fields = [field for field in dataclasses.fields(config_type) if "help" in field.metadata]
+    fields.sort(key=lambda field: field.name not in config_type.__annotations__)
     return [
         Flag(
             name=field.name,
-            kind=bool if hint is bool else _scalar_type(hint),
-            is_list=typing.get_origin(hint) is tuple,
+            kind=_scalar_type(hints[field.name]),
+            is_list=typing.get_origin(hints[field.name]) is tuple,
             default=field.default,
             help=field.metadata["help"],
+            metavar=field.metadata["metavar"],
             is_secret=field.metadata["secret"],
         )
-        for field, hint in _fields(config_type)
+        for field in fields
     ]
 
 
@@ -94,7 +102,7 @@ def parse_config(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog="Every flag's environment twin is EXPERTMESH_<FLAG>, for example "
+        epilog="Every flag can also be set in the environment, as EXPERTMESH_<FLAG>: "
         "EXPERTMESH_LISTEN for --listen (lists: separated by commas).",
     )
     for one in flags_of(config_type):
@@ -109,23 +117,23 @@ def shows(option: str, argv: Sequence[str]) -> bool:
 
 
 def shown_warning(option: str) -> str:
-    """Of an option with a secret that stands on a command line."""
-    twin = env_name(option.removeprefix("--").replace("-", "_"))
+    """The warning about a secret given on the command line."""
+    variable = env_name(option.removeprefix("--").replace("-", "_"))
     return (
         f"warning: every user of this machine can read {option} in the list of processes;"
-        f" {option}-file or {twin} keeps it out of there"
+        f" use {option}-file or {variable} instead"
     )
 
 
 def check_config(
     config_type: type[Config], argv: Sequence[str], environ: Mapping[str, str]
 ) -> Config:
-    """What the service would make of these. Raises ValueError naming the flag."""
+    """The config that the service would get from these. Raises ValueError naming the flag."""
     return _read(_Raising(allow_abbrev=False, add_help=False), config_type, argv, environ)
 
 
 class _Raising(argparse.ArgumentParser):
-    """argparse's own way to report a mistake ends the process."""
+    """A parser that raises: argparse's own `error` ends the process."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
@@ -137,56 +145,36 @@ def _read(
     argv: Sequence[str],
     environ: Mapping[str, str],
 ) -> Config:
-    fields = _fields(config_type)
-    for field, hint in fields:
-        _add_flag(parser, field, hint)
-    namespace = vars(parser.parse_args(argv))
-    values = {}
-    for field, hint in fields:
-        name = field.name
-        if namespace[name] is not None:
-            values[name] = namespace[name]
-        elif env_name(name) in environ:
+    flags = flags_of(config_type)
+    for one in flags:
+        _add_flag(parser, one)
+    given = vars(parser.parse_args(argv))
+    values = {name: value for name, value in given.items() if value is not None}
+    for one in flags:
+        variable = env_name(one.name)
+        if one.name not in values and variable in environ:
             try:
-                values[name] = _from_env(environ[env_name(name)], hint)
+                values[one.name] = _from_env(environ[variable], one)
             except ValueError as error:
-                parser.error(f"{env_name(name)}: {error}")
+                parser.error(f"{variable}: {error}")
     try:
         return config_type(**values)
     except (ValueError, TypeError) as error:
         parser.error(str(error))
 
 
-def _fields(config_type: type) -> list[tuple[dataclasses.Field, Any]]:
-    """(field, its type), the service's own before the shared ones."""
-    hints = typing.get_type_hints(config_type)
-    fields = [field for field in dataclasses.fields(config_type) if "help" in field.metadata]
-    fields.sort(key=lambda field: field.name not in config_type.__annotations__)
-    return [(field, hints[field.name]) for field in fields]
-
-
-def _says_no(field_name: str) -> bool:
-    return field_name.startswith("no_")  # and needs no --no-no-...
-
-
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
-    option = option_name(field.name)
-    default = field.default
-    shown = "" if default in (None, (), "", False) else f" (default: {default})"
-    text = (field.metadata["help"] + shown).replace("%", "%%")
-    metavar = field.metadata.get("metavar")
-    if hint is bool:
-        says_no = _says_no(field.name)
-        action: Any = "store_true" if says_no else argparse.BooleanOptionalAction
-        parser.add_argument(option, help=text, action=action, default=None)
-        return
-    scalar = _scalar_type(hint)
-    if typing.get_origin(hint) is tuple:
+def _add_flag(parser: argparse.ArgumentParser, one: Flag) -> None:
+    shown = "" if one.default in (None, (), "", False) else f" (default: {one.default})"
+    repeatable = " (repeatable)" if one.is_list else ""
+    text = (one.help + shown + repeatable).replace("%", "%%")
+    if one.kind is bool:
+        action: Any = "store_true" if one.is_negative else argparse.BooleanOptionalAction
+        parser.add_argument(one.option, help=text, action=action, default=None)
+    else:
+        action = "append" if one.is_list else "store"
         parser.add_argument(
-            option, help=text + " (repeatable)", metavar=metavar, type=scalar, action="append"
+            one.option, help=text, metavar=one.metavar, type=one.kind, action=action
         )
-        return
-    parser.add_argument(option, help=text, metavar=metavar, type=scalar, default=None)
 
 
 def _scalar_type(hint: Any) -> Any:
@@ -194,18 +182,17 @@ def _scalar_type(hint: Any) -> Any:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    return {int: int, float: float, str: str, Path: Path}[hint]
+    return {bool: bool, int: int, float: float, str: str, Path: Path}[hint]
 
 
-def _from_env(text: str, hint: Any) -> Any:
-    if hint is bool:
+def _from_env(text: str, one: Flag) -> Any:
+    if one.kind is bool:
         lowered = text.strip().lower()
         if lowered in ("1", "true", "yes", "on"):
             return True
         if lowered in ("0", "false", "no", "off", ""):
             return False
         raise ValueError(f"expected true or false, got {text!r}")
-    scalar = _scalar_type(hint)
-    if typing.get_origin(hint) is tuple:
-        return tuple(scalar(part.strip()) for part in text.split(",") if part.strip())
-    return scalar(text)
+    if one.is_list:
+        return tuple(one.kind(part.strip()) for part in text.split(",") if part.strip())
+    return one.kind(text)

@@ -49,7 +49,7 @@ def fitting(wanted: int, what: str, *, beside: int = 0) -> int:
     """
     limit = open_file_limit()
     kept = min(OWN_DESCRIPTORS, limit // 4) + beside
-    room = limit - _in_use() - kept
+    room = limit - len(os.listdir("/dev/fd")) - kept
     if room < LEAST:
         raise ValueError(
             f"the limit of open files, {limit}, leaves no room for {what}: raise it (ulimit -n, "
@@ -84,7 +84,3 @@ class AcceptErrors:
             )  # fmt: skip
             self._logged_at_s = self._clock()
             self._unlogged = 0
-
-
-def _in_use() -> int:
-    return len(os.listdir("/dev/fd"))

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
-import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 

@@ -133,4 +133,5 @@ def test_any_list_of_numbers_reads_back(numbers):
 
 
 def test_shows_itself_briefly():
-    assert repr(Pieces.grid([0, 2], [0, 1, 2, 5])) == "Pieces(8: 0: 0-2,5; 2: 0-2,5)"
+    shown = repr(Pieces.grid([0, 2], [0, 1, 2, 5]))
+    assert shown == "Pieces(8: layer 0 experts 0-2,5; layer 2 experts 0-2,5)"
