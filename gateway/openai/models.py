@@ -68,7 +68,7 @@ class SamplingFields(BaseModel):
 class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
-    messages: list[Any] = Field(description="OpenAI messages; thinking in any of the four forms")
+    messages: list[Any] = Field(description="OpenAI messages; thinking in any of its forms")
     max_completion_tokens: TokenLimit = Field(None, description="the same as max_tokens")
     tools: list[Any] | None = None
     tool_choice: Any = Field(
