@@ -125,11 +125,6 @@ class GatewayConfig:
         return targets
 
     @property
-    def model_path(self) -> Path:
-        assert self.model is not None
-        return self.model
-
-    @property
     def limits(self) -> Limits:
         """The limits, with the flags applied."""
         return Limits(

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -51,7 +50,8 @@ class GatewayService:
         self._config = config
         limits = fit_to_open_files(limits or config.limits)
         if model is None:
-            model = load_model_files(Path(config.model_path), config.served_model_name)
+            assert config.model is not None
+            model = load_model_files(config.model, config.served_model_name)
         self._watcher = (
             TopologyWatcher(config.router, config.access, watcher_id=f"gateway {config.listen}")
             if config.router

@@ -21,8 +21,11 @@ class DeadlinePassed(RequestError):
     """The request's time limit passed; an error only for an answer without a single token."""
 
     def __init__(self, reason: str) -> None:
-        text = reason or "the request's time limit passed before the answer began"
-        super().__init__(Kind.TIMED_OUT, text, reason="deadline_exceeded")
+        super().__init__(
+            Kind.TIMED_OUT,
+            reason or "the request's time limit passed before the answer began",
+            reason="deadline_exceeded",
+        )
 
 
 class StreamLost(Exception):

@@ -25,7 +25,7 @@ class ApiKeys:
     """The accepted keys, as hashes; comparing takes the same time whatever is presented."""
 
     def __init__(self, keys: Sequence[str], file: Watched[tuple[bytes, ...]] | None = None):
-        """`file`: hashes of further keys, which come and go while requests run."""
+        """`file`: hashes of further keys, which may change while requests run."""
         self._digests = digests(keys)
         self._file = file
 

@@ -1,7 +1,7 @@
 """Which connections may stay? Caps for all and for each address, and room for probes.
 
-Whoever is not being served gives way to newcomers: first those that never showed a key, then idle
-ones. Where nobody gives way, a few newcomers are kept all the same, for probes only.
+Connections without a request in progress give way to new ones: first those that never showed a
+key, then idle ones. Where none can give way, a few new ones are still kept, for probes only.
 """
 
 import enum
@@ -21,7 +21,7 @@ LOG_INTERVAL_S = 10.0
 
 
 class Standing(enum.Enum):
-    """How much a connection may ask for its place."""
+    """How strong the claim of a connection to its place is."""
 
     STRANGER = enum.auto()
     """No accepted key yet: idle, sending, refused, or owing a body."""
@@ -41,7 +41,7 @@ class Connection(Protocol):
         """Now."""
 
     def give_way(self) -> None:
-        """Close now: somebody else needs the place."""
+        """Close now: another connection needs the place."""
 
 
 def address_group(host: str) -> str:
@@ -64,7 +64,8 @@ class ConnectionTable:
         on_closed: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
     ):
-        """`on_closed`, `on_refused`: called for each connection, each request, without a place."""
+        """`on_closed` is called for each connection that had to give way, `on_refused` for each
+        request whose connection has no place."""
         self.limits = limits
         self._on_closed = on_closed
         self._on_refused = on_refused
@@ -92,7 +93,7 @@ class ConnectionTable:
         return False
 
     def promote(self, connection: Connection) -> bool:
-        """A request has come: does its connection have a regular place, or is there one by now?"""
+        """Whether the connection of a new request has a regular place, or gets one now."""
         if connection not in self._probes:
             return True
         if not self._make_room(connection.address_group):
@@ -112,7 +113,7 @@ class ConnectionTable:
             connections[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """It has ended; no matter if it gave way before."""
+        """It has ended, whether or not it gave way before."""
         self._probes.pop(connection, None)
         connections = self._of_address[connection.address_group]
         if connection in connections:
@@ -130,7 +131,7 @@ class ConnectionTable:
             return self._make_way([group])
         if self._num_regular < self.limits.max_connections:
             return True
-        # Whoever holds the most loses first.
+        # The address that holds the most loses first.
         return self._make_way(
             sorted(self._of_address, key=lambda name: len(self._of_address[name]), reverse=True)
         )
@@ -155,9 +156,13 @@ class ConnectionTable:
             return
         self._logged_at_s = now_s
         log.warning(
-            "connections are at their cap (%d open, at most %d, %d from one address; last from %s): "
-            "since the last such line %d unused ones were closed and %d requests refused",
-            self.open, self.limits.max_connections, self.limits.max_connections_per_address, group,
-            self._closed, self._refused,
-        )  # fmt: skip
+            "connections are at their cap (%d open, at most %d, %d from one address; the last is "
+            "from %s): since the last such line %d unused ones were closed and %d requests refused",
+            self.open,
+            self.limits.max_connections,
+            self.limits.max_connections_per_address,
+            group,
+            self._closed,
+            self._refused,
+        )
         self._closed = self._refused = 0

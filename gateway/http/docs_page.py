@@ -24,7 +24,8 @@ _PAGE = """<!doctype html>
  td { border-top: 1px solid #8883; padding: .2rem .6rem .2rem 0; vertical-align: top }
 </style></head><body>
 <h1>ExpertMesh API</h1>
-<p>OpenAI's API shape; the machine-readable description is <a href="openapi.json">openapi.json</a>.</p>
+<p>OpenAI's API shape; the machine-readable description is
+<a href="openapi.json">openapi.json</a>.</p>
 <pre id="example"></pre>
 <div id="paths">Loading.</div>
 <script>
@@ -35,7 +36,8 @@ const element = (name, text) => {
 };
 document.getElementById("example").textContent =
   "curl " + location.origin + "/v1/chat/completions -H 'Content-Type: application/json' \\\\\\n" +
-  "  -d '{\\"model\\": \\"NAME\\", \\"messages\\": [{\\"role\\": \\"user\\", \\"content\\": \\"Hello\\"}]}'";
+  "  -d '{\\"model\\": \\"NAME\\", \\"messages\\": " +
+  "[{\\"role\\": \\"user\\", \\"content\\": \\"Hello\\"}]}'";
 fetch("openapi.json").then(reply => reply.json()).then(api => {
   const list = document.getElementById("paths");
   list.textContent = "";
@@ -50,7 +52,8 @@ fetch("openapi.json").then(reply => reply.json()).then(api => {
         const table = element("table");
         for (const [name, field] of Object.entries(schema.properties)) {
           const row = element("tr"), label = element("td");
-          const kinds = (field.anyOf || [field]).map(one => one.type).filter(one => one && one !== "null");
+          const kinds = (field.anyOf || [field]).map(one => one.type)
+            .filter(one => one && one !== "null");
           label.append(element("code", name));
           row.append(label, element("td", kinds.join(" or ")),
             element("td", (schema.required || []).includes(name) ? "required" : ""),

@@ -49,9 +49,9 @@ class EdgeMiddleware:
             await tell(error)
         except (ClientGone, ClientDisconnect):
             log.debug("request %s: the client left", request_id)
-            # To complete the exchange for the server's sake.
+            # Nobody reads this, but the server expects an answer.
             await tell(RequestError(Kind.CLIENT_GONE, "client closed the connection"))
-        # The outermost net: logged with its traceback, answered as 500 where that is still possible.
+        # Logged with its traceback, and answered as 500 if no answer has begun.
         except Exception:
             log.exception("request %s failed", request_id)
             if started:

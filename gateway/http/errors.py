@@ -24,7 +24,7 @@ STATUS = {
     Kind.NOT_READY: 503,
     Kind.TIMED_OUT: 504,
 }
-"""What a dialect says unless it knows better; 499 is what proxies log for it."""
+"""What a dialect answers by default; 499 is what proxies log for a client that left."""
 
 MIN_RETRY_S = 1
 MAX_RETRY_S = 60

@@ -2,9 +2,9 @@
 
 A web page can make a browser call any address, also 127.0.0.1, and with a rebound DNS name it can
 even read the answer. Pages of this machine (localhost) and the origins of --cors-origin may call
-and read. On a loopback bind, Host must be a name that public DNS does not give away: this
-machine's own, those reserved for local networks, or one of --allowed-host. On other binds a key is
-what protects; without keys an Origin must be this server's own.
+and read. On a loopback address, Host must be a name that public DNS cannot assign: this machine's
+own, those reserved for local networks, or one of --allowed-host. On other addresses the API key
+protects; without keys an Origin must be this server's own.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = dict(scope["headers"]).get(b"origin")
         if origin is not None and not self.is_allowed_origin(origin.decode("latin-1")):
-            await self.app(scope, receive, send)  # answered like every error of ours
+            await self.app(scope, receive, send)  # no CORS headers: the page cannot read the answer
             return
         await super().__call__(scope, receive, send)
 

@@ -29,8 +29,8 @@ async def readyz(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """The same as JSON."""
     ready, reason = gateway_of(request).readiness()
-    return json_response({"status": "ready" if ready else "not ready", "reason": reason or None},
-                 200 if ready else 503)  # fmt: skip
+    told = {"status": "ready" if ready else "not ready", "reason": reason or None}
+    return json_response(told, 200 if ready else 503)
 
 
 async def metrics(request: Request) -> Response:
@@ -43,7 +43,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def version(request: Request) -> Response:
-    """Versions here and of each attention service, and what the kernels in use promise."""
+    """Versions of the gateway and of each attention service, and whether batches are invariant."""
     gateway = gateway_of(request)
     statuses = [replica.status for replica in gateway.pool.replicas if replica.status]
     return json_response(

@@ -1,7 +1,7 @@
-"""Which bytes are a request? h11, without its leniencies and with our bounds.
+"""Which bytes are an HTTP request? h11 decides, with stricter rules and bounds than its own.
 
-h11 refuses conflicting lengths and control characters by itself. It accepts lines that end without
-CR, any version number, and a header of any size that arrives in one piece.
+h11 refuses conflicting lengths and control characters. It would accept lines that end without CR,
+any version number, and a header of any size that arrives in one piece.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ SINGLE_HEADERS = frozenset(
         b"access-control-request-headers",
     )
 )
-"""What we judge a request by: of two, a proxy before us may have judged the other one.
+"""Headers that decide about a request: of two, a proxy in front of us may have read the other.
 
 Repeated Authorization is refused where keys are compared, with the same 401 as a wrong key."""
 

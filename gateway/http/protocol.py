@@ -1,7 +1,7 @@
 """How does a connection live? uvicorn's h11 protocol with deadlines, and an orderly end.
 
-uvicorn bounds neither the time of a header or body nor that of a client that does not read, and it
-closes on unread bytes, which makes the kernel reset the connection and many clients miss the answer.
+uvicorn limits neither the time for a header or body nor a client that does not read. It also closes
+with bytes unread: the kernel then resets the connection, and many clients miss the answer.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _REASONS = {
 
 
 class _Transport:
-    """The connection's transport; how it closes is the protocol's business."""
+    """The connection's transport, but `close` is the protocol's."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]):
         self._transport = transport
@@ -77,7 +77,7 @@ class GatewayProtocol(H11Protocol):
 
     @property
     def _key_id(self) -> str | None:
-        """Whose newest request is; None before it was checked, and when it was refused."""
+        """The key of the newest request; None before it was checked, and when it was refused."""
         return self.scope["state"].get("key_id") if self.scope is not None else None
 
     def give_way(self) -> None:
@@ -115,13 +115,13 @@ class GatewayProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._showed_key = self._key_id not in (None, ANONYMOUS)
-        super().on_response_complete()  # and begins with a request that waits
+        super().on_response_complete()  # also begins with a waiting request
         self._table.answered(self)
         if self.transport.is_closing():
             return
         self._watch_input()
         if self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY:
-            # Answered before its body came: the rest may arrive, soon.
+            # Answered before its body came: the rest may still arrive, for a moment.
             self._after("input", self._limits.linger_s, self._close)
 
     def pause_writing(self) -> None:
@@ -147,7 +147,7 @@ class GatewayProtocol(H11Protocol):
         """Answered as HTTP/1.1, as the standard allows; nothing to log."""
 
     def _admit(self, request: h11.Request) -> None:
-        """On a place for probes nothing else is answered, as long as there is no other."""
+        """A connection beyond the caps answers only probes until it gets a regular place."""
         if self._for_probes and request.target.partition(b"?")[0].decode() not in PUBLIC_PATHS:
             if not self._table.promote(self):
                 raise h11.RemoteProtocolError(TOO_MANY, error_status_hint=503)
@@ -190,7 +190,7 @@ class GatewayProtocol(H11Protocol):
             self._refuse(408, "the request took too long to arrive")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer below the application, if an answer can still be sent, and close."""
+        """Answer without the application, if an answer can still be sent, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             what = message[0].upper() + message[1:]
             error = RequestError(Kind.INVALID_REQUEST, what, reason="bad_http")
@@ -209,7 +209,7 @@ class GatewayProtocol(H11Protocol):
         self.transport.close()
 
     def _close(self) -> None:
-        """Close; a client that may still be sending gets a moment to read what it was told."""
+        """Close; a client that may still be sending gets a moment to read the answer."""
         if self.transport.is_closing():
             return
         for name in tuple(self._timers):

@@ -1,4 +1,4 @@
-"""How does a request reach its endpoint, and how is its end counted?"""
+"""How does an endpoint read its request, and how is the request counted?"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def gateway_of(request: Request) -> Gateway:
 
 
 def client_of_request(request: Request) -> str:
-    """Whose fair share of every queue it takes: its key's. No name where nobody needs a key."""
+    """Whose share of every queue it counts towards: its key's; "" where no key is needed."""
     key_id: str = request.state.key_id
     return "" if key_id == ANONYMOUS else key_id
 
@@ -51,7 +51,7 @@ async def read_object(
 
 
 async def off_loop(request: Request, size_bytes: int, work: Callable[[], Result]) -> Result:
-    """What `work` returns, done in the client's turn on a thread if so many bytes take long."""
+    """What `work` returns; for a large body it runs on a thread, in the client's turn."""
     gateway = gateway_of(request)
     if size_bytes <= gateway.limits.json_inline_bytes:
         return work()
@@ -73,8 +73,8 @@ def counted(request: Request) -> Iterator[None]:
 def recorded(request: Request, api: str) -> Iterator[RequestRecord]:
     """A place among its key's requests, and a record of how this one ends.
 
-    An error that passes ends the record; else whoever answers ends it. Raises RequestError when
-    the key has too many requests in flight.
+    An error that is raised ends the record; otherwise `answer` does. Raises RequestError when the
+    key has too many requests in flight.
     """
     gateway = gateway_of(request)
     key_id: str = request.state.key_id

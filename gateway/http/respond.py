@@ -1,4 +1,4 @@
-"""How is a set of choices answered over HTTP, streamed or whole, and cancelled when nobody reads?"""
+"""How are choices answered over HTTP, streamed or whole, and cancelled when nobody reads?"""
 
 import asyncio
 import logging
@@ -90,7 +90,7 @@ async def _collect(streams: ChoiceStreams, reply: ReplyWriter) -> bytes:
 async def _end(
     gateway: Gateway, record: RequestRecord, streams: ChoiceStreams, error: RequestError | None
 ) -> None:
-    """Cancel what still runs, and count what the choices were."""
+    """Cancel what still runs, and count what came of the choices."""
     await gateway.finish(streams)
     for choice in streams.choices:
         gateway.metrics.tool_calls.inc(choice.text.tool_calls)
@@ -105,7 +105,7 @@ async def _end(
 
 
 class _StreamedAnswer(EventSourceResponse):
-    """Server-sent events; whatever ends it, the generation is cancelled with it."""
+    """Server-sent events; however they end, the generation is cancelled with them."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class _StreamedAnswer(EventSourceResponse):
         reply: ReplyWriter,
         first: list[Update] | None,
     ):
-        # Its own ping would come while events flow, too; ours comes when nothing does.
+        # Its own ping also comes while events flow; ours only when none do.
         super().__init__(
             self._events(first), ping=0, sep="\n", headers={"Cache-Control": "no-cache"}
         )
@@ -150,7 +150,7 @@ class _StreamedAnswer(EventSourceResponse):
             yield self._reply.closing()
         except RequestError as error:
             yield self._failed(error)
-        # The headers are out: logged with its traceback, and told as the stream's last event.
+        # The headers are out: logged with its traceback, and sent as the stream's last event.
         except Exception:
             log.exception("request %s failed after its headers were sent", self._request_id)
             yield self._failed(internal())

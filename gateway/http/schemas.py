@@ -19,7 +19,7 @@ def check_schema(field: str, value: Any, limits: Limits) -> Any:
         raise bad_field(field, "must be a JSON Schema: an object", "invalid_type")
     try:
         size = len(orjson.dumps(value))
-    except TypeError as error:  # of a caller in this process: no JSON, or nested without end
+    except TypeError as error:  # from a caller in this process: no JSON, or nested too deep
         raise bad_field(field, f"cannot be written as JSON ({error})") from None
     if size > limits.schema_bytes:
         raise bad_field(field, f"at most {limits.schema_bytes} bytes, has {size}")

@@ -20,8 +20,8 @@ from rpc.process.open_files import fitting
 KEEP_ALIVE_S = 30
 SEND_BUFFER_BYTES = 256 * 1024
 ACCEPT_BATCH = 32
-"""Connections accepted before others are looked at: a burst must not push out all that waited on a
-place for probes before their first byte was read."""
+"""Connections accepted at a time: a burst must not push out every connection on a place for probes
+before its first byte was read."""
 LISTEN_QUEUE = 1024
 
 
@@ -48,7 +48,7 @@ def bind(listen: Address) -> socket.socket:
 
 
 def fit_to_open_files(limits: Limits) -> Limits:
-    """The same with caps that this process's limit of open files allows. Raises ValueError."""
+    """The limits with caps that the process's limit of open files allows. Raises ValueError."""
     cap = fitting(
         limits.max_connections,
         "--max-connections",
@@ -82,7 +82,7 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                backlog=ACCEPT_BATCH,  # asyncio takes the queue's length for the batch's, too
+                backlog=ACCEPT_BATCH,  # asyncio accepts as many at a time
                 timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
             )
         )

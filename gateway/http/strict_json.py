@@ -1,15 +1,15 @@
 """Is this body exactly one JSON object that every parser would read the same way?
 
 orjson refuses most of what must be refused (NaN, infinities, a BOM, invalid UTF-8, lone
-surrogates, trailing bytes). This file adds what it accepts: duplicate keys, integers that would
-silently become floats, and bodies whose sheer number of items would cost seconds.
+surrogates, trailing bytes). This file also refuses what orjson accepts: duplicate keys, integers
+that would silently become floats, and bodies with so many items that they would cost seconds.
 
-What was said before may hold lone surrogates and numbers of any length, for a client would send
-it again and again. So in such a field they are let through, and elsewhere their field is named.
+Earlier messages may hold lone surrogates and numbers of any length, since a client sends them
+again with every request. The field with these messages may have them; elsewhere the error names
+the field.
 
-Bodies have megabytes, mostly of text. So every byte is looked at by calls that work on all of them
-at once, and Python's own loop runs over strings, brackets and long numbers, whose number is
-bounded.
+Bodies have megabytes, mostly text. So all bytes are examined by calls that process the whole body
+at once; loops in Python run only over strings, brackets and long numbers, whose number is bounded.
 """
 
 import json
@@ -68,8 +68,8 @@ def parse_text(field: str, text: str, limits: Limits) -> Any:
 def parse_object(body: bytes, limits: Limits, history: str | None) -> dict[str, Any]:
     """The body's JSON object. Raises RequestError; time is linear and bounded by `limits`.
 
-    `history`: the field that holds what was said before. Strings there may have lone surrogates,
-    and numbers may be `LongNumber`s.
+    `history`: the field that holds earlier messages. Strings there may have lone surrogates, and
+    numbers may be `LongNumber`s.
     """
     if not body.strip():
         raise _refusal("it is empty")
@@ -124,9 +124,9 @@ def _checked_key(field: str, key: str) -> str:
 
 
 def _scan(body: bytes, limits: Limits) -> bool:
-    """Raise for excess depth, items and duplicate keys; tell whether there are long numbers.
+    """Whether there are long numbers. Raises RequestError for excess depth, items, duplicate keys.
 
-    Malformed input may pass or fail here; orjson has the last word on the grammar.
+    Malformed input may pass or fail here; orjson decides on the grammar.
     """
     has_long_numbers = False
     too_many = _refusal(f"more than {limits.json_items} strings, objects and arrays")
@@ -163,7 +163,7 @@ def _scan(body: bytes, limits: Limits) -> bool:
 def _without_escapes(body: bytes) -> bytes:
     """The body with escaped backslashes and quotes masked: every quote left is a delimiter.
 
-    Piece by piece, so that other threads get their turn; a cut never parts an escape.
+    Piece by piece, so that other threads get their turn; a cut never splits an escape.
     """
     pieces = []
     start = 0
@@ -187,7 +187,7 @@ def _nest(keys_of_open: list[set[bytes] | None], bracket: int, limits: Limits) -
 
 
 def _long_numbers(text: bytes) -> Iterator[bytes]:
-    """Runs of number characters that are worth a look; quick where there are none."""
+    """Runs of number characters that may be too long; quick where there are none."""
     if _LONG in text.translate(_NUMBERS_AS_ZEROS):
         for match in _LONG_NUMBER.finditer(text):
             yield match[0]

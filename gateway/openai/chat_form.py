@@ -19,7 +19,7 @@ _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 def chat_form(
     response_format: Any, tool_choice: Any, tools: Sequence[Any] | None, limits: Limits
 ) -> AnswerForm:
-    """Raises RequestError naming the field."""
+    """The form of the answers. Raises RequestError naming the field."""
     json = _json_answer(response_format, limits)
     only_tool = _named_tool(tool_choice, tools or [])
     must_call = tool_choice == "required" or only_tool is not None

@@ -1,7 +1,7 @@
 """How do updates become OpenAI chat chunks and chat completions?
 
 Chunks are plain dictionaries through orjson: building the `openai` package's models costs tens of
-microseconds for each token. The contract tests hold every chunk against those models.
+microseconds for each token. The contract tests compare every chunk with those models.
 """
 
 from collections.abc import Iterator

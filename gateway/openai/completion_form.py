@@ -16,7 +16,7 @@ _HEADER = '%llguidance {"no_forcing": true}\n'
 
 
 def completion_form(value: Any, limits: Limits) -> AnswerForm:
-    """The form for prompts that end in thinking, and those that do not. Raises RequestError."""
+    """The form of answers to prompts that end in thinking, and to others. Raises RequestError."""
     if value is None:
         return AnswerForm()
     given = {thinks: grammar_of(value, limits, thinks=thinks) for thinks in (False, True)}

@@ -124,7 +124,7 @@ def _is_int(value: Any) -> bool:
 def _token_ids(gateway: Gateway, name: str, ids: Sequence[Any]) -> list[int]:
     if not ids:
         raise bad_field(name, "must not be empty")
-    if len(ids) >= gateway.max_model_len:  # before a look at each of a million
+    if len(ids) >= gateway.max_model_len:  # before each of a million is checked
         raise context_exceeded(name, len(ids), gateway.max_model_len, at_least=False)
     tokenizer = gateway.model.tokenizer
     for index, token_id in enumerate(ids):

@@ -1,4 +1,4 @@
-"""How does OpenAI's API tell errors? One `error` object with type, param and code."""
+"""How does OpenAI's API report errors? One `error` object with type, param and code."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class OpenAIErrors:
         return orjson.dumps({"error": _object(error)})
 
     def event(self, error: RequestError, request_id: str) -> bytes:
-        """With the id: the headers are long gone."""
+        """With the id, since the headers were sent long before."""
         told = {**_object(error), "request_id": request_id}
         return b"data: " + orjson.dumps({"error": told}) + b"\n\n"
 

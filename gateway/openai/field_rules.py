@@ -24,7 +24,7 @@ def _is(*allowed: Any) -> Callable[[Any], bool]:
 
 
 def _keeps_template(value: Any) -> bool:
-    """M2 always thinks: asking for it changes nothing, everything else would."""
+    """M2 always thinks: asking for that changes nothing, everything else would."""
     return value is None or (
         isinstance(value, dict)
         and all(
@@ -73,7 +73,7 @@ class FieldRules:
     """Refuses, and logs each ignored name once."""
 
     def __init__(self, logged: set[str] | None = None) -> None:
-        """`logged`: names that were."""
+        """`logged`: names that were logged before."""
         self._logged = set() if logged is None else logged
 
     def check(self, body: Mapping[str, Any], known: Collection[str]) -> None:

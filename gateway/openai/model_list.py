@@ -1,4 +1,4 @@
-"""GET /v1/models: under which names is the model served, and what does a client know by them?"""
+"""GET /v1/models: under which names is the model served, and what do clients learn of it?"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How does a body become typed fields, and whose is it? The same for every endpoint that generates."""
+"""How does a body become typed fields, and which tenant's is it?"""
 
 from typing import Any, TypeVar
 

@@ -1,4 +1,4 @@
-"""Which parameters of the core do OpenAI's fields mean?"""
+"""Which parameters of the core do OpenAI's fields set?"""
 
 from dataclasses import fields as fields_of
 from typing import Any

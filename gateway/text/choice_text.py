@@ -38,7 +38,7 @@ class StopFilter:
         return safe
 
     def flush(self) -> str:
-        """What was held back. Content on both sides of something else is matched apart."""
+        """What was held back. Content before and after another event is matched apart."""
         if self._matcher is None or self.stopped:
             return ""
         held = self._matcher.flush()

@@ -1,15 +1,16 @@
 """Which ids did we emit for the text of an assistant's turn, so that they can be sent again?
 
-A client returns an answer as text. Tokenised anew, it may get other ids than the model emitted, and
-the prefix cache misses from there on. So the emitted ids are kept, one entry for each stretch of
-text between two markers, under a digest of the tenant and of the turn so far: its texts and
+A client returns an answer as text. Tokenised again, it may get other ids than the model emitted,
+and the prefix cache misses from there on. So the emitted ids are kept, one entry for each stretch
+of text between two markers, under a digest of the tenant and of the turn so far: its texts and
 markers, from the role marker to the end of the stretch. A stretch of a rendered prompt is looked
-up under the same digest. An entry can therefore only stand where the template put this very text
-after these very markers, and it decodes to this text; markers come from the template alone, and
-whatever form the client returned the thinking in, the rendered turn is the same.
+up under the same digest. So an entry is used only where the template put exactly this text after
+exactly these markers, and it decodes to this text. Markers come from the template alone, and in
+whatever form the client returned the thinking, the rendered turn is the same.
 """
 
 import hashlib
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 
@@ -31,7 +32,7 @@ class EmittedIds(RecentlyUsed["array[int]"]):
         self._marker_of_id = {i: text for text, i in tokenizer.marker_ids.items()}
 
     def remember(self, tenant: str, prompt: Sequence[int], emitted: Sequence[int]) -> None:
-        """Keep the turn that `prompt` opened, by its last role marker, and `emitted` went on."""
+        """Keep the turn that the last role marker of `prompt` opened and `emitted` continued."""
         role_id = self._tokenizer.marker_ids[ROLE_START]
         opening = next((i for i in range(len(prompt), 0, -1) if prompt[i - 1] == role_id), None)
         if opening is None:
@@ -62,20 +63,15 @@ class EmittedIds(RecentlyUsed["array[int]"]):
 
     def _stretches(self, ids: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
         """The ids as the segments of a rendered prompt; ends at a stretch that is no text."""
-        stretch: list[int] = []
-        for token_id in [*ids, None]:
-            marker = self._marker_of_id.get(token_id) if token_id is not None else None
-            if token_id is not None and marker is None:
-                stretch.append(token_id)
-                continue
-            if stretch:
-                text = self._text(stretch)
-                if text is None:
-                    return
-                yield Segment(text, False), stretch
-                stretch = []
+        for marker, run in itertools.groupby(ids, self._marker_of_id.get):
+            stretch = list(run)
             if marker is not None:
-                yield Segment(marker, True), []
+                yield from [(Segment(marker, True), [])] * len(stretch)
+                continue
+            text = self._text(stretch)
+            if text is None:
+                return
+            yield Segment(text, False), stretch
 
     def _text(self, ids: Sequence[int]) -> str | None:
         """What exactly these ids stand for; None for broken UTF-8 and ids without an entry."""

@@ -30,7 +30,7 @@ class FairThreads:
     async def run(
         self, client: str, work: Callable[[], Result], *, timeout_s: float | None = None
     ) -> Result:
-        """What `work` returns or raises. A thread that is given up keeps its slot until it ends.
+        """What `work` returns or raises. An abandoned thread keeps its slot until it ends.
 
         Raises:
             RequestError: too much is waiting, or its turn did not come in `timeout_s`.

@@ -111,7 +111,7 @@ class PromptEncoder:
         if repairs:
             counts = ", ".join(f"{kind} {count}" for kind, count in sorted(repairs.items()))
             log.warning(
-                "request %s: what was said before is not rendered as it was sent: %s",
+                "request %s: earlier messages are not rendered as they were sent: %s",
                 request_id,
                 counts,
             )

@@ -1,9 +1,9 @@
 """Which thinking belongs to a turn with tool calls that a client returned without it?
 
-M2 thinks on between the calls of one task, and without its own thinking it takes a tool's result
-for a new task and calls again, for ever. Many clients drop what they do not know. The ids of the calls
-are ours, and come back: so the thinking is kept under the id of the turn's first call, for the
-tenant that got it, and put back where the turn has none.
+M2 continues its thinking between the calls of one task. Without it, M2 takes a tool's result for a
+new task and repeats the call endlessly. Many clients drop fields that they do not know, but the ids
+of calls are ours and come back. So the thinking is kept under the id of the turn's first call, for
+the tenant that got it, and put back where the turn has none.
 """
 
 import hashlib
