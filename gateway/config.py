@@ -7,12 +7,9 @@ from pathlib import Path
 from gateway.api_keys import check_key, digests, read_keys
 from gateway.limits import Limits
 from rpc.access.host_names import ip_of
-from rpc.access.secret import MeshSecret
-from rpc.access.tls import TlsFiles, tls_files
-from rpc.channel import Access
 from rpc.config import Address
 from rpc.process.flags import flag
-from rpc.process.service_config import LOG_LEVELS, check_access, check_choice
+from rpc.process.service_config import LOG_LEVELS, AccessFlags, check_access, check_choice
 from rpc.watched import Watched
 
 _RANGES = (
@@ -25,7 +22,7 @@ _RANGES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatewayConfig:
+class GatewayConfig(AccessFlags):
     """Validated flags. Raises ValueError naming the flag and what is allowed."""
 
     model: Path | None = flag(
@@ -140,10 +137,6 @@ class GatewayConfig:
         return Address.parse(self.listen, "--listen")
 
     @cached_property
-    def tls(self) -> TlsFiles | None:
-        return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
-
-    @cached_property
     def key_file(self) -> Watched[tuple[bytes, ...]] | None:
         """Hashes of the keys in --api-key-file. Raises ValueError for a bad file."""
         path = self.api_key_file
@@ -151,18 +144,8 @@ class GatewayConfig:
             return None
         return Watched([path], lambda: digests(read_keys(path)), what="--api-key-file")
 
-    @cached_property
-    def secret(self) -> MeshSecret | None:
-        """Raises ValueError for a bad file."""
-        return None if self.secret_file is None else MeshSecret(self.secret_file)
-
     def reload(self) -> None:
         """Read the files with certificates, secrets and keys again if they have changed."""
-        for files in (self.tls and self.tls.pems, self.secret, self.key_file):
-            if files:
-                files.reload()
-
-    @property
-    def access(self) -> Access | None:
-        """What the gateway identifies itself with to the services it calls."""
-        return self.tls or self.secret
+        super().reload()
+        if self.key_file is not None:
+            self.key_file.reload()

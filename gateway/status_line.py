@@ -43,12 +43,8 @@ class StatusLine:
         )
 
     def _read_totals(self) -> list[float]:
-        counters = (
-            self._metrics.requests,
-            self._metrics.prompt_tokens,
-            self._metrics.generated_tokens,
-        )
-        return [_value(counter) for counter in counters]
+        of = self._metrics
+        return [_value(c) for c in (of.requests, of.prompt_tokens, of.generated_tokens)]
 
 
 def _value(metric: Counter | Gauge) -> float:

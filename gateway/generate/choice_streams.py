@@ -122,8 +122,7 @@ class ChoiceStreams:
                 self._failure = item
                 break
             batch.append(item)
-            if item.finish is not None:
-                self._unfinished -= 1
+            self._unfinished -= item.finish is not None
             if self._queue.empty():
                 return batch
             item = self._queue.get_nowait()

@@ -18,8 +18,38 @@ MAX_HOST_LENGTH = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
+class AccessFlags:
+    """What the flags for certificates or a secret give; for configs with these fields."""
+
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    secret_file: Path | None
+
+    @cached_property
+    def tls(self) -> TlsFiles | None:
+        """All three files, read and checked, or None for plaintext."""
+        return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @cached_property
+    def secret(self) -> MeshSecret | None:
+        """The mesh's secret, where there is one. Raises ValueError for a bad file."""
+        return None if self.secret_file is None else MeshSecret(self.secret_file)
+
+    def reload(self) -> None:
+        """Read the files with certificates and secrets again if they have changed."""
+        for files in (self.tls and self.tls.pems, self.secret):
+            if files:
+                files.reload()
+
+    @property
+    def access(self) -> Access | None:
+        """What the service identifies itself with to those it calls."""
+        return self.tls or self.secret
+
+
 @dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
+class ServiceConfig(AccessFlags):
     """What every gRPC service can be told. Raises ValueError naming the flag."""
 
     listen: str = flag("127.0.0.1:0", "address to serve gRPC on", metavar="HOST:PORT")
@@ -55,27 +85,6 @@ class ServiceConfig:
     @property
     def ops_address(self) -> Address:
         return Address.parse(self.ops_listen, "--ops-listen")
-
-    @cached_property
-    def tls(self) -> TlsFiles | None:
-        """All three files, read and checked, or None for plaintext."""
-        return tls_files(self.tls_ca, self.tls_cert, self.tls_key)
-
-    @cached_property
-    def secret(self) -> MeshSecret | None:
-        """The secret that callers must know, where there is one. Raises ValueError."""
-        return None if self.secret_file is None else MeshSecret(self.secret_file)
-
-    def reload(self) -> None:
-        """Look whether the files with certificates and secrets are new."""
-        for files in (self.tls and self.tls.pems, self.secret):
-            if files:
-                files.reload()
-
-    @property
-    def access(self) -> Access | None:
-        """What this service shows to those it calls."""
-        return self.tls or self.secret
 
 
 @dataclass(frozen=True, kw_only=True)
