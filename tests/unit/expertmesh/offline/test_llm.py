@@ -219,9 +219,9 @@ class TestStreams:
                 assert lengths[-1] == 6
 
     def test_leaving_early_cancels(self, llm):
-        for output in llm.generate_stream(PROMPTS, SamplingParams(max_tokens=300, **GREEDY)):
-            assert not output.finished
-            break
+        stream = llm.generate_stream(PROMPTS, SamplingParams(max_tokens=300, **GREEDY))
+        assert not next(stream).finished
+        stream.close()
         assert engine_idle(llm)
 
     def test_an_interrupt_cancels(self, llm):

@@ -1,7 +1,5 @@
 """API keys from flags and files: which are accepted, how they change, and what is logged."""
 
-import contextlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,14 +74,19 @@ def test_keys_that_examples_have_are_refused(tmp_path, key):
         config(tmp_path, api_key_file=path)
 
 
-@given(st.binary(max_size=200))
+LINES = st.binary(max_size=30) | st.text("abcXYZ059-_ #\t\x1f\x7f", max_size=30).map(str.encode)
+
+
+@given(st.lists(LINES, max_size=4).map(b"\n".join))
 def test_no_bytes_make_a_key_that_a_flag_could_not_be(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "some-keys"
     path.write_bytes(content)
-    with contextlib.suppress(ValueError):
-        for key in read_keys(path):
-            assert key.isascii()
-            check_key(key, "--api-key")
+    try:
+        keys = read_keys(path)
+    except ValueError:
+        return
+    for key in keys:
+        check_key(key, "--api-key")
 
 
 def test_an_error_names_the_line_and_not_the_key(tmp_path):

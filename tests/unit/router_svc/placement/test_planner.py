@@ -185,7 +185,8 @@ def test_a_layer_is_cut_only_where_it_fits_nowhere():
     made = plan(pools(3, capacity=17), num_layers=8, num_experts=6)
     parts = [sum(layer in hold.layers for hold in made.hold.values()) for layer in range(8)]
     assert not made.dark
-    assert sorted(parts) == [1, 1, 1, 1, 1, 1, 2, 3] or sum(parts) <= 11
+    assert sorted(parts)[:6] == [1] * 6
+    assert sum(parts) <= 11
 
 
 def test_faster_pools_get_more():
