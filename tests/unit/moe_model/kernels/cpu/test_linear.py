@@ -130,7 +130,8 @@ def test_wrong_sizes_are_value_errors(
     name, outputs, inputs, size, exact_size, row_inputs, num_rows, dtype
 ):
     """Whatever the sizes: a ValueError or a result, never a crash."""
-    if exact_size and name in FORMATS and outputs > 0 and inputs > 0:
+    if exact_size and name in FORMATS:
+        outputs, inputs = max(outputs, 1), max(inputs, 1)
         size, row_inputs = FORMATS[name].size_bytes(outputs, inputs), inputs
     try:
         weight = PackedMatrix(name, outputs, inputs, empty_bytes(size).zero_())
