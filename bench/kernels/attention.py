@@ -4,12 +4,13 @@ One layer of M2's heads in bfloat16, blocks scattered over the cache: a decode r
 128 to 32,768 cached positions, in a cache just large enough for the longest context and in
 one eight times as large; a batch of eight rows of which one is long; and a chunk of 512
 rows after a prefix. Through the native kernel, which the service uses in bfloat16, and through
-torch. Contexts and kernels alternate, medians. The last line is JSON, in microseconds, for each kernel.
+torch. Contexts and kernels alternate, medians. The last line is JSON, in microseconds, for each
+kernel.
 
 `batch_8`: eight rows of 8,192 positions; `gbps` of keys and values, and `fraction` of the rate at
 which the same threads only read, measured in between (native only).
-`linear`: cost at each context over the cost that a straight line through the shortest
-and the longest gives. `large_cache`: median over contexts of the larger cache's cost to the smaller's.
+`linear`: cost at each context over the cost that a straight line through the shortest and the
+longest gives. `large_cache`: median over contexts of the larger cache's cost to the smaller's.
 """
 
 import argparse
@@ -49,9 +50,12 @@ def make_cache(positions: int) -> KvCache:
         TiledLayout(GROUPS, HEAD_DIM) if tiles else PlainLayout(GROUPS, HEAD_DIM, torch.bfloat16)
     )
     cache = KvCache(
-        layout, num_layers=1, num_blocks=positions // BLOCK, block_size=BLOCK,
+        layout,
+        num_layers=1,
+        num_blocks=positions // BLOCK,
+        block_size=BLOCK,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     slots = torch.arange(positions)
     for part in slots.split(4096):  # written, so that every page is there
         rows = torch.randn(len(part), GROUPS, HEAD_DIM).bfloat16()

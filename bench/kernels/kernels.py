@@ -9,11 +9,11 @@ is JSON:
 
 `stream_read_gbps` the rate at which the same threads only read (the better of two ways);
 `gemm_bf16_gflops` torch's best bfloat16 GEMM over a few large shapes; and for each kernel,
-format and number of rows `gbps` of packed weights (of keys and values), `gflops`, and `roofline`: the time that
-reading at that rate or arithmetic at its peak would take at least, over the time it took. The peak
-is torch's GEMM rate, for 8-bit arithmetic (int8, int4) twice that, as the instructions do twice as
-much. `fraction` stands where there is a limit to hold: of the read rate at one row and in decode
-attention, of the GEMM rate at 32.
+format and number of rows `gbps` of packed weights (of keys and values), `gflops`, and `roofline`:
+the least time that reading at that rate or arithmetic at its peak would take, over the time it
+took. The peak is torch's GEMM rate, for 8-bit arithmetic (int8, int4) twice that, as the
+instructions do twice as much. `fraction` is given where there is a limit to hold: of the read rate
+at one row and in decode attention, of the GEMM rate at 32.
 """
 
 import argparse
@@ -118,11 +118,13 @@ def ffn_case(name: str, rows: int, held: KernelExperts, slots_NK: torch.Tensor) 
     slots_M = slots_NK.flatten()
     weights_M = torch.rand(slots_M.shape)
     return Case(
-        name=name, format=held.format, rows=rows,
+        name=name,
+        format=held.format,
+        rows=rows,
         size_bytes=slots_M.unique().numel() * expert_bytes(held.format),
         num_flops=2 * slots_M.numel() * 3 * HIDDEN * EXPERT,
         run=lambda: expert_sums(hidden_ND, row_of_pair_M, slots_M, weights_M, held),
-    )  # fmt: skip
+    )
 
 
 def ffn_cases(format: str) -> Iterator[Case]:
@@ -137,9 +139,13 @@ def linear_cases(format: str) -> Iterator[Case]:
     for rows in ROWS:
         rows_TD = torch.randn(rows, HIDDEN).bfloat16()
         yield Case(
-            name="linear", format=format, rows=rows, size_bytes=weight.data.numel(),
-            num_flops=2 * rows * OUTPUTS * HIDDEN, run=lambda rows_TD=rows_TD: linear(rows_TD, weight),
-        )  # fmt: skip
+            name="linear",
+            format=format,
+            rows=rows,
+            size_bytes=weight.data.numel(),
+            num_flops=2 * rows * OUTPUTS * HIDDEN,
+            run=lambda rows_TD=rows_TD: linear(rows_TD, weight),
+        )
 
 
 def layer_cases(format: str) -> Iterator[Case]:
@@ -170,9 +176,12 @@ def attention_cases(format: str) -> Iterator[Case]:
         layout = PlainLayout(KV_HEADS, HEAD_DIM, torch.bfloat16)
     width, most = CONTEXT // BLOCK_SIZE, max(DECODE_ROWS)
     cache = KvCache(
-        layout, num_layers=1, num_blocks=most * width, block_size=BLOCK_SIZE,
+        layout,
+        num_layers=1,
+        num_blocks=most * width,
+        block_size=BLOCK_SIZE,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     for slots_T in torch.arange(most * CONTEXT).split(4096):
         k, v = torch.randn(2, len(slots_T), KV_HEADS, HEAD_DIM).bfloat16()
         cache.store(0, k, v, slots_T)
@@ -184,11 +193,13 @@ def attention_cases(format: str) -> Iterator[Case]:
         q_BHP = torch.randn(rows, HEADS, HEAD_DIM).bfloat16()
         paged = PagedRows(segments, tables)
         yield Case(
-            name="decode_attention", format=format, rows=rows,
+            name="decode_attention",
+            format=format,
+            rows=rows,
             size_bytes=cache.size_bytes // most * rows,
             num_flops=4 * rows * HEADS * HEAD_DIM * CONTEXT,
             run=lambda q=q_BHP, p=paged: attend_paged(q, *cache.pages(0), KV_HEADS, p),
-        )  # fmt: skip
+        )
 
 
 MAKERS = {
@@ -260,18 +271,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--formats", nargs="+", choices=[*FORMATS], help="default: every one")
     parser.add_argument(
-        "--kernels", nargs="+", choices=[*MAKERS], default=[*MAKERS],
-    )  # fmt: skip
+        "--kernels",
+        nargs="+",
+        choices=[*MAKERS],
+        default=[*MAKERS],
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     native = library.need()
     native.set_threads(options.threads)
     here = [
-        name for name, weights in FORMATS.items()
-        if weights.id in native.format_ids and weights.row_dtype == torch.bfloat16
+        name
+        for name, weights in FORMATS.items()
+        if weights.id in native.format_ids
+        and weights.row_dtype == torch.bfloat16
         and name in (options.formats or FORMATS)
-    ]  # fmt: skip
+    ]
     machine = Machine(options.rounds)
     gemm = machine.gemm_gflops()
     say(f"{native.isa}, {options.threads} threads, torch GEMM {gemm:.0f} GFLOP/s")

@@ -1,7 +1,8 @@
 """How long does it take to bring FP8 weights into each format, as loading and `model quantise` do?
 
-One expert of M2's widths, FP8 codes with block scales, packed with the threads given; formats alternate, medians. A
-table on standard error; the last line on standard output is JSON: `seconds_per_fp8_gb` by format.
+One expert of M2's widths, FP8 codes with block scales, packed with the threads given; formats
+alternate, medians. A table on standard error; the last line on standard output is JSON:
+`seconds_per_fp8_gb` by format.
 
     .venv/bin/python bench/kernels/packing.py [--rounds 5] [--threads 2]
 """

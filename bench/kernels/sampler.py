@@ -2,8 +2,9 @@
 
     python bench/kernels/sampler.py [--batch 32] [--vocab 200064] [--threads 1]
 
-Logits are noise of the given spread: a flat distribution, hard for top_p and plain temperature, whose
-likely tokens are thousands; a model's are few. The last line is JSON: median milliseconds by control.
+Logits are noise of the given spread: a flat distribution with thousands of likely tokens, hard for
+top_p and plain temperature; a model's are few. The last line is JSON: median milliseconds by
+control.
 """
 
 import argparse
@@ -43,11 +44,13 @@ def median_ms(logits_BV: torch.Tensor, fields: dict[str, Any], rounds: int) -> f
             request_id="bench",
             prompt_ids=history,
             output_ids=history[:OUTPUT_TOKENS],
-            params=read_params(attention_pb2.SamplingParams(**{**known, **fields, "seed": i}), vocab),
+            params=read_params(
+                attention_pb2.SamplingParams(**{**known, **fields, "seed": i}), vocab
+            ),
             stop_ids=frozenset({5, 6}),
         )
         for i in range(batch)
-    ]  # fmt: skip
+    ]
     times = []
     for _ in range(rounds + 1):
         fresh_BV = logits_BV.clone()

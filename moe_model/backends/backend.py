@@ -1,4 +1,4 @@
-"""What differs by device and kernel? Everything above asks a `Backend`, and none what it is.
+"""What differs by device and kernel? Everything above asks a `Backend`, never which one it is.
 
 docs/backends.md says how to add one.
 """

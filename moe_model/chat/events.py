@@ -40,7 +40,7 @@ class ToolCallEnd:
     """A call has ended.
 
     `complete` is false when the output ended inside the call: then its arguments were left open
-    and are no JSON, so that no client takes a part for the whole.
+    and are not JSON, so that no client takes a part for the whole.
     """
 
     index: int

@@ -1,8 +1,8 @@
-"""How is JSON of clients, tools and models read so that nothing raises by surprise or is lost?
+"""How is JSON of clients, tools and models read without loss and without unexpected errors?
 
-The standard library's reader, less what it would drop, round or choke on: a key that comes twice
-is an error, integers stay exact, and a number that neither Python's integers nor its floats can
-hold stays the text it was. Lone surrogates come through, for the caller to see.
+The standard library's reader, except where it would drop, round or fail: a key that comes twice is
+an error, integers stay exact, and a number that neither Python's integers nor its floats can hold
+stays text. Lone surrogates come through for the caller to handle.
 """
 
 import json
@@ -22,11 +22,11 @@ def loads(text: str, *, lenient: bool = False) -> Any:
     """The value of JSON text.
 
     Args:
-        lenient: take what is wrong only by the letter: raw control characters in strings, NaN
-            and the infinities (they stay text).
+        lenient: accept raw control characters in strings, and NaN and the infinities (they stay
+            text).
 
     Raises:
-        ValueError: it is no JSON, has a key twice in one object, or is nested beyond what
+        ValueError: it is not JSON, has a key twice in one object, or is nested beyond what
             Python's reader can follow.
     """
     try:

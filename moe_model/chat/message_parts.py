@@ -1,7 +1,7 @@
 """Which text and which thinking does a message's content hold?
 
-What is asked now must be text. What was said before is taken as it comes: pictures, sounds and
-files become a few words in their place, any other part that is no text is shown as JSON.
+What is asked now must be text. What was said before is accepted as it is: pictures, sounds and
+files become a few words in their place, any other part that is not text is shown as JSON.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _MAX_TYPE_CHARS = 40
 
 @dataclass(kw_only=True)
 class Content:
-    """Texts in order, one for each part, and the thinking that stood among them."""
+    """Texts in order, one for each part, and the thinking found among them."""
 
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Content:
 
 
 def asked_content(where: str, content: Any) -> Content:
-    """Of a message that is to be answered. Raises ValueError naming what is no text."""
+    """Of a message that is to be answered. Raises ValueError naming what is not text."""
     if content is None:
         return Content()
     if isinstance(content, str):

@@ -1,9 +1,9 @@
 """How do OpenAI chat messages become what M2's chat template takes?
 
-What was said before is never judged by the rules for what is asked now. Asked now are the user's
-last message and the system's, as long as nobody has answered them, and a last message of an unknown
-role; they can be refused. Everything else is rendered as what it means or shown as text. So is an
-earlier message of the user that got no answer: it may be the one that was refused.
+Only what is asked now can be refused: the user's last message and system messages, as long as
+nothing has answered them, and a last message of an unknown role. Whatever was said before is
+rendered as what it means or shown as text. That includes an earlier user message without an answer:
+it may be the one that was refused.
 """
 
 from collections import Counter
@@ -29,13 +29,13 @@ def normalise_messages(
     - Content null or absent becomes ""; a list of text parts becomes their texts joined without
       separator, except in tool messages, whose parts the template writes one by one.
     - M2's template takes a system text only at the front: the system and developer messages that
-      open the conversation are joined, a blank line between. A later one keeps its place, so
-      that what stands before it stays as it was, and is a user's turn there.
+      open the conversation are joined with a blank line between. A later one becomes a user's
+      turn at its place, so that the turns before it do not change.
     - An assistant's thinking, in any of its forms, becomes `reasoning_content`; see
       `separate_thinking`. Malformed thinking is never an error.
     - `function.arguments` becomes a mapping, see `tool_history.py`. Results of parallel calls are
-      put in the order of the calls when ids say so, because the template renders no ids. A result
-      whose call is not there, which the template would refuse, gets a call to stand in for it.
+      put in the order of the calls where ids tell it, because the template renders no ids. A
+      result without a call, which the template would refuse, gets a stand-in call.
     - Lone surrogates become U+FFFD.
     - An assistant message at the end is rendered as a finished turn, not continued.
 
@@ -43,8 +43,8 @@ def normalise_messages(
         repairs: counts what was not rendered as it was sent.
 
     Raises:
-        ValueError: naming `field` or what in it: no messages at all, or in what is asked now an unknown role
-            or a content part that is not text.
+        ValueError: naming `field` or the place in it: no messages, or in what is asked now an
+            unknown role or a content part that is not text.
     """
     if not messages:
         raise ValueError(f"{field}: must not be empty")
@@ -61,8 +61,7 @@ def normalise_messages(
 def _last_answer(roles: list[Any]) -> int:
     """Index of the last message that answers others, -1 for none.
 
-    An unknown role within the conversation can have been nothing else; one that opens or ends it
-    answers nobody.
+    An unknown role within the conversation counts as an answer; one that opens or ends it does not.
     """
     unknown = {i for i in range(1, len(roles) - 1) if roles[i] not in ("user", *_SYSTEM_ROLES)}
     known = {i for i, role in enumerate(roles) if role in ("assistant", *_TOOL_ROLES)}

@@ -179,7 +179,7 @@ def strftime_now(pattern: str) -> str:
 
 def _check_chars(num_chars: int) -> None:
     if num_chars > _MAX_STRING_CHARS:
-        raise SecurityError("the chat template builds a too long string")
+        raise SecurityError("the chat template builds too long a string")
 
 
 def _check_product(left: Any, right: Any) -> None:
@@ -197,4 +197,4 @@ def _check_power(left: Any, right: Any) -> None:
 
 def _check_bits(num_bits: int) -> None:
     if num_bits > _MAX_INTEGER_BITS:
-        raise SecurityError("the chat template computes a too large number")
+        raise SecurityError("the chat template computes too large a number")

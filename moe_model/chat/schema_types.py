@@ -4,8 +4,8 @@ M2 writes parameter values without quotes, so the tool's JSON schema decides bet
 `5` and the number 5. The rules are those of vLLM's parser for this model: null, integer, number,
 boolean, object and array are tried in this order among the types the schema allows, then string;
 text is never stripped; a schema that allows only strings gives strings. Beyond vLLM: where no
-string is allowed, JSON that was encoded twice is looked into, and a raw line break in a string of
-the JSON is taken for an escaped one. Nothing here raises, and what comes out is valid Unicode.
+string is allowed, JSON that was encoded twice is decoded twice, and a raw line break in a string of
+the JSON is taken for an escaped one. Nothing here raises, and the result is valid Unicode.
 """
 
 import json
@@ -21,7 +21,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)\s*")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
-# A string that does not end goes to the end of the text, lest each quote in it be tried again.
+# A string that does not end takes the rest of the text: no quote in it is tried again.
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
@@ -67,7 +67,7 @@ def _as_integer(text: str) -> str | None:
     match = _INTEGER.fullmatch(text)
     try:
         return str(int(match[1])) if match else None
-    except ValueError:  # more digits than Python converts, a client's Python among others
+    except ValueError:  # more digits than Python converts; a client's may not either
         return None
 
 

@@ -33,11 +33,12 @@ def separate_thinking(message: Mapping[str, Any], content: str) -> tuple[str, st
 def cut_inline_thinking(content: str) -> tuple[str, str]:
     """Reasoning and content, where the content has the thinking in it as a model writes it.
 
-    That is a block which opens the content, its closing tag at the beginning of a line if one is;
-    or without the opening tag, which stands in the prompt, all before a closing tag that is alone
-    on its line. Newlines around both are the format's. An opening tag alone on its line that nothing
-    closes is a thought that was cut off. All other tags are text that mentions them: here we part
-    from M2's template, which takes whatever stands before a closing tag for thinking.
+    That is a block which opens the content, up to the first closing tag at the beginning of a line,
+    or else the first one; or, without the opening tag, which the prompt already has, everything
+    before a closing tag that is alone on its line. Newlines around both belong to the format. An
+    opening tag alone on its line that nothing closes is a thought that was cut off. All other tags
+    are text that mentions them, unlike in M2's template, which takes whatever precedes a closing
+    tag for thinking.
     """
     opened = content.lstrip()
     if opened.startswith(THINK_START):

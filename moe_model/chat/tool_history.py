@@ -1,14 +1,15 @@
 """How do the tool calls and tool results of earlier turns reach the template?
 
-They were said, so nothing about them is an error. The format puts names between quotes and has no
-escaping; therefore
+They are history, so nothing about them is an error. The format puts names between quotes and has
+no escaping; therefore
 
 - in a name of a tool or parameter, the characters that could end it (double quote, `<`, `>`,
   control characters) and lone surrogates are written as JSON writes them: `\\u0022`. So is a
-  backslash that would read as the beginning of such an escape, so that two names never meet.
+  backslash that would read as the beginning of such an escape, so that different names stay
+  different.
 - a result whose call is gone, which the template refuses, gets a call of that tool without
-  arguments before it: in a user's turn, what a tool said would have the user's word.
-- arguments that are no JSON object, and cannot be meant as one, are one parameter named
+  arguments before it: in a user's turn, a tool's text would carry the user's authority.
+- arguments that are not a JSON object, and cannot be meant as one, become one parameter named
   `arguments` whose value is their text as it was sent.
 """
 
@@ -25,12 +26,12 @@ _MAX_ARGUMENT_DEPTH = 128
 _MAX_ENCODINGS = 3
 """How often JSON text may itself be a JSON string of JSON text."""
 _MAX_ITEMS = 200_000
-"""Commas and opening brackets in a conversation's arguments; more fill any context by themselves."""
+"""Commas and opening brackets in a conversation's arguments: more would fill any context."""
 _UNSAFE = re.compile(r'["<>\x00-\x1f\x7f\ud800-\udfff]|\\(?=u[0-9A-Fa-f]{4})')
 
 
 class CallReader:
-    """Reads the calls of one conversation, within bounds on the work that their JSON may be."""
+    """Reads the calls of one conversation, within bounds on the work that their JSON may cause."""
 
     def __init__(self, repairs: Repairs) -> None:
         """`repairs` counts what is not rendered as it was sent."""
@@ -40,8 +41,8 @@ class CallReader:
     def read(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         """An assistant's tool calls as the template takes them, arguments as mappings.
 
-        Read are OpenAI's `tool_calls`, custom calls among them, and the older `function_call`;
-        calls without the `function` around them too.
+        Reads OpenAI's `tool_calls`, custom calls included, and the older `function_call`; also
+        calls without the `function` around them.
         """
         calls = message.get("tool_calls")
         if not calls and isinstance(message.get("function_call"), dict):
@@ -89,7 +90,7 @@ class CallReader:
         return {self._name(key): item for key, item in value.items()}
 
     def _decoded(self, arguments: Any) -> tuple[Any, bool]:
-        """What JSON text stands for, and whether it was plainly that: encoded once, to the letter."""
+        """The value of JSON text, and whether that was plain: encoded once and strictly valid."""
         value, is_plain = arguments, True
         for encoding in range(_MAX_ENCODINGS):
             if not isinstance(value, str) or not value.strip():

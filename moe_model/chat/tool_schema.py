@@ -1,6 +1,6 @@
 """Which parameters does a tool's JSON Schema declare and require, and of which types are they?
 
-The schema is a caller's: whatever it is, it is read defensively and within bounds. Nothing here raises.
+The schema comes from a caller: it is read defensively and within bounds, and nothing here raises.
 """
 
 import json
@@ -50,7 +50,7 @@ _TYPES = frozenset({"null", "integer", "number", "boolean", "object", "array", "
 
 
 def declared_properties(parameters: Any) -> dict[str, Any]:
-    """Schemas by name of the parameters that a tool declares, through references and `allOf` too."""
+    """Schemas by name of the parameters that a tool declares, also by reference and `allOf`."""
     found: dict[str, Any] = {}
     for node in _subschemas(parameters, parameters, branches=("allOf",)):
         properties = node.get("properties")
@@ -61,7 +61,7 @@ def declared_properties(parameters: Any) -> dict[str, Any]:
 
 
 def required_names(parameters: Any) -> frozenset[str]:
-    """Of the declared parameters those that have to be given."""
+    """The declared parameters that have to be given."""
     listed = [
         node["required"]
         for node in _subschemas(parameters, parameters, branches=("allOf",))
@@ -72,7 +72,7 @@ def required_names(parameters: Any) -> frozenset[str]:
 
 
 def takes_others(parameters: Any) -> bool:
-    """Whether the schema says that parameters beside the declared ones are welcome."""
+    """Whether the schema explicitly allows parameters beyond the declared ones."""
     others = parameters.get("additionalProperties") if isinstance(parameters, dict) else None
     return others is True or isinstance(others, dict)
 

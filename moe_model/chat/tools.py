@@ -3,8 +3,8 @@
 Tool names and parameter names stand between quotes in M2's tool-call format, so the rule for those
 that are offered is to refuse, not to escape: a tool name is 1 to 64 of letters, digits, `_`, `.`
 and `-`; a parameter name is 1 to 128 characters without `"`, `<`, `>` and control characters. Names
-in calls of the past are another matter, see `tool_history.py`. Whatever a name contains, it never
-becomes a control token; that is the template's and the tokenizer's doing.
+in past calls are escaped instead, see `tool_history.py`. Whatever a name contains, the template and
+the tokenizer keep it from becoming a control token.
 """
 
 import json
@@ -27,7 +27,7 @@ _PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_C
 
 
 def validate_tools(tools: Sequence[Any], field: str = "tools") -> list[dict[str, Any]]:
-    """The tools as the template takes them, what is null in them left out.
+    """The tools as the template takes them, without what is null in them.
 
     A tool is `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
     At most 128, together at most 256 KiB as JSON, schemas at most 32 levels deep, names unique.
@@ -48,7 +48,7 @@ def validate_tools(tools: Sequence[Any], field: str = "tools") -> list[dict[str,
             raise ValueError(f"{where}.function.name: {name!r} is used twice")
         names.add(name)
         size_bytes += _json_bytes(tool, field) + 2
-        if size_bytes > MAX_TOOLS_BYTES:  # told at once, not after megabytes more
+        if size_bytes > MAX_TOOLS_BYTES:  # before megabytes more are read
             raise ValueError(f"{field}: at most {MAX_TOOLS_BYTES} bytes as JSON are allowed")
         offered.append({**tool, "type": "function", "function": function})
     return offered

@@ -36,8 +36,8 @@ def attend_part(
         bias_NS: added to the scores, query dtype: 0, or -inf for keys that are not seen.
         is_causal: row r sees keys 0..r (aligned top-left; for a chunk's own square only).
 
-    Scores, softmax and sums are float32. CPUs have a fused operator that also returns the log-sum-exp;
-    elsewhere a matrix of scores exists, so callers cut long key ranges into tiles.
+    Scores, softmax and sums are float32. CPUs have a fused operator that also returns the
+    log-sum-exp; elsewhere a matrix of scores exists, so callers cut long key ranges into tiles.
     """
     k_NGSP, v_NGSP = k_NSGP.transpose(1, 2), v_NSGP.transpose(1, 2)
     bias = None if bias_NS is None else bias_NS[:, None, None, :]

@@ -5,8 +5,8 @@ accumulate in float32; SiLU(gate) * up is rounded once to the compute dtype; w2
 accumulates in float32, times the float32 routing weight, rounded once to the
 compute dtype; partial sums add in float32 in ascending expert id.
 
-`ExpertWeights`, the reference, keeps them exactly. Backends have faster layouts behind the same
-two calls, one for each message: `rows` and `sums`.
+`ExpertWeights`, the reference, keeps to them exactly. Backends have faster layouts behind the same
+two calls, of which a message needs one: `rows` and `sums`.
 """
 
 import functools
@@ -107,9 +107,13 @@ class ExpertWeights(TorchExperts):
 
     @classmethod
     def room(
-        cls, num_held: int, hidden_size: int, expert_size: int, dtype: torch.dtype,
+        cls,
+        num_held: int,
+        hidden_size: int,
+        expert_size: int,
+        dtype: torch.dtype,
         device: torch.device,
-    ) -> "ExpertWeights":  # fmt: skip
+    ) -> "ExpertWeights":
         w13_shape, w2_shape = (2 * expert_size, hidden_size), (hidden_size, expert_size)
         return cls(
             w13_EHD=torch.empty((num_held, *w13_shape), dtype=dtype, device=device),

@@ -25,10 +25,10 @@ class KVLayout(Protocol):
     def store(
         self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
     ) -> None:
-        """Write rows to slots (block * block_size + place) of pages, rounded as they will be read."""
+        """Write rows to slots (block * block_size + place) of pages, rounded to `dtype`."""
 
     def load(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What attention computes with, [..., block_size, G, P] each, from pages [..., *page_shape]."""
+        """Keys and values, [..., block_size, G, P] each, from pages [..., *page_shape]."""
 
     def forget(self, keys: Tensor, values: Tensor, num_kept: int) -> None:
         """Zero all but the first positions of pages [..., *page_shape]."""

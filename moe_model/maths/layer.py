@@ -75,9 +75,14 @@ class PlainLayer:
         held, config = self.weights, self.config
         normed_TD = self.maths.rms_norm(hidden_TD, held.input_norm_D, config.rms_norm_eps)
         return self.maths.split_heads(
-            linear(normed_TD, held.qkv_AD), config.num_heads, config.num_kv_heads, held.qk_norms,
-            config.rms_norm_eps, cos_T, sin_T,
-        )  # fmt: skip
+            linear(normed_TD, held.qkv_AD),
+            config.num_heads,
+            config.num_kv_heads,
+            held.qk_norms,
+            config.rms_norm_eps,
+            cos_T,
+            sin_T,
+        )
 
     def dispatch(
         self, hidden_TD: Tensor, attended_TA: Tensor

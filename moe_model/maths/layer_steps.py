@@ -1,6 +1,7 @@
 """A step's rows on their way through the layers: one object, from the embedding to the last layer.
 
-`NativeStep` (moe_model/kernels/cpu/step.py) is the other implementation: for a few rows on the native kernels.
+`NativeStep` (moe_model/kernels/cpu/step.py) is the other implementation, for a few rows on the
+native kernels.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from moe_model.maths.step_meta import StepMeta
 
 
 class LayerSteps(Protocol):
-    """To be called with the layers in their order, two calls each."""
+    """Call it with the layers in their order, two calls each."""
 
     @property
     def hidden_TD(self) -> Tensor:
@@ -30,9 +31,9 @@ class LayerSteps(Protocol):
         """float32: where the experts' sums of the layer go, before `from_combine`."""
 
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """dispatch_TD, topk_ids_TK, topk_weights_TK (moe_model.maths.layer); stores keys and values.
+        """Store keys and values; dispatch_TD, topk_ids_TK, topk_weights_TK (moe_model.maths.layer).
 
-        A layer's tensors are to be used up before the next layer is asked for its own.
+        A layer's tensors are valid until the next layer is asked for its own.
         """
 
     def from_combine(self) -> None:
@@ -46,7 +47,10 @@ class Steps(Protocol):
     """Begins steps, one after the other."""
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
-        """The rows before the first layer; `hidden_TD` may be used up. The step before has ended."""
+        """Take the rows before the first layer, once the last step has ended.
+
+        `hidden_TD` may be used up.
+        """
 
 
 @dataclass(frozen=True)

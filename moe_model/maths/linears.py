@@ -1,4 +1,4 @@
-"""How do linears come from what a checkpoint stores?"""
+"""How are linears made of what a checkpoint stores?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class PagedAttention(Protocol):
 
 
 class TorchAttention:
-    """On any device, in any layout: decode rows in one batch, then each chunk over its own context."""
+    """On any device, in any layout: decode rows in one batch, then one chunk after another."""
 
     name = "torch"
     is_invariant = False
@@ -72,10 +72,13 @@ class TorchAttention:
             for chunk in meta.chunks:
                 parts.append(
                     attend_chunk(
-                        q_THP[chunk.rows], chunk.num_cached, chunk.block_table_W,
-                        cache.block_size, gather,
+                        q_THP[chunk.rows],
+                        chunk.num_cached,
+                        chunk.block_table_W,
+                        cache.block_size,
+                        gather,
                     )
-                )  # fmt: skip
+                )
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         return attend

@@ -1,6 +1,6 @@
-"""What does a layer do to its rows between the linears? Norms, heads with RoPE, the choice of experts.
+"""What does a layer do to its rows between the linears? Norms, RoPE, the choice of experts.
 
-Plain torch on any device: the definition. Where rows are bfloat16 on a CPU that has them, the same
+Plain torch on any device: the definition. For bfloat16 rows on a CPU with native kernels the same
 methods are native calls (moe_model/kernels/cpu/rows.py): a decode step is then a few calls
 instead of a hundred small operators.
 """

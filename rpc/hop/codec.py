@@ -1,7 +1,7 @@
 """How do rows become an Execute frame, and a Result frame rows? Bytes in, bytes out.
 
 Natively where the package was built with a compiler (rpc/hop/native/hop.c), else through protobuf
-and numpy, which also decide, in both cases, about everything that is not a plain sound frame.
+and numpy, which in both cases also handle every frame that is unusual or unsound.
 """
 
 import logging
@@ -23,7 +23,7 @@ _NATIVE_VERSION = 3
 
 
 def load_native() -> ModuleType | None:
-    """The compiled module, or None: not built, built from another source, or EXPERTMESH_NATIVE=0."""
+    """The compiled module; None if it is not built, is out of date, or EXPERTMESH_NATIVE=0."""
     if os.environ.get("EXPERTMESH_NATIVE") == "0":
         return None
     try:
@@ -136,10 +136,17 @@ class HopCodec:
         assert weights_TK.dtype is torch.float32
         num_rows, hidden_size = hidden_TD.shape
         built = self.native.build_execute(
-            *header, WIRE_DTYPES[hidden_TD.dtype], num_rows, hidden_size, ids_TK.shape[1],
-            hidden_TD.data_ptr(), ids_TK.data_ptr(), weights_TK.data_ptr(),
-            0 if owner_E is None else owner_E.ctypes.data, owner & 0xFFFFFFFF,
-        )  # fmt: skip
+            *header,
+            WIRE_DTYPES[hidden_TD.dtype],
+            num_rows,
+            hidden_size,
+            ids_TK.shape[1],
+            hidden_TD.data_ptr(),
+            ids_TK.data_ptr(),
+            weights_TK.data_ptr(),
+            0 if owner_E is None else owner_E.ctypes.data,
+            owner & 0xFFFFFFFF,
+        )
         if built is None:
             return None
         frame, rows = built
@@ -156,7 +163,7 @@ class HopCodec:
     ) -> bytes | None:
         """The answer's frame; `rows` on the CPU.
 
-        None: a row is not finite, and nobody said (`overflowed`) that this is the call's own doing.
+        None: a row is not finite, and `overflowed` does not say that the call itself caused it.
         """
         rows = rows.contiguous()
         if self.native is not None and not overflowed:
@@ -166,14 +173,17 @@ class HopCodec:
         if not overflowed and not torch.isfinite(rows).all():
             return None
         result = expert_pb2.Result(
-            call_id=call_id, rows=encode(rows), queue_us=queue_us, compute_us=compute_us,
+            call_id=call_id,
+            rows=encode(rows),
+            queue_us=queue_us,
+            compute_us=compute_us,
             overflowed=overflowed,
-        )  # fmt: skip
+        )
         result.checksum = result_checksum(result)
         return expert_pb2.ExecuteResponse(result=result).SerializeToString()
 
     def read_result(self, frame: bytes) -> ResultFrame | None:
-        """A fast look at a frame: None when it is not a plain sound float32 Result."""
+        """A fast check of a frame: None when it is not a plain, sound float32 Result."""
         if self.native is None:
             return None
         found = self.native.check_result(frame)
@@ -196,9 +206,14 @@ class HopCodec:
             got = [result.num_rows, result.hidden_size]
             raise ValueError(f"rows.shape {got} is not {[num_rows, sums.hidden_size]}")
         if not self.native.add_rows(
-            result.frame, result.offset, num_rows, sums.hidden_size, rows, sums.address,
+            result.frame,
+            result.offset,
+            num_rows,
+            sums.hidden_size,
+            rows,
+            sums.address,
             sums.num_rows,
-        ):  # fmt: skip
+        ):
             raise ValueError(_NOT_FINITE)
 
 
@@ -218,8 +233,11 @@ def checksum(numbers: Sequence[int], *parts: bytes) -> int:
 def execute_checksum(frame: expert_pb2.Execute) -> int:
     return checksum(
         (*_halves(frame.call_id), frame.layer_idx, frame.phase, frame.combine),
-        frame.hidden.data, frame.row_splits, frame.expert_ids, frame.weights,
-    )  # fmt: skip
+        frame.hidden.data,
+        frame.row_splits,
+        frame.expert_ids,
+        frame.weights,
+    )
 
 
 def result_checksum(message: expert_pb2.Result) -> int:
@@ -258,9 +276,12 @@ def _build_execute(
         ids, weights = ids_TK.numpy()[mine_TK].tobytes(), weights_TK.numpy()[mine_TK].tobytes()
         hidden_TD, rows = hidden_TD[torch.from_numpy(kept)], kept.astype("<i4").tobytes()
     execute = expert_pb2.Execute(
-        **header._asdict(), hidden=encode(hidden_TD), row_splits=splits.astype("<i4").tobytes(),
-        expert_ids=ids, weights=weights,
-    )  # fmt: skip
+        **header._asdict(),
+        hidden=encode(hidden_TD),
+        row_splits=splits.astype("<i4").tobytes(),
+        expert_ids=ids,
+        weights=weights,
+    )
     execute.checksum = execute_checksum(execute)
     frame = expert_pb2.ExecuteRequest(execute=execute).SerializeToString()
     return Dispatch(frame, rows, num_rows if rows is None else len(rows) // 4)
@@ -272,9 +293,11 @@ def _add_rows(
     if message.HasField("checksum") and message.checksum != result_checksum(message):
         raise ValueError("rows do not match their checksum")
     part_ND = decode(
-        message.rows, field="rows", dtypes=(WIRE_DTYPES[torch.float32],),
+        message.rows,
+        field="rows",
+        dtypes=(WIRE_DTYPES[torch.float32],),
         shape=(num_rows, out_TD.shape[1]),
-    )  # fmt: skip
+    )
     if not message.overflowed and not torch.isfinite(part_ND).all():
         raise ValueError(_NOT_FINITE)
     if rows is None:

@@ -21,8 +21,11 @@ FLUSH_PAUSE_S = 0.005
 Write = Callable[[Any], Coroutine[Any, Any, None]]
 
 _ENDED = (
-    grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, asyncio.CancelledError,
-)  # fmt: skip
+    grpc.aio.AioRpcError,
+    grpc.aio.BaseError,
+    asyncio.InvalidStateError,
+    asyncio.CancelledError,
+)
 """What a write raises on a stream that is over: clients and servers raise different ones."""
 
 

@@ -1,8 +1,8 @@
 """Causal grouped-query attention over a paged KV cache, read where it lies.
 
-A query row's bits depend on its own query, keys and values only: not on the rows beside it, on where a
-prompt was cut, on the block table or on threads. Every row is attended in the same tiles and parts, counted
-from position 0 and merged in ascending order (native/attention.h).
+A query row's bits depend only on its own query, keys and values: not on the rows beside it, on
+where a prompt was cut, on the block table or on threads. Every row is attended in the same tiles
+and parts, counted from position 0 and merged in ascending order (native/attention.h).
 """
 
 import math
@@ -28,7 +28,7 @@ class PagedRows:
     """Which rows attend to which pages: one of these for all layers of a step."""
 
     segments_S4: Tensor
-    """int64: first row, rows, cached positions (these rows the last of them), first entry in `tables`."""
+    """int64: first row, rows, cached positions (its rows are the last), first entry in `tables`."""
     tables: Tensor
     """int64, flat: block ids of all segments, in order of their positions."""
 
@@ -52,8 +52,8 @@ def tile_shapes(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of a block's keys and of its values in bfloat16 tiles: pairs as products take them.
 
-    Keys [G, P / 2, block_size, 2], so that a vector holds one pair of numbers of 16 positions; values
-    [G, block_size / 2, P, 2], one number of 2 positions beside each other.
+    Keys [G, P / 2, block_size, 2], so that a vector holds one pair of numbers of 16 positions;
+    values [G, block_size / 2, P, 2], one number of 2 positions beside each other.
     """
     return (
         (num_groups, head_dim // 2, block_size, 2),
@@ -98,9 +98,17 @@ def store_tiles(
     k, v = (rows.to(torch.bfloat16).contiguous() for rows in (k_TGP, v_TGP))
     slots_T = slots_T.contiguous()
     library.need().native.store_tiles(
-        k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), slots_T.data_ptr(),
-        num_rows, num_blocks, block_size, num_groups, head_dim,
-    )  # fmt: skip
+        k.data_ptr(),
+        v.data_ptr(),
+        keys.data_ptr(),
+        values.data_ptr(),
+        slots_T.data_ptr(),
+        num_rows,
+        num_blocks,
+        block_size,
+        num_groups,
+        head_dim,
+    )
 
 
 def attend_paged(
@@ -135,15 +143,17 @@ def page_arguments(
 ) -> tuple[int, ...]:
     """What the native function takes before `row_arguments`, checked: see `attend_paged`.
 
-    The first seven: kinds of queries and pages, q's and the output's address, rows, keys' and values' address.
+    The first seven: kinds of queries and pages, addresses of q and the output, rows, addresses of
+    keys and values.
     """
     if q_THP.dim() != 3:
         raise ValueError(f"q must be [T, H, P], not {list(q_THP.shape)}")
     num_rows, num_heads, head_dim = q_THP.shape
     if not can_attend(q_THP.dtype, keys.dtype, num_heads, num_groups, head_dim):
         raise ValueError(
-            f"{num_heads} heads of {head_dim} {q_THP.dtype} over {num_groups} of {keys.dtype}: heads "
-            f"must be a multiple of key heads and of {HEAD_DIM_STEP} numbers, at most {MAX_HEAD_DIM}"
+            f"{num_heads} heads of {head_dim} {q_THP.dtype} over {num_groups} of {keys.dtype}: "
+            "heads must be a multiple of key heads, "
+            f"and of {HEAD_DIM_STEP} numbers, at most {MAX_HEAD_DIM}"
         )
     tiles = keys.dim() == len(TILE_DIMS)
     if tiles and not takes_tiles(q_THP.dtype, num_heads, num_groups, head_dim, keys.shape[3]):
@@ -163,10 +173,20 @@ def page_arguments(
     num_blocks, block_size = keys.shape[0], keys.shape[3 if tiles else 1]
     block_bytes = math.prod(keys.shape[1:]) * keys.itemsize
     return (
-        _NUMBERS[q_THP.dtype], _TILES if tiles else _NUMBERS[keys.dtype], q_THP.data_ptr(),
-        out.data_ptr(), num_rows, keys.data_ptr(), values.data_ptr(), num_blocks, block_size,
-        block_bytes // block_size if block_size else 0, num_heads, num_groups, head_dim,
-    )  # fmt: skip
+        _NUMBERS[q_THP.dtype],
+        _TILES if tiles else _NUMBERS[keys.dtype],
+        q_THP.data_ptr(),
+        out.data_ptr(),
+        num_rows,
+        keys.data_ptr(),
+        values.data_ptr(),
+        num_blocks,
+        block_size,
+        block_bytes // block_size if block_size else 0,
+        num_heads,
+        num_groups,
+        head_dim,
+    )
 
 
 def row_arguments(rows: PagedRows) -> tuple[int, ...]:

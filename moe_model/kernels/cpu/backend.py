@@ -1,4 +1,4 @@
-"""What do the native kernels compute on this CPU? For bfloat16 rows; torch the rest."""
+"""What do the native kernels compute on this CPU? bfloat16 rows; torch does the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class CpuBackend(TorchBackend):
 
     @staticmethod
     def why_not(dtype: torch.dtype) -> str:
-        """Why it cannot be had; empty when it can. Raises what `library.load` does."""
+        """Why it is not available; empty when it is. Raises what `library.load` does."""
         if dtype != torch.bfloat16:
             return "the native kernels take bfloat16 rows"
         return "" if library.load() is not None else library.why_not()
@@ -50,7 +50,7 @@ class CpuBackend(TorchBackend):
         return Numerics(weight_format=weight_format, kernel=kernel, isa=native.isa)
 
     def set_threads(self, num_threads: int) -> int:
-        """Of torch and of the native kernels: they take turns, never add up."""
+        """Of torch and of the native kernels, which never compute at the same time."""
         native = library.need()
         if num_threads:
             try:
@@ -113,7 +113,7 @@ class PanelLinears:
 
 @dataclass(frozen=True)
 class _FewRowsAtOnce:
-    """Steps of a few rows with all room made beforehand; the others layer by layer."""
+    """Steps of a few rows in room made in advance; the others layer by layer."""
 
     native: NativeSteps
     plain: Steps

@@ -1,4 +1,4 @@
-"""How do experts in panels answer? Natively where there is a kernel, else widened."""
+"""How are experts in panels computed? By a native kernel where there is one, else by torch."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The grouped expert FFN in one call: the functions of moe_model/maths/experts.py, on packed experts.
+"""The grouped expert FFN in one native call: moe_model/maths/experts.py on packed experts.
 
 Same rounding points as there, exactly (w1, w3 and w2 accumulate in float32).
 """
@@ -126,10 +126,18 @@ def routed_sums(
     ):
         check_contiguous(name, tensor, dtype, shape)
     need().native.routed_ffn(
-        held.weights.id, dispatch_TD.data_ptr(), num_rows, held.hidden_size, held.expert_size,
-        top_k, held.num_slots, topk_ids_TK.data_ptr(), topk_weights_TK.data_ptr(), *held.tables,
+        held.weights.id,
+        dispatch_TD.data_ptr(),
+        num_rows,
+        held.hidden_size,
+        held.expert_size,
+        top_k,
+        held.num_slots,
+        topk_ids_TK.data_ptr(),
+        topk_weights_TK.data_ptr(),
+        *held.tables,
         out_TD.data_ptr(),
-    )  # fmt: skip
+    )
 
 
 def _run(
@@ -163,8 +171,19 @@ def _run(
         out = torch.empty((num_pairs, hidden_size), dtype=torch.bfloat16)
     format_id = held.weights.id
     need().native.expert_ffn(
-        format_id, format_id, hidden_ND.data_ptr(), num_rows, hidden_size, held.expert_size,
-        num_pairs, held.num_slots, row_of_pair_M.data_ptr(), slots_M.data_ptr(),
-        weights_M.data_ptr(), *held.tables, int(sum_rows), out.data_ptr(),
-    )  # fmt: skip
+        format_id,
+        format_id,
+        hidden_ND.data_ptr(),
+        num_rows,
+        hidden_size,
+        held.expert_size,
+        num_pairs,
+        held.num_slots,
+        row_of_pair_M.data_ptr(),
+        slots_M.data_ptr(),
+        weights_M.data_ptr(),
+        *held.tables,
+        int(sum_rows),
+        out.data_ptr(),
+    )
     return out

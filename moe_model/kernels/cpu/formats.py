@@ -1,4 +1,4 @@
-"""How do the formats of moe_model/formats.py lie in panels? native/format.h has the same ids and sizes.
+"""How do the formats of moe_model/formats.py lie in panels? Ids and sizes: native/format.h.
 
 Weights lie in panels of 32 outputs, each front to back as one thread reads it: for every
 `group` of inputs, what `group_bytes` says. Missing outputs and inputs are zeros.

@@ -1,4 +1,4 @@
-"""What do fp8 weights look like? E4M3 codes with float32 scales; packing in plain torch, the reference.
+"""What do fp8 weights look like? E4M3 codes with float32 scales; the packing is plain torch.
 
 Per 128 inputs: float32 scale[32], then codes [64 pairs][64 bytes]. A pair's bytes lie as
 native/fp8_avx512.cpp expands them: outputs 0-3 (two inputs each), 16-19, 4-7, 20-23, and so on.
@@ -14,7 +14,7 @@ GROUP = 128
 
 
 def pack_fp8(weight_POD: Tensor) -> Tensor:
-    """[panels, 32, inputs] -> uint8 [panels, bytes]; each output has its own scale per 128 inputs."""
+    """[panels, 32, inputs] -> uint8 [panels, bytes]; each output has a scale per 128 inputs."""
     groups = weight_POD.float().view(*weight_POD.shape[:2], -1, GROUP)
     scales_POG = groups.abs().amax(-1) / FP8_MAX
     safe = torch.where(scales_POG > 0, scales_POG, torch.ones_like(scales_POG))

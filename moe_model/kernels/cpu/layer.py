@@ -23,10 +23,17 @@ def hold_layer(held: LayerWeights, config: ModelConfig) -> Layer:
     if not _can_run(linears):
         return PlainLayer(held, config, NativeRows())
     return NativeLayer(
-        *linears, held.input_norm_D, held.post_norm_D, held.qk_norms, held.bias_E,
-        num_heads=config.num_heads, num_groups=config.num_kv_heads, head_dim=config.head_dim,
-        top_k=config.top_k, eps=config.rms_norm_eps,
-    )  # fmt: skip
+        *linears,
+        held.input_norm_D,
+        held.post_norm_D,
+        held.qk_norms,
+        held.bias_E,
+        num_heads=config.num_heads,
+        num_groups=config.num_kv_heads,
+        head_dim=config.head_dim,
+        top_k=config.top_k,
+        eps=config.rms_norm_eps,
+    )
 
 
 def _can_run(
@@ -69,11 +76,13 @@ class NativeLayer:
             raise ValueError(f"top_k must be 1 to {num_experts}, not {top_k}")
         vectors = [
             as_vector("input_norm", input_norm_D, torch.bfloat16, hidden_size),
-            None if qk_norms is None else as_vector("q_norm", qk_norms[0], torch.bfloat16, query_size),
+            None
+            if qk_norms is None
+            else as_vector("q_norm", qk_norms[0], torch.bfloat16, query_size),
             None if qk_norms is None else as_vector("k_norm", qk_norms[1], torch.bfloat16, kv_size),
             as_vector("post_norm", post_norm_D, torch.bfloat16, hidden_size),
             None if bias_E is None else as_vector("bias", bias_E, torch.float32, num_experts),
-        ]  # fmt: skip
+        ]
         self._held = (qkv_AD, o_DA, routing_ED, vectors)  # what the table points to
         self.sizes = (hidden_size, num_heads, num_groups, head_dim, num_experts, top_k)
         self._table = torch.tensor(
@@ -81,11 +90,14 @@ class NativeLayer:
                 *self.sizes,
                 float_bits(eps),
                 *(0 if vector is None else vector.data_ptr() for vector in vectors),
-                *(part for weight in (qkv_AD, o_DA, routing_ED)
-                  for part in (weight.weights.id, weight.data.data_ptr())),
+                *(
+                    part
+                    for weight in (qkv_AD, o_DA, routing_ED)
+                    for part in (weight.weights.id, weight.data.data_ptr())
+                ),
             ],
             dtype=torch.int64,
-        )  # fmt: skip
+        )
 
     @property
     def address(self) -> int:
@@ -113,10 +125,17 @@ class NativeLayer:
         q_THP = hidden_TD.new_empty((num_rows, num_heads, head_dim))
         k_TGP = hidden_TD.new_empty((num_rows, num_groups, head_dim))
         need().native.project(
-            self._table.data_ptr(), hidden_TD.data_ptr(), num_rows, cos_T.data_ptr(),
-            sin_T.data_ptr(), half, normed_TD.data_ptr(), qkv_TA.data_ptr(), q_THP.data_ptr(),
+            self._table.data_ptr(),
+            hidden_TD.data_ptr(),
+            num_rows,
+            cos_T.data_ptr(),
+            sin_T.data_ptr(),
+            half,
+            normed_TD.data_ptr(),
+            qkv_TA.data_ptr(),
+            q_THP.data_ptr(),
             k_TGP.data_ptr(),
-        )  # fmt: skip
+        )
         v_TGP = qkv_TA[:, query_size + kv_size :].view(num_rows, num_groups, head_dim)
         return q_THP, k_TGP, v_TGP
 
@@ -136,9 +155,16 @@ class NativeLayer:
         ids_TK = torch.empty((num_rows, top_k), dtype=torch.int32)
         weights_TK = torch.empty((num_rows, top_k))
         need().native.dispatch(
-            self._table.data_ptr(), hidden_TD.data_ptr(), attended_TA.data_ptr(), num_rows,
-            projected_TD.data_ptr(), wide_TD.data_ptr(), logits_TE.data_ptr(),
-            residual_TD.data_ptr(), dispatch_TD.data_ptr(), ids_TK.data_ptr(),
+            self._table.data_ptr(),
+            hidden_TD.data_ptr(),
+            attended_TA.data_ptr(),
+            num_rows,
+            projected_TD.data_ptr(),
+            wide_TD.data_ptr(),
+            logits_TE.data_ptr(),
+            residual_TD.data_ptr(),
+            dispatch_TD.data_ptr(),
+            ids_TK.data_ptr(),
             weights_TK.data_ptr(),
-        )  # fmt: skip
+        )
         return residual_TD, dispatch_TD, ids_TK, weights_TK

@@ -36,7 +36,7 @@ class Library:
 
         Raises:
             ValueError: not 1 to 1024.
-            RuntimeError: so many threads could not be started; the pool is the caller alone.
+            RuntimeError: that many threads could not be started; only the caller computes.
         """
         self.native.set_threads(num_threads)
 
@@ -62,7 +62,7 @@ def load() -> Library | None:
     library = Library(native, wanted or isas[0])
     try:
         library.set_threads(min(len(os.sched_getaffinity(0)), 1024))
-    except RuntimeError as error:  # --threads may ask for fewer yet
+    except RuntimeError as error:  # --threads may still ask for fewer
         log.warning("computing with one thread: %s", error)
     return library
 
@@ -81,7 +81,10 @@ def why_not() -> str:
         return "EXPERTMESH_CPU_ISA=none switches the native kernels off"
     if _load_native() is not None:
         return "this CPU has neither AVX-512 (with BF16, VNNI and VBMI) nor AVX2 with FMA"
-    return "the native kernels are not built, or from an older source: install a C++ compiler, then reinstall"
+    return (
+        "the native kernels are not built, or from an older source: "
+        "install a C++ compiler, then reinstall"
+    )
 
 
 def _load_native() -> ModuleType | None:
@@ -91,7 +94,9 @@ def _load_native() -> ModuleType | None:
         native = _load_from(path)
     else:
         try:
-            from moe_model.kernels.cpu import _kernels as native  # type: ignore[attr-defined, no-redef, unused-ignore]
+            from moe_model.kernels.cpu import (  # type: ignore[attr-defined, unused-ignore]
+                _kernels as native,  # type: ignore[no-redef, unused-ignore]
+            )
         except ImportError:
             return None
     if getattr(native, "VERSION", 0) != _NATIVE_VERSION:

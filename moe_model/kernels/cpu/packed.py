@@ -40,7 +40,8 @@ class PackedMatrix:
         weights = weight_format(self.format)
         if self.num_outputs < 1 or self.num_inputs < 1:
             raise ValueError(
-                f"a weight has at least one output and input, not {self.num_outputs} and {self.num_inputs}"
+                "a weight has at least one output and input, "
+                f"not {self.num_outputs} and {self.num_inputs}"
             )
         data = self.data
         if data.dtype != torch.uint8 or data.dim() != 1 or data.device.type != "cpu":
@@ -94,9 +95,15 @@ class PackedMatrix:
         out_TO = torch.empty((num_rows, self.num_outputs), dtype=out_dtype)
         if num_rows:
             library.need().native.linear(
-                weights.id, rows_TD.data_ptr(), num_rows, self.num_inputs, self.num_outputs,
-                self.address, out_TO.data_ptr(), int(out_dtype is torch.float32),
-            )  # fmt: skip
+                weights.id,
+                rows_TD.data_ptr(),
+                num_rows,
+                self.num_inputs,
+                self.num_outputs,
+                self.address,
+                out_TO.data_ptr(),
+                int(out_dtype is torch.float32),
+            )
         return out_TO
 
     def _unpacked_linear(self, rows_TD: Tensor) -> Tensor:
@@ -116,7 +123,7 @@ def unpack(matrix: PackedMatrix) -> Tensor:
 
 
 def slice_outputs(matrix: PackedMatrix, start: int, count: int) -> PackedMatrix:
-    """`count` outputs from `start` on, or what there is; the same memory.
+    """`count` outputs from `start` on, or as many as there are; in the same memory.
 
     Raises:
         ValueError: `start` is not the beginning of a panel.

@@ -1,4 +1,4 @@
-"""How do stored weights become what the native kernels read? Straight from FP8 or float, panel by panel."""
+"""How do stored weights become what the native kernels read? From FP8 or float, by panels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -70,7 +70,8 @@ def _check(matrix: StoredMatrix) -> None:
     is_sound = values.dim() == 2 and values.is_floating_point() and values.numel() > 0
     if not is_sound or values.device.type != "cpu":
         raise ValueError(
-            f"{where}: a weight is a float matrix on the CPU, not {values.dtype} {list(values.shape)}"
+            f"{where}: a weight is a float matrix on the CPU, "
+            f"not {values.dtype} {list(values.shape)}"
         )
     if scales is None:
         if values.dtype == torch.float8_e4m3fn:
@@ -101,17 +102,24 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: PanelFormat)
         return
     scales = matrix.scales.contiguous() if matrix.scales is not None else None
     sound = library_here.native.pack(
-        weights.id, _SOURCE_KINDS[matrix.values.dtype], matrix.values.data_ptr(),
-        0 if scales is None else scales.data_ptr(), *(max(1, size) for size in matrix.block), outputs, inputs,
-        data.data_ptr(), stride, torch.get_num_threads(),
-    )  # fmt: skip
+        weights.id,
+        _SOURCE_KINDS[matrix.values.dtype],
+        matrix.values.data_ptr(),
+        0 if scales is None else scales.data_ptr(),
+        *(max(1, size) for size in matrix.block),
+        outputs,
+        inputs,
+        data.data_ptr(),
+        stride,
+        torch.get_num_threads(),
+    )
     if not sound:
         limit = "finite and at most 2^96" if weights.name.startswith("int") else "finite"
         raise ValueError(f"{matrix.where}: values times their scales must be {limit}")
 
 
 def _parts(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
-    """(first panel, its outputs): in float32 the whole would be several times its size."""
+    """(first panel, outputs) of one panel after another: float32 takes several times the memory."""
     if matrix.scales is not None:  # their blocks need not end with a panel
         yield 0, matrix
         return

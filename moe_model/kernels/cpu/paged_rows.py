@@ -1,4 +1,4 @@
-"""How do keys and values lie for the native kernel, and to which pages does each row of a step attend?"""
+"""How do keys and values lie for the native kernel, and which pages does each row attend to?"""
 
 from dataclasses import dataclass
 

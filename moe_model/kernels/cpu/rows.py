@@ -1,4 +1,4 @@
-"""The methods of moe_model/maths/row_maths.py in one native call each, for bfloat16 rows on the CPU.
+"""The methods of moe_model/maths/row_maths.py as one native call each: bfloat16 on CPUs.
 
 Same rounding points; sums in a fixed order, so that a row's bits depend on itself only.
 """
@@ -23,9 +23,16 @@ class NativeRows(RowMaths):
         weight_D = as_vector("weight", weight_D, torch.bfloat16, size)
         out_TD = torch.empty_like(hidden_TD)
         need().native.norm_rows(
-            hidden_TD.data_ptr(), 0, 0, weight_D.data_ptr(), float_bits(eps), num_rows, size, 0,
+            hidden_TD.data_ptr(),
+            0,
+            0,
+            weight_D.data_ptr(),
+            float_bits(eps),
+            num_rows,
+            size,
+            0,
             out_TD.data_ptr(),
-        )  # fmt: skip
+        )
         return out_TD
 
     def add_rms_norm(
@@ -37,9 +44,16 @@ class NativeRows(RowMaths):
         weight_D = as_vector("weight", weight_D, torch.bfloat16, size)
         sum_TD, normed_TD = torch.empty_like(residual_TD), torch.empty_like(residual_TD)
         need().native.norm_rows(
-            residual_TD.data_ptr(), added_TD.data_ptr(), int(added_TD.dtype == torch.float32),
-            weight_D.data_ptr(), float_bits(eps), num_rows, size, sum_TD.data_ptr(), normed_TD.data_ptr(),
-        )  # fmt: skip
+            residual_TD.data_ptr(),
+            added_TD.data_ptr(),
+            int(added_TD.dtype == torch.float32),
+            weight_D.data_ptr(),
+            float_bits(eps),
+            num_rows,
+            size,
+            sum_TD.data_ptr(),
+            normed_TD.data_ptr(),
+        )
         return sum_TD, normed_TD
 
     def add_rounded(self, residual_TD: Tensor, added_TD: Tensor) -> Tensor:
@@ -47,9 +61,15 @@ class NativeRows(RowMaths):
         residual_TD, added_TD = _pair(residual_TD, added_TD)
         sum_TD = torch.empty_like(residual_TD)
         need().native.norm_rows(
-            residual_TD.data_ptr(), added_TD.data_ptr(), int(added_TD.dtype == torch.float32), 0, 0,
-            *residual_TD.shape, sum_TD.data_ptr(), 0,
-        )  # fmt: skip
+            residual_TD.data_ptr(),
+            added_TD.data_ptr(),
+            int(added_TD.dtype == torch.float32),
+            0,
+            0,
+            *residual_TD.shape,
+            sum_TD.data_ptr(),
+            0,
+        )
         return sum_TD
 
     def split_heads(
@@ -67,7 +87,8 @@ class NativeRows(RowMaths):
         num_rows, width = qkv_TA.shape
         if num_heads < 1 or num_groups < 1 or width % (num_heads + 2 * num_groups):
             raise ValueError(
-                f"qkv of {width} numbers is not {num_heads} query and 2 x {num_groups} key and value heads"
+                f"qkv of {width} numbers is not {num_heads} query "
+                f"and 2 x {num_groups} key and value heads"
             )
         head_dim = width // (num_heads + 2 * num_groups)
         query_size, kv_size = num_heads * head_dim, num_groups * head_dim
@@ -85,11 +106,21 @@ class NativeRows(RowMaths):
         q_THP = torch.empty((num_rows, num_heads, head_dim), dtype=torch.bfloat16)
         k_TGP = torch.empty((num_rows, num_groups, head_dim), dtype=torch.bfloat16)
         need().native.split_heads(
-            qkv_TA.data_ptr(), num_rows, width,
-            0 if q_norm is None else q_norm.data_ptr(), 0 if k_norm is None else k_norm.data_ptr(),
-            float_bits(eps), cos_T.data_ptr(), sin_T.data_ptr(), half, num_heads, num_groups, head_dim,
-            q_THP.data_ptr(), k_TGP.data_ptr(),
-        )  # fmt: skip
+            qkv_TA.data_ptr(),
+            num_rows,
+            width,
+            0 if q_norm is None else q_norm.data_ptr(),
+            0 if k_norm is None else k_norm.data_ptr(),
+            float_bits(eps),
+            cos_T.data_ptr(),
+            sin_T.data_ptr(),
+            half,
+            num_heads,
+            num_groups,
+            head_dim,
+            q_THP.data_ptr(),
+            k_TGP.data_ptr(),
+        )
         return q_THP, k_TGP, qkv_TA[:, query_size + kv_size :].view(num_rows, num_groups, head_dim)
 
     def choose_experts(
@@ -105,9 +136,14 @@ class NativeRows(RowMaths):
         ids_TK = torch.empty((num_rows, top_k), dtype=torch.int32)
         weights_TK = torch.empty((num_rows, top_k), dtype=torch.float32)
         need().native.choose_experts(
-            logits_TE.data_ptr(), 0 if bias_E is None else bias_E.data_ptr(), num_rows, num_experts,
-            top_k, ids_TK.data_ptr(), weights_TK.data_ptr(),
-        )  # fmt: skip
+            logits_TE.data_ptr(),
+            0 if bias_E is None else bias_E.data_ptr(),
+            num_rows,
+            num_experts,
+            top_k,
+            ids_TK.data_ptr(),
+            weights_TK.data_ptr(),
+        )
         return ids_TK, weights_TK
 
 

@@ -23,7 +23,7 @@ class NativeSteps:
     """Native layers, and the pages of their keys and values in bfloat16 tiles."""
 
     def __init__(self, layers: Sequence[NativeLayer], pages: Sequence[tuple[Tensor, Tensor]]):
-        """Raises ValueError: no layers, layers of different sizes, or pages that are no tiles for them."""
+        """Raises ValueError: no layers, layers of different sizes, or pages that are not tiles."""
         if not layers or len(layers) != len(pages) or len({layer.sizes for layer in layers}) > 1:
             raise ValueError("layers must be of one size, and have a pair of pages each")
         self.sizes = layers[0].sizes
@@ -53,10 +53,10 @@ class NativeSteps:
 
 
 class NativeStep:
-    """Rows on their way; to be called with the layers in their order, two calls each.
+    """Rows on their way; call it with the layers in their order, two calls each.
 
-    `up_to_dispatch` gives the same tensors every time, with new content: a layer's are to be
-    used up before the next one, or the next step.
+    `up_to_dispatch` returns the same tensors every time, with new content: they are valid until
+    the next layer, or the next step.
     """
 
     def __init__(self, steps: NativeSteps, num_rows: int):
@@ -66,9 +66,16 @@ class NativeStep:
         hidden_size, num_heads, num_groups, head_dim, num_experts, top_k = steps.sizes
         query_size, kv_size = num_heads * head_dim, num_groups * head_dim
         widths = (
-            hidden_size, hidden_size, hidden_size, hidden_size, query_size + 2 * kv_size,
-            query_size, kv_size, kv_size, query_size,
-        )  # fmt: skip
+            hidden_size,
+            hidden_size,
+            hidden_size,
+            hidden_size,
+            query_size + 2 * kv_size,
+            query_size,
+            kv_size,
+            kv_size,
+            query_size,
+        )
         room = torch.empty((num_rows * sum(widths),), dtype=torch.bfloat16)
         normed, projected, residual, dispatch, qkv, q, k, v, attended = room.split(
             [num_rows * width for width in widths]
@@ -85,7 +92,7 @@ class NativeStep:
         self._ids_LTK = torch.empty((len(steps.layers), num_rows, top_k), dtype=torch.int32)
         weights_LTK = torch.empty((len(steps.layers), num_rows, top_k))
         self._chosen = list(zip(self._ids_LTK.unbind(), weights_LTK.unbind(), strict=True))
-        # One row's values lie in one piece already; those of several are copied out of the projections.
+        # One row's values are contiguous already; those of several are copied out.
         self._values = (
             v.view(num_rows, kv_size),
             qkv.view(num_rows, -1)[:, query_size + kv_size :],
@@ -99,9 +106,14 @@ class NativeStep:
         self._projected = (normed.data_ptr(), qkv.data_ptr(), q.data_ptr(), k.data_ptr())
         self._stored = (k.data_ptr(), values_at)
         self._dispatched = (
-            attended.data_ptr(), num_rows, projected.data_ptr(), wide.data_ptr(),
-            logits.data_ptr(), residual.data_ptr(), dispatch.data_ptr(),
-        )  # fmt: skip
+            attended.data_ptr(),
+            num_rows,
+            projected.data_ptr(),
+            wide.data_ptr(),
+            logits.data_ptr(),
+            residual.data_ptr(),
+            dispatch.data_ptr(),
+        )
         self._residual_at = residual.data_ptr()
         chosen_bytes = 4 * num_rows * top_k
         ids_at, weights_at = self._ids_LTK.data_ptr(), weights_LTK.data_ptr()
@@ -134,17 +146,34 @@ class NativeStep:
         hidden_at = hidden_TD.data_ptr()
         self.hidden_TD = hidden_TD
         self._project = (
-            hidden_at, num_rows, cos_T.data_ptr(), sin_T.data_ptr(), half, *self._projected,
-        )  # fmt: skip
+            hidden_at,
+            num_rows,
+            cos_T.data_ptr(),
+            sin_T.data_ptr(),
+            half,
+            *self._projected,
+        )
         self._places = (
-            slots_T.data_ptr(), num_rows, keys.shape[0], keys.shape[3], num_groups, head_dim,
-        )  # fmt: skip
+            slots_T.data_ptr(),
+            num_rows,
+            keys.shape[0],
+            keys.shape[3],
+            num_groups,
+            head_dim,
+        )
         self._attend = (*self._pages, *row_arguments(rows))
         self._dispatch = (hidden_at, *self._dispatched)
         self._combine = (
-            self._residual_at, self.combined_TD.data_ptr(), 1, 0, 0, num_rows, hidden_size,
-            hidden_at, 0,
-        )  # fmt: skip
+            self._residual_at,
+            self.combined_TD.data_ptr(),
+            1,
+            0,
+            0,
+            num_rows,
+            hidden_size,
+            hidden_at,
+            0,
+        )
         self._held = (cos_T, sin_T, slots_T, rows)  # what the addresses point to
 
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:

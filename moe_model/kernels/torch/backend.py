@@ -1,4 +1,4 @@
-"""How does torch compute, on any device, and oneDNN on CPUs? What faster backends build on."""
+"""How do torch (any device) and oneDNN (CPUs) compute? Faster backends build on this."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How do experts answer through torch's bfloat16 GEMM?"""
+"""How are experts computed with torch's bfloat16 GEMM?"""
 
 import torch
 from torch import Tensor
