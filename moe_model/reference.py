@@ -87,8 +87,7 @@ class ReferenceModel:
         output: list[int] = []
         step = list(prompt)
         while len(output) < max_tokens:
-            logits_V = self.logits(step, cache)[-1]
-            token_id = int(torch.argmax(logits_V))
+            token_id = int(torch.argmax(self.logits(step, cache)[-1]))
             output.append(token_id)
             if token_id in stop:
                 break

@@ -7,6 +7,7 @@ import orjson
 from gateway.errors import bad_field
 from gateway.http.strict_json import parse_text
 from gateway.limits import Limits
+from moe_model.chat.lossless_json import is_deeper
 
 
 def check_schema(field: str, value: Any, limits: Limits) -> Any:
@@ -23,14 +24,6 @@ def check_schema(field: str, value: Any, limits: Limits) -> Any:
         raise bad_field(field, f"cannot be written as JSON ({error})") from None
     if size > limits.schema_bytes:
         raise bad_field(field, f"at most {limits.schema_bytes} bytes, has {size}")
-    level = [value]
-    for _ in range(limits.schema_depth + 1):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return value
-    raise bad_field(field, f"nested deeper than {limits.schema_depth} levels")
-
-
-def _children(item: Any) -> list[Any]:
-    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [value for value in values if isinstance(value, dict | list)]
+    if is_deeper(value, limits.schema_depth + 1):
+        raise bad_field(field, f"nested deeper than {limits.schema_depth} levels")
+    return value

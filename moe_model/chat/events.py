@@ -56,10 +56,8 @@ def coalesce(events: Iterable[ParserEvent]) -> list[ParserEvent]:
     for _, group in groupby(events, key=lambda event: (type(event), getattr(event, "index", 0))):
         run = list(group)
         first = run[0]
-        if isinstance(first, ReasoningDelta):
-            joined.append(ReasoningDelta("".join(e.text for e in run)))  # type: ignore[union-attr]
-        elif isinstance(first, ContentDelta):
-            joined.append(ContentDelta("".join(e.text for e in run)))  # type: ignore[union-attr]
+        if isinstance(first, ReasoningDelta | ContentDelta):
+            joined.append(type(first)("".join(e.text for e in run)))  # type: ignore[union-attr]
         elif isinstance(first, ToolCallArguments):
             fragments = "".join(e.fragment for e in run)  # type: ignore[union-attr]
             joined.append(ToolCallArguments(first.index, fragments))

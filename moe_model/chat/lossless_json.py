@@ -57,6 +57,22 @@ def as_text(value: Any) -> str:
         raise ValueError("nested too deeply") from error
 
 
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested deeper than that; counted without recursion."""
+    level = [value]
+    for _ in range(levels):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return False
+    return True
+
+
+def _children(item: Any) -> list[Any]:
+    """Objects and lists directly inside one."""
+    values = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return [value for value in values if isinstance(value, dict | list)]
+
+
 def _integer(text: str) -> int | LongNumber:
     return int(text) if len(text) <= _MAX_DIGITS else LongNumber(text)
 

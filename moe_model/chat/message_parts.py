@@ -48,8 +48,9 @@ def asked_content(where: str, content: Any) -> Content:
         return Content(texts=[content])
     if not isinstance(content, list):
         raise ValueError(f"{where}.content: must be a string, a list of text parts or null")
-    parts = enumerate(content)
-    return Content(texts=[_asked_text(f"{where}.content[{i}]", part) for i, part in parts])
+    return Content(
+        texts=[_asked_text(f"{where}.content[{i}]", part) for i, part in enumerate(content)]
+    )
 
 
 def past_content(content: Any, repairs: Repairs, *, thinks: bool = False) -> Content:
@@ -90,8 +91,7 @@ def _asked_text(where: str, part: Any) -> str:
         )
     if not isinstance(part.get(key), str):
         raise ValueError(f"{where}.{key}: must be a string")
-    text: str = part[key]
-    return text
+    return str(part[key])
 
 
 def _past_text(part: Any, repairs: Repairs) -> str:

@@ -121,12 +121,6 @@ class GenerationTag(jinja2.ext.Extension):
 class _Limiter(NodeTransformer):
     """Counts turns of loops and calls of macros, and bounds `~`."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        return self._count(node)
-
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        return self._count(node)
-
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return _call(_CONCAT, node.nodes, node.lineno)
@@ -136,6 +130,8 @@ class _Limiter(NodeTransformer):
         tick = nodes.ExprStmt(_call(_TICK, [], node.lineno), lineno=node.lineno)
         node.body.insert(0, tick)
         return node
+
+    visit_For = visit_Macro = _count
 
 
 def _call(name: str, arguments: list[nodes.Expr], lineno: int) -> nodes.Call:

@@ -77,9 +77,7 @@ def _as_number(text: str) -> str | None:
     if integer is not None:
         return integer
     match = _NUMBER.fullmatch(text)
-    if not match:
-        return None
-    value = float(match[1])
+    value = float(match[1]) if match else math.nan
     if not math.isfinite(value):
         return None
     if value.is_integer() and abs(value) <= _MAX_WHOLE_FLOAT:

@@ -74,7 +74,6 @@ class ChatTemplate:
 
         Raises a one-line ValueError naming the file.
         """
-        folder = Path(folder)
         config = files.read_tokenizer_config(folder)
         path, source = _read_source(folder, config)
         tokenizer_path = folder / files.TOKENIZER_FILE

@@ -26,8 +26,7 @@ def separate_thinking(message: Mapping[str, Any], content: str) -> tuple[str, st
     inline, rest = cut_inline_thinking(content)
     if not reasoning:
         return inline, rest
-    is_same = bool(inline) and inline.strip() == reasoning.strip()
-    return reasoning, rest if is_same else content
+    return reasoning, rest if inline and inline.strip() == reasoning.strip() else content
 
 
 def cut_inline_thinking(content: str) -> tuple[str, str]:

@@ -14,9 +14,10 @@ no escaping; therefore
 """
 
 import re
+from itertools import groupby
 from typing import Any
 
-from moe_model.chat.lossless_json import as_text, loads
+from moe_model.chat.lossless_json import as_text, is_deeper, loads
 from moe_model.chat.repairs import Repair, Repairs
 
 RAW_PARAMETER = "arguments"
@@ -83,7 +84,7 @@ class CallReader:
         value, is_plain = self._decoded(arguments)
         if not value and not isinstance(value, bool | int | float):
             return {}
-        if not isinstance(value, dict) or _is_deep(value):
+        if not isinstance(value, dict) or is_deeper(value, _MAX_ARGUMENT_DEPTH):
             self._repairs[Repair.ARGUMENTS] += 1
             return {RAW_PARAMETER: as_text(arguments)}
         self._repairs[Repair.ARGUMENTS] += not is_plain
@@ -120,18 +121,12 @@ def order_tool_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids themselves are dropped, since no template reads them.
     """
     ordered: list[dict[str, Any]] = []
-    run: list[dict[str, Any]] = []
     rank_of_id: dict[str, int] = {}
-    for message in messages:
-        if message["role"] == "tool":
-            run.append(message)
-            continue
-        ordered.extend(_sorted_run(run, rank_of_id))
-        run = []
-        ordered.append(message)
-        if message["role"] == "assistant":
-            rank_of_id = _rank_of_id(message.get("tool_calls", []))
-    ordered.extend(_sorted_run(run, rank_of_id))
+    for role, group in groupby(messages, key=lambda message: message["role"]):
+        run = list(group)
+        if role == "assistant":
+            rank_of_id = _rank_of_id(run[-1].get("tool_calls", []))
+        ordered.extend(_sorted_run(run, rank_of_id) if role == "tool" else run)
     return ordered
 
 
@@ -143,21 +138,9 @@ def safe_name(name: str) -> str:
 def _function_of(call: Any) -> dict[str, Any] | None:
     if not isinstance(call, dict):
         return None
-    for key in ("function", "custom"):
-        if isinstance(call.get(key), dict):
-            function: dict[str, Any] = call[key]
-            return function
-    return call if isinstance(call.get("name"), str) else None
-
-
-def _is_deep(value: Any) -> bool:
-    level: list[Any] = [value]
-    for _ in range(_MAX_ARGUMENT_DEPTH):
-        values = [v for item in level for v in (item.values() if isinstance(item, dict) else item)]
-        level = [value for value in values if isinstance(value, dict | list)]
-        if not level:
-            return False
-    return True
+    bare = call if isinstance(call.get("name"), str) else None
+    forms = (call.get("function"), call.get("custom"), bare)
+    return next((form for form in forms if isinstance(form, dict)), None)
 
 
 def _rank_of_id(calls: list[dict[str, Any]]) -> dict[str, int]:
@@ -169,7 +152,6 @@ def _rank_of_id(calls: list[dict[str, Any]]) -> dict[str, int]:
 
 def _sorted_run(run: list[dict[str, Any]], rank_of_id: dict[str, int]) -> list[dict[str, Any]]:
     ids = [message.get("tool_call_id") for message in run]
-    known = all(call_id in rank_of_id for call_id in ids) and len(set(ids)) == len(ids)
-    if known:
+    if all(call_id in rank_of_id for call_id in ids) and len(set(ids)) == len(ids):
         run = sorted(run, key=lambda message: rank_of_id[message["tool_call_id"]])
     return [{"role": "tool", "content": message["content"]} for message in run]

@@ -46,7 +46,16 @@ _PREFIX_ALIASES = (  # int64, uint8, long long, float32, dict[str, int], list[st
     ("array", "array"),
     ("varchar", "string"),
 )
-_TYPES = frozenset({"null", "integer", "number", "boolean", "object", "array", "string"})
+_TYPE_NAMES = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    dict: "object",
+    list: "array",
+    str: "string",
+}
+_ALIASES = _EXACT_ALIASES | {name: name for name in _TYPE_NAMES.values()}
 
 
 def declared_properties(parameters: Any) -> dict[str, Any]:
@@ -62,12 +71,13 @@ def declared_properties(parameters: Any) -> dict[str, Any]:
 
 def required_names(parameters: Any) -> frozenset[str]:
     """The declared parameters that have to be given."""
-    listed = [
-        node["required"]
+    names = {
+        name
         for node in _subschemas(parameters, parameters, branches=("allOf",))
         if isinstance(node.get("required"), list)
-    ]
-    names = {name for names in listed for name in names if isinstance(name, str)}
+        for name in node["required"]
+        if isinstance(name, str)
+    }
     return frozenset(names & declared_properties(parameters).keys())
 
 
@@ -93,7 +103,7 @@ def parameter_types(parameters: Any, name: str) -> frozenset[str]:
 def string_choices(parameters: Any, name: str) -> list[str]:
     """The texts that a parameter which may be a string is restricted to; [] for any text."""
     choices = _choices(declared_properties(parameters).get(name), parameters, 0)
-    return list(dict.fromkeys(choices)) if choices else []
+    return list(dict.fromkeys(choices or ()))
 
 
 def _choices(schema: Any, root: Mapping[str, Any], depth: int) -> list[str] | None:
@@ -165,32 +175,12 @@ def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
             yield _canonical(name)
     values = schema.get("enum")
     for value in values[:_MAX_SCHEMA_NODES] if isinstance(values, list) else []:
-        yield _type_of(value)
+        yield _TYPE_NAMES.get(type(value), "string")
     if "const" in schema:
-        yield _type_of(schema["const"])
+        yield _TYPE_NAMES.get(type(schema["const"]), "string")
 
 
 def _canonical(name: str) -> str:
     lowered = name.strip().lower()
-    if lowered in _TYPES:
-        return lowered
-    if lowered in _EXACT_ALIASES:
-        return _EXACT_ALIASES[lowered]
-    for prefix, canonical in _PREFIX_ALIASES:
-        if lowered.startswith(prefix):
-            return canonical
-    return "string"
-
-
-def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "number"
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list) else "string"
+    prefixed = (type_ for prefix, type_ in _PREFIX_ALIASES if lowered.startswith(prefix))
+    return _ALIASES.get(lowered) or next(prefixed, "string")

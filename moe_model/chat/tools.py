@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from moe_model.chat.lossless_json import is_deeper
 from moe_model.text.unicode_text import require_valid_text
 
 MAX_TOOLS = 128
@@ -87,7 +88,8 @@ def _offered_function(where: str, tool: Any) -> dict[str, Any]:
     if not isinstance(tool.get("function"), dict):
         raise ValueError(f"{where}.function: must be an object")
     where = f"{where}.function"
-    _require_depth(where, tool["function"])
+    if is_deeper(tool["function"], MAX_SCHEMA_DEPTH + 1):  # `parameters` itself is level 1
+        raise ValueError(f"{where}.parameters: nested deeper than {MAX_SCHEMA_DEPTH} levels")
     require_valid_text(where, tool["function"])
     function = without_null(tool["function"])
     require_tool_name(f"{where}.name", function.get("name"))
@@ -132,19 +134,3 @@ def _schema_without_null(node: Any) -> Any:
         elif value is not None:
             schema[key] = _schema_without_null(value)
     return schema
-
-
-def _require_depth(field: str, function: dict[str, Any]) -> None:
-    """Refuse schemas nested deeper than allowed; `parameters` itself is level 1."""
-    level: list[Any] = [function]
-    for _ in range(MAX_SCHEMA_DEPTH + 1):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return
-    raise ValueError(f"{field}.parameters: nested deeper than {MAX_SCHEMA_DEPTH} levels")
-
-
-def _children(item: Any) -> list[Any]:
-    """Containers directly inside a container."""
-    values = item.values() if isinstance(item, dict) else item
-    return [value for value in values if isinstance(value, dict | list)]

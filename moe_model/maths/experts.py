@@ -114,10 +114,11 @@ class ExpertWeights(TorchExperts):
         dtype: torch.dtype,
         device: torch.device,
     ) -> "ExpertWeights":
-        w13_shape, w2_shape = (2 * expert_size, hidden_size), (hidden_size, expert_size)
         return cls(
-            w13_EHD=torch.empty((num_held, *w13_shape), dtype=dtype, device=device),
-            w2_EDF=torch.empty((num_held, *w2_shape), dtype=dtype, device=device),
+            w13_EHD=torch.empty(
+                (num_held, 2 * expert_size, hidden_size), dtype=dtype, device=device
+            ),
+            w2_EDF=torch.empty((num_held, hidden_size, expert_size), dtype=dtype, device=device),
         )
 
     def put(self, slot: int, expert: StoredExpert) -> None:
@@ -163,8 +164,7 @@ def combine_rows(rows_MD: Tensor, row_of_pair_M: Tensor, num_rows: int) -> Tenso
 def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Tensor:
     """rows @ weights[slot]^T with float32 accumulation and a float32 result, slots ascending."""
     if weights_EFD.dtype == torch.float32:
-        held = weights_EFD
-        groups_M = slots_M
+        held, groups_M = weights_EFD, slots_M
     else:
         # torch's grouped GEMM rounds its result to the inputs' dtype; widening only the
         # experts in use keeps the float32 accumulators until the defined rounding point.
@@ -174,8 +174,7 @@ def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Te
     unaligned = -held.shape[2] % _GROUPED_MM_COLUMNS
     if unaligned:  # zeros add nothing to a product; a copy per call, for odd sizes only
         rows_MD, held = F.pad(rows_MD, (0, unaligned)), F.pad(held, (0, unaligned))
-    counts_E = torch.bincount(groups_M, minlength=held.shape[0])
-    ends_E = counts_E.cumsum(0).to(torch.int32)
+    ends_E = torch.bincount(groups_M, minlength=held.shape[0]).cumsum(0).to(torch.int32)
     return F.grouped_mm(rows_MD, held.transpose(1, 2), offs=ends_E)
 
 

@@ -69,16 +69,16 @@ class TorchAttention:
             parts: list[Tensor] = []
             if decode is not None:
                 parts.append(attend_decode(q_THP[: meta.num_decode], decode, gather))
-            for chunk in meta.chunks:
-                parts.append(
-                    attend_chunk(
-                        q_THP[chunk.rows],
-                        chunk.num_cached,
-                        chunk.block_table_W,
-                        cache.block_size,
-                        gather,
-                    )
+            parts += [
+                attend_chunk(
+                    q_THP[chunk.rows],
+                    chunk.num_cached,
+                    chunk.block_table_W,
+                    cache.block_size,
+                    gather,
                 )
+                for chunk in meta.chunks
+            ]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         return attend

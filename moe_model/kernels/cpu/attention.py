@@ -158,9 +158,9 @@ def page_arguments(
     tiles = keys.dim() == len(TILE_DIMS)
     if tiles and not takes_tiles(q_THP.dtype, num_heads, num_groups, head_dim, keys.shape[3]):
         raise ValueError(f"tiles need AVX-512, bfloat16 queries and blocks of {KEY_RUN} positions")
-    key_shape, value_shape = _page_shapes(keys, num_groups, head_dim)
-    for name, pages, shape in (("keys", keys, key_shape), ("values", values, value_shape)):
-        if list(pages.shape[1:]) != shape or len(pages) != len(keys):
+    shapes = _page_shapes(keys, num_groups, head_dim)
+    for name, pages, shape in zip(("keys", "values"), (keys, values), shapes, strict=True):
+        if pages.shape[1:] != shape or len(pages) != len(keys):
             raise ValueError(
                 f"{name} must be [blocks, {', '.join(map(str, shape))}], not {list(pages.shape)}"
             )
@@ -202,14 +202,13 @@ def row_arguments(rows: PagedRows) -> tuple[int, ...]:
     return (tables.data_ptr(), tables.numel(), segments.data_ptr(), segments.shape[0])
 
 
-def _page_shapes(keys: Tensor, num_groups: int, head_dim: int) -> tuple[list[int], list[int]]:
+def _page_shapes(
+    keys: Tensor, num_groups: int, head_dim: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What a block of keys, and of values, must be like."""
     if keys.dim() == len(TILE_DIMS):
-        key_shape, value_shape = tile_shapes(num_groups, head_dim, keys.shape[3])
-        return list(key_shape), list(value_shape)
-    block_size = keys.shape[1] if keys.dim() > 1 else 0
-    if keys.dtype == torch.int8:
-        shape = [block_size, num_groups * (head_dim + SCALE_BYTES)]
-    else:
-        shape = [block_size, num_groups, head_dim]
+        return tile_shapes(num_groups, head_dim, keys.shape[3])
+    is_coded = keys.dtype == torch.int8
+    row = (num_groups * (head_dim + SCALE_BYTES),) if is_coded else (num_groups, head_dim)
+    shape = (keys.shape[1] if keys.dim() > 1 else 0, *row)
     return shape, shape

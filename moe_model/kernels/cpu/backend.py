@@ -46,8 +46,9 @@ class CpuBackend(TorchBackend):
         if not self._has_kernel(weight_format):
             why = f"no native kernel for {weight_format} on {native.isa}"
             return replace(super().numerics(weight_format), why=why)
-        kernel = f"native-{native.version}"
-        return Numerics(weight_format=weight_format, kernel=kernel, isa=native.isa)
+        return Numerics(
+            weight_format=weight_format, kernel=f"native-{native.version}", isa=native.isa
+        )
 
     def set_threads(self, num_threads: int) -> int:
         """Of torch and of the native kernels, which never compute at the same time."""

@@ -5,6 +5,7 @@ build of the module (`make test-sanitize`).
 """
 
 import functools
+import importlib
 import importlib.machinery
 import importlib.util
 import logging
@@ -94,9 +95,7 @@ def _load_native() -> ModuleType | None:
         native = _load_from(path)
     else:
         try:
-            from moe_model.kernels.cpu import (  # type: ignore[attr-defined, unused-ignore]
-                _kernels as native,  # type: ignore[no-redef, unused-ignore]
-            )
+            native = importlib.import_module("moe_model.kernels.cpu._kernels")
         except ImportError:
             return None
     if getattr(native, "VERSION", 0) != _NATIVE_VERSION:
@@ -107,8 +106,7 @@ def _load_native() -> ModuleType | None:
 
 def _load_from(path: str) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader("_kernels", path)
-    spec = importlib.util.spec_from_file_location("_kernels", path, loader=loader)
-    assert spec is not None
+    spec = importlib.machinery.ModuleSpec("_kernels", loader, origin=path)
     native = importlib.util.module_from_spec(spec)
     loader.exec_module(native)
     return native

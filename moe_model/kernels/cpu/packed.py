@@ -116,8 +116,7 @@ class PackedMatrix:
 def unpack(matrix: PackedMatrix) -> Tensor:
     """The numbers the kernel multiplies with: float32 [num_outputs, num_inputs]."""
     weights = matrix.weights
-    panel_bytes = weights.panel_bytes(matrix.num_inputs)
-    panels = weights.unpack(matrix.data.view(-1, panel_bytes))
+    panels = weights.unpack(matrix.data.view(-1, weights.panel_bytes(matrix.num_inputs)))
     whole = panels.reshape(-1, weights.padded(matrix.num_inputs))
     return whole[: matrix.num_outputs, : matrix.num_inputs].contiguous()
 

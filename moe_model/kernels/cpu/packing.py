@@ -93,12 +93,10 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: PanelFormat)
     matrix = _readable(matrix, weights)
     outputs, inputs = matrix.values.shape
     library_here = library.load()
-    coded = matrix.scales is not None
-    if library_here is None or (weights.name == "fp8" and not coded):
+    if library_here is None or (weights.name == "fp8" and matrix.scales is None):
         for first, part in _parts(matrix):
             panels = _panels(part, weights)
-            place = torch.as_strided(data[first * stride :], tuple(panels.shape), (stride, 1))
-            place.copy_(panels)
+            torch.as_strided(data[first * stride :], panels.shape, (stride, 1)).copy_(panels)
         return
     scales = matrix.scales.contiguous() if matrix.scales is not None else None
     sound = library_here.native.pack(
@@ -121,10 +119,9 @@ def _fill(data: Tensor, stride: int, matrix: StoredMatrix, weights: PanelFormat)
 def _parts(matrix: StoredMatrix) -> Iterator[tuple[int, StoredMatrix]]:
     """(first panel, outputs) of one panel after another: float32 takes several times the memory."""
     if matrix.scales is not None:  # their blocks need not end with a panel
-        yield 0, matrix
-        return
-    for panel, values in enumerate(matrix.values.split(PANEL)):
-        yield panel, replace(matrix, values=values)
+        return iter([(0, matrix)])
+    parts = enumerate(matrix.values.split(PANEL))
+    return ((panel, replace(matrix, values=values)) for panel, values in parts)
 
 
 def _panels(matrix: StoredMatrix, weights: PanelFormat) -> Tensor:
@@ -158,9 +155,7 @@ def _readable(matrix: StoredMatrix, weights: PanelFormat) -> StoredMatrix:
             raise ValueError(f"{matrix.where}: {error}") from None
         if not bool(torch.isfinite(matrix.scales * FP8_MAX).all()):
             raise ValueError(f"{matrix.where}: values times their scales must be finite")
-    return StoredMatrix(
-        values=values.contiguous(), scales=matrix.scales, block=matrix.block, where=matrix.where
-    )
+    return replace(matrix, values=values.contiguous())
 
 
 def _joined(parts: Sequence[StoredMatrix]) -> StoredMatrix:
@@ -173,9 +168,11 @@ def _joined(parts: Sequence[StoredMatrix]) -> StoredMatrix:
             for part in parts
             if part.scales is not None
         ]
-        block = (1, inner.pop())
         return StoredMatrix(
-            values=codes.view(torch.float8_e4m3fn), scales=torch.cat(rows), block=block, where=where
+            values=codes.view(torch.float8_e4m3fn),
+            scales=torch.cat(rows),
+            block=(1, inner.pop()),
+            where=where,
         )
     values = torch.cat([part.to(torch.float32) for part in parts])
     return StoredMatrix(values=values, scales=None, block=(1, 1), where=where)

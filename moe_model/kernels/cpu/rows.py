@@ -187,8 +187,8 @@ def check_contiguous(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple
 
 def _pair(residual_TD: Tensor, added_TD: Tensor) -> tuple[Tensor, Tensor]:
     residual_TD = as_rows("residual", residual_TD, torch.bfloat16)
-    wide = added_TD.dtype == torch.float32
-    added_TD = as_rows("added", added_TD, torch.float32 if wide else torch.bfloat16)
+    is_wide = added_TD.dtype == torch.float32
+    added_TD = as_rows("added", added_TD, torch.float32 if is_wide else torch.bfloat16)
     if added_TD.shape != residual_TD.shape:
         raise ValueError(f"added must be {list(residual_TD.shape)}, not {list(added_TD.shape)}")
     return residual_TD, added_TD

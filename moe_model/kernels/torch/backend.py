@@ -62,8 +62,9 @@ class TorchBackend:
             return UnpackedExperts(num_held, config, weight_format)
         if can_pack(self.dtype, self.device):
             return OneDnnExperts(num_held)
-        sizes = (config.hidden_size, config.expert_size)
-        return ExpertWeights.room(num_held, *sizes, self.dtype, self.device)
+        return ExpertWeights.room(
+            num_held, config.hidden_size, config.expert_size, self.dtype, self.device
+        )
 
     def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
         return PlainLayer(held, config)
