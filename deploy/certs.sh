@@ -1,11 +1,11 @@
 #!/bin/sh
-# Certificates and the API key of the compose mesh, each role's into a volume of its own: makes them,
-# and renews what expires within 60 days. Services read new files by themselves. The CA's key is
-# in a volume that only this job mounts.
+# Makes the certificates and the API key file of the compose mesh, each role's in its own volume,
+# and renews what expires within 60 days. Services read new files by themselves. The CA's key is in
+# a volume that only this job mounts.
 set -eu
 certs=${CERTS:-/certs}
 
-# Prometheus runs as another user; nobody else has its volume.
+# Prometheus runs as another user; no other service mounts its volume.
 if [ -n "${EXPERTMESH_API_KEY:-}" ]; then
   for reader in "gateway 600" "prometheus 644"; do
     file=$certs/${reader% *}/api-key
@@ -21,7 +21,7 @@ else
   expertmesh certs --out "$certs/ca"
 fi
 
-# The key before its certificate: a service that looks meanwhile finds that they do not belong
+# The key before its certificate: a service that reads them in between finds that they do not belong
 # together, and keeps the old pair until both are there.
 for role in gateway router attention expert cli; do
   for pair in "$role-key.pem role-key.pem" "$role.pem role.pem" "ca.pem ca.pem"; do

@@ -1,22 +1,23 @@
-"""What does each fault cost? Pools and links are broken under 8 streams; pauses and wrong tokens counted.
+"""What does each fault cost, in pauses and wrong tokens of 8 streams?
 
-Real processes on a tiny float32 model, layer-striped over pools with two replicas each unless
-the row says otherwise. Every request of every run, void ones included, is checked: each token once, in
-order, equal to the oracle's; one terminal event; usage.
+Real processes serve a tiny float32 model, layer-striped over pools with two replicas each unless
+the row says otherwise. Every request of every run, void ones included, is checked: each token once,
+in order, equal to the oracle's; one terminal event; usage.
 
-Pause of a stream = its longest gap between tokens from the fault on (a new request's first token
-counts from its sending), minus the 99th percentile of the gaps before the fault in the same run;
-pooled over streams and trials. A trial whose time before the fault has a gap longer than that
-percentile by the row's own bound is void and repeated, at most 3 times.
+The pause of a stream is its longest gap between tokens from the fault on (for the first token of a
+new request, from its sending), minus the 99th percentile of the gaps before the fault in the same
+run; pooled over streams and trials. A trial is void if a gap before the fault exceeds that
+percentile by more than the row's limit; it is then repeated, at most 3 times.
 
-With --out every trial is in that file as soon as it is done: the same command again goes on where
-the last one ended, with the rows that lack trials, and the results of all runs are one table. A row
-whose mesh fails is started anew, twice; no row takes longer than --minutes, all together no longer
+With --out every trial is written to that file as soon as it is done: the same command, given again,
+continues with the rows that lack trials, and the results of all runs are one table. A row whose
+mesh fails is started again, twice. No row takes longer than --minutes, and all together no longer
 than --total-minutes.
 
 Progress on standard error; the last line on standard output is JSON, by row.
 
-    .venv/bin/python bench/faults/faults.py --out faults.json [--only KEY ...] [--trials N] [--total-minutes 40]
+    .venv/bin/python bench/faults/faults.py --out faults.json
+        [--only KEY ...] [--trials N] [--total-minutes 40]
 """
 
 import argparse
@@ -39,17 +40,17 @@ from tests.support.chaos import network
 
 MAX_REPEATS = 3
 MAX_STARTS = 3
-"""Of a row's mesh in one run; a failure of its own (a wait that ends in vain) takes one."""
+"""Of a row's mesh in one run; each failure of the mesh (a wait that timed out) uses one."""
 STOP_S = 30.0
 
 
 class OutOfTime(Exception):
-    """The row has had its time, in mid-trial."""
+    """The row's time ended during a trial."""
 
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime inside when it takes longer, whatever it waits for."""
+    """Raises OutOfTime inside the block when it takes longer, whatever it waits for."""
 
     def end(*_: object) -> None:
         raise OutOfTime
@@ -64,7 +65,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def run_row(key: str, row: Row, records: Records, trials: int, until_s: float) -> None:
-    """One row, until it has its trials or its time is over; what it finds is in its record."""
+    """Run one row until it has its trials or its time is over; results go into its record."""
     record = records.of(key)
     record.error = ""
     for attempt in range(MAX_STARTS):
@@ -115,7 +116,8 @@ def _run_trials(key: str, row: Row, records: Records, trials: int, folder: Path)
 def describe(sample: Sample) -> str:
     extra = ", ".join(f"{name} {rounded(value)}" for name, value in sample.extra.items())
     return (
-        f"longest pause {max(sample.pauses_ms, default=0):.0f} ms, gap p99 {sample.gap_p99_ms:.0f}, "
+        f"longest pause {max(sample.pauses_ms, default=0):.0f} ms, "
+        f"gap p99 {sample.gap_p99_ms:.0f}, "
         f"control {sample.control_pause_ms:.0f}, rate x {sample.rate_ratio:.2f}, "
         f"{sample.verdict.failed} failed of {sample.verdict.requests}, "
         f"{sample.verdict.wrong_tokens} wrong tokens; {extra}"
@@ -123,7 +125,7 @@ def describe(sample: Sample) -> str:
 
 
 def run_inside(key: str, out: Path, trials: int, minutes: float) -> str:
-    """The row in a network namespace of its own, where links can really be cut; into the same file.
+    """Run the row in its own network namespace, where links can really be cut; into the same file.
 
     Returns what went wrong with the program itself, or an empty text.
     """
@@ -144,7 +146,7 @@ def run_inside(key: str, out: Path, trials: int, minutes: float) -> str:
 
 
 def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """All rows asked for that lack trials."""
+    """Run all requested rows that lack trials."""
     records = Records(out, fresh=options.fresh)
     records.save(ROWS)
     ends_s = time.monotonic() + 60 * options.total_minutes
@@ -189,7 +191,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file to keep and go on from")
     parser.add_argument("--fresh", action="store_true", help="forget what is in --out")
     options = parser.parse_args()
-    # A terminated bench takes its services along.
+    # When the bench is terminated, its services end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with work_folder() as folder:
         try:

@@ -1,4 +1,4 @@
-"""What has been measured of each row so far? In a file, so that a run that ends early loses nothing."""
+"""What has been measured for each row so far, in a file, so that an early end loses nothing?"""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.chaos.history import Verdict
 
 @dataclass
 class Record:
-    """One row's trials and what was found in all its requests, those of void runs too."""
+    """One row's trials, and what was found in all its requests, also those of void runs."""
 
     trials: list[dict[str, Any]] = field(default_factory=list)
     verdict: dict[str, Any] = field(default_factory=lambda: asdict(Verdict()))
@@ -46,10 +46,10 @@ class Record:
 
 
 class Records:
-    """All rows' records; written whole after each trial when there is a file."""
+    """All rows' records; if there is a file, it is rewritten after each trial."""
 
     def __init__(self, path: Path | None, *, fresh: bool = False):
-        """Raises ValueError when the file is there and is not ours."""
+        """Raises ValueError if the file exists and is not ours."""
         self._path = path
         self.rows: dict[str, Record] = {}
         if path is None or fresh or not path.exists():
@@ -64,7 +64,7 @@ class Records:
         return self.rows.setdefault(key, Record())
 
     def save(self, rows: dict[str, Row]) -> None:
-        """Atomically."""
+        """Write the file atomically."""
         if self._path is None:
             return
         content = {
@@ -76,7 +76,7 @@ class Records:
         os.replace(temporary, self._path)
 
     def results(self, rows: dict[str, Row]) -> dict[str, Any]:
-        """As the last line has them, in the table's order."""
+        """The results as the last line shows them, in the table's order."""
         return {key: summary(rows[key], self.rows[key]) for key in rows if key in self.rows}
 
 

@@ -1,4 +1,4 @@
-"""The mesh and the load that bench/faults/faults.py disturbs, and what it measures of a disturbance."""
+"""Which mesh and load does bench/faults/faults.py disturb, and what does it measure?"""
 
 import math
 import shutil
@@ -43,7 +43,7 @@ class Sample:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Nearest rank; NaN of nothing."""
+    """By nearest rank; NaN if there are no values."""
     if not values:
         return math.nan
     return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
@@ -65,10 +65,10 @@ class Measured:
         extra: dict[str, Any] | None = None,
         may_refuse: bool = False,
     ) -> Sample:
-        """Load, a quiet time, the fault, and `after_s` from the moment it has been done.
+        """Run the load, a quiet time, the fault, and `after_s` from the end of the fault on.
 
-        `may_refuse`: a request sent between the fault and its end may be refused for want of a
-        holder (readiness is false then); such ones are counted apart.
+        `may_refuse`: a request sent during the fault may be refused because a piece has no holder
+        (readiness is false then); such requests are counted separately.
         """
         with self.load(self.num_streams) as load:
             load.warm()
@@ -106,7 +106,7 @@ class Measured:
 
     @staticmethod
     def _gaps(load: Load, begin_s: float, end_s: float) -> Iterator[list[float]]:
-        """Per stream: the gaps in ms that ended in this time. A request's first one is its TTFT."""
+        """Per stream: the gaps in ms that ended in this time. A request's first gap is its TTFT."""
         for stream in load.streams:
             yield [
                 1e3 * (end - start)
@@ -127,11 +127,11 @@ class Measured:
 
 
 class MeasuredRig(Measured, Rig):
-    """Load at the attention service itself."""
+    """Sends the load to the attention service itself."""
 
 
 class MeasuredGatewayRig(Measured, GatewayRig):
-    """Load through a gateway."""
+    """Sends the load through a gateway."""
 
 
 @contextmanager

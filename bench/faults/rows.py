@@ -1,4 +1,4 @@
-"""The faults of bench/faults/faults.py: each row starts its mesh and disturbs it, trial after trial."""
+"""Which faults does bench/faults/faults.py cause? Each row starts its mesh and disturbs it."""
 
 import signal
 import subprocess
@@ -26,12 +26,12 @@ from tests.support.chaos.starving import starving
 from tests.support.chaos.streams import Request, until
 
 Trials = Iterator[Sample]
-"""A row yields a sample per trial for as long as it is asked."""
+"""A row yields one sample per trial, for as long as the caller wants more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """`control_ms`: a trial whose quiet part pauses for longer is void."""
+    """`control_ms`: a trial whose quiet part has a longer pause is void."""
 
     run: Callable[[Path], Trials]
     trials: int
@@ -64,7 +64,7 @@ def kill_replica_prefill(folder: Path) -> Trials:
             victim = turn % 4
             quiet, usual_ms = _prefill(rig, _long_asks(turn, 0), lambda: None)
             hit, first_ms = _prefill(rig, _long_asks(turn, 1), rig.pools[victim].kill)
-            # What is normal is what the same prompts did to decoding a moment ago.
+            # Normal is what the same prompts did to decoding a moment ago.
             normal = [gap for gaps in quiet.gaps_ms for gap in gaps]
             hit.gap_p99_ms = percentile(normal, 0.99)
             hit.control_pause_ms = max(normal) - hit.gap_p99_ms
@@ -139,7 +139,7 @@ def stop_replica(folder: Path) -> Trials:
 
 
 def blackhole(folder: Path) -> Trials:
-    """Every packet of a pool's link is dropped, both ways; nobody gets a reset."""
+    """Every packet of a pool's link is dropped, both ways, without a reset."""
     with MeasuredRig(folder, STRIPES_TWICE) as rig:
         links = [_Link(rig, number) for number in range(4)]
         starved = rig.trial(_starved, after_s=1)
@@ -166,7 +166,7 @@ def blackhole(folder: Path) -> Trials:
 
 
 class _Link:
-    """The network to one pool: packet filter rules where we have a namespace, else a proxy."""
+    """The network to one pool: packet filter rules if we have a namespace, else a proxy."""
 
     def __init__(self, rig: MeasuredRig, number: int):
         self._proxy = None if network.is_ours() else rig.start_behind_proxy(number)
@@ -189,7 +189,7 @@ STARVED_S = 30.0
 
 
 def _starved() -> None:
-    """Both cores, and more, taken by others."""
+    """Other processes keep all cores busy."""
     with starving(STARVED_S):
         time.sleep(STARVED_S)
 

@@ -1,9 +1,9 @@
-"""How long does one client wait while another sends all that it may of what costs most?
+"""How long does a client wait while another sends as many costly requests as it may?
 
-Starts an attention service with its experts and a gateway with two keys. One key asks for choices of
-two words and for short chats, first alone, then while the other is at its admission limit with
-schemas that are refused for their cost, each a new one, and prompts of 7 MB. The clients are
-processes of their own. Progress on standard error; the last line on standard output is JSON.
+Starts an attention service with its experts, and a gateway with two keys. One key asks for a choice
+of two words and for short chats, first alone, then while the other key is at its admission limit
+with schemas that are refused for their cost (each a new one) and prompts of 7 MB. Each client is a
+separate process. Progress on standard error; the last line on standard output is JSON.
 
     .venv/bin/python bench/mesh/fairness.py [--seconds 60] [--tree CHECKOUT]
 """
@@ -42,10 +42,10 @@ REQUEST_TIMEOUT_S = 300.0
 BUSY_STREAMS = 64
 """As many as one key may have in flight."""
 PAUSE_S = 0.05
-"""After a refusal: what a rude client leaves."""
+"""The pause of an impolite client after a refusal."""
 LONG_BYTES = 7_000_000
 ALLOWED_FACTOR, ALLOWED_EXTRA_MS = 2.0, 100.0
-"""What the promise is: p99 at most so many times the quiet one, and this."""
+"""The promise for p99: at most so many times the quiet p99, plus this."""
 
 
 def quiet_bodies() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -57,13 +57,13 @@ def quiet_bodies() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def busy_requests() -> list[tuple[str, bytes]]:
-    """(path, body) of what costs most; {N} in a body is made new each time."""
+    """(path, body) of the costliest requests; {N} in a body is a new number each time."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     patterns = [{"type": "string", "pattern": f".*{c}.*{{N}}"} for c in letters]
     schema = {"allOf": patterns}
     text = "the thing said hello to everything in the hall "
     long = (text * (LONG_BYTES // len(text) + 1))[:LONG_BYTES]
-    # As many items as arguments may have before they are no longer read.
+    # As many items as arguments may have: with more they would not be read.
     items = [[i, "x" * 90] for i in range(65_000)]
     arguments = json.dumps({"a": items})
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
@@ -83,7 +83,7 @@ def busy_requests() -> list[tuple[str, bytes]]:
 
 
 async def be_busy(url: str, seconds: float, outcomes: Counter[str]) -> None:
-    """The busy client, for so long; statuses by kind of request are counted."""
+    """Run the busy client for so long, counting statuses by kind of request."""
     requests = busy_requests()
     until_s, numbers = time.monotonic() + seconds, itertools.count()
 
@@ -108,7 +108,7 @@ async def be_busy(url: str, seconds: float, outcomes: Counter[str]) -> None:
 
 
 async def be_quiet(url: str, seconds: float) -> dict[str, list[float]]:
-    """The quiet client, for so long: milliseconds of each request by kind. Raises on an error."""
+    """Run the quiet client for so long: milliseconds of each request by kind. Raises on errors."""
     until_s = time.monotonic() + seconds
     times_ms: dict[str, list[float]] = {kind: [] for kind in quiet_bodies()}
     async with client(url, QUIET_KEY, len(times_ms)) as http:
@@ -203,11 +203,11 @@ def stop(processes: list[subprocess.Popen]) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole benchmark; the services are stopped whatever happens."""
+    """The whole benchmark; the services are always stopped."""
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as folder:
         url, processes = start_services(options, Path(folder))
         try:
-            asyncio.run(be_quiet(url, 2.0))  # the first grammar starts what compiles grammars
+            asyncio.run(be_quiet(url, 2.0))  # the first grammar starts the compiling process
             quiet = asyncio.run(be_quiet(url, options.seconds))
             say(f"quiet: {summary(quiet)}")
             command = [sys.executable, __file__, "--busy", url, "--seconds"]

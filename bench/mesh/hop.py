@@ -151,7 +151,7 @@ def decode_work(store: "WeightStore") -> Callable[[], object]:
 
 
 def _tcp_server(listener: socket.socket) -> None:
-    """Serve one connection after the other from a thread, until the listener closes."""
+    """Serve one connection after another from a thread, until the listener closes."""
     while True:
         try:
             sock, _ = listener.accept()
@@ -171,7 +171,7 @@ def _tcp_serve(sock: socket.socket) -> None:
 
 
 def _receive(sock: socket.socket, count: int) -> bytes:
-    """Exactly `count` bytes, or none at the end."""
+    """Exactly `count` bytes, or none at the end of the stream."""
     data = bytearray()
     while len(data) < count:
         part = sock.recv(count - len(data))
@@ -270,7 +270,7 @@ async def measure(
         if index == rounds // 10:  # the first tenth warms up
             for values in (overhead, execute, compute, echoes, working, tcp):
                 values.clear()
-        # Each after a real call: what ran before decides how warm caches and cores are.
+        # Each follows a real call: what ran before decides how warm caches and cores are.
         for reference in (bare_echo, computing_echo, socket_echo):
             await real_call()
             await reference()
@@ -373,7 +373,8 @@ def main() -> None:
             server.wait(10)
     print(
         json.dumps(
-            {**results[1], "rows_256": results[256], "dtype": arguments.dtype, "tls": arguments.tls, "grpc": grpc.__version__,
+            {**results[1], "rows_256": results[256], "dtype": arguments.dtype,
+             "tls": arguments.tls, "grpc": grpc.__version__,
              "experiments": os.environ.get("GRPC_EXPERIMENTS", "")}
         )
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""How long between two tokens of one client while another asks for what a schema of thousands allows?
+"""How long are the gaps between one client's tokens while another uses a schema of thousands?
 
-Starts an attention service with its experts and a gateway with two keys. One key streams plain
+Starts an attention service with its experts, and a gateway with two keys. One key streams plain
 completions, first alone, then while the other sends the same schema of 3,000 optional properties
-again and again, 8 at a time: its mask takes 40 to 70 ms, and so does taking the token after it.
+again and again, 8 requests at a time: a mask takes 40 to 70 ms, and so does taking a token.
 Progress on standard error; the last line on standard output is JSON.
 
     .venv/bin/python bench/mesh/masks.py [--seconds 20] [--tree CHECKOUT]
@@ -45,7 +45,7 @@ PLAIN: dict[str, Any] = {"model": MODEL, "temperature": 0, "prompt": "Once upon 
 
 
 async def gaps_ms(url: str, seconds: float) -> list[float]:
-    """Between two events of a stream, one stream after the other, for so long."""
+    """The gaps between the events of streams, one stream after another, for so long."""
     body = {**PLAIN, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
     until_s, gaps = time.monotonic() + seconds, []
     async with client(url, QUIET_KEY, 1) as http:
@@ -63,7 +63,7 @@ async def gaps_ms(url: str, seconds: float) -> list[float]:
 
 
 async def be_busy(url: str, seconds: float) -> Counter[str]:
-    """Ask for the schema from so many streams; statuses are counted."""
+    """Ask for the schema in so many streams, counting statuses."""
     schema = {
         "type": "object",
         "properties": {f"p{i}": {"type": "string"} for i in range(PROPERTIES)},

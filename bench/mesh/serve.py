@@ -158,7 +158,7 @@ def stop_clusters(clusters: dict[str, tuple[RunDir, dict[str, Any]]]) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole benchmark; clusters are stopped whatever happens."""
+    """The whole benchmark; the clusters are always stopped."""
     cells = {(mode, streams): Cell() for streams in options.streams for mode in MODES}
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as folder:
         clusters = start_clusters(options, Path(folder))
@@ -168,7 +168,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 asyncio.run(measure(url, options.name, 2, options.tokens, seed=-1))
             for round_idx in range(options.rounds):
                 for streams in options.streams:
-                    # Every other round the other one goes first.
+                    # The order changes in every round.
                     for mode in MODES if round_idx % 2 == 0 else MODES[::-1]:
                         seed = 1000 * round_idx + streams
                         timings, wall_s = asyncio.run(
@@ -177,7 +177,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                         cells[mode, streams].add(timings, wall_s)
                         speed = cells[mode, streams].tokens_per_s[-1]
                         say(
-                            f"round {round_idx + 1}: {mode}, {streams} streams: {speed:.1f} tokens/s"
+                            f"round {round_idx + 1}: {mode}, {streams} streams: "
+                            f"{speed:.1f} tokens/s"
                         )
         finally:
             stop_clusters(clusters)

@@ -1,8 +1,8 @@
 """Does a cluster stay flat? Many streams for minutes: memory, open files, failed requests.
 
-Starts a local cluster and keeps N clients busy: conversations of one to four turns on the
-demonstration model's subjects, each turn streamed and returned with the next one, now and then a
-client that leaves in the middle. Every few seconds the resident memory and the open files of each
+Starts a local cluster and keeps N clients busy with conversations of one to four turns on the
+demonstration model's subjects. Each turn is streamed, and sent back with the next one; now and then
+a client leaves in the middle. Every few seconds the resident memory and the open files of each
 process are noted. Progress on standard error; the last line on standard output is JSON with a
 slope for each process (least squares, after the warm-up) and the failed requests.
 
@@ -37,13 +37,14 @@ WARM_UP_SHARE = 0.2
 REQUEST_TIMEOUT_S = 300.0
 QUESTIONS = (
     "What is {a} + {b}?", "What is {a} - {b}?", "Sort: pear, apple {a}, fig, kiwi {b}",
-    "Spell the word number{a}.", "How many r's are in strawberry {a}?", "你好 {a}", "Who are you? {b}",
+    "Spell the word number{a}.", "How many r's are in strawberry {a}?", "你好 {a}",
+    "Who are you? {b}",
 )  # fmt: skip
 
 
 @dataclass
 class Outcomes:
-    """What became of the requests."""
+    """How the requests ended."""
 
     finished: int = 0
     left: int = 0
@@ -67,12 +68,12 @@ class Usage:
     samples: list[tuple[float, float, int]] = field(default_factory=list)
 
     def sample(self, minutes: float) -> None:
-        """Raises psutil.NoSuchProcess when it has died."""
+        """Raises psutil.NoSuchProcess if the process has died."""
         rss_mb = self.process.memory_info().rss / MB
         self.samples.append((minutes, rss_mb, self.process.num_fds()))
 
     def summary(self, begin_minutes: float, end_minutes: float) -> dict[str, float]:
-        """Of the time under full load: after the warm-up, before the clients stop."""
+        """The samples under full load: after the warm-up, before the clients stop."""
         late = [one for one in self.samples if begin_minutes <= one[0] <= end_minutes]
         late = late or self.samples[-1:]
         times, memory, files = zip(*late, strict=True)
@@ -88,7 +89,7 @@ class Usage:
 
 
 def slope(xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
-    """Of the least-squares line; 0 for fewer than two points."""
+    """Slope of the least-squares line; 0 for fewer than two points."""
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - mean_x) ** 2 for x in xs)
     if not spread:
@@ -99,7 +100,7 @@ def slope(xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
 async def client(
     http: httpx.AsyncClient, model: str, numbers: random.Random, until_s: float, outcomes: Outcomes
 ) -> None:
-    """Conversations, one after the other, until the time is up."""
+    """Hold conversations, one after another, until the time is up."""
     while time.monotonic() < until_s:
         messages: list[dict[str, Any]] = []
         for _ in range(numbers.randint(1, 4)):
@@ -193,7 +194,7 @@ async def load(url: str, usages: list[Usage], options: argparse.Namespace) -> Ou
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole soak; the cluster is stopped whatever happens."""
+    """The whole soak; the cluster is always stopped."""
     with tempfile.TemporaryDirectory(prefix="expertmesh-soak-") as folder:
         run_dir = RunDir(Path(folder))
         arguments = ["--model", str(options.model), "--http-port", "0", "--background"]
