@@ -11,7 +11,8 @@ FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
 NATIVE := $(wildcard rpc/hop/native/* moe_model/kernels/cpu/native/*)
 KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
-  tests/unit/moe_model/weights/test_packed_checkpoint.py tests/unit/attention_svc/engine/test_native_attention.py \
+  tests/unit/moe_model/weights/test_packed_checkpoint.py \
+  tests/unit/attention_svc/engine/test_native_attention.py \
   tests/unit/attention_svc/engine/test_native_step.py
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
@@ -23,7 +24,7 @@ help:  ## List the targets
 
 env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
 
-run: env  ## Start the whole system on the bundled model, ask a question, keep serving; PORT=8501 for another port
+run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=8501: another port
 	@$(BIN)/expertmesh up $(if $(PORT),--http-port "$(PORT)") --ask "$(QUESTION)"
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
@@ -32,13 +33,14 @@ test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"
 
-# In the terminal's foreground, or its first write to it would stop it; and what it starts must not wait for keys.
-test-compose: env  ## The compose cluster on a real container engine; deploy/README.md says what it needs
+# It runs in the terminal's foreground, or its first write to the terminal would stop it; and what
+# it starts must not wait for keys.
+test-compose: env  ## The compose cluster on a real engine; deploy/README.md says what it needs
 	EXPERTMESH_TEST_COMPOSE=1 \
 	  $(BIN)/python -m pytest -x -s -o faulthandler_timeout=0 tests/compose </dev/null
 
-# Built into a temporary folder; Python itself has no sanitizer, so its runtime is loaded first. Leaks are not
-# looked for: Python, and libraries that are not ours, leave memory behind.
+# Built into a temporary folder. Python itself has no sanitizer, so the sanitizer's runtime is
+# loaded first. Leaks are not looked for: Python and others' libraries leave memory behind.
 test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (needs gcc)
 	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT \
 	  && CFLAGS="$(SANITIZE) -g" CXXFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" \
@@ -60,7 +62,7 @@ check: $(DEV_STAMP)  ## Format, lint, types, import directions, stubs
 	  && $(BIN)/python protos/generate.py "$$stubs" \
 	  && for stub in "$$stubs"/protos/*; do \
 	       cmp -s "$$stub" "protos/$${stub##*/}" \
-	         || { echo "protos/$${stub##*/} is not what the .proto says: run 'make protos'"; exit 1; }; \
+	         || { echo "protos/$${stub##*/} does not fit its .proto: run 'make protos'"; exit 1; }; \
 	     done \
 	  && echo "stubs are current"
 
@@ -86,7 +88,8 @@ $(BIN)/python:
 	  || { $(PYTHON) -m venv --without-pip --clear $(VENV) \
 	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 
-# Also after native code has changed: Python would refuse what was built from older sources, and run on torch.
+# Also after native code has changed: Python would refuse a module built from older sources, and
+# would run on torch.
 $(ENV_STAMP): pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
 	$(BIN)/python -m pip install --editable '.[test]'

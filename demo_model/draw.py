@@ -45,7 +45,7 @@ class Turn:
     value: int | None = None
     """The number that the answer states, when a follow-up question can build on it."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What a JSON answer can hold: "answer" and what was asked about, by its part in the question."""
+    """What a JSON answer can hold: "answer", and what was asked about, by its role there."""
 
 
 @dataclass(frozen=True, kw_only=True)
