@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from rich.console import Console
 from expertmesh.clients.chat import ChatClient, Piece, Reply, client_key
 from expertmesh.clients.transcript import Thinking, show_reply, shown
 from expertmesh.console import CommandError
+from tests.support.expertmesh.command import run_command
 from tests.support.places import ROOT
 
 HERE = ROOT / "tests" / "support" / "expertmesh"
@@ -35,14 +35,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "expertmesh", "chat", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
+    return run_command("chat", *arguments, stdin=stdin, **environment)
 
 
 def test_a_question_as_argument_puts_only_the_answer_on_stdout(url: str) -> None:
@@ -105,7 +98,7 @@ def test_a_server_error_is_its_message(url: str) -> None:
 def test_a_stream_that_breaks_off_is_not_an_answer(url: str) -> None:
     done = run("break", "--base-url", url)
     assert done.returncode == 1
-    assert "broke off" in done.stderr
+    assert "ended before it was complete" in done.stderr
 
 
 def test_an_empty_pipe_is_a_usage_error(url: str) -> None:

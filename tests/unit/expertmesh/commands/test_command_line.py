@@ -15,10 +15,12 @@ from expertmesh.cluster.process import readiness_text
 from expertmesh.cluster.service_flags import DECIDED
 from expertmesh.doctor import Verdict, check_port, check_round_trip, run_checks
 from moe_model.tiny import write_tiny
+from tests.support.expertmesh.command import run_command
 from tests.support.places import ROOT
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """In a process of its own, which ends whatever it may start."""
     return subprocess.run(
         [sys.executable, "-m", "expertmesh", *arguments],
         stdin=subprocess.DEVNULL,
@@ -31,7 +33,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "chat", "doctor", "certs"])
 def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: str) -> None:
-    shown = run(command, "--help").stdout
+    shown = run_command(command, "--help").stdout
     assert "Exit codes: 0 ok, 1 failed, 2 usage, 3 not running" in shown
     flags = set(re.findall(r"--([a-z][a-z-]+)", shown.partition("Options")[2])) - {"help"}
     twins = set(re.findall(r"env var: EXPERTMESH_([A-Z_]+)", shown))
@@ -56,7 +58,7 @@ def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: s
     ],
 )
 def test_usage_errors_are_exit_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
-    done = run(*arguments)
+    done = run_process(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr
     assert "Traceback" not in done.stderr
@@ -65,23 +67,23 @@ def test_usage_errors_are_exit_2_without_a_traceback(arguments: tuple[str, ...])
 def test_flags_win_over_their_environment_twins(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     model = ("--model", str(tmp_path))
-    assert "--pools: 1 to 3" in run("up", *model, EXPERTMESH_POOLS="9").stderr
-    assert "got 8" in run("up", *model, "--pools", "8", EXPERTMESH_POOLS="9").stderr
+    assert "--pools: 1 to 3" in run_process("up", *model, EXPERTMESH_POOLS="9").stderr
+    assert "got 8" in run_process("up", *model, "--pools", "8", EXPERTMESH_POOLS="9").stderr
 
 
 def test_nothing_running_is_exit_3_for_status_and_down(tmp_path: Path) -> None:
-    status = run("status", "--json", "--run-dir", str(tmp_path))
+    status = run_command("status", "--json", "--run-dir", str(tmp_path))
     assert status.returncode == 3
     assert json.loads(status.stdout)["phase"] == "not running"
-    assert run("down", "--run-dir", str(tmp_path)).returncode == 3
+    assert run_command("down", "--run-dir", str(tmp_path)).returncode == 3
 
 
 def test_stale_state_is_told_and_removed_by_down(tmp_path: Path) -> None:
     state = {"pid": 2**22 - 3, "started_at": 1.0, "phase": "ready", "url": "x", "services": []}
     (tmp_path / "cluster.json").write_text(json.dumps(state))
-    status = run("status", "--run-dir", str(tmp_path))
+    status = run_command("status", "--run-dir", str(tmp_path))
     assert (status.returncode, status.stdout.split()[0]) == (3, "stale")
-    down = run("down", "--run-dir", str(tmp_path))
+    down = run_command("down", "--run-dir", str(tmp_path))
     assert down.returncode == 3
     assert "stale" in down.stderr
     assert not (tmp_path / "cluster.json").exists()
@@ -89,13 +91,13 @@ def test_stale_state_is_told_and_removed_by_down(tmp_path: Path) -> None:
 
 def test_model_info_and_verify_of_a_whole_checkpoint(tmp_path: Path) -> None:
     config = write_tiny(tmp_path, fp8=True)
-    info = json.loads(run("model", "info", str(tmp_path), "--json").stdout)
+    info = json.loads(run_command("model", "info", str(tmp_path), "--json").stdout)
     assert info["pieces"] == config.num_layers * config.num_experts
     assert info["stored_format"] == "fp8"
-    first = json.loads(run("model", "verify", str(tmp_path), "--json").stdout)
+    first = json.loads(run_command("model", "verify", str(tmp_path), "--json").stdout)
     assert first["ok"] is True
     assert re.fullmatch("[0-9a-f]{64}", first["checkpoint_id"])
-    text = run("model", "verify", str(tmp_path), "--write-manifest")
+    text = run_command("model", "verify", str(tmp_path), "--write-manifest")
     assert first["checkpoint_id"] in text.stdout
 
 
@@ -103,19 +105,19 @@ def test_model_verify_names_what_is_broken(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     shard = next(tmp_path.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-100])
-    done = run("model", "verify", str(tmp_path))
+    done = run_command("model", "verify", str(tmp_path))
     assert done.returncode == 1
     assert shard.name in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_certs_prints_the_exact_flags(tmp_path: Path) -> None:
-    made = json.loads(run("certs", "--out", str(tmp_path / "c"), "--json").stdout)
+    made = json.loads(run_command("certs", "--out", str(tmp_path / "c"), "--json").stdout)
     for role, flags in made["flags"].items():
         assert flags[0::2] == ["--tls-ca", "--tls-cert", "--tls-key"]
         assert all(Path(path).is_file() for path in flags[1::2])
         assert role in flags[3]
-    assert run("certs", "--out", str(tmp_path / "c")).returncode == 1
+    assert run_command("certs", "--out", str(tmp_path / "c")).returncode == 1
 
 
 def test_serve_hands_flags_and_help_to_the_service() -> None:
@@ -138,7 +140,7 @@ def test_serve_hands_flags_and_help_to_the_service() -> None:
 
 
 def test_doctor_reports_every_check_as_json() -> None:
-    done = run("doctor", "--json", "--http-port", "0")
+    done = run_command("doctor", "--json", "--http-port", "0")
     report = json.loads(done.stdout)
     assert report["ok"] is (done.returncode == 0)
     assert {check["name"] for check in report["checks"]} >= {
@@ -200,20 +202,20 @@ def test_every_command_shows_how_it_is_called() -> None:
 
     walk(typer.main.get_command(app), "expertmesh")
     for service in ("gateway", "router", "attention", "expert"):
-        if f"  expertmesh serve {service} --" not in run("serve", service, "--help").stdout:
+        if f"  expertmesh serve {service} --" not in run_command("serve", service, "--help").stdout:
             missing.append(service)
     assert not missing
 
 
 def test_a_server_may_be_named_without_a_scheme() -> None:
-    done = run("chat", "hello", "--base-url", "127.0.0.1:9")
+    done = run_command("chat", "hello", "--base-url", "127.0.0.1:9")
     assert done.returncode == 3
     assert done.stderr.startswith("expertmesh: cannot reach http://127.0.0.1:9 (")
 
 
 def test_what_does_not_fit_is_listed_once(tmp_path: Path) -> None:
     write_tiny(tmp_path)
-    done = run("up", "--model", str(tmp_path), "--kv-memory", "900TiB", "--http-port", "0")
+    done = run_process("up", "--model", str(tmp_path), "--kv-memory", "900TiB", "--http-port", "0")
     assert done.returncode == 1
     assert done.stderr.count("pool-0: ") == 1
 
@@ -221,7 +223,7 @@ def test_what_does_not_fit_is_listed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bf16", "bfloat16"])
 def test_a_format_may_go_by_both_of_its_names(name: str, tmp_path: Path) -> None:
     write_tiny(tmp_path / "model")
-    planned = run(
+    planned = run_command(
         "plan",
         "--model",
         str(tmp_path / "model"),
@@ -234,7 +236,7 @@ def test_a_format_may_go_by_both_of_its_names(name: str, tmp_path: Path) -> None
         "1GiB",
     )
     assert planned.returncode == 0, planned.stderr
-    packed = run(
+    packed = run_command(
         "model",
         "quantise",
         str(tmp_path / "model"),
