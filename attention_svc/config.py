@@ -11,6 +11,11 @@ from rpc.process.sizes import MemoryBudget
 
 KV_DTYPES = ("auto", "bf16", "int8")
 TRANSPORTS = ("grpc", "in_process")
+LEAST = {
+    "max_running": 1, "max_waiting": 1, "max_waiting_tokens": 1, "max_batch_tokens": 1,
+    "max_model_len": 0, "threads": 0, "stall_s": 0,
+}  # fmt: skip
+"""The smallest value of each of these flags."""
 BLOCK_SIZE = 16
 """Positions per KV block."""
 
@@ -73,17 +78,13 @@ class AttentionConfig(MemberConfig):
         check_choice("--transport", self.transport, TRANSPORTS)
         if self.transport == "grpc" and not self.router:
             raise ValueError("--router is needed with --transport grpc: it knows the expert pools")
-        for name in ("max_running", "max_waiting", "max_waiting_tokens", "max_batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}")
         if not 0 <= self.request_timeout_s < math.inf:
             raise ValueError("--request-timeout-s must be 0 (no limit) or more, and finite")
         if not self.expert_timeout_s > 0:
             raise ValueError("--expert-timeout-s must be more than 0")
-        if not self.stall_s >= 0:
-            raise ValueError("--stall-s must not be negative")
-        if self.threads < 0 or self.max_model_len < 0:
-            raise ValueError("--threads and --max-model-len must not be negative")
         MemoryBudget.parse(self.kv_memory, "--kv-memory")
 
     @property

@@ -1,7 +1,6 @@
 """What does the router hear of this service, and what does it tell us?"""
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from attention_svc.activations import ActivationCounts
@@ -12,8 +11,6 @@ from protos import router_pb2
 from rpc.channel import Access
 from rpc.mesh.lease import Lease
 from rpc.mesh.topology import TopologyWatcher
-
-log = logging.getLogger(__name__)
 
 
 class Membership:

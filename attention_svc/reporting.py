@@ -5,8 +5,6 @@ import logging
 from collections.abc import Callable
 
 from attention_svc.engine.engine import Engine
-from attention_svc.experts.pools import PoolSet
-from attention_svc.metrics import AttentionMetrics
 from rpc.loop_failures import LoopFailures
 from rpc.process.server import GrpcHost
 
@@ -30,23 +28,18 @@ async def follow_readiness(readiness: Callable[[], tuple[bool, str]], host: Grpc
         await asyncio.sleep(READINESS_INTERVAL_S)
 
 
-async def report(engine: Engine, metrics: AttentionMetrics, pools: PoolSet | None) -> None:
-    """A status line every 5 s while tokens flow, and the number of pools in reach."""
-    last, passed_s = 0, 0.0
+async def report(engine: Engine) -> None:
+    """A status line every 5 s while tokens flow."""
+    last = 0
     while True:
-        await asyncio.sleep(READINESS_INTERVAL_S)
-        if pools is not None:
-            metrics.pools_connected.set(sum(link.usable for link in pools.links))
-        passed_s += READINESS_INTERVAL_S
-        if passed_s < REPORT_INTERVAL_S:
-            continue
+        await asyncio.sleep(REPORT_INTERVAL_S)
         tokens, scheduler = engine.num_tokens, engine.scheduler
         if tokens != last or not engine.idle:
             tables = scheduler.tables
             log.info(
                 "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used, prefix hits %.0f %%",
-                (tokens - last) / passed_s, len(scheduler.running), len(scheduler.waiting),
+                (tokens - last) / REPORT_INTERVAL_S, len(scheduler.running), len(scheduler.waiting),
                 100 * scheduler.kv_usage_ratio,
                 100 * tables.num_hit_tokens / max(1, tables.num_queried_tokens),
             )  # fmt: skip
-        last, passed_s = tokens, 0.0
+        last = tokens

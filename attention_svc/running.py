@@ -112,7 +112,8 @@ class RunningEngine:
             same_numerics=self._config.same_numerics,
             work=self._activations.work,
         )
-        self.pools = transport.pools
+        pools = self.pools = transport.pools
+        self._metrics.pools_connected.set_function(lambda: sum(link.usable for link in pools.links))
         return transport
 
     def _make_engine(self) -> Engine:
@@ -156,7 +157,6 @@ class RunningEngine:
             stack,
             scheduler,
             self._metrics,
-            block_size=BLOCK_SIZE,
             max_model_len=model.max_len,
             expert_timeout_s=self._config.expert_timeout_s,
             missing_ids=model.vocabulary.missing_ids,
@@ -183,8 +183,6 @@ class RunningEngine:
             self.engine,
             vocabulary=model.vocabulary,
             grammars=self._grammars,
-            max_model_len=model.max_len,
-            request_timeout_s=config.request_timeout_s,
             readiness=self.readiness,
             is_draining=lambda: self.draining,
             reach=self.pools.reach if self.pools is not None else list,

@@ -39,12 +39,14 @@ class AttentionService:
         self._metrics = AttentionMetrics(self._activations)
         if config.tls is not None:
             export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
+        sequences = config.max_running + config.max_waiting
         self._host = GrpcHost(
             config.listen_address,
             tls=config.tls,
             secret=config.secret,
             reflection=config.reflection,
-            bounds=self._call_bounds(),
+            # The scheduler refuses first, with the better reason; several gateways share the total.
+            bounds=CallBounds(per_connection=2 * sequences + 256, total=8 * sequences + 1024),
         )
         self._failure = asyncio.Event()
         self._running: RunningEngine | None = None
@@ -56,7 +58,8 @@ class AttentionService:
             Address.parse(self._config.ops_listen, "--ops-listen"),
             self._metrics.registry,
             self.readiness,
-            {"/experts/load": self._experts_load},
+            # Tokens routed to each expert since start, by layer.
+            {"/experts/load": lambda: {"layers": self._activations.counts.tolist()}},
             hosts=self._config.ops_host,
         )
         ops.start()
@@ -74,7 +77,7 @@ class AttentionService:
         tasks = [
             engine_task,
             asyncio.create_task(follow_readiness(self.readiness, self._host)),
-            asyncio.create_task(report(running.engine, self._metrics, running.pools)),
+            asyncio.create_task(report(running.engine)),
         ]
         if isinstance(running.transport, GrpcTransport):
             model = self._model
@@ -110,11 +113,6 @@ class AttentionService:
     def readiness(self) -> tuple[bool, str]:
         """(ready to generate, the reason when not); any thread."""
         return self._running.readiness() if self._running is not None else (False, "loading")
-
-    def _call_bounds(self) -> CallBounds:
-        """The scheduler refuses first, with the better reason; several gateways share the total."""
-        sequences = self._config.max_running + self._config.max_waiting
-        return CallBounds(per_connection=2 * sequences + 256, total=8 * sequences + 1024)
 
     def _announce(self, running: RunningEngine, ops: OpsServer) -> None:
         """What is served, and how, to the log and to Prometheus."""
@@ -160,10 +158,6 @@ class AttentionService:
             pools=running.pools,
             on_refused=on_refused,
         )
-
-    def _experts_load(self) -> object:
-        """GET /experts/load: tokens routed to each expert since start, by layer."""
-        return {"layers": self._activations.counts.tolist()}
 
     async def _drain(self, running: RunningEngine) -> None:
         """No new requests; gateways that have another service move running ones there.

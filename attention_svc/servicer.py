@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,8 +18,6 @@ from rpc.access.guard import callable_by
 from rpc.config import GRAMMAR_TAKEN
 from rpc.errors import NotReady, Overloaded, abort_with
 
-log = logging.getLogger(__name__)
-
 _SCORES_PER_EVENT = 512
 """Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
 
@@ -36,8 +33,6 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         *,
         vocabulary: Vocabulary,
         grammars: GrammarCompiler,
-        max_model_len: int,
-        request_timeout_s: float,
         readiness: Callable[[], tuple[bool, str]],
         is_draining: Callable[[], bool] = lambda: False,
         reach: Callable[[], list[attention_pb2.PoolReach]] = list,
@@ -47,11 +42,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     ):
         """`reach`: how each pool is seen; `is_invariant`: no result depends on the batch; `status`: the fields of GetStatusResponse that never change."""
         self._engine = engine
-        self._vocab_size = vocabulary.size
-        self._default_stops = vocabulary.default_stops
+        self._vocabulary = vocabulary
         self._grammars = grammars
-        self._max_model_len = max_model_len
-        self._request_timeout_s = request_timeout_s
         self._readiness = readiness
         self._is_draining = is_draining
         self._reach = reach
@@ -63,18 +55,21 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     async def GetStatus(
         self, request: attention_pb2.GetStatusRequest, context: Any
     ) -> attention_pb2.GetStatusResponse:
-        response = attention_pb2.GetStatusResponse()
-        response.CopyFrom(self._status)
-        response.ready, response.not_ready_reason = self._readiness()
+        ready, reason = self._readiness()
         scheduler = self._engine.scheduler
-        response.running_sequences = len(scheduler.running)
-        response.waiting_sequences = len(scheduler.waiting)
-        response.waiting_prompt_tokens = scheduler.waiting_tokens
-        response.kv_usage_ratio = scheduler.kv_usage_ratio
-        response.draining = self._is_draining()
-        response.experts_awaited_ms = int(self._engine.waits.awaited_s * 1e3)
-        response.batch_invariant = self._is_invariant()
-        response.pools.extend(self._reach())
+        response = attention_pb2.GetStatusResponse(
+            ready=ready,
+            not_ready_reason=reason,
+            running_sequences=len(scheduler.running),
+            waiting_sequences=len(scheduler.waiting),
+            waiting_prompt_tokens=scheduler.waiting_tokens,
+            kv_usage_ratio=scheduler.kv_usage_ratio,
+            draining=self._is_draining(),
+            experts_awaited_ms=int(self._engine.waits.awaited_s * 1e3),
+            batch_invariant=self._is_invariant(),
+            pools=self._reach(),
+        )
+        response.MergeFrom(self._status)
         return response
 
     @callable_by("cli")
@@ -92,7 +87,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
     async def Generate(
         self, request: attention_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[attention_pb2.GenerateResponse]:
-        limit_s = request.timeout_ms / 1000 or self._request_timeout_s
+        limit_s = (request.timeout_ms or self._status.default_timeout_ms) / 1e3
         ends_s = asyncio.get_running_loop().time() + limit_s if limit_s else None
         in_time = asyncio.timeout(None)
         try:
@@ -154,27 +149,30 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
 
     def _read(self, request: attention_pb2.GenerateRequest) -> Sequence:
         """A sequence from a request. Raises ValueError naming the field."""
+        vocab_size = self._vocabulary.size
         prompt, emitted = list(request.prompt_token_ids), list(request.emitted_token_ids)
         if not prompt:
             raise ValueError("prompt_token_ids is empty")
-        if len(prompt) >= self._max_model_len:
+        if len(prompt) >= self._status.max_model_len:
             raise ValueError(
                 f"prompt_token_ids has {len(prompt)} tokens; the maximum context length is "
-                f"{self._max_model_len} tokens, prompt and output together"
+                f"{self._status.max_model_len} tokens, prompt and output together"
             )
-        if max(prompt) >= self._vocab_size or (emitted and max(emitted) >= self._vocab_size):
-            raise ValueError(f"token ids must be in 0..{self._vocab_size - 1}")
-        if request.end_of_thinking_id >= self._vocab_size:
-            raise ValueError(f"end_of_thinking_id must be in 0..{self._vocab_size - 1}")
-        params = read_params(request.sampling, self._vocab_size)
-        room = self._max_model_len - len(prompt)
+        if max(prompt) >= vocab_size or (emitted and max(emitted) >= vocab_size):
+            raise ValueError(f"token ids must be in 0..{vocab_size - 1}")
+        if request.end_of_thinking_id >= vocab_size:
+            raise ValueError(f"end_of_thinking_id must be in 0..{vocab_size - 1}")
+        params = read_params(request.sampling, vocab_size)
+        room = self._status.max_model_len - len(prompt)
         if params.max_tokens > room:
             raise ValueError(
                 f"sampling.max_tokens {params.max_tokens} exceeds what is left of the context ({room})"
             )
         if emitted and len(emitted) >= params.max_tokens:
             raise ValueError("emitted_token_ids already has sampling.max_tokens tokens")
-        stops = params.stop_token_ids | (frozenset() if params.ignore_eos else self._default_stops)
+        stops = params.stop_token_ids | (
+            frozenset() if params.ignore_eos else self._vocabulary.default_stops
+        )
         return Sequence(
             request_id=request.request_id[:200],
             prompt_ids=prompt,
@@ -191,9 +189,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
 def _tokens_event(
     index: int, tokens: list[EmittedToken], with_logprobs: bool
 ) -> attention_pb2.GenerateResponse:
-    event = attention_pb2.Tokens(index=index, token_ids=[token.token_id for token in tokens])
-    if with_logprobs:
-        event.logprobs.extend(_logprobs(token) for token in tokens)
+    event = attention_pb2.Tokens(
+        index=index,
+        token_ids=[token.token_id for token in tokens],
+        logprobs=[_logprobs(token) for token in tokens] if with_logprobs else [],
+    )
     return attention_pb2.GenerateResponse(tokens=event)
 
 

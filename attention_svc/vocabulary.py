@@ -17,9 +17,9 @@ class Vocabulary:
     """Ids only; the tokens' bytes are read again when a grammar first needs them."""
 
     size: int
-    has_tokens: bool
+    has_tokens: bool = False
     """Whether the checkpoint says what the ids stand for."""
-    missing_ids: tuple[int, ...]
+    missing_ids: tuple[int, ...] = ()
     """Ids that the model has a row for, and the tokenizer no token."""
     default_stops: frozenset[int]
     """EOS, and the marker that opens a turn: an answer never has one, an invented turn does."""
@@ -39,12 +39,7 @@ class Vocabulary:
                 "%s: no %s: every id counts as a token, and grammars are refused",
                 folder, TOKENIZER_FILE,
             )  # fmt: skip
-            return cls(
-                size=model.vocab_size,
-                has_tokens=False,
-                missing_ids=(),
-                default_stops=frozenset(stops),
-            )
+            return cls(size=model.vocab_size, default_stops=frozenset(stops))
         table = TokenTable.load(folder)
         if len(table.bytes_of_id) > model.vocab_size:
             raise ValueError(

@@ -48,7 +48,6 @@ class Engine:
         scheduler: Scheduler,
         metrics: AttentionMetrics,
         *,
-        block_size: int,
         max_model_len: int,
         expert_timeout_s: float,
         missing_ids: tuple[int, ...] = (),
@@ -57,9 +56,9 @@ class Engine:
         """`missing_ids`: ids that no token has, never sampled."""
         self._stack = stack
         self.progress = stack.progress
+        self.is_invariant = stack.is_invariant
         self.scheduler = scheduler
         self._metrics = metrics
-        self._block_size = block_size
         self._max_model_len = max_model_len
         self._expert_timeout_s = expert_timeout_s
         self.waits = ExpertWaits(
@@ -70,14 +69,13 @@ class Engine:
         self._wake = asyncio.Event()
         self._experts_failed = False  # no step has got its experts since one did not
         self.num_tokens = 0
-        self.device = stack.device
         self._masks = NextMasks(
             stack.config.vocab_size,
             finish=self._finish,
             wake=self._wake.set,
             timeout_s=mask_timeout_s,
         )
-        self._missing_ids = torch.tensor(missing_ids, device=self.device) if missing_ids else None
+        self._missing_ids = torch.tensor(missing_ids, device=stack.device) if missing_ids else None
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Raises what Scheduler.add raises."""
@@ -98,11 +96,6 @@ class Engine:
     def abort_all(self, end: SequenceEnd) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             self.abort(sequence, end)
-
-    @property
-    def is_invariant(self) -> bool:
-        """See LayerStack."""
-        return self._stack.is_invariant
 
     @property
     def idle(self) -> bool:
@@ -173,7 +166,7 @@ class Engine:
                 part.sequence.spent.queue_s = now - part.sequence.received_s
             self._masks.begin(part.sequence)
         self._prepare_blocks(plan)
-        step = pack(plan, self._block_size, self.device)
+        step = pack(plan, self.scheduler.tables.block_size, self._stack.device)
         times = StepTimes()
         terms = HopTerms(
             timeout_s=self._expert_timeout_s,
@@ -239,7 +232,7 @@ class Engine:
         except Exception:  # our bug: fail these requests, keep serving the others
             log.exception("sampling failed")
             for sequence in sequences:
-                self.abort(sequence, SequenceEnd(reason="ERROR", error="internal error"))
+                self.abort(sequence, _OUR_BUG)
 
     def _sample(
         self, logits_BV: Tensor, sequences: list[Sequence]
@@ -251,7 +244,7 @@ class Engine:
     def _prepare_blocks(self, plan: list[Slice]) -> None:
         for copy in self.scheduler.tables.take_copies():
             self._stack.cache.copy(copy)
-        blocks = partly_filled(plan, self._block_size)
+        blocks = partly_filled(plan, self.scheduler.tables.block_size)
         if blocks:
             self._stack.cache.clear(blocks)
 
@@ -302,7 +295,6 @@ class Engine:
         sequence.output_ids.append(token.token_id)
         sequence.outbox.put(token)
         self.num_tokens += 1
-        self._metrics.generated_tokens.inc()
         if token.token_id in sequence.stop_ids:
             self._finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
             return
@@ -333,6 +325,7 @@ class Engine:
         metrics.waiting.set(len(scheduler.waiting))
         metrics.kv_usage.set(scheduler.kv_usage_ratio)
         metrics.catch_up(
+            generated_tokens=self.num_tokens,
             preemptions=scheduler.num_preemptions,
             prefix_queries_tokens=scheduler.tables.num_queried_tokens,
             prefix_hits_tokens=scheduler.tables.num_hit_tokens,

@@ -7,7 +7,7 @@ begins the time anew; only a first try is owed to it here.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from attention_svc.sequence.sequence import Sequence
 
@@ -17,7 +17,10 @@ missing there only, and a first failure here may be a stream that has to be dial
 
 
 class ExpertWaits:
-    """Ends sequences whose time is up; those of one step need not have the same. One thread."""
+    """Ends sequences whose time is up; those of one step need not have the same. One thread.
+
+    Also the step's patience (attention_svc.experts.transport): there is one step at a time.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class ExpertWaits:
         self._timeout_s = timeout_s
         self._sequences = sequences
         self._give_up = give_up
+        self._step: list[Sequence] = []
         self._past_s = 0.0  # what the clock showed when its last wait had ended
         self._began_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -58,13 +62,16 @@ class ExpertWaits:
         """Its experts have answered for its next token: the next wait is another one."""
         sequence.waits_from_s = self._past_s + self.awaited_s
 
-    def of_step(self, sequences: Iterable[Sequence]) -> "StepPatience":
-        return StepPatience(self, list(sequences))
+    def of_step(self, sequences: Iterable[Sequence]) -> "ExpertWaits":
+        """Its calls wait as long as its most patient sequence may."""
+        self._step = list(sequences)
+        return self
 
-    def begin(self) -> None:
-        """A call of the step waits from now on."""
+    def begin(self) -> float:
+        """A call of the step waits from now on; the longest that it may, in seconds."""
         self._began_s = time.monotonic()
         self._watch()
+        return max((self.left_s(one) for one in self._step if not one.finished), default=0.0)
 
     def end(self) -> None:
         """It waits no longer."""
@@ -86,21 +93,3 @@ class ExpertWaits:
             if self.left_s(sequence) <= 0:
                 self._give_up(sequence)
         self._watch()
-
-
-class StepPatience:
-    """How long the calls of one step may wait, one after the other (attention_svc.experts.transport)."""
-
-    def __init__(self, waits: ExpertWaits, sequences: list[Sequence]):
-        self._waits = waits
-        self._sequences = sequences
-
-    def begin(self) -> float:
-        self._waits.begin()
-        return max((self._waits.left_s(one) for one in self._unfinished()), default=0.0)
-
-    def end(self) -> None:
-        self._waits.end()
-
-    def _unfinished(self) -> Iterator[Sequence]:
-        return (one for one in self._sequences if not one.finished)

@@ -158,9 +158,8 @@ class NextMasks:
 
 def banned_rows(sequences: Rows[Sequence]) -> dict[int, Tensor]:
     """By row, what the grammars of sequences that may be sampled do not allow."""
-    banned: dict[int, Tensor] = {}
-    for row, sequence in enumerate(sequences):
-        verdict = sequence.verdict
-        if verdict is not None and verdict.banned_V is not None:
-            banned[row] = verdict.banned_V
-    return banned
+    return {
+        row: sequence.verdict.banned_V
+        for row, sequence in enumerate(sequences)
+        if sequence.verdict is not None and sequence.verdict.banned_V is not None
+    }

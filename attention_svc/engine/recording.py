@@ -1,7 +1,7 @@
 """Which experts did each row of each step choose? For whoever asks, while it asks."""
 
 import asyncio
-from collections import deque
+import itertools
 from collections.abc import AsyncGenerator
 
 import numpy as np
@@ -19,10 +19,9 @@ class Recorder:
     """Steps between the layer loop, which never waits, and one reader. Both on the loop."""
 
     def __init__(self) -> None:
-        self._steps: deque[attention_pb2.RecordRoutingResponse] = deque()
+        self._steps: asyncio.Queue[attention_pb2.RecordRoutingResponse] = asyncio.Queue()
         self._waiting_bytes = 0
         self._lost = 0
-        self._filled = asyncio.Event()
 
     def __call__(self, topk_ids: StepIds, is_decode: bool) -> None:
         """A step's [T, K] of each layer."""
@@ -31,7 +30,7 @@ class Recorder:
             self._lost += 1
             return
         ids_TLK = np.asarray(topk_ids).swapaxes(0, 1).astype("<i4")
-        self._steps.append(
+        self._steps.put_nowait(
             attention_pb2.RecordRoutingResponse(
                 is_decode=is_decode,
                 num_rows=ids_TLK.shape[0],
@@ -41,14 +40,10 @@ class Recorder:
         )
         self._waiting_bytes += size_bytes
         self._lost = 0
-        self._filled.set()
 
     async def take(self) -> attention_pb2.RecordRoutingResponse:
         """The next step."""
-        while not self._steps:
-            self._filled.clear()
-            await self._filled.wait()
-        step = self._steps.popleft()
+        step = await self._steps.get()
         self._waiting_bytes -= len(step.expert_ids)
         return step
 
@@ -62,9 +57,7 @@ async def record(
     recorder = Recorder()
     activations.listeners.append(recorder)
     try:
-        num_steps = 0
-        while not max_steps or num_steps < max_steps:
+        for _ in range(max_steps) if max_steps else itertools.count():
             yield await recorder.take()
-            num_steps += 1
     finally:
         activations.listeners.remove(recorder)

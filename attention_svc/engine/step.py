@@ -107,8 +107,8 @@ def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
 
 def _table(part: Slice, block_size: int) -> np.ndarray:
     """int64 [W]: the blocks up to the slice's last position."""
-    _, stop = span(part)
-    return np.array(part.sequence.block_table[: -(-stop // block_size)], dtype=np.int64)
+    width = -(-span(part)[1] // block_size)
+    return np.array(part.sequence.block_table[:width], dtype=np.int64)
 
 
 def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:

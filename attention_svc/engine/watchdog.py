@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from attention_svc.metrics import AttentionMetrics
 
@@ -16,15 +17,13 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 
 
+@dataclass(slots=True)
 class StepProgress:
     """Where the engine is. Written between two layers, so it holds nothing but numbers."""
 
-    __slots__ = ("layer_idx", "moves", "stepping")
-
-    def __init__(self) -> None:
-        self.layer_idx = 0
-        self.moves = 0  # counts whatever gets done
-        self.stepping = False
+    layer_idx: int = 0
+    moves: int = 0  # counts layers begun and combined, and steps
+    stepping: bool = False
 
 
 class Watchdog:

@@ -245,17 +245,15 @@ class ExpertCall:
         if failure.kind == "broken":
             self._breaks += 1
             part.broke = (link.pool_id, link.incarnation)
-        poisoned = failure.kind == "refused" and not self._can_mend(part)
+        # Rows that are not finite, if there are any, are set apart; the others may be sent again.
+        refused = failure.kind == "refused" and part.sent is self._rows
+        poisoned = refused and not self._set_apart()
         if poisoned or self._breaks >= self._terms.max_breaks:
             part.done.set_exception(StepPoisoned(str(failure)))
             return
         self._judge(link, failure)
         if self._may_wait(part, str(failure)):
             self._redispatch(part)
-
-    def _can_mend(self, part: CallPart) -> bool:
-        """Whether a part that was refused may be sent anew, without rows that are not finite."""
-        return part.sent is not self._rows or self._set_apart()
 
     def _set_apart(self) -> bool:
         """Rows that are not finite fail their own sequences only; whether there were any."""

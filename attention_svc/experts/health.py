@@ -43,7 +43,8 @@ class PoolHealth:
     """What one attention service has seen of one pool. Times in seconds on any one clock."""
 
     def __init__(self) -> None:
-        self._network_s = 0.0
+        self.network_s = 0.0
+        """Smoothed share of the network in a round trip; 0 before the first answer."""
         self._queue_s = 0.0
         self._unit_s = 0.0
         self._answers = 0
@@ -52,16 +53,11 @@ class PoolHealth:
         self._ejected_until_s = 0.0
         self.ejected = False
 
-    @property
-    def network_s(self) -> float:
-        """Smoothed share of the network in a round trip; 0 before the first answer."""
-        return self._network_s
-
     def answered(self, round_trip_s: float, queue_s: float, compute_s: float, units: float) -> None:
         """A sound answer."""
         network_s = max(0.0, round_trip_s - queue_s - compute_s)
         weight = SMOOTHING if self._answers else 1.0
-        self._network_s += weight * (network_s - self._network_s)
+        self.network_s += weight * (network_s - self.network_s)
         self._queue_s += weight * (queue_s - self._queue_s)
         self._unit_s += weight * (compute_s / units - self._unit_s)
         self._answers += 1
@@ -72,7 +68,7 @@ class PoolHealth:
     def pinged(self, round_trip_s: float, now_s: float) -> None:
         """An idle pool answered a ping: fresh news of its network, and a probe of an ejected one."""
         if self._answers:
-            self._network_s += PING_SMOOTHING * (round_trip_s - self._network_s)
+            self.network_s += PING_SMOOTHING * (round_trip_s - self.network_s)
             self._queue_s *= 1 - SMOOTHING
             self._unit_s *= 1 - FORGETTING
         if self.ejected and now_s >= self._ejected_until_s and round_trip_s < MIN_TIMEOUT_S:
@@ -82,7 +78,7 @@ class PoolHealth:
     def late(self, waited_s: float) -> None:
         """A call was given up after this long: it takes at least that. Pings tell when it is over."""
         if self._answers:
-            self._network_s = max(self._network_s, waited_s)
+            self.network_s = max(self.network_s, waited_s)
 
     def failed(self, now_s: float) -> bool:
         """A timeout, a corrupt answer or an error of the pool's own; whether that ejects it."""
@@ -97,7 +93,7 @@ class PoolHealth:
 
     def predict_s(self, units: float) -> float:
         """Expected round trip of a call of this size; 0 before the first answer."""
-        return self._network_s + self._queue_s + self._unit_s * units
+        return self.network_s + self._queue_s + self._unit_s * units
 
     def timeout_s(self, units: float) -> float:
         """When a call is late enough to be sent to a replica. No fixed cap: big calls take long."""

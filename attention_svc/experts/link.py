@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -16,7 +17,6 @@ from google.protobuf.message import DecodeError
 
 from attention_svc.experts.call_outcome import CallAnswered, CallFailed, CallOutcome
 from attention_svc.experts.health import PoolHealth, work_units
-from attention_svc.experts.transport import ExpertsUnavailable
 from attention_svc.metrics import AttentionMetrics
 from protos import expert_pb2
 from rpc.cancellation import is_being_cancelled
@@ -50,20 +50,22 @@ _KINDS = {
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
-class Garbled(ExpertsUnavailable):
-    """A stream that brings what cannot be, so nothing on it is to be believed."""
+class StreamLost(Exception):
+    """The stream to the pool cannot be used, or not any more."""
 
 
+class Garbled(StreamLost):
+    """A frame that no sound pool sends: nothing else on this stream can be trusted either."""
+
+
+@dataclass(slots=True)
 class PendingCall:
-    """A call in flight; `on_done` hears its outcome once, unless it is abandoned before."""
+    """A call in flight; `on_done` gets its outcome once, unless it is abandoned first."""
 
-    __slots__ = ("abandoned", "num_rows", "on_done", "sent_s")
-
-    def __init__(self, sent_s: float, num_rows: int, on_done: Callable[[CallOutcome], None]):
-        self.sent_s = sent_s
-        self.num_rows = num_rows
-        self.on_done = on_done
-        self.abandoned = False
+    sent_s: float
+    num_rows: int
+    on_done: Callable[[CallOutcome], None]
+    abandoned: bool = False
 
 
 class PoolLink:
@@ -184,7 +186,7 @@ class PoolLink:
                 self._broken(str(error), "corrupt")
             except asyncio.InvalidStateError:  # written to just after it had ended
                 self._broken("the pool ended the stream")
-            except (TimeoutError, ValueError, ExpertsUnavailable) as error:
+            except (TimeoutError, ValueError, StreamLost) as error:
                 self._broken(str(error) or type(error).__name__)
             finally:
                 # Also on cancellation: whoever waits must learn that the stream is gone.
@@ -202,7 +204,7 @@ class PoolLink:
         if frame is not grpc.aio.EOF:
             first = _parse(frame)
         if first.WhichOneof("frame") != "hello":
-            raise ExpertsUnavailable(await _end_of(stream) or "the first frame was not hello")
+            raise StreamLost(await _end_of(stream) or "the first frame was not hello")
         writer = FrameWriter(stream.write)
         self._greet(first.hello, writer)
         pinger = asyncio.create_task(self._ping(stream, writer))
@@ -214,9 +216,9 @@ class PoolLink:
                     # Ours, or that of a stream the pinger gave up?
                     if is_being_cancelled():
                         raise
-                    raise ExpertsUnavailable(self._gave_up) from None
+                    raise StreamLost(self._gave_up) from None
                 if frame is grpc.aio.EOF:
-                    raise ExpertsUnavailable(await _end_of(stream) or "the pool closed the stream")
+                    raise StreamLost(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
                 self._receive(frame)
                 # Whoever waits for this frame goes first: asking gRPC for the next one takes its time.
@@ -230,15 +232,15 @@ class PoolLink:
 
     def _greet(self, hello: expert_pb2.PoolHello, writer: FrameWriter) -> None:
         if hello.protocol_major != PROTOCOL_MAJOR:
-            raise ExpertsUnavailable(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
+            raise StreamLost(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
         if hello.checkpoint_id != self._caller_hello.checkpoint_id:
-            raise ExpertsUnavailable(f"checkpoint_id {quoted(hello.checkpoint_id)} is another one")
+            raise StreamLost(f"checkpoint_id {quoted(hello.checkpoint_id)} is another one")
         if hello.pool_id != self.pool_id:
-            raise ExpertsUnavailable(
+            raise StreamLost(
                 f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
             )
         if len(hello.numerics_id) > MAX_REASON_CHARS or not hello.numerics_id.isprintable():
-            raise ExpertsUnavailable(f"numerics_id {quoted(hello.numerics_id)} is none")
+            raise StreamLost(f"numerics_id {quoted(hello.numerics_id)} is none")
         num_layers, num_experts = self._sizes
         # Only checked: what a pool serves for us is the topology's word.
         Pieces.from_message(
@@ -284,9 +286,10 @@ class PoolLink:
             call.on_done(CallAnswered(result, round_trip_s))
 
     def _refused(self, error: expert_pb2.Error) -> None:
+        if error.call_id not in self._pending:
+            return
         code = _code_name(error.code)
-        if error.call_id in self._pending:
-            self._metrics.expert_errors.labels(self.pool_id, code).inc()
+        self._metrics.expert_errors.labels(self.pool_id, code).inc()
         call = self._settle(error.call_id)
         if call is not None:
             piece = error.not_holding
@@ -300,9 +303,7 @@ class PoolLink:
 
     def _settle(self, call_id: int) -> PendingCall | None:
         """Give an answered call's credit back; the call when somebody still waits for it."""
-        call = self._pending.pop(call_id, None)
-        if call is None:
-            return None
+        call = self._pending.pop(call_id)
         self._inflight_rows -= call.num_rows
         return None if call.abandoned else call
 

@@ -1,7 +1,6 @@
 """Which pool serves which piece now? Links to the pools of the topology, and the owner map."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from attention_svc.experts.link import PoolLink
 from attention_svc.experts.sharing import share_out
 from protos import attention_pb2, router_pb2
 from rpc.mesh.pieces import Pieces
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,12 @@ class PoolSet:
         self._closing: set[asyncio.Task[None]] = set()
         self.layers: list[LayerOwners] = []
         self.version = 0
-        self._rebuild()
+        self.refresh()
 
     @property
     def links(self) -> list[PoolLink]:
-        return [member.link for member in self._members.values()]
+        """Of all members; any thread."""
+        return [member.link for member in list(self._members.values())]
 
     def apply(self, topology: router_pb2.Topology) -> None:
         """Take a newer topology. Raises ValueError, changing nothing, when an entry is malformed."""
@@ -100,12 +98,12 @@ class PoolSet:
             if key[0] in newest:
                 self._drop(key)  # fenced by a newer incarnation, or moved to another address
         for key, (pieces, rank) in listed.items():
-            link = self._make_link(key[0], key[2], self._rebuild)
+            link = self._make_link(key[0], key[2], self.refresh)
             self._members[key] = _Member(link, pieces, rank)
             link.start()
         # Taken with the topology only: the split of sums stays while nobody's pieces change.
         self._work_LE = self._work()
-        self._rebuild()
+        self.refresh()
 
     def reach(self) -> list[attention_pb2.PoolReach]:
         """How each pool is seen from here, in ascending pool id."""
@@ -124,8 +122,7 @@ class PoolSet:
 
     def awaited(self) -> list[str]:
         """Ids of the pools that owe an answer; any thread."""
-        members = list(self._members.values())
-        return sorted({one.link.pool_id for one in members if one.link.owes_answers})
+        return sorted({link.pool_id for link in self.links if link.owes_answers})
 
     def missing(self) -> dict[int, int]:
         """layer_idx -> number of its experts that no connected pool serves."""
@@ -162,18 +159,14 @@ class PoolSet:
         for member in self._members.values():
             if member.link is link:
                 member.pieces = member.pieces - Pieces([(layer_idx, expert_id)])
-        self._rebuild()
+        self.refresh()
 
     def refuses(self, link: PoolLink) -> None:
         """A pool takes no new calls: it drains, and the topology will say so."""
         for member in self._members.values():
             if member.link is link and member.rank == 0:
                 member.rank = 1
-        self._rebuild()
-
-    def refresh(self) -> None:
-        """A pool's health changed: choose again."""
-        self._rebuild()
+        self.refresh()
 
     def _usable(self) -> list[_Member]:
         """Members with a stream, in ascending pool id."""
@@ -189,7 +182,8 @@ class PoolSet:
             usable = [member for member in usable if member.link.numerics_id == common]
         return usable
 
-    def _rebuild(self) -> None:
+    def refresh(self) -> None:
+        """Choose again: a pool's pieces, state, stream or health changed."""
         for key, member in list(self._members.items()):
             if member.rank == 2 and not member.link.usable:
                 self._drop(key)

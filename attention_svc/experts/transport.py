@@ -21,10 +21,6 @@ class StepPoisoned(Exception):
     """The rows themselves seem to break pools, or are refused by them: not to be sent again whole."""
 
 
-def _always() -> bool:
-    return True
-
-
 class Patience(Protocol):
     """How long the calls of one step may yet wait for experts, one after the other."""
 
@@ -41,7 +37,7 @@ class HopTerms:
 
     timeout_s: float  # longest wait for experts, from a call's first failure on
     patience: Patience | None = None  # shared by a step's calls; None: the call's own
-    wanted: Callable[[], bool] = _always  # False: nobody waits for the step any more
+    wanted: Callable[[], bool] = lambda: True  # False: nobody waits for the step any more
     is_probe: bool = False  # our own question whether pieces are back: no step waits for it
     max_breaks: int = 2  # pools that may break under a message before it is suspected itself
     timeout_ms: int = field(init=False)  # the same as `timeout_s`, for the wire

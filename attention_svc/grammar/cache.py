@@ -41,6 +41,10 @@ class GrammarCache:
         self._compiled.move_to_end(digest)
         return entry
 
+    def known(self, digest: bytes) -> Compiled | str | None:
+        """What was compiled, or why it was refused."""
+        return self.refusal(digest) or self.compiled(digest)
+
     def keep(self, digest: bytes, entry: Compiled) -> None:
         self._compiled[digest] = entry
         while len(self._compiled) > CACHED_GRAMMARS or (

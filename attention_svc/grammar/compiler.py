@@ -106,27 +106,19 @@ class GrammarCompiler:
         if len(data) > MAX_GRAMMAR_BYTES:
             raise ValueError(f"grammar.text: at most {MAX_GRAMMAR_BYTES} bytes, got {len(data)}")
         digest = hashlib.sha256(data).digest()
-        known = self._known(digest)
-        if known is not None:
-            return known
-        await self.slots.acquire(request.client_id)
-        # Once begun it goes on although its request may be cancelled: the slot is taken until then.
-        work = asyncio.create_task(self._work(request.client_id, digest, text, len(data)))
-        self._running.add(work)
-        work.add_done_callback(self._running.discard)
-        compiled = await asyncio.shield(work)
+        compiled: Compiled | str | Overloaded | None = self.cache.known(digest)
+        if compiled is None:
+            await self.slots.acquire(request.client_id)
+            # Once begun it goes on even when its request is cancelled: the slot is taken until then.
+            work = asyncio.create_task(self._work(request.client_id, digest, text, len(data)))
+            self._running.add(work)
+            work.add_done_callback(self._running.discard)
+            compiled = await asyncio.shield(work)
         if isinstance(compiled, Overloaded):
             raise compiled
         if isinstance(compiled, str):
             raise ValueError(f"grammar: {compiled}")
         return compiled
-
-    def _known(self, digest: bytes) -> Compiled | None:
-        """Raises ValueError when it was refused before."""
-        refusal = self.cache.refusal(digest)
-        if refusal is not None:
-            raise ValueError(f"grammar: {refusal}")
-        return self.cache.compiled(digest)
 
     async def _work(
         self, client: str, digest: bytes, text: str, size_bytes: int
@@ -135,7 +127,7 @@ class GrammarCompiler:
         checker = self._checkers.pop()
         try:
             # Somebody else may have sent the same one in the meantime.
-            known = self.cache.refusal(digest) or self.cache.compiled(digest)
+            known = self.cache.known(digest)
             if known is not None:
                 return known
             matcher, refusal = await self._compile(checker, text)
@@ -153,19 +145,15 @@ class GrammarCompiler:
 
     async def _compile(self, checker: GrammarChecker, text: str) -> tuple[LLMatcher | None, str]:
         """(the matcher, "") or (None, why it is refused)."""
+        loop = asyncio.get_running_loop()
         async with self._reading:
             if self._tokens is None:
-                loop = asyncio.get_running_loop()
-                read = loop.run_in_executor(
+                self._tokens = await loop.run_in_executor(
                     self._threads, GrammarTokens.read, self._folder, self._vocabulary
                 )
-                self._tokens = await read
-        refusal = await checker.check(text)
-        matcher = None
+        matcher, refusal = None, await checker.check(text)
         if not refusal:
-            loop = asyncio.get_running_loop()
-            build = loop.run_in_executor(self._threads, _build, self._tokens, text)
-            matcher, refusal = await build
+            matcher, refusal = await loop.run_in_executor(self._threads, _build, self._tokens, text)
         return matcher, _first_line(refusal)
 
 

@@ -5,7 +5,6 @@ thinking: the sequence cannot stop, or begin a tool call, before its grammar beg
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
@@ -44,17 +43,15 @@ class GrammarCost:
     """How long the masks of a grammar have taken, in all of its copies."""
 
     def __init__(self) -> None:
-        self._longest_s = math.inf
-        self._is_known = False
+        self._longest_s: float | None = None
 
     @property
     def is_brief(self) -> bool:
         """None took long. A mask tries every token, so taking one costs no more than it did."""
-        return self._longest_s < BRIEF_S
+        return self._longest_s is not None and self._longest_s < BRIEF_S
 
     def note(self, mask_s: float) -> None:
-        self._longest_s = max(self._longest_s, mask_s) if self._is_known else mask_s
-        self._is_known = True
+        self._longest_s = max(self._longest_s or 0.0, mask_s)
 
 
 class Grammar(Protocol):

@@ -23,10 +23,6 @@ class BlockPool:
         self._keys_of: dict[int, list[bytes]] = {}
 
     @property
-    def num_cached(self) -> int:
-        return len(self._cached)
-
-    @property
     def num_available(self) -> int:
         """What `take` can hand out."""
         return len(self._free) + len(self._cached)
@@ -34,9 +30,6 @@ class BlockPool:
     @property
     def num_used(self) -> int:
         return self.num_blocks - self.num_available
-
-    def references(self, block: int) -> int:
-        return self._references[block]
 
     def take(self, count: int) -> list[int] | None:
         """`count` blocks with one reference each, or None when there are not that many."""

@@ -25,14 +25,6 @@ class KvCache:
         shapes = [(num_layers, num_blocks, *page) for page in layout.page_shapes(block_size)]
         self._keys, self._values = (zeros(shape, layout.dtype, device) for shape in shapes)
 
-    @property
-    def num_blocks(self) -> int:
-        return self._keys.shape[1]
-
-    @property
-    def size_bytes(self) -> int:
-        return 2 * self._keys.numel() * self._keys.itemsize
-
     def copy(self, copy: BlockCopy) -> None:
         """Give a block another one's first rows, and zeros after them (see `clear`)."""
         keys, values = self._keys[:, copy.target], self._values[:, copy.target]

@@ -105,12 +105,10 @@ def _plain_greedy(
 
     Three operators instead of a dozen: see docs/cold-caches.md.
     """
-    if not logits_BV.is_cpu:
+    if not logits_BV.is_cpu or any(
+        not one.params.is_greedy or one.params.logprobs or is_controlled(one) for one in sequences
+    ):
         return None
-    for sequence in sequences:
-        params = sequence.params
-        if not params.is_greedy or params.logprobs or is_controlled(sequence):
-            return None
     logits = logits_BV.numpy()
     if not np.isfinite(logits.sum(axis=1)).all():
         return None

@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 
 from protos import attention_pb2
 
+RANGES = {
+    "temperature": (0.0, 2.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (1e-3, 1e3),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+}
 MAX_STOP_IDS = 64
 MAX_LOGIT_BIAS = 300
 MAX_TOP_LOGPROBS = 20
@@ -68,14 +75,10 @@ class SequenceParams:
 def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> SequenceParams:
     """Check a message. Raises ValueError naming the field and what is allowed."""
     m = message
-    _check("temperature", m.temperature, 0.0, 2.0)
-    _check("top_p", m.top_p, 0.0, 1.0)
-    if m.top_p <= 0.0:
-        raise ValueError("sampling.top_p must be in (0, 1]")
-    _check("min_p", m.min_p, 0.0, 1.0)
-    _check("repetition_penalty", m.repetition_penalty, 1e-3, 1e3)
-    _check("presence_penalty", m.presence_penalty, -2.0, 2.0)
-    _check("frequency_penalty", m.frequency_penalty, -2.0, 2.0)
+    if not 0.0 < m.top_p <= 1.0:
+        raise ValueError(f"sampling.top_p must be in (0, 1], got {m.top_p!r}")
+    for name, (low, high) in RANGES.items():
+        _check(name, getattr(m, name), low, high)
     if m.min_tokens > m.max_tokens:
         raise ValueError(f"sampling.min_tokens {m.min_tokens} exceeds max_tokens {m.max_tokens}")
     if len(m.stop_token_ids) > MAX_STOP_IDS or len(m.logit_bias) > MAX_LOGIT_BIAS:

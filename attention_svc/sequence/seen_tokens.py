@@ -11,17 +11,13 @@ class SeenTokens:
 
     def __init__(self, prompt_ids: Sequence[int]):
         """`prompt_ids`: ids that count as seen, but not as written."""
-        self._prompt = np.unique(np.asarray(prompt_ids, dtype=np.int64))
-        self._ids = self._prompt
-        self._counts = np.zeros(0, np.float32)
-        self._place_of: dict[int, int] = {}
+        self._ids = np.unique(np.asarray(prompt_ids, dtype=np.int64))
+        self._counts = np.zeros(len(self._ids), np.float32)
+        self._place_of = {token_id: place for place, token_id in enumerate(self._ids.tolist())}
         self._taken = 0
-        self._reset()
 
     def update(self, output_ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and their counts for this output: usually the one before and one token more."""
-        if len(output_ids) < self._taken:  # tokens were taken back
-            self._reset()
+        """Ids and their counts for this output: the one before, and more tokens."""
         for token_id in output_ids[self._taken :]:
             place = self._place_of.setdefault(token_id, len(self._place_of))
             if place == len(self._ids):
@@ -32,9 +28,3 @@ class SeenTokens:
         self._taken = len(output_ids)
         size = len(self._place_of)
         return self._ids[:size], self._counts[:size]
-
-    def _reset(self) -> None:
-        self._taken = 0
-        self._ids = self._prompt.copy()
-        self._counts = np.zeros(len(self._ids), np.float32)
-        self._place_of = {token_id: place for place, token_id in enumerate(self._ids.tolist())}

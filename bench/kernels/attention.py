@@ -65,7 +65,7 @@ def make_cache(positions: int) -> KvCache:
 
 def decode(cache: KvCache, lens: list[int], native: bool) -> Callable[[], object]:
     """One decode step's attention, torch's plan included."""
-    num_blocks = cache.num_blocks
+    num_blocks = cache.pages(0)[0].shape[0]
     width = max(lens) // BLOCK
     tables_BW = torch.stack([torch.randperm(num_blocks)[:width] for _ in lens])
     lens_B = torch.tensor(lens)
@@ -79,7 +79,7 @@ def decode(cache: KvCache, lens: list[int], native: bool) -> Callable[[], object
 
 
 def chunk(cache: KvCache, num_cached: int, native: bool) -> Callable[[], object]:
-    table_W = torch.randperm(cache.num_blocks)[: num_cached // BLOCK]
+    table_W = torch.randperm(cache.pages(0)[0].shape[0])[: num_cached // BLOCK]
     q_THP = torch.randn(CHUNK, HEADS, HEAD_DIM).bfloat16()
     if native:
         segments = torch.tensor([[0, CHUNK, num_cached, 0]])

@@ -196,7 +196,7 @@ def attention_cases(format: str) -> Iterator[Case]:
             name="decode_attention",
             format=format,
             rows=rows,
-            size_bytes=cache.size_bytes // most * rows,
+            size_bytes=2 * cache.pages(0)[0].nbytes // most * rows,
             num_flops=4 * rows * HEADS * HEAD_DIM * CONTEXT,
             run=lambda q=q_BHP, p=paged: attend_paged(q, *cache.pages(0), KV_HEADS, p),
         )

@@ -113,10 +113,8 @@ async def test_a_sequence_that_moved_when_only_its_end_was_missing_ends_at_once(
             cast(Any, None),
             vocabulary=VOCABULARY,
             grammars=grammars,
-            max_model_len=1000,
-            request_timeout_s=9.0,
             readiness=lambda: (True, ""),
-            status=attention_pb2.GetStatusResponse(),
+            status=attention_pb2.GetStatusResponse(max_model_len=1000, default_timeout_ms=9000),
             activations=ActivationCounts(1, 1),
         )
         request = attention_pb2.GenerateRequest(

@@ -159,9 +159,7 @@ async def run_to_end(
             max_waiting=64,
             max_waiting_tokens=100_000,
         )
-        engine = Engine(
-            stack, scheduler, metrics, block_size=16, max_model_len=2048, expert_timeout_s=10
-        )
+        engine = Engine(stack, scheduler, metrics, max_model_len=2048, expert_timeout_s=10)
         for sequence in sequences:
             engine.add(sequence)
         running = asyncio.create_task(engine.run())

@@ -206,7 +206,6 @@ def make_service(
         stack,
         Scheduler(tables, **{**known, **limits}),
         metrics,
-        block_size=block_size,
         max_model_len=CONTEXT,
         expert_timeout_s=expert_timeout_s,
         mask_timeout_s=mask_timeout_s,
@@ -234,11 +233,13 @@ async def running_service(
         engine,
         vocabulary=vocabulary,
         grammars=GrammarCompiler(Path(), vocabulary),
-        max_model_len=CONTEXT,
-        request_timeout_s=request_timeout_s,
         readiness=transport.ready,
         activations=service.activations,
-        status=attention_pb2.GetStatusResponse(vocab_size=VOCAB, max_model_len=CONTEXT),
+        status=attention_pb2.GetStatusResponse(
+            vocab_size=VOCAB,
+            max_model_len=CONTEXT,
+            default_timeout_ms=int(request_timeout_s * 1e3),
+        ),
     )
     server = GrpcHost(Address(host="127.0.0.1", port=0), tls=tls)
     attention_pb2_grpc.add_AttentionServicer_to_server(service.servicer, server.server)

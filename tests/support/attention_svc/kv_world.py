@@ -95,7 +95,7 @@ class World:
         known = [*made.prompt_ids, *made.output_ids]
         for position in range(made.num_computed, made.num_computed + part.num_tokens):
             block, row = made.block_table[position // BLOCK], position % BLOCK
-            assert self.pool.references(block) == 1, "a shared block was written"
+            assert self.pool._references[block] == 1, "a shared block was written"
             assert position >= made.num_checked, "rows that others may be given were written"
             self.rows[block, row] = self._content(made, known[: position + 1])
 
@@ -151,10 +151,10 @@ class World:
             assert len(set(made.block_table)) == len(made.block_table)
             for index, block in enumerate(made.block_table):
                 held[block] = held.get(block, 0) + 1
-                shared = self.pool.references(block) > 1
+                shared = self.pool._references[block] > 1
                 assert not shared or index < made.num_checked // BLOCK, "shared, but not full"
         for block in range(self.pool.num_blocks):
-            assert self.pool.references(block) == held.get(block, 0)
+            assert self.pool._references[block] == held.get(block, 0)
         pool = self.pool
         assert pool.num_used == len(held)
         states = [*pool._free, *pool._cached, *held]

@@ -98,11 +98,11 @@ async def test_a_steps_calls_may_wait_as_long_as_its_most_patient_sequence() -> 
     waits = ExpertWaits(LIMIT_S, lambda: [fresh, moved], lambda sequence: None)
     for sequence in (fresh, moved):
         waits.enter(sequence)
-    longest = {
-        "both": waits.of_step([fresh, moved]),
-        "moved": waits.of_step([moved, gone]),
-        "nobody": waits.of_step([gone]),
-    }
-    for name, wanted_s in {"both": LIMIT_S, "moved": FIRST_TRY_S, "nobody": 0.0}.items():
-        assert longest[name].begin() == pytest.approx(wanted_s, abs=1.0)
-        longest[name].end()
+    for step, wanted_s in (
+        ([fresh, moved], LIMIT_S),
+        ([moved, gone], FIRST_TRY_S),
+        ([gone], 0.0),
+    ):
+        patience = waits.of_step(step)
+        assert patience.begin() == pytest.approx(wanted_s, abs=1.0)
+        patience.end()

@@ -40,7 +40,7 @@ def test_references_keys_and_states_match_a_plain_model(moves: list[tuple[int, i
                 pool.share(found)
                 tables.append([found])
         for block in range(BLOCKS):
-            assert pool.references(block) == sum(table.count(block) for table in tables)
+            assert pool._references[block] == sum(table.count(block) for table in tables)
         assert pool.num_used == len({block for table in tables for block in table})
 
 

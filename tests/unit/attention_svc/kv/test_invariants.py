@@ -25,7 +25,7 @@ def test_random_operations(
     for _ in range(40):
         random_operation(world, chance)
     world.finish()
-    assert prefix_cache or not world.pool.num_cached
+    assert prefix_cache or not len(world.pool._cached)
 
 
 @pytest.mark.slow
