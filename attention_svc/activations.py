@@ -1,6 +1,6 @@
 """Which experts did the steps choose, and how often?
 
-Asked by the choice of pools, the report to the router, recordings and Prometheus.
+Read by the choice of pools, the report to the router, recordings and Prometheus.
 """
 
 import threading
@@ -11,7 +11,7 @@ import numpy as np
 from rpc.mesh.work import ROWS_PER_EXPERT_READ
 
 COUNTED_AT_ONCE = 32
-"""Steps."""
+"""Decode steps that may wait to be counted together."""
 StepIds = Sequence[np.ndarray] | np.ndarray
 """topk_ids_TK of all layers of a step."""
 
@@ -27,7 +27,7 @@ class ActivationCounts:
         self._first_ids = np.arange(num_layers)[:, None] * num_experts
         self._reported = np.zeros((2, num_layers, num_experts), dtype=np.int64)
         self.listeners: list[Callable[[StepIds, bool], None]] = []
-        """Each is told of every step: its ids, and whether it is decode."""
+        """Each is called after every step with its ids and whether it is decode."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -42,7 +42,7 @@ class ActivationCounts:
         return self._steps
 
     def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
-        """All layers of a step at once. Decode steps are counted in one go, when they are many or looked at."""
+        """All layers of a step. Decode steps are counted many at once, or when counts are read."""
         with self._lock:
             self._waiting.append(topk_ids)
         if not is_decode or len(self._waiting) >= COUNTED_AT_ONCE:
@@ -68,5 +68,5 @@ class ActivationCounts:
 
     def work(self) -> np.ndarray:
         """float [layers, E]: steps that read an expert's weights, and its rows' arithmetic in the
-        same unit; never 0, so that experts without any are spread by number."""
+        same unit; never 0, so that experts that were not chosen are spread by their number."""
         return 1.0 + self.steps + self.counts / ROWS_PER_EXPERT_READ

@@ -1,4 +1,4 @@
-"""What can be set about an attention service?"""
+"""What can be configured about an attention service?"""
 
 import math
 from dataclasses import dataclass
@@ -53,17 +53,17 @@ class AttentionConfig(MemberConfig):
     max_waiting_tokens: int = flag(2_000_000, "most prompt tokens waiting; more are refused")
     max_batch_tokens: int = flag(512, "most rows in one step; longer prompts are cut into chunks")
     request_timeout_s: float = flag(
-        0.0, "longest a request may take that names no limit itself, waiting included; 0: no limit"
+        0.0, "time limit of requests that name none themselves, waiting included; 0: no limit"
     )
     expert_timeout_s: float = flag(
         600.0,
-        "longest a step waits for experts that no pool answers for, whatever is tried meanwhile",
+        "longest wait of a request for experts that no pool answers for, retries included",
     )
     stall_s: float = flag(
-        120.0, "a step without any progress for so long makes the service unready (0: never)"
+        120.0, "the service is unready when a step has made no progress for so long (0: never)"
     )
     same_numerics: bool = flag(
-        False, "use only pools of one weight format and kernel (the kind that holds most)"
+        False, "use only pools of one numerics_id, the one whose pools hold most"
     )
     threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     grace_s: float = flag(30.0, "seconds running requests get after SIGTERM")
@@ -74,10 +74,10 @@ class AttentionConfig(MemberConfig):
             object.__setattr__(self, name, value)
         check_choice("--kv-dtype", self.kv_dtype, KV_DTYPES)
         if self.transport == "grpc" and self.expert_dtype != "auto":
-            raise ValueError("--expert-dtype: the pools say it, except with --transport in_process")
+            raise ValueError("--expert-dtype is for --transport in_process: pools have their own")
         check_choice("--transport", self.transport, TRANSPORTS)
         if self.transport == "grpc" and not self.router:
-            raise ValueError("--router is needed with --transport grpc: it knows the expert pools")
+            raise ValueError("--transport grpc needs --router, which knows the expert pools")
         for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}")

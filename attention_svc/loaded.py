@@ -1,4 +1,4 @@
-"""What does an attention service know once its checkpoint is open, before any weights are read?"""
+"""What is known once the checkpoint is open, before any weights are read?"""
 
 import torch
 
@@ -12,10 +12,10 @@ from moe_model.weights.open import open_weights, verify_attention
 
 
 class LoadedModel:
-    """A checked checkpoint, and the formats, device and sizes it is to be served with."""
+    """A checked checkpoint, and the formats, device and sizes to serve it with."""
 
     def __init__(self, config: AttentionConfig):
-        """Opens and checks the checkpoint. Raises ValueError with one clear line."""
+        """Opens and checks the checkpoint. Raises ValueError with a one-line reason."""
         self.weights, manifest = open_weights(config.model, partial=config.transport == "grpc")
         self.config = self.weights.config
         self.vocabulary = Vocabulary.load(config.model, self.config)
@@ -24,13 +24,17 @@ class LoadedModel:
         try:
             device = torch.device(config.device)
             torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch without that device asserts
+        except (RuntimeError, AssertionError) as error:  # torch built without it asserts
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {config.device}: {reason}") from None
         formats = self.formats = held_formats(
-            config.model, self.config, dtype=config.dtype, expert_dtype=config.expert_dtype,
-            linear_dtype=config.linear_dtype, device=device.type,
-        )  # fmt: skip
+            config.model,
+            self.config,
+            dtype=config.dtype,
+            expert_dtype=config.expert_dtype,
+            linear_dtype=config.linear_dtype,
+            device=device.type,
+        )
         self.backend = choose_backend(DTYPES[formats.compute_dtype], device)
         self.num_threads = self.backend.set_threads(config.threads)
         self.kernel = self.backend.numerics(formats.linears)
@@ -39,5 +43,5 @@ class LoadedModel:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self.layout = self.backend.kv_layout(config.kv_dtype, self.config, BLOCK_SIZE)
         self.num_blocks = count_blocks(config, self.config, self.layout, formats, device)
-        # A sequence longer than the cache could never run: promise what can be kept.
+        # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)

@@ -1,4 +1,4 @@
-"""What does the router hear of this service, and what does it tell us?"""
+"""What does this service report to the router, and what does it learn from it?"""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from rpc.mesh.topology import TopologyWatcher
 
 
 class Membership:
-    """The lease of one attention service, and its watch of the topology."""
+    """The lease of one attention service, and its subscription to the topology."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Membership:
         pools: PoolSet | None,
         on_refused: Callable[[str], None],
     ):
-        """`pools` follow the topology; `on_refused` gets a final refusal, logged, on another thread."""
+        """`pools` follow the topology; `on_refused` gets a final refusal, on another thread."""
         self._is_draining = is_draining
         self._scheduler = scheduler
         self._activations = activations
@@ -58,25 +58,23 @@ class Membership:
             await self._watcher.start()
 
     async def stop(self) -> None:
-        """Leave with a goodbye, so that the router need not wait for the lease to run out."""
+        """Say goodbye, so that the router need not wait for the lease to expire."""
         await asyncio.to_thread(self._lease.stop)
         await self._watcher.stop()
 
     def poke(self) -> None:
-        """Tell the router now."""
+        """Report to the router now."""
         self._lease.poke()
 
     def _take_topology(self, topology: router_pb2.Topology) -> None:
         if topology.checkpoint_id and topology.checkpoint_id != self._checkpoint_id:
-            raise ValueError(
-                f"the mesh serves checkpoint {topology.checkpoint_id[:64]!r}, not ours"
-            )
+            raise ValueError(f"the mesh serves another checkpoint, {topology.checkpoint_id[:64]!r}")
         assert self._pools is not None
         self._pools.apply(topology)
         self._metrics.topology_version.set(topology.version.counter)
 
     def _status(self) -> router_pb2.MemberStatus:
-        """On the lease's thread; reads only."""
+        """Called on the lease's thread; reads only."""
         scheduler = self._scheduler
         status = router_pb2.MemberStatus(
             state=router_pb2.MEMBER_STATE_DRAINING

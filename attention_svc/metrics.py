@@ -1,4 +1,4 @@
-"""What does Prometheus see of an attention service?"""
+"""Which metrics does an attention service export?"""
 
 from collections.abc import Iterable
 
@@ -17,12 +17,12 @@ from rpc.metrics import (
 )
 
 MAX_PIECE_LABELS = 2048
-"""Beyond this many pieces, activations are per-layer series; the matrix is at /experts/load."""
+"""With more pieces, activations are series per layer only; the matrix is at /experts/load."""
 STEP_PARTS = ("schedule", "attention", "experts", "sample", "stream")
 
 
 class AttentionMetrics:
-    """Collectors of one attention service, in a registry of its own."""
+    """The collectors of one attention service, in their own registry."""
 
     def __init__(self, activations: ActivationCounts | None = None) -> None:
         """`activations`: the counts to export, where there are any."""
@@ -42,13 +42,15 @@ class AttentionMetrics:
             PREFIX + "preemptions_total", "Sequences preempted for KV blocks", registry=registry
         )
         self.prefix_queries_tokens = Counter(
-            PREFIX + "prefix_cache_queries_tokens_total", "Prompt tokens looked up",
+            PREFIX + "prefix_cache_queries_tokens_total",
+            "Prompt tokens looked up",
             registry=registry,
-        )  # fmt: skip
+        )
         self.prefix_hits_tokens = Counter(
-            PREFIX + "prefix_cache_hits_tokens_total", "Prompt tokens found in the prefix cache",
+            PREFIX + "prefix_cache_hits_tokens_total",
+            "Prompt tokens found in the prefix cache",
             registry=registry,
-        )  # fmt: skip
+        )
         self._caught_up: dict[str, int] = {}
         self.running = Gauge(PREFIX + "sequences_running", "Sequences in steps", registry=registry)
         self.waiting = Gauge(PREFIX + "sequences_waiting", "Sequences waiting", registry=registry)
@@ -68,65 +70,91 @@ class AttentionMetrics:
             registry=registry,
         )
         self.ttft_s = Histogram(
-            PREFIX + "attention_ttft_seconds", "Request received to first token",
-            buckets=TTFT_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            PREFIX + "attention_ttft_seconds",
+            "Request received to first token",
+            buckets=TTFT_BUCKETS_S,
+            registry=registry,
+        )
         self.inter_token_s = Histogram(
-            PREFIX + "attention_inter_token_seconds", "Between two tokens of a sequence",
-            buckets=INTER_TOKEN_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            PREFIX + "attention_inter_token_seconds",
+            "Between two tokens of a sequence",
+            buckets=INTER_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
         self.sequence_s = Histogram(
-            PREFIX + "attention_e2e_seconds", "Request received to terminal event",
-            buckets=REQUEST_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            PREFIX + "attention_e2e_seconds",
+            "Request received to terminal event",
+            buckets=REQUEST_BUCKETS_S,
+            registry=registry,
+        )
         step_s = Histogram(
-            PREFIX + "step_seconds", "Where a step's time goes", ["part"],
-            buckets=RPC_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            PREFIX + "step_seconds",
+            "Where a step's time goes",
+            ["part"],
+            buckets=RPC_BUCKETS_S,
+            registry=registry,
+        )
         self.step_s = {part: step_s.labels(part) for part in STEP_PARTS}
         self.batch_rows = Histogram(
-            PREFIX + "step_rows", "Rows in a step",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048), registry=registry,
-        )  # fmt: skip
+            PREFIX + "step_rows",
+            "Rows in a step",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
+            registry=registry,
+        )
         self._rpc_s = Histogram(
-            PREFIX + "expert_rpc_seconds", "Expert calls, network, queue and compute apart",
-            ["pool", "part"], buckets=RPC_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            PREFIX + "expert_rpc_seconds",
+            "Expert calls, network, queue and compute apart",
+            ["pool", "part"],
+            buckets=RPC_BUCKETS_S,
+            registry=registry,
+        )
         self._rpc_bytes = Counter(
-            PREFIX + "expert_rpc_bytes_total", "Tensor bytes of expert calls",
-            ["pool", "direction"], registry=registry,
-        )  # fmt: skip
+            PREFIX + "expert_rpc_bytes_total",
+            "Tensor bytes of expert calls",
+            ["pool", "direction"],
+            registry=registry,
+        )
         self.inflight = Gauge(
             PREFIX + "expert_rpc_inflight", "Expert calls unanswered", ["pool"], registry=registry
         )
         self.expert_errors = Counter(
-            PREFIX + "expert_rpc_errors_total", "Calls a pool answered with Error",
-            ["pool", "code"], registry=registry,
-        )  # fmt: skip
+            PREFIX + "expert_rpc_errors_total",
+            "Calls a pool answered with Error",
+            ["pool", "code"],
+            registry=registry,
+        )
         self.expert_failures = Counter(
-            PREFIX + "expert_call_failures_total", "Calls that were sent again elsewhere, or failed",
-            ["pool", "kind"], registry=registry,
-        )  # fmt: skip
+            PREFIX + "expert_call_failures_total",
+            "Calls that were sent again elsewhere, or failed",
+            ["pool", "kind"],
+            registry=registry,
+        )
         self.ejections = Counter(
-            PREFIX + "pool_ejections_total", "Times a pool was put behind its replicas",
-            ["pool"], registry=registry,
-        )  # fmt: skip
+            PREFIX + "pool_ejections_total",
+            "Times a pool was put behind its replicas",
+            ["pool"],
+            registry=registry,
+        )
         self.numerics_changes = Counter(
-            PREFIX + "expert_numerics_changes_total", "Calls moved to a pool of another numerics_id",
+            PREFIX + "expert_numerics_changes_total",
+            "Calls moved to a pool of another numerics_id",
             registry=registry,
-        )  # fmt: skip
+        )
         self.parked = Gauge(
-            PREFIX + "expert_calls_parked", "Calls that wait for a pool to come back or to answer soundly",
+            PREFIX + "expert_calls_parked",
+            "Calls that wait for a pool to come back or to answer soundly",
             registry=registry,
-        )  # fmt: skip
+        )
         self.stalls = Counter(
-            PREFIX + "engine_stalls_total", "Times a step stood still for --stall-s",
+            PREFIX + "engine_stalls_total",
+            "Times a step stood still for --stall-s",
             registry=registry,
-        )  # fmt: skip
+        )
         self.late_masks = Counter(
-            PREFIX + "late_masks_total", "Tokens that waited for their grammar after their logits",
+            PREFIX + "late_masks_total",
+            "Tokens that waited for their grammar after their logits",
             registry=registry,
-        )  # fmt: skip
+        )
         self.pools_connected = Gauge(
             PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
         )
@@ -147,7 +175,7 @@ class AttentionMetrics:
     def observe_hop(
         self, pool_id: str, round_trip_s: float, queue_s: float, compute_s: float, num_rows: int
     ) -> None:
-        """One answered expert call, only noted here (docs/cold-caches.md); `flush_hops` counts it."""
+        """Note an answered expert call; `flush_hops` counts it (docs/cold-caches.md)."""
         self._hops.append((pool_id, round_trip_s, queue_s, compute_s, num_rows))
 
     def flush_hops(self, row_bytes_up: int, row_bytes_down: int) -> None:

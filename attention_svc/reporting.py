@@ -1,4 +1,4 @@
-"""What do the log and the health service hear of a running attention service?"""
+"""What do the log and the health service show of a running attention service?"""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ REPORT_INTERVAL_S = 5.0
 async def follow_readiness(readiness: Callable[[], tuple[bool, str]], host: GrpcHost) -> None:
     """Mirror readiness into the health service and the log."""
     was: tuple[bool, str] | None = None
-    failures = LoopFailures(log, "cannot tell whether this service is ready")
+    failures = LoopFailures(log, "the readiness check failed")
     while True:
         with failures:
             now = readiness()

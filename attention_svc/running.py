@@ -1,4 +1,4 @@
-"""What runs in an attention service, with a server around it or without one?"""
+"""What makes up a running engine, with or without a server around it?"""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class RunningEngine:
         metrics: AttentionMetrics,
         own_id: str,
     ):
-        """Reads the weights, which takes long: make it on a thread."""
+        """Reads the weights, which takes long: construct it on a thread."""
         self.own_id = own_id
         self.incarnation = time.time_ns() // 1_000_000
         self.draining = False
@@ -67,13 +67,13 @@ class RunningEngine:
         self.servicer = self._make_servicer()
 
     def start(self) -> "asyncio.Task[None]":
-        """Take steps until the task is cancelled; however it ends, all sequences end with it."""
+        """Run steps until the task is cancelled; however it ends, all sequences end with it."""
         task = asyncio.create_task(self.engine.run())
         task.add_done_callback(self._ended)
         return task
 
     async def close(self) -> None:
-        """After the task has ended."""
+        """Call it after the task has ended."""
         self.watchdog.stop()
         if self.pools is not None:
             await self.pools.stop()
@@ -192,7 +192,7 @@ class RunningEngine:
         )
 
     def _is_invariant(self) -> bool:
-        """No row's bits depend on others, in linears, attention or experts, which are of one kind."""
+        """Whether no row's bits depend on other rows, in linears, attention and experts."""
         if self.pools is None:
             experts = {self._model.backend.numerics(self._model.formats.experts).id}
         else:
@@ -202,7 +202,7 @@ class RunningEngine:
 
 @contextlib.asynccontextmanager
 async def without_server(config: AttentionConfig) -> AsyncIterator[RunningEngine]:
-    """For callers in this process. Raises ValueError with one clear line."""
+    """An engine for callers in this process. Raises ValueError with a one-line reason."""
     model = LoadedModel(config)
     activations = ActivationCounts(model.config.num_layers, model.config.num_experts)
     metrics = AttentionMetrics(activations)

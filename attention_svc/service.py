@@ -1,4 +1,4 @@
-"""The life of an attention service: load, join, follow the topology, serve, leave."""
+"""How does an attention service run? Load, join, follow the topology, serve, leave."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ class AttentionService:
     """One attention process. `run` returns the exit status."""
 
     def __init__(self, config: AttentionConfig):
-        """Opens and checks the checkpoint. Raises ValueError with one clear line."""
+        """Opens and checks the checkpoint. Raises ValueError with a one-line reason."""
         self._config = config
         self._model = LoadedModel(config)
         shape = self._model.config
@@ -98,7 +98,7 @@ class AttentionService:
         failed = asyncio.create_task(self._failure.wait())
         await asyncio.wait({stopped, failed, engine_task}, return_when=asyncio.FIRST_COMPLETED)
         if engine_task.done():
-            # A dead engine behind a healthy face would be worse than no service: exit, restart.
+            # Serving without an engine would be worse than no service: exit, to be restarted.
             log.critical("the engine stopped", exc_info=engine_task.exception())
             self._failure.set()
         if self._membership is not None:
@@ -115,7 +115,7 @@ class AttentionService:
         return self._running.readiness() if self._running is not None else (False, "loading")
 
     def _announce(self, running: RunningEngine, ops: OpsServer) -> None:
-        """What is served, and how, to the log and to Prometheus."""
+        """Log and export what is served, and how."""
         model, kernel = self._model, self._model.kernel
         self._metrics.info.labels(running.own_id, kernel.id, model.checkpoint_id).set(1)
         log.info(
@@ -128,7 +128,7 @@ class AttentionService:
         )  # fmt: skip
 
     def _join(self, running: RunningEngine, ops: OpsServer) -> Membership:
-        """The place in the mesh that this service takes once it is started."""
+        """This service as a member of the mesh; not started yet."""
         advertise = self._config.advertise or str(self._host.address)
         loop = asyncio.get_running_loop()
 
@@ -160,9 +160,9 @@ class AttentionService:
         )
 
     async def _drain(self, running: RunningEngine) -> None:
-        """No new requests; gateways that have another service move running ones there.
+        """Take no new requests; gateways move running ones to other services if there are any.
 
-        The others get the grace period, then end with a reason.
+        The rest get the grace period, then end with a reason.
         """
         running.draining = True
         await self._host.set_serving(False)

@@ -1,4 +1,4 @@
-"""The attention service's gRPC face: Generate, GetStatus and RecordRouting."""
+"""What do the attention service's RPCs do? Generate, GetStatus and RecordRouting."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from rpc.config import GRAMMAR_TAKEN
 from rpc.errors import NotReady, Overloaded, abort_with
 
 _SCORES_PER_EVENT = 512
-"""Prompt log-probabilities in one message: with 20 alternatives each about 100 KB."""
+"""Prompt log-probabilities per message: with 20 alternatives each, about 100 KB."""
 
 _TOO_LATE = SequenceEnd(reason="DEADLINE", error="the request's time limit passed", retryable=True)
 
@@ -40,7 +40,12 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         activations: ActivationCounts,
         status: attention_pb2.GetStatusResponse,
     ):
-        """`reach`: how each pool is seen; `is_invariant`: no result depends on the batch; `status`: the fields of GetStatusResponse that never change."""
+        """
+        Args:
+            reach: how each pool is seen.
+            is_invariant: whether no result depends on the batch.
+            status: the fields of GetStatusResponse that never change.
+        """
         self._engine = engine
         self._vocabulary = vocabulary
         self._grammars = grammars
@@ -103,11 +108,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                         ignore_eos=sequence.params.ignore_eos,
                     )
                 await context.send_initial_metadata((GRAMMAR_TAKEN,))
-                if sequence.grammar.is_complete:  # only its end was missing when it moved here
+                if sequence.grammar.is_complete:  # it moved here when only its end was missing
                     yield _finished_event(sequence, SequenceEnd(reason="STOP"), False)
                     return
             self._engine.add(sequence)
-        except Exception as error:  # each kind has its status; unexpected ones are logged there
+        except Exception as error:  # abort_with knows each kind's status and logs unexpected ones
             if isinstance(error, TimeoutError) and in_time.expired():
                 yield _finished_event(sequence, _TOO_LATE, False)
                 return
@@ -148,7 +153,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                 deadline.cancel()
 
     def _read(self, request: attention_pb2.GenerateRequest) -> Sequence:
-        """A sequence from a request. Raises ValueError naming the field."""
+        """Check a request and make a sequence of it. Raises ValueError naming the field."""
         vocab_size = self._vocabulary.size
         prompt, emitted = list(request.prompt_token_ids), list(request.emitted_token_ids)
         if not prompt:
@@ -166,7 +171,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         room = self._status.max_model_len - len(prompt)
         if params.max_tokens > room:
             raise ValueError(
-                f"sampling.max_tokens {params.max_tokens} exceeds what is left of the context ({room})"
+                f"sampling.max_tokens {params.max_tokens} exceeds what is left of the context "
+                f"({room} tokens)"
             )
         if emitted and len(emitted) >= params.max_tokens:
             raise ValueError("emitted_token_ids already has sampling.max_tokens tokens")

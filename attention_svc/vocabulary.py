@@ -1,4 +1,4 @@
-"""Which ids may be sampled, and which end a sequence? What the checkpoint's tokenizer says about ids."""
+"""Which ids may be sampled, and which end a sequence, by the checkpoint's tokenizer?"""
 
 import logging
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Ids only; the tokens' bytes are read again when a grammar first needs them."""
+    """Ids only; the tokens' bytes are read when a grammar first needs them."""
 
     size: int
     has_tokens: bool = False
-    """Whether the checkpoint says what the ids stand for."""
+    """Whether the checkpoint has a tokenizer."""
     missing_ids: tuple[int, ...] = ()
-    """Ids that the model has a row for, and the tokenizer no token."""
+    """Ids for which the model has a row but the tokenizer no token."""
     default_stops: frozenset[int]
-    """EOS, and the marker that opens a turn: an answer never has one, an invented turn does."""
+    """EOS, and the marker that opens a turn: without it a model may go on to invent a next turn."""
 
     @classmethod
     def load(cls, folder: Path, model: ModelConfig) -> "Vocabulary":

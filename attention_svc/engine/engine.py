@@ -1,15 +1,15 @@
-"""The engine: plan a step, run the layers, sample, hand out tokens; again.
+"""What happens in a step? Plan, run the layers, sample, hand out tokens; then the next step.
 
 1. The scheduler plans which sequences compute how many tokens.
 2. `pack` turns the plan into tensors; `LayerStack.forward` runs it.
-3. Sequences whose last known token was computed get the next one from the sampler. One whose
-   grammar has not said yet what it allows keeps its logits and takes no part in steps until it
-   has: nobody else waits for it, and its tokens are the same.
-4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes;
-   finished ones leave and give their blocks back.
+3. Sequences whose last known token was computed get the next one from the sampler. If a grammar has
+   not said yet what it allows, its sequence's logits are kept and it takes no part in steps until
+   then; the others do not wait for it, and its tokens are the same.
+4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes; finished
+   sequences leave and give their blocks back.
 
-One coroutine, one step at a time. A failed expert call fails the sequences of its
-step, loudly; a sequence whose sampling fails ends alone.
+One coroutine, one step at a time. A failed expert call fails the sequences of its step; a sequence
+whose sampling fails ends alone.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd
 
 log = logging.getLogger(__name__)
 
-# The caller learns what to do; which pool and why is for the log.
+# The caller learns what to do; which pool failed, and why, is in the log.
 _NO_EXPERTS = SequenceEnd(reason="ERROR", error="the experts are unavailable", retryable=True)
 _OUR_BUG = SequenceEnd(reason="ERROR", error="internal error")
 
@@ -53,7 +53,7 @@ class Engine:
         missing_ids: tuple[int, ...] = (),
         mask_timeout_s: float = MASK_TIMEOUT_S,
     ):
-        """`missing_ids`: ids that no token has, never sampled."""
+        """`missing_ids`: ids without a token, never sampled."""
         self._stack = stack
         self.progress = stack.progress
         self.is_invariant = stack.is_invariant
@@ -67,7 +67,7 @@ class Engine:
             lambda sequence: self.abort(sequence, _NO_EXPERTS),
         )
         self._wake = asyncio.Event()
-        self._experts_failed = False  # no step has got its experts since one did not
+        self._experts_failed = False  # no step has had its experts since one failed
         self.num_tokens = 0
         self._masks = NextMasks(
             stack.config.vocab_size,
@@ -90,7 +90,7 @@ class Engine:
             self._finish(sequence, end)
 
     def close(self) -> None:
-        """End its own threads, once `run` has ended."""
+        """End its threads; call it after `run` has ended."""
         self._masks.close()
 
     def abort_all(self, end: SequenceEnd) -> None:
@@ -102,10 +102,10 @@ class Engine:
         return not self.scheduler.running and not self.scheduler.waiting
 
     async def run(self) -> None:
-        """Step until cancelled. An exception out of here is a bug that no single request caused."""
+        """Step until cancelled. An exception from here is a bug that no single request caused."""
         while True:
             if await self.step():
-                await asyncio.sleep(0)  # let new requests and cancellations in
+                await asyncio.sleep(0)  # let new requests and cancellations run
             else:
                 self._wake.clear()
                 await self._wake.wait()
@@ -124,7 +124,7 @@ class Engine:
             finally:
                 self.progress.stepping = False
         self._update_gauges()
-        # A step's last hop is noted after it: an idle pass counts it.
+        # A step's last hop is noted after the step: the next pass counts it, even an idle one.
         self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
 
@@ -136,7 +136,7 @@ class Engine:
         except StepPoisoned as error:
             await self._bisect(plan, error)
         except ExpertsUnavailable as error:
-            if not self._experts_failed:  # told once, however many steps fail after it
+            if not self._experts_failed:  # logged once, however many steps fail after it
                 log.error("step failed: %s", error)
             self._experts_failed = True
             self._fail(plan, _NO_EXPERTS)
@@ -145,13 +145,13 @@ class Engine:
             self._fail(plan, _OUR_BUG)
 
     async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
-        """Rows of this step break pools, or are refused: which sequence's? The others go on."""
+        """Find the sequence whose rows break pools or are refused, so that the others can go on."""
         alive = [part for part in plan if not part.sequence.finished]
         if len(alive) < 2:
-            log.error("a request breaks its steps and is failed: %s", error)
+            log.error("a request whose rows break its steps was failed: %s", error)
             self._fail(alive, _OUR_BUG)
             return
-        log.warning("a step of %d sequences is taken apart: %s", len(alive), error)
+        log.warning("retrying a step of %d sequences in halves: %s", len(alive), error)
         half = len(alive) // 2
         for part in (alive[:half], alive[half:]):
             left = [one for one in part if not one.sequence.finished]
@@ -172,7 +172,7 @@ class Engine:
             timeout_s=self._expert_timeout_s,
             patience=self.waits.of_step(part.sequence for part in plan),
             wanted=lambda: not all(part.sequence.finished for part in plan),
-            # Of a suspected message one more break is proof enough, unless it is a lone sequence's.
+            # While bisecting one more break is proof enough, unless the sequence is alone.
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
         scorer = prompt_scorer(plan, self._missing_ids)
@@ -180,7 +180,7 @@ class Engine:
             step.meta, terms, times, scorer.score if scorer else None
         )
         self._metrics.batch_rows.observe(step.meta.num_rows)
-        # An aborted (hence freed) sequence must not claim what it no longer holds.
+        # An aborted sequence has given its blocks back.
         for part in plan:
             if not part.sequence.finished:
                 part.sequence.num_computed += part.num_tokens
@@ -204,7 +204,7 @@ class Engine:
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
 
     def _hold_late(self, step: Step, logits_BV: Tensor, chosen: list[int]) -> None:
-        """Keep the logits of those whose grammar has not answered yet."""
+        """Keep the logits of sequences whose grammar has not answered yet."""
         if len(chosen) == len(step.completing):
             return
         for row, part in enumerate(step.completing):
@@ -214,13 +214,13 @@ class Engine:
             if not torch.isfinite(logits_BV[row]).all():
                 self._emit(sequence, SamplingFailed("the model produced NaN or infinite logits"))
                 continue
-            self.scheduler.tables.publish(sequence)  # nobody else's prompt waits for its grammar
+            self.scheduler.tables.publish(sequence)  # other prompts need not wait for its grammar
             self.waits.served(sequence)
             self._masks.hold(sequence, logits_BV[row].clone())
             self._metrics.late_masks.inc()
 
     def _sample_late(self) -> None:
-        """Those whose grammars have answered since."""
+        """Sample sequences whose grammars have answered since."""
         ready = self._masks.take_ready()
         if not ready:
             return
@@ -249,8 +249,11 @@ class Engine:
             self._stack.cache.clear(blocks)
 
     def _continue(self, step: Step, finite: list[bool]) -> None:
-        """Sequences whose prompt goes on in a later step. A NaN anywhere in a sequence's K or V
-        reaches its last row, so a finite last row vouches for all its blocks."""
+        """Publish the blocks of sequences whose prompt continues in a later step.
+
+        A NaN anywhere in a sequence's K or V reaches its last row, so that a finite last row
+        vouches for all its blocks.
+        """
         for part, is_finite in zip(step.continuing, finite, strict=True):
             if part.sequence.finished:
                 continue
@@ -274,13 +277,13 @@ class Engine:
             spent.sampling_s += times.sampling_s
 
     def _emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
-        if sequence.finished:  # its prompt's scores failed in this step
+        if sequence.finished:  # its prompt's log-probabilities failed in this step
             return
         if isinstance(token, SamplingFailed):
             end = SequenceEnd(reason="ERROR", error=token.reason, caller_error=token.caller_error)
             self._finish(sequence, end)
             return
-        self.scheduler.tables.publish(sequence)  # before its end may give the blocks back
+        self.scheduler.tables.publish(sequence)  # before its end gives the blocks back
         if not sequence.params.max_tokens:
             self._finish(sequence, SequenceEnd(reason="LENGTH"))
             return

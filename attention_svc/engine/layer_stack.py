@@ -1,4 +1,4 @@
-"""The layer loop: hidden rows through every layer, experts over a transport."""
+"""How do hidden rows pass through the layers? Attention here, experts over a transport."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ class StepTimes:
 
 
 class LayerStack:
-    """Attention weights of every layer and the loop over them."""
+    """The attention weights of all layers, and the loop over them."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class LayerStack:
         self._nothing = torch.ones(0, dtype=torch.bool, device=device)
         numerics_id = backend.numerics(linear_format).id
         self.is_invariant = is_invariant(numerics_id) and attention.is_invariant
-        """No row's bits depend on other rows, so far as this stack computes them."""
+        """Whether no row's bits depend on other rows, in what this stack computes."""
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
@@ -89,9 +89,9 @@ class LayerStack:
     ) -> tuple[Tensor, Tensor]:
         """float32 logits [B, V] of `meta.logit_rows_B`; bool [C], `meta.open_rows_C` are finite.
 
-        `score` gets all hidden rows after the last layer, and the head that makes logits of some.
-        Raises ExpertsUnavailable or StepPoisoned when a layer's experts cannot be had; what was
-        stored in the KV cache by then is overwritten when the tokens run again.
+        `score` gets all hidden rows after the last layer, and the function from rows to logits.
+        Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
+        KV cache by then is overwritten when the tokens run again.
         """
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
@@ -130,7 +130,7 @@ class LayerStack:
         return logits_BV, finite_C
 
     async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
-        """Small work here and now (a thread hop costs more), long work on the compute thread."""
+        """Run small work here (a thread switch costs more), long work on the compute thread."""
         if inline:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._compute_thread, work)
@@ -142,7 +142,7 @@ class LayerStack:
         return self._steps.begin(hidden_TD, cos_T, sin_T, meta)
 
     def _logit_rows(self, hidden_TD: Tensor, meta: StepMeta) -> Tensor:
-        """In their order, which is that of the rows: all of them are the rows themselves."""
+        """The rows that want logits; when all do, no copy is made."""
         every_row = meta.logit_rows_B.shape[0] == meta.num_rows
         return hidden_TD if every_row else hidden_TD[meta.logit_rows_B]
 

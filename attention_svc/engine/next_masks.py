@@ -1,9 +1,9 @@
-"""What do the grammars of running sequences allow next? Asked early, on threads, never waited for.
+"""What do the grammars of running sequences allow next? Asked early, on threads.
 
 A grammar is asked about its first token when its sequence begins to compute, and about the next one
 as soon as a token was chosen, so that it answers while the layers run. Clients take turns at the
-threads: a costly grammar delays no other client's. A row whose grammar has not answered when its
-logits are there is kept here until it has.
+threads, so that a costly grammar delays no other client's. A row whose grammar has not answered by
+the time its logits are there is kept here until it has; no step waits for it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _NO_TURN = SequenceEnd(
 
 
 class NextMasks:
-    """For one event loop, which owns the sequences; their `pending_verdict` holds the answers."""
+    """Used from the event loop that owns the sequences; answers are in their `pending_verdict`."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class NextMasks:
     ):
         """
         Args:
-            finish: ends a sequence that gets no next token; between any two awaits.
-            wake: told on the loop that grammars have answered.
-            timeout_s: what a row that needs nothing else waits for its grammar at most.
+            finish: called with a sequence that gets no next token.
+            wake: called on the loop when grammars have answered.
+            timeout_s: longest wait of a row for its grammar alone.
         """
         self._vocab_size = vocab_size
         self._finish = finish
@@ -55,12 +55,12 @@ class NextMasks:
         self._is_telling = False
 
     def begin(self, sequence: Sequence) -> None:
-        """Ask about the next token of a sequence that has a grammar and was not asked about yet."""
+        """Ask about the next token of a sequence that has a grammar, unless that was done."""
         if sequence.grammar is not None and sequence.pending_verdict is None:
             self._ask(sequence, None)
 
     def advance(self, sequence: Sequence, token_id: int, *, is_last: bool) -> None:
-        """Ask about the token after this one; after the last, whether it made the output whole."""
+        """Ask about the token after this one; after the last, whether the output is whole."""
         self._ask(sequence, token_id)
         if is_last:
             sequence.is_ending = True
@@ -68,7 +68,7 @@ class NextMasks:
             self._heed(sequence)
 
     def allow_sampling(self, sequence: Sequence) -> bool:
-        """Whether it goes on, and all is known that its next token depends on."""
+        """Whether it is not finished and its grammar, if any, has answered."""
         if sequence.pending_verdict is not None and not sequence.finished:
             if sequence.pending_verdict.verdict is None:
                 return False
@@ -76,12 +76,12 @@ class NextMasks:
         return not sequence.finished
 
     def hold(self, sequence: Sequence, logits_V: Tensor) -> None:
-        """Keep its logits until `take_ready`; not longer than the time limit."""
+        """Keep its logits until `take_ready`, up to the time limit."""
         self._late.append((sequence, logits_V))
         self._limit(sequence)
 
     def take_ready(self) -> list[tuple[Sequence, Tensor]]:
-        """Held rows whose grammars have answered. Those of preempted sequences are computed again."""
+        """Held rows whose grammars have answered; those of preempted sequences are dropped."""
         ready: list[tuple[Sequence, Tensor]] = []
         late, self._late = self._late, []
         for sequence, logits_V in late:
@@ -111,19 +111,19 @@ class NextMasks:
             answer.begun = True
             try:
                 answer.verdict = grammar.follow(token_id, self._vocab_size)
-            except Exception:  # our bug, or llguidance's: its own request fails, and no other
+            except Exception:  # our bug, or llguidance's: only its own request fails
                 log.exception("a grammar failed in use")
                 answer.verdict = GrammarVerdict()
             self._answered.append((sequence, answer))
             if not self._is_telling:
                 self._is_telling = True
-                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+                with contextlib.suppress(RuntimeError):  # the loop has closed
                     loop.call_soon_threadsafe(self._tell)
 
         self._threads.submit(sequence.client_id, work)
 
     def _tell(self) -> None:
-        self._is_telling = False  # before the look: whoever comes after it tells again
+        self._is_telling = False  # first: an answer that comes later calls again
         while self._answered:
             sequence, answer = self._answered.popleft()
             if answer.timer is not None:
@@ -157,7 +157,7 @@ class NextMasks:
 
 
 def banned_rows(sequences: Rows[Sequence]) -> dict[int, Tensor]:
-    """By row, what the grammars of sequences that may be sampled do not allow."""
+    """By row, the ids that a sequence's grammar does not allow."""
     return {
         row: sequence.verdict.banned_V
         for row, sequence in enumerate(sequences)

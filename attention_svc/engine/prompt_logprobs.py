@@ -1,4 +1,4 @@
-"""How likely were the prompt's own tokens? Scored chunk by chunk, as its rows pass through the layers."""
+"""How likely were the prompt's own tokens? Scored chunk by chunk, as the prompt is computed."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from attention_svc.sampling.logprobs import RawDistribution
 from attention_svc.sequence.sequence import EmittedToken, Sequence
 
 ROWS_AT_ONCE = 16
-"""Rows whose logits exist at the same time: a long prompt times the vocabulary is gigabytes."""
+"""Rows whose logits exist at once: of a whole long prompt they would be gigabytes."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Target:
 
 @dataclass
 class PromptScorer:
-    """The prompt tokens that a step makes known. `score` on any thread, then `deliver` on the loop."""
+    """The prompt tokens that a step scores. `score` on any thread, then `deliver` on the loop."""
 
     missing_ids: Tensor | None
     targets: list[_Target] = field(default_factory=list)
@@ -46,7 +46,7 @@ class PromptScorer:
             self.scores += RawDistribution(logits_RV, tops, copy=False).of(token_ids)
 
     def deliver(self) -> list[Sequence]:
-        """Hand the scores to the sequences; those whose numbers are none are returned."""
+        """Hand the scores to the sequences; returns the sequences with a NaN among theirs."""
         broken: dict[int, Sequence] = {}
         for target, score in zip(self.targets, self.scores, strict=True):
             if math.isnan(score.logprob):
@@ -64,7 +64,7 @@ def prompt_scorer(plan: list[Slice], missing_ids: Tensor | None) -> PromptScorer
     for part in row_order(plan):
         sequence = part.sequence
         if sequence.wants_every_row:
-            # The row of a token says how likely the next one was. A preempted sequence comes again.
+            # A token's row says how likely the next one was. After preemption no score is repeated.
             first = max(sequence.num_computed, sequence.num_scored)
             last = min(sequence.num_computed + part.num_tokens, len(sequence.prompt_ids) - 1)
             scorer.targets += [

@@ -1,4 +1,4 @@
-"""Which experts did each row of each step choose? For whoever asks, while it asks."""
+"""Which experts did each row of each step choose? For RecordRouting, while it runs."""
 
 import asyncio
 import itertools
@@ -12,11 +12,11 @@ from rpc.errors import Overloaded
 
 MAX_RECORDERS = 4
 MAX_WAITING_BYTES = 16 * 1024 * 1024
-"""Of steps that a slow reader has not taken yet; what comes beyond that is counted as lost."""
+"""Of steps that a slow reader has not taken yet; further ones are counted as lost."""
 
 
 class Recorder:
-    """Steps between the layer loop, which never waits, and one reader. Both on the loop."""
+    """A queue between the layer loop, which never waits, and one reader."""
 
     def __init__(self) -> None:
         self._steps: asyncio.Queue[attention_pb2.RecordRoutingResponse] = asyncio.Queue()
@@ -51,9 +51,9 @@ class Recorder:
 async def record(
     activations: ActivationCounts, max_steps: int
 ) -> AsyncGenerator[attention_pb2.RecordRoutingResponse, None]:
-    """Steps from now on, `max_steps` of them; 0: until the reader goes. Raises Overloaded."""
+    """The next `max_steps` steps; 0: until the reader leaves. Raises Overloaded."""
     if len(activations.listeners) >= MAX_RECORDERS:
-        raise Overloaded(f"{MAX_RECORDERS} recordings are under way: try again later")
+        raise Overloaded(f"{MAX_RECORDERS} recordings are running; try again later")
     recorder = Recorder()
     activations.listeners.append(recorder)
     try:

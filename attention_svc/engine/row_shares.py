@@ -1,10 +1,10 @@
 """How many rows of a step does each running sequence get? No state.
 
-Who has one pending token, as every sequence that is being answered, gets its row. Of the rows left
-each client with prompts gets an equal share. Of a client's share its oldest prompt is sure of half;
-the rest goes to its others, shortest first. So a long prompt cannot hold up a short one that came
-later, nor can any number of short ones hold up a long one: the rows left are never fewer than
-max_batch_tokens - max_running + 1, and a client's oldest prompt is done after
+A sequence with one pending token, as in decode, gets its row. The rows left are shared equally
+between the clients with prompts. Half of a client's share is reserved for its oldest prompt; the
+rest goes to its other prompts, shortest first. So a long prompt cannot hold up a later short one,
+nor can any number of short ones hold up a long one: at least max_batch_tokens - max_running + 1
+rows are left, and a client's oldest prompt takes at most
 2 * pending * (clients with prompts) / (rows left) steps.
 """
 
@@ -18,7 +18,7 @@ from rpc.fair_shares import equal_shares
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """q tokens of a sequence, from its first pending one."""
+    """Some tokens of a sequence, from its first pending one on."""
 
     sequence: Sequence
     num_tokens: int
@@ -30,13 +30,13 @@ class Slice:
 
 
 def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int]) -> list[Slice]:
-    """A step of at most `num_rows`, which are no fewer than the running sequences.
+    """A step of at most `num_rows`, at least one for each running sequence.
 
     A sequence that waits for its grammar takes no part.
 
     Args:
-        urgency: by arrival, tokens of the shortest sequence that waits for this one: a prompt
-            counts as no longer than that, since a short one must not wait for it in vain.
+        urgency: by arrival, the tokens of the shortest sequence that waits for this one to compute
+            their common prefix: a prompt counts as no longer than that.
     """
     able = [sequence for sequence in running if not sequence.awaits_grammar]
     plan = [Slice(sequence, 1) for sequence in able if sequence.num_pending == 1]

@@ -1,21 +1,20 @@
-"""Who works in the next step, on how many tokens? No tensors, no I/O.
+"""Which sequences work in the next step, on how many tokens? No tensors, no I/O.
 
-There is no prefill and no decode kind: a sequence has tokens known and tokens
-computed, and a step gives it q >= 1 of them under a row budget.
+Prefill and decode are not told apart: a sequence has known and computed tokens, and a step computes
+one or more of those pending, within a budget of rows.
 
 - Every running sequence with one pending token gets its row in every step.
-- The rows left are shared equally between the clients that have prompts, and what one does not
-  need goes to the others. See `row_shares` for who of a client gets them.
-- Waiting sequences are admitted client by client: the one with fewest running comes first, its
-  own in order of arrival, with blocks for all their tokens. So a client alone is served in order
-  of arrival, and how much another asks for makes nobody wait longer than for its share. Where
-  slots or blocks are out, a client that runs at least two fewer than another gets one's of that
-  other.
-  A client with a name may fill most of the queue, never all of it. One that waits for another to
-  compute their common prefix lets later ones pass and lends the other its own shortness; it goes
-  on by itself as soon as the other is done or gone.
+- The rows left are shared equally between the clients that have prompts; what one does not need
+  goes to the others. See `row_shares` for the shares within a client.
+- Waiting sequences are admitted client by client: first from the client with fewest running, its
+  own in order of arrival, with blocks for all their tokens. So a single client is served in order
+  of arrival, and no client waits longer than for its share, whatever the others ask for. When slots
+  or blocks run out, a client that runs at least two fewer than another takes one from it.
+  A client with a name may fill most of the queue, never all of it. A sequence that waits for
+  another to compute their common prefix lets later ones pass, and the other counts as no longer
+  than it; it is admitted as soon as the other is done or gone.
 - When blocks run out, the newest running sequence of the client that runs most is preempted: it
-  gives its blocks back and computes again later what has not survived in the cache, with the same
+  gives its blocks back, and later computes again what is no longer in the cache, with the same
   tokens. The oldest of all is never preempted for that.
 """
 
@@ -53,7 +52,7 @@ class Scheduler:
         self._arrivals = itertools.count()
         self._no_room: tuple[Sequence, int, int] | None = None
         self._urgency: dict[int, int] = {}
-        """By arrival: tokens of the shortest sequence that waits for this one."""
+        """By arrival: tokens of the shortest sequence that waits for this one's prefix."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -76,7 +75,7 @@ class Scheduler:
                 f"prompt and max_tokens ({longest} tokens) exceed the KV cache of "
                 f"{self.tables.capacity_tokens} tokens"
             )
-        named = sequence.client_id  # those without a name cannot be told apart: no share for each
+        named = sequence.client_id  # clients without a name cannot be told apart: no shares
         own = [one.num_pending for one in self.waiting if named and one.client_id == named]
         if not may_wait(len(own), len(self.waiting), self._max_waiting):
             raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later")
@@ -89,7 +88,7 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a finished or cancelled sequence; its blocks are free or cached at once."""
+        """Drop a finished or cancelled sequence; its blocks are free or cached at once."""
         if sequence in self.running:
             self.running.remove(sequence)
             self.tables.close(sequence)
@@ -97,14 +96,14 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def schedule(self) -> list[Slice]:
-        """The next step; blocks for its tokens are taken. Empty when nothing waits or runs."""
+        """The next step, with blocks taken for its tokens. Empty when there is nothing to do."""
         self._make_room()
         self._share_slots()
         self._admit()
         return share_rows(self.running, self._max_batch_tokens, self._urgency)
 
     def _make_room(self) -> None:
-        """A block for each running sequence that needs one; who runs most pays, with its newest."""
+        """Take blocks that running sequences need, preempting the newest of the busiest client."""
         for sequence in sorted(self.running, key=lambda s: s.arrival):
             while sequence in self.running and not self.tables.grow(sequence):
                 held = self._held()
@@ -114,7 +113,7 @@ class Scheduler:
         self.running.remove(sequence)
         self.tables.close(sequence)
         self.num_preemptions += 1
-        # In order of arrival: nobody overtakes it for good.
+        # In order of arrival: it keeps its place in the queue.
         index = next(
             (i for i, other in enumerate(self.waiting) if other.arrival > sequence.arrival),
             len(self.waiting),
@@ -122,7 +121,7 @@ class Scheduler:
         self.waiting.insert(index, sequence)
 
     def _admit(self) -> None:
-        """Open waiting sequences, each client in its turn, until slots or blocks run out."""
+        """Admit waiting sequences, each client in its turn, until slots or blocks run out."""
         self._urgency.clear()
         for sequence in self._in_turn() if len(self.running) < self._max_running else ():
             if len(self.running) >= self._max_running or self._has_no_room(sequence):
@@ -132,7 +131,7 @@ class Scheduler:
                 urgency = self._urgency.get(leader.arrival, sequence.num_pending)
                 self._urgency[leader.arrival] = min(urgency, sequence.num_pending)
                 continue
-            # A block to spare for each running one: its next tokens must not preempt this one.
+            # A block to spare for each running one, or its next token could preempt this one.
             if not self.tables.open(sequence, spare=len(self.running)):
                 available = self.tables.blocks.num_available
                 self._no_room = (sequence, available, len(self.running))
@@ -141,7 +140,7 @@ class Scheduler:
             self.running.append(sequence)
 
     def _share_slots(self) -> None:
-        """Where slots or blocks are out, the client with most gives to one with two fewer or less."""
+        """Without a slot or blocks left, preempt for a client with at least two fewer running."""
         if not self.waiting:
             return
         first = self._in_turn()[0]
@@ -159,7 +158,7 @@ class Scheduler:
         return Counter(sequence.client_id for sequence in self.running)
 
     def _in_turn(self) -> list[Sequence]:
-        """The waiting ones as they are served while nothing else changes."""
+        """The waiting sequences in the order of admission."""
         ahead = self._held()
         if len({sequence.client_id for sequence in self.waiting}) < 2:
             return list(self.waiting)
@@ -171,7 +170,7 @@ class Scheduler:
         return [self.waiting[index] for index in order]
 
     def _has_no_room(self, sequence: Sequence) -> bool:
-        """Whether nothing has come free since there was no room for it: do not search again."""
+        """Whether nothing was freed since there was no room for it: do not search again."""
         if self._no_room is None:
             return False
         refused, available, num_running = self._no_room

@@ -1,4 +1,4 @@
-"""How does the scheduler's plan become tensors? A step's rows, in their order."""
+"""How does the scheduler's plan become tensors?"""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from moe_model.maths.step_meta import ChunkMeta, StepMeta
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A plan as tensors, and its slices in row order."""
+    """A plan as tensors, and its slices in the order of rows."""
 
     meta: StepMeta
     completing: list[Slice]  # want logits
@@ -94,8 +94,7 @@ def span(part: Slice) -> tuple[int, int]:
 
 
 def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
-    """Blocks that a step begins and does not fill: the rest of them still holds what a
-    former sequence left there."""
+    """Blocks that a step begins and does not fill: their other rows hold a former sequence's."""
     blocks = []
     for part in plan:
         start, stop = span(part)
@@ -112,7 +111,7 @@ def _table(part: Slice, block_size: int) -> np.ndarray:
 
 
 def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
-    """int64 [4, B]: of each row its token id, position, slot, and how many positions count."""
+    """int64 [4, B]: each row's token id, position, slot, and number of positions to attend to."""
     columns: list[list[int]] = [[], [], [], []]
     for part in decode:
         start, stop = span(part)
@@ -131,6 +130,6 @@ def _decode_tables(decode: list[Slice], block_size: int) -> np.ndarray:
     for row_W, part in zip(tables_BW, decode, strict=True):
         table_W = _table(part, block_size)
         row_W[: len(table_W)] = table_W
-        # Padded with its own block: a sequence never reads what another stored, not even masked.
+        # Padded with its own block: a sequence never reads what another stored, even masked.
         row_W[len(table_W) :] = table_W[0]
     return tables_BW

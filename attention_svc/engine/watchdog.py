@@ -1,7 +1,7 @@
-"""Does the engine's step get on? Looked at from a thread of its own, which a hung loop does not stop.
+"""Does the engine's step make progress? Checked on a thread, which a hung event loop does not stop.
 
-Progress is a layer begun or combined, not a token: a long prefill is no stall. All that is known to
-take long has a time limit of its own; this is for what nobody thought of.
+Progress is a layer begun or combined, not a token: a long prefill is no stall. Everything that is
+known to take long has its own time limit; this is for the unforeseen.
 """
 
 import logging
@@ -14,12 +14,12 @@ from attention_svc.metrics import AttentionMetrics
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
 class StepProgress:
-    """Where the engine is. Written between two layers, so it holds nothing but numbers."""
+    """Where the engine is. Written between two layers, hence only numbers."""
 
     layer_idx: int = 0
     moves: int = 0  # counts layers begun and combined, and steps
@@ -27,7 +27,7 @@ class StepProgress:
 
 
 class Watchdog:
-    """`look` from one thread; `reason` may be read from any."""
+    """`check` runs on one thread; `reason` may be read from any."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Watchdog:
         awaited: Callable[[], list[str]],
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`limit_s`: longest time without progress; `awaited`: ids of pools that owe an answer."""
+        """`limit_s`: longest time without progress; `awaited`: ids of pools that owe answers."""
         self.reason = ""
-        """Why the service is not ready, while a step stands still."""
+        """Why the service is not ready; empty while steps make progress."""
         self._progress = progress
         self._metrics = metrics
         self._limit_s = limit_s
@@ -50,12 +50,12 @@ class Watchdog:
         self._since_s = clock()
         self._stopping = threading.Event()
 
-    def look(self) -> None:
-        """Note progress, or that there is none; each stall is told of once, and its end."""
+    def check(self) -> None:
+        """Note progress or its absence; log each stall once, and its end."""
         now_s, progress = self._clock(), self._progress
         if not progress.stepping or progress.moves != self._seen:
             if self.reason:
-                log.warning("the step gets on again after %.0f s", now_s - self._since_s)
+                log.warning("the step makes progress again after %.0f s", now_s - self._since_s)
             self._seen, self._since_s, self.reason = progress.moves, now_s, ""
         elif not self.reason and now_s - self._since_s >= self._limit_s:
             pools = ", ".join(self._awaited())
@@ -66,7 +66,7 @@ class Watchdog:
             log.error("%s", self.reason)
 
     def start(self) -> None:
-        """Look every second, until `stop`; without a limit never."""
+        """Check every second until `stop`; never without a limit."""
         if self._limit_s:
             threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
@@ -74,5 +74,5 @@ class Watchdog:
         self._stopping.set()
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
-            self.look()
+        while not self._stopping.wait(CHECK_INTERVAL_S):
+            self.check()

@@ -1,1 +1,1 @@
-"""The way to the experts: transports, links to pools, calls that survive them."""
+"""How expert calls are made: transports, links to pools, calls that outlive a pool's failure."""

@@ -1,10 +1,11 @@
-"""One layer's call to the experts: sent to several pools, moved when one fails, summed in order.
+"""What happens to one layer's call to the experts? Split by pool, moved when a pool fails, summed.
 
-Each part of the call is a set of experts at one pool. A part that fails, or is late where a replica
-could be asked, goes to the replicas at once. Without a replica it is parked until one is back:
-an expert is never skipped. Sums are added in the order of the first plan, whoever computed them.
+Each part of the call is a set of experts at one pool. A part that fails, or is late while a replica
+could be asked, is sent to the replicas at once. Without a replica it is parked until there is one:
+no expert is ever skipped. Sums are added in the order of the first plan, whichever pool made them.
 
-One timer, set at the first failure, ends the call: no retry, answer or returning pool moves it.
+One timer, started at the first failure, bounds the call: no retry, answer or returning pool resets
+it.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from protos import expert_pb2
 from rpc.hop.codec import CallHeader, Dispatch, Sums
 
 RETRY_PAUSE_S = 0.02
-"""How often a parked part looks for a holder."""
+"""Between two tries of a parked part to find a holder."""
 _DECODE, _PREFILL = expert_pb2.PHASE_DECODE, expert_pb2.PHASE_PREFILL
 
 
@@ -41,20 +42,20 @@ class ExpertCall:
         *,
         is_decode: bool,
     ):
-        """`rows` on the CPU."""
+        """`rows` are on the CPU."""
         self._context = context
         self._terms = terms
         self._layer_idx = layer_idx
         self._rows = rows
-        self._apart_T: Tensor | None = None  # rows that went as zeros; they come back as NaN
+        self._apart_T: Tensor | None = None  # rows sent as zeros; they come back as NaN
         self._phase = _DECODE if is_decode else _PREFILL
         self._loop = asyncio.get_running_loop()
         self._breaks = 0
         self._parts: list[CallPart] = []
-        self._time: CallTime | None = None  # of a call in trouble
+        self._time: CallTime | None = None  # None until something fails
 
     def start(self) -> None:
-        """Send every part; park what nobody serves."""
+        """Send every part; park the experts that no pool serves."""
         owners = self._context.pools.layers[self._layer_idx]
         if owners.sole is not None:
             # One pool that serves the whole layer gets every pair: nothing to choose.
@@ -71,7 +72,7 @@ class ExpertCall:
     async def wait_into(self, out_TD: Tensor) -> HopTimes:
         """Write the float32 sums of all experts into `out_TD`."""
         times = HopTimes()
-        # Asked of the tensor while the pools compute, not when their answers are there.
+        # Checked while the pools compute, not once their answers have arrived.
         direct = Sums(out_TD) if out_TD.is_cpu and out_TD.is_contiguous() else None
         sums, index = direct, 0
         try:
@@ -79,10 +80,10 @@ class ExpertCall:
                 part = self._parts[index]
                 await part.done
                 if part is not self._parts[index]:
-                    continue  # it was split among several pools
+                    continue  # it was split among several pools: take the first of them
                 whole = len(self._parts) == 1 and part.rows is None
                 if sums is None or (index == 0 and not whole):
-                    # Several parts are added up apart: the output may hold anything.
+                    # Several parts are added up in zeros: the output may hold anything.
                     sums = Sums(torch.zeros(out_TD.shape))
                 if self._take(part, times, sums):
                     index += 1
@@ -98,17 +99,17 @@ class ExpertCall:
         return times
 
     def abandon(self) -> None:
-        """Give up every part; late answers are ignored."""
+        """Give up every part; answers that still come are ignored."""
         if self._time is not None:
             self._time.close()
         for part in self._parts:
             self._leave(part)
             if part.done.done() and not part.done.cancelled():
-                part.done.exception()  # retrieved: another part's failure is reported
+                part.done.exception()  # retrieved, or asyncio logs it: another part's is raised
             part.done.cancel()
 
     def _take(self, part: CallPart, times: HopTimes, sums: Sums) -> bool:
-        """Add a part's answer; False when it was corrupt, and is asked for again."""
+        """Add a part's answer to `sums`; False when it was corrupt and the part was sent again."""
         answer, link = part.answer, part.link
         assert answer is not None
         assert link is not None
@@ -124,12 +125,12 @@ class ExpertCall:
             times.round_trip_s = answer.round_trip_s
             times.queue_s = answer.result.queue_us / 1e6
             times.compute_s = answer.result.compute_us / 1e6
-        # The step goes on first: what the answer tells about its pool waits for the next pause.
+        # The step continues first: the pool's statistics can wait until the loop is next idle.
         self._loop.call_soon(self._observe, part, link, answer)
         return True
 
     def _observe(self, part: CallPart, link: PoolLink, answer: CallAnswered) -> None:
-        """What an answer tells about its pool."""
+        """Note how fast the pool was."""
         if part.timer is not None:
             part.timer.cancel()
         queue_s, compute_s = answer.result.queue_us / 1e6, answer.result.compute_us / 1e6
@@ -142,7 +143,7 @@ class ExpertCall:
     # ---- sending ----
 
     def _add(self, owner_E: np.ndarray | None, owner: int, link: PoolLink) -> None:
-        """A part of the first plan, unless it has no pair."""
+        """Send a part of the first plan, unless it has no (row, expert) pair."""
         part = CallPart(owner_E, owner, self._loop.create_future())
         call_id = next(self._context.call_ids)
         dispatch = self._build(part, call_id)
@@ -164,25 +165,25 @@ class ExpertCall:
         part.answer = None
         part.link, part.call_id, part.rows = link, call_id, dispatch.rows
         part.num_rows, part.sent, part.late_since_s = dispatch.num_rows, self._rows, 0.0
-        # The frame leaves first: what else there is to do is done while the pool computes.
+        # The frame leaves first; `_watch` runs while the pool computes.
         link.execute(dispatch.frame, call_id, part.num_rows, partial(self._settled, part))
         self._loop.call_soon(self._watch, part, link, call_id)
 
     def _watch(self, part: CallPart, link: PoolLink, call_id: int) -> None:
-        """Expect a call that was sent to be answered in time."""
+        """Set the timeout of a call that was sent."""
         if part.call_id != call_id or part.link is not link or part.done.done():
             return  # it failed at once, or the call was abandoned
         if part.numerics_id not in ("", link.numerics_id):
             self._context.metrics.numerics_changes.inc()
         part.numerics_id = link.numerics_id
-        # Upper bounds: counting a part's pairs and experts would cost more than precision gives.
+        # Upper bounds: an exact count would cost more than its precision is worth.
         num_pairs = part.num_rows * self._rows[1].shape[1]
         part.units = work_units(num_pairs, min(num_pairs, self._context.pools.num_experts))
         part.timer = self._later(link.health.timeout_s(part.units), part, self._late)
 
     def _resend(self, part: CallPart, link: PoolLink) -> None:
         if part.broke == (link.pool_id, link.incarnation):
-            # The process that the stream broke to lives: it was the link, not these rows.
+            # The process whose stream broke is alive: the link failed, not these rows.
             self._breaks -= 1
         part.broke = None
         call_id = next(self._context.call_ids)
@@ -190,7 +191,7 @@ class ExpertCall:
         assert dispatch is not None, "a part that was sent before has pairs"
         self._send(part, link, call_id, dispatch)
 
-    # ---- what becomes of a part ----
+    # ---- outcomes ----
 
     def _later(
         self, delay_s: float, part: CallPart, action: Callable[[CallPart], None]
@@ -198,7 +199,7 @@ class ExpertCall:
         return self._loop.call_later(delay_s, self._guarded, part, lambda: action(part))
 
     def _guarded(self, part: CallPart, action: Callable[[], None]) -> None:
-        """A callback's own failure must end the call: nobody else would."""
+        """An exception in a callback must end the call: nothing else would."""
         try:
             action()
         except Exception as error:  # our bug; the engine logs it with the step
@@ -206,7 +207,7 @@ class ExpertCall:
                 part.done.set_exception(error)
 
     def _settled(self, part: CallPart, outcome: CallAnswered | CallFailed) -> None:
-        """The link's word on a call: an answer, or why there will be none."""
+        """`on_done` of the link: an answer, or why there is none."""
         if isinstance(outcome, CallFailed):
             self._guarded(part, lambda: self._failed(part, outcome))
         elif not part.done.done():
@@ -214,13 +215,13 @@ class ExpertCall:
             part.done.set_result(None)
 
     def _late(self, part: CallPart) -> None:
-        """A call has taken several times what it should: ask a replica where there is one."""
+        """A call takes several times as long as expected: ask a replica if there is one."""
         link = part.link
         assert link is not None
         others = part.tried | {(link, link.generation)}
         if self._context.pools.cover(self._layer_idx, self._experts(part), others) is None:
-            # Nobody else could: whether this one lives is for the link's pings to say. If they find
-            # nothing for so long, it is no slow answer any more.
+            # No replica: the link's pings decide whether this pool is alive. If it is but
+            # has not answered after SILENCE_LIMIT_S more, it is hung and not slow.
             part.late_since_s = part.late_since_s or self._loop.time()
             is_hung = self._loop.time() - part.late_since_s >= SILENCE_LIMIT_S
             if is_hung:
@@ -228,15 +229,15 @@ class ExpertCall:
                     return
                 self._note(part)
             if self._is_wanted(part):
-                look_s = min(link.health.timeout_s(part.units), SILENCE_LIMIT_S)
-                part.timer = self._later(look_s, part, self._late)
+                check_s = min(link.health.timeout_s(part.units), SILENCE_LIMIT_S)
+                part.timer = self._later(check_s, part, self._late)
             return
         link.health.late(link.health.timeout_s(part.units))
-        self._context.pools.refresh()  # the next step shall not wait for it as well
+        self._context.pools.refresh()  # so that the next step does not wait for it too
         self._failed(part, CallFailed("timeout", f"pool {link.pool_id} did not answer in time"))
 
     def _failed(self, part: CallPart, failure: CallFailed) -> None:
-        """Move a part elsewhere, or end the call when its rows are the likely cause."""
+        """Move a part to other pools, or end the call when its rows are the likely cause."""
         link = part.link
         assert link is not None
         self._leave(part)
@@ -256,13 +257,16 @@ class ExpertCall:
             self._redispatch(part)
 
     def _set_apart(self) -> bool:
-        """Rows that are not finite fail their own sequences only; whether there were any."""
+        """Send rows that are not finite as zeros, so that only their own sequences fail.
+
+        True when there were any.
+        """
         self._rows, bad_T = set_apart(self._rows)
         self._apart_T = bad_T if self._apart_T is None else self._apart_T | bad_T
         return bool(bad_T.any())
 
     def _judge(self, link: PoolLink, failure: CallFailed) -> None:
-        """What the failure says about its pool."""
+        """Tell the pool set what the failure says about the pool."""
         pools = self._context.pools
         if failure.kind == "not_holding" and failure.piece is not None:
             pools.lacks(link, *failure.piece)
@@ -283,7 +287,7 @@ class ExpertCall:
         if len(cover) == 1:
             self._resend(part, cover[0][0])
             return
-        # No pool serves all of them: the part falls into several, in its place.
+        # No single pool serves all of them: several parts take this one's place.
         owner_E = np.full(pools.num_experts, -1, dtype=np.int32)
         for index, (_, experts) in enumerate(cover):
             owner_E[experts] = index
@@ -292,33 +296,32 @@ class ExpertCall:
         ]
         at = self._parts.index(part)
         self._parts[at : at + 1] = pieces
-        part.done.set_result(None)  # whoever waits for it looks at the list again
+        part.done.set_result(None)  # `wait_into` looks at the list again
         for piece, (link, _) in zip(pieces, cover, strict=True):
             piece.tried, piece.trouble, piece.broke = part.tried, part.trouble, part.broke
             self._resend(piece, link)
 
     def _park(self, part: CallPart) -> None:
-        """Wait for a holder: until one is there, nobody wants the step, or time is up."""
+        """Wait until there is a holder, nobody wants the step any more, or time is up."""
         part.link = None
         if not self._may_wait(part, part.trouble or "nobody holds them"):
             return
         assert self._time is not None
         self._time.park()
         self._note(part)
-        part.timer = self._later(RETRY_PAUSE_S, part, self._look_again)
+        part.timer = self._later(RETRY_PAUSE_S, part, self._retry)
 
-    def _look_again(self, part: CallPart) -> None:
+    def _retry(self, part: CallPart) -> None:
         pools = self._context.pools
         if pools.cover(self._layer_idx, self._experts(part), part.tried) is None:
-            part.tried = (
-                frozenset()
-            )  # nobody else is there: those that failed are worth another try
+            # There is no other pool: those that failed are worth another try.
+            part.tried = frozenset()
         self._redispatch(part)
 
-    # ---- how long all this may take ----
+    # ---- time limits ----
 
     def _may_wait(self, part: CallPart, trouble: str) -> bool:
-        """Whether a part in trouble may go on; if not it has been ended."""
+        """Whether a part in trouble may go on; if not, it has been ended."""
         part.trouble = trouble
         if self._time is None:
             experts = self._experts(part)
@@ -331,15 +334,15 @@ class ExpertCall:
         return self._is_wanted(part)
 
     def _is_wanted(self, part: CallPart) -> bool:
-        """Whether anybody waits for the step; if not the part has been ended."""
+        """Whether any sequence still wants the step; if not, the part has been ended."""
         if self._terms.wanted():
             return True
         self._leave(part)
-        part.done.set_exception(ExpertsUnavailable("nobody waits for the step any more"))
+        part.done.set_exception(ExpertsUnavailable("no sequence of the step is left"))
         return False
 
     def _expire(self) -> None:
-        """Time is up, whatever is on its way."""
+        """Time is up, even for parts whose answer may be on its way."""
         for part in self._parts:
             if not part.done.done():
                 self._give_up(part)

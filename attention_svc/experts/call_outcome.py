@@ -1,4 +1,4 @@
-"""What can become of a call to a pool?"""
+"""How can a call to one pool end?"""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ class CallAnswered:
 class CallFailed(Exception):
     """Why a call has no answer.
 
-    `kind`: unsent (no stream, no credit), broken (the stream ended in mid-call), unreachable (its
-    pings went unanswered), timeout, corrupt, refused (the rows are wrong, everywhere), not_holding (`piece`), draining, overloaded, error.
+    `kind`: unsent (no stream, or no credit), broken (the stream ended during the call), unreachable
+    (the pool had stopped answering pings), timeout, corrupt, refused (the rows are invalid, for any
+    pool), not_holding (`piece`), draining, overloaded, error.
     """
 
     def __init__(self, kind: str, message: str, piece: tuple[int, int] | None = None):

@@ -1,4 +1,4 @@
-"""What is a call to the experts made of: what calls share, its parts, and the time it may take?"""
+"""What does an ExpertCall consist of? What all calls share, its parts, and its time limit."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from rpc.hop.codec import HopCodec
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What all calls of a transport share."""
+    """Shared by all calls of a transport."""
 
     pools: PoolSet
     codec: HopCodec
@@ -42,9 +42,9 @@ class CallPart:
     units = 1.0
     answer: CallAnswered | None = None
     timer: asyncio.TimerHandle | None = None
-    late_since_s = 0.0  # 0: it is not
-    trouble = ""  # what went wrong last; empty: nothing yet
-    broke: tuple[str, int] | None = None  # pool and incarnation whose stream broke under it
+    late_since_s = 0.0  # 0: not late
+    trouble = ""  # what went wrong last; empty: nothing so far
+    broke: tuple[str, int] | None = None  # pool and incarnation whose stream broke during the call
     tried: frozenset[tuple[PoolLink, int]] = frozenset()
 
     def __init__(self, owner_E: np.ndarray | None, owner: int, done: "asyncio.Future[None]"):
@@ -55,7 +55,7 @@ class CallPart:
 
 
 class CallTime:
-    """How long a call may take from its first failure on: one timer, which nothing moves."""
+    """The time limit of a call from its first failure on: one timer that nothing resets."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class CallTime:
         experts: list[int],
         on_expiry: Callable[[], None],
     ):
-        """Begins now, or when these pieces went out of service in an earlier step."""
+        """Counted from now, or from when these pieces went out of service in an earlier step."""
         loop = asyncio.get_running_loop()
         self.began_s = now_s = loop.time()
         self.expired = False
@@ -79,13 +79,13 @@ class CallTime:
         context.outages.waiting += 1
 
     def park(self) -> None:
-        """Nobody can be asked just now."""
+        """No pool can be asked at present."""
         if not self._parked and not self._terms.is_probe:
             self._parked = True
             self._context.metrics.parked.inc()
 
     def close(self) -> None:
-        """The call has ended: what it waited is for its step to count."""
+        """The call has ended; the step's patience has counted its wait."""
         if self._closed:
             return
         self._closed = True

@@ -1,8 +1,7 @@
-"""Rows that no pool may see: what is sent in their place?
+"""What is sent instead of rows that are not finite?
 
-A pool refuses a call with a NaN in it, and one call holds the rows of many sequences. Such a row is a
-sequence's own doing: it goes as zeros, and comes back as NaN, so that its sequence fails alone, as it
-does where no hop lies between.
+A pool refuses a whole call for one NaN, and a call holds the rows of many sequences. Such a row
+is sent as zeros and comes back as NaN: only its own sequence fails, as with experts in process.
 """
 
 from torch import Tensor

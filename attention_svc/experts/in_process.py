@@ -1,4 +1,4 @@
-"""Experts in this very process: one machine, no hop."""
+"""How are experts asked that are in this process? One machine, no hop."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from moe_model.weights.open import Weights, put_expert
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 
 PAUSE_S = 0.005
-"""How long computing may keep the event loop from others, and one layer more."""
+"""For so long, and one more layer, computing may keep other tasks from the event loop."""
 
 
 class InProcessTransport:
@@ -89,9 +89,8 @@ def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend
     config = weights.config
     held = backend.room_for_experts(config.num_experts, config, weight_format)
     for expert_id in range(config.num_experts):
-        if isinstance(
-            weights, PackedCheckpoint
-        ):  # mapped bytes meet no other check of their values
+        # The values of mapped bytes are checked nowhere else.
+        if isinstance(weights, PackedCheckpoint):
             weights.verify_expert(layer_idx, expert_id)
         put_expert(weights, held, expert_id, layer_idx, expert_id)
     return held

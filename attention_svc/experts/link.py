@@ -1,7 +1,7 @@
-"""One attention process's stream to one pool: connect, say hello, send, receive, reconnect.
+"""How does this process talk to one pool? Connect, hello, send, receive, reconnect.
 
-A link is usable between Hello and the stream's end. When the stream ends, every
-call in flight on it fails at once, and the link dials again by itself.
+A link is usable from the pool's Hello to the stream's end. When the stream ends, every call in
+flight on it fails at once, and the link dials again by itself.
 """
 
 import asyncio
@@ -31,27 +31,30 @@ log = logging.getLogger(__name__)
 
 PING_INTERVAL_S = 1.0
 SILENCE_LIMIT_S = 10.0
-"""A stream that delivers no frame, not even a Pong, for this long is given up."""
+"""A stream that delivers no frame for this long, not even a Pong, is given up."""
 QUIET_PINGS = 1.5
-"""A stream that ends after so many pings without any frame: its peer had become unreachable before."""
+"""Without a frame for so many ping intervals, the peer was unreachable before the stream ended."""
 HELLO_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
 MAX_REASON_CHARS = 300
 NEWS_FACTOR = 2.0
-"""A change of the expected round trip by this is worth choosing pools again."""
+"""Pools are chosen again when an expected round trip has changed by this factor."""
 _DECODE_UNITS = work_units(8, 8)
 _CLOSED = "the link was closed"
 _KINDS = {
-    "INVALID_ARGUMENT": "refused", "NOT_HOLDING": "not_holding", "DRAINING": "draining",
-    "RESOURCE_EXHAUSTED": "overloaded", "DEADLINE_EXCEEDED": "timeout",
+    "INVALID_ARGUMENT": "refused",
+    "NOT_HOLDING": "not_holding",
+    "DRAINING": "draining",
+    "RESOURCE_EXHAUSTED": "overloaded",
+    "DEADLINE_EXCEEDED": "timeout",
     "CORRUPT": "corrupt",
-}  # fmt: skip
-"""A CallFailed's kind by the code of an Error; others are the pool's own failures."""
+}
+"""A CallFailed's kind by the code of an Error; all other codes are the pool's own failures."""
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
 class StreamLost(Exception):
-    """The stream to the pool cannot be used, or not any more."""
+    """The stream to the pool has ended or cannot be used."""
 
 
 class Garbled(StreamLost):
@@ -92,7 +95,7 @@ class PoolLink:
         self.last_error = "connecting"
         self.health = PoolHealth()
         self.generation = 0
-        """Counts the streams: what failed on an older one says nothing about this one."""
+        """Counts the streams: a failure on an older one says nothing about this one."""
         self.incarnation = 0
         """Of the process that the last stream reached."""
         self._caller_hello = expert_pb2.CallerHello(
@@ -113,7 +116,7 @@ class PoolLink:
         self._heard_s = 0.0
         self._nonce = 0
         self._idle_ping_s = 0.0  # when the last ping left, if no call was in flight
-        self._told = (False, 0.0)  # (ejected, predicted_s) when `on_change` last heard of it
+        self._told = (False, 0.0)  # (ejected, predicted_s) at the last call of `on_change`
         self._gave_up = "the stream was cancelled"
         self._task: asyncio.Task[None] | None = None
 
@@ -148,7 +151,7 @@ class PoolLink:
     def execute(
         self, frame: bytes, call_id: int, num_rows: int, on_done: Callable[[CallOutcome], None]
     ) -> None:
-        """Put an Execute on the stream. Without a stream or credit `on_done` hears so at once."""
+        """Put an Execute on the stream. Without a stream or credit it fails at once."""
         if self._writer is None:
             reason = f"pool {self.pool_id} is not connected: {self.last_error}"
             on_done(CallFailed("unsent", reason))
@@ -164,9 +167,9 @@ class PoolLink:
         self._inflight_rows += num_rows
 
     def abandon(self, call_id: int) -> None:
-        """Stop waiting for a call: tell the pool, ignore the answer.
+        """Stop waiting for a call: tell the pool, and ignore the answer.
 
-        Its credit comes back with that answer: until then the pool counts it.
+        Its credit comes back with that answer: the pool counts the call until then.
         """
         call = self._pending.get(call_id)
         if call is None or call.abandoned:
@@ -189,13 +192,13 @@ class PoolLink:
             except (TimeoutError, ValueError, StreamLost) as error:
                 self._broken(str(error) or type(error).__name__)
             finally:
-                # Also on cancellation: whoever waits must learn that the stream is gone.
+                # Also on cancellation: calls in flight must learn that the stream is gone.
                 self._broken(_CLOSED)
                 await channel.close()
             await asyncio.sleep(RECONNECT_S)
 
     async def _one_stream(self, channel: grpc.aio.Channel) -> None:
-        # Frames cross as bytes: the codec reads a hop's answer without a message in between.
+        # Frames cross as bytes: the codec reads an answer without making a message of it.
         stream = channel.stream_stream(_EXECUTE, request_serializer=to_bytes)()
         async with asyncio.timeout(HELLO_TIMEOUT_S):
             await stream.write(expert_pb2.ExecuteRequest(hello=self._caller_hello))
@@ -213,7 +216,7 @@ class PoolLink:
                 try:
                     frame = await stream.read()
                 except asyncio.CancelledError:
-                    # Ours, or that of a stream the pinger gave up?
+                    # Is this task being cancelled, or did the pinger give the stream up?
                     if is_being_cancelled():
                         raise
                     raise StreamLost(self._gave_up) from None
@@ -221,28 +224,28 @@ class PoolLink:
                     raise StreamLost(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
                 self._receive(frame)
-                # Whoever waits for this frame goes first: asking gRPC for the next one takes its time.
+                # The call that waits for this frame goes first: asking for the next takes time.
                 await asyncio.sleep(0)
         finally:
             stream.cancel()
             writer.close()
             pinger.cancel()
-            # It may have failed on the dying stream: that is the reader's news, not its own.
+            # It may have failed on the dying stream, which the reader reports already.
             await asyncio.gather(pinger, return_exceptions=True)
 
     def _greet(self, hello: expert_pb2.PoolHello, writer: FrameWriter) -> None:
         if hello.protocol_major != PROTOCOL_MAJOR:
             raise StreamLost(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
         if hello.checkpoint_id != self._caller_hello.checkpoint_id:
-            raise StreamLost(f"checkpoint_id {quoted(hello.checkpoint_id)} is another one")
+            raise StreamLost(f"the pool serves another checkpoint, {quoted(hello.checkpoint_id)}")
         if hello.pool_id != self.pool_id:
             raise StreamLost(
                 f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
             )
         if len(hello.numerics_id) > MAX_REASON_CHARS or not hello.numerics_id.isprintable():
-            raise StreamLost(f"numerics_id {quoted(hello.numerics_id)} is none")
+            raise StreamLost(f"the pool's numerics_id is not valid: {quoted(hello.numerics_id)}")
         num_layers, num_experts = self._sizes
-        # Only checked: what a pool serves for us is the topology's word.
+        # Only checked: which pieces we ask this pool for is in the topology.
         Pieces.from_message(
             hello.pieces, num_layers=num_layers, num_experts=num_experts, field="hello.pieces"
         )
@@ -276,13 +279,13 @@ class PoolLink:
 
     def _answered(self, result: ResultFrame) -> None:
         if result.call_id not in self._pending:
-            # An abandoned one would be here: this is another call's answer, and that one waits.
+            # Abandoned calls are still in `_pending`: this answer must belong to another call.
             raise Garbled(f"an answer to call {result.call_id}, which is not in flight")
         call = self._settle(result.call_id)
         if call is not None:
             round_trip_s = self._heard_s - call.sent_s
             if round_trip_s > NEWS_FACTOR * self._told[1]:
-                self._review()  # what the answers before this one told: the next ping is far
+                self._review()  # by the answers so far: the next ping may be far
             call.on_done(CallAnswered(result, round_trip_s))
 
     def _refused(self, error: expert_pb2.Error) -> None:
@@ -315,14 +318,14 @@ class PoolLink:
                 self._gave_up = f"silent for {SILENCE_LIMIT_S:.0f} s"
                 stream.cancel()
                 return
-            # The round trip of a ping beside calls would be theirs: the pool computes in between.
+            # Beside calls a ping would measure them: the pool computes in between.
             self._idle_ping_s = 0.0 if self._pending else now_s
             self._nonce += 1
             writer.push(expert_pb2.ExecuteRequest(ping=expert_pb2.Ping(nonce=self._nonce)))
             self._review()
 
     def _review(self) -> None:
-        """Tell it when this pool has become another choice than it was."""
+        """Report that the pool was ejected or readmitted, or its expected round trip changed."""
         ejected, predicted_s = self._told
         now_s = self.predicted_s
         changed = not predicted_s / NEWS_FACTOR <= now_s <= predicted_s * NEWS_FACTOR
@@ -335,7 +338,7 @@ class PoolLink:
             self.health.pinged(self._heard_s - self._idle_ping_s, self._heard_s)
 
     def _broken(self, reason: str, kind: str = "broken") -> None:
-        """The stream is gone: fail what is in flight, once, with this kind of failure."""
+        """The stream is gone: fail the calls in flight, once, with this kind of failure."""
         was_usable, self.hello, self._writer = self.usable, None, None
         if reason not in (_CLOSED, self.last_error):
             log.warning("pool %s at %s: %s", self.pool_id, self.address, reason)
@@ -343,19 +346,20 @@ class PoolLink:
         pending, self._pending = self._pending, {}
         self._inflight_rows = 0
         if was_usable:
-            self._on_change()  # first: who asks for another pool now must not be given this one
-        # A peer that cannot be reached is no sign that the call's rows have broken it. gRPC has one
-        # code for both; whoever dies under a call has answered our pings until then.
+            self._on_change()  # first, so that a call that is moved now is not given this pool
+        # A peer that became unreachable was not broken by the call's rows. gRPC has one code for
+        # both, but a pool that a call kills has answered pings until then.
         quiet_s = time.monotonic() - self._heard_s
         if kind == "broken" and quiet_s > QUIET_PINGS * PING_INTERVAL_S:
             kind = "unreachable"
+        what = f"pool {self.pool_id} failed during the call: {reason}"
         for call in pending.values():
             if not call.abandoned:
-                call.on_done(CallFailed(kind, f"pool {self.pool_id} failed in mid-call: {reason}"))
+                call.on_done(CallFailed(kind, what))
 
 
 def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:
-    """Raises Garbled: a stream that sends no protobuf is of no use."""
+    """Raises Garbled for bytes that are no such message."""
     try:
         return expert_pb2.ExecuteResponse.FromString(frame)
     except DecodeError as error:
@@ -363,13 +367,13 @@ def _parse(frame: bytes) -> expert_pb2.ExecuteResponse:
 
 
 def _code_name(code: int) -> str:
-    """NOT_HOLDING, ...; a newer minor may have codes that we do not know."""
+    """NOT_HOLDING, ...; a newer minor version may have codes that are unknown here."""
     if code not in expert_pb2.ErrorCode.values():
         return "UNKNOWN"
     return expert_pb2.ErrorCode.Name(code).removeprefix("ERROR_CODE_")
 
 
 async def _end_of(stream: grpc.aio.StreamStreamCall) -> str:
-    """Why a finished stream ended, or an empty text."""
+    """Why a finished stream ended; empty when it ended with OK."""
     code, details = await stream.code(), await stream.details()
     return "" if code is grpc.StatusCode.OK else f"{code.name}: {details}"

@@ -1,4 +1,4 @@
-"""Dispatch and combine over gRPC: one message per pool and layer."""
+"""How are the experts of remote pools asked? Over gRPC, one message per pool and layer."""
 
 import itertools
 import time

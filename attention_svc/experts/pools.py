@@ -16,7 +16,7 @@ from rpc.mesh.pieces import Pieces
 
 @dataclass(frozen=True)
 class LayerOwners:
-    """Who serves a layer: `links` in ascending pool id, `owner_E` indexes them (-1: nobody)."""
+    """Who serves a layer: `links` in ascending pool id; `owner_E` indexes them (-1: no pool)."""
 
     links: tuple[PoolLink, ...]
     owner_E: np.ndarray  # int32 [E]
@@ -26,14 +26,14 @@ class LayerOwners:
 
 @dataclass(slots=True)
 class _Member:
-    """A pool we have a link to. `rank`: 0 ready, 1 draining, 2 gone from the topology."""
+    """A pool with a link. `rank`: 0 ready, 1 draining, 2 no longer in the topology."""
 
     link: PoolLink
     pieces: Pieces
     rank: int
 
     def standing(self, fastest_s: float) -> tuple[bool, int, int]:
-        """Lower is preferred. `fastest_s`: of the pools to choose from."""
+        """Lower is preferred. `fastest_s`: the fastest candidate's expected round trip."""
         speed = speed_class(self.link.predicted_s, fastest_s)
         return (self.link.health.ejected, self.rank, speed)
 
@@ -45,8 +45,8 @@ _Key = tuple[str, int, str]
 class PoolSet:
     """Follows topologies: dials new pools, drops gone ones, keeps the owner map current.
 
-    A pool that leaves the topology while its stream is healthy goes on serving what nobody
-    in the topology serves, until its stream ends: the router never forces us off it.
+    A pool that leaves the topology while its stream is healthy keeps serving the pieces that no
+    pool of the topology serves, until its stream ends.
     """
 
     def __init__(
@@ -58,8 +58,12 @@ class PoolSet:
         same_numerics: bool = False,
         work: Callable[[], np.ndarray] | None = None,
     ):
-        """`make_link(pool_id, address, on_change)`; `same_numerics`: see AttentionConfig; `work`
-        gives what each expert has made of late, [layers, E], without it all are alike."""
+        """
+        Args:
+            make_link: called with (pool_id, address, on_change).
+            same_numerics: see AttentionConfig.
+            work: gives the work of each expert so far, [layers, E]; without it all are equal.
+        """
         self._work = work or (lambda: np.ones((num_layers, num_experts)))
         self._work_LE = self._work()
         self._same_numerics = same_numerics
@@ -78,7 +82,7 @@ class PoolSet:
         return [member.link for member in list(self._members.values())]
 
     def apply(self, topology: router_pb2.Topology) -> None:
-        """Take a newer topology. Raises ValueError, changing nothing, when an entry is malformed."""
+        """Take a newer topology. Raises ValueError for a malformed entry, changing nothing."""
         newest: dict[str, int] = {}
         listed: dict[_Key, tuple[Pieces, int]] = {}
         for pool in topology.pools:
@@ -88,7 +92,7 @@ class PoolSet:
                 pool.pieces, num_layers=self._num_layers, num_experts=self.num_experts
             )
             listed[key] = pieces, int(pool.state == router_pb2.MEMBER_STATE_DRAINING)
-        # All of it could be read: only now anything changes.
+        # Every entry is valid: only now is anything changed.
         self.version = topology.version.counter
         for key, member in list(self._members.items()):
             if key in listed:
@@ -96,17 +100,17 @@ class PoolSet:
                 continue
             member.rank = 2
             if key[0] in newest:
-                self._drop(key)  # fenced by a newer incarnation, or moved to another address
+                self._drop(key)  # replaced by a newer incarnation, or moved to another address
         for key, (pieces, rank) in listed.items():
             link = self._make_link(key[0], key[2], self.refresh)
             self._members[key] = _Member(link, pieces, rank)
             link.start()
-        # Taken with the topology only: the split of sums stays while nobody's pieces change.
+        # Read with a topology only, so that experts stay where they are while no pieces move.
         self._work_LE = self._work()
         self.refresh()
 
     def reach(self) -> list[attention_pb2.PoolReach]:
-        """How each pool is seen from here, in ascending pool id."""
+        """How each pool is seen from this service, in ascending pool id."""
         return [
             attention_pb2.PoolReach(
                 pool_id=link.pool_id,
@@ -145,24 +149,23 @@ class PoolSet:
     def cover(
         self, layer_idx: int, experts: Sequence[int], avoid: Collection[tuple[PoolLink, int]]
     ) -> list[tuple[PoolLink, list[int]]] | None:
-        """Pools that together serve these experts now, and which each; None when some are unserved.
+        """Pools that together serve these experts now, with the experts of each.
 
-        Args:
-            avoid: (link, generation of its stream) not to be asked.
+        None when some have no pool. `avoid`: (link, generation of its stream) not to be asked.
         """
         members = [m for m in self._usable() if (m.link, m.link.generation) not in avoid]
         chosen, left = self._choose(layer_idx, set(experts), members, Counter())
         return None if left else [(link, sorted(share)) for link, share in chosen]
 
     def lacks(self, link: PoolLink, layer_idx: int, expert_id: int) -> None:
-        """A pool says that it does not hold a piece (any more); until a topology says otherwise."""
+        """A pool does not hold a piece, by its own word, until the next topology."""
         for member in self._members.values():
             if member.link is link:
                 member.pieces = member.pieces - Pieces([(layer_idx, expert_id)])
         self.refresh()
 
     def refuses(self, link: PoolLink) -> None:
-        """A pool takes no new calls: it drains, and the topology will say so."""
+        """A pool takes no new calls: it is draining, and the topology will say so."""
         for member in self._members.values():
             if member.link is link and member.rank == 0:
                 member.rank = 1
@@ -183,7 +186,7 @@ class PoolSet:
         return usable
 
     def refresh(self) -> None:
-        """Choose again: a pool's pieces, state, stream or health changed."""
+        """Choose again: the pieces, state, stream or health of a pool have changed."""
         for key, member in list(self._members.items()):
             if member.rank == 2 and not member.link.usable:
                 self._drop(key)
@@ -205,11 +208,12 @@ class PoolSet:
     def _choose(
         self, layer_idx: int, left: set[int], usable: list[_Member], shares: Counter[str]
     ) -> tuple[list[tuple[PoolLink, set[int]]], set[int]]:
-        """(pools in ascending pool id with their shares, what nobody serves).
+        """(pools in ascending pool id with their experts, the experts that no pool serves).
 
-        The trusted, staying and fast before the ejected, leaving and slow; few pools per layer:
-        whoever covers most of what is left, and of equals who has least by `shares` (pieces by
-        pool id, counted on here). What several of the chosen hold is shared out by work.
+        Trusted, staying and fast pools come before ejected, leaving and slow ones. Few pools per
+        layer: each time the one that covers most of what is left, among equals the one with fewest
+        in `shares` (pieces by pool id, updated here). Experts that several chosen pools hold are
+        shared out by work.
         """
         chosen: list[tuple[PoolLink, set[int]]] = []
         holders = [(one, set(one.pieces.experts(layer_idx))) for one in usable]

@@ -1,7 +1,7 @@
-"""Are pieces that went out of service answered again? Asked with rows of our own, when no step asks.
+"""Are pieces that went out of service answered again? Asked with rows made up here.
 
-While pieces are out the service is not ready, so no request comes; without this nobody would notice
-that they are back.
+While pieces are out the service is not ready and gets no requests, so that without these probes it
+would not notice that they are back.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ ROWS_AT_ONCE = 64
 
 
 class Prober:
-    """Asks for each piece that is out, one row each. What comes of it the calls themselves note."""
+    """Asks for each piece that is out, with one row. The calls themselves note the outcome."""
 
     def __init__(self, context: CallContext, hidden_size: int, dtype: torch.dtype):
-        """`dtype` of rows on the wire."""
+        """`dtype`: that of rows on the wire."""
         self._context = context
         chance = torch.Generator().manual_seed(1)
         self._row_1D = torch.randn((1, hidden_size), generator=chance).to(dtype)
 
     async def run(self) -> None:
-        """For ever: without another try the service would stay unready."""
+        """Until cancelled; without it the service would stay unready."""
         failures = LoopFailures(log, "a probe for experts failed")
         while True:
             await asyncio.sleep(PROBE_S)
             if self._context.outages.waiting:
-                continue  # a step asks for them itself
+                continue  # a step is asking for them
             for layer_idx, experts in self._context.outages.by_layer().items():
                 for first in range(0, len(experts), ROWS_AT_ONCE):
                     with failures:

@@ -1,8 +1,8 @@
-"""Which of the pools that a layer's call goes to anyhow computes an expert that several of them hold?
+"""Which of a layer's chosen pools computes an expert that several of them hold?
 
-Hot experts have more holders than others. The pools work at the same time, so the
-call takes as long as the busiest: the heavy experts are given out first, each to whoever
-has least so far.
+Hot experts have more holders than others. The pools work at the same time, so the call takes as
+long as the busiest one: the heaviest experts are given out first, each to the pool with least work
+so far.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ Name = TypeVar("Name")
 def share_out(
     shares: Mapping[Name, set[int]], held: Mapping[Name, set[int]], weight_E: Sequence[float]
 ) -> dict[Name, set[int]]:
-    """The same experts among the same pools, each with one that holds it.
+    """The same experts on the same pools, each on one that holds it.
 
     Args:
-        shares: experts by pool, none twice; the order decides between equals.
+        shares: experts by pool, none twice; the order of pools decides between equals.
         held: what each of these pools holds.
-        weight_E: work that each expert makes.
+        weight_E: the work of each expert.
     """
     shared = {name: set(experts) for name, experts in shares.items()}
     choices: dict[int, list[Name]] = {}

@@ -1,7 +1,7 @@
-"""The seam between attention and experts: submit rows, wait for their sum.
+"""The seam between attention and experts: submit rows, wait for their sums.
 
-Implementations: `grpc_transport` (remote pools) and `in_process`. Tensors may be
-on any device; the transport owns its staging.
+Implementations: `over_grpc` (remote pools) and `in_process`. Tensors may be on any device; the
+transport copies them where it needs them.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,32 @@ _LONGEST_TIMEOUT_MS = 2**31
 
 
 class ExpertsUnavailable(Exception):
-    """A call could not be served, whatever was tried, for as long as the terms allow."""
+    """A call was not served within the time that its terms allow."""
 
 
 class StepPoisoned(Exception):
-    """The rows themselves seem to break pools, or are refused by them: not to be sent again whole."""
+    """The rows seem to break pools, or are refused: not to be sent again in the same step."""
 
 
 class Patience(Protocol):
-    """How long the calls of one step may yet wait for experts, one after the other."""
+    """How much longer the calls of one step, one after the other, may wait for experts."""
 
     def begin(self) -> float:
-        """A call waits from now on; the longest that it may, in seconds."""
+        """A call waits from now on. Returns the longest that it may, in seconds."""
 
     def end(self) -> None:
-        """It waits no longer."""
+        """The call no longer waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HopTerms:
     """How far a transport goes to have a call served."""
 
-    timeout_s: float  # longest wait for experts, from a call's first failure on
+    timeout_s: float  # longest wait for experts, from a call's first failure
     patience: Patience | None = None  # shared by a step's calls; None: the call's own
-    wanted: Callable[[], bool] = lambda: True  # False: nobody waits for the step any more
-    is_probe: bool = False  # our own question whether pieces are back: no step waits for it
-    max_breaks: int = 2  # pools that may break under a message before it is suspected itself
+    wanted: Callable[[], bool] = lambda: True  # False: no sequence wants the step any more
+    is_probe: bool = False  # asks whether pieces are back; no step waits for it
+    max_breaks: int = 2  # pools that may break during a call before its rows are suspected
     timeout_ms: int = field(init=False)  # the same as `timeout_s`, for the wire
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ class ExpertTransport(Protocol):
     ) -> Ticket:
         """Start a call; never blocks. `topk_ids_TK` int32, `topk_weights_TK` float32; contiguous.
 
-        The tensors stay as they are until the ticket was awaited.
+        The caller leaves the tensors unchanged until it has awaited the ticket.
         """
 
     def ready(self) -> tuple[bool, str]:
-        """(every piece has a holder, else the reason)."""
+        """(whether every piece has a holder, the reason when not)."""

@@ -25,19 +25,19 @@ async def test_a_step_held_at_its_experts_is_a_stall_and_a_long_answer_is_none()
         service.transport.gate.clear()
         answer = asyncio.ensure_future(heard(stub, request()))
         await until(lambda: service.transport.steps)
-        dog.look()
+        dog.check()
         now_s[0] = 6.0
-        dog.look()
+        dog.check()
         assert dog.reason == "a step has made no progress for 5 s: layer 0"
         service.transport.gate.set()
         await until(lambda: service.engine.num_tokens >= 2)
-        dog.look()
+        dog.check()
         assert dog.reason == ""
         assert (await answer).reason == "LENGTH"
         now_s[0] = 100.0
-        dog.look()
+        dog.check()
         now_s[0] = 200.0
-        dog.look()
+        dog.check()
         assert dog.reason == "", "nothing to do"
 
 

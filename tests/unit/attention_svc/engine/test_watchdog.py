@@ -28,7 +28,7 @@ class Watched:
         for _ in range(seconds):
             self.now_s += 1
             self.progress.moves += moves
-            self.dog.look()
+            self.dog.check()
 
     @property
     def stalls(self) -> float:
