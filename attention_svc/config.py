@@ -12,9 +12,14 @@ from rpc.process.sizes import MemoryBudget
 KV_DTYPES = ("auto", "bf16", "int8")
 TRANSPORTS = ("grpc", "in_process")
 LEAST = {
-    "max_running": 1, "max_waiting": 1, "max_waiting_tokens": 1, "max_batch_tokens": 1,
-    "max_model_len": 0, "threads": 0, "stall_s": 0,
-}  # fmt: skip
+    "max_running": 1,
+    "max_waiting": 1,
+    "max_waiting_tokens": 1,
+    "max_batch_tokens": 1,
+    "max_model_len": 0,
+    "threads": 0,
+    "stall_s": 0,
+}
 """The smallest value of each of these flags."""
 BLOCK_SIZE = 16
 """Positions per KV block."""

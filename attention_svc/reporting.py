@@ -38,8 +38,10 @@ async def report(engine: Engine) -> None:
             tables = scheduler.tables
             log.info(
                 "%.1f tokens/s, %d running, %d waiting, KV %.0f %% used, prefix hits %.0f %%",
-                (tokens - last) / REPORT_INTERVAL_S, len(scheduler.running), len(scheduler.waiting),
+                (tokens - last) / REPORT_INTERVAL_S,
+                len(scheduler.running),
+                len(scheduler.waiting),
                 100 * scheduler.kv_usage_ratio,
                 100 * tables.num_hit_tokens / max(1, tables.num_queried_tokens),
-            )  # fmt: skip
+            )
         last = tokens

@@ -61,9 +61,11 @@ class RunningEngine:
         self.transport = self._make_transport()
         self.engine = self._make_engine()
         self.watchdog = Watchdog(
-            self.engine.progress, metrics, limit_s=config.stall_s,
+            self.engine.progress,
+            metrics,
+            limit_s=config.stall_s,
             awaited=self.pools.awaited if self.pools is not None else list,
-        )  # fmt: skip
+        )
         self.servicer = self._make_servicer()
 
     def start(self) -> "asyncio.Task[None]":

@@ -121,11 +121,19 @@ class AttentionService:
         log.info(
             "%s: %s on %s, %s linears%s, %d threads, %s experts, context %d, %d KV blocks, "
             "listening grpc=%s ops=%s:%d",
-            running.own_id, dtype_name(model.backend.dtype), model.backend.device, kernel.id,
-            f" ({kernel.why})" if kernel.why else "", model.num_threads, self._config.transport,
-            model.max_len, model.num_blocks, self._host.address,
-            Address.parse(self._config.ops_listen).host, ops.port,
-        )  # fmt: skip
+            running.own_id,
+            dtype_name(model.backend.dtype),
+            model.backend.device,
+            kernel.id,
+            f" ({kernel.why})" if kernel.why else "",
+            model.num_threads,
+            self._config.transport,
+            model.max_len,
+            model.num_blocks,
+            self._host.address,
+            Address.parse(self._config.ops_listen).host,
+            ops.port,
+        )
 
     def _join(self, running: RunningEngine, ops: OpsServer) -> Membership:
         """This service as a member of the mesh; not started yet."""

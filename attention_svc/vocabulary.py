@@ -37,8 +37,9 @@ class Vocabulary:
         if not (folder / TOKENIZER_FILE).exists():
             log.warning(
                 "%s: no %s: every id counts as a token, and grammars are refused",
-                folder, TOKENIZER_FILE,
-            )  # fmt: skip
+                folder,
+                TOKENIZER_FILE,
+            )
             return cls(size=model.vocab_size, default_stops=frozenset(stops))
         table = TokenTable.load(folder)
         if len(table.bytes_of_id) > model.vocab_size:

@@ -104,9 +104,13 @@ class LayerStack:
             )
             times.attention_s += time.monotonic() - start
             ticket = self.transport.submit(
-                layer_idx, dispatch_TD, topk_ids_TK, topk_weights_TK, terms,
+                layer_idx,
+                dispatch_TD,
+                topk_ids_TK,
+                topk_weights_TK,
+                terms,
                 is_decode=meta.is_decode,
-            )  # fmt: skip
+            )
             progress.moves += 1
             hop = await ticket.wait_into(step.combined_TD)
             times.network_s += hop.network_s

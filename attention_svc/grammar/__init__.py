@@ -1,1 +1,1 @@
-"""Grammars that output must follow."""
+"""Grammars that a sequence's output must follow."""

@@ -1,4 +1,4 @@
-"""Which grammars were compiled lately, and which were refused? By the SHA-256 of their text."""
+"""Which grammars were compiled recently, and which were refused? By the SHA-256 of their text."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from attention_svc.grammar.state import GrammarCost
 
 @dataclass
 class Compiled:
-    """A matcher that is only copied. Copies share its lexer: once over a limit, every one is."""
+    """A matcher that is only copied. Copies share its lexer: if one hits a limit, all do."""
 
     matcher: LLMatcher
     size_bytes: int
@@ -19,12 +19,12 @@ class Compiled:
     cost: GrammarCost = field(default_factory=GrammarCost)
 
     def wear_out(self) -> None:
-        """From any thread: one of its copies went over a limit, so it has to be made anew."""
+        """Called on any thread when a copy hit a shared limit: it has to be compiled again."""
         self.worn_out = True
 
 
 class GrammarCache:
-    """Bounded in number and, for compiled ones, in the size of their texts."""
+    """Bounded by number and, for compiled grammars, by the size of their texts."""
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[bytes, Compiled] = OrderedDict()
@@ -60,7 +60,7 @@ class GrammarCache:
         return self._refusals.get(digest)
 
     def refuse(self, digest: bytes, reason: str) -> None:
-        """Remember it; only for reasons that hold whenever it is sent again."""
+        """Remember a refusal; only for reasons that hold for the same text at any time."""
         self._refusals[digest] = reason
         if len(self._refusals) > REMEMBERED_REFUSALS:
             self._refusals.popitem(last=False)

@@ -1,4 +1,4 @@
-"""The service's side of `grammar_check`: a process that is started when needed and killed when late."""
+"""How is a grammar tried out in another process (`child.py`), which is killed when it is late?"""
 
 import asyncio
 import contextlib
@@ -14,20 +14,20 @@ from rpc.errors import Overloaded
 log = logging.getLogger(__name__)
 
 _SAFE_PATH = ("-P",) if sys.flags.safe_path else ()
-"""Whether the working directory may hold modules: as for this process."""
+"""As this process: whether modules are also imported from the working directory."""
 _NO_TIME = "the grammar could not be compiled in time; try again later"
 TOO_COSTLY = "compiling it takes too much time or memory; simplify it"
 
 
 class GrammarChecker:
-    """One check at a time; the caller sees to that."""
+    """The caller makes one check at a time."""
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
         self._process: Process | None = None
 
     async def start(self) -> None:
-        """Have a process that waits for a grammar.
+        """Start the process, unless it is running.
 
         Raises:
             Overloaded: it got too little time to start.
@@ -36,9 +36,15 @@ class GrammarChecker:
         if self._process is not None and self._process.returncode is None:
             return
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *_SAFE_PATH, "-m", "attention_svc.grammar.child", str(self._vocab_size),
-            stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-        )  # fmt: skip
+            sys.executable,
+            *_SAFE_PATH,
+            "-m",
+            "attention_svc.grammar.child",
+            str(self._vocab_size),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+        )
         ready = b""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -49,13 +55,13 @@ class GrammarChecker:
             if not ready:
                 await self.close()
         if not ready:
-            raise RuntimeError("the process that checks grammars does not start")
+            raise RuntimeError("the process that checks grammars did not start")
 
     async def check(self, text: str) -> str:
-        """What is wrong with the grammar, or "": the same each time it is asked.
+        """What is wrong with the grammar, or "". The same text always gets the same answer.
 
         Raises:
-            Overloaded: there is no telling, because the process got too little time.
+            Overloaded: not known, because the process got too little time.
         """
         line = b""
         ended = None
@@ -69,21 +75,21 @@ class GrammarChecker:
         except TimeoutError:
             raise Overloaded(_NO_TIME) from None
         finally:
-            if not line:  # also when cancelled: its answer would be the next one's
+            if not line:  # also when cancelled: the next check would read its answer
                 await self.close()
         if line:
             error, cpu_s = json.loads(line)
             return str(error) or (TOO_COSTLY if cpu_s > COMPILE_CPU_S else "")
         try:
-            await self.start()  # who ended the process waits for the new one, and nobody else
-        except (Overloaded, RuntimeError) as error:  # the next one will be told, if it goes on
-            log.warning("after a grammar that was too costly: %s", error)
-        if ended == -signal.SIGKILL:  # by none of its own limits
+            await self.start()  # the request that ended the process waits for the new one
+        except (Overloaded, RuntimeError) as error:  # if this continues, the next request is told
+            log.warning("no new process after a grammar that was too costly: %s", error)
+        if ended == -signal.SIGKILL:  # not by one of its own limits
             raise Overloaded(_NO_TIME)
         return TOO_COSTLY
 
     async def _answer(self, process: Process, question: bytes) -> bytes:
-        """The next line that it writes; nothing when it has ended."""
+        """The next line that it writes; empty when it has ended."""
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -1,9 +1,9 @@
 """May the service compile this grammar? It is compiled here first, in a process that can be killed.
 
 One JSON string per line on standard input; for each, one JSON line: [what is wrong or "", seconds
-of processor time]. The kernel ends the process when a grammar takes too much time or memory, and
-the end of its parent ends its input. Compiling takes as long here as it will there, although this
-process knows of the vocabulary only its size: what it costs is the grammar's own automata.
+of processor time]. The kernel ends the process when a grammar takes too much time or memory; when
+the parent ends, so does the input. Compiling takes as long here as in the service, although only
+the vocabulary's size is known here: its cost is that of the grammar's own automata.
 """
 
 import json
@@ -17,7 +17,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from attention_svc.grammar.limits import CHECK_CPU_S, CHECK_MEMORY_BYTES, parser_limits
 
 _NICENESS = 5
-"""Masks and tokens of running sequences come first."""
+"""Running sequences come first."""
 
 
 class _Bytes:
@@ -42,14 +42,16 @@ def main(vocab_size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     table = _Bytes(vocab_size)
     tokenizer = LLTokenizer(
-        TokenizerWrapper(table), n_vocab=len(table.tokens), eos_token=[table.eos_token_id],
+        TokenizerWrapper(table),
+        n_vocab=len(table.tokens),
+        eos_token=[table.eos_token_id],
         slices=LLTokenizer.json_slices(),
-    )  # fmt: skip
+    )
     _say("ready")
     for line in sys.stdin:
         text = json.loads(line)
         started_s = time.process_time()
-        # The kernel counts whole seconds from the process's start.
+        # The kernel's limit is in whole seconds since the process started.
         end_s = int(started_s) + 1 + CHECK_CPU_S
         resource.setrlimit(resource.RLIMIT_CPU, (end_s, resource.RLIM_INFINITY))
         error = LLMatcher(tokenizer, text, log_level=0, limits=parser_limits()).get_error()

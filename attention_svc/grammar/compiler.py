@@ -1,9 +1,9 @@
-"""How does a request's grammar become a state for its sequence, whatever the grammar is?
+"""How does a request's grammar become a state for its sequence, however costly it is?
 
-A new grammar waits for its client's turn at one of a few slots. There it is compiled in another
-process first (`grammar_check`), which is killed if that takes too much, and only what was cheap
-there is compiled here, on a thread. What was compiled is kept, and the next request with the same
-text gets a copy; what was refused is remembered.
+A new grammar waits for its client's turn at one of a few slots. It is compiled in another process
+first (`child.py`), which is killed if that takes too much; only what was cheap there is compiled
+here, on a thread. Compiled grammars are kept, and the next request with the same text gets a copy;
+refusals are remembered.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _POSITION = re.compile(r"^at (\d+)\(\d+\): ")
 
 
 class GrammarCompiler:
-    """All grammars of a service. One loop's coroutines call it."""
+    """All grammars of a service. Used from one event loop."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
         self._folder = folder
@@ -58,11 +58,11 @@ class GrammarCompiler:
         emitted_ids: Rows[int],
         ignore_eos: bool,
     ) -> GrammarState:
-        """The state after the tokens that were emitted already.
+        """The state after the tokens emitted so far.
 
         Raises:
             ValueError: the grammar is not valid, too costly, or not what was emitted so far.
-            Mismatch: no grammar with this `grammar_id` is known.
+            Mismatch: `grammar_id` is not known.
             Overloaded: too many grammars are being compiled.
         """
         compiled = await self._compiled(request)
@@ -79,7 +79,7 @@ class GrammarCompiler:
         if emitted_ids and not await self._replays.run(
             request.client_id, lambda: state.accept_all(emitted_ids)
         ):
-            raise ValueError("grammar: emitted_token_ids do not follow it")
+            raise ValueError("grammar: it does not allow emitted_token_ids")
         return state
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class GrammarCompiler:
         if not request.HasField("grammar"):
             known = self.cache.compiled(request.grammar_id)
             if known is None:
-                raise Mismatch("grammar_id: not known here; send the grammar")
+                raise Mismatch("grammar_id is not known to this service; send the grammar")
             return known
         if request.grammar.kind != attention_pb2.GRAMMAR_KIND_LARK:
             raise ValueError("grammar.kind must be LARK")
@@ -109,7 +109,7 @@ class GrammarCompiler:
         compiled: Compiled | str | Overloaded | None = self.cache.known(digest)
         if compiled is None:
             await self.slots.acquire(request.client_id)
-            # Once begun it goes on even when its request is cancelled: the slot is taken until then.
+            # It goes on even when its request is cancelled, and keeps the slot until it ends.
             work = asyncio.create_task(self._work(request.client_id, digest, text, len(data)))
             self._running.add(work)
             work.add_done_callback(self._running.discard)
@@ -123,10 +123,10 @@ class GrammarCompiler:
     async def _work(
         self, client: str, digest: bytes, text: str, size_bytes: int
     ) -> Compiled | str | Overloaded:
-        """What is done in a slot: the compiled grammar, or why there is none."""
+        """The work in a slot. The compiled grammar, or why there is none."""
         checker = self._checkers.pop()
         try:
-            # Somebody else may have sent the same one in the meantime.
+            # Another request may have sent the same one in the meantime.
             known = self.cache.known(digest)
             if known is not None:
                 return known
@@ -158,7 +158,7 @@ class GrammarCompiler:
 
 
 def _build(tokens: GrammarTokens, text: str) -> tuple[LLMatcher | None, str]:
-    """On a thread; llguidance lets go of the interpreter while it compiles."""
+    """On a thread; llguidance releases the interpreter's lock while it compiles."""
     matcher = LLMatcher(tokens.tokenizer, text, log_level=0, limits=parser_limits())
     error = matcher.get_error() or tokens.dead_end(matcher)
     return (None, error) if error else (matcher, "")

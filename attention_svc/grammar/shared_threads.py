@@ -1,6 +1,6 @@
-"""Where is work done that may take long, and whose is done next?
+"""On which threads is long work done, and whose is next?
 
-Clients take turns at a few threads; none has all of them.
+Clients take turns at a few threads; none gets all of them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ Work = Callable[[], None]
 
 
 class SharedThreads:
-    """Any thread may submit."""
+    """Work may be submitted from any thread."""
 
     def __init__(self, num_threads: int, *, name: str):
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
@@ -28,15 +28,15 @@ class SharedThreads:
         self._closed = False
 
     def submit(self, client: str, work: Work) -> None:
-        """Do it in the client's turn. It must not raise."""
+        """Run it in the client's turn. It must not raise."""
         with self._lock:
             self._turns.put(client, work)
             taken = self._turns.take()
-        if taken is not None:  # else it is begun by who ends before it
+        if taken is not None:  # else `_serve` begins it when other work ends
             self._threads.submit(self._serve, *taken)
 
     async def run(self, client: str, work: Callable[[], Result]) -> Result:
-        """What `work` returns or raises, done in the client's turn; not done at all when cancelled before."""
+        """Its result, run in the client's turn; if cancelled before its turn, it does not run."""
         future: Future[Result] = Future()
 
         def attempt() -> None:
@@ -44,25 +44,23 @@ class SharedThreads:
                 return
             try:
                 future.set_result(work())
-            # Whatever it is, it is raised where the caller waits.
-            except BaseException as error:
+            except BaseException as error:  # raised where the caller waits
                 future.set_exception(error)
 
         self.submit(client, attempt)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """What has not begun never does."""
+        """Work that has not begun is dropped."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self, client: str, work: Work) -> None:
-        """This, and then whatever may begin."""
+        """Run this work, and then other work as long as there is some."""
         while not self._closed:
             try:
                 work()
-            # The others' work does not depend on it.
-            except Exception:
+            except Exception:  # other work does not depend on it
                 log.exception("work on a shared thread failed")
             with self._lock:
                 self._turns.done(client)

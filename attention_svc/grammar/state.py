@@ -1,7 +1,7 @@
-"""Which tokens may a sequence's grammar still take? Its state, and what it says after each token.
+"""Which tokens does a sequence's grammar allow next? Its state, advanced token by token.
 
-Until thinking has ended every text is allowed, but no control token other than the one that ends
-thinking: the sequence cannot stop, or begin a tool call, before its grammar began.
+Until thinking has ended all text is allowed, but no control token other than the one that ends
+thinking: the sequence cannot stop, or begin a tool call, before its grammar applies.
 """
 
 import logging
@@ -22,11 +22,11 @@ from attention_svc.grammar.tokens import Taker
 log = logging.getLogger(__name__)
 
 _OWN_LIMIT = "Parser Error: Current row has "
-"""What llguidance says when one sequence alone went over a limit, and no copy of its grammar."""
+"""llguidance's error when a limit of this sequence alone was hit, not one that copies share."""
 OVER_LIMIT = "the grammar took more than its limits allow; simplify it"
 
 BRIEF_S = 0.001
-"""Of a mask: tokens of grammars with longer ones are taken without the interpreter's lock."""
+"""Grammars with longer masks take their tokens without the interpreter's lock."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class GrammarVerdict:
 
     banned_V: Tensor | None = None  # bool, on the CPU; None: there is no next token
     is_complete: bool = False
-    """The output is whole, and nothing could follow."""
+    """The output is complete, and nothing can follow."""
     is_over_limit: bool = False
 
 
 class GrammarCost:
-    """How long the masks of a grammar have taken, in all of its copies."""
+    """How long the masks of a grammar have taken, in all its copies."""
 
     def __init__(self) -> None:
         self._longest_s: float | None = None
 
     @property
     def is_brief(self) -> bool:
-        """None took long. A mask tries every token, so taking one costs no more than it did."""
+        """No mask took long; a mask tries every token, so taking one costs no more."""
         return self._longest_s is not None and self._longest_s < BRIEF_S
 
     def note(self, mask_s: float) -> None:
@@ -63,7 +63,7 @@ class Grammar(Protocol):
 
 
 class GrammarState:
-    """The grammar of one sequence, advanced by each of its output tokens. Used by one thread at a time."""
+    """The grammar of one sequence, advanced by its output tokens. One thread at a time."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class GrammarState:
     ):
         """
         Args:
-            matcher: this sequence's own.
-            cost: what all copies of the grammar have shown.
-            thinking_mask: a bit per id: what thinking may contain, its end apart.
+            matcher: a copy for this sequence alone.
+            cost: shared by all copies of the grammar.
+            thinking_mask: a bit per id that thinking may contain, without the id that ends it.
             end_of_thinking_id: 0 when the output does not begin with thinking.
-            forbidden_ids: never allowed, not even where the grammar is complete.
-            on_worn_out: told, on the thread that noticed, when a limit was reached that all copies
-                of the grammar share.
+            forbidden_ids: never allowed, even where the grammar is complete.
+            on_worn_out: called, on the thread that notices, when a limit was hit that all copies of
+                the grammar share.
         """
         self._matcher = matcher
         self._taker = taker
@@ -97,7 +97,7 @@ class GrammarState:
         self._while_thinking: GrammarVerdict | None = None
 
     def at_once(self, token_id: int | None, vocab_size: int) -> GrammarVerdict | None:
-        """As `follow`, where that is no work: within thinking. Else None, and nothing was taken."""
+        """As `follow`, while thinking, where it is no work; else None, and nothing is taken."""
         if not self._thinks or token_id == self._end_of_thinking_id:
             return None
         if self._while_thinking is None:
@@ -107,7 +107,7 @@ class GrammarState:
     def follow(self, token_id: int | None, vocab_size: int) -> GrammarVerdict:
         """Take the next output token, if there is one, and say what may come after it.
 
-        Tens of milliseconds, or seconds, for a costly grammar, most of them without the
+        Takes tens of milliseconds, or seconds, for a costly grammar, mostly without the
         interpreter's lock.
         """
         if token_id is not None:
@@ -123,7 +123,7 @@ class GrammarState:
     def accept(self, token_id: int, *, is_masked: bool = True) -> bool:
         """Take the next output token; False when the grammar does not allow it.
 
-        `is_masked`: its mask was computed, so it is known what the token may cost.
+        `is_masked`: its mask was computed, so that the token's cost is known.
         """
         if self._thinks:
             self._thinks = token_id != self._end_of_thinking_id
@@ -142,16 +142,16 @@ class GrammarState:
 
     @property
     def is_complete(self) -> bool:
-        """The output is whole, and nothing could follow."""
+        """The output is complete, and nothing can follow."""
         return not self._thinks and self._matcher.is_stopped() and not self.is_over_limit
 
     @property
     def is_over_limit(self) -> bool:
-        """A limit of llguidance was reached, or our mask let through what the grammar refuses."""
+        """A limit of llguidance was hit, or the mask allowed what the grammar refuses."""
         return bool(self._matcher.is_error())
 
     def allowed(self, vocab_size: int) -> NDArray[np.bool_]:
-        """Whether each id may come next; none when the grammar went over a limit."""
+        """bool [V]: whether each id may come next; none when the grammar is over a limit."""
         if self._thinks:
             bits = self._thinking_mask
         else:

@@ -1,4 +1,4 @@
-"""What does llguidance have to know of the checkpoint's tokens?"""
+"""What does llguidance need to know about the checkpoint's tokens?"""
 
 import threading
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from moe_model.text.token_table import TokenTable
 
 @dataclass(frozen=True, kw_only=True)
 class GrammarTokens:
-    """Read once, when the first grammar needs it."""
+    """Read once, for the first grammar."""
 
     tokenizer: LLTokenizer
     taker: "Taker"
     thinking_mask: bytes
-    """A bit per id: what thinking may contain, its end apart."""
+    """A bit per id that thinking may contain, without the id that ends it."""
     blank_ids: frozenset[int]
 
     @classmethod
@@ -44,7 +44,7 @@ class GrammarTokens:
         )
 
     def dead_end(self, matcher: LLMatcher) -> str:
-        """What is wrong with a grammar that accepts nothing, as one that only refers to itself."""
+        """Why a grammar accepts nothing, such as one that only refers to itself; or ""."""
         probe = matcher.deep_copy()
         for _ in range(8):
             bits = np.frombuffer(probe.compute_bitmask(), np.uint8)
@@ -59,15 +59,15 @@ class GrammarTokens:
 
 
 class Taker:
-    """Lets matchers take tokens without the interpreter's lock. Any thread.
+    """Lets matchers take tokens without the interpreter's lock, on any thread.
 
-    `LLMatcher.consume_token` holds the lock however long it takes, and waits with it for another
-    copy of the grammar that is at work. llguidance lets go of it only for several matchers at once:
-    hence a second one, which takes the end of nothing.
+    `LLMatcher.consume_token` holds the lock however long it takes, even while it waits for another
+    copy of the grammar. llguidance releases it only for several matchers at once: hence a second
+    one, with an empty grammar, which takes its end token.
     """
 
     def __init__(self, tokenizer: LLTokenizer):
-        self._own = threading.local()  # an executor for each thread: none waits for another's token
+        self._own = threading.local()  # an executor per thread: no thread waits for another's token
         self._nothing = LLMatcher(tokenizer, 'start: ""', log_level=0)
         self._end_id = tokenizer.eos_token
 
@@ -81,7 +81,7 @@ class Taker:
 
 
 class _TokenTable:
-    """In the shape that llguidance asks for. Control tokens are none of any text."""
+    """In the form that llguidance wants. No text becomes a control token."""
 
     bos_token_id = None
 
@@ -99,5 +99,5 @@ class _TokenTable:
         }
 
     def __call__(self, text: bytes) -> list[int]:
-        """Any tokens of the text: nothing here depends on which."""
+        """Some tokens that spell the text: it does not matter which."""
         return [self._id_of_byte[byte] for byte in text if byte in self._id_of_byte]

@@ -1,8 +1,8 @@
-"""Which KV blocks are in use, by how many, and which are kept for what they hold? No tensors.
+"""Which KV blocks are in use, by how many sequences, and which are kept for reuse? No tensors.
 
-A block is *free* (holds nothing of use), *used* (referenced by one or more block
-tables) or *cached*: referenced by none, but found again under its keys until it is
-taken for something else, the least recently used one first.
+A block is *free* (holds nothing useful), *used* (referenced by one or more block tables) or
+*cached*: referenced by none, but found under its keys until it is taken for something else, the
+least recently used one first.
 """
 
 from collections import OrderedDict
@@ -32,7 +32,7 @@ class BlockPool:
         return self.num_blocks - self.num_available
 
     def take(self, count: int) -> list[int] | None:
-        """`count` blocks with one reference each, or None when there are not that many."""
+        """`count` blocks with one reference each, or None when fewer are available."""
         if count > self.num_available:
             return None
         taken = [self._free.pop() if self._free else self._evict() for _ in range(count)]
@@ -47,10 +47,9 @@ class BlockPool:
         self._references[block] += 1
 
     def release(self, table: Sequence[int]) -> None:
-        """One reference less to each block of a table.
+        """Drop one reference to each block of a table.
 
-        From its end: a later block is of no use without the earlier ones, so it is
-        the first to be taken for something else.
+        From its end: a later block is useless without the earlier ones, so it is reused first.
         """
         for block in reversed(table):
             assert self._references[block] > 0, "a block was freed twice"
@@ -63,7 +62,7 @@ class BlockPool:
                 self._free.append(block)
 
     def publish(self, block: int, key: bytes) -> None:
-        """Let `find` answer `key` with this used block; the first block of a key stays it."""
+        """Let `find` return this used block for `key`, unless there is one already."""
         assert self._references[block] > 0, "a block that nobody uses was published"
         if key not in self._block_of:
             self._block_of[key] = block

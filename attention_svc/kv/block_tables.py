@@ -1,12 +1,12 @@
 """Which blocks does a sequence get: shared, copied or fresh? No tensors.
 
-A sequence opens with blocks for all its known tokens. Full blocks that were computed
-before, by anyone with the same prefix, are shared. Of a partly filled one, where a
-prompt or a whole sequence ended, the rows are copied, because both go on writing into
-theirs. The last known token is always computed: its logits choose the next one.
+A sequence opens with blocks for all its known tokens. Full blocks that a sequence with the same
+prefix has computed are shared. Rows of a partly filled block, where a prompt or a sequence ended,
+are copied, as both sequences go on writing into theirs. The last known token is always computed:
+its logits choose the next one.
 
-What a running sequence is about to compute is claimed, so that another one with the
-same prefix can wait for it instead of computing it as well.
+What a running sequence is about to compute is claimed, so that another one with the same prefix
+can wait for it instead of computing it too.
 """
 
 from array import array
@@ -20,7 +20,7 @@ from attention_svc.sequence.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What of a sequence has been computed before."""
+    """The part of a sequence that has been computed before."""
 
     shared: list[int]
     """Full blocks, from the first."""
@@ -31,7 +31,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class BlockCopy:
-    """The first `num_rows` rows of a block, wanted at the start of another."""
+    """Copy the first `num_rows` rows of a block to the start of another."""
 
     source: int
     target: int
@@ -39,7 +39,7 @@ class BlockCopy:
 
 
 class BlockTables:
-    """Opens, grows and closes block tables; publishes what was computed."""
+    """Opens, grows and closes block tables; publishes computed blocks."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class BlockTables:
         for key in missing:
             if key not in self._computing:
                 break
-            sequence.awaited_key = key  # the last one in a row: all before it come first
+            sequence.awaited_key = key  # the last one in a row: those before it are computed first
         return self._computing.get(sequence.awaited_key)
 
     def open(self, sequence: Sequence, *, spare: int) -> bool:
-        """Blocks for all known tokens, `spare` left over; False (and nothing taken) without room."""
+        """Take blocks for all known tokens, if `spare` stay available; else False, and none."""
         match = self._match(sequence)
         missing = self._blocks_for(sequence.num_known) - len(match.shared)
         held = match.shared if match.source is None else [*match.shared, match.source]
@@ -96,7 +96,7 @@ class BlockTables:
             self.blocks.share(block)
         fresh = self._take(missing, spare)
         if fresh is None and match.source is not None:
-            # Holding the source while room is made may be what takes the last block.
+            # Holding the source may be what makes it one block too many: do without it.
             self.blocks.release([match.source])
             held, match = match.shared, Match(match.shared)
             fresh = self._take(missing, spare)
@@ -108,14 +108,14 @@ class BlockTables:
         sequence.num_checked = sequence.num_computed
         if match.source is not None:
             self._copies.append(BlockCopy(match.source, fresh[0], match.num_rows))
-            # Copies are carried out first of all: who gets the source next cannot spoil it.
+            # Copies are made before anything is written: the source can be given away.
             self.blocks.release([match.source])
         self._claim(sequence)
         self._count_hit(sequence)
         return True
 
     def grow(self, sequence: Sequence) -> bool:
-        """Blocks up to the last known token; False (and nothing taken) when they run out."""
+        """Take blocks up to the last known token; False, and none, when they run out."""
         missing = self._blocks_for(sequence.num_known) - len(sequence.block_table)
         if missing > 0:
             taken = self.blocks.take(missing)
@@ -125,7 +125,7 @@ class BlockTables:
         return True
 
     def publish(self, sequence: Sequence) -> None:
-        """Offer its full blocks to others: what was computed has been found to be finite."""
+        """Offer its full blocks to others; what was computed has been checked to be finite."""
         keys = sequence.keys
         if keys is None:
             return
@@ -142,7 +142,7 @@ class BlockTables:
             sequence.claims_tail = False
 
     def close(self, sequence: Sequence) -> None:
-        """Give all blocks back; what was published stays in the cache, its last rows as well."""
+        """Give all blocks back; published ones stay in the cache, and its last rows too."""
         keys = sequence.keys
         if keys is not None:
             num_full, num_rows = divmod(sequence.num_checked, self.block_size)
@@ -159,12 +159,12 @@ class BlockTables:
         sequence.num_computed = sequence.num_checked = 0
 
     def take_copies(self) -> list[BlockCopy]:
-        """Copies to be carried out before the next step, in this order."""
+        """Copies to make before the next step, in this order."""
         copies, self._copies = self._copies, []
         return copies
 
     def _match(self, sequence: Sequence) -> Match:
-        """Full blocks from the first on, then the longest beginning of the next one."""
+        """Full blocks from the first on, then the longest known beginning of the next."""
         keys = sequence.keys
         shared: list[int] = []
         if keys is None:
@@ -215,7 +215,7 @@ class BlockTables:
             del self._computing[key]
 
     def _count_hit(self, sequence: Sequence) -> None:
-        if sequence.num_cached is None:  # not again when it comes back from preemption
+        if sequence.num_cached is None:  # not again after preemption
             sequence.num_cached = min(sequence.num_computed, len(sequence.prompt_ids))
             if sequence.keys is not None:
                 self.num_queried_tokens += len(sequence.prompt_ids)

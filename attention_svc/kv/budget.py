@@ -1,4 +1,4 @@
-"""How many KV blocks does the memory allow?"""
+"""How many KV blocks fit into memory?"""
 
 import torch
 
@@ -30,14 +30,14 @@ def count_blocks(
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Of the device that the cache will be on."""
+    """Of the device for the cache."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_memory_bytes()
 
 
 def weight_bytes(config: AttentionConfig, model: ModelConfig, formats: HeldFormats) -> int:
-    """What this process will load."""
+    """Weights that this process will load."""
     size_bytes = attention_bytes(model, formats.compute_dtype, formats.linears)
     if config.transport == "in_process":
         size_bytes += model.num_pieces * piece_bytes(model, formats.experts)

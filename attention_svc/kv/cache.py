@@ -1,4 +1,4 @@
-"""Where keys and values live: fixed blocks of positions, in the layout's format."""
+"""Where are keys and values kept? In fixed blocks of positions, in the layout's format."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from moe_model.maths.kv_layout import KVLayout
 
 
 class KvCache:
-    """K and V of all layers: [layers, blocks, *page_shape] each in the layout's dtype."""
+    """K and V of all layers: [layers, blocks, *page_shape] each, in the layout's dtype."""
 
     def __init__(
         self,
@@ -26,15 +26,17 @@ class KvCache:
         self._keys, self._values = (zeros(shape, layout.dtype, device) for shape in shapes)
 
     def copy(self, copy: BlockCopy) -> None:
-        """Give a block another one's first rows, and zeros after them (see `clear`)."""
+        """Copy a block's first rows to another, with zeros after them (see `clear`)."""
         keys, values = self._keys[:, copy.target], self._values[:, copy.target]
         keys.copy_(self._keys[:, copy.source])
         values.copy_(self._values[:, copy.source])
         self.layout.forget(keys, values, copy.num_rows)
 
     def clear(self, blocks: list[int]) -> None:
-        """Zero blocks that a step leaves partly filled: what lies beyond a sequence's end is
-        masked to weight 0, and 0 times another sequence's NaN would still be NaN."""
+        """Zero blocks that a step leaves partly filled.
+
+        Rows beyond a sequence's end get weight 0, but 0 times another sequence's NaN is NaN.
+        """
         self._keys[:, blocks] = 0
         self._values[:, blocks] = 0
 
@@ -43,7 +45,7 @@ class KvCache:
         self.layout.store(*self.pages(layer_idx), k_TGP, v_TGP, slot_mapping_T)
 
     def pages(self, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """K and V where they lie: [blocks, *page_shape] each, in the layout's format."""
+        """K and V in place: [blocks, *page_shape] each, in the layout's format."""
         return self._keys[layer_idx], self._values[layer_idx]
 
     def gather(self, layer_idx: int, block_tables: Tensor) -> tuple[Tensor, Tensor]:

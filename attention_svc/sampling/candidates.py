@@ -1,7 +1,7 @@
-"""Which tokens of each row are the best? Exactly, and without sorting the vocabulary.
+"""Which tokens of each row are the best? Exact, without sorting the vocabulary.
 
-One pass takes the maximum of every `BLOCK` neighbouring ids. The `count` best tokens of a row lie in
-the `count` blocks with the largest maxima, so everything after that pass works on few tokens.
+One pass takes the maximum of every `BLOCK` neighbouring ids. The `count` best tokens of a row are
+in the `count` blocks with the largest maxima, so everything after that pass works on few tokens.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ def block_maxima(logits_BV: Tensor) -> Tensor:
 
 
 def block_sums(values_BV: Tensor) -> Tensor:
-    """float64 sums over the rows of float32 values; the same for a row in any batch.
+    """float64 sums of float32 rows; a row's sum is the same in any batch.
 
-    Every block is added on its own: torch may cut a long row between threads, but not a block.
+    Blocks are summed one by one: torch may split a long row between threads, but not a block.
     """
     return _by_block(values_BV, lambda part: part.sum(dim=-1)).sum(dim=-1, dtype=torch.float64)
 
 
 def best(logits_BV: Tensor, maxima_BN: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each row and its id, the lowest one of equals."""
-    best_B, block_B = maxima_BN.max(dim=-1)  # documented: the first of equal ones
+    """The largest logit of each row and its id, the lowest id among equals."""
+    best_B, block_B = maxima_BN.max(dim=-1)  # documented: the first among equals
     ids_BC = block_B[:, None] * BLOCK + torch.arange(BLOCK, device=logits_BV.device)
     within_B = _gather(logits_BV, ids_BC).argmax(dim=-1)
     return best_B, block_B * BLOCK + within_B
@@ -41,17 +41,17 @@ class Ranked:
     values_BC: Tensor
     ids_BC: Tensor
     sure_B: Tensor
-    """How many ranks are certain; among those behind, equal logits may be missing."""
+    """How many ranks are certain; after those, equal logits may be missing."""
 
 
 def ranked(logits_BV: Tensor, maxima_BN: Tensor, count: int) -> Ranked:
-    """The `count` best tokens of each row, or all when there are hardly more."""
+    """The `count` best tokens of each row, or all when `count` is a quarter of them or more."""
     vocab_size = logits_BV.shape[1]
     if 4 * count >= vocab_size:
         values_BC, ids_BC = logits_BV.sort(dim=-1, descending=True, stable=True)
         sure_B = torch.full(values_BC.shape[:1], vocab_size, device=logits_BV.device)
         return Ranked(values_BC, ids_BC, sure_B)
-    if 4 * count * BLOCK >= vocab_size:  # the blocks would be much of the row
+    if 4 * count * BLOCK >= vocab_size:  # the blocks would be most of the row
         ids_BC = logits_BV.topk(count, dim=-1, sorted=False).indices
     else:
         blocks_BC = maxima_BN.topk(count, dim=-1, sorted=False).indices
@@ -61,7 +61,7 @@ def ranked(logits_BV: Tensor, maxima_BN: Tensor, count: int) -> Ranked:
         ids_BC = ids_BC.gather(1, places_BC)
     ids_BC = ids_BC.sort(dim=-1).values
     values_BC, order_BC = logits_BV.gather(1, ids_BC).sort(dim=-1, descending=True, stable=True)
-    # Whatever was left out is at most as large as the last one here.
+    # What was left out is at most as large as the last one here.
     sure_B = (values_BC > values_BC[:, -1:]).sum(dim=-1)
     return Ranked(values_BC, ids_BC.gather(1, order_BC), sure_B)
 
@@ -75,7 +75,7 @@ def _by_block(values_BV: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-d
 
 
 def _gather(logits_BV: Tensor, ids_BC: Tensor) -> Tensor:
-    """Logits of the ids; those behind the last id of a short block count as masked."""
+    """Logits of the ids; ids beyond the vocabulary, in a short last block, are masked."""
     last = logits_BV.shape[1] - 1
     values_BC = logits_BV.gather(1, ids_BC.clamp(max=last))
     return values_BC.masked_fill(ids_BC > last, float("-inf"))

@@ -1,7 +1,7 @@
 """How do a request's controls change its logits? Penalties, biases, masks; a few ids of each row.
 
-All rows' ids go into one gather and one scatter, so that the cost follows the ids that are touched
-and not the vocabulary. Source of the penalties' formulas: OpenAI's API reference, CTRL (repetition).
+The ids of all rows go into one gather and one scatter, so that the cost grows with the ids touched
+and not with the vocabulary. Source of the formulas: OpenAI's API reference; CTRL for repetition.
 """
 
 from collections.abc import Sequence as Rows
@@ -76,7 +76,7 @@ def _bias(logits_BV: Tensor, rows: Rows[tuple[int, Sequence]]) -> None:
 
 
 def _flat(logits_BV: Tensor, rows: Rows[int], ids: Rows[NDArray[np.int64]]) -> Tensor:
-    """Places in the flattened logits of each row's ids."""
+    """Indices of each row's ids in the flattened logits."""
     starts = np.repeat(
         np.array(rows, np.int64) * logits_BV.shape[1], [len(row_ids) for row_ids in ids]
     )

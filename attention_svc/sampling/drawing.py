@@ -1,7 +1,7 @@
 """Which token does a temperature draw? top_k, then top_p and min_p, then one random number.
 
-The kept tokens stand in order, best first; the draw falls on one of them by its share. Their order
-and shares depend on the row alone, so a request draws the same tokens alone and in a crowd.
+The kept tokens are in order, best first, and one is drawn by its share. Order and shares depend on
+the row alone, so a request draws the same tokens alone and in a batch.
 """
 
 from collections.abc import Sequence as Rows
@@ -17,9 +17,9 @@ from attention_svc.sequence.sequence import Sequence
 TIE_ROOM = 64
 """Candidates beyond the largest top_k: room for logits that equal the last one."""
 CANDIDATES = (256, 2048, 16_384)
-"""How many of a row without top_k are looked at, until they decide; after the last, all."""
+"""Candidates of a row without top_k, more until they are enough; after the last, all."""
 MASS_ROWS = 2
-"""Rows whose exponentials are taken at once: a piece that stays in the cache."""
+"""Rows whose exponentials are taken at once: few, to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device)
             [k or endless for k in limits],
             [p.top_p if p.top_p < 1.0 else endless for p in params],
             [p.min_p for p in params],
-            [uniform(p.seed, s.choice_idx, len(s.output_ids)) for p, s in zip(params, sequences, strict=True)],
+            [uniform(s.params.seed, s.choice_idx, len(s.output_ids)) for s in sequences],
         ],
         dtype=torch.float64,
-    )  # fmt: skip
+    )
     return _Columns(*columns.to(device)[:, :, None])
 
 
@@ -93,14 +93,14 @@ def _pick(
     shares_BC = shares_BC.masked_fill(rank_C >= controls.top_k, 0.0)
     cumulative_BC = shares_BC.cumsum(dim=-1)
     mass_B1 = torch.where(mass_B1 > 0, mass_B1, cumulative_BC[:, -1:])
-    # Both rules and top_k keep a beginning of the order, and of that at least one token.
+    # top_p, min_p and top_k each keep a first part of the order, at least one token.
     kept_BC = (cumulative_BC - shares_BC < controls.top_p * mass_B1) & (shares_BC >= controls.min_p)
     kept_BC &= rank_C < controls.top_k
     length_B1 = kept_BC.sum(dim=-1, keepdim=True).clamp(min=1)
     is_cut_B1 = length_B1 < shares_BC.shape[1]
     mass_B1 = torch.where(is_cut_B1, cumulative_BC.gather(1, length_B1 - 1), mass_B1)
     rank_B1 = (cumulative_BC <= controls.draw * mass_B1).sum(dim=-1, keepdim=True)
-    # Rounding may put the draw on the very end: the last token with a share then.
+    # Rounding may put the draw at the very end: then take the last token with a share.
     last_B1 = (kept_BC & (shares_BC > 0)).sum(dim=-1, keepdim=True).clamp(min=1) - 1
     everything = (controls.top_p == float("inf")) & (controls.min_p <= 0)
     decided_B1 = torch.where(is_cut_B1, length_B1 <= sure_B1, everything & (rank_B1 < sure_B1)) | (

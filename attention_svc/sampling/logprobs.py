@@ -1,4 +1,4 @@
-"""What are the raw log-probabilities of tokens: of the distribution before any sampling control?"""
+"""What are the raw log-probabilities of tokens, before any sampling control?"""
 
 from collections.abc import Sequence as Rows
 
@@ -12,7 +12,7 @@ _TIE_ROOM = 16
 
 
 class RawDistribution:
-    """Some rows' distributions, kept before the controls change the logits."""
+    """The distributions of some rows, before the controls change the logits."""
 
     def __init__(self, logits_BV: Tensor, top_counts: Rows[int], *, copy: bool):
         """`top_counts`: alternatives wanted by each row. `copy`: the logits will be changed."""

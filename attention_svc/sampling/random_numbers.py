@@ -1,6 +1,6 @@
-"""Random numbers that do not depend on history: f(seed, choice, output index).
+"""Which random number does a token get? f(seed, choice, output index), independent of history.
 
-Preemption, batching and migration replay the same stream, on any device.
+Preemption, batching and migration see the same numbers, on any device.
 """
 
 _MASK = (1 << 64) - 1

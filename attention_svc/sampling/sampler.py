@@ -1,8 +1,8 @@
-"""Which token comes next? All sampling controls, over the whole batch at once.
+"""Which token comes next? All sampling controls, for the whole batch at once.
 
-Order: ids without a tokenizer entry, raw log-probabilities, penalties and biases, masks (stops before
-min_tokens, grammars), then greedy (ties to the lower id) or temperature, top_k, top_p, min_p and one
-random number per token.
+Order: ids without a tokenizer entry, raw log-probabilities, penalties and biases, masks (stops
+before min_tokens, grammars), then greedy (ties to the lower id) or temperature, top_k, top_p, min_p
+and one random number per token.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from attention_svc.sampling.logprobs import RawDistribution
 from attention_svc.sequence.sequence import EmittedToken, Sequence
 
 PLAIN_ROWS = 4
-"""Up to here numpy on one core is done before torch has begun."""
+"""For so few rows numpy on one core is done before torch has started."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SamplingFailed:
 
     reason: str
     caller_error: bool = False
-    """What the request itself asks for is the cause."""
+    """The request itself is the cause."""
 
 
 @torch.inference_mode()
@@ -43,10 +43,10 @@ def sample(
     """One token per sequence.
 
     Args:
-        logits_BV: float32, contiguous; row b belongs to sequences[b]. Used up: changed in place.
+        logits_BV: float32, contiguous; row b belongs to sequences[b]. Changed in place.
         sequences: with their output so far: penalties and random numbers depend on it.
-        missing_ids: int64, ids that no token has: never sampled, and no part of any distribution.
-        banned: bool [V] by row, for rows that have a grammar: what it does not allow.
+        missing_ids: int64, ids without a token: never sampled, in no distribution.
+        banned: bool [V] by row: ids that the row's grammar does not allow.
     """
     if not sequences:
         return []
@@ -112,11 +112,11 @@ def _plain_greedy(
     logits = logits_BV.numpy()
     if not np.isfinite(logits.sum(axis=1)).all():
         return None
-    # numpy gives the first of equal ones.
+    # numpy returns the first among equals.
     return [EmittedToken(token_id) for token_id in logits.argmax(axis=1).tolist()]
 
 
 def _finite_rows(logits_BV: Tensor) -> list[bool]:
-    """A row's sum shows any NaN or infinity; only a sum that overflowed needs a closer look."""
+    """A finite sum proves a finite row; a sum that is not may only have overflowed."""
     finite = torch.isfinite(logits_BV.sum(dim=-1)).tolist()
     return [ok or bool(torch.isfinite(logits_BV[i]).all()) for i, ok in enumerate(finite)]

@@ -1,6 +1,6 @@
-"""How is the next token chosen? A request's sampling parameters, checked again at this edge.
+"""How is the next token of a request chosen? Its sampling parameters, checked.
 
-The gateway has checked them already; any peer may be hostile or old.
+The gateway has checked them too, but any peer may be hostile or old.
 """
 
 import math
@@ -66,7 +66,7 @@ class SequenceParams:
 
     @cached_property
     def bias_arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and what is added to their logits. -100 bans: adding it to a large logit might not."""
+        """Ids, and what is added to their logits: -infinity for -100, which bans an id."""
         ids = np.array([token_id for token_id, _ in self.logit_bias], np.int64)
         biases = np.array([bias for _, bias in self.logit_bias], np.float32)
         return ids, np.where(biases <= -100, np.float32("-inf"), biases)
@@ -83,7 +83,8 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Seque
         raise ValueError(f"sampling.min_tokens {m.min_tokens} exceeds max_tokens {m.max_tokens}")
     if len(m.stop_token_ids) > MAX_STOP_IDS or len(m.logit_bias) > MAX_LOGIT_BIAS:
         raise ValueError(
-            f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} logit_bias entries"
+            f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} entries of "
+            "logit_bias"
         )
     if m.top_logprobs > MAX_TOP_LOGPROBS:
         raise ValueError(f"sampling.top_logprobs must be in 0..{MAX_TOP_LOGPROBS}")

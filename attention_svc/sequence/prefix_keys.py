@@ -1,9 +1,9 @@
 """Under which keys are a sequence's blocks shared?
 
-A block's key is SHA-256 over its parent's key and its tokens; the first parent is
-SHA-256 over the checkpoint and the caller's salt. Equal keys thus mean: same model,
-same tenant, same tokens from the very first on, and no one can make two alike. The
-first rows of a block have a key of their own, made of just their tokens.
+A block's key is the SHA-256 of its parent's key and its tokens; the first parent is the SHA-256 of
+the checkpoint and the caller's salt. So equal keys mean the same model, tenant and tokens from the
+first one on, and nobody can construct a collision. The first rows of a block have a key too, made
+from just their tokens.
 """
 
 import hashlib
@@ -15,20 +15,19 @@ ID_BYTES = array("I").itemsize
 
 @dataclass(slots=True)
 class PrefixKeys:
-    """Keys of one sequence's tokens, made as blocks fill."""
+    """Keys of one sequence's tokens, extended as blocks fill."""
 
     root: bytes
     block_size: int
     num_prompt: int
     blocks: list[bytes] = field(default_factory=list)
-    """Of the full blocks, in order."""
+    """Keys of the full blocks, in order."""
     tail: bytes = b""
-    """Of the rows between the last full block before the last prompt token, and that token;
-    empty when there are none."""
+    """Key of the rows after the prompt's last full block and before its last token; empty if none."""
 
     @property
     def tail_block(self) -> int:
-        """Index of the block that the tail's rows are in."""
+        """Index of the block with the tail's rows."""
         return (self.num_prompt - 1) // self.block_size
 
     @property
@@ -37,11 +36,11 @@ class PrefixKeys:
         return (self.num_prompt - 1) % self.block_size
 
     def parent(self, index: int) -> bytes:
-        """What the tokens of block `index` follow."""
+        """The key that those of block `index` are made from."""
         return self.blocks[index - 1] if index else self.root
 
     def extend(self, token_ids: list[int]) -> None:
-        """Append the keys of whole blocks of tokens that follow the last key's."""
+        """Append the keys of whole blocks of tokens that follow."""
         parent = self.parent(len(self.blocks))
         data = _as_bytes(token_ids)  # all at once: prompts are long
         block_bytes = self.block_size * ID_BYTES
@@ -61,7 +60,7 @@ def prompt_keys(root: bytes, prompt_ids: list[int], block_size: int) -> PrefixKe
 
 
 def root_key(checkpoint_id: str, cache_salt: str) -> bytes:
-    """The parent of a first block. Lengths are hashed too: no text can pose as another pair."""
+    """The parent of a first block. Lengths are hashed too, so that different pairs differ."""
     digest = hashlib.sha256()
     for text in (checkpoint_id, cache_salt):
         data = text.encode()
@@ -71,7 +70,7 @@ def root_key(checkpoint_id: str, cache_salt: str) -> bytes:
 
 
 def child_key(parent: bytes, token_ids: list[int]) -> bytes:
-    """The key of tokens that follow what `parent` stands for."""
+    """The key of tokens that follow those of `parent`."""
     return hashlib.sha256(parent + _as_bytes(token_ids)).digest()
 
 

@@ -1,4 +1,4 @@
-"""Which tokens has a sequence seen, and how often did it write them? What penalties depend on."""
+"""Which tokens has a sequence seen, and how often did it output them? For penalties."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ class SeenTokens:
     """Each id once, with its count in the output; kept up to date token by token."""
 
     def __init__(self, prompt_ids: Sequence[int]):
-        """`prompt_ids`: ids that count as seen, but not as written."""
+        """`prompt_ids`: ids that count as seen, but not as output."""
         self._ids = np.unique(np.asarray(prompt_ids, dtype=np.int64))
         self._counts = np.zeros(len(self._ids), np.float32)
         self._place_of = {token_id: place for place, token_id in enumerate(self._ids.tolist())}

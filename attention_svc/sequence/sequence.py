@@ -1,4 +1,4 @@
-"""One request's state: tokens known, tokens computed, blocks, and what the caller still has to hear."""
+"""What is the state of one request? Known and computed tokens, blocks, and its output."""
 
 import asyncio
 import time
@@ -48,7 +48,7 @@ class TimeSpent:
 
 
 class Outbox:
-    """Tokens on their way to the caller: a slow reader gets them in one larger event."""
+    """Tokens for the caller; a slow reader gets several in one event."""
 
     def __init__(self) -> None:
         self._tokens: list[EmittedToken] = []
@@ -61,12 +61,12 @@ class Outbox:
         self._changed.set()
 
     def put_prompt(self, score: EmittedToken) -> None:
-        """A token of the prompt and its log-probability; they come in order."""
+        """A prompt token with its log-probability; called in order."""
         self._prompt.append(score)
         self._changed.set()
 
     def take_prompt(self) -> list[EmittedToken]:
-        """The prompt's scores since the last call; all of them belong before the first token."""
+        """The prompt's scores since the last call; all come before the first token."""
         scores, self._prompt = self._prompt, []
         return scores
 
@@ -76,7 +76,7 @@ class Outbox:
             self._changed.set()
 
     async def take(self) -> tuple[list[EmittedToken], SequenceEnd | None]:
-        """All tokens since the last call, and the end once the sequence ended."""
+        """All tokens since the last call, and the end once the sequence has ended."""
         await self._changed.wait()
         self._changed.clear()
         tokens, self._tokens = self._tokens, []
@@ -85,7 +85,7 @@ class Outbox:
 
 @dataclass(slots=True, eq=False)
 class PendingVerdict:
-    """What a grammar says about the next token, once a thread has asked it."""
+    """What a grammar says about the next token, once a thread has computed it."""
 
     verdict: GrammarVerdict | None = None
     begun: bool = False
@@ -95,7 +95,7 @@ class PendingVerdict:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A sequence has tokens known (prompt, then output) and tokens computed (in the KV cache)."""
+    """It has known tokens (prompt, then output) and computed ones (in the KV cache)."""
 
     request_id: str
     prompt_ids: list[int]
@@ -105,27 +105,27 @@ class Sequence:
     choice_idx: int = 0
     cache_salt: str = ""
     client_id: str = ""
-    """Whose share of the queue and of the running ones it takes."""
+    """The client whose share of queue, steps and threads it uses."""
     num_computed: int = 0
     block_table: "array[int]" = field(default_factory=lambda: array("q"))
-    """Typed, so that a step copies it into its tensors without a loop."""
+    """An array, so that a step copies it into its tensors without a loop."""
     keys: PrefixKeys | None = None
     """None: takes no part in the prefix cache."""
     num_checked: int = 0
-    """Computed tokens whose numbers were found finite: what others may be given."""
+    """Computed tokens found to be finite, which other sequences may share."""
     num_cached: int | None = None
-    """Prompt tokens that the prefix cache had at first admission."""
+    """Prompt tokens found in the prefix cache at first admission."""
     awaited_key: bytes = b""
     """While waiting: the last key that a running sequence computes for both."""
     claims_tail: bool = False
     waited_elsewhere_s: float = 0.0
-    """For experts, since its last token, at the services it was moved from."""
+    """Wait for experts since its last token, at the services it was moved from."""
     waits_from_s: float = 0.0
-    """From when on it has waited for experts, on the clock of `ExpertWaits`."""
+    """Start of its wait for experts, on the clock of `ExpertWaits`."""
     waited_s: float = 0.0
-    """Noted at its end: for experts since its last token, other services included."""
+    """Set at its end: wait for experts since its last token, other services included."""
     arrival: int = 0
-    """Its place in the order in which they came, from its scheduler."""
+    """Number in the order of arrival, set by the scheduler."""
     received_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0
     last_token_s: float = 0.0
@@ -135,9 +135,9 @@ class Sequence:
     seen: SeenTokens | None = None  # made when a penalty first needs it
     grammar: Grammar | None = None
     pending_verdict: PendingVerdict | None = None
-    """About the token after the last known one; None: not asked yet."""
+    """About the token after the last known one; None: its grammar was not asked yet."""
     is_ending: bool = False
-    """Has all the tokens it may have; whether they are whole only its grammar can tell."""
+    """It has all the tokens it may have; its grammar has to say whether they are complete."""
     spent: TimeSpent = field(default_factory=TimeSpent)
     outbox: Outbox = field(default_factory=Outbox)
 
@@ -148,7 +148,7 @@ class Sequence:
 
     @property
     def wants_every_row(self) -> bool:
-        """Whether each prompt token has to be computed: a cached one has no logits."""
+        """Whether each prompt token has to be computed, as cached ones have no logits."""
         return self.params.prompt_logprobs and not self.output_ids
 
     @property

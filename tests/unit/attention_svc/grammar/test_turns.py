@@ -226,7 +226,7 @@ async def test_a_process_that_never_starts_is_no_fault_of_the_grammar(
     monkeypatch.setattr(grammar_checker.asyncio, "create_subprocess_exec", spawn)
     checker = GrammarChecker(300)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="does not start"):
+        with pytest.raises(RuntimeError, match="did not start"):
             await checker.check("x")
 
 
