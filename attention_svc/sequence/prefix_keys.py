@@ -23,7 +23,7 @@ class PrefixKeys:
     blocks: list[bytes] = field(default_factory=list)
     """Keys of the full blocks, in order."""
     tail: bytes = b""
-    """Key of the rows after the prompt's last full block and before its last token; empty if none."""
+    """Key of the rows between the prompt's last full block and its last token; empty if none."""
 
     @property
     def tail_block(self) -> int:
