@@ -32,14 +32,12 @@ class ActivationCounts:
     @property
     def counts(self) -> np.ndarray:
         """Tokens."""
-        self._count()
-        return self._counts
+        return self._count()[0]
 
     @property
     def steps(self) -> np.ndarray:
         """Steps with any token."""
-        self._count()
-        return self._steps
+        return self._count()[1]
 
     def add_step(self, topk_ids: StepIds, *, is_decode: bool) -> None:
         """All layers of a step. Decode steps are counted many at once, or when counts are read."""
@@ -50,7 +48,8 @@ class ActivationCounts:
         for listener in self.listeners:
             listener(topk_ids, is_decode)
 
-    def _count(self) -> None:
+    def _count(self) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, steps), with those that waited to be counted."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
             shape = self._counts.shape
@@ -59,10 +58,11 @@ class ActivationCounts:
                 tokens = np.bincount(pieces.ravel(), minlength=self._counts.size).reshape(shape)
                 self._counts += tokens
                 self._steps += tokens > 0
+        return self._counts, self._steps
 
     def take_delta(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens, steps) since the last call: for the report to the router."""
-        now = np.stack((self.counts, self.steps))
+        now = np.stack(self._count())
         delta, self._reported = now - self._reported, now
         return delta[0], delta[1]
 

@@ -25,8 +25,7 @@ class LoadedModel:
             device = torch.device(config.device)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # torch built without it asserts
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {config.device}: {reason}") from None
+            raise ValueError(f"--device {config.device}: {str(error).splitlines()[0]}") from None
         formats = self.formats = held_formats(
             config.model,
             self.config,

@@ -123,7 +123,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
                 yield response
         finally:
             # The caller went away, or this is a no-op after the terminal event.
-            self._engine.abort(sequence, SequenceEnd(reason="ABORTED", error="cancelled"))
+            self._engine.finish(sequence, SequenceEnd(reason="ABORTED", error="cancelled"))
 
     async def _events(
         self, sequence: Sequence, ends_s: float | None, report_timings: bool
@@ -133,7 +133,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
         deadline: asyncio.TimerHandle | None = None
         if ends_s is not None:
             loop = asyncio.get_running_loop()
-            deadline = loop.call_at(ends_s, self._engine.abort, sequence, _TOO_LATE)
+            deadline = loop.call_at(ends_s, self._engine.finish, sequence, _TOO_LATE)
         try:
             while True:
                 tokens, end = await sequence.outbox.take()
@@ -195,19 +195,21 @@ class AttentionServicer(attention_pb2_grpc.AttentionServicer):
 def _tokens_event(
     index: int, tokens: list[EmittedToken], with_logprobs: bool
 ) -> attention_pb2.GenerateResponse:
-    event = attention_pb2.Tokens(
-        index=index,
-        token_ids=[token.token_id for token in tokens],
-        logprobs=[_logprobs(token) for token in tokens] if with_logprobs else [],
+    return attention_pb2.GenerateResponse(
+        tokens=attention_pb2.Tokens(
+            index=index,
+            token_ids=[token.token_id for token in tokens],
+            logprobs=[_logprobs(token) for token in tokens] if with_logprobs else [],
+        )
     )
-    return attention_pb2.GenerateResponse(tokens=event)
 
 
 def _prompt_event(position: int, scores: list[EmittedToken]) -> attention_pb2.GenerateResponse:
-    event = attention_pb2.PromptLogprobs(
-        position=position, logprobs=[_logprobs(score) for score in scores]
+    return attention_pb2.GenerateResponse(
+        prompt_logprobs=attention_pb2.PromptLogprobs(
+            position=position, logprobs=[_logprobs(score) for score in scores]
+        )
     )
-    return attention_pb2.GenerateResponse(prompt_logprobs=event)
 
 
 def _logprobs(token: EmittedToken) -> attention_pb2.TokenLogprobs:
@@ -231,20 +233,21 @@ def _finished_event(
             generated_tokens=len(sequence.output_ids),
             cached_tokens=sequence.num_cached or 0,
         ),
+        timings=_timings(sequence) if report_timings else None,
     )
-    if report_timings:
-        spent = sequence.spent
-        finished.timings.CopyFrom(
-            attention_pb2.Timings(
-                queue_ms=spent.queue_s * 1e3,
-                attention_ms=spent.attention_s * 1e3,
-                network_ms=spent.network_s * 1e3,
-                pool_queue_ms=spent.pool_queue_s * 1e3,
-                pool_compute_ms=spent.pool_compute_s * 1e3,
-                sampling_ms=spent.sampling_s * 1e3,
-                total_ms=(time.monotonic() - sequence.received_s) * 1e3,
-                first_token_ms=spent.first_token_s * 1e3,
-                steps=spent.steps,
-            )
-        )
     return attention_pb2.GenerateResponse(finished=finished)
+
+
+def _timings(sequence: Sequence) -> attention_pb2.Timings:
+    spent = sequence.spent
+    return attention_pb2.Timings(
+        queue_ms=spent.queue_s * 1e3,
+        attention_ms=spent.attention_s * 1e3,
+        network_ms=spent.network_s * 1e3,
+        pool_queue_ms=spent.pool_queue_s * 1e3,
+        pool_compute_ms=spent.pool_compute_s * 1e3,
+        sampling_ms=spent.sampling_s * 1e3,
+        total_ms=(time.monotonic() - sequence.received_s) * 1e3,
+        first_token_ms=spent.first_token_s * 1e3,
+        steps=spent.steps,
+    )

@@ -27,8 +27,7 @@ class Vocabulary:
     @classmethod
     def load(cls, folder: Path, model: ModelConfig) -> "Vocabulary":
         """Raises ValueError naming the file for ids outside the model's vocabulary."""
-        defaults = load_generation_defaults(folder)
-        stops = set(defaults.eos_token_ids or model.eos_token_ids)
+        stops = set(load_generation_defaults(folder).eos_token_ids or model.eos_token_ids)
         if stops and max(stops) >= model.vocab_size:
             raise ValueError(
                 f"{folder}/generation_config.json: eos_token_id {max(stops)} is outside "

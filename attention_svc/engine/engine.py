@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.engine.expert_waits import ExpertWaits
-from attention_svc.engine.layer_stack import LayerStack, StepTimes
+from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.next_masks import NextMasks, banned_rows
 from attention_svc.engine.prompt_logprobs import prompt_scorer
 from attention_svc.engine.row_shares import Slice
@@ -30,7 +30,7 @@ from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPo
 from attention_svc.grammar.limits import MASK_TIMEOUT_S
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampling.sampler import SamplingFailed, sample
-from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd
+from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd, StepTimes
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _OUR_BUG = SequenceEnd(reason="ERROR", error="internal error")
 
 
 class Engine:
-    """Owns the sequences. `add` and `abort` may be called between any two awaits."""
+    """Owns the sequences. `add` and `finish` may be called between any two awaits."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Engine:
         self.waits = ExpertWaits(
             expert_timeout_s,
             lambda: [*scheduler.running, *scheduler.waiting],
-            lambda sequence: self.abort(sequence, _NO_EXPERTS),
+            lambda sequence: self.finish(sequence, _NO_EXPERTS),
         )
         self._wake = asyncio.Event()
         self._experts_failed = False  # no step has had its experts since one failed
         self.num_tokens = 0
         self._masks = NextMasks(
             stack.config.vocab_size,
-            finish=self._finish,
+            finish=self.finish,
             wake=self._wake.set,
             timeout_s=mask_timeout_s,
         )
@@ -84,18 +84,13 @@ class Engine:
         self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
         self._wake.set()
 
-    def abort(self, sequence: Sequence, end: SequenceEnd) -> None:
-        """End a sequence from outside; its blocks are free before the next step."""
-        if not sequence.finished:
-            self._finish(sequence, end)
-
     def close(self) -> None:
         """End its threads; call it after `run` has ended."""
         self._masks.close()
 
     def abort_all(self, end: SequenceEnd) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
-            self.abort(sequence, end)
+            self.finish(sequence, end)
 
     @property
     def idle(self) -> bool:
@@ -232,7 +227,7 @@ class Engine:
         except Exception:  # our bug: fail these requests, keep serving the others
             log.exception("sampling failed")
             for sequence in sequences:
-                self.abort(sequence, _OUR_BUG)
+                self.finish(sequence, _OUR_BUG)
 
     def _sample(
         self, logits_BV: Tensor, sequences: list[Sequence]
@@ -281,11 +276,11 @@ class Engine:
             return
         if isinstance(token, SamplingFailed):
             end = SequenceEnd(reason="ERROR", error=token.reason, caller_error=token.caller_error)
-            self._finish(sequence, end)
+            self.finish(sequence, end)
             return
         self.scheduler.tables.publish(sequence)  # before its end gives the blocks back
         if not sequence.params.max_tokens:
-            self._finish(sequence, SequenceEnd(reason="LENGTH"))
+            self.finish(sequence, SequenceEnd(reason="LENGTH"))
             return
         now = time.monotonic()
         if sequence.last_token_s:
@@ -299,7 +294,7 @@ class Engine:
         sequence.outbox.put(token)
         self.num_tokens += 1
         if token.token_id in sequence.stop_ids:
-            self._finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
+            self.finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
             return
         is_last = (
             len(sequence.output_ids) >= sequence.params.max_tokens
@@ -308,9 +303,12 @@ class Engine:
         if sequence.grammar is not None:
             self._masks.advance(sequence, token.token_id, is_last=is_last)
         elif is_last:
-            self._finish(sequence, SequenceEnd(reason="LENGTH"))
+            self.finish(sequence, SequenceEnd(reason="LENGTH"))
 
-    def _finish(self, sequence: Sequence, end: SequenceEnd) -> None:
+    def finish(self, sequence: Sequence, end: SequenceEnd) -> None:
+        """End a sequence, if it has not ended; its blocks are free before the next step."""
+        if sequence.finished:
+            return
         sequence.finished = True
         sequence.waited_s = self.waits.waited_s(sequence)
         self.scheduler.remove(sequence)
@@ -320,7 +318,7 @@ class Engine:
 
     def _fail(self, plan: list[Slice], end: SequenceEnd) -> None:
         for part in plan:
-            self.abort(part.sequence, end)
+            self.finish(part.sequence, end)
 
     def _update_gauges(self) -> None:
         scheduler, metrics = self.scheduler, self._metrics

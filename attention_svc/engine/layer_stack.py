@@ -14,6 +14,7 @@ from attention_svc.activations import ActivationCounts
 from attention_svc.engine.watchdog import StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
+from attention_svc.sequence.sequence import StepTimes
 from moe_model.backends.backend import Backend
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
 from moe_model.maths.layer_steps import LayerSteps
@@ -24,16 +25,6 @@ from moe_model.numerics import is_invariant
 from moe_model.weights.open import Weights
 
 Result = TypeVar("Result")
-
-
-class StepTimes:
-    """Seconds of one step, by part."""
-
-    __slots__ = ("attention_s", "network_s", "pool_compute_s", "pool_queue_s", "sampling_s")
-
-    def __init__(self) -> None:
-        self.attention_s = self.network_s = self.pool_queue_s = 0.0
-        self.pool_compute_s = self.sampling_s = 0.0
 
 
 class LayerStack:

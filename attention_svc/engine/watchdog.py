@@ -59,8 +59,7 @@ class Watchdog:
             self._seen, self._since_s, self.reason = progress.moves, now_s, ""
         elif not self.reason and now_s - self._since_s >= self._limit_s:
             pools = ", ".join(self._awaited())
-            waiting = f", waiting for {pools}" if pools else ""
-            where = f"layer {progress.layer_idx}{waiting}"
+            where = f"layer {progress.layer_idx}" + (f", waiting for {pools}" if pools else "")
             self.reason = f"a step has made no progress for {self._limit_s:g} s: {where}"
             self._metrics.stalls.inc()
             log.error("%s", self.reason)

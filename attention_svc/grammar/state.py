@@ -39,11 +39,11 @@ class GrammarVerdict:
     is_over_limit: bool = False
 
 
+@dataclass
 class GrammarCost:
     """How long the masks of a grammar have taken, in all its copies."""
 
-    def __init__(self) -> None:
-        self._longest_s: float | None = None
+    _longest_s: float | None = None
 
     @property
     def is_brief(self) -> bool:
@@ -128,10 +128,11 @@ class GrammarState:
         if self._thinks:
             self._thinks = token_id != self._end_of_thinking_id
             return True
-        if is_masked and self._cost.is_brief:
-            taken = self._matcher.consume_token(token_id)
-        else:
-            taken = self._taker.take(self._matcher, token_id)
+        taken = (
+            self._matcher.consume_token(token_id)
+            if is_masked and self._cost.is_brief
+            else self._taker.take(self._matcher, token_id)
+        )
         if not taken:
             self._tell_why()
         return taken

@@ -90,7 +90,7 @@ class BlockTables:
     def open(self, sequence: Sequence, *, spare: int) -> bool:
         """Take blocks for all known tokens, if `spare` stay available; else False, and none."""
         match = self._match(sequence)
-        missing = self._blocks_for(sequence.num_known) - len(match.shared)
+        missing = -(-sequence.num_known // self.block_size) - len(match.shared)
         held = match.shared if match.source is None else [*match.shared, match.source]
         for block in held:
             self.blocks.share(block)
@@ -116,7 +116,7 @@ class BlockTables:
 
     def grow(self, sequence: Sequence) -> bool:
         """Take blocks up to the last known token; False, and none, when they run out."""
-        missing = self._blocks_for(sequence.num_known) - len(sequence.block_table)
+        missing = -(-sequence.num_known // self.block_size) - len(sequence.block_table)
         if missing > 0:
             taken = self.blocks.take(missing)
             if taken is None:
@@ -187,9 +187,6 @@ class BlockTables:
     def _shareable(self, sequence: Sequence) -> int:
         """Full blocks before the last known token."""
         return (sequence.num_known - 1) // self.block_size
-
-    def _blocks_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.block_size)
 
     def _take(self, count: int, spare: int) -> list[int] | None:
         return self.blocks.take(count) if count + spare <= self.blocks.num_available else None

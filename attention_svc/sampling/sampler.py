@@ -61,11 +61,10 @@ def sample(
     raw = None
     if told:
         whole = len(told) == len(sequences)
-        will_change = bool(banned) or any(is_controlled(s) for s in sequences)
         raw = RawDistribution(
             logits_BV if whole else logits_BV[told],
             [sequences[i].params.top_logprobs for i in told],
-            copy=whole and will_change,
+            copy=whole and (bool(banned) or any(is_controlled(s) for s in sequences)),
         )
     apply_controls(logits_BV, sequences)
     for row, banned_V in (banned or {}).items():
@@ -93,8 +92,9 @@ def sample(
         if not finite[index]:
             results[index] = SamplingFailed("the model produced NaN or infinite logits")
         elif not possible[index]:
-            reason = "every token is masked by the request's controls"
-            results[index] = SamplingFailed(reason, caller_error=True)
+            results[index] = SamplingFailed(
+                "every token is masked by the request's controls", caller_error=True
+            )
     return results
 
 

@@ -34,15 +34,21 @@ class SequenceEnd:
 
 
 @dataclass(slots=True)
-class TimeSpent:
-    """Seconds a sequence spent in each part of its steps."""
+class StepTimes:
+    """Seconds of one step, by part."""
 
-    queue_s: float = 0.0
     attention_s: float = 0.0
     network_s: float = 0.0
     pool_queue_s: float = 0.0
     pool_compute_s: float = 0.0
     sampling_s: float = 0.0
+
+
+@dataclass(slots=True)
+class TimeSpent(StepTimes):
+    """Seconds of all steps of a sequence, by part, and of its waits."""
+
+    queue_s: float = 0.0
     first_token_s: float = 0.0
     steps: int = 0
 

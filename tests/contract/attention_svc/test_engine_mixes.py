@@ -111,10 +111,10 @@ async def run_mix(
         ]
         for mid_step, sequence in gone:
             if not mid_step:
-                engine.abort(sequence, CANCELLED)
+                engine.finish(sequence, CANCELLED)
                 assert not sequence.block_table
         middle = [sequence for mid_step, sequence in gone if mid_step]
-        transport.on_submit = lambda middle=middle: [engine.abort(s, CANCELLED) for s in middle]
+        transport.on_submit = lambda middle=middle: [engine.finish(s, CANCELLED) for s in middle]
         transport.failure = RuntimeError("test") if step == failing_step else None
         if not await engine.step() and not coming:
             break
@@ -194,9 +194,9 @@ async def test_a_thousand_cancelled_at_random_moments_are_gone_before_the_next_s
         alive = [sequence for sequence in alive if id(sequence) not in chosen]
         half = len(gone) // 2
         for sequence in gone[:half]:
-            engine.abort(sequence, CANCELLED)
+            engine.finish(sequence, CANCELLED)
         service.transport.on_submit = lambda gone=gone[half:]: [
-            engine.abort(s, CANCELLED) for s in gone
+            engine.finish(s, CANCELLED) for s in gone
         ]
         await engine.step()
         service.transport.on_submit()

@@ -51,7 +51,7 @@ async def test_an_abort_while_masks_are_computed_ends_that_sequence_only():
         service.transport.gate.clear()
         first, second = add(service, OnlyNine()), add(service, OnlyNine())
         await until(lambda: service.transport.steps == 1, WAIT_S)
-        service.engine.abort(first, SequenceEnd(reason="ABORTED"))
+        service.engine.finish(first, SequenceEnd(reason="ABORTED"))
         service.transport.gate.set()
         assert (await ended(first))[1].reason == "ABORTED"
         assert [token.token_id for token in (await ended(second))[0]] == [ONLY] * 3

@@ -119,7 +119,7 @@ async def test_an_abort_while_its_grammar_is_late_frees_all_it_had():
         grammar = HeldNine()
         late = add(service, grammar)
         await until(lambda: service.transport.steps == 1 and grammar.asked == 1, TURN_S)
-        service.engine.abort(late, SequenceEnd(reason="ABORTED"))
+        service.engine.finish(late, SequenceEnd(reason="ABORTED"))
         assert (await in_time(ended(late)))[1].reason == "ABORTED"
         await service.until_idle()
         grammar.let(9)
