@@ -1,21 +1,23 @@
-"""How fast does the engine decode and prefill next to Transformers and llama.cpp, and what does the split cost?
+"""How fast are decode and prefill beside Transformers and llama.cpp, and what does the split cost?
 
-Engines on the real-width slice (`bench/engine/real_width.py`):
-`in_process` (an attention service with its experts in it), `split` (two pools with
-alternate layers), `split_expert_striped` (two pools with half of every layer's
-experts), `transformers` (MiniMaxM2ForCausalLM, grouped_mm experts), and `llama_cpp`
-where a `llama-batched-bench` and a GGUF of the slice are given. In bfloat16, and with `--formats` in
-others too (`in_process/int8`); of those only ours and llama.cpp, with a GGUF of the same class (Q8_0 for
-int8, Q4_0 for int4). Rounds alternate the engines; as many are held at once as memory allows. Medians over the rounds.
+Engines on the real-width slice (`bench/engine/real_width.py`): `in_process` (an attention service
+with its experts in it), `split` (two pools with alternate layers), `split_expert_striped` (two
+pools with half of every layer's experts), `transformers` (MiniMaxM2ForCausalLM, grouped_mm), and
+`llama_cpp` if a `llama-batched-bench` and a GGUF of the slice are given. In bfloat16, and in other
+formats with `--formats` (`in_process/int8`), where only ours and llama.cpp run, with a GGUF of the
+same class (Q8_0 for int8, Q4_0 for int4). Rounds alternate the engines; as many are held at once as
+memory allows. Medians over the rounds.
 
     .venv/bin/python bench/engine/engine.py [--rounds 3] [--engines in_process,transformers]
-    .venv/bin/python bench/engine/engine.py --engines in_process --formats int8 --llama-model int8=slice-q8_0.gguf
+    .venv/bin/python bench/engine/engine.py --engines in_process --formats int8 \\
+        --llama-model int8=slice-q8_0.gguf
 
-Progress on standard error; the last line on standard output is JSON: tokens per
-second by engine and batch (decode) or prompt length (prefill), the same per CPU second of all
-the engine's processes (less noise than the clock on a machine with other work), and `engine_share`, the share of the time
-from request to last token that is neither attention nor expert calls. `formats`: in_process by format
-beside the roofline (`bench/engine/roofline.py`; its read rate measured before and after each cell) and llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
+Progress is on standard error; the last line on standard output is JSON: tokens per second by engine
+and batch (decode) or prompt length (prefill), the same per CPU second of all the engine's processes
+(less noisy than the clock on a busy machine), and `engine_share`, the share of the time from
+request to last token that is neither attention nor expert calls. `formats` compares in_process by format
+with the roofline (`bench/engine/roofline.py`; its read rate is measured before and after each cell)
+and with llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
 """
 
 import argparse
@@ -53,11 +55,11 @@ PROCESS_BYTES = 1 << 30
 """What an engine holds beyond its weights: interpreters, KV cache, activations."""
 
 Values = dict[str, Any]
-"""{"decode" | "prefill" | "decode beside" | "share" | ...: {engine: {size: [one a round]}}}."""
+"""{"decode" | "prefill" | "decode beside" | "share" | ...: {engine: {size: [one per round]}}}."""
 
 
 class Stage:
-    """The engines that are up; the one idle longest leaves when memory is short."""
+    """The engines that are up; the one idle longest is stopped when memory is short."""
 
     def __init__(self, engines: dict[str, Engine], weight_bytes: int, reserve_bytes: int):
         self._engines = engines
@@ -76,9 +78,9 @@ class Stage:
             while self._up and available_memory_bytes() < self._need + self._reserve:
                 self._engines[self._up.pop(0)].stop()
             if available_memory_bytes() < self._need + self._reserve:
-                raise SystemExit(f"{name} needs {self._need} bytes and {self._reserve} to spare")
+                raise SystemExit(f"{name} needs {self._need} bytes, with {self._reserve} to spare")
             say(f"starting {name}")
-            self._up.append(name)  # stopped with the others, also when it fails to start
+            self._up.append(name)  # stopped with the others even if it fails to start
             self._engines[name].start()
             return self._engines[name]
         self._up.append(name)
@@ -91,10 +93,13 @@ class Stage:
 
 
 def run(
-    options: argparse.Namespace, engines: dict[str, Engine], config: ModelConfig, format: str,
+    options: argparse.Namespace,
+    engines: dict[str, Engine],
+    config: ModelConfig,
+    format: str,
     values: Values,
-) -> None:  # fmt: skip
-    """All rounds of one format, into `values`."""
+) -> None:
+    """Run all rounds of one format and append the results to `values`."""
     weight_bytes = attention_bytes(config, "bf16", format)
     weight_bytes += config.num_pieces * piece_bytes(config, format)
     stage = Stage(engines, weight_bytes, options.reserve_gib << 30)
@@ -127,7 +132,8 @@ def run(
                     values["load"][name] = engine.expert_load()
                 per_cpu_s = result.tokens_per_cpu_s
                 say(
-                    f"round {round_idx + 1}: {name} {kind} {size}: {result.tokens_per_s:.1f} tokens/s"
+                    f"round {round_idx + 1}: {name} {kind} {size}: "
+                    f"{result.tokens_per_s:.1f} tokens/s"
                     + (f", {per_cpu_s:.1f} per CPU second" if per_cpu_s else "")
                     + f" (read {rates.read_gbps:.1f} GB/s, load {os.getloadavg()[0]:.1f})"
                 )
@@ -136,22 +142,27 @@ def run(
 
 
 def against_roofline(values: Values, config: ModelConfig, format: str) -> dict[str, Any]:
-    """Each cell of in_process; empty where it did not run."""
+    """Each cell of in_process; empty if it did not run."""
     ours, peer = engine_name("in_process", format), engine_name("llama_cpp", format)
     load, found = values["load"].get(ours), {}
     for kind in ("decode", "prefill"):
         for size, rates in values[kind][ours].items() if load else ():
             cell = compare(
-                config, format, load, (kind, size), rates,
-                values[f"{kind} beside"][ours][size], values[kind][peer][size],
-            )  # fmt: skip
+                config,
+                format,
+                load,
+                (kind, size),
+                rates,
+                values[f"{kind} beside"][ours][size],
+                values[kind][peer][size],
+            )
             found.setdefault(kind, {})[str(size)] = cell
             say(f"{format} {kind} {size}: {json.dumps(cell)}")
     return found
 
 
 def report(values: Values, options: argparse.Namespace) -> dict[str, Any]:
-    """Medians, in the form the last line has."""
+    """The last line: medians over the rounds."""
 
     def medians(kind: str, digits: int) -> dict[str, dict[str, float]]:
         return {
@@ -196,7 +207,7 @@ def engine_name(name: str, format: str) -> str:
 def make_engines(
     options: argparse.Namespace, model: Path, config: ModelConfig, logs: Path, format: str
 ) -> dict[str, Engine]:
-    """Those that there are in a format, by name, in the order asked for."""
+    """The engines that exist in a format, by name, in the order asked for."""
     made: dict[str, Engine] = {}
     for name in options.engines:
         if name == "transformers":
@@ -230,40 +241,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cache", type=Path, default=default_cache(), help="where the slice lies")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of the slice")
     parser.add_argument("--engines", type=lambda t: t.split(","), default=list(ENGINES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=24, help="decoded tokens of each sequence")
     parser.add_argument("--batches", type=numbers, default=list(BATCHES))
     parser.add_argument("--lengths", type=numbers, default=list(LENGTHS))
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of one process alone")
     parser.add_argument(
-        "--split-threads", type=int, help="of each process of `split` (default: --threads)"
+        "--threads", type=int, default=usable_cores(), help="threads of an engine of one process"
     )
-    parser.add_argument("--reserve-gib", type=int, default=4, help="memory left to others")
+    parser.add_argument(
+        "--split-threads", type=int, help="threads of each process of `split` (default: --threads)"
+    )
+    parser.add_argument("--reserve-gib", type=int, default=4, help="memory left to other processes")
     parser.add_argument("--llama-bench", default=shutil.which("llama-batched-bench"))
     parser.add_argument(
         "--llama-model",
         action="append",
         default=[],
         metavar="[FORMAT=]PATH",
-        help="the slice as GGUF (bench/engine/slice_to_gguf.py), bf16 unless said: adds llama_cpp",
+        help="the slice as GGUF (bench/engine/slice_to_gguf.py; default bf16); adds llama_cpp",
     )
     parser.add_argument(
         "--formats",
         type=lambda t: t.split(","),
         default=["bf16"],
-        help=f"of {', '.join(PACKED_FORMATS)}",
+        help=f"some of {', '.join(PACKED_FORMATS)}",
     )
     options = parser.parse_args()
     unknown = set(options.engines) - set(ENGINES)
     if unknown:
-        parser.error(f"--engines: of {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}")
+        parser.error(f"--engines: some of {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}")
     given = [text.rpartition("=")[::2] for text in options.llama_model]
     options.llama_model = {format or "bf16": Path(path) for format, path in given}
     unknown = {*options.formats, *options.llama_model} - set(PACKED_FORMATS)
     if unknown:
-        parser.error(f"formats: of {', '.join(PACKED_FORMATS)}, got {', '.join(sorted(unknown))}")
+        parser.error(
+            f"--formats, --llama-model: some of {', '.join(PACKED_FORMATS)}, "
+            f"got {', '.join(sorted(unknown))}"
+        )
     torch.set_num_threads(options.threads)
     library.need().set_threads(options.threads)
     model = options.cache / "expertmesh-real-width"

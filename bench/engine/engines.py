@@ -1,7 +1,7 @@
-"""The engines that `bench/engine/engine.py` compares: ours as services, Transformers, llama.cpp.
+"""Which engines does `bench/engine/engine.py` compare? Ours as services, and Transformers.
 
-Each runs in processes of its own and answers `measure("decode", sequences, ...)`
-and `measure("prefill", prompt tokens, ...)`. Prompts are random and new each time.
+Each runs in its own processes and answers `measure("decode", sequences, ...)` and
+`measure("prefill", prompt tokens, ...)`. Prompts are random and new each time.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _STEP_SUM = re.compile(r'^expertmesh_step_seconds_sum\{part="(attention|experts)
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement. `engine_share`: of the wall time, what was neither model nor expert call."""
+    """One measurement. `engine_share`: share of the time in neither attention nor expert calls."""
 
     tokens_per_s: float
     tokens_per_cpu_s: float | None = None
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 
 class Served:
-    """Our services on free ports of this machine, asked over gRPC as a gateway would."""
+    """Our services on free ports of this machine, called over gRPC as a gateway would."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Served:
         split_threads: int | None,
         weight_format: str = "bf16",
     ):
-        """`logs`: a folder of its own."""
+        """`logs`: a folder for this engine alone."""
         self._vocab_size = config.vocab_size
         self._logs = logs
         self._specs = list(
@@ -75,7 +75,7 @@ class Served:
         self._running: list[ServiceProcess] = []
 
     def start(self) -> None:
-        """Start stage by stage; raises RuntimeError with the log of one that does not come up."""
+        """Start stage by stage. Raises RuntimeError with the log of a service that fails to."""
         self._logs.mkdir(exist_ok=True)
         deadline = time.monotonic() + START_TIMEOUT_S
         addresses: dict[str, dict[str, str]] = {}
@@ -99,7 +99,7 @@ class Served:
                     addresses[service.spec.name] = service.addresses
         self._address = addresses["attention"]["grpc"]
         self._ops = addresses["attention"]["ops"]
-        for kind, size in (("prefill", 256), ("decode", 4)):  # first calls allocate
+        for kind, size in (("prefill", 256), ("decode", 4)):  # first calls allocate memory
             self.measure(kind, size, 4, seed=-1)
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ class Served:
                 tokens_per_s=size / (times[0][0] - start),
                 tokens_per_cpu_s=size / (first_cpu_s - cpu_s),
             )
-        # From the last stream's first token to the first stream's end all of them decode.
+        # All streams decode from the last first token to the first last token.
         first, last = max(t[0] for t in times), min(t[-1] for t in times)
         counted = sum(first < at <= last for stream in times for at in stream)
         after = sum(first < at for stream in times for at in stream)
@@ -154,7 +154,7 @@ class Served:
     async def _generate(
         self, prompts: list[list[int]], num_tokens: int
     ) -> tuple[list[list[float]], float]:
-        """Arrival time of every token of every stream; `_cpu_s` when each had its first."""
+        """Arrival times of every stream's tokens; `_cpu_s` when each had its first."""
         cpu_s, without = 0.0, len(prompts)
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub = attention_pb2_grpc.AttentionStub(channel)
@@ -205,11 +205,12 @@ def _specs(
         yield service("attention", "attention_svc", 1, threads, *flags)
         return
     yield service("router", "router_svc", 0, 1, "--adopt-ms", "300")
-    halves = (f"0-{config.num_experts // 2 - 1}", f"{config.num_experts // 2}-{config.num_experts - 1}")  # fmt: skip
+    middle = config.num_experts // 2
+    halves = (f"0-{middle - 1}", f"{middle}-{config.num_experts - 1}")
     for pool in range(2):
         layers = ("--layers", ",".join(map(str, stripe(config.num_layers, 2, pool))))
         flags = layers if name == "split" else ("--experts", halves[pool])
-        # Pools with alternate layers take turns; pools with half of each layer work at once.
+        # Pools with alternate layers take turns; pools with half of each layer work together.
         pool_threads = split_threads if name == "split" else max(1, split_threads // 2)
         pool_id = f"pool-{pool}"
         yield service(
@@ -231,9 +232,13 @@ class Transformers:
     def start(self) -> None:
         with open(self._log, "wb") as log:
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                text=True, env=self._environment,
-            )  # fmt: skip
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+            )
         for kind, size in (("prefill", 256), ("decode", 4)):
             self.measure(kind, size, 4, seed=-1)
 
@@ -247,7 +252,7 @@ class Transformers:
         self._child.stdin.flush()
         line = self._child.stdout.readline()
         if not line:
-            raise RuntimeError(f"transformers ended:\n{self._log.read_text()[-2000:]}")
+            raise RuntimeError(f"transformers exited:\n{self._log.read_text()[-2000:]}")
         answer = json.loads(line)
         if kind == "prefill":
             return Result(size / answer["prefill_s"], size / answer["prefill_cpu_s"])
@@ -262,7 +267,7 @@ class Transformers:
 
 
 def _prompts(kind: str, size: int, seed: int, vocab_size: int) -> list[list[int]]:
-    """Never the same twice, so that no prefix cache helps."""
+    """Never the same twice, so that a prefix cache is of no use."""
     numbers = random.Random(f"{kind} {size} {seed} {time.time_ns()}")
     count, length = (size, PROMPT_TOKENS) if kind == "decode" else (1, size)
     return [[numbers.randrange(3, vocab_size) for _ in range(length)] for _ in range(count)]

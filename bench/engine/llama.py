@@ -1,4 +1,4 @@
-"""llama.cpp on the same slice: a `llama-batched-bench` process for each measurement."""
+"""How is llama.cpp measured? A `llama-batched-bench` process per measurement."""
 
 import json
 import subprocess
@@ -10,11 +10,13 @@ TIMEOUT_S = 600.0
 
 
 class LlamaCpp:
-    """One cell of the table at a time; the mapped model stays in the page cache between them."""
+    """One cell at a time; the mapped model stays in the page cache between them."""
 
     def __init__(self, program: str, model: Path, threads: int):
-        self._command = [program, "-m", str(model), "-t", str(threads), "-c", "8192",
-                         "-b", "2048", "--output-format", "jsonl"]  # fmt: skip
+        self._command = [
+            *(program, "-m", str(model), "-t", str(threads)),
+            *("-c", "8192", "-b", "2048", "--output-format", "jsonl"),
+        ]
 
     def start(self) -> None:
         """Run once, so that the first measurement does not read the disk."""

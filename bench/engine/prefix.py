@@ -1,11 +1,10 @@
 """What does the prefix cache save on a conversation's second turn, and on n choices?
 
-A small seeded model in this process, behind the attention service's own servicer. In
-every round, with fresh tokens: a first turn makes a conversation of the given length;
-a second turn adds a few tokens to it, once with the cache's tenant of the first turn
-(warm) and once as a tenant who has nothing cached (cold), in alternating order; then one
-prompt is asked for n choices at once. The last line is JSON: medians, and the tokens
-computed for each prompt.
+A small seeded model in this process, behind the attention service's own servicer. In every round,
+with new tokens: a first turn makes a conversation of the given length; a second turn adds a few
+tokens to it, once as the tenant of the first turn (warm) and once as a tenant with nothing cached
+(cold), in alternating order; then n choices of one prompt are requested at once. The last line is
+JSON: medians, and the tokens computed for each prompt.
 
     python bench/engine/prefix.py [--conversation 4000] [--added 64] [--rounds 5] [--choices 4]
 """
@@ -36,7 +35,7 @@ VOCAB, ANSWER_TOKENS = 2048, 40
 
 @dataclass(frozen=True)
 class Answer:
-    """One call: seconds to its first token, its tokens, and how much of its prompt was computed."""
+    """One call: seconds to its first token, its tokens, and computed tokens of its prompt."""
 
     ttft_s: float
     token_ids: list[int]
@@ -123,11 +122,19 @@ async def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_tiny(
-            Path(folder), vocab_size=VOCAB, hidden_size=256, num_hidden_layers=4, head_dim=64,
-            num_attention_heads=8, num_key_value_heads=2, rotary_dim=32, intermediate_size=256,
-            num_local_experts=16, num_experts_per_tok=4,
+            Path(folder),
+            vocab_size=VOCAB,
+            hidden_size=256,
+            num_hidden_layers=4,
+            head_dim=64,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            rotary_dim=32,
+            intermediate_size=256,
+            num_local_experts=16,
+            num_experts_per_tok=4,
             max_position_embeddings=args.conversation + args.added + 64,
-        )  # fmt: skip
+        )
         config = AttentionConfig(
             model=Path(folder), transport="in_process", kv_memory="1GiB", threads=args.threads
         )

@@ -1,10 +1,10 @@
-"""What does a weight format cost in quality? Two measurements, each with bfloat16 beside the others.
+"""What does a weight format cost in quality? Two measurements, each relative to bfloat16.
 
-`demo`: the demonstration model served by `expertmesh up` with experts and linears in each format,
+`demo`: the demonstration model, served by `expertmesh up` with experts and linears in each format,
 asked by its own evaluator (greedy; one right answer to each question).
-`kl`: next-token distributions of the real-width slice (bench/engine/real_width.py), position by position
-over random prompts, against float32 arithmetic on the same checkpoint. Layer by layer: a layer
-of weights is in memory at a time.
+`kl`: next-token distributions of the real-width slice (bench/engine/real_width.py) at each position
+of random prompts, against float32 arithmetic on the same checkpoint. One layer of weights is in
+memory at a time.
 
     .venv/bin/python bench/engine/quality.py demo [--per-skill 25] [--formats bf16,int8]
     .venv/bin/python bench/engine/quality.py kl [--formats bf16,fp8,int8,int4]
@@ -59,7 +59,7 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ask(weight_format: str, per_skill: int) -> dict[str, Any]:
-    """The evaluator's report on a cluster that is up just for it."""
+    """The evaluator's report on a cluster started for it."""
     with tempfile.TemporaryDirectory(prefix="expertmesh-quality-") as folder, socket.socket() as it:
         it.bind(("127.0.0.1", 0))
         port = it.getsockname()[1]
@@ -80,7 +80,7 @@ def _ask(weight_format: str, per_skill: int) -> dict[str, Any]:
 
 
 def kl(options: argparse.Namespace) -> dict[str, Any]:
-    """Mean and 99th percentile of KL(float32 || format) in nats, and how often the best token is the same."""
+    """KL(float32 || format) in nats, mean and 99th percentile; how often the best token agrees."""
     folder = options.cache / "expertmesh-real-width"
     ensure_slice(folder)
     checkpoint = Checkpoint.open(folder)
@@ -148,14 +148,16 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("demo", "kl"))
     parser.add_argument("--formats", type=lambda text: text.split(","), default=list(FORMATS))
-    parser.add_argument("--per-skill", type=int, default=25, help="of each language")
-    parser.add_argument("--cache", type=Path, default=default_cache(), help="where the slice lies")
+    parser.add_argument(
+        "--per-skill", type=int, default=25, help="questions of each skill in each language"
+    )
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of the slice")
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64, help="of each prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each prompt")
     options = parser.parse_args()
     unknown = set(options.formats) - set(FORMATS)
     if unknown:
-        parser.error(f"--formats: of {', '.join(FORMATS)}, got {', '.join(sorted(unknown))}")
+        parser.error(f"--formats: some of {', '.join(FORMATS)}, got {', '.join(sorted(unknown))}")
     print(json.dumps(demo(options) if options.what == "demo" else kl(options)))
 
 

@@ -1,8 +1,8 @@
-"""The real-width slice: one true M2 layer four times, small enough for a workstation.
+"""Which model do the benches measure? The real-width slice: 4 layers of M2's sizes.
 
-M2's layer sizes with 4 layers, 32 experts (top-8) and a vocabulary of 32,000:
-2.19 B parameters, 4.4 GB in bfloat16, seeded random weights in M2's on-disk
-format. Written once, shard by shard, so that no more than a layer is in memory.
+M2's layer sizes with 4 layers, 32 experts (top-8) and a vocabulary of 32,000: 2.19 B parameters,
+4.4 GB in bfloat16, seeded random weights in M2's format on disk. Written once, shard by shard, so
+that one layer is in memory at a time.
 """
 
 import json
@@ -23,16 +23,24 @@ from moe_model.tiny import TINY
 
 REAL_WIDTH: dict[str, Any] = {
     **TINY,
-    "vocab_size": 32_000, "hidden_size": 3072, "num_hidden_layers": 4, "num_attention_heads": 48,
-    "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "intermediate_size": 1536,
-    "num_local_experts": 32, "num_experts_per_tok": 8, "max_position_embeddings": 65_536,
+    "vocab_size": 32_000,
+    "hidden_size": 3072,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 48,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rotary_dim": 64,
+    "intermediate_size": 1536,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 8,
+    "max_position_embeddings": 65_536,
     "torch_dtype": "bfloat16",
-}  # fmt: skip
+}
 DISK_RESERVE_BYTES = 4 * 1024**3
 
 
 def ensure_slice(folder: Path, *, seed: int = 0, **overrides: Any) -> ModelConfig:
-    """The slice in `folder`, written there if it is not; `overrides` make other sizes of it.
+    """The slice in `folder`, written there if missing; `overrides` change its sizes.
 
     Raises ValueError when the folder holds another model or the disk is too full.
     """
@@ -40,14 +48,16 @@ def ensure_slice(folder: Path, *, seed: int = 0, **overrides: Any) -> ModelConfi
     config = parse_config(raw)
     if (folder / "config.json").exists():
         if load_config(folder) != config:
-            raise ValueError(f"{folder}: holds another model; remove it or name another folder")
+            raise ValueError(f"{folder} holds another model; remove it or give another folder")
         return config
     needed = 2 * (config.attention_params + config.num_pieces * config.expert_params)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < needed + DISK_RESERVE_BYTES:
-        raise ValueError(f"{folder.parent}: {free} bytes free; {needed} and 4 GiB to spare needed")
-    # Written beside and renamed: an interrupted run leaves no half of a model.
+        raise ValueError(
+            f"{folder.parent} has {free} bytes free; the slice needs {needed} and 4 GiB"
+        )
+    # Written elsewhere first: an interrupted run leaves no half of a model.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as beside:
         _write(Path(beside), raw, config, seed)
         shutil.copytree(beside, folder, copy_function=shutil.move)

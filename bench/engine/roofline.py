@@ -1,10 +1,10 @@
-"""How fast could the slice decode and prefill in a format at most, and how near do we and a peer come?
+"""How fast could the slice decode and prefill at most, and how near do we and a peer come?
 
-A step reads the linears, the LM head and the experts that its rows are expected to hit, each once, and
-makes two operations for each weight of a row. The roofline is the longer of: those bytes at the rate at which
-the same threads only read; those operations at the rate of torch's best bfloat16 GEMM, twice that
-for int8 and int4 (as the instructions do twice as much). Reads of keys and values and attention's own
-operations, about 1 % here, are not counted.
+A step reads the linears, the LM head and the experts that its rows are expected to hit, each once,
+and makes two operations for each weight of a row. The roofline is the longer of: those bytes at the
+rate of the same threads when they only read; those operations at the rate of torch's best bfloat16
+GEMM, twice that for int8 and int4 (whose instructions do twice as much). Reads of keys and values
+and attention's own operations, about 1 % here, are not counted.
 """
 
 import statistics
@@ -31,14 +31,14 @@ GOALS: tuple[Cell, ...] = (("decode", 8), ("decode", 16), ("decode", 32), ("pref
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What this machine did at one moment, with the threads the engine has."""
+    """What this machine did at one moment, with as many threads as the engine."""
 
     read_gbps: float
     gemm_gflops: float
 
 
 def distinct_experts(load: Load, rows: int, top_k: int) -> float:
-    """Of all layers together: how many different experts `rows` rows are expected to hit."""
+    """How many different experts `rows` rows are expected to hit, over all layers."""
     total = 0.0
     for counts in load:
         drawn = sum(counts) / top_k
@@ -47,7 +47,7 @@ def distinct_experts(load: Load, rows: int, top_k: int) -> float:
 
 
 def step_bytes(config: ModelConfig, weight_format: str, load: Load, rows: int) -> float:
-    """Of weights in `weight_format`, that a step with `rows` rows must read."""
+    """Bytes of weights in `weight_format` that a step with `rows` rows must read."""
     embedding = 2 * config.vocab_size * config.hidden_size  # a few rows of it only
     rest = attention_bytes(config, "bf16", weight_format) - embedding
     distinct = distinct_experts(load, rows, config.top_k)
@@ -63,7 +63,7 @@ def step_flops(config: ModelConfig, rows: int, logit_rows: int) -> float:
 def roofline(
     config: ModelConfig, weight_format: str, load: Load, cell: Cell, rates: Rates
 ) -> tuple[float, str]:
-    """Most tokens per second, and what binds: "read" or "arithmetic"."""
+    """Most tokens per second, and the limit: "read" or "arithmetic"."""
     kind, rows = cell
     size = step_bytes(config, weight_format, load, rows)
     flops = step_flops(config, rows, rows if kind == "decode" else 1)
@@ -74,13 +74,18 @@ def roofline(
 
 
 def compare(
-    config: ModelConfig, weight_format: str, load: Load, cell: Cell,
-    ours: Sequence[float], beside: Sequence[Rates], peer: Sequence[float],
-) -> dict[str, Any]:  # fmt: skip
-    """One cell of the last line: medians over the rounds, and the goal where there is one.
+    config: ModelConfig,
+    weight_format: str,
+    load: Load,
+    cell: Cell,
+    ours: Sequence[float],
+    beside: Sequence[Rates],
+    peer: Sequence[float],
+) -> dict[str, Any]:
+    """One cell of the last line: medians over the rounds, and the goal if there is one.
 
-    `beside`: the machine at the time of each of `ours`, so that a change of the host's pace is in both.
-    `of_goal`: 1 or more where it is reached.
+    `beside`: the machine at the time of each of `ours`, as the host's pace may change.
+    `of_goal`: 1 or more when it is reached.
     """
     limits = [roofline(config, weight_format, load, cell, rates) for rates in beside]
     fraction = statistics.median(

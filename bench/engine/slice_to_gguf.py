@@ -1,10 +1,10 @@
-"""Write the real-width slice as a GGUF file, so that llama.cpp can be measured beside us.
+"""Writes the real-width slice as a GGUF file, so that llama.cpp can be measured too.
 
     .venv/bin/pip install gguf
     .venv/bin/python bench/engine/slice_to_gguf.py SLICE_FOLDER slice-bf16.gguf
     llama-quantize slice-bf16.gguf slice-q8_0.gguf Q8_0
-    .venv/bin/python bench/engine/engine.py --cache ... --llama-bench PATH --llama-model slice-bf16.gguf
-    .venv/bin/python bench/engine/engine.py --cache ... --formats int8 --llama-model int8=slice-q8_0.gguf
+    .venv/bin/python bench/engine/engine.py --llama-model slice-bf16.gguf
+    .venv/bin/python bench/engine/engine.py --formats int8 --llama-model int8=slice-q8_0.gguf
 
 The file has no tokenizer: `llama-batched-bench` draws random ids. Tensor names and metadata are
 GGUF's for the architecture `minimax-m2`; matrices in bfloat16, norms and routing in float32.

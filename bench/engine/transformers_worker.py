@@ -1,8 +1,8 @@
-"""Transformers' MiniMaxM2ForCausalLM, measured: JSON lines in on stdin, JSON lines out.
+"""How fast is Transformers' MiniMaxM2ForCausalLM? JSON lines on stdin, JSON lines out.
 
-`python -m bench.engine.transformers_worker MODEL THREADS`. A line {"prompts": [[ids]], "tokens": n} is
-answered by {"prefill_s", "decode_s"}: the forward over the prompts, then n - 1 greedy steps;
-and by the same in CPU seconds of all threads.
+`python -m bench.engine.transformers_worker MODEL THREADS`. For a line {"prompts": [[ids]],
+"tokens": n} the answer has `prefill_s` (the forward over the prompts), `decode_s` (n - 1 greedy
+steps), and the same in CPU seconds of all threads.
 """
 
 import json
@@ -16,7 +16,7 @@ from transformers import DynamicCache, MiniMaxM2ForCausalLM
 
 def main() -> None:
     folder, threads = sys.argv[1], int(sys.argv[2])
-    answers, sys.stdout = sys.stdout, sys.stderr  # nobody's progress bar among the answers
+    answers, sys.stdout = sys.stdout, sys.stderr  # keeps progress bars out of the answers
     torch.set_num_threads(threads)
     model = MiniMaxM2ForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, experts_implementation="grouped_mm", local_files_only=True
