@@ -15,9 +15,9 @@ memory allows. Medians over the rounds.
 Progress is on standard error; the last line on standard output is JSON: tokens per second by engine
 and batch (decode) or prompt length (prefill), the same per CPU second of all the engine's processes
 (less noisy than the clock on a busy machine), and `engine_share`, the share of the time from
-request to last token that is neither attention nor expert calls. `formats` compares in_process by format
-with the roofline (`bench/engine/roofline.py`; its read rate is measured before and after each cell)
-and with llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
+request to last token that is neither attention nor expert calls. `formats` compares in_process by
+format with the roofline (`bench/engine/roofline.py`; its read rate is measured before and after
+each cell) and with llama.cpp: `ratio`, `of_roofline`, `goal`, `of_goal`.
 """
 
 import argparse
