@@ -83,8 +83,8 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Seque
         raise ValueError(f"sampling.min_tokens {m.min_tokens} exceeds max_tokens {m.max_tokens}")
     if len(m.stop_token_ids) > MAX_STOP_IDS or len(m.logit_bias) > MAX_LOGIT_BIAS:
         raise ValueError(
-            f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} entries of "
-            "logit_bias"
+            f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} logit_bias "
+            "entries"
         )
     if m.top_logprobs > MAX_TOP_LOGPROBS:
         raise ValueError(f"sampling.top_logprobs must be in 0..{MAX_TOP_LOGPROBS}")

@@ -86,7 +86,7 @@ async def test_nobody_waits_for_a_late_holder_when_nobody_wants_its_answer(monke
     world = World(a=ALL)
     world.links["a"].script = ["silent"]
     call, wanted = world.call(wanted=lambda: False)
-    with pytest.raises(ExpertsUnavailable, match="nobody waits"):
+    with pytest.raises(ExpertsUnavailable, match="no sequence of the step is left"):
         await result(call, wanted)
 
 
@@ -131,7 +131,7 @@ async def test_a_parked_call_ends_when_time_is_up_or_nobody_wants_it():
     waiting = asyncio.ensure_future(result(call, wanted))
     await asyncio.sleep(0.05)
     wants[0] = False
-    with pytest.raises(ExpertsUnavailable, match="nobody waits"):
+    with pytest.raises(ExpertsUnavailable, match="no sequence of the step is left"):
         await waiting
     assert world.parked() == 0
 
