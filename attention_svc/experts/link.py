@@ -53,11 +53,11 @@ _KINDS = {
 _EXECUTE = "/expertmesh.expert.v1.ExpertPool/Execute"
 
 
-class StreamLost(Exception):
+class LinkBroken(Exception):
     """The stream to the pool has ended or cannot be used."""
 
 
-class Garbled(StreamLost):
+class Garbled(LinkBroken):
     """A frame that no sound pool sends: nothing else on this stream can be trusted either."""
 
 
@@ -189,7 +189,7 @@ class PoolLink:
                 self._broken(str(error), "corrupt")
             except asyncio.InvalidStateError:  # written to just after it had ended
                 self._broken("the pool ended the stream")
-            except (TimeoutError, ValueError, StreamLost) as error:
+            except (TimeoutError, ValueError, LinkBroken) as error:
                 self._broken(str(error) or type(error).__name__)
             finally:
                 # Also on cancellation: calls in flight must learn that the stream is gone.
@@ -207,7 +207,7 @@ class PoolLink:
         if frame is not grpc.aio.EOF:
             first = _parse(frame)
         if first.WhichOneof("frame") != "hello":
-            raise StreamLost(await _end_of(stream) or "the first frame was not hello")
+            raise LinkBroken(await _end_of(stream) or "the first frame was not hello")
         writer = FrameWriter(stream.write)
         self._greet(first.hello, writer)
         pinger = asyncio.create_task(self._ping(stream, writer))
@@ -219,9 +219,9 @@ class PoolLink:
                     # Is this task being cancelled, or did the pinger give the stream up?
                     if is_being_cancelled():
                         raise
-                    raise StreamLost(self._gave_up) from None
+                    raise LinkBroken(self._gave_up) from None
                 if frame is grpc.aio.EOF:
-                    raise StreamLost(await _end_of(stream) or "the pool closed the stream")
+                    raise LinkBroken(await _end_of(stream) or "the pool closed the stream")
                 self._heard_s = time.monotonic()
                 self._receive(frame)
                 # The call that waits for this frame goes first: asking for the next takes time.
@@ -235,15 +235,15 @@ class PoolLink:
 
     def _greet(self, hello: expert_pb2.PoolHello, writer: FrameWriter) -> None:
         if hello.protocol_major != PROTOCOL_MAJOR:
-            raise StreamLost(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
+            raise LinkBroken(f"protocol major {hello.protocol_major}, not {PROTOCOL_MAJOR}")
         if hello.checkpoint_id != self._caller_hello.checkpoint_id:
-            raise StreamLost(f"the pool serves another checkpoint, {quoted(hello.checkpoint_id)}")
+            raise LinkBroken(f"the pool serves another checkpoint, {quoted(hello.checkpoint_id)}")
         if hello.pool_id != self.pool_id:
-            raise StreamLost(
+            raise LinkBroken(
                 f"{self.address} is pool {quoted(hello.pool_id)}, not {self.pool_id!r}"
             )
         if len(hello.numerics_id) > MAX_REASON_CHARS or not hello.numerics_id.isprintable():
-            raise StreamLost(f"the pool's numerics_id is not valid: {quoted(hello.numerics_id)}")
+            raise LinkBroken(f"the pool's numerics_id is not valid: {quoted(hello.numerics_id)}")
         num_layers, num_experts = self._sizes
         # Only checked: which pieces we ask this pool for is in the topology.
         Pieces.from_message(
