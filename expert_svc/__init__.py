@@ -1,1 +1,1 @@
-"""Owns experts: weight store and the grouped FFN behind Execute."""
+"""The expert pool: holds experts' weights and computes their FFN for Execute calls."""

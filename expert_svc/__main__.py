@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from rpc.process.service_main import loading, run_service
 
-DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for attention
-services. Give it a checkpoint folder (only the pieces it is assigned are read) and a router to join.
+DESCRIPTION = """One expert pool: holds (layer, expert) pieces in memory and computes them for
+attention services. Give it a checkpoint folder (it reads only the pieces it is assigned) and a
+router to join.
 
 Example:
   expertmesh serve expert --model ~/models/minimax-m2 --router 127.0.0.1:50050 --memory 48GiB"""

@@ -1,6 +1,6 @@
-"""Is this Execute frame sound? Decoding and validation, before anything is computed.
+"""Is this Execute frame valid? Decoding and validation, before anything is computed.
 
-(That rows and weights are finite is looked at when the computation unpacks them.)
+Only whether rows and weights are finite is checked later, when the computation unpacks them.
 
 Any peer may be hostile or old: every size is checked against the received bytes
 first, and an error says which field is wrong and what is allowed.
@@ -26,12 +26,12 @@ _ROWS = expert_pb2.COMBINE_ROWS
 
 
 class Corrupt(ValueError):
-    """Not what was sent: the caller should send it again."""
+    """The frame was damaged on its way: the caller should send it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a call computes on."""
+    """The input of a call's computation."""
 
     hidden_ND: Tensor
     row_of_pair_M: Tensor  # int64
@@ -60,18 +60,22 @@ class FrameReader:
     def __init__(
         self, config: ModelConfig, *, dtype: torch.dtype, max_rows: int, native: ModuleType | None
     ):
-        """`dtype`: the only one of hidden rows; `native`: see rpc.hop.codec."""
+        """`dtype`: the one that hidden rows must have; `native`: see rpc.hop.codec."""
         self._config = config
         self._dtype = dtype
         self._max_rows = max_rows
         self._native = native
         self._limits = (
-            config.num_layers, config.num_experts, config.top_k, config.hidden_size,
-            WIRE_DTYPES[dtype], max_rows,
-        )  # fmt: skip
+            config.num_layers,
+            config.num_experts,
+            config.top_k,
+            config.hidden_size,
+            WIRE_DTYPES[dtype],
+            max_rows,
+        )
 
     def read_plain(self, frame: bytes, received_s: float) -> Call | None:
-        """A frame's call when it is a sound Execute without anything unusual, else None."""
+        """The call, if the frame is a valid Execute without anything unusual; otherwise None."""
         if self._native is None:
             return None
         found = self._native.check_execute(frame, *self._limits)
@@ -90,7 +94,7 @@ class FrameReader:
         )
 
     def _unpack(self, frame: bytes, num_rows: int, num_pairs: int, places: list[int]) -> Rows:
-        """The values of a frame that `check_execute` found sound; `places` are its last results."""
+        """The values of a frame that `check_execute` accepted; `places` are its last results."""
         assert self._native is not None
         rows = Rows(
             hidden_ND=torch.empty((num_rows, self._config.hidden_size), dtype=self._dtype),
@@ -99,16 +103,23 @@ class FrameReader:
             weights_M=torch.empty(num_pairs),
         )
         wrong = self._native.unpack_execute(
-            frame, num_rows, num_pairs, self._config.hidden_size * self._dtype.itemsize,
-            self._dtype == torch.float32, *places, rows.hidden_ND.data_ptr(),
-            rows.row_of_pair_M.data_ptr(), rows.expert_ids_M.data_ptr(), rows.weights_M.data_ptr(),
-        )  # fmt: skip
+            frame,
+            num_rows,
+            num_pairs,
+            self._config.hidden_size * self._dtype.itemsize,
+            self._dtype == torch.float32,
+            *places,
+            rows.hidden_ND.data_ptr(),
+            rows.row_of_pair_M.data_ptr(),
+            rows.expert_ids_M.data_ptr(),
+            rows.weights_M.data_ptr(),
+        )
         if wrong:
             raise ValueError(f"{('hidden', 'weights')[wrong - 1]} holds NaN or infinity")
         return rows
 
     def read(self, frame: expert_pb2.Execute, received_s: float) -> Call:
-        """Raises ValueError naming the field; Corrupt for a frame that changed on its way."""
+        """Raises ValueError naming the field; Corrupt for a frame that was damaged on its way."""
         config = self._config
         if frame.HasField("checksum") and frame.checksum != execute_checksum(frame):
             raise Corrupt("the frame does not match its checksum")
@@ -123,9 +134,11 @@ class FrameReader:
         if frame.timeout_ms == 0:
             raise ValueError("timeout_ms must be greater than 0")
         hidden_ND = decode(
-            frame.hidden, field="hidden", dtypes=(WIRE_DTYPES[self._dtype],),
+            frame.hidden,
+            field="hidden",
+            dtypes=(WIRE_DTYPES[self._dtype],),
             shape=(-1, config.hidden_size),
-        )  # fmt: skip
+        )
         num_rows = hidden_ND.shape[0]
         if num_rows > self._max_rows:
             raise ValueError(f"hidden has {num_rows} rows; at most {self._max_rows} are accepted")
@@ -168,7 +181,7 @@ class FrameReader:
 
 
 def _finite(rows: Rows) -> Rows:
-    """The same rows. Raises ValueError when one is NaN or infinite."""
+    """Returns the rows. Raises ValueError when a value is NaN or infinite."""
     for values, name in ((rows.hidden_ND, "hidden"), (rows.weights_M, "weights")):
         # A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check.
         if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():

@@ -1,9 +1,9 @@
 """Does this pool still compute what it computed when its weights were loaded?
 
-Loading verifies every expert against the manifest; memory that goes bad afterwards shows nowhere
-but in tokens. So a fixed row goes through one expert after the other, alone and behind the calls of
-prefill, and each time it has to come out bit for bit as it did the first time, which must be finite.
-An expert under suspicion is tried at once: an answer with NaN in it may be its doing.
+Loading verifies every expert against the manifest. Memory that goes bad afterwards shows only in
+the generated tokens. So a fixed row goes through one expert after the other, queued with the calls
+of prefill. The first answer must be finite, and every later one bit for bit the same.
+An expert whose answer to a call contained NaN is tried at once.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
 
 FIRST_ROUND_S = 60.0
-"""Longest that the round takes which only notes the answers: until then nothing is compared."""
+"""Most time for the first round, which only records the answers that later rounds compare with."""
 _IDLE_S = 0.2
 _Piece = tuple[int, int]
 
 
 class WeightsChanged(RuntimeError):
-    """An expert's answer is another one than it was, or no number: weights or device are damaged."""
+    """An expert's answer changed or is not finite: its weights or the device are damaged."""
 
 
 class Canary:
-    """Tries every held expert once in `period_s`, evenly spread (0: only who is suspected)."""
+    """Tries every held expert once in `period_s`, evenly spread; 0: only suspected ones."""
 
     def __init__(
         self, store: WeightStore, executor: Executor, metrics: ExpertMetrics, *, period_s: float
@@ -50,20 +50,21 @@ class Canary:
         self._damaged = asyncio.Event()
 
     async def run(self) -> None:
-        """For ever. Raises WeightsChanged."""
+        """Run until cancelled. Raises WeightsChanged."""
         while True:
             pieces = list(self._store.pieces) if self._period_s else []
             new = any(piece not in self._digests for piece in pieces)
             round_s = min(self._period_s, FIRST_ROUND_S) if new else self._period_s
             for piece in pieces:
                 await self._pause(round_s / len(pieces))
-                with contextlib.suppress(NotHolding):  # unloaded meanwhile
+                with contextlib.suppress(NotHolding):  # unloaded in the meantime
                     await self._check(piece, urgent=False)
             if not pieces:
                 await self._pause(_IDLE_S if self._period_s else None)
 
     async def try_now(self, pieces: Iterable[_Piece]) -> None:
-        """Try these experts before anything else. Raises WeightsChanged (`run` does, too), NotHolding."""
+        """Try these experts before anything else. Raises NotHolding or WeightsChanged; `run` then
+        raises the latter too."""
         for piece in pieces:
             try:
                 await self._check(piece, urgent=True)
@@ -73,7 +74,7 @@ class Canary:
                 raise
 
     async def _pause(self, pause_s: float | None) -> None:
-        """Raises WeightsChanged: it was found meanwhile."""
+        """Sleep. Raises WeightsChanged if `try_now` has found damage."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._damaged.wait(), pause_s)
         if self._damage is not None:
@@ -86,17 +87,17 @@ class Canary:
         layer_idx, expert_id = piece
         if not torch.isfinite(outcome).all():
             raise WeightsChanged(
-                f"layer {layer_idx} expert {expert_id} answers a sound row with NaN or infinity"
+                f"layer {layer_idx} expert {expert_id} answers a finite row with NaN or infinity"
             )
         digest = hashlib.blake2b(outcome.float().numpy().tobytes(), digest_size=8).digest()
         if self._digests.setdefault(piece, digest) != digest:
             raise WeightsChanged(
-                f"layer {layer_idx} expert {expert_id} does not answer as it did after it was loaded"
+                f"layer {layer_idx} expert {expert_id} answers differently than after loading"
             )
         self._metrics.canary.inc()
 
     async def _compute(self, piece: _Piece, *, urgent: bool) -> Any:
-        """The expert's answer to the fixed row, or an exception; in its turn among the calls."""
+        """The expert's answer to the fixed row, or an exception; queued like any call."""
         layer_idx, expert_id = piece
         rows = Rows(
             hidden_ND=self._row_1D,
@@ -105,9 +106,15 @@ class Canary:
             weights_M=torch.ones(1),
         )
         call = Call(
-            call_id=0, layer_idx=layer_idx, is_decode=urgent, deadline_s=math.inf, per_pair=False,
-            num_rows=1, unpack=lambda: rows, received_s=time.monotonic(),
-        )  # fmt: skip
+            call_id=0,
+            layer_idx=layer_idx,
+            is_decode=urgent,
+            deadline_s=math.inf,
+            per_pair=False,
+            num_rows=1,
+            unpack=lambda: rows,
+            received_s=time.monotonic(),
+        )
         answered: asyncio.Future[Tensor | BaseException] = (
             asyncio.get_running_loop().create_future()
         )

@@ -1,4 +1,4 @@
-"""What can be set about an expert pool?"""
+"""Which flags does an expert pool take?"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ class ExpertConfig(MemberConfig):
     memory: str = flag("", "most memory for weights, for example 48GiB (default: no limit)")
     experts_per_s: float = flag(
         0.0,
-        "experts that a row passes through in a second; the router gives load accordingly"
-        " (0: measured at the start)",
+        "activated experts that the pool computes per second, for one row; the router gives load"
+        " accordingly (0: measured at the start)",
     )
     dtype: str = flag("auto", f"compute dtype, the attention services': {', '.join(DTYPE_CHOICES)}")
     expert_dtype: str = flag(
@@ -38,8 +38,8 @@ class ExpertConfig(MemberConfig):
     threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     canary_s: float = flag(
         600.0,
-        "in this time every held expert is tried once with a fixed row, whose answer must not"
-        " change; the pool ends if it does (0: only experts whose answers are not finite)",
+        "seconds in which every held expert is tried once with a fixed row; the pool ends if an"
+        " answer has changed (0: try only experts whose answers are not finite)",
     )
     grace_s: float = flag(10.0, "seconds running calls get after SIGTERM")
 

@@ -1,9 +1,9 @@
 """In which order do calls compute? One at a time, decode first, callers in turn.
 
-Small calls run inline on the event loop (a thread hop costs more than they do),
-long ones on one long-lived compute thread, so that pings and health answers keep
-flowing. Decode goes before prefill, but a prefill call that has waited
-`PREFILL_PATIENCE_S` goes next, every second time at most; callers take turns within a phase.
+Small calls run inline on the event loop, since changing the thread costs more than they do.
+Long ones run on a single compute thread, so that pings and health checks are still
+answered. Decode goes before prefill, but a prefill call that has waited
+`PREFILL_PATIENCE_S` goes next, at most every second time; callers take turns within a phase.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from expert_svc.calls import Call
 PREFILL_PATIENCE_S = 0.25
 
 FATAL = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""What no later call can be trusted after: the process has to go, and its weights with it."""
+"""After these no later call can be trusted: the process has to end."""
 FATAL_TEXTS = ("CUDA error", "Triton Error [CUDA]", "not enough memory", "can't allocate memory")
-"""In RuntimeErrors that mean the same."""
+"""Parts of the texts of RuntimeErrors that mean the same."""
 
 Compute = Callable[[Call], Any]
 Deliver = Callable[[Call, Any, int, int], None]
@@ -30,14 +30,14 @@ Deliver = Callable[[Call, Any, int, int], None]
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether memory or the device failed, not the call."""
+    """Whether memory or the device failed, rather than the call."""
     if isinstance(error, FATAL):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in FATAL_TEXTS)
 
 
 class CallQueue:
-    """Waiting calls: two phases, each with callers in turn. Pure bookkeeping."""
+    """Waiting calls by phase, whose callers take turns. Pure bookkeeping."""
 
     def __init__(self) -> None:
         self._decode: dict[str, deque[Any]] = {}
@@ -72,7 +72,7 @@ class CallQueue:
 
 
 class Executor:
-    """Runs calls through `compute`; one at a time, whoever sent them."""
+    """Runs calls through `compute`, one at a time."""
 
     def __init__(self, compute: Compute, *, inline_rows: int):
         """`inline_rows`: calls with more rows go to the compute thread."""
@@ -92,7 +92,7 @@ class Executor:
     def try_inline(self, call: Call) -> tuple[Any, int, int] | None:
         """(result or exception, queue_us, compute_us) when the call may run now, else None.
 
-        Raises what is fatal: the call stays without an answer, `run` ends.
+        Raises fatal errors: the call gets no answer, and `run` ends.
         """
         if self._busy or len(self._queue) or call.num_rows > self._inline_rows:
             return None
@@ -104,7 +104,7 @@ class Executor:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serve the queue until cancelled. Raises what is fatal."""
+        """Serve the queue until cancelled. Raises fatal errors."""
         loop = asyncio.get_running_loop()
         while True:
             while not len(self._queue) and self._fatal is None:
@@ -136,9 +136,8 @@ class Executor:
             return TimeoutError("timeout_ms passed before the computation started"), queue_us, 0
         try:
             result = self._compute(call)
-        except (
-            Exception
-        ) as error:  # becomes the call's Error frame; unexpected ones are logged there
+        # Becomes the call's Error frame; unexpected ones are logged there.
+        except Exception as error:
             if is_fatal(error):
                 self._fatal = error
                 self._wake.set()

@@ -1,7 +1,6 @@
-"""How does a pool come to hold what it is told to? Unloads, loads, says when it is done.
+"""How does a pool come to hold what it is told to? It unloads, loads, and reports when done.
 
-The newest word counts: a load that is under way stops after its present layer when
-another word has come.
+The newest assignment counts: when another one arrives, loading stops after the current layer.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ LOG_INTERVAL_S = 2.0
 
 
 class Superseded(Exception):
-    """Loading was given up: there is a newer word, or the pool is leaving."""
+    """Loading was stopped: there is a newer assignment, or the pool is leaving."""
 
 
 class Holding:
-    """Follows what the pool is told, on the loop; the work itself is done on a thread."""
+    """Carries out assignments: decides on the loop, loads and unloads on a thread."""
 
     def __init__(
         self,
@@ -32,7 +31,8 @@ class Holding:
         changed: Callable[[], Awaitable[None]],
         progress: Callable[[float], None],
     ):
-        """`calls_done` returns when the calls at hand are answered; `changed` runs after each word."""
+        """`calls_done` returns when the calls now in flight are answered; `changed` runs after each
+        assignment."""
         self._store = store
         self._calls_done = calls_done
         self._changed = changed
@@ -48,7 +48,7 @@ class Holding:
         self._news.set()
 
     async def run(self) -> None:
-        """Follow the newest word for ever. Raises what loading raises."""
+        """Carry out the newest assignment until cancelled. Raises what loading raises."""
         while True:
             await self._news.wait()
             self._news.clear()
@@ -69,9 +69,12 @@ class Holding:
             self.acked = version
             log.info(
                 "ready: %d pieces, %.1f MiB, %d loaded and %d unloaded in %.1f s",
-                len(self._store.pieces), self._store.size_bytes / 2**20,
-                len(missing), len(surplus), time.monotonic() - started_s,
-            )  # fmt: skip
+                len(self._store.pieces),
+                self._store.size_bytes / 2**20,
+                len(missing),
+                len(surplus),
+                time.monotonic() - started_s,
+            )
             await self._changed()
 
     def _load(self, pieces: Pieces) -> None:

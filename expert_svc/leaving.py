@@ -1,8 +1,8 @@
 """When may a pool that was told to stop really stop?
 
-A member of a mesh goes when the router says that nothing is called there any more,
-or when its grace period ends. Without a router, or while it cannot be reached, the
-pool goes when no call has come for a moment.
+A member of a mesh stops when the router says that its pieces are no longer called, or when
+its grace period ends. Without a router, or while it cannot be reached, the pool stops when
+no call has come for a moment.
 """
 
 import asyncio
@@ -17,25 +17,25 @@ from rpc.mesh.pieces import Pieces
 log = logging.getLogger(__name__)
 
 QUIET_S = 0.5
-"""Without a router: a draining pool without a call for this long is not needed any more."""
+"""Without a router: a draining pool that gets no call for this long may stop."""
 POLL_S = 0.02
 
 
 class Leaving:
-    """What the router last told a pool that is leaving, and the wait until others have taken over."""
+    """The router's last assignment to a leaving pool, and the wait until others have taken over."""
 
     def __init__(self) -> None:
         self._needed: Pieces | None = None
         self._only_here = Pieces()
 
     def tell(self, needed: Pieces, only_here: Pieces) -> None:
-        """What is still called here, and what of it nobody else holds."""
+        """Note the pieces that are still called here, and those that no other pool holds."""
         self._needed, self._only_here = needed, only_here
 
     async def wait(
         self, servicer: ExpertServicer, executor: Executor, lease: Lease | None, grace_s: float
     ) -> None:
-        """Serve on until it may stop; says which pieces go dark when it stops too early."""
+        """Wait until the pool may stop; logs the pieces that then have no other holder."""
         deadline_s = time.monotonic() + grace_s
         calls, quiet_since_s = servicer.calls_total, time.monotonic()
         while (now_s := time.monotonic()) < deadline_s:
@@ -50,7 +50,7 @@ class Leaving:
             await asyncio.sleep(POLL_S)
         if self._only_here:
             log.warning(
-                "the grace period ends; nobody else holds, and dark go: %s",
+                "the grace period ends with pieces that no other pool holds: %s",
                 self._only_here.describe(),
             )
         else:

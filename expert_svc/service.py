@@ -1,4 +1,4 @@
-"""The life of a pool: join, be told what to hold, load, announce, serve, leave."""
+"""How does a pool live? It joins, is told what to hold, loads, announces, serves, leaves."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ from rpc.process.service_config import default_member_id
 log = logging.getLogger(__name__)
 
 UNLOAD_WAIT_S = 10.0
-"""Longest that unloading waits for the calls at hand; each has a deadline of its own."""
+"""How long unloading waits for calls in flight; each has a deadline of its own."""
 SERVICE = expert_pb2.DESCRIPTOR.services_by_name["ExpertPool"].full_name
 
 
@@ -42,14 +42,17 @@ class ExpertService:
     """One pool process. `run` returns the exit status."""
 
     def __init__(self, config: ExpertConfig):
-        """Opens and checks the checkpoint. Raises ValueError with one clear line."""
+        """Opens and checks the checkpoint. Raises ValueError with a one-line message."""
         self._config = config
         weights, manifest = open_weights(config.model, partial=True)
         self._model = weights.config
         formats = held_formats(
-            config.model, self._model, dtype=config.dtype, expert_dtype=config.expert_dtype,
+            config.model,
+            self._model,
+            dtype=config.dtype,
+            expert_dtype=config.expert_dtype,
             device=torch.device(config.device).type,
-        )  # fmt: skip
+        )
         backend = choose_backend(DTYPES[formats.compute_dtype], config.device)
         self._threads = backend.set_threads(config.threads)
         self._store = WeightStore(weights, manifest, backend, formats.experts)
@@ -74,9 +77,11 @@ class ExpertService:
         self._experts_per_s = config.experts_per_s
         if config.router and not self._requested and not self._experts_per_s:
             self._experts_per_s = measure_experts_per_s(
-                self._model, self._store.weight_format, backend,
+                self._model,
+                self._store.weight_format,
+                backend,
                 most_experts=self._capacity or len(self._available),
-            )  # fmt: skip
+            )
         self._metrics.experts_per_s.set(self._experts_per_s)
         self._metrics.waiting.set_function(lambda: self._executor.waiting)
         self._state = router_pb2.MEMBER_STATE_LOADING
@@ -124,16 +129,23 @@ class ExpertService:
         await self._host.start([SERVICE])
         self._metrics.info.labels(identity.pool_id, self._kernel.id, self._checkpoint_id).set(1)
         log.info(
-            "pool %s: %s rows, %s weights%s, %s threads, %.4g experts/s, %s pieces available, listening grpc=%s ops=%s:%d",
-            identity.pool_id, dtype_name(self._store.dtype), self._kernel.id,
-            f" ({self._kernel.why})" if self._kernel.why else "", self._threads,
-            self._experts_per_s, len(self._available), self._host.address,
-            self._config.ops_address.host, ops.port,
-        )  # fmt: skip
+            "pool %s: %s rows, %s weights%s, %s threads, %.4g experts/s, %s pieces available,"
+            " listening grpc=%s ops=%s:%d",
+            identity.pool_id,
+            dtype_name(self._store.dtype),
+            self._kernel.id,
+            f" ({self._kernel.why})" if self._kernel.why else "",
+            self._threads,
+            self._experts_per_s,
+            len(self._available),
+            self._host.address,
+            self._config.ops_address.host,
+            ops.port,
+        )
         executor_task = asyncio.create_task(self._executor.run())
         holding_task = asyncio.create_task(self._holding.run())
         canary_task = asyncio.create_task(canary.run())
-        work = (executor_task, holding_task, canary_task)  # none of them ends but by a failure
+        work = (executor_task, holding_task, canary_task)  # each ends only by failing
         report = asyncio.create_task(self._report())
         if self._config.router:
             self._lease = self._join(identity, advertise, ops)
@@ -153,13 +165,13 @@ class ExpertService:
                 exc_info=None if isinstance(error, ValueError) else error,
             )
         if executor_task.done():
-            # Queued calls would wait for ever behind a healthy face: exit, be restarted.
+            # The pool would look healthy while queued calls wait for ever: exit, to be restarted.
             log.critical("the executor stopped", exc_info=executor_task.exception())
         if canary_task.done():
-            # Wrong from now on, and nobody would notice: the next process loads and checks again.
+            # Answers would be wrong unnoticed: exit, so that the next process loads and verifies.
             log.critical("weights or device are damaged: %s", canary_task.exception())
         if self._lease is not None:
-            # A failure is no goodbye: the router counts how often this pool ends so.
+            # No Leave after a failure: the router counts how often this pool crashes.
             await asyncio.to_thread(self._lease.stop, goodbye=not self._failure.is_set())
         await self._host.stop(0.2)
         for task in (*work, report, stopped, failed):
@@ -200,8 +212,8 @@ class ExpertService:
         capacity = budget // self._store.piece_bytes
         if capacity < max(1, len(self._requested)):
             raise ValueError(
-                f"--memory {self._config.memory} holds {capacity} pieces of {self._store.piece_bytes} "
-                f"bytes; {max(1, len(self._requested))} are needed"
+                f"--memory {self._config.memory} holds {capacity} pieces of"
+                f" {self._store.piece_bytes} bytes; {max(1, len(self._requested))} are needed"
             )
         return capacity
 
@@ -246,7 +258,7 @@ class ExpertService:
         return lease
 
     def _assigned(self, assignment: router_pb2.Assignment) -> None:
-        """On the lease's thread: hand over to the loop."""
+        """Called on the lease's thread: hand the assignment over to the loop."""
         sizes = {"num_layers": self._model.num_layers, "num_experts": self._model.num_experts}
         try:
             hold = Pieces.from_message(assignment.hold, **sizes, field="assignment.hold")
@@ -266,7 +278,7 @@ class ExpertService:
         self._loop.call_soon_threadsafe(take)
 
     async def _announce(self) -> None:
-        """What is held has changed."""
+        """Report that the held pieces have changed."""
         self._progress = 1.0
         if self._state == router_pb2.MEMBER_STATE_LOADING:
             self._state = router_pb2.MEMBER_STATE_READY
@@ -281,17 +293,17 @@ class ExpertService:
         self._metrics.load_progress.set(ratio)
 
     async def _calls_done(self) -> None:
-        """Until the calls that were at hand are answered."""
+        """Wait until the calls that are in flight now are answered, at most UNLOAD_WAIT_S."""
         calls = [(stream, set(stream.inflight)) for stream in self._servicer.streams]
         deadline_s = time.monotonic() + UNLOAD_WAIT_S
         while any(ids & set(stream.inflight) for stream, ids in calls):
             if time.monotonic() > deadline_s:
-                log.warning("unloading with calls at hand that do not end")
+                log.warning("unloading although calls of %g s ago are unanswered", UNLOAD_WAIT_S)
                 return
             await asyncio.sleep(0.01)
 
     def _status(self) -> router_pb2.MemberStatus:
-        """On the lease's thread; reads only."""
+        """The status for the router. Called on the lease's thread, so it only reads."""
         now_s, busy_s = time.monotonic(), self._executor.busy_s
         last_s, last_busy_s = self._last_busy
         self._last_busy = (now_s, busy_s)
@@ -315,13 +327,15 @@ class ExpertService:
             if calls != last_calls:
                 log.info(
                     "%.0f calls/s, busy %.0f %%, %d waiting, %d callers",
-                    (calls - last_calls) / 5, 20 * (busy_s - last_busy_s),
-                    self._executor.waiting, len(self._servicer.streams),
-                )  # fmt: skip
+                    (calls - last_calls) / 5,
+                    20 * (busy_s - last_busy_s),
+                    self._executor.waiting,
+                    len(self._servicer.streams),
+                )
             last_calls, last_busy_s = calls, busy_s
 
     async def _drain(self) -> None:
-        """Announce it and serve on until others have taken over, or the grace period ends."""
+        """Announce the end, and serve until others have taken over or the grace period ends."""
         self._state = router_pb2.MEMBER_STATE_DRAINING
         self._holding.leaving = True
         await self._host.set_serving(False)

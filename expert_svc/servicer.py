@@ -1,8 +1,8 @@
-"""The pool's gRPC face: Execute streams and DescribePool.
+"""How does a pool answer gRPC? Execute streams and DescribePool.
 
-Decode, call, encode. A bad field ends its call, never the stream; only another
-protocol, another checkpoint, or a frame without a usable call_id ends that one
-stream. Other callers never notice.
+Decode, call, encode. A bad field ends its call, never the stream. Only another
+protocol, another checkpoint, or a frame without a usable call_id ends the
+stream; other streams are not affected.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ SERVICE_NAME = "expertmesh.expert.v1.ExpertPool"
 
 @dataclass(frozen=True, kw_only=True)
 class PoolIdentity:
-    """Who this pool is, as Hello says it."""
+    """Who this pool is, as its Hello says."""
 
     pool_id: str
     incarnation: int
@@ -48,7 +48,7 @@ class PoolIdentity:
 
 
 class CallerStream:
-    """One Execute stream: its calls in flight, and what leaves on it."""
+    """One Execute stream: its calls in flight, and the writer of its answers."""
 
     def __init__(self, context: Any, caller_id: str):
         self.context = context
@@ -71,16 +71,16 @@ class CallerStream:
         self.inflight_rows -= call.num_rows
 
     async def answered(self) -> None:
-        """Until every call has its answer written: a caller may half-close and still read."""
+        """Wait until every answer is written: a caller may half-close and still read."""
         while self.inflight:
             await asyncio.sleep(0.005)
         await self.writer.flushed()
 
 
 class ExpertServicer:
-    """ExpertPool (protos/expert.proto), its Execute frames as bytes both ways.
+    """ExpertPool (protos/expert.proto); Execute frames are bytes in both directions.
 
-    Serves what the store holds; `draining` refuses new calls so that they move elsewhere.
+    Serves what the store holds. `draining` refuses new calls, so that they go elsewhere.
     """
 
     def __init__(
@@ -166,13 +166,13 @@ class ExpertServicer:
                     return
                 await self._frame(stream, frame)
                 if stream.writer.unsent > MAX_INFLIGHT_CALLS:
-                    await stream.writer.flushed()  # it does not read: take no more from it
+                    await stream.writer.flushed()  # the caller does not read: accept no more
         finally:
             stream.writer.close()
             self.streams.discard(stream)
             self._metrics.streams.dec()
             for call in stream.inflight.values():
-                call.cancelled = True  # nobody waits for it any more
+                call.cancelled = True  # its caller is gone
             log.info("caller %s left", stream.caller_id)
 
     async def _greet(self, context: Any) -> CallerStream:
@@ -222,7 +222,7 @@ class ExpertServicer:
             call = stream.inflight.get(request.cancel.call_id)
             if call is not None:
                 call.cancelled = True
-        else:  # a second hello, or a frame of a newer minor that we do not know
+        else:  # a second hello, or a frame of a newer minor version
             if not stream.sent_unknown:
                 stream.sent_unknown = True
                 log.warning("caller %s sends unknown frames (%s)", stream.caller_id, kind)
@@ -234,7 +234,7 @@ class ExpertServicer:
     async def _execute(
         self, stream: CallerStream, frame: expert_pb2.Execute, received_s: float
     ) -> None:
-        """An Execute that is not a plain sound one: what is wrong with it?"""
+        """An Execute that the fast path did not accept: read it in full, or refuse it."""
         if not stream.may_use(frame.call_id):
             await _abort_call_id(stream, frame.call_id)
         try:
@@ -265,7 +265,7 @@ class ExpertServicer:
         self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
     ) -> None:
         failed = isinstance(result, BaseException)
-        # The answer leaves first: the next frame is not read before this one's books are closed.
+        # Send the answer first and count it afterwards; the next frame is not read before that.
         if failed:
             self._failed(stream, call, result)
         else:
@@ -289,7 +289,7 @@ class ExpertServicer:
     async def _try(
         self, stream: CallerStream, call: Call, result: Any, queue_us: int, compute_us: int
     ) -> None:
-        """An answer with NaN in it: do the call's rows overflow, or are our weights damaged?"""
+        """Handle an answer that is not finite: the rows overflow, or weights are damaged."""
         try:
             await self._try_experts(suspects(call, result))
             frame = self._codec.build_result(
@@ -298,8 +298,8 @@ class ExpertServicer:
             stream.writer.push(frame)
             self._metrics.overflows.inc()
         except WeightsChanged:
-            return  # this process is about to end: better no answer than a wrong one
-        except Exception as error:  # each kind has its code; unexpected ones are logged there
+            return  # no answer instead of a wrong one; this process is about to end
+        except Exception as error:  # _failed chooses the code, and logs unexpected ones
             self._failed(stream, call, error)
         stream.close(call)
         self.calls_total += 1
@@ -337,14 +337,14 @@ class ExpertServicer:
 
 
 async def _abort_call_id(stream: CallerStream, call_id: int) -> None:
-    """Ends the stream: answers could no longer be told apart."""
+    """End the stream: its answers could no longer be told apart."""
     await stream.context.abort(
         grpc.StatusCode.INVALID_ARGUMENT, f"call_id {call_id} is 0 or still in flight"
     )
 
 
 async def _parse(frame: bytes, context: Any) -> expert_pb2.ExecuteRequest:
-    """Ends the stream when the bytes are no frame: there is no call_id to answer."""
+    """Parse a frame. Ends the stream if that fails: there is no call_id to answer."""
     try:
         return expert_pb2.ExecuteRequest.FromString(frame)
     except DecodeError as error:

@@ -1,7 +1,7 @@
-"""How fast is this pool? Activated experts a second, by its own kernel, threads and memory.
+"""How fast is this pool? Activated experts per second, with its kernel, threads and memory.
 
-In decode a pool reads each activated expert's weights once, so that this is what the router
-balances by: it counts the weight format, the kernel and the memory's bandwidth together.
+In decode a pool reads each activated expert's weights once. So this number, in which weight
+format, kernel and memory bandwidth are combined, is what the router balances by.
 """
 
 import itertools
@@ -15,12 +15,12 @@ from moe_model.formats import piece_bytes
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
 
 MEASURE_S = 0.2
-"""Of computing; filling the weights it reads takes about as long at real sizes."""
+"""Time to compute; filling the weights takes about as long at real sizes."""
 MIN_CALLS = 24
 AT_MOST_S = 1.0
-"""A start on busy cores measures on until so many calls were seen, for so long."""
+"""On busy cores the measurement goes on until MIN_CALLS calls are done, at most this long."""
 WEIGHT_BYTES = 256 * 1024 * 1024
-"""Beyond what caches keep from one call to the next."""
+"""More than caches keep from one call to the next."""
 MAX_MEASURED_EXPERTS = 32
 BLOCK = (128, 128)
 
@@ -33,11 +33,10 @@ def measure_experts_per_s(
     *,
     most_experts: int = MAX_MEASURED_EXPERTS,
 ) -> float:
-    """Experts that one row after the other passes through in a second; the best of the calls
-    that fit into `MEASURE_S`, and of `MIN_CALLS` at least, since another process may be on the
-    cores in some of them.
+    """Activated experts per second for single rows: the best of all calls within `MEASURE_S`, and
+    of at least `MIN_CALLS`, since another process may use the cores during some of them.
 
-    `most_experts`: of whose weights there is memory for.
+    `most_experts`: how many experts' weights there is memory for.
     """
     enough = WEIGHT_BYTES // piece_bytes(config, weight_format)
     num_held = max(1, min(enough, most_experts, MAX_MEASURED_EXPERTS))
@@ -45,7 +44,7 @@ def measure_experts_per_s(
     held = backend.room_for_experts(num_held, config, weight_format)
     expert = _expert(config)
     for slot in range(num_held):
-        held.put(slot, expert)  # not moved from another slot: shared memory would stay in a cache
+        held.put(slot, expert)  # not `move`: slots that share memory would stay in a cache
     hidden_ND = torch.ones((1, config.hidden_size), dtype=backend.dtype)
     row_of_pair_M = torch.zeros(num_used, dtype=torch.int64)
     weights_M = torch.full((num_used,), 1 / num_used)
@@ -64,7 +63,7 @@ def measure_experts_per_s(
 
 
 def _expert(config: ModelConfig) -> StoredExpert:
-    """Any weights: how long they take does not depend on their values."""
+    """An expert with arbitrary weights: the time does not depend on the values."""
 
     def matrix(rows: int, columns: int) -> StoredMatrix:
         codes = torch.full((rows, columns), 0x38, dtype=torch.uint8)  # 1.0

@@ -1,8 +1,8 @@
 """Which pieces does this pool hold, and where in memory? Stacked weights per layer.
 
-Weights of a layer lie in one stack, in ascending expert id, in one weight
-format. A layer's stack is replaced whole when its set of experts changes, so a
-computation that started before keeps a consistent one.
+The weights of a layer are one stack, in ascending expert id and in one weight
+format. A layer's stack is replaced as a whole when its set of experts changes, so a
+computation that has already started keeps a consistent one.
 """
 
 from collections.abc import Callable
@@ -40,15 +40,18 @@ class WeightStore:
     ):
         """`weight_format`: see moe_model/formats.py.
 
-        Raises ValueError when the format is not for the backend's dtype or device.
+        Raises ValueError when the backend's dtype or device does not support the format.
         """
         self.config = weights.config
         self.backend = backend
         self.dtype, self.device = backend.dtype, backend.device
         self.weight_format = held_formats(
-            weights.folder, self.config, dtype=dtype_name(self.dtype), expert_dtype=weight_format,
+            weights.folder,
+            self.config,
+            dtype=dtype_name(self.dtype),
+            expert_dtype=weight_format,
             device=self.device.type,
-        ).experts  # fmt: skip
+        ).experts
         self._weights = weights
         self._manifest = manifest
         self._layers: dict[int, HeldLayer] = {}
@@ -68,7 +71,7 @@ class WeightStore:
         return self._layers.get(layer_idx)
 
     def available(self) -> Pieces:
-        """What could be loaded from the local checkpoint."""
+        """The pieces that the local checkpoint has."""
         return Pieces(
             (layer_idx, expert_id)
             for layer_idx in range(self.config.num_layers)
@@ -77,7 +80,7 @@ class WeightStore:
         )
 
     def load(self, pieces: Pieces, progress: Callable[[int, int], None] | None = None) -> None:
-        """Load what of `pieces` is not held yet; may run on any one thread.
+        """Load the pieces that are not held yet; on any thread, one call at a time.
 
         Raises:
             ValueError: naming the file and tensor, or the piece whose digest
@@ -97,7 +100,7 @@ class WeightStore:
                 progress(done, len(wanted))
 
     def unload(self, pieces: Pieces) -> None:
-        """Give up pieces; may run on any one thread, but not while another loads."""
+        """Give up pieces; on any thread, but not while another one loads."""
         dropped = pieces & self.pieces
         for layer_idx in dropped.layers:
             here = Pieces.grid((layer_idx,), dropped.experts(layer_idx))

@@ -74,7 +74,7 @@ class AttentionServicer:
 
     def RecordRouting(self, request, context):
         """For operators (certificate role cli): the experts that each row of each step chooses, from now
-        on. RESOURCE_EXHAUSTED: too many ask already. UNIMPLEMENTED by services of before.
+        on. RESOURCE_EXHAUSTED: too many recordings run already. UNIMPLEMENTED by older services.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -95,7 +95,7 @@ class RouterServicer:
 
     def DrainPool(self, request, context):
         """For operators (certificate role cli): other pools take over what this one holds, then it is
-        told to hold nothing. It stays a member until it is stopped. NOT_FOUND: no such pool.
+        told to hold nothing. It remains a member until it is stopped. NOT_FOUND: no such pool.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +109,7 @@ class RouterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rebalance(self, request, context):
-        """For operators: plan anew by recent counts, and move pieces accordingly.
+        """For operators: plan again from recent counts, and move pieces accordingly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

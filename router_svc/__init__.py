@@ -1,1 +1,1 @@
-"""Owns the map: membership, assignment, topology. Never imports torch."""
+"""The router: who is a member, which pool holds which experts. Never imports torch."""

@@ -24,8 +24,8 @@ class RouterConfig(ServiceConfig):
     )
     state: Path | None = flag(
         None,
-        "file that keeps the epoch between starts (without it the clock gives one); drained pools are"
-        " kept beside it",
+        "file that keeps the epoch between starts (without it the clock gives one); drained"
+        " pools are kept in a second file beside it",
     )
     checkpoint_id: str = flag("", "the only checkpoint_id admitted; empty: the first member's")
     lease_ms: int = flag(5000, "a member silent for longer than this is removed")
@@ -34,24 +34,26 @@ class RouterConfig(ServiceConfig):
     )
     replicas: int = flag(0, "holders of each piece; 0: as many as the pools' memory allows")
     striping: str = flag("layer", f"how pieces are spread: {', '.join(STRIPINGS)}")
-    plan_delay_ms: int = flag(500, "pools that join within this time are planned together")
+    plan_delay_ms: int = flag(500, "pools that join within this time get one plan together")
     settle_ms: int = flag(
-        1000, "from the last ACK of a topology until what it no longer shows is unloaded"
+        1000, "how long after the last ACK of a topology pools unload what it no longer shows"
     )
-    max_moves: int = flag(4, "most pools that load at once what others serve already")
+    max_moves: int = flag(4, "most pools that load, at once, pieces that others already serve")
     follow_load: bool = flag(
         True, "replicate hot experts and pack pools by load while requests run (needs --replicas)"
     )
     half_life_s: float = flag(300.0, "after this time an activation counts half")
     imbalance: float = flag(
-        1.2, "work of the busiest pool over the mean from which on pieces are moved"
+        1.2, "work of the busiest pool over the mean above which pieces are moved"
     )
-    imbalance_s: float = flag(30.0, "for how long it has to be beyond that first")
-    min_gain: float = flag(0.05, "least share of the busiest pool's work that a move has to take")
-    pieces_per_minute: int = flag(64, "most pieces that are loaded in a minute for load's sake")
+    imbalance_s: float = flag(30.0, "how long it has to stay above that before anything moves")
+    min_gain: float = flag(
+        0.05, "least share of the busiest pool's work that a move has to take away"
+    )
+    pieces_per_minute: int = flag(64, "most pieces a minute that are loaded to even out the load")
     member_network: tuple[str, ...] = flag(
         (),
-        "network that members may advertise addresses of, besides the one they call from",
+        "network that members may advertise addresses in, besides the address they call from",
         metavar="NETWORK",
     )
     max_members: int = flag(1000, "most members, and most watchers, at once")
@@ -83,7 +85,7 @@ class RouterConfig(ServiceConfig):
 
     @property
     def placement(self) -> PlacementRules:
-        """What the flags say about who holds what."""
+        """The rules of placement that the flags give."""
         return PlacementRules(
             replicas=self.replicas,
             striping=self.striping,

@@ -31,12 +31,12 @@ CERTIFICATE_ROLES = {"pool": "expert", "attention": "attention"}
 
 
 class _JoinStream:
-    """One member's stream: its outgoing assignment, and its end."""
+    """One member's stream: the assignment to send next, and how it ends."""
 
     def __init__(self, member: Member, caller_host: str, caller: str):
         self.member = member
         self.caller_host = caller_host
-        self.caller = caller  # for the audit
+        self.caller = caller  # for the audit log
         self.reported = asyncio.Event()
         self.assignment: Newest[router_pb2.Assignment] = Newest()
         self.ending = StreamEnd()
@@ -44,7 +44,7 @@ class _JoinStream:
 
 
 class Joining:
-    """All Join streams; tells the mesh what they say, and them what the mesh decides."""
+    """All Join streams: passes reports to the mesh, and the mesh's decisions to the members."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Joining:
         rules: AddressRules | None = None,
         access: Access | None = None,
     ):
-        """`has_secret`: whoever calls has shown the secret of the mesh; `access`: what is shown to
-        members that are called back."""
+        """`has_secret`: callers have already proven that they know the secret of the mesh;
+        `access`: what the router shows to members when it calls them back."""
         self._access = access
         self._has_secret = has_secret
         self._rules = rules or AddressRules()
@@ -69,10 +69,10 @@ class Joining:
         publisher.before = self.hand_out
         self._streams: dict[MemberKey, _JoinStream] = {}
         self._waiting: dict[MemberKey, _JoinStream] = {}
-        """Of successors: see `takeover`."""
+        """Streams of successors: see `takeover`."""
 
     async def serve(self, context: Any) -> None:
-        """One stream to its end. Raises what its caller should see as a status."""
+        """Serve one stream to its end. Raises what its caller should see as a status."""
         stream = await self._admit(context)
         try:
             welcome = router_pb2.Welcome(
@@ -91,7 +91,7 @@ class Joining:
             self._left(stream)
 
     def sweep(self) -> None:
-        """End the streams of members that fell silent; hand out assignments that became due."""
+        """End the streams of members that fell silent; have due assignments sent."""
         for member in self._mesh.sweep(time.monotonic()):
             self._metrics.losses.labels(member.role, "lease").inc()
             audit.warning("%s %s lost its lease", member.role, member.member_id)
@@ -102,7 +102,7 @@ class Joining:
         self._publisher.changed()
 
     def close(self) -> None:
-        """End every stream: the router stops."""
+        """End every stream, because the router is stopping."""
         for stream in (*self._streams.values(), *self._waiting.values()):
             stream.ending.end(NotReady("the router is stopping"))
 
@@ -154,21 +154,29 @@ class Joining:
         audit.info(
             "a second %s %s waits, address %s, incarnation %d, %s: it takes over when it holds"
             " what it should",
-            member.role, member.member_id, member.address, member.incarnation, stream.caller,
-        )  # fmt: skip
+            member.role,
+            member.member_id,
+            member.address,
+            member.incarnation,
+            stream.caller,
+        )
         if member.role == "pool":
             stream.assignment.put(self._mesh.trial(member))
 
     def _take_over(self, stream: _JoinStream) -> bool:
-        """Let a successor follow that has proven what it holds; False when it may not, after all."""
+        """Give a proven successor the place it waits for; False when it may no longer have it."""
         member = stream.member
         older = self._mesh.take_over(member, time.monotonic())
         if older is None:
             return False
         audit.info(
             "%s %s of incarnation %d is fenced by incarnation %d, %s",
-            member.role, member.member_id, older.incarnation, member.incarnation, stream.caller,
-        )  # fmt: skip
+            member.role,
+            member.member_id,
+            older.incarnation,
+            member.incarnation,
+            stream.caller,
+        )
         self._note_joined(stream)
         former = self._streams.get(member.key)
         del self._waiting[member.key]
@@ -185,8 +193,12 @@ class Joining:
         self._metrics.joins.labels(member.role).inc()
         audit.info(
             "%s %s joined, address %s, incarnation %d, %s",
-            member.role, member.member_id, member.address, member.incarnation, stream.caller,
-        )  # fmt: skip
+            member.role,
+            member.member_id,
+            member.address,
+            member.incarnation,
+            stream.caller,
+        )
 
     async def _read(self, stream: _JoinStream, context: Any) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:
@@ -198,7 +210,7 @@ class Joining:
                 raise ValueError(f"expected status or leave after register, got {kind}")
             members = self._mesh.members
             if not members.is_present(stream.member) and not members.is_successor(stream.member):
-                continue  # replaced or expired; the stream is about to end
+                continue  # replaced or expired: the stream is about to end
             reported = self._mesh.report(stream.member, frame.status, time.monotonic())
             stream.reported.set()
             for layer_idx, tokens in reported.added_tokens.items():
@@ -212,7 +224,7 @@ class Joining:
             await write_whole(context, router_pb2.JoinResponse(assignment=assignment))
 
     async def _dial_back(self, stream: _JoinStream) -> None:
-        """Try until the member can be reached; then stay out of the way."""
+        """Try until the member can be reached, and a successor has taken over; then do nothing."""
         member = stream.member
         while not member.reachable:
             reason = await dial(member.address, caller_host=stream.caller_host, rules=self._rules)
@@ -256,7 +268,7 @@ class Joining:
         self._publisher.changed()
 
     def _call_successor(self, gone: Member) -> None:
-        """The place that somebody waits for is free: it joins as any other."""
+        """End the stream of a waiting successor: the place is free, and it can simply join."""
         if waiting := self._waiting.get(gone.key):
             waiting.ending.end(NotReady("the member of this id has gone; join again"))
 
@@ -269,7 +281,7 @@ class Joining:
         return None
 
     def hand_out(self) -> None:
-        """Tell pools what they are to hold now; called before each publication."""
+        """Tell pools what to hold now; called before each topology is published."""
         acked = self._publisher.acked_by_attention()
         for member, assignment in self._mesh.new_assignments(time.monotonic(), acked):
             stream = self._stream_of(member)

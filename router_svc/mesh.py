@@ -1,6 +1,6 @@
 """What happens when a member joins, reports, leaves or falls silent?
 
-Pure (the clock is passed in): joins membership, placement and topology together.
+Pure (the clock is passed in): connects membership, placement and topology.
 The servicer moves frames in and out of it; nothing here waits.
 """
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """What a status brought."""
+    """What a status has changed."""
 
     added_tokens: dict[int, int]  # by layer
     changed: bool  # the topology may look different
@@ -39,8 +39,8 @@ class Reported:
 class Mesh:
     """The state of the control plane.
 
-    For `adopt_s` after a *re*start members are only adopted: no pool is given
-    anything it did not ask for or announce, no entry is removed, and watchers that
+    For `adopt_s` after a *re*start, members are only adopted: no pool is told to hold
+    anything that it did not ask for or announce, no entry is removed, and watchers that
     hold a topology of an earlier epoch keep it.
     """
 
@@ -58,9 +58,10 @@ class Mesh:
         drains: Drains | None = None,
         executor: Executor | None = None,
     ):
-        """`restarted`: an earlier epoch is known. Members and watchers may still prove it.
+        """`restarted`: an earlier epoch is known. If not, what members and watchers report may
+        still show it.
 
-        `executor` computes plans; without one they are computed at once.
+        `executor` computes plans; without one they are computed in the caller's thread.
         """
         self._drains = drains or Drains(None)
         self.epoch = epoch
@@ -85,7 +86,7 @@ class Mesh:
         return self._restarted and now_s < self._adopt_until_s
 
     def watcher_seen(self, acked_epoch: int) -> bool:
-        """Note what a new watcher holds; True when it is of an earlier router."""
+        """Note what a new watcher holds; True when it comes from an earlier start of the router."""
         stale = 0 < acked_epoch < self.epoch
         self._restarted |= stale
         return stale
@@ -97,7 +98,7 @@ class Mesh:
         now_s: float,
         identity: Identity = STRANGER,
     ) -> Member:
-        """Admit a process, maybe as a successor; raises as `Members.join` does."""
+        """Admit a process as a member or a successor; raises as `Members.join` does."""
         member = self.members.join(register, caller_host, now_s, identity)
         if not self.members.is_successor(member):
             self._joined(member, now_s)
@@ -108,9 +109,10 @@ class Mesh:
             member.drained = self._drains.holds(member.member_id, member.incarnation)
             if pause_s := self.crash_loops.joined(member, now_s):
                 log.warning(
-                    "pool %s ends again and again: held back for %.0f s unless it alone holds something",
-                    member.member_id, pause_s,
-                )  # fmt: skip
+                    "pool %s keeps crashing: held back for %.0f s unless only it holds some piece",
+                    member.member_id,
+                    pause_s,
+                )
         if member.role == "pool" and asked_for(member):
             member.goal = asked_for(member)
             self.goals.pool_came(now_s)
@@ -130,7 +132,7 @@ class Mesh:
             )
         waits = self.members.is_successor(member)
         added_tokens = {} if waits else self.activations.add(model, status, now_s)
-        # An assignment of an earlier epoch proves that this router is a restarted one.
+        # An assignment of an earlier epoch shows that this router was restarted.
         self._restarted |= 0 < status.acked_assignment < self._version_base
         before = (member.state, member.ready)
         first, was_leaving = member.status is None, member.leaving
@@ -150,13 +152,13 @@ class Mesh:
         )
 
     def dialled(self, member: Member, reason: str) -> None:
-        """A member was dialled back; `reason`: why it could not be reached."""
+        """A member was dialled back; `reason`: why it could not be reached, or empty."""
         member.reachable, member.unreachable_reason = not reason, reason
         if self.members.is_present(member):
             self._showed(member)
 
     def trial(self, successor: Member) -> router_pb2.Assignment:
-        """What a waiting pool is told to hold, so that it may follow the live one of its id."""
+        """What a waiting pool has to hold before it may replace the live one of its id."""
         older = self.members.get(successor.key)
         assert older is not None
         successor.hold = trial_hold(older, successor)
@@ -171,7 +173,8 @@ class Mesh:
         return has_announced(older, successor)
 
     def take_over(self, successor: Member, now_s: float) -> Member | None:
-        """Who gave way to a successor that may follow; None: nobody."""
+        """Let a successor take its place; returns the member that it replaced, or None when the
+        successor may not take over."""
         if not self.may_follow(successor):
             return None
         older = self.members.follow(successor)
@@ -207,13 +210,13 @@ class Mesh:
     def sweep(self, now_s: float) -> list[Member]:
         """Remove and return the members whose lease has run out.
 
-        Call it several times per lease: when a call comes much too late the router
-        itself was stopped, and nobody is blamed for that time.
+        Call it several times per lease. When a call comes much too late, the router itself
+        was stopped, and that time does not count against the members.
         """
         stalled_s = now_s - self._swept_at_s
         self._swept_at_s = now_s
         if stalled_s > self.lease_s / 2:
-            log.warning("the router itself stood still for %.1f s", stalled_s)
+            log.warning("the router itself was stopped for %.1f s", stalled_s)
             for member in self.members:
                 member.last_seen_s = min(now_s, member.last_seen_s + stalled_s)
         silent = self.members.silent(now_s)
@@ -232,16 +235,17 @@ class Mesh:
             self.goals.reconsider(now_s)
 
     def drain(self, pool: Member, now_s: float, *, undo: bool = False) -> None:
-        """An operator wants a pool emptied: others take over, then it is told to hold nothing."""
+        """Empty a pool for an operator: others take over, then it is told to hold nothing."""
         pool.drained = not undo
         self._drains.set(pool.member_id, pool.incarnation, drained=pool.drained)
         self.goals.reconsider(now_s)
 
     async def rebalance(self, now_s: float, *, dry_run: bool = False) -> Rebalanced:
-        """Plan by recent counts, now and all at once; `dry_run`: only say what would move.
+        """Plan from recent counts, without the limits of load following; `dry_run`: only report
+        what would move.
 
-        Raises NotReady while the router only adopts or keeps a map of pools that vanished, and when
-        pools came or went meanwhile.
+        Raises NotReady while the router only adopts members or still shows pools that vanished,
+        and when pools came or went during the planning.
         """
         if self.adopting(now_s) or self.book.kept_pools:
             raise NotReady("the router has just restarted or pools are missing: try again later")
@@ -250,9 +254,9 @@ class Mesh:
     def new_assignments(
         self, now_s: float, acked: float = math.inf
     ) -> list[tuple[Member, router_pb2.Assignment]]:
-        """What pools are to be told now.
+        """The assignments to send now.
 
-        `acked`: the version that every attention service has ACKed; infinite without any.
+        `acked`: the version that every attention service has ACKed; infinite without any service.
         """
         pools = self.members.of_role("pool")
         self.crash_loops.hold_back(pools, now_s)
@@ -279,7 +283,7 @@ class Mesh:
         )
 
     def publish(self, now_s: float) -> router_pb2.Topology | None:
-        """The next topology, or None when it would say what the last one says."""
+        """The next topology, or None when it would equal the last one."""
         topology = self.book.publish(
             self.members.model,
             self.members.of_role("pool"),

@@ -39,7 +39,7 @@ class RouterMetrics:
         )
         self._moved = make.counter(
             "expertmesh_router_load_moves_total",
-            "Pieces loaded and given up for the sake of load.",
+            "Pieces loaded and given up to even out the load.",
             "kind",
         )
         self._moved_before = dict.fromkeys(("loaded", "dropped"), 0)
@@ -47,11 +47,11 @@ class RouterMetrics:
             self._moved.labels(kind)
         self._imbalance = make.gauge(
             "expertmesh_router_imbalance_ratio",
-            "Work of the busiest pool over the mean, when last looked at.",
+            "Work of the busiest pool over the mean, at the last check.",
         )
         self._decision = make.gauge(
             "expertmesh_router_load_decision",
-            "1 for what the last look at the load came to, else 0.",
+            "1 for the outcome of the last check of the load, else 0.",
             "verdict",
         )
         self._busy = make.gauge(

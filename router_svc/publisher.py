@@ -1,4 +1,4 @@
-"""When does which watcher get which topology?"""
+"""When is a new topology sent to which watcher?"""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ from router_svc.streams import Newest, StreamEnd
 from rpc.errors import NotReady, Overloaded
 
 MIN_INTERVAL_S = 0.02
-"""Changes closer together than this travel as one snapshot."""
+"""Changes closer together than this are published as one snapshot."""
 
 
 class Watcher:
@@ -43,11 +43,11 @@ class Publisher:
         return len(self._watchers)
 
     def changed(self) -> None:
-        """The mesh may have changed: publish soon."""
+        """Say that the mesh may have changed: publish soon."""
         self._dirty.set()
 
     async def run(self) -> None:
-        """Publish changes for ever."""
+        """Publish changes until cancelled."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
@@ -65,7 +65,7 @@ class Publisher:
     def acked_by_attention(self) -> float:
         """The version of this epoch that every live attention service has ACKed.
 
-        Infinite when there is none. One that has a lease but watches nothing has ACKed 0.
+        Infinite when there is no service. One that has a lease but no stream here has ACKed 0.
         """
         epoch = self._mesh.epoch
         acked: dict[str, float] = {
@@ -75,14 +75,14 @@ class Publisher:
             if watcher.is_attention:
                 counter = watcher.acked[1] if watcher.acked[0] == epoch else 0
                 known = acked.get(watcher.watcher_id, 0)
-                # An old stream of a service that has come back may linger beside the new one.
+                # A service that reconnected may still have its old stream beside the new one.
                 acked[watcher.watcher_id] = max(known, counter)
         return min(acked.values(), default=math.inf)
 
     def add_watcher(
         self, acked_epoch: int, watcher_id: str = "", *, is_attention: bool = False
     ) -> Watcher:
-        """A watcher that holds a topology of `acked_epoch` (0: none). Raises Overloaded."""
+        """Add a watcher that holds a topology of `acked_epoch` (0: none). Raises Overloaded."""
         if len(self._watchers) >= self._max_watchers:
             raise Overloaded(f"the router serves at most {self._max_watchers} watchers")
         watcher = Watcher(
@@ -102,7 +102,7 @@ class Publisher:
             watcher.ending.end(NotReady("the router is stopping"))
 
     def _offer(self, watcher: Watcher) -> None:
-        """Hand over the newest snapshot, unless it is known or would take pools away too early."""
+        """Send the newest snapshot, unless the watcher has it or it removes pools too early."""
         latest = self._mesh.book.latest
         if latest is None or latest is watcher.offered:
             return

@@ -32,7 +32,7 @@ STOP_GRACE_S = 1.0
 
 
 class RouterService:
-    """One router; make it on the loop it is to run on."""
+    """One router; create it on the event loop that it will run on."""
 
     def __init__(self, config: RouterConfig):
         """Takes the next epoch. Raises ValueError on a bad state or certificate file."""
@@ -122,7 +122,7 @@ class RouterService:
         return 0
 
     async def work(self) -> None:
-        """Publish topologies and tend leases, for ever."""
+        """Publish topologies and check leases until cancelled."""
         await until_first(self._publisher.run(), self._tend())
 
     async def stop(self) -> None:
@@ -135,12 +135,12 @@ class RouterService:
         self._planner.shutdown(wait=False, cancel_futures=True)
 
     def _planned(self) -> None:
-        """On the planner's thread: a plan is there to be taken."""
+        """Called on the planner's thread when a plan is done: have the loop take it."""
         if not self._stopping:
             self._loop.call_soon_threadsafe(self._publisher.changed)
 
     async def _tend(self) -> None:
-        """Leases, gauges and the status line, several times per lease."""
+        """Check leases, update the gauges and log the status line, several times per lease."""
         interval_s = min(TEND_INTERVAL_S, self.mesh.lease_s / 4)
         logged_at_s = time.monotonic()
         while True:

@@ -27,7 +27,7 @@ ROLES_BY_NAME = {name: role for role, name in ROLE_NAMES.items()}
 
 
 class RouterServicer(router_pb2_grpc.RouterServicer):
-    """Counts streams, turns errors into statuses."""
+    """The RPCs of protos/router.proto; counts streams and turns errors into statuses."""
 
     def __init__(self, mesh: Mesh, publisher: Publisher, joining: Joining, *, max_streams: int):
         self._mesh = mesh
@@ -69,8 +69,10 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         self._mesh.drain(pool, time.monotonic(), undo=request.undo)
         audit.info(
             "pool %s is %s by an operator, %s",
-            pool.member_id, "used again" if request.undo else "drained", caller_text(context),
-        )  # fmt: skip
+            pool.member_id,
+            "used again" if request.undo else "drained",
+            caller_text(context),
+        )
         self._publisher.changed()
         return router_pb2.DrainPoolResponse(held_pieces=len(pool.ready))
 
@@ -109,7 +111,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         )
 
     async def _guarded(self, serve: Callable[[Any], Awaitable[None]], context: Any) -> None:
-        """Run one stream; what it raises becomes its status."""
+        """Run one stream; an exception becomes its status."""
         if self._num_open >= self._max_streams:
             await abort_with(
                 context, Overloaded(f"the router serves at most {self._max_streams} streams")
@@ -121,7 +123,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
             raise
         except grpc.aio.InternalError:
             log.debug("a stream broke while it was written to")
-        except Exception as error:  # abort_with logs those that nobody expects
+        except Exception as error:  # abort_with logs the unexpected ones
             await abort_with(context, error)
         finally:
             self._num_open -= 1
@@ -131,7 +133,7 @@ class RouterServicer(router_pb2_grpc.RouterServicer):
         if len(first.watcher_id) > MAX_NAME_LENGTH:
             raise ValueError(f"watcher_id: at most {MAX_NAME_LENGTH} characters")
         if first.role == router_pb2.MEMBER_ROLE_ATTENTION:
-            # Its ACKs decide when pools unload: nobody else may give or withhold them.
+            # Its ACKs decide when pools unload: no other caller may send or withhold them.
             await self._joining.require_attention(first.watcher_id, context)
         watcher = self._publisher.add_watcher(
             first.acked.epoch,

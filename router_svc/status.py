@@ -20,7 +20,7 @@ def state_name(member: Member) -> str:
 
 
 def service_discovery(mesh: Mesh) -> list[dict[str, Any]]:
-    """`GET /sd`: the members' /metrics addresses, as Prometheus' http_sd_configs reads them."""
+    """`GET /sd`: the members' /metrics addresses in the form of Prometheus' http_sd_configs."""
     return [
         {
             "targets": [str(member.metrics_address)],
@@ -32,7 +32,7 @@ def service_discovery(mesh: Mesh) -> list[dict[str, Any]]:
 
 
 def status_line(mesh: Mesh, watchers: int) -> str:
-    """The mesh in one line of the log."""
+    """The state of the mesh as one line for the log."""
     tally = Tally((member.role, state_name(member)) for member in mesh.members)
     roles = Tally(member.role for member in mesh.members)
     shown = " ".join(
@@ -40,4 +40,5 @@ def status_line(mesh: Mesh, watchers: int) -> str:
     )
     latest = mesh.book.latest
     version = f"{latest.version.epoch}.{latest.version.counter}" if latest else "none"
-    return f"{shown} ready, uncovered={len(mesh.book.uncovered)} topology={version} watchers={watchers}"
+    uncovered = len(mesh.book.uncovered)
+    return f"{shown} ready, uncovered={uncovered} topology={version} watchers={watchers}"

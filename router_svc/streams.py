@@ -1,4 +1,4 @@
-"""How do frames wait for a slow reader, and how does a stream end from outside?"""
+"""How do frames wait for a slow reader, and how can other code end a stream?"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,13 +8,14 @@ import grpc
 
 FIRST_FRAME_TIMEOUT_S = 10.0
 LAST_WRITE_S = 0.5
-"""For a frame that is being written when its stream ends; a caller that reads needs no longer."""
+"""How long a frame that is being written may delay the end of its stream; a caller that reads
+takes it sooner."""
 
 Item = TypeVar("Item")
 
 
 class Newest(Generic[Item]):
-    """A box for one item: a reader that falls behind finds only the newest."""
+    """Holds one item: a reader that falls behind gets only the newest."""
 
     def __init__(self) -> None:
         self._item: Item | None = None
@@ -25,7 +26,7 @@ class Newest(Generic[Item]):
         self._filled.set()
 
     async def take(self) -> Item:
-        """Wait for an item and empty the box."""
+        """Wait for an item and remove it."""
         await self._filled.wait()
         self._filled.clear()
         item, self._item = self._item, None
@@ -34,30 +35,31 @@ class Newest(Generic[Item]):
 
 
 class StreamEnd:
-    """Lets others end a stream's handler with an error of their choice."""
+    """Lets other code end a stream's handler with an error."""
 
     def __init__(self) -> None:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, error: Exception) -> None:
-        """The first error counts."""
+        """End the stream with `error`; the first error counts."""
         if not self._future.done():
             self._future.set_exception(error)
 
     async def wait(self) -> None:
-        """Raises the error once there is one."""
+        """Wait for an error and raise it."""
         await asyncio.shield(self._future)
 
     def close(self) -> None:
-        """Nobody will wait any more."""
+        """The handler has ended: later errors are dropped."""
         if not self._future.done():
             self._future.cancel()
         elif not self._future.cancelled():
-            self._future.exception()  # retrieved, so that asyncio does not complain
+            self._future.exception()  # marks it retrieved, or asyncio would log it
 
 
 async def write_whole(context: Any, frame: Any) -> None:
-    """Write a frame; who is cancelled meanwhile waits until it is out, as a status cannot pass it."""
+    """Write a frame. When cancelled, still wait for the write: the stream's status cannot be sent
+    before it is done."""
     writing = asyncio.ensure_future(context.write(frame))
     try:
         await asyncio.shield(writing)
@@ -68,7 +70,7 @@ async def write_whole(context: Any, frame: Any) -> None:
 
 
 async def until_first(*parts: Coroutine[Any, Any, None]) -> None:
-    """Run the parts together until one returns or raises; the others are cancelled."""
+    """Run the parts concurrently until one returns or raises, then cancel the others."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

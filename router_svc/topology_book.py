@@ -1,7 +1,7 @@
-"""What does the published map say, and when is a new one due?
+"""What does the published topology contain, and when is there a new one?
 
 Pure (the clock is passed in). Snapshots are versioned (epoch, counter); a new
-one is made only when its content differs.
+one is made only when its content differs from the last.
 """
 
 import logging
@@ -30,9 +30,9 @@ class TopologyBook:
     """Makes the snapshots.
 
     A pool that leaves or dies loses its entry at once, with one exception: when
-    more than half of the pools vanish within `window_s`, the fault is more likely
-    the router's own network, and their entries stay (come back) until enough pools
-    are live again. Consumers find dead pools by themselves.
+    more than half of the pools vanish within `window_s`, the router's own network is
+    the likelier cause, and their entries stay (or come back) until enough pools
+    are live again. Attention services notice dead pools without the router.
     """
 
     def __init__(self, *, epoch: int, window_s: float):
@@ -52,17 +52,17 @@ class TopologyBook:
         return {pool_id: pieces for pool_id, (_, pieces) in self._entries.items()}
 
     def pool_vanished(self, pool_id: str, now_s: float) -> None:
-        """A pool's stream broke or its lease ran out (it did not say goodbye)."""
+        """A pool's stream broke or its lease ran out, without a Leave."""
         entry, pieces = self._entries.get(pool_id, (None, Pieces()))
         if entry is not None and pieces:
             self._lost[pool_id] = _Lost(entry, pieces, now_s)
 
     def pool_left(self, pool_id: str) -> None:
-        """A pool said goodbye: it is not coming back as what it was."""
+        """A pool sent Leave: its entry is not kept."""
         self._lost.pop(pool_id, None)
 
     def forget_lost(self) -> None:
-        """The mesh is empty and may be founded again."""
+        """The mesh is empty: the next member may bring another model."""
         self._lost.clear()
 
     def publish(
@@ -76,8 +76,8 @@ class TopologyBook:
     ) -> router_pb2.Topology | None:
         """The next snapshot, or None when nothing has changed.
 
-        `pools` and `attentions` ascend by id. Not `removing`: entries of vanished
-        pools stay whatever their number.
+        `pools` and `attentions` ascend by id. With `removing` false, the entries of all
+        vanished pools stay.
         """
         entries = {entry.pool_id: (entry, pieces) for entry, pieces in _pool_entries(pools)}
         kept = self._keep(entries, now_s, removing=removing)
@@ -106,7 +106,7 @@ class TopologyBook:
         *,
         removing: bool,
     ) -> list[_Lost]:
-        """Vanished pools whose entries stay; forgets those that no longer matter."""
+        """The vanished pools whose entries stay; forgets those that are back or expired."""
         for pool_id, (entry, pieces) in entries.items():
             lost = self._lost.get(pool_id)
             if lost and (pieces or entry.incarnation != lost.entry.incarnation):
@@ -145,9 +145,9 @@ class TopologyBook:
 def _pool_entries(pools: Sequence[Member]) -> Iterable[tuple[router_pb2.PoolEntry, Pieces]]:
     """An entry with its pieces for each pool.
 
-    Ready pools show what they hold ready and is not retired; draining ones only what no
-    ready pool shows, so that new calls go elsewhere where there is an elsewhere;
-    loading ones nothing.
+    A ready pool shows the ready pieces that are not retired. A draining one shows only those
+    that no ready pool shows, so that new calls go elsewhere where they can. A loading one
+    shows nothing.
     """
     held_by_ready = Pieces.union(
         member.ready - member.retired for member in pools if member.state == READY

@@ -1,9 +1,9 @@
-"""The plumbing of every service: servers, channels, codec, TLS, metrics. No model.
+"""What every service needs: servers, channels, codec, TLS, metrics. No model.
 
-What grpcio reads when it is first imported is set here, before anything imports it; set the
-variables yourself to choose otherwise. Its event engine costs a third of an aio stream's round
-trip on Linux (`bench/mesh/hop.py` measures it), so it is off. Its own log goes past ours, with a line
-for each handshake that fails and with texts of peers, so only errors are in it.
+grpcio reads these variables at its first import, so they are set here; values that are already
+set stay. The event engine costs a third of an aio stream's round trip on Linux
+(`bench/mesh/hop.py` measures it), so it is off. gRPC's own log bypasses ours and has a line for
+each failed handshake, and texts of peers, so it is limited to errors.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""How does a client dial a service? Channels with the mesh's options, and what they show."""
+"""How does a client dial a service? Channels with the mesh's options and credentials."""
 
 from types import ModuleType
 from typing import Any
@@ -10,11 +10,11 @@ from rpc.access.tls import TlsFiles, channel_credentials, role_name
 from rpc.config import CHANNEL_OPTIONS, PATIENCE_MS, POOL_PATIENCE_MS, patience_options
 
 Access = TlsFiles | MeshSecret
-"""What a process shows to those it calls: its certificate, or that it knows the secret."""
+"""How a process proves to services that it may call them: a certificate, or the mesh's secret."""
 
 
 def check_files(access: Access | None) -> None:
-    """Raises ValueError when certificate files cannot be used: now, and not at the first call."""
+    """Raises ValueError when certificate files cannot be used, instead of at the first call."""
     if isinstance(access, TlsFiles):
         access.pems.get()
 
@@ -25,7 +25,7 @@ def open_channel(target: str, *, tls: Access | None, server_role: str) -> grpc.a
 
 
 def open_sync_channel(target: str, *, tls: Access | None, server_role: str) -> grpc.Channel:
-    """The same for threads: leases and command lines."""
+    """The same for threads: for leases and command lines."""
     return _open(grpc, target, tls, server_role)
 
 

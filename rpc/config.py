@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 1
-"""Rises with each release that adds fields; `tests/support/frozen_protos` has the older ones."""
+"""Raised by each release that adds fields; `tests/support/frozen_protos` has the older ones."""
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Largest message on either end. Prefill is cut to stay below it."""
+"""Largest message, sent or received. Prefill is split to stay below it."""
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room for everything in an Execute or Result that does not grow with its rows."""
 
 MAX_GRAMMAR_BYTES = 512 * 1024
-"""Of a grammar's text, at the gateway and again in the attention service."""
+"""Largest text of a grammar; the gateway and the attention service both check it."""
 GRAMMAR_TAKEN = ("expertmesh-grammar", "taken")
 """Initial metadata of a Generate whose grammar was taken: see Grammar in attention.proto."""
 
@@ -28,18 +28,18 @@ def max_rows_per_message(hidden_size: int, top_k: int) -> int:
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Hidden rows do not compress, and a compression bomb must not exist.
+    # Hidden rows do not compress, and this rules out decompression bombs.
     ("grpc.default_compression_algorithm", 0),
     ("grpc.http2.max_frame_size", 4 * 1024 * 1024),
     ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
-    # Loopback and LAN have no long fat pipe to probe for.
+    # Probing the bandwidth-delay product does not help on loopback and a LAN.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.enable_channelz", 0),
 )
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON_OPTIONS,
-    ("grpc.so_reuseport", 0),  # a taken port is refused, not shared
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_time_ms", 10_000),
@@ -48,8 +48,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     # TLS and the first HTTP/2 frame; gRPC's own limit is two minutes for each half-open connection.
     ("grpc.server_handshake_timeout_ms", 20_000),
-    # Without a call for this long; a channel in use dials again by itself. There is no greatest age:
-    # Execute, Join and Generate live for hours, and gRPC would cut them when its grace is over.
+    # Closes connections without calls; a channel in use reconnects by itself. There is no maximum
+    # age: Execute, Join and Generate live for hours, and gRPC would cut them off.
     ("grpc.max_connection_idle_ms", 300_000),
 )
 
@@ -61,7 +61,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Services are dialled by the address the topology gives, never through an HTTP proxy.
+    # Services are dialled at the address in the topology, never through an HTTP proxy.
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -70,21 +70,28 @@ def patience_options(limit_ms: int) -> tuple[tuple[str, int], ...]:
     """How long a keepalive ping may stay unanswered before the connection is given up."""
     return (
         ("grpc.keepalive_timeout_ms", limit_ms),
-        # The limit that counts in C-core; its own default is a minute.
+        # The limit that C-core enforces; its default is a minute.
         ("grpc.http2.ping_timeout_ms", limit_ms),
     )
 
 
 POOL_PATIENCE_MS = 2_000
-"""With the ping's second: a dropped link to a pool, without RST, is noticed within 3 s. A false alarm
-there costs a call sent again."""
+"""With the second between pings, a link to a pool that drops without RST is noticed within 3 s. A
+false alarm only costs sending a call again."""
 PATIENCE_MS = 10_000
-"""Elsewhere a false alarm on starved cores costs whole streams."""
+"""Longer for other services: there, a false alarm on starved cores costs whole streams."""
 
 TARGET_SCHEMES = (
-    "dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds",
-)  # fmt: skip
-"""gRPC reads NAME:PORT with one of these names as another kind of target: a socket file, for one."""
+    "dns",
+    "google-c2p",
+    "ipv4",
+    "ipv6",
+    "unix",
+    "unix-abstract",
+    "vsock",
+    "xds",
+)
+"""With one of these names, gRPC reads NAME:PORT as another kind of target, like a socket file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,7 @@ class Address:
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name, and be it 127.example: it may lead anywhere
+        except ValueError:  # a name, even one like 127.example, may resolve to anything
             return False
 
     def __str__(self) -> str:

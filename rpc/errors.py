@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
-    """An error a caller should see, with the status that tells what to do about it."""
+    """An error to show to the caller, with the status that tells what to do about it."""
 
     status = grpc.StatusCode.INTERNAL
 
@@ -29,23 +29,23 @@ class NotReady(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The caller is somebody else than it says."""
+    """The caller is not who it says it is."""
 
     status = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Mismatch(ServiceError):
-    """Another checkpoint or protocol: an operator must act, repeating does not help."""
+    """Another checkpoint or protocol: repeating does not help, an operator must act."""
 
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
 MAX_MESSAGE_CHARS = 1000
-"""A trailer holds 16 kB, in which a character may take 12."""
+"""A trailer has room for 16 kB, and a character may take 12 bytes of it."""
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """The status and message, on one line, for an exception; unexpected ones hide their text."""
+    """An exception's status and one-line message; the text of unexpected ones is not shown."""
     if isinstance(error, ServiceError):
         return error.status, _message(error)
     if isinstance(error, ValueError):

@@ -1,6 +1,6 @@
 """How do several clients share places in a queue, and a few slots of work, fairly?
 
-A client is a tenant: an API key, whatever else its requests have in common. How much one asks for
+A client is a tenant: for example, all requests with one API key. How much one client asks for
 decides how long it waits itself, never how long others do.
 """
 
@@ -15,23 +15,23 @@ from rpc.errors import Overloaded
 Item = TypeVar("Item")
 
 SHARE = 7
-"""A client may wait with so many requests for each place that is still free: one alone gets 7/8."""
+"""A client may have this many waiting requests per free place: one alone gets 7/8 of them."""
 
 
 def may_wait(own: int, waiting: int, most: int, adding: int = 1) -> bool:
     """Whether a client with `own` of the `waiting` may add `adding`, of `most` places in all.
 
-    The share shrinks as the queue fills, so that some places are left for whoever comes next. Who
-    has nothing in the queue takes what is left.
+    The share shrinks as the queue fills, so that some places are left for other clients. A client
+    without any waiting request may take the last place.
     """
     free = most - waiting - adding
     return free >= 0 and (own == 0 or own + adding <= SHARE * (free + 1))
 
 
 def equal_shares(wanted: Mapping[str, int], total: int) -> dict[str, int]:
-    """As much of `total` for each client as for any other, but for none more than it wants.
+    """Divide `total` equally among the clients, but give none more than it wants.
 
-    What one does not want goes to the others; what cannot be divided, to the first of them.
+    What one does not want goes to the others; a remainder goes to the first of them.
     """
     shares, left = dict(wanted), total
     unserved = sorted(wanted, key=lambda client: wanted[client], reverse=True)
@@ -45,20 +45,20 @@ def equal_shares(wanted: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 class FairTurns(Generic[Item]):
-    """Whose work begins next, where so many are at work at once. No locks, no waiting.
+    """Decides whose work begins next when a slot is free. No locks, no waiting.
 
-    A free slot goes to the client that holds fewest, of those the one that was served longest ago.
-    No client holds all of them: one is always free for the others.
+    A free slot goes to the client that holds the fewest; among equals, to the one that was served
+    longest ago. No client gets all slots: one is always left for the others.
     """
 
     def __init__(self, num_slots: int):
-        assert num_slots >= 2, "one is for clients other than the busiest"
+        assert num_slots >= 2, "one slot is for clients other than the busiest"
         self._num_slots = num_slots
         self._running: Counter[str] = Counter()
         self._waiting: dict[str, deque[Item]] = {}
         self._turns = itertools.count(1)
         self._last_turn: dict[str, int] = {}
-        """Of clients that are here: when each was served last."""
+        """When each client that runs or waits was last served, as a number of `_turns`."""
 
     @property
     def num_running(self) -> int:
@@ -79,7 +79,7 @@ class FairTurns(Generic[Item]):
         self._waiting.setdefault(client, deque()).append(item)
 
     def take(self) -> tuple[str, Item] | None:
-        """What begins now, if anything may; `done` when it has ended."""
+        """The next (client, item) that may begin, or None; call `done` when it has ended."""
         able = [client for client in self._waiting if self.has_slot_for(client)]
         if not able:
             return None
@@ -91,12 +91,12 @@ class FairTurns(Generic[Item]):
         return client, item
 
     def done(self, client: str) -> None:
-        """One of the client's has ended."""
+        """One of the client's items has ended."""
         self._running[client] -= 1
         self._forget_idle(client)
 
     def remove(self, client: str, item: Item) -> None:
-        """It no longer waits, if it did."""
+        """Take an item out of the queue, if it is there."""
         queue = self._waiting.get(client, deque())
         if item in queue:
             queue.remove(item)
@@ -111,10 +111,10 @@ class FairTurns(Generic[Item]):
 
 
 class FairSlots:
-    """A few slots and who waits for them, by fair turns. For one event loop."""
+    """Slots that clients wait for and get in fair turns. For one event loop."""
 
     def __init__(self, num_slots: int, *, max_waiting: int, what: str):
-        """`what` is waiting when there are too many, for the message."""
+        """`what`: names the waiting things in the message when there are too many."""
         self._max_waiting = max_waiting
         self._what = what
         self._turns = FairTurns[asyncio.Future[None]](num_slots)
@@ -131,7 +131,7 @@ class FairSlots:
         """Wait for a slot; `release` gives it back. Raises Overloaded when too many wait."""
         turns = self._turns
         waiting = turns.num_waiting_of(client)
-        own = waiting if client else 0  # nobody's name: several that cannot be told apart
+        own = waiting if client else 0  # without a name, clients cannot be told apart
         if (waiting or not turns.has_slot_for(client)) and not may_wait(
             own, turns.num_waiting, self._max_waiting
         ):
@@ -144,19 +144,19 @@ class FairSlots:
         except asyncio.CancelledError:
             if turn.cancelled():
                 turns.remove(client, turn)
-            else:  # it was served in the same moment
+            else:  # it got its slot at the same moment
                 self.release(client)
             raise
 
     def release(self, client: str) -> None:
-        """A slot is free again: whose turn is it?"""
+        """Free a slot, and give it to the next client."""
         self._turns.done(client)
         self._serve()
 
     def _serve(self) -> None:
         while (taken := self._turns.take()) is not None:
             client, turn = taken
-            if turn.done():  # cancelled, and not yet told
+            if turn.done():  # cancelled, but still in the queue
                 self._turns.done(client)
             else:
                 turn.set_result(None)

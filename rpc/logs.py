@@ -1,8 +1,8 @@
 """How does an event become a line of a service's log?
 
-What others sent may be in a message: it stays within its line, and a line stays short. What is
-logged again and again is counted. A line that begins with a time is one of ours: tracebacks, whose
-exceptions may quote others too, are indented.
+A message may contain text from peers: it stays on its line, and lines are cut to a length. Repeated
+lines are counted instead of written. Every line that begins with a time is ours: tracebacks, which
+may quote peers too, are indented.
 """
 
 import logging
@@ -17,17 +17,17 @@ MAX_TRACEBACK_LINES = 200
 INDENT = "  | "
 REPEATS = 50
 AUDIT_REPEATS = 5000
-"""Most lines of one kind, and of one kind of the audit, in each window of this many seconds."""
+"""Most lines of one kind, and of one kind of the audit log, in WINDOW_S."""
 WINDOW_S = 10.0
 MAX_KINDS = 1000
 KIND_CHARS = 48
-"""Templates that begin alike are one kind: some loggers format before they log."""
+"""Messages that share this many first characters are one kind: some loggers format them first."""
 AUDIT = "audit"
-"""Name of the logger that says who joined, left, was fenced, drained or rebalanced."""
+"""Logger for members that join, leave, or are fenced or drained, and for rebalancing."""
 
 
 def printable(text: str) -> str:
-    """The text on one line: whatever is no visible character is written as an escape."""
+    """The text on one line: characters that are not printable become escapes."""
     if text.isprintable():
         return text
     return "".join(
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, max_chars: int = MAX_LINE_CHARS) -> str:
-    """At most so many characters, and how many there were when there were more."""
+    """The text, or its beginning and a note of its length when it is longer than `max_chars`."""
     if len(text) <= max_chars:
         return text
     note = f"... ({len(text)} characters)"
@@ -44,15 +44,15 @@ def cut(text: str, max_chars: int = MAX_LINE_CHARS) -> str:
 
 
 def quoted(text: str, max_chars: int = 128) -> str:
-    """What a peer calls itself, for a message: in quotes, on one line, short."""
+    """A peer's name for a message: in quotes, on one line, cut to a length."""
     return f"'{printable(cut(text, max_chars))}'"
 
 
 class LineFormatter(logging.Formatter):
-    """One line an event; a traceback on indented lines below it."""
+    """One line per event; a traceback on indented lines below it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        # Cut before the work is done, and again: an escape is up to ten characters.
+        # Cut first to bound the work, and again since an escape has up to ten characters.
         record.message = cut(printable(cut(record.message)))
         return super().formatMessage(record)
 
@@ -73,7 +73,7 @@ def _indented(text: str) -> str:
 
 
 class Repeats(logging.Filter):
-    """Lets so many lines of a kind pass in a window; the rest are counted and summed up."""
+    """Lets a limited number of lines of each kind pass in a window, and counts the rest."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -94,7 +94,7 @@ class Repeats(logging.Filter):
         return window[1] <= (AUDIT_REPEATS if record.name == AUDIT else REPEATS)
 
     def sums(self, *, all_windows: bool = False) -> list[tuple[str, int, str, int]]:
-        """(logger, level, kind, lines left out) of windows that are over, each once."""
+        """(logger, level, kind, lines left out) of each window that is over, once."""
         now_s = self._clock()
         found = []
         for kind, (began_s, count) in list(self._kinds.items()):
@@ -108,7 +108,7 @@ class Repeats(logging.Filter):
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, and sums of what was left out before the next of them."""
+    """Writes lines to a stream, and before them how many were left out since."""
 
     def __init__(self, service: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
         super().__init__(stream)
@@ -128,7 +128,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         return True
 
     def close(self) -> None:
-        """At the end of the process: what was left out is told."""
+        """At the end of the process: write how many lines were left out."""
         self._say_sums(all_windows=True)
         super().close()
 
@@ -140,6 +140,6 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
 
 def configure_logging(service: str, level: str) -> None:
-    """One line an event on stderr, of every logger; called when a service's process begins."""
+    """Log all loggers to stderr, one line per event; called when a service's process begins."""
     logging.basicConfig(level=level.upper(), handlers=[LogHandler(service, sys.stderr)])
     logging.captureWarnings(True)

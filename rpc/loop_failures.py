@@ -1,4 +1,4 @@
-"""How does a loop that must go on live with a bug in one of its turns, without flooding the log?
+"""How does a loop survive an exception in one of its turns, without flooding the log?
 
 failures = LoopFailures(log, "cannot follow the members")
 while True:
@@ -14,11 +14,11 @@ from traceback import walk_tb
 from types import TracebackType
 
 AGAIN_S = 60.0
-"""A failure at the same place in the code is logged once in so many seconds."""
+"""A failure at the same place in the code is logged at most once in this time."""
 
 
 class LoopFailures:
-    """A context manager for each turn: what is raised in it is logged and ends the turn only."""
+    """A context manager for each turn: an exception is logged, and ends only that turn."""
 
     def __init__(
         self,
@@ -28,13 +28,13 @@ class LoopFailures:
         on_failure: Callable[[Exception], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`what` cannot be done; `on_failure` hears of each failure, logged or not."""
+        """`what`: the message to log; `on_failure`: called for each failure, logged or not."""
         self._log = log
         self._what = what
         self._on_failure = on_failure
         self._clock = clock
         self._told_s: dict[tuple[type, str, int], float] = {}
-        """When, by kind and place: there are no more of these than lines of code."""
+        """When each was last logged, by type and place: no more entries than lines of code."""
 
     def __enter__(self) -> None:
         pass
@@ -46,7 +46,7 @@ class LoopFailures:
         traceback: TracebackType | None,
     ) -> bool:
         if not isinstance(error, Exception):
-            return False  # all is well, or the loop is being ended
+            return False  # no failure, or the loop is being cancelled
         *_, (frame, line) = walk_tb(traceback)
         place = (type(error), frame.f_code.co_filename, line)
         now_s = self._clock()

@@ -1,4 +1,4 @@
-"""What do some files hold now? Read again when they change; what cannot be used is not taken."""
+"""What do some files contain now? They are read again when they change, and kept if unusable."""
 
 import logging
 import os
@@ -14,15 +14,15 @@ Value = TypeVar("Value")
 Stamps = tuple[tuple[int, int, int] | None, ...]
 
 SETTLE_S = 1.0
-"""Files that belong together are replaced one after the other: bad ones are told of after this."""
+"""Bad files are logged only after this: files that belong together are replaced one by one."""
 
 
 class Watched(Generic[Value]):
-    """The value of some files; from any thread.
+    """The value of some files, for any thread.
 
-    Each `get` looks at the files' times, which takes microseconds. A new value is taken as a
-    whole, and only when it can be read; otherwise the old one stays, and the reason is logged
-    once for each change.
+    Each `get` checks the files' times, which takes microseconds. A new value replaces the old one
+    only if all of it can be read; otherwise the old one stays, and the reason is logged
+    once per change.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Watched(Generic[Value]):
         what: str,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Reads at once; `read` raises ValueError for what cannot be used. `what`: for the log."""
+        """Reads the files now. `read` raises ValueError for unusable files; `what`: for the log."""
         self._paths = tuple(paths)
         self._read = read
         self._what = what
@@ -52,7 +52,7 @@ class Watched(Generic[Value]):
             return self._value
 
     def reload(self) -> None:
-        """Somebody says that the files are new: look, and say at once what is wrong with them."""
+        """Check the files now; if they are unusable, log it without waiting for SETTLE_S."""
         with self._lock:
             self._refresh(settle_s=0.0)
 
@@ -84,7 +84,7 @@ class Watched(Generic[Value]):
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Changes with every write and replacement; None for what cannot be looked at."""
+    """Changes with every write and replacement; None for a file that cannot be read."""
     try:
         found = os.stat(path)
     except OSError:

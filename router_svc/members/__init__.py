@@ -1,1 +1,1 @@
-"""Who is in the mesh, and may be."""
+"""Who is a member of the mesh, and who may become one."""

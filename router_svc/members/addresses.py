@@ -1,7 +1,7 @@
-"""Where is a member to be dialled, given what it says and where it called from?
+"""Which address of a member may be dialled, given what it says and where it called from?
 
-A member is dialled where it called from. Other addresses would let it send us, attention services
-and Prometheus to hosts that have nothing to do with the mesh; an operator may allow their networks.
+A member is dialled at the address it called from. Any other would let it direct the router,
+attention services and Prometheus to hosts outside the mesh; an operator may allow more networks.
 """
 
 import errno
@@ -19,7 +19,7 @@ Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def seen_host(peer: str) -> str:
-    """The host in gRPC's peer text ("ipv4:10.0.0.7:4711"); empty when it has none."""
+    """The host in gRPC's name of a peer ("ipv4:10.0.0.7:4711"); empty without one."""
     family, _, rest = peer.partition(":")
     if family not in ("ipv4", "ipv6"):
         return ""
@@ -27,7 +27,7 @@ def seen_host(peer: str) -> str:
 
 
 def advertised(text: str, caller_host: str, field: str) -> Address:
-    """HOST:PORT as the member gave it; a host that means "any" becomes the caller's.
+    """HOST:PORT as the member gave it; the caller's host replaces one that means "any".
 
     Raises ValueError naming `field`.
     """
@@ -56,10 +56,10 @@ def is_ours(ip: Ip) -> bool:
 
 
 class AddressRules:
-    """Which addresses may a member give?"""
+    """Which addresses a member may give."""
 
     def __init__(self, networks: Iterable[str] = (), is_ours: Callable[[Ip], bool] = is_ours):
-        """`networks`: allowed besides the caller's own address, like 10.0.0.0/8.
+        """`networks`: allowed in addition to the caller's own address, like 10.0.0.0/8.
 
         Raises ValueError naming --member-network.
         """
@@ -74,25 +74,25 @@ class AddressRules:
                 ) from None
 
     def problem(self, ips: Sequence[str], caller_host: str) -> str:
-        """Why what a member's address stands for must not be dialled; empty when it may be.
+        """Why a member's IP addresses must not be dialled; empty when they may be.
 
-        Of a name's addresses one has to be allowed, and none may be of a kind that only reaches
-        this machine or this wire.
+        `ips` are all addresses of its host name: at least one has to be allowed, and none may be
+        loopback, link-local, multicast or unspecified.
         """
         caller = _ip(caller_host) if caller_host else None
         found = [_ip(text) for text in ips]
         for ip in found:
             if self._is_special(ip, caller):
                 return (
-                    f"{ip} is no address that a member may give from {caller_host or 'here'};"
-                    " the router's --member-network allows it"
+                    f"a member may not give {ip} when it calls from {caller_host or 'here'};"
+                    " the router's --member-network can allow it"
                 )
         if any(self._is_allowed(ip, caller) for ip in found):
             return ""
         shown = ", ".join(map(str, found[:4]))
         return (
-            f"{shown} is not where the member calls from ({caller_host}): give it an --advertise"
-            " that is, or allow the network with the router's --member-network"
+            f"{shown} is not where the member calls from ({caller_host}): correct its --advertise,"
+            " or allow the network with the router's --member-network"
         )
 
     def _is_special(self, ip: Ip, caller: Ip | None) -> bool:
@@ -105,7 +105,7 @@ class AddressRules:
     def _is_allowed(self, ip: Ip, caller: Ip | None) -> bool:
         if caller is None or ip == caller or self._is_listed(ip):
             return True
-        # A member beside the router may be seen by any of this machine's addresses.
+        # A member on the router's machine may call from any of the machine's addresses.
         return self._is_ours(caller) and self._is_ours(ip)
 
     def _is_listed(self, ip: Ip) -> bool:
@@ -113,6 +113,6 @@ class AddressRules:
 
 
 def _ip(text: str) -> Ip:
-    """Of an address as the system writes it; an IPv4 one within IPv6 is that IPv4 address."""
+    """Parse an address as the system writes it; an IPv4-mapped IPv6 address becomes IPv4."""
     ip = ipaddress.ip_address(text.partition("%")[0])
     return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip

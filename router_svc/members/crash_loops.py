@@ -1,8 +1,8 @@
-"""Which pools end again and again, and how long is each held back when it returns?
+"""Which pools keep crashing, and for how long is each held back when it returns?
 
-Pure (the clock is passed in). A life is the time of one process from being ready to its loss
-without goodbye; one that was never ready has a life of 0. After `SHORT_LIVES` short ones in a row a
-pool that comes back is held back for `FIRST_PAUSE_S`, and twice as long after each further one.
+Pure (the clock is passed in). A process's life lasts from ready to its loss without a Leave; one
+that was never ready has a life of 0. After `SHORT_LIVES` short lives in a row a returning pool is
+held back for `FIRST_PAUSE_S`, and twice as long after each further one.
 Only a pool that keeps its id through restarts can be recognised.
 """
 
@@ -18,7 +18,7 @@ SHORT_LIVES = 3
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
 FORGET_S = 600.0
-"""An id that has not come back for this long is no longer spoken of."""
+"""An id that has not come back for this long no longer counts as crashing."""
 MAX_IDS = 4096
 
 
@@ -27,7 +27,7 @@ class _Record:
     incarnation: int
     short_lives: int = 0  # in a row
     held_until_s: float = 0.0
-    ready_at_s: float | None = None  # or when it is no longer held back
+    ready_at_s: float | None = None  # or, if later, the end of its pause
     lost_at_s: float | None = None
 
     def life_s(self, now_s: float) -> float:
@@ -42,7 +42,7 @@ class CrashLoops:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     def joined(self, pool: Member, now_s: float) -> float:
-        """A pool joined; for how long it is to be held back: 0 unless its predecessors crashed."""
+        """A pool joined. Returns how long to hold it back: 0 unless its predecessors crashed."""
         record = self._records.get(pool.member_id)
         if record is None:
             record = self._records[pool.member_id] = _Record(pool.incarnation)
@@ -60,7 +60,7 @@ class CrashLoops:
         return max(0.0, record.held_until_s - now_s)
 
     def reported(self, pool: Member, now_s: float) -> None:
-        """A pool told its state."""
+        """A pool reported its state."""
         record = self._of(pool)
         is_ready = pool.status is not None and pool.status.state == READY
         if record is not None and is_ready and record.ready_at_s is None:
@@ -76,7 +76,7 @@ class CrashLoops:
             record.lost_at_s = now_s
 
     def hold_back(self, pools: Sequence[Member], now_s: float) -> None:
-        """Mark the pools whose pause is not over, except where nobody else serves a piece."""
+        """Mark the pools whose pause is not over, except those that alone serve some piece."""
         suspects = [
             pool for pool in pools if (record := self._of(pool)) and now_s < record.held_until_s
         ]
@@ -91,7 +91,7 @@ class CrashLoops:
                 pool.held_back = True
 
     def looping(self, now_s: float) -> list[str]:
-        """Ids whose last processes all ended soon, until one has lived for longer."""
+        """Ids whose last `SHORT_LIVES` processes all had short lives."""
         return [
             pool_id
             for pool_id, record in self._records.items()
@@ -101,6 +101,6 @@ class CrashLoops:
         ]
 
     def _of(self, pool: Member) -> _Record | None:
-        """The record of this very process."""
+        """The record, if it is of this process and not of another with the same id."""
         record = self._records.get(pool.member_id)
         return record if record is not None and record.incarnation == pool.incarnation else None

@@ -1,7 +1,7 @@
 """Can the address a member advertises be reached from here?
 
-A member behind NAT, a firewall or a wrong --advertise would look healthy (it
-calls us) while nobody could call it; so the router opens a TCP connection first.
+A member behind NAT or a firewall, or with a wrong --advertise, can call the router while no
+other service can call it. So the router opens a TCP connection first.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ async def dial(
     caller_host: str = "",
     rules: AddressRules | None = None,
 ) -> str:
-    """Open and close a TCP connection; empty when it worked, else the reason it did not."""
+    """Open and close a TCP connection; returns why it failed, or an empty text."""
     try:
         async with asyncio.timeout(timeout_s):
             ips = await _ips(address)
-            # A name may stand for something else by now.
+            # A name may have other addresses by now.
             if rules is not None and (problem := rules.problem(ips, caller_host)):
                 return f"will not dial {address}: {problem}"
             _, writer = await asyncio.open_connection(ips[0], address.port)
@@ -56,7 +56,7 @@ async def dial(
 
 
 async def _ips(address: Address) -> list[str]:
-    """What a host stands for, in the system's order; a literal address asks nobody."""
+    """The addresses of a host in the system's order; a literal address needs no look-up."""
     try:
         return [str(ipaddress.ip_address(address.host))]
     except ValueError:

@@ -1,8 +1,8 @@
-"""What does a router remember of its former starts: its epoch, and which pools are drained?
+"""What does a router keep between starts? Its epoch, and which pools are drained.
 
 Consumers take the topology with the higher (epoch, counter), so each start must
-have a higher epoch than every start before it. An operator's drain holds for one
-process of a pool, whatever restarts beside it.
+have a higher epoch than all earlier ones. An operator's drain applies to one
+process of a pool, also when the router restarts.
 """
 
 import logging
@@ -18,9 +18,9 @@ MAX_EPOCH = 2**63 - 1
 def next_epoch(state: Path | None, clock_ms: Callable[[], int]) -> tuple[int, bool]:
     """(epoch, whether an earlier start is known); the epoch is in the file on return.
 
-    Without a file the epoch is the wall clock in milliseconds: a router that lost
-    its file, or never had one, still comes after its former self. Raises ValueError
-    when the file cannot be read, is not ours, or cannot be written.
+    Without a file the epoch is the wall clock in milliseconds, which is higher than that
+    of an earlier start even if its file was lost. Raises ValueError when the file cannot
+    be read, holds something else, or cannot be written.
     """
     previous = _read(state) if state is not None else None
     epoch = clock_ms() if previous is None else previous + 1
@@ -33,7 +33,7 @@ class Drains:
     """Pools an operator has drained, by (pool id, incarnation); in a file beside the epoch's."""
 
     def __init__(self, state: Path | None):
-        """Raises ValueError when the file cannot be read or is not ours."""
+        """Raises ValueError when the file cannot be read or holds something else."""
         self._path = state.with_name(state.name + ".drained") if state is not None else None
         self._incarnations: dict[str, int] = {}
         for line in _lines(self._path):
@@ -47,13 +47,13 @@ class Drains:
         return self._incarnations.get(pool_id) == incarnation
 
     def followed(self, pool_id: str, incarnation: int) -> None:
-        """A process of this id is at work: an older one's drain is over."""
+        """A process of this id is at work: end the drain of an older one."""
         known = self._incarnations.get(pool_id)
         if known is not None and known < incarnation:
             self.set(pool_id, incarnation, drained=False)
 
     def set(self, pool_id: str, incarnation: int, *, drained: bool) -> None:
-        """Remember, on disk too. What the disk refuses is logged: the drain itself goes on."""
+        """Note it, on disk too. A failed write is logged: the drain itself goes on."""
         if drained:
             self._incarnations[pool_id] = incarnation
         elif self._incarnations.pop(pool_id, None) is None:
@@ -64,7 +64,9 @@ class Drains:
         try:
             _write(self._path, "".join(lines).encode())
         except ValueError as error:
-            log.error("a restarted router will not know that %s is drained: %s", pool_id, error)
+            log.error(
+                "after a restart the router will not know that %s is drained: %s", pool_id, error
+            )
 
 
 def _lines(path: Path | None) -> list[str]:

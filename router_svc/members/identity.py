@@ -1,4 +1,4 @@
-"""Who opened a stream, as far as its connection proves that?"""
+"""Who opened a stream, as far as the connection proves it?"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +9,17 @@ from rpc.access.tls import certificate_names, member_ids
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a connection shows beside what its frames claim."""
+    """What a connection proves, apart from what its frames claim."""
 
     member_ids: frozenset[str] = frozenset()  # named in its certificate for the role
     has_secret: bool = False  # it holds the secret of the mesh
 
     def may_be(self, member_id: str) -> bool:
-        """Whether nothing speaks against this id: a certificate with a name is for that name."""
+        """Whether the certificate allows this id: one that names members is for those only."""
         return not self.member_ids or member_id in self.member_ids
 
     def is_sure_to_be(self, member_id: str) -> bool:
-        """Whether it may take the place of a live member of this id."""
+        """Whether it has proven enough to replace a live member of this id."""
         return self.has_secret or member_id in self.member_ids
 
 
@@ -28,11 +28,11 @@ STRANGER = Identity()
 
 
 def identity_of(context: Any, certificate_role: str, *, has_secret: bool) -> Identity:
-    """Of the caller of an RPC; `has_secret`: the server has checked that already."""
+    """The identity of an RPC's caller; `has_secret`: the server has already checked that."""
     return Identity(member_ids=member_ids(context, certificate_role), has_secret=has_secret)
 
 
 def caller_text(context: Any) -> str:
-    """Where a call comes from and what its certificate says, for the audit."""
+    """Where a call comes from and the names in its certificate, for the audit log."""
     names = ", ".join(certificate_names(context)) or "no certificate"
     return f"from {seen_host(context.peer()) or 'here'} ({names})"

@@ -10,7 +10,7 @@ from rpc.mesh.pieces import Pieces
 MAX_NAME_LENGTH = 128
 SPEEDS = 0.00099, 1000.0
 EXPERTS_PER_S = 0.00099, 1e9
-"""Lowest and highest that are believed; what a flag allows survives float32."""
+"""Lowest and highest value accepted; the lowest is below the flag's 0.001, which float32 rounds."""
 
 ROLE_NAMES = {
     router_pb2.MEMBER_ROLE_POOL: "pool",
@@ -41,7 +41,7 @@ class Offer:
     requested: Pieces  # asked for by its flags; empty: the router decides
     capacity_pieces: int  # 0: no limit
     experts_per_s: float = 0.0  # 0: not known
-    speed: float = 1.0  # of these, relative to the median of the others
+    speed: float = 1.0  # without experts_per_s: relative to the median of the others
 
 
 @dataclass
@@ -50,12 +50,12 @@ class Hidden:
 
     pieces: Pieces
     counter: int
-    settled_at_s: float | None = None  # when nobody calls them any more; None: not all have ACKed
+    settled_at_s: float | None = None  # when calls to them have ended; None: not all have ACKed
 
 
 @dataclass(kw_only=True, eq=False)
 class Member:
-    """One joined process, as far as the router knows it."""
+    """What the router knows about one process that joined."""
 
     role: str
     member_id: str
@@ -66,14 +66,14 @@ class Member:
     model: Model
     offer: Offer | None  # pools only
     last_seen_s: float
-    process_key: bytes = b""  # known to this process alone
+    process_key: bytes = b""  # known to this process only
     age_ms: int = 0  # its incarnation, or the router's clock when that was behind it; see `Members`
     status: router_pb2.MemberStatus | None = None
     ready: Pieces = field(default_factory=Pieces)
     ready_message: pieces_pb2.PieceSet = field(default_factory=pieces_pb2.PieceSet)
     reachable: bool = False
     unreachable_reason: str = "not dialled back yet"
-    # Of pools, what placement has decided; see `goals` and `changes`.
+    # What placement has decided, for pools; see `goals` and `changes`.
     goal: Pieces | None = None  # what it should hold in the end; None before the first plan
     hold: Pieces | None = None  # what it was last told to hold; None before
     told: tuple[Pieces, Pieces, bool] | None = None  # on this stream: hold, only here, leaving
@@ -90,7 +90,7 @@ class Member:
 
     @property
     def state(self) -> "router_pb2.MemberState":
-        """As the topology shows it: nothing that cannot be dialled, or is held back, is ready."""
+        """As the topology shows it: a member that is unreachable or held back is not ready."""
         if self.status is None or not self.reachable:
             return LOADING
         if self.held_back and self.status.state == READY:
@@ -101,12 +101,12 @@ class Member:
 
     @property
     def has_shown_itself(self) -> bool:
-        """Whether it was reached at its address and said that it is ready."""
+        """Whether it was reached at its address and has reported that it is ready."""
         return self.reachable and self.status is not None and self.status.state == READY
 
     @property
     def leaving(self) -> bool:
-        """Whether others are to take over what it holds."""
+        """Whether other pools should take over what it holds."""
         return self.drained or (self.status is not None and self.status.state == DRAINING)
 
     @property
@@ -121,7 +121,7 @@ class Member:
         return "" if self.state == READY else "loading"
 
     def carry_over(self, older: "Member") -> None:
-        """On a new stream of the same process: do not show it as loading for a moment."""
+        """Copy the state of the process's earlier stream, so that it is not shown as loading."""
         if older.incarnation != self.incarnation or older.address != self.address:
             return
         self.reachable, self.unreachable_reason = older.reachable, older.unreachable_reason
@@ -150,7 +150,7 @@ def read_register(register: router_pb2.Register, caller_host: str, now_s: float)
         )
     if len(register.process_key) > MAX_NAME_LENGTH:
         raise ValueError(f"register.process_key: at most {MAX_NAME_LENGTH} bytes")
-    # Sizes no model has are refused for attention services too, which offer no pieces.
+    # Refuses sizes that no model has, also from attention services, which offer no pieces.
     Pieces().missing(register.num_layers, register.num_experts)
     return Member(
         role=role,
@@ -179,7 +179,7 @@ def _offer_from(register: router_pb2.Register) -> Offer:
 
 
 def _within(value: float, field_name: str, low: float, high: float) -> float:
-    """0 is allowed too: not told."""
+    """The value, if it is 0 (not known) or within the bounds. Raises ValueError otherwise."""
     if value != 0 and not low <= value <= high:
         raise ValueError(f"{field_name}: allowed are {low:g} to {high:g}, got {value}")
     return value
@@ -195,7 +195,7 @@ def _check_name(text: str, what: str) -> None:
 
 
 def asked_for(pool: Member) -> Pieces:
-    """What a pool's flags ask for, as far as it can hold it."""
+    """The pieces that a pool's flags ask for, as far as it can hold them."""
     assert pool.offer is not None
     offer = pool.offer
     wanted = offer.requested & offer.available

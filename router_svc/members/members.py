@@ -1,8 +1,8 @@
 """Who is a member of the mesh?
 
 Pure (the clocks are passed in): leases, fencing by incarnation, agreement on the
-checkpoint. A member is one stream of one process. Its own next stream takes its
-place at once; another process of the same id waits as its successor, if the
+checkpoint. A member is one stream of one process. A new stream of the same process
+replaces it at once. Another process with the same id waits as its successor if the
 connection proves that it may be that member, and is refused otherwise.
 """
 
@@ -18,9 +18,9 @@ from rpc.config import PROTOCOL_MAJOR
 from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 
 MAX_FENCES = 4096
-"""Ids whose highest incarnation is remembered, departed members included."""
+"""How many ids have their highest incarnation remembered, also after they left."""
 MAX_AHEAD_S = 600.0
-"""An incarnation is its host's clock at the start: later than ours by more than this is refused."""
+"""An incarnation is the host's clock at the start; one this far ahead of our clock is refused."""
 
 
 def wall_clock_ms() -> int:
@@ -28,7 +28,7 @@ def wall_clock_ms() -> int:
 
 
 class Members:
-    """The members by (role, id); at most one stream for each."""
+    """The members by (role, id), each with one stream."""
 
     def __init__(
         self,
@@ -72,10 +72,15 @@ class Members:
     ) -> Member:
         """Admit a process as a member, or as the successor of a live one.
 
-        Raises ValueError on a malformed Register, Forbidden when the certificate is another
-        member's, Mismatch on another checkpoint, protocol or a newer incarnation, NotReady when
-        the id is a live member's and nothing proves that this is the same, or when the clocks
-        differ, Overloaded when the mesh is full. Nothing changes unless the process is admitted.
+        Nothing changes unless the process is admitted.
+
+        Raises:
+            ValueError: the Register is malformed.
+            Forbidden: the certificate is another member's.
+            Mismatch: another checkpoint or protocol, or a newer incarnation exists.
+            NotReady: a live member has the id and nothing proves that this is the same one, or
+                the clocks differ too much.
+            Overloaded: the mesh is full.
         """
         if register.protocol_major != PROTOCOL_MAJOR:
             raise Mismatch(
@@ -91,7 +96,7 @@ class Members:
         now_ms = self._wall_ms()
         member.age_ms = self._age_ms(member, now_ms)
         newest = max(self._fences.get(key, 0), older.age_ms if older is not None else 0)
-        if member.age_ms < min(newest, now_ms):  # our clock may have been set back since
+        if member.age_ms < min(newest, now_ms):  # now_ms: our clock may have been set back
             raise Mismatch(
                 f"fenced: {member.role} {register.member_id!r} has a newer incarnation {newest}, "
                 f"this is {register.incarnation}"
@@ -106,24 +111,24 @@ class Members:
             return member
         else:
             raise NotReady(
-                f"{member.role} {member.member_id!r} is a live member, last heard of "
-                f"{max(0.0, now_s - older.last_seen_s):.1f} s ago: the id is free when it has left,"
-                f" or has been silent for {self._lease_s:g} s"
+                f"{member.role} {member.member_id!r} is a live member, last heard from "
+                f"{max(0.0, now_s - older.last_seen_s):.1f} s ago: the id becomes free when it"
+                f" leaves or has been silent for {self._lease_s:g} s"
             )
         self.model = member.model
         self._members[key] = member
         return member
 
     def is_present(self, member: Member) -> bool:
-        """Whether this very stream is still the member of its id."""
+        """Whether this stream, and no newer one, is the member of its id."""
         return self._members.get(member.key) is member
 
     def is_successor(self, member: Member) -> bool:
-        """Whether this very stream waits for the place of a live member."""
+        """Whether this stream waits for the place of a live member."""
         return self._successors.get(member.key) is member
 
     def follow(self, successor: Member) -> Member:
-        """A successor takes its place; returns who had it."""
+        """Let a successor take its place; returns the member that had it."""
         older = self._members[successor.key]
         del self._successors[successor.key]
         self._members[successor.key] = successor
@@ -131,7 +136,7 @@ class Members:
         return older
 
     def remember(self, member: Member) -> None:
-        """It has shown itself: older processes of its id are fenced from now on."""
+        """Fence older processes of its id from now on: it has shown itself."""
         key = member.key
         self._fences[key] = max(member.age_ms, self._fences.get(key, 0))
         self._fences.move_to_end(key)
@@ -141,7 +146,7 @@ class Members:
                 del self._fences[departed]
 
     def remove(self, member: Member) -> bool:
-        """Forget a member or successor; False unless the member's place is free now."""
+        """Remove a member or successor; whether this freed the id."""
         if self.is_successor(member):
             del self._successors[member.key]
         if not self.is_present(member):
@@ -150,7 +155,7 @@ class Members:
         return True
 
     def forget_model(self) -> None:
-        """An empty mesh may be founded again by a member with another checkpoint."""
+        """The mesh is empty: the next member may bring another checkpoint."""
         assert not self._members
         self.model = None
 
@@ -160,8 +165,10 @@ class Members:
         return [member for member in everybody if now_s - member.last_seen_s > self._lease_s]
 
     def _age_ms(self, member: Member, now_ms: int) -> int:
-        """What its incarnation counts for: never more than our clock, or a forged one would lock
-        the id. Raises NotReady when it is too far ahead: either clock may be the wrong one."""
+        """Its incarnation, but at most our clock: a forged one must not lock the id.
+
+        Raises NotReady when it is too far ahead: one of the clocks is wrong.
+        """
         ahead_s = (member.incarnation - now_ms) / 1000
         if ahead_s > self._max_ahead_s:
             raise NotReady(

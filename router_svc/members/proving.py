@@ -1,7 +1,7 @@
 """Is the process at a member's address the one that joined, and does it hold what it says?
 
-Asked before a successor takes a live member's place: what a stream claims, anybody could claim,
-and the port that answers the dial-back might be the older process's own.
+This is checked before a successor takes a live member's place: a stream may claim anything, and
+the port that answered the dial-back might belong to the older process.
 """
 
 import grpc
@@ -17,9 +17,10 @@ _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 async def why_not_proven(member: Member, access: Access | None) -> str:
-    """Empty when the process at the member's address is it and holds what it has announced.
+    """Why the process at the member's address is not proven to be the member and to hold what it
+    announced; empty when it is.
 
-    `access`: what the router shows to those it calls.
+    `access`: what the router shows to services that it calls.
     """
     role = "expert" if member.role == "pool" else "attention"
     try:
@@ -28,7 +29,7 @@ async def why_not_proven(member: Member, access: Access | None) -> str:
                 return await _pool_problem(member, channel)
             return await _attention_problem(member, channel)
     except grpc.aio.AioRpcError as error:
-        if error.code() in _NO_ANSWER:  # its words change from try to try
+        if error.code() in _NO_ANSWER:  # gRPC's text changes from try to try
             return f"{member.address} does not say who it is: no answer"
         told = printable(cut(error.details() or "", 200))
         return f"{member.address} does not say who it is: {error.code().name}: {told}"
@@ -58,11 +59,14 @@ async def _attention_problem(member: Member, channel: grpc.aio.Channel) -> str:
 
 
 def _other(member: Member, member_id: str, incarnation: int, checkpoint_id: str) -> str:
-    """What of the process at the member's address is another's; empty: nothing."""
+    """How the process at the member's address differs from the member; empty: not at all."""
     if member_id != member.member_id:
-        return f"at {member.address} is {quoted(member_id)}, not {member.member_id!r}"
+        return f"the process at {member.address} is {quoted(member_id)}, not {member.member_id!r}"
     if incarnation != member.incarnation:
-        return f"at {member.address} is incarnation {incarnation}, not {member.incarnation}"
+        return (
+            f"the process at {member.address} has incarnation {incarnation},"
+            f" not {member.incarnation}"
+        )
     if checkpoint_id != member.model.checkpoint_id:
-        return f"at {member.address} is checkpoint {quoted(checkpoint_id)}"
+        return f"the process at {member.address} has checkpoint {quoted(checkpoint_id)}"
     return ""

@@ -1,9 +1,9 @@
 """When may a process take the place of a live member of the same id?
 
-Pure. The newcomer waits as a *successor*: nobody sees it, and the older one keeps its place. It
-is told to hold what the older one holds, and follows it once it has been dialled back, has
-announced that, and the process at its address has proven to be it (see `proving`). One that proves
-nothing changes nothing.
+Pure. The new process waits as a *successor*: the topology does not show it, and the older one
+keeps its place. The successor is told to hold what the older one holds. It takes over once it has
+been dialled back, has announced those pieces, and the process at its address has proven to be the
+one that joined (see `proving`). Until then nothing changes.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from rpc.mesh.pieces import Pieces
 
 
 def is_same_process(older: Member, newer: Member) -> bool:
-    """Whether a new stream comes from the process that holds the place."""
+    """Whether a new stream comes from the same process as the older member's."""
     return (
         bool(newer.process_key)
         and older.incarnation == newer.incarnation
@@ -22,7 +22,7 @@ def is_same_process(older: Member, newer: Member) -> bool:
 
 
 def trial_hold(older: Member, successor: Member) -> Pieces:
-    """What a waiting pool is to hold before it may follow."""
+    """What a waiting pool has to hold before it may take over."""
     assert successor.offer is not None
     wanted = asked_for(successor)
     if not wanted:

@@ -1,4 +1,4 @@
-"""How much work does each expert make, over the whole mesh?
+"""How much work does each expert cause in the whole mesh?
 
 Attention services report what they routed since their last status. Two sums are kept:
 tokens since the router's start, for the metrics and the heat map, and the recent work,
@@ -88,7 +88,7 @@ def _checked(
         raise ValueError(f"{where}: the model has {model.num_layers} layers")
     if len(entry.expert_ids) != len(entry.token_counts):
         raise ValueError(f"{where}: as many token_counts as expert_ids are needed")
-    # A service of an older version counts no steps: as if each token had a step of its own.
+    # Services of an older version count no steps: assume a step for each token.
     steps = entry.step_counts or entry.token_counts
     if len(steps) != len(entry.expert_ids):
         raise ValueError(f"{where}: as many step_counts as expert_ids are needed, or none")

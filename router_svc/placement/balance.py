@@ -15,8 +15,8 @@ MAX_CANDIDATES = 16
 def balance(board: Board, tolerance: float, layer: int | None = None) -> bool:
     """Move units until loads follow speeds as well as single moves can achieve; True if any moved.
 
-    Of one layer single experts are moved; without a layer, whole parts of layers.
-    Givers are above their fair share and takers below theirs, so that little moves twice.
+    With a layer, its single experts are moved; without one, whole parts of layers.
+    Units move from hosts above their fair share to hosts below it, so few move twice.
     """
     speed = {host: board.hosts[host].speed for host in board.movable}
     moved = False
@@ -31,7 +31,7 @@ def _one_transfer(
     load = {host: board.load(host, layer) for host in board.movable}
     fair = sum(load.values()) / max(sum(speed.values()), 1e-9)
     relative = {host: load[host] / speed[host] for host in board.movable}
-    # The movable ascend and sorting is stable: of equals, the lower one is the first.
+    # Sorting is stable, so among equals the lower host comes first.
     order = sorted(board.movable, key={host: -load for host, load in relative.items()}.__getitem__)
     for giver in order[:MAX_CANDIDATES]:
         for taker in order[: -MAX_CANDIDATES - 1 : -1]:
@@ -43,7 +43,7 @@ def _one_transfer(
             giving = excess > tolerance * fair * speed[giver] and wanted > 0
             if giving and _transfer(board, giver, taker, layer, wanted + 1e-9):
                 return True
-            # One unit more than the fair share still helps when it leaves both below the giver.
+            # One unit beyond the fair share still helps if both end up below the giver's load now.
             pull = 1 / speed[giver] + 1 / speed[taker]
             most = min(gap * speed[taker], 2 * gap / pull) - tolerance * fair - 1e-9
             if _transfer(board, giver, taker, layer, most, at_most=1):
@@ -54,7 +54,7 @@ def _one_transfer(
 def _transfer(
     board: Board, giver: int, taker: int, layer: int | None, limit: float, at_most: int = 0
 ) -> bool:
-    """Move units of together at most `limit` load; whether any was moved."""
+    """Move units with a total load of at most `limit`; whether any was moved."""
     count = 0
     for unit_layer, unit in _units(board, giver, layer):
         weight = board.weight(unit_layer, unit)
@@ -75,7 +75,7 @@ def _transfer(
 
 
 def _units(board: Board, host: int, layer: int | None) -> Iterator[tuple[int, int]]:
-    """What may be moved, last first."""
+    """(layer, mask) of each unit that may be moved, last first."""
     if layer is None:
         yield from list(board.fragments(host))
         return

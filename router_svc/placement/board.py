@@ -1,4 +1,4 @@
-"""Who would hold what, while a plan is being made? Bitmasks per pool and layer, room and load.
+"""What does each pool hold while a plan is made? Bitmasks per pool and layer, room and load.
 
 Pure bookkeeping for `planner`: every change goes through `give` and `take`, so that
 holders, room and load always agree.
@@ -32,7 +32,7 @@ class Host:
 
 
 class Board:
-    """The state between two steps of planning. Hosts are indexed in ascending pool id."""
+    """The state of a plan in the making. Hosts are indexed in ascending pool id."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Board:
     ):
         """`replicas` 0: as many holders as fit. `weights` [layer][expert] may be empty.
 
-        `allowance`: pieces that may be loaded for the sake of load alone.
+        `allowance`: how many pieces may be loaded only to even out the load.
         """
         self.hosts = sorted(hosts, key=lambda host: host.pool_id)
         self.num_layers, self.num_experts = num_layers, num_experts
@@ -75,7 +75,7 @@ class Board:
         self._share([[min(self.replicas, count) for count in row] for row in able])
 
     def _share(self, holders: Sequence[Sequence[int]]) -> None:
-        """Divide the load of each piece among so many holders, [layer][expert]."""
+        """Divide each piece's load by its number of holders, [layer][expert]."""
         self._shares = [
             [
                 weight / max(1, count)
@@ -93,9 +93,9 @@ class Board:
         return self._weights[layer] if self._weights else [1.0] * self.num_experts
 
     def _count(self, layer: int, masks: Sequence[Sequence[int]]) -> list[int]:
-        """In how many of the hosts' masks each expert of a layer is."""
+        """How many hosts have each expert of a layer in their mask."""
         counts = [0] * self.num_experts
-        # Most pools have the same in common: equal masks are counted once.
+        # Most pools have equal masks, which are counted together.
         for mask, hosts in Counter(of_host[layer] for of_host in masks).items():
             for expert in bits(mask):
                 counts[expert] += hosts
@@ -111,10 +111,10 @@ class Board:
         self._share([self.holders(layer) for layer in range(self.num_layers)])
 
     def imbalance(self, by_layer: bool) -> float:
-        """Work of the busiest pool over an even share of it; 1 is even.
+        """The busiest pool's work over an even share of all work; 1 is even.
 
-        `by_layer`: layers lie whole on pools, which work on different ones at once; otherwise each
-        layer waits for the pool that is busiest in it.
+        `by_layer`: each pool holds whole layers, and pools work on different layers at once.
+        Otherwise each layer waits for the pool that is busiest in it.
         """
         speeds = [host.speed for host in self.hosts]
         layers: list[int | None] = [None] if by_layer else [*range(self.num_layers)]
@@ -153,7 +153,7 @@ class Board:
         return self.full & ~reached[level]
 
     def takeable(self, host: int, layer: int, mask: int) -> int:
-        """What of a mask a host could load and does not hold."""
+        """The part of a mask that a host could load and does not hold."""
         if self.hosts[host].fixed:
             return 0
         return mask & self.can[host][layer] & ~self.held[host][layer]
@@ -175,7 +175,7 @@ class Board:
         self._totals[host] = sum(self._loads[host])
 
     def affords(self, mask: int) -> bool:
-        """Whether that much may still be loaded for the sake of load."""
+        """Whether the allowance covers loading these pieces."""
         return mask.bit_count() <= self.allowance
 
     def spend(self, mask: int) -> None:
@@ -186,7 +186,7 @@ class Board:
         self.give(taker, layer, mask)
 
     def give_some(self, host: int, layer: int, mask: int, limit: int) -> int:
-        """Give the lowest of a mask, at most `limit` and what there is room for; returns them."""
+        """Give the lowest pieces of a mask: at most `limit`, and what fits. Returns their mask."""
         given = lowest_bits(mask, min(limit, self.room[host]))
         self.give(host, layer, given)
         return given

@@ -1,11 +1,11 @@
 """How do pools get from what they hold to what they should hold, while calls run?
 
 Pure (the clock is passed in). New pieces are loaded first. When every pool that
-should hold a piece serves it, the others' are *retired*: the topology no longer
-shows them there. When every attention service has ACKed such a topology and
-`settle_s` has passed, the pool is told to unload, which it does when the calls it
-had by then are answered. So no call finds a piece gone, and at no moment is a
-piece without a holder that could have one.
+should hold a piece serves it, the copies elsewhere are *retired*: the topology no longer
+shows them. When every attention service has ACKed such a topology and `settle_s` has
+passed, the pool is told to unload, which it does once the calls it had by then are
+answered. So no call finds its piece gone, and no piece is ever without a holder if it
+can have one.
 """
 
 import math
@@ -23,10 +23,10 @@ def serving(pool: Member) -> Pieces:
 
 
 def retire(pools: Sequence[Member], *, called: bool) -> None:
-    """Decide what is no longer shown; `called`: there are attention services.
+    """Decide what the topology no longer shows; `called`: there are attention services.
 
-    Decided afresh each time: when a pool that should take over is lost, its predecessor
-    is shown again, unless it has been told to unload.
+    This is decided from scratch each time: when a pool that should take over is lost, the
+    earlier holder is shown again, unless it has already been told to unload.
     """
     goals = {pool: pool.goal or NOTHING for pool in pools if not pool.leaving}
     awaited = Pieces.union(goal - serving(pool) for pool, goal in goals.items())
@@ -42,7 +42,7 @@ def retire(pools: Sequence[Member], *, called: bool) -> None:
 
 
 def note_hidden(pools: Sequence[Member], shown: Mapping[str, Pieces], counter: int) -> None:
-    """Remember since which version each held piece is not shown."""
+    """Note since which version of the topology each held piece has not been shown."""
     for pool in pools:
         hidden = pool.ready - shown.get(pool.member_id, NOTHING)
         known = []
@@ -54,7 +54,7 @@ def note_hidden(pools: Sequence[Member], shown: Mapping[str, Pieces], counter: i
 
 
 def settle(pools: Sequence[Member], acked: float, now_s: float, settle_s: float) -> None:
-    """Every attention service has ACKed version `acked`; infinite when there are none."""
+    """Note that every attention service has ACKed version `acked` (infinite: there is none)."""
     for pool in pools:
         for batch in pool.hidden:
             if batch.settled_at_s is None and batch.counter <= acked:
@@ -86,7 +86,7 @@ def instruct(
 
 
 class _Served:
-    """Who else serves a piece? Pieces by one pool and by more, counted once for all pools."""
+    """What do the other pools serve? Computed once, as the pieces of one and of more pools."""
 
     def __init__(self, pools: Sequence[Member]):
         self._once = self._twice = NOTHING
@@ -96,14 +96,14 @@ class _Served:
             self._once |= pieces
 
     def beside(self, pool: Member) -> Pieces:
-        """What pools other than this one serve."""
+        """The pieces that pools other than this one serve."""
         return self._twice | (self._once - serving(pool))
 
 
 def _next_hold(pool: Member, served: _Served, now_s: float, *, may_move: bool) -> Pieces | None:
-    """What a pool may hold next: its goal, and what is not to be unloaded yet.
+    """What a pool may hold next: its goal, and what must not be unloaded yet.
 
-    None: nothing to say to a pool that has not been told anything yet.
+    None for a pool that has not been told anything yet and need not be.
     """
     assert pool.offer is not None
     hold = pool.ready if pool.hold is None else pool.hold
@@ -115,7 +115,7 @@ def _next_hold(pool: Member, served: _Served, now_s: float, *, may_move: bool) -
     )
     kept = hold & (goal | (pool.ready - settled))
     if pool.leaving and kept:
-        kept = hold  # it is let go at once or not at all: who takes over may still be lost
+        kept = hold  # all or nothing: a pool that takes over may still be lost
     wanted = goal - hold - pool.unloading
     elsewhere = served.beside(pool)
     capacity = pool.offer.capacity_pieces or len(pool.offer.available)

@@ -1,9 +1,8 @@
-"""When is placement changed for the sake of load, and how far at once?
+"""When is placement changed to even out the load, and how far at once?
 
-Pure (the clock is passed in). Three things keep it still where there is nothing to win:
-the busiest pool has to be beyond a bound for some time; a plan has to take enough of its
-work away; and nothing is begun while an earlier change is under way. What is loaded for
-load's sake comes out of a bucket that fills by so many pieces a minute.
+Pure (the clock is passed in). Three rules prevent useless moves: the busiest pool has to be
+above a bound for some time; a plan has to take enough of its work away; and nothing begins
+while an earlier change is under way. A token bucket limits the pieces loaded per minute.
 """
 
 import logging
@@ -23,19 +22,19 @@ VERDICTS = ("off", "no_record", "balanced", "waiting", "moving", "no_gain", "mov
 
 @dataclass(frozen=True, kw_only=True)
 class FollowingRules:
-    """What the operator allows."""
+    """The operator's limits."""
 
     on: bool = True
     half_life_s: float = 300.0  # after which an activation counts half
-    imbalance: float = 1.2  # busiest pool's work over the mean from which on something is done
-    imbalance_s: float = 30.0  # for how long it has to be beyond that
+    imbalance: float = 1.2  # the busiest pool's work over the mean, above which pieces move
+    imbalance_s: float = 30.0  # how long it has to stay above that
     min_gain: float = 0.05  # share of the busiest pool's work that a plan has to take away
-    pieces_per_minute: int = 64  # loaded for the sake of load
+    pieces_per_minute: int = 64  # loaded to even out the load
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What came of the last look."""
+    """The outcome of the last check."""
 
     verdict: str  # of VERDICTS
     reason: str
@@ -44,7 +43,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A plan, why, and what of it is new."""
+    """A plan, the reason for it, and how much it changes."""
 
     plan: Plan
     why: str
@@ -53,7 +52,8 @@ class Proposal:
 
 
 class LoadFollower:
-    """Looks at the load now and then. One look at a time, on any thread; all else on the loop."""
+    """Checks the load every few seconds. `look` runs on any thread, one at a time; the other
+    methods on the event loop."""
 
     def __init__(self, rules: FollowingRules):
         self._rules = rules
@@ -61,14 +61,14 @@ class LoadFollower:
         self._looked_at_s: float | None = None
         self._filled_at_s: float | None = None
         self._bucket = float(rules.pieces_per_minute)
-        self.imbalance = 1.0  # at the last look
-        self.loaded_pieces = self.dropped_pieces = 0  # since the start, for the sake of load
+        self.imbalance = 1.0  # at the last check
+        self.loaded_pieces = self.dropped_pieces = 0  # since the start, to even out the load
         self.last = Decision(verdict="off", reason="--no-follow-load", at_s=0.0)
         if rules.on:
             self.last = Decision(verdict="no_record", reason="nothing routed yet", at_s=0.0)
 
     def due(self, now_s: float) -> bool:
-        """Whether it is time for another look."""
+        """Whether it is time for another check."""
         if not self._rules.on:
             return False
         every_s = min(LOOK_EVERY_S, max(0.25, self._rules.imbalance_s / 2))
@@ -86,12 +86,16 @@ class LoadFollower:
         planned: Callable[[float], Plan],
         moving: bool,
     ) -> Proposal | None:
-        """A plan that should be followed from now on, if there is a reason to.
+        """A new plan, if there is a reason to change the placement.
 
-        `hosts` as they are; `work`: recent work of the mean piece; `surplus`: some pieces have
-        more holders than are asked for of all; `largest`: pieces that move together;
-        `imbalance()` of the hosts; `planned(allowance)` plans for them, loading at most so many
-        pieces for load's sake; `moving`: an earlier change is under way.
+        Args:
+            hosts: as they are now.
+            work: recent work of the mean piece.
+            surplus: some pieces have more holders than every piece should have.
+            largest: how many pieces move together.
+            imbalance: computes the hosts' imbalance.
+            planned: makes a plan, given how many pieces it may load to even out the load.
+            moving: an earlier change is under way.
         """
         rules = self._rules
         self._looked_at_s = now_s
@@ -105,7 +109,7 @@ class LoadFollower:
         self.imbalance = imbalance()
         wanted = None
         if self.imbalance <= rules.imbalance:
-            # Balanced; but what was hot and has cooled down may be given up.
+            # Balanced; but pieces that are no longer hot may lose their additional holders.
             wanted = planned(0) if surplus else None
             if wanted is None or _copies(wanted) >= sum(len(host.current) for host in hosts):
                 self._beyond_since_s = None
@@ -125,7 +129,7 @@ class LoadFollower:
             wanted = planned(float("inf"))
             gain = 1 - wanted.imbalance / self.imbalance
             if gain < rules.min_gain or wanted.gained(hosts) == 0:
-                # Look again after as long a time as before a first action.
+                # Wait for imbalance_s again before the next plan.
                 self._beyond_since_s = now_s
                 self._decide("no_gain", f"{what}; a plan would gain {gain:.1%}", now_s)
                 return None

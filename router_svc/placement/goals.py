@@ -1,7 +1,6 @@
-"""Who should hold what, and when is that decided again?
+"""What should each pool hold in the end, and when is that decided again?
 
-Pure (the clock is passed in). The goal of a pool is what it is on the way to; how
-it gets there without a gap is in `changes`.
+Pure (the clock is passed in). How a pool gets to its goal without a gap is in `changes`.
 """
 
 import logging
@@ -21,22 +20,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementRules:
-    """What the operator wants of placement."""
+    """The operator's rules of placement."""
 
     replicas: int = 0  # holders of each piece; 0: as many as memory allows
     striping: str = "layer"
-    plan_delay_s: float = 0.5  # members that come within this time are planned together
+    plan_delay_s: float = 0.5  # members that join within this time get one plan together
     settle_s: float = 1.0  # from the last ACK to unloading
-    max_moves: int = 4  # pools that load at once what others serve already
+    max_moves: int = 4  # most pools that load, at once, pieces that others already serve
     following: FollowingRules = field(default_factory=FollowingRules)
 
 
 class Goals:
-    """Plans soon after a reason to; otherwise goals stay.
+    """Plans soon after there is a reason to; until then goals stay.
 
-    When pools come and go, it plans by the weights of the last decision to follow the load, so
-    that noise in the counts moves nothing, and copies nothing for the load's sake: that is begun
-    only by `following`, within its bounds.
+    When pools come and go, it plans with the weights of the last decision to follow the load, so
+    that noise in the counts moves nothing. It adds no copies to even out the load: only
+    `following` does, within its limits.
     """
 
     def __init__(self, rules: PlacementRules):
@@ -55,14 +54,14 @@ class Goals:
     def pool_lost(
         self, lost: Member, others: Iterable[Member], now_s: float, lease_s: float
     ) -> None:
-        """A pool is gone without goodbye. It may be back in a moment with all its files, so only
-        what nobody else holds is placed again at once."""
+        """A pool is gone without a Leave. It may be back in a moment with all its files, so
+        another plan is made at once only if no other pool holds some of its pieces."""
         elsewhere = Pieces.union(pool.ready | (pool.goal or Pieces()) for pool in others)
         dark = lost.ready - elsewhere
         self.reconsider(now_s + (self._rules.plan_delay_s if dark else lease_s))
 
     def due(self, now_s: float) -> bool:
-        """Whether there is a reason to plan and it is time; that reason is then dealt with."""
+        """Whether it is time to plan; clears the reason."""
         if self._due_at_s is None or now_s < self._due_at_s:
             return False
         self._due_at_s = None
@@ -71,7 +70,7 @@ class Goals:
     def compute(
         self, model: Model, hosts: Sequence[Host], weights: Sequence[Sequence[float]]
     ) -> Plan:
-        """The plan for these hosts; on any thread."""
+        """The plan for these hosts; may run on any thread."""
         return self._kept(model, hosts) or self.planner(model)(hosts, weights=weights, copies=False)
 
     def take(self, made: Plan, hosts: Sequence[Host], pools: Sequence[Member]) -> None:
@@ -86,12 +85,14 @@ class Goals:
             log.warning(
                 "%d pieces have fewer than %d holders, %d none: the pools' memory or files do"
                 " not allow more",
-                len(made.short), self._rules.replicas, len(made.dark),
-            )  # fmt: skip
+                len(made.short),
+                self._rules.replicas,
+                len(made.dark),
+            )
         self.latest = made
 
     def planner(self, model: Model) -> Callable[..., Plan]:
-        """`plan` for this model by the operator's rules."""
+        """`plan` for this model with the operator's rules."""
         return partial(
             plan,
             num_layers=model.num_layers,
@@ -101,13 +102,13 @@ class Goals:
         )
 
     def set(self, made: Plan, pools: Sequence[Member]) -> None:
-        """A plan becomes what pools are on the way to."""
+        """Make a plan the goals of pools."""
         for pool in pools:
             pool.goal = made.hold.get(pool.member_id, pool.goal)
 
     def _kept(self, model: Model, hosts: Sequence[Host]) -> Plan | None:
-        """The first plan where pools hold all that is wanted already, hot pieces more than once,
-        because another router had planned it by counts that this one does not have."""
+        """A first plan that keeps what pools hold, when they already hold enough replicas: an
+        earlier router planned it, hot pieces included, from counts that this one does not have."""
         if self.latest or not self._rules.replicas or not self._rules.following.on:
             return None
         if not hosts or not all(host.fixed or host.current for host in hosts):
@@ -137,7 +138,7 @@ def _host(pool: Member, speed: float) -> Host | None:
         wanted = asked_for(pool)
         return Host(pool_id=pool.member_id, available=wanted, current=wanted, fixed=True)
     if pool.status is None:
-        return None  # it may hold something already: wait for its word
+        return None  # it may hold something already: wait for its first status
     current = pool.goal
     if current is None:
         current = pool.hold if pool.hold is not None else pool.ready

@@ -1,9 +1,9 @@
-"""Which pieces get more holders than are asked for of all, and where?
+"""Which pieces get more holders than every piece has, and where?
 
-The published idea of expert-parallel load balancing: replicate the heavy, then pack by
-load. Here a piece is hot when each of its holders still has `HOT` times the mean piece's
-share of the work, and keeps a further holder until without it they would have less than
-`COOL` times that: between the two nothing changes.
+The idea is that of expert-parallel load balancers: replicate the heavy pieces, then pack by
+load. A piece is hot when each of its holders still has `HOT` times the mean piece's share of
+the work. It keeps an additional holder until the others, without it, would have less than
+`COOL` times that share; between the two nothing changes.
 """
 
 import math
@@ -19,14 +19,15 @@ HotPieces = Mapping[tuple[int, int], int]
 
 
 def wanted_holders(weight: float, replicas: int, holders: int) -> int:
-    """How many a piece should have that has `weight` times the mean's work, and `holders` now."""
+    """How many holders a piece should have, with `weight` times the mean work and `holders` now."""
     needed = math.ceil(weight * replicas / HOT)
     kept = min(holders, math.ceil(weight * replicas / COOL))
     return min(MAX_REPLICAS, max(replicas, needed, kept))
 
 
 def hot_pieces(board: Board, weights: Sequence[Sequence[float]], *, by_layer: bool) -> HotPieces:
-    """`by_layer`: a layer is hot as a whole, since one call asks one pool for all of it."""
+    """Find the hot pieces. `by_layer`: a layer is hot as a whole, since one pool serves all of
+    its experts in one call."""
     hot: dict[tuple[int, int], int] = {}
     mean = sum(map(sum, weights)) / max(1, sum(map(len, weights)))
     if not mean:
@@ -44,7 +45,7 @@ def hot_pieces(board: Board, weights: Sequence[Sequence[float]], *, by_layer: bo
 
 
 def drop_surplus(board: Board, hot: HotPieces) -> None:
-    """Take pieces with more holders than wanted from the most loaded of them."""
+    """Remove surplus copies, each time from the most loaded holder."""
     spared = [0] * board.num_layers
     for layer, expert in hot:
         spared[layer] |= 1 << expert
@@ -64,7 +65,7 @@ def _drop(board: Board, layer: int, mask: int, most: int) -> None:
 
 
 def replicate(board: Board, hot: HotPieces, *, by_layer: bool) -> bool:
-    """Give hot pieces further holders where there is memory, the hottest first; whether any did."""
+    """Give hot pieces more holders where memory allows, hottest first; whether any got one."""
     added = False
     for layer, mask, wanted in _units(board, hot, by_layer):
         holders = min(board.holders(layer)[expert] for expert in bits(mask))

@@ -1,7 +1,7 @@
-"""Where are plans computed, and does a finished one still count? Not on the event loop.
+"""Where are plans computed, and is a finished one still valid?
 
-A plan for 1,000 pools takes seconds, in which leases and heartbeats have to be answered. So it
-is computed from a snapshot, on a thread of its own; what comes of it is taken on the loop.
+A plan for 1,000 pools takes seconds, during which the event loop has to answer heartbeats. So it
+is computed from a snapshot, on another thread; its outcome is taken on the loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,29 +12,29 @@ from typing import Any
 from router_svc.placement.board import Host
 
 MAX_REDONE = 3
-"""Plans in a row that are thrown away because hosts have changed meanwhile. The next one counts
-for the hosts that have not: where pools come and go all the time, some plan has to."""
+"""How many plans in a row are thrown away because hosts changed in the meantime. The next one is
+used for the hosts that did not change, or none ever would where pools keep coming and going."""
 
 
 class Inline(Executor):
-    """Computes at once, in the caller's thread: for tests, and where nobody else waits."""
+    """Computes at once, in the caller's thread: for tests, and where blocking does no harm."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # whoever asks for the result gets it
+        except Exception as error:  # `result` raises it
             future.set_exception(error)
         return future
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanJob:
-    """What is computed, from which hosts, and what becomes of it."""
+    """What to compute, from which hosts, and what to do with the outcome."""
 
     hosts: Sequence[Host]
     compute: Callable[[], Any]
-    take: Callable[[Any, set[str]], None]  # with the ids of the hosts that are as they were
+    take: Callable[[Any, set[str]], None]  # with the ids of the unchanged hosts
     again: Callable[[], None]  # the hosts have changed: what to do instead
 
 

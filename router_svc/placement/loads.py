@@ -7,12 +7,12 @@ it, so load is work as `activations` counts it, not tokens.
 from collections.abc import Sequence
 
 PRIOR_WORK = 100.0
-"""Work that every piece is credited with. A count of n is off by about its root, so that
-n / (n + 100) is never off by more than 5 %: a short record moves nothing."""
+"""Work that every piece starts with. A count of n is off by about its root, so n / (n + 100) is
+never off by more than 5 %: a short record moves nothing."""
 
 
 def mean_work(work: Sequence[Sequence[float]]) -> float:
-    """Of a piece; 0 without any."""
+    """The mean work of a piece; 0 without any."""
     return sum(map(sum, work)) / max(1, sum(map(len, work)))
 
 

@@ -13,7 +13,7 @@ MAX_MOVES_SHOWN = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Rebalanced:
-    """What an operator's word to rebalance has done, or would do."""
+    """What rebalancing for an operator has done, or would do."""
 
     loaded: int = 0  # pieces that pools load
     before: float = 1.0  # work of the busiest pool over the mean

@@ -1,6 +1,6 @@
-"""When is placement planned, and for whom? Joins the reasons to plan with those who carry a plan out.
+"""When is placement planned, and for which pools?
 
-Nothing here waits: a job is begun in one call of `tend` and taken in a later one.
+Nothing here waits: one call of `tend` begins a job, a later one takes its outcome.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Placing:
         self.planning = Planning(executor)
 
     def tend(self, now_s: float) -> None:
-        """Take what has been computed; begin what is due. Several times, as one may finish at once."""
+        """Take the finished plan and begin the next one that is due. Each may finish at once."""
         model = self._members.model
         if model is None:
             return
@@ -47,9 +47,9 @@ class Placing:
             self.planning.collect(self._hosts)
 
     async def rebalance(self, now_s: float, *, dry_run: bool) -> Rebalanced:
-        """Plan by recent counts, all at once; `dry_run`: only say what would move.
+        """Plan from recent counts, without limits on moves; `dry_run`: only report what would move.
 
-        Raises NotReady when pools came or went meanwhile.
+        Raises NotReady when pools came or went during the planning.
         """
         model, hosts = self._members.model, self._hosts()
         if model is None or not hosts:
@@ -70,7 +70,7 @@ class Placing:
         done, made, weights = await asyncio.wrap_future(self.planning.executor.submit(compute))
         if not dry_run:
             if self._hosts() != hosts:
-                raise NotReady("pools came, went or moved experts meanwhile: try again")
+                raise NotReady("pools joined, left or moved experts during the planning: try again")
             self.goals.weights = weights
             self.goals.set(made, self._pools())
         return done
@@ -87,7 +87,7 @@ class Placing:
         )
 
     def _look(self, now_s: float, model: Model) -> None:
-        """Whether pieces should move for the sake of load."""
+        """Find out whether pieces should move to even out the load."""
         hosts = self._hosts()
         if not hosts:
             return
@@ -122,7 +122,7 @@ class Placing:
         self.planning.begin(PlanJob(hosts=hosts, compute=compute, take=take, again=lambda: None))
 
     def _pools(self, names: set[str] | None = None) -> list[Member]:
-        """All, or those of these ids."""
+        """All pools, or those with these ids."""
         pools = self._members.of_role("pool")
         return [pool for pool in pools if names is None or pool.member_id in names]
 

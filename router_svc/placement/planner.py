@@ -1,10 +1,10 @@
 """Which pool should hold which pieces?
 
-Pure and deterministic. In this order of importance: no pool beyond its memory or
-its files; as many pieces as possible with one holder, then with two, up to the
-replicas asked for; more of them of the hottest, where there is memory left; few calls per
-layer; load in proportion to speed; as little movement as that allows (a plan made from its
-own outcome changes nothing).
+Pure and deterministic. In this order of importance: no pool holds more than its memory or
+its files allow; as many pieces as possible have one holder, then two, up to the replicas
+asked for; the hottest have more, where there is memory left; few calls per layer; load in
+proportion to speed; as little movement as that allows (planning again from a plan's own
+outcome changes nothing).
 
 Load is the expected number of activated experts, not of tokens: in decode a pool
 reads each activated expert's weights once, however many tokens chose it.
@@ -24,7 +24,7 @@ STRIPINGS = ("layer", "expert")
 spread over all pools, which read its weights in parallel."""
 
 MAX_ROUNDS = 100
-"""Of improving; two or three are usual."""
+"""Of improvements; two or three are usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Plan:
 
     hold: Mapping[str, Pieces]  # by pool id
     short: Pieces  # pieces with fewer holders than asked for
-    dark: Pieces  # pieces nobody can hold
+    dark: Pieces  # pieces that no host can hold
     imbalance: float = 1.0  # work of the busiest pool over an even share of it
 
     def gained(self, hosts: Sequence[Host]) -> int:
@@ -57,9 +57,9 @@ def plan(
 
     `replicas` 0 means as many as memory allows. `weights` [layer][expert] say how
     heavy a piece is (see `loads`); without them all are equal. Loads that differ by less
-    than `tolerance` (of the mean) are left alone. At most `allowance` pieces are loaded for
-    the sake of load; for want of a holder, as many as it takes. Without `copies` what is hot
-    keeps the further holders it has and gets no more.
+    than `tolerance` (of the mean) are left alone. At most `allowance` pieces are loaded to
+    even out the load; pieces without a holder do not count. Without `copies`, hot pieces
+    keep their additional holders and get no more.
     """
     if striping not in STRIPINGS:
         raise ValueError(f"striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
@@ -98,14 +98,14 @@ def imbalance(
     striping: str,
     weights: Sequence[Sequence[float]],
 ) -> float:
-    """Of what the hosts hold now: work of the busiest pool over an even share of it."""
+    """The imbalance of what the hosts hold now: see `Board.imbalance`."""
     board = Board(hosts, num_layers, num_experts, 0, weights)
     board.share_out()
     return board.imbalance(striping == "layer")
 
 
 def _improve(board: Board, hot: HotPieces, tolerance: float, *, by_layer: bool) -> bool:
-    """One round for the sake of load; whether anything has changed."""
+    """One round of evening out the load; whether anything has changed."""
     if replicate(board, hot, by_layer=by_layer):
         board.share_out()
         return True
@@ -116,7 +116,7 @@ def _improve(board: Board, hot: HotPieces, tolerance: float, *, by_layer: bool) 
 
 
 def _lacking(board: Board) -> int:
-    """Copies that are wanted and not there."""
+    """How many copies are missing."""
     return sum(
         board.fewer_than(level, layer).bit_count()
         for level in range(1, board.replicas + 1)
@@ -141,7 +141,7 @@ def _heaviest_first(board: Board) -> list[int]:
 
 
 def _fill_whole(board: Board, layer: int, missing: int) -> None:
-    """To the least loaded pool that takes all of it; if none does, in the largest parts."""
+    """Give it to the least loaded pool that can take all of it, or else in the largest parts."""
     while missing:
         best: tuple[float, ...] | None = None
         for host in board.movable:
@@ -159,7 +159,7 @@ def _fill_whole(board: Board, layer: int, missing: int) -> None:
 
 
 def _fill_spread(board: Board, layer: int, missing: int, level: int) -> None:
-    """Consecutive experts to each pool up to its share; what is left to who has room."""
+    """Give each pool consecutive experts up to its share, and the rest to pools with room."""
     turn = (level - 1) % max(1, len(board.movable))
     order = board.movable[turn:] + board.movable[:turn]
     held = {host: board.held[host][layer].bit_count() for host in order}
@@ -178,8 +178,8 @@ def _fill_spread(board: Board, layer: int, missing: int, level: int) -> None:
 
 
 def _repair(board: Board, level: int) -> None:
-    """Where no pool that could load a piece has room, make room: a chain of moves that ends in
-    free memory, or where a piece lies that has holders enough without it.
+    """Where no pool that could load a piece has room, make room by a chain of moves that ends at
+    free memory, or at a piece that has enough other holders.
 
     These are augmenting paths: when there is none, no other assignment does better.
     """
@@ -202,7 +202,7 @@ def _repair(board: Board, level: int) -> None:
 def _push_in(
     board: Board, starts: Sequence[int], layer: int, piece: int, level: int, hopeless: set[int]
 ) -> set[int]:
-    """Place a piece along the shortest chain; else the hosts from which no chain leads anywhere."""
+    """Place a piece along the shortest chain. Returns the hosts that no chain of moves can help."""
     queue = list(starts)
     came_from: dict[int, tuple[int, int, int] | None] = dict.fromkeys(queue)
     for host in queue:  # grows while it is walked
@@ -234,7 +234,7 @@ def _drop_spare(board: Board, host: int, level: int) -> bool:
 
 
 def _join_fragments(board: Board) -> bool:
-    """Put parts of a layer together where one of their pools can hold both: one call less."""
+    """Join parts of a layer where one of their pools can hold both: it saves a call."""
     joined = False
     for layer in range(board.num_layers):
         parts = [host for host in board.movable if board.held[host][layer]]

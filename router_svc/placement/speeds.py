@@ -1,8 +1,8 @@
 """How fast is each pool, compared with the others?
 
-Pools measure themselves at their start, on cores that may be busy with something else just
-then: two like machines never measure the same. So what differs little from the median counts as
-the median, and only what is clearly faster or slower gets another share of the load.
+Pools measure themselves at their start, on cores that may be busy with something else, so
+equal machines never measure the same. A pool close to the median therefore counts as the median;
+only one that is clearly faster or slower gets a different share of the load.
 """
 
 import statistics
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from router_svc.members.member import Offer
 
 ALIKE = 1.25
-"""Within this factor of the median a pool counts as one of the usual ones."""
+"""Within this factor of the median, a pool counts as the median."""
 
 SLOWEST = 1 / 8
-"""What a pool counts as at least: a start on starved cores has been seen to measure a two-hundredth."""
+"""The least that a pool counts as: on starved cores one has measured a two-hundredth."""
 
 
 def relative_speeds(offers: Sequence[Offer]) -> list[float]:
-    """Of each pool, the median's being 1; of one that has not measured, what it says of itself."""
+    """Each pool's speed over the median's; for one that has not measured, the speed it gives."""
     known = [offer.experts_per_s for offer in offers if offer.experts_per_s]
     median = statistics.median_low(known) if known else 1.0
     return [

@@ -1,1 +1,1 @@
-"""Who may call whom."""
+"""Which callers may use which services."""

@@ -1,7 +1,7 @@
-"""Which calls reach a service's methods? Those of allowed roles, within bounds, that can be read.
+"""Which calls reach a service's methods? Those of allowed roles, within limits, that can be parsed.
 
-In this order, for every method of every service: a caller without the role costs no parsing and
-learns nothing about its message, and one that opens streams without end costs only itself.
+Checked in this order for every method of every service: a message of a caller without the role is
+never parsed, and a caller that opens too many streams only blocks itself.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-"""Whoever holds any certificate of the mesh may ask these; they say nothing about requests."""
+"""Open to every certificate of the mesh; they reveal nothing about requests."""
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 MESSAGE_TIMEOUT_S = 30.0
-"""For the one message of a call; streams have limits of their own for their first."""
+"""How long a unary call may wait for its message; streams limit their first frame themselves."""
 _ROLES = "allowed_roles"
 
 
 def callable_by(*roles: str) -> Callable[[Method], Method]:
-    """Marks a servicer's method with the roles that may call it. Without the mark nobody may."""
+    """Marks a servicer's method with the roles that may call it. Unmarked methods are refused."""
 
     def mark(method: Method) -> Method:
         setattr(method, _ROLES, roles)
@@ -43,7 +43,7 @@ def callable_by(*roles: str) -> Callable[[Method], Method]:
 
 @dataclass(frozen=True, kw_only=True)
 class CallBounds:
-    """Most calls in flight, streams included: of one connection, and of all together."""
+    """Most calls in flight, streams included: per connection, and in total."""
 
     per_connection: int = 256
     total: int = 4096
@@ -57,11 +57,11 @@ DEFAULT_BOUNDS = CallBounds()
 
 
 class Unreadable(ValueError):
-    """Bytes that are no message of the expected type."""
+    """The bytes are not a message of the expected type."""
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
-    """Wraps each method of the server that it is given to."""
+    """An interceptor that wraps each method of a server."""
 
     def __init__(self, bounds: CallBounds, *, tls: bool):
         self._bounds = bounds
@@ -85,8 +85,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         admitted = functools.partial(
             self._admitted, handler_call_details.method, getattr(method, _ROLES, ())
         )
-        # To gRPC each request is a stream: it would receive a single message before anybody could
-        # refuse it, and wait for one that never comes without counting the call.
+        # gRPC sees each request as a stream: with a unary handler it would receive the message
+        # before the call could be refused, and wait for one that never comes without counting it.
         received = _whole if handler.request_streaming else _only
 
         async def generate(requests: Any, context: Any) -> AsyncIterator[Any]:
@@ -129,8 +129,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
             except Unreadable as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except grpc.aio.InternalError as error:
-            # A frame was on its way to a caller that does not read, or has gone: no status can pass
-            # it. gRPC would log a traceback for each.
+            # A frame was being written to a caller that does not read or is gone, so no status can
+            # be sent. gRPC would log a traceback for each.
             log.debug("%s ended without a status: %s", method, error)
         finally:
             self._num_open -= 1
@@ -166,7 +166,7 @@ async def _only(requests: AsyncIterator[Any]) -> Any:
 
 
 def _reader_of(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """The deserializer with an exception that says what to answer."""
+    """The deserializer, raising Unreadable instead of protobuf's error."""
     if deserializer is None:
         return lambda data: data
 

@@ -1,7 +1,7 @@
-"""Is the name in a Host header one that no stranger can own? Against DNS rebinding.
+"""Is the name in a Host header one that an attacker cannot own? Against DNS rebinding.
 
-A web page can make its own name resolve to an address of ours and then read what is served there;
-the Host header still carries that name.
+A web page can make its own domain resolve to this machine's address and then read what is served
+there; the Host header still carries that domain.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ PRIVATE_DOMAINS = (".local", ".internal", ".localhost", ".home.arpa", ".svc")
 
 
 def normal(name: str) -> str:
-    """As names are compared: in lower case, without the root's dot."""
+    """A name as it is compared: in lower case, without a final dot."""
     return name.lower().removesuffix(".")
 
 
@@ -23,7 +23,7 @@ def is_private(name: str) -> bool:
 
 
 def machine_names(hostname: str | None = None) -> frozenset[str]:
-    """What this machine is called: in full, in short, and by multicast."""
+    """This machine's names: full, short, and for multicast DNS."""
     full = (hostname or socket.gethostname()).lower()
     short = full.partition(".")[0]
     return frozenset((full, short, f"{short}.local"))

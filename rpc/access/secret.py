@@ -1,9 +1,9 @@
 """Does a caller know the secret of this mesh, where there are no certificates?
 
-Each call carries a proof: the time, and a keyed hash of the time and the method. So whoever takes
-the port of a service that has ended learns no secret from those who dial it, and what it does
-learn serves for one method and a minute. A file may hold several secrets, one a line: the first is
-used, all are accepted, so that they can be changed one process after the other.
+Each call carries a proof: the time, and a keyed hash of the time and the method. A process that
+takes over the port of a stopped service therefore does not learn the secret from its callers, and
+a proof that it receives is valid for one method and one minute. A file may hold several secrets,
+one per line: the first is used and all are accepted, so that processes can change them in turn.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ HEADER = "expertmesh-proof"
 MIN_CHARS = 16
 MAX_FILE_BYTES = 64 * 1024
 VALID_S = 60
-"""How far the clocks of two processes may differ."""
+"""How much the clocks of two processes may differ."""
 CALL_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 OPEN_PREFIX = "/grpc.health.v1.Health/"
-"""Probes carry no secret, and learn only whether a service serves."""
+"""Probes carry no secret; they learn only whether a service is serving."""
 
 
 def write_secret(path: Path) -> None:
@@ -38,7 +38,7 @@ def write_secret(path: Path) -> None:
 
 
 class MeshSecret:
-    """The secrets of a file, as they are now."""
+    """The secrets in a file, read again when it changes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         """Raises ValueError naming --secret-file."""
@@ -46,17 +46,17 @@ class MeshSecret:
         self._keys = Watched([path], lambda: _read(path), what="--secret-file")
 
     def proof(self, method: str) -> str:
-        """What a call of this method (/package.Service/Method) is to carry now."""
+        """The proof for a call of this method (/package.Service/Method) now."""
         at_s = int(self._clock())
         return f"{at_s}.{_digest(self._keys.get()[0], at_s, method)}"
 
     def accepts(self, method: str, proof: str) -> bool:
-        """Whether a proof was made for this method, lately, by one who knows a secret."""
+        """Whether a proof was made for this method, recently, with one of the secrets."""
         at, _, digest = proof.partition(".")
         if not (at.isascii() and at.isdecimal() and len(at) <= 12):
             return False
         at_s = int(at)
-        # All are compared, so that the time taken does not tell which one was near.
+        # Compare with all, so that the time taken does not show which one was close.
         shown = digest.encode("ascii", "replace")
         fits = [
             hmac.compare_digest(_digest(key, at_s, method).encode(), shown)
@@ -81,13 +81,14 @@ def _read(path: Path) -> tuple[bytes, ...]:
     keys = tuple(line.strip() for line in content.splitlines() if line.strip())
     if not keys or len(content) > MAX_FILE_BYTES or any(len(key) < MIN_CHARS for key in keys):
         raise ValueError(
-            f"--secret-file: {path} must hold secrets of at least {MIN_CHARS} characters, one a line"
+            f"--secret-file: {path} must hold secrets of at least {MIN_CHARS} characters,"
+            " one per line"
         )
     return keys
 
 
 class SecretInterceptor(grpc.aio.ServerInterceptor):
-    """Ends each call that does not carry a proof, before its servicer hears of it."""
+    """Refuses each call without a valid proof, before it reaches its servicer."""
 
     def __init__(self, secret: MeshSecret):
         self._secret = secret
@@ -129,7 +130,7 @@ def _refusing(handler: Any) -> Any:
 
 
 class ProvingChannel:
-    """A channel, of either kind, whose every call carries the proof."""
+    """A channel (asyncio or blocking) that adds the proof to every call."""
 
     def __init__(self, channel: Any, secret: MeshSecret):
         self._channel = channel

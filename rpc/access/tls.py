@@ -1,9 +1,9 @@
 """Who may talk to whom? mTLS with one certificate per role.
 
 A certificate's SAN is `<role>.expertmesh.internal`. The client checks that the
-server has the role it wanted (it overrides the target name), the server checks
-the caller's role per RPC (`rpc.access.guard`). Plaintext exists on loopback, or
-where it is allowed explicitly.
+server has the wanted role (by overriding the target name); the server checks
+the caller's role for each RPC (`rpc.access.guard`). Plaintext is used on loopback,
+or where it is allowed explicitly.
 """
 
 import datetime
@@ -37,7 +37,7 @@ def certificate_names(context: Any) -> list[str]:
 
 
 def member_ids(context: Any, role: str) -> frozenset[str]:
-    """The members of a role that the caller's certificate names; none: it names the role only."""
+    """The members of a role that the caller's certificate names; empty: it names only the role."""
     prefix = member_uri(role, "")
     uris = (uri.decode("ascii", "replace") for uri in context.auth_context().get("peer_uri", ()))
     return frozenset(uri.removeprefix(prefix) for uri in uris if uri.startswith(prefix))
@@ -47,7 +47,7 @@ def member_ids(context: Any, role: str) -> frozenset[str]:
 class TlsFiles:
     """PEM files: the CAs of the mesh, and this process's certificate and key.
 
-    They are read again when they change. Use one for a process: each remembers what it has read.
+    They are read again when they change. Use one object per process: each caches what it read.
     """
 
     ca: Path
@@ -85,7 +85,7 @@ class TlsFiles:
 
 
 def _check_certificates(field: str, path: Path, pem: bytes) -> None:
-    """Of several, as while a CA is changed, one that is valid is enough."""
+    """Check the dates. Of several CAs, as while one is being replaced, one valid one is enough."""
     from cryptography import x509  # tens of megabytes, needed with TLS only
 
     try:
@@ -102,7 +102,8 @@ def _check_certificates(field: str, path: Path, pem: bytes) -> None:
         raise ValueError(f"--{field}: {path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
     if now < certificate.not_valid_before_utc:
         raise ValueError(
-            f"--{field}: {path} is not valid before {certificate.not_valid_before_utc}; clock wrong?"
+            f"--{field}: {path} is not valid before {certificate.not_valid_before_utc};"
+            " is the clock wrong?"
         )
 
 
@@ -122,7 +123,7 @@ def _check_key(path: Path, pem: bytes, certificate_pem: bytes) -> None:
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Credentials of a server that demands a client certificate of the mesh's CA.
 
-    New files count from the next connection on; connections that there are go on.
+    New files apply to new connections; existing connections continue.
     """
     taken = files.pems.get()
 
@@ -145,7 +146,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
-    """Credentials of a client of the mesh, as the files are now."""
+    """Credentials of a client of the mesh, from the files as they are now."""
     ca, cert, key = files.pems.get()
     return grpc.ssl_channel_credentials(ca, key, cert)
 

@@ -1,7 +1,7 @@
 """How do rows become an Execute frame, and a Result frame rows? Bytes in, bytes out.
 
-Natively where the package was built with a compiler (rpc/hop/native/hop.c), else through protobuf
-and numpy, which in both cases also handle every frame that is unusual or unsound.
+In C where the package was built with a compiler (rpc/hop/native/hop.c), otherwise with protobuf and
+numpy. Those also handle, in both cases, every frame that is not a plain valid one.
 """
 
 import logging
@@ -23,7 +23,7 @@ _NATIVE_VERSION = 3
 
 
 def load_native() -> ModuleType | None:
-    """The compiled module; None if it is not built, is out of date, or EXPERTMESH_NATIVE=0."""
+    """The compiled module; None if it is not built, of another version, or EXPERTMESH_NATIVE=0."""
     if os.environ.get("EXPERTMESH_NATIVE") == "0":
         return None
     try:
@@ -31,13 +31,13 @@ def load_native() -> ModuleType | None:
     except ImportError:
         return None
     if getattr(_hop, "VERSION", 0) != _NATIVE_VERSION:
-        log.warning("rpc.hop._hop is of another version: reinstall the package to have it rebuilt")
+        log.warning("rpc.hop._hop has another version: reinstall the package to rebuild it")
         return None
     return _hop  # type: ignore[no-any-return, unused-ignore]
 
 
 def to_bytes(frame: Any) -> bytes:
-    """A frame for the wire: bytes as they are, a message serialised."""
+    """A frame for the wire: bytes stay as they are, a message is serialised."""
     return frame if type(frame) is bytes else frame.SerializeToString()
 
 
@@ -53,7 +53,7 @@ class CallHeader(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """A message to one pool. `rows`: int32 bytes, which rows it carries; None: all of them."""
+    """A frame for one pool. `rows`: int32 bytes, the indices of the rows in it; None: all rows."""
 
     frame: bytes
     rows: bytes | None
@@ -61,7 +61,7 @@ class Dispatch(NamedTuple):
 
 
 class ResultFrame(NamedTuple):
-    """A Result; its rows still in the received bytes, or in the parsed message."""
+    """A Result whose rows are still in the received bytes, or in the parsed message."""
 
     call_id: int
     queue_us: int
@@ -70,7 +70,7 @@ class ResultFrame(NamedTuple):
     hidden_size: int = 0
     offset: int = 0  # of float32 rows in `frame`
     frame: bytes = b""
-    message: expert_pb2.Result | None = None  # instead of the four before
+    message: expert_pb2.Result | None = None  # instead of the four fields above
 
 
 class Sums:
@@ -93,14 +93,14 @@ _make = tuple.__new__
 
 
 class HopCodec:
-    """Both ends of a hop. `native`: the compiled module, or None for protobuf and numpy."""
+    """Codec for both ends of a hop. `native`: the compiled module; None: protobuf and numpy."""
 
     def __init__(self, native: ModuleType | None):
         self.native: Any = native
 
     @classmethod
     def best(cls) -> "HopCodec":
-        """The compiled one where there is one."""
+        """With the compiled module, if there is one."""
         return cls(load_native())
 
     @property
@@ -116,13 +116,13 @@ class HopCodec:
         owner_E: np.ndarray | None = None,
         owner: int = 0,
     ) -> Dispatch | None:
-        """The message for the pool that serves everything, or for `owner` by `owner_E`.
+        """The frame for the one pool that serves all experts, or for pool `owner` of `owner_E`.
 
         Args:
-            hidden_TD: a wire dtype; on the CPU and contiguous, like the others.
+            hidden_TD: a wire dtype; on the CPU and contiguous, like the other tensors.
             ids_TK: int32, ascending within a row.
             weights_TK: float32.
-            owner_E: int32 [E], which pool serves each expert (-1: nobody).
+            owner_E: int32 [E], which pool serves each expert (-1: none).
 
         Returns:
             None when the pool has no pair.
@@ -163,7 +163,7 @@ class HopCodec:
     ) -> bytes | None:
         """The answer's frame; `rows` on the CPU.
 
-        None: a row is not finite, and `overflowed` does not say that the call itself caused it.
+        None when a row is not finite, unless `overflowed` says that the call itself is the cause.
         """
         rows = rows.contiguous()
         if self.native is not None and not overflowed:
@@ -183,7 +183,7 @@ class HopCodec:
         return expert_pb2.ExecuteResponse(result=result).SerializeToString()
 
     def read_result(self, frame: bytes) -> ResultFrame | None:
-        """A fast check of a frame: None when it is not a plain, sound float32 Result."""
+        """Read a plain valid float32 Result; None for any other frame."""
         if self.native is None:
             return None
         found = self.native.check_result(frame)
@@ -196,8 +196,8 @@ class HopCodec:
             num_rows: how many rows were sent.
 
         Raises:
-            ValueError: another shape than was asked for, or NaN or infinity that the pool does not
-                answer for (`Result.overflowed`); `sums` is untouched.
+            ValueError: the shape is not the expected one, or values are not finite without
+                `Result.overflowed`; `sums` is unchanged.
         """
         if result.message is not None:
             _add_rows(result.message, num_rows, rows, sums.out_TD)
@@ -249,7 +249,7 @@ def _halves(number: int) -> tuple[int, int]:
 
 
 def result_of(message: expert_pb2.Result) -> ResultFrame:
-    """A parsed Result, whatever its rows are: add_rows checks them."""
+    """A parsed Result; its rows are not checked yet, `add_rows` does it."""
     return ResultFrame(message.call_id, message.queue_us, message.compute_us, message=message)
 
 

@@ -1,6 +1,6 @@
 """Tensors to and from the wire: dtype + shape + raw little-endian bytes.
 
-The only file of this package that imports torch; gateway and router stay free of it.
+The gateway and the router must not import this module or `codec`, because they import torch.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from protos import tensor_pb2
 
-# Decoded tensors are read-only views of the received message, by contract.
+# Decoded tensors are views of the received message and must not be written to.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 WIRE_DTYPES: dict[torch.dtype, "tensor_pb2.DType"] = {
@@ -24,7 +24,7 @@ _TORCH_DTYPES = {wire: dtype for dtype, wire in WIRE_DTYPES.items()}
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """A CPU tensor's elements, row-major. One copy, whatever the dtype."""
+    """A CPU tensor's elements, row-major, for any dtype. Copies once."""
     assert tensor.is_cpu
     tensor = tensor if tensor.is_contiguous() else tensor.contiguous()
     return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
@@ -52,16 +52,16 @@ def decode(
         shape: expected shape; -1 allows any size >= 1.
 
     Raises:
-        ValueError: naming the field, what came and what is allowed.
+        ValueError: naming the field, the value received and what is allowed.
     """
     shape = _check(message, field, dtypes, shape)
     return torch.frombuffer(message.data, dtype=_TORCH_DTYPES[message.dtype]).view(shape)
 
 
 def decode_into(message: tensor_pb2.Tensor, out: Tensor, *, field: str) -> None:
-    """Copy the message's data into `out`: contiguous, on the CPU, of the wanted shape and dtype.
+    """Copy the message's data into `out`: contiguous, on the CPU, of the expected shape and dtype.
 
-    Raises ValueError as `decode` does; `out` is untouched then.
+    Raises ValueError as `decode` does, and then leaves `out` unchanged.
     """
     assert out.is_contiguous()
     assert out.is_cpu
@@ -75,7 +75,7 @@ def _check(
     dtypes: Collection["tensor_pb2.DType"],
     shape: Sequence[int],
 ) -> tuple[int, ...]:
-    """The message's shape, once dtype, shape and byte count are as they must be."""
+    """The message's shape. Raises ValueError for a wrong dtype, shape or byte count."""
     if message.dtype not in dtypes:
         allowed = ", ".join(tensor_pb2.DType.Name(dtype) for dtype in sorted(dtypes))
         raise ValueError(f"{field}.dtype {message.dtype} is not one of {allowed}")
@@ -83,7 +83,7 @@ def _check(
     if len(got) != len(shape) or any(
         size < 1 or (want != -1 and size != want) for size, want in zip(got, shape, strict=True)
     ):
-        # A hostile shape may have millions of sizes: the answer shows only the first ones.
+        # A hostile shape may have millions of sizes: the message shows only the first ones.
         shown = f"{list(got[:8])}" + (f" of {len(got)} sizes" if len(got) > 8 else "")
         raise ValueError(f"{field}.shape {shown} is not {list(shape)} (-1: any size >= 1)")
     dtype = _TORCH_DTYPES[message.dtype]

@@ -1,1 +1,1 @@
-"""What every member of a mesh does: hold pieces, keep its lease, follow the topology."""
+"""What members of a mesh share: sets of pieces, the lease, the topology watcher."""

@@ -1,8 +1,8 @@
 """How does a pool or attention service stay a member of the mesh?
 
-`Lease` keeps one Join stream open from a thread of its own, so that a service
-whose event loop is busy is never taken for a dead one. It reconnects by itself;
-only a refusal (another checkpoint, a newer incarnation, ...) is final.
+`Lease` keeps one Join stream open from its own thread, so that a service whose
+event loop is busy does not count as dead. It reconnects by itself; only a refusal
+(another checkpoint, a newer incarnation, ...) is final.
 """
 
 import logging
@@ -37,7 +37,7 @@ def backoff_s(failures: int) -> float:
 
 
 class Lease:
-    """A membership that renews itself; the callbacks run on the lease's own threads."""
+    """A membership that renews itself. Its callbacks run on the lease's own threads."""
 
     def __init__(
         self,
@@ -48,17 +48,17 @@ class Lease:
         on_assignment: Callable[[router_pb2.Assignment], None],
         on_refused: Callable[[str], object],
     ):
-        """`status` is asked at least every third of the lease and after each `poke`.
+        """`status` is called at least every third of the lease and after each `poke`.
 
-        `on_assignment` gets each assignment (the newest received counts), `on_refused`
-        the router's message when it refuses for good; the lease then ends. Both must
-        be quick: hand over to your own loop or thread.
+        `on_assignment` gets each assignment (the newest one counts). `on_refused` gets
+        the router's message when a refusal is final; the lease then ends. Both must
+        return quickly: hand over to another loop or thread.
         """
         self._router = router
         self._tls = tls
         self._register = router_pb2.Register()
         self._register.CopyFrom(register)
-        self._register.process_key = secrets.token_bytes(16)  # our next stream is known by it
+        self._register.process_key = secrets.token_bytes(16)  # identifies our next stream as ours
         self._status = status
         self._on_assignment = on_assignment
         self._on_refused = on_refused
@@ -73,11 +73,11 @@ class Lease:
 
     @property
     def joined(self) -> bool:
-        """Whether the router has welcomed the present stream."""
+        """Whether the router has accepted the current stream."""
         return self._joined.is_set()
 
     def start(self) -> None:
-        """Begin joining in the background. A bad certificate file is a ValueError here."""
+        """Begin to join in the background. Raises ValueError for a bad certificate file."""
         check_files(self._tls)
         self._thread.start()
 
@@ -88,7 +88,7 @@ class Lease:
             self._wake.notify_all()
 
     def stop(self, *, goodbye: bool = True) -> None:
-        """Say goodbye to the router, or break the stream off, and end the thread, within 2 s."""
+        """Send Leave, or without `goodbye` just end the stream; ends the thread within 2 s."""
         self._goodbye = goodbye
         self._stopping.set()
         self.poke()
@@ -116,7 +116,12 @@ class Lease:
                 self._on_refused(error.details() or str(error.code()))
                 break
             if was_joined or not lost:
-                log.warning("no lease from router %s, trying on: %s", self._router, _text(error))
+                log.warning(
+                    "no lease from router %s, still trying: %s: %s",
+                    self._router,
+                    error.code().name if error.code() else "ended",
+                    error.details(),
+                )
             failures, lost = (0 if was_joined else failures + 1), True
             self._stopping.wait(backoff_s(failures))
 
@@ -166,12 +171,8 @@ class Lease:
                 self._poked = False
             yield router_pb2.JoinRequest(status=self._status())
             with self._wake:
-                # A tenth below a third: the promise is "at least every third".
+                # A little less than a third of the lease, which is the longest allowed.
                 self._wake.wait_for(
                     lambda: self._poked or self._stopping.is_set() or ended.is_set(),
                     timeout=self._lease_s * 0.3,
                 )
-
-
-def _text(error: "grpc.RpcError") -> str:
-    return f"{error.code().name if error.code() else 'ended'}: {error.details()}"

@@ -1,8 +1,8 @@
-"""Which (layer, expert) pieces does a set hold, and how does it travel?
+"""Which (layer, expert) pieces are in a set, and how is a set sent?
 
-`Pieces` keeps one integer bitmask per layer, so that the set algebra of a whole
-M2 mesh (15,872 pieces) is a handful of integer operations. Sets from the wire
-are bounded by the model's sizes before anything is allocated for them.
+`Pieces` keeps one integer bitmask per layer, so that set operations on a whole
+M2 mesh (15,872 pieces) are a few integer operations. Sets from the wire
+are checked against the model's sizes before anything is allocated for them.
 """
 
 import itertools
@@ -21,7 +21,7 @@ class Pieces:
     __slots__ = ("_masks",)
 
     def __init__(self, pieces: Iterable[Piece] = ()):
-        """Raises ValueError on a piece outside the largest model served."""
+        """Raises ValueError for a piece beyond MAX_LAYERS or MAX_EXPERTS."""
         masks: dict[int, int] = {}
         for layer_idx, expert_id in pieces:
             _check_sizes(layer_idx + 1, expert_id + 1)
@@ -42,13 +42,13 @@ class Pieces:
 
     @classmethod
     def all_of(cls, num_layers: int, num_experts: int) -> "Pieces":
-        """Everything a model has. Raises ValueError for sizes beyond the limits."""
+        """All pieces of a model. Raises ValueError for sizes beyond the limits."""
         _check_sizes(num_layers, num_experts)
         return cls.from_masks(dict.fromkeys(range(num_layers), (1 << num_experts) - 1))
 
     @classmethod
     def union(cls, sets: Iterable["Pieces"]) -> "Pieces":
-        """What at least one of the sets holds."""
+        """The pieces in at least one of the sets."""
         masks: dict[int, int] = {}
         for pieces in sets:
             for layer, mask in pieces._masks.items():

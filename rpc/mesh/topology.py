@@ -1,8 +1,8 @@
 """Which topology is the newest this process has seen?
 
-`TopologyWatcher` follows the router from a task of the service's loop. It takes
-the higher (epoch, counter), keeps what it has while the router is down, and
-comes back by itself. It acknowledges what was taken, and nothing else.
+`TopologyWatcher` follows the router in a task on the service's loop. It takes
+the higher (epoch, counter), keeps its topology while the router is down, and
+reconnects by itself. It acknowledges only topologies that were taken.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def version_of(topology: router_pb2.Topology | None) -> tuple[int, int]:
-    """(epoch, counter); (0, 0) for none, which every real version exceeds."""
+    """(epoch, counter); (0, 0) for None, lower than every real version."""
     if topology is None:
         return 0, 0
     return topology.version.epoch, topology.version.counter
 
 
 class TopologyWatcher:
-    """The newest topology, and a callback on each change; use from one event loop."""
+    """Keeps the newest topology and calls back on each change; for one event loop."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class TopologyWatcher:
         role: "router_pb2.MemberRole" = router_pb2.MEMBER_ROLE_UNSPECIFIED,
         on_change: Callable[[router_pb2.Topology], None] = lambda topology: None,
     ):
-        """`role`: ATTENTION for attention services, UNSPECIFIED for everyone else.
+        """`role`: ATTENTION for attention services, UNSPECIFIED for other watchers.
 
-        `on_change` runs on the loop with each newer topology. What it raises is logged; that
-        topology then counts as never come: the last good one stays, and stays acknowledged.
+        `on_change` runs on the loop with each newer topology. If it raises, that is logged and
+        the topology is dropped: the last good one stays, and stays acknowledged.
         """
         self._router = router
         self._tls = tls
@@ -50,11 +50,11 @@ class TopologyWatcher:
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
         self.connected = False
-        """Whether the present stream has delivered a topology; without one, `latest` stays valid."""
+        """Whether the current stream has delivered a topology; `latest` stays valid without."""
         self.latest: router_pb2.Topology | None = None
 
     async def start(self) -> None:
-        """Begin watching in the background. A bad certificate file is a ValueError here."""
+        """Begin to watch in the background. Raises ValueError for a bad certificate file."""
         check_files(self._tls)
         self._task = asyncio.create_task(self._run(), name="topology-watcher")
 
@@ -71,7 +71,7 @@ class TopologyWatcher:
         failures, lost = 0, False
         try:
             while True:
-                # A channel for each stream: the next is made with the certificate of that time.
+                # A channel for each stream: a new one is made with the certificate of that time.
                 async with open_channel(
                     self._router, tls=self._tls, server_role="router"
                 ) as channel:
@@ -91,7 +91,7 @@ class TopologyWatcher:
             self.connected = False
 
     async def _follow_one_stream(self, stub: router_pb2_grpc.RouterStub) -> str:
-        """Watch until the stream ends; returns why it did."""
+        """Watch until the stream ends; returns the reason."""
         call = stub.WatchTopology()
         try:
             await call.write(self._request())
@@ -112,7 +112,7 @@ class TopologyWatcher:
             call.cancel()
 
     def _request(self) -> router_pb2.WatchTopologyRequest:
-        """First frame and ACK alike: what this watcher holds."""
+        """What this watcher holds: both the first frame and each ACK."""
         return router_pb2.WatchTopologyRequest(
             watcher_id=self._watcher_id,
             role=self._role,
@@ -127,7 +127,7 @@ class TopologyWatcher:
             self._on_change(topology)
         except ValueError as error:
             log.error("topology %s is unusable, keeping %s: %s", version, former, error)
-        except Exception:  # the callback's bug must not end the watching
+        except Exception:  # a bug of the callback must not end the watcher
             log.exception("topology %s could not be taken, keeping %s", version, former)
         else:
             self.latest = topology

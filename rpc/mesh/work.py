@@ -1,7 +1,7 @@
-"""How much work do rows make for an expert, in reads of its weights?
+"""How much work do rows cause an expert, in units of reading its weights?
 
-Attention services choose pools by it, and the router places experts by it: both must mean the same.
+Attention services choose pools by it and the router places experts by it, so it is shared.
 """
 
 ROWS_PER_EXPERT_READ = 8
-"""Rows that cost an expert's weights as much arithmetic time as reading them once does."""
+"""Number of rows that take as long to compute as reading an expert's weights once."""

@@ -1,1 +1,1 @@
-"""What every service's process does: flags, log, ports, a clean end."""
+"""What every service's process needs: flags, logging, ports, a clean shutdown."""

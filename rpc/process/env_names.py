@@ -1,7 +1,7 @@
-"""Which EXPERTMESH_* names mean something, and which one did a wrong one mean to be?
+"""Which EXPERTMESH_* variables exist, and which one was a misspelt one meant to be?
 
-Every process looks, so the names of all services, all commands and everything else are known
-here, in the one place that all may import. A test compares them with the flags that there are.
+Every process checks its environment, so the names of all services, all commands and everything
+else are listed here, where all of them may import. A test compares the lists with the flags.
 """
 
 import difflib
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 PREFIX = "EXPERTMESH_"
 SHOWN = 5
 _LIKE, _LIKE_WITH_A_WORD = 0.6, 0.4
-"""From these likenesses on (difflib's ratio) a name is offered."""
+"""Least likeness (difflib's ratio) of a name that is suggested."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -30,7 +30,7 @@ SERVICES = _names(
     SETTLE_MS STALL_S STATE STRIPING THREADS TLS_CA TLS_CERT TLS_KEY TRANSPORT
     """
 )
-"""Twins of the services' flags, and so of `expertmesh up`'s."""
+"""Variables of the services' flags, and so of `expertmesh up`'s."""
 
 COMMANDS = _names(
     """
@@ -47,7 +47,7 @@ COMMANDS = _names(
     THINKING TURNS UNDO UP_ATTENTION WAIT WARMUP WITHIN WRITE_MANIFEST
     """
 )
-"""Twins of the commands' own options, those of one service through `up` included."""
+"""Variables of the commands' own options, including those that `up` passes to one service."""
 
 OTHERS = _names(
     """
@@ -56,14 +56,14 @@ OTHERS = _names(
     TEST_COMPOSE COMPOSE_WORK M2_CHAT_DATA OWN_NETWORK FAIL
     """
 )
-"""Names without a flag: which native code runs, deploy/compose.yaml, tests."""
+"""Variables without a flag: for native code, deploy/compose.yaml and tests."""
 
 KNOWN = SERVICES | COMMANDS | OTHERS
 
 
 def nearest(name: str, known: Iterable[str] = KNOWN) -> list[str]:
-    """The names that it may have meant, without prefix, best first: those that share a word with it,
-    and else those spelt alike."""
+    """The names that it may have been meant to be, without prefix, best first: those that share a
+    word with it, or if there are none, those with a similar spelling."""
     words = set(name.split("_"))
     sharing = [one for one in known if words & set(one.split("_"))]
     likeness = {one: difflib.SequenceMatcher(None, name, one).ratio() for one in sharing or known}
@@ -73,7 +73,7 @@ def nearest(name: str, known: Iterable[str] = KNOWN) -> list[str]:
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """Names of ours in the environment that nothing reads, sorted."""
+    """EXPERTMESH_* names in the environment that nothing reads, sorted."""
     return sorted(
         name
         for name in environ
@@ -82,14 +82,14 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 
 def unknown_names_warning(environ: Mapping[str, str]) -> str | None:
-    """One line that names them and what they may have meant; None when all are known."""
+    """One line with the unknown names and suggestions; None when all names are known."""
     unknown = unknown_names(environ)
     if not unknown:
         return None
     told = []
     for name in unknown[:SHOWN]:
         near = " or ".join(PREFIX + one for one in nearest(name.removeprefix(PREFIX)))
-        # Whoever sets the environment must not write into a log or a terminal.
+        # A value from the environment must not put control characters into a log or terminal.
         shown = ascii(name[:80])[1:-1]
         told.append(f"{shown} (did you mean {near}?)" if near else shown)
     if len(unknown) > SHOWN:

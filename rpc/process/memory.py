@@ -1,4 +1,4 @@
-"""How much memory may this process still take? Limits of containers count."""
+"""How much memory may this process still take, within the limits of its container?"""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory_bytes(cgroup: Path = CGROUP) -> int:
-    """Memory that processes may take: what is available, cut by a cgroup limit."""
+    """The available memory, or what a cgroup limit leaves of it."""
     available = psutil.virtual_memory().available
     room = _cgroup_room(cgroup)
     return available if room is None else max(0, min(available, room))
@@ -50,7 +50,7 @@ def _cgroup_room(cgroup: Path) -> int | None:
 
 
 def _inactive_file_bytes(stat: Path) -> int:
-    """Page cache that the kernel would give back first (`inactive_file` of memory.stat)."""
+    """Page cache that the kernel reclaims first (`inactive_file` of memory.stat)."""
     for line in (read_text(stat) or "").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.isdecimal():

@@ -1,7 +1,7 @@
-"""How many files and sockets may this process have open, and which caps of ours fit below?
+"""How many files and sockets may this process have open, and which of our limits fit below?
 
-A cap above the process's own limit is none: accept() fails first, for probes as for everybody, and
-asyncio before Python 3.12 logs each failure with a traceback.
+A limit above the process's own has no effect: accept() fails first, for probes too, and asyncio
+before Python 3.12 logs each failure with a traceback.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 LEAST = 8
-"""Fewer connections than these are no service."""
+"""A service with room for fewer connections does not start."""
 ACCEPT_LOG_INTERVAL_S = 10.0
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 OWN_DESCRIPTORS = 128
-"""For what the service itself opens later: files, pipes, connections to other services."""
+"""Reserved for what the service itself opens: files, pipes, connections to other services."""
 
 
 def raise_open_files() -> None:
-    """Lift the soft limit to the hard one: it stands at 1024 for the sake of select(), unused here."""
+    """Raise the soft limit to the hard one: its usual 1024 is for select(), which is not used."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # some kernels call a hard limit what they do not allow
+    except (ValueError, OSError) as error:  # some kernels do not allow their own hard limit
         log.warning("the limit of open files stays at %d: %s", soft, error)
 
 
@@ -43,9 +43,10 @@ def open_file_limit() -> int:
 
 
 def fitting(wanted: int, what: str, *, beside: int = 0) -> int:
-    """`wanted` connections, or as many as fit next to `beside` others of ours; logs when lowered.
+    """`wanted` connections, or as many as fit beside `beside` others of this process; logs when
+    lowered.
 
-    Raises ValueError when hardly any fit.
+    Raises ValueError when fewer than LEAST fit.
     """
     limit = open_file_limit()
     kept = min(OWN_DESCRIPTORS, limit // 4) + beside
@@ -58,13 +59,16 @@ def fitting(wanted: int, what: str, *, beside: int = 0) -> int:
     if room < wanted:
         log.warning(
             "%s: %d instead of %d, because at most %d files may be open (ulimit -n)",
-            what, room, wanted, limit,
-        )  # fmt: skip
+            what,
+            room,
+            wanted,
+            limit,
+        )
     return min(wanted, room)
 
 
 class AcceptErrors:
-    """An event loop's exception handler: failing accepts are told now and then, the rest as usual."""
+    """An event loop's exception handler that limits how often failing accepts are logged."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -80,7 +84,8 @@ class AcceptErrors:
         if self._clock() - self._logged_at_s >= ACCEPT_LOG_INTERVAL_S:
             log.error(
                 "cannot accept connections: %s (%d more since the last such line)",
-                error, self._unlogged - 1,
-            )  # fmt: skip
+                error,
+                self._unlogged - 1,
+            )
             self._logged_at_s = self._clock()
             self._unlogged = 0

@@ -1,8 +1,8 @@
-"""Where do Prometheus and probes look? A small HTTP server in a thread of its own.
+"""Where do Prometheus and probes connect? To a small HTTP server on a thread of its own.
 
 It answers while the service's event loop is busy: /metrics, /livez, /readyz and
-whatever JSON pages a service adds. The newest connections are served: at the cap the oldest is cut,
-so that silent ones never keep a probe out.
+the JSON pages that a service adds. At the limit of connections the oldest is closed, so that
+silent ones never keep a probe out.
 """
 
 import contextlib
@@ -27,21 +27,21 @@ from rpc.process.open_files import open_file_limit
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
-"""Each has a thread while it lasts; fewer where few files may be open."""
+"""Each has a thread while it is open; fewer where the limit of open files is low."""
 LEAST_LIFE_S = 0.05
-"""No connection is cut before it had so much time to ask."""
+"""A connection has at least this long to send its request before it may be closed."""
 
 Readiness = Callable[[], tuple[bool, str]]
 """() -> (ready, reason when not)."""
 
 
 def max_connections() -> int:
-    """At once, of one server in this process."""
+    """Most connections at once of one server in this process."""
     return max(4, min(MAX_CONNECTIONS, open_file_limit() // 8))
 
 
 class OpsServer:
-    """HTTP on its own thread; `start` binds, `stop` ends it."""
+    """The HTTP server; `start` binds and starts its thread, `stop` ends it."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class OpsServer:
         *,
         hosts: Collection[str] = (),
     ):
-        """`pages`: path -> function returning something JSON can hold; `hosts`: further names for
-        the Host header."""
+        """`pages`: path -> function that returns a JSON value; `hosts`: more names allowed in the
+        Host header."""
         self._listen = listen
         self._registry = registry
         self._readiness = readiness
@@ -68,7 +68,7 @@ class OpsServer:
         return self._server.server_address[1]
 
     def start(self) -> None:
-        """Raises ValueError naming --ops-listen when the address cannot be had."""
+        """Raises ValueError naming --ops-listen when the address cannot be bound."""
         handler = type("Handler", (_OpsHandler,), {"ops": self})
         try:
             self._server = _Server((self._listen.host, self._listen.port), handler)
@@ -92,7 +92,7 @@ class OpsServer:
         self._server.server_close()
 
     def allows(self, host: str) -> bool:
-        """Whether the Host header names us."""
+        """Whether a request with this Host header may be answered."""
         name = name_of(host)
         return name is not None and is_own_name(name, allowed=self._hosts)
 
@@ -126,7 +126,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
-        # HTTPServer's own asks the name service who we are, which may take seconds.
+        # HTTPServer's own method looks up the host's full name, which may take seconds.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
@@ -135,7 +135,7 @@ class _Server(ThreadingHTTPServer):
             connection, address = super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._cut_oldest()  # its descriptor is the next one's
+                self._cut_oldest()  # frees a descriptor for the next one
                 time.sleep(LEAST_LIFE_S)
             raise
         if len(self._open) >= self._max_connections:
@@ -157,9 +157,9 @@ class _Server(ThreadingHTTPServer):
         time.sleep(max(0.0, since_s + LEAST_LIFE_S - time.monotonic()))
         with self._lock:
             if self._open.pop(connection, None) is None:
-                return  # it has ended meanwhile
-            with contextlib.suppress(OSError):  # the client was faster
-                connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes
+                return  # it has ended in the meantime
+            with contextlib.suppress(OSError):  # the client closed it first
+                connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end and closes it
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Mostly a prober that hung up; socketserver would print a traceback.
@@ -174,7 +174,7 @@ class _OpsHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, content_type, body = self._answer()
         if "content-length" in self.headers or "transfer-encoding" in self.headers:
-            self.close_connection = True  # a body is not read: it must not pass for a request
+            self.close_connection = True  # a body is not read, and must not be taken for a request
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -192,7 +192,7 @@ class _OpsHandler(BaseHTTPRequestHandler):
             return 403, "text/plain", b"this Host is not allowed: --ops-host adds one\n"
         try:
             return self.ops.respond(self.path.partition("?")[0])
-        except Exception:  # a page's bug must not end the thread; it is logged with its traceback
+        except Exception:  # a bug of a page must not end the thread; logged with its traceback
             log.exception("page %.200r failed", self.path)
             return 500, "text/plain", b"internal error\n"
 

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 2048
 """The router's 1,000 members and as many watchers."""
 STREAMS_TO_REFUSE = 4096
-"""Of one connection, while they wait to be told."""
+"""Streams of one connection beyond its limit that may wait to be refused with a reason."""
 RELOAD_S = 10.0
-"""Between two looks at files that nobody has asked for lately."""
+"""Time between checks of certificate and secret files that no call has read."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -34,8 +34,8 @@ def check_exposure(listen: Address, *, tls: TlsFiles | None, insecure: bool) -> 
     """Refuse plaintext beyond loopback unless it was allowed explicitly. Raises ValueError."""
     if tls is None and not insecure and not listen.is_loopback:
         raise ValueError(
-            f"--listen {listen}: plaintext gRPC is allowed on loopback only; give --tls-ca, --tls-cert "
-            "and --tls-key (see `expertmesh certs`), or --insecure on a network you trust"
+            f"--listen {listen}: plaintext gRPC is allowed on loopback only; give --tls-ca,"
+            " --tls-cert and --tls-key (see `expertmesh certs`), or --insecure on a trusted network"
         )
 
 
@@ -53,20 +53,20 @@ class GrpcHost:
         bounds: CallBounds = DEFAULT_BOUNDS,
         max_connections: int = MAX_CONNECTIONS,
     ):
-        """`secret`: what callers must know; health is answered to everybody.
+        """`secret`: what callers must know, except for health checks.
 
         Raises ValueError when the limit of open files leaves no room for connections.
         """
         self._listen = listen
         self._reflection = reflection
         self._tls = tls
-        # A dict, because of an option given twice gRPC takes the first.
+        # A dict, because gRPC uses the first one of an option that is given twice.
         options = {
             **dict(SERVER_OPTIONS),
             "grpc.max_receive_message_length": max_receive_bytes,
-            # Far above the bound that answers with a reason: HTTP/2's own can only reset a stream.
+            # Far above our own limit, which refuses with a reason: HTTP/2's only resets a stream.
             "grpc.max_concurrent_streams": bounds.per_connection + STREAMS_TO_REFUSE,
-            # Half-open handshakes count; beyond it gRPC closes what it has accepted.
+            # Handshakes count too; beyond this gRPC closes connections that it has accepted.
             "grpc.max_allowed_incoming_connections": fitting(
                 max_connections, "gRPC connections", beside=ops_http.max_connections()
             ),
@@ -81,7 +81,7 @@ class GrpcHost:
         self.port = 0
 
     def bind(self) -> int:
-        """Take the port and return it. Raises ValueError when it is taken."""
+        """Bind and return the port. Raises ValueError when it is in use."""
         self._probe()
         try:
             if self._tls is None:
@@ -97,7 +97,8 @@ class GrpcHost:
         return self.port
 
     def _probe(self) -> None:
-        """Say in one exact line why a port cannot be had; gRPC would log its own besides."""
+        """Raises ValueError with the exact reason when the port cannot be bound; gRPC's error does
+        not have it."""
         try:
             family, kind, _, _, address = socket.getaddrinfo(
                 self._listen.host, self._listen.port, type=socket.SOCK_STREAM
@@ -109,7 +110,7 @@ class GrpcHost:
             raise ValueError(f"--listen {self._listen}: {error.strerror}") from None
 
     async def start(self, services: Sequence[str]) -> None:
-        """Serve `services` (full names), not yet healthy; binds first when `bind` was not called."""
+        """Serve `services` (full names), not healthy yet; binds if `bind` was not called."""
         if self.port == 0:
             self.bind()
         self._services = tuple(services)
@@ -124,7 +125,7 @@ class GrpcHost:
         return Address(host=self._listen.host, port=self.port)
 
     async def set_serving(self, serving: bool) -> None:
-        """What the standard health service says, for the server and each service."""
+        """Set the state in the standard health service, for the server and each service."""
         states = health_pb2.HealthCheckResponse
         status = states.SERVING if serving else states.NOT_SERVING
         for name in ("", *self._services):
@@ -137,10 +138,10 @@ class GrpcHost:
 
 
 def exit_at_signal(why: str) -> None:
-    """SIGTERM and SIGINT end the process at once, status 0, where nothing is being served.
+    """Have SIGTERM and SIGINT end the process at once with status 0, while it serves nothing.
 
-    Before serving, because threads in the middle of a long read would hold up an orderly end;
-    after it, because a stop asked for twice is still a clean one.
+    Before serving, because threads in a long read would delay an orderly end; after it,
+    because a second signal must not turn a clean stop into a failure.
     """
 
     def on_signal(number: int, frame: object) -> None:
@@ -152,7 +153,7 @@ def exit_at_signal(why: str) -> None:
 
 
 def ignore_hangups() -> None:
-    """SIGHUP asks for files to be read again and never ends a service, whenever it comes."""
+    """SIGHUP asks to read files again; it must never end a service, even before it serves."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
@@ -163,7 +164,7 @@ async def until_stopped(
 ) -> None:
     """Sleep until SIGTERM or SIGINT, then `drain`; a second signal calls `abort` at once.
 
-    Meanwhile `reload` is called on SIGHUP, and now and then.
+    Until then `reload` is called on SIGHUP and every RELOAD_S.
     """
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reload)
@@ -194,9 +195,9 @@ async def until_stopped(
         with contextlib.suppress(asyncio.CancelledError):
             await draining
     else:
-        draining.result()  # what it raised
+        draining.result()  # raises what it raised
     for number in _STOP_SIGNALS:
-        loop.remove_signal_handler(number)  # as closing the loop would, to the deadly default
+        loop.remove_signal_handler(number)  # restores the default action, like closing the loop
     loop.remove_signal_handler(signal.SIGHUP)
     ignore_hangups()
     exit_at_signal("after serving")

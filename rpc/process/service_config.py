@@ -44,13 +44,13 @@ class AccessFlags:
 
     @property
     def access(self) -> Access | None:
-        """What the service identifies itself with to those it calls."""
+        """How the service proves to others that it may call them."""
         return self.tls or self.secret
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceConfig(AccessFlags):
-    """What every gRPC service can be told. Raises ValueError naming the flag."""
+    """The flags of every gRPC service. Raises ValueError naming the flag."""
 
     listen: str = flag("127.0.0.1:0", "address to serve gRPC on", metavar="HOST:PORT")
     ops_listen: str = flag(
@@ -58,15 +58,15 @@ class ServiceConfig(AccessFlags):
     )
     ops_host: tuple[str, ...] = flag(
         (),
-        "further name of this machine in the Host header of --ops-listen, besides IP addresses, names"
-        " without a dot, .local, .internal and the like ('*': every name)",
+        "further name of this machine in the Host header of --ops-listen, besides IP addresses,"
+        " names without a dot, .local, .internal and the like ('*': every name)",
         metavar="NAME",
     )
     tls_ca: Path | None = flag(None, "PEM of the mesh's CA; turns mTLS on", metavar="FILE")
     tls_cert: Path | None = flag(None, "PEM certificate of this service's role", metavar="FILE")
     tls_key: Path | None = flag(None, "PEM private key of that certificate", metavar="FILE")
     secret_file: Path | None = flag(
-        None, "without TLS: secrets, one a line, one of which callers must know", metavar="FILE"
+        None, "without TLS: secrets, one per line, of which callers must know one", metavar="FILE"
     )
     insecure: bool = flag(False, "allow plaintext gRPC beyond loopback")
     reflection: bool = flag(False, "answer gRPC reflection, as grpcurl asks for it")
@@ -89,7 +89,7 @@ class ServiceConfig(AccessFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberConfig(ServiceConfig):
-    """What every service can be told that joins a router and is dialled by others."""
+    """The flags of services that join a router and that others dial."""
 
     advertise: str = flag("", "address that others dial (default: --listen)", metavar="HOST:PORT")
     router: str = flag("", "router to join", metavar="HOST:PORT")
@@ -105,13 +105,13 @@ class MemberConfig(ServiceConfig):
 
 
 def default_member_id(kind: str, port: int) -> str:
-    """Unique among hosts and ports, also behind equal port numbers on many hosts."""
+    """An id that is unique among hosts and ports, from the host's name and the port."""
     host = socket.gethostname().partition(".")[0][:MAX_HOST_LENGTH]
     return f"{kind}-{re.sub(r'[^A-Za-z0-9_-]', '-', host) or 'host'}-{port}"
 
 
 def check_access(tls: TlsFiles | None, secret_file: Path | None) -> None:
-    """Raises ValueError when both are given: a certificate says more than a secret."""
+    """Raises ValueError when both are given: with TLS, a secret would add nothing."""
     if tls is not None and secret_file is not None:
         raise ValueError("--secret-file: give either it or the --tls-* flags")
 

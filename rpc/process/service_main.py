@@ -1,4 +1,4 @@
-"""How does a service's process begin and end? Flags, logging, one event loop, an exit status."""
+"""How does a service's process start and end? Flags, logging, one event loop, an exit status."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ Config = TypeVar("Config", bound=Any)
 
 
 class Service(Protocol):
-    """One process's work."""
+    """The work of one process."""
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -28,12 +28,12 @@ class Service(Protocol):
 
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Around a service's imports: libraries that the system will not load end it in one line."""
+    """For a service's imports: if a library cannot be loaded, exit with a one-line message."""
     ignore_hangups()
     try:
         yield
     except (ImportError, OSError, MemoryError) as error:
-        # A missing package or name is a fault of the installation: its traceback says where.
+        # A missing package or name is a fault of the installation: the traceback shows it.
         if isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -53,11 +53,11 @@ def run_service(
 ) -> int:
     """Run until SIGTERM or SIGINT. Exit status: 0 clean stop, 1 failure, 2 bad flags or files.
 
-    `build` is called on the loop, to which a grpc.aio server belongs from its making on.
+    `build` is called on the loop, because a grpc.aio server belongs to the loop that creates it.
     """
     ignore_hangups()
     warning = unknown_names_warning(os.environ)
-    if warning:  # before the flags: a name misspelt may be why one is missing
+    if warning:  # before the flags: a misspelt name may be why one is missing
         sys.stderr.write(f"expertmesh serve {name}: {warning}\n")
     config = parse_config(
         config_type,

@@ -1,4 +1,4 @@
-"""How do people write byte sizes, and how are sizes shown to them?
+"""How are byte sizes read from flags, and how are they shown?
 
 512MiB, 48GiB, 2e9, or 30% of what is free.
 """
@@ -59,5 +59,5 @@ class MemoryBudget:
         return cls(size_bytes=size_bytes)
 
     def of(self, free_bytes: int) -> int:
-        """Bytes, where that many are free."""
+        """The budget in bytes when `free_bytes` are free."""
         return int(self.share * max(0, free_bytes)) if self.share else self.size_bytes

@@ -92,7 +92,7 @@ def test_a_pool_whose_weights_change_in_memory_ends_itself(
         until(lambda: metric(failing, checks) > 2 * LAYERS * EXPERTS)
     failing.process.send_signal(signal.SIGUSR1)
     assert failing.process.wait(30) == 1
-    failing.wait_for("CRITICAL .*layer 2 expert 0 does not answer as it did")
+    failing.wait_for("CRITICAL .*layer 2 expert 0 answers differently than after loading")
     with rig.load(3) as after:
         after.warm()
     verdict = rig.oracle.check([*load.histories, *after.histories])

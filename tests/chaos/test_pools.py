@@ -183,12 +183,12 @@ def test_a_pool_in_a_crash_loop_is_held_back_and_told_of_while_the_rest_is_stabl
             assert start().process.wait(60) == 9
         until(lambda: rig.router_metric("expertmesh_router_crash_looping_pools") == 1)
         fourth = start()
-        rig.mesh.router.wait_for("pool crashing ends again and again: held back for 2 s")
+        rig.mesh.router.wait_for("pool crashing keeps crashing: held back for 2 s")
         until(lambda: "held back" in rig.unready_reason("crashing"))
         assert fourth.process.poll() is None
         assert fourth.process.wait(60) == 9, "it is tried again when its time is over"
         start()
-        rig.mesh.router.wait_for("pool crashing ends again and again: held back for 4 s")
+        rig.mesh.router.wait_for("pool crashing keeps crashing: held back for 4 s")
     assert_right(rig, running)
     assert rig.mesh.pools.pop().stop() in (0, 9)
     rig.connected(2)

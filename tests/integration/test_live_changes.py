@@ -77,7 +77,7 @@ def test_a_pool_nobody_can_replace_serves_its_grace_period_and_names_what_goes_d
         started_s = time.monotonic()
         assert pool.stop() == 0
         assert time.monotonic() - started_s > 1.9
-        pool.wait_for(r"nobody else holds, and dark go: layer 0 experts 0-7$")
+        pool.wait_for(r"pieces that no other pool holds: layer 0 experts 0-7$")
 
 
 def test_a_router_that_restarts_moves_nothing(model: Path, expected: list[int]):

@@ -104,7 +104,7 @@ async def test_a_first_answer_that_is_no_number_is_refused(folder: Path):
     executor = Executor(lambda call: run_call(call, store) * float("nan"), inline_rows=1)
     computing = asyncio.create_task(executor.run())
     canary_ = Canary(store, executor, ExpertMetrics(), period_s=0.02)
-    with pytest.raises(WeightsChanged, match="layer 0 expert 1 answers a sound row with NaN"):
+    with pytest.raises(WeightsChanged, match="layer 0 expert 1 answers a finite row with NaN"):
         await asyncio.wait_for(canary_.run(), 10)
     computing.cancel()
     executor.close()
