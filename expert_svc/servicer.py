@@ -181,9 +181,7 @@ class ExpertServicer:
             frame = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
         except TimeoutError:
             frame = grpc.aio.EOF
-        request = expert_pb2.ExecuteRequest()
-        if frame is not grpc.aio.EOF:
-            request = await _parse(frame, context)
+        request = await _parse(b"" if frame is grpc.aio.EOF else frame, context)
         if request.WhichOneof("frame") != "hello":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame must be hello")
         hello = request.hello

@@ -191,7 +191,7 @@ def check_hop_codec() -> Check:
     """Whether the frames of expert calls are built and checked by native code."""
     from rpc.hop.codec import HopCodec
 
-    if HopCodec.best().is_native:
+    if HopCodec.best().native is not None:
         return Check(name="hop codec", verdict=Verdict.OK, found="native")
     return Check(
         name="hop codec",

@@ -85,13 +85,24 @@ class TopologyBook:
             entries[lost.entry.pool_id] = (lost.entry, lost.pieces)
         topology = router_pb2.Topology(
             pools=[entries[pool_id][0] for pool_id in sorted(entries)],
-            attentions=[_attention_entry(member) for member in attentions],
+            attentions=[
+                router_pb2.AttentionEntry(
+                    attention_id=member.member_id,
+                    incarnation=member.incarnation,
+                    address=str(member.address),
+                    state=member.state,
+                )
+                for member in attentions
+            ],
         )
         uncovered = Pieces()
         if model is not None:
             topology.checkpoint_id = model.checkpoint_id
             topology.num_layers, topology.num_experts = model.num_layers, model.num_experts
-            uncovered = _uncovered(model, entries.values())
+            covered = Pieces.union(
+                pieces for entry, pieces in entries.values() if entry.state == READY
+            )
+            uncovered = covered.missing(model.num_layers, model.num_experts)
             topology.uncovered_pieces = len(uncovered)
             for layer in uncovered.layers[:MAX_UNCOVERED_EXAMPLES]:
                 topology.first_uncovered.add(layer_idx=layer, count=uncovered.count(layer))
@@ -168,18 +179,3 @@ def _pool_entries(pools: Sequence[Member]) -> Iterable[tuple[router_pb2.PoolEntr
             pieces = member.ready - held_by_ready - member.retired
             entry.pieces.CopyFrom(pieces.to_message())
         yield entry, pieces
-
-
-def _attention_entry(member: Member) -> router_pb2.AttentionEntry:
-    return router_pb2.AttentionEntry(
-        attention_id=member.member_id,
-        incarnation=member.incarnation,
-        address=str(member.address),
-        state=member.state,
-    )
-
-
-def _uncovered(model: Model, entries: Iterable[tuple[router_pb2.PoolEntry, Pieces]]) -> Pieces:
-    """Pieces that no ready pool of the topology holds."""
-    covered = Pieces.union(pieces for entry, pieces in entries if entry.state == READY)
-    return covered.missing(model.num_layers, model.num_experts)

@@ -40,16 +40,15 @@ async def why_not_proven(member: Member, access: Access | None) -> str:
 async def _pool_problem(member: Member, channel: grpc.aio.Channel) -> str:
     stub = expert_pb2_grpc.ExpertPoolStub(channel)
     answer = await stub.DescribePool(expert_pb2.DescribePoolRequest(), timeout=ASK_TIMEOUT_S)
-    hello = answer.hello
-    problem = _other(member, hello.pool_id, hello.incarnation, hello.checkpoint_id)
-    model = member.model
+    hello, model = answer.hello, member.model
+    if problem := _other(member, hello.pool_id, hello.incarnation, hello.checkpoint_id):
+        return problem
     held = Pieces.from_message(
         hello.pieces, num_layers=model.num_layers, num_experts=model.num_experts, field="pieces"
     )
-    missing = member.ready - held
-    if not problem and missing:
-        problem = f"{member.address} does not hold {len(missing)} of the pieces announced"
-    return problem
+    if missing := member.ready - held:
+        return f"{member.address} does not hold {len(missing)} of the pieces announced"
+    return ""
 
 
 async def _attention_problem(member: Member, channel: grpc.aio.Channel) -> str:

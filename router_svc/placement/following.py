@@ -111,7 +111,8 @@ class LoadFollower:
         if self.imbalance <= rules.imbalance:
             # Balanced; but pieces that are no longer hot may lose their additional holders.
             wanted = planned(0) if surplus else None
-            if wanted is None or _copies(wanted) >= sum(len(host.current) for host in hosts):
+            held = sum(len(host.current) for host in hosts)
+            if wanted is None or sum(map(len, wanted.hold.values())) >= held:
                 self._beyond_since_s = None
                 self._decide("balanced", f"imbalance {self.imbalance:.2f}", now_s)
                 return None
@@ -161,7 +162,3 @@ class LoadFollower:
 
     def _decide(self, verdict: str, reason: str, now_s: float) -> None:
         self.last = Decision(verdict=verdict, reason=reason, at_s=now_s)
-
-
-def _copies(made: Plan) -> int:
-    return sum(map(len, made.hold.values()))

@@ -103,10 +103,6 @@ class HopCodec:
         """With the compiled module, if there is one."""
         return cls(load_native())
 
-    @property
-    def is_native(self) -> bool:
-        return self.native is not None
-
     def build_execute(
         self,
         header: CallHeader,

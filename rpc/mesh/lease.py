@@ -65,16 +65,11 @@ class Lease:
         self._lease_s = DEFAULT_LEASE_S
         self._stopping = threading.Event()
         self._goodbye = True
-        self._joined = threading.Event()
+        self.joined = False  # whether the router has accepted the current stream
         self._wake = threading.Condition()
         self._poked = False
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-
-    @property
-    def joined(self) -> bool:
-        """Whether the router has accepted the current stream."""
-        return self._joined.is_set()
 
     def start(self) -> None:
         """Begin to join in the background. Raises ValueError for a bad certificate file."""
@@ -107,8 +102,7 @@ class Lease:
             # A channel for each stream: a new one is made with the certificate of that time.
             with open_sync_channel(self._router, tls=self._tls, server_role="router") as channel:
                 error = self._follow(router_pb2_grpc.RouterStub(channel))
-            was_joined = self._joined.is_set()
-            self._joined.clear()
+            was_joined, self.joined = self.joined, False
             if self._stopping.is_set():
                 break
             if error.code() in FINAL_REFUSALS:
@@ -151,7 +145,7 @@ class Lease:
         with self._wake:
             self._lease_s = max(0.05, welcome.lease_ms / 1000)
             self._wake.notify_all()
-        self._joined.set()
+        self.joined = True
         log.info(
             "joined router %s as %s, seen as %s",
             self._router,

@@ -60,7 +60,6 @@ class OpsServer:
         self._pages = dict(pages or {})
         self._hosts = (listen.host, *hosts)
         self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
@@ -77,13 +76,12 @@ class OpsServer:
                 f"--ops-listen {self._listen}: {error.strerror}; each service of a host needs "
                 "a port of its own (port 0 takes a free one)"
             ) from None
-        self._thread = threading.Thread(
+        threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.2},
             name="ops-http",
             daemon=True,
-        )
-        self._thread.start()
+        ).start()
 
     def stop(self) -> None:
         if self._server is None:

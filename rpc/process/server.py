@@ -80,8 +80,8 @@ class GrpcHost:
         self._services: tuple[str, ...] = ()
         self.port = 0
 
-    def bind(self) -> int:
-        """Bind and return the port. Raises ValueError when it is in use."""
+    def bind(self) -> None:
+        """Take the port. Raises ValueError when it is in use."""
         self._probe()
         try:
             if self._tls is None:
@@ -91,10 +91,7 @@ class GrpcHost:
                     str(self._listen), server_credentials(self._tls)
                 )
         except RuntimeError:
-            self.port = 0
-        if self.port == 0:
-            raise ValueError(f"--listen {self._listen}: cannot bind; is the port taken?")
-        return self.port
+            raise ValueError(f"--listen {self._listen}: cannot bind; is the port in use?") from None
 
     def _probe(self) -> None:
         """Raises ValueError with the exact reason when the port cannot be bound; gRPC's error does
