@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.config import ModelConfig, load_generation_defaults
-from moe_model.text.added_tokens import ROLE_START
+from moe_model.families.known import family_of
 from moe_model.text.files import TOKENIZER_FILE
 from moe_model.text.token_table import TokenTable
 
@@ -27,7 +27,9 @@ class Vocabulary:
     @classmethod
     def load(cls, folder: Path, model: ModelConfig) -> "Vocabulary":
         """Raises ValueError naming the file for ids outside the model's vocabulary."""
-        stops = set(load_generation_defaults(folder).eos_token_ids or model.eos_token_ids)
+        family = family_of(model)
+        defaults = load_generation_defaults(folder, family.generation_defaults)
+        stops = set(defaults.eos_token_ids or model.eos_token_ids)
         if stops and max(stops) >= model.vocab_size:
             raise ValueError(
                 f"{folder}/generation_config.json: eos_token_id {max(stops)} is outside "
@@ -40,7 +42,7 @@ class Vocabulary:
                 TOKENIZER_FILE,
             )
             return cls(size=model.vocab_size, default_stops=frozenset(stops))
-        table = TokenTable.load(folder)
+        table = TokenTable.load(folder, family.chat_format.markers)
         if len(table.bytes_of_id) > model.vocab_size:
             raise ValueError(
                 f"{folder}: {TOKENIZER_FILE} has ids up to {len(table.bytes_of_id) - 1}, "
@@ -50,5 +52,5 @@ class Vocabulary:
             size=model.vocab_size,
             has_tokens=True,
             missing_ids=tuple(table.missing_ids(model.vocab_size)),
-            default_stops=frozenset(stops | {table.added_ids[ROLE_START]}),
+            default_stops=frozenset(stops | {table.added_ids[family.chat_format.role_start]}),
         )

@@ -31,6 +31,7 @@ class QuantConfig:
 class ModelConfig:
     """The shape of a model. Letters: moe_model/shapes.py."""
 
+    model_type: str  # as config.json has it; the family that reads it: families/known.py
     vocab_size: int  # V
     hidden_size: int  # D
     num_layers: int
@@ -56,18 +57,15 @@ class ModelConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"config.json: {name} must be at least 1, got {value}")
-        for name, key, limit in (
-            ("num_layers", "num_hidden_layers", MAX_LAYERS),
-            ("num_experts", "num_local_experts", MAX_EXPERTS),
-        ):
+        for name, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
             if getattr(self, name) > limit:
                 raise ValueError(
-                    f"config.json: {key} must be at most {limit}, got {getattr(self, name)}"
+                    f"config.json: {name} must be at most {limit}, got {getattr(self, name)}"
                 )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"config.json: num_attention_heads ({self.num_heads}) must be a multiple of "
-                f"num_key_value_heads ({self.num_kv_heads})"
+                f"config.json: num_heads ({self.num_heads}) must be a multiple of "
+                f"num_kv_heads ({self.num_kv_heads})"
             )
         if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
             raise ValueError(
@@ -76,8 +74,7 @@ class ModelConfig:
             )
         if self.top_k > self.num_experts:
             raise ValueError(
-                f"config.json: num_experts_per_tok ({self.top_k}) exceeds num_local_experts "
-                f"({self.num_experts})"
+                f"config.json: top_k ({self.top_k}) exceeds num_experts ({self.num_experts})"
             )
         if not math.isfinite(self.rope_theta) or self.rope_theta <= 0:
             raise ValueError(f"config.json: rope_theta must be positive, got {self.rope_theta}")
@@ -86,7 +83,7 @@ class ModelConfig:
                 f"config.json: rms_norm_eps must be in (0, 1), got {self.rms_norm_eps}"
             )
         if self.dtype not in ("bfloat16", "float16", "float32"):
-            raise ValueError(f"config.json: torch_dtype {self.dtype!r} is not supported")
+            raise ValueError(f"config.json: dtype {self.dtype!r} is not supported")
         for token_id in self.eos_token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ValueError(
@@ -141,8 +138,8 @@ class GenerationDefaults:
     """Sampling defaults of the checkpoint's generation_config.json."""
 
     temperature: float = 1.0
-    top_p: float = 0.95
-    top_k: int = 40
+    top_p: float = 1.0
+    top_k: int = 0
     repetition_penalty: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
 
@@ -163,11 +160,11 @@ def read_json(path: Path, *, limit_bytes: int = MAX_CONFIG_BYTES) -> dict[str, A
     return value
 
 
-def load_generation_defaults(folder: Path) -> GenerationDefaults:
-    """Read `folder`/generation_config.json; without the file, M2's recommended values."""
+def load_generation_defaults(folder: Path, without_file: GenerationDefaults) -> GenerationDefaults:
+    """Read `folder`/generation_config.json. Raises ValueError naming the file or its key."""
     path = Path(folder) / "generation_config.json"
     if not path.exists():
-        return GenerationDefaults()
+        return without_file
     raw = read_json(path)
     if raw.get("do_sample") is False:
         raw = {**raw, "temperature": 0.0}

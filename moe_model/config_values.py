@@ -20,14 +20,16 @@ def boolean(raw: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
-def integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def integer(
+    raw: Mapping[str, Any], key: str, default: int | None = None, *, most: int = 2**31 - 1
+) -> int:
     value = raw.get(key)
     if value is None:
         if default is None:
             raise ValueError(f"config.json: {key} is missing")
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"config.json: {key} must be an integer in 0..2^31-1, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"config.json: {key} must be an integer in 0..{most}, got {value!r}")
     return value
 
 

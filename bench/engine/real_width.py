@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moe_model.config import ModelConfig
-from moe_model.families.known import load_config, parse_config
-from moe_model.families.minimax_m2.tensor_names import TensorSpec, all_specs
-from moe_model.tiny import TINY
+from moe_model.families.family import TensorSpec
+from moe_model.families.known import FAMILIES, load_config, parse_config, tensor_names
 
 REAL_WIDTH: dict[str, Any] = {
-    **TINY,
+    **FAMILIES["minimax_m2"].tiny_config(False),
     "vocab_size": 32_000,
     "hidden_size": 3072,
     "num_hidden_layers": 4,
@@ -67,8 +66,8 @@ def ensure_slice(folder: Path, *, seed: int = 0, **overrides: Any) -> ModelConfi
 def _write(folder: Path, raw: dict[str, Any], config: ModelConfig, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
-    for shard, specs in groupby(all_specs(config), _shard_name):
-        tensors = {spec.name: _tensor(spec, generator) for spec in specs}
+    for shard, specs in groupby(tensor_names(config).every(), _shard_name):
+        tensors = {spec.name: _tensor(key, spec, generator) for key, spec in specs}
         save_file(tensors, folder / shard)
         weight_map.update(dict.fromkeys(tensors, shard))
     index = {"metadata": {}, "weight_map": weight_map}
@@ -76,18 +75,18 @@ def _write(folder: Path, raw: dict[str, Any], config: ModelConfig, seed: int) ->
     (folder / "config.json").write_text(json.dumps(raw, indent=1))
 
 
-def _shard_name(spec: TensorSpec) -> str:
-    parts = spec.name.split(".")
+def _shard_name(entry: tuple[str, TensorSpec]) -> str:
+    parts = entry[1].name.split(".")
     part = f"layer-{parts[2]}" if parts[1] == "layers" else "outer"
     return f"model-{part}.safetensors"
 
 
-def _tensor(spec: TensorSpec, generator: torch.Generator) -> Tensor:
-    if spec.name.endswith("e_score_correction_bias"):
+def _tensor(key: str, spec: TensorSpec, generator: torch.Generator) -> Tensor:
+    if key == "bias":
         return torch.randn(spec.shape, generator=generator) * 0.1
     noise = torch.randn(spec.shape, generator=generator, dtype=torch.bfloat16)
     if len(spec.shape) == 1:
         return 1 + 0.1 * noise
-    if spec.name == "model.embed_tokens.weight":
+    if key == "embedding":
         return noise
     return noise.mul_(spec.shape[-1] ** -0.5)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
+from moe_model.families.family import ChatFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Backend(Protocol):
     default_parallel: int
     """Requests worth having open at once."""
     default_params: SamplingParams
+    chat_format: ChatFormat
     marker_ids: Mapping[str, int]
     """The markers' ids by their text; empty if the server does not list them."""
 

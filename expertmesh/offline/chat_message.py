@@ -13,12 +13,7 @@ from moe_model.chat.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from moe_model.families.minimax_m2.parser import OutputParser
-from moe_model.families.minimax_m2.tags import MARKERS
-from moe_model.text.added_tokens import THINK_END, THINK_START
 from moe_model.text.segments import Segment
-
-_ANY_MARKER = re.compile("(" + "|".join(map(re.escape, MARKERS)) + ")")
 
 
 async def message_of(backend: Backend, job: Job, choice: CompletionOutput) -> dict[str, Any]:
@@ -27,11 +22,11 @@ async def message_of(backend: Backend, job: Job, choice: CompletionOutput) -> di
     `reasoning_content` and `tool_calls` are in it when there are any. The arguments of a call that
     was cut off are no JSON.
     """
-    tag_of_id = {token_id: tag for tag, token_id in backend.marker_ids.items() if tag in MARKERS}
-    thinks = [tag for i in job.prompt_ids if (tag := tag_of_id.get(i)) in (THINK_START, THINK_END)]
-    parser = OutputParser(
+    chat_format, ids = backend.chat_format, backend.marker_ids
+    tag_of_id = {ids[tag]: tag for tag in chat_format.output_tags if tag in ids}
+    parser = chat_format.make_parser(
         tools=list(job.tools or ()),
-        starts_in_reasoning=thinks[-1:] == [THINK_START],
+        starts_in_reasoning=chat_format.opens_thinking(job.prompt_ids, ids),
         parallel_tool_calls=True,
     )
     events = []
@@ -78,7 +73,10 @@ async def _segments(
         if tag is not None:
             segments.append(Segment(tag, True))
     if not "".join(segment.text for segment in segments).startswith(choice.text):
-        parts = _ANY_MARKER.split(choice.text)  # text that is not that of the ids: go by it alone
+        tags = "|".join(map(re.escape, backend.chat_format.output_tags))
+        parts = re.split(
+            f"({tags})", choice.text
+        )  # text that is not that of the ids: go by it alone
         return [Segment(part, i % 2 == 1) for i, part in enumerate(parts)]
     left = len(choice.text)  # a stop string or stop token may end the text before the ids end
     kept = []

@@ -53,6 +53,7 @@ class InProcessBackend:
         self._model = core.model
         self._exits = exits
         self.max_model_len = core.max_model_len
+        self.chat_format = core.model.chat_format
         self.marker_ids = core.model.tokenizer.marker_ids
         # More than run at once, so that the scheduler always has a request waiting.
         self.default_parallel = 2 * options.max_running

@@ -16,6 +16,7 @@ from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import GenerationFailed
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
+from moe_model.families.known import chat_format_with
 
 DEFAULT_PARALLEL = 48
 """Below the gateway's own limit for one client (64)."""
@@ -36,6 +37,7 @@ class HttpBackend:
         self._token_texts: dict[int, str] = {}
         self.max_model_len = int(entry.get("max_model_len") or 2**31)
         self.marker_ids: Mapping[str, int] = entry.get("marker_token_ids") or {}
+        self.chat_format = chat_format_with(self.marker_ids)
         self.default_parallel = DEFAULT_PARALLEL
         # The server applies its checkpoint's defaults to what is None and so not sent.
         self.default_params = SamplingParams(

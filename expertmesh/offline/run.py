@@ -16,13 +16,10 @@ from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
 from expertmesh.outputs import RequestOutput
 from gateway.errors import context_exceeded
 from gateway.openai.field_rules import FieldRules
-from moe_model.text.added_tokens import REQUIRED_MARKERS
 
 log = logging.getLogger(__name__)
 
 _ENCODE_AT_ONCE = 16
-_TURN_MARKERS = REQUIRED_MARKERS[:3]
-"""Texts that only occur in rendered conversations."""
 
 Numbered = Sequence[tuple[str, int]]
 """(request id, seed) of each request."""
@@ -38,8 +35,9 @@ async def prepare_prompts(
 ) -> list[Job]:
     """The encoded prompts as jobs, in order. Raises ValueError naming the prompt."""
     looks_rendered = any(
-        one.ids is None and any(marker in (one.text or "") for marker in _TURN_MARKERS)
+        one.ids is None and marker in (one.text or "")
         for one in given
+        for marker in backend.chat_format.turn_markers
     )
     if looks_rendered and not control_tokens:
         log.warning(

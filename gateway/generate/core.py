@@ -19,8 +19,6 @@ from gateway.text.choice_text import ChatText, PlainText
 from gateway.text.model_files import ModelFiles
 from gateway.text.prompt_encoder import PromptEncoder
 from moe_model.chat.tools import without_null
-from moe_model.families.minimax_m2.parser import OutputParser
-from moe_model.text.added_tokens import THINK_END, THINK_START
 from protos import attention_pb2
 
 
@@ -69,6 +67,7 @@ class Core:
         """
         answers = asked.answers
         chat = answers.chat or ChatOptions()
+        chat_format, marker_ids = self.model.chat_format, self.model.tokenizer.marker_ids
         tools = [{**tool, "function": without_null(tool["function"])} for tool in chat.tools]
 
         @functools.cache  # choices share it: it is sent once
@@ -77,7 +76,8 @@ class Core:
                 tools,
                 thinks=thinks,
                 several_calls=chat.several_calls,
-                marker_ids=self.model.tokenizer.marker_ids,
+                marker_ids=marker_ids,
+                call_rules=chat_format.call_rules,
             )
             return RequestGrammar(text, answers.form.field) if text is not None else None
 
@@ -85,7 +85,7 @@ class Core:
         for prompt in asked.prompts:
             sampling = self._sampling(answers, prompt)
             reads_thinking = answers.chat is not None or answers.form.given is not None
-            thinks = reads_thinking and self._opens_thinking(prompt.ids)
+            thinks = reads_thinking and chat_format.opens_thinking(prompt.ids, marker_ids)
             for offset in range(answers.num_choices):
                 state = StreamState(
                     request=self._request(asked, prompt, sampling, offset, thinks=thinks),
@@ -133,13 +133,6 @@ class Core:
         )
         return sampling
 
-    def _opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
-        """Whether the last think tag of the prompt opens thinking, as M2's template writes it."""
-        markers = self.model.tokenizer.marker_ids
-        opening, closing = markers[THINK_START], markers[THINK_END]
-        tags = (i for i in reversed(prompt_ids) if i in (opening, closing))
-        return next(tags, closing) == opening
-
     def _request(
         self,
         asked: Generation,
@@ -177,7 +170,8 @@ class Core:
         if chat is not None:
             text = ChatText(
                 tokenizer,
-                parser=OutputParser(
+                self.model.chat_format,
+                parser=self.model.chat_format.make_parser(
                     tools=tools,
                     starts_in_reasoning=thinks,
                     parallel_tool_calls=chat.several_calls,

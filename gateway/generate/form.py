@@ -1,10 +1,10 @@
 """What must an answer be? Free text, JSON, a call of a tool, or what a grammar says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_model.families.minimax_m2.grammars import JsonAnswer, ToolCalls, answer_grammar
+from moe_model.chat.answer_grammar import Alternative, JsonAnswer, ToolCalls, answer_grammar
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
@@ -29,19 +29,22 @@ class AnswerForm:
         thinks: bool,
         several_calls: bool,
         marker_ids: Mapping[str, int],
+        call_rules: Callable[[ToolCalls], Alternative],
     ) -> str | None:
         """The grammar of what follows thinking, or None for free text.
 
         Args:
             tools: those on offer, validated; JSON answers may be calls of them instead.
+            call_rules: the family's, for calls.
         """
         if self.given:
             return self.given[thinks]
-        forms: list[JsonAnswer | ToolCalls] = []
+        forms: list[Alternative] = []
         if self.json is not None and not self.must_call:
-            forms.append(self.json)
+            forms.append(self.json.rules())
         if self.must_call or (forms and tools):
             offered = [t for t in tools if self.only_tool in (None, t["function"]["name"])]
             several = several_calls and self.only_tool is None
-            forms.append(ToolCalls(tools=offered, several=several, marker_ids=marker_ids))
+            calls = ToolCalls(tools=offered, several=several, marker_ids=marker_ids)
+            forms.append(call_rules(calls))
         return answer_grammar(*forms) if forms else None

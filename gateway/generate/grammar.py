@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import RequestError, bad_field
-from moe_model.families.minimax_m2.grammars import named_refusal
+from moe_model.chat.answer_grammar import named_refusal
 from protos import attention_pb2
 from rpc.config import GRAMMAR_TAKEN
 

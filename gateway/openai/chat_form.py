@@ -8,7 +8,7 @@ from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
 from gateway.http.schemas import check_schema
 from gateway.limits import Limits
-from moe_model.families.minimax_m2.grammars import JsonAnswer
+from moe_model.chat.answer_grammar import JsonAnswer
 
 _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
 _CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"

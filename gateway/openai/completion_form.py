@@ -8,7 +8,7 @@ from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
 from gateway.http.schemas import check_schema
 from gateway.limits import Limits
-from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
+from moe_model.chat.answer_grammar import JsonAnswer, answer_grammar
 
 FIELD = "structured_outputs"
 _FORMS = ("json", "json_object", "regex", "choice", "grammar")
@@ -39,7 +39,7 @@ def grammar_of(value: Any, limits: Limits, *, thinks: bool) -> str | None:
     name, demand = given[0], value[given[0]]
     if name in ("json", "json_object"):
         schema = check_schema(f"{FIELD}.json", demand, limits) if name == "json" else ANY_OBJECT
-        text = answer_grammar(JsonAnswer(schema=schema, lenient=False))
+        text = answer_grammar(JsonAnswer(schema=schema, lenient=False).rules())
     elif name == "grammar":
         text = _text(name, demand, limits.grammar_bytes)
     else:

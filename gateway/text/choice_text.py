@@ -1,6 +1,6 @@
 """How do the token ids of one choice become reasoning, content and tool calls?
 
-ids -> detokenizer -> M2 output parser -> stop strings (content only). One instance per choice.
+ids -> detokenizer -> the family's output parser -> stop strings (content only). One instance per choice.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,7 @@ from moe_model.chat.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from moe_model.families.minimax_m2.parser import OutputParser
-from moe_model.families.minimax_m2.tags import MARKERS
-from moe_model.text.added_tokens import THINK_END, THINK_START
+from moe_model.families.family import ChatFormat, OutputParser
 from moe_model.text.stop_strings import StopMatcher
 from moe_model.text.tokenizer import Tokenizer
 
@@ -89,6 +87,7 @@ class ChatText(PlainText):
     def __init__(
         self,
         tokenizer: Tokenizer,
+        chat_format: ChatFormat,
         *,
         parser: OutputParser,
         stops: Sequence[str],
@@ -96,9 +95,8 @@ class ChatText(PlainText):
     ):
         """`reasoning_in_content`: thinking stays in the content, tagged as the template tags it."""
         super().__init__(tokenizer, stops=stops)
-        self._tag_of_id = {
-            token_id: tag for tag, token_id in tokenizer.marker_ids.items() if tag in MARKERS
-        }
+        self._tag_of_id = {tokenizer.marker_ids[tag]: tag for tag in chat_format.output_tags}
+        self._think = chat_format.think
         self._parser = parser
         self._inline = reasoning_in_content
         self._inline_open = False
@@ -135,7 +133,7 @@ class ChatText(PlainText):
                 continue
             if self._inline_open:
                 self._inline_open = False
-                events.append(ContentDelta(f"\n{THINK_END}\n\n"))
+                events.append(ContentDelta(f"\n{self._think.closing}\n\n"))
             if isinstance(event, ContentDelta):
                 events += _content(self._filter.feed(event.text))
                 if self.stopped:
@@ -152,7 +150,7 @@ class ChatText(PlainText):
     def _reasoning(self, event: ReasoningDelta) -> list[ParserEvent]:
         if not self._inline:
             return [event]
-        opening = "" if self._inline_open else f"{THINK_START}\n"
+        opening = "" if self._inline_open else f"{self._think.opening}\n"
         self._inline_open = True
         return [ContentDelta(opening + event.text)]
 

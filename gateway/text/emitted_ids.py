@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from gateway.text.recently_used import RecentlyUsed
-from moe_model.text.added_tokens import PROMPT_START, ROLE_START, TURN_END
+from moe_model.families.family import ChatFormat
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
 
@@ -26,20 +26,21 @@ _ENTRY_BYTES = 300
 class EmittedIds(RecentlyUsed["array[int]"]):
     """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, *, max_bytes: int):
+    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, *, max_bytes: int):
         super().__init__(_size, max_bytes=max_bytes)
         self._tokenizer = tokenizer
+        self._format = chat_format
         self._marker_of_id = {i: text for text, i in tokenizer.marker_ids.items()}
 
     def remember(self, tenant: str, prompt: Sequence[int], emitted: Sequence[int]) -> None:
         """Keep the turn that the last role marker of `prompt` opened and `emitted` continued."""
-        role_id = self._tokenizer.marker_ids[ROLE_START]
+        role_id = self._tokenizer.marker_ids[self._format.role_start]
         opening = next((i for i in range(len(prompt), 0, -1) if prompt[i - 1] == role_id), None)
         if opening is None:
             return
         digest = _turn_digest(tenant)
         for segment, ids in self._stretches([*prompt[opening:], *emitted]):
-            if segment.text in (PROMPT_START, ROLE_START, TURN_END) and segment.is_marker:
+            if segment.text in self._format.turn_markers and segment.is_marker:
                 return  # the turn is over
             _extend(digest, segment)
             if not segment.is_marker:
@@ -50,7 +51,7 @@ class EmittedIds(RecentlyUsed["array[int]"]):
         ids: list[int] = []
         digest = None
         for segment in segments:
-            if segment.is_marker and segment.text == ROLE_START:
+            if segment.is_marker and segment.text == self._format.role_start:
                 digest = _turn_digest(tenant)
             elif digest is not None:
                 _extend(digest, segment)

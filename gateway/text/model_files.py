@@ -6,8 +6,8 @@ from pathlib import Path
 
 from moe_model.chat.template import ChatTemplate
 from moe_model.config import GenerationDefaults, ModelConfig, load_generation_defaults
-from moe_model.families.known import load_config
-from moe_model.text.added_tokens import THINK_END
+from moe_model.families.family import ChatFormat
+from moe_model.families.known import family_of, load_config
 from moe_model.text.tokenizer import Tokenizer
 
 
@@ -19,6 +19,7 @@ class ModelFiles:
     """Accepted in requests; the first is shown."""
     config: ModelConfig
     defaults: GenerationDefaults
+    chat_format: ChatFormat
     tokenizer: Tokenizer
     template: ChatTemplate
     longest_token_bytes: int
@@ -30,7 +31,7 @@ class ModelFiles:
 
     @property
     def end_of_thinking_id(self) -> int:
-        return self.tokenizer.marker_ids[THINK_END]
+        return self.tokenizer.marker_ids[self.chat_format.think.closing]
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -43,7 +44,9 @@ def load_model_files(folder: Path, names: tuple[str, ...]) -> ModelFiles:
     if not folder.is_dir():
         raise ValueError(f"--model: {folder} is not a folder")
     config = load_config(folder)
-    tokenizer = Tokenizer.load(folder)
+    family = family_of(config)
+    chat_format = family.chat_format
+    tokenizer = Tokenizer.load(folder, chat_format.markers)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"{folder}: tokenizer.json has ids up to {tokenizer.vocab_size - 1}, config.json's "
@@ -53,9 +56,10 @@ def load_model_files(folder: Path, names: tuple[str, ...]) -> ModelFiles:
     return ModelFiles(
         names=names or (folder.resolve().name,),
         config=config,
-        defaults=load_generation_defaults(folder),
+        defaults=load_generation_defaults(folder, family.generation_defaults),
+        chat_format=chat_format,
         tokenizer=tokenizer,
-        template=ChatTemplate.load(folder),
+        template=ChatTemplate.load(folder, chat_format.markers),
         longest_token_bytes=max(1, longest),
         created=int(time.time()),
     )

@@ -49,7 +49,9 @@ class PromptEncoder:
         self._count_repair = count_repair
         self._count_restored = count_restored
         self._limits = limits
-        self.emitted_ids = EmittedIds(model.tokenizer, max_bytes=limits.emitted_ids_bytes)
+        self.emitted_ids = EmittedIds(
+            model.tokenizer, model.chat_format, max_bytes=limits.emitted_ids_bytes
+        )
         self.thinking = ReturnedThinking(max_bytes=limits.returned_thinking_bytes)
         self.threads = FairThreads(limits.tokenise_threads, max_waiting=limits.tokenise_queue)
 
@@ -87,7 +89,8 @@ class PromptEncoder:
 
         def encode() -> list[int]:
             offered = validate_tools(tools, names.tools)
-            turns = normalise_messages(messages, repairs, names.messages)
+            think_tags = self._model.chat_format.think
+            turns = normalise_messages(messages, repairs, names.messages, think_tags)
             # Before the template copies it several times over.
             said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
             self._refuse_by_size(names.messages, said, max_model_len)

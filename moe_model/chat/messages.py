@@ -11,9 +11,8 @@ from typing import Any
 
 from moe_model.chat.message_parts import Content, asked_content, past_content
 from moe_model.chat.repairs import Repair, Repairs
-from moe_model.chat.thinking import separate_thinking
+from moe_model.chat.thinking import THINK_TAGS, ThinkTags, separate_thinking
 from moe_model.chat.tool_history import CallReader, order_tool_results
-from moe_model.text.added_tokens import THINK_END
 from moe_model.text.unicode_text import repaired
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -22,7 +21,10 @@ _SYSTEM_EXTRAS = ("current_date", "current_location")
 
 
 def normalise_messages(
-    messages: list[dict[str, Any]], repairs: Repairs | None = None, field: str = "messages"
+    messages: list[dict[str, Any]],
+    repairs: Repairs | None = None,
+    field: str = "messages",
+    tags: ThinkTags = THINK_TAGS,
 ) -> list[dict[str, Any]]:
     """Messages for `ChatTemplate.render`; the input is not changed.
 
@@ -48,7 +50,7 @@ def normalise_messages(
     """
     if not messages:
         raise ValueError(f"{field}: must not be empty")
-    reader = _Reader(Counter() if repairs is None else repairs)
+    reader = _Reader(Counter() if repairs is None else repairs, tags)
     roles = [message.get("role") for message in messages]
     last_answer = _last_answer(roles)
     last_user = max((i for i, role in enumerate(roles) if role == "user"), default=-1)
@@ -71,8 +73,9 @@ def _last_answer(roles: list[Any]) -> int:
 class _Reader:
     """The conversation so far."""
 
-    def __init__(self, repairs: Repairs) -> None:
+    def __init__(self, repairs: Repairs, tags: ThinkTags) -> None:
         self._repairs = repairs
+        self._tags = tags
         self._calls = CallReader(repairs)
         self._system: dict[str, Any] | None = None
         self._system_texts: list[str] = []
@@ -134,10 +137,12 @@ class _Reader:
         text = content.text
         if not text and isinstance(message.get("refusal"), str):
             text = message["refusal"]
-        reasoning, text = separate_thinking(message, text)
+        reasoning, text = separate_thinking(message, text, self._tags)
         turn: dict[str, Any] = {"role": "assistant", "content": text}
         reasoning = reasoning or "".join(content.thoughts)
-        if reasoning or THINK_END in text:  # "" too: else M2's template cuts the text at its tags
+        if (
+            reasoning or self._tags.closing in text
+        ):  # "" too: else M2's template cuts the text at its tags
             turn["reasoning_content"] = reasoning
         calls = self._calls.read(message)
         if calls:

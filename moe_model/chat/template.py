@@ -10,7 +10,7 @@ template by rendering sample conversations with and without the replacement, and
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,19 @@ class ChatTemplate:
         self._check_samples(as_written, given)
 
     @classmethod
-    def load(cls, folder: Path) -> "ChatTemplate":
+    def load(cls, folder: Path, markers: Collection[str] = ()) -> "ChatTemplate":
         """Read chat_template.jinja, or `chat_template` of tokenizer_config.json.
 
-        Raises a one-line ValueError naming the file.
+        Raises a one-line ValueError naming the file. `markers`: texts that must be among the
+        added tokens.
         """
         config = files.read_tokenizer_config(folder)
         path, source = _read_source(folder, config)
         tokenizer_path = folder / files.TOKENIZER_FILE
         tokenizer_json = files.read_json_object(tokenizer_path, files.MAX_TOKENIZER_BYTES)
-        markers = parse_added_tokens(tokenizer_path, tokenizer_json)
+        added = parse_added_tokens(tokenizer_path, tokenizer_json, markers)
         try:
-            return cls(source, markers=markers, variables=_special_variables(config))
+            return cls(source, markers=added, variables=_special_variables(config))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -7,29 +7,35 @@ Nothing here raises: thinking that is malformed stays what it is, text.
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-from moe_model.text.added_tokens import THINK_END, THINK_START
-
-_CLOSING = re.compile(re.escape(THINK_END))
-_CLOSING_LINE = re.compile(f"^{re.escape(THINK_END)}", re.MULTILINE)
-_ALONE = re.compile(f"^{re.escape(THINK_END)}$", re.MULTILINE)
+from typing import Any, NamedTuple
 
 
-def separate_thinking(message: Mapping[str, Any], content: str) -> tuple[str, str]:
+class ThinkTags(NamedTuple):
+    """Around thinking that stands in the text; the default is what most models write."""
+
+    opening: str = "<think>"
+    closing: str = "</think>"
+
+
+THINK_TAGS = ThinkTags()
+
+
+def separate_thinking(
+    message: Mapping[str, Any], content: str, tags: ThinkTags = THINK_TAGS
+) -> tuple[str, str]:
     """Reasoning and content of one assistant message.
 
     The first non-empty form wins, in the order above. When it is a field, a think block that
     opens the content and says the same is left out. Fields of other types are ignored.
     """
     reasoning = _from_fields(message)
-    inline, rest = cut_inline_thinking(content)
+    inline, rest = cut_inline_thinking(content, tags)
     if not reasoning:
         return inline, rest
     return reasoning, rest if inline and inline.strip() == reasoning.strip() else content
 
 
-def cut_inline_thinking(content: str) -> tuple[str, str]:
+def cut_inline_thinking(content: str, tags: ThinkTags = THINK_TAGS) -> tuple[str, str]:
     """Reasoning and content, where the content has the thinking in it as a model writes it.
 
     That is a block which opens the content, up to the first closing tag at the beginning of a line,
@@ -39,15 +45,15 @@ def cut_inline_thinking(content: str) -> tuple[str, str]:
     are text that mentions them, unlike in M2's template, which takes whatever precedes a closing
     tag for thinking.
     """
-    opened = content.lstrip()
-    if opened.startswith(THINK_START):
-        thought = opened.removeprefix(THINK_START)
-        closing = _CLOSING_LINE.search(thought) or _CLOSING.search(thought)
+    opened, end = content.lstrip(), re.escape(tags.closing)
+    if opened.startswith(tags.opening):
+        thought = opened.removeprefix(tags.opening)
+        closing = re.search(f"(?m)^{end}", thought) or re.search(end, thought)
         if closing:
             return thought[: closing.start()].strip("\n"), thought[closing.end() :].strip("\n")
         return (thought.strip("\n"), "") if thought.startswith("\n") else ("", content)
-    alone = _ALONE.search(content)
-    if alone and THINK_START not in content and content.count(THINK_END) == 1:
+    alone = re.search(f"(?m)^{end}$", content)
+    if alone and tags.opening not in content and content.count(tags.closing) == 1:
         return content[: alone.start()].strip("\n"), content[alone.end() :].strip("\n")
     return "", content
 

@@ -1,20 +1,18 @@
 """Which family does a config.json belong to? The one table. No torch."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from moe_model.config import ModelConfig, read_json
-from moe_model.families.minimax_m2 import config_keys as minimax_m2
+from moe_model.families.family import ChatFormat, Family, TensorNames
+from moe_model.families.minimax_m2.family import MINIMAX_M2
 
 log = logging.getLogger(__name__)
 
-FAMILIES: dict[str, Callable[[Mapping[str, Any]], ModelConfig]] = {
-    "minimax_m2": minimax_m2.parse_config,
-    "minimax": minimax_m2.parse_config,
-}
-"""model_type -> who reads the rest of the config."""
+FAMILIES: dict[str, Family] = {"minimax_m2": MINIMAX_M2, "minimax": MINIMAX_M2}
+"""By model_type."""
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -29,4 +27,23 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(f"config.json: model_type {model_type!r} is not one of {tuple(FAMILIES)}")
-    return FAMILIES[model_type](raw)
+    return FAMILIES[model_type].parse_config(raw)
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family that the config was read by."""
+    return FAMILIES[config.model_type]
+
+
+def tensor_names(config: ModelConfig) -> TensorNames:
+    """What a checkpoint of this config holds."""
+    return family_of(config).tensor_names(config)
+
+
+def chat_format_with(markers: Collection[str]) -> ChatFormat:
+    """For a client that knows only a server's markers: the first format with all of them.
+
+    Servers that tell no markers are older than the second family: theirs is the first.
+    """
+    formats = [family.chat_format for family in FAMILIES.values()]
+    return next((one for one in formats if set(one.markers) <= set(markers)), formats[0])

@@ -1,27 +1,9 @@
-"""Which added tokens does a tokenizer.json declare, and are M2's markers among them?"""
+"""Which added tokens does a tokenizer.json declare, and are the chat format's markers among them?"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-PROMPT_START = "]~!b["
-ROLE_START = "]~b]"
-TURN_END = "[e~["
-THINK_START = "<think>"
-THINK_END = "</think>"
-TOOL_CALLS_START = "<minimax:tool_call>"
-TOOL_CALLS_END = "</minimax:tool_call>"
-
-REQUIRED_MARKERS = (
-    PROMPT_START,
-    ROLE_START,
-    TURN_END,
-    THINK_START,
-    THINK_END,
-    TOOL_CALLS_START,
-    TOOL_CALLS_END,
-)
 
 MAX_TOKEN_ID = 2**24 - 1
 
@@ -35,26 +17,38 @@ class AddedToken:
     special: bool
 
 
-def parse_added_tokens(path: Path, tokenizer_json: Mapping[str, Any]) -> dict[str, AddedToken]:
-    """Added tokens by text. Raises ValueError naming `path` for entries that cannot be served."""
+def parse_added_tokens(
+    path: Path, tokenizer_json: Mapping[str, Any], markers: Collection[str] = ()
+) -> dict[str, AddedToken]:
+    """Added tokens by text.
+
+    Args:
+        path: the file, for messages only.
+        markers: texts that must be among them, as the chat format's are.
+
+    Raises:
+        ValueError: one line naming `path`, for entries that cannot be served.
+    """
     entries = tokenizer_json.get("added_tokens")
     if not isinstance(entries, list):
         raise ValueError(f"{path}: added_tokens must be a list")
     tokens: dict[str, AddedToken] = {}
     seen_ids: set[int] = set()
     for index, entry in enumerate(entries):
-        token = _parse_entry(f"{path}: added_tokens[{index}]", entry)
+        token = _parse_entry(f"{path}: added_tokens[{index}]", entry, markers)
         if token.text in tokens or token.token_id in seen_ids:
             raise ValueError(f"{path}: added_tokens[{index}] repeats a token text or id")
         tokens[token.text] = token
         seen_ids.add(token.token_id)
-    missing = [marker for marker in REQUIRED_MARKERS if marker not in tokens]
+    missing = [marker for marker in markers if marker not in tokens]
     if missing:
-        raise ValueError(f"{path}: added_tokens lacks M2's marker tokens {' '.join(missing)}")
+        raise ValueError(
+            f"{path}: added_tokens lacks the chat format's markers {' '.join(missing)}"
+        )
     return tokens
 
 
-def _parse_entry(where: str, entry: Any) -> AddedToken:
+def _parse_entry(where: str, entry: Any, markers: Collection[str]) -> AddedToken:
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must be an object")
     token_id, text = entry.get("id"), entry.get("content")
@@ -66,6 +60,6 @@ def _parse_entry(where: str, entry: Any) -> AddedToken:
         raise ValueError(f"{where}.content must be a non-empty string")
     # A token that eats its neighbours' blanks would make ids depend on more than its own stretch.
     for flag in ("lstrip", "rstrip", "single_word"):
-        if text in REQUIRED_MARKERS and entry.get(flag):
+        if text in markers and entry.get(flag):
             raise ValueError(f"{where}.{flag} is set for marker {text}, which is not supported")
     return AddedToken(token_id=token_id, text=text, special=entry.get("special") is True)

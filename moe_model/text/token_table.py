@@ -1,6 +1,6 @@
 """Which ids are tokens, and which bytes does each stand for? Read without the tokenizers library."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,14 @@ class TokenTable:
     added_ids: Mapping[str, int]
 
     @classmethod
-    def load(cls, folder: Path) -> "TokenTable":
-        """Read `tokenizer.json`. Raises a one-line ValueError naming the file."""
+    def load(cls, folder: Path, markers: Collection[str] = ()) -> "TokenTable":
+        """Read `tokenizer.json`. Raises a one-line ValueError naming the file.
+
+        `markers`: texts that must be among the added tokens.
+        """
         path = Path(folder) / files.TOKENIZER_FILE
         content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
-        added = parse_added_tokens(path, content)
+        added = parse_added_tokens(path, content, markers)
         model = content.get("model")
         vocab = model.get("vocab") if isinstance(model, dict) else None
         if not isinstance(vocab, dict):

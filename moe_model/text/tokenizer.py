@@ -1,13 +1,13 @@
 """How does text become token ids, such that no caller's text becomes a control token?
 
-M2's `<think>` and tool tags are added tokens but not "special" ones, so a tokenizer's own switch
+Think and tool tags are often added tokens but not "special" ones, so a tokenizer's own switch
 for special tokens does not protect them. Therefore text is encoded by a copy of the tokenizer
 that has no added tokens at all; ids of added tokens come only from `Segment`s that the chat
 template marked. On text without a marker both ways give the same ids, because the ordinary
 tokenizer also cuts at added tokens first and encodes each stretch on its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -43,11 +43,14 @@ class Tokenizer:
         self.vocab_size = len(self._bytes_of_id)
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json`. Raises a one-line ValueError naming the file."""
+    def load(cls, folder: Path, markers: Collection[str] = ()) -> "Tokenizer":
+        """Read `tokenizer.json`. Raises a one-line ValueError naming the file.
+
+        `markers`: texts that must be among the added tokens.
+        """
         path = Path(folder) / files.TOKENIZER_FILE
         content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
-        added_tokens = parse_added_tokens(path, content)
+        added_tokens = parse_added_tokens(path, content, markers)
         vocab, plain = build_plain_tokenizer(path, content, added_tokens)
         return cls(plain=plain, vocab=vocab, added_tokens=added_tokens)
 

@@ -1,4 +1,4 @@
-"""How do weights come off the disk? An M2 checkpoint folder, mapped and checked.
+"""How do weights come off the disk? A checkpoint folder, mapped and checked.
 
 `Checkpoint.open` checks the index, every shard's header and the completeness of
 the tensor table without reading weights. `layer`, `outer` and `expert` load just
@@ -15,15 +15,8 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig, read_json
-from moe_model.families.known import load_config
-from moe_model.families.minimax_m2.tensor_names import (
-    TensorSpec,
-    all_specs,
-    expert_specs,
-    is_ignored,
-    layer_specs,
-    outer_specs,
-)
+from moe_model.families.family import TensorSpec
+from moe_model.families.known import load_config, tensor_names
 from moe_model.maths.layer import LayerWeights
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
@@ -46,6 +39,7 @@ class Checkpoint:
         """`files`: tensor name -> the shard that holds it. Use `open`."""
         self.folder = folder
         self.config = config
+        self.names = tensor_names(config)
         self._files = files
 
     @classmethod
@@ -78,9 +72,7 @@ class Checkpoint:
         return not is_fp8 or spec.scale_name in self._files
 
     def holds_expert(self, layer_idx: int, expert_id: int) -> bool:
-        return all(
-            self.holds(spec) for spec in expert_specs(self.config, layer_idx, expert_id).values()
-        )
+        return all(map(self.holds, self.names.expert(layer_idx, expert_id).values()))
 
     def shard_of(self, name: str) -> SafetensorsFile | None:
         """The shard that holds a tensor, or None."""
@@ -92,12 +84,12 @@ class Checkpoint:
 
     def stored_expert(self, layer_idx: int, expert_id: int) -> StoredExpert:
         """One piece as the files have it."""
-        specs = expert_specs(self.config, layer_idx, expert_id)
+        specs = self.names.expert(layer_idx, expert_id)
         return StoredExpert(**{key: self.stored(spec) for key, spec in specs.items()})
 
     def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
         """A layer without its experts; norms in the compute dtype, routing stays float32."""
-        specs = layer_specs(self.config, layer_idx)
+        specs = self.names.layer(layer_idx)
         dtype = linears.dtype
 
         def optional(key: str, as_dtype: torch.dtype) -> Tensor | None:
@@ -116,11 +108,11 @@ class Checkpoint:
 
     def outer(self, key: str, dtype: torch.dtype) -> Tensor:
         """`embedding` [V, D], `final_norm` [D] or `lm_head` [V, D]."""
-        return self._weight(outer_specs(self.config)[key], dtype)
+        return self._weight(self.names.outer()[key], dtype)
 
     def lm_head(self, linears: Linears) -> LinearWeight:
         """`lm_head` [V, D] as a linear."""
-        return linears.make([self.stored(outer_specs(self.config)["lm_head"])])
+        return linears.make([self.stored(self.names.outer()["lm_head"])])
 
     def digest(self, specs: Iterable[TensorSpec]) -> str:
         """SHA-256 over names, dtypes, shapes and stored bytes of the given tensors, hex."""
@@ -170,13 +162,13 @@ class Checkpoint:
     def _check_table(self, partial: bool) -> None:
         """Completeness, shapes and dtypes of everything the model needs; no weights are read."""
         known: set[str] = set()
-        for spec in all_specs(self.config):
+        for _, spec in self.names.every():
             known.update((spec.name, spec.scale_name))
             if spec.name in self._files:
                 self._check_tensor(spec, partial)
             elif not partial:
                 raise ValueError(f"{self.folder}: tensor {spec.name} is missing")
-        strangers = [n for n in self._files if n not in known and not is_ignored(n, self.config)]
+        strangers = [n for n in self._files if n not in known and not self.names.is_ignored(n)]
         if strangers:
             raise ValueError(
                 f"{self._files[strangers[0]].path}: tensor {strangers[0]} does not belong to this model "

@@ -16,13 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moe_model.config import ModelConfig, read_json
-from moe_model.families.minimax_m2.tensor_names import (
-    TensorSpec,
-    all_specs,
-    expert_specs,
-    layer_specs,
-    outer_specs,
-)
 from moe_model.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -51,27 +44,21 @@ class Manifest:
 
 
 def config_digest(config: ModelConfig) -> str:
-    """SHA-256 over every field that changes what is computed."""
-    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
-
-
-def attention_specs(config: ModelConfig) -> list[TensorSpec]:
-    """Everything outside the experts."""
-    specs = list(outer_specs(config).values())
-    for layer_idx in range(config.num_layers):
-        specs += layer_specs(config, layer_idx).values()
-    return specs
+    """SHA-256 over every field that changes what is computed; the family's names change nothing."""
+    fields = asdict(config)
+    del fields["model_type"]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def piece_digest(checkpoint: Checkpoint, layer_idx: int, expert_id: int) -> str:
     """Digest of one piece as stored."""
-    return checkpoint.digest(expert_specs(checkpoint.config, layer_idx, expert_id).values())
+    return checkpoint.digest(checkpoint.names.expert(layer_idx, expert_id).values())
 
 
 def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
     """Hash the whole checkpoint; reads every byte once. Raises ValueError when it is partial."""
     config = checkpoint.config
-    missing = [spec.name for spec in all_specs(config) if not checkpoint.holds(spec)]
+    missing = [spec.name for _, spec in checkpoint.names.every() if not checkpoint.holds(spec)]
     if missing:
         raise ValueError(
             f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): a shard "
@@ -87,7 +74,7 @@ def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> 
             progress(layer_idx + 1, config.num_layers)
     return Manifest(
         config=config_digest(config),
-        attention=checkpoint.digest(attention_specs(config)),
+        attention=checkpoint.digest(checkpoint.names.attention()),
         pieces=tuple(pieces),
     )
 
@@ -145,7 +132,7 @@ def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) ->
 
 def verify_attention(checkpoint: Checkpoint, manifest: Manifest) -> None:
     """Hash what an attention service loads. Raises ValueError when the manifest says otherwise."""
-    if checkpoint.digest(attention_specs(checkpoint.config)) != manifest.attention:
+    if checkpoint.digest(checkpoint.names.attention()) != manifest.attention:
         raise ValueError(
             f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
         )

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from moe_model.backends.choice import choose_backend
-from moe_model.families.minimax_m2.tensor_names import expert_specs
 from moe_model.kernels.cpu.experts import PanelExperts
 from moe_model.maths.experts import HeldExperts
 from moe_model.weights import manifest as manifests
@@ -63,4 +62,4 @@ def put_expert(
         return
     held.put(slot, weights.stored_expert(layer_idx, expert_id))
     # The mapped pages were copied: keep resident memory at the weights as held.
-    weights.release(expert_specs(weights.config, layer_idx, expert_id).values())
+    weights.release(weights.names.expert(layer_idx, expert_id).values())

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from moe_model.config import ModelConfig, read_json
-from moe_model.families.minimax_m2.tensor_names import expert_specs, layer_specs, outer_specs
 from moe_model.formats import this_name
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
@@ -24,7 +23,6 @@ from moe_model.weights.manifest import (
     MANIFEST_NAME,
     Manifest,
     Progress,
-    attention_specs,
     piece_digest,
     save_manifest,
     verify_attention,
@@ -56,7 +54,7 @@ class PackJob:
 
     @property
     def has_attention(self) -> bool:
-        return all(self.source.holds(spec) for spec in attention_specs(self.config))
+        return all(map(self.source.holds, self.source.names.attention()))
 
     def size_bytes(self) -> int:
         """Of all files, nearly: headers are not counted."""
@@ -169,7 +167,7 @@ def _layer_bytes(job: PackJob, layer_idx: int) -> Iterator[memoryview]:
         expert = job.source.stored_expert(layer_idx, expert_id)
         for matrix in pack_expert(expert, job.format):
             yield _bytes(matrix)
-        job.source.release(expert_specs(job.config, layer_idx, expert_id).values())
+        job.source.release(job.source.names.expert(layer_idx, expert_id).values())
 
 
 def _attention_entries(job: PackJob) -> Entries:
@@ -193,12 +191,12 @@ def _attention_bytes(job: PackJob) -> Iterator[memoryview]:
     """In the order of `_attention_entries`."""
     source, config = job.source, job.config
     for layer_idx in range(config.num_layers):
-        specs = layer_specs(config, layer_idx)
+        specs = source.names.layer(layer_idx)
         parts = {"qkv": ("q", "k", "v"), "o": ("o",), "routing": ("routing",)}
         for key, names in parts.items():
             format = "f32" if key == "routing" else job.linear_format
             yield _bytes(pack_linear([source.stored(specs[name]) for name in names], format))
-    head = outer_specs(config)["lm_head"]
+    head = source.names.outer()["lm_head"]
     yield _bytes(pack_linear([source.stored(head)], job.linear_format))
     for spec in packed.plain_specs(config):
         source.stored(spec)  # checks that its numbers are finite

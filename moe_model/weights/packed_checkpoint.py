@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig
-from moe_model.families.known import load_config
-from moe_model.families.minimax_m2.tensor_names import TensorSpec, layer_specs, outer_specs
+from moe_model.families.family import TensorSpec
+from moe_model.families.known import load_config, tensor_names
 from moe_model.formats import PANEL
 from moe_model.kernels.cpu.formats import weight_format
 from moe_model.kernels.cpu.packed import PackedMatrix
@@ -82,10 +82,11 @@ def head_panels(config: ModelConfig, format: str) -> Panels:
 
 def plain_specs(config: ModelConfig) -> list[TensorSpec]:
     """What is kept as it is stored: norms, biases, the embedding."""
-    outer = outer_specs(config)
+    names = tensor_names(config)
+    outer = names.outer()
     specs = [outer["embedding"], outer["final_norm"]]
     for layer_idx in range(config.num_layers):
-        layer = layer_specs(config, layer_idx)
+        layer = names.layer(layer_idx)
         specs += [spec for key, spec in layer.items() if key not in ("q", "k", "v", "o", "routing")]
     return specs
 
@@ -108,6 +109,7 @@ class PackedCheckpoint:
         self.folder = Path(folder)
         header = read_header(self.folder)
         self.config = load_config(self.folder)
+        self._names = tensor_names(self.config)
         self.manifest: Manifest = load_manifest(self.folder / MANIFEST_NAME, self.config)
         if header.checkpoint_id != self.manifest.checkpoint_id:
             raise ValueError(
@@ -161,7 +163,7 @@ class PackedCheckpoint:
     def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
         """A layer without its experts; norms in `linears`' dtype, matrices mapped as they are."""
         dtype = linears.dtype
-        file, specs = self._shard(ATTENTION_SHARD), layer_specs(self.config, layer_idx)
+        file, specs = self._shard(ATTENTION_SHARD), self._names.layer(layer_idx)
         panels = layer_panels(self.config, self.linear_format, layer_idx)
 
         def plain(key: str, as_dtype: torch.dtype) -> Tensor | None:
@@ -180,7 +182,7 @@ class PackedCheckpoint:
 
     def outer(self, key: str, dtype: torch.dtype) -> Tensor:
         """`embedding` [V, D] or `final_norm` [D]."""
-        return _plain(self._shard(ATTENTION_SHARD), outer_specs(self.config)[key], dtype)
+        return _plain(self._shard(ATTENTION_SHARD), self._names.outer()[key], dtype)
 
     def lm_head(self, linears: Linears) -> PackedMatrix:
         """Mapped as it is."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from moe_model.config import ModelConfig
-from moe_model.families.minimax_m2.tensor_names import TensorSpec, expert_specs
+from moe_model.families.family import TensorSpec
+from moe_model.families.known import tensor_names
 from moe_model.weights.checkpoint import INDEX_NAME, Checkpoint
-from moe_model.weights.manifest import attention_specs
 from moe_model.weights.safetensors_file import SafetensorsFile, TensorEntry
 
 MAX_READ_BYTES = 64 * 1024 * 1024
@@ -58,17 +58,16 @@ def wanted_shards(
     config: ModelConfig, experts: Mapping[int, Sequence[int]], *, attention: bool
 ) -> dict[str, list[TensorSpec]]:
     """File to write -> what belongs in it. `experts`: layer -> expert ids."""
+    names = tensor_names(config)
     shards = {
         shard_of_layer(layer_idx): [
-            spec
-            for expert_id in ids
-            for spec in expert_specs(config, layer_idx, expert_id).values()
+            spec for expert_id in ids for spec in names.expert(layer_idx, expert_id).values()
         ]
         for layer_idx, ids in experts.items()
         if ids
     }
     if attention:
-        shards[ATTENTION_SHARD] = attention_specs(config)
+        shards[ATTENTION_SHARD] = names.attention()
     return shards
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.maths.experts import run_experts
 from moe_model.reference import ReferenceModel, load_experts
-from moe_model.tiny import TINY, write_tiny
+from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
 from tests.support.mesh import Mesh

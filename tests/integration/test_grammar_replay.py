@@ -15,7 +15,7 @@ from attention_svc.sequence.sequence import Sequence
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
 from expertmesh.offline.local_pool import LocalContext
-from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
+from moe_model.chat.answer_grammar import JsonAnswer, answer_grammar
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
@@ -41,7 +41,7 @@ GRAMMAR = attention_pb2.Grammar(
                 "additionalProperties": False,
             },
             lenient=False,
-        )
+        ).rules()
     ),
 )
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.maths.linears import PlainLinears
 from moe_model.reference import ReferenceModel
-from moe_model.tiny import TINY, write_tiny
+from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 
 FLOAT32_TOLERANCE = 1e-4

@@ -7,6 +7,8 @@ and integers get bounds: without any a model may go on with digits for ever.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moe_model.chat.answer_grammar import TOOL_ROOT
+
 _INTEGER_BOUND = 9 * 10**18
 """Within 64 bits, the most that llguidance bounds an integer by."""
 _DIGITS = 40
@@ -20,8 +22,6 @@ _PATTERNS = {
 _NOT_SCHEMAS = ("enum", "const", "default", "examples")
 _SAYS_NOTHING = {"type", "title", "description", "default", "examples", "format", "$comment"}
 _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-ROOT = "#/$defs/expertmesh_tool"
-"""Where a tool's schema stands for its own references."""
 
 
 def number_pattern(schema: Any) -> str | None:
@@ -43,7 +43,10 @@ def value_schema(schema: Any, parameters: Mapping[str, Any]) -> Any:
     if not _refers(schema):
         return _walk(own, _bounded)
     root = _walk(_walk(dict(parameters), _under_root), _bounded)
-    return {**_walk(_walk(own, _under_root), _bounded), "$defs": {ROOT.rpartition("/")[2]: root}}
+    return {
+        **_walk(_walk(own, _under_root), _bounded),
+        "$defs": {TOOL_ROOT.rpartition("/")[2]: root},
+    }
 
 
 def _walk(node: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -78,7 +81,7 @@ def _under_root(node: dict[str, Any]) -> dict[str, Any]:
     """Its reference led through `#/$defs/...`, where the tool's schema stands."""
     reference = node.get("$ref")
     if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-        return {**node, "$ref": f"{ROOT}{reference[1:]}"}
+        return {**node, "$ref": f"{TOOL_ROOT}{reference[1:]}"}
     return node
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from moe_model.config import ModelConfig, QuantConfig
 from moe_model.config_values import boolean, integer, number, table, token_ids
 from moe_model.families.minimax_m2.rope_config import read_rope
+from protos.limits import MAX_EXPERTS, MAX_LAYERS
 
 _QUANT_METHODS = ("none", "fp8")
 
@@ -21,18 +22,20 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     hidden_size = integer(raw, "hidden_size")
     head_dim = integer(raw, "head_dim", hidden_size // max(num_heads, 1))
     rope = read_rope(raw, head_dim)
+    num_experts = integer(raw, "num_local_experts", most=MAX_EXPERTS)
     return ModelConfig(
+        model_type=raw["model_type"],
         vocab_size=integer(raw, "vocab_size"),
         hidden_size=hidden_size,
-        num_layers=integer(raw, "num_hidden_layers"),
+        num_layers=integer(raw, "num_hidden_layers", most=MAX_LAYERS),
         num_heads=num_heads,
         num_kv_heads=integer(raw, "num_key_value_heads", num_heads),
         head_dim=head_dim,
         rotary_dim=rope.rotary_dim,
         rope_theta=rope.theta,
         rms_norm_eps=number(raw, "rms_norm_eps", 1e-6),
-        num_experts=integer(raw, "num_local_experts"),
-        top_k=integer(raw, "num_experts_per_tok"),
+        num_experts=num_experts,
+        top_k=integer(raw, "num_experts_per_tok", most=num_experts),
         expert_size=integer(raw, "intermediate_size"),
         use_qk_norm=boolean(raw, "use_qk_norm", True),
         use_routing_bias=boolean(raw, "use_routing_bias", True),

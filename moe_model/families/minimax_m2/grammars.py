@@ -1,18 +1,18 @@
-"""Which texts may an answer be? Grammars for JSON answers and forced tool calls, in llguidance's Lark.
+"""Which texts are calls of tools? Grammar rules for calls that a request demands.
 
-They begin where thinking has ended. Tool calls are those of `parser.py`; of a tool's schema they keep
-the declared parameters in the declared order, which of them are required, and the types. A string
-stands there raw and may be any text: it ends where what may follow it in this call begins, as the
-parser has it. Its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not.
-Numbers have an end, since a model that goes on with digits never stops by itself.
+The calls are those that `parser.py` reads. Of a tool's schema the rules keep the declared
+parameters in the declared order, which of them are required, and the types. A string is written
+raw and may be any text: it ends where something begins that may follow it in this call, as for the
+parser. Its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not.
+Numbers are bounded: a model that goes on with digits never stops by itself.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
+from moe_model.chat.answer_grammar import PLACE, Alternative, ToolCalls, inline_schema
 from moe_model.chat.tool_schema import (
     declared_properties,
     parameter_types,
@@ -20,76 +20,17 @@ from moe_model.chat.tool_schema import (
     string_choices,
 )
 from moe_model.chat.tools import MAX_PARAMETER_NAME_CHARS
-from moe_model.families.minimax_m2.call_schemas import ROOT, number_pattern, value_schema
-from moe_model.text.added_tokens import TOOL_CALLS_END, TOOL_CALLS_START
+from moe_model.families.minimax_m2.call_schemas import number_pattern, value_schema
+from moe_model.families.minimax_m2.markers import TOOL_CALLS_END, TOOL_CALLS_START
 
-_WHITESPACE = r"(?: |\n[ \t]{0,24})?"
-"""Between the parts of a JSON value: a space or an indented line; models may go on with blanks forever."""
-_HEADER = '%llguidance {"no_forcing": true}'
-_PLACE = "// "
-"""Begins the line before a rule that may be refused: whose fault that is."""
 _END_OF_VALUE = "</parameter>\n"
 _END_OF_INVOKE = "</invoke>\n"
 _BLANKS = r"/\s*/"
-_LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _CLOSING_TAG = re.compile(r"<\s*/\s*(invoke|parameter|minimax:tool_call)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JsonAnswer:
-    """One JSON value that the schema accepts."""
-
-    schema: Any
-    lenient: bool
-    """Ignore keywords that cannot be enforced, instead of refusing the schema."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolCalls:
-    """One wrapper with calls of these tools."""
-
-    tools: Sequence[Mapping[str, Any]]
-    """As `validate_tools` accepts them; at least one."""
-    several: bool
-    marker_ids: Mapping[str, int] = field(repr=False)
-
-
-def answer_grammar(*forms: JsonAnswer | ToolCalls) -> str:
-    """A grammar of answers in any one of these forms."""
-    starts, rules = [], []
-    for form in forms:
-        # As many newlines as the template puts there after thinking; the parser drops them.
-        if isinstance(form, JsonAnswer):
-            starts.append(r"/\n{1,2}/? json")
-            rules.append(f"json: %json {_schema(form.schema, lenient=form.lenient)}")
-        else:
-            starts.append(r"/\n{1,3}/? calls")
-            rules += _call_rules(form)
-    return "\n".join([_HEADER, f"start: {' | '.join(starts)}", *rules]) + "\n"
-
-
-def named_refusal(text: str, reason: str) -> str:
-    """Why a grammar was refused ("line 6: reason"), in terms of what it was made from.
-
-    Args:
-        text: the grammar; one that `answer_grammar` did not make keeps its line numbers.
-    """
-    found = _LINE.match(reason)
-    if not found or not text.startswith(f"{_HEADER}\nstart: "):
-        return reason
-    before = text.splitlines()[: int(found[1]) - 1][-1:]
-    place = [line.removeprefix(_PLACE) for line in before if line.startswith(_PLACE)]
-    return ": ".join([*place, found[2].replace(ROOT[1:], "")])  # a pointer as the tool has it
-
-
-def _schema(schema: Any, *, lenient: bool) -> str:
-    """Inline JSON, with our own options in place of any that the caller wrote."""
-    known = schema if isinstance(schema, dict) else {} if schema is True else {"not": {}}
-    options = {"whitespace_pattern": _WHITESPACE, "lenient": lenient}
-    return json.dumps({**known, "x-guidance": options})
-
-
-def _call_rules(calls: ToolCalls) -> list[str]:
+def call_rules(calls: ToolCalls) -> Alternative:
+    """One wrapper with calls. The template puts up to three newlines between thinking and it."""
     opening, closing = calls.marker_ids[TOOL_CALLS_START], calls.marker_ids[TOOL_CALLS_END]
     functions = [tool["function"] for tool in calls.tools]
     rules = _Rules()
@@ -104,7 +45,8 @@ def _call_rules(calls: ToolCalls) -> list[str]:
               for i, f in enumerate(functions)] if calls.several else []  # fmt: skip
     rules.add("last", f"LAST {end}", *others)
     last = _text_and("</invoke>", "")
-    return [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: {last}"]
+    lines = [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: {last}"]
+    return Alternative(start=r"/\n{1,3}/? calls", rules=lines)
 
 
 class _Rules:
@@ -174,12 +116,12 @@ class _ToolRules:
 
     def _write_value(self, j: int, name: str) -> None:
         schema = self._properties[name]
-        self._rules.lines.append(f"{_PLACE}tool {self._function['name']!r}, parameter {name!r}")
+        self._rules.lines.append(f"{PLACE}tool {self._function['name']!r}, parameter {name!r}")
         then = f"{_literal(_END_OF_VALUE)} {self._from(j + 1)}"
         if "string" not in parameter_types(self._parameters, name):
             pattern = number_pattern(schema)
             own = value_schema(schema, self._parameters)
-            value = pattern or f"%json {_schema(own, lenient=not self._is_strict)}"
+            value = pattern or f"%json {inline_schema(own, lenient=not self._is_strict)}"
             self._rules.add(self._value(j), f"{value} {then}")
         elif choices := _raw_choices(self._parameters, name):
             self._rules.add(self._value(j), *(f"{choice} {then}" for choice in choices))

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from moe_model.chat.tools import MAX_PARAMETER_NAME_CHARS
-from moe_model.text.added_tokens import THINK_END, THINK_START, TOOL_CALLS_END, TOOL_CALLS_START
+from moe_model.families.minimax_m2.markers import (
+    THINK_END,
+    THINK_START,
+    TOOL_CALLS_END,
+    TOOL_CALLS_START,
+)
 
 MAX_TAG_CHARS = 256
 MAX_BLANKS = 128

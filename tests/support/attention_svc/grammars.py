@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from moe_model.families.minimax_m2.grammars import JsonAnswer, answer_grammar
+from moe_model.chat.answer_grammar import JsonAnswer, answer_grammar
 
 
 def json_grammar(schema: Any, *, lenient: bool = False) -> str:
-    return answer_grammar(JsonAnswer(schema=schema, lenient=lenient))
+    return answer_grammar(JsonAnswer(schema=schema, lenient=lenient).rules())

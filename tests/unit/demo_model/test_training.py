@@ -98,7 +98,7 @@ def test_a_resumed_run_continues_exactly(batches: list[dataset.Batch], tmp_path:
 
 
 def test_an_export_is_a_whole_checkpoint_folder(tmp_path: Path) -> None:
-    from moe_model.config import load_generation_defaults
+    from moe_model.config import GenerationDefaults, load_generation_defaults
     from moe_model.weights.checkpoint import Checkpoint
 
     trainer = Trainer(settings(tmp_path / "model"), SHAPE)
@@ -106,7 +106,7 @@ def test_an_export_is_a_whole_checkpoint_folder(tmp_path: Path) -> None:
     config = Checkpoint.open(tmp_path / "model").config
     assert config.num_layers == 2
     assert (tmp_path / "model" / "chat_template.jinja").exists()
-    defaults = load_generation_defaults(tmp_path / "model")
+    defaults = load_generation_defaults(tmp_path / "model", GenerationDefaults())
     assert (defaults.temperature, defaults.top_p, defaults.top_k) == (1.0, 0.95, 40)
 
 

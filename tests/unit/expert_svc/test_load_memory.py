@@ -9,11 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moe_model.families.known import parse_config
-from moe_model.families.minimax_m2.tensor_names import all_specs
+from moe_model.families.known import parse_config, tensor_names
+from moe_model.families.minimax_m2.tiny_config import FP8_CONFIG, TINY
 from moe_model.kernels.cpu import library
 from moe_model.quant import quantise
-from moe_model.tiny import FP8_CONFIG, TINY
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import ensure_manifest
 
@@ -71,7 +70,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         folder = made[kind] = tmp_path_factory.mktemp(kind)
         config = {**raw, "quantization_config": FP8_CONFIG} if kind == "fp8" else raw
         tensors = {}
-        for spec in all_specs(parse_config(config)):
+        for _, spec in tensor_names(parse_config(config)).every():
             if kind == "bf16" or ".experts." not in spec.name:
                 weight = weights.get(spec.shape, torch.ones(spec.shape))
                 tensors[spec.name] = weight.to(torch.bfloat16, copy=True)

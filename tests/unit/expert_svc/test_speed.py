@@ -7,7 +7,7 @@ from expert_svc import speed
 from expert_svc.config import ExpertConfig
 from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
-from moe_model.tiny import TINY
+from moe_model.families.minimax_m2.tiny_config import TINY
 
 
 @pytest.mark.parametrize(

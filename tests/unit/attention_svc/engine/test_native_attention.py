@@ -8,12 +8,12 @@ import torch
 from attention_svc.kv.cache import KvCache
 from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import attend_paged
 from moe_model.kernels.cpu.paged_rows import NativeAttention, paged_rows
 from moe_model.maths.paged_attention import TorchAttention, attend_chunk, attend_decode, plan_decode
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
-from moe_model.tiny import TINY
 
 MODEL = parse_config(TINY)
 BLOCK = 16

@@ -11,6 +11,7 @@ from torch import Tensor
 from attention_svc.kv.cache import KvCache
 from moe_model.backends.choice import choose_backend
 from moe_model.families.known import parse_config
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.attention import takes_tiles
 from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
@@ -21,7 +22,6 @@ from moe_model.maths.layer import LayerWeights
 from moe_model.maths.layer_steps import PlainSteps
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
-from moe_model.tiny import TINY
 from tests.support.moe_model.float_packing import pack
 
 MODEL = parse_config(TINY)

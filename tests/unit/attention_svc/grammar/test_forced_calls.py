@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from attention_svc.grammar.state import GrammarState
+from moe_model.chat.answer_grammar import ToolCalls, answer_grammar, named_refusal
 from moe_model.chat.events import ToolCallArguments
-from moe_model.families.minimax_m2.grammars import ToolCalls, answer_grammar, named_refusal
+from moe_model.families.minimax_m2.grammars import call_rules
 from moe_model.families.minimax_m2.parser import OutputParser
 from tests.support.attention_svc.grammar_harness import (
     BYTE_IDS,
@@ -78,7 +79,7 @@ def takes(state: GrammarState, pieces: list[str | int]) -> bool:
 
 
 def forced(tools: list[dict[str, Any]], *, several: bool = False) -> str:
-    return answer_grammar(ToolCalls(tools=tools, several=several, marker_ids=MARKERS))
+    return answer_grammar(call_rules(ToolCalls(tools=tools, several=several, marker_ids=MARKERS)))
 
 
 TEXT_TOOLS = [

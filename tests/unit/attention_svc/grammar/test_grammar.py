@@ -16,8 +16,9 @@ from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.grammar.limits import CACHED_GRAMMARS
 from attention_svc.grammar.state import GrammarState
 from attention_svc.vocabulary import Vocabulary
+from moe_model.chat.answer_grammar import ToolCalls, answer_grammar
 from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
-from moe_model.families.minimax_m2.grammars import ToolCalls, answer_grammar
+from moe_model.families.minimax_m2.grammars import call_rules
 from moe_model.families.minimax_m2.parser import OutputParser
 from rpc.config import MAX_GRAMMAR_BYTES
 from tests.support.attention_svc.grammar_harness import (
@@ -117,7 +118,7 @@ def test_random_walks_are_accepted_by_the_schema(compiler: Compiler):
 @pytest.mark.parametrize("several", [True, False])
 def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, several: bool):
     calls = ToolCalls(tools=TOOLS, several=several, marker_ids=MARKERS)
-    ended = [walk(compiler.start(answer_grammar(calls)), seed) for seed in range(25)]
+    ended = [walk(compiler.start(answer_grammar(call_rules(calls))), seed) for seed in range(25)]
     texts = [text for text in ended if text is not None]
     assert len(texts) > 10
     for text in texts:

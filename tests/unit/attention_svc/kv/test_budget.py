@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.kv import budget as kv_budget
 from moe_model.families.known import parse_config
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.maths.kv_layout import PlainLayout, block_bytes
-from moe_model.tiny import TINY
 from moe_model.weights.held_formats import HeldFormats
 from rpc.process.sizes import MemoryBudget
 

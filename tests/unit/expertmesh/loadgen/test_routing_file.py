@@ -10,7 +10,7 @@ import torch
 from expertmesh.loadgen.routing import Drawn, Recorded, read_steps
 from expertmesh.loadgen.routing_file import write_routing
 from moe_model.families.known import parse_config
-from moe_model.tiny import TINY
+from moe_model.families.minimax_m2.tiny_config import TINY
 from protos import attention_pb2
 
 CONFIG = parse_config(TINY)  # 3 layers of 8 experts, 2 for each token

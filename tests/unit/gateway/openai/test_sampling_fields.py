@@ -16,7 +16,7 @@ from protos import attention_pb2
 
 LIMITS = Limits()
 VOCAB = 1000
-DEFAULTS = GenerationDefaults()
+DEFAULTS = GenerationDefaults(temperature=1.0, top_p=0.95, top_k=40)
 
 
 def params(**fields: Any) -> attention_pb2.SamplingParams:

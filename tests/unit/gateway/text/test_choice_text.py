@@ -17,6 +17,7 @@ from moe_model.chat.events import (
     coalesce,
 )
 from moe_model.chat.thinking import cut_inline_thinking
+from moe_model.families.minimax_m2.family import MINIMAX_M2
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.families.minimax_m2.tags import MARKERS
 from tests.support.moe_model.chat.spelled_output import quoted, units_of
@@ -67,6 +68,7 @@ def chat(
 ) -> tuple[list[ParserEvent], ChatText]:
     choice = ChatText(
         ByteTokens(),
+        MINIMAX_M2.chat_format,
         parser=OutputParser(tools=TOOLS if tools else [], starts_in_reasoning=starts_in_reasoning),
         stops=stops,
         reasoning_in_content=inline,
@@ -147,6 +149,7 @@ def test_tool_calls_are_counted_and_unfinished_ones_apart() -> None:
 def test_half_a_character_before_a_marker_is_not_lost() -> None:
     choice = ChatText(
         ByteTokens(),
+        MINIMAX_M2.chat_format,
         parser=OutputParser(tools=[]),
         stops=(),
         reasoning_in_content=False,

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gateway.text.emitted_ids import EmittedIds
 from moe_model.chat.messages import normalise_messages
 from moe_model.chat.template import ChatTemplate
+from moe_model.families.minimax_m2.family import MINIMAX_M2
+from moe_model.families.minimax_m2.markers import TURN_END
 from moe_model.families.minimax_m2.parser import OutputParser
-from moe_model.text.added_tokens import TURN_END
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.moe_model.chat.spelled_output import events_of
@@ -56,7 +57,7 @@ texts = st.one_of(
 
 
 def store(max_bytes: int = 2**20) -> EmittedIds:
-    return EmittedIds(TOKENIZER, max_bytes=max_bytes)
+    return EmittedIds(TOKENIZER, MINIMAX_M2.chat_format, max_bytes=max_bytes)
 
 
 def rendered(messages: list[dict[str, Any]], *, opened: bool = True) -> list[Segment]:

@@ -9,13 +9,13 @@ import pytest
 
 from moe_model.text import files
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.moe_model.chat.samples import tokenizer_json, write_checkpoint
+from tests.support.chat.samples import MARKERS, tokenizer_json, write_checkpoint
 
 
 def refuse(folder: Path) -> str:
     path = folder / "tokenizer.json"
     with pytest.raises(ValueError, match="^" + re.escape(str(path))) as error:
-        Tokenizer.load(folder)
+        Tokenizer.load(folder, MARKERS)
     assert "\n" not in str(error.value)
     return str(error.value)
 

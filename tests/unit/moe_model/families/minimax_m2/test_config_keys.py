@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.config import MAX_CONFIG_BYTES, load_generation_defaults, read_json
-from moe_model.families.known import load_config, parse_config
-from moe_model.families.minimax_m2.tensor_names import all_specs
-from moe_model.tiny import FP8_CONFIG, TINY
+from moe_model.families.known import load_config, parse_config, tensor_names
+from moe_model.families.minimax_m2.family import MINIMAX_M2
+from moe_model.families.minimax_m2.tiny_config import FP8_CONFIG, TINY
 from tests.support.moe_model.m2_config import M2
 
 
@@ -48,7 +48,7 @@ def test_sizes_that_no_block_divides_are_served():
 def test_parameter_counts_equal_the_tensor_table():
     shape = config(num_hidden_layers=2)
     total = 0
-    for spec in all_specs(shape):
+    for _, spec in tensor_names(shape).every():
         count = 1
         for side in spec.shape:
             count *= side
@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model_type": "llama"}, "model_type"),
     "no model type": ({"model_type": None}, "model_type"),
     "model type of a list": ({"model_type": ["minimax_m2"]}, "model_type"),
-    "heads not shared evenly": ({"num_attention_heads": 3}, "num_attention_heads"),
+    "heads not shared evenly": ({"num_attention_heads": 3}, "num_heads"),
     "no heads": ({"num_attention_heads": 0}, "num_heads"),
     "odd rotary size": ({"rotary_dim": 7}, "rotary_dim"),
     "rotary beyond the head": ({"rotary_dim": 18}, "rotary_dim"),
@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "theta infinite": ({"rope_theta": float("inf")}, "rope_theta"),
     "eps 0": ({"rms_norm_eps": 0}, "rms_norm_eps"),
     "eps 1": ({"rms_norm_eps": 1.0}, "rms_norm_eps"),
-    "unknown dtype": ({"torch_dtype": "int8"}, "torch_dtype"),
+    "unknown dtype": ({"torch_dtype": "int8"}, "dtype"),
     "end token outside": ({"eos_token_id": 320}, "eos_token_id"),
     "end token negative": ({"eos_token_id": [-1]}, "eos_token_id"),
     "end token of text": ({"eos_token_id": "2"}, "eos_token_id"),
@@ -222,14 +222,15 @@ def test_missing_and_oversize_files_are_refused_by_name(tmp_path: Path):
 
 
 def test_generation_defaults_come_from_their_file(tmp_path: Path):
-    assert load_generation_defaults(tmp_path).top_k == 40
+    family = MINIMAX_M2.generation_defaults
+    assert load_generation_defaults(tmp_path, family).top_k == 40
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"temperature": 0.5, "top_p": 0.9, "eos_token_id": [1, 2]}))
-    defaults = load_generation_defaults(tmp_path)
+    defaults = load_generation_defaults(tmp_path, family)
     assert (defaults.temperature, defaults.top_p, defaults.top_k) == (0.5, 0.9, 0)
     assert defaults.eos_token_ids == (1, 2)
     path.write_text(json.dumps({"do_sample": False, "temperature": 0.5}))
-    assert load_generation_defaults(tmp_path).temperature == 0.0
+    assert load_generation_defaults(tmp_path, family).temperature == 0.0
     path.write_text(json.dumps({"temperature": "warm"}))
     with pytest.raises(ValueError, match="temperature"):
-        load_generation_defaults(tmp_path)
+        load_generation_defaults(tmp_path, family)

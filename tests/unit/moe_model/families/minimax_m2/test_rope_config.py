@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config, parse_config
-from moe_model.tiny import TINY
+from moe_model.families.minimax_m2.tiny_config import TINY
 from tests.support.places import DEMO_MODEL
 
 THETA = 5_000_000.0

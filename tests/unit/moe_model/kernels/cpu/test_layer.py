@@ -10,12 +10,12 @@ from torch import Tensor
 from moe_model.backends.choice import choose_backend
 from moe_model.config import ModelConfig
 from moe_model.families.known import parse_config
+from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.layer import NativeLayer, hold_layer
 from moe_model.kernels.cpu.rows import NativeRows
 from moe_model.maths.layer import LayerWeights, PlainLayer
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
-from moe_model.tiny import TINY
 from tests.support.moe_model.float_packing import pack
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no native kernels here")
