@@ -9,7 +9,7 @@ import pytest
 
 from moe_model.text import files
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.chat.samples import MARKERS, tokenizer_json, write_checkpoint
+from tests.support.moe_model.chat.samples import MARKERS, tokenizer_json, write_checkpoint
 
 
 def refuse(folder: Path) -> str:
