@@ -1,9 +1,11 @@
 """The house rules that a machine can check: import directions, forbidden calls, file sizes."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -67,6 +69,12 @@ TORCH_FREE = (
     *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
     *("moe_model.formats", "moe_model.weights.held_formats"),
 )
+CLIENT_LIBRARIES = {
+    *("openai", "anthropic", "vllm", "sglang", "transformers", "torch", "numpy", "tokenizers"),
+    *("safetensors", "huggingface_hub", "litellm", "langchain", "langchain_core", "llama_index"),
+    *("google", "grpc", "model", "models", "utils", "common", "tests", "bench", "examples"),
+}
+"""Top-level names beside which this package is likely to be installed, and such as many ship."""
 MAX_LINES = 400
 
 
@@ -244,6 +252,80 @@ def test_no_code_or_objects_from_data(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+FAMILY_TABLE = "moe_model/families/known.py"
+FAMILY_KEYS = (
+    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_local_experts"),
+    *("num_experts_per_tok", "intermediate_size", "scoring_func", "qk_norm_type", "hidden_act"),
+    *("tie_word_embeddings", "attn_type_list", "rope_parameters", "partial_rotary_factor"),
+    *("quantization_config", "weight_block_size", "torch_dtype", "minimax_m2"),
+)
+FAMILY_FRAGMENTS = (
+    *("block_sparse_moe", "e_score_correction_bias", "self_attn", "_proj", "_layernorm"),
+    *("model.layers", "model.norm", "embed_tokens", "lm_head.weight", "_scale_inv", "rotary_emb"),
+    *("minimax:", "<invoke", "</parameter", "]~b]", "]~!b[", "[e~["),
+)
+
+
+def literals(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(text, line) of every string, docstrings apart."""
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
+            yield node.value, node.lineno
+
+
+def families_words(text: str) -> list[str]:
+    words = set(re.findall(r"\w+", text))
+    return [key for key in FAMILY_KEYS if key in words] + [
+        fragment for fragment in FAMILY_FRAGMENTS if fragment in text
+    ]
+
+
+@pytest.mark.parametrize("package", SERVING)
+def test_only_the_table_knows_a_family_by_name(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources(package)
+        for module, line in imported_modules(parse(path))
+        if module.startswith("moe_model.families.minimax_m2")
+        and str(path.relative_to(ROOT)) != FAMILY_TABLE
+        and "minimax_m2" not in path.parts
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", SERVING)
+def test_no_code_outside_a_family_names_its_keys_tensors_or_tags(package: str) -> None:
+    """demo_model is not asked: it is one checkpoint of M2's family, and its trainer."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} has {word!r}"
+        for path in sources(package)
+        if "minimax_m2" not in path.parts and str(path.relative_to(ROOT)) != FAMILY_TABLE
+        for text, line in literals(parse(path))
+        for word in families_words(text)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_word_that_is_looked_for_is_the_familys() -> None:
+    """So that the test above cannot pass by a list that has grown old."""
+    own = [
+        text
+        for path in sources("moe_model/families/minimax_m2")
+        for text, _ in literals(parse(path))
+    ]
+    found = {word for text in own for word in families_words(text)}
+    assert found == {*FAMILY_KEYS, *FAMILY_FRAGMENTS}
+
+
 def test_files_stay_readable() -> None:
     too_long = [
         f"{path.relative_to(ROOT)}: {lines} lines (at most {MAX_LINES})"
@@ -263,16 +345,26 @@ def test_every_module_says_what_it_is_for(package: str) -> None:
     assert not silent, silent
 
 
+def packages_to_install() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return set(project["tool"]["setuptools"]["packages"])
+
+
 def test_every_python_package_is_listed_for_installation() -> None:
     """A package missing from pyproject's list works from the source tree but is not installed."""
-    import tomllib
-
-    listed = set(
-        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    )
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for package in (*SERVING, "demo_model")
         for path in (ROOT / package).rglob("__init__.py")
     }
-    assert found <= listed, sorted(found - listed)
+    assert found == packages_to_install()
+
+
+def test_the_wheel_overwrites_no_file_of_another_library() -> None:
+    """Its top-level names are these and no other installed distribution has one of them."""
+    top_level = {name.partition(".")[0] for name in packages_to_install()}
+    assert top_level == set(ALLOWED)
+    assert not top_level & CLIENT_LIBRARIES
+    owners = importlib.metadata.packages_distributions()
+    shared = {name: owners[name] for name in top_level & owners.keys()}
+    assert all(set(names) == {"expertmesh"} for names in shared.values()), shared

@@ -1,6 +1,7 @@
 """A checkpoint folder with everything the gateway reads and no weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ _TEMPLATE = """\
 def write_tiny_model(folder: Path, *, context: int = CONTEXT) -> Path:
     """Tokenizer, template and configs; a character outside the few words costs its UTF-8 bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "tokenizer.json", _tokenizer())
+    _write(folder / "tokenizer.json", byte_tokenizer(MARKERS))
     _write(folder / "config.json", _config(context))
     _write(
         folder / "generation_config.json",
@@ -84,7 +85,8 @@ def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
-def _tokenizer() -> dict[str, Any]:
+def byte_tokenizer(markers: Mapping[str, tuple[int, bool]]) -> dict[str, Any]:
+    """tokenizer.json with the bytes, a few words and these markers: (id, whether special)."""
     vocab = {CHARACTER_OF_BYTE[byte]: byte for byte in range(256)}
     merges = []
     for word in _WORDS:
@@ -94,7 +96,7 @@ def _tokenizer() -> dict[str, Any]:
         merges.append([left, word[len(left) :]])
         vocab[word] = len(vocab)
     # Listed in the model as well, so that the library keeps ids above a hole.
-    vocab.update({text: token_id for text, (token_id, _) in MARKERS.items()})
+    vocab.update({text: token_id for text, (token_id, _) in markers.items()})
     return {
         "version": "1.0",
         "truncation": None,
@@ -109,7 +111,7 @@ def _tokenizer() -> dict[str, Any]:
                 "normalized": False,
                 "special": special,
             }
-            for text, (token_id, special) in MARKERS.items()
+            for text, (token_id, special) in markers.items()
         ],
         "normalizer": None,
         "pre_tokenizer": {
