@@ -14,6 +14,11 @@ from moe_model.config_values import integer, number, token_ids
 from protos.limits import MAX_EXPERTS, MAX_LAYERS
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
+DTYPES = ("bfloat16", "float16", "float32")
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"),
+    *("num_experts", "top_k", "expert_size", "max_position_embeddings"),
+)
 AUTO_FLOAT32_BYTES = 4 * 1024**3
 """Largest model, in float32, that is computed in float32 when nobody chooses."""
 
@@ -52,38 +57,35 @@ class ModelConfig:
     quant: QuantConfig = QuantConfig()
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads",
-                     "head_dim", "num_experts", "top_k", "expert_size", "max_position_embeddings"):  # fmt: skip
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"config.json: {name} must be at least 1, got {value}")
-        for name, limit in (("num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
-            if getattr(self, name) > limit:
+        for name in _SIZES:
+            if getattr(self, name) < 1:
                 raise ValueError(
-                    f"config.json: {name} must be at most {limit}, got {getattr(self, name)}"
+                    f"config.json: {name} must be at least 1, got {getattr(self, name)}"
                 )
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"config.json: num_heads ({self.num_heads}) must be a multiple of "
-                f"num_kv_heads ({self.num_kv_heads})"
-            )
-        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
-            raise ValueError(
-                f"config.json: rotary_dim must be even and in 2..head_dim ({self.head_dim}), "
-                f"got {self.rotary_dim}"
-            )
-        if self.top_k > self.num_experts:
-            raise ValueError(
-                f"config.json: top_k ({self.top_k}) exceeds num_experts ({self.num_experts})"
-            )
-        if not math.isfinite(self.rope_theta) or self.rope_theta <= 0:
-            raise ValueError(f"config.json: rope_theta must be positive, got {self.rope_theta}")
-        if not 0 < self.rms_norm_eps < 1:
-            raise ValueError(
-                f"config.json: rms_norm_eps must be in (0, 1), got {self.rms_norm_eps}"
-            )
-        if self.dtype not in ("bfloat16", "float16", "float32"):
-            raise ValueError(f"config.json: dtype {self.dtype!r} is not supported")
+        for name, is_right, rule in (
+            ("num_layers", self.num_layers <= MAX_LAYERS, f"at most {MAX_LAYERS}"),
+            ("num_experts", self.num_experts <= MAX_EXPERTS, f"at most {MAX_EXPERTS}"),
+            (
+                "num_heads",
+                self.num_heads % self.num_kv_heads == 0,
+                f"a multiple of num_kv_heads ({self.num_kv_heads})",
+            ),
+            (
+                "rotary_dim",
+                self.rotary_dim % 2 == 0 and 0 < self.rotary_dim <= self.head_dim,
+                f"even and in 2..head_dim ({self.head_dim})",
+            ),
+            (
+                "top_k",
+                self.top_k <= self.num_experts,
+                f"at most num_experts ({self.num_experts})",
+            ),
+            ("rope_theta", 0 < self.rope_theta < math.inf, "positive and finite"),
+            ("rms_norm_eps", 0 < self.rms_norm_eps < 1, "in (0, 1)"),
+            ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        ):
+            if not is_right:
+                raise ValueError(f"config.json: {name} must be {rule}, got {getattr(self, name)!r}")
         for token_id in self.eos_token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ValueError(

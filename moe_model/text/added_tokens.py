@@ -48,6 +48,18 @@ def parse_added_tokens(
     return tokens
 
 
+def read_vocab(path: Path, tokenizer_json: Mapping[str, Any]) -> dict[str, int]:
+    """The model's vocabulary. Raises ValueError naming `path` for ids that cannot be served."""
+    model = tokenizer_json.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict):
+        raise ValueError(f"{path}: model.vocab must be an object")
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id <= MAX_TOKEN_ID:
+            raise ValueError(f"{path}: model.vocab[{token!r:.40}] must be in 0..{MAX_TOKEN_ID}")
+    return vocab
+
+
 def _parse_entry(where: str, entry: Any, markers: Collection[str]) -> AddedToken:
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must be an object")

@@ -12,8 +12,9 @@ from typing import Any
 
 import tokenizers
 
-from moe_model.text.added_tokens import MAX_TOKEN_ID, AddedToken
+from moe_model.text.added_tokens import AddedToken, read_vocab
 from moe_model.text.byte_level import CHARACTER_OF_BYTE, token_bytes
+from moe_model.text.unicode_text import strings_in
 
 _MAX_PATTERN_CHARS = 8192
 
@@ -76,19 +77,16 @@ def _check_model(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise ValueError(f"{path}: model.type must be BPE")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not isinstance(model.get("merges"), list):
-        raise ValueError(f"{path}: model.vocab must be an object and model.merges a list")
-    for token, token_id in vocab.items():
-        if type(token_id) is not int or not 0 <= token_id <= MAX_TOKEN_ID:
-            raise ValueError(f"{path}: model.vocab[{token!r:.40}] must be in 0..{MAX_TOKEN_ID}")
+    vocab = read_vocab(path, content)
+    if not isinstance(model.get("merges"), list):
+        raise ValueError(f"{path}: model.merges must be a list")
     if len(set(vocab.values())) != len(vocab):
         raise ValueError(f"{path}: model.vocab gives two tokens the same id")
     for part in ("pre_tokenizer", "decoder"):
         if not _mentions_byte_level(content.get(part)):
             raise ValueError(f"{path}: {part} must be byte-level")
-    longest = _longest_string(content.get("pre_tokenizer"), content.get("normalizer"))
-    if longest > _MAX_PATTERN_CHARS:
+    patterns = strings_in([content.get("pre_tokenizer"), content.get("normalizer")])
+    if any(len(pattern) > _MAX_PATTERN_CHARS for pattern in patterns):
         raise ValueError(f"{path}: a pattern is longer than {_MAX_PATTERN_CHARS} characters")
     return vocab
 
@@ -113,9 +111,8 @@ def _without_added(
 def _parts(path: Path, pair: Any) -> list[str]:
     """Both halves of a merge, written as "a b" or as ["a", "b"]."""
     parts = pair.split(" ") if isinstance(pair, str) else pair
-    if not isinstance(parts, list) or len(parts) != 2:
-        raise ValueError(f"{path}: model.merges must hold pairs of tokens")
-    if not all(isinstance(part, str) for part in parts):
+    is_pair = isinstance(parts, list) and len(parts) == 2
+    if not is_pair or not all(isinstance(part, str) for part in parts):
         raise ValueError(f"{path}: model.merges must hold pairs of tokens")
     return parts
 
@@ -136,18 +133,3 @@ def _mentions_byte_level(part: Any) -> bool:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _longest_string(*values: Any) -> int:
-    """Length of the longest string in nested JSON values."""
-    longest = 0
-    pending = list(values)
-    while pending:
-        value = pending.pop()
-        if isinstance(value, str):
-            longest = max(longest, len(value))
-        elif isinstance(value, dict):
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
-    return longest

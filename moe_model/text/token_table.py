@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.text import files
-from moe_model.text.added_tokens import MAX_TOKEN_ID, parse_added_tokens
+from moe_model.text.added_tokens import parse_added_tokens, read_vocab
 from moe_model.text.byte_level import token_bytes
 
 
@@ -26,13 +26,7 @@ class TokenTable:
         path = Path(folder) / files.TOKENIZER_FILE
         content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
         added = parse_added_tokens(path, content, markers)
-        model = content.get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        if not isinstance(vocab, dict):
-            raise ValueError(f"{path}: model.vocab must be an object")
-        for token, token_id in vocab.items():
-            if type(token_id) is not int or not 0 <= token_id <= MAX_TOKEN_ID:
-                raise ValueError(f"{path}: model.vocab[{token!r:.40}] must be in 0..{MAX_TOKEN_ID}")
+        vocab = read_vocab(path, content)
         return cls.build(vocab, {text: token.token_id for text, token in added.items()})
 
     @classmethod

@@ -1,5 +1,6 @@
-"""Is every string in a nested value valid Unicode text, and what is there instead where it is not?"""
+"""Is every string in a nested value valid Unicode text, and what replaces what is not?"""
 
+from collections.abc import Iterator
 from typing import Any
 
 _UTF16 = "utf-16-le"
@@ -16,36 +17,35 @@ def is_valid_text(text: str) -> bool:
     return True
 
 
-def require_valid_text(field: str, value: Any) -> None:
-    """Raise a ValueError naming `field` when any string in it, keys included, is not valid."""
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in nested JSON values, keys included."""
     pending = [value]
     while pending:
         item = pending.pop()
         if isinstance(item, str):
-            if not is_valid_text(item):
-                raise ValueError(f"{field}: must be valid Unicode text, has a lone surrogate")
+            yield item
         elif isinstance(item, dict):
-            pending.extend(item.keys())
-            pending.extend(item.values())
+            pending += [*item, *item.values()]
         elif isinstance(item, list | tuple):
-            pending.extend(item)
+            pending += item
 
 
 def is_valid(value: Any) -> bool:
-    """Whether `require_valid_text` would let it pass."""
-    try:
-        require_valid_text("value", value)
-    except ValueError:
-        return False
-    return True
+    """False when any string in the value has a lone surrogate."""
+    return all(map(is_valid_text, strings_in(value)))
+
+
+def require_valid_text(field: str, value: Any) -> None:
+    """Raise a ValueError naming `field` when any string in the value has a lone surrogate."""
+    if not is_valid(value):
+        raise ValueError(f"{field}: must be valid Unicode text, has a lone surrogate")
 
 
 def repaired(value: Any) -> Any:
     """The value with U+FFFD for each lone surrogate, keys included; the same object if it has none.
 
-    Two halves of a character that have come together are that character.
-    Two halves of a character that have come together are that character.
-    Keys that would become equal are told apart by a number after them, so that none is lost.
+    Two surrogates that form a pair become the character that they encode. Keys that would become
+    equal get a number after them, so that none is lost.
     """
     if isinstance(value, str):
         if is_valid_text(value):

@@ -132,14 +132,21 @@ def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) ->
 
 def verify_attention(checkpoint: Checkpoint, manifest: Manifest) -> None:
     """Hash what an attention service loads. Raises ValueError when the manifest says otherwise."""
-    if checkpoint.digest(checkpoint.names.attention()) != manifest.attention:
-        raise ValueError(
-            f"{checkpoint.folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
-        )
+    digest = checkpoint.digest(checkpoint.names.attention())
+    _require_equal(checkpoint.folder, "attention weights differ", digest, manifest.attention)
+
+
+def verify_piece(
+    checkpoint: Checkpoint, manifest: Manifest, layer_idx: int, expert_id: int
+) -> None:
+    """Hash one piece. Raises ValueError when the manifest says otherwise."""
+    digest = piece_digest(checkpoint, layer_idx, expert_id)
+    what = f"layer {layer_idx} expert {expert_id} differs"
+    _require_equal(checkpoint.folder, what, digest, manifest.pieces[layer_idx][expert_id])
 
 
 def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifest:
-    """Check a complete checkpoint, every byte, against its manifest if it has one.
+    """Check every byte of a complete checkpoint against its manifest if it has one.
 
     Raises ValueError naming the first file, tensor or piece that is wrong.
     """
@@ -148,17 +155,19 @@ def verify_checkpoint(folder: Path, progress: Progress | None = None) -> Manifes
     path = checkpoint.folder / MANIFEST_NAME
     if path.exists():
         kept = load_manifest(path, checkpoint.config)
-        if kept.attention != manifest.attention:
-            raise ValueError(
-                f"{folder}: attention weights differ from {MANIFEST_NAME}: another checkpoint's manifest, or a damaged file"
-            )
+        _require_equal(folder, "attention weights differ", manifest.attention, kept.attention)
         for layer_idx, (was, now) in enumerate(zip(kept.pieces, manifest.pieces, strict=True)):
             for expert_id, (old, new) in enumerate(zip(was, now, strict=True)):
-                if old != new:
-                    raise ValueError(
-                        f"{folder}: layer {layer_idx} expert {expert_id} differs from {MANIFEST_NAME}"
-                    )
+                _require_equal(folder, f"layer {layer_idx} expert {expert_id} differs", new, old)
     return manifest
+
+
+def _require_equal(folder: Path, what: str, digest: str, expected: str) -> None:
+    if digest != expected:
+        raise ValueError(
+            f"{folder}: {what} from {MANIFEST_NAME}: the manifest of another checkpoint, "
+            "or a damaged file"
+        )
 
 
 def _is_digest(value: object) -> bool:

@@ -9,7 +9,7 @@ from moe_model.kernels.cpu.experts import PanelExperts
 from moe_model.maths.experts import HeldExperts
 from moe_model.weights import manifest as manifests
 from moe_model.weights.checkpoint import Checkpoint
-from moe_model.weights.manifest import Manifest, ensure_manifest, piece_digest
+from moe_model.weights.manifest import Manifest, ensure_manifest
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from moe_model.weights.packed_header import is_packed
 
@@ -45,11 +45,8 @@ def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_i
     """Hash a piece. Raises ValueError when it is another or damaged."""
     if isinstance(weights, PackedCheckpoint):
         weights.verify_expert(layer_idx, expert_id)
-    elif piece_digest(weights, layer_idx, expert_id) != manifest.pieces[layer_idx][expert_id]:
-        raise ValueError(
-            f"{weights.folder}: layer {layer_idx} expert {expert_id} differs from "
-            "the manifest: another checkpoint, or a damaged file"
-        )
+    else:
+        manifests.verify_piece(weights, manifest, layer_idx, expert_id)
 
 
 def put_expert(

@@ -6,7 +6,6 @@ moe_model/weights/packed_checkpoint.py says what the folder holds and reads it.
 import json
 import os
 import shutil
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +22,14 @@ from moe_model.weights.manifest import (
     MANIFEST_NAME,
     Manifest,
     Progress,
-    piece_digest,
     save_manifest,
     verify_attention,
+    verify_piece,
 )
 from moe_model.weights.packed_checkpoint import Panels
 from moe_model.weights.packed_header import LAYOUT_VERSION, PACKED_NAME
-from moe_model.weights.safetensors_file import SafetensorsFile
+from moe_model.weights.safetensors_file import SafetensorsFile, write_shard
 
-ALIGNMENT = 64
 UNFINISHED = ".unfinished"
 
 
@@ -61,7 +59,7 @@ class PackJob:
         one = sum(panels.size_bytes for panels in packed.expert_panels(self.config, self.format, 0))
         total = one * sum(len(self.experts(layer)) for layer in range(self.config.num_layers))
         if self.has_attention:
-            total += sum(size for _, size in _attention_entries(self).values())
+            total += sum(size for _, _, size in _attention_entries(self).values())
         return total
 
 
@@ -79,7 +77,7 @@ def write_packed(job: PackJob, out: Path, progress: Progress | None = None) -> i
     for done, layer_idx in enumerate(layers):
         path = out / packed.shard_of_layer(layer_idx)
         if not path.exists():
-            _write_shard(path, _layer_entries(job, layer_idx), _layer_bytes(job, layer_idx))
+            write_shard(path, _layer_entries(job, layer_idx), _layer_bytes(job, layer_idx))
         file = SafetensorsFile(path)
         for expert_id in job.experts(layer_idx):
             names = [p.name for p in packed.expert_panels(job.config, job.format, expert_id)]
@@ -90,7 +88,7 @@ def write_packed(job: PackJob, out: Path, progress: Progress | None = None) -> i
         path = out / packed.ATTENTION_SHARD
         if not path.exists():
             verify_attention(job.source, job.manifest)
-            _write_shard(path, _attention_entries(job), _attention_bytes(job))
+            write_shard(path, _attention_entries(job), _attention_bytes(job))
         names = packed.attention_names(job.config)
         digests["attention"] = packed.digest(SafetensorsFile(path), names)
     shutil.copyfile(job.source.folder / "config.json", out / "config.json")
@@ -138,12 +136,12 @@ def _claim(job: PackJob, out: Path) -> None:
     claim.write_text(json.dumps(_claim_text(job)))
 
 
-Entries = dict[str, tuple[dict[str, object], int]]
-"""Tensor -> its header without offsets, its bytes."""
+Entries = dict[str, tuple[str, tuple[int, ...], int]]
+"""Tensor -> its dtype, shape and bytes, as `write_shard` takes them."""
 
 
-def _panel_entry(panels: Panels) -> tuple[dict[str, object], int]:
-    return {"dtype": "U8", "shape": [panels.size_bytes]}, panels.size_bytes
+def _panel_entry(panels: Panels) -> tuple[str, tuple[int, ...], int]:
+    return "U8", (panels.size_bytes,), panels.size_bytes
 
 
 def _layer_entries(job: PackJob, layer_idx: int) -> Entries:
@@ -156,14 +154,7 @@ def _layer_entries(job: PackJob, layer_idx: int) -> Entries:
 
 def _layer_bytes(job: PackJob, layer_idx: int) -> Iterator[memoryview]:
     for expert_id in job.experts(layer_idx):
-        if (
-            piece_digest(job.source, layer_idx, expert_id)
-            != job.manifest.pieces[layer_idx][expert_id]
-        ):
-            raise ValueError(
-                f"{job.source.folder}: layer {layer_idx} expert {expert_id} differs from "
-                f"{MANIFEST_NAME}: another checkpoint, or a damaged file"
-            )
+        verify_piece(job.source, job.manifest, layer_idx, expert_id)
         expert = job.source.stored_expert(layer_idx, expert_id)
         for matrix in pack_expert(expert, job.format):
             yield _bytes(matrix)
@@ -182,8 +173,7 @@ def _attention_entries(job: PackJob) -> Entries:
         shard = job.source.shard_of(spec.name)
         assert shard is not None, "the source holds all of the attention side"
         entry = shard.entries[spec.name]
-        found: dict[str, object] = {"dtype": entry.dtype, "shape": list(entry.shape)}
-        entries[spec.name] = (found, entry.end - entry.start)
+        entries[spec.name] = (entry.dtype, entry.shape, entry.end - entry.start)
     return entries
 
 
@@ -208,19 +198,3 @@ def _attention_bytes(job: PackJob) -> Iterator[memoryview]:
 def _bytes(matrix: PackedMatrix) -> memoryview:
     assert matrix.data.dtype == torch.uint8
     return matrix.data.numpy().data
-
-
-def _write_shard(path: Path, entries: Entries, chunks: Iterator[memoryview]) -> None:
-    """Panels come first and have multiples of 64 bytes, so each begins at one."""
-    header, position = {}, 0
-    for name, (entry, size) in entries.items():
-        header[name] = {**entry, "data_offsets": [position, position + size]}
-        position += size
-    text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for chunk in chunks:
-            file.write(chunk)
-    os.replace(unfinished, path)

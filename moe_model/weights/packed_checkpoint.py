@@ -29,7 +29,7 @@ from moe_model.maths.linears import Linears
 from moe_model.quant import all_finite
 from moe_model.weights.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
 from moe_model.weights.packed_header import PACKED_NAME, read_header
-from moe_model.weights.safetensors_file import SafetensorsFile
+from moe_model.weights.safetensors_file import SafetensorsFile, TensorEntry
 
 ATTENTION_SHARD = "packed-attention.safetensors"
 
@@ -195,9 +195,8 @@ class PackedCheckpoint:
 
     def _verify(self, key: str, shard: str, names: Iterable[str]) -> None:
         file = self._shard(shard)
-        missing = [name for name in names if name not in file.entries]
-        if missing:
-            raise ValueError(f"{file.path}: tensor {missing[0]} is missing")
+        for name in names:
+            _entry(file, name)
         if digest(file, names) != self._digests.get(key):
             raise ValueError(f"{file.path}: {key} differs from {PACKED_NAME}: a damaged file")
 
@@ -227,10 +226,14 @@ def attention_names(config: ModelConfig) -> list[str]:
     return [*names, "lm_head", *(spec.name for spec in plain_specs(config))]
 
 
+def _entry(file: SafetensorsFile, name: str) -> TensorEntry:
+    if name not in file.entries:
+        raise ValueError(f"{file.path}: tensor {name} is missing")
+    return file.entries[name]
+
+
 def _mapped(file: SafetensorsFile, panels: Panels) -> PackedMatrix:
-    entry = file.entries.get(panels.name)
-    if entry is None:
-        raise ValueError(f"{file.path}: tensor {panels.name} is missing")
+    entry = _entry(file, panels.name)
     if entry.dtype != "U8" or entry.shape != (panels.size_bytes,):
         raise ValueError(
             f"{file.path}: tensor {panels.name}: {entry.dtype} {list(entry.shape)}, "
@@ -241,9 +244,7 @@ def _mapped(file: SafetensorsFile, panels: Panels) -> PackedMatrix:
 
 
 def _plain(file: SafetensorsFile, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
-    entry = file.entries.get(spec.name)
-    if entry is None:
-        raise ValueError(f"{file.path}: tensor {spec.name} is missing")
+    entry = _entry(file, spec.name)
     stored = file.tensor(spec.name)
     if entry.shape != spec.shape or not stored.is_floating_point() or not all_finite(stored):
         raise ValueError(

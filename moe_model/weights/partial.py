@@ -5,8 +5,6 @@ beside it the checkpoint_id, of the whole.
 """
 
 import json
-import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +13,12 @@ from moe_model.config import ModelConfig
 from moe_model.families.family import TensorSpec
 from moe_model.families.known import tensor_names
 from moe_model.weights.checkpoint import INDEX_NAME, Checkpoint
-from moe_model.weights.safetensors_file import SafetensorsFile, TensorEntry
+from moe_model.weights.safetensors_file import (
+    SafetensorsFile,
+    TensorEntry,
+    replace_file,
+    write_shard,
+)
 
 MAX_READ_BYTES = 64 * 1024 * 1024
 ATTENTION_SHARD = "attention.safetensors"
@@ -86,10 +89,14 @@ def write_parts(
         weight_map.update(dict.fromkeys(found, file_name))
         path = folder / file_name
         if not path.exists() or SafetensorsFile(path).entries.keys() != found.keys():
-            _write_shard(path, source, found)
+            tensors = {
+                key: (entry.dtype, entry.shape, entry.end - entry.start)
+                for key, (_, entry) in found.items()
+            }
+            write_shard(path, tensors, _chunks(source, list(found.values())))
         yield file_name, path.stat().st_size
     index = {"metadata": {}, "weight_map": weight_map}
-    _replace(folder / INDEX_NAME, [json.dumps(index).encode()])
+    replace_file(folder / INDEX_NAME, [json.dumps(index).encode()])
 
 
 def _find_all(source: Source, specs: Sequence[TensorSpec]) -> dict[str, tuple[str, TensorEntry]]:
@@ -105,26 +112,8 @@ def _find_all(source: Source, specs: Sequence[TensorSpec]) -> dict[str, tuple[st
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1].start)))
 
 
-def _write_shard(path: Path, source: Source, found: Mapping[str, tuple[str, TensorEntry]]) -> None:
-    header, position = {}, 0
-    for name, (_, entry) in found.items():
-        end = position + entry.end - entry.start
-        header[name] = {
-            "dtype": entry.dtype,
-            "shape": list(entry.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    _replace(path, _chunks(struct.pack("<Q", len(text)) + text, source, list(found.values())))
-
-
-def _chunks(
-    head: bytes, source: Source, places: Sequence[tuple[str, TensorEntry]]
-) -> Iterator[Buffer]:
-    """The file's bytes; neighbours in the source are read together."""
-    yield head
+def _chunks(source: Source, places: Sequence[tuple[str, TensorEntry]]) -> Iterator[Buffer]:
+    """The tensors' bytes; neighbours in the source are read together."""
     index = 0
     while index < len(places):
         shard, first = places[index]
@@ -139,12 +128,3 @@ def _chunks(
             index += 1
         if end > first.start:
             yield source.read(shard, first.start, end)
-
-
-def _replace(path: Path, chunks: Iterator[Buffer] | list[bytes]) -> None:
-    """Write beside, then rename: what has the final name is complete."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-    os.replace(unfinished, path)

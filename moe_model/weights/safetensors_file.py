@@ -11,7 +11,9 @@ import mmap
 import os
 import struct
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 MAX_TENSORS = 1_000_000
 MAX_NAME_LENGTH = 500
+ALIGNMENT = 64
 
 _DTYPES: dict[str, tuple[torch.dtype, int]] = {
     "F32": (torch.float32, 4),
@@ -126,6 +129,35 @@ def read_entries(path: Path, data: mmap.mmap | bytes, size_bytes: int) -> dict[s
             + ("truncated?" if position > size_bytes else "trailing bytes")
         )
     return entries
+
+
+def write_shard(
+    path: Path,
+    tensors: Mapping[str, tuple[str, tuple[int, ...], int]],
+    chunks: Iterable[bytes | memoryview],
+) -> None:
+    """Write a file whose data begins at a multiple of 64 bytes, as the kernels read it.
+
+    Args:
+        tensors: name -> dtype, shape and bytes, in the order of the data.
+        chunks: the data.
+    """
+    header, position = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        offsets = [position, position + size]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+        position += size
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    replace_file(path, chain([struct.pack("<Q", len(text)) + text], chunks))
+
+
+def replace_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write beside, then rename: what has the final name is complete."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        file.writelines(chunks)
+    os.replace(unfinished, path)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

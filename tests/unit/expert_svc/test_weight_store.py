@@ -75,7 +75,7 @@ def test_a_damaged_piece_is_refused_by_name_and_nothing_of_its_layer_changes(fol
     before = store.layer(0)
     (shard,) = folder.glob("*.safetensors")
     damage(shard, "model.layers.0.block_sparse_moe.experts.3.w2.weight")
-    with pytest.raises(ValueError, match="layer 0 expert 3 differs from the manifest"):
+    with pytest.raises(ValueError, match="layer 0 expert 3 differs from expertmesh_manifest"):
         store.load(Pieces([(0, 2), (0, 3)]))
     assert store.layer(0) is before
     assert store.pieces == Pieces([(0, 1)])
