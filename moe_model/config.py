@@ -1,7 +1,6 @@
-"""Which shape has a model, and can it be served? No torch.
+"""What shape does a model have, and can it be served? No torch.
 
-Nothing is hard-coded to one model's numbers. Which keys of a config.json say it is its family's
-matter (moe_model/families).
+No model's numbers are hard-coded. Each family reads its own keys (moe_model/families).
 """
 
 import json
@@ -20,12 +19,12 @@ _SIZES = (
     *("num_experts", "top_k", "expert_size", "max_position_embeddings"),
 )
 AUTO_FLOAT32_BYTES = 4 * 1024**3
-"""Largest model, in float32, that is computed in float32 when nobody chooses."""
+"""Size in float32 of the largest model that is computed in float32 by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantConfig:
-    """How linear weights are stored. `method` is "none" (BF16/F32) or "fp8" (blocks with scales)."""
+    """How linear weights are stored: `method` "none" (BF16, F32) or "fp8" (blocks with scales)."""
 
     method: str = "none"
     block_rows: int = 128
@@ -95,7 +94,7 @@ class ModelConfig:
 
     @property
     def query_size(self) -> int:
-        """H * P: width of the query projection; need not equal D."""
+        """H * P: width of the query projection, which may differ from D."""
         return self.num_heads * self.head_dim
 
     @property
@@ -122,10 +121,10 @@ class ModelConfig:
 
     @property
     def auto_dtype(self) -> str:
-        """The compute dtype when nobody chooses: float32 while the whole model is small in it.
+        """The default compute dtype: float32 if the whole model is small in it.
 
         Only float32 keeps the defined rounding points exactly (torch's bfloat16 GEMM rounds its
-        accumulators), so bfloat16 is for models whose weights are too large or slow to read.
+        accumulators); bfloat16 is for models whose weights would be too large or slow to read.
         """
         float32_bytes = 4 * (self.attention_params + self.num_pieces * self.expert_params)
         return "f32" if float32_bytes <= AUTO_FLOAT32_BYTES else "bf16"

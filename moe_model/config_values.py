@@ -1,4 +1,7 @@
-"""What is the value of a key of config.json? Raises ValueError naming the key, its value and what is allowed."""
+"""What is the value of a key of config.json?
+
+Every function raises ValueError naming the key, its value and what is allowed.
+"""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +37,7 @@ def integer(
 
 
 def number(raw: Mapping[str, Any], key: str, default: float, *, where: str = "") -> float:
-    """`where`: prefix of the key's name, when it stands in a table."""
+    """`where`: prefix of the key's name in messages, if it is in a table."""
     value = raw.get(key, default)
     try:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

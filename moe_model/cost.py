@@ -1,4 +1,4 @@
-"""How many rows are worth a thread hop? Rough operation counts of the model's parts. No torch."""
+"""How many rows are worth a hop to a thread? Rough counts of operations. No torch."""
 
 from moe_model.config import ModelConfig
 

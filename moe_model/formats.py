@@ -1,7 +1,7 @@
-"""In which formats are weights held, on which devices, and how many bytes do they take? No torch.
+"""Which formats are weights held in, on which devices, and how many bytes do they take? No torch.
 
-One table and one set of names, from the flags to the kernels. A format's bytes count its scales and
-its padding: outputs come in panels of 32, inputs in groups that share a scale.
+One table and one set of names, from the flags to the kernels. Sizes in bytes include scales and
+padding: outputs come in panels of 32, inputs in groups that share a scale.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from moe_model.config import ModelConfig
 
 PANEL = 32
-"""Outputs that lie together."""
+"""Outputs stored side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,15 @@ class WeightFormat:
     """How a weight matrix is held."""
 
     name: str
-    bits: int  # of a weight
-    group: int  # inputs that share a scale; their number is padded to a multiple
-    scale_bytes: int = 0  # of a group of one output
+    bits: int  # per weight
+    group: int  # inputs that share a scale; inputs are padded to a multiple of it
+    scale_bytes: int = 0  # per group of one output
     panel: int = PANEL
-    devices: tuple[str, ...] = ()  # kinds of device with a backend that holds it; none: all
+    devices: tuple[str, ...] = ()  # kinds of device with a backend for it; empty: all
 
     @property
     def group_bytes(self) -> int:
-        """Of one group of inputs of one panel."""
+        """Bytes of one group of inputs of one panel."""
         return self.panel * (self.group * self.bits // 8 + self.scale_bytes)
 
     def padded(self, num_inputs: int) -> int:
@@ -37,7 +37,7 @@ class WeightFormat:
         return self.padded(num_inputs) // self.group * self.group_bytes
 
     def size_bytes(self, num_outputs: int, num_inputs: int) -> int:
-        """Of a whole matrix."""
+        """Bytes of a whole matrix."""
         return -(-num_outputs // self.panel) * self.panel_bytes(num_inputs)
 
 
@@ -55,24 +55,24 @@ FORMATS = {
 CHOICES = ("auto", *FORMATS)
 DTYPE_CHOICES = ("auto", "f32", "bf16")
 FLAG_CHOICES = {"dtype": DTYPE_CHOICES, "expert_dtype": CHOICES, "linear_dtype": CHOICES}
-"""What --dtype, --expert-dtype and --linear-dtype take."""
+"""Allowed values of --dtype, --expert-dtype and --linear-dtype."""
 _OLDER_NAMES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def this_name(name: str) -> str:
-    """A format's name where flags and files may have it as it was called before."""
+    """The present name of a format that flags and files may call by an older one."""
     return _OLDER_NAMES.get(name, name)
 
 
 def read_format(flag: str, name: str, choices: Sequence[str] = CHOICES) -> str:
-    """What a flag names, by its name here. Raises ValueError naming the flag."""
+    """The format that a flag names. Raises ValueError naming the flag."""
     if this_name(name) not in choices:
         raise ValueError(f"{flag} must be one of {', '.join(choices)}, got {name!r}")
     return this_name(name)
 
 
 def read_flags(config: object) -> dict[str, Any]:
-    """A config's flags that name formats, by the names here. Raises ValueError naming the flag."""
+    """The formats that a config's flags name. Raises ValueError naming the flag."""
     return {
         name: read_format("--" + name.replace("_", "-"), getattr(config, name), choices)
         for name, choices in FLAG_CHOICES.items()
@@ -100,14 +100,14 @@ def choose_format(flag: str, name: str, compute_dtype: str, device: str = "cpu")
 
 
 def piece_bytes(config: ModelConfig, weight_format: str) -> int:
-    """Bytes of one (layer, expert) as held."""
+    """Bytes of one (layer, expert) in this format."""
     held = FORMATS[weight_format]
     d, f = config.hidden_size, config.expert_size
     return 2 * held.size_bytes(f, d) + held.size_bytes(d, f)
 
 
 def attention_bytes(config: ModelConfig, compute_dtype: str, linear_format: str) -> int:
-    """Bytes of everything but the experts: the linears and the head in their own format."""
+    """Bytes of everything but the experts; the linears and the head have their own format."""
     d, q, kv = config.hidden_size, config.query_size, config.kv_size
     shapes = [(q + 2 * kv, d), (d, q)] * config.num_layers + [(config.vocab_size, d)]
     rest = config.attention_params - sum(rows * columns for rows, columns in shapes)

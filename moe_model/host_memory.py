@@ -1,4 +1,4 @@
-"""How is the host's memory had in huge pages? For weights that are read whole and for the KV cache."""
+"""How does host memory come in huge pages? For weights that are read whole, and the KV cache."""
 
 import math
 import mmap
@@ -13,8 +13,8 @@ def empty_bytes(size: int) -> Tensor:
     """Aligned uint8 memory; in huge pages where it is large (fewer misses of the address cache)."""
     if not _is_mapped(size):
         return torch.empty(size, dtype=torch.uint8)
-    # Private: shared memory gets no huge pages. Room to begin at a huge page's border is only
-    # address space, and what does not fill one at the end stays in small pages: no memory is lost.
+    # Private: shared memory gets no huge pages. The extra room to start at the border of a huge
+    # page is only address space, and the end stays in small pages: no memory is lost.
     memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
     start = -whole.data_ptr() % _HUGE_PAGE
@@ -27,7 +27,7 @@ def _is_mapped(size: int) -> bool:
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On the host, where it is large, in huge pages, and it takes memory as it is written."""
+    """Zeros; large ones on the host are in huge pages and take memory only once written."""
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or not _is_mapped(size):
         return torch.zeros(shape, dtype=dtype, device=device)

@@ -1,40 +1,39 @@
-"""What computes, and which results are equal bit for bit? A compute dtype and its name, a kernel and its id."""
+"""What computes, and which results are equal bit for bit? Dtypes, kernels and their ids."""
 
 from dataclasses import dataclass
 
 import torch
 
 INVARIANT_KERNELS = ("native",)
-"""With these no row's bits depend on other rows."""
-
+"""Kernels whose rows do not depend on the other rows of a batch, bit for bit."""
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-"""What rows are computed in; weights are held so in the formats of these names."""
+"""Dtypes that rows are computed in; the weight formats of these names are stored in them."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`f32`, `bf16`, of others torch's name."""
+    """`f32` or `bf16`; torch's name for any other dtype."""
     known = {known: name for name, known in DTYPES.items()}
     return known.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def name_on_wire(name: str) -> str:
-    """Of a format, as ids and messages have it: dtypes by torch's names, others by their own."""
+    """A format's name in ids and messages: torch's name for dtypes, its own for the others."""
     return str(DTYPES.get(name, name)).removeprefix("torch.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """What computes with weights of a format. `why`: the reason when it is not the fastest kernel."""
+    """What computes with weights of a format; `why` it is not a faster kernel, if it is not."""
 
     weight_format: str
-    kernel: str  # its name and version, as in native-7
+    kernel: str  # name and version, as in native-7
     isa: str
     why: str = ""
 
     @property
     def id(self) -> str:
-        """Equal ids: bit-equal results."""
+        """Equal ids promise bit-equal results."""
         return f"{name_on_wire(self.weight_format)}/{self.kernel}/{self.isa}"
 
 

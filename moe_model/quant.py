@@ -1,4 +1,4 @@
-"""FP8 E4M3 weights with one float32 scale per block, as M2's checkpoints store them."""
+"""How are FP8 E4M3 weights stored? Codes, and one float32 scale for each block."""
 
 import math
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class StoredExpert:
 
 
 def all_finite(values: Tensor) -> bool:
-    """A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check."""
+    """Whether all are finite: a cheap sum first, the exact check only if that is not finite."""
     return math.isfinite(values.sum(dtype=torch.float32)) or bool(torch.isfinite(values).all())
 
 
 def scale_shape(rows: int, cols: int, block_rows: int, block_cols: int) -> tuple[int, int]:
-    """Shape of `weight_scale_inv`: blocks at the edges may be partial."""
+    """Shape of the scales: blocks at the edges may be partial."""
     return -(-rows // block_rows), -(-cols // block_cols)
 
 
@@ -63,10 +63,8 @@ def dequantise(codes: Tensor, scales: Tensor, block_rows: int, block_cols: int) 
 
     Args:
         codes: float8_e4m3fn [rows, cols].
-        scales: float32 [ceil(rows / block_rows), ceil(cols / block_cols)]. A
-            multiplier, despite the checkpoint's suffix "inv".
-
-    Source: checkpoint keys `*.weight`, `*.weight_scale_inv`.
+        scales: float32 [ceil(rows / block_rows), ceil(cols / block_cols)]; multipliers, even
+            where checkpoints call them "inv".
     """
     rows, cols = codes.shape
     return codes.float() * expand_scales(scales, rows, cols, block_rows, block_cols)
@@ -75,14 +73,14 @@ def dequantise(codes: Tensor, scales: Tensor, block_rows: int, block_cols: int) 
 def quantise(
     weights: Tensor, block_rows: int = 128, block_cols: int = 128
 ) -> tuple[Tensor, Tensor]:
-    """Codes (float8_e4m3fn) and scales (float32) of a float matrix; largest of a block -> 448."""
+    """Codes (float8_e4m3fn) and scales (float32); the largest of a block becomes 448."""
     rows, cols = weights.shape
     grid = scale_shape(rows, cols, block_rows, block_cols)
     padded = torch.zeros(grid[0] * block_rows, grid[1] * block_cols)
     padded[:rows, :cols] = weights.float().abs()
     largest = padded.view(grid[0], block_rows, grid[1], block_cols).amax(dim=(1, 3))
     scales = largest / FP8_MAX
-    # Zero for blocks of zeros, and where the quotient underflows: any scale will do.
+    # Zero for blocks of zeros and where the quotient underflows: there any scale will do.
     scales = torch.where(scales > 0, scales, torch.ones_like(scales))
     spread = expand_scales(scales, rows, cols, block_rows, block_cols)
     codes = (weights.float() / spread).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)

@@ -1,4 +1,4 @@
-"""Which letter means which tensor dimension? The one legend of the repository.
+"""Which letter means which tensor dimension? The only legend of the repository.
 
 Tensor names carry logical shape suffixes (`hidden_TD`, `w1_EFD`). A slice or a
 shard keeps its letters. Values in brackets are MiniMax-M2's.

@@ -1,4 +1,4 @@
-"""Which added tokens does a tokenizer.json declare, and are the chat format's markers among them?"""
+"""Which added tokens does a tokenizer.json declare, and are all needed markers among them?"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def _parse_entry(where: str, entry: Any, markers: Collection[str]) -> AddedToken
         raise ValueError(f"{where}.id must be in 0..{MAX_TOKEN_ID}, is {token_id}")
     if not isinstance(text, str) or not text:
         raise ValueError(f"{where}.content must be a non-empty string")
-    # A token that eats its neighbours' blanks would make ids depend on more than its own stretch.
+    # A token that takes in blanks beside it would make ids depend on more than its own text.
     for flag in ("lstrip", "rstrip", "single_word"):
         if text in markers and entry.get(flag):
             raise ValueError(f"{where}.{flag} is set for marker {text}, which is not supported")

@@ -1,7 +1,7 @@
 """Which bytes does a byte-level BPE token stand for?
 
-Source: the reversible byte alphabet of GPT-2's tokenizer. Bytes that print keep their own
-character, the others take the code points from 256 upwards in order.
+Source: the reversible byte alphabet of GPT-2's tokenizer. Printable bytes keep their own
+character; the others take the code points from 256 upwards, in order.
 """
 
 

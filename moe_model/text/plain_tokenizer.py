@@ -1,8 +1,8 @@
-"""How is the tokenizer built that knows no added token?
+"""How is a tokenizer built that knows no added token?
 
 tokenizer.json is copied without `added_tokens`. Trainers often list those in the model's own
-vocabulary too, so their ids are taken out there as well, with the merges that lead to or from
-them: after that no text at all can give such an id.
+vocabulary too, so their ids are removed there as well, with the merges that lead to or from
+them. After that, no text can give such an id.
 """
 
 import json
@@ -62,7 +62,7 @@ def _from_json(path: Path, content: Mapping[str, Any]) -> tokenizers.Tokenizer:
 def _check_added_ids(
     path: Path, ordinary: tokenizers.Tokenizer, added_tokens: Mapping[str, AddedToken]
 ) -> None:
-    """Refuse ids that the library would silently renumber: nobody could tell which are right."""
+    """Refuse ids that the library would silently renumber: which are right is unknown."""
     for token in added_tokens.values():
         actual = ordinary.token_to_id(token.text)
         if actual != token.token_id:

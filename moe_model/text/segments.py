@@ -1,4 +1,4 @@
-"""What does a rendered prompt consist of?"""
+"""What is a rendered prompt made of?"""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Segment:
     """A stretch of a rendered prompt.
 
-    `is_marker` means: exactly one added token's text, written by the template itself. Everything
-    else is text, whatever it looks like, and is encoded without any added token.
+    With `is_marker` it is the text of exactly one added token, written by the template itself.
+    Everything else is text, whatever it looks like, and is encoded without any added token.
     """
 
     text: str

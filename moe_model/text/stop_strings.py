@@ -7,9 +7,9 @@ from collections.abc import Sequence
 class StopMatcher:
     """Finds the stop string that is complete first, in time linear in the text.
 
-    Of several that end at the same character the longest counts. Text before the match is given
-    out as soon as it cannot be part of one: what is held back is always the longest end of the
-    text that begins some stop string (Aho and Corasick's automaton).
+    Of several that end at the same character the longest counts. Text is given out as soon as it
+    cannot be part of a match: what is held back is always the longest suffix that begins some stop
+    string (the Aho-Corasick automaton).
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which ids are tokens, and which bytes does each stand for? Read without the tokenizers library."""
+"""Which ids are tokens, and for which bytes? Read without the tokenizers library."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from moe_model.text.byte_level import token_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTable:
-    """The tokenizer's side of a vocabulary; the model's may be larger."""
+    """The tokenizer's vocabulary; the model's may be larger."""
 
     bytes_of_id: tuple[bytes | None, ...]
     """None for holes. Added tokens stand for their text, though no text ever becomes one."""

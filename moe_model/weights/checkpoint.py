@@ -44,7 +44,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path, *, partial: bool = False) -> "Checkpoint":
-        """Map `folder` and check it. `partial` allows missing pieces and shards (pool hosts)."""
+        """Map `folder` and check it. `partial`: pieces and shards may be missing (pool hosts)."""
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: not a folder with a checkpoint")
@@ -171,8 +171,8 @@ class Checkpoint:
         strangers = [n for n in self._files if n not in known and not self.names.is_ignored(n)]
         if strangers:
             raise ValueError(
-                f"{self._files[strangers[0]].path}: tensor {strangers[0]} does not belong to this model "
-                f"({len(strangers)} such tensors)"
+                f"{self._files[strangers[0]].path}: tensor {strangers[0]} does not belong to this "
+                f"model ({len(strangers)} such tensors)"
             )
 
     def _check_tensor(self, spec: TensorSpec, partial: bool) -> None:

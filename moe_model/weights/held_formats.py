@@ -1,4 +1,7 @@
-"""What do --dtype, --expert-dtype and --linear-dtype mean for a folder? One answer for `up` and the services. No torch."""
+"""What do --dtype, --expert-dtype and --linear-dtype mean for a folder?
+
+One answer for `expertmesh up` and the services. No torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +29,10 @@ def held_formats(
     linear_dtype: str = "auto",
     device: str = "cpu",
 ) -> HeldFormats:
-    """A checkpoint can be held in any format; packed weights in their own, computed in bf16.
+    """A checkpoint can be held in any format, packed weights only in their own, computed in bf16.
 
     Raises:
-        ValueError: flags that contradict each other, or what the folder is packed in.
+        ValueError: flags that contradict each other or the formats of a packed folder.
     """
     if not is_packed(folder):
         compute_dtype = config.auto_dtype if dtype == "auto" else dtype

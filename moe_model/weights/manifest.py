@@ -1,9 +1,9 @@
-"""Is this the same checkpoint as theirs? Per-piece digests and the checkpoint_id.
+"""Do two hosts have the same checkpoint? Digests of all pieces, and the checkpoint_id.
 
-checkpoint_id = SHA-256 over the config and the manifest of digests. The manifest
-is made once (`expertmesh model verify`, or on first use) and kept beside the
-checkpoint, so that a host with a few pieces of M2 need not hash 230 GB to prove
-that its pieces belong to the mesh's checkpoint: it hashes what it loads.
+checkpoint_id = SHA-256 over the config and the manifest of digests. The manifest is made once
+(`expertmesh model verify`, or on first use) and kept beside the checkpoint. So a host with a few
+pieces of a 230 GB model need not hash all of it to prove that they belong to the mesh's
+checkpoint: it hashes what it loads.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "expertmesh_manifest.json"
 KEEP_ABOVE_BYTES = 256 * 1024 * 1024
-"""Shards of a checkpoint whose manifest is kept beside it without being asked for."""
+"""Total size of the shards above which a manifest is kept without being asked for."""
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 Progress = Callable[[int, int], None]
 """(layers done, layers in all)."""
@@ -61,9 +61,9 @@ def build_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> 
     missing = [spec.name for _, spec in checkpoint.names.every() if not checkpoint.holds(spec)]
     if missing:
         raise ValueError(
-            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): a shard "
-            "is not there or incomplete; on a host that is meant to have only some shards, put the "
-            f"whole checkpoint's {MANIFEST_NAME} beside them"
+            f"{checkpoint.folder}: tensor {missing[0]} is missing ({len(missing)} such tensors): "
+            "a shard is missing or incomplete; on a host that is meant to have only some shards, "
+            f"put the whole checkpoint's {MANIFEST_NAME} beside them"
         )
     pieces = []
     for layer_idx in range(config.num_layers):
@@ -113,8 +113,8 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
 def ensure_manifest(checkpoint: Checkpoint, progress: Progress | None = None) -> Manifest:
     """The checkpoint's manifest: from the file beside it, else hashed now.
 
-    Only a large checkpoint's is kept (hashing a small one takes less than importing torch), so
-    that replacing a small model's files never meets the manifest of the former ones.
+    Only a large checkpoint's manifest is kept: hashing a small one takes less time than importing
+    torch, and its files can then be replaced without an old manifest getting in the way.
     """
     path = checkpoint.folder / MANIFEST_NAME
     if path.exists():

@@ -1,4 +1,4 @@
-"""Where does a service get its weights? A checkpoint, or a folder of packed ones: opened and loaded alike."""
+"""Where does a service get its weights? From a checkpoint or a packed folder, used alike."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def verify_attention(weights: Weights, manifest: Manifest) -> None:
 
 
 def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_id: int) -> None:
-    """Hash a piece. Raises ValueError when it is another or damaged."""
+    """Hash a piece. Raises ValueError when it is another checkpoint's or damaged."""
     if isinstance(weights, PackedCheckpoint):
         weights.verify_expert(layer_idx, expert_id)
     else:
@@ -52,11 +52,11 @@ def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_i
 def put_expert(
     weights: Weights, held: HeldExperts, slot: int, layer_idx: int, expert_id: int
 ) -> None:
-    """Fill a slot: mapped where the weights are packed, else converted, one piece at a time."""
+    """Fill a slot with a piece: mapped if the weights are packed, otherwise converted."""
     if isinstance(weights, PackedCheckpoint):
         assert isinstance(held, PanelExperts), "packed formats are held in panels"
         held.packed.put_packed(slot, *weights.expert(layer_idx, expert_id))
         return
     held.put(slot, weights.stored_expert(layer_idx, expert_id))
-    # The mapped pages were copied: keep resident memory at the weights as held.
+    # The mapped pages were copied; without them, resident memory is the held weights alone.
     weights.release(weights.names.expert(layer_idx, expert_id).values())

@@ -1,6 +1,6 @@
-"""How is a checkpoint written in the kernels' own layout? Piece by piece, file by file, resumable.
+"""How is a checkpoint written in the kernels' own layout? File by file, so it can be resumed.
 
-moe_model/weights/packed_checkpoint.py says what the folder holds and reads it.
+moe_model/weights/packed_checkpoint.py describes the folder and reads it.
 """
 
 import json
@@ -47,7 +47,7 @@ class PackJob:
         return self.source.config
 
     def experts(self, layer_idx: int) -> list[int]:
-        """Those of a layer that the source has."""
+        """Experts of a layer that the source has."""
         return [e for e in range(self.config.num_experts) if self.source.holds_expert(layer_idx, e)]
 
     @property
@@ -55,7 +55,7 @@ class PackJob:
         return all(map(self.source.holds, self.source.names.attention()))
 
     def size_bytes(self) -> int:
-        """Of all files, nearly: headers are not counted."""
+        """Bytes of all files without their headers."""
         one = sum(panels.size_bytes for panels in packed.expert_panels(self.config, self.format, 0))
         total = one * sum(len(self.experts(layer)) for layer in range(self.config.num_layers))
         if self.has_attention:
@@ -66,7 +66,7 @@ class PackJob:
 def write_packed(job: PackJob, out: Path, progress: Progress | None = None) -> int:
     """Write the folder, `PACKED_NAME` last; returns its bytes.
 
-    What an interrupted call for the same weights and formats has finished is kept.
+    Files that an interrupted call for the same weights and formats has finished are kept.
 
     Raises:
         ValueError: the source is damaged, `out` holds something else, or its disk is too small.
@@ -111,7 +111,7 @@ def _claim_text(job: PackJob) -> dict[str, object]:
 
 
 def _claim(job: PackJob, out: Path) -> None:
-    """Mark `out` as being written for this job, or see that it is. Raises ValueError otherwise."""
+    """Mark `out` as being written for this job. Raises ValueError if it is used otherwise."""
     if out.resolve() == job.source.folder.resolve():
         raise ValueError(f"{out}: is the checkpoint itself; name another folder")
     if (out / PACKED_NAME).exists():

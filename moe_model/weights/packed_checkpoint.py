@@ -1,13 +1,13 @@
-"""How does a service start from weights that are packed already? A folder of panels, mapped, not copied.
+"""How does a service start from packed weights? From a folder of panels, mapped, not copied.
 
 `expertmesh model quantise` writes such a folder (moe_model/weights/pack_checkpoint.py):
 
-    config.json, expertmesh_manifest.json   of the source: its checkpoint_id stays the model's
-    expertmesh_packed.json                  formats, checkpoint_id, a digest for each piece and the rest
+    config.json, expertmesh_manifest.json   the source's: the checkpoint_id stays the same
+    expertmesh_packed.json                  formats, checkpoint_id, digests of pieces and the rest
     packed-layer-0000.safetensors           experts.E.gate_up, experts.E.down: panels, uint8
-    packed-attention.safetensors            linears, routing and head as panels; norms, embedding as stored
+    packed-attention.safetensors            linears, routing, head as panels; the rest as stored
 
-Panels begin at multiples of 64 bytes, as the kernels read them (moe_model/kernels/cpu/formats.py).
+Panels start at multiples of 64 bytes, as the kernels need them (moe_model/kernels/cpu/formats.py).
 """
 
 import hashlib
@@ -36,7 +36,7 @@ ATTENTION_SHARD = "packed-attention.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Panels:
-    """A packed matrix to be found in a shard."""
+    """A packed matrix of a shard."""
 
     name: str
     format: str  # a name of moe_model/formats.py
@@ -81,7 +81,7 @@ def head_panels(config: ModelConfig, format: str) -> Panels:
 
 
 def plain_specs(config: ModelConfig) -> list[TensorSpec]:
-    """What is kept as it is stored: norms, biases, the embedding."""
+    """What stays as the checkpoint stores it: norms, biases, the embedding."""
     names = tensor_names(config)
     outer = names.outer()
     specs = [outer["embedding"], outer["final_norm"]]
@@ -113,7 +113,7 @@ class PackedCheckpoint:
         self.manifest: Manifest = load_manifest(self.folder / MANIFEST_NAME, self.config)
         if header.checkpoint_id != self.manifest.checkpoint_id:
             raise ValueError(
-                f"{self.folder / PACKED_NAME}: made from another checkpoint than {MANIFEST_NAME} says"
+                f"{self.folder / PACKED_NAME}: not made from the checkpoint of {MANIFEST_NAME}"
             )
         self.format, self.linear_format = header.format, header.linear_format
         self._digests = header.digests
@@ -142,7 +142,7 @@ class PackedCheckpoint:
             )
 
     def expert(self, layer_idx: int, expert_id: int) -> tuple[PackedMatrix, PackedMatrix]:
-        """Gate and up with alternating panels, and down: as `KernelExperts.put_packed` takes them."""
+        """Gate and up with alternating panels, and down, for `KernelExperts.put_packed`."""
         file = self._shard(shard_of_layer(layer_idx))
         gate_up, down = expert_panels(self.config, self.format, expert_id)
         return _mapped(file, gate_up), _mapped(file, down)
@@ -153,7 +153,7 @@ class PackedCheckpoint:
         self._verify(f"{layer_idx}.{expert_id}", shard_of_layer(layer_idx), names)
 
     def verify_attention(self) -> None:
-        """Hash all but the experts. Raises ValueError when it is not there, or not what was written."""
+        """Hash all but the experts. Raises ValueError when they are missing or changed."""
         if not self.holds_attention:
             raise ValueError(
                 f"{self.folder}: holds experts only: packed from a part without the attention side"

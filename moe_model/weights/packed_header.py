@@ -1,4 +1,4 @@
-"""What does a folder of packed weights say of itself? No torch: `expertmesh up` asks before anything starts."""
+"""What does a folder of packed weights contain? No torch: `expertmesh up` asks before it starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from moe_model.formats import FORMATS, read_format, this_name
 
 PACKED_NAME = "expertmesh_packed.json"
 LAYOUT_VERSION = 1
-"""Raised with every change of a panel layout or of the folder."""
+"""Increased with every change of a panel layout or of the folder."""
 PACKED_FORMATS = tuple(name for name in FORMATS if name != "f32")
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -24,15 +24,15 @@ class PackedHeader:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder is one of packed weights, finished."""
+    """Whether a folder has packed weights, completely written."""
     return (Path(folder) / PACKED_NAME).exists()
 
 
 def read_header(folder: Path) -> PackedHeader:
-    """Raises ValueError naming the file: none, of another version, or unreadable."""
+    """Raises ValueError naming the file if it is missing, unreadable or of another version."""
     where = Path(folder) / PACKED_NAME
     if not where.exists():
-        raise ValueError(f"{folder}: no {PACKED_NAME}: not packed, or not to its end")
+        raise ValueError(f"{folder}: no {PACKED_NAME}: not packed, or not completely")
     raw = read_json(where, limit_bytes=MAX_BYTES)
     if raw.get("layout") != LAYOUT_VERSION:
         raise ValueError(
@@ -46,6 +46,8 @@ def read_header(folder: Path) -> PackedHeader:
     if not isinstance(raw.get("digests"), dict):
         raise ValueError(f"{where}: digests is missing")
     return PackedHeader(
-        format=this_name(raw["format"]), linear_format=this_name(raw["linear_format"]),
-        checkpoint_id=raw["checkpoint_id"], digests=raw["digests"],
-    )  # fmt: skip
+        format=this_name(raw["format"]),
+        linear_format=this_name(raw["linear_format"]),
+        checkpoint_id=raw["checkpoint_id"],
+        digests=raw["digests"],
+    )

@@ -1,7 +1,7 @@
 """How is a checkpoint with only some tensors written? One shard per layer, from any source.
 
-The bytes are copied as stored, so that a part has the digests, and with the manifest
-beside it the checkpoint_id, of the whole.
+The bytes are copied as stored, so a part has the digests of the whole and, with the manifest
+beside it, its checkpoint_id.
 """
 
 import json
@@ -29,10 +29,10 @@ class Source(Protocol):
     """Where tensors come from."""
 
     def find(self, name: str) -> tuple[str, TensorEntry] | None:
-        """The shard that holds a tensor and where it lies in it, or None."""
+        """The shard that holds a tensor and its place there, or None."""
 
     def read(self, shard: str, start: int, end: int) -> Buffer:
-        """Bytes of a shard. Raises ValueError when they cannot be had."""
+        """Bytes of a shard. Raises ValueError when they cannot be read."""
 
 
 class LocalSource:
@@ -79,8 +79,8 @@ def write_parts(
 ) -> Iterator[tuple[str, int]]:
     """Write shards one by one, yielding (file, its bytes), then the index.
 
-    A shard that is there with just these tensors is kept: it was renamed into place when
-    complete, and its bytes are checked against the manifest when they are loaded.
+    An existing shard with exactly these tensors is kept: it was renamed into place when complete,
+    and its bytes are checked against the manifest when they are loaded.
     Raises ValueError naming a tensor that the source does not have.
     """
     weight_map: dict[str, str] = {}

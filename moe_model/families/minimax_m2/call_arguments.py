@@ -31,14 +31,14 @@ class _Mode(Enum):
 class CallArguments:
     """Writes one call's arguments; the fragments of all calls here concatenate to JSON.
 
-    A string is written as it comes. A value of another type is kept until it is complete,
-    unless it grows over `MAX_TYPED_VALUE_CHARS`: then it is a string. Of a parameter given twice
-    the first counts, because its text is already out. Arguments that end with `leave_open` are
-    no JSON, so that nobody takes a part for the whole.
+    A string is written as it comes. A value of another type is kept until it is complete; one
+    longer than `MAX_TYPED_VALUE_CHARS` becomes a string. Of a parameter given twice the first
+    counts, because its text is already out. Arguments that end with `leave_open` are not valid
+    JSON, so that no client takes a part for the whole.
     """
 
     def __init__(self, parameters: Any) -> None:
-        """`parameters` is the tool's schema; whatever it is, it is only read defensively."""
+        """`parameters` is the tool's schema, a caller's: it is read defensively."""
         self._parameters = parameters
         self._declared = frozenset(declared_properties(parameters))
         self._required = required_names(parameters)
@@ -49,7 +49,7 @@ class CallArguments:
         self._num_chars = 0
 
     def name_of(self, written: str) -> str:
-        """The parameter that a name in a tag means: blanks around it count where they are declared."""
+        """The parameter that a tag's name means: blanks around it count only if declared so."""
         stripped = written.strip()
         is_other = written not in self._declared and stripped in self._declared
         return stripped if is_other else written
@@ -59,7 +59,7 @@ class CallArguments:
         return name not in self._given and (not self._declared or name in self._declared)
 
     def may_be_misnamed(self, written: Iterable[str]) -> bool:
-        """Whether parameters that are not declared, last of the call, are such and no quotation.
+        """Whether undeclared parameters at the end of a call are parameters, not a quotation.
 
         They are where the schema takes others, where something that is required is given under none
         of the names, and where the value that is open fits its type and cannot be a string.
@@ -76,11 +76,11 @@ class CallArguments:
         return name in self._given
 
     def awaits(self, name: str) -> bool:
-        """Whether a declared parameter of this name was not given yet."""
+        """Whether a declared parameter of this name is still missing."""
         return name in self._declared and name not in self._given
 
     def lacks(self, name: str, value: str) -> bool:
-        """Whether a parameter that it awaits is required, or is no string and `value` fits it."""
+        """Whether a missing parameter is required, or not a string and `value` fits its type."""
         types = parameter_types(self._parameters, name)
         is_typed = "string" not in types and not to_json_text(value, types).startswith('"')
         return name in self._required or is_typed
@@ -143,8 +143,8 @@ class CallArguments:
     def finish_with(self, text: str, *, is_complete: bool, is_cut: bool) -> tuple[str, bool] | None:
         """End of a call that gave `text` in place of parameters, and whether it is whole.
 
-        None when the text is no attempt at a JSON object, or there are parameters. An object that is
-        broken, or one that was cut off, is left as it is: no JSON.
+        None when there are parameters or the text does not start a JSON object. An object that is
+        broken or cut off stays as it is, not valid JSON.
         """
         if self._given or not text.startswith("{"):
             return None
@@ -155,12 +155,12 @@ class CallArguments:
         return (whole, True) if is_complete or has_all else (whole[:-1], False)
 
     def _is_surely_string(self) -> bool:
-        """Of a string that may be null, whether it has become something else than "null"."""
+        """Whether a value that may be a string or null can no longer become "null"."""
         if not self._types <= _STRING_OR_NULL:
             return False
         return self._num_chars > len("null") or not "null".startswith("".join(self._pieces).lower())
 
 
 def _escaped(text: str) -> str:
-    """The text as it stands between the quotes of a JSON string; works piece by piece."""
+    """The text as written between the quotes of a JSON string; may be called piece by piece."""
     return json_string(text)[1:-1]

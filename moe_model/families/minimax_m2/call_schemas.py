@@ -1,7 +1,7 @@
 """Which JSON Schema does one parameter of a forced call follow?
 
-A parameter's schema is cut out of its tool's, so references into the tool's have to be taken along,
-and integers get bounds: without any a model may go on with digits for ever.
+A parameter's schema is cut out of its tool's, so what it refers to there must come along. Integers
+get bounds: without them a model may go on with digits for ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "
 
 
 def number_pattern(schema: Any) -> str | None:
-    """A regular expression of a plain number's JSON, or null's beside it; None for any other."""
+    """A regular expression for a plain number (or null), None for any other schema."""
     if not isinstance(schema, dict) or not schema.keys() <= _SAYS_NOTHING:
         return None
     types = schema.get("type")
@@ -78,7 +78,7 @@ def _refers(schema: Any) -> bool:
 
 
 def _under_root(node: dict[str, Any]) -> dict[str, Any]:
-    """Its reference led through `#/$defs/...`, where the tool's schema stands."""
+    """The node with its reference pointing into the tool's schema under `#/$defs/`."""
     reference = node.get("$ref")
     if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
         return {**node, "$ref": f"{TOOL_ROOT}{reference[1:]}"}

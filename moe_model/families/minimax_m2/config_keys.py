@@ -1,7 +1,7 @@
-"""Which model does an M2 config.json describe, and can it be served?
+"""What model does an M2 config.json describe, and can it be served?
 
-What the engine cannot serve is refused with the key, its value and what is allowed. Hugging Face's
-`num_local_experts` (the total per layer) is renamed `num_experts` here, once.
+What the engine cannot serve is refused, naming the key, its value and what is allowed.
+`num_local_experts` is the total of a layer, `num_experts` here.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _refuse_unservable(raw: Mapping[str, Any]) -> None:
-    """What would be computed wrongly must not be computed at all."""
+    """Raises ValueError for what would be computed wrongly."""
     if raw.get("use_qk_norm", True) and raw.get("qk_norm_type", "per_layer") != "per_layer":
         raise ValueError(
             f"config.json: qk_norm_type {raw['qk_norm_type']!r} is not supported; only 'per_layer' "
@@ -76,7 +76,8 @@ def _quant(raw: Mapping[str, Any]) -> QuantConfig:
     method = quant.get("quant_method")
     if method not in _QUANT_METHODS:
         raise ValueError(
-            f"config.json: quantization_config.quant_method {method!r} is not one of {_QUANT_METHODS}"
+            f"config.json: quantization_config.quant_method {method!r} is not one of "
+            f"{_QUANT_METHODS}"
         )
     if method == "none":
         return QuantConfig()

@@ -1,15 +1,15 @@
-"""Which blanks at the beginning of a text are the format's, and not part of it?"""
+"""Which blanks at the beginning of a text belong to the format, not to the text?"""
 
 
 class FormatBlanks:
-    """Drops what the chat template writes between the parts, whatever pieces it comes in."""
+    """Drops what the chat template writes between the parts, however the text is cut."""
 
     def __init__(self) -> None:
         self._newlines = 0
         self._all = False
 
     def expect(self, *, newlines: int = 0, any_number: bool = False) -> None:
-        """What the text that comes next may begin with: newlines, or blanks of any kind."""
+        """Drop newlines, or blanks of any kind, at the beginning of the text that comes next."""
         self._newlines, self._all = newlines, any_number
 
     def strip(self, text: str) -> str:

@@ -41,8 +41,10 @@ def call_rules(calls: ToolCalls) -> Alternative:
     # What may follow an invoke, and the same after the text of a string that ends one.
     end = f"<[{closing}]>"
     rules.add("next", end, *(["invoke"] if calls.several else []))
-    others = [f"{rules.text_until('</invoke>', _invoke(f))} t{i}"
-              for i, f in enumerate(functions)] if calls.several else []  # fmt: skip
+    others = [
+        f"{rules.text_until('</invoke>', _invoke(f))} t{i}"
+        for i, f in enumerate(functions if calls.several else [])
+    ]
     rules.add("last", f"LAST {end}", *others)
     last = _text_and("</invoke>", "")
     lines = [f'calls: <[{opening}]> "\\n" invoke', *rules.lines, f"LAST: {last}"]
@@ -50,7 +52,7 @@ def call_rules(calls: ToolCalls) -> Alternative:
 
 
 class _Rules:
-    """The rules so far. Each way on is a rule of its own, so their number is linear in the schema."""
+    """The rules so far. Each continuation is one rule, so they grow linearly with a schema."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -64,7 +66,7 @@ class _Rules:
         return self.text_until_any(_text_and(*tags))
 
     def text_until_any(self, text: str) -> str:
-        """The same for an expression of a terminal."""
+        """The same for the expression of a terminal."""
         if text not in self._until:
             name = self._until[text] = f"until{len(self._until)}"
             # Lazy: the text goes no further than the first end, but whichever end is the first.
@@ -103,7 +105,7 @@ class _ToolRules:
         self._rules.add(self._text(len(names)), "last")
 
     def _from(self, j: int) -> str:
-        """The rule of what may stand from parameter `j` on."""
+        """The rule of what may follow from parameter `j` on."""
         return f"{self._name}f{j}"
 
     def _text(self, j: int) -> str:
@@ -136,8 +138,8 @@ class _ToolRules:
             f"{_text_and('<parameter name=')} {_literal(chr(34))} {name} {closing}"
         )
         text = f"{self._name}s"
-        self._rules.add(self._name, f"{_literal(_END_OF_INVOKE)} next",
-                        f"{opening} {name} {closing} {text}")  # fmt: skip
+        first = f"{opening} {name} {closing} {text}"
+        self._rules.add(self._name, f"{_literal(_END_OF_INVOKE)} next", first)
         self._rules.add(text, f"{more} {text}", "last")
 
 
@@ -151,12 +153,12 @@ def _parameter(name: str) -> str:
 
 def _text_and(*tags: str) -> str:
     """Any text, its closing tag, and the tags, with blanks between them."""
-    return " ".join(["/(?s:.*)/", *(f"{_literal(tag)} {_BLANKS}" for tag in ("</parameter>", *tags[:-1])),
-                     *([_literal(tags[-1])] if tags[-1] else [])])  # fmt: skip
+    followed = [f"{_literal(tag)} {_BLANKS}" for tag in ("</parameter>", *tags[:-1])]
+    return " ".join(["/(?s:.*)/", *followed, *([_literal(tags[-1])] if tags[-1] else [])])
 
 
 def _raw_choices(parameters: Mapping[str, Any], name: str) -> list[str]:
-    """The literals that a string is restricted to, when it is and when they can stand there raw."""
+    """The literals that a string is restricted to; empty if it is not or they cannot be raw."""
     choices = string_choices(parameters, name)
     if any(_CLOSING_TAG.search(choice) for choice in choices):
         return []

@@ -1,4 +1,4 @@
-"""What is in the invoke that is open: its parameters' values, and text beside them?"""
+"""What does the open invoke contain: values of parameters, and text beside them?"""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,20 +56,20 @@ class OpenCall:
         return ends
 
     def text(self, text: str) -> str:
-        """Text that is no tag."""
+        """Take text that is no tag."""
         if self.in_value:
             return self._arguments.write(text)
         self._beside.append(text)
         return ""
 
     def act(self, tag: Tag) -> str:
-        """A tag that counts; of one that ends the call, what it says of the value."""
+        """Take a tag that counts; one that ends the call closes the value."""
         fragment = ""
         if self.in_value:
             fragment = self._arguments.close()
             self._quoted.clear()
             self.in_value = False
-        elif tag.kind is TagKind.PARAMETER_END:  # the value may have ended before
+        elif tag.kind is TagKind.PARAMETER_END:  # the value may have ended earlier
             self.num_doubtful_values += 1
         if tag.kind is TagKind.PARAMETER_START:
             self.in_value = True
@@ -77,7 +77,7 @@ class OpenCall:
         return fragment
 
     def end(self, *, is_complete: bool, is_cut: bool) -> tuple[str, bool, str]:
-        """The last of the arguments, whether they are whole, and text from beside the parameters."""
+        """The rest of the arguments, whether they are whole, and text beside the parameters."""
         beside = "".join(self._beside).strip()
         if beside and not self._arguments.is_empty:
             self.num_doubtful_values += 1

@@ -1,9 +1,9 @@
-"""What is thinking, answer and tool call in what M2 produces?
+"""What of M2's output is thinking, answer and tool call?
 
-The output is read once, from left to right, and may be cut anywhere: what is reported does not
-depend on the cuts, only on the text and on which tags in it are tokens (`tags.py`). Held back is
-little: a newline, or a tag with what follows it; up to `MAX_HELD_CHARS` for two rare slips
-(`value_end.py`). docs/tool-calls.md has the rules for people.
+The output is read once, from left to right, and may be cut anywhere: what is reported depends
+only on the text and on which tags in it are tokens (`tags.py`). Little is held back: a newline, or
+a tag with what follows it; up to `MAX_HELD_CHARS` for two rare slips (`value_end.py`).
+docs/tool-calls.md has the rules as users see them.
 
 The rules where the format is ambiguous (it has no escaping):
 
@@ -13,16 +13,16 @@ The rules where the format is ambiguous (it has no escaping):
 - The opening wrapper ends the thinking. `<think>` opens thinking wherever no answer text has come
   since the start, the last `</think>` or the last call; a repeated one is dropped, and so is a
   `</think>` outside thinking that closes nothing in the answer's text.
-- In a wrapper every invoke is a call, of a tool that is not on offer too: only then can the client
+- In a wrapper every invoke is a call, even of a tool that is not offered: only then can the client
   answer it. Without a wrapper one counts where no answer text has come, when its tool is on offer
   and a parameter or its end follows. Without any tools the tool tags are text everywhere.
 - An object in place of parameters is the arguments; other text there is answer text.
-- Of the blanks between the parts those are dropped that the chat template writes there: one
+- The blanks that the chat template writes between the parts are dropped: one
   newline after `<think>` and before `</think>`, the newline and blank line after it, one newline
   before a tool call; after a call all blanks. Parsing a rendered message gives the message back.
-- A call that the end of the output cuts off has arguments that are no JSON. When the model ended by
-  itself, closing tags that only lack at the end are added, once the tool's required parameters
-  are there and the last value was closed.
+- A call that the end of the output cuts off has arguments that are not valid JSON. When the model
+  ended by itself, closing tags missing at the end are added if the tool's required parameters are
+  there and the last value was closed.
 """
 
 import re
@@ -103,7 +103,7 @@ class OutputParser:
         self._drops_call = False  # a second call although the request allows one
         self._call = self._open_call("")
         self.num_doubtful_values = 0
-        """Values that may have ended elsewhere: a slip was made good, or closing tags or text
+        """Values that may have ended elsewhere: a slip was corrected, or closing tags or text
         were left over after one."""
 
     @property
@@ -134,13 +134,13 @@ class OutputParser:
         return self._take_events()
 
     def _next_has_begun(self) -> bool:
-        """Whether the end is in the tag of another call, which shows that the one before is whole."""
+        """Whether the output ends in the tag of another call: then the one before it is whole."""
         found = _NEXT_CALL.fullmatch(self._buffer)
         tags = (f'<invoke name="{name}">' for name in self._parameters_of_tool)
         return found is not None and any(tag.startswith(found[1]) for tag in tags)
 
     def _is_lost_in(self, beginning: str) -> bool:
-        """Whether the output has ended in a tag of a call, which is no text then."""
+        """Whether the output has ended in a tag of a call, so that `beginning` is not text."""
         if self._state is _State.CONTENT:
             may_call = self._is_fresh and bool(self._parameters_of_tool)
             word = beginning[1:].lstrip()[:6]

@@ -1,9 +1,9 @@
-"""Which rotation of positions does a config.json ask for, and is it the one that is computed here?
+"""Which rotary embedding does a config.json ask for, and is it the one that is computed here?
 
-Computed is the plain one: one base for all layers, the first `rotary_dim` numbers of each head. It may
-be written in two ages of keys (`rope_theta`, `rotary_dim`, `rope_scaling`; `rope_parameters`, whole or for
-each kind of layer). Whatever asks for another one, wherever it stands, and whatever contradicts itself or
-is missing, is refused: there is no default that is not another model.
+Only the plain one is computed: one base for all layers, over the first `rotary_dim` numbers of
+each head. Configs write it in older keys (`rope_theta`, `rotary_dim`, `rope_scaling`) or newer ones
+(`rope_parameters`, whole or for each kind of layer). A config that asks for another rotation,
+contradicts itself or leaves something out is refused: any default would be another model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _TABLE_KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """The rotation: of the first `rotary_dim` numbers of a head, with frequencies of base `theta`."""
+    """A rotation of the first `rotary_dim` numbers of a head, with frequencies of base `theta`."""
 
     rotary_dim: int
     theta: float
@@ -36,11 +36,11 @@ def read_rope(raw: Mapping[str, Any], head_dim: int) -> Rope:
 
 
 _Places = list[tuple[str, Mapping[str, Any]]]
-"""Prefix of the keys' names, and the object that they stand in."""
+"""Prefix of the keys' names, and the object that has them."""
 
 
 def _tables(raw: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every table that may describe the rotation, by name, each found to be a plain one."""
+    """Every table about the rotation, by name. Raises ValueError if one is not plain."""
     for name in _TABLES:
         outer = table(raw, name)
         inner = {key: value for key, value in outer.items() if isinstance(value, dict)}
@@ -105,7 +105,7 @@ def _factor(prefix: str, value: Any) -> float:
 
 
 def _the_one(found: Mapping[str, float]) -> float:
-    """The value that all of them have."""
+    """The value that all of them have. Raises ValueError if they differ."""
     (first, value), *others = found.items()
     for name, other in others:
         if other != value:

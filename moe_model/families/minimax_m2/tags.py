@@ -1,9 +1,9 @@
-"""Is there one of M2's output tags at this place of the text, is there none, or is it too early?
+"""Is there one of M2's output tags at this place in the text, or is it too early to tell?
 
 Think and wrapper tags are tokens of the vocabulary. A model that means one emits the token; a model
-that quotes one spells it with ordinary tokens, as we encode it in a user's text. So that both can
-stand in one string, a token is a lone surrogate there, which no UTF-8 text can contain, and a
-`Tag` says which of the two it is. Invoke and parameter tags are always ordinary text: blanks inside
+that quotes one spells it with ordinary tokens, as we encode it in a user's text. To have both in
+one string, a token is written as a lone surrogate, which no UTF-8 text can contain; a `Tag` says
+which of the two it is. Invoke and parameter tags are always ordinary text: blanks inside
 them are tolerated, and names in double quotes, single quotes or none. A tag has at most
 `MAX_TAG_CHARS` characters and a name that `tools.py` allows; anything else is text.
 """
@@ -22,7 +22,7 @@ from moe_model.families.minimax_m2.markers import (
 
 MAX_TAG_CHARS = 256
 MAX_BLANKS = 128
-"""More blanks than this between two tags, and they do not follow each other."""
+"""Two tags with more blanks than this between them do not follow each other."""
 
 
 class TagKind(Enum):
@@ -47,7 +47,7 @@ class Tag:
 
 
 class NoTag(Enum):
-    """Why there is no tag: there never will be, the text ends too early to tell, or it has ended."""
+    """Why there is no tag: it is none, the text ends too early to tell, or the output has ended."""
 
     NEVER = auto()
     UNDECIDED = auto()
@@ -96,7 +96,7 @@ def without_surrogates(text: str) -> str:
 
 
 def as_text(text: str) -> str:
-    """The same with marker tokens written out."""
+    """The text with its marker tokens written out."""
     return _TOKEN.sub(lambda match: _TEXT_OF_TOKEN[match[0]], text)
 
 

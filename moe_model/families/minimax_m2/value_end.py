@@ -7,7 +7,7 @@ spelled with ordinary tokens it counts when the wrapper was opened that way too,
 
 Two slips of a model look like a quotation at first and are told apart by what comes later, of which
 at most `MAX_HELD_CHARS` are held back: an opening parameter tag at the beginning of a line without
-a closing tag before it, and a call of a tool that is not on offer after a whole call of one that is.
+a closing tag before it, and a call of a tool that is not offered after a whole call of one that is.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Surroundings:
 
 
 def ends_value(tag: Tag, text: str, around: Surroundings, *, is_end: bool) -> bool | None:
-    """Whether the closing `tag`, found in `text` inside a value, ends it; None if too early to tell.
+    """Whether the closing `tag`, inside a value in `text`, ends it; None if too early to tell.
 
     Args:
         is_end: no more text will come.
@@ -129,7 +129,7 @@ def _wrapper_end_ends(tag: Tag, text: str, around: Surroundings, is_end: bool) -
 
 
 def _calls_follow(start: int, text: str, around: Surroundings, is_end: bool) -> bool | None:
-    """Whether whole calls, of tools not on offer, fill the text from `start` to the wrapper's end."""
+    """Whether whole calls of tools that are not offered fill the text to the wrapper's end."""
     if not around.by_tokens:
         return False
     fills, names = _whole_calls(text, start, in_call=False, is_end=is_end)
@@ -177,7 +177,7 @@ def _whole_calls(
 
 
 def _end_of_plain_value(text: str, start: int) -> int | None:
-    """Where a value without tags in it ends, after its closing tag; -1 if it has tags, else None."""
+    """End of a value without tags, behind its closing tag; -1 if it has tags, None if unknown."""
     for found in TAG_START.finditer(text, start):
         tag = match_tag(text, found.start())
         if isinstance(tag, Tag):
@@ -188,6 +188,6 @@ def _end_of_plain_value(text: str, start: int) -> int | None:
 
 
 def _within_reach(text: str, start: int, is_end: bool) -> tuple[str, bool]:
-    """As much of the text as may be held back, so that no more is ever known, whatever the pieces."""
+    """As much text as may be held back: decisions see no more, however the text is cut."""
     reach = start + MAX_HELD_CHARS
     return text[:reach], is_end and len(text) <= reach
