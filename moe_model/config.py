@@ -3,16 +3,14 @@
 No model's numbers are hard-coded. Each family reads its own keys (moe_model/families).
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moe_model.config_values import integer, number, token_ids
+from moe_model.json_files import read_json
 from protos.limits import MAX_EXPERTS, MAX_LAYERS
 
-MAX_CONFIG_BYTES = 4 * 1024 * 1024
 DTYPES = ("bfloat16", "float16", "float32")
 _SIZES = (
     *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"),
@@ -143,22 +141,6 @@ class GenerationDefaults:
     top_k: int = 0
     repetition_penalty: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
-
-
-def read_json(path: Path, *, limit_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """A JSON object from a file of bounded size. Raises ValueError naming the file."""
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes > limit_bytes:
-            raise ValueError(f"{path}: {size_bytes} bytes; at most {limit_bytes} are accepted")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return value
 
 
 def load_generation_defaults(folder: Path, without_file: GenerationDefaults) -> GenerationDefaults:

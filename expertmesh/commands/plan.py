@@ -18,9 +18,10 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
-from moe_model.config import ModelConfig, read_json
+from moe_model.config import ModelConfig
 from moe_model.families.known import load_config, parse_config
 from moe_model.formats import FORMATS, read_format
+from moe_model.json_files import read_json
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
 from rpc.process.sizes import format_bytes, parse_bytes

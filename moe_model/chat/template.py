@@ -18,6 +18,7 @@ import jinja2
 
 from moe_model.chat.sandbox import Budget, RenderLimits, TemplateSandbox
 from moe_model.chat.template_samples import SAMPLES
+from moe_model.json_files import read_json, read_text
 from moe_model.text import files
 from moe_model.text.added_tokens import parse_added_tokens
 from moe_model.text.segments import Segment
@@ -78,7 +79,7 @@ class ChatTemplate:
         config = files.read_tokenizer_config(folder)
         path, source = _read_source(folder, config)
         tokenizer_path = folder / files.TOKENIZER_FILE
-        tokenizer_json = files.read_json_object(tokenizer_path, files.MAX_TOKENIZER_BYTES)
+        tokenizer_json = read_json(tokenizer_path, limit_bytes=files.MAX_TOKENIZER_BYTES)
         added = parse_added_tokens(tokenizer_path, tokenizer_json, markers)
         try:
             return cls(source, markers=added, variables=_special_variables(config))
@@ -173,7 +174,7 @@ class ChatTemplate:
 def _read_source(folder: Path, config: Mapping[str, Any]) -> tuple[Path, str]:
     path = folder / files.TEMPLATE_FILE
     if path.exists():
-        return path, files.read_text(path, files.MAX_TEMPLATE_BYTES)
+        return path, read_text(path, files.MAX_TEMPLATE_BYTES)
     path = folder / files.TOKENIZER_CONFIG_FILE
     source = config.get("chat_template")
     if isinstance(source, list):  # several named templates

@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from moe_model.config import ModelConfig, read_json
+from moe_model.config import ModelConfig
 from moe_model.families.family import ChatFormat, Family, TensorNames
 from moe_model.families.minimax_m2.family import MINIMAX_M2
+from moe_model.json_files import read_json
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_model.json_files import read_json
 from moe_model.text import files
 from moe_model.text.added_tokens import parse_added_tokens, read_vocab
 from moe_model.text.byte_level import token_bytes
@@ -24,7 +25,7 @@ class TokenTable:
         `markers`: texts that must be among the added tokens.
         """
         path = Path(folder) / files.TOKENIZER_FILE
-        content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
+        content = read_json(path, limit_bytes=files.MAX_TOKENIZER_BYTES)
         added = parse_added_tokens(path, content, markers)
         vocab = read_vocab(path, content)
         return cls.build(vocab, {text: token.token_id for text, token in added.items()})

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import tokenizers
 
+from moe_model.json_files import read_json
 from moe_model.text import files
 from moe_model.text.added_tokens import AddedToken, parse_added_tokens
 from moe_model.text.detokenizer import IncrementalDetokenizer
@@ -49,7 +50,7 @@ class Tokenizer:
         `markers`: texts that must be among the added tokens.
         """
         path = Path(folder) / files.TOKENIZER_FILE
-        content = files.read_json_object(path, files.MAX_TOKENIZER_BYTES)
+        content = read_json(path, limit_bytes=files.MAX_TOKENIZER_BYTES)
         added_tokens = parse_added_tokens(path, content, markers)
         vocab, plain = build_plain_tokenizer(path, content, added_tokens)
         return cls(plain=plain, vocab=vocab, added_tokens=added_tokens)

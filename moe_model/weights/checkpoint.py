@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_model.config import ModelConfig, read_json
+from moe_model.config import ModelConfig
 from moe_model.families.family import TensorSpec
 from moe_model.families.known import load_config, tensor_names
+from moe_model.json_files import read_json
 from moe_model.maths.layer import LayerWeights
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
@@ -93,22 +94,22 @@ class Checkpoint:
         dtype = linears.dtype
 
         def optional(key: str, as_dtype: torch.dtype) -> Tensor | None:
-            return self._weight(specs[key], as_dtype) if key in specs else None
+            return self.stored(specs[key]).to(as_dtype) if key in specs else None
 
         return LayerWeights(
-            input_norm_D=self._weight(specs["input_norm"], dtype),
+            input_norm_D=self.stored(specs["input_norm"]).to(dtype),
             qkv_AD=linears.make([self.stored(specs[key]) for key in ("q", "k", "v")]),
             q_norm=optional("q_norm", dtype),
             k_norm=optional("k_norm", dtype),
             o_DA=linears.make([self.stored(specs["o"])]),
-            post_norm_D=self._weight(specs["post_norm"], dtype),
+            post_norm_D=self.stored(specs["post_norm"]).to(dtype),
             routing_ED=linears.make_routing(self.stored(specs["routing"])),
             bias_E=optional("bias", torch.float32),
         )
 
     def outer(self, key: str, dtype: torch.dtype) -> Tensor:
         """`embedding` [V, D], `final_norm` [D] or `lm_head` [V, D]."""
-        return self._weight(self.names.outer()[key], dtype)
+        return self.stored(self.names.outer()[key]).to(dtype)
 
     def lm_head(self, linears: Linears) -> LinearWeight:
         """`lm_head` [V, D] as a linear."""
@@ -130,10 +131,6 @@ class Checkpoint:
         for spec in specs:
             if spec.name in self._files:
                 self._files[spec.name].drop_cache(spec.name)
-
-    def _weight(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
-        """A fresh tensor in `dtype`, dequantised when stored in FP8."""
-        return self.stored(spec).to(dtype)
 
     def stored(self, spec: TensorSpec) -> StoredMatrix:
         """A tensor as the file has it, its values checked."""

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moe_model.config import ModelConfig, read_json
+from moe_model.config import ModelConfig
+from moe_model.json_files import read_json
 from moe_model.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)

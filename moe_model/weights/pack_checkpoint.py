@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from moe_model.config import ModelConfig, read_json
+from moe_model.config import ModelConfig
 from moe_model.formats import this_name
+from moe_model.json_files import read_json
 from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.weights import packed_checkpoint as packed

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_model.config import read_json
 from moe_model.formats import FORMATS, read_format, this_name
+from moe_model.json_files import read_json
 
 PACKED_NAME = "expertmesh_packed.json"
 LAYOUT_VERSION = 1

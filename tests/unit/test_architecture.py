@@ -31,7 +31,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values", "config shapes numerics quant host_memory", "text cost formats",
+        "config_values json_files", "config shapes numerics quant host_memory", "text cost formats",
         "chat maths",
         "families kernels", "backends", "weights", "reference tiny",
     ),

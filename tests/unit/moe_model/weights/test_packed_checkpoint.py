@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(pack_checkpoint, "pack_expert", failing)
     with pytest.raises(OSError, match="no more"):
         write_packed(made, out)
-    with pytest.raises(ValueError, match="not packed, or not to its end"):
+    with pytest.raises(ValueError, match="not packed, or not completely"):
         PackedCheckpoint(out)
     first = (out / shard_of_layer(0)).stat().st_mtime_ns
     other = PackJob(source=made.source, manifest=made.manifest, format="int8", linear_format="int8")
@@ -140,7 +140,7 @@ def test_damage_is_found(tmp_path):
     raw = json.loads((out / PACKED_NAME).read_text())
     for key, value, message in (
         ("layout", 99, "quantise the checkpoint again"),
-        ("checkpoint_id", "0" * 64, "made from another checkpoint"),
+        ("checkpoint_id", "0" * 64, "not made from the checkpoint of expertmesh_manifest"),
         ("format", "int3", "format must be one of"),
         ("digests", None, "digests is missing"),
     ):
