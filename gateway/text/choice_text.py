@@ -1,6 +1,6 @@
 """How do the token ids of one choice become reasoning, content and tool calls?
 
-ids -> detokenizer -> the family's output parser -> stop strings (content only). One instance per choice.
+ids -> detokenizer -> the family's output parser -> stop strings (content only). One per choice.
 """
 
 from collections.abc import Sequence
