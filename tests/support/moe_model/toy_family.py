@@ -1,4 +1,4 @@
-"""A second family: other config keys, tensor names, markers and tool calls; the maths is the same."""
+"""A second family: other keys, tensor names, markers and tool calls; the same maths."""
 
 import json
 from collections.abc import Mapping, Sequence
