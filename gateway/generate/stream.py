@@ -36,7 +36,7 @@ is refused at once."""
 _ROOM_POLL_S = 0.1
 
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""The connection broke, nobody is there, or the service ended its streams as it stopped."""
+"""The connection broke, no service answered, or the service ended its streams as it stopped."""
 
 Event = attention_pb2.Tokens | attention_pb2.Finished
 

@@ -1,4 +1,4 @@
-"""What must an API bring to be served here? Its paths, its answers, and its way to tell errors."""
+"""What must an API define to be served here? Its paths, its answers and the shape of its errors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ class ReplyWriter(Protocol):
 
 
 class ErrorShape(Protocol):
-    """How one API tells errors."""
+    """How one API reports errors."""
 
     def status(self, error: RequestError) -> int:
         """Of the response."""
 
     def body(self, error: RequestError, request_id: str | None) -> bytes:
-        """The JSON object; no id where nobody has read the request."""
+        """The JSON object; no id when the request could not be read."""
 
     def event(self, error: RequestError, request_id: str) -> bytes:
         """The last server-sent event of a stream that has begun."""

@@ -48,7 +48,7 @@ class FairThreads:
         future = self._threads.submit(work)
 
         def give_back(_: Future[Result]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop has closed: no request waits
                 loop.call_soon_threadsafe(self._slots.release, client)
 
         future.add_done_callback(give_back)
