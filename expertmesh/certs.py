@@ -87,12 +87,8 @@ def create_mesh_certificates(
     start = start or datetime.datetime.now(datetime.UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = build_ca(ca_key, validity(start, max(days, CA_DAYS)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(folder, CA_NAME, [ca], ca_key)
-        return _issue(folder, [*roles, *named], ca, ca_key, validity(start, days))
-    except OSError as error:
-        raise CommandError(f"--out {folder}: {error.strerror}") from None
+    _write(folder, CA_NAME, [ca], ca_key)
+    return _issue(folder, [*roles, *named], ca, ca_key, validity(start, days))
 
 
 def renew(
@@ -119,10 +115,7 @@ def renew(
         signed_by_it = certificate.issuer == trusted[0].subject
         if within_days is None or not signed_by_it or left <= datetime.timedelta(days=within_days):
             wanted.append((role, member_id))
-    try:
-        return _issue(folder, wanted, trusted[0], ca_key, validity(start, days))
-    except OSError as error:
-        raise CommandError(f"--out {folder}: {error.strerror}") from None
+    return _issue(folder, wanted, trusted[0], ca_key, validity(start, days))
 
 
 def add_ca(folder: Path, *, start: datetime.datetime | None = None) -> None:
@@ -213,6 +206,10 @@ def _write(
     certificates: list[x509.Certificate],
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    """Write the key first, so that no certificate is ever without its key."""
-    replace_file(key_path(folder, name), key_pem(key), 0o600)
-    replace_file(cert_path(folder, name), certificates_pem(certificates), 0o644)
+    """Write the key first, so that no certificate is ever without its key. Raises CommandError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(key_path(folder, name), key_pem(key), 0o600)
+        replace_file(cert_path(folder, name), certificates_pem(certificates), 0o644)
+    except OSError as error:
+        raise CommandError(f"--out {folder}: {error.strerror}") from None

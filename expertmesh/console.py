@@ -1,8 +1,10 @@
 """How do the commands write to people and to scripts? Consoles, exit codes, JSON, errors."""
 
+import contextlib
 import inspect
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import typer
@@ -24,6 +26,15 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = EXIT_FAILED):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextlib.contextmanager
+def command_errors(exit_code: int = EXIT_FAILED) -> Iterator[None]:
+    """Raise ValueError and OSError as CommandError with `exit_code`."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error), exit_code) from None
 
 
 def stdout() -> Console:

@@ -72,6 +72,12 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
     return results
 
 
+def _judged(name: str, is_good: bool, found: str, advice: str) -> Check:
+    """Ok if it is good, else a warning with the advice."""
+    verdict = Verdict.OK if is_good else Verdict.WARNING
+    return Check(name=name, verdict=verdict, found=found, advice="" if is_good else advice)
+
+
 def check_python() -> Check:
     found = f"{platform.python_version()} ({platform.machine()}, {sys.executable})"
     return Check(name="python", verdict=Verdict.OK, found=found)
@@ -94,70 +100,51 @@ def check_cpu() -> Check:
     features = cpu_features()
     present = [name for name, there in features.items() if there]
     found = ", ".join(present) or "none of the fast ones"
-    if platform.machine() in ("x86_64", "AMD64") and not features["avx2"]:
-        return Check(
-            name="cpu features",
-            verdict=Verdict.WARNING,
-            found=found,
-            advice="without AVX2, experts are computed slowly",
-        )
-    return Check(name="cpu features", verdict=Verdict.OK, found=found)
+    is_good = features["avx2"] or platform.machine() not in ("x86_64", "AMD64")
+    return _judged("cpu features", is_good, found, "without AVX2, experts are computed slowly")
 
 
 def check_cores() -> Check:
     cores = usable_cores()
-    return Check(
-        name="cores",
-        verdict=Verdict.OK if cores >= 2 else Verdict.WARNING,
-        found=f"{cores} usable of {os.cpu_count()}",
-        advice="" if cores >= 2 else "services will share one core",
-    )
+    found = f"{cores} usable of {os.cpu_count()}"
+    return _judged("cores", cores >= 2, found, "services will share one core")
 
 
 def check_memory() -> Check:
     available = available_memory_bytes()
-    enough = available >= MIN_FREE_MEMORY_BYTES
-    return Check(
-        name="memory",
-        verdict=Verdict.OK if enough else Verdict.WARNING,
-        found=f"{format_bytes(available)} free",
-        advice="" if enough else "the demonstration cluster wants about 2 GB",
+    return _judged(
+        "memory",
+        available >= MIN_FREE_MEMORY_BYTES,
+        f"{format_bytes(available)} free",
+        "the demonstration cluster needs about 2 GB",
     )
 
 
 def check_disk(folder: Path) -> Check:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    enough = free >= MIN_FREE_DISK_BYTES
-    return Check(
-        name="disk",
-        verdict=Verdict.OK if enough else Verdict.WARNING,
-        found=f"{format_bytes(free)} free at {existing}",
-        advice="" if enough else "logs and checkpoints need room",
-    )
+    found = f"{format_bytes(free)} free at {existing}"
+    return _judged("disk", free >= MIN_FREE_DISK_BYTES, found, "logs and checkpoints need room")
 
 
 def check_files() -> Check:
     limit = file_limit()
-    enough = limit is None or limit < 0 or limit >= MIN_FILE_LIMIT
-    return Check(
-        name="open files",
-        verdict=Verdict.OK if enough else Verdict.WARNING,
-        found="no limit" if limit is None or limit < 0 else f"{limit} per process",
-        advice="" if enough else f"raise it to {MIN_FILE_LIMIT} or more (ulimit -n)",
+    return _judged(
+        "open files",
+        limit < 0 or limit >= MIN_FILE_LIMIT,
+        "no limit" if limit < 0 else f"{limit} per process",
+        f"raise it to {MIN_FILE_LIMIT} or more (ulimit -n)",
     )
 
 
 def check_port(port: int) -> Check:
     problem = port_problem(port)
-    if problem is not None:
-        return Check(
-            name="http port",
-            verdict=Verdict.WARNING,
-            found=f"127.0.0.1:{port}: {problem}",
-            advice="a cluster may be up (`expertmesh status`); else use --http-port",
-        )
-    return Check(name="http port", verdict=Verdict.OK, found=f"127.0.0.1:{port} is free")
+    return _judged(
+        "http port",
+        problem is None,
+        f"127.0.0.1:{port}: {problem or 'free'}",
+        "a cluster may be running (`expertmesh status`); else use another --http-port",
+    )
 
 
 def check_kernels() -> Check:
@@ -191,13 +178,13 @@ def check_hop_codec() -> Check:
     """Whether the frames of expert calls are built and checked by native code."""
     from rpc.hop.codec import HopCodec
 
-    if HopCodec.best().native is not None:
-        return Check(name="hop codec", verdict=Verdict.OK, found="native")
-    return Check(
-        name="hop codec",
-        verdict=Verdict.WARNING,
-        found="protobuf in Python: each call to a pool takes about 0.4 ms longer",
-        advice="install a C compiler and Python's headers, reinstall, and unset EXPERTMESH_NATIVE",
+    is_native = HopCodec.best().native is not None
+    slow = "protobuf in Python: each call to a pool takes about 0.4 ms longer"
+    return _judged(
+        "hop codec",
+        is_native,
+        "native" if is_native else slow,
+        "install a C compiler and Python's headers, reinstall, and unset EXPERTMESH_NATIVE",
     )
 
 
@@ -205,12 +192,11 @@ def check_experiments() -> Check:
     import rpc  # noqa: F401 (sets the default before grpc is imported)
 
     value = os.environ.get("GRPC_EXPERIMENTS", "")
-    tuned = "-event_engine_client" in value
-    return Check(
-        name="grpc experiments",
-        verdict=Verdict.OK if tuned else Verdict.WARNING,
-        found=f"GRPC_EXPERIMENTS={value}",
-        advice="" if tuned else "unset GRPC_EXPERIMENTS: the event engine slows every call",
+    return _judged(
+        "grpc experiments",
+        "-event_engine_client" in value,
+        f"GRPC_EXPERIMENTS={value}",
+        "unset GRPC_EXPERIMENTS: the event engine slows every call",
     )
 
 
@@ -219,10 +205,9 @@ def check_round_trip() -> Check:
     from expertmesh.cluster.round_trip import health_round_trips_us
 
     median = statistics.median(health_round_trips_us(ROUND_TRIPS, timeout_s=10.0))
-    slow = median > SLOW_ROUND_TRIP_US
-    return Check(
-        name="grpc round trip",
-        verdict=Verdict.WARNING if slow else Verdict.OK,
-        found=f"{median:.0f} us median on loopback",
-        advice="each MoE layer of each step takes this long; is the machine busy?" if slow else "",
+    return _judged(
+        "grpc round trip",
+        median <= SLOW_ROUND_TRIP_US,
+        f"{median:.0f} us median on loopback",
+        "each MoE layer of each step takes at least this long; is the machine busy?",
     )

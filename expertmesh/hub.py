@@ -25,10 +25,10 @@ class HubSource:
         text = self.file(INDEX_NAME)
         self._weight_map: dict[str, str] = {}
         if text is not None:
-            weight_map = _json(text, INDEX_NAME).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise ValueError(f"{repo}: {INDEX_NAME} has no weight_map")
-            self._weight_map = weight_map
+            try:
+                self._weight_map = dict(json.loads(text)["weight_map"])
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"{repo}: {INDEX_NAME} is no JSON with a weight_map") from None
         self._entries: dict[str, dict[str, TensorEntry]] = {}
 
     def find(self, name: str) -> tuple[str, TensorEntry] | None:
@@ -100,13 +100,3 @@ class HubSource:
         if answer.status_code not in (200, 206):
             raise ValueError(f"cannot fetch {self._repo}/{name}: status {answer.status_code}")
         return answer
-
-
-def _json(text: bytes, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: not a JSON object")
-    return value

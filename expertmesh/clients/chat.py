@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
+from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError, command_errors
 from gateway.api_keys import read_keys
 
 CONNECT_TIMEOUT_S = 5.0
@@ -40,10 +40,9 @@ class Reply:
         return (self.completion_tokens - 1) / streaming_s if streaming_s > 0 else 0.0
 
     def speed_line(self) -> str:
-        first_ms = 1000 * (self.first_token_s or self.total_s)
         return (
             f"{self.completion_tokens} tokens, {self.tokens_per_s:.1f} tokens/s, "
-            f"first after {first_ms:.0f} ms"
+            f"first after {1000 * (self.first_token_s or self.total_s):.0f} ms"
         )
 
     def as_message(self) -> dict[str, Any]:
@@ -68,10 +67,8 @@ def client_key(api_key: str | None, api_key_file: Path | None = None) -> str | N
     """The key to present: the first of several in EXPERTMESH_API_KEY or in a file, since a
     server is given all its clients' keys that way. Raises CommandError."""
     if api_key is None and api_key_file is not None:
-        try:
+        with command_errors(EXIT_USAGE):
             return read_keys(api_key_file)[0]
-        except ValueError as error:
-            raise CommandError(str(error), EXIT_USAGE) from None
     if api_key is not None and api_key == os.environ.get("EXPERTMESH_API_KEY"):
         return api_key.partition(",")[0].strip()
     return api_key

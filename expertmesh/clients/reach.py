@@ -17,10 +17,7 @@ TIMEOUT_S = 3.0
 
 def reach_report(addresses: Iterable[str], access: Access | None = None) -> list[dict[str, Any]]:
     """A row for each attention service, in the given order: its state, and the pools it knows."""
-    addresses = list(addresses)
-    if not addresses:
-        return []
-    with ThreadPoolExecutor(min(16, len(addresses))) as threads:
+    with ThreadPoolExecutor(16) as threads:
         return list(threads.map(lambda address: _ask(address, access), addresses))
 
 
@@ -72,8 +69,9 @@ def _ask(address: str, access: Access | None) -> dict[str, Any]:
             why = f"{error.code().name.lower()}: {error.details()}"
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 with_tls = isinstance(access, TlsFiles)
-                told = why_unanswered(address, "attention service", with_tls=with_tls)
-                why = f"unavailable: {told}"
+                why = "unavailable: " + why_unanswered(
+                    address, "attention service", with_tls=with_tls
+                )
             return {**row, "error": why}
     return {
         **row,

@@ -13,7 +13,7 @@ import typer
 
 from expertmesh.clients.unanswered import why_unanswered
 from expertmesh.cluster.state import FIND_HELP, RunDir, find_run_dir
-from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError
+from expertmesh.console import EXIT_NOT_RUNNING, EXIT_USAGE, CommandError, command_errors
 from protos import pieces_pb2, router_pb2, router_pb2_grpc
 from rpc.access.secret import MeshSecret
 from rpc.access.tls import TlsFiles, tls_files
@@ -79,11 +79,9 @@ def dialled_router(
     """Connect to the router; gRPC errors inside become CommandErrors. Raises CommandError."""
     address = _router_address(router, run_dir)
     access = _mesh_access(router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
-    try:
+    with command_errors(EXIT_USAGE):
         Address.parse(address, "--router")
         channel = open_sync_channel(address, tls=access, server_role="router")
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     with channel:
         try:
             stub = router_pb2_grpc.RouterStub(channel)
@@ -104,7 +102,7 @@ def _mesh_access(
     secret_file: Path | None,
 ) -> Access | None:
     """The credentials that the flags name, else the local cluster's secret. Raises CommandError."""
-    try:
+    with command_errors(EXIT_USAGE):
         tls = tls_files(tls_ca, tls_cert, tls_key)
         if tls is not None and secret_file is not None:
             raise ValueError("--secret-file: give either this or the --tls-* flags")
@@ -113,8 +111,6 @@ def _mesh_access(
         if secret_file is not None:
             return MeshSecret(secret_file)
         return _local_access(router, run_dir)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
 
 
 def _local_access(router: str, run_dir: Path | None) -> MeshSecret | None:
@@ -215,7 +211,6 @@ def _router_address(router: str, run_dir: Path | None) -> str:
 
 def _local_router(folder: RunDir) -> str:
     """The address of a run folder's router; empty if it has none."""
-    for service in (folder.read() or {}).get("services", []):
-        if service.get("name") == "router" and service.get("grpc"):
-            return str(service["grpc"])
-    return ""
+    services = (folder.read() or {}).get("services", [])
+    found = (one.get("grpc") for one in services if one.get("name") == "router")
+    return str(next(found, None) or "")

@@ -13,7 +13,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from expertmesh.clients.http_body import AnswerReader, BadAnswer, EventSplitter
+import httpx
+
+from expertmesh.clients.http_body import AnswerReader, EventSplitter
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 600.0
@@ -48,6 +50,13 @@ class Server:
         tls = parts.scheme == "https"
         path = parts.path.rstrip("/").removesuffix("/v1")
         return cls(parts.hostname, parts.port or (443 if tls else 80), path, tls)
+
+    def client(self, api_key: str | None, timeout_s: float) -> httpx.AsyncClient:
+        """For plain requests; the environment's proxies are not used."""
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        return httpx.AsyncClient(
+            base_url=self.root, headers=headers, timeout=timeout_s, trust_env=False
+        )
 
     @property
     def root(self) -> str:
@@ -137,6 +146,3 @@ def _request(server: Server, path: str, body: bytes, api_key: str | None) -> byt
     if api_key:
         lines.append(f"Authorization: Bearer {api_key}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
-
-
-__all__ = ["BadAnswer", "EventStream", "HttpError", "Server", "post_stream"]

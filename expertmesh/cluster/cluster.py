@@ -46,10 +46,10 @@ class Cluster:
     @property
     def url(self) -> str | None:
         """Base URL of the gateway; None until it has bound its port."""
-        for service in self._services.values():
-            if "http" in service.addresses:
-                return f"http://{service.addresses['http']}"
-        return None
+        found = (
+            one.addresses["http"] for one in self._services.values() if "http" in one.addresses
+        )
+        return next((f"http://{address}" for address in found), None)
 
     def start(self, progress: Progress, timeout_s: float) -> None:
         """Start every stage and wait until all are ready.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from expertmesh.cluster.service_flags import Values, check_service, passed_to
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
-from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.console import EXIT_USAGE, CommandError, command_errors
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.formats import attention_bytes, piece_bytes, read_flags
@@ -74,16 +74,6 @@ def demo_model_dir() -> Path:
     return folder
 
 
-def threads_each(cores: int, num_attention: int) -> int:
-    """Threads of each process that computes.
-
-    Within a step the services take turns: attention waits while a layer's pool computes, and
-    pools with different layers wait for each other, so they can share cores. Only attention
-    services compute at the same time.
-    """
-    return max(1, cores // num_attention)
-
-
 def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
     """The layers of one pool."""
     return tuple(range(pool, num_layers, num_pools))
@@ -92,34 +82,27 @@ def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
 def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
     """Plan every process. Raises CommandError (usage) naming a flag that cannot be met."""
     config = _load(options.model)
-    if not 0 <= options.http_port <= 65535:
-        raise CommandError(f"--http-port: 0 to 65535, got {options.http_port}", EXIT_USAGE)
-    if not 1 <= options.num_pools <= config.num_layers:
-        raise CommandError(
-            f"--pools: 1 to {config.num_layers} (the number of layers), got {options.num_pools}",
-            EXIT_USAGE,
-        )
-    if not 1 <= options.num_attention <= MAX_ATTENTION:
-        raise CommandError(
-            f"--attention: 1 to {MAX_ATTENTION}, got {options.num_attention}", EXIT_USAGE
-        )
-    if not 0 <= options.replicas <= options.num_pools:
-        raise CommandError(
-            f"--replicas: 0 to {options.num_pools} (as --pools), got {options.replicas}", EXIT_USAGE
-        )
-    try:
+    for flag, value, least, most in (
+        ("--http-port", options.http_port, 0, 65535),
+        ("--pools", options.num_pools, 1, config.num_layers),
+        ("--attention", options.num_attention, 1, MAX_ATTENTION),
+        ("--replicas", options.replicas, 0, options.num_pools),
+    ):
+        if not least <= value <= most:
+            raise CommandError(f"{flag}: {least} to {most}, got {value}", EXIT_USAGE)
+    with command_errors(EXIT_USAGE):
         options = replace(options, **read_flags(options))
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     options = replace(options, dtype=_compute_dtype(options))
     sizing = _Sizing(config, options)
-    computing = (
-        _in_process_attention(options, sizing, cores)
-        if options.in_process
-        else _split(options, config, sizing, cores)
-    )
+    # Within a step the services take turns: attention waits while a layer's pool computes, and
+    # pools with different layers wait for each other, so they can share cores. Only attention
+    # services compute at the same time.
+    threads = options.threads or max(1, cores // options.num_attention)
+    computing = _attentions(options, sizing, threads)
+    if not options.in_process:
+        computing = [*_router_and_pools(options, config, sizing, threads), *computing]
     services, stop_grace_s = _with_passed((*computing, _gateway(options)), options.passed)
     return ClusterPlan(
         model=str(options.model),
@@ -168,7 +151,7 @@ class _Sizing:
     """Bytes that weights and KV caches take in memory."""
 
     def __init__(self, config: ModelConfig, options: ClusterOptions):
-        try:
+        with command_errors(EXIT_USAGE):
             formats = held_formats(
                 options.model,
                 config,
@@ -177,8 +160,6 @@ class _Sizing:
                 linear_dtype=options.linear_dtype,
             )
             budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
-        except ValueError as error:
-            raise CommandError(str(error), EXIT_USAGE) from None
         self.attention = attention_bytes(config, formats.compute_dtype, formats.linears)
         self.layer = config.num_experts * piece_bytes(config, formats.experts)
         self.num_layers = config.num_layers
@@ -199,10 +180,9 @@ def _load(model: Path) -> ModelConfig:
         raise CommandError(f"--model {model}: {error}", EXIT_USAGE) from None
 
 
-def _split(
-    options: ClusterOptions, config: ModelConfig, sizing: _Sizing, cores: int
+def _router_and_pools(
+    options: ClusterOptions, config: ModelConfig, sizing: _Sizing, threads: int
 ) -> list[ServiceSpec]:
-    threads = options.threads or threads_each(cores, options.num_attention)
     router = ServiceSpec(
         name="router",
         module="router_svc",
@@ -234,20 +214,7 @@ def _split(
                 memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * held * sizing.layer),
             )
         )
-    attentions = [
-        ServiceSpec(
-            name=name,
-            module="attention_svc",
-            stage=1,
-            flags=_attention(options, sizing, threads, "grpc", name),
-            dials=(("--router", "router"),),
-            threads=threads,
-            group=attention_group(options),
-            memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * (sizing.attention + sizing.kv)),
-        )
-        for name in attention_names(options)
-    ]
-    return [router, *pools, *attentions]
+    return [router, *pools]
 
 
 def attention_names(options: ClusterOptions) -> list[str]:
@@ -257,24 +224,19 @@ def attention_names(options: ClusterOptions) -> list[str]:
     return [f"attention-{index}" for index in range(options.num_attention)]
 
 
-def attention_group(options: ClusterOptions) -> str:
-    """All hold the same weights, so that with several each can replace another."""
-    return "attention service" if options.num_attention > 1 else ""
-
-
-def _in_process_attention(
-    options: ClusterOptions, sizing: _Sizing, cores: int
-) -> list[ServiceSpec]:
-    threads = options.threads or threads_each(cores, options.num_attention)
-    held = sizing.attention + sizing.kv + sizing.num_layers * sizing.layer
+def _attentions(options: ClusterOptions, sizing: _Sizing, threads: int) -> list[ServiceSpec]:
+    experts = sizing.num_layers * sizing.layer if options.in_process else 0
+    held = sizing.attention + sizing.kv + experts
     return [
         ServiceSpec(
             name=name,
             module="attention_svc",
             stage=1,
-            flags=_attention(options, sizing, threads, "in_process", name),
+            flags=_attention_flags(options, sizing, threads, name),
+            dials=() if options.in_process else (("--router", "router"),),
             threads=threads,
-            group=attention_group(options),
+            # All hold the same weights, so that with several each can replace another.
+            group="attention service" if options.num_attention > 1 else "",
             memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
         )
         for name in attention_names(options)
@@ -327,15 +289,15 @@ def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
     )
 
 
-def _attention(
-    options: ClusterOptions, sizing: _Sizing, threads: int, transport: str, name: str
+def _attention_flags(
+    options: ClusterOptions, sizing: _Sizing, threads: int, name: str
 ) -> tuple[str, ...]:
     return (
         *_computing(options, threads),
         *("--attention-id", name),
-        *("--transport", transport),
+        *("--transport", "in_process" if options.in_process else "grpc"),
         *("--linear-dtype", options.linear_dtype),
-        *(("--expert-dtype", options.expert_dtype) if transport == "in_process" else ()),
+        *(("--expert-dtype", options.expert_dtype) if options.in_process else ()),
         *("--kv-memory", str(sizing.kv)),
     )
 

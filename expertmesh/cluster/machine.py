@@ -1,6 +1,7 @@
 """What does this machine offer? Cores (within cgroup limits), CPU features, ports, open files."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -21,10 +22,8 @@ CPU_FEATURES = (
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """Cores that this process may use, by its affinity and cgroup CPU quota; at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = _cpu_quota(cgroup)
     return max(1, min(cores, int(quota)) if quota is not None else cores)
 
@@ -52,12 +51,8 @@ def port_problem(port: int, host: str = "127.0.0.1") -> str | None:
     return None
 
 
-def file_limit() -> int | None:
-    """Open files allowed per process (soft limit); None where the platform has no such limit."""
-    try:
-        import resource  # POSIX only
-    except ImportError:
-        return None
+def file_limit() -> int:
+    """Open files allowed per process (soft limit); negative: no limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 

@@ -90,13 +90,7 @@ class ServiceProcess:
         """(ready, what it is doing), from its log and its /readyz."""
         self._read_addresses()
         where = self.addresses.get("ops") or self.addresses.get("http")
-        if where is None:
-            return False, "starting"
-        try:
-            answer = client.get(f"http://{where}/readyz", timeout=_READY_TIMEOUT_S)
-        except httpx.HTTPError:
-            return False, "starting"
-        return answer.status_code == 200, readiness_text(answer)
+        return ask_readiness(where, client, "starting")
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines of its log."""
@@ -107,13 +101,11 @@ class ServiceProcess:
             return f"(log {self.log_path}: {error.strerror})"
 
     def terminate(self) -> None:
-        if self.running:
-            assert self._popen is not None
+        if self._popen is not None:
             self._popen.terminate()
 
     def kill(self) -> None:
-        if self.running:
-            assert self._popen is not None
+        if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
 
@@ -132,6 +124,17 @@ class ServiceProcess:
                 pairs = (part.partition("=") for part in found.group(1).split())
                 self.addresses = {kind: address for kind, _, address in pairs}
                 self._had_address = self.addresses.get("grpc", "")
+
+
+def ask_readiness(where: str | None, client: httpx.Client, silent: str) -> tuple[bool, str]:
+    """(ready, what it is doing) by the /readyz at `where`; `silent`: the text without an answer."""
+    if where is None:
+        return False, "starting"
+    try:
+        answer = client.get(f"http://{where}/readyz", timeout=_READY_TIMEOUT_S)
+    except httpx.HTTPError:
+        return False, silent
+    return answer.status_code == 200, readiness_text(answer)
 
 
 def readiness_text(answer: httpx.Response) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from attention_svc.config import AttentionConfig
 from expert_svc.config import ExpertConfig
-from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.console import EXIT_USAGE, CommandError, command_errors
 from gateway.config import GatewayConfig
 from router_svc.config import RouterConfig
 from rpc.process.flags import Flag, check_config, env_name, flags_of, option_name
@@ -130,7 +130,5 @@ def secrets() -> list[Flag]:
 
 def check_service(module: str, argv: Iterable[str], environment: Mapping[str, str]) -> Any:
     """The config that the service will have. Raises CommandError (usage) naming a bad flag."""
-    try:
+    with command_errors(EXIT_USAGE):
         return check_config(CONFIGS[module], list(argv), environment)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None

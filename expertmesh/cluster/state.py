@@ -100,17 +100,15 @@ def _run_dirs() -> Iterator["RunDir"]:
 def _check_ours(path: Path) -> None:
     """Raises CommandError unless only this user can write to the folder."""
     found = path.lstat()
-    reason = None
-    if stat.S_ISLNK(found.st_mode):
-        reason = "a symbolic link"
-    elif not stat.S_ISDIR(found.st_mode):
-        reason = "not a folder"
-    elif found.st_uid != os.geteuid():
-        reason = f"owned by user {found.st_uid}, not by {os.geteuid()} who runs this"
-    elif found.st_mode & 0o022:
-        reason = f"writable by others (mode {found.st_mode & 0o777:o}; chmod 700 it)"
-    if reason is not None:
-        raise CommandError(f"run folder {path}: it is {reason}")
+    owner, user, mode = found.st_uid, os.geteuid(), found.st_mode
+    for is_unsafe, reason in (
+        (stat.S_ISLNK(mode), "a symbolic link"),
+        (not stat.S_ISDIR(mode), "not a folder"),
+        (owner != user, f"owned by user {owner}, not by {user} who runs this"),
+        (mode & 0o022, f"writable by others (mode {mode & 0o777:o}; chmod 700 it)"),
+    ):
+        if is_unsafe:
+            raise CommandError(f"run folder {path}: it is {reason}")
 
 
 def is_alive(pid: int | None, started_at: float | None) -> bool:

@@ -23,7 +23,7 @@ from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_NOT_RUNNING,
     EXIT_USAGE,
-    CommandError,
+    command_errors,
     help_text,
 )
 from expertmesh.loadgen.record import Record
@@ -216,7 +216,7 @@ def serve(
     as_json: bool = _JSON,
     plot: Path | None = _PLOT,
 ) -> None:
-    try:
+    with command_errors(EXIT_USAGE):
         options = ServeOptions(
             base_url=base_url or running_url(run_dir) or DEFAULT_URL,
             workload=WorkloadOptions(
@@ -246,8 +246,6 @@ def serve(
             goodput=parse_goodput(goodput),
         )
         check_plot(plot)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     served = [model or ""]
 
     def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
@@ -316,7 +314,7 @@ def offline(
     from expertmesh.loadgen.offline_bench import OfflineOptions, offline_result, run_offline
     from expertmesh.offline.connect import engine_options
 
-    try:
+    with command_errors(EXIT_USAGE):
         options = OfflineOptions(
             engine=engine_options(
                 model,
@@ -346,8 +344,6 @@ def offline(
             percentiles=parse_percentiles(percentiles),
         )
         check_plot(plot)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
 
     def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
         return run_offline(options, records, on_ready=bar.start, on_done=bar.count)

@@ -15,12 +15,13 @@ from expertmesh.console import (
     EXIT_FAILED,
     EXIT_USAGE,
     JSON,
-    CommandError,
+    command_errors,
     help_text,
     print_json,
     stderr,
     stdout,
 )
+from expertmesh.loadgen.routing_file import SUFFIX
 from protos import router_pb2
 
 HELP = help_text(f"""Replay a recording of `expertmesh experts record` against the pools.
@@ -74,14 +75,14 @@ def replay(
 ) -> None:
     # Imported here because they import torch, which no other command should wait for.
     from expertmesh.loadgen.replay import check_model, run_replay
-    from expertmesh.loadgen.routing import Drawn, Routing, is_exact, read_counts, read_steps
+    from expertmesh.loadgen.routing import Drawn, Routing, read_counts, read_steps
 
     topology = call(router.stub.GetTopology, router_pb2.GetTopologyRequest()).topology
-    try:
+    with command_errors(EXIT_USAGE):
         config = read_config(model or demo_model_dir())
         check_model(config, topology)
         routing: Routing
-        if is_exact(recording):
+        if recording.suffix == SUFFIX:
             routing = read_steps(recording, config)
         else:
             routing = Drawn(
@@ -91,16 +92,12 @@ def replay(
                 top_k=config.top_k,
                 seed=seed,
             )
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
-    try:
+    with command_errors():
         result = asyncio.run(
             run_replay(
                 routing, streams, config, router.address, router.access, topology.checkpoint_id
             )
         )
-    except ValueError as error:
-        raise CommandError(str(error)) from None
     if as_json:
         print_json(result)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from expertmesh.console import EXIT_FAILED, CommandError, stderr, stdout
+from expertmesh.console import EXIT_FAILED, CommandError, command_errors, stderr, stdout
 from expertmesh.loadgen.plot import require_matplotlib, save_plot
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.report import report
@@ -79,10 +79,8 @@ def finish(
     for error in result.get("errors", ()):
         stderr().print(f"failed: {error}", markup=False, soft_wrap=True)
     if plot is not None:
-        try:
+        with command_errors():
             save_plot(records, plot, f"{result['model_id']}: {title}")
-        except ValueError as error:
-            raise CommandError(str(error)) from None
         stderr().print(f"wrote {plot}", markup=False)
     if as_json:
         rate = result.get("request_rate")

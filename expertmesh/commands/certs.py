@@ -111,17 +111,11 @@ def certs(
         raise CommandError("--out: missing; give the folder to write to", EXIT_USAGE)
     folder = out.absolute()
     names = create_mesh_certificates(folder, days=days, members=member, force=force)
-    if as_json:
-        print_json({"folder": str(folder), "days": days, "flags": _flags(folder, names)})
-        return
-    console = stdout()
-    console.print(f"{folder}: a CA and {len(names)} certificates, valid for {days} days\n")
-    _print_flags(folder, names)
-    console.print(
-        f"\nKeep {key_path(folder, CA_NAME)} off the hosts: anyone who has it can join the mesh.",
-        markup=False,
-        soft_wrap=True,
+    done = f"{folder}: a CA and {len(names)} certificates, valid for {days} days\n"
+    warning = (
+        f"\nKeep {key_path(folder, CA_NAME)} off the hosts: anyone who has it can join the mesh."
     )
+    _report(folder, names, days, as_json, done, warning)
 
 
 def renew_certs(
@@ -140,11 +134,7 @@ def renew_certs(
 
     folder = out.absolute()
     names = renew(folder, days=days, members=member, within_days=within)
-    if as_json:
-        print_json({"folder": str(folder), "days": days, "flags": _flags(folder, names)})
-        return
-    stdout().print(f"{folder}: {len(names)} certificates renewed")
-    _print_flags(folder, names)
+    _report(folder, names, days, as_json, f"{folder}: {len(names)} certificates renewed")
 
 
 def add(out: Path = OUT) -> None:
@@ -163,10 +153,13 @@ def drop(out: Path = OUT) -> None:
     stdout().print(f"{folder / 'ca.pem'}: copy it to every host")
 
 
-def _flags(folder: Path, names: list[str]) -> dict[str, list[str]]:
+def _report(
+    folder: Path, names: list[str], days: int, as_json: bool, done: str, warning: str = ""
+) -> None:
+    """Say what was done, and with which flags each service uses its certificate."""
     from expertmesh.certs import CA_NAME, cert_path, key_path
 
-    return {
+    flags = {
         name: [
             *("--tls-ca", str(cert_path(folder, CA_NAME))),
             *("--tls-cert", str(cert_path(folder, name))),
@@ -174,8 +167,9 @@ def _flags(folder: Path, names: list[str]) -> dict[str, list[str]]:
         ]
         for name in names
     }
-
-
-def _print_flags(folder: Path, names: list[str]) -> None:
-    for name, values in _flags(folder, names).items():
-        stdout().print(f"{name}:\n  {' '.join(values)}", markup=False, soft_wrap=True)
+    if as_json:
+        print_json({"folder": str(folder), "days": days, "flags": flags})
+    else:
+        lines = [f"{name}:\n  {' '.join(values)}" for name, values in flags.items()]
+        text = "\n".join([done, *lines, *([warning] if warning else [])])
+        stdout().print(text, markup=False, soft_wrap=True)

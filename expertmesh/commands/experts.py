@@ -10,7 +10,7 @@ from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
     JSON,
-    CommandError,
+    command_errors,
     help_text,
     print_json,
     stdout,
@@ -78,10 +78,8 @@ def show(
     elif not tokens:
         stdout().print("no token has been routed yet")
     if png is not None and tokens:
-        try:
+        with command_errors(EXIT_USAGE):
             save_heat_map(tokens, png)
-        except ValueError as error:
-            raise CommandError(str(error), EXIT_USAGE) from None
     if as_json or png is not None:
         return
     for line, row in zip(heat_rows(tokens), tokens, strict=True):

@@ -14,6 +14,7 @@ from expertmesh.console import (
     EXIT_USAGE,
     JSON,
     CommandError,
+    command_errors,
     help_text,
     print_json,
     stderr,
@@ -105,10 +106,8 @@ def checkpoint_facts(folder: Path, config: ModelConfig) -> dict[str, Any]:
 
 def _stored_format(folder: Path, config: ModelConfig) -> str:
     if is_packed(folder):
-        try:
+        with command_errors():
             header = read_header(folder)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
         return f"{header.format} (linears {header.linear_format}), packed for the CPU kernels"
     return config.quant.method if config.quant.method != "none" else config.dtype
 
@@ -143,7 +142,7 @@ def verify(
         console=stderr(),
         disable=as_json,
     )
-    try:
+    with command_errors():
         with bar:
             task = bar.add_task("layers", total=config.num_layers)
 
@@ -161,8 +160,6 @@ def verify(
                 save_manifest(manifest, folder / MANIFEST_NAME)
             else:
                 manifest = verify_checkpoint(folder, advance)
-    except (ValueError, OSError) as error:
-        raise CommandError(str(error)) from None
     if as_json:
         print_json(
             {
@@ -186,7 +183,5 @@ def verify(
 def _config(folder: Path) -> ModelConfig:
     if not folder.is_dir():
         raise CommandError(f"{folder}: not a checkpoint folder", EXIT_USAGE)
-    try:
+    with command_errors():
         return load_config(folder)
-    except ValueError as error:
-        raise CommandError(str(error)) from None

@@ -13,6 +13,7 @@ from expertmesh.console import (
     EXIT_USAGE,
     JSON,
     CommandError,
+    command_errors,
     help_text,
     print_json,
     stderr,
@@ -89,7 +90,7 @@ def split(
     from moe_model.weights.manifest import ensure_manifest, save_manifest
     from moe_model.weights.partial import LocalSource
 
-    try:
+    with command_errors(EXIT_USAGE):
         weight_format = read_format("--format", weight_format, list(FORMATS))
         config = load_config(path)
         made = forecast(
@@ -105,8 +106,6 @@ def split(
             raise ValueError(
                 f"--host: the name becomes a folder's, so not {ATTENTION!r}, '.', '..' or with '/'"
             )
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     if made.problems():
         raise CommandError("; ".join(made.problems()))
     try:
@@ -157,7 +156,7 @@ def pull(
 
     if attention and (layers or experts):
         raise CommandError("--attention: cannot go with --layers or --experts", EXIT_USAGE)
-    try:
+    with command_errors():
         source = HubSource(repo, revision)
         text = source.file("config.json")
         if text is None:
@@ -173,8 +172,6 @@ def pull(
             if (extra := source.file(name)) is not None:
                 (out / name).write_bytes(extra)
         size = _write(out, source, config, hold, attention=attention)
-    except (ValueError, OSError) as error:
-        raise CommandError(str(error)) from None
     if whole is None:
         stderr().print(
             f"{repo} has no {MANIFEST_NAME}: before a service can use this part, put the whole "

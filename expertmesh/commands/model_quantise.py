@@ -11,7 +11,7 @@ from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_USAGE,
     JSON,
-    CommandError,
+    command_errors,
     help_text,
     print_json,
     stderr,
@@ -70,11 +70,9 @@ def quantise(
     ),
     as_json: bool = JSON,
 ) -> None:
-    try:
+    with command_errors(EXIT_USAGE):
         weight_format = read_format("--format", weight_format, PACKED_FORMATS)
         linear_format = read_format("--linear-format", linear_format, PACKED_FORMATS)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     from moe_model.weights.checkpoint import Checkpoint  # torch: only where weights are read
     from moe_model.weights.manifest import MANIFEST_NAME, ensure_manifest
     from moe_model.weights.pack_checkpoint import PackJob, write_packed
@@ -87,7 +85,7 @@ def quantise(
         console=stderr(),
         disable=as_json,
     )
-    try:
+    with command_errors():
         source = Checkpoint.open(path, partial=(path / MANIFEST_NAME).exists())
         job = PackJob(
             source=source,
@@ -101,8 +99,6 @@ def quantise(
         for name in TEXT_FILES if job.has_attention else ():
             if (path / name).is_file():
                 shutil.copyfile(path / name, out / name)
-    except (ValueError, OSError) as error:
-        raise CommandError(str(error)) from None
     if as_json:
         facts = {"format": job.format, "linear_format": job.linear_format, "bytes": size}
         print_json({"folder": str(out), "checkpoint_id": job.manifest.checkpoint_id, **facts})

@@ -11,7 +11,7 @@ from expertmesh.console import (
     EXIT_FAILED,
     EXIT_USAGE,
     JSON,
-    CommandError,
+    command_errors,
     help_text,
     print_json,
     stderr,
@@ -111,7 +111,7 @@ def plan(
     as_json: bool = JSON,
 ) -> None:
     path = model or demo_model_dir()
-    try:
+    with command_errors(EXIT_USAGE):
         weight_format = read_format("--format", weight_format, list(FORMATS))
         if striping not in STRIPINGS:
             raise ValueError(f"--striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
@@ -128,8 +128,6 @@ def plan(
             from expertmesh.forecasting.forecast_plot import save_forecast
 
             save_forecast(made, plot, str(path))
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from None
     if as_json:
         print_json({"model": str(path), **made.as_json()})
     else:

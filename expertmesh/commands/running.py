@@ -20,7 +20,7 @@ from expertmesh.clients.router import (
     local_secret,
 )
 from expertmesh.cluster.detach import end_leftovers, stop_running
-from expertmesh.cluster.process import readiness_text
+from expertmesh.cluster.process import ask_readiness
 from expertmesh.cluster.state import RunDir, find_run_dir, is_alive
 from expertmesh.console import (
     EXIT_CODES_HELP,
@@ -116,8 +116,7 @@ def status(
     secret_file: Path | None = SECRET_FILE,
 ) -> None:
     if router:
-        flags = (router, run_dir, tls_ca, tls_cert, tls_key, secret_file)
-        with dialled_router(*flags) as dialled:
+        with dialled_router(router, run_dir, tls_ca, tls_cert, tls_key, secret_file) as dialled:
             topology = call(dialled.stub.GetTopology, router_pb2.GetTopologyRequest()).topology
         rows = reach_report([entry.address for entry in topology.attentions], dialled.access)
         if as_json:
@@ -146,11 +145,8 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
     phase = state.get("phase", "unknown")
     if not alive and phase != "failed":
         phase = "stale"
-    services = []
-    with httpx.Client(trust_env=False, timeout=1.0) as client:
-        for service in state.get("services", []):
-            running, ready, detail = _service_state(service, client)
-            services.append({**service, "running": running, "ready": ready, "detail": detail})
+    with httpx.Client(trust_env=False) as client:
+        services = [{**one, **_service_state(one, client)} for one in state.get("services", [])]
     if alive and phase in ("ready", "degraded"):
         phase = "ready" if all(one["ready"] for one in services) else "degraded"
     attention = [
@@ -171,18 +167,15 @@ def cluster_report(folder: RunDir) -> dict[str, Any]:
     }
 
 
-def _service_state(service: dict[str, Any], client: httpx.Client) -> tuple[bool, bool, str]:
-    """(its process runs, it is ready, what it is doing)."""
-    if not is_alive(service.get("pid"), service.get("started_at")):
-        return False, False, service.get("last_death") or "gone"
-    where = service.get("ops") or service.get("http")
-    if where is None:
-        return True, False, "starting"
-    try:
-        answer = client.get(f"http://{where}/readyz")
-    except httpx.HTTPError:
-        return True, False, "does not answer"
-    return True, answer.status_code == 200, readiness_text(answer)
+def _service_state(service: dict[str, Any], client: httpx.Client) -> dict[str, Any]:
+    """Whether its process runs, whether it is ready, and what it is doing."""
+    running = is_alive(service.get("pid"), service.get("started_at"))
+    if not running:
+        ready, detail = False, service.get("last_death") or "gone"
+    else:
+        where = service.get("ops") or service.get("http")
+        ready, detail = ask_readiness(where, client, "does not answer")
+    return {"running": running, "ready": ready, "detail": detail}
 
 
 def _missing(service: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 
@@ -38,7 +38,11 @@ def supervise(
         cluster = Cluster(plan, run_dir, signals)
         try:
             started = time.monotonic()
-            progress = _progress(notes, plan)
+            progress: Progress = (
+                LiveProgress(notes, [service.name for service in plan.services])
+                if notes.is_terminal
+                else PlainProgress(notes)
+            )
             with contextlib.closing(progress):
                 cluster.start(progress, start_timeout_s)
             notes.print(f"ready in {time.monotonic() - started:.1f} s")
@@ -46,7 +50,7 @@ def supervise(
                 assert cluster.url is not None
                 arguments = (cluster.url, run_dir, ask, api_key, out, notes)
                 threading.Thread(target=greet, args=arguments, daemon=True).start()
-            cluster.watch(lambda line: notes.print(line, markup=False, soft_wrap=True))
+            cluster.watch(partial(notes.print, markup=False, soft_wrap=True))
         except Stopped:
             pass
         except CommandError as error:
@@ -83,14 +87,7 @@ def greet(
 
 
 def _stop(cluster: Cluster, notes: Console) -> bool:
-    say: Callable[[str], None] = lambda line: notes.print(line, markup=False)  # noqa: E731
     notes.print("stopping")
-    clean = cluster.stop(cluster.plan.stop_grace_s, say)
+    clean = cluster.stop(cluster.plan.stop_grace_s, partial(notes.print, markup=False))
     notes.print("stopped")
     return clean
-
-
-def _progress(notes: Console, plan: ClusterPlan) -> Progress:
-    if notes.is_terminal:
-        return LiveProgress(notes, [service.name for service in plan.services])
-    return PlainProgress(notes)

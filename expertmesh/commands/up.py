@@ -213,6 +213,6 @@ def _arguments(context: typer.Context, folder: RunDir) -> list[str]:
         if isinstance(value, bool):
             arguments += (parameter.opts if value else parameter.secondary_opts)[:1]
         else:
-            for one in value if isinstance(value, list | tuple) else [value]:
-                arguments.append(f"{parameter.opts[0]}={one}")
+            values = value if isinstance(value, list | tuple) else [value]
+            arguments += [f"{parameter.opts[0]}={one}" for one in values]
     return arguments

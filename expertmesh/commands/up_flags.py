@@ -28,7 +28,10 @@ def with_service_flags(command: Callable[..., None]) -> Callable[..., None]:
     taken = {one.name for one in own}
     options = {one.name: one for one in passable(taken)}
     decided = {f"decided_{name}": name for name in DECIDED if name not in taken}
-    added = [_parameter(one.name, _type(one), _option(one)) for one in options.values()]
+    added = [
+        _parameter(one.name, list[str] if one.flag.is_list else one.flag.kind | None, _option(one))
+        for one in options.values()
+    ]
     added += [
         _parameter(parameter, str | None, typer.Option(None, option_name(name), hidden=True))
         for parameter, name in decided.items()
@@ -69,12 +72,6 @@ def _is_from_environment(context: typer.Context, one: Passable) -> bool:
 
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
-
-
-def _type(one: Passable) -> Any:
-    if one.flag.is_list:
-        return list[str]
-    return one.flag.kind | None
 
 
 def _option(one: Passable) -> Any:

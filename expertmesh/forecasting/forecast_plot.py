@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from expertmesh.forecasting.forecast import Forecast
-from expertmesh.loadgen.plot import require_matplotlib
+from expertmesh.loadgen.plot import require_matplotlib, save_figure
 
 GIB = 2**30
 
@@ -32,7 +32,4 @@ def save_forecast(made: Forecast, path: Path, title: str) -> None:
     where.set_xlabel("layer")
     where.set_yticks(range(len(names)), names)
     figure.colorbar(image, ax=where, label="experts of the layer held")
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--plot {path}: {error}") from None
+    save_figure(figure, path, "--plot")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from expertmesh.loadgen.plot import require_matplotlib
+from expertmesh.loadgen.plot import require_matplotlib, save_figure
 
 SHADES = " .:-=+*#%@"
 MAX_COLUMNS = 128
@@ -60,10 +60,7 @@ def save_heat_map(tokens: Sequence[Sequence[int]], path: Path) -> None:
     beside.barh(range(num_layers), [imbalance(row) for row in tokens], height=0.8)
     beside.axvline(1, color="gray", linewidth=0.8)
     beside.set_xlabel("hottest, x mean")
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--png {path}: {error}") from None
+    save_figure(figure, path, "--png")
 
 
 def _top(relative: Sequence[Sequence[float]]) -> float:

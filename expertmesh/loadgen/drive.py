@@ -8,7 +8,7 @@ from typing import Any
 from expertmesh.loadgen.arrivals import start_offsets_s
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.target import CHAT, COMPLETIONS, Target
-from expertmesh.loadgen.workload import Conversation, Turn
+from expertmesh.loadgen.workload import Conversation
 
 
 async def drive(
@@ -53,7 +53,8 @@ async def play(
         messages.append({"role": "system", "content": conversation.system})
     for turn in conversation.turns:
         messages.append({"role": "user", "content": turn.text})
-        path, what = _request(turn, messages, chat)
+        prompt = list(turn.ids) or turn.text
+        path, what = (CHAT, {"messages": messages}) if chat else (COMPLETIONS, {"prompt": prompt})
         record = Record()
         records.append(record)
         answer = await target.ask(path, what, turn.output_len, record)
@@ -61,12 +62,6 @@ async def play(
         if record.error is not None:
             return
         messages.append(answer)
-
-
-def _request(turn: Turn, messages: list[dict[str, Any]], chat: bool) -> tuple[str, dict[str, Any]]:
-    if chat:
-        return CHAT, {"messages": messages}
-    return COMPLETIONS, {"prompt": list(turn.ids) or turn.text}
 
 
 async def probe(target: Target, conversation: Conversation, *, chat: bool) -> Target:

@@ -22,6 +22,14 @@ def require_matplotlib() -> Any:
     return Figure
 
 
+def save_figure(figure: Any, path: Path, flag: str) -> None:
+    """Raises ValueError naming the flag if the file cannot be written."""
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{flag} {path}: {error}") from None
+
+
 def save_plot(records: Sequence[Record], path: Path, title: str) -> None:
     """Write a PNG. Raises ValueError without matplotlib or if the file cannot be written."""
     figure = require_matplotlib()(figsize=(11, 7), layout="constrained")
@@ -44,7 +52,4 @@ def save_plot(records: Sequence[Record], path: Path, title: str) -> None:
     below.set_ylabel("output tokens in that second")
     below.set_ylim(bottom=0)
     below.grid(alpha=0.3)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--plot {path}: {error}") from None
+    save_figure(figure, path, "--plot")

@@ -52,6 +52,12 @@ class Record:
         times = [when for when, _ in self.arrivals]
         return [later - sooner for sooner, later in pairwise(times)]
 
+    @property
+    def increments(self) -> list[tuple[float, int]]:
+        """(time, new tokens) of each arrival."""
+        pairs = pairwise([(self.started_s, 0), *self.arrivals])
+        return [(when_s, so_far - before) for (_, before), (when_s, so_far) in pairs]
+
     def arrive(self, when_s: float, tokens_so_far: int) -> None:
         """Note an arrival, if it brought new tokens."""
         if tokens_so_far > (self.arrivals[-1][1] if self.arrivals else 0):

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from expertmesh.loadgen.routing_file import NAMES, SUFFIX
+from expertmesh.loadgen.routing_file import NAMES
 from moe_model.config import ModelConfig
 from moe_model.weights.safetensors_file import SafetensorsFile
 from rpc.config import max_rows_per_message
@@ -57,10 +57,6 @@ class Recorded:
 
     def steps(self, stream: int, num_streams: int) -> Iterator[RoutedStep]:
         yield from self.recorded[stream::num_streams]
-
-
-def is_exact(path: Path) -> bool:
-    return path.suffix == SUFFIX
 
 
 def read_steps(path: Path, config: ModelConfig) -> Recorded:

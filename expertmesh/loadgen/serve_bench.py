@@ -118,8 +118,7 @@ async def run_serve(
     # Other prompts, so that the measured ones are not in the prefix cache.
     others = random_conversations(workload.shape, 1 + options.warmup, workload.seed + 1, ids)
     target = await probe(target, others[0], chat=chat)
-    warmup = others[1:]
-    await asyncio.gather(*(play(target, one, [], chat=chat) for one in warmup))
+    await asyncio.gather(*(play(target, one, [], chat=chat) for one in others[1:]))
     on_ready(model, sum(len(one.turns) for one in conversations))
     await drive(
         target,

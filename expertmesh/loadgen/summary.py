@@ -97,22 +97,14 @@ def tokens_by_second(records: Sequence[Record]) -> list[int]:
     start_s = min(record.started_s for record in records)
     seconds = [0] * (int(max(record.ended_s for record in records) - start_s) + 1)
     for record in records:
-        before = 0
-        for when_s, so_far in record.arrivals:
-            seconds[int(when_s - start_s)] += so_far - before
-            before = so_far
+        for when_s, tokens in record.increments:
+            seconds[int(when_s - start_s)] += tokens
     return seconds
 
 
 def peak_tokens_per_s(records: Sequence[Record]) -> int:
     """Most output tokens within any second."""
-    arrivals = []
-    for record in records:
-        before = 0
-        for when_s, so_far in record.arrivals:
-            arrivals.append((when_s, so_far - before))
-            before = so_far
-    arrivals.sort()
+    arrivals = sorted(increment for record in records for increment in record.increments)
     most = inside = first = 0
     for when_s, tokens in arrivals:
         inside += tokens
@@ -149,8 +141,7 @@ def _rate(count: int, duration_s: float) -> float:
 
 
 def _keeps_to(record: Record, limits_ms: dict[str, float]) -> bool:
-    for name, limit_ms in limits_ms.items():
-        samples = METRICS[name][1](record)
-        if samples and 1000 * max(samples) > limit_ms:
-            return False
-    return True
+    return all(
+        1000 * max(METRICS[name][1](record), default=0.0) <= limit_ms
+        for name, limit_ms in limits_ms.items()
+    )

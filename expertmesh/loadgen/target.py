@@ -56,24 +56,19 @@ class Target:
         return message
 
     def _common(self, output_len: int) -> dict[str, Any]:
-        options: dict[str, Any] = {"include_usage": True}
-        if self.continuous_usage:
-            options["continuous_usage_stats"] = True
-        body: dict[str, Any] = {
+        """The fields of every request; those that are None are left out."""
+        continuous = {"continuous_usage_stats": True} if self.continuous_usage else {}
+        fields = {
             "model": self.model,
             "max_tokens": output_len,
             "stream": True,
-            "stream_options": options,
+            "stream_options": {"include_usage": True, **continuous},
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "ignore_eos": self.ignore_eos or None,
+            "expertmesh_timings": self.timings or None,
         }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        if self.seed is not None:
-            body["seed"] = self.seed
-        if self.ignore_eos:
-            body["ignore_eos"] = True
-        if self.timings:
-            body["expertmesh_timings"] = True
-        return body
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def _take(record: Record, message: dict[str, Any], arrived_s: float, event: Any) -> None:
@@ -108,7 +103,7 @@ def _text_of(choice: dict[str, Any], message: dict[str, Any]) -> bool:
 async def find_model(server: Server, api_key: str | None) -> str:
     """The first model that the server lists. Raises ValueError."""
     try:
-        async with _client(server, api_key) as client:
+        async with server.client(api_key, _ASK_TIMEOUT_S) as client:
             answer = await client.get("/v1/models")
     except httpx.HTTPError as error:
         raise ValueError(f"{server.root}: {str(error) or type(error).__name__}") from None
@@ -123,7 +118,7 @@ async def find_model(server: Server, api_key: str | None) -> str:
 async def word_ids(server: Server, model: str, api_key: str | None) -> list[int]:
     """Ids of common words, for prompts of exact lengths; [] if the server cannot tokenise."""
     try:
-        async with _client(server, api_key) as client:
+        async with server.client(api_key, _ASK_TIMEOUT_S) as client:
             answer = await client.post(
                 "/tokenize", json={"model": model, "prompt": " ".join(WORDS)}
             )
@@ -131,10 +126,3 @@ async def word_ids(server: Server, model: str, api_key: str | None) -> list[int]
     except (httpx.HTTPError, ValueError):
         return []  # prompts are made of words instead
     return sorted(set(tokens)) if isinstance(tokens, list) else []
-
-
-def _client(server: Server, api_key: str | None) -> httpx.AsyncClient:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return httpx.AsyncClient(
-        base_url=server.root, headers=headers, timeout=_ASK_TIMEOUT_S, trust_env=False
-    )

@@ -100,9 +100,7 @@ def check_known(arguments: Collection[str], function: Callable[..., Any], where:
     """Raises TypeError naming an unknown argument and the known ones most like it."""
     own = [name for name in inspect.signature(function).parameters if name != "unknown"]
     known = [*own, *NOT_APPLICABLE]
-    for name in arguments:
-        if name in known:
-            continue
+    for name in [one for one in arguments if one not in known]:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise TypeError(f"{where} has no argument {name!r}{hint}")

@@ -6,6 +6,8 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from expertmesh.offline.merge import cancel_all
+
 Result = TypeVar("Result")
 
 _CLEAN_UP_S = 10.0
@@ -69,10 +71,7 @@ class LoopThread:
         """Cancel every running call and close every unfinished iteration."""
 
         async def cancel() -> None:
-            others = self._running - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await cancel_all(self._running - {asyncio.current_task()})
             for items in list(self._iterated):
                 await items.aclose()
 
@@ -107,9 +106,6 @@ async def _next(items: AsyncGenerator[Any, None], end: object) -> Any:
 
 async def _end_everything() -> None:
     loop = asyncio.get_running_loop()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()

@@ -2,13 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 _QUEUED_ITEMS = 256
+
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,7 @@ async def merge(
     Sources are opened in order. The first error, or closing this generator, ends all: open sources
     are closed before it returns.
     """
-    waiting = list(sources)
-    waiting.reverse()
+    waiting = list(sources)[::-1]
     # Bounded, so that a slow reader slows down the sources instead of filling memory.
     queue: asyncio.Queue[Item | _Ended] = asyncio.Queue(_QUEUED_ITEMS)
 
@@ -52,6 +58,4 @@ async def merge(
             else:
                 running -= 1
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await cancel_all(workers)

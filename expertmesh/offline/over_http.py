@@ -20,6 +20,7 @@ from moe_model.families.known import chat_format_with
 
 DEFAULT_PARALLEL = 48
 """Below the gateway's own limit for one client (64)."""
+TIMEOUT_S = 600.0
 BUSY_STATUSES = (429, 503)
 BUSY_PATIENCE_S = 120.0
 """How long to retry with a full or loading server before the request fails."""
@@ -33,7 +34,7 @@ class HttpBackend:
         self._server = server
         self._api_key = api_key
         self._model = model
-        self._client = _client(server, api_key)
+        self._client = server.client(api_key, TIMEOUT_S)
         self._token_texts: dict[int, str] = {}
         self.max_model_len = int(entry.get("max_model_len") or 2**31)
         self.marker_ids: Mapping[str, int] = entry.get("marker_token_ids") or {}
@@ -84,11 +85,11 @@ class HttpBackend:
                     raise _python_error(error.status, error.body) from None
                 await asyncio.sleep(_retry_after_s(error.headers.get("retry-after")))
             except (OSError, TimeoutError, BadAnswer) as error:
-                raise self._unreachable(error) from None
+                raise _unreachable(self._server, error) from None
 
     def _body(self, job: Job) -> dict[str, Any]:
         params = job.params
-        body = {
+        return {
             "model": self._model,
             "prompt": job.prompt_ids,
             **params.http_fields(),
@@ -97,12 +98,9 @@ class HttpBackend:
             "stream_options": {"include_usage": True},
             "return_token_ids": True,
             "expertmesh_timings": True,
+            **({} if params.logprobs is None else {"return_tokens_as_token_ids": True}),
+            **({} if params.skip_special_tokens else {"skip_special_tokens": False}),
         }
-        if params.logprobs is not None:
-            body["return_tokens_as_token_ids"] = True
-        if not params.skip_special_tokens:
-            body["skip_special_tokens"] = False
-        return body
 
     async def _answer(self, job: Job, body: bytes) -> AsyncGenerator[Delta, None]:
         """The deltas of the answers. Raises HttpError, ValueError, GenerationFailed."""
@@ -165,26 +163,21 @@ class HttpBackend:
                 path, content=content, headers={"Content-Type": "application/json"}
             )
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+            raise _unreachable(self._server, error) from None
         if answer.status_code != 200:
             raise _python_error(answer.status_code, answer.text)
         result: dict[str, Any] = answer.json()
         return result
 
-    def _unreachable(self, error: Exception) -> GenerationFailed:
-        reason = str(error) or type(error).__name__
-        return GenerationFailed(f"{self._server.root}: {reason}; is the cluster up?")
-
 
 async def open_over_http(base_url: str, *, api_key: str | None, model: str | None) -> HttpBackend:
     """Ask the server what it serves. Raises ValueError or GenerationFailed."""
     server = Server.parse(base_url)
-    async with _client(server, api_key) as client:
+    async with server.client(api_key, TIMEOUT_S) as client:
         try:
             answer = await client.get("/v1/models")
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise GenerationFailed(f"{server.root}: {reason}; is the cluster up?") from None
+            raise _unreachable(server, error) from None
     if answer.status_code != 200:
         raise _python_error(answer.status_code, answer.text)
     served = {entry["id"]: entry for entry in answer.json().get("data") or ()}
@@ -197,9 +190,9 @@ async def open_over_http(base_url: str, *, api_key: str | None, model: str | Non
     return HttpBackend(server, api_key, model, served[model])
 
 
-def _client(server: Server, api_key: str | None) -> httpx.AsyncClient:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return httpx.AsyncClient(base_url=server.root, headers=headers, timeout=600.0, trust_env=False)
+def _unreachable(server: Server, error: Exception) -> GenerationFailed:
+    reason = str(error) or type(error).__name__
+    return GenerationFailed(f"{server.root}: {reason}; is the cluster up?")
 
 
 def _python_error(status: int, body: str) -> Exception:

@@ -10,7 +10,7 @@ from expertmesh.offline.backend import Backend, Delta, Job
 from expertmesh.offline.chat_message import message_of
 from expertmesh.offline.checks import python_errors
 from expertmesh.offline.collect import Collector
-from expertmesh.offline.merge import merge
+from expertmesh.offline.merge import cancel_all, merge
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
 from expertmesh.outputs import RequestOutput
@@ -145,8 +145,6 @@ async def _bounded(work: list[Any]) -> list[Any]:
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
         for item in work:
             item.close()
