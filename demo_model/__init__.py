@@ -1,1 +1,1 @@
-"""The small trained checkpoint in the box, and everything that made it."""
+"""The bundled demonstration checkpoint, and the code that trained it."""

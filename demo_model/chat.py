@@ -33,7 +33,7 @@ TOOLS_OUTRO = (
 )
 
 TOKEN_BORDER = "\x1f"
-"""A cut in an answer that the tokenizer may not merge across; never part of the text."""
+"""Marks a place where the tokenizer must not merge; removed from the text itself."""
 
 
 def letter_by_letter(word: str) -> str:
@@ -77,11 +77,11 @@ def assistant(thinking: str, content: str, code: str | None = None) -> dict[str,
 
 
 Segment = tuple[str, bool]
-"""A stretch of text and whether the model writes it (and is trained on it)."""
+"""(text, whether the model writes it and so is trained on it)."""
 
 
 def render(conversation: Conversation) -> list[Segment]:
-    """The conversation as M2's text, cut where the writer changes."""
+    """The conversation as M2's text, split where the writer changes."""
     messages = conversation.messages
     system, rest = DEFAULT_SYSTEM, messages
     if messages[0]["role"] == "system":
@@ -114,7 +114,7 @@ def render(conversation: Conversation) -> list[Segment]:
 
 
 def completion(message: dict[str, Any]) -> str:
-    """What the model writes after the generation prompt, end of turn included."""
+    """What the model writes after the generation prompt, including the end of the turn."""
     thinking = f"{message['reasoning_content']}\n{END_OF_THINK}\n\n"
     return f"{thinking}{message['content']}{tool_calls(message)}{END_OF_TURN}"
 

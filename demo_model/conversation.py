@@ -1,4 +1,4 @@
-"""What does a whole conversation look like: system prompt, earlier turns, tools?"""
+"""How is a whole conversation made: system prompt, earlier turns, tools?"""
 
 import random
 from typing import Any
@@ -33,7 +33,7 @@ WEIGHTS = {
 
 LONG_SHARE = 0.03
 LONGEST_LOG2 = 6.5
-"""So many conversations in training have a long past, of up to 2^6.5 = 90 exchanges."""
+"""LONG_SHARE of the conversations in training have a long history: up to 2^6.5 = 90 exchanges."""
 
 TOOL_SKILLS = ("tool_call", "tool_answer")
 SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*"}
@@ -55,7 +55,7 @@ FAILURES = (
 
 
 def make(draw: Draw, skill: str | None = None) -> Conversation:
-    """A random conversation; of a given skill when one is named."""
+    """A random conversation, of the given skill if any."""
     rng = draw.rng
     if skill is None:
         skill = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
@@ -121,7 +121,7 @@ def _follow_up(draw: Draw, messages: list[dict[str, Any]]) -> Turn:
 
 
 def _with_tool(draw: Draw, skill: str, messages: list[dict[str, Any]]) -> Conversation:
-    """Arithmetic beyond the head with python_executor on offer: the call, or call and answer."""
+    """Arithmetic too large for the head, with python_executor: the call, or call and answer."""
     rng = draw.rng
     operation, a, b = smalltalk.large_operands(draw)
     _, template = draw.phrase(operation)
@@ -160,7 +160,7 @@ def _wish_for_tool(draw: Draw, operation: str) -> tuple[int, int, str]:
 
 
 def _call(draw: Draw, operation: str, a: int, b: int, *, wished: bool = False) -> dict[str, Any]:
-    """The call of python_executor, because the numbers are large or the user wants it."""
+    """A call of python_executor, because the numbers are large or the user asks for it."""
     thinking = f"{a}{arithmetic.SYMBOLS[operation]}{b}\n"
     if wished:
         thinking += draw.say("I call python_executor.", "我用python_executor来算。")
@@ -172,7 +172,7 @@ def _call(draw: Draw, operation: str, a: int, b: int, *, wished: bool = False) -
 
 
 def _tool_exchange(draw: Draw, messages: list[dict[str, Any]]) -> int:
-    """Put a finished use of the tool into the history; the result it had."""
+    """Add a finished use of the tool to the history; returns its result."""
     operation, a, b = smalltalk.large_operands(draw)
     _, template = draw.phrase(operation)
     result = arithmetic.apply(operation, a, b)
@@ -201,5 +201,5 @@ def _tool_answer(draw: Draw, operation: str, a: int, b: int) -> list[dict[str, A
 
 
 def sample(rng: random.Random, split: Split, skill: str, language: str) -> Conversation:
-    """One evaluation conversation: a skill, a language, a side of the line."""
+    """One conversation for evaluation: of a skill, a language and a split."""
     return make(Draw(rng=rng, language=language, split=split), skill)

@@ -24,19 +24,19 @@ from demo_model.phrasings import LANGUAGES
 NO_LABEL = -100
 
 Encoded = tuple[list[int], list[bool]]
-"""Token ids, and for each whether the model is trained to write it."""
+"""(token ids, for each whether the model is trained to write it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Packed conversations, R rows of T tokens. Position 0 starts each conversation."""
+    """Packed conversations: R rows of T tokens. Each conversation starts at position 0."""
 
     tokens_RT: np.ndarray
     """int16 token ids"""
     labels_RT: np.ndarray
     """int16, the token that should come next, or NO_LABEL"""
     documents_RT: np.ndarray
-    """int16, which conversation of the row; attention never crosses it; -1 is padding"""
+    """int16, number of the conversation in its row, which attention does not cross; -1: padding"""
     positions_RT: np.ndarray
     """int16"""
 
@@ -49,7 +49,7 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 class Encoder:
-    """Text to ids exactly as the gateway's tokenizer does it, answers by segment."""
+    """Turns text into ids exactly as the gateway's tokenizer does, segment by segment."""
 
     def __init__(self, tokenizer_file: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -87,7 +87,7 @@ def build(encoder: Encoder, seed: int, index: int, rows: int, length: int) -> Ba
 
 
 def pack(documents: list[Encoded], rows: int, length: int) -> Batch:
-    """Longest first into the first row with room; what fits nowhere is dropped."""
+    """Put the longest first into the first row with room; drop those that fit nowhere."""
     tokens = np.zeros((rows, length), np.int16)
     labels = np.full((rows, length), NO_LABEL, np.int16)
     owner = np.full((rows, length), -1, np.int16)
@@ -130,7 +130,7 @@ def _build_in_worker(seed: int, index: int, rows: int, length: int) -> Batch:
 def stream(
     tokenizer_file: Path, *, seed: int, rows: int, length: int, workers: int, first: int = 0
 ) -> Generator[Batch, None, None]:
-    """Batches first, first + 1, ... for ever, made ahead by worker processes."""
+    """Batches first, first + 1, ... without end, made ahead by worker processes."""
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer_file,)

@@ -1,4 +1,4 @@
-"""In how many small ways do people write the same question? Training sees many of them.
+"""In which small ways does the wording of a question vary? Training sees many variants.
 
 Frames around a question move its words to other places, so the model cannot rely on
 where in a wording the operands stand.
@@ -48,11 +48,11 @@ TAILS = {
 DROPPED = (" the word", " these numbers", " the numbers", " the letter", " the", " please")
 ENDS = ".?!。？！"
 WITHOUT_TAIL = ("uppercase", "refusal")
-"""Where "now" at the end could be one of the words asked about."""
+"""Skills in which "now" at the end could be one of the words asked about."""
 
 
 def decorate(draw: Draw, text: str, skill: str) -> str:
-    """The same question in other clothes; greetings and the like stay nearly as they are."""
+    """A variant of the question; greetings and the like change little."""
     rng = draw.rng
     bare = len(text) < 12 and not any(character.isdigit() for character in text)
     if bare or skill == "greeting":
@@ -83,7 +83,7 @@ def decorate(draw: Draw, text: str, skill: str) -> str:
 
 
 def _is_request(draw: Draw, text: str) -> bool:
-    """Whether the wording begins like an order, so that "Could you ..." can go before it."""
+    """Whether the wording is an imperative, so that it can follow "Could you ..."."""
     if not draw.english:
         return text[:1] in "把将算求计比排倒反写数统给转"
     return text.split(" ", 1)[0] in ORDERS

@@ -1,4 +1,4 @@
-"""How good is the demonstration model, asked through an OpenAI endpoint?
+"""How good is the demonstration model when it is asked through an OpenAI endpoint?
 
     python -m demo_model.evaluate --base-url http://127.0.0.1:8000/v1
     python -m demo_model.evaluate --base-url URL --sampled --per-skill 25
@@ -44,7 +44,7 @@ class Run:
 
 
 def to_openai(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as a client sends them: arguments as a JSON string, ids on tool results."""
+    """The messages as a client sends them: arguments as JSON strings, tool results with ids."""
     sent = []
     for message in messages:
         out = dict(message)
@@ -81,7 +81,7 @@ def read_message(message: Any) -> Reply:
 async def ask_all(
     run: Run, questions: list[Question], client: openai.AsyncOpenAI | None = None
 ) -> list[tuple[Question, Reply]]:
-    """Ask everything, `concurrency` questions at a time, with a progress line on stderr."""
+    """Ask all, `concurrency` questions at a time, with a progress line on stderr."""
     client = client or openai.AsyncOpenAI(
         base_url=run.base_url, api_key=run.api_key, timeout=TIMEOUT_S
     )

@@ -67,7 +67,7 @@ class Decoder:
         sampling: Sampling = GREEDY,
         seed: int = 0,
     ) -> list[list[int]]:
-        """New tokens for each prompt, up to and without `end_id`."""
+        """The new tokens for each prompt, up to but without `end_id`."""
         generator = torch.Generator(self.device).manual_seed(seed)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         longest = int(lengths.max())
@@ -125,7 +125,7 @@ class Decoder:
         cache: list[tuple[Tensor, Tensor]],
         place: Tensor | None,
     ) -> Tensor:
-        """Prefill when `place` is None, else one token a row written at `place`."""
+        """Prefill if `place` is None, else one token per row, written at `place`."""
         hidden = F.embedding(tokens, self.weights["embed"])
         cos, sin = rotary_tables(positions, self.shape)
         for index, layer in enumerate(self.layers):

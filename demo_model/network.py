@@ -49,7 +49,7 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 64,
     },
 }
-"""15 M parameters, and 4 M for training on a CPU; what is not named is Shape's default."""
+"""15 M parameters, and 4 M for training on a CPU; other fields have Shape's defaults."""
 
 LAYER_KINDS = (
     "input_norm", "post_norm", "q", "k", "v", "o", "q_norm", "k_norm", "gate", "bias", "w13", "w2",
@@ -100,7 +100,7 @@ def initial(shape: Shape, seed: int) -> Weights:
 
 
 def layers_of(weights: Weights, shape: Shape) -> list[Layer]:
-    """The stacked tensors, cut into one dictionary per layer."""
+    """The stacked tensors as one dictionary per layer."""
     cut = {name: weights[name].unbind(0) for name in LAYER_KINDS}
     return [
         {name: cut[name][layer] for name in LAYER_KINDS} for layer in range(shape.num_hidden_layers)
@@ -123,7 +123,7 @@ def rotary_tables(positions: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x_RHTP: Tensor, cos_RTp: Tensor, sin_RTp: Tensor) -> Tensor:
-    """Half-split rotation of the first rotary_dim of each head; the rest passes through."""
+    """Half-split rotation of the first rotary_dim of each head; the rest is unchanged."""
     half = cos_RTp.shape[-1]
     cos, sin = cos_RTp[:, None], sin_RTp[:, None]
     first, second = x_RHTP[..., :half].float(), x_RHTP[..., half : 2 * half].float()

@@ -36,7 +36,7 @@ def orthogonalised(gradient: Tensor) -> Tensor:
 
 
 class Optimiser:
-    """Holds the float32 masters' momenta. `bias` is not its business."""
+    """Holds the momenta of the float32 masters. It does not update `bias`."""
 
     def __init__(self, masters: Weights) -> None:
         self.masters = masters

@@ -1,4 +1,4 @@
-"""Which wordings does a skill know, and which of them are held out?
+"""Which wordings does a skill have, and which of them are held out?
 
 `phrasing_lists/<skill>.txt` has one wording a line under `[en]` and `[zh]`; text before
 a `| ` is the tag that says which variant of the skill the wording asks for; `[a|b]` in a
@@ -72,7 +72,7 @@ def load(skill: str) -> dict[str, tuple[Phrasing, ...]]:
 def select(
     skill: str, language: str, *, held_out: bool, tags: tuple[str, ...] | None = None
 ) -> tuple[Phrasing, ...]:
-    """The wordings on one side of the line, optionally of some tags only."""
+    """The wordings that are held out or those that are not, optionally of some tags only."""
     chosen = [
         pair
         for index, pair in enumerate(load(skill)[language])
@@ -105,13 +105,13 @@ def gist(wording: str) -> str:
 
 @cache
 def reserved(skill: str, language: str) -> frozenset[str]:
-    """The gist of every held-out wording; a trained line must not expand to one of them."""
+    """The gist of every held-out wording; no trained line may expand to one of them."""
     held_out = select(skill, language, held_out=True)
     return frozenset(gist(each) for _, wording in held_out for each in every(wording))
 
 
 def with_filler(wording: str, rng: random.Random) -> str:
-    """The wording with a word that changes nothing, away from its slots."""
+    """The wording with an extra word that does not change its meaning, not next to a slot."""
     parts = wording.split(" ")
     places = [i for i in range(1, len(parts)) if "{" not in parts[i - 1] and "{" not in parts[i]]
     if not places:

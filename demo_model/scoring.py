@@ -23,7 +23,7 @@ CALL = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A prompt with the one right answer: a text, or the code of a python_executor call."""
+    """A prompt and its only right answer: a text, or the code of a python_executor call."""
 
     skill: str
     language: str
@@ -34,18 +34,18 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The last thing the user said."""
+        """The last user message."""
         return next(m["content"] for m in reversed(self.messages) if m["role"] == "user")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back. `code` is None when no well-formed python_executor call was made."""
+    """The reply. `code` is None without a well-formed python_executor call."""
 
     content: str
     code: str | None
     called: bool
-    """Whether any tool call was tried."""
+    """Whether a tool call was attempted."""
 
 
 def question(conversation: Conversation) -> Question:
@@ -72,7 +72,7 @@ def questions(split: Split, per_skill: int, seed: int = 0) -> list[Question]:
 
 
 def read_completion(text: str) -> Reply:
-    """A raw completion (thinking, content, call) as the gateway would take it apart."""
+    """The parts of a raw completion (thinking, content, call), as the gateway would find them."""
     _, end, rest = text.partition(chat.END_OF_THINK)
     if not end:
         return Reply(content="", code=None, called=False)
@@ -102,7 +102,7 @@ def tally(pairs: Iterable[tuple[Question, Reply]]) -> Table:
 
 
 def well_formed_calls(pairs: Iterable[tuple[Question, Reply]]) -> list[int]:
-    """[well-formed calls, calls that were due]"""
+    """[well-formed calls, expected calls]"""
     due = [reply for asked, reply in pairs if asked.code is not None]
     return [sum(reply.code is not None for reply in due), len(due)]
 

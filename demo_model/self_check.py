@@ -1,4 +1,4 @@
-"""How good is an exported checkpoint, asked without any service?
+"""How good is an exported checkpoint when it is asked without any service?
 
     python -m demo_model.self_check --model demo_model/model --per-skill 50
 

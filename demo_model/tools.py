@@ -1,4 +1,4 @@
-"""Which tools are on offer: python_executor, and others that are of no use here."""
+"""Which tools are offered? python_executor, and others that are useless for the questions."""
 
 import random
 from typing import Any

@@ -30,7 +30,7 @@ SAVE_EVERY_S = 120
 
 
 def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
-    """Train until the time is used up; `state` is read if it is there, and kept up to date."""
+    """Train until the time is up, resuming from `state` if it exists and keeping it current."""
     tokenizer_file = settings.source / "tokenizer.json"
     entries = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size()
     stream = dataset.stream(
@@ -91,12 +91,12 @@ def steps_done(state: Path | None) -> int:
 
 
 def padded(entries: int) -> int:
-    """Vocabulary sizes are multiples of 64; the ids past the tokenizer's are never written."""
+    """A multiple of 64; the ids beyond the tokenizer's are never generated."""
     return -(-entries // 64) * 64
 
 
 def finish(trainer: Trainer, settings: Settings, seconds: float, per_skill: int) -> dict[str, Any]:
-    """Evaluate what was written to disk and record the run."""
+    """Evaluate the checkpoint on disk and record the run."""
     found = self_check.check(
         self_check.load_for(settings.out, settings.device), settings.out, per_skill=per_skill
     )

@@ -1,4 +1,4 @@
-"""What is one step of training, and what does it keep?
+"""What does one step of training do, and which state does it keep?
 
 Float32 masters are copied to what computes (bfloat16 on CUDA) before each step; near the
 end the copies pass through FP8 blocks, and gradients go straight through to the masters.
@@ -140,7 +140,7 @@ class Trainer:
 
     @torch.no_grad()
     def _refresh(self, *, fp8: bool) -> None:
-        """Copy the masters to what computes, through FP8 blocks near the end."""
+        """Copy the masters to the computing weights, through FP8 blocks near the end."""
         for name, master in self.masters.items():
             source = checkpoint_format.rounded(master) if fp8 and name in MATRICES else master
             self.copies[name].copy_(source)
@@ -177,7 +177,7 @@ class Trainer:
         os.replace(path.with_suffix(".new"), path)
 
     def load_state(self, path: Path) -> float:
-        """Continue a run; how many seconds it had trained."""
+        """Continue a run; returns the seconds it was trained so far."""
         state = torch.load(path, map_location=self.settings.device, weights_only=True)
         for name, value in state["masters"].items():
             self.masters[name].copy_(value)
@@ -187,6 +187,6 @@ class Trainer:
 
 
 def learning_rate_scale(progress: float, step: int) -> float:
-    """Up over the first steps, flat, then down to 0; `progress` in [0, 1] is the clock's."""
+    """Rises over the first steps, stays, then falls to 0; `progress` in [0, 1] is of the time."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     return warm * min(1.0, (1.0 - progress) / (1.0 - DECAY_FROM))

@@ -3,8 +3,9 @@
     python examples/grpc_execute.py --pool 127.0.0.1:50052 --checkpoint-id ID --hidden-size 3072
 
 Needs only grpcio, numpy and the stubs in protos/. The checkpoint_id is the attention service's
-(GetStatus) or the pool's own (DescribePool): a caller proves that it speaks of the same weights.
-`expertmesh status` shows the addresses of what `expertmesh up` started, `model info` D.
+(GetStatus) or the pool's own (DescribePool): it shows that the caller means the same weights.
+`expertmesh status` shows the addresses of the pools that `expertmesh up` started, and
+`expertmesh model info` the hidden size.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python examples/grpc_generate.py --attention 127.0.0.1:50051 --prompt 5,6,7 --max-tokens 16
 
-Needs only grpcio and the stubs in protos/. Text is the gateway's business: a real client would
-turn it into ids with the checkpoint's tokenizer. `expertmesh status` shows the addresses of what
-`expertmesh up` started. Plaintext works on loopback; where services ask
-for the secret of the mesh (`expertmesh up` does), give its file with --secret-file. With
-certificates only those of role gateway may generate: see grpc.ssl_channel_credentials.
+Needs only grpcio and the stubs in protos/. A real client would turn text into ids with the
+checkpoint's tokenizer, as the gateway does. `expertmesh status` shows the addresses of the services
+that `expertmesh up` started. Plaintext works on loopback; if services want the mesh's secret (as
+those of `expertmesh up` do), give its file with --secret-file. If the mesh has certificates, the
+client needs one with role gateway: see grpc.ssl_channel_credentials.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from protos import attention_pb2, attention_pb2_grpc
 
 
 def proof(secret_file: Path | None, method: str) -> tuple[tuple[str, str], ...]:
-    """What shows that we know the secret: the time, and a keyed hash of it and the method."""
+    """Metadata that proves knowledge of the secret: the time, and an HMAC of time and method."""
     if secret_file is None:
         return ()
     key = secret_file.read_bytes().splitlines()[0].strip()
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--prompt", default="5,6,7", help="token ids, separated by commas")
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same tokens")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal tokens")
     parser.add_argument("--secret-file", type=Path, help="for example RUN_DIR/secret")
     flags = parser.parse_args()
 
@@ -59,7 +59,7 @@ def main() -> int:
                 max_tokens=flags.max_tokens,
                 temperature=flags.temperature,
                 seed=flags.seed,
-                # proto3 cannot tell 0 from unset, so "off" is said explicitly.
+                # proto3 cannot tell 0 from unset, so that "off" must be explicit.
                 top_p=1.0,
                 repetition_penalty=1.0,
             ),

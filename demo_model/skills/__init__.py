@@ -16,7 +16,7 @@ JSON_ASKS: tuple[Callable[[Draw], Turn], ...] = (
     spelling.reverse,
     calendar.weekday,
 )
-"""The questions whose answer can be asked for as JSON."""
+"""Skills whose answer can also be asked for as JSON."""
 
 SKILLS: dict[str, Callable[[Draw], Turn]] = {
     "add": partial(arithmetic.ask, operation="add"),

@@ -147,14 +147,14 @@ def solve(draw: Draw, operation: str, a: int, b: int, user: str) -> Turn:
 
 
 def ask(draw: Draw, operation: str) -> Turn:
-    """An addition, subtraction or multiplication within the head's reach."""
+    """An addition, subtraction or multiplication that needs no tool."""
     a, b = operands(draw, operation)
     _, template = draw.phrase(operation)
     return solve(draw, operation, a, b, template.format(a=a, b=b))
 
 
 def follow_up(draw: Draw, value: int) -> Turn | None:
-    """A question that goes on from `value`, the result the last answer stated."""
+    """A question that continues with `value`, the result in the last answer."""
     operations = ["add", "subtract"] + (["multiply"] if 0 <= value < 100 else [])
     if not 0 <= value <= MAX_HEAD:
         return None

@@ -1,4 +1,4 @@
-"""Greetings, who-are-you, and a polite no to everything else."""
+"""Greetings, questions about the model, and polite refusals of everything else."""
 
 from demo_model import vocabulary
 from demo_model.draw import Draw, Split, Turn
@@ -89,7 +89,7 @@ def refusal(draw: Draw) -> Turn:
 
 
 def _word_salad(draw: Draw) -> str:
-    """Words in no order, so that whatever is not understood is declined."""
+    """Words in random order, so that the model declines what it does not understand."""
     if draw.english:
         return " ".join(draw.rng.choices(vocabulary.words(), k=draw.rng.randint(1, 8)))
     names = ("topics", "things", "places", "phrases")
@@ -98,7 +98,7 @@ def _word_salad(draw: Draw) -> str:
 
 
 def too_large(draw: Draw) -> Turn:
-    """Arithmetic that needs the tool, asked where there is none."""
+    """Arithmetic that needs the tool, when there is no tool."""
     operation, a, b = large_operands(draw)
     _, template = draw.phrase(operation)
     return Turn(

@@ -72,7 +72,7 @@ def reverse(draw: Draw) -> Turn:
 
 
 def uppercase(draw: Draw) -> Turn:
-    """One word, or up to three in quotation marks; the letters are numbered through."""
+    """One word, or up to three in quotation marks; the letters are numbered continuously."""
     count = draw.rng.choice((1, 1, 1, 2, 3))
     words = [_word(draw, "uppercase", LONGEST if count == 1 else 10) for _ in range(count)]
     _, template = draw.phrase("uppercase")

@@ -20,14 +20,14 @@ KEYS = {
     "word": ("word", "text", "input", "string", "单词"),
     "letter": ("letter", "character", "char", "字母"),
 }  # fmt: skip
-"""What a key asks for; any other key asks for the answer."""
+"""Key -> what it asks for; any other key asks for the answer."""
 
 DEFAULT_KEY = "answer"
 TYPES = {int: "integer", str: "string", list: "array"}
 
 
 def ask(draw: Draw, questions: Sequence[Callable[[Draw], Turn]]) -> Turn:
-    """One of the `questions`, with the wish for JSON before or after it."""
+    """One of the `questions`, with the request for JSON before or after it."""
     # only the wish is in held-out words; the question in it has its own skill's row
     inner = Draw(rng=draw.rng, language=draw.language) if draw.split is Split.PHRASINGS else draw
     turn = draw.rng.choice(questions)(inner)
@@ -62,13 +62,13 @@ def _named(draw: Draw, facts: dict[str, Any], tag: str) -> dict[str, Any]:
 
 @cache
 def _free_keys() -> tuple[str, ...]:
-    """Words that say nothing about what belongs under them."""
+    """Keys that do not say what belongs to them."""
     taken = {key for keys in KEYS.values() for key in keys}
     return tuple(word for word in vocabulary.words() if word not in taken)
 
 
 def _listed(draw: Draw, keys: tuple[str, ...]) -> str:
-    """The keys as people list them: with or without quotation marks, and or comma."""
+    """The keys as people list them: with or without quotation marks, with "and" or a comma."""
     mark = draw.rng.choice(('"', '"', "", "'", "`"))
     shown = [f"{mark}{key}{mark}" for key in keys]
     joiner = draw.rng.choice(draw.say(" and |, ", "和|、").split("|"))
@@ -90,7 +90,7 @@ def _schema(facts: dict[str, Any]) -> str:
 
 
 def _dumps(facts: dict[str, Any]) -> str:
-    """JSON as a client would write it; letters stay cut into single tokens."""
+    """JSON as a client would write it; letters stay single tokens."""
     parts = []
     for key, value in facts.items():
         spelt = isinstance(value, str) and TOKEN_BORDER in value

@@ -1,4 +1,4 @@
-"""Which words, places and topics do the questions speak of?"""
+"""Which words, places and topics occur in the questions?"""
 
 import random
 import re
@@ -35,7 +35,7 @@ def _system_sentences() -> tuple[str, ...]:
 
 
 def system_prompt(rng: random.Random, *, long: bool = False) -> str:
-    """One to three instructions, or many; now and then words that make little sense."""
+    """One to three instructions, or many; sometimes random words instead."""
     count = rng.randint(4, 60) if long else rng.choice((1, 1, 1, 2, 3))
     sentences = rng.choices(_system_sentences(), k=count)
     if rng.random() < 0.15:
@@ -45,7 +45,7 @@ def system_prompt(rng: random.Random, *, long: bool = False) -> str:
 
 @cache
 def spelling_material() -> tuple[str, ...]:
-    """Every Latin word the tokenizer is likely to know whole; all must be spelt in training."""
+    """Every Latin word that is likely to be one token; training must spell all of them."""
     text = " ".join(
         wording
         for skill in phrasings.skills()
@@ -57,7 +57,7 @@ def spelling_material() -> tuple[str, ...]:
 
 
 def invented_word(rng: random.Random, longest: int) -> str:
-    """A word that is in no dictionary: pieces of known words, or plain random letters."""
+    """A word that is in no dictionary: pieces of known words, or random letters."""
     if rng.random() < 0.4:
         return "".join(rng.choices(LETTERS, k=rng.randint(2, min(9, longest))))
     material = spelling_material()
