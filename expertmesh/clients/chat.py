@@ -47,12 +47,12 @@ class Reply:
 
     def as_message(self) -> dict[str, Any]:
         """The assistant's message for the history, with its thinking, which M2 wants back."""
-        message: dict[str, Any] = {"role": "assistant", "content": self.content}
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
-        if self.tool_calls:
-            message["tool_calls"] = self.tool_calls
-        return message
+        return {
+            "role": "assistant",
+            "content": self.content,
+            **({"reasoning_content": self.reasoning} if self.reasoning else {}),
+            **({"tool_calls": self.tool_calls} if self.tool_calls else {}),
+        }
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,14 @@ def reach_table(rows: list[dict[str, Any]]) -> Table | None:
 
 def problems(rows: list[dict[str, Any]]) -> list[str]:
     """A line for each service that does not answer and each pool that is not reachable."""
-    lines = [f"{row['attention_id']}: {row['error']}" for row in rows if not row["answers"]]
-    for row in rows:
-        lines += [
-            f"{row['attention_id']} cannot reach {pool['pool_id']} at {pool['address']}: "
-            f"{pool['error']}"
-            for pool in row["pools"]
-            if not pool["reachable"]
-        ]
-    return lines
+    silent = [f"{row['attention_id']}: {row['error']}" for row in rows if not row["answers"]]
+    return silent + [
+        f"{row['attention_id']} cannot reach {pool['pool_id']} at {pool['address']}: "
+        f"{pool['error']}"
+        for row in rows
+        for pool in row["pools"]
+        if not pool["reachable"]
+    ]
 
 
 def _cell(pool: dict[str, Any]) -> str:

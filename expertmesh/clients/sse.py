@@ -142,7 +142,6 @@ def _request(server: Server, path: str, body: bytes, api_key: str | None) -> byt
         "Accept-Encoding: identity",
         "Connection: close",
         f"Content-Length: {len(body)}",
+        *([f"Authorization: Bearer {api_key}"] if api_key else []),
     ]
-    if api_key:
-        lines.append(f"Authorization: Bearer {api_key}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body

@@ -303,7 +303,6 @@ def _attention_flags(
 
 
 def _memory_line(service: ServiceSpec, sizing: _Sizing) -> str:
-    parts = f"{service.name}: {format_bytes(service.memory_bytes)}"
-    if service.module == "attention_svc":
-        parts += f" (KV cache {format_bytes(sizing.kv)})"
-    return f"{parts}, {service.threads} thread{'s' if service.threads > 1 else ''}"
+    kv = f" (KV cache {format_bytes(sizing.kv)})" if service.module == "attention_svc" else ""
+    threads = f"{service.threads} thread{'s' if service.threads > 1 else ''}"
+    return f"{service.name}: {format_bytes(service.memory_bytes)}{kv}, {threads}"

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from expertmesh.cluster.cluster_plan import demo_model_dir, describe
@@ -16,8 +15,8 @@ from expertmesh.console import (
     CommandError,
     command_errors,
     help_text,
+    layer_bar,
     print_json,
-    stderr,
     stdout,
 )
 from moe_model.config import ModelConfig
@@ -134,32 +133,18 @@ def verify(
     folder = path or demo_model_dir()
     config = _config(folder)
     compared = write_manifest or (folder / MANIFEST_NAME).exists()
-    bar = Progress(
-        TextColumn("reading layer"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TimeRemainingColumn(),
-        console=stderr(),
-        disable=as_json,
-    )
-    with command_errors():
-        with bar:
-            task = bar.add_task("layers", total=config.num_layers)
-
-            def advance(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
-
-            if is_packed(folder):
-                if write_manifest:
-                    raise ValueError(
-                        f"--write-manifest: {folder} is packed and has its source's manifest"
-                    )
-                manifest = verify_packed(folder, advance)
-            elif write_manifest:
-                manifest = build_manifest(Checkpoint.open(folder), advance)
-                save_manifest(manifest, folder / MANIFEST_NAME)
-            else:
-                manifest = verify_checkpoint(folder, advance)
+    with command_errors(), layer_bar("reading layer", config.num_layers, hidden=as_json) as advance:
+        if is_packed(folder):
+            if write_manifest:
+                raise ValueError(
+                    f"--write-manifest: {folder} is packed and has its source's manifest"
+                )
+            manifest = verify_packed(folder, advance)
+        elif write_manifest:
+            manifest = build_manifest(Checkpoint.open(folder), advance)
+            save_manifest(manifest, folder / MANIFEST_NAME)
+        else:
+            manifest = verify_checkpoint(folder, advance)
     if as_json:
         print_json(
             {

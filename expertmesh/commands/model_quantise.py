@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from expertmesh.commands.model_parts import TEXT_FILES
 from expertmesh.console import (
@@ -13,8 +12,8 @@ from expertmesh.console import (
     JSON,
     command_errors,
     help_text,
+    layer_bar,
     print_json,
-    stderr,
     stdout,
 )
 from moe_model.formats import read_format
@@ -77,14 +76,6 @@ def quantise(
     from moe_model.weights.manifest import MANIFEST_NAME, ensure_manifest
     from moe_model.weights.pack_checkpoint import PackJob, write_packed
 
-    bar = Progress(
-        TextColumn("packing layer"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TimeRemainingColumn(),
-        console=stderr(),
-        disable=as_json,
-    )
     with command_errors():
         source = Checkpoint.open(path, partial=(path / MANIFEST_NAME).exists())
         job = PackJob(
@@ -93,9 +84,8 @@ def quantise(
             format=weight_format,
             linear_format=linear_format,
         )
-        with bar:
-            task = bar.add_task("layers", total=source.config.num_layers + 1)
-            size = write_packed(job, out, lambda d, n: bar.update(task, completed=d, total=n))
+        with layer_bar("packing layer", source.config.num_layers + 1, hidden=as_json) as advance:
+            size = write_packed(job, out, advance)
         for name in TEXT_FILES if job.has_attention else ():
             if (path / name).is_file():
                 shutil.copyfile(path / name, out / name)

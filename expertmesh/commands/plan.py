@@ -206,15 +206,9 @@ def _print(made: Forecast, path: Path) -> None:
 def _layers_text(hold: Pieces, num_experts: int) -> str:
     whole = [layer for layer in hold.layers if hold.count(layer) == num_experts]
     parts = len(hold.layers) - len(whole)
-    texts = []
-    if whole:
-        runs = Pieces.grid((0,), whole).to_message().layers[0].ranges
-        texts.append(
-            ",".join(
-                str(run.first) if run.count == 1 else f"{run.first}-{run.first + run.count - 1}"
-                for run in runs
-            )
-        )
-    if parts:
-        texts.append(f"parts of {parts}")
-    return " and ".join(texts) or "none"
+    runs = Pieces.grid((0,), whole).to_message().layers[0].ranges if whole else ()
+    ranges = ",".join(
+        str(run.first) if run.count == 1 else f"{run.first}-{run.first + run.count - 1}"
+        for run in runs
+    )
+    return " and ".join(filter(None, [ranges, f"parts of {parts}" if parts else ""])) or "none"

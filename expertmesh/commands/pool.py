@@ -71,9 +71,8 @@ def list_pools(router: DialledRouter, as_json: bool = JSON) -> None:
         pieces = str(row["pieces_served"])
         if row["pieces_held"] != row["pieces_served"]:
             pieces += f" of {row['pieces_held']} held"
-        state = row["state"]
-        if row["state"] == "loading":
-            state = row["reason"] or f"loading, {100 * row['load_progress_ratio']:.0f} %"
+        loading = row["reason"] or f"loading, {100 * row['load_progress_ratio']:.0f} %"
+        state = loading if row["state"] == "loading" else row["state"]
         table.add_row(
             row["pool_id"],
             row["address"],

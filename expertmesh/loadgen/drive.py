@@ -48,9 +48,8 @@ async def play(
     on_done: Callable[[Record], None] = lambda record: None,
 ) -> None:
     """Send the turns of a conversation; a failed turn ends it."""
-    messages: list[dict[str, Any]] = []
-    if conversation.system:
-        messages.append({"role": "system", "content": conversation.system})
+    system = conversation.system
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for turn in conversation.turns:
         messages.append({"role": "user", "content": turn.text})
         prompt = list(turn.ids) or turn.text

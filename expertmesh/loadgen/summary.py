@@ -34,7 +34,7 @@ def summarise(
     `goodput`: metric -> most milliseconds; a request is good if it keeps all of these limits.
     """
     done = [record for record in records if record.ok]
-    duration_s = _duration_s(done)
+    duration_s = max(r.ended_s for r in done) - min(r.started_s for r in done) if done else 0.0
     total_in = sum(record.prompt_tokens for record in done)
     total_out = sum(record.output_tokens for record in done)
     result: dict[str, Any] = {
@@ -128,12 +128,6 @@ def time_share(records: Sequence[Record], parts: Sequence[str]) -> float | None:
     total = sum(timings.get(part, 0.0) for timings in told for part in STEP_PARTS)
     taken = sum(timings.get(part, 0.0) for timings in told for part in parts)
     return taken / total if total else None
-
-
-def _duration_s(done: Sequence[Record]) -> float:
-    if not done:
-        return 0.0
-    return max(record.ended_s for record in done) - min(record.started_s for record in done)
 
 
 def _rate(count: int, duration_s: float) -> float:

@@ -92,7 +92,8 @@ class LLM:
         note_ignored(unknown, NOT_APPLICABLE, "LLM")
         given = locals()
         if skip_tokenizer_init:
-            note_ignored({"skip_tokenizer_init": True}, _TOKENIZER, "LLM")
+            reason = {"skip_tokenizer_init": "the tokenizer is always loaded"}
+            note_ignored(reason, reason, "LLM")
         remote = base_url is not None or cluster not in (None, False)
         if remote:
             extra = {name: 1 for name in ENGINE_ONLY if given[name] is not None}
@@ -291,9 +292,6 @@ class LLM:
 
     def _stream(self, jobs: list[Job]) -> Iterator[RequestOutput]:
         return self._loop.iterate(run_jobs(self._backend, jobs, self._parallel))
-
-
-_TOKENIZER = {"skip_tokenizer_init": "the tokenizer is always there"}
 
 
 def _close(loop: LoopThread, backend: Backend) -> None:

@@ -58,9 +58,11 @@ class HttpBackend:
     async def render(
         self, messages: list[Any], tools: Sequence[Any], *, add_generation_prompt: bool = True
     ) -> list[int]:
-        body = {"messages": messages, "add_generation_prompt": add_generation_prompt}
-        if tools:
-            body["tools"] = list(tools)
+        body = {
+            "messages": messages,
+            "add_generation_prompt": add_generation_prompt,
+            **({"tools": list(tools)} if tools else {}),
+        }
         return list((await self._ask("/tokenize", body))["tokens"])
 
     async def decode(self, ids: Sequence[int]) -> str:
@@ -104,9 +106,10 @@ class HttpBackend:
 
     async def _answer(self, job: Job, body: bytes) -> AsyncGenerator[Delta, None]:
         """The deltas of the answers. Raises HttpError, ValueError, GenerationFailed."""
-        path = "/v1/completions"
         last: Delta | None = None
-        async with post_stream(self._server, path, body, api_key=self._api_key) as stream:
+        async with post_stream(
+            self._server, "/v1/completions", body, api_key=self._api_key
+        ) as stream:
             async for _, data in stream.events():
                 event = orjson.loads(data)
                 if event.get("error"):
