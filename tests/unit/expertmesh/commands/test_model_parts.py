@@ -204,7 +204,7 @@ def test_no_network_and_no_ranges_are_one_clear_line(
     plain = Hub(whole, ranges=False)
     try:
         point_at(plain.endpoint, monkeypatch)
-        with pytest.raises(ValueError, match="does not serve byte ranges"):
+        with pytest.raises(ValueError, match="does not support byte ranges"):
             HubSource(REPO).find("lm_head.weight")
     finally:
         plain.close()
