@@ -17,7 +17,7 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow test-compose test-sanitize check protos bench clean
+.PHONY: help env run test test-slow test-clients test-compose test-sanitize check protos bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"
+
+# Each client has an environment of its own below .clients; npm and pip fetch them.
+test-clients: env  ## Real clients against the real gateway
+	EXPERTMESH_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients
 
 # It runs in the terminal's foreground, or its first write to the terminal would stop it; and what
 # it starts must not wait for keys.

@@ -1,24 +1,26 @@
 """Which endpoint serves each path, and through which middleware?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
+from gateway.anthropic.dialect import ANTHROPIC
 from gateway.http import info
 from gateway.http.auth import ApiKeys, AuthMiddleware
 from gateway.http.context import Gateway
-from gateway.http.dialect import Dialect
+from gateway.http.dialect import Dialect, Endpoint
 from gateway.http.docs_page import docs_page, request_body, set_openapi
 from gateway.http.edge import BodyLimit, EdgeMiddleware
 from gateway.http.errors import routing_error
 from gateway.http.host_guard import Cors, HostGuard, Trust
 from gateway.openai.dialect import OPENAI
 
-DIALECTS = (OPENAI,)
+DIALECTS = (OPENAI, ANTHROPIC)
 """The APIs that are served. The first one's error format is also that of all other paths."""
 
 _OPERATION: tuple[tuple[str, Callable[..., Any]], ...] = (
@@ -55,7 +57,7 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
         ],
     )
     app.state.gateway = gateway
-    gets = [(path, endpoint, "models") for one in dialects for path, endpoint in one.gets]
+    gets = [(path, endpoint, "models") for path, endpoint in _shared_gets(dialects)]
     gets += [(path, endpoint, "operation") for path, endpoint in _OPERATION]
     for path, endpoint, tag in gets:
         app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], summary=endpoint.__doc__)
@@ -71,8 +73,29 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
         )
     app.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
     app.add_api_route(
-        "/", lambda: RedirectResponse("/docs"), methods=["GET"], include_in_schema=False
+        "/", lambda: RedirectResponse("/docs"), methods=["GET", "HEAD"], include_in_schema=False
     )
     set_openapi(app, [model for _, _, model in posts])
     app.add_exception_handler(HTTPException, routing_error)
     return app
+
+
+def _shared_gets(dialects: Sequence[Dialect]) -> Iterator[tuple[str, Endpoint]]:
+    """Each path once. Where several dialects have it, the one whose request it is answers."""
+    endpoints: dict[str, dict[Dialect, Endpoint]] = {}
+    for dialect in dialects:
+        for path, endpoint in dialect.gets:
+            endpoints.setdefault(path, {})[dialect] = endpoint
+    for path, of_dialect in endpoints.items():
+        yield path, _by_dialect(of_dialect)
+
+
+def _by_dialect(of_dialect: Mapping[Dialect, Endpoint]) -> Endpoint:
+    first = next(iter(of_dialect.values()))
+
+    async def endpoint(request: Request) -> Response:
+        answer: Response = await of_dialect.get(request.state.dialect, first)(request)
+        return answer
+
+    endpoint.__doc__ = first.__doc__
+    return endpoint

@@ -31,6 +31,9 @@ class GatewayConfig(AccessFlags):
     served_model_name: tuple[str, ...] = flag(
         (), "name in the API; the first is shown, all are accepted (default: the folder's name)"
     )
+    any_model_name: bool = flag(
+        False, "answer requests for every model name, as single-model servers do"
+    )
     listen: str = flag("127.0.0.1:8000", "HTTP address", metavar="HOST:PORT")
     router: str | None = flag(None, "router to learn attention services from", metavar="HOST:PORT")
     attention: tuple[str, ...] = flag((), "attention service, static", metavar="HOST:PORT")
@@ -62,6 +65,11 @@ class GatewayConfig(AccessFlags):
     forced_call_tokens: int = flag(
         4096, "longest forced tool call (tool_choice) in tokens when the request sets no max_tokens"
     )
+    restore_thinking: str = flag(
+        "keyed",
+        "whose tool calls get their thinking back when a client drops it: keyed (clients with an "
+        "API key, and others within a session that they name), always or off",
+    )
     request_timeout_s: float = flag(
         0.0,
         "longest time for a request from its receipt, in seconds; 0: only the attention service's "
@@ -85,6 +93,7 @@ class GatewayConfig(AccessFlags):
         self._check_exposure()
         check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
+        check_choice("--restore-thinking", self.restore_thinking, ("keyed", "always", "off"))
         for name, low, high in _RANGES:
             if not low <= getattr(self, name.replace("-", "_")) <= high:
                 raise ValueError(f"--{name}: {low} to {high}")

@@ -51,6 +51,28 @@ class RequestError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class ContextExceeded(RequestError):
+    """A prompt that leaves no room for one output token.
+
+    Agents see by the wording, seldom by the reason, that they must shorten the conversation: these
+    phrases are those that their lists have in common.
+    """
+
+    def __init__(self, field: str, num_tokens: int, max_model_len: int, *, at_least: bool):
+        """`at_least`: the prompt was refused by its length in bytes, before it was tokenised."""
+        count = f"at least {num_tokens}" if at_least else str(num_tokens)
+        super().__init__(
+            Kind.INVALID_REQUEST,
+            f"{field}: This model's maximum context length is {max_model_len} tokens, prompt and "
+            f"output together. However, your prompt contains {count} input tokens. "
+            "Please reduce the length of the messages.",
+            field=field,
+            reason="context_length_exceeded",
+        )
+        self.num_tokens = num_tokens
+        self.max_model_len = max_model_len
+
+
 def bad_field(field: str, message: str, reason: str = "invalid_value") -> RequestError:
     """An invalid request; the message begins with the field."""
     return RequestError(Kind.INVALID_REQUEST, f"{field}: {message}", field=field, reason=reason)
@@ -65,24 +87,6 @@ def model_not_found(name: object) -> RequestError:
     given = f"The model {repr(name)[:100]} does not exist"
     message = "The request names no model" if name is None else given
     return RequestError(Kind.MODEL_NOT_FOUND, message, field="model", reason="model_not_found")
-
-
-def context_exceeded(
-    field: str, num_tokens: int, max_model_len: int, *, at_least: bool
-) -> RequestError:
-    """For a prompt that leaves no room for one output token.
-
-    Agents see by the wording, seldom by the reason, that they must shorten the conversation: these
-    phrases are those that their lists have in common.
-    """
-    count = f"at least {num_tokens}" if at_least else str(num_tokens)
-    return bad_field(
-        field,
-        f"This model's maximum context length is {max_model_len} tokens, prompt and "
-        f"output together. However, your prompt contains {count} input tokens. "
-        "Please reduce the length of the messages.",
-        "context_length_exceeded",
-    )
 
 
 def not_ready(reason: str, wait_s: float = 0.0) -> RequestError:

@@ -52,6 +52,11 @@ class GatewayMetrics:
             "expertmesh_thinking_restored_total",
             "Turns with tool calls that came back without their thinking",
         )
+        self.thinking_signatures = make.counter(
+            "expertmesh_thinking_signatures_total",
+            "Thinking blocks that came back, by their signature",
+            "verdict",
+        )
         self.keepalives = make.counter(
             "expertmesh_sse_keepalives_total", "SSE comments sent", "api"
         )

@@ -65,6 +65,7 @@ class GatewayService:
             config=config,
             limits=limits,
             request_timeout_s=config.request_timeout_s,
+            any_model_name=config.any_model_name,
             forced_call_tokens=config.forced_call_tokens,
             model=model,
             pool=AttentionPool(

@@ -258,6 +258,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
             *("--listen", f"127.0.0.1:{options.http_port}"),
             *name,
             *("--drain-s", str(DRAIN_S)),
+            *("--restore-thinking", "always"),  # one person's machine, and often no keys
             *("--log-level", options.log_level),
             *_secret(options),
         ),

@@ -21,9 +21,9 @@ from expertmesh.offline.output_text import OutputText
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
 from gateway.generate.core import Choice, Core
-from gateway.generate.request import ChatOptions, EncodedPrompt, Generation
+from gateway.generate.request import ChatOptions, Generation
 from gateway.text.model_files import load_model_files
-from gateway.text.prompt_encoder import ChatNames, PromptEncoder
+from gateway.text.prompt_encoder import ChatNames, EncodedPrompt, PromptEncoder
 from moe_model.text.segments import Segment
 from protos import attention_pb2
 
@@ -80,7 +80,7 @@ class InProcessBackend:
         self, messages: list[Any], tools: Sequence[Any], *, add_generation_prompt: bool = True
     ) -> list[int]:
         with python_errors():
-            return await self._core.encoder.chat(
+            encoded = await self._core.encoder.chat(
                 messages,
                 list(tools),
                 names=_NAMES,
@@ -89,6 +89,7 @@ class InProcessBackend:
                 max_model_len=self.max_model_len,
                 add_generation_prompt=add_generation_prompt,
             )
+            return list(encoded.ids)
 
     async def decode(self, ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(ids)

@@ -14,7 +14,7 @@ from expertmesh.offline.merge import cancel_all, merge
 from expertmesh.offline.prompts import GivenPrompt
 from expertmesh.offline.sampling_params import RequestOutputKind, SamplingParams
 from expertmesh.outputs import RequestOutput
-from gateway.errors import context_exceeded
+from gateway.errors import ContextExceeded
 from gateway.openai.field_rules import FieldRules
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def check_chat_fields(**fields: Any) -> None:
 def _check_room(backend: Backend, name: str, ids: Sequence[int]) -> None:
     if len(ids) >= backend.max_model_len:
         with python_errors():
-            raise context_exceeded(name, len(ids), backend.max_model_len, at_least=False)
+            raise ContextExceeded(name, len(ids), backend.max_model_len, at_least=False)
 
 
 async def _bounded(work: list[Any]) -> list[Any]:

@@ -12,13 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from gateway.errors import RequestError, internal
 from gateway.generate.pool import AttentionPool
 from gateway.generate.stream import generate
 from gateway.generate.stream_state import DeadlinePassed, StreamState
 from gateway.text.choice_text import PlainText
-from moe_model.chat.events import ParserEvent, ReasoningDelta, ToolCallStart, coalesce
+from moe_model.chat.events import (
+    ContentDelta,
+    ParserEvent,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallStart,
+    coalesce,
+)
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,8 @@ class Finish(Enum):
     """It has called tools, and waits for their results."""
 
 
+_CALL_ID_BYTES = 16
+"""Nobody guesses an id: thinking is found by it."""
 _AT_A_LIMIT = attention_pb2.Finished(reason=attention_pb2.FINISH_REASON_LENGTH)
 
 
@@ -68,8 +78,10 @@ class Choice:
     on_finished: "Callable[[Choice], None]" = lambda choice: None
     """Called when the sequence has ended without an error, before its last update is sent."""
     call_prefix: str = ""
-    call_ids: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    """As the client gets them: id, name, and the fragments of their arguments."""
     text_s: float = 0.0
     """Time spent on detokenising and parsing."""
 
@@ -197,7 +209,7 @@ class ChoiceStreams:
             if choice.text.stopped:
                 break
         update.events = coalesce(update.events)
-        _name_calls(choice, update)
+        _keep_answer(choice, update)
         choice.text_s += time.perf_counter() - started_s
         return update
 
@@ -208,7 +220,7 @@ class ChoiceStreams:
         events = choice.text.finish(is_cut=by_length or by_own_stop)
         stopped_by = finished.stop_token_id if by_own_stop else choice.text.stop_string
         update = Update(choice.index, events, emitted_ids=unsent, stopped_by=stopped_by)
-        _name_calls(choice, update)
+        _keep_answer(choice, update)
         choice.on_finished(choice)
         if by_length and not choice.text.stopped:
             update.finish = Finish.LENGTH
@@ -219,11 +231,15 @@ class ChoiceStreams:
         return update
 
 
-def _name_calls(choice: Choice, update: Update) -> None:
-    """Give an id to each call that begins, and keep the thinking."""
+def _keep_answer(choice: Choice, update: Update) -> None:
+    """Give the calls that begin their ids, and keep what the client is told."""
     for event in update.events:
         if isinstance(event, ReasoningDelta):
             choice.thinking.append(event.text)
+        elif isinstance(event, ContentDelta):
+            choice.content.append(event.text)
         elif isinstance(event, ToolCallStart):
-            update.call_ids.append(choice.call_prefix + secrets.token_hex(12))
-    choice.call_ids += update.call_ids
+            update.call_ids.append(choice.call_prefix + secrets.token_hex(_CALL_ID_BYTES))
+            choice.calls.append({"id": update.call_ids[-1], "name": event.name, "arguments": []})
+        elif isinstance(event, ToolCallArguments):
+            choice.calls[event.index]["arguments"].append(event.fragment)

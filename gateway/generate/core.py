@@ -11,13 +11,14 @@ from gateway.generate.choice_streams import Choice, ChoiceStreams
 from gateway.generate.grammar import RequestGrammar
 from gateway.generate.parameters import set_output_length
 from gateway.generate.pool import AttentionPool
-from gateway.generate.request import Answers, ChatOptions, EncodedPrompt, Generation
+from gateway.generate.request import Answers, ChatOptions, Generation
 from gateway.generate.stream import Event, generate
 from gateway.generate.stream_state import StreamState
 from gateway.limits import Limits
 from gateway.text.choice_text import ChatText, PlainText
 from gateway.text.model_files import ModelFiles
-from gateway.text.prompt_encoder import PromptEncoder
+from gateway.text.prompt_encoder import EncodedPrompt, PromptEncoder
+from moe_model.chat.messages import answered_turn
 from moe_model.chat.tools import without_null
 from protos import attention_pb2
 
@@ -36,10 +37,13 @@ class Core:
     """Longest output of a request that must call a tool and gives no length."""
     active: set[ChoiceStreams] = field(default_factory=set)
     stopping: bool = False
+    any_model_name: bool = False
+    """The one model answers to every name."""
 
     def check_model(self, name: object) -> None:
         """Raises RequestError unless it is a served name."""
-        if not isinstance(name, str) or name not in self.model.names:
+        known = isinstance(name, str) and (self.any_model_name or name in self.model.names)
+        if not known:
             raise model_not_found(name)
 
     def readiness(self) -> tuple[bool, str]:
@@ -68,7 +72,8 @@ class Core:
         answers = asked.answers
         chat = answers.chat or ChatOptions()
         chat_format, marker_ids = self.model.chat_format, self.model.tokenizer.marker_ids
-        tools = [{**tool, "function": without_null(tool["function"])} for tool in chat.tools]
+        offered = chat.tools if chat.may_call else ()
+        tools = [{**tool, "function": without_null(tool["function"])} for tool in offered]
 
         @functools.cache  # choices share it: it is sent once
         def grammar(thinks: bool) -> RequestGrammar | None:
@@ -84,15 +89,18 @@ class Core:
         choices: list[Choice] = []
         for prompt in asked.prompts:
             sampling = self._sampling(answers, prompt)
-            reads_thinking = answers.chat is not None or answers.form.given is not None
+            reads_thinking = answers.chat is not None or answers.form.is_constrained
             thinks = reads_thinking and chat_format.opens_thinking(prompt.ids, marker_ids)
             for offset in range(answers.num_choices):
                 state = StreamState(
                     request=self._request(asked, prompt, sampling, offset, thinks=thinks),
                     grammar=grammar(thinks),
+                    session=f"{asked.tenant}\0{asked.session}" if asked.session else "",
                     received_s=asked.received_s,
                 )
-                choices.append(self._choice(asked, len(choices), state, tools, thinks=thinks))
+                choices.append(
+                    self._choice(asked, prompt, len(choices), state, tools, thinks=thinks)
+                )
         return choices
 
     def start(
@@ -124,6 +132,9 @@ class Core:
             length = replace(length, most=max(self.forced_call_tokens, length.least))
         sampling = attention_pb2.SamplingParams()
         sampling.CopyFrom(answers.sampling)
+        if answers.chat is not None and not answers.chat.may_call:
+            opening = self.model.tokenizer.marker_ids[self.model.chat_format.call_start]
+            sampling.logit_bias.add(token_id=opening, bias=-100.0)  # never sampled
         set_output_length(
             sampling,
             length,
@@ -158,6 +169,7 @@ class Core:
     def _choice(
         self,
         asked: Generation,
+        prompt: EncodedPrompt,
         index: int,
         state: StreamState,
         tools: Sequence[Any],
@@ -191,13 +203,17 @@ class Core:
             call_prefix="" if chat is None else chat.call_prefix,
             on_finished=(lambda choice: None)
             if chat is None
-            else partial(self._keep, asked.tenant),
+            else partial(self._keep, asked, prompt),
         )
 
-    def _keep(self, tenant: str, choice: Choice) -> None:
+    def _keep(self, asked: Generation, prompt: EncodedPrompt, choice: Choice) -> None:
         """Remember what a client may send back: the ids of the text, the thinking before a call."""
         request, emitted = choice.state.request, choice.state.emitted_token_ids
-        self.encoder.emitted_ids.remember(tenant, request.prompt_token_ids, emitted)
-        if choice.call_ids:
-            thinking = "".join(choice.thinking)
-            self.encoder.thinking.remember(tenant, choice.call_ids[0], thinking)
+        self.encoder.emitted_ids.remember(asked.tenant, request.prompt_token_ids, emitted)
+        if choice.calls and asked.thinking_scope is not None and prompt.conversation is not None:
+            self.encoder.thinking.remember(
+                asked.thinking_scope,
+                prompt.conversation,
+                answered_turn("".join(choice.content), choice.calls, self.model.chat_format.think),
+                "".join(choice.thinking),
+            )

@@ -1,6 +1,6 @@
 """What must an answer be? Free text, JSON, a call of a tool, or what a grammar says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,17 @@ class AnswerForm:
 
     json: JsonAnswer | None = None
     must_call: bool = False
-    only_tool: str | None = None
-    """The one tool that may be called."""
+    only_tools: Collection[str] = ()
+    """Those that may be called; empty: all."""
     given: Mapping[bool, str | None] | None = None
     """A grammar of the client's own, by whether the output begins with thinking."""
     field: str = ""
     """The client's name for it, for the error when the grammar is refused."""
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it demands anything."""
+        return self.json is not None or self.must_call or self.given is not None
 
     def grammar(
         self,
@@ -43,8 +48,9 @@ class AnswerForm:
         if self.json is not None and not self.must_call:
             forms.append(self.json.rules())
         if self.must_call or (forms and tools):
-            offered = [t for t in tools if self.only_tool in (None, t["function"]["name"])]
-            several = several_calls and self.only_tool is None
+            only = self.only_tools
+            offered = [t for t in tools if not only or t["function"]["name"] in only]
+            several = several_calls and len(only) != 1
             calls = ToolCalls(tools=offered, several=several, marker_ids=marker_ids)
             forms.append(call_rules(calls))
         return answer_grammar(*forms) if forms else None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gateway.errors import bad_field, context_exceeded
+from gateway.errors import ContextExceeded, bad_field
 from gateway.limits import Limits
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
@@ -120,7 +120,7 @@ def set_output_length(
     """Fill max_tokens and min_tokens. Raises RequestError when the prompt leaves no room."""
     room = max_model_len - num_prompt_tokens
     if room < 1:
-        raise context_exceeded(prompt_field, num_prompt_tokens, max_model_len, at_least=False)
+        raise ContextExceeded(prompt_field, num_prompt_tokens, max_model_len, at_least=False)
     if length.least > room:
         raise bad_field(
             length.least_field, f"the context has room for {room} tokens, got {length.least}"

@@ -9,9 +9,11 @@ move to another one.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence, Set
+from functools import partial
 
 from gateway.errors import not_ready, overloaded
 from gateway.generate.replica import Replica
@@ -27,6 +29,9 @@ POLL_INTERVAL_S = 1.0
 
 SEQUENCE_TOKENS = 64
 """A sequence that runs on a replica counts as much as this many tokens to compute there."""
+SESSION_TOKENS = 8 * SEQUENCE_TOKENS
+"""The replica of a conversation counts as if it had so many tokens of the prompt in its cache: it
+may, through another gateway."""
 MORE_LOADED = 8
 """A replica with more than twice the least load plus this is not considered."""
 
@@ -34,6 +39,11 @@ MORE_LOADED = 8
 def cost(num_uncached_tokens: int, load: int) -> int:
     """Of a request on a replica, in tokens: those of its prompt to compute, and the load."""
     return num_uncached_tokens + SEQUENCE_TOKENS * load
+
+
+def _affinity(session: str, address: str) -> bytes:
+    """Rendezvous hashing: a replica that comes or goes moves only its own sessions."""
+    return hashlib.blake2b(f"{address}\0{session}".encode(errors="replace")).digest()
 
 
 class AttentionPool:
@@ -104,10 +114,12 @@ class AttentionPool:
         keys: Sequence[int] = (),
         *,
         client: str = "",
+        session: str = "",
     ) -> Replica:
         """The ready replica with room in its queue where such a prompt costs least.
 
-        `keys` are the prompt's `prompt_keys`: it will be in the picked one's cache.
+        `keys` are the prompt's `prompt_keys`: it will be in the picked one's cache. Requests of one
+        `session` prefer one replica, the same for every gateway.
 
         Raises RequestError with the reason when none is ready, or when their queues are full or
         this client has its share of them.
@@ -125,8 +137,11 @@ class AttentionPool:
             )
         most = 2 * min(replica.load for replica in candidates) + MORE_LOADED
 
+        home = max((r.address for r in ready), key=partial(_affinity, session)) if session else ""
+
         def rank(replica: Replica) -> tuple[int, int, str]:
             uncached = num_prompt_tokens - replica.prefixes.num_tokens(keys)
+            uncached -= SESSION_TOKENS * (replica.address == home)
             return cost(uncached, replica.load), replica.load, replica.address
 
         picked = min((one for one in candidates if one.load <= most), key=rank)

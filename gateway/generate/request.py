@@ -7,15 +7,8 @@ from typing import Any
 
 from gateway.generate.form import AnswerForm
 from gateway.generate.parameters import OutputLength
+from gateway.text.prompt_encoder import EncodedPrompt
 from protos import attention_pb2
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedPrompt:
-    """Token ids, and what the client calls the field that they come from."""
-
-    ids: Sequence[int]
-    field: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +17,8 @@ class ChatOptions:
 
     tools: Sequence[Any] = ()
     """Those on offer, as the chat template takes them, validated."""
+    may_call: bool = True
+    """False: the tools are shown to the model, and it can call none."""
     several_calls: bool = True
     thinking_in_content: bool = False
     """Thinking stays in the content, tagged as the template tags it."""
@@ -57,6 +52,10 @@ class Generation:
     """Whose cached prompts may be shared."""
     client_id: str = ""
     """Whose share of every queue it counts towards; empty: nobody's."""
+    thinking_scope: str | None = None
+    """Within which the answers' thinking is put back when a client drops it; None: not at all."""
+    session: str = ""
+    """What ties requests to one conversation: they prefer one attention service."""
     with_timings: bool = False
     received_s: float = field(default_factory=time.monotonic)
     """When the client's request was received: its time limit counts from there."""

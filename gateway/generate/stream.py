@@ -125,7 +125,13 @@ async def _place(
     give_up_s = time.monotonic() + patience_s
     while True:
         try:
-            return pool.pick(state.num_prompt_tokens, avoided, keys, client=state.request.client_id)
+            return pool.pick(
+                state.num_prompt_tokens,
+                avoided,
+                keys,
+                client=state.request.client_id,
+                session=state.session,
+            )
         except RequestError as error:
             has_begun = state.num_generated_tokens or state.num_migrations
             if error.kind is not Kind.OVERLOADED or not has_begun or time.monotonic() > give_up_s:

@@ -64,6 +64,8 @@ class StreamState:
     """For experts, since the last token, on all replicas: a move does not restart the wait."""
     heard_s: float = field(default_factory=time.monotonic)
     """When its last token came, or its present stream was opened."""
+    session: str = ""
+    """Which conversation it belongs to, when the client says; its replica is preferred."""
     received_s: float = field(default_factory=time.monotonic)
     """When the client's request was received: its time limit counts from there."""
 

@@ -33,21 +33,28 @@ class ApiKeys:
     def required(self) -> bool:
         return bool(self._digests) or self._file is not None
 
-    def key_id(self, authorization: Sequence[bytes]) -> str | None:
-        """Which key these Authorization headers present; None for none, wrong or several.
+    def key_id(self, authorization: Sequence[bytes], x_api_key: Sequence[bytes] = ()) -> str | None:
+        """Which key these headers present; None for none, a wrong one or different ones.
+
+        A key may come as a bearer token or as x-api-key, and the same key as both.
 
         The name comes from the key alone, so that several gateways agree on it.
         """
         if not self.required:
             return ANONYMOUS
-        single = authorization[0] if len(authorization) == 1 else b""
-        scheme, _, token = single.partition(b" ")
-        presented = hashlib.sha256(token.strip()).digest()
+        tokens = {value.strip() for value in x_api_key} | set(map(_bearer_token, authorization))
+        if len(tokens) != 1 or max(len(authorization), len(x_api_key)) > 1:
+            return None
+        presented = hashlib.sha256(tokens.pop()).digest()
         accepted = self._digests + (self._file.get() if self._file is not None else ())
         matches = [hmac.compare_digest(presented, digest) for digest in accepted]
-        if scheme.lower() != b"bearer" or not any(matches):
-            return None
-        return f"key-{presented.hex()[:16]}"
+        return f"key-{presented.hex()[:16]}" if any(matches) else None
+
+
+def _bearer_token(authorization: bytes) -> bytes:
+    """Empty for other schemes; no key is empty."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
 class AuthMiddleware:
@@ -58,12 +65,15 @@ class AuthMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [value for name, value in scope["headers"] if name == b"authorization"]
-        key_id = self._keys.key_id(headers)
+        presented = (
+            [value for name, value in scope["headers"] if name == header]
+            for header in (b"authorization", b"x-api-key")
+        )
+        key_id = self._keys.key_id(*presented)
         if key_id is None and scope["path"] not in PUBLIC_PATHS:
             raise RequestError(
                 Kind.UNAUTHENTICATED,  # in the same words for every failure
-                "A valid API key is required: Authorization: Bearer <key>",
+                "A valid API key is required: Authorization: Bearer <key>, or x-api-key: <key>",
                 reason="invalid_api_key",
             )
         if key_id is not None:  # a probe has none: to the connection table it stays a stranger

@@ -1,5 +1,6 @@
 """What does every endpoint need? One object, built once, passed in."""
 
+import secrets
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from gateway.config import GatewayConfig
 from gateway.errors import overloaded
 from gateway.generate.core import Core
 from gateway.generate.drain import Drain
+from gateway.http.signatures import Signatures
 from gateway.metrics import GatewayMetrics
 
 
@@ -39,5 +41,7 @@ class Gateway(Core):
     config: GatewayConfig
     metrics: GatewayMetrics
     slots: KeySlots
+    signatures: Signatures = field(default_factory=lambda: Signatures(secrets.token_bytes(32)))
+    """Of thinking blocks, for dialects that have them."""
     ignored_fields: set[str] = field(default_factory=set)
     """Names of fields that no dialect knew; each was logged once."""

@@ -1,6 +1,6 @@
 """What must an API define to be served here? Its paths, its answers and the shape of its errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,9 @@ from gateway.generate.choice_streams import Update
 
 Endpoint = Callable[..., Any]
 
+KEEPALIVE = b": keep-alive\n\n"
+"""A comment, which every reader of server-sent events skips."""
+
 
 class ReplyWriter(Protocol):
     """How updates become one API's answer, streamed or whole."""
@@ -20,6 +23,9 @@ class ReplyWriter(Protocol):
 
     def closing(self) -> bytes:
         """Events after the last choice ended."""
+
+    def keepalive(self) -> bytes:
+        """What is sent when nothing came for a while."""
 
     def collect(self, update: Update) -> None:
         """Keep one update for `whole`."""
@@ -47,15 +53,20 @@ class Dialect:
 
     errors: ErrorShape
     prefixes: tuple[str, ...] = ()
-    """Paths, and those below them, whose errors are told so; see `errors_at`."""
+    """Paths, and those below them, that are its own; see `dialect_of`."""
+    header: bytes = b""
+    """A header that only its clients send: it decides about paths that are nobody's or shared."""
+    request_id_header: str = ""
+    """Where its clients look for the request's id, beside x-request-id."""
     gets: Sequence[tuple[str, Endpoint]] = ()
     """What it says about its models."""
     posts: Sequence[tuple[str, Endpoint, type[BaseModel]]] = ()
     """(path, endpoint, what the body holds)."""
 
 
-def errors_at(path: str, dialects: Sequence[Dialect]) -> ErrorShape:
-    """Who tells the errors of this path; the first dialect those of paths that are nobody's."""
-    of_prefix = {f"{prefix}/": one.errors for one in dialects for prefix in one.prefixes}
-    found = (errors for prefix, errors in of_prefix.items() if f"{path}/".startswith(prefix))
-    return next(found, dialects[0].errors)
+def dialect_of(path: str, headers: Collection[bytes], dialects: Sequence[Dialect]) -> Dialect:
+    """Whose request this is: by its path, by the names of its headers, else the first dialect's."""
+    of_prefix = {f"{prefix}/": one for one in dialects for prefix in one.prefixes}
+    by_path = (one for prefix, one in of_prefix.items() if f"{path}/".startswith(prefix))
+    by_header = (one for one in dialects if one.header in headers)
+    return next(by_path, None) or next(by_header, dialects[0])

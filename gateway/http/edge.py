@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Kind, RequestError, internal
-from gateway.http.dialect import Dialect, errors_at
+from gateway.http.dialect import Dialect, dialect_of
 from gateway.http.errors import error_response
 from gateway.http.respond import ClientGone
 from gateway.limits import Limits
@@ -29,19 +29,23 @@ class EdgeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
-        shape = errors_at(scope["path"], self._dialects)
-        scope.setdefault("state", {}).update(request_id=request_id, errors=shape)
+        names = {name for name, _ in scope["headers"]}
+        dialect = dialect_of(scope["path"], names, self._dialects)
+        scope.setdefault("state", {}).update(request_id=request_id, dialect=dialect)
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if dialect.request_id_header:
+                    headers[dialect.request_id_header] = request_id
             await send(message)
 
         async def tell(error: RequestError) -> None:
-            await error_response(error, shape, request_id)(scope, receive, send_with_id)
+            await error_response(error, dialect.errors, request_id)(scope, receive, send_with_id)
 
         try:
             await self._app(scope, receive, send_with_id)

@@ -66,7 +66,7 @@ async def routing_error(request: Request, error: Exception) -> Response:
     kind, what, reason = _ROUTING.get(error.status_code, other)
     told = RequestError(kind, what, reason=reason)
     return Response(
-        request.state.errors.body(told, request.state.request_id),
+        request.state.dialect.errors.body(told, request.state.request_id),
         status_code=error.status_code,
         headers=error.headers,
         media_type="application/json",

@@ -34,6 +34,19 @@ def client_of_request(request: Request) -> str:
     return "" if key_id == ANONYMOUS else key_id
 
 
+def thinking_scope(request: Request, tenant: str, session: str) -> str | None:
+    """Within which thinking is put back into turns that lack it; None: it is not.
+
+    Where nobody needs a key, tenants are no bound, and one conversation is, if the client names it.
+    """
+    mode = gateway_of(request).config.restore_thinking
+    if mode == "off":
+        return None
+    if request.state.key_id != ANONYMOUS or mode == "always":
+        return tenant
+    return f"{tenant}\0{session}" if session else None
+
+
 async def read_object(
     request: Request, limits: Limits, *, history: str | None = None
 ) -> dict[str, Any]:

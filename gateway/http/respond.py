@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-KEEPALIVE = b": keep-alive\n\n"
-
 
 class ClientGone(Exception):
     """The client closed the connection before its answer was complete."""
@@ -122,7 +120,7 @@ class _StreamedAnswer(EventSourceResponse):
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id
-        self._errors: ErrorShape = request.state.errors
+        self._errors: ErrorShape = request.state.dialect.errors
         self._record = record
         self._streams = streams
         self._reply = reply
@@ -143,7 +141,7 @@ class _StreamedAnswer(EventSourceResponse):
             while batch != []:
                 if batch is None:
                     self._record.keepalive()
-                    yield KEEPALIVE
+                    yield self._reply.keepalive()
                 elif data := b"".join([self._reply.chunks(update) for update in batch]):
                     yield data
                 batch = await self._streams.next_batch(keepalive_s)

@@ -4,8 +4,9 @@ Chunks are plain dictionaries through orjson: building the `openai` package's mo
 microseconds for each token. The contract tests compare every chunk with those models.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
@@ -14,6 +15,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_usage import CompletionUsage
 
 from gateway.generate.choice_streams import Update
+from gateway.http.dialect import KEEPALIVE
 from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import (
@@ -25,6 +27,8 @@ from moe_model.chat.events import (
 )
 from protos import attention_pb2
 
+NO_TOKENS: Mapping[str, Any] = MappingProxyType({})
+
 
 @dataclass(kw_only=True)
 class _Collected:
@@ -34,14 +38,24 @@ class _Collected:
     content: list[str] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_reason: str | int | None = None
 
 
 class ChatReply:
     """Chat answers, streamed or whole."""
 
-    def __init__(self, head: ReplyHead, model: ModelFiles, *, with_logprobs: bool):
+    def __init__(
+        self,
+        head: ReplyHead,
+        model: ModelFiles,
+        *,
+        with_logprobs: bool,
+        with_token_ids: bool = False,
+    ):
         self._head = head
+        self._with_token_ids = with_token_ids
         self._model = model
         self._with_logprobs = with_logprobs
         self._introduced: set[int] = set()
@@ -51,20 +65,26 @@ class ChatReply:
         events = []
         if update.choice not in self._introduced:
             self._introduced.add(update.choice)
-            events.append(self._chunk(update.choice, {"role": "assistant", "content": ""}))
-        logprobs, call_ids = self._logprobs(update), iter(update.call_ids)
+            prompt = {"prompt_token_ids": self._prompt_ids()} if self._with_token_ids else {}
+            opening = {"role": "assistant", "content": ""}
+            events.append(self._chunk(update.choice, opening, prompt))
+        tokens, call_ids = self._tokens(update), iter(update.call_ids)
         for event in update.events:
             delta = _delta(event, call_ids)
             if delta is not None:
-                events.append(self._chunk(update.choice, delta, logprobs))
-                logprobs = []
-        if update.finish is not None or logprobs:
+                events.append(self._chunk(update.choice, delta, tokens))
+                tokens = {}
+        if update.finish is not None or tokens:
+            end = self._stop_reason(update.stopped_by)
             reason = FINISH_REASONS[update.finish]
-            events.append(self._chunk(update.choice, {}, logprobs, reason))
+            events.append(self._chunk(update.choice, {}, {**tokens, **end}, reason))
         return b"".join(events)
 
     def closing(self) -> bytes:
         return self._head.closing()
+
+    def keepalive(self) -> bytes:
+        return KEEPALIVE
 
     def collect(self, update: Update) -> None:
         collected = self._collected[update.choice]
@@ -79,7 +99,9 @@ class ChatReply:
                 collected.calls.append(_call(event.name, next(call_ids)))
             elif isinstance(event, ToolCallArguments):
                 collected.calls[event.index]["function"]["arguments"] += event.fragment
+        collected.token_ids += update.emitted_ids
         collected.finish_reason = FINISH_REASONS[update.finish]
+        collected.stop_reason = update.stopped_by
 
     def whole(self) -> bytes:
         reply = ChatCompletion.model_construct(
@@ -87,7 +109,11 @@ class ChatReply:
             choices=[self._choice(i, one) for i, one in enumerate(self._collected)],
             usage=CompletionUsage.model_construct(**self._head.usage()),
         )
-        extra = {"expertmesh_timings": self._head.timings()} if self._head.with_timings else {}
+        extra: dict[str, Any] = {}
+        if self._head.with_timings:
+            extra["expertmesh_timings"] = self._head.timings()
+        if self._with_token_ids:
+            extra["prompt_token_ids"] = self._prompt_ids()
         return reply.model_copy(update=extra).model_dump_json(exclude_unset=True).encode()
 
     def _choice(self, index: int, collected: _Collected) -> ChatChoice:
@@ -96,6 +122,9 @@ class ChatReply:
             extras["reasoning_content"] = "".join(collected.reasoning)
         if collected.calls:
             extras["tool_calls"] = collected.calls
+        tokens = self._stop_reason(collected.stop_reason)
+        if self._with_token_ids:
+            tokens["token_ids"] = collected.token_ids
         content = "".join(collected.content)
         return ChatChoice.model_construct(
             index=index,
@@ -108,23 +137,33 @@ class ChatReply:
             logprobs=ChoiceLogprobs.model_construct(content=collected.logprobs)
             if self._with_logprobs
             else None,
+            **tokens,
         )
 
     def _chunk(
         self,
         index: int,
         delta: dict[str, Any],
-        logprobs: list[dict[str, Any]] | None = None,
+        tokens: Mapping[str, Any] = NO_TOKENS,
         finish_reason: str | None = None,
     ) -> bytes:
-        return self._head.event(
-            {
-                "index": index,
-                "delta": delta,
-                "logprobs": {"content": logprobs} if logprobs else None,
-                "finish_reason": finish_reason,
-            }
-        )
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._head.event({**choice, **tokens})
+
+    def _tokens(self, update: Update) -> dict[str, Any]:
+        """What one chunk of the update says about its tokens."""
+        tokens: dict[str, Any] = {}
+        if logprobs := self._logprobs(update):
+            tokens["logprobs"] = {"content": logprobs}
+        if self._with_token_ids and update.emitted_ids:
+            tokens["token_ids"] = update.emitted_ids
+        return tokens
+
+    def _stop_reason(self, stopped_by: str | int | None) -> dict[str, Any]:
+        return {"stop_reason": stopped_by} if self._with_token_ids else {}
+
+    def _prompt_ids(self) -> list[int]:
+        return list(self._head.choices[0].state.request.prompt_token_ids)
 
     def _logprobs(self, update: Update) -> list[dict[str, Any]]:
         if not self._with_logprobs:

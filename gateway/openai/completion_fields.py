@@ -5,10 +5,11 @@ from typing import Any
 
 from gateway.generate.parameters import set_logprobs
 from gateway.generate.request import Answers
+from gateway.http.typed_body import parse_model
 from gateway.limits import Limits
-from gateway.openai.completion_form import completion_form
+from gateway.openai.answer_form import answer_form
 from gateway.openai.field_rules import FieldRules
-from gateway.openai.models import CompletionRequest, parse_model
+from gateway.openai.models import CompletionRequest
 from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 from moe_model.config import GenerationDefaults
 
@@ -39,5 +40,5 @@ def completion_answers(
         length=output_length(fields, at_least=0 if fields.echo else 1),
         num_choices=num_choices(fields.n, limits),
         stops=stop_strings(fields.stop, limits),
-        form=completion_form(fields.structured_outputs, limits),
+        form=answer_form(fields, limits),
     )

@@ -8,6 +8,7 @@ from openai.types import Completion, CompletionChoice, CompletionUsage
 from openai.types.completion_choice import Logprobs
 
 from gateway.generate.choice_streams import Update
+from gateway.http.dialect import KEEPALIVE
 from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import ContentDelta
@@ -63,6 +64,9 @@ class CompletionReply:
 
     def closing(self) -> bytes:
         return self._head.closing()
+
+    def keepalive(self) -> bytes:
+        return KEEPALIVE
 
     def collect(self, update: Update) -> None:
         collected = self._collected[update.choice]

@@ -7,8 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import bad_field, context_exceeded
-from gateway.generate.request import EncodedPrompt, Generation
+from gateway.errors import ContextExceeded, bad_field
+from gateway.generate.request import Generation
 from gateway.http.context import Gateway
 from gateway.http.requests import client_of_request, gateway_of, off_loop, recorded
 from gateway.http.respond import answer
@@ -17,6 +17,7 @@ from gateway.openai.completion_reply import CompletionReply
 from gateway.openai.models import CompletionRequest, stream_options_of
 from gateway.openai.reading import fields_of, read_body, tenant_of_request
 from gateway.openai.replies import ReplyHead, new_id
+from gateway.text.prompt_encoder import EncodedPrompt
 
 TextOrIds = str | list[int]
 
@@ -125,7 +126,7 @@ def _token_ids(gateway: Gateway, name: str, ids: Sequence[Any]) -> list[int]:
     if not ids:
         raise bad_field(name, "must not be empty")
     if len(ids) >= gateway.max_model_len:  # before each of a million is checked
-        raise context_exceeded(name, len(ids), gateway.max_model_len, at_least=False)
+        raise ContextExceeded(name, len(ids), gateway.max_model_len, at_least=False)
     tokenizer = gateway.model.tokenizer
     for index, token_id in enumerate(ids):
         if not _is_int(token_id):

@@ -1,7 +1,7 @@
 """Which paths speak OpenAI's API?"""
 
 from gateway.http.dialect import Dialect
-from gateway.openai.chat import chat_completions
+from gateway.openai.chat import chat_completions, minimax_chat_completions
 from gateway.openai.completions import completions
 from gateway.openai.errors import OpenAIErrors
 from gateway.openai.model_list import get_model, list_models
@@ -21,7 +21,7 @@ OPENAI = Dialect(
     ),
     posts=(
         ("/v1/chat/completions", chat_completions, ChatRequest),
-        ("/v1/text/chat/completions", chat_completions, ChatRequest),
+        ("/v1/text/chat/completions", minimax_chat_completions, ChatRequest),
         ("/v1/completions", completions, CompletionRequest),
         ("/tokenize", tokenize, TokenizeRequest),
         ("/detokenize", detokenize, DetokenizeRequest),

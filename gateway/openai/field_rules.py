@@ -4,15 +4,11 @@ A field in `REFUSED` is a 400 naming it unless its value asks for nothing. Every
 the request models do not know is harmless: it is accepted and logged once per name.
 """
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gateway.errors import unsupported
-
-log = logging.getLogger(__name__)
-
-_MAX_LOGGED_NAMES = 256
+from gateway.http.typed_body import note_ignored
 
 
 def _empty(value: Any) -> bool:
@@ -39,7 +35,7 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "chat_template": (_empty, "a request cannot bring its own template"),
     "chat_template_kwargs": (_keeps_template, "nothing may change the template"),
     "add_generation_prompt": (_is(True), "the model's turn is always opened"),
-    "continue_final_message": (_empty, _LATER),
+    "continue_final_message": (_empty, "a completion always goes on from its prompt"),
     "documents": (_empty, "this field is not supported"),
     "prompt_embeds": (_empty, "this field is not supported"),
     "input_embeds": (_empty, "this field is not supported"),
@@ -49,8 +45,6 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "web_search_options": (_empty, "this server makes no outbound requests"),
     "functions": (_empty, "use tools"),
     "function_call": (_is("auto", "none"), "use tools and tool_choice"),
-    "response_format": (_is({"type": "text"}), "use it with /v1/chat/completions"),
-    "structured_outputs": (_empty, "use it with /v1/completions, here response_format"),
     "grammar": (_empty, _LATER),
     "json_schema": (_empty, _LATER),
     "bad_words": (_empty, _LATER),
@@ -63,7 +57,6 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "suffix": (_empty, "the model cannot fill in the middle"),
     "include_stop_str_in_output": (_empty, _LATER),
     "skip_special_tokens": (_is(True), "role and turn markers are never part of the text"),
-    "return_token_ids": (_empty, _LATER),
 }
 
 _REFUSED_PREFIXES = ("guided_", "lora")
@@ -89,10 +82,4 @@ class FieldRules:
                 if not _empty(value):
                     raise unsupported(name)
             else:
-                self._note(name)
-
-    def _note(self, name: str) -> None:
-        if name in self._logged or len(self._logged) >= _MAX_LOGGED_NAMES:
-            return
-        self._logged.add(name)
-        log.info("request field %.80r is not known and ignored (logged once)", name)
+                note_ignored([name], self._logged)

@@ -5,11 +5,11 @@ is optional, as in OpenAI's API. Ranges are checked in `sampling.py`, fields tha
 `field_rules.py`.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.errors import RequestError, bad_field
+from gateway.errors import bad_field
 from gateway.generate.parameters import range_text
 from gateway.limits import Limits
 
@@ -60,6 +60,19 @@ class SamplingFields(BaseModel):
     cache_salt: str | None = Field(
         None, description="cached prompts are shared with the same salt and API key only"
     )
+    prompt_cache_key: Any = Field(
+        None, description="text: requests of one conversation prefer one attention service"
+    )
+    user: Any = Field(None, description="the same, where prompt_cache_key is not given")
+    response_format: Any = Field(
+        None, description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema"
+    )
+    structured_outputs: Any = Field(
+        None, description="one of {'json': schema}, json_object, regex, choice, grammar"
+    )
+    return_token_ids: bool | None = Field(
+        None, description="add each choice's token_ids, a stop token included, and its stop_reason"
+    )
     expertmesh_timings: bool | None = Field(
         None, description="add where the time went to the answer, in milliseconds"
     )
@@ -72,12 +85,20 @@ class ChatRequest(SamplingFields):
     max_completion_tokens: TokenLimit = Field(None, description="the same as max_tokens")
     tools: list[Any] | None = None
     tool_choice: Any = Field(
-        None, description="'auto', 'none', 'required' or {'type': 'function', 'function': {'name'}}"
+        None,
+        description="'auto', 'none', 'required', {'type': 'function', 'function': {'name'}} or "
+        "{'type': 'allowed_tools', 'allowed_tools': {'mode', 'tools'}}",
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="ignored where the model's template has no such variable"
+    )
+    continue_final_message: bool | None = Field(
+        None, description="true: the answer goes on from the last message, an assistant's"
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="true, or false with continue_final_message"
     )
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call")
-    response_format: Any = Field(
-        None, description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema"
-    )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, description=f"0 to {Limits.top_logprobs}")
     reasoning_split: bool | None = Field(
@@ -92,12 +113,6 @@ class CompletionRequest(SamplingFields):
     echo: bool | None = Field(None, description="repeat the prompt; with logprobs also its own")
     logprobs: int | None = Field(
         None, description=f"0 to {Limits.top_logprobs} alternatives for each token"
-    )
-    structured_outputs: Any = Field(
-        None, description="one of {'json': schema}, json_object, regex, choice, grammar"
-    )
-    return_token_ids: bool | None = Field(
-        None, description="add each choice's token_ids, a stop token included, and its stop_reason"
     )
     return_tokens_as_token_ids: bool | None = Field(
         None, description="logprobs name tokens as token_id:N, exact where their text is not"
@@ -125,17 +140,6 @@ class DetokenizeRequest(BaseModel):
     tokens: list[int]
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def parse_model(model_type: type[Model], body: dict[str, Any]) -> Model:
-    """The typed request. Raises RequestError naming the first wrong field."""
-    try:
-        return model_type.model_validate(body)
-    except ValidationError as error:
-        raise _field_error(error) from None
-
-
 def stream_options_of(fields: SamplingFields) -> StreamOptions:
     """The stream options. Raises RequestError when there is no stream."""
     if fields.stream_options is None:
@@ -143,14 +147,3 @@ def stream_options_of(fields: SamplingFields) -> StreamOptions:
     if not fields.stream:
         raise bad_field("stream_options", "needs stream: true")
     return fields.stream_options
-
-
-def _field_error(error: ValidationError) -> RequestError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ""
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    path = path[:200]
-    if first["type"] == "missing":
-        return bad_field(path, "this field is required", "missing_required_parameter")
-    return bad_field(path, first["msg"], "invalid_type")

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from gateway.errors import bad_field
 from gateway.http.auth import tenant_of
 from gateway.http.requests import gateway_of, read_object
+from gateway.http.typed_body import parse_model
 from gateway.openai.field_rules import FieldRules
-from gateway.openai.models import SamplingFields, parse_model
+from gateway.openai.models import SamplingFields
 from gateway.text.prompt_encoder import ChatNames
 
 CHAT_NAMES = ChatNames(messages="messages", tools="tools")
@@ -35,3 +36,9 @@ def tenant_of_request(request: Request, fields: SamplingFields) -> str:
     if len(salt) > most:
         raise bad_field("cache_salt", f"at most {most} characters")
     return tenant_of(request.state.key_id, salt)
+
+
+def session_of(fields: SamplingFields) -> str:
+    """What ties this request to others of one conversation, if the client says."""
+    hints = (fields.prompt_cache_key, fields.user)
+    return next((hint for hint in hints if isinstance(hint, str)), "")

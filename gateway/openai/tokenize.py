@@ -3,10 +3,17 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import bad_field, context_exceeded
+from gateway.errors import ContextExceeded, bad_field
 from gateway.http.auth import tenant_of
-from gateway.http.requests import client_of_request, counted, gateway_of, json_response
-from gateway.openai.models import DetokenizeRequest, TokenizeRequest, parse_model
+from gateway.http.requests import (
+    client_of_request,
+    counted,
+    gateway_of,
+    json_response,
+    thinking_scope,
+)
+from gateway.http.typed_body import parse_model
+from gateway.openai.models import DetokenizeRequest, TokenizeRequest
 from gateway.openai.reading import CHAT_NAMES, fields_of, read_body
 
 
@@ -29,17 +36,20 @@ async def tokenize(request: Request) -> Response:
                 client=client_of_request(request),
             )
         else:
-            ids = await gateway.encoder.chat(
+            tenant = tenant_of(request.state.key_id, "")
+            prompt = await gateway.encoder.chat(
                 fields.messages or [],
                 fields.tools or [],
                 names=CHAT_NAMES,
-                tenant=tenant_of(request.state.key_id, ""),
+                tenant=tenant,
+                thinking_scope=thinking_scope(request, tenant, ""),
                 client=client_of_request(request),
                 body_bytes=len(await request.body()),
                 max_model_len=max_model_len,
                 add_generation_prompt=fields.add_generation_prompt is not False,
                 request_id=request.state.request_id,
             )
+            ids = list(prompt.ids)
         return json_response({"count": len(ids), "max_model_len": max_model_len, "tokens": ids})
 
 
@@ -52,7 +62,7 @@ async def detokenize(request: Request) -> Response:
         if fields.model is not None:
             gateway.check_model(fields.model)
         if len(fields.tokens) > gateway.max_model_len:
-            raise context_exceeded(
+            raise ContextExceeded(
                 "tokens", len(fields.tokens), gateway.max_model_len, at_least=False
             )
         for index, token_id in enumerate(fields.tokens):

@@ -23,6 +23,10 @@ _ENTRY_BYTES = 300
 """What an entry holds besides its ids: key, array object and table slot."""
 
 
+_LONG_CHARS = 512
+"""Tokenising so many takes longer than looking them up."""
+
+
 class EmittedIds(RecentlyUsed["array[int]"]):
     """The most recently used entries of all tenants within `max_bytes`. Thread-safe."""
 
@@ -59,7 +63,10 @@ class EmittedIds(RecentlyUsed["array[int]"]):
                 if known is not None:
                     ids.extend(known)
                     continue
-            ids.extend(self._tokenizer.encode_segments([segment]))
+            new = self._tokenizer.encode_segments([segment])
+            if digest is not None and len(segment.text) >= _LONG_CHARS:
+                self._put(digest.digest(), array("I", new))
+            ids.extend(new)
         return ids
 
     def _stretches(self, ids: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:

@@ -7,17 +7,18 @@ that suffices.
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gateway.errors import RequestError, bad_field, context_exceeded
+from gateway.errors import ContextExceeded, RequestError, bad_field
 from gateway.limits import Limits
 from gateway.text.emitted_ids import EmittedIds
 from gateway.text.fair_threads import FairThreads
 from gateway.text.model_files import ModelFiles
-from gateway.text.returned_thinking import ReturnedThinking
+from gateway.text.returned_thinking import Conversation, ReturnedThinking
 from moe_model.chat.messages import normalise_messages
+from moe_model.chat.prefill import continued, is_open_answer
 from moe_model.chat.repairs import Repairs
 from moe_model.chat.tools import validate_tools
 
@@ -32,6 +33,19 @@ class ChatNames:
 
     messages: str
     tools: str
+    function: str = ".function"
+    """Within a tool; empty where its name and description are the tool's own."""
+    parameters: str = ".parameters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPrompt:
+    """Token ids, and what the client calls the field that they come from."""
+
+    ids: Sequence[int]
+    field: str
+    conversation: Conversation | None = None
+    """What it was made from, of a chat: to recognise the answer when it comes back."""
 
 
 class PromptEncoder:
@@ -65,17 +79,20 @@ class PromptEncoder:
         *,
         names: ChatNames,
         tenant: str,
+        thinking_scope: str | None = None,
         client: str = "",
         body_bytes: int,
         max_model_len: int,
         add_generation_prompt: bool = True,
+        go_on: bool = False,
         request_id: str = "-",
-    ) -> list[int]:
+    ) -> EncodedPrompt:
         """Ids of the rendered conversation; what this tenant was answered keeps the ids it had,
         and turns with tool calls the thinking that a client left out.
 
-        `body_bytes` decides where the work is done, `client` when. What was not rendered as it was
-        sent is counted, and logged in a line with the request's id.
+        `go_on`: the answer continues the last message, if that is an assistant's without calls;
+        else it is a finished turn. `body_bytes` decides where the work is done, `client` when. What
+        was not rendered as it was sent is counted, and logged in a line with the request's id.
         """
         if len(messages) > self._limits.messages:
             raise bad_field(names.messages, f"at most {self._limits.messages}, got {len(messages)}")
@@ -87,26 +104,37 @@ class PromptEncoder:
 
         repairs: Repairs = Counter()
 
-        def encode() -> list[int]:
-            offered = validate_tools(tools, names.tools)
+        def encode() -> EncodedPrompt:
+            offered = validate_tools(
+                tools,
+                names.tools,
+                function_name=names.function,
+                parameters_name=names.parameters,
+            )
             think_tags = self._model.chat_format.think
             turns = normalise_messages(messages, repairs, names.messages, think_tags)
             # Before the template copies it several times over.
             said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
             self._refuse_by_size(names.messages, said, max_model_len)
-            self._count_restored(self.thinking.restore(tenant, turns))
+            if thinking_scope is not None:
+                self._count_restored(self.thinking.restore(thinking_scope, turns))
+            conversation = Conversation(turns)
+            last = turns.pop() if go_on and is_open_answer(turns) else None
             segments = self._model.template.render(
                 turns,
                 offered or None,
                 add_generation_prompt=add_generation_prompt,
             )
+            if last is not None:
+                segments = continued(segments, last, think_tags)
             text_bytes = sum(len(segment.text) for segment in segments)
             self._refuse_by_size(names.messages, text_bytes, max_model_len)
-            return self.emitted_ids.encode(tenant, segments)
+            ids = self.emitted_ids.encode(tenant, segments)
+            return EncodedPrompt(ids=ids, field=names.messages, conversation=conversation)
 
-        ids = await self._run(names.messages, encode, body_bytes, client)
+        encoded = await self._run(names.messages, encode, body_bytes, client)
         self._note(+repairs, request_id)
-        return ids
+        return encoded
 
     def _note(self, repairs: Repairs, request_id: str) -> None:
         for kind, count in repairs.items():
@@ -131,7 +159,7 @@ class PromptEncoder:
         """A character has at least one byte, a token at most `longest_token_bytes`."""
         at_least = num_chars // self._model.longest_token_bytes
         if at_least > max_model_len:
-            raise context_exceeded(field, at_least, max_model_len, at_least=True)
+            raise ContextExceeded(field, at_least, max_model_len, at_least=True)
 
     async def _run(self, field: str, work: Callable[[], Result], size: int, client: str) -> Result:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from moe_model.chat.lossless_json import as_text
 from moe_model.chat.repairs import Repair, Repairs
 
+_REMINDER_START, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 _TEXT_KEYS = {
     "text": "text",
     "input_text": "text",
@@ -126,3 +127,14 @@ def _thoughts(part: Mapping[str, Any]) -> str:
         if thought:
             return thought
     return ""
+
+
+def is_reminder(text: str) -> bool:
+    """Whether a text is one reminder of the system, whole."""
+    text = text.strip()
+    return text.startswith(_REMINDER_START) and text.endswith(_REMINDER_END)
+
+
+def reminder(text: str) -> str:
+    """What the system says in the middle of a conversation, as agents write it."""
+    return text if is_reminder(text) else f"{_REMINDER_START}\n{text}\n{_REMINDER_END}"

@@ -7,9 +7,10 @@ it may be the one that was refused.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moe_model.chat.message_parts import Content, asked_content, past_content
+from moe_model.chat.message_parts import Content, asked_content, past_content, reminder
 from moe_model.chat.repairs import Repair, Repairs
 from moe_model.chat.thinking import THINK_TAGS, ThinkTags, separate_thinking
 from moe_model.chat.tool_history import CallReader, order_tool_results
@@ -31,8 +32,11 @@ def normalise_messages(
     - Content null or absent becomes ""; a list of text parts becomes their texts joined without
       separator, except in tool messages, whose parts the template writes one by one.
     - M2's template takes a system text only at the front: the system and developer messages that
-      open the conversation are joined with a blank line between. A later one becomes a user's
-      turn at its place, so that the turns before it do not change.
+      open the conversation are joined with a blank line between. A later one keeps its place and
+      is no turn there, so that the turns before it do not change and the thinking of a running task
+      stays: it becomes a reminder (`<system-reminder>`) at the end of the user's turn or of the
+      tool results before it, or after an answer at the beginning of the user's next turn. Where
+      there is no such turn, it is a user's turn.
     - An assistant's thinking, in any of its forms, becomes `reasoning_content`; see
       `separate_thinking`. Malformed thinking is never an error.
     - `function.arguments` becomes a mapping, see `tool_history.py`. Results of parallel calls are
@@ -58,6 +62,18 @@ def normalise_messages(
         is_asked = index > last_answer and (roles[index] != "user" or index == last_user)
         reader.read(message, f"{field}[{index}]" if is_asked else None)
     return reader.finish()
+
+
+def answered_turn(
+    content: str, calls: Sequence[Mapping[str, Any]], tags: ThinkTags = THINK_TAGS
+) -> dict[str, Any]:
+    """The turn that an answer is when it comes back; `calls` have ids, names and fragments."""
+    sent = [
+        {"id": call["id"], "function": {**call, "arguments": "".join(call["arguments"])}}
+        for call in calls
+    ]
+    answer = {"role": "assistant", "content": content, "tool_calls": sent}
+    return normalise_messages([{"role": "user", "content": ""}, answer], tags=tags)[-1]
 
 
 def _last_answer(roles: list[Any]) -> int:
@@ -93,7 +109,7 @@ class _Reader:
             self._stand_ins = None
         elif role in _TOOL_ROLES:
             self._require_call(message)
-            self._turns.append(self._tool(message))
+            self._turns.insert(self._end_of_results(), self._tool(message))
         elif role in _SYSTEM_ROLES:
             self._read_system(message, self._content(message, asked_where).text)
         elif role == "user" or asked_where is None:
@@ -107,7 +123,7 @@ class _Reader:
 
     def finish(self) -> list[dict[str, Any]]:
         """All of it, in order."""
-        turns = order_tool_results(self._turns)
+        turns = _with_reminders(order_tool_results(self._turns))
         if self._system is not None:
             text = "\n\n".join(text for text in self._system_texts if text)
             turns.insert(0, {**self._system, "content": text})
@@ -130,7 +146,7 @@ class _Reader:
                 self._system = {"role": "system", **known}
             self._system_texts.append(text)
         elif text:
-            self._turns.append(_user(text))
+            self._turns.append({"role": "system", "content": reminder(text)})
 
     def _assistant(self, message: dict[str, Any]) -> dict[str, Any]:
         content = past_content(message.get("content"), self._repairs, thinks=True)
@@ -148,6 +164,13 @@ class _Reader:
         if calls:
             turn["tool_calls"] = calls
         return turn
+
+    def _end_of_results(self) -> int:
+        """Where the next result goes: beside those before it, reminders among them follow."""
+        end = len(self._turns)
+        while end > 0 and self._turns[end - 1]["role"] == "system":
+            end -= 1
+        return end
 
     def _require_call(self, result: dict[str, Any]) -> None:
         """Have a call before the result, one made up if there is none."""
@@ -171,3 +194,34 @@ class _Reader:
 
 def _user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
+
+
+def _with_reminders(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fold system turns into their neighbours; see `normalise_messages`."""
+    folded: list[dict[str, Any]] = []
+    waiting: list[str] = []
+    for turn in turns:
+        if turn["role"] == "system":
+            if folded and folded[-1]["role"] in ("user", "tool"):
+                folded[-1] = {
+                    **folded[-1],
+                    "content": _joined(folded[-1]["content"], turn["content"]),
+                }
+            else:
+                waiting.append(turn["content"])
+            continue
+        if waiting and turn["role"] == "user":
+            turn = _user("\n\n".join([*waiting, turn["content"]]))
+            waiting = []
+        elif waiting:
+            folded.append(_user("\n\n".join(waiting)))
+            waiting = []
+        folded.append(turn)
+    return [*folded, _user("\n\n".join(waiting))] if waiting else folded
+
+
+def _joined(content: Any, text: str) -> Any:
+    if isinstance(content, list):
+        last = {"type": "text", "text": _joined(content[-1]["text"], text)}
+        return [*content[:-1], last]
+    return f"{content}\n\n{text}" if content else text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 
 from moe_model.chat.sandbox import Budget, RenderLimits, TemplateSandbox
 from moe_model.chat.template_samples import SAMPLES
@@ -64,6 +65,8 @@ class ChatTemplate:
             as_written = sandbox.compile_limited(source, lambda literal: literal)
         except (jinja2.TemplateError, RecursionError) as error:
             raise ValueError(f"chat template does not compile ({error})") from error
+        self.variables = frozenset(meta.find_undeclared_variables(sandbox.parse(source)))
+        """Names that the template reads and does not set itself."""
         given = dict(variables or {})
         self._variables = {name: self._hide_markers(text) for name, text in given.items()}
         self._marker_of = {surrogate: text for text, surrogate in self._surrogate_of.items()}

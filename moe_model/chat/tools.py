@@ -27,11 +27,21 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _PARAMETER_NAME = re.compile(r'[^"<>\x00-\x1f\x7f]{1,%d}' % MAX_PARAMETER_NAME_CHARS)  # noqa: UP031
 
 
-def validate_tools(tools: Sequence[Any], field: str = "tools") -> list[dict[str, Any]]:
+def validate_tools(
+    tools: Sequence[Any],
+    field: str = "tools",
+    *,
+    function_name: str = ".function",
+    parameters_name: str = ".parameters",
+) -> list[dict[str, Any]]:
     """The tools as the template takes them, without what is null in them.
 
     A tool is `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
     At most 128, together at most 256 KiB as JSON, schemas at most 32 levels deep, names unique.
+
+    Args:
+        function_name, parameters_name: what errors call a tool's `function` and the `parameters` in
+            it, for callers who got the tools in another form.
 
     Raises:
         ValueError: naming `field` or what in it, for tools that cannot be offered.
@@ -43,10 +53,10 @@ def validate_tools(tools: Sequence[Any], field: str = "tools") -> list[dict[str,
     size_bytes = 2
     for index, tool in enumerate(tools):
         where = f"{field}[{index}]"
-        function = _offered_function(where, tool)
+        function = _offered_function(where, tool, function_name, parameters_name)
         name = function["name"]
         if name in names:
-            raise ValueError(f"{where}.function.name: {name!r} is used twice")
+            raise ValueError(f"{where}{function_name}.name: {name!r} is used twice")
         names.add(name)
         size_bytes += _json_bytes(tool, field) + 2
         if size_bytes > MAX_TOOLS_BYTES:  # before megabytes more are read
@@ -79,7 +89,9 @@ def require_parameter_name(field: str, name: Any) -> str:
     return name
 
 
-def _offered_function(where: str, tool: Any) -> dict[str, Any]:
+def _offered_function(
+    where: str, tool: Any, function_name: str, parameters_name: str
+) -> dict[str, Any]:
     """The tool's function, checked; null means absent."""
     if not isinstance(tool, dict):
         raise ValueError(f"{where}: must be an object")
@@ -87,9 +99,9 @@ def _offered_function(where: str, tool: Any) -> dict[str, Any]:
         raise ValueError(f"{where}.type: must be 'function'")
     if not isinstance(tool.get("function"), dict):
         raise ValueError(f"{where}.function: must be an object")
-    where = f"{where}.function"
-    if is_deeper(tool["function"], MAX_SCHEMA_DEPTH + 1):  # `parameters` itself is level 1
-        raise ValueError(f"{where}.parameters: nested deeper than {MAX_SCHEMA_DEPTH} levels")
+    where = f"{where}{function_name}"
+    if is_deeper(tool["function"], MAX_SCHEMA_DEPTH + 1):  # the parameters themselves are level 1
+        raise ValueError(f"{where}{parameters_name}: nested deeper than {MAX_SCHEMA_DEPTH} levels")
     require_valid_text(where, tool["function"])
     function = without_null(tool["function"])
     require_tool_name(f"{where}.name", function.get("name"))
@@ -97,7 +109,7 @@ def _offered_function(where: str, tool: Any) -> dict[str, Any]:
         raise ValueError(f"{where}.description: must be a string")
     if "parameters" not in function:
         return function
-    where = f"{where}.parameters"
+    where = f"{where}{parameters_name}"
     if not isinstance(function["parameters"], dict):
         raise ValueError(f"{where}: must be an object or absent")
     properties = function["parameters"].get("properties", {})

@@ -119,6 +119,8 @@ class ChatFormat:
     """Markers around the turns, `role_start` among them: only a rendered conversation has them."""
     output_tags: tuple[str, ...]
     """Markers that an answer may contain, both think tags among them."""
+    call_start: str
+    """The one of them that begins tool calls: without it there is none."""
     think: ThinkTags
     make_parser: MakeParser
     call_rules: Callable[[ToolCalls], Alternative]

@@ -36,8 +36,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
-        "errors limits api_keys", "config metrics text", "status_line generate", "http", "openai",
-        "app", "service", "__main__",
+        "errors limits api_keys", "config metrics text", "status_line generate", "http",
+        "openai anthropic", "app", "service", "__main__",
     ),
     "attention_svc": (
         "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling",

@@ -25,6 +25,7 @@ MINIMAX_M2 = Family(
         role_start=ROLE_START,
         turn_markers=(PROMPT_START, ROLE_START, TURN_END),
         output_tags=(THINK_START, THINK_END, TOOL_CALLS_START, TOOL_CALLS_END),
+        call_start=TOOL_CALLS_START,
         think=ThinkTags(THINK_START, THINK_END),
         make_parser=OutputParser,
         call_rules=call_rules,

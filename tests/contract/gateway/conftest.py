@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.gateway.harness import Harness, LoopThread
-from tests.support.gateway.model import write_tiny_model
+from tests.support.gateway.harness import Harness, LoopThread, ready_status
+from tests.support.gateway.model import ROOMY_CONTEXT, write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +54,10 @@ def make_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Callab
     yield make
     for harness in made:
         harness.close()
+
+
+@pytest.fixture
+def roomy_gateway(make_gateway: Callable[..., Harness], tmp_path: Path) -> Harness:
+    """A gateway whose context has room for tools."""
+    folder = write_tiny_model(tmp_path / "roomy", context=ROOMY_CONTEXT)
+    return make_gateway(model_folder=folder, status=ready_status(ROOMY_CONTEXT))

@@ -141,7 +141,7 @@ def test_a_missing_model_is_404(gateway: Harness) -> None:
         {"stop_token_ids": [320]},
         {"cache_salt": "x" * 257},
         {"chat_template": "x"},
-        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"add_generation_prompt": False},
         {"prompt_embeds": "x"},
         {"documents": [1]},
         {"guided_json": {}, "guided_regex": "x"},

@@ -64,10 +64,18 @@ def test_a_whole_answer(gateway: Harness, answer: list[int]) -> None:
     assert completion.usage.prompt_tokens == len(prompt)
 
 
-def test_the_alias_path_is_the_same(gateway: Harness, answer: list[int]) -> None:
+@pytest.mark.parametrize("name", [NAME, "MiniMax-M2"])
+def test_minimaxs_own_path_has_its_defaults(gateway: Harness, answer: list[int], name: str) -> None:
     gateway.script(say(answer, eos=EOS))
-    reply = gateway.post("/v1/text/chat/completions", {"model": NAME, "messages": MESSAGES})
-    assert reply.json()["choices"][0]["message"]["content"] == "hello there"
+    path, body = "/v1/text/chat/completions", {"model": name, "messages": MESSAGES}
+    inside = gateway.post(path, body).json()["choices"][0]["message"]
+    assert inside["content"] == "<think>\nhm\n</think>\n\nhello there"
+    apart = gateway.post(path, {**body, "reasoning_split": True}).json()["choices"][0]["message"]
+    assert (apart["content"], apart["reasoning_content"].strip()) == ("hello there", "hm")
+
+
+def test_the_models_own_name_is_no_alias_elsewhere(gateway: Harness) -> None:
+    assert gateway.chat(model="MiniMax-M2").status_code == 404
 
 
 def test_thinking_can_stay_inside_the_content(gateway: Harness, answer: list[int]) -> None:

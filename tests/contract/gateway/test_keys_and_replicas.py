@@ -56,7 +56,9 @@ class TestKeys:
             [("authorization", f"Bearer {KEY}x")],
             [("authorization", "Bearer " + "k" * 15_000)],
             [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")],
-            [("x-api-key", KEY)],
+            [("x-api-key", "wrong")],
+            [("x-api-key", KEY), ("x-api-key", KEY)],
+            [("x-api-key", KEY), ("authorization", "Bearer wrong")],
         ],
         ids=lambda headers: str(headers)[:50],
     )

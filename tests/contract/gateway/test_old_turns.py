@@ -129,9 +129,10 @@ def test_a_system_message_in_the_middle_leaves_what_stands_before_it(
     start = [{"role": "system", "content": "s"}, USER, {"role": "assistant", "content": "so"}]
     reminder = {"role": "system", "content": "be brief"}
     opening = "]~b]ai\n<think>\n"
-    before = prompt_of(gateway, tokenizer, [*start, USER]).removesuffix(opening)
+    before = prompt_of(gateway, tokenizer, [*start, USER]).removesuffix(f"[e~[\n{opening}")
     after = prompt_of(gateway, tokenizer, [*start, USER, reminder])
-    assert after == f"{before}]~b]user\nbe brief[e~[\n{opening}"
+    written = "<system-reminder>\nbe brief\n</system-reminder>"
+    assert after == f"{before}\n\n{written}[e~[\n{opening}"
     prompt = prompt_of(gateway, tokenizer, [*start, reminder, USER])
     assert prompt.index("so[e~[") < prompt.index("be brief") < prompt.rindex("hello")
 

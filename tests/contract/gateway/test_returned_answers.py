@@ -152,18 +152,52 @@ def test_tokenize_tells_the_ids_that_the_chat_would_use(gateway: Harness) -> Non
     assert gateway.post("/tokenize", body).json()["tokens"] == used
 
 
+RULES = [
+    ({"restore_thinking": "always"}, {}, {}, True),
+    ({"api_key": KEYS}, {}, {"Authorization": f"Bearer {KEYS[0]}"}, True),
+    ({}, {"user": "u"}, {}, True),
+    ({}, {"prompt_cache_key": "p"}, {}, True),
+    ({}, {}, {}, False),
+    ({"restore_thinking": "off"}, {"user": "u"}, {}, False),
+    (
+        {"restore_thinking": "off", "api_key": KEYS},
+        {},
+        {"Authorization": f"Bearer {KEYS[0]}"},
+        False,
+    ),
+]
+"""Flags, fields and headers of the client, and whether it gets its thinking back."""
+
+
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("flags", "fields", "headers", "is_restored"), RULES)
 def test_a_client_that_drops_the_thinking_of_its_calls_gets_it_back(
-    gateway: Harness, tokenizer: Tokenizer, stream: bool
+    make_gateway: Any,
+    roomy: dict[str, Any],
+    tokenizer: Tokenizer,
+    flags: dict[str, Any],
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    is_restored: bool,
+    stream: bool,
 ) -> None:
+    gateway: Harness = make_gateway(**flags, **roomy)
     gateway.script(say(tool_answer(tokenizer, invoke("weather", place="Rome")), eos=EOS))
     asked = [{"role": "user", "content": "hello"}]
-    answer = gateway.chat(messages=asked, tools=[WEATHER], stream=stream)
+
+    def ask(messages: list[Any], **more: Any) -> Any:
+        body = {"model": NAME, "messages": messages, "tools": [WEATHER], **fields, **more}
+        answer = gateway.post("/v1/chat/completions", body, headers=headers)
+        assert answer.status_code == 200
+        return answer
+
+    answer = ask(asked, stream=stream)
     if stream:
         deltas = [event["choices"][0]["delta"] for event in events_of(answer.text)]
         call = next(d["tool_calls"][0] for d in deltas if "tool_calls" in d)
     else:
         call = answer.json()["choices"][0]["message"]["tool_calls"][0]
+    assert len(call["id"]) == len("call_") + 32
     function = {"name": "weather", "arguments": '{"place": "Rome"}'}
     turn = {
         "role": "assistant",
@@ -172,15 +206,33 @@ def test_a_client_that_drops_the_thinking_of_its_calls_gets_it_back(
     }
     result = {"role": "tool", "tool_call_id": call["id"], "content": "rain"}
 
-    def prompt_of(**fields: Any) -> str:
-        messages = [*asked, {**turn, **fields}, result]
-        assert gateway.chat(messages=messages, tools=[WEATHER]).status_code == 200
+    def prompt_of(before: list[Any] = asked, **changed: Any) -> str:
+        ask([*before, {**turn, **changed}, result])
         return tokenizer.decode(gateway.fake.requests[-1].prompt_token_ids)
 
     with_thinking = prompt_of(reasoning_content="call")
-    before = gateway.metric("thinking_restored_total")
-    assert prompt_of() == with_thinking
-    assert gateway.metric("thinking_restored_total") == before + 1
-    assert "<think>\ncall\n</think>" in with_thinking
-    other = prompt_of(tool_calls=[{**turn["tool_calls"][0], "id": "call_of_another_server"}])
-    assert "<think>\ncall\n</think>" not in other
+    before = gateway.metric_of(headers, "thinking_restored_total")
+    assert (prompt_of() == with_thinking) == is_restored
+    assert gateway.metric_of(headers, "thinking_restored_total") == before + is_restored
+    thought = "<think>\ncall\n</think>"
+    assert thought in with_thinking
+    call_of_another = {**turn["tool_calls"][0], "id": "call_of_another_server"}
+    for edited in (
+        prompt_of(tool_calls=[call_of_another]),
+        prompt_of(content="well"),
+        prompt_of([{"role": "user", "content": "help"}]),
+    ):
+        assert thought not in edited
+
+
+def test_one_sessions_thinking_is_not_anothers(gateway: Harness, tokenizer: Tokenizer) -> None:
+    gateway.script(say(tool_answer(tokenizer, invoke("weather", place="Rome")), eos=EOS))
+    asked = [{"role": "user", "content": "hello"}]
+    answer = gateway.chat(messages=asked, tools=[WEATHER], user="first")
+    message = answer.json()["choices"][0]["message"]
+    turn = {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}
+    result = {"role": "tool", "tool_call_id": turn["tool_calls"][0]["id"], "content": "rain"}
+    for user, is_restored in (("second", False), ("first", True)):
+        gateway.chat(messages=[*asked, turn, result], tools=[WEATHER], user=user)
+        prompt = tokenizer.decode(gateway.fake.requests[-1].prompt_token_ids)
+        assert ("<think>\ncall\n</think>" in prompt) == is_restored

@@ -73,7 +73,8 @@ def test_calls_get_ids_of_the_dialects_kind_and_their_thinking_comes_back(
         {"role": "tool", "tool_call_id": use["id"], "content": "sunny"},
     ]
     ask(toy, turns=history, gadgets=[WEATHER])
-    assert thought.strip() in tokenizer.decode(toy.fake.requests[-1].prompt_token_ids)
+    prompt = tokenizer.decode(toy.fake.requests[-1].prompt_token_ids)
+    assert f"<think>\n{thought.strip()}\n</think>" in prompt
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
-from tests.support.gateway.answers import WEATHER, invoke, tool_answer
+from tests.support.gateway.answers import WEATHER, invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness, ready_status
 from tests.support.gateway.model import (
@@ -204,10 +204,35 @@ def test_a_refused_grammar_names_the_field_it_came_from(
     assert error["message"] == f"{param}: Unknown format: x"
 
 
-def test_completions_have_no_response_format(gateway: Harness) -> None:
-    body = {"model": "tiny-m2", "prompt": "x", "response_format": {"type": "json_object"}}
-    error = gateway.post("/v1/completions", body).json()["error"]
-    assert (error["param"], error["code"]) == ("response_format", "unsupported_parameter")
+def test_a_completion_may_be_json_by_response_format(roomy: Harness, tokenizer: Tokenizer) -> None:
+    roomy.script(say(tokenizer.encode_text('{"zebra": 1}'), eos=EOS))
+    schema = {"type": "object", "required": ["zebra"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    body = {"model": "tiny-m2", "prompt": "x", "response_format": wanted}
+    assert roomy.post("/v1/completions", body).json()["choices"][0]["text"] == '{"zebra": 1}'
+    assert "zebra" in roomy.fake.requests[-1].grammar.text
+
+
+def test_a_chat_answer_may_be_a_structured_output(roomy: Harness, tokenizer: Tokenizer) -> None:
+    roomy.script(say(thinking_answer(tokenizer, "hm", "zebra"), eos=EOS))
+    reply = roomy.chat(structured_outputs={"choice": ["zebra", "ape"]})
+    assert reply.json()["choices"][0]["message"]["content"] == "zebra"
+    request = roomy.fake.requests[-1]
+    assert '"zebra" | "ape"' in request.grammar.text
+    assert request.end_of_thinking_id
+
+
+@pytest.mark.parametrize(
+    "fields, other",
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+    ],
+)
+def test_an_answer_has_one_form(roomy: Harness, fields: dict[str, Any], other: str) -> None:
+    error = roomy.chat(structured_outputs={"regex": "a"}, **fields).json()["error"]
+    assert error["param"] == "structured_outputs"
+    assert other in error["message"]
 
 
 def test_a_forced_call_without_a_limit_gets_one(roomy: Harness, tokenizer: Tokenizer) -> None:

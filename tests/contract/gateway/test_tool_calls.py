@@ -9,7 +9,7 @@ from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.answers import WEATHER, events_of, invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import length, say, tokens
 from tests.support.gateway.harness import Harness
-from tests.support.gateway.model import EOS, NAME
+from tests.support.gateway.model import EOS, NAME, TOOL_CALL
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 CONTEXT_OF_TOOLS = 4096
@@ -205,9 +205,7 @@ def test_parallel_false_gives_at_most_one_call(roomy: Harness, tokenizer: Tokeni
     assert len(calls["tool_calls"]) == 1
 
 
-@pytest.mark.parametrize(
-    "fields", [{}, {"tools": []}, {"tools": None}, {"tools": [WEATHER], "tool_choice": "none"}]
-)
+@pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": None}])
 def test_without_offered_tools_a_call_is_text(
     roomy: Harness, tokenizer: Tokenizer, fields: dict[str, Any]
 ) -> None:
@@ -297,3 +295,45 @@ def test_a_schema_that_refers_to_itself_costs_nothing(roomy: Harness, tokenizer:
     tool = {"type": "function", "function": {"name": "loop", "parameters": schema}}
     message = roomy.chat(tools=[tool]).json()["choices"][0]["message"]
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"a": "5"}
+
+
+def test_none_shows_the_tools_and_forbids_their_calls(roomy: Harness, tokenizer: Tokenizer) -> None:
+    """So the cached prompt is the same whatever the choice."""
+    roomy.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    prompts = []
+    for choice in ("auto", "none"):
+        assert roomy.chat(tools=[WEATHER], tool_choice=choice).status_code == 200
+        prompts.append(list(roomy.fake.requests[-1].prompt_token_ids))
+    assert prompts[0] == prompts[1]
+    bias = roomy.fake.requests[-1].sampling.logit_bias
+    assert [(one.token_id, one.bias) for one in bias] == [(TOOL_CALL, -100.0)]
+
+
+OTHER = {"type": "function", "function": {"name": "other", "parameters": {"type": "object"}}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_offered(roomy: Harness, tokenizer: Tokenizer, mode: str) -> None:
+    roomy.script(say(tool_answer(tokenizer, invoke("weather", place="Rome")), eos=EOS))
+    choice = allowed(mode, "weather")
+    reply = roomy.chat(tools=[WEATHER, OTHER], tool_choice=choice).json()["choices"][0]
+    assert reply["finish_reason"] == "tool_calls"
+    request = roomy.fake.requests[-1]
+    prompt = tokenizer.decode(request.prompt_token_ids)
+    assert "weather" in prompt
+    assert '"other"' not in prompt
+    assert ("weather" in request.grammar.text) == (mode == "required")
+
+
+@pytest.mark.parametrize(
+    "choice", [allowed("auto"), allowed("always", "weather"), allowed("auto", "absent")]
+)
+def test_a_wrong_list_of_allowed_tools_is_refused(roomy: Harness, choice: dict[str, Any]) -> None:
+    reply = roomy.chat(tools=[WEATHER], tool_choice=choice)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"].startswith("tool_choice")

@@ -180,7 +180,11 @@ class Harness:
 
     def metric(self, name: str) -> float:
         """Sum of a metric's samples over all labels."""
-        lines = self.get("/metrics").text.splitlines()
+        return self.metric_of({}, name)
+
+    def metric_of(self, headers: dict[str, str], name: str) -> float:
+        """The same for a gateway that wants a key."""
+        lines = self.get("/metrics", headers=headers).text.splitlines()
         return sum(
             float(line.rsplit(" ", 1)[1])
             for line in lines

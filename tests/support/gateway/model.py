@@ -9,6 +9,7 @@ from moe_model.text.byte_level import CHARACTER_OF_BYTE
 
 VOCAB_SIZE = 320
 CONTEXT = 256
+ROOMY_CONTEXT = 4096
 NAME = "tiny-m2"
 
 MARKERS = {

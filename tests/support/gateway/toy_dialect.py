@@ -11,7 +11,7 @@ from gateway.errors import Kind, RequestError, bad_field
 from gateway.generate.choice_streams import Finish, Update
 from gateway.generate.form import AnswerForm
 from gateway.generate.parameters import OutputLength, Parameters, sampling_params
-from gateway.generate.request import Answers, ChatOptions, EncodedPrompt, Generation
+from gateway.generate.request import Answers, ChatOptions, Generation
 from gateway.http.auth import tenant_of
 from gateway.http.dialect import Dialect
 from gateway.http.errors import STATUS
@@ -67,6 +67,9 @@ class ToyReply:
     def closing(self) -> bytes:
         return b"event: over\ndata: " + orjson.dumps(self._end) + b"\n\n"
 
+    def keepalive(self) -> bytes:
+        return b": wait\n\n"
+
     def collect(self, update: Update) -> None:
         self._parts += self._read(update)
 
@@ -101,11 +104,12 @@ async def ask(request: Request) -> Response:
             raise bad_field(str(error.errors()[0]["loc"][0]), error.errors()[0]["msg"]) from None
         gateway.check_model(fields.model)
         tenant, client_id = tenant_of(request.state.key_id, ""), client_of_request(request)
-        ids = await gateway.encoder.chat(
+        prompt = await gateway.encoder.chat(
             fields.turns,
             fields.gadgets,
             names=NAMES,
             tenant=tenant,
+            thinking_scope=tenant,
             client=client_id,
             body_bytes=len(await request.body()),
             max_model_len=gateway.require_ready(),
@@ -124,10 +128,11 @@ async def ask(request: Request) -> Response:
         choices = gateway.choices(
             Generation(
                 request_id=request.state.request_id,
-                prompts=[EncodedPrompt(ids=ids, field=NAMES.messages)],
+                prompts=[prompt],
                 answers=answers,
                 tenant=tenant,
                 client_id=client_id,
+                thinking_scope=tenant,
                 received_s=record.received_s,
             )
         )

@@ -140,6 +140,7 @@ TOY = Family(
         role_start=ROLE,
         turn_markers=(ROLE, END),
         output_tags=(HMM, AHA, USE),
+        call_start=USE,
         think=ThinkTags(HMM, AHA),
         make_parser=ToyParser,
         call_rules=call_rules,

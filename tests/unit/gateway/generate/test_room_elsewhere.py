@@ -50,7 +50,13 @@ class Crowd:
         self._tokens_of = tokens_of
 
     def pick(
-        self, num_tokens: int, excluded: Set[str], keys: Sequence[int], *, client: str
+        self,
+        num_tokens: int,
+        excluded: Set[str],
+        keys: Sequence[int],
+        *,
+        client: str,
+        session: str,
     ) -> Replica:
         self.now_s += POLL_S
         self._looked += 1

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Kind, RequestError, context_exceeded
+from gateway.errors import ContextExceeded, Kind, RequestError
 from gateway.generate.parameters import Parameters, set_logprobs, set_output_length
+from gateway.http.typed_body import parse_model
 from gateway.limits import Limits
-from gateway.openai.models import ChatRequest, SamplingFields, parse_model
+from gateway.openai.models import ChatRequest, SamplingFields
 from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
@@ -208,7 +209,7 @@ OVERFLOW_WORDINGS = [
 @pytest.mark.parametrize("at_least", [False, True])
 @pytest.mark.parametrize("pattern", OVERFLOW_WORDINGS)
 def test_agents_recognise_that_the_prompt_is_too_long(pattern: str, at_least: bool) -> None:
-    error = context_exceeded("messages", 40_023, 32_768, at_least=at_least)
+    error = ContextExceeded("messages", 40_023, 32_768, at_least=at_least)
     match = re.search(pattern, error.message)
     assert match
     assert set(match.groups()) <= {"32768", "40023"}

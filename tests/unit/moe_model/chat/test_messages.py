@@ -54,15 +54,46 @@ def test_system_and_developer_texts_that_open_the_conversation_are_merged() -> N
     ]
 
 
-def test_a_later_system_text_keeps_its_place_as_a_turn_of_the_user() -> None:
-    reminder = {"role": "developer", "content": "be brief"}
+BRIEF = {"role": "developer", "content": "be brief"}
+REMINDER = "<system-reminder>\nbe brief\n</system-reminder>"
+
+
+def test_a_later_system_text_ends_the_users_turn_before_it() -> None:
     empty = {"role": "system", "content": ""}
+    turns = normalise_messages([USER, empty, BRIEF, assistant(content="so"), USER])
+    assert turns[0] == {"role": "user", "content": f"hi\n\n{REMINDER}"}
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+
+
+def test_a_system_text_after_an_answer_opens_the_users_next_turn() -> None:
     before = [USER, assistant(content="so")]
-    assert normalise_messages([*before, empty, reminder, USER]) == [
+    assert normalise_messages([*before, BRIEF, BRIEF, USER]) == [
         *normalise_messages(before),
-        {"role": "user", "content": "be brief"},
-        USER,
+        {"role": "user", "content": f"{REMINDER}\n\n{REMINDER}\n\nhi"},
     ]
+    alone = {"role": "user", "content": REMINDER}
+    assert normalise_messages([*before, BRIEF]) == [*normalise_messages(before), alone]
+    assert normalise_messages([*before, BRIEF, assistant(content="b")])[2] == alone
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_system_text_among_tool_results_follows_them_and_is_no_turn(place: int) -> None:
+    calls = [{"id": i, "function": {"name": "f", "arguments": "{}"}} for i in ("a", "b")]
+    run = [
+        {"role": "assistant", "reasoning_content": "r", "content": "", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "b", "content": [{"type": "text", "text": "second"}]},
+        {"role": "tool", "tool_call_id": "a", "content": "first"},
+    ]
+    turns = normalise_messages([USER, *run[:place], BRIEF, *run[place:]])
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "tool"]
+    assert turns[1]["reasoning_content"] == "r"
+    assert turns[2]["content"] == "first"
+    assert turns[3]["content"] == [{"type": "text", "text": f"second\n\n{REMINDER}"}]
+
+
+def test_a_reminder_that_is_one_already_is_not_wrapped_again() -> None:
+    turns = normalise_messages([USER, {"role": "system", "content": REMINDER}])
+    assert turns == [{"role": "user", "content": f"hi\n\n{REMINDER}"}]
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_a_refusal_beside_the_content_is_the_answer() -> None:
 
 def test_lone_surrogates_become_replacement_characters() -> None:
     turns, repairs = history(
-        {"role": "system", "content": "\ud83d"},
+        {"role": "user", "content": "\ud83d"},
         {**calling('{"a": "x\\ud83d", "b": {"\\ud800": 1, "\\ud801": 2}}'), "content": "\udc00y"},
         {"role": "tool", "content": ["\ud800"]},
     )
@@ -373,7 +373,7 @@ def test_what_follows_a_picture_in_the_past_is_rendered_alike_ever_after(
     rendered = [
         render_text(template, normalise_messages(messages[:n]), None, add_generation_prompt=False)
         for n in range(3, len(messages) + 1)
-        if n != 10  # between results of one run the turn is not closed
+        if messages[n:] == [] or messages[n]["role"] == "assistant"  # it was answered
     ]
     for shorter, longer in itertools.pairwise(rendered):
         assert longer.startswith(shorter)

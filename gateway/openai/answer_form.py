@@ -1,4 +1,4 @@
-"""What must the answer be, by `response_format` and `tool_choice`?"""
+"""What must the answer be, by `response_format`, `structured_outputs` and `tool_choice`?"""
 
 import re
 from collections.abc import Sequence
@@ -8,32 +8,70 @@ from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
 from gateway.http.schemas import check_schema
 from gateway.limits import Limits
+from gateway.openai.models import SamplingFields
+from gateway.openai.structured_outputs import FIELD as STRUCTURED
+from gateway.openai.structured_outputs import structured_form
 from moe_model.chat.answer_grammar import JsonAnswer
 
 _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
-_CHOICES = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"
+_CHOICES = (
+    "'auto', 'none', 'required', {'type': 'function', 'function': {'name': ...}} or "
+    "{'type': 'allowed_tools', ...}"
+)
+_ALLOWED = "{'mode': 'auto' or 'required', 'tools': [{'type': 'function', 'function': {...}}, ...]}"
 _SCHEMA_FIELD = "response_format.json_schema.schema"
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
-def chat_form(
-    response_format: Any, tool_choice: Any, tools: Sequence[Any] | None, limits: Limits
+def answer_form(
+    fields: SamplingFields,
+    limits: Limits,
+    *,
+    tool_choice: Any = None,
+    tools: Sequence[Any] | None = None,
 ) -> AnswerForm:
     """The form of the answers. Raises RequestError naming the field."""
-    json = _json_answer(response_format, limits)
-    only_tool = _named_tool(tool_choice, tools or [])
-    must_call = tool_choice == "required" or only_tool is not None
+    json = _json_answer(fields.response_format, limits)
     if tool_choice == "required" and not tools:
         raise bad_field("tool_choice", "'required' needs tools")
+    named = [] if is_allowed_tools(tool_choice) else _named_tool(tool_choice, tools or [])
+    only_tools = allowed_tools(tool_choice, tools or []) or named
+    must_call = tool_choice == "required" or bool(named) or _mode(tool_choice) == "required"
+    if fields.structured_outputs is not None:
+        if json is not None or must_call:
+            other = "tool_choice" if must_call else "response_format"
+            raise bad_field(STRUCTURED, f"cannot be combined with {other}")
+        return structured_form(fields.structured_outputs, limits)
     schema_field = (
         _SCHEMA_FIELD if json is not None and json.schema != ANY_OBJECT else "response_format"
     )
     return AnswerForm(
         json=json,
         must_call=must_call,
-        only_tool=only_tool,
+        only_tools=only_tools,
         field="tools" if must_call else schema_field,
     )
+
+
+def is_allowed_tools(choice: Any) -> bool:
+    """Whether `tool_choice` names several tools that may be called."""
+    return isinstance(choice, dict) and choice.get("type") == "allowed_tools"
+
+
+def allowed_tools(choice: Any, tools: Sequence[Any]) -> list[str]:
+    """Their names; none for another kind of choice. Raises RequestError naming the field."""
+    if not is_allowed_tools(choice):
+        return []
+    allowed = choice.get("allowed_tools")
+    named = allowed.get("tools") if isinstance(allowed, dict) else None
+    if _mode(choice) not in ("auto", "required") or not isinstance(named, list) or not named:
+        raise bad_field("tool_choice.allowed_tools", f"must be {_ALLOWED}")
+    return [name for one in named for name in _named_tool(one, tools)]
+
+
+def _mode(choice: Any) -> Any:
+    allowed = choice.get("allowed_tools") if is_allowed_tools(choice) else None
+    return allowed.get("mode") if isinstance(allowed, dict) else None
 
 
 def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
@@ -67,10 +105,10 @@ def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
     return JsonAnswer(schema=schema, lenient=not strict)
 
 
-def _named_tool(choice: Any, tools: Sequence[Any]) -> str | None:
+def _named_tool(choice: Any, tools: Sequence[Any]) -> list[str]:
     """The tool's name when `tool_choice` names one."""
     if choice is None or choice in ("auto", "none", "required"):
-        return None
+        return []
     function = choice.get("function") if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or choice.get("type") != "function":
@@ -78,4 +116,4 @@ def _named_tool(choice: Any, tools: Sequence[Any]) -> str | None:
     offered = [t.get("function") for t in tools if isinstance(t, dict)]
     if not any(isinstance(f, dict) and f.get("name") == name for f in offered):
         raise bad_field("tool_choice", f"names {name!r:.80}, which is none of the tools")
-    return name
+    return [name]

@@ -1,4 +1,4 @@
-"""Which form does `structured_outputs` (vLLM's field) demand of a completion? A grammar."""
+"""Which form does `structured_outputs` (vLLM's field) demand of an answer? A grammar."""
 
 import json
 import re
@@ -15,10 +15,8 @@ _FORMS = ("json", "json_object", "regex", "choice", "grammar")
 _HEADER = '%llguidance {"no_forcing": true}\n'
 
 
-def completion_form(value: Any, limits: Limits) -> AnswerForm:
+def structured_form(value: Any, limits: Limits) -> AnswerForm:
     """The form of answers to prompts that end in thinking, and to others. Raises RequestError."""
-    if value is None:
-        return AnswerForm()
     given = {thinks: grammar_of(value, limits, thinks=thinks) for thinks in (False, True)}
     return AnswerForm(given=given, field=FIELD)
 

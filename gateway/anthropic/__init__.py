@@ -1,0 +1,1 @@
+"""Anthropic's Messages API over the gateway's core."""

@@ -1,0 +1,65 @@
+"""Which fields may a request carry, and of which types?
+
+Types are strict, and `null` means absent. Every field that is not listed is accepted and ignored:
+clients send beta fields that mean nothing here.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Thinking(BaseModel):
+    """Whether the answer shows the model's thinking. The model thinks in any case."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: str
+    display: str | None = None
+
+
+class OutputConfig(BaseModel):
+    """What the answer must be."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Any = None
+
+
+class CountTokensRequest(BaseModel):
+    """POST /v1/messages/count_tokens."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    model: str = Field(description="As listed by GET /v1/models")
+    messages: list[Any] = Field(description="Turns of user, assistant and system")
+    system: Any = Field(None, description="string or text blocks")
+    tools: list[Any] | None = Field(None, description="{'name', 'description', 'input_schema'}")
+    tool_choice: Any = Field(
+        None, description="{'type': 'auto' | 'any' | 'none'} or {'type': 'tool', 'name'}"
+    )
+    thinking: Thinking | None = Field(
+        None, description="'enabled' or 'adaptive': the answer has thinking blocks"
+    )
+    metadata: dict[str, Any] | None = Field(
+        None, description="user_id: whose requests prefer one attention service"
+    )
+
+
+class MessagesRequest(CountTokensRequest):
+    """POST /v1/messages."""
+
+    max_tokens: int = Field(description="at least 1; cut to what is left of the context")
+    stop_sequences: list[Any] | None = Field(
+        None, description="up to 4 strings of up to 256 characters"
+    )
+    stream: bool | None = None
+    temperature: float | None = Field(None, description="0 to 2; 0 is greedy")
+    top_p: float | None = Field(None, description="above 0, up to 1")
+    top_k: int | None = Field(None, description="0 or -1: all tokens")
+    output_config: OutputConfig | None = Field(
+        None, description="{'format': {'type': 'json_schema', 'schema'}}"
+    )
+    output_format: Any = Field(None, description="the same as output_config.format")
+    mcp_servers: list[Any] | None = None
+    container: Any = None

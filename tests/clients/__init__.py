@@ -1,0 +1,1 @@
+"""Real clients, unmodified, against the real gateway: `make test-clients`."""

@@ -1,0 +1,48 @@
+"""Fixtures: a gateway with a context for agents' prompts, and an empty home for the client."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.harness import Harness, LoopThread, ready_status
+from tests.support.gateway.model import write_tiny_model
+
+CONTEXT = 400_000
+"""A byte is a token in the small tokenizer, and agents send a hundred thousand of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    skip = pytest.mark.skip(reason="runs with `make test-clients`")
+    for item in items:
+        if here in item.path.parents and not os.environ.get("EXPERTMESH_TEST_CLIENTS"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"), context=CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_folder: Path) -> Tokenizer:
+    return Tokenizer.load(model_folder)
+
+
+@pytest.fixture
+def gateway(model_folder: Path) -> Iterator[Harness]:
+    loop = LoopThread()
+    harness = Harness(loop, model_folder, status=ready_status(CONTEXT))
+    yield harness
+    harness.close()
+    loop.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
