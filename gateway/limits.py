@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from protos.sampling_ranges import MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS
 from rpc.config import MAX_GRAMMAR_BYTES
 
 
@@ -68,8 +69,8 @@ class Limits:
     stops: int = 4
     stop_chars: int = 256
     stop_token_ids: int = 32
-    logit_bias: int = 300
-    top_logprobs: int = 20
+    logit_bias: int = MAX_LOGIT_BIAS
+    top_logprobs: int = MAX_TOP_LOGPROBS
     prompt_logprobs: int = 1_000_000
     """Log-probabilities of prompt tokens, alternatives included, when `echo` asks for them."""
     cache_salt_chars: int = 256

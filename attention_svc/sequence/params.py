@@ -11,19 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import attention_pb2
+from protos.sampling_ranges import GREEDY_BELOW, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, RANGES
 
-RANGES = {
-    "temperature": (0.0, 2.0),
-    "min_p": (0.0, 1.0),
-    "repetition_penalty": (1e-3, 1e3),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-}
 MAX_STOP_IDS = 64
-MAX_LOGIT_BIAS = 300
-MAX_TOP_LOGPROBS = 20
-GREEDY_BELOW = 1e-5
-"""Temperatures below this are greedy: dividing by them overflows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-MAX_LOGPROBS = 20
+from protos.sampling_ranges import MAX_TOP_LOGPROBS
 
 
 class RequestOutputKind(IntEnum):
@@ -97,9 +97,9 @@ class SamplingParams:
             raise ValueError(f"extra_args: none are supported, got {sorted(self.extra_args)}")
         if self.guided_decoding is not None and self.structured_outputs is not None:
             raise ValueError("guided_decoding: the older name of structured_outputs; give one")
-        if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_LOGPROBS:
+        if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_TOP_LOGPROBS:
             raise ValueError(
-                f"prompt_logprobs: must be 0 to {MAX_LOGPROBS}, got {self.prompt_logprobs}"
+                f"prompt_logprobs: must be 0 to {MAX_TOP_LOGPROBS}, got {self.prompt_logprobs}"
             )
         read_fields(self.http_fields())
 

@@ -16,8 +16,8 @@ from gateway.errors import ContextExceeded, bad_field
 from gateway.limits import Limits
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
+from protos.sampling_ranges import GREEDY_BELOW, RANGES
 
-_GREEDY_BELOW = 1e-5
 _SMALLEST_TOP_P = 1e-6
 
 
@@ -33,13 +33,13 @@ class Parameters:
     The names are those of the wire's `SamplingParams`.
     """
 
-    temperature: float | None = _between(0, 2)
+    temperature: float | None = _between(*RANGES["temperature"])
     top_p: float | None = None
     top_k: int | None = None
-    min_p: float | None = _between(0, 1, off=0.0)
-    repetition_penalty: float | None = _between(0.01, 10)
-    presence_penalty: float | None = _between(-2, 2, off=0.0)
-    frequency_penalty: float | None = _between(-2, 2, off=0.0)
+    min_p: float | None = _between(*RANGES["min_p"], off=0.0)
+    repetition_penalty: float | None = _between(0.01, 10)  # the wire's ends make no sense
+    presence_penalty: float | None = _between(*RANGES["presence_penalty"], off=0.0)
+    frequency_penalty: float | None = _between(*RANGES["frequency_penalty"], off=0.0)
     logit_bias: Mapping[str, float] | None = None
     """By token id, written as text."""
     seed: int | None = None
@@ -91,7 +91,7 @@ def sampling_params(
         low, high = _NUMBERS[name]["range"]
         if not low <= value <= high:
             raise bad_field(name, f"must be {range_text(name)}, got {value:g}")
-    if numbers["temperature"] < _GREEDY_BELOW:
+    if numbers["temperature"] < GREEDY_BELOW:
         numbers["temperature"] = 0.0
     top_p, top_k = values["top_p"], values["top_k"]
     if not 0.0 < top_p <= 1.0:

@@ -12,10 +12,6 @@ from tests.support.places import ROOT
 MARKDOWN_COLUMNS, CODE_COLUMNS = 120, 100
 KINDS = {".py", ".c", ".cpp", ".h", ".proto", ".sh", ".yaml", ".yml", ".toml"}
 NAMES = {"Makefile", "Dockerfile"}
-NOT_YET = {
-    "attention_svc", "bench", "expert_svc", "moe_model", "protos", "router_svc", "rpc",
-}  # fmt: skip
-"""Folders with wider lines in their code; every other one is held to it."""
 FOLDERS = sorted(
     {".", *(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file())}
     | {"bench", "deploy", "examples"}
@@ -48,7 +44,7 @@ def code_files(folder: str) -> Iterator[Path]:
             yield path
 
 
-@pytest.mark.parametrize("folder", sorted(set(FOLDERS) - NOT_YET))
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_code_is_at_most_100_columns_wide(folder: str) -> None:
     wide = [
         f"{path.relative_to(ROOT)}:{number}"
