@@ -1,4 +1,4 @@
-"""What does the gateway itself cost? An agent's prompt, a chunk of an answer, and 64 streams at once.
+"""What does the gateway itself cost? An agent's prompt, a chunk of an answer, 64 streams at once.
 
 1. `prompt`: the milliseconds in which a Claude Code-sized request (24 tools, about 32,000 tokens)
    is parsed, rendered and tokenised, the first time and with one more turn.
@@ -60,8 +60,8 @@ STAMP_CHARS = 9
 START_S = 60.0
 CONTEXT = 200_000
 WORDS = """
-the of model agent file path command run tool read write edit when you should never always use output
-input task code test error line number string return value list project user
+the of model agent file path command run tool read write edit when you should never always use
+output input task code test error line number string return value list project user
 """
 
 
