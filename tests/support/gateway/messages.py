@@ -1,5 +1,6 @@
 """Requests to Anthropic's Messages API, and readers for what comes back."""
 
+import json
 from typing import Any
 
 import httpx
@@ -49,14 +50,14 @@ def assembled(stream: list[dict[str, Any]]) -> dict[str, Any]:
     assert [event["type"] for event in stream[-2:]] == ["message_delta", "message_stop"]
     message: dict[str, Any] = stream[0]["message"]
     blocks = message["content"]
-    is_open, json = False, ""
+    is_open, text = False, ""
     for event in stream[1:-2]:
         kind = event["type"]
         if kind == "ping":
             continue
         if kind == "content_block_start":
             assert (is_open, event["index"]) == (False, len(blocks))
-            is_open, json = True, ""
+            is_open, text = True, ""
             blocks.append(event["content_block"])
             continue
         assert is_open
@@ -64,7 +65,7 @@ def assembled(stream: list[dict[str, Any]]) -> dict[str, Any]:
         if kind == "content_block_stop":
             is_open = False
             if blocks[-1]["type"] == "tool_use":
-                blocks[-1]["input"] = orjson.loads(json or "{}")
+                blocks[-1]["input"] = json.loads(text or "{}")
             continue
         delta = dict(event["delta"])
         assert (
@@ -78,7 +79,7 @@ def assembled(stream: list[dict[str, Any]]) -> dict[str, Any]:
         )
         ((key, value),) = delta.items()
         if key == "partial_json":
-            json += value
+            text += value
         else:
             blocks[-1][key] += value
     assert not is_open

@@ -1,0 +1,250 @@
+"""Whatever a Messages body says and the model emits: proper errors, and one answer in two forms."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.anthropic.fields import MessagesRequest
+from moe_model.text.tokenizer import Tokenizer
+from protos import attention_pb2
+from tests.support.gateway.answers import invoke, thinking_answer
+from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.messages import THINKS, WEATHER, ask, assembled, events
+from tests.support.gateway.model import (
+    END_OF_THINK,
+    END_OF_TOOL_CALL,
+    EOS,
+    NAME,
+    ROOMY_CONTEXT,
+    TOOL_CALL,
+    write_tiny_model,
+)
+
+SOME = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.just(10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.text("\ud83d\udc00\0x", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8).filter(str.isascii), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+TEXT = st.text(max_size=20) | st.sampled_from(["error: x", "<system-reminder>x</system-reminder>"])
+IDS = st.sampled_from(["a", "b"]) | ANYTHING
+TYPES = st.sampled_from(
+    ["text", "thinking", "redacted_thinking", "tool_use", "tool_result", "image", "document"]
+)
+BLOCK = st.fixed_dictionaries(
+    {"type": TYPES | ANYTHING},
+    optional={
+        "text": TEXT | ANYTHING,
+        "thinking": ANYTHING,
+        "signature": ANYTHING,
+        "id": IDS,
+        "name": st.just("weather") | ANYTHING,
+        "input": st.just({"place": "x"}) | ANYTHING,
+        "tool_use_id": IDS,
+        "is_error": st.booleans() | ANYTHING,
+        "content": TEXT | ANYTHING | st.lists(st.fixed_dictionaries({"type": TYPES, "text": TEXT})),
+        "source": ANYTHING,
+        "cache_control": ANYTHING,
+    },
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]) | ANYTHING},
+    optional={"content": TEXT | st.lists(BLOCK | ANYTHING, max_size=4) | ANYTHING},
+)
+TOOL = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.just("custom") | ANYTHING,
+        "name": st.sampled_from(["weather", "b"]) | ANYTHING,
+        "description": ANYTHING,
+        "input_schema": st.just({"type": "object"}) | ANYTHING,
+        "strict": ANYTHING,
+    },
+)
+CHOICE = st.fixed_dictionaries(
+    {"type": st.sampled_from(["auto", "any", "tool", "none"]) | ANYTHING},
+    optional={"name": st.just("weather") | ANYTHING, "disable_parallel_tool_use": ANYTHING},
+)
+FORMAT = st.fixed_dictionaries({"type": st.just("json_schema")}, optional={"schema": ANYTHING})
+OTHERS = sorted({*MessagesRequest.model_fields, "betas"} - {"stream", "messages", "model"})
+BODY = st.builds(
+    lambda some, known: {"model": NAME, "max_tokens": 9, **some, **known},
+    st.dictionaries(st.sampled_from(OTHERS), ANYTHING, max_size=2),
+    st.fixed_dictionaries(
+        {"messages": st.lists(MESSAGE, max_size=5) | ANYTHING},
+        optional={
+            "system": TEXT | st.lists(BLOCK, max_size=2) | ANYTHING,
+            "tools": st.lists(TOOL | ANYTHING, max_size=2) | ANYTHING,
+            "tool_choice": CHOICE | ANYTHING,
+            "thinking": st.fixed_dictionaries({"type": st.just("enabled") | ANYTHING}) | ANYTHING,
+            "output_config": st.fixed_dictionaries({"format": FORMAT | ANYTHING}) | ANYTHING,
+            "metadata": st.fixed_dictionaries({"user_id": ANYTHING}) | ANYTHING,
+        },
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=ROOMY_CONTEXT)
+    return {"model_folder": folder, "status": ready_status(ROOMY_CONTEXT)}
+
+
+@pytest.fixture
+def gateway(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(**roomy, restore_thinking="always")
+    return gateway
+
+
+@SOME
+@given(BODY, st.sampled_from(["/v1/messages", "/v1/messages/count_tokens"]))
+def test_every_body_has_a_proper_answer(
+    gateway: Harness, tokenizer: Tokenizer, body: dict[str, Any], path: str
+) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    with httpx.Client(verify=False) as client:
+        reply = client.post(
+            gateway.base_url + path,
+            content=json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+    told = reply.json()
+    if reply.status_code == 200:
+        assert "input_tokens" in told if path.endswith("count_tokens") else told["content"]
+        return
+    assert reply.status_code in (400, 404), reply.text
+    assert set(told) == {"type", "error", "request_id"}
+    assert (told["type"], told["request_id"]) == ("error", reply.headers["request-id"])
+    assert set(told["error"]) == {"type", "message"}
+    assert len(reply.content) < 2000
+
+
+CALLS = st.sampled_from(
+    [
+        invoke("weather", place="here", days="3"),
+        invoke("weather", days="1" + "0" * 30),
+        invoke("weather", days="0." + "123456789" * 3),
+        invoke("weather", more='{"a": "\\ud800"}'),
+        invoke("other"),
+        '<invoke name="weather">',
+        '<parameter name="place">',
+        "</parameter>",
+        "</invoke>",
+    ]
+)
+PROSE = st.sampled_from(["hello ", " \n", "STOP", "ST", "\u00e9", "</think>", "{}"])
+MARKERS = st.sampled_from([END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL])
+PIECES = st.builds(
+    lambda *parts: [piece for part in parts for piece in part],
+    st.lists(PROSE, max_size=2),
+    st.just([END_OF_THINK]) | st.just([]),
+    st.lists(PROSE, max_size=3),
+    st.just([TOOL_CALL]) | st.just([]),
+    st.lists(CALLS, max_size=3),
+    st.just([END_OF_TOOL_CALL]) | st.just([]),
+    st.lists(PROSE | MARKERS | CALLS, max_size=3),
+)
+ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
+
+
+def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
+    return ids
+
+
+def said(message: dict[str, Any]) -> dict[str, Any]:
+    """What does not differ from answer to answer."""
+    for block in message["content"]:
+        block.pop("id", None)
+    return {key: message[key] for key in ("content", "stop_reason", "stop_sequence", "usage")}
+
+
+def is_unfinished(stream: list[dict[str, Any]], index: int) -> bool:
+    """Whether a streamed call's input is no JSON, as of one that a limit cut."""
+    parts = [
+        event["delta"]["partial_json"]
+        for event in stream
+        if event["type"] == "content_block_delta"
+        and event["index"] == index
+        and "partial_json" in event["delta"]
+    ]
+    try:
+        json.loads("".join(parts))
+    except ValueError:
+        return True
+    return False
+
+
+@SOME
+@given(
+    pieces=PIECES,
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    end=st.sampled_from(["eos", "cut"]),
+    cut=st.integers(0, 3),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "thinking": st.just(THINKS) | st.just({**THINKS, "display": "omitted"}),
+            "stop_sequences": st.just(["STOP"]),
+            "tools": st.just([WEATHER]),
+            "tool_choice": st.just({"type": "auto", "disable_parallel_tool_use": True}),
+        },
+    ),
+)
+def test_streamed_and_whole_answers_say_the_same(
+    gateway: Harness,
+    tokenizer: Tokenizer,
+    pieces: list[Any],
+    sizes: list[int],
+    end: str,
+    cut: int,
+    options: dict[str, Any],
+) -> None:
+    ids = emitted(tokenizer, pieces)
+    ids = ids[: len(ids) - cut] if end == "cut" else ids
+
+    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
+        parts, start = [], 0
+        while start < len(ids):
+            size = sizes[len(parts) % len(sizes)]
+            parts.append(tokens(start, ids[start : start + size]))
+            start += size
+        return [*parts, ended(ENDS[end])]
+
+    gateway.script(script)
+    reply = ask(gateway, **options)
+    assert reply.status_code == 200, reply.text
+    whole = reply.json()
+    stream = events(ask(gateway, stream=True, **options).text)
+    for event in stream:  # of a call that a limit cut, the rest of its input is missing
+        if event["type"] == "content_block_start" and is_unfinished(stream, event["index"]):
+            event["content_block"]["cut"] = event["content_block"]["type"] == "tool_use"
+    message = assembled([one for one in stream if not is_cut_delta(stream, one)])
+    blocks = [block for block in message["content"] if not block.pop("cut", False)]
+    assert said({**message, "content": blocks}) == said(whole)
+
+
+def is_cut_delta(stream: list[dict[str, Any]], event: dict[str, Any]) -> bool:
+    return (
+        event["type"] == "content_block_delta"
+        and "partial_json" in event["delta"]
+        and is_unfinished(stream, event["index"])
+    )
