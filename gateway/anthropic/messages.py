@@ -27,6 +27,7 @@ from gateway.http.requests import (
     json_response,
     read_object,
     recorded,
+    session_of,
     thinking_scope,
 )
 from gateway.http.respond import answer
@@ -158,8 +159,7 @@ def _thinking_scope(request: Request, fields: CountTokensRequest) -> str | None:
 def _session(request: Request, fields: CountTokensRequest) -> str:
     """What ties this request to others of one conversation, if the client says."""
     user: Mapping[str, Any] = fields.metadata or {}
-    hint = request.headers.get(_SESSION_HEADER) or user.get("user_id")
-    return hint if isinstance(hint, str) else ""
+    return session_of(request.headers.get(_SESSION_HEADER), user.get("user_id"))
 
 
 def _note_signatures(gateway: Gateway, fields: CountTokensRequest) -> None:

@@ -1,6 +1,7 @@
 """How does an endpoint read its request, and how is the request counted?"""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -32,6 +33,12 @@ def client_of_request(request: Request) -> str:
     """Whose share of every queue it counts towards: its key's; "" where no key is needed."""
     key_id: str = request.state.key_id
     return "" if key_id == ANONYMOUS else key_id
+
+
+def session_of(*hints: object) -> str:
+    """What ties requests of one conversation together: a digest of the first text; "" for none."""
+    hint = next((hint for hint in hints if isinstance(hint, str) and hint), None)
+    return "" if hint is None else hashlib.sha256(hint.encode()).hexdigest()
 
 
 def thinking_scope(request: Request, tenant: str, session: str) -> str | None:

@@ -69,6 +69,18 @@ def allowed_tools(choice: Any, tools: Sequence[Any]) -> list[str]:
     return [name for one in named for name in _named_tool(one, tools)]
 
 
+def tools_to_show(choice: Any, tools: Sequence[Any]) -> Sequence[Any]:
+    """Those that `tool_choice` allows. All of them if one is malformed: it is refused by its index.
+
+    Raises RequestError naming the field.
+    """
+    allowed = allowed_tools(choice, tools)
+    functions = [tool.get("function") if isinstance(tool, dict) else None for tool in tools]
+    if not allowed or not all(isinstance(function, dict) for function in functions):
+        return tools
+    return [tool for tool in tools if tool["function"].get("name") in allowed]
+
+
 def _mode(choice: Any) -> Any:
     allowed = choice.get("allowed_tools") if is_allowed_tools(choice) else None
     return allowed.get("mode") if isinstance(allowed, dict) else None

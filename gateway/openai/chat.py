@@ -10,17 +10,22 @@ from gateway.errors import bad_field, unsupported
 from gateway.generate.parameters import set_logprobs
 from gateway.generate.request import Answers, ChatOptions, Generation
 from gateway.http.context import Gateway
-from gateway.http.requests import client_of_request, gateway_of, recorded, thinking_scope
+from gateway.http.requests import (
+    client_of_request,
+    gateway_of,
+    recorded,
+    session_of,
+    thinking_scope,
+)
 from gateway.http.respond import answer
 from gateway.http.typed_body import note_ignored
-from gateway.openai.answer_form import allowed_tools, answer_form
+from gateway.openai.answer_form import answer_form, tools_to_show
 from gateway.openai.chat_reply import ChatReply
 from gateway.openai.models import ChatRequest, stream_options_of
 from gateway.openai.reading import (
     CHAT_NAMES,
     fields_of,
     read_body,
-    session_of,
     tenant_of_request,
 )
 from gateway.openai.replies import ReplyHead, new_id
@@ -42,7 +47,8 @@ async def minimax_chat_completions(request: Request) -> Response:
 async def _chat(request: Request, defaults: dict[str, Any], alias: str | None = None) -> Response:
     gateway = gateway_of(request)
     with recorded(request, "chat") as record:
-        body = {**defaults, **await read_body(request)}
+        given = await read_body(request)
+        body = {**given, **{k: v for k, v in defaults.items() if given.get(k) is None}}
         if alias is not None and body.get("model") == alias:
             body["model"] = gateway.model.name
         gateway.check_model(body.get("model"))
@@ -51,7 +57,7 @@ async def _chat(request: Request, defaults: dict[str, Any], alias: str | None = 
         _check_template_variables(gateway, fields.chat_template_kwargs or {})
         answers, options = _answers(gateway, fields)
         stream_options = stream_options_of(fields)
-        session = session_of(fields)
+        session = session_of(fields.prompt_cache_key, fields.user)
         scope = thinking_scope(request, tenant, session)
         started_s = time.perf_counter()
         prompt = await gateway.encoder.chat(
@@ -122,12 +128,13 @@ def _answers(gateway: Gateway, fields: ChatRequest) -> tuple[Answers, ChatOption
         raise bad_field("top_logprobs", "needs logprobs: true")
     if fields.add_generation_prompt is False and not fields.continue_final_message:
         raise bad_field("add_generation_prompt", "false needs continue_final_message: true")
+    last = fields.messages[-1] if fields.messages else None
+    if fields.continue_final_message and isinstance(last, dict) and last.get("role") != "assistant":
+        raise bad_field("continue_final_message", "the last message must be an assistant's")
     tools = fields.tools or []
     form = answer_form(fields, limits, tool_choice=fields.tool_choice, tools=tools)
-    if allowed := allowed_tools(fields.tool_choice, tools):
-        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
     options = ChatOptions(
-        tools=tools,
+        tools=tools_to_show(fields.tool_choice, tools),
         may_call=fields.tool_choice != "none",
         several_calls=fields.parallel_tool_calls is not False,
         thinking_in_content=fields.reasoning_split is False,

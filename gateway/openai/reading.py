@@ -36,9 +36,3 @@ def tenant_of_request(request: Request, fields: SamplingFields) -> str:
     if len(salt) > most:
         raise bad_field("cache_salt", f"at most {most} characters")
     return tenant_of(request.state.key_id, salt)
-
-
-def session_of(fields: SamplingFields) -> str:
-    """What ties this request to others of one conversation, if the client says."""
-    hints = (fields.prompt_cache_key, fields.user)
-    return next((hint for hint in hints if isinstance(hint, str)), "")

@@ -42,6 +42,20 @@ def test_without_it_the_last_answer_is_finished(gateway: Harness, tokenizer: Tok
     assert prompt.endswith("he[e~[\n]~b]ai\n<think>\n")
 
 
+@pytest.mark.parametrize("role", ["user", "system", "tool"])
+def test_only_an_answer_can_go_on(gateway: Harness, role: str) -> None:
+    messages = [*BEGUN, {"role": role, "content": "x"}]
+    reply = gateway.chat(messages=messages, continue_final_message=True)
+    assert reply.json()["error"]["param"] == "continue_final_message"
+
+
+def test_null_is_minimaxs_default_too(gateway: Harness, tokenizer: Tokenizer) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    body = {"model": "MiniMax-M2", "messages": BEGUN[:1], "reasoning_split": None}
+    reply = gateway.post("/v1/text/chat/completions", body).json()
+    assert reply["choices"][0]["message"]["content"] == "<think>\nhm\n</think>\n\nhi"
+
+
 def test_token_ids_are_told_whole_and_streamed(gateway: Harness, tokenizer: Tokenizer) -> None:
     ids = thinking_answer(tokenizer, "hm", "hi STOP")
     gateway.script(say(ids, eos=EOS))

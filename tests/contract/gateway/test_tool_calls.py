@@ -337,3 +337,11 @@ def test_a_wrong_list_of_allowed_tools_is_refused(roomy: Harness, choice: dict[s
     reply = roomy.chat(tools=[WEATHER], tool_choice=choice)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"].startswith("tool_choice")
+
+
+@pytest.mark.parametrize("tool", [5, {"type": "function"}, {"function": {"name": []}}])
+def test_a_malformed_tool_beside_allowed_ones_is_no_failure(roomy: Harness, tool: Any) -> None:
+    roomy.script(say([EOS], eos=EOS))
+    reply = roomy.chat(tools=[WEATHER, tool], tool_choice=allowed("auto", "weather"))
+    if reply.status_code != 200:  # one with another name is not shown, and so not read
+        assert (reply.status_code, reply.json()["error"]["param"][:8]) == (400, "tools[1]")
