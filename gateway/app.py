@@ -71,7 +71,7 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
             summary=endpoint.__doc__,
             openapi_extra=request_body(model),
         )
-    app.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/docs", docs_page, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route(
         "/", lambda: RedirectResponse("/docs"), methods=["GET", "HEAD"], include_in_schema=False
     )

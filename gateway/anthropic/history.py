@@ -4,7 +4,8 @@ A user's message may hold several things: results of tools, which come first; re
 client puts into blocks of their own; and what the user says. In a message with results a reminder
 is a system message that follows them, so that it is no turn of the user.
 
-What was said before the last answer is taken as it comes; what is asked now must be text. In tool
+What was said before the last answer is taken as it comes, and so is an earlier message of the user
+without an answer: it may be the one that was refused. What is asked now must be text. In tool
 results everything that is no text is left out with a word in its place, because an agent cannot
 change what its tools gave.
 """
@@ -22,23 +23,12 @@ _MEDIA = ("image", "document", "file", "container_upload")
 _ERROR = "Error: "
 
 
-def chat_messages(
-    system: Any, messages: Sequence[Any], *, keep_media: bool = False
-) -> list[dict[str, Any]]:
-    """Messages for the encoder. Raises RequestError naming the field.
-
-    Args:
-        keep_media: images and documents of what is asked now become a few words, too.
-    """
+def chat_messages(system: Any, messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages for the encoder. Raises RequestError naming the field."""
+    if not messages:
+        raise bad_field("messages", "must not be empty")
     result = [{"role": "system", "content": text} for text in _system_texts(system)]
-    last_answer = max(
-        (
-            i
-            for i, one in enumerate(messages)
-            if isinstance(one, dict) and one.get("role") == "assistant"
-        ),
-        default=-1,
-    )
+    last_answer, last_user = _last_of("assistant", messages), _last_of("user", messages)
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, dict):
@@ -49,11 +39,16 @@ def chat_messages(
         if role == "assistant":
             result.append(_assistant(message))
             continue
-        is_asked = index > last_answer and not keep_media
-        if is_asked:
+        if index > last_answer and (role != "user" or index == last_user):
             _require_text(f"{where}.content", message.get("content"))
         result += _asked(role, message.get("content"))
     return result
+
+
+def _last_of(role: str, messages: Sequence[Any]) -> int:
+    """Index of this role's last message, -1 for none."""
+    roles = [one.get("role") if isinstance(one, dict) else None for one in messages]
+    return max((i for i, one in enumerate(roles) if one == role), default=-1)
 
 
 def thinking_blocks(messages: Iterable[Any]) -> Iterable[Mapping[str, Any]]:
@@ -128,9 +123,12 @@ def _marked_as_error(content: Any) -> Any:
         ("error", "tool_use_error")
     ):
         return content
-    if isinstance(content, list):
-        return [{"type": "text", "text": _ERROR}, *content]
-    return _ERROR + content if isinstance(content, str) else _ERROR
+    if isinstance(content, str):
+        return _ERROR + content
+    parts = content if isinstance(content, list) else [] if content is None else [content]
+    if parts and isinstance(text, str):  # the template shows each part as a response of its own
+        return [{"type": "text", "text": _ERROR + text}, *parts[1:]]
+    return [{"type": "text", "text": _ERROR}, *parts]
 
 
 def _assistant(message: dict[str, Any]) -> dict[str, Any]:

@@ -225,7 +225,8 @@ class MessageReply:
         """The block as a whole answer has it."""
         text = "".join(block.parts)
         if block.kind == "tool_use":
-            return {"type": "tool_use", **block.head, "input": orjson.loads(text or "{}")}
+            as_streamed = orjson.Fragment(text or "{}")  # parsed, a long integer would be rounded
+            return {"type": "tool_use", **block.head, "input": as_streamed}
         if block.kind == "thinking":
             shown = text if self._thinking_text else ""
             return {"type": "thinking", "thinking": shown, "signature": self._sign(shown)}

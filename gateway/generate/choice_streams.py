@@ -78,6 +78,8 @@ class Choice:
     on_finished: "Callable[[Choice], None]" = lambda choice: None
     """Called when the sequence has ended without an error, before its last update is sent."""
     call_prefix: str = ""
+    keeps_answer: bool = False
+    """Whether `on_finished` reads the three lists below, which are empty otherwise."""
     thinking: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -175,7 +177,8 @@ class ChoiceStreams:
                     await self._queue.put(self._end(choice, event, unsent))
                     return
                 update = self._advance(choice, event)
-                update.emitted_ids = unsent = unsent + update.emitted_ids
+                unsent += update.emitted_ids
+                update.emitted_ids = unsent
                 if choice.text.stopped:
                     choice.on_finished(choice)
                     update.finish = Finish.STOP
@@ -232,14 +235,17 @@ class ChoiceStreams:
 
 
 def _keep_answer(choice: Choice, update: Update) -> None:
-    """Give the calls that begin their ids, and keep what the client is told."""
+    """Give the calls that begin their ids, and keep what the client is told if it is needed."""
     for event in update.events:
+        if isinstance(event, ToolCallStart):
+            update.call_ids.append(choice.call_prefix + secrets.token_hex(_CALL_ID_BYTES))
+        if not choice.keeps_answer:
+            continue
         if isinstance(event, ReasoningDelta):
             choice.thinking.append(event.text)
         elif isinstance(event, ContentDelta):
             choice.content.append(event.text)
         elif isinstance(event, ToolCallStart):
-            update.call_ids.append(choice.call_prefix + secrets.token_hex(_CALL_ID_BYTES))
             choice.calls.append({"id": update.call_ids[-1], "name": event.name, "arguments": []})
         elif isinstance(event, ToolCallArguments):
             choice.calls[event.index]["arguments"].append(event.fragment)

@@ -201,6 +201,7 @@ class Core:
             stop_ids=stop_ids,
             vocab_size=self.model.config.vocab_size,
             call_prefix="" if chat is None else chat.call_prefix,
+            keeps_answer=chat is not None and asked.thinking_scope is not None,
             on_finished=(lambda choice: None)
             if chat is None
             else partial(self._keep, asked, prompt),

@@ -36,13 +36,15 @@ class ApiKeys:
     def key_id(self, authorization: Sequence[bytes], x_api_key: Sequence[bytes] = ()) -> str | None:
         """Which key these headers present; None for none, a wrong one or different ones.
 
-        A key may come as a bearer token or as x-api-key, and the same key as both.
+        A key may come as a bearer token or as x-api-key, and the same key as both. Clients without
+        a key for x-api-key may send it empty.
 
         The name comes from the key alone, so that several gateways agree on it.
         """
         if not self.required:
             return ANONYMOUS
-        tokens = {value.strip() for value in x_api_key} | set(map(_bearer_token, authorization))
+        tokens = {value.strip() for value in x_api_key if value.strip()}
+        tokens |= set(map(_bearer_token, authorization))
         if len(tokens) != 1 or max(len(authorization), len(x_api_key)) > 1:
             return None
         presented = hashlib.sha256(tokens.pop()).digest()

@@ -85,7 +85,7 @@ class Cors(CORSMiddleware):
             app,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "request-id", "retry-after"],
             allow_private_network=True,
         )
         self._trust = trust

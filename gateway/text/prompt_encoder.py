@@ -45,7 +45,7 @@ class EncodedPrompt:
     ids: Sequence[int]
     field: str
     conversation: Conversation | None = None
-    """What it was made from, of a chat: to recognise the answer when it comes back."""
+    """What it was made from, of a chat whose thinking is kept: its answer may come back."""
 
 
 class PromptEncoder:
@@ -116,9 +116,10 @@ class PromptEncoder:
             # Before the template copies it several times over.
             said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
             self._refuse_by_size(names.messages, said, max_model_len)
+            conversation = None
             if thinking_scope is not None:
                 self._count_restored(self.thinking.restore(thinking_scope, turns))
-            conversation = Conversation(turns)
+                conversation = Conversation(turns)
             last = turns.pop() if go_on and is_open_answer(turns) else None
             segments = self._model.template.render(
                 turns,

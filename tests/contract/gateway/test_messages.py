@@ -173,6 +173,14 @@ def test_a_limit_is_told_apart_from_the_end_of_the_context(
     assert message["stop_reason"] == "model_context_window_exceeded"
 
 
+def test_a_long_integer_is_not_rounded(gateway: Harness, tokenizer: Tokenizer) -> None:
+    days = "1" + "0" * 30
+    ids = tool_answer(tokenizer, invoke("weather", days=days))
+    gateway.script(say(ids, eos=EOS))
+    (call,) = both(gateway, tools=[WEATHER])["content"]
+    assert call["input"] == {"days": int(days)}
+
+
 def test_a_cut_call_is_never_whole(gateway: Harness, tokenizer: Tokenizer) -> None:
     ids = tool_answer(tokenizer, invoke("weather", place="Rome"))
     cut = len(ids) - 12
@@ -284,4 +292,5 @@ def test_models_have_the_shape_of_whoever_asks(gateway: Harness) -> None:
 
 
 def test_the_root_answers_a_head(gateway: Harness) -> None:
-    assert httpx.head(gateway.base_url, timeout=10).status_code == 307
+    reply = httpx.head(gateway.base_url, timeout=10, follow_redirects=True)
+    assert (reply.status_code, [one.status_code for one in reply.history]) == (200, [307])

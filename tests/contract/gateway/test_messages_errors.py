@@ -11,6 +11,7 @@ from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.messages import (
+    USER,
     WEATHER,
     ask,
     events,
@@ -34,6 +35,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
         ({"max_tokens": 0}, 400, "max_tokens: must be at least 1"),
         ({"model": "other"}, 404, "does not exist"),
         ({"messages": []}, 400, "messages: must not be empty"),
+        ({"messages": [], "system": "x"}, 400, "messages: must not be empty"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, 400, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": 5}]}, 400, "messages[0].content"),
@@ -95,6 +97,45 @@ def test_pictures_of_the_past_and_of_tools_are_left_out_with_a_word(
     assert prompt_of(gateway, tokenizer).count("[image: left out") == 2
 
 
+def test_a_picture_that_was_refused_does_not_stop_the_session(
+    gateway: Harness, tokenizer: Tokenizer
+) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    reply = ask(gateway, messages=[{"role": "user", "content": [IMAGE]}, USER])
+    assert reply.status_code == 200
+    assert "[image: left out" in prompt_of(gateway, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("boom", "Error: boom"),
+        ("ERROR: boom", "ERROR: boom"),
+        ("<tool_use_error>boom", "<tool_use_error>boom"),
+        ({"type": "text", "text": "boom"}, "Error: boom"),
+        (["boom", "bam"], "Error: boombam"),
+        ([{"type": "text", "text": "boom"}], "Error: boom"),
+        (5, "Error: 5"),
+        (None, "Error: "),
+        ([], "Error: "),
+        ([IMAGE], "Error: [image: left out, this model reads text only]"),
+    ],
+)
+def test_a_failed_tool_is_told_with_all_that_it_said(
+    gateway: Harness, tokenizer: Tokenizer, content: Any, shown: str
+) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    call = {"type": "tool_use", "id": "a", "name": "Read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "a", "is_error": True, "content": content}
+    turns = [
+        USER,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    assert ask(gateway, messages=turns).status_code == 200
+    assert f"<response>{shown}</response>" in prompt_of(gateway, tokenizer)
+
+
 def test_a_key_may_come_either_way(make_gateway: Any, tokenizer: Tokenizer) -> None:
     gateway: Harness = make_gateway(api_key=("a-good-secret", "another-secret"))
     good, other = "a-good-secret", "another-secret"
@@ -106,6 +147,8 @@ def test_a_key_may_come_either_way(make_gateway: Any, tokenizer: Tokenizer) -> N
         ({"Authorization": f"Bearer {good}", "x-api-key": other}, 401),
         ({"Authorization": "Basic x", "x-api-key": good}, 401),
         ({"x-api-key": "wrong-secret"}, 401),
+        ({"Authorization": f"Bearer {good}", "x-api-key": ""}, 400),
+        ({"x-api-key": ""}, 401),
     ):
         reply = gateway.post("/v1/messages", {"model": NAME}, headers=headers)
         assert reply.status_code == status, headers

@@ -236,3 +236,20 @@ def test_one_sessions_thinking_is_not_anothers(gateway: Harness, tokenizer: Toke
         gateway.chat(messages=[*asked, turn, result], tools=[WEATHER], user=user)
         prompt = tokenizer.decode(gateway.fake.requests[-1].prompt_token_ids)
         assert ("<think>\ncall\n</think>" in prompt) == is_restored
+
+
+@pytest.mark.parametrize("user", [None, "first"])
+def test_an_answer_is_kept_only_where_its_thinking_may_come_back(
+    gateway: Harness, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, user: str | None
+) -> None:
+    core, choices = gateway.service.gateway, []
+    start = core.start
+
+    def seen(started: Any, on_tokens: Any) -> Any:
+        choices.extend(started)
+        return start(started, on_tokens)
+
+    monkeypatch.setattr(core, "start", seen)
+    gateway.script(say(tool_answer(tokenizer, invoke("weather", place="Rome")), eos=EOS))
+    gateway.chat(messages=[{"role": "user", "content": "hello"}], tools=[WEATHER], user=user)
+    assert [bool(one.thinking and one.calls) for one in choices] == [user is not None]
