@@ -8,7 +8,7 @@ import pytest
 
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import say
+from tests.support.gateway.fake_attention import say, stopped, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.messages import (
     THINKS,
@@ -46,6 +46,16 @@ def test_an_answer_is_a_message_of_blocks(gateway: Harness, tokenizer: Tokenizer
     assert request.sampling.temperature == 0.25
     assert usage["input_tokens"] == len(request.prompt_token_ids)
     assert usage["output_tokens"] > 0 == usage["cache_read_input_tokens"]
+
+
+def test_cached_tokens_of_the_prompt_are_counted_by_themselves(
+    gateway: Harness, tokenizer: Tokenizer
+) -> None:
+    ids = [*thinking_answer(tokenizer, "hm", "hi"), EOS]
+    gateway.script(lambda request: [tokens(0, ids), stopped(len(ids), EOS, cached=16)])
+    usage = both(gateway)["usage"]
+    assert usage["cache_read_input_tokens"] == 16
+    assert usage["input_tokens"] == len(gateway.fake.requests[0].prompt_token_ids) - 16
 
 
 @pytest.mark.parametrize("thinking", [None, {"type": "disabled"}])
