@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import write_tiny_model
@@ -35,7 +36,9 @@ def tokenizer(model_folder: Path) -> Tokenizer:
 @pytest.fixture
 def gateway(model_folder: Path) -> Iterator[Harness]:
     loop = LoopThread()
-    harness = Harness(loop, model_folder, status=ready_status(CONTEXT))
+    # On a busy machine, too, a refusal shall be a status and no event of the stream.
+    limits = Limits(early_error_wait_s=10.0)
+    harness = Harness(loop, model_folder, limits=limits, status=ready_status(CONTEXT))
     yield harness
     harness.close()
     loop.close()

@@ -1,10 +1,10 @@
 """Claude Code, unmodified, on a scripted model behind the real gateway."""
 
+import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -12,8 +12,9 @@ import pytest
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.clients import environments
+from tests.support.clients.agents import cut, one_after_another
 from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.fake_attention import ended, say, stopped, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS, NAME
 
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.timeout(300)
 
 VERSION = "2.1.197"
 RUN_S = 240
-Script = Callable[[attention_pb2.GenerateRequest], Iterable[Any]]
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +50,6 @@ def run(
         timeout=RUN_S,
         input=question,
     )
-
-
-def one_after_another(*scripts: Script) -> Script:
-    """The next script for each request; the last one stays."""
-    left = list(scripts)
-
-    def script(request: attention_pb2.GenerateRequest) -> Iterable[Any]:
-        return (left.pop(0) if len(left) > 1 else left[0])(request)
-
-    return script
 
 
 def ids_of(request: attention_pb2.GenerateRequest) -> Sequence[int]:
@@ -95,6 +85,18 @@ def test_it_runs_two_tools_and_sends_their_results_with_the_thinking(
     assert turn.startswith("\ncall\n</think>\n\n\n<minimax:tool_call>\n"), turn[:200]
     assert second[: len(first)] == first, "the prefix cache would miss"
     assert "<response>a\n</response>" in turn or "<response>a</response>" in turn
+
+
+def test_it_reports_what_came_from_the_prefix_cache(
+    claude: Path, gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    ids = [*thinking_answer(tokenizer, "hm", "it is done"), EOS]
+    gateway.script(lambda request: [tokens(0, ids), stopped(len(ids), EOS, cached=1024)])
+    done = run(claude, gateway, home, "--output-format", "json", "--", "Print hello")
+    usage = json.loads(done.stdout)["usage"]
+    num_prompt_tokens = len(ids_of(gateway.fake.requests[0]))
+    assert usage["cache_read_input_tokens"] == 1024
+    assert usage["input_tokens"] == num_prompt_tokens - 1024
 
 
 def test_it_understands_that_a_prompt_is_too_long(
@@ -135,19 +137,10 @@ def test_a_cut_call_is_never_run(
     claude: Path, gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     ids = tool_answer(tokenizer, invoke("Bash", command="echo cut > cut.txt"))
-    cut = ids[:-14]
-
-    def script(request: attention_pb2.GenerateRequest) -> Iterable[Any]:
-        return [
-            tokens(0, cut),
-            attention_pb2.Finished(
-                reason=attention_pb2.FINISH_REASON_LENGTH,
-                usage=attention_pb2.Usage(generated_tokens=len(cut)),
-            ),
-        ]
-
     gateway.script(
-        one_after_another(script, say(thinking_answer(tokenizer, "oh", "too long"), eos=EOS))
+        one_after_another(
+            cut(ids[:-14]), say(thinking_answer(tokenizer, "oh", "too long"), eos=EOS)
+        )
     )
     done = run(claude, gateway, home, "--allowedTools", "Bash", "--", "Make a file")
     assert not (home / "cut.txt").exists()
