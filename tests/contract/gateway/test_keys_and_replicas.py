@@ -134,6 +134,16 @@ class TestOrigins:
         assert reply.headers["access-control-allow-origin"] == "http://localhost:3000"
         assert preflight_of(guarded, "http://localhost:3000").status_code == 200
 
+    def test_a_page_may_send_what_anthropics_client_sends(self, gateway: Harness) -> None:
+        origin = "http://localhost:3000"
+        asked = "anthropic-dangerous-direct-browser-access,anthropic-version,x-api-key"
+        preflight = preflight_of(gateway, origin, "/v1/messages", asked)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-headers"] == asked
+        reply = gateway.post("/v1/messages", b"{", headers={"origin": origin})
+        assert (reply.status_code, reply.json()["type"]) == (400, "error")
+        assert reply.headers["access-control-allow-origin"] == origin
+
     def test_a_foreign_pages_preflight_is_an_error_of_ours(self, gateway: Harness) -> None:
         reply = preflight_of(gateway, "https://evil.example")
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden_origin")
@@ -149,13 +159,18 @@ class TestOrigins:
         assert gateway.get("/v1/models", headers={"host": "cpu.lan:8000"}).status_code == 403
 
 
-def preflight_of(gateway: Harness, origin: str) -> httpx.Response:
+def preflight_of(
+    gateway: Harness,
+    origin: str,
+    path: str = "/v1/chat/completions",
+    headers: str = "authorization,content-type",
+) -> httpx.Response:
     return httpx.options(
-        gateway.base_url + "/v1/chat/completions",
+        gateway.base_url + path,
         headers={
             "origin": origin,
             "access-control-request-method": "POST",
-            "access-control-request-headers": "authorization,content-type",
+            "access-control-request-headers": headers,
         },
     )
 

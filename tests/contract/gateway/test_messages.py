@@ -304,3 +304,17 @@ def test_models_have_the_shape_of_whoever_asks(gateway: Harness) -> None:
 def test_the_root_answers_a_head(gateway: Harness) -> None:
     reply = httpx.head(gateway.base_url, timeout=10, follow_redirects=True)
     assert (reply.status_code, [one.status_code for one in reply.history]) == (200, [307])
+
+
+def test_requests_are_counted_under_the_apis_name(gateway: Harness, tokenizer: Tokenizer) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    ask(gateway)
+    ask(gateway, max_tokens=0)
+    told = gateway.get("/metrics").text
+    for series in (
+        'requests_total{api="messages",outcome="ok"} 1.0',
+        'requests_total{api="messages",outcome="client_error"} 1.0',
+        'ttft_seconds_count{api="messages"} 1.0',
+        'e2e_seconds_count{api="messages"} 2.0',
+    ):
+        assert f"expertmesh_{series}" in told, series

@@ -19,7 +19,7 @@ MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "expertmesh.json"
 ROW = re.compile(r"^\| `(expertmesh_\w+)` \| (\w+) \| ([\w, ]*)\|", re.MULTILINE)
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
-HEADINGS = {"Requests", "The hop to the experts", "Expert heat", "Pools", "Failovers"}
+HEADINGS = {"Requests", "The hop to the experts", "Expert heat", "Pools", "Failovers", "APIs"}
 TARGET_LABELS = {"job", "instance"}
 
 
@@ -72,6 +72,12 @@ def test_the_dashboard_is_provisioned_and_every_panel_asks_the_provisioned_sourc
         if panel["type"] != "row":
             assert panel["datasource"]["uid"] == source["uid"], panel["title"]
             assert panel["targets"], panel["title"]
+
+
+def test_requests_first_tokens_and_failures_are_shown_for_each_api() -> None:
+    by_api = [one for one in dashboard_expressions() if re.search(r"by \([^)]*\bapi\b", one)]
+    for series in ("requests_total[", 'requests_total{outcome!="ok"}', "ttft_seconds_bucket["):
+        assert any(f"expertmesh_{series}" in one for one in by_api), series
 
 
 def test_no_two_panels_share_an_id_or_a_place() -> None:

@@ -104,6 +104,14 @@ def test_lists_from_the_environment_are_cut_at_commas_as_in_services() -> None:
     ]
 
 
+def test_pages_and_host_names_are_passed_to_the_gateway() -> None:
+    given = given_by("--cors-origin", "https://a.example", "--allowed-host", "gpu.lan")
+    assert passed_to("gateway", given).arguments == (
+        "--cors-origin=https://a.example",
+        "--allowed-host=gpu.lan",
+    )
+
+
 def test_booleans_can_be_taken_back() -> None:
     assert given_by("--no-follow-load")["router_svc"] == {"follow_load": False}
     assert given_by(EXPERTMESH_FOLLOW_LOAD="false")["router_svc"] == {"follow_load": False}
