@@ -124,7 +124,10 @@ class FakeAttention(attention_pb2_grpc.AttentionServicer):
 
     async def _take_grammar(self, request, context, *, refused: bool):
         if request.grammar_id and request.grammar_id not in self.known_grammars:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "grammar_id: not known here")
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "grammar_id is not known to this service; send the grammar",
+            )
         if not refused:
             self.known_grammars.add(hashlib.sha256(request.grammar.text.encode()).digest())
             await context.send_initial_metadata((GRAMMAR_TAKEN,))

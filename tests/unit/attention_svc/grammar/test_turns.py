@@ -154,7 +154,7 @@ async def test_a_request_that_is_cancelled_in_its_turn_leaves_the_slot_usable(
 
 async def test_a_known_grammar_is_used_by_its_id(compiler: GrammarCompiler, gate: Gate) -> None:
     by_id = attention_pb2.GenerateRequest(grammar_id=hashlib.sha256(CHOICE.encode()).digest())
-    with pytest.raises(Mismatch, match=r"^grammar_id: "):
+    with pytest.raises(Mismatch, match=r"^grammar_id is not known"):
         await compiler.start(by_id, emitted_ids=[], ignore_eos=False)
     first = asyncio.create_task(start(compiler, CHOICE))
     await asked(gate, 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from expert_svc.calls import Call, FrameReader
 from moe_model.families.known import parse_config
-from moe_model.tiny import TINY
+from moe_model.families.minimax_m2.tiny_config import TINY
 from protos import expert_pb2
 from rpc.hop.codec import (
     CallHeader,
