@@ -65,7 +65,7 @@ class ContextExceeded(RequestError):
             Kind.INVALID_REQUEST,
             f"{field}: This model's maximum context length is {max_model_len} tokens, prompt and "
             f"output together. However, your prompt contains {count} input tokens. "
-            "Please reduce the length of the messages.",
+            "The prompt is too long: please reduce the length of the messages.",
             field=field,
             reason="context_length_exceeded",
         )

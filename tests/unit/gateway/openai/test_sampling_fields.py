@@ -201,6 +201,7 @@ OVERFLOW_WORDINGS = [
     r"maximum context length",
     r"reduce the length of the messages",
     r"prompt contains (?:at least )?(\d+) input tokens",
+    r"prompt is too long",
     r"max.*?(\d+) tokens.*?(\d+) ",
     r"context.{0,20}length",
 ]
