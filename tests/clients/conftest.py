@@ -8,6 +8,7 @@ import pytest
 
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.clients.sdks import KEY
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import write_tiny_model
 
@@ -39,6 +40,16 @@ def gateway(model_folder: Path) -> Iterator[Harness]:
     # On a busy machine, too, a refusal shall be a status and no event of the stream.
     limits = Limits(early_error_wait_s=10.0)
     harness = Harness(loop, model_folder, limits=limits, status=ready_status(CONTEXT))
+    yield harness
+    harness.close()
+    loop.close()
+
+
+@pytest.fixture(params=[{"restore_thinking": "always"}, {"api_key": (KEY,)}], ids=["always", "key"])
+def restoring(request: pytest.FixtureRequest, model_folder: Path) -> Iterator[Harness]:
+    """A gateway that puts back the thinking that a client drops: for all, or for its key."""
+    loop = LoopThread()
+    harness = Harness(loop, model_folder, status=ready_status(CONTEXT), **request.param)
     yield harness
     harness.close()
     loop.close()
