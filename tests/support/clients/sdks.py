@@ -40,7 +40,9 @@ class Sdk:
         lines = [f"{name} = {value!r}" for name, value in constants.items()]
         source = "\n".join(["import json", *lines, self.start, program])
         python = environments.python(self.name, *self.requirements)
-        return last_line([str(python), "-c", source], home, self.variables)
+        file = home / "program.py"  # smolagents reads its tools' source
+        file.write_text(source)
+        return last_line([str(python), str(file)], home, self.variables)
 
 
 def last_line(command: list[str], home: Path, variables: Mapping[str, str]) -> Any:
