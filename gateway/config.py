@@ -46,7 +46,7 @@ class GatewayConfig(AccessFlags):
     insecure_no_auth: bool = flag(False, "allow an address beyond loopback without any key")
     cors_origin: tuple[str, ...] = flag(
         (),
-        "origin whose web pages may call the API, besides this machine's ('*': every one)",
+        "origin whose web pages may call the API, besides the gateway's own ('*': every one)",
         metavar="ORIGIN",
     )
     allowed_host: tuple[str, ...] = flag(

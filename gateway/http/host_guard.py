@@ -1,7 +1,7 @@
 """Does the request come from where it says? Against DNS rebinding and foreign web pages.
 
 A web page can make a browser call any address, also 127.0.0.1, and with a rebound DNS name it can
-even read the answer. Pages of this machine (localhost) and the origins of --cors-origin may call
+even read the answer. Only pages of the gateway itself and of the origins in --cors-origin may call
 and read. On a loopback address, Host must be a name that public DNS cannot assign: this machine's
 own, those reserved for local networks, or one of --allowed-host. On other addresses the API key
 protects; without keys an Origin must be this server's own.
@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import Kind, RequestError
 from rpc.access.host_names import HostNames, ip_of, name_of, normal
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Trust:
@@ -40,10 +42,8 @@ class Trust:
         return is_local_name(name) or self._names.owns(name)
 
     def may_read(self, origin: str) -> bool:
-        """Whether pages of this origin may call and read the answer."""
-        origin = origin.lower()
-        allowed = "*" in self._origins or origin in self._origins
-        return allowed or is_local_name(_host_of(origin))
+        """Whether pages of this origin, which is another's, may call and read the answer."""
+        return "*" in self._origins or origin.lower() in self._origins
 
 
 class HostGuard:
@@ -67,10 +67,9 @@ class HostGuard:
             raise _refused("Host", "this address answers to this machine only", "--allowed-host")
         if origin is None or self._trust.may_read(origin.decode("latin-1")):
             return
-        name = _host_of(origin.decode("latin-1"))
-        is_own = name != "" and name == host_name
+        is_own = _is_own(origin.decode("latin-1"), (host or b"").decode("latin-1"))
         if self._is_loopback:
-            allowed = is_own and self._trust.owns(name)
+            allowed = is_own and self._trust.owns(host_name)
         else:
             allowed = is_own or self._has_keys
         if not allowed:
@@ -110,12 +109,15 @@ def is_local_name(name: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _host_of(origin: str) -> str:
-    """ "" when it has none."""
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page of this origin came from the server that it calls."""
     try:
-        return urlsplit(origin).hostname or ""
+        page, called = urlsplit(origin), urlsplit(f"//{host}")
+        default = _DEFAULT_PORTS.get(page.scheme)
+        ports = page.port or default, called.port or default
     except ValueError:
-        return ""
+        return False
+    return page.hostname is not None and page.hostname == called.hostname and ports[0] == ports[1]
 
 
 def _refused(header: str, why: str, flag: str) -> RequestError:

@@ -113,8 +113,9 @@ class TestOrigins:
             gateway.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 403
         )
 
-    @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173"])
-    def test_pages_of_this_machine_may_call_and_read(self, gateway: Harness, origin: str) -> None:
+    def test_pages_may_call_and_read_if_a_flag_has_their_origin(self, make_gateway: Any) -> None:
+        origin = "http://localhost:3000"
+        gateway = make_gateway(cors_origin=(origin,))
         preflight = preflight_of(gateway, origin)
         assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == origin
@@ -128,14 +129,21 @@ class TestOrigins:
             exposed = reply.headers["access-control-expose-headers"].lower().split(", ")
             assert {"x-request-id", "request-id", "retry-after"} <= set(exposed)
 
-    def test_a_page_can_read_that_its_key_is_wrong(self, guarded: Harness) -> None:
+    def test_another_page_of_this_machine_is_foreign(self, gateway: Harness) -> None:
+        assert preflight_of(gateway, "http://localhost:3000").status_code == 403
+        own = gateway.get("/v1/models", headers={"origin": gateway.base_url})
+        assert own.status_code == 200
+
+    def test_a_page_can_read_that_its_key_is_wrong(self, make_gateway: Any) -> None:
+        guarded = make_gateway(cors_origin=("http://localhost:3000",), api_key=(KEY,))
         reply = guarded.get("/v1/models", headers={"origin": "http://localhost:3000"})
         assert reply.status_code == 401
         assert reply.headers["access-control-allow-origin"] == "http://localhost:3000"
         assert preflight_of(guarded, "http://localhost:3000").status_code == 200
 
-    def test_a_page_may_send_what_anthropics_client_sends(self, gateway: Harness) -> None:
+    def test_a_page_may_send_what_anthropics_client_sends(self, make_gateway: Any) -> None:
         origin = "http://localhost:3000"
+        gateway = make_gateway(cors_origin=(origin,))
         asked = "anthropic-dangerous-direct-browser-access,anthropic-version,x-api-key"
         preflight = preflight_of(gateway, origin, "/v1/messages", asked)
         assert preflight.status_code == 200

@@ -133,12 +133,13 @@ def test_a_page_of_a_name_that_anyone_on_the_network_may_take_is_foreign() -> No
 @pytest.mark.parametrize(
     "origin, status",
     [
-        (b"http://localhost:3000", 200),
-        (b"http://127.0.0.1", 200),
-        (b"http://[::1]:5173", 200),
-        (b"http://ui.localhost:3000", 200),
-        (b"tauri://localhost", 200),
-        (b"http://0.0.0.0:3000", 200),
+        (b"http://localhost:8000", 200),
+        (b"http://localhost", 403),
+        (b"http://localhost:3000", 403),
+        (b"http://127.0.0.1:8000", 403),
+        (b"http://ui.localhost:8000", 403),
+        (b"http://localhost:port", 403),
+        (b"tauri://localhost", 403),
         (b"http://evil.example", 403),
         (b"null", 403),
         (b"http://localhost.evil.example", 403),
@@ -146,7 +147,13 @@ def test_a_page_of_a_name_that_anyone_on_the_network_may_take_is_foreign() -> No
     ],
 )
 def test_origins_on_loopback(origin: bytes, status: int) -> None:
-    assert check(b"localhost", origin, origins=("https://app.example",)) == status
+    assert check(b"localhost:8000", origin, origins=("https://app.example",)) == status
+
+
+@pytest.mark.parametrize("origin", [b"http://localhost:3000", b"tauri://localhost"])
+def test_other_pages_of_this_machine_pass_by_flag(origin: bytes) -> None:
+    assert check(b"localhost:8000", origin, origins=(origin.decode(),)) == 200
+    assert check(b"localhost:8000", origin, origins=("*",)) == 200
 
 
 def test_an_open_address_without_keys_takes_its_own_origin_only() -> None:
