@@ -70,6 +70,11 @@ class GatewayConfig(AccessFlags):
         "whose tool calls get their thinking back when a client drops it: keyed (clients with an "
         "API key, and others within a session that they name), always or off",
     )
+    unreadable: str = flag(
+        "refuse",
+        "images, files and other content that is not text, in what is asked now: refuse, or "
+        "placeholder (a few words in its place, as in earlier turns and tool results)",
+    )
     request_timeout_s: float = flag(
         0.0,
         "longest time for a request from its receipt, in seconds; 0: only the attention service's "
@@ -94,6 +99,7 @@ class GatewayConfig(AccessFlags):
         check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
         check_choice("--restore-thinking", self.restore_thinking, ("keyed", "always", "off"))
+        check_choice("--unreadable", self.unreadable, ("refuse", "placeholder"))
         for name, low, high in _RANGES:
             if not low <= getattr(self, name.replace("-", "_")) <= high:
                 raise ValueError(f"--{name}: {low} to {high}")

@@ -78,6 +78,7 @@ class GatewayService:
             encoder=PromptEncoder(
                 model,
                 limits,
+                reads_all=config.unreadable == "placeholder",
                 count_repair=lambda kind, count: metrics.history_repairs.labels(kind).inc(count),
                 count_restored=metrics.thinking_restored.inc,
             ),

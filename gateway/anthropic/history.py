@@ -23,8 +23,13 @@ _MEDIA = ("image", "document", "file", "container_upload")
 _ERROR = "Error: "
 
 
-def chat_messages(system: Any, messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """Messages for the encoder. Raises RequestError naming the field."""
+def chat_messages(
+    system: Any, messages: Sequence[Any], *, reads_all: bool = False
+) -> list[dict[str, Any]]:
+    """Messages for the encoder. Raises RequestError naming the field.
+
+    `reads_all`: what is asked now may hold anything, too.
+    """
     if not messages:
         raise bad_field("messages", "must not be empty")
     result = [{"role": "system", "content": text} for text in _system_texts(system)]
@@ -39,7 +44,8 @@ def chat_messages(system: Any, messages: Sequence[Any]) -> list[dict[str, Any]]:
         if role == "assistant":
             result.append(_assistant(message))
             continue
-        if index > last_answer and (role != "user" or index == last_user):
+        is_asked = index > last_answer and (role != "user" or index == last_user)
+        if is_asked and not reads_all:
             _require_text(f"{where}.content", message.get("content"))
         result += _asked(role, message.get("content"))
     return result

@@ -102,7 +102,7 @@ async def _encode(
 ) -> EncodedPrompt:
     gateway = gateway_of(request)
     return await gateway.encoder.chat(
-        chat_messages(fields.system, fields.messages),
+        chat_messages(fields.system, fields.messages, reads_all=gateway.encoder.reads_all),
         tools,
         names=NAMES,
         tenant=_tenant(request),

@@ -56,10 +56,13 @@ class PromptEncoder:
         model: ModelFiles,
         limits: Limits,
         *,
+        reads_all: bool = False,
         count_repair: Callable[[str, int], None] = lambda kind, count: None,
         count_restored: Callable[[int], None] = lambda count: None,
     ):
+        """`reads_all`: as `normalise_messages` has it."""
         self._model = model
+        self.reads_all = reads_all
         self._count_repair = count_repair
         self._count_restored = count_restored
         self._limits = limits
@@ -112,7 +115,9 @@ class PromptEncoder:
                 parameters_name=names.parameters,
             )
             think_tags = self._model.chat_format.think
-            turns = normalise_messages(messages, repairs, names.messages, think_tags)
+            turns = normalise_messages(
+                messages, repairs, names.messages, think_tags, reads_all=self.reads_all
+            )
             # Before the template copies it several times over.
             said = sum(len(turn["content"]) for turn in turns if isinstance(turn["content"], str))
             self._refuse_by_size(names.messages, said, max_model_len)

@@ -26,6 +26,8 @@ def normalise_messages(
     repairs: Repairs | None = None,
     field: str = "messages",
     tags: ThinkTags = THINK_TAGS,
+    *,
+    reads_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Messages for `ChatTemplate.render`; the input is not changed.
 
@@ -47,6 +49,8 @@ def normalise_messages(
 
     Args:
         repairs: counts what was not rendered as it was sent.
+        reads_all: content that is not text is never an error; what is asked now is read like the
+            past.
 
     Raises:
         ValueError: naming `field` or the place in it: no messages, or in what is asked now an
@@ -54,7 +58,7 @@ def normalise_messages(
     """
     if not messages:
         raise ValueError(f"{field}: must not be empty")
-    reader = _Reader(Counter() if repairs is None else repairs, tags)
+    reader = _Reader(Counter() if repairs is None else repairs, tags, reads_all=reads_all)
     roles = [message.get("role") for message in messages]
     last_answer = _last_answer(roles)
     last_user = max((i for i, role in enumerate(roles) if role == "user"), default=-1)
@@ -89,7 +93,8 @@ def _last_answer(roles: list[Any]) -> int:
 class _Reader:
     """The conversation so far."""
 
-    def __init__(self, repairs: Repairs, tags: ThinkTags) -> None:
+    def __init__(self, repairs: Repairs, tags: ThinkTags, *, reads_all: bool) -> None:
+        self._reads_all = reads_all
         self._repairs = repairs
         self._tags = tags
         self._calls = CallReader(repairs)
@@ -134,7 +139,7 @@ class _Reader:
         return whole
 
     def _content(self, message: dict[str, Any], asked_where: str | None) -> Content:
-        if asked_where is None:
+        if asked_where is None or self._reads_all:
             return past_content(message.get("content"), self._repairs)
         return asked_content(asked_where, message.get("content"))
 

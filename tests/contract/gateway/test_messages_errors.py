@@ -136,6 +136,21 @@ def test_a_failed_tool_is_told_with_all_that_it_said(
     assert f"<response>{shown}</response>" in prompt_of(gateway, tokenizer)
 
 
+def test_pictures_are_left_out_of_what_is_asked_where_the_operator_says_so(
+    make_gateway: Any, tokenizer: Tokenizer
+) -> None:
+    gateway: Harness = make_gateway(unreadable="placeholder")
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    asked = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "what is it?"}]}]
+    assert ask(gateway, messages=asked).status_code == 200
+    assert "[image: left out, this model reads text only]what is it?" in prompt_of(
+        gateway, tokenizer
+    )
+    part = {"type": "image_url", "image_url": {"url": "data:,x"}}
+    assert gateway.chat(messages=[{"role": "user", "content": [part]}]).status_code == 200
+    assert "[image_url: left out" in prompt_of(gateway, tokenizer)
+
+
 def test_a_key_may_come_either_way(make_gateway: Any, tokenizer: Tokenizer) -> None:
     gateway: Harness = make_gateway(api_key=("a-good-secret", "another-secret"))
     good, other = "a-good-secret", "another-secret"
