@@ -177,7 +177,7 @@ def test_bad_tls_files_are_one_clear_line_and_status_2(
         flags += [f"--tls-{name}", str(path)]
     gateway = start_gateway(processes, "--attention", "127.0.0.1:1", *flags)
     assert gateway.process.wait(15) == 2
-    gateway.wait_for(r"gateway --tls-ca: .* is not a PEM certificate")
+    gateway.wait_for(r"error: --tls-ca: .* is not a PEM certificate")
 
 
 def test_it_listens_and_tells_why_it_is_not_ready_before_any_attention_is(
