@@ -107,8 +107,7 @@ class MessageReply:
         )
 
     def collect(self, update: Update) -> None:
-        for _ in self._read(update):
-            pass
+        self._read(update)
 
     def whole(self) -> bytes:
         content = [self._content(block) for block in self._blocks if block.is_whole]

@@ -123,8 +123,9 @@ class PromptEncoder:
             self._refuse_by_size(names.messages, said, max_model_len)
             conversation = None
             if thinking_scope is not None:
-                self._count_restored(self.thinking.restore(thinking_scope, turns))
-                conversation = Conversation(turns)
+                conversation = Conversation()
+                restored = self.thinking.restore(thinking_scope, turns, conversation)
+                self._count_restored(restored)
             last = turns.pop() if go_on and is_open_answer(turns) else None
             segments = self._model.template.render(
                 turns,

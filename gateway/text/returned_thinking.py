@@ -60,10 +60,16 @@ class ReturnedThinking(RecentlyUsed[str]):
         if thinking and _size(thinking) <= self._max_bytes:
             self._put(conversation.key(scope, turn), thinking)
 
-    def restore(self, scope: str, turns: list[dict[str, Any]]) -> int:
-        """Put `reasoning_content` into turns with calls that lack it; gives how many got it."""
+    def restore(
+        self, scope: str, turns: list[dict[str, Any]], conversation: Conversation | None = None
+    ) -> int:
+        """Put `reasoning_content` into turns with calls that lack it; gives how many got it.
+
+        Args:
+            conversation: an empty one, which grows to these turns.
+        """
         restored = 0
-        conversation = Conversation()
+        conversation = Conversation() if conversation is None else conversation
         for turn in turns:
             if turn.get("tool_calls") and not turn.get("reasoning_content"):
                 thinking = self._get(conversation.key(scope, turn))
