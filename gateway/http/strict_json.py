@@ -22,7 +22,7 @@ import orjson
 
 from gateway.errors import Kind, RequestError, bad_field
 from gateway.limits import Limits
-from moe_model.chat.lossless_json import LongNumber, loads
+from moe_model.chat.lossless_json import LongNumber, decimal_number, loads
 from moe_model.text.unicode_text import is_valid_text
 
 _MAX_FIELD_CHARS = 200
@@ -33,9 +33,9 @@ _ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
 _BLANKS = b" \t\n\r"
 _NUMBER_BYTES = b"+-.0123456789eE"
 _NUMBERS_AS_ZEROS = bytes(48 if byte in _NUMBER_BYTES else 32 for byte in range(256))
-_LONG_NUMBER = re.compile(rb"[-+.0-9eE]{18,}+")
-"""Shorter ones can be neither beyond 64 bits nor over a sensible limit."""
-_LONG = b"0" * 18
+_LONG_NUMBER = re.compile(rb"[-+.0-9eE]{17,}+|[-+.0-9]++[eE]-[-+.0-9eE]++")
+"""Other ones are neither beyond 64 bits nor over a sensible limit, and floats say them exactly."""
+_LONG = b"0" * 17
 _PIECE_BYTES = 256 * 1024
 _LARGEST_UNSIGNED = 2**64 - 1
 _SMALLEST_SIGNED = -(2**63)
@@ -151,7 +151,7 @@ def _scan(body: bytes, limits: Limits) -> bool:
             if items > limits.json_items:
                 raise too_many
             _nest(keys_of_open, bracket, limits)
-        if len(between) >= len(_LONG):
+        if len(between) >= len(_LONG) or b"-" in between:
             for number in _long_numbers(between):
                 items += 1
                 if items > limits.json_items:
@@ -188,7 +188,7 @@ def _nest(keys_of_open: list[set[bytes] | None], bracket: int, limits: Limits) -
 
 def _long_numbers(text: bytes) -> Iterator[bytes]:
     """Runs of number characters that may be too long; quick where there are none."""
-    if _LONG in text.translate(_NUMBERS_AS_ZEROS):
+    if b"e-" in text or b"E-" in text or _LONG in text.translate(_NUMBERS_AS_ZEROS):
         for match in _LONG_NUMBER.finditer(text):
             yield match[0]
 
@@ -208,10 +208,17 @@ def _note_key(keys_of_open: list[set[bytes] | None], key: bytes) -> None:
 
 
 def _is_long(number: bytes, limits: Limits) -> bool:
-    """Beyond 64 bits or over the limit; those are read without loss, then judged by their place."""
+    """Whether orjson would refuse or round it.
+
+    Such numbers are read without loss, then judged by their place.
+    """
     if len(number) > limits.json_number_chars:
         return True
     try:
         return not _SMALLEST_SIGNED <= int(number) <= _LARGEST_UNSIGNED
     except ValueError:
-        return False  # a float, or malformed: orjson decides
+        pass
+    try:
+        return isinstance(decimal_number(number.decode()), LongNumber)
+    except ValueError:
+        return False  # malformed: orjson decides

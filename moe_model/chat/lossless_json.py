@@ -34,12 +34,27 @@ def loads(text: str, *, lenient: bool = False) -> Any:
             text,
             strict=not lenient,
             parse_int=_integer,
-            parse_float=_number,
+            parse_float=decimal_number,
             parse_constant=LongNumber if lenient else _refuse,
             object_pairs_hook=_object,
         )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def decimal_number(text: str) -> float | LongNumber:
+    """The float that says exactly what the text says, or the text.
+
+    Raises ValueError when the text is no number.
+    """
+    if len(text) <= _MAX_DIGITS:
+        value = float(text)
+        try:
+            if math.isfinite(value) and Decimal(repr(value)) == Decimal(text):
+                return value
+        except InvalidOperation:  # an exponent beyond what even decimals have
+            pass
+    return LongNumber(text)
 
 
 def as_text(value: Any) -> str:
@@ -75,17 +90,6 @@ def _children(item: Any) -> list[Any]:
 
 def _integer(text: str) -> int | LongNumber:
     return int(text) if len(text) <= _MAX_DIGITS else LongNumber(text)
-
-
-def _number(text: str) -> float | LongNumber:
-    if len(text) <= _MAX_DIGITS:
-        value = float(text)
-        try:
-            if math.isfinite(value) and Decimal(repr(value)) == Decimal(text):
-                return value
-        except InvalidOperation:  # an exponent beyond what even decimals have
-            pass
-    return LongNumber(text)
 
 
 def _refuse(name: str) -> NoReturn:
