@@ -35,7 +35,6 @@ from gateway.http.typed_body import note_ignored, parse_model
 from gateway.text.prompt_encoder import ChatNames, EncodedPrompt
 
 NAMES = ChatNames(messages="messages", tools="tools", function="", parameters=".input_schema")
-_SESSION_HEADER = "x-claude-code-session-id"
 _SHOWS_THINKING = ("enabled", "adaptive")
 _THINKING_TYPES = (*_SHOWS_THINKING, "disabled")
 
@@ -159,7 +158,7 @@ def _thinking_scope(request: Request, fields: CountTokensRequest) -> str | None:
 def _session(request: Request, fields: CountTokensRequest) -> str:
     """What ties this request to others of one conversation, if the client says."""
     user: Mapping[str, Any] = fields.metadata or {}
-    return session_of(request.headers.get(_SESSION_HEADER), user.get("user_id"))
+    return session_of(request.headers, user.get("user_id"))
 
 
 def _note_signatures(gateway: Gateway, fields: CountTokensRequest) -> None:

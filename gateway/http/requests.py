@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -18,6 +18,13 @@ from gateway.http.strict_json import parse_object
 from gateway.limits import Limits
 
 Result = TypeVar("Result")
+
+SESSION_HEADERS = (
+    "x-claude-code-session-id",
+    "x-session-id",  # OpenCode, as is the next one
+    "x-session-affinity",
+)
+"""In which a client names its session, whichever API it speaks."""
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -35,9 +42,13 @@ def client_of_request(request: Request) -> str:
     return "" if key_id == ANONYMOUS else key_id
 
 
-def session_of(*hints: object) -> str:
-    """What ties requests of one conversation together: a digest of the first text; "" for none."""
-    hint = next((hint for hint in hints if isinstance(hint, str) and hint), None)
+def session_of(headers: Mapping[str, str], *hints: object) -> str:
+    """What ties requests of one conversation together: a digest of its name; "" without one.
+
+    The name is the first text among SESSION_HEADERS and then `hints`, an API's own fields.
+    """
+    named = (*map(headers.get, SESSION_HEADERS), *hints)
+    hint = next((hint for hint in named if isinstance(hint, str) and hint), None)
     return "" if hint is None else hashlib.sha256(hint.encode()).hexdigest()
 
 

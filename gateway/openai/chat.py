@@ -57,7 +57,7 @@ async def _chat(request: Request, defaults: dict[str, Any], alias: str | None = 
         _check_template_variables(gateway, fields.chat_template_kwargs or {})
         answers, options = _answers(gateway, fields)
         stream_options = stream_options_of(fields)
-        session = session_of(fields.prompt_cache_key, fields.user)
+        session = session_of(request.headers, fields.prompt_cache_key, fields.user)
         scope = thinking_scope(request, tenant, session)
         started_s = time.perf_counter()
         prompt = await gateway.encoder.chat(

@@ -9,7 +9,7 @@ from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.messages import ask
-from tests.support.gateway.model import EOS
+from tests.support.gateway.model import EOS, NAME
 
 SESSIONS = [f"session-{number}" for number in range(20)]
 
@@ -17,7 +17,11 @@ SESSIONS = [f"session-{number}" for number in range(20)]
 def ask_with(gateway: Harness, hint: str, session: str) -> int:
     """The status of an answer to a request that names its session in this way."""
     if hint == "header":
-        return ask(gateway, headers={"x-claude-code-session-id": session}).status_code
+        return ask(gateway, headers={"X-Claude-Code-Session-Id": session}).status_code
+    if hint == "chat header":  # another hint beside it has no say
+        body = {"model": NAME, "messages": [{"role": "user", "content": "hi"}], "user": "me"}
+        headers = {"x-session-affinity": session}
+        return gateway.post("/v1/chat/completions", body, headers=headers).status_code
     if hint == "metadata":
         return ask(gateway, metadata={"user_id": session}).status_code
     return gateway.chat(**({hint: session} if hint else {})).status_code
@@ -44,7 +48,7 @@ def pair(make_gateway: Any, tokenizer: Tokenizer) -> list[Harness]:
     return [first, second]
 
 
-@pytest.mark.parametrize("hint", ["header", "metadata", "prompt_cache_key", "user"])
+@pytest.mark.parametrize("hint", ["header", "chat header", "metadata", "prompt_cache_key", "user"])
 def test_a_session_has_one_replica_whichever_gateway_it_asks(
     pair: list[Harness], hint: str
 ) -> None:
