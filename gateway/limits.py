@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from protos.sampling_ranges import MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS
+from protos.sampling_ranges import MAX_ALLOWED_TOKEN_IDS, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS
 from rpc.config import MAX_GRAMMAR_BYTES
 
 
@@ -70,6 +70,10 @@ class Limits:
     stop_chars: int = 256
     stop_token_ids: int = 32
     logit_bias: int = MAX_LOGIT_BIAS
+    allowed_token_ids: int = MAX_ALLOWED_TOKEN_IDS
+    bad_words: int = 64
+    bad_word_chars: int = 64
+    """Of each; all together are tokenised on the event loop."""
     top_logprobs: int = MAX_TOP_LOGPROBS
     prompt_logprobs: int = 1_000_000
     """Log-probabilities of prompt tokens, alternatives included, when `echo` asks for them."""

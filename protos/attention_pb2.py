@@ -24,49 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/attention.proto\x12\x17\x65xpertmesh.attention.v1\"\xfa\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x19\n\x11\x65mitted_token_ids\x18\x03 \x03(\r\x12\x39\n\x08sampling\x18\x04 \x01(\x0b\x32\'.expertmesh.attention.v1.SamplingParams\x12\x12\n\ncache_salt\x18\x05 \x01(\t\x12\x1a\n\x12\x65nd_of_thinking_id\x18\x06 \x01(\r\x12\x12\n\ntimeout_ms\x18\x07 \x01(\x04\x12\x12\n\nchoice_idx\x18\x08 \x01(\r\x12\x16\n\x0ereport_timings\x18\t \x01(\x08\x12\x31\n\x07grammar\x18\n \x01(\x0b\x32 .expertmesh.attention.v1.Grammar\x12\x12\n\ngrammar_id\x18\x0b \x01(\x0c\x12\x11\n\tclient_id\x18\x0c \x01(\t\x12\x19\n\x11\x65xperts_waited_ms\x18\r \x01(\x04\"K\n\x07Grammar\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.expertmesh.attention.v1.GrammarKind\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xfe\x02\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05min_p\x18\x04 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x36\n\nlogit_bias\x18\x08 \x03(\x0b\x32\".expertmesh.attention.v1.LogitBias\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x12\n\nmax_tokens\x18\n \x01(\r\x12\x12\n\nmin_tokens\x18\x0b \x01(\r\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x10\n\x08logprobs\x18\x0e \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x0f \x01(\r\x12\x17\n\x0fprompt_logprobs\x18\x10 \x01(\x08\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\xc9\x01\n\x10GenerateResponse\x12\x31\n\x06tokens\x18\x01 \x01(\x0b\x32\x1f.expertmesh.attention.v1.TokensH\x00\x12\x35\n\x08\x66inished\x18\x02 \x01(\x0b\x32!.expertmesh.attention.v1.FinishedH\x00\x12\x42\n\x0fprompt_logprobs\x18\x03 \x01(\x0b\x32\'.expertmesh.attention.v1.PromptLogprobsH\x00\x42\x07\n\x05\x65vent\"\\\n\x0ePromptLogprobs\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x38\n\x08logprobs\x18\x02 \x03(\x0b\x32&.expertmesh.attention.v1.TokenLogprobs\"d\n\x06Tokens\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x38\n\x08logprobs\x18\x03 \x03(\x0b\x32&.expertmesh.attention.v1.TokenLogprobs\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x8d\x02\n\x08\x46inished\x12\x35\n\x06reason\x18\x01 \x01(\x0e\x32%.expertmesh.attention.v1.FinishReason\x12\x15\n\rstop_token_id\x18\x02 \x01(\r\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12-\n\x05usage\x18\x05 \x01(\x0b\x32\x1e.expertmesh.attention.v1.Usage\x12\x31\n\x07timings\x18\x06 \x01(\x0b\x32 .expertmesh.attention.v1.Timings\x12\x14\n\x0c\x63\x61ller_error\x18\x07 \x01(\x08\x12\x19\n\x11\x65xperts_waited_ms\x18\x08 \x01(\x04\"O\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\xc3\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x14\n\x0c\x61ttention_ms\x18\x02 \x01(\x02\x12\x12\n\nnetwork_ms\x18\x03 \x01(\x02\x12\x15\n\rpool_queue_ms\x18\x04 \x01(\x02\x12\x17\n\x0fpool_compute_ms\x18\x05 \x01(\x02\x12\x13\n\x0bsampling_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\x12\x16\n\x0e\x66irst_token_ms\x18\x08 \x01(\x02\x12\r\n\x05steps\x18\t \x01(\r\")\n\x14RecordRoutingRequest\x12\x11\n\tmax_steps\x18\x01 \x01(\r\"d\n\x15RecordRoutingResponse\x12\x11\n\tis_decode\x18\x01 \x01(\x08\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x12\n\nexpert_ids\x18\x03 \x01(\x0c\x12\x12\n\nlost_steps\x18\x04 \x01(\x04\"\x12\n\x10GetStatusRequest\"\xdd\x04\n\x11GetStatusResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x15\n\rmax_model_len\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_stop_token_ids\x18\x06 \x03(\r\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\x19\n\x11running_sequences\x18\x08 \x01(\r\x12\x19\n\x11waiting_sequences\x18\t \x01(\r\x12\x1d\n\x15waiting_prompt_tokens\x18\n \x01(\r\x12\x16\n\x0ekv_usage_ratio\x18\x0b \x01(\x02\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x11\n\ttransport\x18\x0e \x01(\t\x12\x14\n\x0c\x61ttention_id\x18\x0f \x01(\t\x12\x1a\n\x12kv_capacity_tokens\x18\x10 \x01(\x04\x12\x1d\n\x15max_waiting_sequences\x18\x11 \x01(\r\x12!\n\x19max_waiting_prompt_tokens\x18\x12 \x01(\x04\x12\x10\n\x08\x64raining\x18\x13 \x01(\x08\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x14 \x01(\x04\x12\x31\n\x05pools\x18\x15 \x03(\x0b\x32\".expertmesh.attention.v1.PoolReach\x12\x13\n\x0bincarnation\x18\x16 \x01(\x04\x12\x1a\n\x12\x65xperts_awaited_ms\x18\x17 \x01(\x04\"\x89\x01\n\tPoolReach\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x05 \x01(\t\x12\x0f\n\x07\x65jected\x18\x06 \x01(\x08\x12\x12\n\nnetwork_ms\x18\x07 \x01(\x02*B\n\x0bGrammarKind\x12\x1c\n\x18GRAMMAR_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11GRAMMAR_KIND_LARK\x10\x01*\xaf\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x05\x32\xc4\x02\n\tAttention\x12\x61\n\x08Generate\x12(.expertmesh.attention.v1.GenerateRequest\x1a).expertmesh.attention.v1.GenerateResponse0\x01\x12\x62\n\tGetStatus\x12).expertmesh.attention.v1.GetStatusRequest\x1a*.expertmesh.attention.v1.GetStatusResponse\x12p\n\rRecordRouting\x12-.expertmesh.attention.v1.RecordRoutingRequest\x1a..expertmesh.attention.v1.RecordRoutingResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/attention.proto\x12\x17\x65xpertmesh.attention.v1\"\xfa\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x19\n\x11\x65mitted_token_ids\x18\x03 \x03(\r\x12\x39\n\x08sampling\x18\x04 \x01(\x0b\x32\'.expertmesh.attention.v1.SamplingParams\x12\x12\n\ncache_salt\x18\x05 \x01(\t\x12\x1a\n\x12\x65nd_of_thinking_id\x18\x06 \x01(\r\x12\x12\n\ntimeout_ms\x18\x07 \x01(\x04\x12\x12\n\nchoice_idx\x18\x08 \x01(\r\x12\x16\n\x0ereport_timings\x18\t \x01(\x08\x12\x31\n\x07grammar\x18\n \x01(\x0b\x32 .expertmesh.attention.v1.Grammar\x12\x12\n\ngrammar_id\x18\x0b \x01(\x0c\x12\x11\n\tclient_id\x18\x0c \x01(\t\x12\x19\n\x11\x65xperts_waited_ms\x18\r \x01(\x04\"K\n\x07Grammar\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.expertmesh.attention.v1.GrammarKind\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xdb\x03\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05min_p\x18\x04 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x36\n\nlogit_bias\x18\x08 \x03(\x0b\x32\".expertmesh.attention.v1.LogitBias\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x12\n\nmax_tokens\x18\n \x01(\r\x12\x12\n\nmin_tokens\x18\x0b \x01(\r\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x10\n\x08logprobs\x18\x0e \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x0f \x01(\r\x12\x17\n\x0fprompt_logprobs\x18\x10 \x01(\x08\x12\x19\n\x11\x61llowed_token_ids\x18\x11 \x03(\r\x12@\n\x10\x62\x61nned_sequences\x18\x12 \x03(\x0b\x32&.expertmesh.attention.v1.TokenSequence\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\xc9\x01\n\x10GenerateResponse\x12\x31\n\x06tokens\x18\x01 \x01(\x0b\x32\x1f.expertmesh.attention.v1.TokensH\x00\x12\x35\n\x08\x66inished\x18\x02 \x01(\x0b\x32!.expertmesh.attention.v1.FinishedH\x00\x12\x42\n\x0fprompt_logprobs\x18\x03 \x01(\x0b\x32\'.expertmesh.attention.v1.PromptLogprobsH\x00\x42\x07\n\x05\x65vent\"\\\n\x0ePromptLogprobs\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x38\n\x08logprobs\x18\x02 \x03(\x0b\x32&.expertmesh.attention.v1.TokenLogprobs\"d\n\x06Tokens\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x38\n\x08logprobs\x18\x03 \x03(\x0b\x32&.expertmesh.attention.v1.TokenLogprobs\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x8d\x02\n\x08\x46inished\x12\x35\n\x06reason\x18\x01 \x01(\x0e\x32%.expertmesh.attention.v1.FinishReason\x12\x15\n\rstop_token_id\x18\x02 \x01(\r\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12-\n\x05usage\x18\x05 \x01(\x0b\x32\x1e.expertmesh.attention.v1.Usage\x12\x31\n\x07timings\x18\x06 \x01(\x0b\x32 .expertmesh.attention.v1.Timings\x12\x14\n\x0c\x63\x61ller_error\x18\x07 \x01(\x08\x12\x19\n\x11\x65xperts_waited_ms\x18\x08 \x01(\x04\"O\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\xc3\x01\n\x07Timings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x14\n\x0c\x61ttention_ms\x18\x02 \x01(\x02\x12\x12\n\nnetwork_ms\x18\x03 \x01(\x02\x12\x15\n\rpool_queue_ms\x18\x04 \x01(\x02\x12\x17\n\x0fpool_compute_ms\x18\x05 \x01(\x02\x12\x13\n\x0bsampling_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\x12\x16\n\x0e\x66irst_token_ms\x18\x08 \x01(\x02\x12\r\n\x05steps\x18\t \x01(\r\")\n\x14RecordRoutingRequest\x12\x11\n\tmax_steps\x18\x01 \x01(\r\"d\n\x15RecordRoutingResponse\x12\x11\n\tis_decode\x18\x01 \x01(\x08\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x12\n\nexpert_ids\x18\x03 \x01(\x0c\x12\x12\n\nlost_steps\x18\x04 \x01(\x04\"\x12\n\x10GetStatusRequest\"\xdd\x04\n\x11GetStatusResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x15\n\rmax_model_len\x18\x04 \x01(\r\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_stop_token_ids\x18\x06 \x03(\r\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\x19\n\x11running_sequences\x18\x08 \x01(\r\x12\x19\n\x11waiting_sequences\x18\t \x01(\r\x12\x1d\n\x15waiting_prompt_tokens\x18\n \x01(\r\x12\x16\n\x0ekv_usage_ratio\x18\x0b \x01(\x02\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x11\n\ttransport\x18\x0e \x01(\t\x12\x14\n\x0c\x61ttention_id\x18\x0f \x01(\t\x12\x1a\n\x12kv_capacity_tokens\x18\x10 \x01(\x04\x12\x1d\n\x15max_waiting_sequences\x18\x11 \x01(\r\x12!\n\x19max_waiting_prompt_tokens\x18\x12 \x01(\x04\x12\x10\n\x08\x64raining\x18\x13 \x01(\x08\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x14 \x01(\x04\x12\x31\n\x05pools\x18\x15 \x03(\x0b\x32\".expertmesh.attention.v1.PoolReach\x12\x13\n\x0bincarnation\x18\x16 \x01(\x04\x12\x1a\n\x12\x65xperts_awaited_ms\x18\x17 \x01(\x04\"\x89\x01\n\tPoolReach\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x13\n\x0bnumerics_id\x18\x05 \x01(\t\x12\x0f\n\x07\x65jected\x18\x06 \x01(\x08\x12\x12\n\nnetwork_ms\x18\x07 \x01(\x02*B\n\x0bGrammarKind\x12\x1c\n\x18GRAMMAR_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11GRAMMAR_KIND_LARK\x10\x01*\xaf\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x05\x32\xc4\x02\n\tAttention\x12\x61\n\x08Generate\x12(.expertmesh.attention.v1.GenerateRequest\x1a).expertmesh.attention.v1.GenerateResponse0\x01\x12\x62\n\tGetStatus\x12).expertmesh.attention.v1.GetStatusRequest\x1a*.expertmesh.attention.v1.GetStatusResponse\x12p\n\rRecordRouting\x12-.expertmesh.attention.v1.RecordRoutingRequest\x1a..expertmesh.attention.v1.RecordRoutingResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.attention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRAMMARKIND']._serialized_start=2882
-  _globals['_GRAMMARKIND']._serialized_end=2948
-  _globals['_FINISHREASON']._serialized_start=2951
-  _globals['_FINISHREASON']._serialized_end=3126
+  _globals['_GRAMMARKIND']._serialized_start=3011
+  _globals['_GRAMMARKIND']._serialized_end=3077
+  _globals['_FINISHREASON']._serialized_start=3080
+  _globals['_FINISHREASON']._serialized_end=3255
   _globals['_GENERATEREQUEST']._serialized_start=52
   _globals['_GENERATEREQUEST']._serialized_end=430
   _globals['_GRAMMAR']._serialized_start=432
   _globals['_GRAMMAR']._serialized_end=507
   _globals['_SAMPLINGPARAMS']._serialized_start=510
-  _globals['_SAMPLINGPARAMS']._serialized_end=892
-  _globals['_LOGITBIAS']._serialized_start=894
-  _globals['_LOGITBIAS']._serialized_end=937
-  _globals['_GENERATERESPONSE']._serialized_start=940
-  _globals['_GENERATERESPONSE']._serialized_end=1141
-  _globals['_PROMPTLOGPROBS']._serialized_start=1143
-  _globals['_PROMPTLOGPROBS']._serialized_end=1235
-  _globals['_TOKENS']._serialized_start=1237
-  _globals['_TOKENS']._serialized_end=1337
-  _globals['_TOKENLOGPROBS']._serialized_start=1339
-  _globals['_TOKENLOGPROBS']._serialized_end=1416
-  _globals['_FINISHED']._serialized_start=1419
-  _globals['_FINISHED']._serialized_end=1688
-  _globals['_USAGE']._serialized_start=1690
-  _globals['_USAGE']._serialized_end=1769
-  _globals['_TIMINGS']._serialized_start=1772
-  _globals['_TIMINGS']._serialized_end=1967
-  _globals['_RECORDROUTINGREQUEST']._serialized_start=1969
-  _globals['_RECORDROUTINGREQUEST']._serialized_end=2010
-  _globals['_RECORDROUTINGRESPONSE']._serialized_start=2012
-  _globals['_RECORDROUTINGRESPONSE']._serialized_end=2112
-  _globals['_GETSTATUSREQUEST']._serialized_start=2114
-  _globals['_GETSTATUSREQUEST']._serialized_end=2132
-  _globals['_GETSTATUSRESPONSE']._serialized_start=2135
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2740
-  _globals['_POOLREACH']._serialized_start=2743
-  _globals['_POOLREACH']._serialized_end=2880
-  _globals['_ATTENTION']._serialized_start=3129
-  _globals['_ATTENTION']._serialized_end=3453
+  _globals['_SAMPLINGPARAMS']._serialized_end=985
+  _globals['_TOKENSEQUENCE']._serialized_start=987
+  _globals['_TOKENSEQUENCE']._serialized_end=1021
+  _globals['_LOGITBIAS']._serialized_start=1023
+  _globals['_LOGITBIAS']._serialized_end=1066
+  _globals['_GENERATERESPONSE']._serialized_start=1069
+  _globals['_GENERATERESPONSE']._serialized_end=1270
+  _globals['_PROMPTLOGPROBS']._serialized_start=1272
+  _globals['_PROMPTLOGPROBS']._serialized_end=1364
+  _globals['_TOKENS']._serialized_start=1366
+  _globals['_TOKENS']._serialized_end=1466
+  _globals['_TOKENLOGPROBS']._serialized_start=1468
+  _globals['_TOKENLOGPROBS']._serialized_end=1545
+  _globals['_FINISHED']._serialized_start=1548
+  _globals['_FINISHED']._serialized_end=1817
+  _globals['_USAGE']._serialized_start=1819
+  _globals['_USAGE']._serialized_end=1898
+  _globals['_TIMINGS']._serialized_start=1901
+  _globals['_TIMINGS']._serialized_end=2096
+  _globals['_RECORDROUTINGREQUEST']._serialized_start=2098
+  _globals['_RECORDROUTINGREQUEST']._serialized_end=2139
+  _globals['_RECORDROUTINGRESPONSE']._serialized_start=2141
+  _globals['_RECORDROUTINGRESPONSE']._serialized_end=2241
+  _globals['_GETSTATUSREQUEST']._serialized_start=2243
+  _globals['_GETSTATUSREQUEST']._serialized_end=2261
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2264
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2869
+  _globals['_POOLREACH']._serialized_start=2872
+  _globals['_POOLREACH']._serialized_end=3009
+  _globals['_ATTENTION']._serialized_start=3258
+  _globals['_ATTENTION']._serialized_end=3582
 # @@protoc_insertion_point(module_scope)

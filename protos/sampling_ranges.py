@@ -11,3 +11,7 @@ GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing by them overflows."""
 MAX_LOGIT_BIAS = 300
 MAX_TOP_LOGPROBS = 20
+MAX_ALLOWED_TOKEN_IDS = 16_384
+MAX_BANNED_SEQUENCES = 2048
+MAX_BANNED_TOKENS = 32_768
+"""Of all banned sequences together."""

@@ -21,15 +21,12 @@ def is_controlled(sequence: Sequence) -> bool:
 
 
 def apply_controls(logits_BV: Tensor, sequences: Rows[Sequence]) -> None:
-    """In place: repetition penalty, presence and frequency, biases, stops before min_tokens."""
+    """In place: repetition penalty, presence and frequency, biases; then what is masked."""
     controlled = [(row, s) for row, s in enumerate(sequences) if is_controlled(s)]
     _penalise(logits_BV, [(r, s) for r, s in controlled if s.params.has_penalties])
     _bias(logits_BV, [(r, s) for r, s in controlled if s.params.logit_bias])
-    held_back = [(r, s) for r, s in controlled if _holds_stops_back(s)]
-    if held_back:
-        stops = [np.fromiter(s.stop_ids, np.int64) for _, s in held_back]
-        flat = _flat(logits_BV, [r for r, _ in held_back], stops)
-        logits_BV.view(-1)[flat] = float("-inf")
+    _keep_allowed(logits_BV, [(r, s) for r, s in controlled if s.params.allowed_token_ids])
+    _mask(logits_BV, [(r, s) for r, s in controlled if _holds_stops_back(s) or s.params.banned])
 
 
 def _holds_stops_back(sequence: Sequence) -> bool:
@@ -73,6 +70,31 @@ def _bias(logits_BV: Tensor, rows: Rows[tuple[int, Sequence]]) -> None:
     # Accumulated: a caller may name an id twice.
     flat = _flat(logits_BV, [r for r, _ in rows], ids)
     logits_BV.view(-1).index_add_(0, flat, bias_I)
+
+
+def _keep_allowed(logits_BV: Tensor, rows: Rows[tuple[int, Sequence]]) -> None:
+    if not rows:
+        return
+    ids = [np.array(sequence.params.allowed_token_ids, np.int64) for _, sequence in rows]
+    flat = _flat(logits_BV, [row for row, _ in rows], ids)
+    kept = logits_BV.view(-1)[flat]
+    logits_BV[[row for row, _ in rows]] = float("-inf")
+    logits_BV.view(-1)[flat] = kept
+
+
+def _mask(logits_BV: Tensor, rows: Rows[tuple[int, Sequence]]) -> None:
+    """Stops before min_tokens, and what would complete a banned sequence."""
+    if not rows:
+        return
+    masked = []
+    for _, sequence in rows:
+        stops = sequence.stop_ids if _holds_stops_back(sequence) else ()
+        ids = np.array([*stops], np.int64)
+        if sequence.params.banned is not None:
+            ids = np.concatenate([ids, sequence.params.banned.next_ids(sequence.output_ids)])
+        masked.append(ids)
+    flat = _flat(logits_BV, [row for row, _ in rows], masked)
+    logits_BV.view(-1)[flat] = float("-inf")
 
 
 def _flat(logits_BV: Tensor, rows: Rows[int], ids: Rows[NDArray[np.int64]]) -> Tensor:

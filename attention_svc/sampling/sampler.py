@@ -1,8 +1,8 @@
 """Which token comes next? All sampling controls, for the whole batch at once.
 
-Order: ids without a tokenizer entry, raw log-probabilities, penalties and biases, masks (stops
-before min_tokens, grammars), then greedy (ties to the lower id) or temperature, top_k, top_p, min_p
-and one random number per token.
+Order: ids without a tokenizer entry, raw log-probabilities, penalties and biases, masks (allowed
+ids, stops before min_tokens, banned sequences, grammars), then greedy (ties to the lower id) or
+temperature, top_k, top_p, min_p and one random number per token.
 """
 
 from collections.abc import Mapping

@@ -10,8 +10,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from attention_svc.sequence.banned import BannedSequences
 from protos import attention_pb2
-from protos.sampling_ranges import GREEDY_BELOW, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, RANGES
+from protos.sampling_ranges import (
+    GREEDY_BELOW,
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_BANNED_SEQUENCES,
+    MAX_BANNED_TOKENS,
+    MAX_LOGIT_BIAS,
+    MAX_TOP_LOGPROBS,
+    RANGES,
+)
 
 MAX_STOP_IDS = 64
 
@@ -36,6 +45,9 @@ class SequenceParams:
     logprobs: bool
     top_logprobs: int
     prompt_logprobs: bool = False
+    allowed_token_ids: tuple[int, ...] = ()
+    """Empty: all."""
+    banned: BannedSequences | None = None
 
     @property
     def is_greedy(self) -> bool:
@@ -51,8 +63,13 @@ class SequenceParams:
 
     @property
     def changes_logits(self) -> bool:
-        """Whether penalties or biases touch the logits."""
-        return self.has_penalties or bool(self.logit_bias)
+        """Whether penalties, biases or masks touch the logits."""
+        return (
+            self.has_penalties
+            or bool(self.logit_bias)
+            or bool(self.allowed_token_ids)
+            or self.banned is not None
+        )
 
     @cached_property
     def bias_arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -76,9 +93,17 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Seque
             f"sampling: at most {MAX_STOP_IDS} stop_token_ids and {MAX_LOGIT_BIAS} logit_bias "
             "entries"
         )
+    if len(m.allowed_token_ids) > MAX_ALLOWED_TOKEN_IDS:
+        raise ValueError(f"sampling.allowed_token_ids: at most {MAX_ALLOWED_TOKEN_IDS}")
+    _check_banned(m)
     if m.top_logprobs > MAX_TOP_LOGPROBS:
         raise ValueError(f"sampling.top_logprobs must be in 0..{MAX_TOP_LOGPROBS}")
-    for token_id in (*m.stop_token_ids, *(entry.token_id for entry in m.logit_bias)):
+    for token_id in (
+        *m.stop_token_ids,
+        *(entry.token_id for entry in m.logit_bias),
+        *m.allowed_token_ids,
+        *(token_id for banned in m.banned_sequences for token_id in banned.token_ids),
+    ):
         if token_id >= vocab_size:
             raise ValueError(f"sampling: token id {token_id} is not in 0..{vocab_size - 1}")
     for entry in m.logit_bias:
@@ -100,7 +125,22 @@ def read_params(message: attention_pb2.SamplingParams, vocab_size: int) -> Seque
         logprobs=m.logprobs,
         top_logprobs=m.top_logprobs,
         prompt_logprobs=m.prompt_logprobs,
+        allowed_token_ids=tuple(m.allowed_token_ids),
+        banned=BannedSequences([tuple(one.token_ids) for one in m.banned_sequences])
+        if m.banned_sequences
+        else None,
     )
+
+
+def _check_banned(message: attention_pb2.SamplingParams) -> None:
+    lengths = [len(one.token_ids) for one in message.banned_sequences]
+    if len(lengths) > MAX_BANNED_SEQUENCES or sum(lengths) > MAX_BANNED_TOKENS:
+        raise ValueError(
+            f"sampling.banned_sequences: at most {MAX_BANNED_SEQUENCES}, with "
+            f"{MAX_BANNED_TOKENS} token ids together"
+        )
+    if 0 in lengths:
+        raise ValueError("sampling.banned_sequences: each needs a token id")
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

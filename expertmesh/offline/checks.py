@@ -20,6 +20,8 @@ LIMITS = Limits(
     stops=256,
     stop_chars=4096,
     stop_token_ids=64,
+    bad_words=1024,
+    bad_word_chars=256,
     tokenise_timeout_s=600.0,
     tokenise_queue=1_000_000,
 )

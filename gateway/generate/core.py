@@ -86,9 +86,11 @@ class Core:
             )
             return RequestGrammar(text, answers.form.field) if text is not None else None
 
+        banned = answers.bad_words.sequences(self.model.tokenizer)
         choices: list[Choice] = []
         for prompt in asked.prompts:
             sampling = self._sampling(answers, prompt)
+            sampling.banned_sequences.extend(banned)
             reads_thinking = answers.chat is not None or answers.form.is_constrained
             thinks = reads_thinking and chat_format.opens_thinking(prompt.ids, marker_ids)
             for offset in range(answers.num_choices):

@@ -45,6 +45,8 @@ class Parameters:
     seed: int | None = None
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool | None = None
+    allowed_token_ids: Sequence[int] | None = None
+    """Empty means the same as None."""
 
 
 _NUMBERS = {one.name: one.metadata for one in fields(Parameters) if one.metadata}
@@ -104,8 +106,13 @@ def sampling_params(
         top_k=0 if top_k in (-1, 0) or top_k >= vocab_size else top_k,
         logit_bias=_logit_bias(asked.logit_bias or {}, vocab_size, limits),
         seed=secrets.randbits(64) if asked.seed is None else asked.seed % 2**64,
-        stop_token_ids=_stop_token_ids(asked.stop_token_ids or [], vocab_size, limits),
+        stop_token_ids=_token_ids(
+            "stop_token_ids", asked.stop_token_ids, vocab_size, limits.stop_token_ids
+        ),
         ignore_eos=bool(asked.ignore_eos),
+        allowed_token_ids=_token_ids(
+            "allowed_token_ids", asked.allowed_token_ids, vocab_size, limits.allowed_token_ids
+        ),
     )
 
 
@@ -141,15 +148,23 @@ def set_logprobs(
 
 def check_stop_strings(stops: Sequence[Any], field: str, limits: Limits) -> None:
     """Raises RequestError naming the one that is wrong."""
-    if len(stops) > limits.stops:
-        raise bad_field(field, f"at most {limits.stops} strings, got {len(stops)}")
-    for index, text in enumerate(stops):
+    _check_strings(stops, field, most=limits.stops, most_chars=limits.stop_chars)
+
+
+def check_bad_words(words: Sequence[Any], field: str, limits: Limits) -> None:
+    """Raises RequestError naming the one that is wrong."""
+    _check_strings(words, field, most=limits.bad_words, most_chars=limits.bad_word_chars)
+
+
+def _check_strings(texts: Sequence[Any], field: str, *, most: int, most_chars: int) -> None:
+    if len(texts) > most:
+        raise bad_field(field, f"at most {most} strings, got {len(texts)}")
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise bad_field(f"{field}[{index}]", "must be a string", "invalid_type")
-        if not 1 <= len(text) <= limits.stop_chars:
+        if not 1 <= len(text) <= most_chars:
             raise bad_field(
-                f"{field}[{index}]",
-                f"must have 1 to {limits.stop_chars} characters, has {len(text)}",
+                f"{field}[{index}]", f"must have 1 to {most_chars} characters, has {len(text)}"
             )
 
 
@@ -172,12 +187,11 @@ def _logit_bias(
     return [attention_pb2.LogitBias(token_id=i, bias=bias) for i, bias in bias_of.items()]
 
 
-def _stop_token_ids(ids: Sequence[int], vocab_size: int, limits: Limits) -> Sequence[int]:
-    if len(ids) > limits.stop_token_ids:
-        raise bad_field("stop_token_ids", f"at most {limits.stop_token_ids} ids, got {len(ids)}")
+def _token_ids(name: str, given: Sequence[int] | None, vocab_size: int, most: int) -> Sequence[int]:
+    ids = given or []
+    if len(ids) > most:
+        raise bad_field(name, f"at most {most} ids, got {len(ids)}")
     for index, token_id in enumerate(ids):
         if not 0 <= token_id < vocab_size:
-            raise bad_field(
-                f"stop_token_ids[{index}]", f"must be 0 to {vocab_size - 1}, got {token_id}"
-            )
+            raise bad_field(f"{name}[{index}]", f"must be 0 to {vocab_size - 1}, got {token_id}")
     return ids

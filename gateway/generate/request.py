@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.generate.bad_words import BadWords
 from gateway.generate.form import AnswerForm
 from gateway.generate.parameters import OutputLength
 from gateway.text.prompt_encoder import EncodedPrompt
@@ -36,6 +37,7 @@ class Answers:
     num_choices: int = 1
     """Of each prompt."""
     stops: Sequence[str] = ()
+    bad_words: BadWords = field(default_factory=BadWords)
     form: AnswerForm = field(default_factory=AnswerForm)
     chat: ChatOptions | None = None
     """None: the answers are plain text."""

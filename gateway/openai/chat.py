@@ -29,7 +29,13 @@ from gateway.openai.reading import (
     tenant_of_request,
 )
 from gateway.openai.replies import ReplyHead, new_id
-from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
+from gateway.openai.sampling import (
+    bad_words,
+    num_choices,
+    output_length,
+    read_sampling,
+    stop_strings,
+)
 
 MINIMAX_NAME = "MiniMax-M2"
 
@@ -144,6 +150,7 @@ def _answers(gateway: Gateway, fields: ChatRequest) -> tuple[Answers, ChatOption
         length=output_length(fields, fields.max_completion_tokens),
         num_choices=num_choices(fields.n, limits),
         stops=stop_strings(fields.stop, limits),
+        bad_words=bad_words(fields, limits),
         form=form,
         chat=options,
     )

@@ -10,7 +10,13 @@ from gateway.limits import Limits
 from gateway.openai.answer_form import answer_form
 from gateway.openai.field_rules import FieldRules
 from gateway.openai.models import CompletionRequest
-from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
+from gateway.openai.sampling import (
+    bad_words,
+    num_choices,
+    output_length,
+    read_sampling,
+    stop_strings,
+)
 from moe_model.config import GenerationDefaults
 
 
@@ -40,5 +46,6 @@ def completion_answers(
         length=output_length(fields, at_least=0 if fields.echo else 1),
         num_choices=num_choices(fields.n, limits),
         stops=stop_strings(fields.stop, limits),
+        bad_words=bad_words(fields, limits),
         form=answer_form(fields, limits),
     )

@@ -47,8 +47,6 @@ REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "function_call": (_is("auto", "none"), "use tools and tool_choice"),
     "grammar": (_empty, _LATER),
     "json_schema": (_empty, _LATER),
-    "bad_words": (_empty, _LATER),
-    "allowed_token_ids": (_empty, _LATER),
     "logits_processors": (_empty, "this field is not supported"),
     "prompt_logprobs": (_empty, _LATER),
     "truncate_prompt_tokens": (_empty, _LATER),

@@ -54,6 +54,14 @@ class SamplingFields(BaseModel):
     )
     stop_token_ids: list[int] | None = Field(None, description=f"up to {Limits.stop_token_ids}")
     ignore_eos: bool | None = None
+    bad_words: list[str] | None = Field(
+        None,
+        description=f"texts not to write, as the tokenizer spells them: up to {Limits.bad_words} "
+        f"of up to {Limits.bad_word_chars} characters",
+    )
+    allowed_token_ids: list[int] | None = Field(
+        None, description=f"no other token is sampled; up to {Limits.allowed_token_ids}"
+    )
     n: int | None = Field(None, description=f"1 to {Limits.choices}")
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -4,9 +4,11 @@ from dataclasses import fields as fields_of
 from typing import Any
 
 from gateway.errors import bad_field
+from gateway.generate.bad_words import BadWords
 from gateway.generate.parameters import (
     OutputLength,
     Parameters,
+    check_bad_words,
     check_stop_strings,
     sampling_params,
 )
@@ -60,3 +62,10 @@ def stop_strings(stop: Any, limits: Limits) -> list[str]:
         raise bad_field("stop", "must be a string or a list of strings", "invalid_type")
     check_stop_strings(stops, "stop", limits)
     return stops
+
+
+def bad_words(fields: SamplingFields, limits: Limits) -> BadWords:
+    """`bad_words`, checked."""
+    words = BadWords(texts=fields.bad_words or (), field="bad_words")
+    check_bad_words(words.texts, words.field, limits)
+    return words

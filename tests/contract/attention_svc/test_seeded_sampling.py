@@ -23,6 +23,13 @@ CONTROLS: tuple[dict[str, Any], ...] = (
     },
     {"repetition_penalty": 1.2},
     {"temperature": 1.0, "stop_token_ids": [11, 12, 13], "min_tokens": 25},
+    {
+        "temperature": 1.0,
+        "allowed_token_ids": range(4, 12),
+        "banned_sequences": [
+            attention_pb2.TokenSequence(token_ids=ids) for ids in ([5, 6], [7, 7, 8], [9])
+        ],
+    },
 )
 MAX_TOKENS = 48
 
@@ -47,7 +54,7 @@ async def test_alone_in_a_crowd_preempted_and_resumed():
         assert [one.tokens for one in resumed] == [alone[n][7 + n :] for n in numbers]
     async with running_service(max_batch_tokens=16, max_waiting=64) as service:
         async with stub_of(service) as stub:
-            # 8 sequences of up to 60 tokens in a cache of 256: some are preempted and resumed.
+            # 9 sequences of up to 60 tokens in a cache of 256: some are preempted and resumed.
             crowd = await asyncio.gather(*(heard(stub, message(number)) for number in numbers))
             assert [one.tokens for one in crowd] == alone
             assert service.engine.scheduler.num_preemptions > 0

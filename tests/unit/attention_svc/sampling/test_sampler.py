@@ -137,6 +137,49 @@ def test_logit_bias_moves_and_bans():
     }
 
 
+def test_only_allowed_ids_are_sampled():
+    logits = noise(1)[0]
+    some = [int(logits.argmin()), 7, 7, 30]
+    assert pick(logits, sequence(allowed_token_ids=some)) == max(some, key=lambda i: logits[i])
+    assert set(drawn(logits, 300, allowed_token_ids=[3, 9])) == {3, 9}
+    both = sequence(allowed_token_ids=[3, 9], logit_bias={3: 100.0, 9: -100.0, 5: 100.0})
+    assert pick(logits, both) == 3
+    assert isinstance(
+        sample(logits[None], [sequence(allowed_token_ids=[4], logit_bias={4: -100.0})])[0],
+        SamplingFailed,
+    )
+
+
+def test_draws_among_allowed_ids_are_those_of_a_vocabulary_without_the_others():
+    logits = noise(1, seed=6)[0]
+    some = [2, 11, 40]
+    alone = torch.full((VOCAB,), -INF)
+    alone[some] = logits[some]
+    for seed in range(50):
+        fields = {"temperature": 1.0, "top_p": 0.9, "seed": seed}
+        plain = sequence(logit_bias=dict.fromkeys(set(range(VOCAB)) - set(some), -100.0), **fields)
+        assert pick(logits, sequence(allowed_token_ids=some, **fields)) == pick(logits, plain)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=6),
+    st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60)
+def test_banned_sequences_never_occur_and_nothing_else_is_lost(banned: list[list[int]], seed: int):
+    """Against the definition: an id is out exactly where it would complete one of them."""
+    sequences = [{"token_ids": one} for one in banned]
+    output: list[int] = []
+    for step in range(8):
+        logits = noise(1, seed=10 * seed + step, vocab=5)[0]
+        ends = {one[-1] for one in banned if (output + one[-1:])[-len(one) :] == one}
+        expected = max(set(range(5)) - ends, key=lambda i: logits[i])
+        # The prompt does not count: it ends with what most of them begin with.
+        row = sequence([0, 1, 2, 3], output, banned_sequences=sequences, max_tokens=9, vocab=5)
+        assert pick(logits, row) == expected
+        output.append(expected)
+
+
 def test_stop_ids_cannot_come_before_min_tokens():
     logits = torch.zeros(VOCAB)
     logits[2] = 50.0
@@ -186,6 +229,13 @@ controls = st.fixed_dictionaries(
         "repetition_penalty": st.floats(0.5, 2, width=32),
         "frequency_penalty": st.floats(-2, 2, width=32),
         "min_tokens": st.integers(0, 8),
+        "allowed_token_ids": st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5),
+        "banned_sequences": st.lists(
+            st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3).map(
+                lambda ids: {"token_ids": ids}
+            ),
+            max_size=4,
+        ),
     },
 )
 

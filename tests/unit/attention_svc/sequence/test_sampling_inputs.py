@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.params import MAX_LOGIT_BIAS, MAX_STOP_IDS, read_params
 from protos import attention_pb2
+from protos.sampling_ranges import MAX_ALLOWED_TOKEN_IDS, MAX_BANNED_SEQUENCES, MAX_BANNED_TOKENS
 from tests.support.attention_svc.sequences import VOCAB, message, params
 
 NAN, INF = float("nan"), float("inf")
@@ -30,6 +31,15 @@ REFUSED = (
         ("logit_bias", {"logit_bias": {1: 100.5}}),
         ("logit_bias", {"logit_bias": {1: -1000.0}}),
         ("logit_bias", {"logit_bias": {1: NAN}}),
+        ("allowed_token_ids", {"allowed_token_ids": [1] * (MAX_ALLOWED_TOKEN_IDS + 1)}),
+        ("token id", {"allowed_token_ids": [VOCAB]}),
+        ("banned_sequences", {"banned_sequences": [{"token_ids": []}]}),
+        ("banned_sequences", {"banned_sequences": [{"token_ids": [1] * (MAX_BANNED_TOKENS + 1)}]}),
+        (
+            "banned_sequences",
+            {"banned_sequences": [{"token_ids": [1]}] * (MAX_BANNED_SEQUENCES + 1)},
+        ),
+        ("token id", {"banned_sequences": [{"token_ids": [1, VOCAB]}]}),
         ("top_logprobs", {"top_logprobs": 21}),
         ("top_logprobs", {"top_logprobs": 2**32 - 1}),
     ]

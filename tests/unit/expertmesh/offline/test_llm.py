@@ -105,6 +105,18 @@ class TestGenerate:
 
         assert first_of_a_run(1) == first_of_a_run(1) != first_of_a_run(2)
 
+    def test_bad_words_and_other_ids_than_the_allowed_do_not_come(self, llm, tokenizer):
+        (plain,) = llm.generate("Sort", SamplingParams(max_tokens=6, **GREEDY))
+        ids = plain.outputs[0].token_ids
+        word = tokenizer.decode(ids[1:4])
+        assert tokenizer.encode_text(word) == ids[1:4]
+        params = SamplingParams(max_tokens=6, bad_words=[word], logprobs=0, **GREEDY)
+        (output,) = llm.generate("Sort", params)
+        assert output.outputs[0].token_ids[:3] == ids[:3]
+        assert output.outputs[0].token_ids[3] != ids[3]
+        few = SamplingParams(max_tokens=20, allowed_token_ids=[65, 66], temperature=1.0)
+        assert set(llm.generate("Sort", few)[0].outputs[0].token_ids) == {65, 66}
+
     def test_logprobs_are_the_references(self, llm, reference, tokenizer):
         (output,) = llm.generate("Sort", SamplingParams(max_tokens=4, logprobs=2, **GREEDY))
         choice = output.outputs[0]

@@ -35,6 +35,8 @@ from expertmesh.offline.sampling_params import (
         ({"logit_bias": {-1: 0.5}}, "logit_bias: keys are token ids"),
         ({"logit_bias": {1: 101}}, "logit_bias: values are -100 to 100"),
         ({"temperature": "0"}, "temperature"),
+        ({"bad_words": [""]}, r"bad_words\[0\]"),
+        ({"allowed_token_ids": [-1]}, r"allowed_token_ids\[0\]"),
         ({"logits_processors": [print]}, "logits_processors"),
         ({"extra_args": {"a": 1}}, "extra_args"),
     ],

@@ -11,7 +11,13 @@ from gateway.generate.parameters import Parameters, set_logprobs, set_output_len
 from gateway.http.typed_body import parse_model
 from gateway.limits import Limits
 from gateway.openai.models import ChatRequest, SamplingFields
-from gateway.openai.sampling import num_choices, output_length, read_sampling, stop_strings
+from gateway.openai.sampling import (
+    bad_words,
+    num_choices,
+    output_length,
+    read_sampling,
+    stop_strings,
+)
 from moe_model.config import GenerationDefaults
 from protos import attention_pb2
 
@@ -37,8 +43,9 @@ def test_every_parameter_of_the_wire_can_be_set() -> None:
     """A new one needs a line in the proto, in `Parameters` and in `SamplingFields`."""
     wire = set(attention_pb2.SamplingParams.DESCRIPTOR.fields_by_name)
     of_the_output = {"max_tokens", "min_tokens", "logprobs", "top_logprobs", "prompt_logprobs"}
+    from_texts = {"banned_sequences"}
     ours = {field.name for field in fields_of(Parameters)}
-    assert ours == wire - of_the_output
+    assert ours == wire - of_the_output - from_texts
     assert ours <= set(SamplingFields.model_fields)
 
 
@@ -110,6 +117,13 @@ def test_temperature(given: float, meant: float) -> None:
         ("stop_token_ids", [1.0]),
         ("stop_token_ids", list(range(33))),
         ("ignore_eos", 1),
+        ("allowed_token_ids", [VOCAB]),
+        ("allowed_token_ids", [-1]),
+        ("allowed_token_ids", ["1"]),
+        ("allowed_token_ids", 1),
+        ("allowed_token_ids", [1] * 16_385),
+        ("bad_words", "word"),
+        ("bad_words", [1]),
     ],
 )
 def test_what_is_out_of_range_or_mistyped_is_refused_by_name(field: str, value: Any) -> None:
@@ -124,6 +138,19 @@ def test_what_is_out_of_range_or_mistyped_is_refused_by_name(field: str, value: 
 )
 def test_top_k_beyond_the_vocabulary_means_all(top_k: int, meant: int) -> None:
     assert params(top_k=top_k).top_k == meant
+
+
+def test_allowed_ids_reach_the_wire_and_an_empty_list_allows_all() -> None:
+    assert params(allowed_token_ids=[5, VOCAB - 1]).allowed_token_ids == [5, VOCAB - 1]
+    assert params(allowed_token_ids=[]).allowed_token_ids == []
+
+
+@pytest.mark.parametrize("words", [[""], ["x" * 65], ["x"] * 65])
+def test_bad_words_out_of_bounds_are_refused(words: list[str]) -> None:
+    request = parse_model(ChatRequest, {"model": "m", "messages": [], "bad_words": words})
+    error = refused(lambda: bad_words(request, LIMITS))
+    assert error.field is not None
+    assert error.field.startswith("bad_words")
 
 
 def test_tiny_top_p_survives_float32() -> None:
