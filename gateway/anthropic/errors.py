@@ -34,8 +34,10 @@ class AnthropicErrors:
     def body(self, error: RequestError, request_id: str | None) -> bytes:
         return orjson.dumps({"type": "error", "error": _object(error), "request_id": request_id})
 
-    def event(self, error: RequestError, request_id: str) -> bytes:
-        return b"event: error\ndata: " + self.body(error, request_id) + b"\n\n"
+
+def error_event(error: RequestError, request_id: str) -> bytes:
+    """A stream's last event."""
+    return b"event: error\ndata: " + AnthropicErrors().body(error, request_id) + b"\n\n"
 
 
 def _object(error: RequestError) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from gateway.anthropic.errors import error_event
+from gateway.errors import RequestError
 from gateway.generate.choice_streams import Choice, Finish, Update
 from gateway.http.dialect import KEEPALIVE
 from moe_model.chat.events import (
@@ -105,6 +107,9 @@ class MessageReply:
         return _sse({"type": "message_delta", "delta": delta, "usage": self._usage()}) + _sse(
             {"type": "message_stop"}
         )
+
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        return error_event(error, request_id)
 
     def collect(self, update: Update) -> None:
         self._read(update)

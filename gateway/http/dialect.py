@@ -24,6 +24,9 @@ class ReplyWriter(Protocol):
     def closing(self) -> bytes:
         """Events after the last choice ended."""
 
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        """The last events of a stream that has begun."""
+
     def keepalive(self) -> bytes:
         """What is sent when nothing came for a while."""
 
@@ -42,9 +45,6 @@ class ErrorShape(Protocol):
 
     def body(self, error: RequestError, request_id: str | None) -> bytes:
         """The JSON object; no id when the request could not be read."""
-
-    def event(self, error: RequestError, request_id: str) -> bytes:
-        """The last server-sent event of a stream that has begun."""
 
 
 @dataclass(frozen=True, kw_only=True)

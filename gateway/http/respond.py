@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import RequestError, internal
 from gateway.generate.choice_streams import Choice, ChoiceStreams, Update
 from gateway.http.context import Gateway
-from gateway.http.dialect import ErrorShape, ReplyWriter
+from gateway.http.dialect import ReplyWriter
 from gateway.http.request_record import RequestRecord, outcome_of_error
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,6 @@ class _StreamedAnswer(EventSourceResponse):
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id
-        self._errors: ErrorShape = request.state.dialect.errors
         self._record = record
         self._streams = streams
         self._reply = reply
@@ -154,6 +153,6 @@ class _StreamedAnswer(EventSourceResponse):
             yield self._failed(internal())
 
     def _failed(self, error: RequestError) -> bytes:
-        """Note the error; its event."""
+        """Note the error; its events."""
         self._error = error
-        return self._errors.event(error, self._request_id)
+        return self._reply.failed(error, self._request_id)

@@ -1,26 +1,23 @@
 """What must the answer be, by `response_format`, `structured_outputs` and `tool_choice`?"""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
-from gateway.http.schemas import check_schema
 from gateway.limits import Limits
 from gateway.openai.models import SamplingFields
 from gateway.openai.structured_outputs import FIELD as STRUCTURED
 from gateway.openai.structured_outputs import structured_form
-from moe_model.chat.answer_grammar import JsonAnswer
+from gateway.shapes.json_format import json_answer
 
-_FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', ...}"
 _CHOICES = (
     "'auto', 'none', 'required', {'type': 'function', 'function': {'name': ...}} or "
     "{'type': 'allowed_tools', ...}"
 )
 _ALLOWED = "{'mode': 'auto' or 'required', 'tools': [{'type': 'function', 'function': {...}}, ...]}"
+_FORMAT = "response_format"
 _SCHEMA_FIELD = "response_format.json_schema.schema"
-_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
 def answer_form(
@@ -31,7 +28,7 @@ def answer_form(
     tools: Sequence[Any] | None = None,
 ) -> AnswerForm:
     """The form of the answers. Raises RequestError naming the field."""
-    json = _json_answer(fields.response_format, limits)
+    json = json_answer(_FORMAT, fields.response_format, limits, inside="json_schema")
     if tool_choice == "required" and not tools:
         raise bad_field("tool_choice", "'required' needs tools")
     named = [] if is_allowed_tools(tool_choice) else _named_tool(tool_choice, tools or [])
@@ -39,12 +36,10 @@ def answer_form(
     must_call = tool_choice == "required" or bool(named) or _mode(tool_choice) == "required"
     if fields.structured_outputs is not None:
         if json is not None or must_call:
-            other = "tool_choice" if must_call else "response_format"
+            other = "tool_choice" if must_call else _FORMAT
             raise bad_field(STRUCTURED, f"cannot be combined with {other}")
         return structured_form(fields.structured_outputs, limits)
-    schema_field = (
-        _SCHEMA_FIELD if json is not None and json.schema != ANY_OBJECT else "response_format"
-    )
+    schema_field = _SCHEMA_FIELD if json is not None and json.schema != ANY_OBJECT else _FORMAT
     return AnswerForm(
         json=json,
         must_call=must_call,
@@ -84,37 +79,6 @@ def tools_to_show(choice: Any, tools: Sequence[Any]) -> Sequence[Any]:
 def _mode(choice: Any) -> Any:
     allowed = choice.get("allowed_tools") if is_allowed_tools(choice) else None
     return allowed.get("mode") if isinstance(allowed, dict) else None
-
-
-def _json_answer(value: Any, limits: Limits) -> JsonAnswer | None:
-    if value is None:
-        return None
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        if value.get("schema") is not None:
-            raise bad_field("response_format.schema", "give a schema with type 'json_schema'")
-        return JsonAnswer(schema=ANY_OBJECT, lenient=False)
-    if kind != "json_schema":
-        raise bad_field("response_format", f"must be {_FORMATS}")
-    wrapper = value.get("json_schema")
-    if not isinstance(wrapper, dict):
-        raise bad_field("response_format.json_schema", "must be an object with a 'schema'")
-    name, strict = wrapper.get("name"), wrapper.get("strict")
-    if name is not None and not (isinstance(name, str) and _SCHEMA_NAME.fullmatch(name)):
-        raise bad_field(
-            "response_format.json_schema.name", "must be 1 to 64 of letters, digits, '_' and '-'"
-        )
-    if strict is not None and not isinstance(strict, bool):
-        raise bad_field(
-            "response_format.json_schema.strict", "must be true or false", "invalid_type"
-        )
-    schema = {} if wrapper.get("schema") is None else wrapper["schema"]
-    if isinstance(schema, str):
-        raise bad_field(_SCHEMA_FIELD, "must be a JSON Schema: an object", "invalid_type")
-    check_schema(_SCHEMA_FIELD, schema, limits)
-    return JsonAnswer(schema=schema, lenient=not strict)
 
 
 def _named_tool(choice: Any, tools: Sequence[Any]) -> list[str]:

@@ -14,9 +14,12 @@ from openai.types.chat.chat_completion import Choice as ChatChoice
 from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_usage import CompletionUsage
 
+from gateway.errors import RequestError
 from gateway.generate.choice_streams import Update
 from gateway.http.dialect import KEEPALIVE
-from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
+from gateway.openai.replies import FINISH_REASONS, ReplyHead
+from gateway.shapes.logprobs import token_logprobs
+from gateway.shapes.openai_errors import error_event
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import (
     ContentDelta,
@@ -25,7 +28,6 @@ from moe_model.chat.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from protos import attention_pb2
 
 NO_TOKENS: Mapping[str, Any] = MappingProxyType({})
 
@@ -82,6 +84,9 @@ class ChatReply:
 
     def closing(self) -> bytes:
         return self._head.closing()
+
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        return error_event(error, request_id)
 
     def keepalive(self) -> bytes:
         return KEEPALIVE
@@ -168,24 +173,7 @@ class ChatReply:
     def _logprobs(self, update: Update) -> list[dict[str, Any]]:
         if not self._with_logprobs:
             return []
-        return [
-            self._logprob(token_id, logprobs)
-            for token_id, logprobs in zip(update.token_ids, update.logprobs, strict=True)
-        ]
-
-    def _logprob(self, token_id: int, logprobs: attention_pb2.TokenLogprobs) -> dict[str, Any]:
-        alternatives = zip(logprobs.top_token_ids, logprobs.top_logprobs, strict=False)
-        return {
-            **self._token(token_id, logprobs.logprob),
-            "top_logprobs": [self._token(other, value) for other, value in alternatives],
-        }
-
-    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        return {
-            "token": token_text(self._model, token_id),
-            "logprob": max(logprob, LEAST_LOGPROB),
-            "bytes": list(self._model.tokenizer.token_bytes(token_id)),
-        }
+        return list(token_logprobs(self._model, update.token_ids, update.logprobs))
 
 
 def _delta(event: ParserEvent, call_ids: Iterator[str]) -> dict[str, Any] | None:

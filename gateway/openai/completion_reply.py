@@ -7,9 +7,12 @@ from typing import Any
 from openai.types import Completion, CompletionChoice, CompletionUsage
 from openai.types.completion_choice import Logprobs
 
+from gateway.errors import RequestError
 from gateway.generate.choice_streams import Update
 from gateway.http.dialect import KEEPALIVE
-from gateway.openai.replies import FINISH_REASONS, LEAST_LOGPROB, ReplyHead, token_text
+from gateway.openai.replies import FINISH_REASONS, ReplyHead
+from gateway.shapes.logprobs import LEAST_LOGPROB, token_text
+from gateway.shapes.openai_errors import error_event
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import ContentDelta
 from protos import attention_pb2
@@ -64,6 +67,9 @@ class CompletionReply:
 
     def closing(self) -> bytes:
         return self._head.closing()
+
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        return error_event(error, request_id)
 
     def keepalive(self) -> bytes:
         return KEEPALIVE

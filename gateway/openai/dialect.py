@@ -3,7 +3,6 @@
 from gateway.http.dialect import Dialect
 from gateway.openai.chat import chat_completions, minimax_chat_completions
 from gateway.openai.completions import completions
-from gateway.openai.errors import OpenAIErrors
 from gateway.openai.model_list import get_model, list_models
 from gateway.openai.models import (
     ChatRequest,
@@ -12,6 +11,7 @@ from gateway.openai.models import (
     TokenizeRequest,
 )
 from gateway.openai.tokenize import detokenize, tokenize
+from gateway.shapes.openai_errors import OpenAIErrors
 
 OPENAI = Dialect(
     errors=OpenAIErrors(),

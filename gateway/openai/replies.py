@@ -1,4 +1,4 @@
-"""What do all of this API's answers have in common? Ids, usage, timings, log-probabilities."""
+"""What do all of this API's answers have in common? Ids, usage, timings."""
 
 import secrets
 import time
@@ -10,13 +10,9 @@ import orjson
 
 from gateway.generate.choice_streams import Choice, Finish
 from gateway.openai.models import StreamOptions
-from gateway.text.model_files import ModelFiles
 from protos import attention_pb2
 
 DONE = b"data: [DONE]\n\n"
-LEAST_LOGPROB = -9999.0
-"""Instead of minus infinity, which JSON cannot say."""
-
 FINISH_REASONS = {
     None: None,
     Finish.STOP: "stop",
@@ -101,12 +97,3 @@ def sse(value: Any) -> bytes:
 
 def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
-
-
-def token_text(model: ModelFiles, token_id: int) -> str:
-    """A token as text; tokens that are no whole characters read as `bytes:\\xe2\\x82`."""
-    data = model.tokenizer.token_bytes(token_id)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -49,9 +49,6 @@ class ToyErrors:
         told = {"oops": error.kind.value, "text": error.message, "where": error.field}
         return orjson.dumps({**told, "call": request_id})
 
-    def event(self, error: RequestError, request_id: str) -> bytes:
-        return b"event: oops\ndata: " + self.body(error, request_id) + b"\n\n"
-
 
 class ToyReply:
     """Its own events, and one object of parts."""
@@ -66,6 +63,9 @@ class ToyReply:
 
     def closing(self) -> bytes:
         return b"event: over\ndata: " + orjson.dumps(self._end) + b"\n\n"
+
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        return b"event: oops\ndata: " + ToyErrors().body(error, request_id) + b"\n\n"
 
     def keepalive(self) -> bytes:
         return b": wait\n\n"

@@ -1,4 +1,4 @@
-"""How does OpenAI's API report errors? One `error` object with type, param and code."""
+"""How do OpenAI's APIs report errors? One `error` object with type, param and code."""
 
 from typing import Any
 
@@ -30,10 +30,11 @@ class OpenAIErrors:
         """Without the id, which is in a header."""
         return orjson.dumps({"error": _object(error)})
 
-    def event(self, error: RequestError, request_id: str) -> bytes:
-        """With the id, since the headers were sent long before."""
-        told = {**_object(error), "request_id": request_id}
-        return b"data: " + orjson.dumps({"error": told}) + b"\n\n"
+
+def error_event(error: RequestError, request_id: str) -> bytes:
+    """A stream's last event; with the id, since the headers were sent long before."""
+    told = {**_object(error), "request_id": request_id}
+    return b"data: " + orjson.dumps({"error": told}) + b"\n\n"
 
 
 def _object(error: RequestError) -> dict[str, Any]:
