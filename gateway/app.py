@@ -15,7 +15,7 @@ from gateway.http.auth import ApiKeys, AuthMiddleware
 from gateway.http.context import Gateway
 from gateway.http.dialect import Dialect, Endpoint
 from gateway.http.docs_page import docs_page, request_body, set_openapi
-from gateway.http.edge import BodyLimit, EdgeMiddleware
+from gateway.http.edge import BodyLimit, EdgeMiddleware, HeadAsGet
 from gateway.http.errors import routing_error
 from gateway.http.host_guard import Cors, HostGuard, Trust
 from gateway.openai.dialect import OPENAI
@@ -54,6 +54,7 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
             ),
             Middleware(AuthMiddleware, keys=keys),
             Middleware(BodyLimit, limits=gateway.limits),
+            Middleware(HeadAsGet),
         ],
     )
     app.state.gateway = gateway
@@ -71,10 +72,8 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
             summary=endpoint.__doc__,
             openapi_extra=request_body(model),
         )
-    app.add_api_route("/docs", docs_page, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_api_route(
-        "/", lambda: RedirectResponse("/docs"), methods=["GET", "HEAD"], include_in_schema=False
-    )
+    app.add_api_route("/docs", docs_page, include_in_schema=False)
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     set_openapi(app, [model for _, _, model in posts])
     app.add_exception_handler(HTTPException, routing_error)
     return app

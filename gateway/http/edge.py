@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Kind, RequestError, internal
+from gateway.http.compressed import DECODERS, Expander, check_encoding, expanding
 from gateway.http.dialect import Dialect, dialect_of
 from gateway.http.errors import error_response
 from gateway.http.respond import ClientGone
@@ -73,39 +74,55 @@ def _request_id(scope: Scope) -> str:
 
 
 class BodyLimit:
-    """413 beyond the cap, 415 for compressed bodies; both before anything is parsed."""
+    """413 beyond the cap, 415 for unknown encodings; both before anything is parsed.
+
+    A compressed body has the same cap twice: as it comes, and while it is expanded.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app = app
-        self._limits = limits
+        self._most_bytes = limits.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b""):
-            raise RequestError(
-                Kind.UNSUPPORTED_MEDIA,
-                "Content-Encoding is not supported: send the body uncompressed",
-                reason="unsupported_content_encoding",
-            )
+        encoding = headers.get(b"content-encoding", b"").strip().lower()
+        check_encoding(encoding)
         announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced[:20]) > self._limits.body_bytes:
+        if announced.isdigit() and int(announced[:20]) > self._most_bytes:
             raise self._too_large()
+        body = self._limited(receive)
+        if encoding in DECODERS:
+            body = self._limited(expanding(body, Expander(encoding, self._most_bytes)))
+        await self._app(scope, body, send)
+
+    def _limited(self, receive: Receive) -> Receive:
         received = 0
 
         async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limits.body_bytes:
+            if received > self._most_bytes:
                 raise self._too_large()
             return message
 
-        await self._app(scope, receive_limited, send)
+        return receive_limited
 
     def _too_large(self) -> RequestError:
         return RequestError(
             Kind.TOO_LARGE,
-            f"Request entity too large: the body has more than {self._limits.body_bytes} bytes",
+            f"Request entity too large: the body has more than {self._most_bytes} bytes",
             reason="request_too_large",
         )
+
+
+class HeadAsGet:
+    """HEAD is answered wherever GET is, as GET is; the server below leaves the body out."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)

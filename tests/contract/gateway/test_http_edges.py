@@ -197,8 +197,8 @@ class TestBodies:
         assert reply.count(b"HTTP/1.1 200") == 0
         assert status_of(reply) in (400, 404)
 
-    @pytest.mark.parametrize("encoding", [b"gzip", b"br", b"zstd", b"deflate", b"gzip, gzip"])
-    def test_compressed_bodies_are_415(self, gateway: Harness, encoding: bytes) -> None:
+    @pytest.mark.parametrize("encoding", [b"br", b"deflate", b"gzip, gzip", b"zstd, identity"])
+    def test_bodies_in_other_encodings_are_415(self, gateway: Harness, encoding: bytes) -> None:
         bomb = gzip.compress(b"\0" * 10_000_000)
         data = POST + b"Content-Encoding: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (
             encoding,
