@@ -82,7 +82,7 @@ class Cors(CORSMiddleware):
     def __init__(self, app: ASGIApp, *, trust: Trust):
         super().__init__(
             app,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "request-id", "retry-after"],
             allow_private_network=True,

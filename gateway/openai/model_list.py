@@ -21,6 +21,8 @@ async def get_model(request: Request) -> Response:
     """One name. 404 when it is not served."""
     gateway = gateway_of(request)
     name = request.path_params["model_id"]
+    if not name:  # /v1/models/
+        return await list_models(request)
     gateway.check_model(name)
     return json_response(_model(gateway, name))
 
