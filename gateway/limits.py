@@ -92,8 +92,9 @@ class Limits:
 
     # Streams
     keepalive_s: float = 10.0
-    early_error_wait_s: float = 0.1
-    """How long a stream's headers are held back for a refusal, which can then have a status."""
+    early_error_wait_s: float = 2.0
+    """How long a stream's headers wait for its first event or a refusal, which can then have a
+    status. Not above `keepalive_s`: clients that limit silence wait for the headers as well."""
     grammar_error_wait_s: float = 6.0
     """The same for requests with a grammar, which is compiled first."""
     queued_events: int = 64

@@ -71,7 +71,7 @@ async def answer(
         limits = gateway.limits
         has_grammar = choices[0].state.grammar is not None
         wait_s = limits.grammar_error_wait_s if has_grammar else limits.early_error_wait_s
-        first = await streams.next_batch(wait_s)
+        first = await unless_disconnected(request, streams.next_batch(wait_s))
     except BaseException:
         await gateway.finish(streams)
         raise

@@ -292,6 +292,22 @@ def test_headers_come_at_once_and_comments_while_nothing_does(
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == "late"
 
 
+def test_a_first_token_is_not_held_back_for_a_refusal(
+    make_gateway: Any, tokenizer: Tokenizer
+) -> None:
+    gateway = make_gateway(limits=Limits(early_error_wait_s=1e6, keepalive_s=1e6))
+    ids = thinking_answer(tokenizer, "hm", "so")
+    gateway.script(lambda r: [tokens(0, ids[:1]), 1e6])
+    body = {"model": NAME, "messages": MESSAGES, "stream": True}
+    with httpx.stream("POST", f"{gateway.base_url}/v1/chat/completions", json=body) as reply:
+        assert next(reply.iter_raw()).startswith(b"data: ")
+
+
+def test_a_silent_client_waits_no_longer_for_headers_than_for_a_comment() -> None:
+    limits = Limits()
+    assert max(limits.early_error_wait_s, limits.grammar_error_wait_s) <= limits.keepalive_s
+
+
 def test_multi_byte_characters_arrive_whole(gateway: Harness, tokenizer: Tokenizer) -> None:
     text = "汉字 🙂 é"
     gateway.script(say(thinking_answer(tokenizer, "思", text), eos=EOS))

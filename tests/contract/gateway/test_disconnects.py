@@ -55,6 +55,16 @@ def test_leaving_before_the_first_token_cancels(gateway: Harness, stream: bool) 
     gateway.wait_for(lambda: gateway.fake.cancelled == 1, timeout_s=2)
 
 
+def test_leaving_while_the_headers_wait_cancels(make_gateway: Any) -> None:
+    gateway = make_gateway(limits=Limits(early_error_wait_s=1e6))
+    gateway.script(lambda r: [60.0])
+    connection = send(gateway, stream=True)
+    gateway.wait_for(lambda: gateway.fake.running == 1)
+    connection.close()
+    gateway.wait_for(lambda: gateway.fake.cancelled == 1)
+    gateway.wait_for(lambda: gateway.metric("client_disconnects_total") == 1)
+
+
 def test_leaving_a_whole_answer_cancels_every_choice(gateway: Harness) -> None:
     gateway.script(endless())
     connection = send(gateway, n=4)

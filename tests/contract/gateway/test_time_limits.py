@@ -121,7 +121,7 @@ def test_a_first_token_that_takes_180_keep_alives_still_reaches_our_own_client(
     monkeypatch.setattr(chat_client, "SILENCE_TIMEOUT_S", 1.0)
     client, reply = ChatClient(gateway.base_url), Reply()
     threading.Thread(
-        target=lambda: (gateway.wait_for(lambda: _keepalives(gateway) >= 180), go_on.set())
+        target=lambda: (gateway.wait_for(lambda: _keepalives(gateway) >= 180, 90.0), go_on.set())
     ).start()
     pieces = list(
         client.stream({"model": NAME, "messages": [{"role": "user", "content": "x"}]}, reply)

@@ -37,6 +37,14 @@ def test_a_refusal_is_an_http_error_even_for_streams(
     assert ("retry-after" in reply.headers) == (http_status == 429)
 
 
+def test_a_refusal_that_takes_a_while_keeps_its_status(gateway: Harness) -> None:
+    """Some clients ask again after a 429, but not after an event that says the same."""
+    gateway.script(lambda r: [0.4, grpc.StatusCode.RESOURCE_EXHAUSTED])
+    reply = gateway.chat(stream=True)
+    assert reply.status_code == 429
+    assert reply.headers["retry-after"]
+
+
 def test_unavailable_is_503_with_retry_after(gateway: Harness) -> None:
     gateway.script(lambda r: [grpc.StatusCode.UNAVAILABLE])
     reply = gateway.chat()

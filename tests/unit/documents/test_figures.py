@@ -79,6 +79,7 @@ FIGURES = [
     ("docs/tool-calls.md", rf"A value of over {NUMBER} MiB", MAX_TYPED_VALUE_CHARS / 2**20),
     ("docs/upgrading.md", r"at most (twice)", MAX_MIGRATIONS),
     ("docs/limits.md", rf"all threads but one; {NUMBER}/8 of the queue", SHARE),
+    ("docs/clients.md", rf"`early_error_wait_s` \({NUMBER} s", LIMITS.early_error_wait_s),
     ("gateway/README.md", rf"after {NUMBER} s if nothing has come", LIMITS.early_error_wait_s),
     ("gateway/README.md", rf"leaves it {NUMBER} connections", LIMITS.max_connections_per_address),
     ("gateway/README.md", r"at most (twice)", MAX_MIGRATIONS),
