@@ -9,6 +9,7 @@ DESCRIPTION = """One attention service: owns sequences and their KV cache, runs 
 calls remote expert pools at every MoE layer. Give it a checkpoint folder and a router to join.
 
 Example:
+
   expertmesh serve attention --model ~/models/minimax-m2 --router 127.0.0.1:50050"""
 
 

@@ -10,6 +10,7 @@ attention services. Give it a checkpoint folder (it reads only the pieces it is 
 router to join.
 
 Example:
+
   expertmesh serve expert --model ~/models/minimax-m2 --router 127.0.0.1:50050 --memory 48GiB"""
 
 

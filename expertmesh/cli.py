@@ -20,10 +20,11 @@ from expertmesh.commands import (
     up,
 )
 from expertmesh.console import EXIT_CODES_HELP, CommandError
+from expertmesh.help_pages import CommandGroup
 from rpc.process.env_names import unknown_names_warning
 from rpc.process.flags import shown_warning, shows
 
-app = typer.Typer(
+app = CommandGroup(
     name="expertmesh",
     help=(
         "Serve MiniMax-M2 and models of its shape, with attention and experts in separate gRPC "

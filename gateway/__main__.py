@@ -9,6 +9,7 @@ from rpc.process.service_main import loading, run_service
 DESCRIPTION = """The HTTP edge: an OpenAI-shaped API in front of attention services.
 
 Example:
+
   expertmesh serve gateway --model ~/models/minimax-m2 --router 127.0.0.1:50050"""
 
 

@@ -8,6 +8,7 @@ from rpc.process.service_main import loading, run_service
 DESCRIPTION = """The control plane of a mesh: who is a member, who holds which experts.
 
 Example:
+
   expertmesh serve router --replicas 2"""
 
 

@@ -26,6 +26,7 @@ from expertmesh.console import (
     command_errors,
     help_text,
 )
+from expertmesh.help_pages import CommandGroup
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
 from expertmesh.loadgen.workload import RandomShape
@@ -103,7 +104,7 @@ _PLOT = typer.Option(
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
+    group = CommandGroup(
         help="Measure a server, the engine alone, or the pools alone.", no_args_is_help=True
     )
     group.command("serve", help=help_text(_SERVE_HELP))(serve)

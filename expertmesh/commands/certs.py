@@ -13,6 +13,7 @@ from expertmesh.console import (
     print_json,
     stdout,
 )
+from expertmesh.help_pages import CommandGroup
 
 _HELP = f"""Make a CA and certificates for mTLS between the services.
 
@@ -82,7 +83,7 @@ MEMBER = typer.Option(
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help=help_text(_HELP), invoke_without_command=True)
+    group = CommandGroup(help=help_text(_HELP), invoke_without_command=True)
     group.callback()(certs)
     group.command("renew", help=help_text(_RENEW_HELP))(renew_certs)
     group.command("add-ca", help=help_text(_ADD_HELP))(add)

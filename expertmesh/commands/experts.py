@@ -16,6 +16,7 @@ from expertmesh.console import (
     stdout,
 )
 from expertmesh.forecasting.heat_map import heat_rows, imbalance, save_heat_map
+from expertmesh.help_pages import CommandGroup
 from protos import router_pb2
 
 MOVES_SHOWN = 32
@@ -51,7 +52,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
+    group = CommandGroup(
         help="Show, record and rebalance which experts are used.", no_args_is_help=True
     )
     group.command("show", help=help_text(_SHOW_HELP))(show)

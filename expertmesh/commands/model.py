@@ -19,6 +19,7 @@ from expertmesh.console import (
     print_json,
     stdout,
 )
+from expertmesh.help_pages import CommandGroup
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.weights.packed_header import is_packed, read_header
@@ -56,7 +57,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
+    group = CommandGroup(
         help="Inspect, verify, split, download and repack checkpoint folders.",
         no_args_is_help=True,
     )

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from expertmesh.clients.router import DialledRouter, asks_router, call, pool_rows
 from expertmesh.console import EXIT_CODES_HELP, JSON, CommandError, help_text, print_json, stdout
+from expertmesh.help_pages import CommandGroup
 from protos import router_pb2
 
 POLL_S = 0.2
@@ -41,7 +42,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
+    group = CommandGroup(
         help="List and drain the expert pools of a running mesh.", no_args_is_help=True
     )
     group.command("list", help=help_text(_LIST_HELP))(list_pools)

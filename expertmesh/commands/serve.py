@@ -5,6 +5,7 @@ import importlib
 import typer
 
 from expertmesh.console import EXIT_CODES_HELP, help_text
+from expertmesh.help_pages import CommandGroup
 
 MODULES = {
     "gateway": ("gateway", "the HTTP edge: OpenAI-style API, chat template, tokenizer"),
@@ -29,7 +30,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help=help_text(_HELP), no_args_is_help=True)
+    group = CommandGroup(help=help_text(_HELP), no_args_is_help=True)
     for name, (module, what) in MODULES.items():
         group.command(
             name,

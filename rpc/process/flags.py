@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from rpc.process.help_lines import WholeWords
+
 Config = TypeVar("Config")
 
 
@@ -99,8 +101,9 @@ def parse_config(
     """Build a `config_type` from flags, environment and defaults; exits with 2 on bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
+        usage="%(prog)s [OPTIONS]",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=WholeWords,
         allow_abbrev=False,
         epilog="Every flag can also be set in the environment, as EXPERTMESH_<FLAG>: "
         "EXPERTMESH_LISTEN for --listen (lists: separated by commas).",

@@ -50,7 +50,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
-        "console issuing inputs outputs", "certs cluster", "clients", "doctor hub offline",
+        "console help_pages issuing inputs outputs", "certs cluster", "clients",
+        "doctor hub offline",
         "sampling_params loadgen",
         "forecasting", "commands", "cli", "__main__",
     ),

@@ -33,7 +33,7 @@ def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "chat", "doctor", "certs"])
 def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: str) -> None:
-    shown = run_command(command, "--help").stdout
+    shown = " ".join(run_command(command, "--help").stdout.split())
     assert "Exit codes: 0 ok, 1 failed, 2 usage, 3 not running" in shown
     flags = set(re.findall(r"--([a-z][a-z-]+)", shown.partition("Options")[2])) - {"help"}
     twins = set(re.findall(r"env var: EXPERTMESH_([A-Z_]+)", shown))
