@@ -37,7 +37,7 @@ class Served:
             time.sleep(0.1)
 
 
-def serve(state: Path) -> Iterator[Served]:
+def serve(state: Path, *gateway_flags: str) -> Iterator[Served]:
     with Mesh(DEMO_MODEL, stripes(), attention_flags=("--kv-memory", "64MiB"), state=state) as mesh:
         gateway = mesh.start(
             "gateway",
@@ -47,6 +47,7 @@ def serve(state: Path) -> Iterator[Served]:
             mesh.router.address,
             "--listen",
             "127.0.0.1:0",
+            *gateway_flags,
         ).wait_listening()
         served = Served(mesh, gateway)
         served.wait_ready(True)
