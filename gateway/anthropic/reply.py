@@ -140,7 +140,11 @@ class MessageReply:
         return {"type": "message_start", "message": message}
 
     def _usage(self) -> dict[str, Any]:
-        """Prompt tokens that were cached are counted by themselves."""
+        """Prompt tokens that were cached are counted by themselves; clients add up all three.
+
+        What was not cached is plain input: clients charge more for what goes into a cache, and here
+        that costs nothing.
+        """
         state = self._choice.state
         return {
             "input_tokens": state.num_prompt_tokens - state.num_cached_tokens,

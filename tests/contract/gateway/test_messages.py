@@ -56,6 +56,7 @@ def test_cached_tokens_of_the_prompt_are_counted_by_themselves(
     usage = both(gateway)["usage"]
     assert usage["cache_read_input_tokens"] == 16
     assert usage["input_tokens"] == len(gateway.fake.requests[0].prompt_token_ids) - 16
+    assert usage["cache_creation_input_tokens"] == 0, "clients would charge more for them"
 
 
 @pytest.mark.parametrize("thinking", [None, {"type": "disabled"}])
