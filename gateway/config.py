@@ -1,5 +1,6 @@
 """Which flags does the gateway take, and which combinations are refused?"""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from rpc.access.host_names import ip_of
 from rpc.config import Address
 from rpc.process.flags import flag
 from rpc.process.service_config import LOG_LEVELS, AccessFlags, check_access, check_choice
+from rpc.process.sizes import parse_bytes
 from rpc.watched import Watched
 
 _RANGES = (
@@ -17,8 +19,13 @@ _RANGES = (
     ("max-connections", 8, 1_000_000),
     ("forced-call-tokens", 1, 1_000_000),
     ("request-timeout-s", 0, 86_400),
+    ("response-ttl-s", 60, 10 * 365 * 86_400),
     ("drain-s", 0, 3600),
 )
+
+POSTGRES = "postgres"
+URL_VARIABLE = "EXPERTMESH_RESPONSE_STORE_URL"
+MIN_STORE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,24 @@ class GatewayConfig(AccessFlags):
         "longest time for a request from its receipt, in seconds; 0: only the attention service's "
         "own limit",
     )
+    response_store: str = flag(
+        "none",
+        "where answers are kept, for requests that refer to them: the path of a SQLite file, "
+        "postgres (several gateways may share it) or none",
+        metavar="PATH",
+    )
+    response_store_url_file: Path | None = flag(
+        None,
+        "file with the URL of the PostgreSQL database (or EXPERTMESH_RESPONSE_STORE_URL in the "
+        "environment; a command line is no place for its password)",
+        metavar="FILE",
+    )
+    response_store_size: str = flag(
+        "1GiB", "how much is kept; beyond it the answers used longest ago go first", metavar="SIZE"
+    )
+    response_ttl_s: float = flag(
+        86_400.0, "how long an answer is kept after its conversation was last continued, in seconds"
+    )
     drain_s: float = flag(30.0, "how long running requests may finish after SIGTERM, in seconds")
     tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")
     tls_cert: Path | None = flag(None, "certificate with the gateway role", metavar="PEM")
@@ -96,6 +121,7 @@ class GatewayConfig(AccessFlags):
         if not self.router and not self.attention:
             raise ValueError("--router or --attention is needed: without one there is no model")
         self._check_exposure()
+        self._check_store()
         check_access(self.tls, self.secret_file)
         check_choice("--log-level", self.log_level, LOG_LEVELS)
         check_choice("--restore-thinking", self.restore_thinking, ("keyed", "always", "off"))
@@ -129,6 +155,41 @@ class GatewayConfig(AccessFlags):
                         f"--{name} {target}: plaintext gRPC is allowed on loopback only; give "
                         "--tls-ca, --tls-cert and --tls-key, or --insecure on a network you trust"
                     )
+
+    def _check_store(self) -> None:
+        if not self.response_store or "://" in self.response_store:  # not repeated: a password
+            raise ValueError(
+                f"--response-store: the path of a file, {POSTGRES} or none; a database's URL goes "
+                "into --response-store-url-file or EXPERTMESH_RESPONSE_STORE_URL"
+            )
+        if self.response_store_bytes < MIN_STORE_BYTES:
+            raise ValueError("--response-store-size: at least 1MiB")
+        if self.response_store_url_file is not None and self.response_store != POSTGRES:
+            raise ValueError(f"--response-store-url-file: needs --response-store {POSTGRES}")
+
+    @property
+    def response_store_bytes(self) -> int:
+        """Raises ValueError naming the flag."""
+        return parse_bytes(self.response_store_size, "--response-store-size") or 0
+
+    def response_store_url(self) -> str:
+        """Of the PostgreSQL database; "" for other stores. Raises ValueError if it is missing."""
+        if self.response_store != POSTGRES:
+            return ""
+        path, url = self.response_store_url_file, os.environ.get(URL_VARIABLE, "")
+        if path is not None:
+            try:
+                url = path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"--response-store-url-file: cannot read {path}: {error}"
+                ) from None
+        if not url.strip():
+            raise ValueError(
+                f"--response-store {POSTGRES}: its URL is needed, in --response-store-url-file or "
+                f"in {URL_VARIABLE}"
+            )
+        return url.strip()
 
     def _targets(self) -> list[tuple[str, Address]]:
         targets = [("attention", Address.parse(text, "--attention")) for text in self.attention]

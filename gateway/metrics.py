@@ -2,7 +2,13 @@
 
 from prometheus_client import CollectorRegistry
 
-from rpc.metrics import INTER_TOKEN_BUCKETS_S, REQUEST_BUCKETS_S, TTFT_BUCKETS_S, Collectors
+from rpc.metrics import (
+    INTER_TOKEN_BUCKETS_S,
+    REQUEST_BUCKETS_S,
+    RPC_BUCKETS_S,
+    TTFT_BUCKETS_S,
+    Collectors,
+)
 
 
 class GatewayMetrics:
@@ -78,6 +84,23 @@ class GatewayMetrics:
         self.connections_refused = make.counter(
             "expertmesh_connections_refused_total",
             "Requests refused because their connection had no place",
+        )
+        self.store_seconds = make.histogram(
+            "expertmesh_response_store_seconds",
+            "Operations of the store of answers, waiting included",
+            RPC_BUCKETS_S,
+            "operation",
+        )
+        self.store_failures = make.counter(
+            "expertmesh_response_store_failures_total",
+            "Operations of that store that failed",
+            "reason",
+        )
+        self.store_removed = make.counter(
+            "expertmesh_response_store_removed_total", "What that store removed", "reason"
+        )
+        self.store_bytes = make.gauge(
+            "expertmesh_response_store_bytes", "What that store holds, when it last looked"
         )
         self.replicas_ready = make.gauge(
             "expertmesh_attention_replicas_ready", "Ready attention services"

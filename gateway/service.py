@@ -18,6 +18,10 @@ from gateway.http.server import HttpServer, bind, fit_to_open_files
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics
 from gateway.status_line import StatusLine
+from gateway.store.database_thread import Counts
+from gateway.store.opening import StorePlace, build_store
+from gateway.store.rows import Bounds
+from gateway.store.sql_store import SqlStore, StoreLimits
 from gateway.text.model_files import ModelFiles, load_model_files
 from gateway.text.prompt_encoder import PromptEncoder
 from rpc.channel import check_files
@@ -29,6 +33,38 @@ from rpc.process.server import until_stopped
 log = logging.getLogger(__name__)
 
 _SHUTDOWN_MARGIN_S = 3.0
+
+
+class _StoreCounts(Counts):
+    """What the store of answers reports, as metrics."""
+
+    def __init__(self, metrics: GatewayMetrics):
+        self._metrics = metrics
+
+    def took(self, operation: str, seconds: float) -> None:
+        self._metrics.store_seconds.labels(operation).observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        self._metrics.store_failures.labels(reason).inc()
+
+    def removed(self, reason: str, count: int) -> None:
+        self._metrics.store_removed.labels(reason).inc(count)
+
+
+def _open_later(config: GatewayConfig, limits: Limits, metrics: GatewayMetrics) -> SqlStore | None:
+    """The store that the flags name; None for none. Raises ValueError naming a flag."""
+    store = build_store(
+        StorePlace(name=config.response_store, url=config.response_store_url()),
+        StoreLimits(
+            max_bytes=config.response_store_bytes,
+            ttl_s=config.response_ttl_s,
+            chain=Bounds(entries=limits.chain_entries, bytes=limits.chain_bytes),
+        ),
+        _StoreCounts(metrics),
+    )
+    if store is not None:
+        metrics.store_bytes.set_function(lambda: store.used_bytes)
+    return store
 
 
 class GatewayService:
@@ -61,6 +97,7 @@ class GatewayService:
         metrics = GatewayMetrics(registry)
         if config.tls is not None:
             export_certificate_expiry(registry, config.tls.expires_at_s)
+        self._store = _open_later(config, limits, metrics)
         self.gateway = Gateway(
             config=config,
             limits=limits,
@@ -83,6 +120,7 @@ class GatewayService:
                 count_restored=metrics.thinking_restored.inc,
             ),
             metrics=metrics,
+            store=self._store,
             slots=KeySlots(limits.concurrent_per_key),
         )
         table = ConnectionTable(
@@ -111,6 +149,8 @@ class GatewayService:
         """Bind and serve; readiness follows when an attention service is ready."""
         check_files(self._config.access)
         sock = bind(self._config.listen_address)
+        if self._store is not None:
+            await self._store.open()
         host, port = sock.getsockname()[:2]
         self.address = Address(host=host, port=port)
         if self._watcher is not None:
@@ -149,6 +189,8 @@ class GatewayService:
             await self._watcher.stop()
         await self.gateway.pool.stop()
         self.gateway.encoder.close()
+        if self._store is not None:
+            await self._store.close()
 
     def abort(self) -> None:
         """End what still runs, with an error."""

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import expertmesh
 
-NATIVE_CODE = ("EXPERTMESH_NATIVE", "EXPERTMESH_CPU_ISA", "EXPERTMESH_CPU_KERNELS_PATH")
-"""Settings without a flag that choose the native code; children inherit them."""
+WITHOUT_FLAG = (
+    *("EXPERTMESH_NATIVE", "EXPERTMESH_CPU_ISA", "EXPERTMESH_CPU_KERNELS_PATH"),
+    "EXPERTMESH_RESPONSE_STORE_URL",
+)
+"""Settings that are no flag: they choose the native code, or are secret. Children inherit them."""
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -19,7 +22,7 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def child_environment(threads: int | None = None) -> dict[str, str]:
-    """Our environment without EXPERTMESH_* (flags are passed explicitly) except NATIVE_CODE.
+    """Our environment without EXPERTMESH_* (flags are passed explicitly) except WITHOUT_FLAG.
 
     Children find our modules where this process found them, installed or not. `threads`: the
     number of their OpenMP threads.
@@ -27,7 +30,7 @@ def child_environment(threads: int | None = None) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name in NATIVE_CODE or not name.startswith("EXPERTMESH_")
+        if name in WITHOUT_FLAG or not name.startswith("EXPERTMESH_")
     }
     root = str(Path(expertmesh.__file__).resolve().parents[1])
     inherited = environment.get("PYTHONPATH", "")

@@ -26,7 +26,11 @@ POOL_BASE_BYTES = 320 * MB
 ATTENTION_BASE_BYTES = 400 * MB
 DRAIN_S = 5.0
 """How long running requests may go on after Ctrl-C, unless a flag gives another time."""
-DEFAULTS = {"drain_s": DRAIN_S, "grace_s": DRAIN_S}
+DEFAULTS = {
+    "drain_s": DRAIN_S,
+    "grace_s": DRAIN_S,
+    "response_store": "responses.sqlite in the run folder",
+}
 """Defaults of services' flags that differ in `up`."""
 STOP_SLACK_S = 5.0
 """Time between the end of a service's grace period and SIGKILL."""
@@ -58,6 +62,8 @@ class ClusterOptions:
     """Name in the API without --served-model-name; None: the folder's name."""
     secret_file: Path | None = None
     """File with the secret that the services show each other; written before they start."""
+    response_store: Path | None = None
+    """Where the gateway keeps answers without --response-store; None: nowhere."""
     passed: Values = field(default_factory=dict, repr=False)
     """Flags to pass on to the services."""
 
@@ -258,6 +264,7 @@ def _gateway(options: ClusterOptions) -> ServiceSpec:
             *("--listen", f"127.0.0.1:{options.http_port}"),
             *name,
             *("--drain-s", str(DRAIN_S)),
+            *_response_store(options),
             *("--restore-thinking", "always"),  # one person's machine, and often no keys
             *("--log-level", options.log_level),
             *_secret(options),
@@ -278,6 +285,11 @@ def _common(options: ClusterOptions) -> tuple[str, ...]:
 
 def _secret(options: ClusterOptions) -> tuple[str, ...]:
     return () if options.secret_file is None else ("--secret-file", str(options.secret_file))
+
+
+def _response_store(options: ClusterOptions) -> tuple[str, ...]:
+    path = options.response_store
+    return () if path is None else ("--response-store", str(path))
 
 
 def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:

@@ -160,6 +160,7 @@ def up(
         model_name=None if model else DEMO_NAME,
         passed=passed,
         secret_file=folder.secret_path,
+        response_store=folder.path / "responses.sqlite",
     )
     plan = plan_cluster(options, usable_cores())
     given = passed.get("gateway", {})

@@ -10,6 +10,7 @@ from gateway.generate.core import Core
 from gateway.generate.drain import Drain
 from gateway.http.signatures import Signatures
 from gateway.metrics import GatewayMetrics
+from gateway.store.response_store import ResponseStore
 
 
 class KeySlots:
@@ -41,6 +42,8 @@ class Gateway(Core):
     config: GatewayConfig
     metrics: GatewayMetrics
     slots: KeySlots
+    store: ResponseStore | None = None
+    """Where answers are kept; None: nowhere."""
     signatures: Signatures = field(default_factory=lambda: Signatures(secrets.token_bytes(32)))
     """Of thinking blocks, for dialects that have them."""
     ignored_fields: set[str] = field(default_factory=set)

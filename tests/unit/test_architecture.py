@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
-        "errors limits api_keys", "config metrics text", "status_line generate", "http",
+        "errors limits api_keys", "config metrics text store", "status_line generate", "http",
         "shapes", "openai anthropic", "app", "service", "__main__",
     ),
     "attention_svc": (

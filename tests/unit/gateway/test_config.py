@@ -48,11 +48,33 @@ def test_an_open_address_without_a_key_is_refused(listen: str) -> None:
         ({"allowed_host": ("gpu.lan:8000",)}, "--allowed-host"),
         ({"allowed_host": ("http://gpu.lan",)}, "--allowed-host"),
         ({"attention": ("10.0.0.1:50051",)}, "plaintext"),
+        ({"response_store": ""}, "--response-store"),
+        ({"response_store_size": "much"}, "--response-store-size"),
+        ({"response_store_size": "10KiB"}, "--response-store-size"),
+        ({"response_ttl_s": 1.0}, "--response-ttl-s"),
+        ({"response_store_url_file": Path("x")}, "--response-store-url-file"),
     ],
 )
 def test_bad_flags_are_refused_by_name(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         config(**fields)
+
+
+def test_the_url_of_a_database_comes_from_a_file_or_the_environment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="--response-store-url-file") as refused:
+        config(response_store="postgresql://user:hunter2@host/db")
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(ValueError, match="EXPERTMESH_RESPONSE_STORE_URL"):
+        config(response_store="postgres").response_store_url()
+    monkeypatch.setenv("EXPERTMESH_RESPONSE_STORE_URL", "postgresql://one")
+    assert config(response_store="postgres").response_store_url() == "postgresql://one"
+    assert config().response_store_url() == ""
+    file = tmp_path / "url"
+    file.write_text("postgresql://two\n")
+    from_file = config(response_store="postgres", response_store_url_file=file)
+    assert from_file.response_store_url() == "postgresql://two"
 
 
 def test_plaintext_beyond_loopback_can_be_allowed() -> None:

@@ -1,0 +1,1 @@
+"""Answers and conversations that are kept, so that later requests can refer to them."""
