@@ -54,7 +54,7 @@ class RunningEngine:
         self._config = config
         self._model = model
         self._activations = activations
-        self._metrics = metrics
+        self.metrics = metrics
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._grammars = GrammarCompiler(config.model, model.vocabulary)
         self.pools: PoolSet | None = None
@@ -107,7 +107,7 @@ class RunningEngine:
             )
         transport = GrpcTransport.of_model(
             model.config,
-            self._metrics,
+            self.metrics,
             checkpoint_id=model.checkpoint_id,
             caller_id=self.own_id,
             access=self._config.access,
@@ -115,7 +115,7 @@ class RunningEngine:
             work=self._activations.work,
         )
         pools = self.pools = transport.pools
-        self._metrics.pools_connected.set_function(lambda: sum(link.usable for link in pools.links))
+        self.metrics.pools_connected.set_function(lambda: sum(link.usable for link in pools.links))
         return transport
 
     def _make_engine(self) -> Engine:
@@ -127,7 +127,7 @@ class RunningEngine:
             block_size=BLOCK_SIZE,
             device=model.backend.device,
         )
-        self._metrics.kv_info.labels(str(BLOCK_SIZE), str(model.num_blocks)).set(1)
+        self.metrics.kv_info.labels(str(BLOCK_SIZE), str(model.num_blocks)).set(1)
         stack = LayerStack(
             model.weights,
             cache,
@@ -158,7 +158,7 @@ class RunningEngine:
         return Engine(
             stack,
             scheduler,
-            self._metrics,
+            self.metrics,
             max_model_len=model.max_len,
             expert_timeout_s=self._config.expert_timeout_s,
             missing_ids=model.vocabulary.missing_ids,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expertmesh.inputs import TextPrompt, TokensPrompt
+    from expertmesh.offline.async_llm import AsyncLLM
     from expertmesh.offline.llm import LLM
     from expertmesh.offline.sampling_params import SamplingParams
     from expertmesh.outputs import CompletionOutput, RequestOutput
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CompletionOutput",
     "RequestOutput",
     "SamplingParams",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncLLM": "expertmesh.offline.async_llm",
     "LLM": "expertmesh.offline.llm",
     "CompletionOutput": "expertmesh.outputs",
     "RequestOutput": "expertmesh.outputs",

@@ -84,6 +84,10 @@ class Engine:
         self._metrics.prompt_tokens.inc(len(sequence.prompt_ids))
         self._wake.set()
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget what was computed for earlier prompts; False, and nothing, while one runs."""
+        return self.scheduler.tables.blocks.forget()
+
     def close(self) -> None:
         """End its threads; call it after `run` has ended."""
         self._masks.close()

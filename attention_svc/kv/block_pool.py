@@ -71,6 +71,14 @@ class BlockPool:
     def find(self, key: bytes) -> int | None:
         return self._block_of.get(key)
 
+    def forget(self) -> bool:
+        """Free all cached blocks; False, and nothing, while any block is in use."""
+        if self.num_used:
+            return False
+        while self._cached:
+            self._free.append(self._evict())
+        return True
+
     def _evict(self) -> int:
         block, _ = self._cached.popitem(last=False)
         for key in self._keys_of.pop(block):

@@ -1,9 +1,9 @@
 """Which of vLLM's engine arguments have no effect here? They are accepted with a log line."""
 
 import difflib
-import inspect
 import logging
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -96,11 +96,27 @@ def note_ignored(arguments: Mapping[str, Any], reasons: Mapping[str, str], where
         log.warning("%s: %s is ignored: %s", where, name, reasons[name])
 
 
-def check_known(arguments: Collection[str], function: Callable[..., Any], where: str) -> None:
-    """Raises TypeError naming an unknown argument and the known ones most like it."""
-    own = [name for name in inspect.signature(function).parameters if name != "unknown"]
-    known = [*own, *NOT_APPLICABLE]
-    for name in [one for one in arguments if one not in known]:
+def note_unknown(names: Iterable[str], known: Collection[str], where: str) -> None:
+    """Log a line for each argument that is not known here, with those that are most like it."""
+    for name in names:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise TypeError(f"{where} has no argument {name!r}{hint}")
+        log.warning("%s: %s is ignored: it is not known here%s", where, name, hint)
+
+
+_FLAGS = {
+    "--max-running": "max_num_seqs",
+    "--max-batch-tokens": "max_num_batched_tokens",
+    "--max-model-len": "max_model_len",
+    "--kv-memory": "kv_memory",
+    "--device": "device",
+    "--dtype": "dtype",
+    "--threads": "threads",
+    "--model": "model",
+}
+"""The attention service's flags -> the arguments that set them here."""
+
+
+def with_argument_names(message: str) -> str:
+    """A message of the service in this process, about the arguments instead of its flags."""
+    return re.sub(r"--[a-z-]+", lambda flag: _FLAGS.get(flag[0], flag[0]), message)

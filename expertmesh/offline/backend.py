@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from expertmesh.offline.metrics import Metric
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
 from moe_model.families.family import ChatFormat
@@ -50,6 +51,10 @@ class Backend(Protocol):
     chat_format: ChatFormat
     marker_ids: Mapping[str, int]
     """The markers' ids by their text; empty if the server does not list them."""
+    special_ids: frozenset[int]
+    """Ids that `skip_special_tokens` leaves out."""
+    bos_token_id: int | None
+    eos_token_id: int | None
 
     async def encode(self, text: str, *, control_tokens: bool) -> list[int]:
         """Ids of the text; with `control_tokens`, markers in it become control tokens."""
@@ -64,6 +69,12 @@ class Backend(Protocol):
 
     def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         """The answers as they grow; closing the generator cancels them."""
+
+    async def metrics(self) -> list[Metric]:
+        """What was counted and measured, as in Prometheus."""
+
+    async def reset_prefix_cache(self) -> bool:
+        """Whether it was reset. Raises NotImplementedError where it cannot be."""
 
     async def close(self) -> None:
         """Stop everything that runs."""

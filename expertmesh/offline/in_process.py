@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from attention_svc.config import AttentionConfig
-from attention_svc.running import without_server
+from attention_svc.running import RunningEngine, without_server
 from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import LIMITS, python_errors, read_fields
 from expertmesh.offline.local_pool import LocalContext, local_pool
 from expertmesh.offline.merge import merge
+from expertmesh.offline.metrics import Metric, read_metrics
 from expertmesh.offline.output_text import OutputText
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
@@ -48,13 +49,23 @@ class EngineOptions:
 class InProcessBackend:
     """Use `open_in_process`."""
 
-    def __init__(self, core: Core, options: EngineOptions, exits: contextlib.AsyncExitStack):
+    def __init__(
+        self,
+        core: Core,
+        running: RunningEngine,
+        options: EngineOptions,
+        exits: contextlib.AsyncExitStack,
+    ):
         self._core = core
+        self._running = running
         self._model = core.model
         self._exits = exits
         self.max_model_len = core.max_model_len
         self.chat_format = core.model.chat_format
         self.marker_ids = core.model.tokenizer.marker_ids
+        self.special_ids = core.model.tokenizer.special_ids
+        self.bos_token_id = core.model.bos_token_id
+        self.eos_token_id = core.model.eos_token_id
         # More than run at once, so that the scheduler always has a request waiting.
         self.default_parallel = 2 * options.max_running
         defaults = core.model.defaults
@@ -93,6 +104,12 @@ class InProcessBackend:
 
     async def decode(self, ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(ids)
+
+    async def metrics(self) -> list[Metric]:
+        return read_metrics(self._running.metrics.registry.collect())
+
+    async def reset_prefix_cache(self) -> bool:
+        return self._running.engine.reset_prefix_cache()
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         with python_errors():
@@ -194,14 +211,15 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 threads=options.threads,
             )
         )
-        servicer = (await exits.enter_async_context(service)).servicer
+        running = await exits.enter_async_context(service)
+        servicer = running.servicer
         status = await servicer.GetStatus(attention_pb2.GetStatusRequest(), LocalContext())
         pool = local_pool(servicer, status)
         exits.push_async_callback(pool.stop)
         encoder = PromptEncoder(model, LIMITS)
         exits.callback(encoder.close)
         core = Core(limits=LIMITS, model=model, pool=pool, encoder=encoder)
-        return InProcessBackend(core, options, exits.pop_all())
+        return InProcessBackend(core, running, options, exits.pop_all())
 
 
 def _end(

@@ -10,38 +10,31 @@ The interface is vLLM's; docs/offline.md lists the differences.
 """
 
 import contextlib
-import itertools
-import random
-import weakref
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from expertmesh.offline.arguments import (
     ENGINE_ONLY,
     NOT_APPLICABLE,
-    check_known,
     note_ignored,
+    note_unknown,
+    with_argument_names,
 )
-from expertmesh.offline.backend import Backend, Job
+from expertmesh.offline.backend import Job
 from expertmesh.offline.connect import engine_options, open_backend
 from expertmesh.offline.loop_thread import LoopThread
+from expertmesh.offline.metrics import Metric
+from expertmesh.offline.opened import Opened
 from expertmesh.offline.progress_bar import BatchProgress, wants_bar
-from expertmesh.offline.prompts import as_conversations, as_params, as_prompts
-from expertmesh.offline.run import check_chat_fields, prepare_chats, prepare_prompts, run_jobs
+from expertmesh.offline.run import check_chat_fields, run_jobs
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.offline.tokenizer_view import TokenizerView
 from expertmesh.outputs import RequestOutput
 
-_PER_CALL = {
-    "lora_request": "adapters are not supported",
-    "priority": "first come, first served",
-    "mm_processor_kwargs": "text only",
-    "chat_template_content_format": "the template takes every form",
-    "tokenization_kwargs": "the tokenizer takes none",
-}
-"""Arguments of single calls that have no effect here -> why."""
+Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
@@ -85,12 +78,13 @@ class LLM:
             defaults; "vllm", SamplingParams().
         parse_control_tokens: turn the text of control tokens in string prompts into control
             tokens. Leave it off if prompts contain untrusted text.
-        Arguments of vLLM that have no effect here are accepted, with a log line for each; any other
-        unknown argument is a TypeError.
+        Every other argument has no effect: there is a log line for each.
         """
-        check_known(unknown, LLM.__init__, "LLM")
-        note_ignored(unknown, NOT_APPLICABLE, "LLM")
         given = locals()
+        ignored = {name: value for name, value in unknown.items() if name in NOT_APPLICABLE}
+        note_ignored(ignored, NOT_APPLICABLE, "LLM")
+        known = [*inspect.signature(LLM).parameters, *NOT_APPLICABLE]
+        note_unknown(unknown.keys() - ignored.keys(), known, "LLM")
         if skip_tokenizer_init:
             reason = {"skip_tokenizer_init": "the tokenizer is always loaded"}
             note_ignored(reason, reason, "LLM")
@@ -112,46 +106,75 @@ class LLM:
             )
         if generation_config not in ("auto", "vllm"):
             raise ValueError(f"generation_config: auto or vllm, got {generation_config!r}")
-        self._parse_control_tokens = parse_control_tokens
-        self._loop = LoopThread("expertmesh-llm")
+        loop = LoopThread("expertmesh-llm")
         try:
-            self._backend: Backend = self._loop.run(
-                open_backend(options, base_url, cluster, api_key, model)
-            )
-        except BaseException:
-            self._loop.close()
+            backend = loop.run(open_backend(options, base_url, cluster, api_key, model))
+        except BaseException as error:
+            loop.close()
+            if isinstance(error, ValueError):
+                raise ValueError(with_argument_names(str(error))) from None
             raise
-        self._default_params = (
-            SamplingParams() if generation_config == "vllm" else self._backend.default_params
+        use_vllms = generation_config == "vllm"
+        self.opened = Opened(
+            loop,
+            backend,
+            default_params=SamplingParams() if use_vllms else backend.default_params,
+            parallel=max_num_seqs if remote and max_num_seqs else backend.default_parallel,
+            seed=seed,
+            control_tokens=parse_control_tokens,
         )
-        self._parallel = max_num_seqs if remote and max_num_seqs else self._backend.default_parallel
-        self._seeds = random.Random(seed)
-        self._request_numbers = itertools.count()
-        self._noted: set[str] = set()
-        # Runs also when the interpreter exits, for scripts that never call close().
-        self._finalizer = weakref.finalize(self, _close, self._loop, self._backend)
+
+    @overload
+    def generate(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        use_tqdm: Any = None,
+        *,
+        stream: Literal[False] = False,
+        **unknown: Any,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        use_tqdm: Any = None,
+        *,
+        stream: Literal[True],
+        **unknown: Any,
+    ) -> Iterator[RequestOutput]: ...
 
     def generate(
         self,
         prompts: Any,
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params = None,
         use_tqdm: Any = None,
+        *,
+        stream: bool = False,
         **unknown: Any,
-    ) -> list[RequestOutput]:
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """Answer all prompts, in batches; the outputs are in the prompts' order.
 
         prompts: a string, {"prompt": text}, {"prompt_token_ids": ids}, a list of ids, or a list
             of these. sampling_params: one for all, or one for each.
         use_tqdm: show a progress bar; None: if standard error is a terminal.
+        stream: yield RequestOutputs as they grow instead, of all prompts as they come: what
+            `generate_stream` yields. Each holds the whole text so far, unless its parameters'
+            output_kind says otherwise.
         Raises ValueError for a bad request, before anything runs; else GenerationFailed.
         """
-        self._ready(unknown, "generate")
-        return self._batch(self._generate_jobs(prompts, sampling_params), use_tqdm)
+        if stream:
+            return self.generate_stream(prompts, sampling_params, **unknown)
+        self.opened.check_call(unknown, "generate")
+        jobs = self.opened.loop.run(self.opened.generate_jobs(prompts, sampling_params))
+        return self._batch(jobs, use_tqdm)
 
     def generate_stream(
         self,
         prompts: Any,
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params = None,
         **unknown: Any,
     ) -> Iterator[RequestOutput]:
         """Outputs as they grow, each with its prompt's `request_id`. Leaving early cancels.
@@ -159,63 +182,101 @@ class LLM:
         Each request's `sampling_params.output_kind` decides what its outputs hold: CUMULATIVE,
         DELTA or FINAL_ONLY.
         """
-        self._ready(unknown, "generate_stream")
-        return self._stream(self._generate_jobs(prompts, sampling_params))
+        opened = self.opened
+        opened.check_call(unknown, "generate_stream")
+        jobs = opened.loop.run(opened.generate_jobs(prompts, sampling_params))
+        return opened.iterate(jobs)
+
+    @overload
+    def chat(
+        self,
+        messages: Any,
+        sampling_params: Params = None,
+        use_tqdm: Any = None,
+        *,
+        tools: Sequence[Any] | None = None,
+        stream: Literal[False] = False,
+        **unknown: Any,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Any,
+        sampling_params: Params = None,
+        use_tqdm: Any = None,
+        *,
+        tools: Sequence[Any] | None = None,
+        stream: Literal[True],
+        **unknown: Any,
+    ) -> Iterator[RequestOutput]: ...
 
     def chat(
         self,
         messages: Any,
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params = None,
         use_tqdm: Any = None,
         *,
         tools: Sequence[Any] | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        chat_template: str | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
+        stream: bool = False,
         **unknown: Any,
-    ) -> list[RequestOutput]:
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """Answer a conversation or a list of them, with OpenAI's messages and tools.
 
         `outputs[i].text` is the raw text, including thinking; `outputs[i].message` is the parsed
         assistant message, ready to be appended to the conversation.
+        stream: yield RequestOutputs as they grow instead, as `generate` does; the last one of a
+            conversation has the message.
+        Raises ValueError for arguments that would change the chat template.
         """
-        self._ready(unknown, "chat")
-        check_chat_fields(
-            chat_template=chat_template,
-            chat_template_kwargs=chat_template_kwargs,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-        )
-        return self._batch(self._chat_jobs(messages, sampling_params, tools), use_tqdm)
+        if stream:
+            return self.chat_stream(messages, sampling_params, tools=tools, **unknown)
+        opened = self.opened
+        opened.check_call(check_chat_fields(unknown), "chat")
+        jobs = opened.loop.run(opened.chat_jobs(messages, sampling_params, tools))
+        return self._batch(jobs, use_tqdm)
 
     def chat_stream(
         self,
         messages: Any,
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params = None,
         *,
         tools: Sequence[Any] | None = None,
         **unknown: Any,
     ) -> Iterator[RequestOutput]:
         """Like `generate_stream`; `message` is set at the end."""
-        self._ready(unknown, "chat_stream")
-        return self._stream(self._chat_jobs(messages, sampling_params, tools))
+        opened = self.opened
+        opened.check_call(check_chat_fields(unknown), "chat_stream")
+        jobs = opened.loop.run(opened.chat_jobs(messages, sampling_params, tools))
+        return opened.iterate(jobs)
 
     def get_tokenizer(self) -> TokenizerView:
-        return TokenizerView(self._loop, self._backend)
+        """Encode, decode, the chat template, and the ids that begin and end texts."""
+        return TokenizerView(self.opened.loop, self.opened.backend)
+
+    def get_metrics(self) -> list[Metric]:
+        """What the engine counted and measured, or over HTTP the gateway (docs/metrics.md)."""
+        return self.opened.loop.run(self.opened.backend.metrics())
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget what was computed for earlier prompts; False, and nothing, while a request runs.
+
+        Raises NotImplementedError over HTTP, where other clients use the cache too.
+        """
+        return self.opened.loop.run(self.opened.backend.reset_prefix_cache())
 
     def get_default_sampling_params(self) -> SamplingParams:
         """The parameters of calls that give none."""
-        return self._default_params.clone()
+        return self.opened.default_params.clone()
 
     @property
     def max_model_len(self) -> int:
         """Most tokens of prompt and output together."""
-        return self._backend.max_model_len
+        return self.opened.backend.max_model_len
 
     def close(self) -> None:
         """Cancel running requests, free the engine, end its threads. May be called twice."""
-        self._finalizer()
+        self.opened.close()
 
     def __enter__(self) -> "LLM":
         return self
@@ -228,47 +289,6 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _ready(self, arguments: dict[str, Any], where: str) -> None:
-        if not self._finalizer.alive:
-            raise RuntimeError("this LLM is closed")
-        for name, value in arguments.items():
-            if name not in _PER_CALL:
-                raise TypeError(f"LLM.{where} has no argument {name!r}")
-            if value is not None and name not in self._noted:
-                self._noted.add(name)
-                note_ignored({name: value}, _PER_CALL, where)
-
-    def _generate_jobs(self, prompts: Any, params: Any) -> list[Job]:
-        given = as_prompts(prompts)
-        each = as_params(params, len(given), self._default_params)
-        return self._loop.run(
-            prepare_prompts(
-                self._backend,
-                given,
-                each,
-                self._numbered(each),
-                control_tokens=self._parse_control_tokens,
-            )
-        )
-
-    def _chat_jobs(self, messages: Any, params: Any, tools: Sequence[Any] | None) -> list[Job]:
-        conversations = as_conversations(messages)
-        each = as_params(params, len(conversations), self._default_params)
-        numbered = self._numbered(each)
-        return self._loop.run(
-            prepare_chats(self._backend, conversations, each, numbered, tools or ())
-        )
-
-    def _numbered(self, params: Sequence[SamplingParams]) -> list[tuple[str, int]]:
-        """(request id, seed) of each request."""
-        return [
-            (
-                str(next(self._request_numbers)),
-                one.seed if one.seed is not None else self._seeds.getrandbits(63),
-            )
-            for one in params
-        ]
-
     def _batch(self, jobs: list[Job], use_tqdm: Any) -> list[RequestOutput]:
         places = {job.request_id: place for place, job in enumerate(jobs)}
         outputs: list[RequestOutput | None] = [None] * len(jobs)
@@ -276,9 +296,9 @@ class LLM:
         async def collect() -> None:
             with BatchProgress(len(jobs), shown=wants_bar(use_tqdm)) as progress:
                 stream = run_jobs(
-                    self._backend,
+                    self.opened.backend,
                     jobs,
-                    self._parallel,
+                    self.opened.parallel,
                     whole=True,
                     on_delta=lambda job, delta: progress.tokens(len(delta.token_ids)),
                 )
@@ -287,15 +307,5 @@ class LLM:
                         progress.prompt_done(len(output.prompt_token_ids))
                         outputs[places[output.request_id]] = output
 
-        self._loop.run(collect())
+        self.opened.loop.run(collect())
         return [output for output in outputs if output is not None]
-
-    def _stream(self, jobs: list[Job]) -> Iterator[RequestOutput]:
-        return self._loop.iterate(run_jobs(self._backend, jobs, self._parallel))
-
-
-def _close(loop: LoopThread, backend: Backend) -> None:
-    if loop.alive:
-        loop.cancel_all()  # first, so that no request sees the engine close
-        loop.run(backend.close())
-        loop.close()

@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from expertmesh.offline.merge import cancel_all
@@ -30,6 +30,33 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run `work` and return its result; an interrupt cancels it and waits for its clean-up."""
+        done, cancel = self._begin(work)
+        try:
+            return done.result()
+        except BaseException:  # KeyboardInterrupt too: `work` must not go on
+            if not done.done():
+                cancel()
+                concurrent.futures.wait([done], _CLEAN_UP_S)
+            raise
+
+    async def wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The same for a caller on another loop, which is not blocked. RuntimeError: closed."""
+        done, cancel = self._begin(work)
+        waiter = asyncio.wrap_future(done)
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if waiter.done() and not (caller is not None and caller.cancelling()):
+                raise RuntimeError("closed") from None
+            cancel()
+            await asyncio.wait([waiter], timeout=_CLEAN_UP_S)
+            raise
+
+    def _begin(
+        self, work: Coroutine[Any, Any, Result]
+    ) -> tuple["concurrent.futures.Future[Result]", Callable[[], Any]]:
+        """Start it on the loop: its result, and how to cancel it."""
         if not self.alive:
             work.close()
             raise RuntimeError("closed")
@@ -44,13 +71,7 @@ class LoopThread:
             started.append(task)
 
         self._loop.call_soon_threadsafe(start)
-        try:
-            return done.result()
-        except BaseException:  # KeyboardInterrupt too: `work` must not go on
-            if not done.done():
-                self._loop.call_soon_threadsafe(lambda: started[0].cancel())
-                concurrent.futures.wait([done], _CLEAN_UP_S)
-            raise
+        return done, lambda: self._loop.call_soon_threadsafe(lambda: started[0].cancel())
 
     def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
         """Yield the items; leaving early closes the generator."""
@@ -66,6 +87,23 @@ class LoopThread:
             self._iterated.discard(items)
             if self.alive:
                 self.run(items.aclose())
+
+    async def iterate_async(
+        self, items: AsyncGenerator[Result, None]
+    ) -> AsyncGenerator[Result, None]:
+        """The same for a caller on another loop."""
+        end = object()
+        self._iterated.add(items)
+        try:
+            while True:
+                item = await self.wait_for(_next(items, end))
+                if item is end:
+                    return
+                yield item
+        finally:
+            self._iterated.discard(items)
+            if self.alive:
+                await self.wait_for(items.aclose())
 
     def cancel_all(self) -> None:
         """Cancel every running call and close every unfinished iteration."""

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any
 
 import httpx
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 
 from expertmesh.clients.http_body import BadAnswer
 from expertmesh.clients.sse import HttpError, Server, post_stream
 from expertmesh.offline.backend import Delta, Job
 from expertmesh.offline.checks import GenerationFailed
+from expertmesh.offline.metrics import Metric, read_metrics
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import Logprob
 from moe_model.families.known import chat_format_with
@@ -39,6 +41,11 @@ class HttpBackend:
         self.max_model_len = int(entry.get("max_model_len") or 2**31)
         self.marker_ids: Mapping[str, int] = entry.get("marker_token_ids") or {}
         self.chat_format = chat_format_with(self.marker_ids)
+        self.special_ids = frozenset(
+            self.marker_ids[one] for one in self.chat_format.turn_markers if one in self.marker_ids
+        )
+        self.bos_token_id: int | None = entry.get("bos_token_id")
+        self.eos_token_id: int | None = entry.get("eos_token_id")
         self.default_parallel = DEFAULT_PARALLEL
         # The server applies its checkpoint's defaults to what is None and so not sent.
         self.default_params = SamplingParams(
@@ -67,6 +74,16 @@ class HttpBackend:
 
     async def decode(self, ids: Sequence[int]) -> str:
         return str((await self._ask("/detokenize", {"tokens": list(ids)}))["prompt"])
+
+    async def metrics(self) -> list[Metric]:
+        text = (await self._answered(self._client.get("/metrics"))).text
+        return read_metrics(text_string_to_metric_families(text))
+
+    async def reset_prefix_cache(self) -> bool:
+        raise NotImplementedError(
+            "reset_prefix_cache: not possible over HTTP, where other clients use the cache too; "
+            "use an engine in this process"
+        )
 
     async def stream(self, job: Job) -> AsyncGenerator[Delta, None]:
         if job.params.prompt_logprobs is not None:
@@ -161,16 +178,19 @@ class HttpBackend:
     async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         # ASCII: messages may have lone surrogates, which can be escaped but not encoded in UTF-8.
         content = json.dumps({"model": self._model, **body}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = await self._answered(self._client.post(path, content=content, headers=headers))
+        result: dict[str, Any] = answer.json()
+        return result
+
+    async def _answered(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         try:
-            answer = await self._client.post(
-                path, content=content, headers={"Content-Type": "application/json"}
-            )
+            answer = await request
         except httpx.HTTPError as error:
             raise _unreachable(self._server, error) from None
         if answer.status_code != 200:
             raise _python_error(answer.status_code, answer.text)
-        result: dict[str, Any] = answer.json()
-        return result
+        return answer
 
 
 async def open_over_http(base_url: str, *, api_key: str | None, model: str | None) -> HttpBackend:

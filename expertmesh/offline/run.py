@@ -121,10 +121,22 @@ async def run_jobs(
             yield output
 
 
-def check_chat_fields(**fields: Any) -> None:
-    """Raises ValueError for fields that would change the template, as the gateway does."""
+_TEMPLATE = {
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "add_generation_prompt",
+}
+
+
+def check_chat_fields(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The other arguments, once those of the template are found to ask for nothing.
+
+    Raises ValueError for one that would change the template, as the gateway does.
+    """
     with python_errors():
-        FieldRules().check(fields, ())
+        FieldRules().check({name: arguments[name] for name in _TEMPLATE & arguments.keys()}, ())
+    return {name: value for name, value in arguments.items() if name not in _TEMPLATE}
 
 
 def _check_room(backend: Backend, name: str, ids: Sequence[int]) -> None:

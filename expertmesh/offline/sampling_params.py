@@ -104,7 +104,12 @@ class SamplingParams:
         read_fields(self.http_fields())
 
     def clone(self) -> "SamplingParams":
+        """One that shares nothing with this one."""
         return copy.deepcopy(self)
+
+    def copy(self) -> "SamplingParams":
+        """The same as `clone`."""
+        return self.clone()
 
     def http_fields(self) -> dict[str, Any]:
         """The same parameters as fields of a completions request, without those not set.

@@ -34,5 +34,7 @@ def _model(gateway: Gateway, name: str) -> dict[str, Any]:
     return {
         **model.model_dump(exclude_unset=True),
         "max_model_len": gateway.max_model_len,
+        "bos_token_id": gateway.model.bos_token_id,
+        "eos_token_id": gateway.model.eos_token_id,
         "marker_token_ids": dict(gateway.model.tokenizer.marker_ids),
     }

@@ -8,6 +8,7 @@ from moe_model.chat.template import ChatTemplate
 from moe_model.config import GenerationDefaults, ModelConfig, load_generation_defaults
 from moe_model.families.family import ChatFormat
 from moe_model.families.known import family_of, load_config
+from moe_model.text.files import read_tokenizer_config
 from moe_model.text.tokenizer import Tokenizer
 
 
@@ -24,6 +25,8 @@ class ModelFiles:
     template: ChatTemplate
     longest_token_bytes: int
     created: int
+    bos_token_id: int | None
+    """As the tokenizer's own files have it; the chat template writes it where it belongs."""
 
     @property
     def name(self) -> str:
@@ -36,6 +39,11 @@ class ModelFiles:
     @property
     def eos_token_ids(self) -> frozenset[int]:
         return frozenset(self.defaults.eos_token_ids or self.config.eos_token_ids)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The one of them that is told where there is room for one."""
+        return min(self.eos_token_ids, default=None)
 
 
 def load_model_files(folder: Path, names: tuple[str, ...]) -> ModelFiles:
@@ -62,4 +70,12 @@ def load_model_files(folder: Path, names: tuple[str, ...]) -> ModelFiles:
         template=ChatTemplate.load(folder, chat_format.markers),
         longest_token_bytes=max(1, longest),
         created=int(time.time()),
+        bos_token_id=tokenizer.marker_ids.get(_bos_token(folder)),
     )
+
+
+def _bos_token(folder: Path) -> str:
+    """Its text, in either of the two forms that files have; empty when they have none."""
+    token = read_tokenizer_config(folder).get("bos_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""

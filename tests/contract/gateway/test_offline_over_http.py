@@ -37,6 +37,15 @@ def test_text_goes_as_ids_and_answers_come_in_order(gateway: Harness, llm: LLM) 
     assert llm.max_model_len == CONTEXT
 
 
+def test_what_a_cluster_tells_and_what_it_keeps_to_itself(gateway: Harness, llm: LLM) -> None:
+    assert llm.get_tokenizer().eos_token_id == EOS
+    gateway.script(say(HELLO, eos=EOS))
+    llm.generate("a")
+    assert "expertmesh_requests" in {metric.name for metric in llm.get_metrics()}
+    with pytest.raises(NotImplementedError, match="not possible over HTTP"):
+        llm.reset_prefix_cache()
+
+
 def test_choices_stops_and_logprobs(gateway: Harness, llm: LLM) -> None:
     gateway.script(say(HELLO, eos=EOS))
     params = SamplingParams(n=2, stop="lo", include_stop_str_in_output=True, logprobs=1)

@@ -9,6 +9,19 @@ from attention_svc.kv.block_pool import BlockPool
 BLOCKS = 7
 
 
+def test_what_is_cached_is_forgotten_when_nothing_is_used():
+    pool = BlockPool(3)
+    table = pool.take(2)
+    assert table is not None
+    pool.publish(table[0], b"a")
+    assert not pool.forget()
+    assert pool.find(b"a") == table[0]
+    pool.release(table)
+    assert pool.forget()
+    assert pool.find(b"a") is None
+    assert (pool.num_available, len(pool.take(3) or ())) == (3, 3)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=60))
 def test_references_keys_and_states_match_a_plain_model(moves: list[tuple[int, int]]):
     pool = BlockPool(BLOCKS)

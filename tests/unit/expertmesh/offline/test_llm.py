@@ -1,14 +1,10 @@
 """`LLM` in this process: what it returns, in which order, and that it leaves nothing behind."""
 
 import json
-import logging
 import math
 import re
 import signal
 import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,45 +13,12 @@ import torch
 
 from expertmesh import LLM, SamplingParams
 from expertmesh.offline.sampling_params import RequestOutputKind, StructuredOutputsParams
-from moe_model.reference import ReferenceModel
-from moe_model.text.tokenizer import Tokenizer
-from moe_model.weights.checkpoint import Checkpoint
-from tests.support.moe_model.tiny_text_model import EOS, write_tiny_text_model
+from tests.support.expertmesh.engine_idle import engine_idle
+from tests.support.moe_model.tiny_text_model import EOS
 
 PROMPTS = ["Hello, my name is", "Sort", "What is the weather like in a town of 3 people?", "!"]
 GREEDY: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
 USER = [{"role": "user", "content": "Hello"}]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_text_model(tmp_path_factory.mktemp("offline") / "model")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder)
-
-
-@pytest.fixture(scope="module")
-def reference(folder: Path) -> ReferenceModel:
-    return ReferenceModel(Checkpoint.open(folder))
-
-
-@pytest.fixture(scope="module")
-def llm(folder: Path) -> Iterator[LLM]:
-    with LLM(model=str(folder), kv_memory="8MiB") as one:
-        yield one
-
-
-def engine_idle(llm: LLM) -> bool:
-    """Within a second: no sequence, no block in use."""
-    scheduler = llm._backend._core.pool.replicas[0].stub._servicer._engine.scheduler
-    for _ in range(100):
-        if not scheduler.running and not scheduler.waiting and scheduler.kv_usage_ratio == 0.0:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 class TestGenerate:
@@ -195,6 +158,24 @@ class TestStops:
 
 
 class TestStreams:
+    def test_a_stream_is_asked_for_by_its_own_call_or_by_an_argument(self, llm, folder):
+        params = SamplingParams(max_tokens=6, **GREEDY)
+        for asked, same in (
+            (llm.generate("Sort", params, stream=True), llm.generate_stream("Sort", params)),
+            (llm.chat(USER, params, stream=True), llm.chat_stream(USER, params)),
+        ):
+            outputs, expected = list(asked), list(same)
+            assert [one.outputs[0].text for one in outputs][-1] == expected[-1].outputs[0].text
+            assert len(outputs) > 1
+            assert [one.finished for one in outputs] == [False] * (len(outputs) - 1) + [True]
+        assert outputs[-1].outputs[0].message == expected[-1].outputs[0].message
+        with pytest.raises(ValueError, match="prompts"):  # before the first output is asked for
+            llm.generate("", params, stream=True)
+
+    def test_a_stream_keeps_its_model_open(self, folder):
+        stream = LLM(model=folder, kv_memory="8MiB").generate_stream("a", SamplingParams(**GREEDY))
+        assert list(stream)[-1].finished
+
     def test_streams_add_up_to_the_batch(self, llm):
         params = SamplingParams(max_tokens=6, n=2, seed=3)
         batch = {o.prompt: [c.token_ids for c in o.outputs] for o in llm.generate(PROMPTS, params)}
@@ -314,63 +295,6 @@ def test_more_tokens_than_there_is_room_for_are_those_there_is_room_for(llm):
         params = SamplingParams(max_tokens=limit, ignore_eos=True)
         (output,) = llm.generate([[1] * 508], params)
         assert len(output.outputs[0].token_ids) == 4
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        "prompts, params, words",
-        [
-            ("", None, "prompts: must not be empty"),
-            (["a", ""], None, r"prompts\[1\]: must not be empty"),
-            ({"text": "a"}, None, "prompt_token_ids"),
-            ([[-1]], None, "token ids"),
-            ([[1, 10**6]], None, "token ids"),
-            ([[1] * 512], None, r"prompts\[0\]: .* prompt contains 512 input tokens"),
-            (["a", "b"], [SamplingParams()], "got 1 for 2 prompts"),
-            ("a", SamplingParams(logit_bias={10**6: 1}), "logit_bias"),
-        ],
-    )
-    def test_wrong_requests_are_value_errors(self, llm, prompts, params, words):
-        with pytest.raises(ValueError, match=words):
-            llm.generate(prompts, params)
-        assert engine_idle(llm)
-
-    @pytest.mark.parametrize(
-        "call, words",
-        [
-            (lambda llm: llm.generate(3), "prompts"),
-            (lambda llm: llm.generate("a", {"temperature": 0}), "sampling_params"),
-            (lambda llm: llm.generate("a", temperature=0), "temperature"),
-            (lambda llm: llm.chat("Hello"), "messages"),
-        ],
-    )
-    def test_wrong_types_are_type_errors(self, llm, call, words):
-        with pytest.raises(TypeError, match=words):
-            call(llm)
-
-    @pytest.mark.parametrize(
-        "fields, words",
-        [
-            ({"chat_template": "{{ messages }}"}, "chat_template"),
-            ({"continue_final_message": True}, "continue_final_message"),
-            ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
-        ],
-    )
-    def test_nothing_may_change_the_template(self, llm, fields, words):
-        with pytest.raises(ValueError, match=words):
-            llm.chat(USER, **fields)
-
-    def test_what_means_nothing_is_noted_once_and_typos_are_refused(self, llm, folder, caplog):
-        caplog.set_level(logging.WARNING)
-        for _ in range(2):
-            llm.generate("a", SamplingParams(max_tokens=1), lora_request=object())
-        assert caplog.text.count("lora_request is ignored") == 1
-        with pytest.raises(TypeError, match="did you mean tensor_parallel_size"):
-            LLM(model=folder, tensor_paralel_size=2)
-        with pytest.raises(ValueError, match="not a checkpoint folder"):
-            LLM(model="MiniMaxAI/MiniMax-M2")
-        with pytest.raises(ValueError, match="dtype"):
-            LLM(model=folder, dtype="half")
 
 
 async def test_it_works_inside_a_running_loop(llm):

@@ -54,9 +54,11 @@ def test_defaults_are_those_that_vllms_users_know():
         SamplingParams(temprature=0)
 
 
-def test_a_clone_is_apart():
+@pytest.mark.parametrize("name", ["clone", "copy"])
+def test_a_copy_is_apart(name):
     params = SamplingParams(stop=["a"])
-    other = params.clone()
+    other = getattr(params, name)()
+    assert other == params
     other.stop.append("b")
     assert params.stop == ["a"]
 
