@@ -16,12 +16,15 @@ from gateway.http.context import Gateway
 from gateway.http.dialect import Dialect, Endpoint
 from gateway.http.docs_page import docs_page, request_body, set_openapi
 from gateway.http.edge import BodyLimit, EdgeMiddleware, HeadAsGet
-from gateway.http.errors import routing_error
+from gateway.http.errors import refusing, routing_error
 from gateway.http.host_guard import Cors, HostGuard, Trust
+from gateway.ollama.dialect import OLLAMA
 from gateway.openai.dialect import OPENAI
 
-DIALECTS = (OPENAI, ANTHROPIC)
+DIALECTS = (OPENAI, ANTHROPIC, OLLAMA)
 """The APIs that are served. The first one's error format is also that of all other paths."""
+
+CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
 
 _OPERATION: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("/livez", info.livez),
@@ -72,6 +75,8 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
             summary=endpoint.__doc__,
             openapi_extra=request_body(model),
         )
+    for path, why in (refusal for one in dialects for refusal in one.refusals):
+        app.add_api_route(path, refusing(why), methods=CHANGING, include_in_schema=False)
     app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     set_openapi(app, [model for _, _, model in posts])

@@ -7,7 +7,6 @@ slow the attention service down instead of filling memory.
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from gateway.errors import RequestError, internal
 from gateway.generate.pool import AttentionPool
+from gateway.generate.request import numbered_call
 from gateway.generate.stream import generate
 from gateway.generate.stream_state import DeadlinePassed, StreamState
 from gateway.text.choice_text import PlainText
@@ -41,8 +41,6 @@ class Finish(Enum):
     """It has called tools, and waits for their results."""
 
 
-_CALL_ID_BYTES = 16
-"""Nobody guesses an id: thinking is found by it."""
 _AT_A_LIMIT = attention_pb2.Finished(reason=attention_pb2.FINISH_REASON_LENGTH)
 
 
@@ -77,7 +75,8 @@ class Choice:
     vocab_size: int
     on_finished: "Callable[[Choice], None]" = lambda choice: None
     """Called when the sequence has ended without an error, before its last update is sent."""
-    call_prefix: str = ""
+    new_call_id: Callable[[int], str] = numbered_call
+    """Gives the turn's next call its id."""
     keeps_answer: bool = False
     """Whether `on_finished` reads the three lists below, which are empty otherwise."""
     thinking: list[str] = field(default_factory=list)
@@ -238,7 +237,7 @@ def _keep_answer(choice: Choice, update: Update) -> None:
     """Give the calls that begin their ids, and keep what the client is told if it is needed."""
     for event in update.events:
         if isinstance(event, ToolCallStart):
-            update.call_ids.append(choice.call_prefix + secrets.token_hex(_CALL_ID_BYTES))
+            update.call_ids.append(choice.new_call_id(event.index))
         if not choice.keeps_answer:
             continue
         if isinstance(event, ReasoningDelta):

@@ -1,6 +1,7 @@
 """How does a checked request become running choices? All that a dialect needs of the core."""
 
 import functools
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +12,7 @@ from gateway.generate.choice_streams import Choice, ChoiceStreams
 from gateway.generate.grammar import RequestGrammar
 from gateway.generate.parameters import set_output_length
 from gateway.generate.pool import AttentionPool
-from gateway.generate.request import Answers, ChatOptions, Generation
+from gateway.generate.request import Answers, ChatOptions, Generation, numbered_call
 from gateway.generate.stream import Event, generate
 from gateway.generate.stream_state import StreamState
 from gateway.limits import Limits
@@ -21,6 +22,9 @@ from gateway.text.prompt_encoder import EncodedPrompt, PromptEncoder
 from moe_model.chat.messages import answered_turn
 from moe_model.chat.tools import without_null
 from protos import attention_pb2
+
+_CALL_ID_BYTES = 16
+"""Nobody guesses an id: thinking is found by it."""
 
 
 @dataclass(kw_only=True)
@@ -202,7 +206,9 @@ class Core:
             text=text,
             stop_ids=stop_ids,
             vocab_size=self.model.config.vocab_size,
-            call_prefix="" if chat is None else chat.call_prefix,
+            new_call_id=numbered_call
+            if chat is None or chat.numbered_calls
+            else partial(_random_call_id, chat.call_prefix),
             keeps_answer=chat is not None and asked.thinking_scope is not None,
             on_finished=(lambda choice: None)
             if chat is None
@@ -220,3 +226,7 @@ class Core:
                 answered_turn("".join(choice.content), choice.calls, self.model.chat_format.think),
                 "".join(choice.thinking),
             )
+
+
+def _random_call_id(prefix: str, index: int) -> str:
+    return prefix + secrets.token_hex(_CALL_ID_BYTES)

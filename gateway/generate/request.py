@@ -12,6 +12,11 @@ from gateway.text.prompt_encoder import EncodedPrompt
 from protos import attention_pb2
 
 
+def numbered_call(index: int) -> str:
+    """Stands for the id of a turn's call in an API without ids, in answers and in history."""
+    return f"call_{index}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
     """How the answers of a chat are read."""
@@ -25,6 +30,8 @@ class ChatOptions:
     """Thinking stays in the content, tagged as the template tags it."""
     call_prefix: str = "call_"
     """How the ids of calls begin."""
+    numbered_calls: bool = False
+    """Calls have no ids for the client; to know a turn that comes back, see `numbered_call`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ class ReplyWriter(Protocol):
     """How updates become one API's answer, streamed or whole."""
 
     def chunks(self, update: Update) -> bytes:
-        """Server-sent events for one update."""
+        """Events, or whatever else the stream consists of, for one update."""
 
     def closing(self) -> bytes:
         """Events after the last choice ended."""
@@ -58,10 +58,14 @@ class Dialect:
     """A header that only its clients send: it decides about paths that are nobody's or shared."""
     request_id_header: str = ""
     """Where its clients look for the request's id, beside x-request-id."""
+    stream_type: str = "text/event-stream"
+    """Content type of streamed answers."""
     gets: Sequence[tuple[str, Endpoint]] = ()
     """What it says about its models."""
     posts: Sequence[tuple[str, Endpoint, type[BaseModel]]] = ()
     """(path, endpoint, what the body holds)."""
+    refusals: Sequence[tuple[str, str]] = ()
+    """Paths that its clients call to change the server, and why nothing is changed."""
 
 
 def dialect_of(path: str, headers: Collection[bytes], dialects: Sequence[Dialect]) -> Dialect:

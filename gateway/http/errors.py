@@ -1,6 +1,7 @@
 """How does HTTP say that a request has failed? Status and headers; the body is the dialect's."""
 
 import math
+from collections.abc import Awaitable, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -57,6 +58,15 @@ def error_response(error: RequestError, shape: ErrorShape, request_id: str) -> R
         headers=headers,
         media_type="application/json",
     )
+
+
+def refusing(why: str) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that does nothing."""
+
+    async def refuse(request: Request) -> Response:
+        raise RequestError(Kind.FORBIDDEN, f"Not done: {why}", reason="not_served")
+
+    return refuse
 
 
 async def routing_error(request: Request, error: Exception) -> Response:

@@ -103,7 +103,7 @@ async def _end(
 
 
 class _StreamedAnswer(EventSourceResponse):
-    """Server-sent events; however they end, the generation is cancelled with them."""
+    """A stream; however it ends, the generation is cancelled with it."""
 
     def __init__(
         self,
@@ -116,7 +116,11 @@ class _StreamedAnswer(EventSourceResponse):
     ):
         # Its own ping also comes while events flow; ours only when none do.
         super().__init__(
-            self._events(first), ping=0, sep="\n", headers={"Cache-Control": "no-cache"}
+            self._events(first),
+            ping=0,
+            sep="\n",
+            headers={"Cache-Control": "no-cache"},
+            media_type=request.state.dialect.stream_type,
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id

@@ -5,43 +5,19 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.anthropic.fields import MessagesRequest
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
-from tests.support.gateway.answers import invoke, thinking_answer
+from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
 from tests.support.gateway.harness import Harness, ready_status
 from tests.support.gateway.messages import THINKS, WEATHER, ask, assembled, events
-from tests.support.gateway.model import (
-    END_OF_THINK,
-    END_OF_TOOL_CALL,
-    EOS,
-    NAME,
-    ROOMY_CONTEXT,
-    TOOL_CALL,
-    write_tiny_model,
-)
+from tests.support.gateway.model import EOS, NAME, ROOMY_CONTEXT, write_tiny_model
+from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
 
-SOME = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.just(10**400)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20)
-    | st.text("\ud83d\udc00\0x", max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=8).filter(str.isascii), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
 TEXT = st.text(max_size=20) | st.sampled_from(["error: x", "<system-reminder>x</system-reminder>"])
 IDS = st.sampled_from(["a", "b"]) | ANYTHING
 TYPES = st.sampled_from(
@@ -135,39 +111,7 @@ def test_every_body_has_a_proper_answer(
     assert len(reply.content) < 2000
 
 
-CALLS = st.sampled_from(
-    [
-        invoke("weather", place="here", days="3"),
-        invoke("weather", days="1" + "0" * 30),
-        invoke("weather", days="0." + "123456789" * 3),
-        invoke("weather", more='{"a": "\\ud800"}'),
-        invoke("other"),
-        '<invoke name="weather">',
-        '<parameter name="place">',
-        "</parameter>",
-        "</invoke>",
-    ]
-)
-PROSE = st.sampled_from(["hello ", " \n", "STOP", "ST", "\u00e9", "</think>", "{}"])
-MARKERS = st.sampled_from([END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL])
-PIECES = st.builds(
-    lambda *parts: [piece for part in parts for piece in part],
-    st.lists(PROSE, max_size=2),
-    st.just([END_OF_THINK]) | st.just([]),
-    st.lists(PROSE, max_size=3),
-    st.just([TOOL_CALL]) | st.just([]),
-    st.lists(CALLS, max_size=3),
-    st.just([END_OF_TOOL_CALL]) | st.just([]),
-    st.lists(PROSE | MARKERS | CALLS, max_size=3),
-)
 ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
-
-
-def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
-    ids: list[int] = []
-    for piece in pieces:
-        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
-    return ids
 
 
 def said(message: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,9 @@ class Harness:
             **options,
         )
 
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, self.base_url + path, timeout=WAIT_S, verify=False, **options)
+
     def chat(self, **fields: Any) -> httpx.Response:
         fields.setdefault("model", NAME)
         fields.setdefault("messages", [{"role": "user", "content": "hello"}])

@@ -1,0 +1,29 @@
+"""Which paths speak Ollama's API?"""
+
+from gateway.http.dialect import Dialect
+from gateway.ollama.chat import chat, generate
+from gateway.ollama.errors import OllamaErrors
+from gateway.ollama.fields import ChatRequest, GenerateRequest, ShowRequest
+from gateway.ollama.model_list import list_models, running_models, show, version
+
+_FIXED = "this server has the models that it was started with; it fetches, makes and removes none"
+
+OLLAMA = Dialect(
+    errors=OllamaErrors(),
+    prefixes=("/api",),
+    stream_type="application/x-ndjson",
+    gets=(
+        ("/api/tags", list_models),
+        ("/api/ps", running_models),
+        ("/api/version", version),
+    ),
+    posts=(
+        ("/api/chat", chat, ChatRequest),
+        ("/api/generate", generate, GenerateRequest),
+        ("/api/show", show, ShowRequest),
+    ),
+    refusals=tuple(
+        (f"/api/{name}", _FIXED)
+        for name in ("pull", "push", "create", "copy", "delete", "blobs/{digest}")
+    ),
+)

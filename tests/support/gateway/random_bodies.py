@@ -1,0 +1,60 @@
+"""Which bodies and answers does hypothesis try? What the tests of several APIs have in common."""
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from moe_model.text.tokenizer import Tokenizer
+from tests.support.gateway.answers import invoke
+from tests.support.gateway.model import END_OF_THINK, END_OF_TOOL_CALL, TOOL_CALL
+
+SOME = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.just(10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.text("\ud83d\udc00\0x", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8).filter(str.isascii), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+CALLS = st.sampled_from(
+    [
+        invoke("weather", place="here", days="3"),
+        invoke("weather", days="1" + "0" * 30),
+        invoke("weather", days="0." + "123456789" * 3),
+        invoke("weather", more='{"a": "\\ud800"}'),
+        invoke("other"),
+        '<invoke name="weather">',
+        '<parameter name="place">',
+        "</parameter>",
+        "</invoke>",
+    ]
+)
+PROSE = st.sampled_from(["hello ", " \n", "STOP", "ST", "\u00e9", "</think>", "{}"])
+MARKERS = st.sampled_from([END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL])
+PIECES = st.builds(
+    lambda *parts: [piece for part in parts for piece in part],
+    st.lists(PROSE, max_size=2),
+    st.just([END_OF_THINK]) | st.just([]),
+    st.lists(PROSE, max_size=3),
+    st.just([TOOL_CALL]) | st.just([]),
+    st.lists(CALLS, max_size=3),
+    st.just([END_OF_TOOL_CALL]) | st.just([]),
+    st.lists(PROSE | MARKERS | CALLS, max_size=3),
+)
+
+
+def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
+    return ids
