@@ -20,7 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     skip = pytest.mark.skip(reason="runs with `make test-clients`")
     for item in items:
-        if here in item.path.parents and not os.environ.get("EXPERTMESH_TEST_CLIENTS"):
+        if here not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.timeout(300))
+        if not os.environ.get("EXPERTMESH_TEST_CLIENTS"):
             item.add_marker(skip)
 
 

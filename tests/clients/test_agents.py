@@ -9,13 +9,12 @@ import pytest
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
-from tests.support.clients.agents import MINI, OPENCODE, QWEN, Agent, cut, one_after_another
+from tests.support.clients.agents import MINI, OPENCODE, QWEN, Agent
+from tests.support.clients.scripted import cut
 from tests.support.gateway.answers import thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import Script, ended, say, tokens
+from tests.support.gateway.fake_attention import Script, ended, in_turn, say, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS
-
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(
@@ -40,7 +39,7 @@ class Model:
         self._gateway = gateway
 
     def answers(self, *turns: Script) -> None:
-        turn = one_after_another(*turns)
+        turn = in_turn(*turns[:-1], then=turns[-1])
 
         def script(request: attention_pb2.GenerateRequest) -> Iterable[Any]:
             ids = list(request.prompt_token_ids)

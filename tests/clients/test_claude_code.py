@@ -1,8 +1,6 @@
 """Claude Code, unmodified, on a scripted model behind the real gateway."""
 
 import json
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +9,14 @@ import pytest
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
-from tests.support.clients import environments
-from tests.support.clients.agents import cut, one_after_another
+from tests.support.clients import environments, programs
+from tests.support.clients.scripted import cut, text
 from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import ended, say, stopped, tokens
+from tests.support.gateway.fake_attention import ended, in_turn, say, stopped, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS, NAME
 
-pytestmark = pytest.mark.timeout(300)
-
 VERSION = "2.1.197"
-RUN_S = 240
 
 
 @pytest.fixture(scope="session")
@@ -31,25 +26,15 @@ def claude() -> Path:
 
 def run(
     claude: Path, gateway: Harness, home: Path, *words: str, question: str = ""
-) -> subprocess.CompletedProcess[str]:
+) -> programs.Finished:
     """One question, among the words or on standard input, answered in the terminal."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
+    variables = {
         "ANTHROPIC_BASE_URL": gateway.base_url,
         "ANTHROPIC_AUTH_TOKEN": "any",
         "ANTHROPIC_MODEL": NAME,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
-    return subprocess.run(
-        [str(claude), "-p", *words],
-        cwd=home,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        input=question,
-    )
+    return programs.run([str(claude), "-p", *words], home, variables, question=question)
 
 
 def ids_of(request: attention_pb2.GenerateRequest) -> Sequence[int]:
@@ -72,9 +57,9 @@ def test_it_runs_two_tools_and_sends_their_results_with_the_thinking(
 ) -> None:
     calls = [invoke("Bash", command=f"echo {word} > {word}.txt; cat {word}.txt") for word in "ab"]
     gateway.script(
-        one_after_another(
+        in_turn(
             say(tool_answer(tokenizer, *calls), eos=EOS, step=8),
-            say(thinking_answer(tokenizer, "well", "both are there"), eos=EOS, step=8),
+            then=say(thinking_answer(tokenizer, "well", "both are there"), eos=EOS, step=8),
         )
     )
     done = run(claude, gateway, home, "--allowedTools", "Bash", "--", "Make two files")
@@ -111,9 +96,9 @@ def test_it_comes_back_after_429(
     claude: Path, gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     gateway.script(
-        one_after_another(
+        in_turn(
             lambda request: [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")],
-            say(thinking_answer(tokenizer, "hm", "now it is"), eos=EOS),
+            then=text(tokenizer, "now it is"),
         )
     )
     done = run(claude, gateway, home, "Print hello")
@@ -137,11 +122,7 @@ def test_a_cut_call_is_never_run(
     claude: Path, gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     ids = tool_answer(tokenizer, invoke("Bash", command="echo cut > cut.txt"))
-    gateway.script(
-        one_after_another(
-            cut(ids[:-14]), say(thinking_answer(tokenizer, "oh", "too long"), eos=EOS)
-        )
-    )
+    gateway.script(in_turn(cut(ids[:-14]), then=text(tokenizer, "too long")))
     done = run(claude, gateway, home, "--allowedTools", "Bash", "--", "Make a file")
     assert not (home / "cut.txt").exists()
     assert done.stdout.strip() == "too long"

@@ -5,63 +5,47 @@ from pathlib import Path
 import pytest
 
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.clients import sdks
+from tests.support.clients.frameworks import INSTRUCTOR as SDK
+from tests.support.clients.scripted import call, grammars, text
+from tests.support.clients.sdks import at
+from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
-
-pytestmark = pytest.mark.timeout(300)
-
-SDK = sdks.Sdk(
-    name="instructor",
-    requirements=("instructor==1.17.0",),
-    start="""
-import instructor
-import openai
-from pydantic import BaseModel
-
-plain = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
-asked = dict(model=MODEL, messages=[{"role": "user", "content": "hello"}])
-
-class Weather(BaseModel):
-    place: str
-    days: int
-""",
-)
 
 
 def test_its_default_mode_forces_a_call(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
     tools = "Weather", "PartialWeather"
-    calls = [sdks.call(tokenizer, tool, place="Rome", days="2") for tool in tools]
-    gateway.script(sdks.in_turn(*calls))
+    calls = [call(tokenizer, tool, place="Rome", days="2") for tool in tools]
+    gateway.script(in_turn(*calls))
     program = """
 client = instructor.from_openai(plain)
 whole = client.create(**asked, response_model=Weather)
 parts = list(client.create_partial(**asked, response_model=Weather))
 print(json.dumps([whole.days, parts[-1].days]))
 """
-    assert SDK.run(gateway, home, program) == [2, 2]
-    assert all(sdks.grammars(gateway))
+    assert SDK.run(at(gateway), home, program) == [2, 2]
+    assert all(grammars(gateway))
 
 
 @pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
 def test_its_json_modes_are_held_to_json(
     gateway: Harness, home: Path, tokenizer: Tokenizer, mode: str
 ) -> None:
-    gateway.script(sdks.text(tokenizer, '{"place": "Rome", "days": 2}'))
+    gateway.script(text(tokenizer, '{"place": "Rome", "days": 2}'))
     program = f"""
 client = instructor.from_openai(plain, mode=instructor.Mode.{mode})
 print(json.dumps(client.create(**asked, response_model=Weather).days))
 """
-    assert SDK.run(gateway, home, program) == 2
-    assert all(sdks.grammars(gateway))
+    assert SDK.run(at(gateway), home, program) == 2
+    assert all(grammars(gateway))
 
 
 def test_an_answer_that_it_refuses_is_asked_for_again_with_its_thinking(
     restoring: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     restoring.script(
-        sdks.in_turn(
-            sdks.call(tokenizer, "Weather", place="Rome", days="2"),
-            sdks.call(tokenizer, "Weather", place="Rome", days="9"),
+        in_turn(
+            call(tokenizer, "Weather", place="Rome", days="2"),
+            call(tokenizer, "Weather", place="Rome", days="9"),
         )
     )
     program = """
@@ -77,7 +61,7 @@ Long.__name__ = "Weather"
 client = instructor.from_openai(plain)
 print(json.dumps(client.create(**asked, response_model=Long, max_retries=2).days))
 """
-    assert SDK.run(restoring, home, program) == 9
+    assert SDK.run(at(restoring), home, program) == 9
     first, second = (list(request.prompt_token_ids) for request in restoring.fake.requests)
     turn = tokenizer.decode(second[len(first) :])
     assert turn.startswith("call\n</think>"), turn
@@ -85,7 +69,7 @@ print(json.dumps(client.create(**asked, response_model=Long, max_retries=2).days
 
 
 def test_a_cut_call_is_incomplete_to_it(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
-    gateway.script(sdks.call(tokenizer, "Weather", place="Rome", days="2"))
+    gateway.script(call(tokenizer, "Weather", place="Rome", days="2"))
     program = """
 from instructor.core import IncompleteOutputException, InstructorRetryException
 client = instructor.from_openai(plain)
@@ -94,4 +78,4 @@ try:
 except (IncompleteOutputException, InstructorRetryException) as error:
     print(json.dumps(type(error).__name__))
 """
-    assert SDK.run(gateway, home, program) == "IncompleteOutputException"
+    assert SDK.run(at(gateway), home, program) == "IncompleteOutputException"

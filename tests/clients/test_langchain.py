@@ -2,72 +2,38 @@
 
 from pathlib import Path
 
-import pytest
-
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.clients import sdks
-from tests.support.gateway.harness import Harness
-
-pytestmark = pytest.mark.timeout(300)
-
-SDK = sdks.Sdk(
-    name="langchain",
-    requirements=("langchain==1.5.2", "langchain-openai==1.7.4"),
-    start="""
-import openai
-from langchain.agents import create_agent
-from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
-
-model = ChatOpenAI(base_url=URL + "/v1", api_key=KEY, model=MODEL, max_retries=0)
-
-class Weather(BaseModel):
-    place: str
-    days: int
-
-def weather(place: str) -> str:
-    "The weather of a place"
-    return "rain"
-""",
+from tests.support.clients.frameworks import LANGCHAIN as SDK
+from tests.support.clients.scripted import (
+    WEATHER,
+    assert_thinking_came_back,
+    call,
+    grammars,
+    script_tool_loop,
+    text,
 )
+from tests.support.clients.sdks import TOO_LONG, at
+from tests.support.gateway.fake_attention import in_turn
+from tests.support.gateway.harness import Harness
 
 
 def test_a_stream_is_the_same_answer(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
-    gateway.script(sdks.text(tokenizer, "hi there"))
+    gateway.script(text(tokenizer, "hi there"))
     program = """
 whole = model.invoke("hello")
 streamed = "".join(chunk.text for chunk in model.stream("hello"))
 print(json.dumps([whole.text, streamed, whole.response_metadata["finish_reason"]]))
 """
-    assert SDK.run(gateway, home, program) == ["hi there", "hi there", "stop"]
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_the_loop_of_create_agent_ends(
-    restoring: Harness, home: Path, tokenizer: Tokenizer, streamed: bool
-) -> None:
-    sdks.script_tool_loop(restoring, tokenizer)
-    program = """
-agent = create_agent(model, [weather])
-question = {"messages": [("user", "The weather in Rome?")]}
-"""
-    program += (
-        "last = [part for part, _ in agent.stream(question, stream_mode='messages')]\n"
-        "print(json.dumps(''.join(m.text for m in last if m.type == 'AIMessageChunk')))"
-        if streamed
-        else "print(json.dumps(agent.invoke(question)['messages'][-1].text))"
-    )
-    assert SDK.run(restoring, home, program) == "it rains"
-    sdks.assert_thinking_came_back(restoring, tokenizer, by_the_gateway=True)
+    assert SDK.run(at(gateway), home, program) == ["hi there", "hi there", "stop"]
 
 
 def test_structured_output_by_schema_and_by_a_forced_call(
     gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     gateway.script(
-        sdks.in_turn(
-            sdks.text(tokenizer, '{"place": "Rome", "days": 2}'),
-            sdks.call(tokenizer, "Weather", place="Rome", days="3"),
+        in_turn(
+            text(tokenizer, '{"place": "Rome", "days": 2}'),
+            call(tokenizer, "Weather", place="Rome", days="3"),
         )
     )
     program = """
@@ -75,14 +41,49 @@ by_schema = model.with_structured_output(Weather).invoke("hello")
 by_call = model.with_structured_output(Weather, method="function_calling").invoke("hello")
 print(json.dumps([by_schema.days, by_call.days]))
 """
-    assert SDK.run(gateway, home, program) == [2, 3]
-    assert all(sdks.grammars(gateway))
+    assert SDK.run(at(gateway), home, program) == [2, 3]
+    assert all(grammars(gateway))
+
+
+def test_usage_batches_and_tools_are_as_with_openai(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(text(tokenizer, "hi there"))
+    program = """
+usage = model.invoke("hello").usage_metadata
+batch = [message.text for message in model.batch(["hello", "you"])]
+logged = model.bind(logprobs=True).invoke("hello").response_metadata["logprobs"]["content"]
+bound = model.bind_tools([Weather]).invoke("hello").text
+print(json.dumps([
+    usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"],
+    usage["output_token_details"]["reasoning"] > 0, batch, len(logged) > 0, bound,
+]))
+"""
+    told = [True, True, ["hi there"] * 2, True, "hi there"]
+    assert SDK.run(at(gateway), home, program) == told
+
+
+def test_its_class_for_anthropic_speaks_messages(
+    restoring: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    """Its tool loop ends, and what was cached adds up to the prompt."""
+    script_tool_loop(restoring, tokenizer)
+    program = f"""
+{WEATHER.python}
+model = ChatAnthropic(base_url=URL, api_key=KEY, model=MODEL, max_tokens=300, max_retries=0)
+agent = create_agent(model, [weather])
+*_, last = agent.invoke({{"messages": [("user", {WEATHER.question!r})]}})["messages"]
+print(json.dumps([last.text, last.usage_metadata["input_tokens"]]))
+"""
+    told = SDK.run(at(restoring), home, program)
+    assert told == ["it rains", len(restoring.fake.requests[1].prompt_token_ids)]
+    assert_thinking_came_back(restoring, tokenizer, by_the_gateway=True)
 
 
 def test_errors_are_understood(gateway: Harness, home: Path) -> None:
     program = f"""
 from langchain_core.exceptions import ContextOverflowError
-{sdks.TOO_LONG}
+{TOO_LONG}
 try:
     model.invoke(question)
 except ContextOverflowError as error:
@@ -94,4 +95,4 @@ except openai.NotFoundError as error:
 print(json.dumps(told))
 """
     told = ["context_length_exceeded", "model_not_found"]
-    assert SDK.run(gateway, home, program) == told
+    assert SDK.run(at(gateway), home, program) == told

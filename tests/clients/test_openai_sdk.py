@@ -2,37 +2,23 @@
 
 from pathlib import Path
 
-import pytest
-
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.clients import sdks
+from tests.support.clients.frameworks import OPENAI as SDK
+from tests.support.clients.scripted import (
+    assert_thinking_came_back,
+    call,
+    grammars,
+    script_tool_loop,
+    text,
+)
+from tests.support.clients.sdks import TOO_LONG, at
+from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import NAME
 
-pytestmark = pytest.mark.timeout(300)
-
-SDK = sdks.Sdk(
-    name="openai-sdk",
-    requirements=("openai==3.57.0",),
-    start="""
-import openai
-from pydantic import BaseModel
-
-client = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
-question = "hello"
-
-class Weather(BaseModel):
-    place: str
-    days: int
-
-def asked():
-    return dict(model=MODEL, messages=[{"role": "user", "content": question}])
-""",
-)
-
 
 def test_a_stream_is_the_same_answer(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
-    gateway.script(sdks.text(tokenizer, "hi there"))
+    gateway.script(text(tokenizer, "hi there"))
     program = """
 message = client.chat.completions.create(**asked()).choices[0].message
 with client.chat.completions.stream(**asked()) as stream:
@@ -44,13 +30,13 @@ print(json.dumps([
 ]))
 """
     told = ["hi there", "hm", "hi there", "stop", True, [NAME, "alias"]]
-    assert SDK.run(gateway, home, program) == told
+    assert SDK.run(at(gateway), home, program) == told
 
 
 def test_a_tool_loop_ends_and_keeps_the_thinking(
     restoring: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
-    sdks.script_tool_loop(restoring, tokenizer)
+    script_tool_loop(restoring, tokenizer)
     program = """
 messages = asked()["messages"]
 tools = [openai.pydantic_function_tool(Weather, name="weather")]
@@ -64,17 +50,17 @@ while True:
         messages.append({"role": "tool", "tool_call_id": call.id, "content": "rain"})
 print(json.dumps(message.content))
 """
-    assert SDK.run(restoring, home, program) == "it rains"
-    sdks.assert_thinking_came_back(restoring, tokenizer, by_the_gateway=False)
+    assert SDK.run(at(restoring), home, program) == "it rains"
+    assert_thinking_came_back(restoring, tokenizer, by_the_gateway=False)
 
 
 def test_structured_outputs_and_forced_calls_are_parsed(
     gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:
     gateway.script(
-        sdks.in_turn(
-            sdks.text(tokenizer, '{"place": "Rome", "days": 2}'),
-            sdks.call(tokenizer, "Weather", place="Rome", days="2"),
+        in_turn(
+            text(tokenizer, '{"place": "Rome", "days": 2}'),
+            call(tokenizer, "Weather", place="Rome", days="2"),
         )
     )
     program = """
@@ -84,8 +70,8 @@ called = client.chat.completions.parse(**asked(), tools=[tool], tool_choice="req
 call = called.choices[0].message.tool_calls[0].function
 print(json.dumps([whole.choices[0].message.parsed.days, call.parsed_arguments.days]))
 """
-    assert SDK.run(gateway, home, program) == [2, 2]
-    assert all(sdks.grammars(gateway))
+    assert SDK.run(at(gateway), home, program) == [2, 2]
+    assert all(grammars(gateway))
 
 
 def test_errors_are_of_the_class_and_code_that_programs_catch(gateway: Harness, home: Path) -> None:
@@ -94,7 +80,7 @@ try:
     client.chat.completions.create(**{{**asked(), "model": "other"}})
 except openai.NotFoundError as error:
     told = [error.code, error.request_id is not None]
-{sdks.TOO_LONG}
+{TOO_LONG}
 try:
     client.chat.completions.create(**asked())
 except openai.BadRequestError as error:
@@ -102,7 +88,38 @@ except openai.BadRequestError as error:
 print(json.dumps(told))
 """
     told = ["model_not_found", True, "context_length_exceeded"]
-    assert SDK.run(gateway, home, program) == told
+    assert SDK.run(at(gateway), home, program) == told
+
+
+def test_all_that_programs_ask_beside_the_messages_is_taken(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(text(tokenizer, "hi there"))
+    program = """
+import asyncio
+
+beside = dict(
+    reasoning_effort="low", store=True, metadata={"a": "b"}, user="me", service_tier="auto",
+    verbosity="low", prompt_cache_key="k", safety_identifier="s", seed=1, stop=["END"],
+    max_completion_tokens=200, temperature=0.5, extra_body={"priority": 1, "thinking": {}},
+)
+raw = client.chat.completions.with_raw_response.create(**asked(), **beside)
+three = client.chat.completions.create(**asked(), n=3, logprobs=True, top_logprobs=2).choices
+prompts = client.completions.create(model=MODEL, prompt=["one", "two"], echo=True, max_tokens=4)
+
+async def four_at_once():
+    many = openai.AsyncOpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
+    answers = await asyncio.gather(*(many.chat.completions.create(**asked()) for _ in range(4)))
+    return {answer.choices[0].message.content for answer in answers}
+
+print(json.dumps([
+    raw.parse().choices[0].message.content, bool(raw.headers["x-request-id"]),
+    [choice.message.content for choice in three], len(three[0].logprobs.content[0].top_logprobs),
+    [choice.text[:3] for choice in prompts.choices], list(asyncio.run(four_at_once())),
+]))
+"""
+    told = ["hi there", True, ["hi there"] * 3, 2, ["one", "two"], ["hi there"]]
+    assert SDK.run(at(gateway), home, program) == told
 
 
 def test_the_responses_api_is_not_there(gateway: Harness, home: Path) -> None:
@@ -112,4 +129,4 @@ try:
 except openai.NotFoundError as error:
     print(json.dumps(error.status_code))
 """
-    assert SDK.run(gateway, home, program) == 404
+    assert SDK.run(at(gateway), home, program) == 404

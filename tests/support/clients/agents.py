@@ -1,23 +1,16 @@
 """How is each coding agent started, and how does it call a shell?"""
 
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moe_model.text.tokenizer import Tokenizer
-from protos import attention_pb2
 from tests.support.clients import environments
+from tests.support.clients.programs import Finished, run
 from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import Script, length, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import NAME
-
-RUN_S = 240
-Finished = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,37 +48,6 @@ class Agent:
         if self.ends_by:
             return tool_answer(tokenizer, self.shell(f"{self.ends_by} && echo {answer}"))
         return thinking_answer(tokenizer, "hm", answer)
-
-
-def run(
-    command: list[str], home: Path, variables: Mapping[str, str], *, question: str = ""
-) -> Finished:
-    """The command in an environment that has nothing else; `question` is its standard input."""
-    return subprocess.run(
-        command,
-        cwd=home,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **variables},
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        input=question,
-        check=False,
-    )
-
-
-def one_after_another(*scripts: Script) -> Script:
-    """The next script for each request; the last one stays."""
-    left = list(scripts)
-
-    def script(request: attention_pb2.GenerateRequest) -> Iterable[Any]:
-        return (left.pop(0) if len(left) > 1 else left[0])(request)
-
-    return script
-
-
-def cut(ids: list[int]) -> Script:
-    """These tokens, and then max_tokens is reached."""
-    return lambda request: [tokens(0, ids), length(len(ids))]
 
 
 def _opencode_settings(base_url: str, question: str) -> Mapping[str, str]:
@@ -147,4 +109,20 @@ QWEN = Agent(
         "OPENAI_MODEL": NAME,
     },
     extra=(("is_background", "false"),),
+)
+
+AIDER = Agent(
+    install=lambda: environments.python("aider", "aider-chat==0.86.2").with_name("aider"),
+    arguments=(
+        *("--model", f"openai/{NAME}", "--no-git", "--yes-always", "--no-check-update"),
+        *("--no-show-model-warnings", "--no-show-release-notes", "--analytics-disable"),
+        *("--no-pretty", "--message-file", "question.txt", "hello.txt"),
+    ),
+    tool="",  # it has none: the answer's text says how to change a file
+    settings=lambda base_url, question: {"question.txt": question, "hello.txt": "hello\n"},
+    variables=lambda base_url: {
+        "OPENAI_API_BASE": f"{base_url}/v1",
+        "OPENAI_API_KEY": "any",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    },
 )

@@ -1,104 +1,105 @@
-"""How is a program that uses a client run, and what does the model behind the gateway answer it?"""
+"""How is a program that uses a client's library made, and run against a gateway?"""
 
 import json
-import os
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_model.text.tokenizer import Tokenizer
-from protos import attention_pb2
 from tests.support.clients import environments
-from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
-from tests.support.gateway.fake_attention import Script, say
+from tests.support.clients.programs import last_line
 from tests.support.gateway.harness import Harness
-from tests.support.gateway.model import EOS, NAME
+from tests.support.gateway.model import NAME
 
-RUN_S = 120
 KEY = "the-only-key"
 TOO_LONG = "question = 'y ' * 300_000"
 """A line of a program: more than the model's context."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a client finds a model; its programs know these as constants."""
+
+    url: str
+    model: str = NAME
+    key: str = KEY
+
+    @property
+    def constants(self) -> dict[str, str]:
+        return {"URL": self.url, "MODEL": self.model, "KEY": self.key}
+
+
+def at(gateway: Harness) -> Place:
+    return Place(gateway.base_url)
+
+
+def _lines(constants: Mapping[str, str], declare: str = "") -> str:
+    return "".join(f"{declare}{name} = {json.dumps(text)}\n" for name, text in constants.items())
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that the model answers with a tool."""
+
+    question: str
+    tool: str
+    python: str
+    """The tool as a function in Python."""
+    javascript: str
+    """The same as TOOL, an entry of `tools` for OpenAI's library."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sdk:
-    """A client from PyPI; `start` are the lines that begin each program with it.
-
-    The programs know the constants URL, KEY and MODEL.
-    """
+    """A client from PyPI; `start` are the lines that begin each program with it."""
 
     name: str
     requirements: tuple[str, ...]
     start: str
+    loop: str = ""
+    """Lines that let the model use TOOL until it answers QUESTION, and print the answer."""
+    streamed: str = ""
+    """The same with streams."""
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, gateway: Harness, home: Path, program: str) -> Any:
+    def run(self, place: Place, home: Path, program: str) -> Any:
         """What the program prints as its last line, as JSON."""
-        constants = {"URL": gateway.base_url, "KEY": KEY, "MODEL": NAME}
-        lines = [f"{name} = {value!r}" for name, value in constants.items()]
-        source = "\n".join(["import json", *lines, self.start, program])
         python = environments.python(self.name, *self.requirements)
         file = home / "program.py"  # smolagents reads its tools' source
-        file.write_text(source)
+        constants = _lines(place.constants)
+        file.write_text("\n".join(["import json", constants, self.start, program]))
         return last_line([str(python), str(file)], home, self.variables)
 
-
-def last_line(command: list[str], home: Path, variables: Mapping[str, str]) -> Any:
-    """What a command prints as its last line, as JSON; its environment has nothing else."""
-    done = subprocess.run(
-        command,
-        cwd=home,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **variables},
-        capture_output=True,
-        text=True,
-        timeout=RUN_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    def run_loop(self, place: Place, home: Path, task: Task, *, streamed: bool = False) -> Any:
+        lines = self.streamed if streamed else self.loop
+        question = _lines({"QUESTION": task.question})
+        return self.run(place, home, f"{question}{task.python}\nTOOL = {task.tool}\n{lines}")
 
 
-def text(tokenizer: Tokenizer, answer: str) -> Script:
-    return say(thinking_answer(tokenizer, "hm", answer), eos=EOS)
+@dataclass(frozen=True, kw_only=True)
+class NodeSdk:
+    """A client from npm, whose package has a command; `start` begins each program with it.
 
-
-def call(tokenizer: Tokenizer, tool: str, **arguments: str) -> Script:
-    return say(tool_answer(tokenizer, invoke(tool, **arguments)), eos=EOS)
-
-
-def in_turn(*scripts: Script) -> Script:
-    """The next script for each request; beyond the last one a request fails."""
-    left = list(scripts)
-
-    def script(request: attention_pb2.GenerateRequest) -> Iterable[Any]:
-        return left.pop(0)(request)
-
-    return script
-
-
-def script_tool_loop(gateway: Harness, tokenizer: Tokenizer) -> None:
-    """The model asks for the weather in Rome, and answers when it has the result."""
-    weather = call(tokenizer, "weather", place="Rome")
-    gateway.script(in_turn(weather, text(tokenizer, "it rains")))
-
-
-def assert_thinking_came_back(
-    gateway: Harness, tokenizer: Tokenizer, *, by_the_gateway: bool
-) -> None:
-    """The second prompt goes on with what was emitted, and the gateway put it back, or the client.
-
-    `by_the_gateway`: the client had dropped the thinking.
+    `program` runs inside an asynchronous function and returns its result.
     """
-    first, second = (list(request.prompt_token_ids) for request in gateway.fake.requests)
-    emitted = [*first, *tool_answer(tokenizer, invoke("weather", place="Rome")), EOS]
-    assert second[: len(emitted)] == emitted, tokenizer.decode(second[len(first) - 20 :])
-    assert "rain" in tokenizer.decode(second[len(emitted) :])
-    restored = gateway.metric_of({"authorization": f"Bearer {KEY}"}, "thinking_restored_total")
-    assert restored == by_the_gateway
 
+    package: str
+    version: str
+    command: str
+    start: str
+    loop: str
+    streamed: str
 
-def grammars(gateway: Harness) -> list[str]:
-    """What the model was held to in each request; "" for free text."""
-    return [request.grammar.text for request in gateway.fake.requests]
+    def run(self, place: Place, home: Path, program: str) -> Any:
+        """What the program returns."""
+        folder = environments.node(self.package, self.version, self.command).parents[1]
+        file = home / "program.cjs"
+        body = f"async function main() {{\n{program}\n}}\n"
+        end = "main().then((result) => console.log(JSON.stringify(result)))\n"
+        file.write_text(_lines(place.constants, "const ") + self.start + body + end)
+        return last_line(["node", str(file)], home, {"NODE_PATH": str(folder)})
+
+    def run_loop(self, place: Place, home: Path, task: Task, *, streamed: bool = False) -> Any:
+        lines = self.streamed if streamed else self.loop
+        question = _lines({"QUESTION": task.question}, "const ")
+        return self.run(place, home, question + task.javascript + lines)

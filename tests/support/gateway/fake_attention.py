@@ -68,6 +68,18 @@ def say(
     return script
 
 
+def in_turn(*scripts: Script, then: Script | None = None) -> Script:
+    """The next script for each request; beyond the last one `then`, or the request fails."""
+    left = list(scripts)
+
+    def script(request: attention_pb2.GenerateRequest) -> Iterable[Item]:
+        if left or then is None:
+            return left.pop(0)(request)
+        return then(request)
+
+    return script
+
+
 @dataclass
 class FakeAttention(attention_pb2_grpc.AttentionServicer):
     """Answers each Generate with `script(request)` and keeps what it saw."""
