@@ -3,17 +3,17 @@
 from collections.abc import Iterable
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from attention_svc.activations import ActivationCounts
 from rpc.metrics import (
     INTER_TOKEN_BUCKETS_S,
-    PREFIX,
     REQUEST_BUCKETS_S,
     RPC_BUCKETS_S,
     TTFT_BUCKETS_S,
+    Collectors,
 )
 
 MAX_PIECE_LABELS = 2048
@@ -26,140 +26,106 @@ class AttentionMetrics:
 
     def __init__(self, activations: ActivationCounts | None = None) -> None:
         """`activations`: the counts to export, where there are any."""
-        registry = self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        make = Collectors(self.registry)
         if activations is not None:
-            registry.register(_ActivationSeries(activations))
-        self.sequences = Counter(
-            PREFIX + "sequences_total", "Finished sequences", ["reason"], registry=registry
+            self.registry.register(_ActivationSeries(activations))
+        self.sequences = make.counter("expertmesh_sequences_total", "Finished sequences", "reason")
+        self.prompt_tokens = make.counter(
+            "expertmesh_attention_prompt_tokens_total", "Prompt tokens admitted"
         )
-        self.prompt_tokens = Counter(
-            PREFIX + "attention_prompt_tokens_total", "Prompt tokens admitted", registry=registry
+        self.generated_tokens = make.counter(
+            "expertmesh_attention_generated_tokens_total", "Tokens generated"
         )
-        self.generated_tokens = Counter(
-            PREFIX + "attention_generated_tokens_total", "Tokens generated", registry=registry
+        self.preemptions = make.counter(
+            "expertmesh_preemptions_total", "Sequences preempted for KV blocks"
         )
-        self.preemptions = Counter(
-            PREFIX + "preemptions_total", "Sequences preempted for KV blocks", registry=registry
+        self.prefix_queries_tokens = make.counter(
+            "expertmesh_prefix_cache_queries_tokens_total", "Prompt tokens looked up"
         )
-        self.prefix_queries_tokens = Counter(
-            PREFIX + "prefix_cache_queries_tokens_total",
-            "Prompt tokens looked up",
-            registry=registry,
-        )
-        self.prefix_hits_tokens = Counter(
-            PREFIX + "prefix_cache_hits_tokens_total",
-            "Prompt tokens found in the prefix cache",
-            registry=registry,
+        self.prefix_hits_tokens = make.counter(
+            "expertmesh_prefix_cache_hits_tokens_total", "Prompt tokens found in the prefix cache"
         )
         self._caught_up: dict[str, int] = {}
-        self.running = Gauge(PREFIX + "sequences_running", "Sequences in steps", registry=registry)
-        self.waiting = Gauge(PREFIX + "sequences_waiting", "Sequences waiting", registry=registry)
-        self.kv_usage = Gauge(
-            PREFIX + "kv_cache_usage_ratio", "Used KV blocks / all blocks", registry=registry
+        self.running = make.gauge("expertmesh_sequences_running", "Sequences in steps")
+        self.waiting = make.gauge("expertmesh_sequences_waiting", "Sequences waiting")
+        self.kv_usage = make.gauge("expertmesh_kv_cache_usage_ratio", "Used KV blocks / all blocks")
+        self.kv_info = make.gauge(
+            "expertmesh_kv_cache_config_info", "Constant 1", "block_size", "num_blocks"
         )
-        self.kv_info = Gauge(
-            PREFIX + "kv_cache_config_info",
+        self.info = make.gauge(
+            "expertmesh_attention_info",
             "Constant 1",
-            ["block_size", "num_blocks"],
-            registry=registry,
+            "attention_id",
+            "numerics_id",
+            "checkpoint_id",
         )
-        self.info = Gauge(
-            PREFIX + "attention_info",
-            "Constant 1",
-            ["attention_id", "numerics_id", "checkpoint_id"],
-            registry=registry,
+        self.ttft_s = make.histogram(
+            "expertmesh_attention_ttft_seconds", "Request received to first token", TTFT_BUCKETS_S
         )
-        self.ttft_s = Histogram(
-            PREFIX + "attention_ttft_seconds",
-            "Request received to first token",
-            buckets=TTFT_BUCKETS_S,
-            registry=registry,
-        )
-        self.inter_token_s = Histogram(
-            PREFIX + "attention_inter_token_seconds",
+        self.inter_token_s = make.histogram(
+            "expertmesh_attention_inter_token_seconds",
             "Between two tokens of a sequence",
-            buckets=INTER_TOKEN_BUCKETS_S,
-            registry=registry,
+            INTER_TOKEN_BUCKETS_S,
         )
-        self.sequence_s = Histogram(
-            PREFIX + "attention_e2e_seconds",
+        self.sequence_s = make.histogram(
+            "expertmesh_attention_e2e_seconds",
             "Request received to terminal event",
-            buckets=REQUEST_BUCKETS_S,
-            registry=registry,
+            REQUEST_BUCKETS_S,
         )
-        step_s = Histogram(
-            PREFIX + "step_seconds",
-            "Where a step's time goes",
-            ["part"],
-            buckets=RPC_BUCKETS_S,
-            registry=registry,
+        step_s = make.histogram(
+            "expertmesh_step_seconds", "Where a step's time goes", RPC_BUCKETS_S, "part"
         )
         self.step_s = {part: step_s.labels(part) for part in STEP_PARTS}
-        self.batch_rows = Histogram(
-            PREFIX + "step_rows",
+        self.batch_rows = make.histogram(
+            "expertmesh_step_rows",
             "Rows in a step",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
-            registry=registry,
+            (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
         )
-        self._rpc_s = Histogram(
-            PREFIX + "expert_rpc_seconds",
+        self._rpc_s = make.histogram(
+            "expertmesh_expert_rpc_seconds",
             "Expert calls, network, queue and compute apart",
-            ["pool", "part"],
-            buckets=RPC_BUCKETS_S,
-            registry=registry,
+            RPC_BUCKETS_S,
+            "pool",
+            "part",
         )
-        self._rpc_bytes = Counter(
-            PREFIX + "expert_rpc_bytes_total",
-            "Tensor bytes of expert calls",
-            ["pool", "direction"],
-            registry=registry,
+        self._rpc_bytes = make.counter(
+            "expertmesh_expert_rpc_bytes_total", "Tensor bytes of expert calls", "pool", "direction"
         )
-        self.inflight = Gauge(
-            PREFIX + "expert_rpc_inflight", "Expert calls unanswered", ["pool"], registry=registry
+        self.inflight = make.gauge(
+            "expertmesh_expert_rpc_inflight", "Expert calls unanswered", "pool"
         )
-        self.expert_errors = Counter(
-            PREFIX + "expert_rpc_errors_total",
-            "Calls a pool answered with Error",
-            ["pool", "code"],
-            registry=registry,
+        self.expert_errors = make.counter(
+            "expertmesh_expert_rpc_errors_total", "Calls a pool answered with Error", "pool", "code"
         )
-        self.expert_failures = Counter(
-            PREFIX + "expert_call_failures_total",
+        self.expert_failures = make.counter(
+            "expertmesh_expert_call_failures_total",
             "Calls that were sent again elsewhere, or failed",
-            ["pool", "kind"],
-            registry=registry,
+            "pool",
+            "kind",
         )
-        self.ejections = Counter(
-            PREFIX + "pool_ejections_total",
-            "Times a pool was put behind its replicas",
-            ["pool"],
-            registry=registry,
+        self.ejections = make.counter(
+            "expertmesh_pool_ejections_total", "Times a pool was put behind its replicas", "pool"
         )
-        self.numerics_changes = Counter(
-            PREFIX + "expert_numerics_changes_total",
+        self.numerics_changes = make.counter(
+            "expertmesh_expert_numerics_changes_total",
             "Calls moved to a pool of another numerics_id",
-            registry=registry,
         )
-        self.parked = Gauge(
-            PREFIX + "expert_calls_parked",
+        self.parked = make.gauge(
+            "expertmesh_expert_calls_parked",
             "Calls that wait for a pool to come back or to answer soundly",
-            registry=registry,
         )
-        self.stalls = Counter(
-            PREFIX + "engine_stalls_total",
-            "Times a step stood still for --stall-s",
-            registry=registry,
+        self.stalls = make.counter(
+            "expertmesh_engine_stalls_total", "Times a step stood still for --stall-s"
         )
-        self.late_masks = Counter(
-            PREFIX + "late_masks_total",
-            "Tokens that waited for their grammar after their logits",
-            registry=registry,
+        self.late_masks = make.counter(
+            "expertmesh_late_masks_total", "Tokens that waited for their grammar after their logits"
         )
-        self.pools_connected = Gauge(
-            PREFIX + "pools_connected", "Pools with a usable stream", registry=registry
+        self.pools_connected = make.gauge(
+            "expertmesh_pools_connected", "Pools with a usable stream"
         )
-        self.topology_version = Gauge(
-            PREFIX + "topology_version", "Counter of the topology in use", registry=registry
+        self.topology_version = make.gauge(
+            "expertmesh_topology_version", "Counter of the topology in use"
         )
         self._hop_children: dict[str, tuple] = {}
         self._hops: list[tuple[str, float, float, float, int]] = []
@@ -209,7 +175,7 @@ class _ActivationSeries(Collector):
         counts = self._activations.counts.copy()
         if counts.size <= MAX_PIECE_LABELS:
             family = CounterMetricFamily(
-                PREFIX + "expert_activations",
+                "expertmesh_expert_activations",
                 "Tokens routed to an expert",
                 labels=["layer", "expert"],
             )
@@ -217,7 +183,7 @@ class _ActivationSeries(Collector):
                 family.add_metric([str(layer_idx), str(expert_id)], float(count))
         else:
             family = CounterMetricFamily(
-                PREFIX + "expert_activations_layer",
+                "expertmesh_expert_activations_layer",
                 "Routed (token, expert) pairs of a layer, and its busiest expert's share of them",
                 labels=["layer", "stat"],
             )

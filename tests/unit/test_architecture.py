@@ -346,6 +346,18 @@ def test_every_module_says_what_it_is_for(package: str) -> None:
     assert not silent, silent
 
 
+def test_metrics_are_made_in_one_way() -> None:
+    """By `Collectors`, with their names in full: a search for a name finds where it is made."""
+    made = re.compile(r"\b(Counter|Gauge|Histogram|Summary|Info)\((?!\))[^)]*registry=")
+    others = [
+        str(path.relative_to(ROOT))
+        for package in SERVING
+        for path in sources(package)
+        if made.search(path.read_text(encoding="utf-8")) and path != ROOT / "rpc" / "metrics.py"
+    ]
+    assert others == []
+
+
 def packages_to_install() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return set(project["tool"]["setuptools"]["packages"])
