@@ -48,7 +48,7 @@ test-compose: env  ## The compose cluster on a real engine; deploy/README.md say
 test-sanitize: env  ## The CPU kernels' tests under AddressSanitizer and UBSan (needs gcc)
 	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT \
 	  && CFLAGS="$(SANITIZE) -g" CXXFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" \
-	    $(BIN)/python -c 'from setuptools import setup; setup()' \
+	    $(BIN)/python setup.py \
 	    build_ext --build-lib "$$built" --build-temp "$$built/objects" --quiet \
 	  && kernels=$$(ls "$$built"/moe_model/kernels/cpu/_kernels*.so) \
 	  && EXPERTMESH_CPU_KERNELS_PATH="$$kernels" ASAN_OPTIONS=detect_leaks=0 \
@@ -94,7 +94,7 @@ $(BIN)/python:
 
 # Also after native code has changed: Python would refuse a module built from older sources, and
 # would run on torch.
-$(ENV_STAMP): pyproject.toml $(NATIVE) | $(BIN)/python
+$(ENV_STAMP): pyproject.toml setup.py $(NATIVE) | $(BIN)/python
 	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
 	$(BIN)/python -m pip install --editable '.[test]'
 	@touch $@
