@@ -17,7 +17,8 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow test-clients test-compose test-sanitize check protos bench clean
+.PHONY: help env run test test-random test-slow test-clients test-compose test-sanitize check \
+  protos bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,10 @@ run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-random: env  ## The fast tests by examples, with other examples in each run
+	$(BIN)/python -m pytest --hypothesis-profile random -m "hypothesis and $(FAST)" \
+	  --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
 	$(BIN)/python -m pytest -m "$(SLOW)"

@@ -1,4 +1,4 @@
-"""For all tests: one compute thread each, no example deadlines, and an interrupt that works."""
+"""For all tests: one compute thread each, the same examples each time, a working interrupt."""
 
 import signal
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from hypothesis import settings
 # Suites on few cores must not fight themselves.
 torch.set_num_threads(1)
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# Hypothesis' own profile for CI, here too: the same examples in every run. How long one takes says
+# more about the machine than about the code, so neither profile has a deadline.
+settings.load_profile("ci")
+settings.register_profile("random", settings.get_profile("default"), deadline=None)
 
 # A shell that starts its jobs in the background has them ignore the interrupt, and so would every
 # process that a test starts and interrupts.
