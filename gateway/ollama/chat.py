@@ -21,7 +21,7 @@ from gateway.http.requests import (
 )
 from gateway.http.respond import answer
 from gateway.http.typed_body import note_ignored, parse_model
-from gateway.ollama.fields import ChatRequest, CommonFields, GenerateRequest
+from gateway.ollama.fields import CommonFields, OllamaChatRequest, OllamaGenerateRequest
 from gateway.ollama.history import chat_messages
 from gateway.ollama.model_list import check_name
 from gateway.ollama.reply import Body, OllamaReply, chat_body, generate_body, now
@@ -45,7 +45,7 @@ async def chat(request: Request) -> Response:
     """The answer to a conversation, with thinking and tool calls."""
     gateway = gateway_of(request)
     with recorded(request, "ollama") as record:
-        fields = await _read(request, ChatRequest)
+        fields = await _read(request, OllamaChatRequest)
         if not fields.messages:
             return _loaded(record, fields, chat_body)
         tools = fields.tools or []
@@ -57,7 +57,7 @@ async def generate(request: Request) -> Response:
     """The answer to one prompt; with `raw` what follows it."""
     gateway = gateway_of(request)
     with recorded(request, "ollama") as record:
-        fields = await _read(request, GenerateRequest)
+        fields = await _read(request, OllamaGenerateRequest)
         for name, why in _UNSERVED.items():
             if getattr(fields, name):
                 raise unsupported(name, why)

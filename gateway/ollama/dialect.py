@@ -3,7 +3,7 @@
 from gateway.http.dialect import Dialect
 from gateway.ollama.chat import chat, generate
 from gateway.ollama.errors import OllamaErrors
-from gateway.ollama.fields import ChatRequest, GenerateRequest, ShowRequest
+from gateway.ollama.fields import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
 from gateway.ollama.model_list import list_models, running_models, show, version
 
 _FIXED = "this server has the models that it was started with; it fetches, makes and removes none"
@@ -18,9 +18,9 @@ OLLAMA = Dialect(
         ("/api/version", version),
     ),
     posts=(
-        ("/api/chat", chat, ChatRequest),
-        ("/api/generate", generate, GenerateRequest),
-        ("/api/show", show, ShowRequest),
+        ("/api/chat", chat, OllamaChatRequest),
+        ("/api/generate", generate, OllamaGenerateRequest),
+        ("/api/show", show, OllamaShowRequest),
     ),
     refusals=tuple(
         (f"/api/{name}", _FIXED)

@@ -47,14 +47,14 @@ class CommonFields(BaseModel):
     keep_alive: Any = Field(None, description="ignored: the model is never unloaded")
 
 
-class ChatRequest(CommonFields):
+class OllamaChatRequest(CommonFields):
     """POST /api/chat."""
 
     messages: list[Any] | None = Field(None, description="role, content, thinking, tool_calls")
     tools: list[Any] | None = None
 
 
-class GenerateRequest(CommonFields):
+class OllamaGenerateRequest(CommonFields):
     """POST /api/generate."""
 
     prompt: str | None = None
@@ -66,7 +66,7 @@ class GenerateRequest(CommonFields):
     context: list[Any] | None = None
 
 
-class ShowRequest(BaseModel):
+class OllamaShowRequest(BaseModel):
     """POST /api/show."""
 
     model_config = ConfigDict(strict=True)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gateway.http.context import Gateway
 from gateway.http.requests import counted, gateway_of, json_response, read_object
 from gateway.http.typed_body import parse_model
-from gateway.ollama.fields import ShowRequest
+from gateway.ollama.fields import OllamaShowRequest
 
 API_VERSION = "0.12.6"
 """Of the API that this follows: clients ask for a least one."""
@@ -53,7 +53,7 @@ async def show(request: Request) -> Response:
     """What the model can do, and its context."""
     with counted(request):
         gateway = gateway_of(request)
-        fields = parse_model(ShowRequest, await read_object(request, gateway.limits))
+        fields = parse_model(OllamaShowRequest, await read_object(request, gateway.limits))
         check_name(gateway, fields.model or fields.name)
         family = gateway.model.config.model_type
         defaults = vars(gateway.model.defaults)

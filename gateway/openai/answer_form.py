@@ -7,9 +7,9 @@ from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
 from gateway.limits import Limits
 from gateway.openai.models import SamplingFields
-from gateway.openai.structured_outputs import FIELD as STRUCTURED
-from gateway.openai.structured_outputs import structured_form
 from gateway.shapes.json_format import json_answer
+from gateway.shapes.structured_outputs import FIELD as STRUCTURED
+from gateway.shapes.structured_outputs import structured_form
 
 _CHOICES = (
     "'auto', 'none', 'required', {'type': 'function', 'function': {'name': ...}} or "

@@ -10,6 +10,7 @@ from gateway.openai.models import (
     DetokenizeRequest,
     TokenizeRequest,
 )
+from gateway.openai.server_facts import props, tokenizer_info
 from gateway.openai.tokenize import detokenize, tokenize
 from gateway.shapes.openai_errors import OpenAIErrors
 
@@ -18,6 +19,8 @@ OPENAI = Dialect(
     gets=(
         ("/v1/models", list_models),
         ("/v1/models/{model_id:path}", get_model),
+        ("/tokenizer_info", tokenizer_info),
+        ("/props", props),
     ),
     posts=(
         ("/v1/chat/completions", chat_completions, ChatRequest),

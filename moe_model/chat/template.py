@@ -55,6 +55,8 @@ class ChatTemplate:
         Raises:
             ValueError: the template does not compile, or makes markers from pieces.
         """
+        self.source = source
+        """As the checkpoint has it."""
         self._limits = limits or RenderLimits()
         ordered = sorted(markers, key=len, reverse=True)
         self._any_marker = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ollama.fields import ChatRequest, GenerateRequest, Options
+from gateway.ollama.fields import OllamaChatRequest, OllamaGenerateRequest, Options
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import WEATHER, thinking_answer
@@ -36,7 +36,9 @@ MESSAGE = st.fixed_dictionaries(
 OPTIONS = st.dictionaries(
     st.sampled_from([*Options.model_fields, "num_ctx"]), st.integers(0, 1) | ANYTHING, max_size=3
 )
-OTHERS = sorted({*ChatRequest.model_fields, *GenerateRequest.model_fields} - {"stream", "model"})
+OTHERS = sorted(
+    {*OllamaChatRequest.model_fields, *OllamaGenerateRequest.model_fields} - {"stream", "model"}
+)
 BODY = st.builds(
     lambda some, known: {"model": NAME, **some, **known},
     st.dictionaries(st.sampled_from(OTHERS), ANYTHING, max_size=2),
@@ -108,7 +110,7 @@ def test_streamed_and_whole_answers_say_the_same(
     ids = emitted(tokenizer, pieces)
     ids = ids[: len(ids) - cut] if end == "cut" else ids
 
-    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
+    def script(request: attention_pb2.OllamaGenerateRequest) -> list[Any]:
         parts, start = [], 0
         while start < len(ids):
             size = sizes[len(parts) % len(sizes)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Kind, RequestError
 from gateway.limits import Limits
-from gateway.openai.structured_outputs import grammar_of
+from gateway.shapes.structured_outputs import grammar_of
 
 LIMITS = Limits()
 

@@ -1,0 +1,1 @@
+"""SGLang's native API over the gateway's core."""
