@@ -4,12 +4,11 @@ import contextlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -60,22 +59,6 @@ def help_text(text: str) -> str:
         paragraph if paragraph.startswith("  ") else " ".join(paragraph.split("\n"))
         for paragraph in paragraphs
     )
-
-
-@contextlib.contextmanager
-def layer_bar(what: str, total: int, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error; call what it yields with (layers done, total)."""
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TimeRemainingColumn(),
-        console=stderr(),
-        disable=hidden,
-    )
-    with bar:
-        task = bar.add_task("layers", total=total)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_json(value: Any) -> None:

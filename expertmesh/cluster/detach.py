@@ -57,14 +57,19 @@ def start_detached(
         raise CommandError("interrupted: the cluster is stopping") from None
 
 
-def stop_running(run_dir: RunDir, state: dict[str, Any], timeout_s: float) -> bool:
-    """Send SIGTERM, and SIGKILL after `timeout_s`; returns whether SIGTERM was enough."""
+def stop_running(
+    run_dir: RunDir, state: dict[str, Any], timeout_s: float, say: Callable[[str], None]
+) -> bool:
+    """Send SIGTERM, and SIGKILL after `timeout_s`; returns whether SIGTERM was enough.
+
+    `say` gets what it waits for, again and again.
+    """
     pid, started_at = state["pid"], state["started_at"]
     os.kill(pid, signal.SIGTERM)
-    if _await_end(pid, started_at, timeout_s):
+    if _await_end(pid, started_at, timeout_s, say):
         return True
     os.kill(pid, signal.SIGKILL)  # its services die with it (guard.py)
-    _await_end(pid, started_at, KILL_WAIT_S)
+    _await_end(pid, started_at, KILL_WAIT_S, say)
     run_dir.remove_state()
     return False
 
@@ -79,10 +84,11 @@ def end_leftovers(state: dict[str, Any]) -> list[str]:
     return ended
 
 
-def _await_end(pid: int, started_at: float, timeout_s: float) -> bool:
+def _await_end(pid: int, started_at: float, timeout_s: float, say: Callable[[str], None]) -> bool:
     deadline = time.monotonic() + timeout_s
     while is_alive(pid, started_at):
         if time.monotonic() > deadline:
             return False
+        say(f"stopping; waiting for at most {deadline - time.monotonic():.0f} s more")
         time.sleep(_POLL_S)
     return True

@@ -15,12 +15,13 @@ from expertmesh.loadgen.plot import require_matplotlib, save_plot
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.report import report
 from expertmesh.loadgen.summary import METRICS
+from expertmesh.progress import PacedLines
 
 EXIT_INTERRUPTED = 130
 
 
 class Bar:
-    """The requests that are done, on standard error if that is a terminal."""
+    """The requests that are done, on standard error: a bar, or lines if that is no terminal."""
 
     def __init__(self) -> None:
         console = stderr()
@@ -34,18 +35,28 @@ class Bar:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None, tokens=0)
-        self._tokens = 0
+        self._tokens = self._done = self._total = 0
+        self._lines = None if console.is_terminal else PacedLines(console)
 
     def start(self, total: int) -> None:
+        self._total = total
         self._progress.update(self._task, total=total)
         self._progress.start()
+        self._say()
 
     def count(self, record: Record) -> None:
         self._tokens += record.output_tokens
+        self._done += 1
         self._progress.update(self._task, advance=1, tokens=self._tokens)
+        self._say()
 
     def stop(self) -> None:
         self._progress.stop()
+
+    def _say(self) -> None:
+        if self._lines is not None:
+            done = f"{self._done} of {self._total} requests"
+            self._lines.say(f"{done}, {self._tokens} tokens")
 
 
 def measure(

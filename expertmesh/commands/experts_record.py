@@ -9,7 +9,14 @@ import grpc
 import typer
 
 from expertmesh.clients.router import DialledRouter, asks_router, call
-from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, CommandError, help_text, stdout
+from expertmesh.console import (
+    EXIT_CODES_HELP,
+    EXIT_USAGE,
+    CommandError,
+    help_text,
+    stderr,
+    stdout,
+)
 from expertmesh.loadgen.routing_file import SUFFIX, write_routing
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.channel import Access, open_sync_channel
@@ -57,6 +64,7 @@ def record(
         raise CommandError(
             f"--out {out}: the name ends in {SUFFIX} with --exact, and only then", EXIT_USAGE
         )
+    stderr().print(f"recording for {seconds:g} s", markup=False)
     try:
         if exact:
             done = _record_steps(router, out, attention, seconds, max_mib * 2**20)

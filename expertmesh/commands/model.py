@@ -15,11 +15,11 @@ from expertmesh.console import (
     CommandError,
     command_errors,
     help_text,
-    layer_bar,
     print_json,
     stdout,
 )
 from expertmesh.help_pages import CommandGroup
+from expertmesh.progress import layer_bar
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
 from moe_model.weights.packed_header import is_packed, read_header

@@ -12,10 +12,10 @@ from expertmesh.console import (
     JSON,
     command_errors,
     help_text,
-    layer_bar,
     print_json,
     stdout,
 )
+from expertmesh.progress import layer_bar
 from moe_model.formats import read_format
 from moe_model.weights.packed_header import PACKED_FORMATS
 from rpc.process.sizes import format_bytes

@@ -8,6 +8,7 @@ from rich.table import Table
 from expertmesh.clients.router import DialledRouter, asks_router, call, pool_rows
 from expertmesh.console import EXIT_CODES_HELP, JSON, CommandError, help_text, print_json, stdout
 from expertmesh.help_pages import CommandGroup
+from expertmesh.progress import progress_note
 from protos import router_pb2
 
 POLL_S = 0.2
@@ -109,15 +110,18 @@ def drain(
     deadline_s = time.monotonic() + timeout
     request = router_pb2.DrainPoolRequest(pool_id=pool_id, undo=undo)
     left = call(router.stub.DrainPool, request).held_pieces
-    while wait and not undo and left:
-        if time.monotonic() > deadline_s:
-            raise CommandError(
-                f"{pool_id} still holds {left} pieces after {timeout:.0f} s: does another pool "
-                "have the memory and the files for them? The drain goes on; --undo cancels it"
-            )
-        time.sleep(POLL_S)
-        rows = pool_rows(call(router.stub.GetTopology, router_pb2.GetTopologyRequest()))
-        left = sum(row["pieces_held"] for row in rows if row["pool_id"] == pool_id)
+    with progress_note(hidden=as_json) as say:
+        while wait and not undo and left:
+            if time.monotonic() > deadline_s:
+                raise CommandError(
+                    f"{pool_id} still holds {left} pieces after {timeout:.0f} s: does another pool "
+                    "have the memory and the files for them? The drain goes on; --undo cancels it"
+                )
+            waits_s = deadline_s - time.monotonic()
+            say(f"{pool_id} still holds {left} pieces; waiting for at most {waits_s:.0f} s more")
+            time.sleep(POLL_S)
+            rows = pool_rows(call(router.stub.GetTopology, router_pb2.GetTopologyRequest()))
+            left = sum(row["pieces_held"] for row in rows if row["pool_id"] == pool_id)
     if as_json:
         print_json({"pool_id": pool_id, "undo": undo, "held_pieces": left})
     elif undo:

@@ -31,6 +31,7 @@ from expertmesh.console import (
     print_json,
     stdout,
 )
+from expertmesh.progress import progress_note
 from protos import router_pb2
 
 MIN_STOP_S = 60.0
@@ -77,7 +78,9 @@ def down(
         )
     if timeout is None:
         timeout = max(MIN_STOP_S, state.get("stop_s", 0.0) + MIN_STOP_S / 2)
-    if not stop_running(folder, state, timeout):
+    with progress_note(hidden=False) as say:
+        stopped = stop_running(folder, state, timeout, say)
+    if not stopped:
         raise CommandError(f"pid {state['pid']} did not stop within {timeout:.0f} s: killed it")
     stdout().print(f"stopped ({state.get('url') or folder.path})", markup=False)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 from typer.testing import CliRunner, Result
 
@@ -30,6 +31,7 @@ async def test_drain_empties_a_pool_and_undo_fills_it_again():
     async with two_pools() as (router, stub, pools):
         done = await run("drain", "east", "--router", router, "--timeout", "20", "--json")
         assert json.loads(done.stdout)["held_pieces"] == 0
+        assert done.stderr == ""
         assert not pools["east"].holds[-1]
         assert pools["west"].holds[-1] == EVERYTHING
         assert (await run("drain", "east", "--router", router, "--undo")).exit_code == 0
@@ -37,6 +39,13 @@ async def test_drain_empties_a_pool_and_undo_fills_it_again():
             stub, lambda t: all(entry.pieces.layers for entry in t.pools)
         )
         assert topology.uncovered_pieces == 0
+
+
+async def test_a_drain_says_what_it_waits_for():
+    async with two_pools() as (router, _, _):
+        done = await run("drain", "east", "--router", router, "--timeout", "20")
+        assert re.match(r"east still holds \d+ pieces; waiting for at most ", done.stderr)
+        assert done.stdout == "east holds nothing and can be stopped\n"
 
 
 async def test_what_cannot_be_is_one_clear_line():
