@@ -5,9 +5,8 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from sse_starlette import EventSourceResponse
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import RequestError, internal
@@ -19,6 +18,12 @@ from gateway.http.request_record import RequestRecord, outcome_of_error
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Connection": "keep-alive",
+    "X-Accel-Buffering": "no",  # nginx passes each event on at once
+}
 
 
 class ClientGone(Exception):
@@ -102,7 +107,7 @@ async def _end(
         record.end("ok" if streams.complete else "disconnected", cached_tokens=cached)
 
 
-class _StreamedAnswer(EventSourceResponse):
+class _StreamedAnswer(StreamingResponse):
     """A stream; however it ends, the generation is cancelled with it."""
 
     def __init__(
@@ -114,13 +119,8 @@ class _StreamedAnswer(EventSourceResponse):
         reply: ReplyWriter,
         first: list[Update] | None,
     ):
-        # Its own ping also comes while events flow; ours only when none do.
         super().__init__(
-            self._events(first),
-            ping=0,
-            sep="\n",
-            headers={"Cache-Control": "no-cache"},
-            media_type=request.state.dialect.stream_type,
+            self._events(first), media_type=request.state.dialect.stream_type, headers=_HEADERS
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id

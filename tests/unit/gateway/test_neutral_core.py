@@ -20,7 +20,7 @@ from gateway.openai.models import (
 from tests.support.places import ROOT
 
 CORE = ("gateway/errors.py", "gateway/text", "gateway/generate")
-HTTP_MODULES = {"starlette", "fastapi", "uvicorn", "sse_starlette", "h11", "http", "openai"}
+HTTP_MODULES = {"starlette", "fastapi", "uvicorn", "h11", "http", "openai"}
 STATUSES = {status.value for status in HTTPStatus if status >= 400} | {499}
 OURS = {field.name for field in dataclasses.fields(Parameters)}
 """Parameters that errors of the core name; every dialect calls them so."""
