@@ -29,6 +29,7 @@ class RequestRecord:
     def __init__(self, metrics: GatewayMetrics, api: str):
         self._metrics = metrics
         self._api = api
+        self._gaps = metrics.inter_token.labels(api)  # asked for once: tokens are many
         self.received_s = time.monotonic()
         self._last_token_s: dict[int, float] = {}
         self._ended = False
@@ -50,9 +51,8 @@ class RequestRecord:
             self._metrics.running.inc()
         last_s = self._last_token_s.get(choice)
         if last_s is not None:
-            gaps = self._metrics.inter_token.labels(self._api)
             for _ in range(count):
-                gaps.observe((now_s - last_s) / count)
+                self._gaps.observe((now_s - last_s) / count)
         self._last_token_s[choice] = now_s
         self._metrics.generated_tokens.inc(count)
 
