@@ -1,10 +1,12 @@
-"""Which keys may clients present, and what does a file with them look like?"""
+"""Which keys may clients present, and what does a file with keys look like?"""
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 MIN_KEY_CHARS = 8
+MIN_SEAL_KEY_CHARS = 32
 MAX_FILE_BYTES = 1024 * 1024
 PLACEHOLDERS = frozenset(
     [
@@ -90,3 +92,19 @@ def read_keys(path: Path, source: str = "--api-key-file") -> tuple[str, ...]:
 def digests(keys: Sequence[str]) -> tuple[bytes, ...]:
     """SHA-256 of each key; the keys themselves are not kept."""
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+
+
+def read_seal_keys(path: Path, source: str = "--reasoning-key-file") -> tuple[bytes, ...]:
+    """Keys of 32 bytes, made from such a file that only its owner may read.
+
+    Raises ValueError naming `source`.
+    """
+    lines = read_keys(path, source)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ValueError(f"{source}: others than its owner may read {path}; chmod 600 it")
+    if any(len(line) < MIN_SEAL_KEY_CHARS for line in lines):
+        raise ValueError(
+            f"{source}: {path} must hold keys of at least {MIN_SEAL_KEY_CHARS} characters, one a "
+            "line; make one with `openssl rand -hex 32`"
+        )
+    return digests(lines)

@@ -20,9 +20,10 @@ from gateway.http.errors import refusing, routing_error
 from gateway.http.host_guard import Cors, HostGuard, Trust
 from gateway.ollama.dialect import OLLAMA
 from gateway.openai.dialect import OPENAI
+from gateway.responses.dialect import RESPONSES
 from gateway.sglang.dialect import SGLANG
 
-DIALECTS = (OPENAI, ANTHROPIC, OLLAMA, SGLANG)
+DIALECTS = (OPENAI, ANTHROPIC, RESPONSES, OLLAMA, SGLANG)
 """The APIs that are served. The first one's error format is also that of all other paths."""
 
 CHANGING = ["POST", "PUT", "PATCH", "DELETE"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gateway.api_keys import check_key, digests, read_keys
+from gateway.api_keys import check_key, digests, read_keys, read_seal_keys
 from gateway.limits import Limits
 from rpc.access.host_names import ip_of
 from rpc.config import Address
@@ -105,6 +105,12 @@ class GatewayConfig(AccessFlags):
     response_ttl_s: float = flag(
         86_400.0, "how long an answer is kept after its conversation was last continued, in seconds"
     )
+    reasoning_key_file: Path | None = flag(
+        None,
+        "file with keys for encrypted thinking (Responses), one a line, which gateways may share; "
+        "read again when it changes (default: a key that ends with the process)",
+        metavar="FILE",
+    )
     drain_s: float = flag(30.0, "how long running requests may finish after SIGTERM, in seconds")
     tls_ca: Path | None = flag(None, "CA of the mesh", metavar="PEM")
     tls_cert: Path | None = flag(None, "certificate with the gateway role", metavar="PEM")
@@ -137,6 +143,7 @@ class GatewayConfig(AccessFlags):
     def _check_exposure(self) -> None:
         for key in self.api_key:
             check_key(key, "--api-key")
+        _ = self.seal_keys
         has_keys = bool(self.api_key) or self.key_file is not None
         for host in self.allowed_host:
             if not host or "/" in host or (":" in host and ip_of(host) is None):
@@ -220,8 +227,18 @@ class GatewayConfig(AccessFlags):
             return None
         return Watched([path], lambda: digests(read_keys(path)), what="--api-key-file")
 
+    @cached_property
+    def seal_keys(self) -> Watched[tuple[bytes, ...]] | None:
+        """The keys in --reasoning-key-file. Raises ValueError for a bad file."""
+        path = self.reasoning_key_file
+        if path is None:
+            return None
+        return Watched([path], lambda: read_seal_keys(path), what="--reasoning-key-file")
+
     def reload(self) -> None:
         """Read the files with certificates, secrets and keys again if they have changed."""
         super().reload()
+        if self.seal_keys is not None:
+            self.seal_keys.reload()
         if self.key_file is not None:
             self.key_file.reload()

@@ -15,6 +15,7 @@ from gateway.http.connections import ConnectionTable
 from gateway.http.context import Gateway, KeySlots
 from gateway.http.dialect import Dialect
 from gateway.http.server import HttpServer, bind, fit_to_open_files
+from gateway.http.thinking_seal import ThinkingSeal, process_keys
 from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics
 from gateway.status_line import StatusLine
@@ -121,6 +122,7 @@ class GatewayService:
             ),
             metrics=metrics,
             store=self._store,
+            seal=ThinkingSeal(config.seal_keys.get if config.seal_keys else process_keys()),
             slots=KeySlots(limits.concurrent_per_key),
         )
         table = ConnectionTable(

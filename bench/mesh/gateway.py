@@ -2,7 +2,7 @@
 
 1. `prompt`: the milliseconds in which a Claude Code-sized request (24 tools, about 32,000 tokens)
    is parsed, rendered and tokenised, the first time and with one more turn.
-2. `chunk`: the microseconds in which one token becomes events, for chat and for Messages.
+2. `chunk`: the microseconds in which one token becomes events, for each API.
 3. `streams`: a gateway process between a scripted attention service, which sends a token of each
    stream every 50 ms, and clients: the gateway's share of a core, and how long a token takes from
    the service to its client.
@@ -45,6 +45,7 @@ from gateway.limits import Limits
 from gateway.openai.chat_reply import ChatReply
 from gateway.openai.models import StreamOptions
 from gateway.openai.replies import ReplyHead
+from gateway.responses.reply import ResponseReply
 from gateway.text.choice_text import PlainText
 from gateway.text.model_files import load_model_files
 from gateway.text.prompt_encoder import PromptEncoder
@@ -159,6 +160,7 @@ def measure_chunk(rounds: int) -> dict[str, Any]:
             thinking_text=True,
             sign=lambda thinking: "",
         ),
+        "responses": lambda: ResponseReply(choice, model, head={}, tools={}),
     }
     updates = [Update(0, [ContentDelta(" word")]) for _ in range(CHUNKS)]
     took: dict[str, list[float]] = {name: [] for name in replies}
@@ -170,10 +172,10 @@ def measure_chunk(rounds: int) -> dict[str, Any]:
                 reply.chunks(update)
             took[name].append((time.perf_counter() - start) / CHUNKS * 1e6)
     micros = {name: statistics.median(values) for name, values in took.items()}
+    others = [name for name in micros if name != "chat"]
     return {
-        "chat_us": round(micros["chat"], 2),
-        "messages_us": round(micros["messages"], 2),
-        "ratio": round(micros["messages"] / micros["chat"], 3),
+        **{f"{name}_us": round(value, 2) for name, value in micros.items()},
+        **{f"{name}_ratio": round(micros[name] / micros["chat"], 3) for name in others},
     }
 
 
@@ -242,6 +244,7 @@ async def one_stream(
                 continue
             event = json.loads(line[6:])
             delta = event.get("delta") or (event.get("choices") or [{}])[0].get("delta") or {}
+            delta = {"content": delta} if isinstance(delta, str) else delta
             text = delta.get("content") or delta.get("reasoning_content") or delta.get("thinking")
             if text and text.strip().isdigit():
                 now = int(time.monotonic() * 1e4) % 10**8
@@ -280,6 +283,10 @@ async def measure_streams(num_streams: int, seconds: float) -> dict[str, Any]:
     bodies = {
         "chat": ("/v1/chat/completions", plain),
         "messages": ("/v1/messages", {**plain, "thinking": {"type": "adaptive"}}),
+        "responses": (
+            "/v1/responses",
+            {**plain, "input": "hello", "max_output_tokens": num_tokens},
+        ),
     }
     try:
         limits = httpx.Limits(max_connections=None)

@@ -56,6 +56,8 @@ class Update:
     """New tokens, which `logprobs` belongs to. A stop token is among them only when the prompt's
     log-probabilities were asked for too: such clients count one entry per token."""
     logprobs: list[attention_pb2.TokenLogprobs] = field(default_factory=list)
+    thinks: list[bool] = field(default_factory=list)
+    """Whether each of `token_ids` is thinking, a stop token left out."""
     emitted_ids: list[int] = field(default_factory=list)
     """Every new token, a stop token and what completed a stop string included."""
     finish: Finish | None = None
@@ -207,7 +209,10 @@ class ChoiceStreams:
                 update.logprobs.append(tokens.logprobs[offset])
             if is_stop:
                 break  # the service stops here by itself; its Finished comes next
+            before = choice.text.reasoning_tokens
             update.events += choice.text.push(token_id)
+            if tokens.logprobs:
+                update.thinks.append(choice.text.reasoning_tokens > before)
             if choice.text.stopped:
                 break
         update.events = coalesce(update.events)

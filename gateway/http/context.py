@@ -9,6 +9,7 @@ from gateway.errors import overloaded
 from gateway.generate.core import Core
 from gateway.generate.drain import Drain
 from gateway.http.signatures import Signatures
+from gateway.http.thinking_seal import ThinkingSeal, process_keys
 from gateway.metrics import GatewayMetrics
 from gateway.store.response_store import ResponseStore
 
@@ -46,5 +47,7 @@ class Gateway(Core):
     """Where answers are kept; None: nowhere."""
     signatures: Signatures = field(default_factory=lambda: Signatures(secrets.token_bytes(32)))
     """Of thinking blocks, for dialects that have them."""
+    seal: ThinkingSeal = field(default_factory=lambda: ThinkingSeal(process_keys()))
+    """Of thinking that clients keep without reading it."""
     ignored_fields: set[str] = field(default_factory=set)
     """Names of fields that no dialect knew; each was logged once."""

@@ -36,6 +36,8 @@ class ChatNames:
     function: str = ".function"
     """Within a tool; empty where its name and description are the tool's own."""
     parameters: str = ".parameters"
+    places: Sequence[str] | None = None
+    """Of each tool, where they are not simply the entries of `tools`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ class PromptEncoder:
                 names.tools,
                 function_name=names.function,
                 parameters_name=names.parameters,
+                places=names.places,
             )
             think_tags = self._model.chat_format.think
             turns = normalise_messages(

@@ -33,6 +33,7 @@ def validate_tools(
     *,
     function_name: str = ".function",
     parameters_name: str = ".parameters",
+    places: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """The tools as the template takes them, without what is null in them.
 
@@ -42,6 +43,7 @@ def validate_tools(
     Args:
         function_name, parameters_name: what errors call a tool's `function` and the `parameters` in
             it, for callers who got the tools in another form.
+        places: what errors call each tool; by default its place in `field`.
 
     Raises:
         ValueError: naming `field` or what in it, for tools that cannot be offered.
@@ -52,7 +54,7 @@ def validate_tools(
     names: set[str] = set()
     size_bytes = 2
     for index, tool in enumerate(tools):
-        where = f"{field}[{index}]"
+        where = f"{field}[{index}]" if places is None else places[index]
         function = _offered_function(where, tool, function_name, parameters_name)
         name = function["name"]
         if name in names:

@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "gateway": (
         "errors limits api_keys", "config metrics text store", "status_line generate", "http",
-        "shapes", "openai anthropic ollama sglang", "app", "service", "__main__",
+        "shapes", "openai anthropic responses ollama sglang", "app", "service", "__main__",
     ),
     "attention_svc": (
         "config vocabulary activations", "metrics grammar", "sequence experts", "kv sampling",

@@ -1,0 +1,232 @@
+"""How do updates become the items of a response, streamed or whole?
+
+Every event has the next sequence number. Items come one after the other. A call that a limit cut
+has no end: streamed it stays open, and the response has it not, so that no client runs a part.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.errors import Kind, RequestError
+from gateway.generate.choice_streams import Choice, Finish, Update
+from gateway.http.dialect import KEEPALIVE
+from gateway.responses.items import CallItem, CustomCallItem, Event, Item, TextItem, ThinkingItem
+from gateway.responses.tools import Offered
+from gateway.shapes.logprobs import token_logprobs
+from gateway.text.model_files import ModelFiles
+from moe_model.chat.events import (
+    ContentDelta,
+    ParserEvent,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
+
+_CODES = {Kind.OVERLOADED: "rate_limit_exceeded", Kind.INVALID_REQUEST: "invalid_prompt"}
+"""All others are `server_error`."""
+
+
+class ResponseReply:
+    """One choice's answer: a response."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        model: ModelFiles,
+        *,
+        head: Mapping[str, Any],
+        tools: Mapping[str, Offered],
+        with_logprobs: bool = False,
+        seal: Callable[[str], str] | None = None,
+    ):
+        """
+        Args:
+            head: what the response says from the beginning, its id and what was asked.
+            tools: by the model's names.
+            seal: makes `encrypted_content` of thinking; None: it was not asked for.
+        """
+        self._choice = choice
+        self._model = model
+        self._head = head
+        self._tools = tools
+        self._with_logprobs = with_logprobs
+        self._seal = seal
+        self._items: list[Item] = []
+        self._is_open = False
+        self._started = False
+        self._blanks = ""
+        """White space that is text only if more text follows."""
+        self._logprobs: list[dict[str, Any]] = []
+        """Of tokens whose text has not come yet."""
+        self._finish: Finish | None = None
+        self._num_events = 0
+
+    def keepalive(self) -> bytes:
+        return KEEPALIVE
+
+    def chunks(self, update: Update) -> bytes:
+        opening = self._opening()
+        return opening + b"".join([self._sse(event) for event in self._read(update)])
+
+    def closing(self) -> bytes:
+        response = self.response()
+        return self._sse({"type": f"response.{response['status']}", "response": response})
+
+    def failed(self, error: RequestError, request_id: str) -> bytes:
+        if self._is_open:
+            self._items[-1].status = "incomplete"
+            self._items[-1].is_whole = not self._in(CallItem)
+        code = error.reason if error.reason == "context_length_exceeded" else None
+        code = code or _CODES.get(error.kind, "server_error")
+        told = {"code": code, "message": f"{error.message} (request {request_id})"}
+        response = {**self.response(), "status": "failed", "error": told, "completed_at": None}
+        response["incomplete_details"] = None
+        return (
+            self._opening()
+            + self._sse({"type": "error", **told, "param": error.field})
+            + self._sse({"type": "response.failed", "response": response})
+        )
+
+    def collect(self, update: Update) -> None:
+        self._read(update)
+
+    def whole(self) -> bytes:
+        return orjson.dumps(self.response())
+
+    def response(self) -> dict[str, Any]:
+        """The response as it stands."""
+        cut = self._finish is Finish.LENGTH
+        status = "incomplete" if cut else "completed" if self._finish else "in_progress"
+        return {
+            **self._head,
+            "status": status,
+            "completed_at": int(time.time()) if status == "completed" else None,
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": [item.shown() for item in self._items if item.is_whole],
+            "usage": self._usage() if self._finish else None,
+        }
+
+    def _opening(self) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        response = {**self._head, "status": "in_progress", "output": [], "usage": None}
+        kinds = ("response.created", "response.in_progress")
+        return b"".join([self._sse({"type": kind, "response": response}) for kind in kinds])
+
+    def _usage(self) -> dict[str, Any]:
+        state = self._choice.state
+        prompt, generated = state.num_prompt_tokens, state.num_generated_tokens
+        return {
+            "input_tokens": prompt,
+            "input_tokens_details": {
+                "cached_tokens": state.num_cached_tokens,
+                "cache_write_tokens": 0,
+            },
+            "output_tokens": generated,
+            "output_tokens_details": {"reasoning_tokens": self._choice.text.reasoning_tokens},
+            "total_tokens": prompt + generated,
+        }
+
+    def _read(self, update: Update) -> list[Event]:
+        """The events of one update; what they say is kept for the response."""
+        events: list[Event] = []
+        if self._with_logprobs:
+            self._take_logprobs(update)
+        call_ids = iter(update.call_ids)
+        for event in update.events:
+            events += self._read_event(event, call_ids)
+        if update.finish is not None:
+            self._finish = update.finish
+            events += self._end_item()
+        return events
+
+    def _read_event(self, event: ParserEvent, call_ids: Iterator[str]) -> list[Event]:
+        if isinstance(event, ContentDelta):
+            return self._add_text(event.text)
+        self._blanks = ""
+        if isinstance(event, ReasoningDelta):
+            begun = [] if self._in(ThinkingItem) else self._begin(ThinkingItem(self._seal))
+            return begun + self._items[-1].grow(event.text)
+        if isinstance(event, ToolCallStart):
+            self._logprobs = []
+            return self._begin(self._call(event.name, next(call_ids)))
+        if isinstance(event, ToolCallArguments):
+            return self._items[-1].grow(event.fragment)
+        if isinstance(event, ToolCallEnd):
+            self._items[-1].is_whole = event.complete
+            return self._end_item()
+        return []
+
+    def _call(self, name: str, call_id: str) -> CallItem:
+        tool = self._tools.get(name)
+        if tool is None:  # the model made it up: the client tells it so
+            return CallItem(call_id, {"name": name})
+        names = {"name": tool.name}
+        if tool.namespace is not None:
+            names["namespace"] = tool.namespace
+        return (CustomCallItem if tool.is_custom else CallItem)(call_id, names)
+
+    def _in(self, kind: type[Item]) -> bool:
+        return self._is_open and isinstance(self._items[-1], kind)
+
+    def _add_text(self, text: str) -> list[Event]:
+        begun: list[Event] = []
+        if not self._in(TextItem):
+            text, self._blanks = self._blanks + text, ""
+            if not text.strip():
+                self._blanks = text
+                return []
+            begun = self._begin(TextItem())
+        item = self._items[-1]
+        assert isinstance(item, TextItem)
+        if not self._with_logprobs:
+            return begun + item.grow(text)
+        logprobs, self._logprobs = self._logprobs, []
+        return begun + item.grow(text, logprobs)
+
+    def _begin(self, item: Item) -> list[Event]:
+        ended = self._end_item()
+        item.output_index = len(self._items)
+        self._items.append(item)
+        self._is_open = True
+        added = {
+            "type": "response.output_item.added",
+            "output_index": item.output_index,
+            "item": item.shown(),
+        }
+        return [*ended, added, *item.opening()]
+
+    def _end_item(self) -> list[Event]:
+        if not self._is_open:
+            return []
+        self._is_open = False
+        item = self._items[-1]
+        if not item.is_whole:
+            return []
+        item.status = "incomplete" if self._finish is Finish.LENGTH else "completed"
+        ending = item.ending()
+        done = {
+            "type": "response.output_item.done",
+            "output_index": item.output_index,
+            "item": item.shown(),
+        }
+        return [*ending, done]
+
+    def _take_logprobs(self, update: Update) -> None:
+        """Of the text alone: thinking and calls have none in this API."""
+        if self._in(CallItem):
+            return
+        said = [i for i, thinks in enumerate(update.thinks) if not thinks]
+        self._logprobs += token_logprobs(
+            self._model, [update.token_ids[i] for i in said], [update.logprobs[i] for i in said]
+        )
+
+    def _sse(self, event: Event) -> bytes:
+        event["sequence_number"] = self._num_events
+        self._num_events += 1
+        return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))

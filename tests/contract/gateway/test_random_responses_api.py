@@ -1,0 +1,240 @@
+"""Whatever a Responses body says and the model emits: proper errors, one answer in two forms."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.responses.fields import ResponsesRequest
+from moe_model.text.tokenizer import Tokenizer
+from protos import attention_pb2
+from tests.support.gateway.answers import invoke, thinking_answer
+from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.model import (
+    END_OF_THINK,
+    END_OF_TOOL_CALL,
+    EOS,
+    NAME,
+    ROOMY_CONTEXT,
+    TOOL_CALL,
+    write_tiny_model,
+)
+from tests.support.gateway.responses import (
+    AGENTS,
+    PATCH,
+    WEATHER,
+    ask,
+    assembled,
+    events,
+    without_ids,
+)
+
+SOME = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.just(10**400)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.text("\ud83d\udc00\0x", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8).filter(str.isascii), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+TEXT = st.text(max_size=20)
+PART = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["input_text", "output_text", "reasoning_text", "input_image"])
+        | ANYTHING
+    },
+    optional={"text": TEXT | ANYTHING, "image_url": ANYTHING, "refusal": ANYTHING},
+)
+CONTENT = TEXT | st.lists(PART | ANYTHING, max_size=3) | ANYTHING
+ITEM = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(
+            [
+                *("message", "reasoning", "function_call", "function_call_output"),
+                *("custom_tool_call", "custom_tool_call_output", "item_reference"),
+                *("web_search_call", "local_shell_call", "local_shell_call_output", "compaction"),
+            ]
+        )
+        | ANYTHING
+    },
+    optional={
+        "role": st.sampled_from(["user", "assistant", "system", "developer"]) | ANYTHING,
+        "content": CONTENT,
+        "summary": CONTENT,
+        "encrypted_content": st.just("em1.AAAA") | ANYTHING,
+        "id": ANYTHING,
+        "call_id": st.sampled_from(["a", "b"]) | ANYTHING,
+        "name": st.sampled_from(["weather", "ask", "patch"]) | ANYTHING,
+        "namespace": st.just("agents") | ANYTHING,
+        "arguments": st.just('{"place": "x"}') | ANYTHING,
+        "input": TEXT | ANYTHING,
+        "output": CONTENT,
+        "action": ANYTHING,
+    },
+)
+TOOL = st.fixed_dictionaries(
+    {"type": st.sampled_from(["function", "custom", "namespace", "mcp"]) | ANYTHING},
+    optional={
+        "name": st.sampled_from(["weather", "b"]) | ANYTHING,
+        "description": TEXT | ANYTHING,
+        "parameters": st.just({"type": "object"}) | ANYTHING,
+        "strict": ANYTHING,
+        "format": st.fixed_dictionaries(
+            {"type": st.just("grammar") | ANYTHING},
+            optional={"syntax": st.just("lark") | ANYTHING, "definition": TEXT | ANYTHING},
+        )
+        | ANYTHING,
+        "tools": st.just([WEATHER, PATCH]) | ANYTHING,
+    },
+)
+CHOICE = st.sampled_from(["auto", "none", "required"]) | st.fixed_dictionaries(
+    {"type": st.sampled_from(["function", "custom", "allowed_tools", "mcp"]) | ANYTHING},
+    optional={
+        "name": st.just("weather") | ANYTHING,
+        "mode": st.sampled_from(["auto", "required"]) | ANYTHING,
+        "tools": st.just([{"type": "function", "name": "weather"}]) | ANYTHING,
+    },
+)
+OTHERS = sorted({*ResponsesRequest.model_fields, "extra"} - {"stream", "input", "model"})
+BODY = st.builds(
+    lambda some, known: {"model": NAME, "max_output_tokens": 9, **some, **known},
+    st.dictionaries(st.sampled_from(OTHERS), ANYTHING, max_size=2),
+    st.fixed_dictionaries(
+        {"input": TEXT | st.lists(ITEM, max_size=6) | ANYTHING},
+        optional={
+            "instructions": TEXT | ANYTHING,
+            "tools": st.just([WEATHER, AGENTS, PATCH]) | st.lists(TOOL | ANYTHING, max_size=2),
+            "tool_choice": CHOICE | ANYTHING,
+            "text": st.fixed_dictionaries({"format": ANYTHING}) | ANYTHING,
+            "include": st.just(["reasoning.encrypted_content"]) | ANYTHING,
+            "metadata": st.dictionaries(TEXT, TEXT, max_size=2) | ANYTHING,
+        },
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=ROOMY_CONTEXT)
+    return {"model_folder": folder, "status": ready_status(ROOMY_CONTEXT)}
+
+
+@pytest.fixture
+def gateway(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(**roomy, restore_thinking="always")
+    return gateway
+
+
+@SOME
+@given(BODY, st.sampled_from(["/v1/responses", "/v1/responses/input_tokens"]))
+def test_every_body_has_a_proper_answer(
+    gateway: Harness, tokenizer: Tokenizer, body: dict[str, Any], path: str
+) -> None:
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    with httpx.Client(verify=False) as client:
+        reply = client.post(
+            gateway.base_url + path,
+            content=json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+    told = reply.json()
+    if reply.status_code == 200:
+        assert "input_tokens" in told if path.endswith("input_tokens") else told["output"]
+        return
+    assert reply.status_code in (400, 404), reply.text
+    assert set(told["error"]) == {"type", "message", "param", "code"}
+    assert len(reply.content) < 2000
+
+
+CALLS = st.sampled_from(
+    [
+        invoke("weather", place="here", days="3"),
+        invoke("weather", days="1" + "0" * 30),
+        invoke("weather", more='{"a": "\\ud800"}'),
+        invoke("agents.ask", place="x"),
+        invoke("patch", input='"a"\\\n\u00e9\U0001f600\\u00e9\\ud83d\\ude00'),
+        invoke("patch", other="x"),
+        invoke("patch"),
+        invoke("other"),
+        '<invoke name="patch">\n<parameter name="input">{"input": "x',
+        '<invoke name="weather">',
+        '<parameter name="place">',
+        "</parameter>",
+        "</invoke>",
+    ]
+)
+PROSE = st.sampled_from(["hello ", " \n", "\u00e9", "</think>", "{}"])
+MARKERS = st.sampled_from([END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL])
+PIECES = st.builds(
+    lambda *parts: [piece for part in parts for piece in part],
+    st.lists(PROSE, max_size=2),
+    st.just([END_OF_THINK]) | st.just([]),
+    st.lists(PROSE, max_size=3),
+    st.just([TOOL_CALL]) | st.just([]),
+    st.lists(CALLS, max_size=3),
+    st.just([END_OF_TOOL_CALL]) | st.just([]),
+    st.lists(PROSE | MARKERS | CALLS, max_size=3),
+)
+ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
+
+
+def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
+    return ids
+
+
+@SOME
+@given(
+    pieces=PIECES,
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    end=st.sampled_from(["eos", "cut"]),
+    cut=st.integers(0, 3),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "include": st.just(["message.output_text.logprobs"]),
+            "tools": st.just([WEATHER, AGENTS, PATCH]),
+            "parallel_tool_calls": st.just(False),
+        },
+    ),
+)
+def test_streamed_and_whole_answers_say_the_same(
+    gateway: Harness,
+    tokenizer: Tokenizer,
+    pieces: list[Any],
+    sizes: list[int],
+    end: str,
+    cut: int,
+    options: dict[str, Any],
+) -> None:
+    ids = emitted(tokenizer, pieces)
+    ids = ids[: len(ids) - cut] if end == "cut" else ids
+
+    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
+        parts, start = [], 0
+        while start < len(ids):
+            size = sizes[len(parts) % len(sizes)]
+            parts.append(tokens(start, ids[start : start + size]))
+            start += size
+        return [*parts, ended(ENDS[end])]
+
+    gateway.script(script)
+    reply = ask(gateway, **options)
+    assert reply.status_code == 200, reply.text
+    streamed = assembled(events(ask(gateway, stream=True, **options).text))
+    assert without_ids(streamed) == without_ids(reply.json())
