@@ -9,6 +9,7 @@ DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 NATIVE := $(wildcard rpc/hop/native/* moe_model/kernels/cpu/native/*)
 KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
   tests/unit/moe_model/weights/test_packed_checkpoint.py \
@@ -29,14 +30,15 @@ run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=
 	@$(BIN)/expertmesh up $(if $(PORT),--http-port "$(PORT)") --ask "$(QUESTION)"
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "$(FAST)" $(PARALLEL)
 
 test-random: env  ## The fast tests by examples, with other examples in each run
-	$(BIN)/python -m pytest --hypothesis-profile random -m "hypothesis and $(FAST)" \
-	  --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --hypothesis-profile random -m "hypothesis and $(FAST)" $(PARALLEL)
 
+# The random tests too, with several times the examples of `make test`.
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
-	$(BIN)/python -m pytest -m "$(SLOW)"
+	$(BIN)/python -m pytest -m "hypothesis and $(FAST)" --hypothesis-profile ci $(PARALLEL)
+	$(BIN)/python -m pytest -m "$(SLOW)" --hypothesis-profile ci
 
 # Each client has an environment of its own below .clients; npm and pip fetch them.
 test-clients: env  ## Real clients against the real gateway

@@ -11,9 +11,11 @@ from hypothesis import settings
 torch.set_num_threads(1)
 
 # Hypothesis' own profile for CI, here too: the same examples in every run. How long one takes says
-# more about the machine than about the code, so neither profile has a deadline.
-settings.load_profile("ci")
+# more about the machine than about the code, so no profile has a deadline. The fast suite tries a
+# quarter of a test's examples, the slow one all of them (tests/support/examples.py).
+settings.register_profile("few", settings.get_profile("ci"), max_examples=25)
 settings.register_profile("random", settings.get_profile("default"), deadline=None)
+settings.load_profile("few")
 
 # A shell that starts its jobs in the background has them ignore the interrupt, and so would every
 # process that a test starts and interrupts.

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.sequence.sequence import Sequence, SequenceEnd
 from rpc.errors import Overloaded
 from tests.support.attention_svc.engine_harness import GREEDY
 from tests.support.attention_svc.generate_harness import Service, make_service, reference
+from tests.support.examples import examples
 
 MOST_TOKENS, MOST_STEPS = 14, 3000
 CANCELLED = SequenceEnd(reason="ABORTED", error="cancelled")
@@ -131,22 +132,9 @@ async def run_mix(
     return service
 
 
-@settings(max_examples=7, deadline=None)
+@examples(150, few=7)
 @given(**MIXES)
 def test_any_mix(
-    mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
-) -> None:
-    asyncio.run(
-        run_mix(
-            mix, num_blocks=num_blocks, block_size=block_size, rows=rows, failing_step=failing_step
-        )
-    )
-
-
-@pytest.mark.slow
-@settings(max_examples=150, deadline=None)
-@given(**MIXES)
-def test_many_mixes(
     mix: list[Request], num_blocks: int, block_size: int, rows: int, failing_step: int | None
 ) -> None:
     asyncio.run(

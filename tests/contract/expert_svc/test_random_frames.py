@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from protos import expert_pb2, tensor_pb2
+from tests.support.examples import examples
 from tests.support.expert_svc.execute_harness import (
     EXPERTS,
     LAYERS,
@@ -145,7 +146,7 @@ def frames(draw: Any) -> expert_pb2.Execute:
     return execute_frame(**{"timeout_ms": 60_000, **fields})
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(250, suppress_health_check=list(HealthCheck))
 @given(frame=frames())
 @example(frame=execute_frame(row_splits=int32([0, 2**31 - 1, 6])))
 def test_a_random_frame_is_answered_exactly_as_the_contract_says(
@@ -169,7 +170,7 @@ def test_a_random_frame_is_answered_exactly_as_the_contract_says(
     assert torch.equal(rows_of(good.result), expected_sums())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(data=st.binary(max_size=200), at=st.integers(0, 400))
 def test_flipped_bytes_of_a_sound_frame_never_hang_or_crash(live: LiveCaller, data: bytes, at: int):
     wire = bytearray(execute_frame().SerializeToString())

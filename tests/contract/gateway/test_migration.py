@@ -7,11 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
+from tests.support.examples import examples
 from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import Item, ended, length, stopped, tokens
 from tests.support.gateway.harness import Harness, ready_status
@@ -83,9 +84,7 @@ def text_of(deltas: list[Any]) -> dict[str, str]:
     return parts
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(
         st.tuples(st.sampled_from(sorted(DEATHS)), st.integers(0, 30)), min_size=1, max_size=2

@@ -6,10 +6,11 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.gateway.answers import WEATHER, thinking_answer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness, ready_status
@@ -153,11 +154,10 @@ FIELDS = [
 ]
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_any_json_in_any_field_of_an_old_turn_is_served(gateway: Harness, index: int) -> None:
-    @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(path=st.sampled_from(FIELDS), value=ANY_JSON)
     def served(path: tuple[Any, ...], value: Any) -> None:
         messages = copy.deepcopy(history('{"place": "hell"}'))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import httpx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from gateway.openai.field_rules import REFUSED
@@ -15,6 +15,7 @@ from gateway.openai.models import (
     TokenizeRequest,
 )
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
@@ -73,9 +74,7 @@ CASES = st.one_of(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CASES)
 def test_every_json_object_has_a_proper_answer(
     gateway: Harness, tokenizer: Tokenizer, case: tuple[str, dict[str, Any]]

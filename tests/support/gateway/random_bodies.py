@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.gateway.answers import invoke
 from tests.support.gateway.model import END_OF_THINK, END_OF_TOOL_CALL, TOOL_CALL
 
-SOME = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SOME = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.sequence.params import read_params
@@ -15,6 +15,7 @@ from protos import attention_pb2, pieces_pb2, router_pb2
 from router_svc.members.member import Model, read_register
 from router_svc.placement.activations import Activations
 from rpc.mesh.pieces import Pieces
+from tests.support.examples import examples
 
 INTEGERS = (
     0,
@@ -112,7 +113,7 @@ READERS: dict[str, tuple[type[Message], Callable[[Any], object]]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(seed=st.integers(0, 2**32))
 def test_no_message_can_do_more_than_be_refused(name: str, seed: int) -> None:
     kind, read = READERS[name]

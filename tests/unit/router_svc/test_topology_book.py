@@ -1,7 +1,7 @@
 """What the map shows, and which losses it accepts."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import router_pb2
@@ -192,7 +192,6 @@ losses = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(losses)
 def test_whatever_happens_live_pools_are_shown_and_versions_rise(events):
     mesh = Mesh()

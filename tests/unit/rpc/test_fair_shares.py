@@ -4,11 +4,12 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rpc.errors import Overloaded
 from rpc.fair_shares import FairSlots, equal_shares, may_wait
+from tests.support.examples import examples
 
 
 class World:
@@ -113,7 +114,7 @@ def test_one_alone_gets_seven_eighths_and_the_rest_is_for_the_next():
     assert not may_wait(0, 256, 256)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=60), st.integers(2, 4)
 )

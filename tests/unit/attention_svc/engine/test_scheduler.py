@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.engine.scheduler import Scheduler
@@ -12,6 +12,7 @@ from attention_svc.kv.block_tables import BlockTables
 from rpc.errors import Overloaded
 from tests.support.attention_svc.planners import BLOCK, carry_out, scheduler, steps_until
 from tests.support.attention_svc.sequences import sequence
+from tests.support.examples import examples
 
 
 def test_decode_rows_come_before_a_long_prompt_and_share_its_step():
@@ -56,7 +57,7 @@ def test_the_newest_is_preempted_and_computes_again_with_the_same_tokens():
     assert new.known_slice(0, part.num_tokens) == known
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     long=st.integers(100, 2000),
     short=st.integers(1, 60),
@@ -77,7 +78,7 @@ def test_a_short_prompt_waits_for_half_of_the_rows_at_most(
     assert steps_until(planner, lambda: bool(late.output_ids)) <= -(-short // half) + 1
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     long=st.integers(30, 500),
     budget=st.integers(6, 40),
@@ -100,7 +101,7 @@ def test_short_prompts_cannot_hold_up_a_long_one(
     assert steps <= -(-2 * long // max(1, budget - min(running, budget) + 1)) + 1
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     budget=st.integers(8, 40), shared=st.integers(1, 10), chance=st.randoms(use_true_random=False)
 )
@@ -124,7 +125,7 @@ def test_whoever_waits_for_a_long_prompt_waits_no_longer_than_for_itself(
     assert steps <= -(-len(late.prompt_ids) // half) + 2
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(blocks=st.integers(30, 60), chance=st.randoms(use_true_random=False))
 def test_nobody_waits_for_those_who_came_later(blocks: int, chance: Random):
     """With no room to spare and others coming all the time, each is admitted in its turn, and

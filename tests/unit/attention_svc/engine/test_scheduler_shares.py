@@ -4,7 +4,7 @@ import contextlib
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.engine.row_shares import Slice
@@ -14,6 +14,7 @@ from attention_svc.kv.block_tables import BlockTables
 from rpc.errors import Overloaded
 from tests.support.attention_svc.planners import BLOCK, carry_out, scheduler, steps_until
 from tests.support.attention_svc.sequences import sequence
+from tests.support.examples import examples
 
 
 def admitted(planner: Scheduler) -> list[str]:
@@ -105,7 +106,7 @@ def test_a_named_client_leaves_room_for_others_prompts():
     planner.add(sequence(10, client_id="b"))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.integers(2, 6), st.randoms())
 def test_no_client_waits_while_another_holds_two_more_slots_than_it(
     arrivals: list[str], slots: int, chance: Random
@@ -196,7 +197,7 @@ def test_another_clients_short_prompts_cannot_hold_up_a_longer_one():
         assert steps <= 10 + 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     budget=st.integers(4, 40), running=st.integers(2, 8), chance=st.randoms(use_true_random=False)
 )
@@ -231,7 +232,7 @@ def test_rows_are_shared_out_whole_and_evenly(budget: int, running: int, chance:
     steps_until(planner, lambda: not planner.running and not planner.waiting)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     mine=st.integers(2, 300),
     clients=st.integers(1, 4),

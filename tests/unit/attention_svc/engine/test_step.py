@@ -3,7 +3,7 @@
 from array import array
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.engine.row_shares import Slice
@@ -32,7 +32,6 @@ def plans(draw):
     return plan
 
 
-@settings(deadline=None)
 @given(plans())
 def test_every_row_has_its_token_position_slot_and_table(plan: list[Slice]):
     step = pack(plan, BLOCK, CPU)
@@ -79,7 +78,6 @@ def test_every_row_has_its_token_position_slot_and_table(plan: list[Slice]):
     assert meta.open_rows_C.tolist() == [last[id(part)] for part in step.continuing]
 
 
-@settings(deadline=None)
 @given(plans())
 def test_blocks_begun_but_not_filled_are_named_once(plan: list[Slice]):
     written = {}

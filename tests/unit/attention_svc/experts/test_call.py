@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.experts import call as expert_call
@@ -27,6 +27,7 @@ from tests.support.attention_svc.expert_world import (
     check,
     result,
 )
+from tests.support.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ async def test_bad_rows_that_no_pool_held_at_first_are_set_apart_later():
     assert (np.isnan(sums[0]).all(), np.isfinite(sums[1]).all()) == (True, True)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_whatever_pools_do_every_pair_is_summed_once(data: st.DataObject):
     """As long as every expert keeps a pool that answers in the end."""
@@ -351,7 +352,7 @@ def test_whatever_pools_do_every_pair_is_summed_once(data: st.DataObject):
     asyncio.run(scenario())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_whatever_pools_go_on_doing_every_call_ends_in_time_and_leaves_nothing(data: st.DataObject):
     """It ends right, unavailable or suspect, in time, and is no longer counted as waiting."""

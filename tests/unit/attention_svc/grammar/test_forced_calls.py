@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from attention_svc.grammar.state import GrammarState
@@ -21,6 +21,7 @@ from tests.support.attention_svc.grammar_harness import (
     feed,
     tool,
 )
+from tests.support.examples import examples
 
 grammar_strings = st.lists(
     st.sampled_from(
@@ -118,9 +119,7 @@ def test_a_forced_call_forbids_no_string(compiler: Compiler, value: str, several
     assert state.is_complete
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.fixed_dictionaries(
         {"path": grammar_strings, "content": grammar_strings}, optional={"note": grammar_strings}

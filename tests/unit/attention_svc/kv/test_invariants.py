@@ -4,13 +4,14 @@ sequence reads a row outside its own prefix."""
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.attention_svc.kv_world import World, random_operation, some_prompt
+from tests.support.examples import examples
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     blocks=st.integers(2, 14),
     budget=st.integers(1, 20),
@@ -45,7 +46,7 @@ def test_a_hundred_thousand_random_operations() -> None:
     assert hits > 10_000
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     choices=st.integers(2, 5), budget=st.integers(5, 30), chance=st.randoms(use_true_random=False)
 )
@@ -71,7 +72,7 @@ def test_choices_start_together_as_soon_as_the_first_has_computed_the_prompt():
     assert [made and made.num_cached for made in choices] == [0, 17, 17, 17]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     others=st.integers(1, 4), budget=st.integers(5, 30), chance=st.randoms(use_true_random=False)
 )
@@ -87,7 +88,7 @@ def test_a_common_prefix_is_computed_once(others: int, budget: int, chance: Rand
     assert world.num_rows <= total - shareable * others
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(chance=st.randoms(use_true_random=False))
 def test_whoever_waits_for_a_sequence_goes_on_when_it_goes_away(chance: Random):
     world = World(blocks=100, budget=5, running=4)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.sampling import drawing
@@ -11,6 +11,7 @@ from attention_svc.sampling.logprobs import RawDistribution
 from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.sequence import EmittedToken
 from tests.support.attention_svc.sequences import sequence
+from tests.support.examples import examples
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -23,7 +24,7 @@ def rows(count: int, vocab: int, seed: int, *, coarse: bool) -> torch.Tensor:
     return noise.round().masked_fill(noise < -4, NEGATIVE_INFINITY)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     st.sampled_from([1, 50, 64, 65, 700, 4_129]),
     st.integers(1, 60),

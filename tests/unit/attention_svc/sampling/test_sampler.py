@@ -5,13 +5,14 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.sampling import sampler
 from attention_svc.sampling.sampler import SamplingFailed
 from attention_svc.sequence.sequence import EmittedToken, Sequence
 from tests.support.attention_svc.sequences import VOCAB, sequence
+from tests.support.examples import examples
 
 NAN, INF = float("nan"), float("inf")
 
@@ -97,7 +98,7 @@ def test_only_the_defined_candidates_are_ever_drawn_and_all_of_them_are(controls
     st.lists(st.integers(0, VOCAB - 1), max_size=12),
     st.integers(0, 99),
 )
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_repetition_penalty_shrinks_what_was_seen(penalty: float, output: list[int], seed: int):
     logits = noise(1, seed=seed)[0]
     expected = logits.clone()
@@ -110,7 +111,7 @@ def test_repetition_penalty_shrinks_what_was_seen(penalty: float, output: list[i
 @given(
     st.floats(-2, 2, width=32), st.floats(-2, 2, width=32), st.lists(st.integers(0, 8), max_size=12)
 )
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_presence_and_frequency_penalties_count_the_output_only(
     presence: float, frequency: float, output: list[int]
 ):
@@ -165,7 +166,7 @@ def test_draws_among_allowed_ids_are_those_of_a_vocabulary_without_the_others():
     st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=6),
     st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_banned_sequences_never_occur_and_nothing_else_is_lost(banned: list[list[int]], seed: int):
     """Against the definition: an id is out exactly where it would complete one of them."""
     sequences = [{"token_ids": one} for one in banned]
@@ -240,7 +241,7 @@ controls = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(controls, min_size=2, max_size=6), st.booleans(), st.integers(0, 99))
 def test_a_row_gets_the_same_token_alone_and_in_any_batch(many: list[dict], tied: bool, seed: int):
     logits = torch.zeros(len(many), VOCAB) if tied else noise(len(many), seed)

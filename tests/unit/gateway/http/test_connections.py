@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.connections import ConnectionTable, Standing, address_group
 from gateway.limits import Limits
+from tests.support.examples import examples
 
 LIMITS = Limits(max_connections=6, max_connections_per_address=4, probe_connections=3)
 
@@ -89,7 +90,7 @@ def test_a_probes_place_becomes_a_regular_one_when_there_is_room() -> None:
     assert scene.table.open == 4
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.lists(
         st.tuples(

@@ -4,11 +4,12 @@ import itertools
 from typing import Any
 
 import h11
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.parser import SINGLE_HEADERS, VERSIONS, CheckedConnection
 from gateway.limits import Limits
+from tests.support.examples import examples
 
 LIMITS = Limits(header_bytes=400, tiny_chunks=10)
 
@@ -82,7 +83,7 @@ def events_of(pieces: list[bytes]) -> tuple[list[Any], str]:
     return seen, "open"
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(streams(), st.lists(st.integers(0, 600), max_size=6))
 def test_a_stream_is_read_the_same_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted({min(cut, len(data)) for cut in cuts}), len(data)]
@@ -94,7 +95,7 @@ def test_a_stream_is_read_the_same_however_it_is_cut(data: bytes, cuts: list[int
     assert how_cut in ("refused", "closed", "open")
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(streams())
 def test_what_is_read_had_no_bare_line_feed(data: bytes) -> None:
     """An accepted request reads the same when every line feed has its CR: nothing depended on bare
@@ -107,7 +108,7 @@ def test_what_is_read_had_no_bare_line_feed(data: bytes) -> None:
         assert [event for event in again if isinstance(event, tuple)][: len(requests)] == requests
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=300))
 def test_noise_is_refused_or_waited_for(data: bytes) -> None:
     seen, _ = events_of([data])

@@ -248,6 +248,7 @@ def _edited(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
+@pytest.mark.hypothesis
 def test_any_bytes_give_an_object_or_one_kind_of_error() -> None:
     ended = Counter[str]()
 

@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Kind, RequestError
 from gateway.limits import Limits
 from gateway.shapes.structured_outputs import grammar_of
+from tests.support.examples import examples
 
 LIMITS = Limits()
 
@@ -96,7 +97,7 @@ def test_bad_demands_name_the_form(value, words):
     assert caught.value.kind is Kind.INVALID_REQUEST
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),

@@ -3,8 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import Phase, settings
+from hypothesis import Phase
 
+from tests.support.examples import examples
 from tests.support.gateway.store_machine import StoreMachine
 from tests.support.gateway.stores import CHAIN, IN_MEMORY, Clock, Opened, open_sqlite
 
@@ -23,8 +24,9 @@ class SqliteMachine(StoreMachine):
 
 
 TestSqliteAnswersAsADictionary = SqliteMachine.TestCase
-TestSqliteAnswersAsADictionary.settings = settings(
-    max_examples=15,
+TestSqliteAnswersAsADictionary.settings = examples(
+    60,
+    few=10,
     stateful_step_count=40,
     phases=(Phase.reuse, Phase.generate),  # shrinking takes minutes: each step is a file's
 )

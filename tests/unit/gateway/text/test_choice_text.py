@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.text.choice_text import ChatText, PlainText
@@ -196,7 +196,6 @@ def test_bytes_that_are_no_text_become_replacement_characters() -> None:
     text.encode()
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
     st.lists(st.text(alphabet="ab\n<é", min_size=1, max_size=4), min_size=1, max_size=4),

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.text.emitted_ids import EmittedIds
@@ -19,6 +19,7 @@ from moe_model.families.minimax_m2.markers import TURN_END
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.moe_model.chat.spelled_output import events_of
 from tests.support.places import DEMO_MODEL
 
@@ -103,7 +104,7 @@ def split_at_markers(ids: list[int]) -> list[int]:
     return [i for i in ids if i in set(TOKENIZER.marker_ids.values())]
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     reasoning=texts.map(lambda t: "so" + t),
     content=texts,
@@ -131,7 +132,7 @@ def test_reuse_changes_ids_but_neither_text_nor_markers(
         assert ids.encode("other tenant", segments) == plain
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     reasoning=texts.map(lambda t: "so" + t + "."),
     content=texts.map(lambda t: "well" + t + "."),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
@@ -11,6 +11,7 @@ from moe_model.chat.messages import normalise_messages
 from moe_model.chat.template import ChatTemplate
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.moe_model.chat.any_values import ANYTHING, FIELDS, NOW, TEXT, with_values
 from tests.support.moe_model.chat.rendering import render_text
 from tests.support.moe_model.chat.samples import tokenizer_json, write_checkpoint
@@ -23,9 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.load(write_checkpoint(folder, tokenizer_json("in_vocab")))
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
-)
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), ANYTHING), min_size=1, max_size=3))
 def test_any_value_in_any_field_of_old_turns_is_rendered(
     template: ChatTemplate, tokenizer: Tokenizer, changes: list[tuple[tuple[Any, ...], Any]]
@@ -52,9 +51,7 @@ def test_any_value_in_any_field_of_old_turns_is_rendered(
     assert sum(token_id in marker_ids for token_id in ids) == len(markers) + 2
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
-)
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=TEXT, key=TEXT, value=st.integers())
 def test_no_name_reads_as_another_tag(
     template: ChatTemplate, name: str, key: str, value: int
@@ -104,9 +101,7 @@ OUTPUT = st.lists(
 ).map("".join)
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
-)
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=OUTPUT, thinks=st.booleans(), several=st.booleans())
 def test_what_the_parser_reports_is_taken_back(
     template: ChatTemplate, tokenizer: Tokenizer, text: str, thinks: bool, several: bool

@@ -4,11 +4,12 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.chat.messages import normalise_messages
 from moe_model.chat.thinking import cut_inline_thinking
+from tests.support.examples import examples
 
 USER = {"role": "user", "content": "hi"}
 
@@ -137,7 +138,7 @@ def test_thinking_of_all_four_forms(fields: Any, reasoning: str | None, content:
     assert result["content"] == content
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.lists(
         st.sampled_from(["<think>", "</think>", "\n", "a", " ", "<thi", "nk>"]), max_size=12

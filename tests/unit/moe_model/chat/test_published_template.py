@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.chat.messages import normalise_messages
 from moe_model.chat.template import ChatTemplate
+from tests.support.examples import examples
 from tests.support.moe_model.chat.any_values import ANYTHING, FIELDS, with_values
 from tests.support.moe_model.chat.samples import MARKERS
 from tests.support.places import ROOT
@@ -52,9 +53,7 @@ def test_rendering_equals_the_golden_one(published: ChatTemplate, case: dict[str
         assert segment.is_marker or not any(marker in segment.text for marker in MARKERS)
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
-)
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), ANYTHING), min_size=1, max_size=3))
 def test_it_renders_any_history(
     published: ChatTemplate, changes: list[tuple[tuple[Any, ...], Any]]

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.chat.schema_types import to_json_text
 from moe_model.chat.tool_schema import parameter_types
+from tests.support.examples import examples
 
 
 def value(text: str, schema: Any) -> Any:
@@ -115,14 +116,14 @@ json_values = st.recursive(
 TYPES = ["null", "integer", "number", "boolean", "object", "array", "string"]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(schema=json_values, text=st.text(max_size=20) | json_values.map(str))
 def test_no_schema_and_no_text_raises(schema: Any, text: str) -> None:
     for parameters in (schema, {"properties": {"p": schema}}):
         json.loads(to_json_text(text, parameter_types(parameters, "p")), parse_constant=pytest.fail)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     text=st.text(alphabet='0123456789.eE+-[]{}",:tfnul NaIity\\', max_size=12)
     | st.from_regex(r'\{"(\\u[de][89a-f][0-9a-f]{2}|a)": "(\\u[de][89a-f][0-9a-f]{2})*"\}'),

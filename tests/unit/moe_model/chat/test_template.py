@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.chat.messages import normalise_messages
@@ -13,6 +13,7 @@ from moe_model.chat.sandbox import RenderLimits
 from moe_model.chat.template import ChatTemplate, TemplateError
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.moe_model.chat.rendering import render_text
 from tests.support.moe_model.chat.samples import MARKERS, TEMPLATE, tokenizer_json, write_checkpoint
 
@@ -71,9 +72,7 @@ def _conversation(strings: list[str], keys: list[str]) -> dict[str, Any]:
     return {"messages": messages, "tools": [{"type": "function", "function": tool}]}
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
-)
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pair=conversations())
 def test_no_text_forges_a_control_token(
     template: ChatTemplate, tokenizer: Tokenizer, pair: Any

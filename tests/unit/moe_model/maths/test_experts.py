@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.kernels.torch.experts import OneDnnExperts
@@ -19,6 +19,7 @@ from moe_model.quant import (
     quantise,
     scale_shape,
 )
+from tests.support.examples import examples
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,7 +53,7 @@ def naive_rows(hidden, rows, slots, weights, experts: ExpertWeights) -> torch.Te
     return torch.stack(out)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.integers(1, 9),
     st.integers(1, 6),
@@ -141,7 +142,7 @@ def packed(stack: ExpertWeights) -> OneDnnExperts:
 
 
 @needs_packing
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.integers(1, 40),
     st.integers(1, 6),
@@ -205,7 +206,7 @@ def test_an_expert_that_got_no_row_changes_nothing():
 blocks = st.sampled_from([(128, 128), (16, 8), (1, 1), (5, 3)])
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.integers(1, 70), st.integers(1, 70), blocks, st.floats(-30, 30), st.integers(0, 99))
 def test_fp8_round_trip_stays_within_half_a_step(
     rows: int, cols: int, block, power: float, seed: int
@@ -228,7 +229,6 @@ def test_fp8_round_trip_stays_within_half_a_step(
     assert (back.abs() <= largest * 1.0001).all()
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1e-36, allow_subnormal=True))
 def test_blocks_of_zeros_and_of_the_smallest_numbers_have_usable_scales(value: float):
     codes, scales = quantise(torch.full((3, 3), value, dtype=torch.float32), 2, 2)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import moe_model.maths.attention as attention_module
@@ -13,6 +13,7 @@ from moe_model.maths.linear import can_pack, linear, pack
 from moe_model.maths.norm import rms_norm
 from moe_model.maths.rope import apply_rope, rope_cos_sin, rope_frequencies
 from moe_model.maths.routing import route
+from tests.support.examples import examples
 
 seeds = st.integers(0, 10_000)
 
@@ -21,7 +22,6 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tor
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 300), st.sampled_from([1e-6, 1e-5]), seeds)
 def test_rms_norm_is_the_float64_formula(rows: int, width: int, eps: float, seed: int):
     hidden, weight = noise(rows, width, seed=seed), noise(width, seed=seed + 1)
@@ -43,7 +43,7 @@ def test_rms_norm_of_zeros_and_of_huge_rows_is_finite():
     assert torch.isfinite(rms_norm(torch.full((1, 8), 1e18), torch.ones(8), 1e-6)).all()
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(1, 4), st.sampled_from([(8, 8), (8, 4), (16, 6), (4, 2)]), seeds)
 def test_rope_turns_half_split_pairs_by_position_times_frequency(heads: int, sizes, seed: int):
     head_dim, rotary_dim = sizes
@@ -78,7 +78,7 @@ def test_rope_scores_depend_on_the_distance_only():
     torch.testing.assert_close(score(3, 1), score(103, 101), atol=1e-4, rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 12), seeds)
 def test_routing_is_the_naive_choice_of_biased_scores(rows: int, experts: int, top: int, seed: int):
     top = min(top, experts)
@@ -131,7 +131,7 @@ def naive_attention(q, k, v, positions) -> torch.Tensor:
     return out.view(rows, heads * width)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.integers(1, 6), st.integers(1, 20), st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]), seeds
 )

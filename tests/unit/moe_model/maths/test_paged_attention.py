@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import moe_model.maths.paged_attention as paged
 from moe_model.maths.attention_parts import Part, _attend_plainly, attend_part, merge
 from moe_model.maths.paged_attention import attend_chunk, attend_decode, plan_decode
+from tests.support.examples import examples
 
 BLOCK = 4
 GROUPS, HEADS, HEAD_DIM = 2, 6, 8
@@ -97,7 +98,7 @@ def plain_part(q, k, v, *, bias_NS=None, is_causal=False) -> Part:
 
 
 @pytest.mark.usefixtures("formula")
-@settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
+@examples(40, suppress_health_check=SHARED)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=6), dtypes, seeds)
 def test_decode_of_any_lengths_is_the_naive_loop(lens: list[int], dtype, seed: int) -> None:
     pages = Pages(lens, dtype, seed)
@@ -110,7 +111,7 @@ def test_decode_of_any_lengths_is_the_naive_loop(lens: list[int], dtype, seed: i
 
 
 @pytest.mark.usefixtures("formula")
-@settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
+@examples(40, suppress_health_check=SHARED)
 @given(st.integers(0, 45), st.integers(1, 30), dtypes, seeds)
 def test_a_chunk_after_any_prefix_is_the_naive_loop(
     prefix: int, rows: int, dtype, seed: int
@@ -121,7 +122,7 @@ def test_a_chunk_after_any_prefix_is_the_naive_loop(
     close(got, naive(q_THP, pages.kv[0], prefix), dtype)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=6), seeds)
 def test_a_decode_row_does_not_depend_on_its_batch(lens: list[int], seed: int) -> None:
     pages = Pages(lens, torch.float32, seed)
@@ -136,7 +137,6 @@ def test_a_decode_row_does_not_depend_on_its_batch(lens: list[int], seed: int) -
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
-@settings(deadline=None)
 def test_the_plan_gathers_at_most_twice_what_is_seen(lens: list[int]) -> None:
     """Work grows with each row's own context: padding never follows the longest row."""
     pages = Pages(lens, torch.float32, 0)
@@ -146,7 +146,7 @@ def test_the_plan_gathers_at_most_twice_what_is_seen(lens: list[int]) -> None:
     assert all(group.tables_NW.numel() * BLOCK <= paged.GATHER_POSITIONS for group in plan.groups)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.booleans(), seeds)
 def test_parts_of_the_keys_merge_into_the_whole(sizes: list[int], apart: bool, seed: int) -> None:
     """`apart`: with scores so far apart that most parts weigh next to nothing."""

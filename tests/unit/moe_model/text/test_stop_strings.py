@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.text.stop_strings import StopMatcher
+from tests.support.examples import examples
 
 
 def run(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
@@ -49,7 +50,7 @@ def test_text_ends_before_the_stop_string(stops: list[str], text: str, result: o
     assert run(stops, list(text)) == result
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=5), max_size=4),
     text=st.text(alphabet="abc", max_size=40),
@@ -62,7 +63,7 @@ def test_cuts_never_matter(stops: list[str], text: str, data: st.DataObject) -> 
     assert run(stops, pieces) == expected(stops, text)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=5), min_size=1, max_size=4),
     text=st.text(alphabet="abc", max_size=30),

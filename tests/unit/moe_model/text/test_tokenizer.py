@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.text.segments import Segment
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.examples import examples
 from tests.support.moe_model.chat.samples import MARKERS, SPECIAL_MARKERS
 
-FIXTURE_OK = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
-)
+FIXTURE_OK = examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 marker_soup = st.lists(
     st.sampled_from([*MARKERS, "<thi", "nk>", "]~", "b]", "[e", "~[", "<", " ", "a1", "é", "🙂"])
     | st.text(max_size=5),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.text.model_files import load_model_files
@@ -17,6 +17,7 @@ from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest, ensure_manifest, load_manifest, save_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
+from tests.support.examples import examples
 from tests.support.moe_model.tiny_text_model import write_tiny_text_model
 
 ODD: list[Any] = [
@@ -112,7 +113,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "text", "packed"])
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(seed=st.integers(0, 2**32), pick=st.integers(0, 99))
 def test_no_file_of_a_checkpoint_can_do_more_than_be_refused(
     folders: dict[str, tuple[Path, Reader]], kind: str, seed: int, pick: int
@@ -129,7 +130,7 @@ def test_no_file_of_a_checkpoint_can_do_more_than_be_refused(
     assert len(refusal) < 2_000
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 2**32))
 def test_no_manifest_can_do_more_than_be_refused(
     folders: dict[str, tuple[Path, Reader]], seed: int

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
 from moe_model.weights.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
+from tests.support.examples import examples
 from tests.support.moe_model.checkpoint_surgery import entry, with_header
 
 A = entry("F32", [2, 3], 0, 24)
@@ -158,7 +159,7 @@ entries = (
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.dictionaries(st.text(max_size=6), entries, max_size=4), st.integers(0, 40))
 def test_a_mutated_header_is_refused_or_every_tensor_is_readable(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], body_bytes: int
@@ -166,7 +167,7 @@ def test_a_mutated_header_is_refused_or_every_tensor_is_readable(
     assert_refused_or_readable(tmp_path_factory, with_header(header, bytes(body_bytes)))
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.integers(0, 200), st.binary(min_size=1, max_size=6))
 def test_a_sound_file_with_changed_bytes_is_refused_or_readable(
     tmp_path_factory: pytest.TempPathFactory, at: int, change: bytes

@@ -1,7 +1,6 @@
 """Who is a member: agreement, fencing, leases, limits."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -12,6 +11,7 @@ from router_svc.members.member import Model
 from router_svc.members.members import MAX_AHEAD_S, Members
 from rpc.errors import Forbidden, Mismatch, NotReady, Overloaded
 from rpc.mesh.pieces import Pieces
+from tests.support.examples import examples
 
 POOL, ATTENTION = router_pb2.MEMBER_ROLE_POOL, router_pb2.MEMBER_ROLE_ATTENTION
 LEASE_S = 5.0
@@ -292,5 +292,5 @@ class Membership(RuleBasedStateMachine):
             assert member.model == self.mesh.model
 
 
-Membership.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Membership.TestCase.settings = examples(60, stateful_step_count=30)
 TestMembership = Membership.TestCase

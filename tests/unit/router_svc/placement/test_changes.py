@@ -1,7 +1,6 @@
 """Pools join, leave, drain, die and move: what the map shows is held, what is held is kept until
 nothing calls it, and everything settles where it should."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -9,6 +8,7 @@ from protos import router_pb2
 from router_svc.mesh import Mesh
 from router_svc.placement.goals import PlacementRules
 from rpc.mesh.pieces import Pieces
+from tests.support.examples import examples
 
 LAYERS, EXPERTS = 3, 2
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}
@@ -208,5 +208,5 @@ class World(RuleBasedStateMachine):
                 assert pool.held & dark  # only pools that hold what no other can take are left
 
 
-World.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+World.TestCase.settings = examples(20, stateful_step_count=25)
 TestChanges = World.TestCase

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import router_pb2
@@ -11,6 +11,7 @@ from router_svc.mesh import Mesh
 from router_svc.placement.following import FollowingRules
 from router_svc.placement.goals import PlacementRules
 from rpc.mesh.pieces import Pieces
+from tests.support.examples import examples
 
 LAYERS, EXPERTS = 2, 12
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}
@@ -145,7 +146,7 @@ def test_no_memory_no_further_holders():
     assert sum(len(held) for held in world.held.values()) == LAYERS * EXPERTS
 
 
-@settings(max_examples=4, deadline=None)
+@examples(4)
 @given(st.integers(1, 6), st.integers(0, 9), st.sampled_from([0, 8, 11]))
 def test_movement_is_bounded(per_minute, seed, capacity):
     world = World(pieces_per_minute=per_minute, seed=seed, capacity=capacity)
@@ -167,7 +168,7 @@ chances = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(chances, st.integers(0, 99), st.sampled_from([0, 9]), st.sampled_from(["expert", "layer"]))
 def test_a_steady_noisy_load_comes_to_rest(chances, seed, capacity, striping):
     if striping == "layer":

@@ -3,13 +3,14 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router_svc.placement.board import Host
 from router_svc.placement.loads import piece_weights
 from router_svc.placement.planner import STRIPINGS, plan
 from rpc.mesh.pieces import Pieces
+from tests.support.examples import examples
 
 LAYERS, EXPERTS = 3, 4
 SIZES = {"num_layers": LAYERS, "num_experts": EXPERTS}
@@ -93,7 +94,7 @@ def augment(free, taken, piece, seen) -> bool:
     return False
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(host_lists(), options)
 def test_memory_and_files_are_respected_and_nothing_is_held_too_often(hosts, options):
     made = plan(hosts, **SIZES, **options)
@@ -112,7 +113,7 @@ def test_memory_and_files_are_respected_and_nothing_is_held_too_often(hosts, opt
             assert not holders(free, piece)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(host_lists(min_size=1), options)
 def test_as_many_pieces_as_memory_allows_have_a_holder_then_two_then_more(hosts, options):
     made = plan(hosts, **SIZES, **options)
@@ -127,7 +128,7 @@ def test_as_many_pieces_as_memory_allows_have_a_holder_then_two_then_more(hosts,
     assert made.short == Pieces(p for p in EVERYTHING if holders(made.hold, p) < asked)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(host_lists(), options, st.randoms())
 def test_the_same_again_changes_nothing_in_any_order(hosts, options, random):
     made = plan(hosts, **SIZES, **options)
@@ -278,7 +279,7 @@ def test_no_memory_means_no_further_holders_and_a_wanted_holder_comes_first():
     assert not plan(pools(2, capacity=2, held=left, **sizes), weights=heat, **kind).dark
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(host_lists(), options, st.integers(0, 5))
 def test_no_more_is_loaded_for_the_sake_of_load_than_allowed(hosts, options, allowance):
     none = plan(hosts, **SIZES, **options, allowance=0)

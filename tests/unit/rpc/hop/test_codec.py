@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from expert_svc.calls import Call, FrameReader
@@ -25,6 +25,7 @@ from rpc.hop.codec import (
     result_of,
 )
 from rpc.hop.tensor_codec import encode
+from tests.support.examples import examples
 
 NATIVE = load_native()
 PLAIN = HopCodec(None)
@@ -62,7 +63,7 @@ def same_call(one: Call, other: Call) -> None:
         assert torch.equal(getattr(one.unpack(), name), getattr(other.unpack(), name)), name
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seed=st.integers(0, 10**6),
     num_rows=st.integers(1, 12),
@@ -100,7 +101,7 @@ def sound_frame() -> bytes:
     return dispatch.frame
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(data=st.data())
 def test_whatever_the_native_reader_accepts_the_protobuf_one_accepts_alike(data: st.DataObject):
     frame = bytearray(sound_frame())
@@ -136,11 +137,12 @@ def read_alike(frame: bytes) -> bool:
     return True
 
 
+@pytest.mark.hypothesis
 def test_a_sender_s_own_mistakes_are_read_alike():
     """Under a right checksum, unlike bytes that were changed on the way."""
     taken = 0
 
-    @settings(max_examples=200, deadline=None)
+    @examples(400, few=120)
     @given(
         field=st.sampled_from(["row_splits", "expert_ids", "weights", "data"]),
         at=st.integers(0, 8),
@@ -275,7 +277,7 @@ def test_another_kind_of_frame_is_not_the_native_codec_s():
     assert reader(NATIVE).read_plain(ping, 0.0) is None
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(bit=st.integers(0, 10**6), native=st.booleans())
 def test_a_flipped_bit_in_an_execute_is_never_computed(bit: int, native: bool):
     """The frame is refused, or still has the same meaning."""

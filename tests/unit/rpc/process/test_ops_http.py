@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from rpc.access.host_names import is_own_name, name_of
 from rpc.config import Address
 from rpc.process.ops_http import MAX_CONNECTIONS, OpsServer
+from tests.support.examples import examples
 
 WAIT_S = 10.0
 
@@ -122,7 +123,6 @@ def test_names_that_no_stranger_can_own(host: str, is_ours: bool) -> None:
     assert is_own_name(name, allowed=["*"])
 
 
-@settings(deadline=None)
 @given(st.text() | st.text("aB:/@?#\\[] \t09.").map("[::1]:8".__add__))
 def test_any_text_has_a_name_or_none(text: str) -> None:
     name = name_of(text)
@@ -249,8 +249,9 @@ def requests(draw: Any) -> bytes:
     return bytes(data) + draw(st.binary(max_size=20))
 
 
+@pytest.mark.hypothesis
 def test_random_requests_never_stop_it(ops: OpsServer) -> None:
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(requests())
     def send(data: bytes) -> None:
         reply = exchange(ops, data)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.chat.events import (
@@ -18,6 +18,7 @@ from moe_model.chat.events import (
 )
 from moe_model.families.minimax_m2.parser import OutputParser
 from moe_model.families.minimax_m2.value_end import MAX_HELD_CHARS
+from tests.support.examples import examples
 from tests.support.moe_model.chat.spelled_output import events_of, feed, quoted, units_of
 
 
@@ -331,7 +332,7 @@ SOUP = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(soup=SOUP, data=st.data(), starts=st.booleans(), several=st.booleans(), offers=st.booleans())
 def test_cuts_never_matter(soup: str, data: Any, starts: bool, several: bool, offers: bool) -> None:
     num_units = len(units_of(soup))
@@ -358,7 +359,7 @@ def test_cuts_never_matter(soup: str, data: Any, starts: bool, several: bool, of
                 json.loads(arguments)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(soup=SOUP)
 def test_what_is_held_back_stays_small(soup: str) -> None:
     parser = OutputParser(tools=TOOLS)

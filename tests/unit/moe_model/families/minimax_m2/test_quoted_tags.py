@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
 from moe_model.families.minimax_m2.parser import OutputParser
+from tests.support.examples import examples
 from tests.support.moe_model.chat.spelled_output import QUOTED, events_of, quoted, units_of
 
 PARAMETERS = {"type": "object", "properties": {"code": {"type": "string"}}}
@@ -85,7 +86,7 @@ def test_quoted_tags_stay_text(text: str, expected: Any) -> None:
     assert summary(text, cuts=range(len(text))) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(thought=soups, soup=st.text(max_size=5))
 def test_thinking_ends_by_its_token_alone(thought: str, soup: str) -> None:
     written = quoted(thought.replace(QUOTED, "")).strip("\n")

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ReasoningDelta, ToolCallArguments, ToolCallStart
 from moe_model.chat.template import ChatTemplate
 from moe_model.families.minimax_m2.parser import OutputParser
+from tests.support.examples import examples
 from tests.support.moe_model.chat.spelled_output import events_of, quoted
 
 TOOLS: list[dict[str, Any]] = [
@@ -49,9 +50,7 @@ calls = st.lists(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
-)
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reasoning=plain.filter(bool), content=plain, calls=calls, data=st.data())
 def test_parsing_a_rendered_message_gives_it_back(
     template: ChatTemplate, reasoning: str, content: str, calls: Any, data: Any

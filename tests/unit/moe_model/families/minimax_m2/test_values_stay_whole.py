@@ -5,11 +5,12 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moe_model.chat.events import ContentDelta, ToolCallArguments, ToolCallStart
 from moe_model.families.minimax_m2.parser import OutputParser
+from tests.support.examples import examples
 from tests.support.moe_model.chat.spelled_output import events_of, quoted, units_of
 
 
@@ -197,7 +198,7 @@ def is_ambiguous(name: str, given: dict[str, str], key: str, *, spelled: bool) -
     )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(calls=calls, spelled=st.booleans(), data=st.data())
 def test_values_survive_rendering_and_parsing(calls: list[Call], spelled: bool, data: Any) -> None:
     for name, values_given in calls:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from moe_model.kernels.cpu.attention import (
     takes_tiles,
     tile_shapes,
 )
+from tests.support.examples import examples
 from tests.support.moe_model.kernel_cases import ISAS, needs_kernels, random, using
 
 pytestmark = needs_kernels
@@ -208,7 +209,7 @@ def test_a_rows_bits_do_not_depend_on_how_often_its_key_head_is_shared_out(isa):
         assert torch.equal(pages.attend(q_1HP[:, head : head + 1].contiguous())[0], whole[head])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.integers(1, 400),
     st.integers(1, 40),

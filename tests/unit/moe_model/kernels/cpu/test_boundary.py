@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,10 +19,11 @@ from moe_model.kernels.cpu.packed import PackedMatrix, slice_outputs, unpack
 from moe_model.kernels.cpu.packing import pack_expert, pack_linear
 from moe_model.maths.linear import linear
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
+from tests.support.examples import examples
 from tests.support.moe_model.float_packing import pack, put
 from tests.support.moe_model.kernel_cases import needs_kernels, random
 
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.hypothesis]
 
 D, F, SLOTS, ROWS = 34, 5, 4, 6
 NUMBERS = [torch.bfloat16, torch.float32, torch.float16, torch.float64, torch.int8, torch.uint8]
@@ -48,7 +49,7 @@ def try_both(run: Callable[..., None], **arguments: tuple[st.SearchStrategy, st.
             odd = set()
         return {name: draw(pair[name in odd]) for name, pair in arguments.items()}
 
-    @settings(max_examples=100)
+    @examples(400, few=100)
     @given(mostly_sound())
     def example(drawn: dict[str, Any]) -> None:
         try:

@@ -3,13 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
 from moe_model.maths.experts import combine_rows
+from tests.support.examples import examples
 from tests.support.moe_model.float_packing import put
 from tests.support.moe_model.kernel_cases import ISAS, assert_close, needs_kernels, random, using
 
@@ -170,7 +171,7 @@ def test_many_experts_with_few_pairs_each_in_two_turns(isa):
 INDEX = st.lists(st.integers(-2, 7), min_size=0, max_size=9)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     rows=INDEX,
     slots=INDEX,

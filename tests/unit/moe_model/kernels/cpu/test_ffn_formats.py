@@ -5,13 +5,14 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums
 from moe_model.maths.experts import ExpertWeights, combine_rows
 from moe_model.maths.linear import linear
+from tests.support.examples import examples
 from tests.support.moe_model.float_packing import coded_rows, pack, put
 from tests.support.moe_model.kernel_cases import (
     ISAS,
@@ -84,7 +85,7 @@ def here(format: str) -> str:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=12)
+@examples(12)
 @given(
     d=st.integers(1, 300),
     f=st.integers(1, 200),

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_model.host_memory import empty_bytes
@@ -12,6 +12,7 @@ from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import FORMATS
 from moe_model.kernels.cpu.packed import PackedMatrix, unpack
 from moe_model.maths.linear import linear
+from tests.support.examples import examples
 from tests.support.moe_model.float_packing import pack
 from tests.support.moe_model.kernel_cases import (
     ISAS,
@@ -115,7 +116,7 @@ def test_calls_from_several_threads(isa):
     assert not wrong
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     name=st.sampled_from([*FORMATS, "nothing"]),
     outputs=st.integers(-1, 70),
