@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.syntax import nodes, parse, strings
 
 SERVICES = ("gateway", "attention_svc", "expert_svc", "router_svc")
 ALLOWED: dict[str, set[str]] = {
@@ -88,9 +88,9 @@ def all_sources() -> list[Path]:
     return [path for folder in folders for path in sources(folder)]
 
 
-def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def imported_modules(path: Path) -> Iterator[tuple[str, int]]:
     """(absolute module name, line) of every import, at any depth."""
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -99,17 +99,12 @@ def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-@cache
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
 @pytest.mark.parametrize("package", ALLOWED)
 def test_imports_run_downhill_only(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in sources(package)
-        for module, line in imported_modules(parse(path))
+        for module, line in imported_modules(path)
         if (top := module.partition(".")[0]) in ALLOWED
         and top != package
         and top not in ALLOWED[package]
@@ -128,7 +123,7 @@ def test_wings_import_from_the_floors_below_only(package: str) -> None:
         if wing == "__init__":
             continue
         assert wing in floor_of, f"{package}: on which floor is {wing}?"
-        for module, line in imported_modules(parse(path)):
+        for module, line in imported_modules(path):
             top, _, rest = module.partition(".")
             other = rest.partition(".")[0]
             if top == package and other not in ("", wing) and floor_of[other] >= floor_of[wing]:
@@ -142,7 +137,7 @@ def test_services_ask_a_backend_and_import_no_kernel(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in sources(package)
-        for module, line in imported_modules(parse(path))
+        for module, line in imported_modules(path)
         if module.startswith("moe_model.kernels")
     ]
     assert not wrong, "\n".join(wrong)
@@ -154,7 +149,7 @@ def test_no_relative_imports(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources(package)
-        for node in ast.walk(parse(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert not wrong, "\n".join(wrong)
@@ -172,7 +167,7 @@ def test_test_modules_hold_tests_and_nobody_imports_them() -> None:
         for path in sources(folder):
             wrong += [
                 f"{path.relative_to(ROOT)}:{line} imports {module}"
-                for module, line in imported_modules(parse(path))
+                for module, line in imported_modules(path)
                 if re.search(r"\b(test_\w+|conftest)$", module)
             ]
     assert not wrong, "\n".join(wrong)
@@ -198,7 +193,7 @@ def test_examples_use_only_the_stubs_and_the_public_package() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in sources("examples")
-        for module, line in imported_modules(parse(path))
+        for module, line in imported_modules(path)
         if module.partition(".")[0] in set(ALLOWED) - {"protos"} and module != "expertmesh"
     ]
     assert not wrong, "\n".join(wrong)
@@ -231,14 +226,13 @@ def test_no_code_or_objects_from_data(package: str) -> None:
     """No pickle and its kin, no eval, exec or torch.load in what serves."""
     wrong = []
     for path in sources(package):
-        tree = parse(path)
         where = path.relative_to(ROOT)
         wrong += [
             f"{where}:{line} imports {module}"
-            for module, line in imported_modules(tree)
+            for module, line in imported_modules(path)
             if module.partition(".")[0] in FORBIDDEN_MODULES
         ]
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if not isinstance(node, ast.Call):
                 continue
             function = node.func
@@ -267,22 +261,6 @@ FAMILY_FRAGMENTS = (
 )
 
 
-def literals(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """(text, line) of every string, docstrings apart."""
-    docstrings = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in docstrings
-        ):
-            yield node.value, node.lineno
-
-
 def families_words(text: str) -> list[str]:
     words = set(re.findall(r"\w+", text))
     return [key for key in FAMILY_KEYS if key in words] + [
@@ -295,7 +273,7 @@ def test_only_the_table_knows_a_family_by_name(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in sources(package)
-        for module, line in imported_modules(parse(path))
+        for module, line in imported_modules(path)
         if module.startswith("moe_model.families.minimax_m2")
         and str(path.relative_to(ROOT)) != FAMILY_TABLE
         and "minimax_m2" not in path.parts
@@ -310,7 +288,7 @@ def test_no_code_outside_a_family_names_its_keys_tensors_or_tags(package: str) -
         f"{path.relative_to(ROOT)}:{line} has {word!r}"
         for path in sources(package)
         if "minimax_m2" not in path.parts and str(path.relative_to(ROOT)) != FAMILY_TABLE
-        for text, line in literals(parse(path))
+        for text, line in strings(path)
         for word in families_words(text)
     ]
     assert not wrong, "\n".join(wrong)
@@ -318,11 +296,7 @@ def test_no_code_outside_a_family_names_its_keys_tensors_or_tags(package: str) -
 
 def test_every_word_that_is_looked_for_is_the_familys() -> None:
     """So that the test above cannot pass by a list that has grown old."""
-    own = [
-        text
-        for path in sources("moe_model/families/minimax_m2")
-        for text, _ in literals(parse(path))
-    ]
+    own = [text for path in sources("moe_model/families/minimax_m2") for text, _ in strings(path)]
     found = {word for text in own for word in families_words(text)}
     assert found == {*FAMILY_KEYS, *FAMILY_FRAGMENTS}
 

@@ -2,10 +2,12 @@
 
 import ast
 import re
+from functools import cache
 
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.syntax import parse
 
 ROWS = {f"I{number}" for number in range(1, 13)}
 ROWS |= {"J1", "J2", "J9", "K1", "K4", "L1", "L2", "L3", "M4"}
@@ -53,7 +55,8 @@ def asserts_a_verdict(function: Function) -> bool:
     return False
 
 
-def checking_functions(tree: ast.Module) -> set[str]:
+@cache
+def checking_functions(tree: ast.Module) -> frozenset[str]:
     """Those of a file, methods too, that assert a verdict, and those that it imports from tests."""
     functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
     found = {node.name for node in functions if asserts_a_verdict(node)}
@@ -62,7 +65,7 @@ def checking_functions(tree: ast.Module) -> set[str]:
             path = ROOT / f"{(node.module or '').replace('.', '/')}.py"
             if path.exists():  # else a package, of which modules are taken
                 names = {one.name for one in node.names}
-                there = ast.parse(path.read_text())
+                there = parse(path)
                 methods = {
                     method.name
                     for one in there.body
@@ -71,12 +74,11 @@ def checking_functions(tree: ast.Module) -> set[str]:
                     if isinstance(method, Function)
                 }
                 found |= checking_functions(there) & (names | methods)
-    return found
+    return frozenset(found)
 
 
-def checks_histories(source: str, test: str) -> bool:
+def checks_histories(tree: ast.Module, test: str) -> bool:
     """By itself, or by a function or method that it calls."""
-    tree = ast.parse(source)
     checking = checking_functions(tree)
     (function,) = (one for one in tree.body if isinstance(one, Function) and one.name == test)
     calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
@@ -86,11 +88,11 @@ def checks_histories(source: str, test: str) -> bool:
 
 @pytest.mark.parametrize(("file", "test"), sorted({line[1:] for line in LINES}))
 def test_a_named_test_exists_and_checks_histories(file: str, test: str) -> None:
-    source = (ROOT / file).read_text()
-    assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), (
+    tree = parse(ROOT / file)
+    assert test in {one.name for one in tree.body if isinstance(one, Function)}, (
         f"docs/faults.md names {test}, which {file} has not"
     )
-    assert checks_histories(source, test), f"{test} checks no history"
+    assert checks_histories(tree, test), f"{test} checks no history"
 
 
 @pytest.mark.parametrize(
@@ -116,4 +118,4 @@ def test_only_an_assertion_about_a_verdict_counts(body: str, checks: bool) -> No
         "def assert_right(rig, load):\n    v = rig.oracle.check(load)\n    assert v.right\n"
         "def assert_nothing(rig, load):\n    rig.oracle.check(load)\n"
     )
-    assert checks_histories(source, "test_it") is checks
+    assert checks_histories(ast.parse(source), "test_it") is checks

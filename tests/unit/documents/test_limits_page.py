@@ -13,6 +13,7 @@ from gateway.config import GatewayConfig
 from gateway.limits import Limits
 from rpc.process.flags import env_name
 from tests.support.places import ROOT
+from tests.support.syntax import parse
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\| ([^|]*)\|$", re.MULTILINE)
@@ -55,10 +56,9 @@ def limits_of(path: str) -> dict[str, float]:
         fields = dataclasses.fields(CONFIGS[path])
         return {f.name: f.default for f in fields if type(f.default) in (int, float)}
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     names = {
         target.id
-        for node in tree.body
+        for node in parse(ROOT / path).body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name) and target.id.isupper() and target.id[0] != "_"

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.syntax import nodes
 
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 HOLDS = TEXT.partition("## What holds\n")[2].partition("\n## ")[0]
@@ -23,7 +24,6 @@ def test_every_promise_names_one_test() -> None:
 def test_the_test_that_a_promise_names_is_there(row: str) -> None:
     found = NAMED.search(row)
     assert found is not None
-    tree = ast.parse((ROOT / found[1]).read_text(encoding="utf-8"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+    names = {node.name for node in nodes(ROOT / found[1]) if isinstance(node, functions)}
     assert found[2] in names

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import re
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from gateway.openai.models import (
     TokenizeRequest,
 )
 from tests.support.places import ROOT
+from tests.support.syntax import nodes, strings
 
 CORE = ("gateway/errors.py", "gateway/text", "gateway/generate")
 HTTP_MODULES = {"starlette", "fastapi", "uvicorn", "h11", "http", "openai"}
@@ -46,24 +46,11 @@ def sources() -> list[Path]:
     ]
 
 
-def texts(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """(text, line) of each string that is no docstring, and of the start of each f-string."""
-    prose = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
-            yield node.value, node.lineno
-
-
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_core_knows_neither_http_nor_a_dialects_words(path: Path) -> None:
     where = str(path.relative_to(ROOT))
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     wrong = []
-    for node in ast.walk(tree):
+    for node in nodes(path):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -81,7 +68,7 @@ def test_the_core_knows_neither_http_nor_a_dialects_words(path: Path) -> None:
             and node.value in STATUSES - {n for w, n in EXCEPT if w == where}
         ):
             wrong.append(f"{where}:{node.lineno} names the status {node.value}")
-    for text, line in texts(tree):
+    for text, line in strings(path):
         if ENDPOINT.search(text):
             wrong.append(f"{where}:{line} names an endpoint: {text!r:.60}")
         match = FIELD_PATH.fullmatch(text)
@@ -102,7 +89,7 @@ def test_no_dialect_imports_another() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}"
         for folder in folders | {"http"}
         for path in (ROOT / "gateway" / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom)
         and any((node.module or "").startswith(f"gateway.{one}") for one in folders - {folder})
     ]
