@@ -56,8 +56,39 @@ def make_gateway(loop_thread: LoopThread, model_folder: Path) -> Iterator[Callab
         harness.close()
 
 
+@pytest.fixture(scope="session")
+def roomy_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a gateway whose context has room for tools."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=ROOMY_CONTEXT)
+    return {"model_folder": folder, "status": ready_status(ROOMY_CONTEXT)}
+
+
+@pytest.fixture(scope="session")
+def _shared_roomy_gateway(
+    loop_thread: LoopThread, roomy_options: dict[str, Any]
+) -> Iterator[Harness]:
+    harness = Harness(loop_thread, **roomy_options)
+    yield harness
+    harness.close()
+
+
 @pytest.fixture
-def roomy_gateway(make_gateway: Callable[..., Harness], tmp_path: Path) -> Harness:
-    """A gateway whose context has room for tools."""
-    folder = write_tiny_model(tmp_path / "roomy", context=ROOMY_CONTEXT)
-    return make_gateway(model_folder=folder, status=ready_status(ROOMY_CONTEXT))
+def roomy_gateway(_shared_roomy_gateway: Harness) -> Harness:
+    """Like `gateway`, with room for tools in its context."""
+    _shared_roomy_gateway.reset()
+    return _shared_roomy_gateway
+
+
+@pytest.fixture(scope="module")
+def _three_replicas(loop_thread: LoopThread, model_folder: Path) -> Iterator[Harness]:
+    harness = Harness(loop_thread, model_folder, fakes=3, poll_interval_s=60)
+    harness.wait_for(lambda: all(r.ready for r in harness.service.gateway.pool.replicas))
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def three_replicas(_three_replicas: Harness) -> Harness:
+    """A gateway with three services, none of which it asks again how it is."""
+    _three_replicas.reset()
+    return _three_replicas

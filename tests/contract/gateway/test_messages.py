@@ -1,5 +1,6 @@
 """Anthropic's Messages API over HTTP: what a request asks of the model, and what it is answered."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -270,8 +271,9 @@ def test_what_agents_send_beside_is_taken(gateway: Harness, tokenizer: Tokenizer
 
 
 def test_signatures_that_come_back_are_counted_and_never_refused(
-    gateway: Harness, tokenizer: Tokenizer
+    make_gateway: Callable[..., Harness], roomy_options: dict[str, Any], tokenizer: Tokenizer
 ) -> None:
+    gateway = make_gateway(**roomy_options)
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     thinking = ask(gateway, thinking=THINKS).json()["content"][0]
     for block in (thinking, {**thinking, "thinking": "other"}, {**thinking, "signature": ""}):
@@ -307,7 +309,10 @@ def test_the_root_answers_a_head(gateway: Harness) -> None:
     assert (reply.status_code, [one.status_code for one in reply.history]) == (200, [307])
 
 
-def test_requests_are_counted_under_the_apis_name(gateway: Harness, tokenizer: Tokenizer) -> None:
+def test_requests_are_counted_under_the_apis_name(
+    make_gateway: Callable[..., Harness], roomy_options: dict[str, Any], tokenizer: Tokenizer
+) -> None:
+    gateway = make_gateway(**roomy_options)
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     ask(gateway)
     ask(gateway, max_tokens=0)

@@ -49,18 +49,9 @@ class Mortal:
         return [*items, stopped(len(whole), EOS) if is_stop else length(len(whole))]
 
 
-@pytest.fixture(scope="module")
-def three(loop_thread: Any, model_folder: Any) -> Any:
-    harness = Harness(loop_thread, model_folder, fakes=3, poll_interval_s=60)
-    harness.wait_for(lambda: all(r.ready for r in harness.service.gateway.pool.replicas))
-    yield harness
-    harness.close()
-
-
 @pytest.fixture
-def gateway(three: Harness) -> Harness:
-    three.reset()
-    return three
+def gateway(three_replicas: Harness) -> Harness:
+    return three_replicas
 
 
 def deltas_of(text: str) -> list[Any]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from moe_model.text.tokenizer import Tokenizer
 from tests.support.examples import examples
 from tests.support.gateway.answers import WEATHER, thinking_answer
 from tests.support.gateway.fake_attention import say
-from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import EOS, NAME, write_tiny_model
 
 USER: Any = {"role": "user", "content": "hello"}
@@ -22,16 +23,18 @@ CONTEXT = 50_000
 
 
 @pytest.fixture(scope="module")
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def shared(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=CONTEXT)
-    return {"model_folder": folder, "status": ready_status(CONTEXT)}
+    harness = Harness(loop_thread, folder, status=ready_status(CONTEXT))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
-def gateway(make_gateway: Any, roomy: dict[str, Any], tokenizer: Tokenizer) -> Harness:
-    gateway: Harness = make_gateway(**roomy)
-    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-    return gateway
+def gateway(shared: Harness, tokenizer: Tokenizer) -> Harness:
+    shared.reset()
+    shared.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    return shared
 
 
 def history(arguments: Any, name: Any = "weather") -> list[Any]:

@@ -46,18 +46,9 @@ def no_experts(waited_ms: int) -> attention_pb2.Finished:
     return finished
 
 
-@pytest.fixture(scope="module")
-def three(loop_thread: Any, model_folder: Any) -> Any:
-    harness = Harness(loop_thread, model_folder, fakes=3, poll_interval_s=60)
-    harness.wait_for(lambda: all(r.ready for r in harness.service.gateway.pool.replicas))
-    yield harness
-    harness.close()
-
-
 @pytest.fixture
-def gateway(three: Harness) -> Harness:
-    three.reset()
-    return three
+def gateway(three_replicas: Harness) -> Harness:
+    return three_replicas
 
 
 @pytest.mark.parametrize("stream", [False, True])

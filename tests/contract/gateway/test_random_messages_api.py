@@ -13,9 +13,9 @@ from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import thinking_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
-from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.harness import Harness
 from tests.support.gateway.messages import THINKS, WEATHER, ask, assembled, events
-from tests.support.gateway.model import EOS, NAME, ROOMY_CONTEXT, write_tiny_model
+from tests.support.gateway.model import EOS, NAME
 from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
 
 TEXT = st.text(max_size=20) | st.sampled_from(["error: x", "<system-reminder>x</system-reminder>"])
@@ -76,15 +76,9 @@ BODY = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=ROOMY_CONTEXT)
-    return {"model_folder": folder, "status": ready_status(ROOMY_CONTEXT)}
-
-
 @pytest.fixture
-def gateway(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
-    gateway: Harness = make_gateway(**roomy, restore_thinking="always")
+def gateway(make_gateway: Any, roomy_options: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(**roomy_options, restore_thinking="always")
     return gateway
 
 

@@ -10,13 +10,12 @@ from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import WEATHER, invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import say
-from tests.support.gateway.harness import Harness, ready_status
+from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import (
     END_OF_THINK,
     END_OF_TOOL_CALL,
     EOS,
     TOOL_CALL,
-    write_tiny_model,
 )
 
 OTHER = {"type": "function", "function": {"name": "other", "parameters": {}}}
@@ -24,12 +23,9 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 
 
 @pytest.fixture
-def roomy(make_gateway: Any, tmp_path: Any) -> Harness:
-    """A gateway whose context has room for tools."""
-    folder = write_tiny_model(tmp_path / "roomy", context=4096)
-    made: Harness = make_gateway(model_folder=folder, status=ready_status(4096))
-    made.script(say([END_OF_THINK, 65], eos=EOS))
-    return made
+def roomy(roomy_gateway: Harness) -> Harness:
+    roomy_gateway.script(say([END_OF_THINK, 65], eos=EOS))
+    return roomy_gateway
 
 
 def grammar_for(gateway: Harness, **fields: Any) -> str | None:
@@ -235,14 +231,16 @@ def test_an_answer_has_one_form(roomy: Harness, fields: dict[str, Any], other: s
     assert other in error["message"]
 
 
-def test_a_forced_call_without_a_limit_gets_one(roomy: Harness, tokenizer: Tokenizer) -> None:
+def test_a_forced_call_without_a_limit_gets_one(
+    roomy: Harness, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def most(**fields: Any) -> int:
         assert roomy.chat(**fields).status_code == 200
         return int(roomy.fake.requests[-1].sampling.max_tokens)
 
     core = roomy.service.gateway
     assert core.forced_call_tokens == core.config.forced_call_tokens == 4096
-    core.forced_call_tokens = 300  # the context has room for more
+    monkeypatch.setattr(core, "forced_call_tokens", 300)  # the context has room for more
     forced: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": None}
     assert most(**forced) == 300
     assert most(**{**forced, "tool_choice": named("weather")}) == 300

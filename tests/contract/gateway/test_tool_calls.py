@@ -12,18 +12,11 @@ from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS, NAME, TOOL_CALL
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
-CONTEXT_OF_TOOLS = 4096
 
 
 @pytest.fixture
-def roomy(make_gateway: Any, tmp_path: Any) -> Harness:
-    """A gateway whose context has room for tools."""
-    from tests.support.gateway.harness import ready_status
-    from tests.support.gateway.model import write_tiny_model
-
-    folder = write_tiny_model(tmp_path / "roomy", context=CONTEXT_OF_TOOLS)
-    gateway: Harness = make_gateway(model_folder=folder, status=ready_status(CONTEXT_OF_TOOLS))
-    return gateway
+def roomy(roomy_gateway: Harness) -> Harness:
+    return roomy_gateway
 
 
 @pytest.mark.parametrize("step", [1, 5, 1000])

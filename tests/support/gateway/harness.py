@@ -57,15 +57,6 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
-    def reset(self) -> None:
-        """Undo what earlier tests did to a shared gateway."""
-        self.script(unused_script)
-        for fake in self.fakes:
-            fake.requests.clear()
-            fake.cancelled = fake.completed = 0
-        for replica in self.service.gateway.pool.replicas:
-            replica.not_ready_reason = None
-
     def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = WAIT_S) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
