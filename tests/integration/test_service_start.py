@@ -33,6 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 pytestmark = pytest.mark.timeout(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["attention", "expert"])
 @pytest.mark.parametrize("command", [["-m", "{module}"], ["-m", "expertmesh", "serve", "{name}"]])
 def test_too_little_memory_for_the_libraries_is_one_line(service: str, command: list[str]) -> None:
@@ -196,6 +197,7 @@ def started(service: str, *flags: str) -> ServiceProcess:
     return ServiceProcess(service, [*flags, "--threads", "1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_serving_ends_it_with_0(service, number, model):
@@ -220,6 +222,7 @@ def test_a_signal_while_loading_ends_it_with_0(service, number, tmp_path):
     assert not any("Traceback" in line for line in process.lines)
 
 
+@pytest.mark.slow
 def test_two_interrupts_in_a_row_end_it_at_once(model):
     """Even without a moment between them."""
     process = started("expert_svc", *flags_of("expert_svc", model, grace_s="60"))
@@ -230,6 +233,7 @@ def test_two_interrupts_in_a_row_end_it_at_once(model):
     assert not any("Traceback" in line or "Exception" in line for line in process.lines)
 
 
+@pytest.mark.slow
 def test_a_pool_loads_alone_when_there_is_no_router(model):
     process = ServiceProcess("expert_svc", ["--model", str(model), *PORTS, "--experts", "0-3"])
     try:
@@ -239,6 +243,7 @@ def test_a_pool_loads_alone_when_there_is_no_router(model):
         process.stop()
 
 
+@pytest.mark.slow
 def test_services_end_promptly_when_the_router_is_not_there(model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,17 +1,19 @@
 """Our reference against Transformers' MiniMaxM2ForCausalLM on seeded random checkpoints."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
 
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.maths.linears import PlainLinears
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import MiniMaxM2ForCausalLM
 
 FLOAT32_TOLERANCE = 1e-4
 # Transformers rounds each expert's gate, up and output to bf16 and sums in bf16; we round where
@@ -39,8 +41,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def oracle(
     folder: Path, config_overrides: dict[str, Any], dtype: torch.dtype
-) -> MiniMaxM2ForCausalLM:
+) -> "MiniMaxM2ForCausalLM":
     """Transformers' model with the checkpoint's (dequantised) weights, partial rotary asserted."""
+    # Here, for it takes seconds: every worker reads this file, and one runs it.
+    from transformers import MiniMaxM2Config, MiniMaxM2ForCausalLM
+
     raw = {**TINY, **config_overrides}
     factor = raw["rotary_dim"] / raw["head_dim"]
     keys = [

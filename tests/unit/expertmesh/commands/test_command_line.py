@@ -20,7 +20,7 @@ from tests.support.places import ROOT
 
 
 def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """In a process of its own, which ends whatever it may start."""
+    """In a process of its own: what the interpreter itself makes of the exit."""
     return subprocess.run(
         [sys.executable, "-m", "expertmesh", *arguments],
         stdin=subprocess.DEVNULL,
@@ -58,17 +58,23 @@ def test_help_shows_exit_codes_and_an_environment_twin_for_every_flag(command: s
     ],
 )
 def test_usage_errors_are_exit_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
-    done = run_process(*arguments)
+    done = run_command(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr
     assert "Traceback" not in done.stderr
 
 
+def test_a_process_says_and_returns_no_less() -> None:
+    done = run_process("up", "--model", "/nowhere")
+    told = run_command("up", "--model", "/nowhere")
+    assert (done.returncode, done.stdout, done.stderr) == (2, told.stdout, told.stderr)
+
+
 def test_flags_win_over_their_environment_twins(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     model = ("--model", str(tmp_path))
-    assert "--pools: 1 to 3" in run_process("up", *model, EXPERTMESH_POOLS="9").stderr
-    assert "got 8" in run_process("up", *model, "--pools", "8", EXPERTMESH_POOLS="9").stderr
+    assert "--pools: 1 to 3" in run_command("up", *model, EXPERTMESH_POOLS="9").stderr
+    assert "got 8" in run_command("up", *model, "--pools", "8", EXPERTMESH_POOLS="9").stderr
 
 
 def test_nothing_running_is_exit_3_for_status_and_down(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ def test_a_server_may_be_named_without_a_scheme() -> None:
 
 def test_what_does_not_fit_is_listed_once(tmp_path: Path) -> None:
     write_tiny(tmp_path)
-    done = run_process("up", "--model", str(tmp_path), "--kv-memory", "900TiB", "--http-port", "0")
+    done = run_command("up", "--model", str(tmp_path), "--kv-memory", "900TiB", "--http-port", "0")
     assert done.returncode == 1
     assert done.stderr.count("pool-0: ") == 1
 
