@@ -20,6 +20,8 @@ from tests.support.mesh import ServiceProcess
 from tests.support.places import DEMO_MODEL
 from tests.support.served_model import Served, serve, stripes
 
+pytestmark = pytest.mark.slow
+
 PYTHON_TOOL = {
     "type": "function",
     "function": {
@@ -206,7 +208,6 @@ def anonymous_bytes(service: ServiceProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.slow
 def test_the_only_holder_dies_and_comes_back_under_a_stream(served_alone: Served) -> None:
     """The stream waits and goes on; readiness is false meanwhile, and new requests are told so."""
     served = served_alone

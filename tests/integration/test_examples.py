@@ -21,6 +21,8 @@ from moe_model.weights.manifest import ensure_manifest
 from tests.support.mesh import Mesh
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 HIDDEN_SIZE = TINY["hidden_size"]
 

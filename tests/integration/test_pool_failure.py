@@ -22,6 +22,8 @@ from tests.support.attention_svc.long_requests import (
 )
 from tests.support.mesh import Mesh
 
+pytestmark = pytest.mark.slow
+
 EXPERT_TIMEOUT_S = 2.0
 FIRST, SECOND = ("--layers", "0,2"), ("--layers", "1")
 
@@ -83,7 +85,6 @@ def test_a_killed_pool_fails_its_requests_loudly_and_a_new_one_takes_over(mesh: 
     assert_serves_the_references_tokens(mesh, model)
 
 
-@pytest.mark.slow
 def test_a_stopped_pool_fails_its_requests_in_time_and_comes_back(mesh: Mesh, model: Path):
     address, ops = mesh.attention.address, mesh.attention.ops_address
     request = Request(address)

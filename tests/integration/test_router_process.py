@@ -20,6 +20,8 @@ from rpc.channel import open_sync_channel
 from rpc.mesh.lease import Lease
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 20.0
 
 

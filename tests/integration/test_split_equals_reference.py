@@ -1,4 +1,8 @@
-"""Tokens through real processes equal the reference's."""
+"""Tokens through real processes equal the reference's.
+
+One mesh is in the fast suite, and the only processes there that serve: all else of
+tests/integration is slow.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EVERY_STRIPE = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("expert_striped", "by_memory") else ())
+    pytest.param(name, marks=() if name == "layer_striped" else pytest.mark.slow)
     for name in STRIPES
 ]
 
