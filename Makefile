@@ -9,6 +9,7 @@ DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
 FAST := not slow and not gpu and not checkpoint
 SLOW := slow and not gpu and not checkpoint
+SLOW_OR_RANDOM := (slow or hypothesis) and not gpu and not checkpoint
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 NATIVE := $(wildcard rpc/hop/native/* moe_model/kernels/cpu/native/*)
 KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
@@ -32,13 +33,12 @@ run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m "$(FAST)" $(PARALLEL)
 
-test-random: env  ## The fast tests by examples, with other examples in each run
-	$(BIN)/python -m pytest --hypothesis-profile random -m "hypothesis and $(FAST)" $(PARALLEL)
-
-# The random tests too, with several times the examples of `make test`.
+# First the slow tests that do not mind company, and the random ones with several times the examples
+# of `make test`; then those with whole clusters, one at a time.
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces
-	$(BIN)/python -m pytest -m "hypothesis and $(FAST)" --hypothesis-profile ci $(PARALLEL)
-	$(BIN)/python -m pytest -m "$(SLOW)" --hypothesis-profile ci
+	$(BIN)/python -m pytest -m "$(SLOW_OR_RANDOM)" --hypothesis-profile ci $(PARALLEL) \
+	  tests/unit tests/contract
+	$(BIN)/python -m pytest -m "$(SLOW)" --ignore tests/unit --ignore tests/contract
 
 # Each client has an environment of its own below .clients; npm and pip fetch them.
 test-clients: env  ## Real clients against the real gateway

@@ -16,6 +16,8 @@ from expertmesh.cluster.state import RunDir
 from expertmesh.commands.running import cluster_report
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 HERE = ROOT / "tests" / "support" / "expertmesh"
 WAIT_S = 20.0
 
