@@ -33,6 +33,9 @@ run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m "$(FAST)" $(PARALLEL)
 
+test-random: env  ## The fast tests by examples, with other examples in each run
+	$(BIN)/python -m pytest --hypothesis-profile random -m "hypothesis and $(FAST)" $(PARALLEL)
+
 # First the slow tests that do not mind company, and the random ones with several times the examples
 # of `make test`; then those with whole clusters, one at a time.
 test-slow: env  ## The slow tests: whole clusters, several machines in network namespaces

@@ -1,5 +1,6 @@
 """For all tests: one compute thread each, the same examples each time, a working interrupt."""
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 # Suites on few cores must not fight themselves.
 torch.set_num_threads(1)
+
+# Python looks for garbage after 700 new objects; a suite makes millions, and most of them stay.
+gc.set_threshold(20_000, 20, 20)
 
 # Hypothesis' own profile for CI, here too: the same examples in every run. How long one takes says
 # more about the machine than about the code, so no profile has a deadline. The fast suite tries a
@@ -21,6 +25,12 @@ settings.load_profile("few")
 # process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What the modules and tests are made of stays: nobody need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
