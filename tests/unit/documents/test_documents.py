@@ -119,13 +119,15 @@ def anchor_of(title: str) -> str:
 
 
 def exists(dotted: str) -> bool:
-    """A module, or what a module holds."""
+    """A module, or what a module holds; only for the latter is it imported."""
     parts = dotted.rstrip(".").split(".")
     for count in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
+        path = ROOT.joinpath(*parts[:count])
+        if not path.is_dir() and not path.with_suffix(".py").is_file():
             continue
+        if count == len(parts):
+            return True
+        found = importlib.import_module(".".join(parts[:count]))
         for part in parts[count:]:
             if not hasattr(found, part):
                 return False
