@@ -1,9 +1,11 @@
 """Every flag of every service through `expertmesh up`."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 import typer
 from hypothesis import given
@@ -36,8 +38,9 @@ OWN = {
 EXAMPLES = {bool: ["true"], int: ["7"], float: ["7.5"], str: ["text"], Path: ["/file"]}
 
 
-def given_by(*argv: str, **environ: str) -> Values:
-    """The service flags that a command receives."""
+@cache
+def small_up() -> tuple[click.Command, list[Values]]:
+    """A command with the service flags, and the list to which it adds what it is given."""
     seen: list[Values] = []
 
     @with_service_flags
@@ -48,10 +51,16 @@ def given_by(*argv: str, **environ: str) -> Values:
 
     small = typer.Typer()
     small.command()(up)
-    done = CliRunner().invoke(small, argv, env=environ, standalone_mode=False)
+    return typer.main.get_command(small), seen
+
+
+def given_by(*argv: str, **environ: str) -> Values:
+    """The service flags that a command receives."""
+    command, seen = small_up()
+    done = click.testing.CliRunner().invoke(command, argv, env=environ, standalone_mode=False)
     if done.exception is not None:
         raise done.exception
-    return seen[0]
+    return seen.pop()
 
 
 def every_flag() -> list[Any]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.errors import Kind, RequestError
 from gateway.http import strict_json
 from gateway.limits import Limits
+from tests.support.examples import examples
 
 LIMITS = Limits()
 parse_object = partial(strict_json.parse_object, history="messages")
@@ -214,21 +215,19 @@ def test_escapes_across_the_borders_of_pieces_are_read_right(num_before: int, te
     assert "duplicate key" in refusal(body[:-1] + b', "key": 1}')
 
 
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda children: (
-        st.lists(children)
-        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), children)
-    ),
-    max_leaves=20,
+    | _TEXT,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(_TEXT, children, max_size=4),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), _JSON), st.booleans())
+@given(st.dictionaries(_TEXT, _JSON, max_size=4), st.booleans())
 def test_every_valid_object_is_read_as_the_standard_library_reads_it(
     value: dict[str, Any], ensure_ascii: bool
 ) -> None:
@@ -239,8 +238,9 @@ def test_every_valid_object_is_read_as_the_standard_library_reads_it(
 @st.composite
 def _edited(draw: st.DrawFn) -> bytes:
     """A valid object with a few bytes changed."""
-    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-    text = json.dumps(draw(st.dictionaries(names, _JSON, min_size=1)), ensure_ascii=False)
+    text = json.dumps(
+        draw(st.dictionaries(_TEXT, _JSON, min_size=1, max_size=4)), ensure_ascii=False
+    )
     body = bytearray(text.encode())
     at = draw(st.integers(0, len(body)))
     edit = st.text('{}[]":,\\u0dN1-e ', max_size=2).map(str.encode) | st.binary(max_size=2)
@@ -252,6 +252,7 @@ def _edited(draw: st.DrawFn) -> bytes:
 def test_any_bytes_give_an_object_or_one_kind_of_error() -> None:
     ended = Counter[str]()
 
+    @examples(200, few=60)
     @given(_edited() | st.binary(max_size=200))
     def read(body: bytes) -> None:
         try:
