@@ -115,12 +115,15 @@ def test_random_walks_are_accepted_by_the_schema(compiler: Compiler):
         assert value["y"] in ("a", None, 2)
 
 
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 25), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("several", [True, False])
-def test_random_walks_are_calls_that_the_parser_understands(compiler: Compiler, several: bool):
+def test_random_walks_are_calls_that_the_parser_understands(
+    compiler: Compiler, several: bool, seeds: range
+):
     calls = ToolCalls(tools=TOOLS, several=several, marker_ids=MARKERS)
-    ended = [walk(compiler.start(answer_grammar(call_rules(calls))), seed) for seed in range(25)]
+    ended = [walk(compiler.start(answer_grammar(call_rules(calls))), seed) for seed in seeds]
     texts = [text for text in ended if text is not None]
-    assert len(texts) > 10
+    assert len(texts) > 0.4 * len(seeds)
     for text in texts:
         parser = OutputParser(tools=TOOLS, starts_in_reasoning=False)
         events = events_of(parser, text.lstrip("\n"))

@@ -369,8 +369,8 @@ def test_what_is_held_back_stays_small(soup: str) -> None:
 
 
 def test_time_is_linear_in_the_text() -> None:
-    """A value of a million characters with many half tags passes in bounded steps."""
-    text = '<invoke name="run"><parameter name="code">' + "</parameter> <x " * 60_000
+    """A value of 250,000 characters with many half tags passes in bounded steps."""
+    text = '<invoke name="run"><parameter name="code">' + "</parameter> <x " * 16_000
     parser = OutputParser(tools=TOOLS)
     num_events = len(parser.feed_marker("</think>"))
     for start in range(0, len(text), 1000):
