@@ -18,22 +18,9 @@ from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
 from tests.support.mesh import ServiceProcess
 from tests.support.places import DEMO_MODEL
-from tests.support.served_model import Served, serve, stripes
+from tests.support.served_model import PYTHON_TOOL, Served, serve, stripes
 
 pytestmark = pytest.mark.slow
-
-PYTHON_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "python_executor",
-        "description": "Runs Python code and returns what it prints",
-        "parameters": {
-            "type": "object",
-            "properties": {"code": {"type": "string"}},
-            "required": ["code"],
-        },
-    },
-}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.served_model import Served, serve
+from tests.support.served_model import PYTHON_TOOL, Served, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -38,18 +38,7 @@ TOOLS: list[Any] = [
             },
         },
     },
-    {
-        "type": "function",
-        "function": {
-            "name": "python_executor",
-            "description": "Runs Python code and returns what it prints",
-            "parameters": {
-                "type": "object",
-                "properties": {"code": {"type": "string"}},
-                "required": ["code"],
-            },
-        },
-    },
+    PYTHON_TOOL,
 ]
 QUESTIONS = ("What is 12 + 30?", "What is 7 * 8?", "Sort 3 1 2", "hello")
 

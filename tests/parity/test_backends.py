@@ -26,6 +26,7 @@ from moe_model.reference import ReferenceModel, load_experts
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
+from tests.support.moe_model.tiny_sizes import ODD
 
 DEVICES = ("cpu", "cuda")
 KINDS = [
@@ -59,18 +60,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("tiny")
-    write_tiny(
-        folder,
-        seed=9,
-        fp8=True,
-        hidden_size=160,
-        intermediate_size=72,
-        num_local_experts=6,
-        vocab_size=333,
-        num_hidden_layers=2,
-        head_dim=32,
-        rotary_dim=16,
-    )
+    write_tiny(folder, seed=9, fp8=True, **ODD)
     return Checkpoint.open(folder)
 
 

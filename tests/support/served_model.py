@@ -11,6 +11,20 @@ from moe_model.weights.checkpoint import Checkpoint
 from tests.support.mesh import Mesh, ServiceProcess
 from tests.support.places import DEMO_MODEL
 
+PYTHON_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "python_executor",
+        "description": "Runs Python code and returns what it prints",
+        "parameters": {
+            "type": "object",
+            "properties": {"code": {"type": "string"}},
+            "required": ["code"],
+        },
+    },
+}
+"""The one tool that the model has learnt to call."""
+
 
 def stripes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Layers of the demo model over two pools."""

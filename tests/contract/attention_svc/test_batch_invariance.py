@@ -15,6 +15,7 @@ from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from protos import attention_pb2
 from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
+from tests.support.moe_model.tiny_sizes import ODD
 
 MAX_TOKENS = 24
 PROMPTS = [
@@ -28,18 +29,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("tiny")
-    write_tiny(
-        folder,
-        seed=5,
-        fp8=True,
-        hidden_size=160,
-        intermediate_size=72,
-        num_local_experts=6,
-        vocab_size=333,
-        num_hidden_layers=2,
-        head_dim=32,
-        rotary_dim=16,
-    )
+    write_tiny(folder, seed=5, fp8=True, **ODD)
     return Checkpoint.open(folder)
 
 

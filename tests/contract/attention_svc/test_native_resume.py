@@ -16,6 +16,7 @@ from moe_model.numerics import is_invariant
 from moe_model.tiny import write_tiny
 from protos import attention_pb2
 from tests.support.attention_svc.generate_harness import request
+from tests.support.moe_model.tiny_sizes import ODD
 
 MAX_TOKENS = 40
 PROMPTS = [
@@ -31,18 +32,7 @@ Stream = list[tuple[int, bytes]]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    write_tiny(
-        folder,
-        seed=5,
-        fp8=True,
-        hidden_size=160,
-        intermediate_size=72,
-        num_local_experts=6,
-        vocab_size=333,
-        num_hidden_layers=2,
-        head_dim=32,
-        rotary_dim=16,
-    )
+    write_tiny(folder, seed=5, fp8=True, **ODD)
     return folder
 
 

@@ -297,15 +297,21 @@ async def test_a_second_stream_of_the_same_process_replaces_the_first_without_a_
         assert topology.uncovered_pieces == 0  # never shown as loading in between
 
 
+async def three_pools(stub, address: str) -> list[Joined]:
+    """Each with a layer of its own, and the router knows all of them."""
+    pools = [Joined(stub) for _ in range(3)]
+    for i, pool in enumerate(pools):
+        await pool.say(register(f"pool-{i}", address=address, offer=offer()))
+        await pool.hear("welcome")
+        await pool.say(status(Pieces.grid([i], range(8))))
+    await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+    return pools
+
+
 async def test_a_broken_stream_takes_the_pool_off_the_map_at_once():
     async with running_router(lease_ms=60_000) as router, stub_of(router) as stub:
         async with listening() as address:
-            pools = [Joined(stub) for _ in range(3)]
-            for i, pool in enumerate(pools):
-                await pool.say(register(f"pool-{i}", address=address, offer=offer()))
-                await pool.hear("welcome")
-                await pool.say(status(Pieces.grid([i], range(8))))
-            await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+            pools = await three_pools(stub, address)
             pools[0].call.cancel()
             topology = await topology_where(stub, lambda t: t.uncovered_pieces == 8)
             assert [entry.pool_id for entry in topology.pools] == ["pool-1", "pool-2"]
@@ -314,12 +320,7 @@ async def test_a_broken_stream_takes_the_pool_off_the_map_at_once():
 async def test_the_topology_is_kept_when_more_than_half_of_the_pools_vanish_at_once():
     async with running_router(lease_ms=60_000) as router, stub_of(router) as stub:
         async with listening() as address:
-            pools = [Joined(stub) for _ in range(3)]
-            for i, pool in enumerate(pools):
-                await pool.say(register(f"pool-{i}", address=address, offer=offer()))
-                await pool.hear("welcome")
-                await pool.say(status(Pieces.grid([i], range(8))))
-            await topology_where(stub, lambda t: t.uncovered_pieces == 0)
+            pools = await three_pools(stub, address)
             pools[0].call.cancel()
             pools[1].call.cancel()
             await asyncio.sleep(0.1)

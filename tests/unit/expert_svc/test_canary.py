@@ -19,6 +19,7 @@ from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
 from rpc.mesh.pieces import Pieces
+from tests.support.moe_model.tiny_sizes import FEW_PIECES
 
 HELD = Pieces([(0, 1), (0, 3), (1, 2), (1, 4)])
 
@@ -26,16 +27,7 @@ HELD = Pieces([(0, 1), (0, 3), (1, 2), (1, 4)])
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("canary") / "model"
-    write_tiny(
-        path,
-        seed=2,
-        fp8=True,
-        num_hidden_layers=2,
-        num_local_experts=5,
-        vocab_size=16,
-        hidden_size=24,
-        intermediate_size=20,
-    )
+    write_tiny(path, seed=2, fp8=True, **FEW_PIECES)
     return path
 
 

@@ -15,20 +15,12 @@ from moe_model.weights.manifest import build_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from rpc.mesh.pieces import Pieces
+from tests.support.moe_model.tiny_sizes import FEW_PIECES
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_tiny(
-        tmp_path / "model",
-        seed=2,
-        fp8=True,
-        num_hidden_layers=2,
-        num_local_experts=5,
-        vocab_size=16,
-        hidden_size=24,
-        intermediate_size=20,
-    )
+    write_tiny(tmp_path / "model", seed=2, fp8=True, **FEW_PIECES)
     return tmp_path / "model"
 
 
