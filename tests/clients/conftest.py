@@ -8,6 +8,8 @@ import pytest
 
 from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
+from tests.support.clients.environments import INSTALL_S
+from tests.support.clients.programs import RUN_S
 from tests.support.clients.sdks import KEY
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import write_tiny_model
@@ -22,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here not in item.path.parents:
             continue
-        item.add_marker(pytest.mark.timeout(300))
+        # The first test of a client installs it.
+        item.add_marker(pytest.mark.timeout(INSTALL_S + RUN_S))
         if not os.environ.get("EXPERTMESH_TEST_CLIENTS"):
             item.add_marker(skip)
 

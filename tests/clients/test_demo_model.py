@@ -122,5 +122,5 @@ def test_lm_eval_scores_choices_by_the_logprobs_of_echoed_prompts(
 
 
 def test_guidellm_measures(demo: Place, home: Path) -> None:
-    report = guidellm(demo, home, DEMO_MODEL)
-    assert report
+    ended = guidellm(demo, home, DEMO_MODEL)
+    assert (ended["successful"], ended["total"]) == (3, 3), ended

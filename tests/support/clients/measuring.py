@@ -38,8 +38,8 @@ def lm_eval(
     return scores
 
 
-def guidellm(place: Place, home: Path, tokenizer: Path) -> Any:
-    """What GuideLLM reports of three requests, one after another."""
+def guidellm(place: Place, home: Path, tokenizer: Path) -> dict[str, int]:
+    """How three requests ended that GuideLLM sent one after another."""
     python = environments.python("guidellm", "guidellm==0.8.1")
     command = [
         *(str(python.with_name("guidellm")), "run"),
@@ -47,7 +47,9 @@ def guidellm(place: Place, home: Path, tokenizer: Path) -> Any:
         *("--profile", "kind=synchronous", "--constraint", "kind=max_requests,count=3"),
         *("--tokenizer", f"kind=hf_auto,model={tokenizer}"),
         *("--data", "kind=synthetic_text,prompt_tokens=32,output_tokens=16"),
+        *("--output", "kind=json,path=report.json", "--disable-console"),
     ]
     printed(command, home, OFFLINE)
-    (report,) = home.rglob("*.json")
-    return json.loads(report.read_text())
+    (benchmark,) = json.loads((home / "report.json").read_text())["benchmarks"]
+    ended: dict[str, int] = benchmark["metrics"]["request_totals"]
+    return ended
