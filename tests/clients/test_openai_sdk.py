@@ -120,13 +120,3 @@ print(json.dumps([
 """
     told = ["hi there", True, ["hi there"] * 3, 2, ["one", "two"], ["hi there"]]
     assert SDK.run(at(gateway), home, program) == told
-
-
-def test_the_responses_api_is_not_there(gateway: Harness, home: Path) -> None:
-    program = """
-try:
-    client.responses.create(model=MODEL, input="hello")
-except openai.NotFoundError as error:
-    print(json.dumps(error.status_code))
-"""
-    assert SDK.run(at(gateway), home, program) == 404
