@@ -77,7 +77,8 @@ async def cancel_storm(count: int) -> None:
     chance = random.Random(4)
     whole = Ask(prompt=(5, 6, 7), max_tokens=10)
     prompts = [
-        tuple(chance.randrange(3, 60) for _ in range(chance.randrange(1, 20))) for _ in range(20)
+        tuple(chance.randrange(3, 60) for _ in range(chance.randrange(1, 20)))
+        for _ in range(count // 20)
     ]
     asks = [Ask(prompt=prompt, max_tokens=90) for prompt in prompts]
     expected = {

@@ -79,7 +79,13 @@ class Running:
         return stream
 
 
-@pytest.mark.parametrize("prefix_cache", [True, False], ids=["prefix cache", "computed anew"])
+@pytest.mark.parametrize(
+    "prefix_cache",
+    [
+        pytest.param(True, id="prefix cache"),
+        pytest.param(False, id="computed anew", marks=pytest.mark.slow),
+    ],
+)
 async def test_preempted_and_migrated_streams_keep_every_bit(model: Path, prefix_cache: bool):
     indexes = range(len(PROMPTS))
     async with Running(model, threads=1).started() as first:

@@ -169,9 +169,9 @@ def test_the_warning_is_one_short_printable_line() -> None:
     "argv",
     [
         ("expertmesh", "doctor", "--help"),
-        ("expertmesh", "status", "--json"),
-        ("gateway",),
-        ("attention_svc",),
+        pytest.param(("expertmesh", "status", "--json"), marks=pytest.mark.slow),
+        pytest.param(("gateway",), marks=pytest.mark.slow),
+        pytest.param(("attention_svc",), marks=pytest.mark.slow),
         ("router_svc", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:notaport"),
     ],
 )

@@ -49,7 +49,7 @@ def try_both(run: Callable[..., None], **arguments: tuple[st.SearchStrategy, st.
             odd = set()
         return {name: draw(pair[name in odd]) for name, pair in arguments.items()}
 
-    @examples(400, few=100)
+    @examples(200, few=40)
     @given(mostly_sound())
     def example(drawn: dict[str, Any]) -> None:
         try:

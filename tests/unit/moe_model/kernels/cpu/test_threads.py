@@ -63,7 +63,12 @@ else:
 """
 
 
-@pytest.mark.parametrize("what", ["sums", "sums of no row", "rows", "routed", "linear", "choice"])
+OTHER_CALLS = ("sums of no row", "rows", "routed", "linear", "choice")
+
+
+@pytest.mark.parametrize(
+    "what", ["sums", *(pytest.param(what, marks=pytest.mark.slow) for what in OTHER_CALLS)]
+)
 def test_nothing_to_compute_needs_no_memory_of_former_calls(what: str):
     """In a process's first call the scratch memory is null, which once counted as out of memory."""
     ended = subprocess.run(
@@ -76,6 +81,7 @@ def test_nothing_to_compute_needs_no_memory_of_former_calls(what: str):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_more_threads_than_there_is_room_for_are_refused_and_computing_goes_on():
     ended = subprocess.run(
         [sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120, check=False
