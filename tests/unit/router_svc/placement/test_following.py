@@ -146,7 +146,7 @@ def test_no_memory_no_further_holders():
     assert sum(len(held) for held in world.held.values()) == LAYERS * EXPERTS
 
 
-@examples(4)
+@examples(4, few=2)
 @given(st.integers(1, 6), st.integers(0, 9), st.sampled_from([0, 8, 11]))
 def test_movement_is_bounded(per_minute, seed, capacity):
     world = World(pieces_per_minute=per_minute, seed=seed, capacity=capacity)
@@ -168,7 +168,7 @@ chances = st.lists(
 )
 
 
-@examples(6)
+@examples(6, few=3)
 @given(chances, st.integers(0, 99), st.sampled_from([0, 9]), st.sampled_from(["expert", "layer"]))
 def test_a_steady_noisy_load_comes_to_rest(chances, seed, capacity, striping):
     if striping == "layer":
