@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.responses.fields import ResponsesRequest
@@ -13,16 +13,9 @@ from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import invoke, thinking_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
-from tests.support.gateway.harness import Harness, ready_status
-from tests.support.gateway.model import (
-    END_OF_THINK,
-    END_OF_TOOL_CALL,
-    EOS,
-    NAME,
-    ROOMY_CONTEXT,
-    TOOL_CALL,
-    write_tiny_model,
-)
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import END_OF_TOOL_CALL, EOS, NAME, TOOL_CALL
+from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
 from tests.support.gateway.responses import (
     AGENTS,
     PATCH,
@@ -33,23 +26,6 @@ from tests.support.gateway.responses import (
     without_ids,
 )
 
-SOME = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.just(10**400)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20)
-    | st.text("\ud83d\udc00\0x", max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=8).filter(str.isascii), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
 TEXT = st.text(max_size=20)
 PART = st.fixed_dictionaries(
     {
@@ -126,15 +102,9 @@ BODY = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = write_tiny_model(tmp_path_factory.mktemp("roomy"), context=ROOMY_CONTEXT)
-    return {"model_folder": folder, "status": ready_status(ROOMY_CONTEXT)}
-
-
 @pytest.fixture
-def gateway(make_gateway: Any, roomy: dict[str, Any]) -> Harness:
-    gateway: Harness = make_gateway(**roomy, restore_thinking="always")
+def gateway(make_gateway: Any, roomy_options: dict[str, Any]) -> Harness:
+    gateway: Harness = make_gateway(**roomy_options, restore_thinking="always")
     return gateway
 
 
@@ -159,48 +129,27 @@ def test_every_body_has_a_proper_answer(
     assert len(reply.content) < 2000
 
 
-CALLS = st.sampled_from(
+OUR_CALLS = st.sampled_from(
     [
-        invoke("weather", place="here", days="3"),
-        invoke("weather", days="1" + "0" * 30),
-        invoke("weather", more='{"a": "\\ud800"}'),
         invoke("agents.ask", place="x"),
         invoke("patch", input='"a"\\\n\u00e9\U0001f600\\u00e9\\ud83d\\ude00'),
         invoke("patch", other="x"),
         invoke("patch"),
-        invoke("other"),
         '<invoke name="patch">\n<parameter name="input">{"input": "x',
-        '<invoke name="weather">',
-        '<parameter name="place">',
-        "</parameter>",
-        "</invoke>",
     ]
 )
-PROSE = st.sampled_from(["hello ", " \n", "\u00e9", "</think>", "{}"])
-MARKERS = st.sampled_from([END_OF_THINK, TOOL_CALL, END_OF_TOOL_CALL])
-PIECES = st.builds(
-    lambda *parts: [piece for part in parts for piece in part],
-    st.lists(PROSE, max_size=2),
-    st.just([END_OF_THINK]) | st.just([]),
-    st.lists(PROSE, max_size=3),
-    st.just([TOOL_CALL]) | st.just([]),
-    st.lists(CALLS, max_size=3),
-    st.just([END_OF_TOOL_CALL]) | st.just([]),
-    st.lists(PROSE | MARKERS | CALLS, max_size=3),
+ALL_PIECES = PIECES | st.builds(
+    lambda before, calls, after: [*before, TOOL_CALL, *calls, END_OF_TOOL_CALL, *after],
+    PIECES,
+    st.lists(OUR_CALLS, min_size=1, max_size=2),
+    PIECES,
 )
 ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
 
 
-def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
-    ids: list[int] = []
-    for piece in pieces:
-        ids += [piece] if isinstance(piece, int) else tokenizer.encode_text(piece)
-    return ids
-
-
 @SOME
 @given(
-    pieces=PIECES,
+    pieces=ALL_PIECES,
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     end=st.sampled_from(["eos", "cut"]),
     cut=st.integers(0, 3),

@@ -215,9 +215,8 @@ def test_what_was_answered_continues_the_prompt_when_it_comes_back(
     assert second[: len(emitted)] == emitted
 
 
-def test_dropped_thinking_is_put_back(make_gateway: Any, gateway: Harness) -> None:
+def test_dropped_thinking_is_put_back(gateway: Harness, tokenizer: Tokenizer) -> None:
     """As in the other APIs, of a conversation that the client names."""
-    tokenizer = gateway.service.gateway.model.tokenizer
     ids = tool_answer(tokenizer, invoke("weather", place="Rome"))
     gateway.script(say(ids, eos=EOS))
     named = {"tools": [WEATHER], "prompt_cache_key": "one"}
@@ -368,7 +367,10 @@ def test_tokens_are_counted_as_the_prompt_has_them(gateway: Harness, tokenizer: 
     }
 
 
-def test_requests_are_counted_under_the_apis_name(gateway: Harness, tokenizer: Tokenizer) -> None:
+def test_requests_are_counted_under_the_apis_name(
+    make_gateway: Any, roomy_options: dict[str, Any], tokenizer: Tokenizer
+) -> None:
+    gateway: Harness = make_gateway(**roomy_options)
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
     ask(gateway)
     told = gateway.get("/metrics").text

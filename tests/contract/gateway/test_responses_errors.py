@@ -12,8 +12,8 @@ from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import ended, say, tokens
-from tests.support.gateway.harness import Harness, ready_status
-from tests.support.gateway.model import EOS, ROOMY_CONTEXT, write_tiny_model
+from tests.support.gateway.harness import Harness
+from tests.support.gateway.model import EOS, ROOMY_CONTEXT
 from tests.support.gateway.responses import AGENTS, PATCH, WEATHER, ask, assembled, events
 
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
@@ -158,9 +158,8 @@ FIRST_KEY, SECOND_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 
 
 @pytest.fixture
-def make_roomy(make_gateway: Any, tmp_path: Path) -> Any:
-    folder = write_tiny_model(tmp_path / "roomy", context=ROOMY_CONTEXT)
-    return partial(make_gateway, model_folder=folder, status=ready_status(ROOMY_CONTEXT))
+def make_roomy(make_gateway: Any, roomy_options: dict[str, Any]) -> Any:
+    return partial(make_gateway, **roomy_options)
 
 
 def sealed(reply: Any) -> str:
