@@ -1,6 +1,7 @@
 """Rows A9 and A10 over HTTP, limits per key, and which replica is chosen."""
 
 import contextlib
+import itertools
 import threading
 from typing import Any
 
@@ -12,7 +13,7 @@ from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.gateway.answers import thinking_answer
-from tests.support.gateway.fake_attention import say
+from tests.support.gateway.fake_attention import length, say
 from tests.support.gateway.harness import Harness, ready_status
 from tests.support.gateway.model import EOS, NAME
 
@@ -185,15 +186,14 @@ def preflight_of(
 
 def test_requests_in_flight_are_bounded_for_each_key(make_gateway: Any) -> None:
     gateway = make_gateway(api_key=(KEY, "the-second-key"), limits=Limits(concurrent_per_key=2))
-    gateway.script(lambda r: [60.0])
+    over = threading.Event()
+    pauses = iter(lambda: 0.0 if over.is_set() else 0.02, 0.0)
+    gateway.script(lambda r: itertools.chain(pauses, [length(0)]))
     body = {"model": NAME, "messages": USER}
     first = {"authorization": f"Bearer {KEY}"}
 
     def hold() -> None:
-        with contextlib.suppress(httpx.ReadTimeout):
-            httpx.post(
-                gateway.base_url + "/v1/chat/completions", json=body, headers=first, timeout=1
-            )
+        gateway.post("/v1/chat/completions", body, headers=first)
 
     threads = [threading.Thread(target=hold) for _ in range(2)]
     for thread in threads:
@@ -205,6 +205,7 @@ def test_requests_in_flight_are_bounded_for_each_key(make_gateway: Any) -> None:
     other = {"authorization": "Bearer the-second-key"}
     bad = gateway.post("/v1/chat/completions", {**body, "messages": []}, headers=other)
     assert bad.status_code == 400, "another key has its own places"
+    over.set()
     for thread in threads:
         thread.join()
     gateway.wait_for(lambda: gateway.fake.running == 0)

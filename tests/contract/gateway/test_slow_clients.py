@@ -88,7 +88,7 @@ class TestSlowness:
 
     def test_an_idle_connection_can_be_used_again(self, make_gateway: Any) -> None:
         """Each request has its own time limit: the pauses together are longer than one may be."""
-        gateway = make_gateway(limits=Limits(header_timeout_s=1.0))
+        gateway = make_gateway(limits=Limits(header_timeout_s=2.0))
         with gateway.socket() as connection:
             for _ in range(4):
                 connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -98,4 +98,4 @@ class TestSlowness:
                     assert part, "the connection was closed"
                     received += part
                 assert status_of(received) == 200
-                time.sleep(0.3)
+                time.sleep(0.55)

@@ -76,10 +76,10 @@ def test_a_choice_without_a_token_does_not_take_the_others_away(
 def test_a_stream_that_must_move_after_its_limit_keeps_what_it_has(
     make_gateway: Any, tokenizer: Tokenizer
 ) -> None:
-    gateway = make_gateway(fakes=2, request_timeout_s=0.4)
+    gateway = make_gateway(fakes=2, request_timeout_s=1.5)
     ids = thinking_answer(tokenizer, "", "so")
     failed = ended(attention_pb2.FINISH_REASON_ERROR, "a pool died", retryable=True)
-    gateway.script(lambda r: [tokens(0, ids[:5]), 0.6, failed])
+    gateway.script(lambda r: [tokens(0, ids[:5]), 1.6, failed])
     reply = gateway.chat()
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["finish_reason"] == "length"

@@ -194,6 +194,13 @@ class World:
 ALL, LOW, HIGH = range(EXPERTS), range(3), range(3, EXPERTS)
 
 
+async def until_parked(world: World) -> None:
+    """Until a call waits for a holder of its pieces."""
+    async with asyncio.timeout(10):
+        while world.parked() != 1:
+            await asyncio.sleep(0.005)
+
+
 async def result(call: ExpertCall, wanted: np.ndarray) -> np.ndarray:
     out = torch.full(wanted.shape, 7.0)
     async with asyncio.timeout(10):

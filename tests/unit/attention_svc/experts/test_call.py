@@ -26,6 +26,7 @@ from tests.support.attention_svc.expert_world import (
     World,
     check,
     result,
+    until_parked,
 )
 from tests.support.examples import examples
 
@@ -96,8 +97,8 @@ async def test_without_a_holder_the_call_is_parked_and_goes_on_when_one_is_back(
     world.links["a"].script = ["break"]
     call, wanted = world.call()
     waiting = asyncio.ensure_future(result(call, wanted))
-    await asyncio.sleep(0.1)
-    assert (waiting.done(), world.parked()) == (False, 1)
+    await until_parked(world)
+    assert not waiting.done()
     world.links["a"].back()
     np.testing.assert_allclose(await waiting, wanted, rtol=1e-5)
     assert world.parked() == 0
@@ -107,8 +108,7 @@ async def test_a_call_may_start_while_a_piece_has_no_holder():
     world = World(b=LOW)
     call, wanted = world.call(rows=6)
     waiting = asyncio.ensure_future(result(call, wanted))
-    await asyncio.sleep(0.05)
-    assert world.parked() == 1
+    await until_parked(world)
     entries = [
         router_pb2.PoolEntry(
             pool_id=name, incarnation=1, address=name, pieces=Pieces.grid([0], held).to_message()
@@ -130,7 +130,7 @@ async def test_a_parked_call_ends_when_time_is_up_or_nobody_wants_it():
     wants = [True]
     call, wanted = world.call(wanted=lambda: wants[0])
     waiting = asyncio.ensure_future(result(call, wanted))
-    await asyncio.sleep(0.05)
+    await until_parked(world)
     wants[0] = False
     with pytest.raises(ExpertsUnavailable, match="no sequence of the step is left"):
         await waiting
@@ -313,7 +313,7 @@ async def test_bad_rows_that_no_pool_held_at_first_are_set_apart_later():
     call._rows[2][0] = float("nan")
     call.start()
     waiting = asyncio.ensure_future(result(call, wanted))
-    await asyncio.sleep(0.05)
+    await until_parked(world)
     world.links["b"].back()
     sums = await waiting
     assert (np.isnan(sums[0]).all(), np.isfinite(sums[1]).all()) == (True, True)
