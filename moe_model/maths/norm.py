@@ -11,8 +11,8 @@ def rms_norm(hidden_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     input's dtype. (Transformers rounds before the product, SGLang after it, as
     here; in float32 they are the same.)
 
-    Source: checkpoint keys `*_layernorm.weight`, `model.norm.weight`. M2's QK-norm
-    is this function over all heads of a projection at once, `q_norm.weight` [H*P].
+    Source: the norms of a layer and the final one. QK-norm (`ModelConfig.use_qk_norm`) is
+    this function over all heads of a projection at once, with a weight of [H*P].
     """
     wide_TD = hidden_TD.float()
     scale_T1 = torch.rsqrt(wide_TD.square().mean(-1, keepdim=True) + eps)

@@ -22,7 +22,7 @@ def apply_rope(heads_THP: Tensor, cos_T: Tensor, sin_T: Tensor) -> Tensor:
     Computed in float32, rounded once to the input's dtype. Heads may be query
     or key heads.
 
-    Source: MiniMax-M2 config `rotary_dim`; Transformers `apply_rotary_pos_emb`.
+    Source: `ModelConfig.rotary_dim`; Transformers `apply_rotary_pos_emb`.
     """
     half = cos_T.shape[-1]
     cos, sin = cos_T[:, None, :], sin_T[:, None, :]

@@ -22,13 +22,13 @@ def route(
     Args:
         hidden_TD: rows after the post-attention norm, any float dtype.
         routing_ED: float32 gating matrix.
-        bias_E: float32 `e_score_correction_bias`, or None.
+        bias_E: float32, of models with `ModelConfig.use_routing_bias`; else None.
 
     Returns:
         topk_ids_TK: int32 expert ids (as they travel), ascending within a row.
         topk_weights_TK: float32, each row sums to 1.
 
-    Source: checkpoint `block_sparse_moe.gate.weight`, `e_score_correction_bias`;
-    Transformers MiniMaxM2TopKRouter.
+    Source: Transformers MiniMaxM2TopKRouter; the tensors `routing` and `bias` of a family's
+    names (`moe_model/families/`).
     """
     return maths.choose_experts(linear(hidden_TD.float(), routing_ED), bias_E, top_k)

@@ -20,12 +20,12 @@ def nodes(path: Path) -> Sequence[ast.AST]:
     return tuple(ast.walk(parse(path)))
 
 
-def strings(path: Path) -> Iterator[tuple[str, int]]:
-    """(text, line) of each string that is no docstring, and of the parts of f-strings."""
+def strings(path: Path, *, docstrings: bool = False) -> Iterator[tuple[str, int]]:
+    """(text, line) of each string, of docstrings only if asked, and of the parts of f-strings."""
     prose = {
         id(node.value)
         for node in nodes(path)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not docstrings and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
