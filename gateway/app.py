@@ -75,13 +75,17 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
             methods=["POST"],
             tags=["text"],
             summary=endpoint.__doc__,
-            openapi_extra=request_body(model),
+            openapi_extra=None if model is None else request_body(model),
+        )
+    for path, endpoint in (delete for one in dialects for delete in one.deletes):
+        app.add_api_route(
+            path, endpoint, methods=["DELETE"], tags=["text"], summary=endpoint.__doc__
         )
     for path, why in (refusal for one in dialects for refusal in one.refusals):
         app.add_api_route(path, refusing(why), methods=CHANGING, include_in_schema=False)
     app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    set_openapi(app, [model for _, _, model in posts])
+    set_openapi(app, [model for _, _, model in posts if model is not None])
     app.add_exception_handler(HTTPException, routing_error)
     return app
 

@@ -78,6 +78,8 @@ class Limits:
     prompt_logprobs: int = 1_000_000
     """Log-probabilities of prompt tokens, alternatives included, when `echo` asks for them."""
     cache_salt_chars: int = 256
+    background_per_key: int = 16
+    """Responses that are made while nobody waits."""
     chain_entries: int = 1024
     """Stored answers before a request, or items of its conversation."""
     chain_bytes: int = 16 * 1024 * 1024

@@ -11,6 +11,7 @@ from gateway.app import DIALECTS, build_app
 from gateway.config import GatewayConfig
 from gateway.errors import not_ready
 from gateway.generate.pool import POLL_INTERVAL_S, AttentionPool
+from gateway.http.background import Background
 from gateway.http.connections import ConnectionTable
 from gateway.http.context import Gateway, KeySlots
 from gateway.http.dialect import Dialect
@@ -122,6 +123,7 @@ class GatewayService:
             ),
             metrics=metrics,
             store=self._store,
+            background=Background(self._store, per_key=limits.background_per_key),
             seal=ThinkingSeal(config.seal_keys.get if config.seal_keys else process_keys()),
             slots=KeySlots(limits.concurrent_per_key),
         )
@@ -181,6 +183,7 @@ class GatewayService:
         while self.gateway.active and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
         self.abort()
+        await self.gateway.background.stop()
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving

@@ -8,6 +8,7 @@ from gateway.config import GatewayConfig
 from gateway.errors import overloaded
 from gateway.generate.core import Core
 from gateway.generate.drain import Drain
+from gateway.http.background import Background
 from gateway.http.signatures import Signatures
 from gateway.http.thinking_seal import ThinkingSeal, process_keys
 from gateway.metrics import GatewayMetrics
@@ -45,6 +46,8 @@ class Gateway(Core):
     slots: KeySlots
     store: ResponseStore | None = None
     """Where answers are kept; None: nowhere."""
+    background: Background
+    """Answers that are made while nobody waits."""
     signatures: Signatures = field(default_factory=lambda: Signatures(secrets.token_bytes(32)))
     """Of thinking blocks, for dialects that have them."""
     seal: ThinkingSeal = field(default_factory=lambda: ThinkingSeal(process_keys()))

@@ -61,9 +61,11 @@ class Dialect:
     stream_type: str = "text/event-stream"
     """Content type of streamed answers."""
     gets: Sequence[tuple[str, Endpoint]] = ()
-    """What it says about its models."""
-    posts: Sequence[tuple[str, Endpoint, type[BaseModel]]] = ()
-    """(path, endpoint, what the body holds)."""
+    """What it says about its models, and what it keeps."""
+    posts: Sequence[tuple[str, Endpoint, type[BaseModel] | None]] = ()
+    """(path, endpoint, what the body holds; None: nothing)."""
+    deletes: Sequence[tuple[str, Endpoint]] = ()
+    """What it forgets when it is told to."""
     refusals: Sequence[tuple[str, str]] = ()
     """Paths that its clients call to change the server, and why nothing is changed."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -53,6 +53,10 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+async def _nothing() -> None:
+    """There is nothing to do before the end."""
+
+
 async def answer(
     gateway: Gateway,
     request: Request,
@@ -61,8 +65,11 @@ async def answer(
     reply: ReplyWriter,
     *,
     stream: bool,
+    before_end: Callable[[], Awaitable[None]] = _nothing,
 ) -> Response:
     """Run the choices and answer. Early refusals of the attention service have a status.
+
+    `before_end` is awaited when all has been generated, before the answer ends.
 
     Raises RequestError or ClientGone before anything was sent; `record` is ended here otherwise.
     """
@@ -70,8 +77,8 @@ async def answer(
     streams = gateway.start(choices, lambda choice, count: record.tokens(choice.index, count))
     try:
         if not stream:
-            body = await unless_disconnected(request, _collect(streams, reply))
-            await _end(gateway, record, streams, None)
+            body = await unless_disconnected(request, _collect(streams, reply, before_end))
+            await end_answer(gateway, record, streams, None)
             return Response(body, media_type="application/json")
         limits = gateway.limits
         has_grammar = choices[0].state.grammar is not None
@@ -80,17 +87,20 @@ async def answer(
     except BaseException:
         await gateway.finish(streams)
         raise
-    return _StreamedAnswer(gateway, request, record, streams, reply, first)
+    return _StreamedAnswer(gateway, request, record, streams, reply, first, before_end)
 
 
-async def _collect(streams: ChoiceStreams, reply: ReplyWriter) -> bytes:
+async def _collect(
+    streams: ChoiceStreams, reply: ReplyWriter, before_end: Callable[[], Awaitable[None]]
+) -> bytes:
     while batch := await streams.next_batch():
         for update in batch:
             reply.collect(update)
+    await before_end()
     return reply.whole()
 
 
-async def _end(
+async def end_answer(
     gateway: Gateway, record: RequestRecord, streams: ChoiceStreams, error: RequestError | None
 ) -> None:
     """Cancel what still runs, and count what came of the choices."""
@@ -118,6 +128,7 @@ class _StreamedAnswer(StreamingResponse):
         streams: ChoiceStreams,
         reply: ReplyWriter,
         first: list[Update] | None,
+        before_end: Callable[[], Awaitable[None]],
     ):
         super().__init__(
             self._events(first), media_type=request.state.dialect.stream_type, headers=_HEADERS
@@ -127,13 +138,14 @@ class _StreamedAnswer(StreamingResponse):
         self._record = record
         self._streams = streams
         self._reply = reply
+        self._before_end = before_end
         self._error: RequestError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await _end(self._gateway, self._record, self._streams, self._error)
+            await end_answer(self._gateway, self._record, self._streams, self._error)
 
     async def _events(self, first: list[Update] | None) -> AsyncIterator[bytes]:
         keepalive_s = self._gateway.limits.keepalive_s
@@ -148,6 +160,7 @@ class _StreamedAnswer(StreamingResponse):
                 elif data := b"".join([self._reply.chunks(update) for update in batch]):
                     yield data
                 batch = await self._streams.next_batch(keepalive_s)
+            await self._before_end()
             yield self._reply.closing()
         except RequestError as error:
             yield self._failed(error)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.errors import bad_field
+from gateway.responses.earlier import NOTHING, Earlier
 from gateway.responses.fields import ResponsesRequest
 from gateway.responses.tools import Tools
 from moe_model.config import GenerationDefaults
@@ -18,6 +19,9 @@ def response_head(
     tools: Tools,
     defaults: GenerationDefaults,
     warnings: Sequence[str],
+    *,
+    is_kept: bool = False,
+    earlier: Earlier = NOTHING,
 ) -> dict[str, Any]:
     """All members but those that come with the answer."""
     given = {name: value for name, value in vars(fields).items() if value is not None}
@@ -30,7 +34,8 @@ def response_head(
         "created_at": int(time.time()),
         "completed_at": None,
         "status": "in_progress",
-        "background": False,
+        "background": bool(fields.background),
+        "conversation": {"id": earlier.conversation_id} if earlier.conversation_id else None,
         "error": None,
         "incomplete_details": None,
         "instructions": fields.instructions,
@@ -40,10 +45,10 @@ def response_head(
         "model": fields.model,
         "output": [],
         "parallel_tool_calls": fields.parallel_tool_calls is not False,
-        "previous_response_id": None,
+        "previous_response_id": earlier.parent_id,
         "reasoning": {"effort": reasoning.get("effort"), "summary": None},
         "service_tier": "default",
-        "store": False,
+        "store": is_kept,
         "temperature": given.get("temperature", defaults.temperature),
         "text": {"format": text or {"type": "text"}},
         "tool_choice": given.get("tool_choice", "auto"),

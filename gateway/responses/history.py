@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.errors import bad_field
+from gateway.responses.earlier import NOTHING, Earlier
 from gateway.responses.tools import CUSTOM_INPUT, flat_name
 from gateway.text.prompt_encoder import field_error
 from moe_model.chat.message_parts import asked_content
@@ -33,10 +34,14 @@ class ItemReader:
         """The assistant's turn that further items may belong to."""
         self.warnings: list[str] = []
 
-    def read(self, instructions: str | None, given: Any) -> list[dict[str, Any]]:
+    def read(
+        self, instructions: str | None, given: Any, earlier: Earlier = NOTHING
+    ) -> list[dict[str, Any]]:
         """Messages for the encoder. Raises RequestError naming the field."""
         if instructions is not None:
             self._add("instructions", {"role": "system", "content": instructions})
+        for index, item in enumerate(earlier.items):
+            self._item(f"{earlier.place}[{index}]", item)
         if isinstance(given, str):
             self._add("input", {"role": "user", "content": given})
         elif isinstance(given, list):

@@ -63,6 +63,7 @@ class ResponseReply:
         self._logprobs: list[dict[str, Any]] = []
         """Of tokens whose text has not come yet."""
         self._finish: Finish | None = None
+        self._completed_at: int | None = None
         self._num_events = 0
 
     def keepalive(self) -> bytes:
@@ -77,6 +78,16 @@ class ResponseReply:
         return self._sse({"type": f"response.{response['status']}", "response": response})
 
     def failed(self, error: RequestError, request_id: str) -> bytes:
+        response = self.failed_response(error, request_id)
+        told = response["error"]
+        return (
+            self._opening()
+            + self._sse({"type": "error", **told, "param": error.field})
+            + self._sse({"type": "response.failed", "response": response})
+        )
+
+    def failed_response(self, error: RequestError, request_id: str) -> dict[str, Any]:
+        """The response that ends with this error."""
         if self._is_open:
             self._items[-1].status = "incomplete"
             self._items[-1].is_whole = not self._in(CallItem)
@@ -85,11 +96,12 @@ class ResponseReply:
         told = {"code": code, "message": f"{error.message} (request {request_id})"}
         response = {**self.response(), "status": "failed", "error": told, "completed_at": None}
         response["incomplete_details"] = None
-        return (
-            self._opening()
-            + self._sse({"type": "error", **told, "param": error.field})
-            + self._sse({"type": "response.failed", "response": response})
-        )
+        return response
+
+    def note_not_kept(self, why: str) -> None:
+        """The answer is given, and nothing can refer to it."""
+        warnings = [*self._head["warnings"], f"store: this response is not kept: {why}"]
+        self._head = {**self._head, "store": False, "warnings": warnings}
 
     def collect(self, update: Update) -> None:
         self._read(update)
@@ -104,7 +116,7 @@ class ResponseReply:
         return {
             **self._head,
             "status": status,
-            "completed_at": int(time.time()) if status == "completed" else None,
+            "completed_at": self._completed_at if status == "completed" else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": [item.shown() for item in self._items if item.is_whole],
             "usage": self._usage() if self._finish else None,
@@ -142,6 +154,7 @@ class ResponseReply:
             events += self._read_event(event, call_ids)
         if update.finish is not None:
             self._finish = update.finish
+            self._completed_at = int(time.time())
             events += self._end_item()
         return events
 

@@ -20,6 +20,7 @@ from gateway.http.requests import (
     counted,
     gateway_of,
     json_response,
+    off_loop,
     read_object,
     recorded,
     session_of,
@@ -27,9 +28,12 @@ from gateway.http.requests import (
 )
 from gateway.http.respond import answer
 from gateway.http.typed_body import note_ignored, parse_model
+from gateway.responses.background import start_answer
+from gateway.responses.earlier import Earlier, read_earlier, required_store
 from gateway.responses.envelope import check_metadata, response_head
 from gateway.responses.fields import InputTokensRequest, ResponsesRequest
 from gateway.responses.history import ItemReader
+from gateway.responses.keeping import Keeper
 from gateway.responses.reply import ResponseReply
 from gateway.responses.tools import ToolChoice, Tools, read_tools, tool_choice
 from gateway.shapes.json_format import json_answer
@@ -38,6 +42,7 @@ from gateway.text.prompt_encoder import ChatNames, EncodedPrompt
 HISTORY = "input"
 _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
+_NOT_KEPT = "store: this server keeps nothing (--response-store none)"
 _NOT_DROPPED = "truncation: 'auto' drops nothing here; an input that is too long is refused"
 
 Fields = TypeVar("Fields", bound=InputTokensRequest)
@@ -51,6 +56,7 @@ class Asked(Generic[Fields]):
     tools: Tools
     choice: ToolChoice
     messages: list[dict[str, Any]]
+    earlier: Earlier
     tenant: str
     session: str
     scope: str | None
@@ -78,15 +84,46 @@ async def create_response(request: Request) -> Response:
             )
         )
         included = fields.include or ()
+        store = gateway.store if fields.store is not False else None
+        warnings = [*asked.warnings, *([_NOT_KEPT] if fields.store and store is None else [])]
         reply = ResponseReply(
             choices[0],
             gateway.model,
-            head=response_head(fields, asked.tools, gateway.model.defaults, asked.warnings),
+            head=response_head(
+                fields,
+                asked.tools,
+                gateway.model.defaults,
+                warnings,
+                is_kept=store is not None,
+                earlier=asked.earlier,
+            ),
             tools={one.flat: one for one in asked.tools.offered},
             with_logprobs=_LOGPROBS in included,
             seal=partial(gateway.seal.seal, asked.tenant) if _ENCRYPTED in included else None,
         )
-        return await answer(gateway, request, record, choices, reply, stream=bool(fields.stream))
+        if store is None:
+            return await answer(
+                gateway, request, record, choices, reply, stream=bool(fields.stream)
+            )
+        keeper = Keeper(
+            store,
+            asked.tenant,
+            reply,
+            fields.input,
+            asked.earlier,
+            partial(off_loop, request, len(await request.body())),
+        )
+        if fields.background:
+            return await start_answer(gateway, request, record, choices, reply, keeper)
+        return await answer(
+            gateway,
+            request,
+            record,
+            choices,
+            reply,
+            stream=bool(fields.stream),
+            before_end=keeper.keep,
+        )
 
 
 async def count_input_tokens(request: Request) -> Response:
@@ -104,22 +141,21 @@ async def _read(request: Request, model: type[Fields]) -> Asked[Fields]:
     gateway.check_model(body.get("model"))
     note_ignored(body.keys() - model.model_fields.keys(), gateway.ignored_fields)
     fields = parse_model(model, body)
-    for name in ("previous_response_id", "conversation"):
-        if getattr(fields, name) is not None:
-            raise unsupported(name, "nothing is stored here: send the whole input")
     if fields.truncation not in (None, "auto", "disabled"):
         raise bad_field("truncation", "must be 'auto' or 'disabled'")
     tenant = tenant_of(request.state.key_id, "")
+    earlier = await read_earlier(request, tenant, fields)
     session = session_of(request.headers, fields.prompt_cache_key, fields.user)
     tools = read_tools(fields.tools)
     reader = ItemReader(partial(gateway.seal.open, tenant), reads_all=gateway.encoder.reads_all)
-    messages = reader.read(fields.instructions, fields.input)
+    messages = reader.read(fields.instructions, fields.input, earlier)
     notes = [_NOT_DROPPED] if fields.truncation == "auto" else []
     return Asked(
         fields=fields,
         tools=tools,
         choice=tool_choice(fields.tool_choice, tools),
         messages=messages,
+        earlier=earlier,
         tenant=tenant,
         session=session,
         scope=thinking_scope(request, tenant, session),
@@ -137,7 +173,7 @@ async def _encode(request: Request, asked: Asked[Any], max_model_len: int) -> En
         tenant=asked.tenant,
         thinking_scope=asked.scope,
         client=client_of_request(request),
-        body_bytes=len(await request.body()),
+        body_bytes=len(await request.body()) + asked.earlier.size_bytes,
         max_model_len=max_model_len,
         request_id=request.state.request_id,
     )
@@ -149,7 +185,11 @@ def _answers(gateway: Gateway, asked: Asked[ResponsesRequest]) -> Answers:
     if fields.prompt is not None:
         raise unsupported("prompt", "no templates are kept here: send the input itself")
     if fields.background:
-        raise unsupported("background", "nothing is stored here: leave it out, or stream")
+        required_store(gateway, "background")
+        if fields.store is False:
+            raise bad_field("store", "background needs it: the answer is fetched by its id")
+        if fields.stream:
+            raise unsupported("stream", "with background: ask for the response by its id")
     check_metadata(fields.metadata)
     most = fields.max_output_tokens
     if most is not None and most < 1:

@@ -42,6 +42,7 @@ class DatabaseThread:
         self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="response-store")
         self._waiting = 0
+        self._is_closed = False
 
     async def ask(self, operation: str, work: Callable[[], Result]) -> Result:
         """What `work` returns or raises. Raises StoreError when too much waits.
@@ -59,6 +60,8 @@ class DatabaseThread:
             self._counts.took(operation, time.perf_counter() - started_s)
 
     async def _ask(self, work: Callable[[], Result]) -> Result:
+        if self._is_closed:
+            raise StoreError("unavailable", "it is closed")
         if self._waiting >= self._max_waiting:
             raise StoreError("busy", f"{self._waiting} operations wait for it already")
         self._waiting += 1
@@ -76,6 +79,9 @@ class DatabaseThread:
             future.exception()  # so that asyncio does not miss it where the caller has gone
 
     async def close(self, work: Callable[[], None]) -> None:
-        """Do this last."""
+        """Do this last; once closed, nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await asyncio.wrap_future(self._thread.submit(work))
         self._thread.shutdown(wait=False)

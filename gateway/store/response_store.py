@@ -107,7 +107,7 @@ class ResponseStore(Protocol):
         """One entry."""
 
     async def chain(self, tenant: str, id: str) -> list[Entry]:
-        """The answer and all before it, oldest first. Raises ChainTooLong."""
+        """The answer and all before it, oldest first, without documents. Raises ChainTooLong."""
 
     async def end(
         self, tenant: str, id: str, *, document: bytes, output: bytes, items: Sequence[Item] = ()

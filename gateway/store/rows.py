@@ -14,6 +14,7 @@ from gateway.store.response_store import ChainTooLong, Entry, Item, Kind, Status
 
 _ID = re.compile(r"[A-Za-z0-9_\-.:]{1,200}")
 _COLUMNS = "e.id, e.kind, e.created_s, e.document, e.input, e.output, e.parent, e.conversation"
+_WITHOUT_DOCUMENT = _COLUMNS.replace("e.document", "NULL")
 _OWN = """FROM stored_entries e JOIN stored_threads t ON t.id = e.thread
     WHERE e.id = ? AND e.tenant = ? AND e.kind = ? AND t.used_s > ?"""
 
@@ -138,7 +139,7 @@ def _entry(row: tuple[Any, ...], at: Moment) -> Entry:
         id=id,
         kind=Kind(kind),
         created_s=created_s,
-        document=bytes(document),
+        document=bytes(document or b""),
         input=bytes(input),
         output=bytes(output),
         parent_id=parent,
@@ -153,9 +154,10 @@ def chain(run: Transaction, at: Moment, tenant: str, id: str, most: Bounds) -> l
     # One more than may be, so that what is beyond shows.
     steps = run(
         """WITH RECURSIVE steps (seq, id, parent, depth, size_bytes) AS (
-            SELECT seq, id, parent, 1, size_bytes FROM stored_entries WHERE id = ? AND thread = ?
+            SELECT seq, id, parent, 1, LENGTH(input) + LENGTH(output) FROM stored_entries
+            WHERE id = ? AND thread = ?
             UNION ALL
-            SELECT e.seq, e.id, e.parent, s.depth + 1, e.size_bytes
+            SELECT e.seq, e.id, e.parent, s.depth + 1, LENGTH(e.input) + LENGTH(e.output)
             FROM steps s JOIN stored_entries e ON e.id = s.parent
             WHERE e.thread = ? AND s.depth <= ?)
         SELECT seq, parent, depth, size_bytes FROM steps ORDER BY depth DESC""",
@@ -170,7 +172,8 @@ def chain(run: Transaction, at: Moment, tenant: str, id: str, most: Bounds) -> l
         raise UnknownEntry(steps[0][1])
     places = ", ".join("?" * len(steps))
     rows = run(
-        f"""SELECT {_COLUMNS}, e.running_until_s FROM stored_entries e WHERE e.seq IN ({places})
+        f"""SELECT {_WITHOUT_DOCUMENT}, e.running_until_s FROM stored_entries e
+        WHERE e.seq IN ({places})
         ORDER BY e.seq""",
         *(step[0] for step in steps),
     )

@@ -150,9 +150,10 @@ class ModelStore:
         while next_id is not None and len(entries) <= CHAIN.entries:
             if entries and next_id not in self.kept:
                 break
-            entries.insert(0, self.get(tenant, Kind.RESPONSE, next_id))
+            entry = self.get(tenant, Kind.RESPONSE, next_id)
+            entries.insert(0, replace(entry, document=b""))
             next_id = entries[0].parent_id
-        sizes = [len(one.document) + len(one.input) + len(one.output) for one in entries]
+        sizes = [len(one.input) + len(one.output) for one in entries]
         if len(entries) > CHAIN.entries or sum(sizes) > CHAIN.bytes:
             raise ChainTooLong("")
         if next_id is not None:
