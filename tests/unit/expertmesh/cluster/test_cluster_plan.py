@@ -280,3 +280,15 @@ def test_every_service_is_told_where_the_secret_of_the_run_is(
     assert [flag(one.flags, "--secret-file") for one in services] == (
         [str(tmp_path / "secret")] * len(services)
     )
+
+
+def test_the_gateway_keeps_answers_where_up_says_unless_its_own_flag_says_another_place(
+    model: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "responses.sqlite"
+    (gateway,) = plan_cluster(ClusterOptions(model=model, response_store=kept), 4).stages[-1]
+    assert flag(gateway.flags, "--response-store") == str(kept)
+    passed = {"gateway": {"response_store": "none"}}
+    options = ClusterOptions(model=model, response_store=kept, passed=passed)
+    (gateway,) = plan_cluster(options, cores=4).stages[-1]
+    assert gateway.flags[-1] == "--response-store=none"  # the last one wins
