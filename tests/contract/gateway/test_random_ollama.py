@@ -110,7 +110,7 @@ def test_streamed_and_whole_answers_say_the_same(
     ids = emitted(tokenizer, pieces)
     ids = ids[: len(ids) - cut] if end == "cut" else ids
 
-    def script(request: attention_pb2.OllamaGenerateRequest) -> list[Any]:
+    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
         parts, start = [], 0
         while start < len(ids):
             size = sizes[len(parts) % len(sizes)]

@@ -90,7 +90,7 @@ def test_other_bytes_are_refused_by_a_request_error_and_nothing_else(
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_bomb_gives_one_piece_at_a_time(encoding: bytes) -> None:
-    bomb = COMPRESSORS[encoding](b"\0" * 50_000_000)
+    bomb = COMPRESSORS[encoding](b"\0" * 20_000_000)
     assert len(bomb) < 100_000
     pieces = Expander(encoding, MOST_BYTES).feed(bomb)
     assert [len(next(pieces)) for _ in range(3)] == [PIECE_BYTES] * 3
