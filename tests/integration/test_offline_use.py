@@ -14,6 +14,7 @@ from expertmesh import LLM, SamplingParams
 from expertmesh.cluster.cluster_plan import demo_model_dir
 from moe_model.reference import ReferenceModel
 from moe_model.weights.checkpoint import Checkpoint
+from tests.support.moe_model.tiny_text_model import write_tiny_text_model
 from tests.support.places import ROOT
 
 SCRIPTS = ROOT / "tests" / "support" / "vllm_scripts"
@@ -96,6 +97,29 @@ def test_the_example_runs(where: str, url: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "LEMON" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_class_written_for_vllm_runs_with_a_context_of_131072(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "vllm_style.py")
+    model = write_tiny_text_model(tmp_path / "model", max_position_embeddings=131_072)
+    done = run(script, "--model", str(model))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "context: 131072"
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        *("batch", "batch", "chat", "stream", "tokens")
+    ]
+    ignored = [line for line in done.stderr.splitlines() if "is ignored" in line]
+    assert len(ignored) == len(done.stderr.splitlines()) == 6
+
+
+def test_the_client_of_minimaxs_path_reads_thinking_and_answer(url: str) -> None:
+    done = run(str(ROOT / "examples" / "minimax_client.py"), "--base-url", url)
+    assert done.returncode == 0, done.stderr
+    *_, thinking, answer, same = done.stdout.splitlines()
+    assert re.fullmatch(r"thinking: [1-9]\d* characters", thinking)
+    assert "62" in answer
+    assert same == "the same whole: True"
 
 
 def bench(*flags: str) -> dict:
