@@ -11,10 +11,11 @@ from starlette.responses import RedirectResponse, Response
 
 from gateway.anthropic.dialect import ANTHROPIC
 from gateway.http import info
-from gateway.http.auth import ApiKeys, AuthMiddleware
+from gateway.http.api_document import Operation, api_document, get, own
+from gateway.http.auth import PUBLIC_PATHS, ApiKeys, AuthMiddleware
 from gateway.http.context import Gateway
-from gateway.http.dialect import Dialect, Endpoint
-from gateway.http.docs_page import docs_page, request_body, set_openapi
+from gateway.http.dialect import Answer, Dialect, Endpoint
+from gateway.http.docs_page import docs_page
 from gateway.http.edge import BodyLimit, EdgeMiddleware, HeadAsGet
 from gateway.http.errors import refusing, routing_error
 from gateway.http.host_guard import Cors, HostGuard, Trust
@@ -28,12 +29,12 @@ DIALECTS = (OPENAI, ANTHROPIC, RESPONSES, OLLAMA, SGLANG)
 
 CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
 
-_OPERATION: tuple[tuple[str, Callable[..., Any]], ...] = (
-    ("/livez", info.livez),
-    ("/readyz", info.readyz),
-    ("/health", info.health),
-    ("/metrics", info.metrics),
-    ("/version", info.version),
+_OPERATION: tuple[tuple[str, Callable[..., Any], Answer], ...] = (
+    ("/livez", info.livez, Answer(is_text=True)),
+    ("/readyz", info.readyz, Answer(is_text=True, statuses=(200, 503))),
+    ("/health", info.health, Answer(whole=info.Health, statuses=(200, 503))),
+    ("/metrics", info.metrics, Answer(is_text=True)),
+    ("/version", info.version, Answer(whole=info.Versions)),
 )
 
 
@@ -63,41 +64,44 @@ def build_app(gateway: Gateway, dialects: Sequence[Dialect] = DIALECTS) -> FastA
         ],
     )
     app.state.gateway = gateway
-    gets = [(path, endpoint, "models") for path, endpoint in _shared_gets(dialects)]
-    gets += [(path, endpoint, "operation") for path, endpoint in _OPERATION]
-    for path, endpoint, tag in gets:
-        app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], summary=endpoint.__doc__)
-    posts = [post for one in dialects for post in one.posts]
-    for path, endpoint, model in posts:
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=["POST"],
-            tags=["text"],
-            summary=endpoint.__doc__,
-            openapi_extra=None if model is None else request_body(model),
-        )
-    for path, endpoint in (delete for one in dialects for delete in one.deletes):
-        app.add_api_route(
-            path, endpoint, methods=["DELETE"], tags=["text"], summary=endpoint.__doc__
-        )
+    operations = list(_operations(dialects))
+    for one in operations:
+        app.add_api_route(one.path, one.endpoint, methods=[one.method.upper()])
     for path, why in (refusal for one in dialects for refusal in one.refusals):
         app.add_api_route(path, refusing(why), methods=CHANGING, include_in_schema=False)
     app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    set_openapi(app, [model for _, _, model in posts if model is not None])
+    document = api_document(
+        operations, title=app.title, version=app.version, has_keys=keys.required
+    )
+    app.openapi = lambda: document  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, routing_error)
     return app
 
 
-def _shared_gets(dialects: Sequence[Dialect]) -> Iterator[tuple[str, Endpoint]]:
+def _operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
     """Each path once. Where several dialects have it, the one whose request it is answers."""
     endpoints: dict[str, dict[Dialect, Endpoint]] = {}
     for dialect in dialects:
         for path, endpoint in dialect.gets:
             endpoints.setdefault(path, {})[dialect] = endpoint
     for path, of_dialect in endpoints.items():
-        yield path, _by_dialect(of_dialect)
+        yield get(list(of_dialect), path, _by_dialect(of_dialect))
+    for path, endpoint, answer in _OPERATION:
+        yield Operation(
+            path=path,
+            method="get",
+            endpoint=endpoint,
+            tag="operation",
+            answers=[answer],
+            errors=[one.error_model for one in dialects if one.error_model],
+            needs_key=path not in PUBLIC_PATHS,
+        )
+    for dialect in dialects:
+        for path, endpoint, body in dialect.posts:
+            yield own(dialect, "post", path, endpoint, body)
+        for path, endpoint in dialect.deletes:
+            yield own(dialect, "delete", path, endpoint, None)
 
 
 def _by_dialect(of_dialect: Mapping[Dialect, Endpoint]) -> Endpoint:

@@ -1,8 +1,9 @@
 """How does Anthropic's API report errors? As an `error` object with a type and a message."""
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import ContextExceeded, Kind, RequestError
 from gateway.http.errors import STATUS
@@ -23,6 +24,25 @@ _TYPES = {
     Kind.BROKEN_UPSTREAM: "api_error",
 }
 """All others are `invalid_request_error`."""
+
+
+class AnthropicErrorObject(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    message: str
+
+
+class AnthropicError(BaseModel):
+    """The body of an error, and a stream's last event."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["error"]
+    error: AnthropicErrorObject
+    request_id: str | None
 
 
 class AnthropicErrors:

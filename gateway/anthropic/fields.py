@@ -7,6 +7,14 @@ clients send beta fields that mean nothing here.
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from gateway.generate.parameters import bounds, range_text
+from gateway.limits import Limits
+
+SHOWS_THINKING = ("enabled", "adaptive")
+THINKING_TYPES = (*SHOWS_THINKING, "disabled")
+_STOP: JsonDict = {"type": "string", "minLength": 1, "maxLength": Limits.stop_chars}
 
 
 class Thinking(BaseModel):
@@ -14,7 +22,7 @@ class Thinking(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": list(THINKING_TYPES)})
     display: str | None = None
 
 
@@ -49,14 +57,29 @@ class CountTokensRequest(BaseModel):
 class MessagesRequest(CountTokensRequest):
     """POST /v1/messages."""
 
-    max_tokens: int = Field(description="at least 1; cut to what is left of the context")
+    max_tokens: int = Field(
+        description="at least 1; cut to what is left of the context",
+        json_schema_extra={"minimum": 1},
+    )
     stop_sequences: list[Any] | None = Field(
-        None, description="up to 4 strings of up to 256 characters"
+        None,
+        description=f"up to {Limits.stops} strings of up to {Limits.stop_chars} characters",
+        json_schema_extra={"items": _STOP, "maxItems": Limits.stops},
     )
     stream: bool | None = None
-    temperature: float | None = Field(None, description="0 to 2; 0 is greedy")
-    top_p: float | None = Field(None, description="above 0, up to 1")
-    top_k: int | None = Field(None, description="0 or -1: all tokens")
+    temperature: float | None = Field(
+        None,
+        description=f"{range_text('temperature')}; 0 is greedy",
+        json_schema_extra=bounds("temperature"),
+    )
+    top_p: float | None = Field(
+        None,
+        description="above 0, up to 1",
+        json_schema_extra={"exclusiveMinimum": 0, "maximum": 1},
+    )
+    top_k: int | None = Field(
+        None, description="0 or -1: all tokens", json_schema_extra={"minimum": -1}
+    )
     output_config: OutputConfig | None = Field(
         None, description="{'format': {'type': 'json_schema', 'schema'}}"
     )

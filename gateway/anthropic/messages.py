@@ -6,7 +6,12 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.anthropic.fields import CountTokensRequest, MessagesRequest
+from gateway.anthropic.fields import (
+    SHOWS_THINKING,
+    THINKING_TYPES,
+    CountTokensRequest,
+    MessagesRequest,
+)
 from gateway.anthropic.history import chat_messages, thinking_blocks
 from gateway.anthropic.reply import CALL_PREFIX, MessageReply
 from gateway.anthropic.tools import ToolChoice, answer_form, function_tools, tool_choice
@@ -35,8 +40,6 @@ from gateway.http.typed_body import note_ignored, parse_model
 from gateway.text.prompt_encoder import ChatNames, EncodedPrompt
 
 NAMES = ChatNames(messages="messages", tools="tools", function="", parameters=".input_schema")
-_SHOWS_THINKING = ("enabled", "adaptive")
-_THINKING_TYPES = (*_SHOWS_THINKING, "disabled")
 
 Fields = TypeVar("Fields", bound=CountTokensRequest)
 
@@ -68,7 +71,7 @@ async def messages(request: Request) -> Response:
             choices[0],
             model=fields.model,
             asked_tokens=fields.max_tokens,
-            show_thinking=thinking is not None and thinking.type in _SHOWS_THINKING,
+            show_thinking=thinking is not None and thinking.type in SHOWS_THINKING,
             thinking_text=thinking is None or thinking.display != "omitted",
             sign=gateway.signatures.sign,
         )
@@ -91,8 +94,8 @@ async def _read(request: Request, model: type[Fields]) -> Fields:
     gateway.check_model(body.get("model"))
     note_ignored(body.keys() - model.model_fields.keys(), gateway.ignored_fields)
     fields = parse_model(model, body)
-    if fields.thinking is not None and fields.thinking.type not in _THINKING_TYPES:
-        raise bad_field("thinking.type", f"must be one of {', '.join(_THINKING_TYPES)}")
+    if fields.thinking is not None and fields.thinking.type not in THINKING_TYPES:
+        raise bad_field("thinking.type", f"must be one of {', '.join(THINKING_TYPES)}")
     return fields
 
 

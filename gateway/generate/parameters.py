@@ -53,6 +53,12 @@ _NUMBERS = {one.name: one.metadata for one in fields(Parameters) if one.metadata
 _OFF = {name: number["off"] for name, number in _NUMBERS.items() if number["off"] is not None}
 
 
+def bounds(name: str) -> dict[str, Any]:
+    """The allowed range of a parameter, as JSON Schema says it."""
+    low, high = _NUMBERS[name]["range"]
+    return {"minimum": low, "maximum": high}
+
+
 def range_text(name: str) -> str:
     """The allowed range of a parameter, for messages and documentation."""
     low, high = _NUMBERS[name]["range"]

@@ -1,7 +1,7 @@
 """What must an API define to be served here? Its paths, its answers and the shape of its errors."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -48,6 +48,19 @@ class ErrorShape(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a path answers, for its description."""
+
+    whole: type[BaseModel] | None = None
+    """As JSON."""
+    event: type[BaseModel] | None = None
+    """The data of each server-sent event, where the answer may be streamed."""
+    is_text: bool = False
+    statuses: Sequence[int] = (200,)
+    description: str = "The answer"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """One API."""
 
@@ -68,6 +81,10 @@ class Dialect:
     """What it forgets when it is told to."""
     refusals: Sequence[tuple[str, str]] = ()
     """Paths that its clients call to change the server, and why nothing is changed."""
+    answers: Mapping[str, Answer] = field(default_factory=dict, compare=False)
+    """By path."""
+    error_model: type[BaseModel] | None = None
+    """What `errors` writes."""
 
 
 def dialect_of(path: str, headers: Collection[bytes], dialects: Sequence[Dialect]) -> Dialect:

@@ -1,15 +1,7 @@
 """What does /docs show? The OpenAPI description, on a page that needs nothing from the internet."""
 
-from collections.abc import Iterable
-from typing import Any
-
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-
-_REF = "#/components/schemas/{model}"
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>ExpertMesh API</title>
@@ -76,27 +68,3 @@ _POLICY = (
 async def docs_page(request: Request) -> Response:
     """The page; its content security policy forbids every other host."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
-
-
-def request_body(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a JSON body that the endpoint reads by itself."""
-    schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def set_openapi(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
-    """Describe the request models, which FastAPI does not see, in the schema it makes."""
-    schemas: dict[str, Any] = {}
-    for model in models:
-        schema = model.model_json_schema(ref_template=_REF)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            described = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            described.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
-            app.openapi_schema = described
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

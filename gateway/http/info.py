@@ -1,9 +1,11 @@
 """What do probes, metrics and version say?"""
 
 from importlib.metadata import version as version_of
+from typing import Literal
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +13,39 @@ from gateway.http.requests import gateway_of, json_response
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
 
 VERSION = version_of("expertmesh")
+
+
+class Health(BaseModel):
+    """What GET /health answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ready", "not ready"]
+    reason: str | None
+
+
+class AttentionVersion(BaseModel):
+    """One attention service."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    attention_id: str
+    version: str
+    checkpoint_id: str
+    dtype: str
+    transport: str
+    batch_invariant: bool
+
+
+class Versions(BaseModel):
+    """What GET /version answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    protocol: str
+    batch_invariant: bool
+    attention: list[AttentionVersion]
 
 
 async def livez(request: Request) -> Response:

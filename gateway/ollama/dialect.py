@@ -1,8 +1,9 @@
 """Which paths speak Ollama's API?"""
 
 from gateway.http.dialect import Dialect
+from gateway.ollama.answers import ANSWERS
 from gateway.ollama.chat import chat, generate
-from gateway.ollama.errors import OllamaErrors
+from gateway.ollama.errors import OllamaError, OllamaErrors
 from gateway.ollama.fields import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
 from gateway.ollama.model_list import list_models, running_models, show, version
 
@@ -10,6 +11,8 @@ _FIXED = "this server has the models that it was started with; it fetches, makes
 
 OLLAMA = Dialect(
     errors=OllamaErrors(),
+    answers=ANSWERS,
+    error_model=OllamaError,
     prefixes=("/api",),
     stream_type="application/x-ndjson",
     gets=(

@@ -1,9 +1,18 @@
 """How does Ollama's API report errors? As one text under `error`."""
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import RequestError
 from gateway.http.errors import STATUS
+
+
+class OllamaError(BaseModel):
+    """The body of an error, and a stream's last line."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: str
 
 
 class OllamaErrors:

@@ -1,6 +1,7 @@
 """Which paths speak OpenAI's API?"""
 
 from gateway.http.dialect import Dialect
+from gateway.openai.answers import ANSWERS
 from gateway.openai.chat import chat_completions, minimax_chat_completions
 from gateway.openai.completions import completions
 from gateway.openai.model_list import get_model, list_models
@@ -12,10 +13,12 @@ from gateway.openai.models import (
 )
 from gateway.openai.server_facts import props, tokenizer_info
 from gateway.openai.tokenize import detokenize, tokenize
-from gateway.shapes.openai_errors import OpenAIErrors
+from gateway.shapes.openai_errors import OpenAIError, OpenAIErrors
 
 OPENAI = Dialect(
     errors=OpenAIErrors(),
+    answers=ANSWERS,
+    error_model=OpenAIError,
     gets=(
         ("/v1/models", list_models),
         ("/v1/models/{model_id:path}", get_model),

@@ -10,11 +10,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.errors import bad_field
-from gateway.generate.parameters import range_text
+from gateway.generate.parameters import bounds, range_text
 from gateway.limits import Limits
+from gateway.openai import field_schemas
 
 TokenLimit = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
+
+
+def _number(name: str, text: str = "") -> Any:
+    """A parameter with the range that the core checks."""
+    return Field(None, description=range_text(name) + text, json_schema_extra=bounds(name))
 
 
 class StreamOptions(BaseModel):
@@ -32,51 +38,86 @@ class SamplingFields(BaseModel):
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     model: str = Field(description="As listed by GET /v1/models")
-    temperature: float | None = Field(None, description=f"{range_text('temperature')}; 0 is greedy")
-    top_p: float | None = Field(None, description="above 0, up to 1")
-    top_k: int | None = Field(None, description="0 or -1: all tokens")
-    min_p: float | None = Field(None, description=f"{range_text('min_p')}; 0 is off")
-    repetition_penalty: float | None = Field(
-        None, description=f"{range_text('repetition_penalty')}; 1 is off"
+    temperature: float | None = _number("temperature", "; 0 is greedy")
+    top_p: float | None = Field(
+        None, description="above 0, up to 1", json_schema_extra=field_schemas.TOP_P
     )
-    presence_penalty: float | None = Field(None, description=range_text("presence_penalty"))
-    frequency_penalty: float | None = Field(None, description=range_text("frequency_penalty"))
-    logit_bias: dict[str, float] | None = Field(None, description="token id -> -100 to 100")
+    top_k: int | None = Field(
+        None, description="0 or -1: all tokens", json_schema_extra={"minimum": -1}
+    )
+    min_p: float | None = _number("min_p", "; 0 is off")
+    repetition_penalty: float | None = _number("repetition_penalty", "; 1 is off")
+    presence_penalty: float | None = _number("presence_penalty")
+    frequency_penalty: float | None = _number("frequency_penalty")
+    logit_bias: dict[str, float] | None = Field(
+        None,
+        description="token id -> -100 to 100",
+        json_schema_extra={
+            "maxProperties": Limits.logit_bias,
+            "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        },
+    )
     seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
     max_tokens: TokenLimit = Field(
-        None, description="default, -1 and more than that: what is left of the context"
+        None,
+        description="default, -1 and more than that: what is left of the context",
+        json_schema_extra={"minimum": -1},
     )
-    min_tokens: int | None = Field(None, description="no stop token before this many")
+    min_tokens: int | None = Field(
+        None, description="no stop token before this many", json_schema_extra={"minimum": 0}
+    )
     stop: Any = Field(
         None,
         description=f"string, or up to {Limits.stops} strings of up to {Limits.stop_chars} "
         "characters",
+        json_schema_extra=field_schemas.STOP,
     )
-    stop_token_ids: list[int] | None = Field(None, description=f"up to {Limits.stop_token_ids}")
+    stop_token_ids: list[int] | None = Field(
+        None,
+        description=f"up to {Limits.stop_token_ids}",
+        json_schema_extra={"items": field_schemas.TOKEN_ID, "maxItems": Limits.stop_token_ids},
+    )
     ignore_eos: bool | None = None
     bad_words: list[str] | None = Field(
         None,
         description=f"texts not to write, as the tokenizer spells them: up to {Limits.bad_words} "
         f"of up to {Limits.bad_word_chars} characters",
+        json_schema_extra={
+            "items": {"type": "string", "minLength": 1, "maxLength": Limits.bad_word_chars},
+            "maxItems": Limits.bad_words,
+        },
     )
     allowed_token_ids: list[int] | None = Field(
-        None, description=f"no other token is sampled; up to {Limits.allowed_token_ids}"
+        None,
+        description=f"no other token is sampled; up to {Limits.allowed_token_ids}",
+        json_schema_extra={"items": field_schemas.TOKEN_ID, "maxItems": Limits.allowed_token_ids},
     )
-    n: int | None = Field(None, description=f"1 to {Limits.choices}")
+    n: int | None = Field(
+        None,
+        description=f"1 to {Limits.choices}",
+        json_schema_extra={"minimum": 1, "maximum": Limits.choices},
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     cache_salt: str | None = Field(
-        None, description="cached prompts are shared with the same salt and API key only"
+        None,
+        description="cached prompts are shared with the same salt and API key only",
+        json_schema_extra={"maxLength": Limits.cache_salt_chars},
     )
     prompt_cache_key: Any = Field(
         None, description="text: requests of one conversation prefer one attention service"
     )
     user: Any = Field(None, description="the same, where prompt_cache_key is not given")
     response_format: Any = Field(
-        None, description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema"
+        None,
+        description="{'type': 'text'}, 'json_object' or 'json_schema' with its schema",
+        json_schema_extra=field_schemas.OBJECT,
     )
     structured_outputs: Any = Field(
-        None, description="one of {'json': schema}, json_object, regex, choice, grammar"
+        None,
+        description="one of {'json': schema}, json_object, regex, choice, grammar",
+        json_schema_extra=field_schemas.OBJECT,
     )
     return_token_ids: bool | None = Field(
         None, description="add each choice's token_ids, a stop token included, and its stop_reason"
@@ -89,13 +130,19 @@ class SamplingFields(BaseModel):
 class ChatRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
-    messages: list[Any] = Field(description="OpenAI messages; thinking in any of its forms")
-    max_completion_tokens: TokenLimit = Field(None, description="the same as max_tokens")
-    tools: list[Any] | None = None
+    messages: list[Any] = Field(
+        description="OpenAI messages; thinking in any of its forms",
+        json_schema_extra=field_schemas.MESSAGES,
+    )
+    max_completion_tokens: TokenLimit = Field(
+        None, description="the same as max_tokens", json_schema_extra={"minimum": -1}
+    )
+    tools: list[Any] | None = Field(None, json_schema_extra=field_schemas.TOOLS)
     tool_choice: Any = Field(
         None,
         description="'auto', 'none', 'required', {'type': 'function', 'function': {'name'}} or "
         "{'type': 'allowed_tools', 'allowed_tools': {'mode', 'tools'}}",
+        json_schema_extra=field_schemas.TOOL_CHOICE,
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="ignored where the model's template has no such variable"
@@ -108,7 +155,11 @@ class ChatRequest(SamplingFields):
     )
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call")
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, description=f"0 to {Limits.top_logprobs}")
+    top_logprobs: int | None = Field(
+        None,
+        description=f"0 to {Limits.top_logprobs}",
+        json_schema_extra=field_schemas.TOP_LOGPROBS,
+    )
     reasoning_split: bool | None = Field(
         None, description="false: thinking stays in content between <think> tags"
     )
@@ -117,10 +168,15 @@ class ChatRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
-    prompt: Any = Field(description="string, strings, token ids, or lists of token ids")
+    prompt: Any = Field(
+        description="string, strings, token ids, or lists of token ids",
+        json_schema_extra=field_schemas.PROMPT,
+    )
     echo: bool | None = Field(None, description="repeat the prompt; with logprobs also its own")
     logprobs: int | None = Field(
-        None, description=f"0 to {Limits.top_logprobs} alternatives for each token"
+        None,
+        description=f"0 to {Limits.top_logprobs} alternatives for each token",
+        json_schema_extra=field_schemas.TOP_LOGPROBS,
     )
     return_tokens_as_token_ids: bool | None = Field(
         None, description="logprobs name tokens as token_id:N, exact where their text is not"
@@ -130,12 +186,12 @@ class CompletionRequest(SamplingFields):
 class TokenizeRequest(BaseModel):
     """POST /tokenize: exactly one of prompt and messages."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, json_schema_extra=field_schemas.ONE_OF_BOTH)
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[Any] | None = None
-    tools: list[Any] | None = None
+    messages: list[Any] | None = Field(None, json_schema_extra=field_schemas.MESSAGES)
+    tools: list[Any] | None = Field(None, json_schema_extra=field_schemas.TOOLS)
     add_generation_prompt: bool | None = None
 
 
@@ -145,7 +201,7 @@ class DetokenizeRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     model: str | None = None
-    tokens: list[int]
+    tokens: list[int] = Field(json_schema_extra={"items": field_schemas.TOKEN_ID})
 
 
 def stream_options_of(fields: SamplingFields) -> StreamOptions:

@@ -22,10 +22,11 @@ from gateway.responses.stored import (
     get_response,
     list_input_items,
 )
-from gateway.shapes.openai_errors import OpenAIErrors
+from gateway.shapes.openai_errors import OpenAIError, OpenAIErrors
 
 RESPONSES = Dialect(
     errors=OpenAIErrors(),
+    error_model=OpenAIError,
     prefixes=("/v1/responses", "/v1/conversations"),
     gets=(
         ("/v1/responses/{response_id}", get_response),

@@ -1,7 +1,8 @@
 """Which paths speak SGLang's native API?"""
 
 from gateway.http.dialect import Dialect
-from gateway.sglang.errors import SGLangErrors
+from gateway.sglang.answers import ANSWERS
+from gateway.sglang.errors import SGLangError, SGLangErrors
 from gateway.sglang.fields import SGLangRequest
 from gateway.sglang.generate import generate
 from gateway.sglang.info import model_info, server_info
@@ -20,6 +21,8 @@ _REFUSED = {
 
 SGLANG = Dialect(
     errors=SGLangErrors(),
+    answers=ANSWERS,
+    error_model=SGLangError,
     prefixes=("/generate", *(path for path, _ in _INFO), *_REFUSED),
     gets=_INFO,
     posts=(("/generate", generate, SGLangRequest),),

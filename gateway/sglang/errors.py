@@ -3,9 +3,30 @@
 from typing import Any
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import RequestError
 from gateway.http.errors import STATUS
+
+
+class SGLangErrorObject(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str
+    param: str | None
+    code: str | None
+    request_id: str | None = None
+    """In a stream, whose headers were sent before."""
+
+
+class SGLangError(BaseModel):
+    """The body of an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: SGLangErrorObject
 
 
 class SGLangErrors:

@@ -3,11 +3,29 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from gateway.text.model_files import ModelFiles
 from protos import attention_pb2
 
 LEAST_LOGPROB = -9999.0
 """Instead of minus infinity, which JSON cannot say."""
+
+
+class TopLogprob(BaseModel):
+    """A token that could have come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    """A token that came."""
+
+    top_logprobs: list[TopLogprob]
 
 
 def token_text(model: ModelFiles, token_id: int) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import Kind, RequestError
 from gateway.http.errors import STATUS
@@ -18,6 +19,27 @@ _TYPES = {
     Kind.TIMED_OUT: "server_error",
 }
 """All others are `invalid_request_error`."""
+
+
+class OpenAIErrorObject(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    request_id: str | None = None
+    """In a stream, whose headers were sent before."""
+
+
+class OpenAIError(BaseModel):
+    """The body of an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: OpenAIErrorObject
 
 
 class OpenAIErrors:

@@ -61,11 +61,12 @@ def wrong_types() -> list[tuple[str, Any]]:
     cases = []
     for name, schema in ChatRequest.model_json_schema()["properties"].items():
         kinds = [one.get("type") for one in schema.get("anyOf", [schema])]
-        kind = next((kind for kind in kinds if kind and kind != "null"), None)
+        kinds = [kind for kind in kinds if kind and kind != "null"]
         if "$ref" in json.dumps(schema):
-            kind = "object"
-        if name != "model" and kind is not None:
-            cases += [(name, value) for value in WRONG[kind]]
+            kinds = ["object"]
+        if name != "model" and kinds:
+            wrong = [value for value in WRONG[kinds[0]] if all(value in WRONG[k] for k in kinds)]
+            cases += [(name, value) for value in wrong]
     cases += [("stop", 1), ("stop", {"a": 1}), ("tool_choice", 1), ("tool_choice", ["auto"])]
     cases += [("stream_options", {"include_usage": 1}), ("stop_token_ids", ["1"])]
     return cases
