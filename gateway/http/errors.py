@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from gateway.errors import Kind, RequestError
 from gateway.http.dialect import ErrorShape
@@ -78,6 +79,18 @@ async def routing_error(request: Request, error: Exception) -> Response:
     return Response(
         request.state.dialect.errors.body(told, request.state.request_id),
         status_code=error.status_code,
-        headers=error.headers,
+        headers={"Allow": _allowed(request)} if error.status_code == 405 else error.headers,
         media_type="application/json",
     )
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes of this path, where the router names those of the first."""
+    routes = [
+        route
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    plainest = min((route.path for route in routes), key=lambda path: path.count("{"), default="")
+    methods = {method for one in routes if one.path == plainest for method in one.methods or ()}
+    return ", ".join(sorted(methods))

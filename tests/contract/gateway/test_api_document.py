@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.anthropic.answers import ANSWERS as MESSAGES
@@ -163,6 +164,23 @@ def test_every_path_is_described_with_its_parameters_and_answers(gateway: Harnes
     assert set(api["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
     for dialect in (OPENAI, ANTHROPIC, OLLAMA, SGLANG):
         assert set(dialect.answers) <= {path for path, *_ in (*dialect.gets, *dialect.posts)}
+
+
+@pytest.mark.parametrize(
+    "path, allowed",
+    [
+        ("/v1/conversations/a", "DELETE, GET, POST"),
+        ("/v1/responses/a", "DELETE, GET"),
+        ("/v1/responses/input_tokens", "POST"),
+        ("/v1/models", "GET"),
+        ("/v1/models/a/b", "GET"),
+    ],
+)
+def test_a_wrong_method_is_told_the_methods_of_its_path(
+    gateway: Harness, path: str, allowed: str
+) -> None:
+    reply = httpx.request("PUT", gateway.base_url + path)
+    assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
 
 
 def test_keys_are_described_where_they_are_needed(make_gateway: Callable[..., Harness]) -> None:
