@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.openai import structured_outputs as forms
+from gateway.shapes import structured_outputs as forms
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
