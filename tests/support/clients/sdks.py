@@ -56,6 +56,8 @@ class Sdk:
     name: str
     requirements: tuple[str, ...]
     start: str
+    alone: tuple[str, ...] = ()
+    shares_ours: bool = False
     loop: str = ""
     """Lines that let the model use TOOL until it answers QUESTION, and print the answer."""
     streamed: str = ""
@@ -64,7 +66,9 @@ class Sdk:
 
     def run(self, place: Place, home: Path, program: str) -> Any:
         """What the program prints as its last line, as JSON."""
-        python = environments.python(self.name, *self.requirements)
+        python = environments.python(
+            self.name, *self.requirements, alone=self.alone, shares_ours=self.shares_ours
+        )
         file = home / "program.py"  # smolagents reads its tools' source
         constants = _lines(place.constants)
         file.write_text("\n".join(["import json", constants, self.start, program]))
