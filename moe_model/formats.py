@@ -46,10 +46,10 @@ FORMATS = {
     for made in (
         WeightFormat(name="f32", bits=32, group=1, panel=1),
         WeightFormat(name="bf16", bits=16, group=2),
-        WeightFormat(name="fp8", bits=8, group=128, scale_bytes=4, devices=("cpu",)),
+        WeightFormat(name="fp8", bits=8, group=128, scale_bytes=4, devices=("cpu", "cuda")),
         WeightFormat(name="int8", bits=8, group=128, scale_bytes=4, devices=("cpu",)),
-        WeightFormat(name="int4", bits=4, group=32, scale_bytes=2, devices=("cpu",)),
-        WeightFormat(name="int4_g128", bits=4, group=128, scale_bytes=2, devices=("cpu",)),
+        WeightFormat(name="int4", bits=4, group=32, scale_bytes=2, devices=("cpu", "cuda")),
+        WeightFormat(name="int4_g128", bits=4, group=128, scale_bytes=2, devices=("cpu", "cuda")),
     )
 }
 CHOICES = ("auto", *FORMATS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-INVARIANT_KERNELS = ("native",)
+INVARIANT_KERNELS = ("native", "cuda")
 """Kernels whose rows do not depend on the other rows of a batch, bit for bit."""
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}

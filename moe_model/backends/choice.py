@@ -4,9 +4,10 @@ import torch
 
 from moe_model.backends.backend import Backend
 from moe_model.kernels.cpu.backend import CpuBackend
+from moe_model.kernels.cuda.backend import CudaBackend
 from moe_model.kernels.torch.backend import TorchBackend
 
-FASTER = {"cpu": CpuBackend}
+FASTER: dict[str, type[CpuBackend] | type[CudaBackend]] = {"cpu": CpuBackend, "cuda": CudaBackend}
 """Kind of device -> the backend that is faster there than torch, where it is available."""
 
 
@@ -18,5 +19,5 @@ def choose_backend(dtype: torch.dtype, device: torch.device | str = "cpu") -> Ba
     """
     device = torch.device(device)
     faster = FASTER.get(device.type)
-    why = faster.why_not(dtype) if faster else "the native kernels are for CPUs"
+    why = faster.why_not(dtype) if faster else "there are kernels for CPUs and for CUDA devices"
     return TorchBackend(dtype, device, why) if why or not faster else faster(dtype, device)

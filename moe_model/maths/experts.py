@@ -158,7 +158,10 @@ def _rows_of_pairs(num_tokens: int, top_k: int, device: torch.device) -> Tensor:
 def combine_rows(rows_MD: Tensor, row_of_pair_M: Tensor, num_rows: int) -> Tensor:
     """Add each row's pairs in float32, in the order given (ascending expert id): [N, D]."""
     sums_ND = torch.zeros((num_rows, rows_MD.shape[-1]), dtype=torch.float32, device=rows_MD.device)
-    return sums_ND.index_add_(0, row_of_pair_M, rows_MD.float())
+    if rows_MD.device.type == "cpu":
+        return sums_ND.index_add_(0, row_of_pair_M, rows_MD.float())
+    # On CUDA `index_add_` adds in any order; this sorts and keeps the order of equal rows.
+    return sums_ND.index_put_((row_of_pair_M,), rows_MD.float(), accumulate=True)
 
 
 def _grouped_linear(rows_MD: Tensor, slots_M: Tensor, weights_EFD: Tensor) -> Tensor:

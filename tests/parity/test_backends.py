@@ -70,9 +70,10 @@ def rows(backend: Backend, *shape: int, seed: int = 0) -> Tensor:
 
 
 def formats_of(backend: Backend) -> list[str]:
-    """Those that the flags allow for this dtype and device."""
+    """Those that the flags allow for this dtype and device; on CUDA torch alone holds no codes."""
     allowed = []
-    for name in FORMATS:
+    plain = type(backend) is TorchBackend and backend.device.type != "cpu"
+    for name in DTYPES if plain else FORMATS:
         try:
             allowed.append(
                 choose_format(name, "--x", dtype_name(backend.dtype), backend.device.type)

@@ -52,7 +52,7 @@ def pack_int4(weight_POD: Tensor, group: int) -> Tensor:
     """
     panels = weight_POD.shape[0]
     weight = weight_POD.float().view(panels, PANEL, -1, group)
-    codes, scales = _best_codes(weight)
+    codes, scales = best_codes(weight)
     nibbles = (codes + 8).to(torch.uint8).view(panels, PANEL, -1, group // 4, 4)
     low, high = nibbles.permute(0, 2, 3, 1, 4).split(16, dim=3)
     both = (low | high << 4).reshape(panels, -1, group * PANEL // 2)
@@ -70,7 +70,7 @@ def unpack_int4(data_PB: Tensor, group: int) -> Tensor:
     return (codes * scales.transpose(1, 2)[..., None]).reshape(panels, PANEL, -1)
 
 
-def _best_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
+def best_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes -8..7 as float32 [..., group] and bfloat16 scales [...].
 
     Sums run over the inputs one after another, so that native code gives the same bits.

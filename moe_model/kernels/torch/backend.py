@@ -53,11 +53,13 @@ class TorchBackend:
         return tuple(tensor.to(self.device) for tensor in tensors)
 
     def linears(self, weight_format: str) -> Linears:
+        self._check_held(weight_format)
         return TorchLinears(self.dtype, weight_format, self.device)
 
     def room_for_experts(
         self, num_held: int, config: ModelConfig, weight_format: str
     ) -> HeldExperts:
+        self._check_held(weight_format)
         if weight_format not in DTYPES:  # in panels, widened on every call: slow
             return UnpackedExperts(num_held, config, weight_format)
         if can_pack(self.dtype, self.device):
@@ -65,6 +67,12 @@ class TorchBackend:
         return ExpertWeights.room(
             num_held, config.hidden_size, config.expert_size, self.dtype, self.device
         )
+
+    def _check_held(self, weight_format: str) -> None:
+        """Raises ValueError: on other devices than CPUs torch alone holds no codes."""
+        if weight_format not in DTYPES and self.device.type != "cpu":
+            why = self.why or f"on {self.device.type} only its kernels read them"
+            raise ValueError(f"{weight_format} weights cannot be held here: {why}")
 
     def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
         return PlainLayer(held, config)

@@ -84,8 +84,8 @@ def test_a_format_fits_its_compute_dtype_and_device():
         choose_format("int8", "--expert-dtype", "f32")
     with pytest.raises(ValueError, match="--linear-dtype f32 computes in f32"):
         choose_format("f32", "--linear-dtype", "bf16")
-    with pytest.raises(ValueError, match="--linear-dtype int4 is held on cpu; on cuda"):
-        choose_format("int4", "--linear-dtype", "bf16", "cuda")
+    with pytest.raises(ValueError, match="--linear-dtype int8 is held on cpu; on cuda"):
+        choose_format("int8", "--linear-dtype", "bf16", "cuda")
 
 
 def test_a_format_counts_its_scales_and_padding(checkpoint: Checkpoint):

@@ -1,0 +1,107 @@
+"""What do the CUDA kernels compute? bfloat16 rows; torch does the rest.
+
+Triton is needed only where they are used: this module imports it late.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+
+from moe_model.config import ModelConfig
+from moe_model.kernels.torch.backend import TorchBackend
+from moe_model.maths.experts import HeldExperts
+from moe_model.maths.kv_layout import KVLayout, KvPages
+from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
+from moe_model.maths.linear import LinearWeight
+from moe_model.maths.linears import Linears
+from moe_model.maths.paged_attention import PagedAttention
+from moe_model.numerics import Numerics
+from moe_model.quant import StoredMatrix
+
+VERSION = 1
+"""Of the kernels' bits: another number wherever they change."""
+LEAST_CAPABILITY = (8, 0)
+HELD = ("bf16", "fp8", "int4", "int4_g128")
+
+
+class CudaBackend(TorchBackend):
+    """See moe_model/backends/backend.py."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, why: str = ""):
+        super().__init__(dtype, device, why)
+        from moe_model.kernels.cuda.rows import CudaRows
+
+        self.rows = CudaRows()
+
+    @staticmethod
+    def why_not(dtype: torch.dtype) -> str:
+        """Why it is not available; empty when it is."""
+        if dtype != torch.bfloat16:
+            return "the CUDA kernels take bfloat16 rows"
+        if find_spec("triton") is None:
+            return "the CUDA kernels need Triton: pip install 'expertmesh[cuda]'"
+        if not torch.cuda.is_available():
+            return "torch finds no CUDA device"
+        capability = torch.cuda.get_device_capability()
+        if capability < LEAST_CAPABILITY:
+            return "the CUDA kernels need compute capability 8.0, this device has {}.{}".format(
+                *capability
+            )
+        return ""
+
+    def numerics(self, weight_format: str) -> Numerics:
+        found = super().numerics(weight_format)
+        if weight_format not in HELD:
+            return replace(found, why=f"there is no CUDA kernel for {weight_format}")
+        return replace(found, kernel=f"cuda-{VERSION}", why="")
+
+    def linears(self, weight_format: str) -> Linears:
+        return CudaLinears(self.dtype, weight_format, self.device)
+
+    def room_for_experts(
+        self, num_held: int, config: ModelConfig, weight_format: str
+    ) -> HeldExperts:
+        if weight_format not in HELD:
+            return super().room_for_experts(num_held, config, weight_format)
+        from moe_model.kernels.cuda.experts import CudaExperts
+
+        return CudaExperts(num_held, config, weight_format, self.device)
+
+    def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
+        return PlainLayer(held, config, self.rows)
+
+    def kv_layout(self, kv_dtype: str, config: ModelConfig, block_size: int) -> KVLayout:
+        if kv_dtype == "int8":
+            return super().kv_layout(kv_dtype, config, block_size)
+        from moe_model.kernels.cuda.attention import CudaLayout
+
+        return CudaLayout.of(config, self.dtype)
+
+    def attention(self, config: ModelConfig, cache: KvPages) -> PagedAttention:
+        from moe_model.kernels.cuda.attention import CudaAttention, can_attend
+
+        heads = config.num_heads, config.num_kv_heads
+        if can_attend(self.dtype, cache.layout, *heads):
+            return CudaAttention(cache, *heads)
+        return super().attention(config, cache)
+
+
+@dataclass(frozen=True)
+class CudaLinears:
+    """In the kernels' words."""
+
+    dtype: torch.dtype
+    weight_format: str
+    device: torch.device
+
+    def make(self, parts: Sequence[StoredMatrix]) -> LinearWeight:
+        from moe_model.kernels.cuda.linear import CudaLinear
+
+        return CudaLinear.of(parts, self.weight_format, self.device)
+
+    def make_routing(self, stored: StoredMatrix) -> LinearWeight:
+        from moe_model.kernels.cuda.linear import RoutingMatrix
+
+        return RoutingMatrix(stored.to(torch.float32).to(self.device))

@@ -1,0 +1,161 @@
+"""The experts' products: every tile is some outputs of one expert for some of the rows it serves.
+
+1. `group_pairs` sorts (row, expert) pairs by expert and cuts each expert's pairs into tiles.
+2. `gate_up`: w1 and w3 of the tile's expert, SiLU(gate) * up, rounded once.
+3. `down`: w2, times the routing weight, rounded once; to the pair's own place.
+4. `add_pairs`: each row's pairs in ascending expert id, in float32.
+
+Tiles are listed in whatever order their experts come to it: no result depends on it.
+"""
+
+import triton
+import triton.language as tl
+
+from moe_model.kernels.cuda.dots import add_group
+
+
+@triton.jit
+def group_pairs(
+    slots, num_pairs, sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
+    ROWS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """One program for each slot. `num_tiles` is 0 before."""
+    slot = tl.program_id(0)
+    before = 0
+    count = 0
+    for at in range(0, num_pairs, CHUNK):
+        pairs = at + tl.arange(0, CHUNK)
+        found = tl.load(slots + pairs, mask=pairs < num_pairs, other=2147483647)
+        before += tl.sum((found < slot).to(tl.int32), 0)
+        count += tl.sum((found == slot).to(tl.int32), 0)
+    if count > 0:
+        placed = before
+        for at in range(0, num_pairs, CHUNK):
+            pairs = at + tl.arange(0, CHUNK)
+            found = tl.load(slots + pairs, mask=pairs < num_pairs, other=2147483647)
+            mine = (found == slot).to(tl.int32)
+            place = placed + tl.cumsum(mine, 0) - 1
+            tl.store(sorted_pairs + place, pairs, mask=mine > 0)
+            placed += tl.sum(mine, 0)
+        tiles = (count + ROWS - 1) // ROWS
+        tile = tl.atomic_add(num_tiles, tiles)
+        for i in range(tiles):
+            tl.store(tile_slot + tile + i, slot)
+            tl.store(tile_first + tile + i, before + i * ROWS)
+            tl.store(tile_stop + tile + i, before + count)
+
+
+@triton.jit
+def gate_up(
+    rows, row_stride, row_of_pair, codes, scales, out,
+    sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
+    num_inputs, num_outputs, num_groups, num_blocks,
+    FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, PAIRS_PER_ROW: tl.constexpr,
+):  # fmt: skip
+    """out [pairs in sorted order, F]; codes [slots, 2, panels, groups, 64, WIDTH]."""
+    tile = tl.program_id(1)
+    if GROUPED:
+        if tile >= tl.load(num_tiles):
+            return
+        slot = tl.load(tile_slot + tile).to(tl.int64)
+        sorted_R = tl.load(tile_first + tile) + tl.arange(0, ROWS)
+        valid_R = sorted_R < tl.load(tile_stop + tile)
+        pairs_R = tl.load(sorted_pairs + sorted_R, mask=valid_R, other=0)
+    else:
+        slot = tl.load(tile_slot + tile).to(tl.int64)
+        sorted_R = tile + tl.arange(0, ROWS)
+        valid_R = sorted_R == tile
+        pairs_R = sorted_R
+    if PAIRS_PER_ROW:
+        inputs_R = pairs_R // PAIRS_PER_ROW
+    else:
+        inputs_R = tl.load(row_of_pair + pairs_R, mask=valid_R, other=0)
+    inputs_R = inputs_R.to(tl.int64)
+    outs_B = tl.program_id(0) * B + tl.arange(0, B)
+    panels = (num_outputs + 63) // 64
+    matrix_codes = panels.to(tl.int64) * num_groups * (64 * WIDTH)
+    gate_codes = codes + slot * 2 * matrix_codes
+    lies_B = (outs_B // 64) * num_groups * (64 * WIDTH) + (outs_B % 64) * WIDTH
+    gate_scales = scales + slot * 2 * num_blocks * num_groups * (128 // 32 if FORMAT == 2 else 1)
+    up_scales = gate_scales + num_blocks * num_groups * (128 // 32 if FORMAT == 2 else 1)
+    gate_BR = tl.zeros([B, ROWS], tl.float32)
+    up_BR = tl.zeros([B, ROWS], tl.float32)
+    for group in range(num_groups):
+        here_B = gate_codes + lies_B + group * (64 * WIDTH)
+        gate_BR = add_group(
+            gate_BR, here_B, gate_scales, group, outs_B, num_blocks,
+            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+        )  # fmt: skip
+        up_BR = add_group(
+            up_BR, here_B + matrix_codes, up_scales, group, outs_B, num_blocks,
+            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+        )  # fmt: skip
+    activated_BR = gate_BR / (1.0 + tl.exp(-gate_BR)) * up_BR
+    where = out + sorted_R[None, :].to(tl.int64) * num_outputs + outs_B[:, None]
+    inside = valid_R[None, :] & (outs_B < num_outputs)[:, None]
+    tl.store(where, activated_BR.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def down(
+    rows, codes, scales, weights, out,
+    sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
+    num_inputs, num_outputs, num_groups, num_blocks,
+    FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr,
+):  # fmt: skip
+    """out [pairs, D], weighted; rows [pairs in sorted order, F]."""
+    tile = tl.program_id(1)
+    if GROUPED:
+        if tile >= tl.load(num_tiles):
+            return
+        slot = tl.load(tile_slot + tile).to(tl.int64)
+        sorted_R = tl.load(tile_first + tile) + tl.arange(0, ROWS)
+        valid_R = sorted_R < tl.load(tile_stop + tile)
+        pairs_R = tl.load(sorted_pairs + sorted_R, mask=valid_R, other=0).to(tl.int64)
+    else:
+        slot = tl.load(tile_slot + tile).to(tl.int64)
+        sorted_R = tile + tl.arange(0, ROWS)
+        valid_R = sorted_R == tile
+        pairs_R = sorted_R.to(tl.int64)
+    outs_B = tl.program_id(0) * B + tl.arange(0, B)
+    panels = (num_outputs + 63) // 64
+    here_B = codes + slot * panels * num_groups * (64 * WIDTH)
+    here_B += (outs_B // 64) * num_groups * (64 * WIDTH) + (outs_B % 64) * WIDTH
+    scales += slot * num_blocks * num_groups * (128 // 32 if FORMAT == 2 else 1)
+    sum_BR = tl.zeros([B, ROWS], tl.float32)
+    for group in range(num_groups):
+        sum_BR = add_group(
+            sum_BR, here_B + group * (64 * WIDTH), scales, group, outs_B, num_blocks,
+            rows, sorted_R.to(tl.int64), num_inputs, num_inputs, valid_R, FORMAT, EVEN, B,
+        )  # fmt: skip
+    weights_R = tl.load(weights + pairs_R, mask=valid_R, other=0.0)
+    where = out + pairs_R[None, :] * num_outputs + outs_B[:, None]
+    inside = valid_R[None, :] & (outs_B < num_outputs)[:, None]
+    tl.store(where, (sum_BR * weights_R[None, :]).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_pairs(
+    rows, first_of_row, out, num_columns, num_tiles, PAIRS: tl.constexpr, C: tl.constexpr
+):
+    """out [N, D] float32: pairs first_of_row[n] .. first_of_row[n + 1], or PAIRS for each row.
+
+    Leaves `num_tiles` at 0 for the next call.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    at_C = tl.program_id(1) * C + tl.arange(0, C)
+    inside = at_C < num_columns
+    if PAIRS:
+        first = row * PAIRS
+        stop = first + PAIRS
+    else:
+        first = tl.load(first_of_row + row)
+        stop = tl.load(first_of_row + row + 1)
+    sum_C = tl.zeros([C], tl.float32)
+    for pair in range(first, stop):
+        sum_C += tl.load(rows + pair * num_columns + at_C, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * num_columns + at_C, sum_C, mask=inside)
+    if (row == 0) & (tl.program_id(1) == 0):
+        tl.store(num_tiles, 0)

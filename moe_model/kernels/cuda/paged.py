@@ -1,0 +1,169 @@
+"""Attention over pages: a span of SPAN positions at a time, whoever attends to it.
+
+Every span gives a maximum, a sum and a weighted sum of its own; they are added in ascending order.
+A row decoded alone and the same row within a chunk therefore get the same bits: the first has one
+program for each span and adds them later, the second goes through them one after another.
+"""
+
+import triton
+import triton.language as tl
+
+from moe_model.kernels.cuda.dots import operand
+
+SPAN = tl.constexpr(256)
+TILE = tl.constexpr(64)
+"""Positions of one product."""
+
+
+@triton.jit
+def _attend_span(
+    q_MP, keys, values, table, first, seen_M, stop, group, scale, block_size, page_stride,
+    num_groups, M: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Over positions first .. first + SPAN, of which row m sees those below seen_M."""
+    max_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    mean_MP = tl.zeros([M, P], tl.float32)
+    at_P = tl.arange(0, P)
+    for tile in tl.static_range(SPAN // TILE):
+        at_S = first + tile * TILE + tl.arange(0, TILE)
+        inside_S = at_S < stop
+        page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)
+        row_S = page_S * page_stride + ((at_S % block_size) * num_groups + group) * P
+        k_PS = tl.load(keys + row_S[None, :] + at_P[:, None], mask=inside_S[None, :], other=0.0)
+        v_SP = tl.load(values + row_S[:, None] + at_P[None, :], mask=inside_S[:, None], other=0.0)
+        score_MS = tl.dot(q_MP, operand(k_PS)) * scale
+        score_MS = tl.where(at_S[None, :] < seen_M[:, None], score_MS, float("-inf"))
+        top_M = tl.maximum(max_M, tl.max(score_MS, 1))
+        base_M = tl.where(top_M == float("-inf"), 0.0, top_M)
+        weight_MS = tl.exp(score_MS - base_M[:, None])
+        shrink_M = tl.exp(max_M - base_M)
+        sum_M = sum_M * shrink_M + tl.sum(weight_MS, 1)
+        weighted_MP = tl.dot(operand(weight_MS.to(values.dtype.element_ty)), operand(v_SP))
+        mean_MP = mean_MP * shrink_M[:, None] + weighted_MP
+        max_M = top_M
+    return max_M, sum_M, mean_MP
+
+
+@triton.jit
+def _add_span(max_M, sum_M, mean_MP, other_max_M, other_sum_M, other_MP):
+    top_M = tl.maximum(max_M, other_max_M)
+    base_M = tl.where(top_M == float("-inf"), 0.0, top_M)
+    own_M = tl.exp(max_M - base_M)
+    theirs_M = tl.exp(other_max_M - base_M)
+    return (
+        top_M,
+        sum_M * own_M + other_sum_M * theirs_M,
+        mean_MP * own_M[:, None] + other_MP * theirs_M[:, None],
+    )
+
+
+@triton.jit
+def _queries(q, first_row, num_rows, group, num_heads, HEADS: tl.constexpr, M: tl.constexpr,
+             P: tl.constexpr):  # fmt: skip
+    """Query m is head m % HEADS of row m // HEADS: [M, P], places and which there are."""
+    at_M = tl.arange(0, M)
+    row_M = first_row + at_M // HEADS
+    valid_M = (at_M // HEADS < num_rows) & (at_M < (M // HEADS) * HEADS)
+    head_M = group * HEADS + at_M % HEADS
+    place_M = (row_M.to(tl.int64) * num_heads + head_M) * P
+    where = q + place_M[:, None] + tl.arange(0, P)[None, :]
+    return operand(tl.load(where, mask=valid_M[:, None], other=0.0)), place_M, valid_M
+
+
+@triton.jit
+def decode_spans(
+    q, keys, values, tables, table_stride, lens, maxima, sums, means, scale,
+    block_size, page_stride, num_groups, num_spans,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """One program for each row, group and span; maxima and sums [B, H, spans]; means [.., P]."""
+    row = tl.program_id(0)
+    group = tl.program_id(1)
+    span = tl.program_id(2)
+    length = tl.load(lens + row).to(tl.int32)
+    if span * SPAN >= length:
+        return
+    num_heads = num_groups * HEADS
+    q_MP, _, valid_M = _queries(q, row, 1, group, num_heads, HEADS, M, P)
+    seen_M = tl.zeros([M], tl.int32) + length
+    max_M, sum_M, mean_MP = _attend_span(
+        q_MP, keys, values, tables + row.to(tl.int64) * table_stride, span * SPAN, seen_M, length,
+        group, scale, block_size, page_stride, num_groups, M, P,
+    )  # fmt: skip
+    head_M = row * num_heads + group * HEADS + tl.arange(0, M)
+    at_M = head_M.to(tl.int64) * num_spans + span
+    tl.store(maxima + at_M, max_M, mask=valid_M)
+    tl.store(sums + at_M, sum_M, mask=valid_M)
+    where = means + at_M[:, None] * P + tl.arange(0, P)[None, :]
+    tl.store(where, mean_MP, mask=valid_M[:, None])
+
+
+@triton.jit
+def add_spans(
+    maxima, sums, means, lens, out, num_spans, num_heads, HEADS: tl.constexpr, M: tl.constexpr,
+    P: tl.constexpr,
+):  # fmt: skip
+    """One program for each row and group: as a chunk's rows add theirs."""
+    row = tl.program_id(0)
+    group = tl.program_id(1)
+    valid_M = tl.arange(0, M) < HEADS
+    head_M = (row * num_heads + group * HEADS + tl.arange(0, M)).to(tl.int64)
+    length = tl.load(lens + row).to(tl.int32)
+    max_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    mean_MP = tl.zeros([M, P], tl.float32)
+    at_P = tl.arange(0, P)
+    for span in range(tl.cdiv(length, SPAN)):
+        at_M = head_M * num_spans + span
+        max_M, sum_M, mean_MP = _add_span(
+            max_M, sum_M, mean_MP,
+            tl.load(maxima + at_M, mask=valid_M, other=float("-inf")),
+            tl.load(sums + at_M, mask=valid_M, other=0.0),
+            tl.load(means + at_M[:, None] * P + at_P[None, :], mask=valid_M[:, None], other=0.0),
+        )  # fmt: skip
+    found_MP = mean_MP / sum_M[:, None]
+    where = out + head_M[:, None] * P + at_P[None, :]
+    tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])
+
+
+@triton.jit
+def attend_chunk(
+    q, keys, values, table, out, first_position, num_rows, scale,
+    block_size, page_stride, num_groups,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """One program for each group and M // HEADS rows; row r sees up to first_position + r."""
+    first_row = tl.program_id(0) * (M // HEADS)
+    group = tl.program_id(1)
+    rows_left = num_rows - first_row
+    q_MP, place_M, valid_M = _queries(
+        q, first_row, rows_left, group, num_groups * HEADS, HEADS, M, P
+    )
+    seen_M = first_position + first_row + tl.arange(0, M) // HEADS + 1
+    stop = first_position + tl.minimum(first_row + M // HEADS, num_rows)
+    max_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    mean_MP = tl.zeros([M, P], tl.float32)
+    for span in range(tl.cdiv(stop, SPAN)):
+        found_max_M, found_sum_M, found_MP = _attend_span(
+            q_MP, keys, values, table, span * SPAN, seen_M, stop, group, scale,
+            block_size, page_stride, num_groups, M, P,
+        )  # fmt: skip
+        max_M, sum_M, mean_MP = _add_span(max_M, sum_M, mean_MP, found_max_M, found_sum_M, found_MP)
+    found_MP = mean_MP / sum_M[:, None]
+    where = out + place_M[:, None] + tl.arange(0, P)[None, :]
+    tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])
+
+
+@triton.jit
+def store_rows(k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr):
+    """Rows of keys and values to their slots of the pages."""
+    row = tl.program_id(0).to(tl.int64)
+    at_C = tl.arange(0, C)
+    inside = at_C < size
+    slot = tl.load(slots + row)
+    k_C = tl.load(k + row * k_stride + at_C, mask=inside, other=0.0)
+    v_C = tl.load(v + row * v_stride + at_C, mask=inside, other=0.0)
+    tl.store(keys + slot * size + at_C, k_C, mask=inside)
+    tl.store(values + slot * size + at_C, v_C, mask=inside)

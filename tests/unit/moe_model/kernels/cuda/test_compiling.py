@@ -1,0 +1,92 @@
+"""Every kernel compiles ahead of time for every architecture; none of them is here."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import ROOT
+
+ARCHITECTURES = (80, 89, 90, 100, 120)
+"""A100, Ada, Hopper, and Blackwell for servers and for desktops."""
+
+COMPILE = """
+import json, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from moe_model.kernels.cuda import grouped, linear, paged, rows
+
+BF16, F32, I32, I64 = "*bf16", "*fp32", "*i32", "*i64"
+CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
+tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
+kernels = [
+    (grouped.group_pairs, {"slots": I32, **tiles}, {"ROWS": 16, "CHUNK": 1024}),
+    (grouped.add_pairs, {"rows": BF16, "first_of_row": I64, "out": F32, "num_tiles": I32},
+     {"PAIRS": 8, "C": 512}),
+    (rows._norm, {"rows": BF16, "added": F32, "sums": BF16, "weight": BF16, "out": BF16,
+     "eps": "fp32"}, {"ADD": True, "C": 4096}),
+    (rows._heads, {"qkv": BF16, "weight": BF16, "cos": F32, "sin": F32, "out": BF16,
+     "eps": "fp32"}, {"HAS_NORM": True, "P": 128, "C": 1024}),
+    (rows._choose, {"logits": F32, "bias": F32, "ids": I32, "weights": F32},
+     {"HAS_BIAS": True, "K": 8, "E": 256}),
+    (linear._routing, {"rows": F32, "weight": F32, "out": F32}, {"R": 4, "E": 8, "K": 256}),
+    (paged.store_rows, {"k": BF16, "v": BF16, "keys": BF16, "values": BF16, "slots": I64},
+     {"C": 1024}),
+    (paged.add_spans, {"maxima": F32, "sums": F32, "means": F32, "lens": I64, "out": BF16},
+     {"HEADS": 6, "M": 16, "P": 128}),
+    (paged.decode_spans, {"q": BF16, "keys": BF16, "values": BF16, "tables": I64, "lens": I64,
+     "maxima": F32, "sums": F32, "means": F32, "scale": "fp32"}, {"HEADS": 6, "M": 16, "P": 128}),
+    (paged.attend_chunk, {"q": BF16, "keys": BF16, "values": BF16, "table": I64, "out": BF16,
+     "scale": "fp32"}, {"HEADS": 6, "M": 32, "P": 128}),
+]
+for number, (codes, scales, width) in CODES.items():
+    held = {"rows": BF16, "codes": codes, "scales": scales, "weights": F32, "out": BF16,
+            "row_of_pair": I32, **tiles}
+    shape = {"FORMAT": number, "WIDTH": width, "EVEN": True, "B": 32, "ROWS": 16,
+             "GROUPED": True, "PAIRS_PER_ROW": 8}
+    kernels += [(kernel, held, shape) for kernel in (grouped.gate_up, grouped.down, linear._linear)]
+
+found = {}
+for kernel, types, constants in kernels:
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    signature = {
+        name: "constexpr" if name in constants else types.get(name, "i32")
+        for name in kernel.arg_names
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    made = triton.compile(source, target=target, options={"num_warps": 2, "num_stages": 3})
+    name = f"{kernel.__name__} {constants.get('FORMAT', '')}".strip()
+    found[name] = len(made.asm["cubin"])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_kernel_compiles_for_every_architecture(tmp_path: Path) -> None:
+    script = tmp_path / "compile_kernels.py"
+    script.write_text(COMPILE)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
+
+    def compile_for(architecture: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), str(architecture)]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+        )
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in threads.map(compile_for, ARCHITECTURES):
+            assert done.returncode == 0, done.stderr[-3000:]
+            sizes = json.loads(done.stdout.splitlines()[-1])
+            assert len(sizes) == 10 + 3 * 4
+            assert all(sizes.values())
