@@ -16,26 +16,55 @@ _ROUTED_ROWS, _ROUTED_OUTPUTS, _ROUTED_INPUTS = 4, 8, 256
 """Of a tile of the routing matrix: the same for any number of rows, as are its sums."""
 
 
+_SEGMENT = 8
+"""Groups of inputs summed by themselves, so that several programs can share a few rows' sums."""
+_FEW_ROWS = 32
+_COLUMNS = 512
+
+
 @triton.jit
 def _linear(
-    rows, row_stride, codes, scales, out, out_stride,
+    rows, row_stride, codes, scales, out, out_stride, segment_stride,
     num_rows, num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
-    B: tl.constexpr, ROWS: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, SEGMENT: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
+    """Sums over SEGMENT groups each, added in ascending order: here, or with APART later."""
     at_R = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     valid_R = at_R < num_rows
     outs_B = tl.program_id(0) * B + tl.arange(0, B)
     here_B = codes + (outs_B // 64).to(tl.int64) * num_groups * (64 * WIDTH) + (outs_B % 64) * WIDTH
+    if APART:
+        first = tl.program_id(2) * SEGMENT
+        stop = tl.minimum(first + SEGMENT, num_groups)
+        out += tl.program_id(2).to(tl.int64) * segment_stride
+    else:
+        first = 0
+        stop = num_groups
     sum_BR = tl.zeros([B, ROWS], tl.float32)
-    for group in range(num_groups):
-        sum_BR = add_group(
-            sum_BR, here_B + group * (64 * WIDTH), scales, group, outs_B, num_blocks,
-            rows, at_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
-        )  # fmt: skip
+    for start in range(first, stop, SEGMENT):
+        part_BR = tl.zeros([B, ROWS], tl.float32)
+        for group in range(start, tl.minimum(start + SEGMENT, stop)):
+            part_BR = add_group(
+                part_BR, here_B + group * (64 * WIDTH), scales, group, outs_B, num_blocks,
+                rows, at_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+            )  # fmt: skip
+        sum_BR += part_BR
     inside = valid_R[None, :] & (outs_B < num_outputs)[:, None]
     where = out + at_R[None, :] * out_stride + outs_B[:, None]
     tl.store(where, sum_BR.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _add_segments(parts, out, out_stride, num_rows, num_outputs, num_segments, C: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at_C = tl.program_id(1) * C + tl.arange(0, C)
+    inside = at_C < num_outputs
+    sum_C = tl.zeros([C], tl.float32)
+    for segment in range(num_segments):
+        where = parts + (segment * num_rows + row) * num_outputs + at_C
+        sum_C += tl.load(where, mask=inside, other=0.0)
+    tl.store(out + row * out_stride + at_C, sum_C.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -102,14 +131,32 @@ class CudaLinear:
         if not num_rows:
             return
         panels, groups, _, width = part.codes.shape
-        rows = 8 if num_rows <= 8 else 16 if num_rows <= 128 else 32 if num_rows <= 512 else 64
-        outputs, warps = (16, 1) if panels * PANEL < 8192 and num_rows <= 16 else (32, 2)
-        _linear[(panels * PANEL // outputs, triton.cdiv(num_rows, rows))](
-            rows_TD, rows_TD.stride(0), part.codes, part.scales, out_TO, out_TO.stride(0),
+        segments = triton.cdiv(groups, _SEGMENT)
+        apart = segments > 1 and num_rows <= _FEW_ROWS
+        outputs, rows, warps, stages = tiling(num_rows)
+        out, stride = out_TO, out_TO.stride(0)
+        if apart:
+            out = torch.empty((segments, num_rows, size), device=rows_TD.device)
+            stride = size
+        tiles = (panels * PANEL // outputs, triton.cdiv(num_rows, rows), segments if apart else 1)
+        _linear[tiles](
+            rows_TD, rows_TD.stride(0), part.codes, part.scales, out, stride, num_rows * size,
             num_rows, num_inputs, size, groups, part.scales.shape[-1],
             FORMAT=part.format.id, WIDTH=width, EVEN=num_inputs % GROUP == 0,
-            B=outputs, ROWS=rows, num_warps=warps, num_stages=3,
+            B=outputs, ROWS=rows, SEGMENT=_SEGMENT, APART=apart,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
+        if apart:
+            _add_segments[(num_rows, triton.cdiv(size, _COLUMNS))](
+                out, out_TO, out_TO.stride(0), num_rows, size, segments, C=_COLUMNS,
+            )  # fmt: skip
+
+
+def tiling(num_rows: int) -> tuple[int, int, int, int]:
+    """Outputs and rows of a tile, warps and stages: no bit depends on them."""
+    if num_rows <= 16:
+        return 32, 8 if num_rows <= 8 else 16, 2, 3
+    return 64, 32 if num_rows <= 32 else 64, 2, 3
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _attend_span(
     sum_M = tl.zeros([M], tl.float32)
     mean_MP = tl.zeros([M, P], tl.float32)
     at_P = tl.arange(0, P)
-    for tile in tl.static_range(SPAN // TILE):
+    for tile in range(SPAN // TILE):
         at_S = first + tile * TILE + tl.arange(0, TILE)
         inside_S = at_S < stop
         page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)

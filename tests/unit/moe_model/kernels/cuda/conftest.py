@@ -1,4 +1,4 @@
-"""Without a CUDA device the kernels run in Triton's interpreter, which has to be asked for early."""
+"""Without a CUDA device the kernels run in Triton's interpreter, which must be asked for early."""
 
 import os
 

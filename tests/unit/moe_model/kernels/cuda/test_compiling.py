@@ -34,6 +34,7 @@ kernels = [
      "eps": "fp32"}, {"HAS_NORM": True, "P": 128, "C": 1024}),
     (rows._choose, {"logits": F32, "bias": F32, "ids": I32, "weights": F32},
      {"HAS_BIAS": True, "K": 8, "E": 256}),
+    (linear._add_segments, {"parts": F32, "out": BF16}, {"C": 512}),
     (linear._routing, {"rows": F32, "weight": F32, "out": F32}, {"R": 4, "E": 8, "K": 256}),
     (paged.store_rows, {"k": BF16, "v": BF16, "keys": BF16, "values": BF16, "slots": I64},
      {"C": 1024}),
@@ -48,7 +49,8 @@ for number, (codes, scales, width) in CODES.items():
     held = {"rows": BF16, "codes": codes, "scales": scales, "weights": F32, "out": BF16,
             "row_of_pair": I32, **tiles}
     shape = {"FORMAT": number, "WIDTH": width, "EVEN": True, "B": 32, "ROWS": 16,
-             "GROUPED": True, "PAIRS_PER_ROW": 8}
+             "GROUPED": True, "PAIRS_PER_ROW": 8,
+             "SEGMENT": 8, "APART": True}
     kernels += [(kernel, held, shape) for kernel in (grouped.gate_up, grouped.down, linear._linear)]
 
 found = {}
@@ -88,5 +90,5 @@ def test_every_kernel_compiles_for_every_architecture(tmp_path: Path) -> None:
         for done in threads.map(compile_for, ARCHITECTURES):
             assert done.returncode == 0, done.stderr[-3000:]
             sizes = json.loads(done.stdout.splitlines()[-1])
-            assert len(sizes) == 10 + 3 * 4
+            assert len(sizes) == 11 + 3 * 4
             assert all(sizes.values())

@@ -80,6 +80,18 @@ def test_linears_multiply_as_the_stored_parts(device: torch.device, name: str, o
     assert made.linear(rows[:0], torch.bfloat16).shape == (0, 64)
 
 
+def test_sums_shared_by_several_programs_have_the_same_bits(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_model.kernels.cuda.linear._SEGMENT", 1)
+    part = StoredMatrix(values=torch.randn(8, 300), scales=None, block=(1, 1), where="w")
+    made, rows = CudaLinear.of([part], "fp8", device), randn(device, 2, 300)
+    shared = made.linear(rows, torch.float32)
+    monkeypatch.setattr("moe_model.kernels.cuda.linear._FEW_ROWS", 0)
+    assert torch.equal(made.linear(rows, torch.float32), shared)
+    assert relative_error(shared, rows.float().cpu() @ part.values.T) < 0.05
+
+
 def test_rows_that_do_not_fit_are_refused(device: torch.device) -> None:
     part = StoredMatrix(values=torch.randn(8, 16), scales=None, block=(1, 1), where="w")
     with pytest.raises(ValueError, match=r"16 columns, not torch\.bfloat16 with 24"):
