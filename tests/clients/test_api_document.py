@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from moe_model.text.tokenizer import Tokenizer
-from tests.support.clients import environments, sdks
+from tests.support.clients import environments
+from tests.support.clients.programs import RUN_S
+from tests.support.clients.sdks import KEY
 from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import EOS
@@ -34,7 +36,7 @@ def document(gateway: Harness, tmp_path: Path) -> Path:
     return path
 
 
-def run(*command: str, cwd: Path, timeout_s: float = sdks.RUN_S) -> str:
+def run(*command: str, cwd: Path, timeout_s: float = RUN_S) -> str:
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -57,9 +59,7 @@ def test_random_requests_find_no_lie(
 ) -> None:
     """All checks of schemathesis, the one whether a key is needed among them."""
     loop = LoopThread()
-    gateway = Harness(
-        loop, model_folder, status=ready_status(), api_key=(sdks.KEY,), wait_ready=False
-    )
+    gateway = Harness(loop, model_folder, status=ready_status(), api_key=(KEY,), wait_ready=False)
     gateway.script(say(tokenizer.encode_text("hi"), eos=EOS))
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     try:
@@ -67,7 +67,7 @@ def test_random_requests_find_no_lie(
             *(tool("schemathesis"), "run", f"{gateway.base_url}/openapi.json"),
             *("--checks", "all", "--max-examples", str(EXAMPLES), "--seed", str(SEED)),
             *("--continue-on-failure", "--suppress-health-check", "all"),
-            *("--header", f"Authorization: Bearer {sdks.KEY}"),
+            *("--header", f"Authorization: Bearer {KEY}"),
             cwd=tmp_path,
             timeout_s=3500,
         )
