@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.expertmesh-run
 ENV_STAMP := $(VENV)/.expertmesh-env
 DEV_STAMP := $(VENV)/.expertmesh-dev
 QUESTION := What is 4728 + 1595?
@@ -27,7 +28,7 @@ help:  ## List the targets
 
 env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
 
-run: env  ## Start all on the bundled model, ask a question, keep serving; PORT=8501: another port
+run: $(RUN_STAMP)  ## Start all on the bundled model, ask a question, keep serving; PORT=8501: there
 	@$(BIN)/expertmesh up $(if $(PORT),--http-port "$(PORT)") --ask "$(QUESTION)"
 
 test: env  ## The fast tests: no GPU, no network, under 5 minutes on 2 cores
@@ -104,10 +105,15 @@ $(BIN)/python:
 
 # Also after native code has changed: Python would refuse a module built from older sources, and
 # would run on torch.
+$(RUN_STAMP): pyproject.toml setup.py $(NATIVE) | $(BIN)/python
+	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
 $(ENV_STAMP): pyproject.toml setup.py $(NATIVE) | $(BIN)/python
 	@echo "installing into $(VENV); the first time downloads torch (README: 'What is downloaded')"
 	$(BIN)/python -m pip install --editable '.[test]'
-	@touch $@
+	@touch $(RUN_STAMP) $@
 
 $(DEV_STAMP): $(ENV_STAMP)
 	$(BIN)/python -m pip install --editable '.[dev]'

@@ -17,15 +17,12 @@ from gateway.errors import Kind, RequestError
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
-    try:
-        from backports import zstd
-    except ImportError:  # an older environment: such bodies are refused as unknown
-        zstd = None
+    from backports import zstd
 
 PIECE_BYTES = 256 * 1024
 _GZIP = 16
 """Added to zlib's window size: gzip's header and checksum."""
-_ERRORS = (zlib.error, *([zstd.ZstdError] if zstd is not None else []))
+_ERRORS = (zlib.error, zstd.ZstdError)
 
 
 def _gunzip(most_bytes: int) -> Any:
@@ -41,7 +38,7 @@ def _unzstd(most_bytes: int) -> Any:
 DECODERS: Mapping[bytes, Callable[[int], Any]] = {
     b"gzip": _gunzip,
     b"x-gzip": _gunzip,
-    **({b"zstd": _unzstd} if zstd is not None else {}),
+    b"zstd": _unzstd,
 }
 """Content-Encoding -> what makes its decompressor, given the most bytes of a body."""
 

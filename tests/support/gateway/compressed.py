@@ -7,6 +7,6 @@ from gateway.http import compressed
 
 COMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"gzip": gzip.compress,
-    **({b"zstd": compressed.zstd.compress} if compressed.zstd is not None else {}),
+    b"zstd": compressed.zstd.compress,
 }
-"""Those that this environment has, by their Content-Encoding."""
+"""By their Content-Encoding."""

@@ -30,7 +30,8 @@ def venv(tmp_path: Path) -> Path:
     for name in ("python", "expertmesh"):
         (programs / name).write_text(REPORT.format(python=sys.executable))
         (programs / name).chmod(0o755)
-    (tmp_path / "venv" / ".expertmesh-env").write_text("")
+    for stamp in (".expertmesh-run", ".expertmesh-env"):
+        (tmp_path / "venv" / stamp).write_text("")
     return tmp_path / "venv"
 
 
@@ -70,6 +71,14 @@ def test_make_run_takes_a_port_and_leaves_it_to_the_environment_otherwise(venv: 
     assert "ARGUMENTS up --http-port 8501 --ask" in make_in_a_terminal(venv, "run", "PORT=8501")
     shown = make_in_a_terminal(venv, "run", EXPERTMESH_HTTP_PORT="8501")
     assert "ARGUMENTS up --ask" in shown
+
+
+def test_make_run_installs_nothing_that_only_tests_need(venv: Path) -> None:
+    (venv / ".expertmesh-run").unlink()
+    (venv / ".expertmesh-env").unlink()
+    shown = make_in_a_terminal(venv, "run")
+    assert "ARGUMENTS -m pip install --editable .\r\n" in shown
+    assert "[test]" not in shown
 
 
 def test_every_test_that_it_names_is_there() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import RequestError
-from gateway.http.compressed import DECODERS, PIECE_BYTES, Expander, check_encoding
+from gateway.http.compressed import DECODERS, PIECE_BYTES, Expander, check_encoding, zstd
 from tests.support.gateway.compressed import COMPRESSORS
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -97,7 +97,6 @@ def test_a_bomb_gives_one_piece_at_a_time(encoding: bytes) -> None:
 
 
 def test_a_zstd_window_is_no_larger_than_a_body_may_be() -> None:
-    zstd = pytest.importorskip("backports.zstd")
     options = {zstd.CompressionParameter.window_log: 27}
     # As streamed: a frame that announces its size has a window of that size at most.
     compressor = zstd.ZstdCompressor(options=options)
