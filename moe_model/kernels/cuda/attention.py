@@ -14,7 +14,6 @@ from moe_model.maths.step_meta import ChunkMeta, StepMeta
 
 _DECODE_QUERIES, _CHUNK_QUERIES = 16, 32
 """Queries of a product at least; as two warps compute them, with one matrix instruction."""
-_SPAN = 256
 
 
 def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: int) -> bool:
@@ -69,7 +68,7 @@ class CudaAttention:
     ) -> None:
         num_rows, (_, num_heads, head_dim) = meta.num_decode, q_THP.shape
         tables_BW, lens_B = meta.decode_tables_BW, meta.decode_lens_B
-        num_spans = triton.cdiv(tables_BW.shape[1] * self._cache.block_size, _SPAN)
+        num_spans = triton.cdiv(tables_BW.shape[1] * self._cache.block_size, paged.SPAN.value)
         shape = (num_rows, num_heads, num_spans)
         maxima, sums = (torch.empty(shape, device=q_THP.device) for _ in range(2))
         means = torch.empty((*shape, head_dim), device=q_THP.device)

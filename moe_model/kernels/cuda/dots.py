@@ -78,7 +78,7 @@ def rows_at(rows, inputs, first, NUM: tl.constexpr, stride, size, valid_R, EVEN:
 @triton.jit
 def add_group(
     sum_BR, codes, scales, group, outs_B, num_blocks, rows, inputs, stride, size, valid_R,
-    FORMAT: tl.constexpr, EVEN: tl.constexpr, B: tl.constexpr,
+    FORMAT: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """sum + weights [B, 128] of `group` @ rows [128, R]; `codes`: where each output's group is."""
     first = group * 128

@@ -46,6 +46,26 @@ def group_pairs(
 
 
 @triton.jit
+def _tile_rows(
+    tile, sorted_pairs, tile_slot, tile_first, tile_stop, ROWS: tl.constexpr, GROUPED: tl.constexpr
+):
+    """A tile's slot, and its pairs: their places in the order, which there are, and their numbers.
+
+    Ungrouped, every pair is a tile of its own, at the place of its number.
+    """
+    slot = tl.load(tile_slot + tile).to(tl.int64)
+    if GROUPED:
+        sorted_R = tl.load(tile_first + tile) + tl.arange(0, ROWS)
+        valid_R = sorted_R < tl.load(tile_stop + tile)
+        pairs_R = tl.load(sorted_pairs + sorted_R, mask=valid_R, other=0)
+    else:
+        sorted_R = tile + tl.arange(0, ROWS)
+        valid_R = sorted_R == tile
+        pairs_R = sorted_R
+    return slot, sorted_R, valid_R, pairs_R
+
+
+@triton.jit
 def gate_up(
     rows, row_stride, row_of_pair, codes, scales, out,
     sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
@@ -55,18 +75,12 @@ def gate_up(
 ):  # fmt: skip
     """out [pairs in sorted order, F]; codes [slots, 2, panels, groups, 64, WIDTH]."""
     tile = tl.program_id(1)
-    if GROUPED:
+    if GROUPED:  # noqa: SIM102 (asked while compiling, the other on the device)
         if tile >= tl.load(num_tiles):
             return
-        slot = tl.load(tile_slot + tile).to(tl.int64)
-        sorted_R = tl.load(tile_first + tile) + tl.arange(0, ROWS)
-        valid_R = sorted_R < tl.load(tile_stop + tile)
-        pairs_R = tl.load(sorted_pairs + sorted_R, mask=valid_R, other=0)
-    else:
-        slot = tl.load(tile_slot + tile).to(tl.int64)
-        sorted_R = tile + tl.arange(0, ROWS)
-        valid_R = sorted_R == tile
-        pairs_R = sorted_R
+    slot, sorted_R, valid_R, pairs_R = _tile_rows(
+        tile, sorted_pairs, tile_slot, tile_first, tile_stop, ROWS, GROUPED
+    )
     if PAIRS_PER_ROW:
         inputs_R = pairs_R // PAIRS_PER_ROW
     else:
@@ -85,11 +99,11 @@ def gate_up(
         here_B = gate_codes + lies_B + group * (64 * WIDTH)
         gate_BR = add_group(
             gate_BR, here_B, gate_scales, group, outs_B, num_blocks,
-            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN,
         )  # fmt: skip
         up_BR = add_group(
             up_BR, here_B + matrix_codes, up_scales, group, outs_B, num_blocks,
-            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+            rows, inputs_R, row_stride, num_inputs, valid_R, FORMAT, EVEN,
         )  # fmt: skip
     activated_BR = gate_BR / (1.0 + tl.exp(-gate_BR)) * up_BR
     where = out + sorted_R[None, :].to(tl.int64) * num_outputs + outs_B[:, None]
@@ -107,18 +121,13 @@ def down(
 ):  # fmt: skip
     """out [pairs, D], weighted; rows [pairs in sorted order, F]."""
     tile = tl.program_id(1)
-    if GROUPED:
+    if GROUPED:  # noqa: SIM102 (asked while compiling, the other on the device)
         if tile >= tl.load(num_tiles):
             return
-        slot = tl.load(tile_slot + tile).to(tl.int64)
-        sorted_R = tl.load(tile_first + tile) + tl.arange(0, ROWS)
-        valid_R = sorted_R < tl.load(tile_stop + tile)
-        pairs_R = tl.load(sorted_pairs + sorted_R, mask=valid_R, other=0).to(tl.int64)
-    else:
-        slot = tl.load(tile_slot + tile).to(tl.int64)
-        sorted_R = tile + tl.arange(0, ROWS)
-        valid_R = sorted_R == tile
-        pairs_R = sorted_R.to(tl.int64)
+    slot, sorted_R, valid_R, pairs_R = _tile_rows(
+        tile, sorted_pairs, tile_slot, tile_first, tile_stop, ROWS, GROUPED
+    )
+    pairs_R = pairs_R.to(tl.int64)
     outs_B = tl.program_id(0) * B + tl.arange(0, B)
     panels = (num_outputs + 63) // 64
     here_B = codes + slot * panels * num_groups * (64 * WIDTH)
@@ -128,7 +137,7 @@ def down(
     for group in range(num_groups):
         sum_BR = add_group(
             sum_BR, here_B + group * (64 * WIDTH), scales, group, outs_B, num_blocks,
-            rows, sorted_R.to(tl.int64), num_inputs, num_inputs, valid_R, FORMAT, EVEN, B,
+            rows, sorted_R.to(tl.int64), num_inputs, num_inputs, valid_R, FORMAT, EVEN,
         )  # fmt: skip
     weights_R = tl.load(weights + pairs_R, mask=valid_R, other=0.0)
     where = out + pairs_R[None, :] * num_outputs + outs_B[:, None]

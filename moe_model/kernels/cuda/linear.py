@@ -47,7 +47,7 @@ def _linear(
         for group in range(start, tl.minimum(start + SEGMENT, stop)):
             part_BR = add_group(
                 part_BR, here_B + group * (64 * WIDTH), scales, group, outs_B, num_blocks,
-                rows, at_R, row_stride, num_inputs, valid_R, FORMAT, EVEN, B,
+                rows, at_R, row_stride, num_inputs, valid_R, FORMAT, EVEN,
             )  # fmt: skip
         sum_BR += part_BR
     inside = valid_R[None, :] & (outs_B < num_outputs)[:, None]
