@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gateway.store.checkpoints import Checkpoints
 from gateway.store.database import Transaction
 from gateway.store.response_store import StoreError
 
 _BUSY_S = 2.0
 """How long another process may hold the file."""
 _JOURNAL_BYTES = 16 * 1024 * 1024
+"""Of the log."""
 _CACHE_KIB = 16 * 1024
 _COMPACT_PAGES = 2000
 _TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 # In WAL mode with NORMAL, a commit outlives the process, and a loss of power costs at most the
-# last commits: they are not synced one by one, which would cost each answer milliseconds.
+# last commits: they are not synced one by one, which would cost each answer milliseconds. A commit
+# moves the log into the file only where the thread that does it otherwise does not keep up.
 _PRAGMAS = (
     "auto_vacuum = INCREMENTAL",
     "journal_mode = WAL",
@@ -42,6 +45,7 @@ class SqliteDatabase:
         self._path = path
         self._max_bytes = max_bytes
         self._open: sqlite3.Connection | None = None
+        self._checkpoints: Checkpoints | None = None
 
     def open(self) -> None:
         self._make_private()
@@ -52,11 +56,17 @@ class SqliteDatabase:
                 raise ValueError(f"--response-store {self._path}: the database of something else")
             for pragma in _PRAGMAS:
                 self._open.execute(f"PRAGMA {pragma}").fetchall()
-            pages = self._max_bytes // self._pragma("page_size")
-            self._open.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+            page_bytes = self._pragma("page_size")
+            for pragma, size_bytes in (
+                ("max_page_count", self._max_bytes),
+                ("wal_autocheckpoint", _JOURNAL_BYTES),
+            ):
+                self._open.execute(f"PRAGMA {pragma} = {size_bytes // page_bytes}").fetchall()
         except sqlite3.DatabaseError as error:
             self.close()
             raise ValueError(f"--response-store {self._path}: {error}") from None
+        self._checkpoints = Checkpoints(self._path)
+        self._checkpoints.start()
 
     def _make_private(self) -> None:
         """The file, for its owner only. SQLite gives its other files the same mode."""
@@ -88,6 +98,8 @@ class SqliteDatabase:
                 if connection.in_transaction:  # a full disk may have ended it
                     connection.execute("ROLLBACK")
                 raise
+            if self._checkpoints is not None:
+                self._checkpoints.note()
 
     def lock_schema(self, run: Transaction) -> None:
         """A transaction that writes has the file to itself."""
@@ -105,6 +117,9 @@ class SqliteDatabase:
             self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
+            self._checkpoints = None
         if self._open is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._open.close()

@@ -8,11 +8,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.store import checkpoints
 from gateway.store.database import VERSION
 from gateway.store.response_store import Kind, Status, StoreError, UnknownEntry, new_id
 from tests.support.gateway.stores import (
@@ -255,6 +257,33 @@ def test_what_was_stored_outlives_kill_9_and_what_was_running_is_abandoned(path:
     assert opened(opened.store.get("t", Kind.RESPONSE, "running")).status is Status.RUNNING
     opened.clock.now_s += 31
     assert opened(opened.store.get("t", Kind.RESPONSE, "running")).status is Status.ABANDONED
+    opened.close()
+
+
+def test_an_answers_end_waits_for_no_sync_of_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PACE_S", 60.0)
+    opened = open_sqlite(path)
+    opened(opened.store.sweep())  # it has ended, and with it the one that the store began with
+    for number in range(60):
+        opened(opened.store.put("t", response(f"r{number}", output=SECRET * 10)))
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 5 * MIB
+    assert b"the secret" not in path.read_bytes()
+    opened.close()
+    assert b"the secret" in path.read_bytes()
+
+
+def test_what_was_stored_is_soon_in_the_file_though_nothing_follows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PACE_S", 0.05)
+    opened = open_sqlite(path)
+    opened(opened.store.put("t", response("r1", output=SECRET)))
+    give_up_s = time.monotonic() + 20
+    while b"the secret" not in path.read_bytes() and time.monotonic() < give_up_s:
+        time.sleep(0.02)
+    assert b"the secret" in path.read_bytes()
     opened.close()
 
 
