@@ -6,7 +6,7 @@ Thinking, text, a function's call and a custom tool's call. The reply numbers th
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.responses.tools import CUSTOM_INPUT
@@ -77,10 +77,9 @@ class TextItem(Item):
         part = {"content_index": 0, "part": self._part()}
         return [self._event("response.content_part.added", part)]
 
-    def grow(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> list[Event]:
+    def grow(self, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> list[Event]:
         self._parts.append(text)
-        new = logprobs or []
-        self.logprobs += new
+        self.logprobs += logprobs
         return [
             {  # written out: this is done for every token
                 "type": "response.output_text.delta",
@@ -88,7 +87,7 @@ class TextItem(Item):
                 "output_index": self.output_index,
                 "content_index": 0,
                 "delta": text,
-                "logprobs": new,
+                "logprobs": logprobs,
             }
         ]
 

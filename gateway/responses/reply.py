@@ -56,7 +56,8 @@ class ResponseReply:
         self._with_logprobs = with_logprobs
         self._seal = seal
         self._items: list[Item] = []
-        self._is_open = False
+        self._open: Item | None = None
+        """The last of them, while it grows."""
         self._started = False
         self._blanks = ""
         """White space that is text only if more text follows."""
@@ -70,7 +71,7 @@ class ResponseReply:
         return KEEPALIVE
 
     def chunks(self, update: Update) -> bytes:
-        opening = self._opening()
+        opening = b"" if self._started else self._opening()
         return opening + b"".join([self._sse(event) for event in self._read(update)])
 
     def closing(self) -> bytes:
@@ -81,16 +82,16 @@ class ResponseReply:
         response = self.failed_response(error, request_id)
         told = response["error"]
         return (
-            self._opening()
+            (b"" if self._started else self._opening())
             + self._sse({"type": "error", **told, "param": error.field})
             + self._sse({"type": "response.failed", "response": response})
         )
 
     def failed_response(self, error: RequestError, request_id: str) -> dict[str, Any]:
         """The response that ends with this error."""
-        if self._is_open:
-            self._items[-1].status = "incomplete"
-            self._items[-1].is_whole = not self._in(CallItem)
+        if self._open is not None:
+            self._open.status = "incomplete"
+            self._open.is_whole = not isinstance(self._open, CallItem)
         code = error.reason if error.reason == "context_length_exceeded" else None
         code = code or _CODES.get(error.kind, "server_error")
         told = {"code": code, "message": f"{error.message} (request {request_id})"}
@@ -123,8 +124,6 @@ class ResponseReply:
         }
 
     def _opening(self) -> bytes:
-        if self._started:
-            return b""
         self._started = True
         response = {**self._head, "status": "in_progress", "output": [], "usage": None}
         kinds = ("response.created", "response.in_progress")
@@ -148,7 +147,7 @@ class ResponseReply:
         """The events of one update; what they say is kept for the response."""
         events: list[Event] = []
         if self._with_logprobs:
-            self._take_logprobs(update)
+            self._add_logprobs(update)
         call_ids = iter(update.call_ids)
         for event in update.events:
             events += self._read_event(event, call_ids)
@@ -163,8 +162,10 @@ class ResponseReply:
             return self._add_text(event.text)
         self._blanks = ""
         if isinstance(event, ReasoningDelta):
-            begun = [] if self._in(ThinkingItem) else self._begin(ThinkingItem(self._seal))
-            return begun + self._items[-1].grow(event.text)
+            if isinstance(self._open, ThinkingItem):
+                return self._open.grow(event.text)
+            thinking = ThinkingItem(self._seal)
+            return self._begin(thinking) + thinking.grow(event.text)
         if isinstance(event, ToolCallStart):
             self._logprobs = []
             return self._begin(self._call(event.name, next(call_ids)))
@@ -184,29 +185,21 @@ class ResponseReply:
             names["namespace"] = tool.namespace
         return (CustomCallItem if tool.is_custom else CallItem)(call_id, names)
 
-    def _in(self, kind: type[Item]) -> bool:
-        return self._is_open and isinstance(self._items[-1], kind)
-
     def _add_text(self, text: str) -> list[Event]:
-        begun: list[Event] = []
-        if not self._in(TextItem):
-            text, self._blanks = self._blanks + text, ""
-            if not text.strip():
-                self._blanks = text
-                return []
-            begun = self._begin(TextItem())
-        item = self._items[-1]
-        assert isinstance(item, TextItem)
-        if not self._with_logprobs:
-            return begun + item.grow(text)
-        logprobs, self._logprobs = self._logprobs, []
-        return begun + item.grow(text, logprobs)
+        if isinstance(self._open, TextItem):
+            return self._open.grow(text, self._take_logprobs())
+        text, self._blanks = self._blanks + text, ""
+        if not text.strip():
+            self._blanks = text
+            return []
+        item = TextItem()
+        return self._begin(item) + item.grow(text, self._take_logprobs())
 
     def _begin(self, item: Item) -> list[Event]:
         ended = self._end_item()
         item.output_index = len(self._items)
         self._items.append(item)
-        self._is_open = True
+        self._open = item
         added = {
             "type": "response.output_item.added",
             "output_index": item.output_index,
@@ -215,11 +208,8 @@ class ResponseReply:
         return [*ended, added, *item.opening()]
 
     def _end_item(self) -> list[Event]:
-        if not self._is_open:
-            return []
-        self._is_open = False
-        item = self._items[-1]
-        if not item.is_whole:
+        item, self._open = self._open, None
+        if item is None or not item.is_whole:
             return []
         item.status = "incomplete" if self._finish is Finish.LENGTH else "completed"
         ending = item.ending()
@@ -230,14 +220,18 @@ class ResponseReply:
         }
         return [*ending, done]
 
-    def _take_logprobs(self, update: Update) -> None:
+    def _add_logprobs(self, update: Update) -> None:
         """Of the text alone: thinking and calls have none in this API."""
-        if self._in(CallItem):
+        if isinstance(self._open, CallItem):
             return
         said = [i for i, thinks in enumerate(update.thinks) if not thinks]
         self._logprobs += token_logprobs(
             self._model, [update.token_ids[i] for i in said], [update.logprobs[i] for i in said]
         )
+
+    def _take_logprobs(self) -> list[dict[str, Any]]:
+        logprobs, self._logprobs = self._logprobs, []
+        return logprobs
 
     def _sse(self, event: Event) -> bytes:
         event["sequence_number"] = self._num_events
