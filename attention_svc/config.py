@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
+from moe_model.weights.load_flag import LOAD_HELP, parse_load
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
 from rpc.process.sizes import MemoryBudget
@@ -30,6 +31,7 @@ class AttentionConfig(MemberConfig):
     """Flags of `python -m attention_svc`; see `--help`."""
 
     model: Path = flag(Path("."), "checkpoint folder")
+    load: str = flag("", LOAD_HELP, metavar="random:SEED")
     attention_id: str = flag(
         "", "unique name of this service (default: attention-<host name>-<port>)"
     )
@@ -77,6 +79,7 @@ class AttentionConfig(MemberConfig):
         super().__post_init__()
         for name, value in read_flags(self).items():
             object.__setattr__(self, name, value)
+        parse_load(self.load)
         check_choice("--kv-dtype", self.kv_dtype, KV_DTYPES)
         if self.transport == "grpc" and self.expert_dtype != "auto":
             raise ValueError("--expert-dtype is for --transport in_process: pools have their own")

@@ -8,6 +8,7 @@ from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_backend
 from moe_model.numerics import DTYPES
 from moe_model.weights.held_formats import held_formats
+from moe_model.weights.load_flag import parse_load
 from moe_model.weights.open import open_weights, verify_attention
 
 
@@ -16,7 +17,12 @@ class LoadedModel:
 
     def __init__(self, config: AttentionConfig):
         """Opens and checks the checkpoint. Raises ValueError with a one-line reason."""
-        self.weights, manifest = open_weights(config.model, partial=config.transport == "grpc")
+        self.weights, manifest = open_weights(
+            config.model,
+            partial=config.transport == "grpc",
+            load=parse_load(config.load),
+            device=config.device,
+        )
         self.config = self.weights.config
         self.vocabulary = Vocabulary.load(config.model, self.config)
         verify_attention(self.weights, manifest)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
+from moe_model.weights.load_flag import LOAD_HELP, parse_load
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig
 from rpc.process.sizes import parse_bytes
@@ -14,6 +15,7 @@ class ExpertConfig(MemberConfig):
     """Flags of `python -m expert_svc`; see `--help`."""
 
     model: Path = flag(Path("."), "checkpoint folder; only the assigned pieces are read")
+    load: str = flag("", LOAD_HELP, metavar="random:SEED")
     pool_id: str = flag("", "unique name of this pool (default: expert-<host name>-<port>)")
     listen: str = flag("127.0.0.1:50052", "address to serve gRPC on", metavar="HOST:PORT")
     ops_listen: str = flag(
@@ -47,6 +49,7 @@ class ExpertConfig(MemberConfig):
         super().__post_init__()
         for name, value in read_flags(self).items():
             object.__setattr__(self, name, value)
+        parse_load(self.load)
         if self.threads < 0:
             raise ValueError(f"--threads must be at least 0, got {self.threads}")
         if not (self.experts_per_s == 0 or 1e-3 <= self.experts_per_s <= 1e9):

@@ -20,6 +20,7 @@ from moe_model.backends.choice import choose_backend
 from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.numerics import DTYPES, dtype_name
 from moe_model.weights.held_formats import held_formats
+from moe_model.weights.load_flag import parse_load
 from moe_model.weights.open import open_weights
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
@@ -44,7 +45,9 @@ class ExpertService:
     def __init__(self, config: ExpertConfig):
         """Opens and checks the checkpoint. Raises ValueError with a one-line message."""
         self._config = config
-        weights, manifest = open_weights(config.model, partial=True)
+        weights, manifest = open_weights(
+            config.model, partial=True, load=parse_load(config.load), device=config.device
+        )
         self._model = weights.config
         formats = held_formats(
             config.model,

@@ -17,6 +17,9 @@ from moe_model.maths.linears import PlainLinears
 from moe_model.maths.norm import rms_norm
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.seeded import SeededWeights
+
+Source = Checkpoint | SeededWeights
 
 
 @dataclass
@@ -32,7 +35,7 @@ class ReferenceModel:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Source,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
@@ -96,11 +99,11 @@ class ReferenceModel:
 
 
 def load_experts(
-    checkpoint: Checkpoint, layer_idx: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    checkpoint: Source, layer_idx: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> ExpertWeights:
     """Every expert of a layer, stacked by id."""
     pairs = [
-        checkpoint.expert(layer_idx, expert_id, dtype)
+        checkpoint.stored_expert(layer_idx, expert_id).to(dtype)
         for expert_id in range(checkpoint.config.num_experts)
     ]
     return ExpertWeights(

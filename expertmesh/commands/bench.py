@@ -30,6 +30,7 @@ from expertmesh.help_pages import CommandGroup
 from expertmesh.loadgen.record import Record
 from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
 from expertmesh.loadgen.workload import RandomShape
+from moe_model.weights.load_flag import LOAD_HELP
 
 _NUM_PROMPTS = typer.Option(
     100,
@@ -283,6 +284,7 @@ def offline(
         envvar="EXPERTMESH_MODEL",
         help="Checkpoint folder. Default: the bundled demonstration model.",
     ),
+    load: str = typer.Option("", envvar="EXPERTMESH_LOAD", help=f"{LOAD_HELP}."),
     dtype: str = typer.Option(
         "auto", envvar="EXPERTMESH_DTYPE", help="Dtype to compute in: auto, f32 or bf16."
     ),
@@ -319,6 +321,7 @@ def offline(
         options = OfflineOptions(
             engine=engine_options(
                 model,
+                load=load,
                 dtype=dtype,
                 device=None,
                 max_model_len=None,

@@ -78,6 +78,7 @@ NOT_APPLICABLE: Mapping[str, str] = {
 """vLLM's argument -> why it has no effect here."""
 
 ENGINE_ONLY = (
+    "load",
     "dtype",
     "device",
     "kv_memory",
@@ -113,6 +114,7 @@ _FLAGS = {
     "--dtype": "dtype",
     "--threads": "threads",
     "--model": "model",
+    "--load": "load",
 }
 """The attention service's flags -> the arguments that set them here."""
 

@@ -17,6 +17,7 @@ _DTYPES = {"half": None, "float16": None, "fp16": None, "float": "f32"}
 def engine_options(
     model: str | Path | None,
     *,
+    load: str | None,
     dtype: str | None,
     device: str | None,
     max_model_len: int | None,
@@ -38,6 +39,7 @@ def engine_options(
     if _DTYPES.get(name, name) is None:
         raise ValueError(f"dtype: auto, f32 or bf16, got {name!r}")
     chosen: dict[str, Any] = {
+        "load": load,
         "dtype": _DTYPES.get(name, name),
         "device": device,
         "max_model_len": max_model_len,

@@ -37,6 +37,7 @@ class EngineOptions:
     """Options of an engine in this process; the defaults are the attention service's."""
 
     model: Path
+    load: str = ""
     dtype: str = "auto"
     device: str = "cpu"
     kv_memory: str = "512MiB"
@@ -198,6 +199,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
         service = without_server(
             AttentionConfig(
                 model=options.model,
+                load=options.load,
                 transport="in_process",
                 dtype=options.dtype,
                 device=options.device,

@@ -50,6 +50,7 @@ class LLM:
         base_url: str | None = None,
         cluster: str | Path | bool | None = None,
         api_key: str | None = None,
+        load: str | None = None,
         dtype: str | None = None,
         device: str | None = None,
         seed: int | None = 0,
@@ -70,6 +71,8 @@ class LLM:
             With a cluster, the served name (None: its first).
         base_url: URL of a running gateway. cluster: run folder of `expertmesh up --detach` or its
             cluster.json, True for the default folder. With either, nothing is loaded here.
+        load: "random:SEED" or "random:SEED,skew=X" makes weights up from a seed; the folder then
+            needs only config.json and the tokenizer.
         dtype: auto, f32 or bf16 (also float32, bfloat16). device: a torch device.
         seed: seeds the requests that have none, so that runs repeat; None: different each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
@@ -96,6 +99,7 @@ class LLM:
         else:
             options = engine_options(
                 model,
+                load=load,
                 dtype=dtype,
                 device=device,
                 max_model_len=max_model_len,

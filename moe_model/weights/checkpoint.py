@@ -22,6 +22,7 @@ from moe_model.maths.layer import LayerWeights
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
 from moe_model.quant import StoredExpert, StoredMatrix, all_finite, has_nan_codes, scale_shape
+from moe_model.weights.layer_weights import layer_weights
 from moe_model.weights.packed_header import is_packed
 from moe_model.weights.safetensors_file import SafetensorsFile
 
@@ -91,21 +92,7 @@ class Checkpoint:
     def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
         """A layer without its experts; norms in the compute dtype, routing stays float32."""
         specs = self.names.layer(layer_idx)
-        dtype = linears.dtype
-
-        def optional(key: str, as_dtype: torch.dtype) -> Tensor | None:
-            return self.stored(specs[key]).to(as_dtype) if key in specs else None
-
-        return LayerWeights(
-            input_norm_D=self.stored(specs["input_norm"]).to(dtype),
-            qkv_AD=linears.make([self.stored(specs[key]) for key in ("q", "k", "v")]),
-            q_norm=optional("q_norm", dtype),
-            k_norm=optional("k_norm", dtype),
-            o_DA=linears.make([self.stored(specs["o"])]),
-            post_norm_D=self.stored(specs["post_norm"]).to(dtype),
-            routing_ED=linears.make_routing(self.stored(specs["routing"])),
-            bias_E=optional("bias", torch.float32),
-        )
+        return layer_weights(specs, lambda key: self.stored(specs[key]), linears)
 
     def outer(self, key: str, dtype: torch.dtype) -> Tensor:
         """`embedding` [V, D], `final_norm` [D] or `lm_head` [V, D]."""

@@ -1,4 +1,4 @@
-"""Where does a service get its weights? From a checkpoint or a packed folder, used alike."""
+"""Where does a service get its weights? A checkpoint, a packed folder or a seed, used alike."""
 
 from pathlib import Path
 
@@ -9,15 +9,29 @@ from moe_model.kernels.cpu.experts import PanelExperts
 from moe_model.maths.experts import HeldExperts
 from moe_model.weights import manifest as manifests
 from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.load_flag import Seeded
 from moe_model.weights.manifest import Manifest, ensure_manifest
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from moe_model.weights.packed_header import is_packed
+from moe_model.weights.seeded import SeededWeights
 
-Weights = Checkpoint | PackedCheckpoint
+Weights = Checkpoint | PackedCheckpoint | SeededWeights
 
 
-def open_weights(folder: Path, *, partial: bool) -> tuple[Weights, Manifest]:
-    """`partial` allows missing pieces. Raises ValueError with one clear line."""
+def open_weights(
+    folder: Path,
+    *,
+    partial: bool,
+    load: Seeded | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Weights, Manifest]:
+    """`partial` allows missing pieces; `load`: instead of the folder's weights, made on `device`.
+
+    Raises ValueError with one clear line.
+    """
+    if load is not None:
+        seeded = SeededWeights(folder, load, device)
+        return seeded, seeded.manifest
     if not is_packed(folder):
         checkpoint = Checkpoint.open(folder, partial=partial)
         return checkpoint, ensure_manifest(checkpoint)
@@ -37,7 +51,7 @@ def verify_attention(weights: Weights, manifest: Manifest) -> None:
     """Hash what an attention service loads. Raises ValueError when it is not there or damaged."""
     if isinstance(weights, PackedCheckpoint):
         weights.verify_attention()
-    else:
+    elif isinstance(weights, Checkpoint):
         manifests.verify_attention(weights, manifest)
 
 
@@ -45,7 +59,7 @@ def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_i
     """Hash a piece. Raises ValueError when it is another checkpoint's or damaged."""
     if isinstance(weights, PackedCheckpoint):
         weights.verify_expert(layer_idx, expert_id)
-    else:
+    elif isinstance(weights, Checkpoint):
         manifests.verify_piece(weights, manifest, layer_idx, expert_id)
 
 
@@ -58,5 +72,6 @@ def put_expert(
         held.packed.put_packed(slot, *weights.expert(layer_idx, expert_id))
         return
     held.put(slot, weights.stored_expert(layer_idx, expert_id))
-    # The mapped pages were copied; without them, resident memory is the held weights alone.
-    weights.release(weights.names.expert(layer_idx, expert_id).values())
+    if isinstance(weights, Checkpoint):
+        # The mapped pages were copied; without them, resident memory is the held weights alone.
+        weights.release(weights.names.expert(layer_idx, expert_id).values())

@@ -96,6 +96,7 @@ BAD_FLAGS = {
     "router": ":1",
     "threads": "-1",
     "dtype": "int3",
+    "load": "random",
     "log_level": "loud",
     "grace_s": "-1",
     "no_such_flag": "1",

@@ -31,8 +31,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values json_files", "config shapes numerics quant host_memory", "text cost formats",
-        "chat maths",
+        "config_values json_files", "config shapes numerics quant host_memory",
+        "text cost formats moved", "chat maths",
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
@@ -68,7 +68,7 @@ FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"),
 TORCH_FREE = (
     *("gateway", "router_svc", "rpc.process.server"),
     *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
-    *("moe_model.formats", "moe_model.weights.held_formats"),
+    *("moe_model.formats", "moe_model.weights.held_formats", "moe_model.weights.load_flag"),
 )
 CLIENT_LIBRARIES = {
     *("openai", "anthropic", "vllm", "sglang", "transformers", "torch", "numpy", "tokenizers"),
