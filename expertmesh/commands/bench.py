@@ -323,6 +323,8 @@ def offline(
                 model,
                 load=load,
                 dtype=dtype,
+                expert_dtype=None,
+                linear_dtype=None,
                 device=None,
                 max_model_len=None,
                 max_num_seqs=max_num_seqs,

@@ -19,6 +19,8 @@ def engine_options(
     *,
     load: str | None,
     dtype: str | None,
+    expert_dtype: str | None,
+    linear_dtype: str | None,
     device: str | None,
     max_model_len: int | None,
     max_num_seqs: int | None,
@@ -41,6 +43,8 @@ def engine_options(
     chosen: dict[str, Any] = {
         "load": load,
         "dtype": _DTYPES.get(name, name),
+        "expert_dtype": expert_dtype,
+        "linear_dtype": linear_dtype,
         "device": device,
         "max_model_len": max_model_len,
         "max_running": max_num_seqs,

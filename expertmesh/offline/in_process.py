@@ -39,6 +39,8 @@ class EngineOptions:
     model: Path
     load: str = ""
     dtype: str = "auto"
+    expert_dtype: str = "auto"
+    linear_dtype: str = "auto"
     device: str = "cpu"
     kv_memory: str = "512MiB"
     max_model_len: int = 0
@@ -202,6 +204,8 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 load=options.load,
                 transport="in_process",
                 dtype=options.dtype,
+                expert_dtype=options.expert_dtype,
+                linear_dtype=options.linear_dtype,
                 device=options.device,
                 kv_memory=options.kv_memory,
                 max_model_len=options.max_model_len,

@@ -52,6 +52,8 @@ class LLM:
         api_key: str | None = None,
         load: str | None = None,
         dtype: str | None = None,
+        expert_dtype: str | None = None,
+        linear_dtype: str | None = None,
         device: str | None = None,
         seed: int | None = 0,
         max_model_len: int | None = None,
@@ -74,6 +76,8 @@ class LLM:
         load: "random:SEED" or "random:SEED,skew=X" makes weights up from a seed; the folder then
             needs only config.json and the tokenizer.
         dtype: auto, f32 or bf16 (also float32, bfloat16). device: a torch device.
+        expert_dtype, linear_dtype: formats of the experts' weights and of attention's and the LM
+            head's: auto (the compute dtype), bf16, fp8, int8, int4, int4_g128.
         seed: seeds the requests that have none, so that runs repeat; None: different each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
         kv_memory: size of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).
@@ -101,6 +105,8 @@ class LLM:
                 model,
                 load=load,
                 dtype=dtype,
+                expert_dtype=expert_dtype,
+                linear_dtype=linear_dtype,
                 device=device,
                 max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,

@@ -38,3 +38,17 @@ def test_without_a_seed_the_weights_must_be_there(bare: Path) -> None:
         LLM(bare)
     with pytest.raises(ValueError, match=r"^load takes random:SEED"):
         LLM(bare, load="dummy")
+
+
+def test_weights_are_held_in_the_formats_asked_for(bare: Path) -> None:
+    def logprob(**formats: str) -> float:
+        params = SamplingParams(temperature=0, max_tokens=1, logprobs=1)
+        with LLM(bare, load="random:1", dtype="bf16", kv_memory="8MiB", **formats) as llm:
+            (output,) = llm.generate(["Hello"], params)
+        (entries,) = output.outputs[0].logprobs or []
+        return max(entry.logprob for entry in entries.values())
+
+    found = {logprob(), logprob(expert_dtype="int4"), logprob(linear_dtype="int4")}
+    assert len(found) == 3
+    with pytest.raises(ValueError, match=r"^expert_dtype must be one of"):
+        LLM(bare, load="random:1", expert_dtype="int5")
