@@ -16,6 +16,11 @@ from tests.support.clients.sdks import TOO_LONG, at
 from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
 
+RESPONSES = """
+model = ChatOpenAI(base_url=URL + "/v1", api_key=KEY, model=MODEL, max_retries=0, temperature=0,
+                   use_responses_api=True)
+"""
+
 
 def test_a_stream_is_the_same_answer(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
     gateway.script(text(tokenizer, "hi there"))
@@ -42,6 +47,29 @@ by_call = model.with_structured_output(Weather, method="function_calling").invok
 print(json.dumps([by_schema.days, by_call.days]))
 """
     assert SDK.run(at(gateway), home, program) == [2, 3]
+    assert all(grammars(gateway))
+
+
+def test_structured_output_by_its_json_mode_and_any_bound_tool(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(
+        in_turn(
+            text(tokenizer, '{"place": "Rome", "days": 2}'),
+            call(tokenizer, "Weather", place="Rome", days="3"),
+            call(tokenizer, "Weather", place="Rome", days="4"),
+        )
+    )
+    program = """
+by_json = model.with_structured_output(Weather, method="json_mode").invoke("hello")
+bound = model.bind_tools([Weather], tool_choice="any")
+(called,) = bound.invoke("hello").tool_calls
+chunks = list(bound.stream("hello"))
+(streamed,) = sum(chunks[1:], chunks[0]).tool_calls
+print(json.dumps([by_json.days, called["name"], called["args"], streamed["args"]]))
+"""
+    rome = [{"place": "Rome", "days": days} for days in (3, 4)]
+    assert SDK.run(at(gateway), home, program) == [2, "Weather", *rome]
     assert all(grammars(gateway))
 
 
@@ -78,6 +106,45 @@ print(json.dumps([last.text, last.usage_metadata["input_tokens"]]))
     told = SDK.run(at(restoring), home, program)
     assert told == ["it rains", len(restoring.fake.requests[1].prompt_token_ids)]
     assert_thinking_came_back(restoring, tokenizer, by_the_gateway=True)
+
+
+def test_it_speaks_responses_when_told_to(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(
+        in_turn(
+            text(tokenizer, "hi there"),
+            text(tokenizer, "hi there"),
+            text(tokenizer, '{"place": "Rome", "days": 2}'),
+        )
+    )
+    program = f"""
+{RESPONSES}
+whole = model.invoke("hello")
+streamed = "".join(chunk.text for chunk in model.stream("hello"))
+parsed = model.with_structured_output(Weather).invoke("hello")
+print(json.dumps([
+    whole.text, streamed, parsed.days, whole.response_metadata["object"],
+    whole.usage_metadata["output_token_details"]["reasoning"] > 0,
+]))
+"""
+    told = ["hi there", "hi there", 2, "response", True]
+    assert SDK.run(at(gateway), home, program) == told
+    assert [bool(grammar) for grammar in grammars(gateway)] == [False, False, True]
+
+
+def test_its_tool_loop_over_responses_returns_the_thinking(
+    restoring: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    script_tool_loop(restoring, tokenizer)
+    program = f"""
+{RESPONSES}
+{WEATHER.python}
+agent = create_agent(model, [weather])
+print(json.dumps(agent.invoke({{"messages": [("user", {WEATHER.question!r})]}})["messages"][-1].text))
+"""
+    assert SDK.run(at(restoring), home, program) == "it rains"
+    assert_thinking_came_back(restoring, tokenizer, by_the_gateway=False)
 
 
 def test_errors_are_understood(gateway: Harness, home: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.clients.frameworks import OPENAI_AGENTS as SDK
-from tests.support.clients.scripted import grammars, text
+from tests.support.clients.scripted import call, grammars, text
 from tests.support.clients.sdks import TOO_LONG, at
+from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
 
 
@@ -32,6 +33,25 @@ print(json.dumps(Runner.run_sync(agent, "hello").final_output.days))
 """
     assert SDK.run(at(gateway), home, program) == 2
     assert all(grammars(gateway))
+
+
+def test_a_handoff_goes_to_the_other_agent(
+    restoring: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    restoring.script(in_turn(call(tokenizer, "transfer_to_poet"), text(tokenizer, "it rhymes")))
+    program = """
+poet = Agent(name="poet", model=model, instructions="You rhyme.")
+desk = Agent(name="desk", model=model, instructions="You pass on.", handoffs=[poet])
+result = Runner.run_sync(desk, "A poem?")
+print(json.dumps([result.final_output, result.last_agent.name]))
+"""
+    assert SDK.run(at(restoring), home, program) == ["it rhymes", "poet"]
+    first, second = (
+        tokenizer.decode(request.prompt_token_ids) for request in restoring.fake.requests
+    )
+    assert ("You pass on." in first, "transfer_to_poet" in first) == (True, True)
+    assert "You rhyme." in second
+    assert "call\n</think>" in second, "the thinking before the handoff is gone"
 
 
 def test_errors_are_understood(gateway: Harness, home: Path) -> None:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.clients.frameworks import PYDANTIC_AI as SDK
-from tests.support.clients.scripted import call, grammars, text
+from tests.support.clients.scripted import (
+    WEATHER,
+    assert_thinking_came_back,
+    call,
+    grammars,
+    script_tool_loop,
+    text,
+)
 from tests.support.clients.sdks import TOO_LONG, at
 from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
@@ -44,6 +51,56 @@ print(json.dumps([by_call.days, by_schema.days, by_prompt.days]))
 """
     assert SDK.run(at(gateway), home, program) == [2, 3, 4]
     assert all(grammars(gateway))
+
+
+RESPONSES = """
+from pydantic_ai.models.openai import OpenAIResponsesModel
+
+model = OpenAIResponsesModel(MODEL, provider=OpenAIProvider(base_url=URL + "/v1", api_key=KEY))
+"""
+
+
+def test_its_class_for_responses_is_answered_too(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(
+        in_turn(
+            text(tokenizer, "hi there"),
+            text(tokenizer, "hi there"),
+            call(tokenizer, "final_result", place="Rome", days="2"),
+            text(tokenizer, '{"place": "Rome", "days": 3}'),
+        )
+    )
+    program = f"""
+import asyncio
+{RESPONSES}
+async def all():
+    agent = Agent(model)
+    whole = await agent.run("hello")
+    async with agent.run_stream("hello") as stream:
+        streamed = await stream.get_output()
+    by_call = await Agent(model, output_type=Weather).run("hello")
+    by_schema = await Agent(model, output_type=NativeOutput(Weather)).run("hello")
+    return [whole.output, streamed, by_call.output.days, by_schema.output.days]
+
+print(json.dumps(asyncio.run(all())))
+"""
+    assert SDK.run(at(gateway), home, program) == ["hi there", "hi there", 2, 3]
+    assert [bool(grammar) for grammar in grammars(gateway)] == [False, False, True, True]
+
+
+def test_its_tool_loop_over_responses_returns_the_thinking(
+    restoring: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    script_tool_loop(restoring, tokenizer)
+    program = f"""
+{RESPONSES}
+{WEATHER.python}
+agent = Agent(model, tools=[weather])
+print(json.dumps(agent.run_sync({WEATHER.question!r}).output))
+"""
+    assert SDK.run(at(restoring), home, program) == "it rains"
+    assert_thinking_came_back(restoring, tokenizer, by_the_gateway=False)
 
 
 def test_errors_are_understood(gateway: Harness, home: Path) -> None:
