@@ -4,8 +4,9 @@ from pathlib import Path
 
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.clients.frameworks import OPENAI_NODE as SDK
-from tests.support.clients.scripted import text
+from tests.support.clients.scripted import call, grammars, text
 from tests.support.clients.sdks import at
+from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import NAME
 
@@ -27,6 +28,55 @@ return [whole.content, whole.reasoning_content, plain, heard, last.message.conte
 """
     told = ["hi there", "hm", "hi there", "hi there", "hi there", "stop"]
     assert SDK.run(at(gateway), home, program) == told
+
+
+def test_zods_types_are_parsed_from_answers_and_calls(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(
+        in_turn(
+            text(tokenizer, '{"place": "Rome", "days": 2}'),
+            call(tokenizer, "weather", place="Rome", days="3"),
+            text(tokenizer, '{"place": "Rome", "days": 4}'),
+        )
+    )
+    program = """
+const { z } = require("zod")
+const { zodFunction, zodResponseFormat, zodTextFormat } = require("openai/helpers/zod")
+const Weather = z.object({place: z.string(), days: z.number().int()})
+const whole = await client.chat.completions.parse({
+  ...asked, response_format: zodResponseFormat(Weather, "weather"),
+})
+const called = await client.chat.completions.parse({
+  ...asked, tools: [zodFunction({name: "weather", parameters: Weather})], tool_choice: "required",
+})
+const response = await client.responses.parse({
+  model: MODEL, input: "hello", text: {format: zodTextFormat(Weather, "weather")},
+})
+return [whole.choices[0].message.parsed.days,
+        called.choices[0].message.tool_calls[0].function.parsed_arguments,
+        response.output_parsed.days]
+"""
+    assert SDK.run(at(gateway), home, program) == [2, {"place": "Rome", "days": 3}, 4]
+    assert all(grammars(gateway))
+
+
+def test_it_speaks_responses_and_completions(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(text(tokenizer, "hi there"))
+    program = """
+const response = await client.responses.create({model: MODEL, input: "hello"})
+let streamed = ""
+for await (const event of await client.responses.create({
+  model: MODEL, input: "hello", stream: true,
+})) {
+  if (event.type === "response.output_text.delta") streamed += event.delta
+}
+const plain = await client.completions.create({model: MODEL, prompt: "one", echo: true})
+return [response.output_text, streamed, plain.choices[0].text.slice(0, 3)]
+"""
+    assert SDK.run(at(gateway), home, program) == ["hi there", "hi there", "one"]
 
 
 def test_it_lists_models(gateway: Harness, home: Path) -> None:

@@ -16,13 +16,13 @@ FOLDER = Path(os.environ.get("EXPERTMESH_CLIENTS", ROOT / ".clients"))
 INSTALL_S = 900
 
 
-def node(package: str, version: str, command: str) -> Path:
-    """The command of a package from the npm registry."""
-    folder = FOLDER / f"{command}-{version}"
+def node(package: str, version: str, command: str, *beside: str) -> Path:
+    """The command of a package from the npm registry; `beside` it are others, as NAME@VERSION."""
+    folder = FOLDER / "-".join([command, version, *beside])
     found = folder / "node_modules" / ".bin" / command
     with _one_at_a_time(folder):
         if not found.exists():
-            _npm_install(folder, f"{package}@{version}", "--foreground-scripts")
+            _npm_install(folder, f"{package}@{version}", *beside, "--foreground-scripts")
             installer = folder / "node_modules" / package / "install.cjs"
             if installer.exists():  # npm may refuse to run it by itself
                 _run(["node", str(installer)], folder)
@@ -74,13 +74,13 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _npm_install(folder: Path, package: str, *flags: str) -> None:
+def _npm_install(folder: Path, *wanted: str) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError("npm is needed for this client")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text('{"private": true}')
-    _run([npm, "install", package, "--no-audit", "--no-fund", *flags], folder)
+    _run([npm, "install", *wanted, "--no-audit", "--no-fund"], folder)
 
 
 def _run(command: list[str], folder: Path) -> None:

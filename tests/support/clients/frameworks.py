@@ -40,6 +40,7 @@ OPENAI_NODE = NodeSdk(
     package="openai",
     version="6.49.0",
     command="openai",
+    beside=("zod@4.6.7",),
     start="""
 const OpenAI = require("openai")
 const client = new OpenAI({baseURL: URL + "/v1", apiKey: KEY, maxRetries: 0})

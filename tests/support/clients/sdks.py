@@ -93,15 +93,17 @@ class NodeSdk:
     start: str
     loop: str
     streamed: str
+    beside: tuple[str, ...] = ()
+    """Further packages that its programs use."""
 
     def run(self, place: Place, home: Path, program: str) -> Any:
         """What the program returns."""
-        folder = environments.node(self.package, self.version, self.command).parents[1]
+        command = environments.node(self.package, self.version, self.command, *self.beside)
         file = home / "program.cjs"
         body = f"async function main() {{\n{program}\n}}\n"
         end = "main().then((result) => console.log(JSON.stringify(result)))\n"
         file.write_text(_lines(place.constants, "const ") + self.start + body + end)
-        return last_line(["node", str(file)], home, {"NODE_PATH": str(folder)})
+        return last_line(["node", str(file)], home, {"NODE_PATH": str(command.parents[1])})
 
     def run_loop(self, place: Place, home: Path, task: Task, *, streamed: bool = False) -> Any:
         lines = self.streamed if streamed else self.loop
