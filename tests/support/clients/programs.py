@@ -11,6 +11,10 @@ RUN_S = 240
 Finished = subprocess.CompletedProcess[str]
 
 
+def environment(home: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), **variables}
+
+
 def run(
     command: list[str], home: Path, variables: Mapping[str, str], *, question: str = ""
 ) -> Finished:
@@ -18,7 +22,7 @@ def run(
     return subprocess.run(
         command,
         cwd=home,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **variables},
+        env=environment(home, variables),
         capture_output=True,
         text=True,
         timeout=RUN_S,

@@ -60,12 +60,17 @@ def assert_thinking_came_back(
 
     `by_the_gateway`: the client had dropped the thinking.
     """
+    assert_the_loop_continued(gateway, tokenizer)
+    restored = gateway.metric_of({"authorization": f"Bearer {KEY}"}, "thinking_restored_total")
+    assert restored == by_the_gateway
+
+
+def assert_the_loop_continued(gateway: Harness, tokenizer: Tokenizer) -> None:
+    """The second prompt goes on with what was emitted, thinking and all."""
     first, second = (list(request.prompt_token_ids) for request in gateway.fake.requests)
     emitted = [*first, *tool_answer(tokenizer, invoke("weather", place="Rome")), EOS]
     assert second[: len(emitted)] == emitted, tokenizer.decode(second[len(first) - 20 :])
     assert "rain" in tokenizer.decode(second[len(emitted) :])
-    restored = gateway.metric_of({"authorization": f"Bearer {KEY}"}, "thinking_restored_total")
-    assert restored == by_the_gateway
 
 
 def grammars(gateway: Harness) -> list[str]:
