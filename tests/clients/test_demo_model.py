@@ -1,10 +1,13 @@
 """Which libraries and measuring tools run, unmodified, on the demonstration model itself?"""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from moe_model.text.tokenizer import Tokenizer
 from tests.support.clients.frameworks import (
     LANGCHAIN,
     LLAMA_INDEX,
@@ -15,6 +18,7 @@ from tests.support.clients.frameworks import (
 )
 from tests.support.clients.llm_command import LLM, LlmCommand
 from tests.support.clients.measuring import guidellm, lm_eval
+from tests.support.clients.programs import RUN_S
 from tests.support.clients.sdks import NodeSdk, Place, Sdk, Task
 from tests.support.places import DEMO_MODEL
 from tests.support.served_model import serve
@@ -119,6 +123,40 @@ def test_lm_eval_scores_choices_by_the_logprobs_of_echoed_prompts(
     }
     scores = lm_eval(home, task, SUMS[1:], "local-completions", place)
     assert scores["acc,none"] == 1
+
+
+@pytest.mark.parametrize("tokenized", [True, False])
+def test_lm_eval_rolls_over_a_text_as_the_model_scores_it(
+    demo: Place, home: Path, tokenized: bool
+) -> None:
+    """As text, the token that it puts first is text too, and what it consists of is scored."""
+    sentence = "What is 12 + 30? 12 + 30 = 42"
+    task = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    }
+    place = {
+        "model": demo.model,
+        "base_url": f"{demo.url}/v1/completions",
+        "tokenizer": str(DEMO_MODEL),
+        "tokenized_requests": str(tokenized),
+    }
+    scores = lm_eval(home, task, [{"text": sentence}], "local-completions", place)
+
+    tokenizer = Tokenizer.load(DEMO_MODEL)
+    start = "]~!b["
+    ids = [tokenizer.marker_ids[start], *tokenizer.encode_text(sentence)]
+    asked = {"model": demo.model, "prompt": ids if tokenized else start + sentence}
+    echoed = httpx.post(
+        f"{demo.url}/v1/completions",
+        json={**asked, "max_tokens": 0, "echo": True, "logprobs": 1},
+        timeout=RUN_S,
+    ).json()
+    _, *logprobs = echoed["choices"][0]["logprobs"]["token_logprobs"]
+    bits = -sum(logprobs) / math.log(2) / len(sentence)
+    assert scores["bits_per_byte,none"] == pytest.approx(bits, rel=1e-3)
 
 
 def test_guidellm_measures(demo: Place, home: Path) -> None:

@@ -23,9 +23,10 @@ def asked(kind, *arguments):
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
 scored = model.loglikelihood([asked("loglikelihood", "12 + 30 =", end) for end in (" 42", " 43")])
+rolled = model.loglikelihood_rolling([asked("loglikelihood_rolling", "12 + 30")])
 told = model.generate_until([asked("generate_until", "hello", {"until": ["."], "max_gen_toks": 9})])
 template = model.tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tools=None)
-print(json.dumps([[list(one) for one in scored], told, model.tokenizer.eos_token,
+print(json.dumps([[list(one) for one in scored], rolled, told, model.tokenizer.eos_token,
                   "user" in template and "hello" in template]))
 """
 
@@ -44,7 +45,8 @@ def test_it_scores_and_generates(gateway: Harness, home: Path, tokenizer: Tokeni
         return [attention_pb2.GenerateResponse(prompt_logprobs=told), *ended]
 
     gateway.script(script)
-    scores, told, eos, has_template = LM_EVAL.run(at(gateway), home, PROGRAM)
+    scores, rolled, told, eos, has_template = LM_EVAL.run(at(gateway), home, PROGRAM)
     assert scores == [[-3.0, True], [-3.0, True]]
+    assert rolled == [-7.0], "each token counts, the first one too"
     assert told == [" world"]
     assert (eos, has_template) == ("[e~[", True)
