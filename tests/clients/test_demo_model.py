@@ -76,12 +76,23 @@ def test_a_tool_loop_ends_with_the_answer(
 
 
 def test_smolagents_gets_an_answer(demo: Place, home: Path) -> None:
-    """Its agents send calls and results as text, which the small model was not trained on."""
     program = """
 asked = [{"role": "user", "content": [{"type": "text", "text": "What is 4783 + 2959?"}]}]
 print(json.dumps(model(asked).content))
 """
     assert "7742" in SMOLAGENTS.run(demo, home, program)
+
+
+def test_the_first_step_of_smolagents_makes_the_right_call(demo: Place, home: Path) -> None:
+    """The next ones do not: the result comes as a user's message, which starts a new task to it."""
+    program = f"""
+{PRODUCT.python}
+tools = [tool(python_executor)]
+agent = ToolCallingAgent(tools=tools, model=model, verbosity_level=0, max_steps=1)
+agent.run({PRODUCT.question!r})
+print(json.dumps(agent.memory.steps[1].observations))
+"""
+    assert SMOLAGENTS.run(demo, home, program).strip() == str(123456 * 654321)
 
 
 SUMS = [

@@ -141,7 +141,8 @@ def test_its_tool_loop_over_responses_returns_the_thinking(
 {RESPONSES}
 {WEATHER.python}
 agent = create_agent(model, [weather])
-print(json.dumps(agent.invoke({{"messages": [("user", {WEATHER.question!r})]}})["messages"][-1].text))
+*_, last = agent.invoke({{"messages": [("user", {WEATHER.question!r})]}})["messages"]
+print(json.dumps(last.text))
 """
     assert SDK.run(at(restoring), home, program) == "it rains"
     assert_thinking_came_back(restoring, tokenizer, by_the_gateway=False)

@@ -5,12 +5,10 @@ from pathlib import Path
 from tests.support.clients import environments, programs
 from tests.support.clients.sdks import Place
 
-VERSION = "2.1.197"
-
 
 def ask(place: Place, home: Path, *words: str, question: str = "") -> programs.Finished:
     """One question, among the words or on standard input, answered in the terminal."""
-    claude = environments.node("@anthropic-ai/claude-code", VERSION, "claude")
+    claude = environments.node("@anthropic-ai/claude-code", "2.1.197", "claude")
     variables = {
         "ANTHROPIC_BASE_URL": place.url,
         "ANTHROPIC_AUTH_TOKEN": place.key,

@@ -36,7 +36,7 @@ def litellm_proxy(gateway: Place, home: Path) -> Iterator[str]:
     ]
     (home / "config.yaml").write_text(json.dumps({"model_list": models}))
     python = environments.python("litellm-proxy", _REQUIREMENT)
-    listen = ["--config", "config.yaml", "--host", "127.0.0.1", "--port", "0"]
+    listen = ["--config", "config.yaml", "--host=127.0.0.1", "--port=0"]
     variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": _KEY}
     log = home / "proxy.log"
     with log.open("w") as output:
