@@ -10,12 +10,10 @@ from gateway.limits import Limits
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.clients.environments import INSTALL_S
 from tests.support.clients.programs import RUN_S
+from tests.support.clients.scripted import CONTEXT
 from tests.support.clients.sdks import KEY
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import write_tiny_model
-
-CONTEXT = 400_000
-"""A byte is a token in the small tokenizer, and agents send a hundred thousand of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 from moe_model.text.tokenizer import Tokenizer
-from tests.clients.conftest import CONTEXT
 from tests.support.clients.claude_code import ask
 from tests.support.clients.frameworks import ANTHROPIC, OPENAI
 from tests.support.clients.litellm_proxy import PROVIDERS, litellm_proxy
 from tests.support.clients.litellm_proxy import at as behind
-from tests.support.clients.scripted import assert_the_loop_continued, script_tool_loop, text
+from tests.support.clients.scripted import (
+    CONTEXT,
+    assert_the_loop_continued,
+    script_tool_loop,
+    text,
+)
 from tests.support.clients.sdks import TOO_LONG, Place, at
 from tests.support.gateway.answers import invoke, tool_answer
 from tests.support.gateway.fake_attention import in_turn, say

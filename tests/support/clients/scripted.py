@@ -7,6 +7,9 @@ from tests.support.gateway.fake_attention import Script, in_turn, length, say, t
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS
 
+CONTEXT = 400_000
+"""A byte is a token in the small tokenizer, and agents send a hundred thousand of them."""
+
 WEATHER = Task(
     question="The weather in Rome?",
     tool="weather",
