@@ -100,8 +100,8 @@ def _operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
     for dialect in dialects:
         for path, endpoint, body in dialect.posts:
             yield own(dialect, "post", path, endpoint, body)
-        for path, endpoint in dialect.deletes:
-            yield own(dialect, "delete", path, endpoint, None)
+        for path, endpoint, answer in dialect.deletes:
+            yield own(dialect, "delete", path, endpoint, answer=answer)
 
 
 def _by_dialect(of_dialect: Mapping[Dialect, Endpoint]) -> Endpoint:

@@ -7,14 +7,13 @@ clients send beta fields that mean nothing here.
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
 
-from gateway.generate.parameters import bounds, range_text
 from gateway.limits import Limits
+from gateway.shapes import field_schemas
+from gateway.shapes.sampling_numbers import NucleusFields
 
 SHOWS_THINKING = ("enabled", "adaptive")
 THINKING_TYPES = (*SHOWS_THINKING, "disabled")
-_STOP: JsonDict = {"type": "string", "minLength": 1, "maxLength": Limits.stop_chars}
 
 
 class Thinking(BaseModel):
@@ -54,7 +53,7 @@ class CountTokensRequest(BaseModel):
     )
 
 
-class MessagesRequest(CountTokensRequest):
+class MessagesRequest(CountTokensRequest, NucleusFields):
     """POST /v1/messages."""
 
     max_tokens: int = Field(
@@ -64,22 +63,9 @@ class MessagesRequest(CountTokensRequest):
     stop_sequences: list[Any] | None = Field(
         None,
         description=f"up to {Limits.stops} strings of up to {Limits.stop_chars} characters",
-        json_schema_extra={"items": _STOP, "maxItems": Limits.stops},
+        json_schema_extra={"items": field_schemas.STOP_STRING, "maxItems": Limits.stops},
     )
     stream: bool | None = None
-    temperature: float | None = Field(
-        None,
-        description=f"{range_text('temperature')}; 0 is greedy",
-        json_schema_extra=bounds("temperature"),
-    )
-    top_p: float | None = Field(
-        None,
-        description="above 0, up to 1",
-        json_schema_extra={"exclusiveMinimum": 0, "maximum": 1},
-    )
-    top_k: int | None = Field(
-        None, description="0 or -1: all tokens", json_schema_extra={"minimum": -1}
-    )
     output_config: OutputConfig | None = Field(
         None, description="{'format': {'type': 'json_schema', 'schema'}}"
     )

@@ -146,10 +146,15 @@ def set_logprobs(
     sampling: attention_pb2.SamplingParams, top_logprobs: int, field: str, limits: Limits
 ) -> None:
     """Ask for log-probabilities with this many alternatives."""
-    if not 0 <= top_logprobs <= limits.top_logprobs:
-        raise bad_field(field, f"must be 0 to {limits.top_logprobs}, got {top_logprobs}")
+    check_top_logprobs(top_logprobs, field, limits)
     sampling.logprobs = True
     sampling.top_logprobs = top_logprobs
+
+
+def check_top_logprobs(value: int | None, field: str, limits: Limits) -> None:
+    """Raises RequestError naming the field."""
+    if value is not None and not 0 <= value <= limits.top_logprobs:
+        raise bad_field(field, f"must be 0 to {limits.top_logprobs}, got {value}")
 
 
 def check_stop_strings(stops: Sequence[Any], field: str, limits: Limits) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.http.dialect import Answer, Dialect, Endpoint
+from gateway.http.dialect import Answer, Dialect, Endpoint, Query
 from gateway.http.errors import STATUS
 
 _REF = "#/components/schemas/{model}"
@@ -41,18 +41,25 @@ class Operation:
     stream_type: str = "text/event-stream"
     headers: Sequence[str] = ()
     """Of the request: they decide which dialect answers."""
+    queries: Sequence[Query] = ()
 
 
 def own(
-    dialect: Dialect, method: str, path: str, endpoint: Endpoint, body: type[BaseModel] | None
+    dialect: Dialect,
+    method: str,
+    path: str,
+    endpoint: Endpoint,
+    body: type[BaseModel] | None = None,
+    answer: Answer | None = None,
 ) -> Operation:
-    """What one dialect alone does."""
+    """What one dialect alone does. `answer`: where it is not the path's."""
+    told = answer or dialect.answers.get(path)
     return Operation(
         path=path,
         method=method,
         endpoint=endpoint,
         tag="text",
-        answers=[dialect.answers[path]] if path in dialect.answers else [],
+        answers=[told] if told else [],
         errors=[dialect.error_model] if dialect.error_model else [],
         body=body,
         stream_type=dialect.stream_type,
@@ -69,6 +76,7 @@ def get(dialects: Sequence[Dialect], path: str, endpoint: Endpoint) -> Operation
         answers=[one.answers[path] for one in dialects if path in one.answers],
         errors=[one.error_model for one in dialects if one.error_model],
         headers=[one.header.decode() for one in dialects if one.header],
+        queries=[query for one in dialects for query in one.queries.get(path, ())],
     )
 
 
@@ -152,6 +160,16 @@ def _operation(
     parameters += [
         {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
         for name in one.headers
+    ]
+    parameters += [
+        {
+            "name": query.name,
+            "in": "query",
+            "required": False,
+            "schema": query.schema,
+            "description": query.description,
+        }
+        for query in one.queries
     ]
     if parameters:
         described["parameters"] = parameters

@@ -61,6 +61,15 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Query:
+    """A parameter after a path, for its description."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """One API."""
 
@@ -77,12 +86,14 @@ class Dialect:
     """What it says about its models, and what it keeps."""
     posts: Sequence[tuple[str, Endpoint, type[BaseModel] | None]] = ()
     """(path, endpoint, what the body holds; None: nothing)."""
-    deletes: Sequence[tuple[str, Endpoint]] = ()
-    """What it forgets when it is told to."""
+    deletes: Sequence[tuple[str, Endpoint, Answer]] = ()
+    """What it forgets when it is told to, and what it says then."""
     refusals: Sequence[tuple[str, str]] = ()
     """Paths that its clients call to change the server, and why nothing is changed."""
     answers: Mapping[str, Answer] = field(default_factory=dict, compare=False)
     """By path."""
+    queries: Mapping[str, Sequence[Query]] = field(default_factory=dict, compare=False)
+    """Of its gets, by path."""
     error_model: type[BaseModel] | None = None
     """What `errors` writes."""
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import unsupported
-from gateway.generate.request import ChatOptions, Generation
+from gateway.generate.request import Answers, ChatOptions, Generation
 from gateway.http.auth import tenant_of
 from gateway.http.context import Gateway
 from gateway.http.request_record import RequestRecord
@@ -46,11 +46,11 @@ async def chat(request: Request) -> Response:
     gateway = gateway_of(request)
     with recorded(request, "ollama") as record:
         fields = await _read(request, OllamaChatRequest)
+        answers = read_answers(gateway, fields, _options(fields.tools))
         if not fields.messages:
             return _loaded(record, fields, chat_body)
-        tools = fields.tools or []
         messages = chat_messages(fields.messages, reads_all=gateway.encoder.reads_all)
-        return await _chat(request, record, fields, messages, tools, _NAMES, chat_body)
+        return await _chat(request, record, fields, messages, answers, _NAMES, chat_body)
 
 
 async def generate(request: Request) -> Response:
@@ -61,13 +61,15 @@ async def generate(request: Request) -> Response:
         for name, why in _UNSERVED.items():
             if getattr(fields, name):
                 raise unsupported(name, why)
+        answers = read_answers(gateway, fields, None if fields.raw else _options(None))
         if not fields.prompt:
             return _loaded(record, fields, generate_body)
         if not fields.raw:
             system = [{"role": "system", "content": fields.system}] if fields.system else []
             messages = [*system, {"role": "user", "content": fields.prompt}]
-            return await _chat(request, record, fields, messages, [], _PROMPT_NAMES, generate_body)
-        answers = read_answers(gateway, fields, None)
+            return await _chat(
+                request, record, fields, messages, answers, _PROMPT_NAMES, generate_body
+            )
         ids = await gateway.encoder.text(
             "prompt",
             fields.prompt,
@@ -91,7 +93,7 @@ async def _chat(
     record: RequestRecord,
     fields: CommonFields,
     messages: list[Any],
-    tools: list[Any],
+    answers: Answers,
     names: ChatNames,
     body: Body,
 ) -> Response:
@@ -99,10 +101,9 @@ async def _chat(
     tenant, client_id = tenant_of(request.state.key_id, ""), client_of_request(request)
     session = session_of(request.headers)
     scope = thinking_scope(request, tenant, session)
-    answers = read_answers(gateway, fields, ChatOptions(tools=tools, numbered_calls=True))
     prompt = await gateway.encoder.chat(
         messages,
-        tools,
+        list(answers.chat.tools) if answers.chat else [],
         names=names,
         tenant=tenant,
         thinking_scope=scope,
@@ -151,6 +152,10 @@ async def _read(request: Request, model: type[Fields]) -> Fields:
     check_name(gateway, body.get("model"))
     note_ignored(body.keys() - model.model_fields.keys(), gateway.ignored_fields)
     return parse_model(model, body)
+
+
+def _options(tools: list[Any] | None) -> ChatOptions:
+    return ChatOptions(tools=tools or [], numbered_calls=True)
 
 
 def _loaded(record: RequestRecord, fields: CommonFields, body: Body) -> Response:

@@ -8,22 +8,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.shapes import field_schemas
+from gateway.shapes.sampling_numbers import SamplingNumbers, number
 
-class Options(BaseModel):
-    """Sampling. Absent ones are the model's own."""
 
-    model_config = ConfigDict(strict=True)
+class Options(SamplingNumbers):
+    """Sampling. Absent ones are the model's own; others are ignored."""
 
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    num_predict: int | None = None
-    stop: Any = None
+    model_config = ConfigDict(extra="allow")
+
+    repeat_penalty: float | None = number("repetition_penalty", "; 1 is off")
+    seed: int | None = Field(None, description="64 bits; -1: a random one")
+    num_predict: int | None = Field(None, description="0 and less: no limit")
+    stop: Any = Field(None, json_schema_extra=field_schemas.STOP)
 
 
 class CommonFields(BaseModel):
@@ -33,17 +30,17 @@ class CommonFields(BaseModel):
 
     model: str = Field(description="As listed by GET /api/tags")
     stream: bool | None = Field(None, description="default true: a line of JSON for each part")
-    format: Any = Field(None, description="'json' or a JSON Schema")
-    options: dict[str, Any] | None = Field(
+    format: Any = Field(
         None,
-        description="temperature, top_k, top_p, min_p, repeat_penalty, presence_penalty, "
-        "frequency_penalty, seed, stop, num_predict (0 and less: no limit); others are ignored",
+        description="'json' or a JSON Schema",
+        json_schema_extra={"anyOf": [{"enum": ["json", "", None]}, {"type": "object"}]},
     )
+    options: Options | None = None
     think: bool | str | None = Field(
         None, description="false: the model's thinking is left out of the answer"
     )
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: int | None = Field(None, json_schema_extra=field_schemas.TOP_LOGPROBS)
     keep_alive: Any = Field(None, description="ignored: the model is never unloaded")
 
 

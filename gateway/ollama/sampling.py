@@ -8,13 +8,14 @@ from gateway.generate.parameters import (
     OutputLength,
     Parameters,
     check_stop_strings,
+    check_top_logprobs,
     sampling_params,
     set_logprobs,
 )
 from gateway.generate.request import Answers, ChatOptions
 from gateway.http.context import Gateway
 from gateway.http.schemas import check_schema
-from gateway.http.typed_body import note_ignored, parse_model
+from gateway.http.typed_body import note_ignored
 from gateway.limits import Limits
 from gateway.ollama.fields import CommonFields, Options
 from gateway.shapes.nested import fields_within
@@ -25,12 +26,9 @@ _RENAMED = {"repetition_penalty": "repeat_penalty"}
 
 def read_answers(gateway: Gateway, fields: CommonFields, chat: ChatOptions | None) -> Answers:
     """Everything that needs no prompt. Raises RequestError naming the field."""
-    limits = gateway.limits
-    given = fields.options or {}
-    known = {name: value for name, value in given.items() if name in Options.model_fields}
-    note_ignored((f"options.{name}" for name in given.keys() - known), gateway.ignored_fields)
+    limits, options = gateway.limits, fields.options or Options.model_validate({})
+    note_ignored((f"options.{name}" for name in options.model_extra or ()), gateway.ignored_fields)
     with fields_within("options", _RENAMED):
-        options = parse_model(Options, known)
         sampling = sampling_params(
             _parameters(options),
             gateway.model.defaults,
@@ -38,6 +36,7 @@ def read_answers(gateway: Gateway, fields: CommonFields, chat: ChatOptions | Non
             limits=limits,
         )
         stops = _stops(options.stop, limits)
+    check_top_logprobs(fields.top_logprobs, "top_logprobs", limits)
     if fields.logprobs:
         set_logprobs(sampling, fields.top_logprobs or 0, "top_logprobs", limits)
     most = options.num_predict

@@ -10,17 +10,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.errors import bad_field
-from gateway.generate.parameters import bounds, range_text
 from gateway.limits import Limits
-from gateway.openai import field_schemas
+from gateway.shapes import field_schemas
+from gateway.shapes.sampling_numbers import SamplingNumbers, number
 
 TokenLimit = Annotated[int | None, AfterValidator(lambda value: None if value == -1 else value)]
 """-1, by which many clients ask for as much as there is room for, means the same as no limit."""
-
-
-def _number(name: str, text: str = "") -> Any:
-    """A parameter with the range that the core checks."""
-    return Field(None, description=range_text(name) + text, json_schema_extra=bounds(name))
 
 
 class StreamOptions(BaseModel):
@@ -32,31 +27,17 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(SamplingNumbers):
     """What chat and completions have in common."""
 
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     model: str = Field(description="As listed by GET /v1/models")
-    temperature: float | None = _number("temperature", "; 0 is greedy")
-    top_p: float | None = Field(
-        None, description="above 0, up to 1", json_schema_extra=field_schemas.TOP_P
-    )
-    top_k: int | None = Field(
-        None, description="0 or -1: all tokens", json_schema_extra={"minimum": -1}
-    )
-    min_p: float | None = _number("min_p", "; 0 is off")
-    repetition_penalty: float | None = _number("repetition_penalty", "; 1 is off")
-    presence_penalty: float | None = _number("presence_penalty")
-    frequency_penalty: float | None = _number("frequency_penalty")
+    repetition_penalty: float | None = number("repetition_penalty", "; 1 is off")
     logit_bias: dict[str, float] | None = Field(
         None,
         description="token id -> -100 to 100",
-        json_schema_extra={
-            "maxProperties": Limits.logit_bias,
-            "propertyNames": {"pattern": "^[0-9]{1,10}$"},
-            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
-        },
+        json_schema_extra=field_schemas.LOGIT_BIAS,
     )
     seed: int | None = Field(None, description="64 bits; negative ones are taken modulo 2^64")
     max_tokens: TokenLimit = Field(
@@ -186,7 +167,12 @@ class CompletionRequest(SamplingFields):
 class TokenizeRequest(BaseModel):
     """POST /tokenize: exactly one of prompt and messages."""
 
-    model_config = ConfigDict(strict=True, json_schema_extra=field_schemas.ONE_OF_BOTH)
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra=field_schemas.one_of(
+            prompt={"type": "string"}, messages={"type": "array", "items": {}}
+        ),
+    )
 
     model: str | None = None
     prompt: str | None = None

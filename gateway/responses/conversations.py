@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +15,7 @@ from gateway.http.requests import counted, gateway_of, json_response, read_objec
 from gateway.http.typed_body import parse_model
 from gateway.responses.earlier import not_found, required_store, unreachable
 from gateway.responses.envelope import check_metadata
+from gateway.responses.fields import ITEMS, METADATA
 from gateway.responses.keeping import as_items, dump, stored_items
 from gateway.responses.paging import page
 from gateway.responses.stored import found
@@ -30,6 +32,7 @@ from moe_model.chat.lossless_json import loads
 
 _MOST_ITEMS = 20
 """Added by one request."""
+_FEW_ITEMS: JsonDict = {**ITEMS, "maxItems": _MOST_ITEMS}
 
 
 class ConversationRequest(BaseModel):
@@ -37,10 +40,8 @@ class ConversationRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    items: list[Any] | None = Field(None, description=f"up to {_MOST_ITEMS} items to begin with")
-    metadata: dict[str, Any] | None = Field(
-        None, description="up to 16 texts of up to 512 characters"
-    )
+    items: list[Any] | None = Field(None, description="to begin with", json_schema_extra=_FEW_ITEMS)
+    metadata: dict[str, Any] | None = Field(None, json_schema_extra=METADATA)
 
 
 class MetadataRequest(BaseModel):
@@ -48,7 +49,9 @@ class MetadataRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    metadata: dict[str, Any] = Field(description="in place of the conversation's")
+    metadata: dict[str, Any] = Field(
+        description="in place of the conversation's", json_schema_extra=METADATA
+    )
 
 
 class ItemsRequest(BaseModel):
@@ -56,7 +59,7 @@ class ItemsRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    items: list[Any] = Field(description=f"up to {_MOST_ITEMS} items")
+    items: list[Any] = Field(json_schema_extra=_FEW_ITEMS)
 
 
 async def create_conversation(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Which paths speak the Responses API?"""
 
 from gateway.http.dialect import Dialect
+from gateway.responses.answers import ANSWERS, CONVERSATION, DELETED
 from gateway.responses.conversations import (
     ConversationRequest,
     ItemsRequest,
@@ -15,6 +16,7 @@ from gateway.responses.conversations import (
     update_conversation,
 )
 from gateway.responses.fields import InputTokensRequest, ResponsesRequest
+from gateway.responses.paging import PAGE
 from gateway.responses.responses import count_input_tokens, create_response
 from gateway.responses.stored import (
     cancel_response,
@@ -27,6 +29,11 @@ from gateway.shapes.openai_errors import OpenAIError, OpenAIErrors
 RESPONSES = Dialect(
     errors=OpenAIErrors(),
     error_model=OpenAIError,
+    answers=ANSWERS,
+    queries={
+        "/v1/responses/{response_id}/input_items": PAGE,
+        "/v1/conversations/{conversation_id}/items": PAGE,
+    },
     prefixes=("/v1/responses", "/v1/conversations"),
     gets=(
         ("/v1/responses/{response_id}", get_response),
@@ -36,9 +43,9 @@ RESPONSES = Dialect(
         ("/v1/conversations/{conversation_id}/items/{item_id}", get_item),
     ),
     deletes=(
-        ("/v1/responses/{response_id}", delete_response),
-        ("/v1/conversations/{conversation_id}", delete_conversation),
-        ("/v1/conversations/{conversation_id}/items/{item_id}", delete_item),
+        ("/v1/responses/{response_id}", delete_response, DELETED),
+        ("/v1/conversations/{conversation_id}", delete_conversation, DELETED),
+        ("/v1/conversations/{conversation_id}/items/{item_id}", delete_item, CONVERSATION),
     ),
     posts=(
         ("/v1/responses", create_response, ResponsesRequest),

@@ -7,11 +7,14 @@ from typing import Any
 
 from gateway.errors import bad_field
 from gateway.responses.earlier import NOTHING, Earlier
-from gateway.responses.fields import ResponsesRequest
+from gateway.responses.fields import (
+    MOST_KEY_CHARS,
+    MOST_METADATA,
+    MOST_VALUE_CHARS,
+    ResponsesRequest,
+)
 from gateway.responses.tools import Tools
 from moe_model.config import GenerationDefaults
-
-_MOST_METADATA, _MOST_KEY_CHARS, _MOST_VALUE_CHARS = 16, 64, 512
 
 
 def response_head(
@@ -66,12 +69,12 @@ def check_metadata(metadata: dict[str, Any] | None) -> None:
     """Raises RequestError naming the field."""
     if metadata is None:
         return
-    if len(metadata) > _MOST_METADATA:
-        raise bad_field("metadata", f"at most {_MOST_METADATA} entries, got {len(metadata)}")
+    if len(metadata) > MOST_METADATA:
+        raise bad_field("metadata", f"at most {MOST_METADATA} entries, got {len(metadata)}")
     for key, value in metadata.items():
-        if len(key) > _MOST_KEY_CHARS:
-            raise bad_field("metadata", f"keys have at most {_MOST_KEY_CHARS} characters")
-        if not isinstance(value, str) or len(value) > _MOST_VALUE_CHARS:
+        if len(key) > MOST_KEY_CHARS:
+            raise bad_field("metadata", f"keys have at most {MOST_KEY_CHARS} characters")
+        if not isinstance(value, str) or len(value) > MOST_VALUE_CHARS:
             raise bad_field(
-                f"metadata.{key}", f"must be a string of at most {_MOST_VALUE_CHARS} characters"
+                f"metadata.{key}", f"must be a string of at most {MOST_VALUE_CHARS} characters"
             )

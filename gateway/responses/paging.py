@@ -6,9 +6,29 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.errors import bad_field
+from gateway.http.dialect import Query
 
 _MOST = 100
 _USUAL = 20
+_ORDERS = ("asc", "desc")
+
+PAGE = (
+    Query(
+        name="limit",
+        schema={"type": "integer", "minimum": 1, "maximum": _MOST, "default": _USUAL},
+        description="items on the page",
+    ),
+    Query(
+        name="order",
+        schema={"enum": list(_ORDERS), "default": "desc"},
+        description="the oldest first, or the newest",
+    ),
+    Query(
+        name="after",
+        schema={"type": "string"},
+        description="the id of the last item of the page before",
+    ),
+)
 
 
 def page(request: Request, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -24,7 +44,7 @@ def page(request: Request, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     )
     if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= _MOST):
         raise bad_field("limit", f"must be 1 to {_MOST}")
-    if order not in ("asc", "desc"):
+    if order not in _ORDERS:
         raise bad_field("order", "must be asc or desc")
     ordered = list(items) if order == "asc" else list(items)[::-1]
     if after is not None:

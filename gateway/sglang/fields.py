@@ -10,50 +10,58 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import unsupported
+from gateway.limits import Limits
+from gateway.shapes import field_schemas
+from gateway.shapes.sampling_numbers import SamplingNumbers, number
+
+
+class SamplingFields(SamplingNumbers):
+    """The same for all texts; absent ones are the model's own, unknown ones are ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    max_new_tokens: int | None = Field(128, json_schema_extra={"minimum": 0})
+    min_new_tokens: int | None = Field(None, json_schema_extra={"minimum": 0})
+    n: int | None = Field(None, json_schema_extra={"minimum": 1, "maximum": Limits.choices})
+    stop: Any = Field(
+        None,
+        json_schema_extra={"anyOf": [field_schemas.STOP, {"const": ""}]},
+    )
+    stop_token_ids: list[int] | None = Field(
+        None,
+        json_schema_extra={"items": field_schemas.TOKEN_ID, "maxItems": Limits.stop_token_ids},
+    )
+    repetition_penalty: float | None = number("repetition_penalty", "; 1 is off")
+    logit_bias: dict[str, float] | None = Field(None, json_schema_extra=field_schemas.LOGIT_BIAS)
+    sampling_seed: int | None = None
+    ignore_eos: bool | None = None
+    regex: str | None = Field(None, json_schema_extra={"maxLength": Limits.pattern_chars})
+    json_schema: Any = Field(None, description="a JSON Schema, or its text")
 
 
 class SGLangRequest(BaseModel):
     """POST /generate: exactly one of text and input_ids."""
 
-    model_config = ConfigDict(strict=True)
-
-    text: Any = Field(None, description="string or strings")
-    input_ids: Any = Field(None, description="token ids, or lists of them")
-    sampling_params: dict[str, Any] | None = Field(
-        None, description="the same for all texts; absent ones are the model's own"
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra=field_schemas.one_of(
+            text=field_schemas.PROMPT, input_ids=field_schemas.PROMPT
+        ),
     )
+
+    text: Any = Field(None, description="string or strings", json_schema_extra=field_schemas.PROMPT)
+    input_ids: Any = Field(
+        None, description="token ids, or lists of them", json_schema_extra=field_schemas.PROMPT
+    )
+    sampling_params: SamplingFields | None = None
     stream: bool | None = Field(None, description="events with all of the text so far")
     return_logprob: bool | None = None
     logprob_start_len: int | None = Field(
         None, description="from which token of the prompt on; default -1: none of them"
     )
-    top_logprobs_num: int | None = None
+    top_logprobs_num: int | None = Field(None, json_schema_extra=field_schemas.TOP_LOGPROBS)
     return_text_in_logprobs: bool | None = None
     session_id: Any = Field(None, description="requests of one session prefer one service")
-
-
-class SamplingFields(BaseModel):
-    """What `sampling_params` may hold."""
-
-    model_config = ConfigDict(strict=True)
-
-    max_new_tokens: int | None = 128
-    min_new_tokens: int | None = None
-    n: int | None = None
-    stop: Any = None
-    stop_token_ids: list[int] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    sampling_seed: int | None = None
-    ignore_eos: bool | None = None
-    regex: str | None = None
-    json_schema: Any = None
 
 
 _TEXT_ONLY = "this model reads and writes text only"

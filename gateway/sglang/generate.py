@@ -11,6 +11,7 @@ from gateway.generate.parameters import (
     OutputLength,
     Parameters,
     check_stop_strings,
+    check_top_logprobs,
     sampling_params,
     set_logprobs,
 )
@@ -113,15 +114,12 @@ def _start(fields: SGLangRequest, most: int | None) -> int | None:
 
 def _answers(gateway: Gateway, fields: SGLangRequest) -> Answers:
     """Everything that needs no prompt. Raises RequestError naming the field."""
-    limits, given = gateway.limits, fields.sampling_params or {}
+    limits, asked = gateway.limits, fields.sampling_params or SamplingFields.model_validate({})
+    others = asked.model_extra or {}
     with fields_within(_SAMPLING, _RENAMED):
-        refuse(given, REFUSED_SAMPLING)
-        if given.get("skip_special_tokens") not in (None, True):
+        refuse(others, REFUSED_SAMPLING)
+        if others.get("skip_special_tokens") not in (None, True):
             raise unsupported("skip_special_tokens", "markers are never part of the text")
-        known = {
-            name: value for name, value in given.items() if name in SamplingFields.model_fields
-        }
-        asked = parse_model(SamplingFields, known)
         sampling = sampling_params(
             _parameters(asked),
             gateway.model.defaults,
@@ -144,6 +142,7 @@ def _answers(gateway: Gateway, fields: SGLangRequest) -> Answers:
         most_field=f"{_SAMPLING}.max_new_tokens",
         least_field=f"{_SAMPLING}.min_new_tokens",
     )
+    check_top_logprobs(fields.top_logprobs_num, "top_logprobs_num", limits)
     if fields.return_logprob:
         set_logprobs(sampling, fields.top_logprobs_num or 0, "top_logprobs_num", limits)
         sampling.prompt_logprobs = _start(fields, most) is not None

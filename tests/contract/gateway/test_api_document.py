@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,17 +13,21 @@ from gateway.anthropic.dialect import ANTHROPIC
 from gateway.anthropic.fields import MessagesRequest
 from gateway.ollama.answers import ANSWERS as OLLAMA_ANSWERS
 from gateway.ollama.dialect import OLLAMA
+from gateway.ollama.fields import OllamaChatRequest, Options
 from gateway.openai.answers import ANSWERS as OPENAI_ANSWERS
 from gateway.openai.dialect import OPENAI
 from gateway.openai.models import ChatRequest, CompletionRequest
+from gateway.responses.dialect import RESPONSES
+from gateway.responses.fields import ResponsesRequest
 from gateway.sglang.answers import ANSWERS as SGLANG_ANSWERS
 from gateway.sglang.dialect import SGLANG
+from gateway.sglang.fields import SamplingFields, SGLangRequest
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.gateway.answers import WEATHER, events_of, invoke, thinking_answer, tool_answer
 from tests.support.gateway.fake_attention import say
-from tests.support.gateway.harness import Harness
+from tests.support.gateway.harness import Harness, ready_status
 from tests.support.gateway.messages import events
-from tests.support.gateway.model import EOS, NAME
+from tests.support.gateway.model import EOS, NAME, ROOMY_CONTEXT, write_tiny_model
 
 USER = [{"role": "user", "content": "hi"}]
 RICH: dict[str, Any] = {"expertmesh_timings": True, "return_token_ids": True}
@@ -120,6 +125,47 @@ def test_messages_answers_are_of_its_models(
     MESSAGES["/v1/messages/count_tokens"].whole.model_validate_json(count.content)
 
 
+def test_kept_answers_are_of_their_models(
+    make_gateway: Callable[..., Harness], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    gateway = make_gateway(
+        model_folder=write_tiny_model(tmp_path / "roomy", context=ROOMY_CONTEXT),
+        status=ready_status(ROOMY_CONTEXT),
+        response_store=str(tmp_path / "responses.sqlite"),
+    )
+    gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
+    answers = {path: RESPONSES.answers[path].whole for path in RESPONSES.answers}
+    forgets = {path: answer.whole for path, _, answer in RESPONSES.deletes}
+
+    def made(path: str, body: Any) -> str:
+        reply = gateway.post(path, body)
+        answers[path].model_validate_json(reply.content)
+        return str(reply.json()["id"])
+
+    conversation = made("/v1/conversations", {"metadata": {"a": "b"}})
+    body = {"model": NAME, "input": "hello", "conversation": conversation}
+    response = made("/v1/responses", body)
+    other = made("/v1/responses", {"model": NAME, "input": "hello", "background": True})
+    listed = gateway.get(f"/v1/conversations/{conversation}/items").json()
+    ids = {
+        "response_id": response,
+        "conversation_id": conversation,
+        "item_id": listed["data"][0]["id"],
+    }
+    for path, _ in RESPONSES.gets:
+        answers[path].model_validate_json(gateway.get(path.format_map(ids)).content)
+    for path, _, body in RESPONSES.posts:
+        if "{" in path:
+            sent = {"metadata": {}, "items": []} if body else {}
+            asked = path.format_map({**ids, "response_id": other})
+            answers[path].model_validate_json(gateway.post(asked, sent).content)
+    counted = gateway.post("/v1/responses/input_tokens", {"model": NAME, "input": "hello"})
+    answers["/v1/responses/input_tokens"].model_validate_json(counted.content)
+    for path, model in reversed(forgets.items()):
+        reply = httpx.delete(gateway.base_url + path.format_map(ids))
+        model.model_validate_json(reply.content)
+
+
 def test_what_is_told_of_models_texts_and_health_is_of_its_models(gateway: Harness) -> None:
     version = {"anthropic-version": "2023-06-01"}
     for path, asked in (
@@ -155,6 +201,7 @@ def test_every_path_is_described_with_its_parameters_and_answers(gateway: Harnes
         assert name in api["components"]["schemas"]
     for path, methods in api["paths"].items():
         for method, about in methods.items():
+            assert about["responses"]["200"]["content"] != {"application/json": {}}
             names = [p["name"] for p in about.get("parameters", ()) if p["in"] == "path"]
             assert names == re.findall(r"\{(\w+)\}", path)
             assert method == "post" or "requestBody" not in about
@@ -162,7 +209,7 @@ def test_every_path_is_described_with_its_parameters_and_answers(gateway: Harnes
     stream = api["paths"]["/v1/messages"]["post"]["responses"]["200"]["content"]
     assert {"application/json", "text/event-stream"} == set(stream)
     assert set(api["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
-    for dialect in (OPENAI, ANTHROPIC, OLLAMA, SGLANG):
+    for dialect in (OPENAI, ANTHROPIC, RESPONSES, OLLAMA, SGLANG):
         assert set(dialect.answers) <= {path for path, *_ in (*dialect.gets, *dialect.posts)}
 
 
@@ -192,40 +239,69 @@ def test_keys_are_described_where_they_are_needed(make_gateway: Callable[..., Ha
     assert "security" not in api["paths"]["/metrics"]["get"]
 
 
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": USER, "max_tokens": 9},
+    "/v1/completions": {"prompt": "a", "max_tokens": 9},
+    "/v1/messages": {"messages": USER, "max_tokens": 9},
+    "/v1/responses": {"input": "a", "include": ["message.output_text.logprobs"]},
+    "/api/chat": {"messages": USER, "stream": False},
+    "/generate": {"text": "a"},
+}
+
+
 def edges() -> list[Any]:
-    """(path, field, a value at the edge, one beyond it) of each bound in the schemas."""
+    """(path, the field it is in, field, a value at the edge, one beyond it) of each bound."""
     found = []
-    for path, model in (
-        ("/v1/chat/completions", ChatRequest),
-        ("/v1/completions", CompletionRequest),
-        ("/v1/messages", MessagesRequest),
+    for path, within, model in (
+        ("/v1/chat/completions", "", ChatRequest),
+        ("/v1/completions", "", CompletionRequest),
+        ("/v1/messages", "", MessagesRequest),
+        ("/v1/responses", "", ResponsesRequest),
+        ("/api/chat", "", OllamaChatRequest),
+        ("/api/chat", "options", Options),
+        ("/generate", "", SGLangRequest),
+        ("/generate", "sampling_params", SamplingFields),
     ):
         for name, about in model.model_json_schema()["properties"].items():
             whole = any(one.get("type") == "integer" for one in about.get("anyOf", ()))
             step = 1 if whole else 0.001
-            for word, sign in (("minimum", -1), ("maximum", 1)):
-                if word in about:
-                    found.append((path, name, about[word], about[word] + sign * step))
-            if "maxLength" in about:
-                found.append((path, name, "x" * about["maxLength"], "x" * (about["maxLength"] + 1)))
+            pairs = [
+                (about[word], about[word] + sign * step)
+                for word, sign in (("minimum", -1), ("maximum", 1))
+                if word in about
+            ]
+            if "maxLength" in about and name != "regex":
+                pairs.append(("x" * about["maxLength"], "x" * (about["maxLength"] + 1)))
             if "maxItems" in about and name in ("stop_token_ids", "bad_words", "allowed_token_ids"):
                 item = "x" if name == "bad_words" else 5
                 many = [item] * about["maxItems"]
-                found.append((path, name, many, [*many, item]))
+                pairs.append((many, [*many, item]))
+            if name == "metadata" and "maxProperties" in about:
+                longest = "x" * about["additionalProperties"]["maxLength"]
+                many = {f"{i}": longest for i in range(about["maxProperties"])}
+                pairs += [(many, {**many, "more": ""}), (many, {"a": f"{longest}x"})]
+            found += [(path, within, name, at, beyond) for at, beyond in pairs]
     return found
 
 
 @pytest.mark.parametrize(
-    "path, name, at, beyond", edges(), ids=lambda value: str(value)[:24].replace(" ", "")
+    "path, within, name, at, beyond", edges(), ids=lambda value: str(value)[:24].replace(" ", "")
 )
 def test_a_bound_is_where_the_check_is(
-    gateway: Harness, path: str, name: str, at: Any, beyond: Any
+    gateway: Harness, path: str, within: str, name: str, at: Any, beyond: Any
 ) -> None:
     gateway.script(say(list(b"hi"), eos=EOS))
-    body: dict[str, Any] = {"model": NAME, "messages": USER, "prompt": "a", "max_tokens": 9}
+    body: dict[str, Any] = {"model": NAME, **ASKED[path]}
     if name == "top_logprobs":
         body["logprobs"] = True
-    assert gateway.post(path, {**body, name: at}).status_code == 200
-    reply = gateway.post(path, {**body, name: beyond})
+
+    def ask(value: Any) -> httpx.Response:
+        given = {name: value}
+        return gateway.post(path, {**body, **({within: given} if within else given)})
+
+    assert ask(at).status_code == 200
+    reply = ask(beyond)
     assert reply.status_code == 400
-    assert reply.json()["error"]["message"].startswith(name)
+    told = reply.json()["error"]
+    message = told if isinstance(told, str) else told["message"]
+    assert message.startswith(f"{within}.{name}" if within else name)

@@ -7,6 +7,7 @@ import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from gateway.responses.answers import ResponseAnswer, ResponseEvent
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import NAME
 
@@ -40,7 +41,10 @@ def ask(
 
 
 def events(text: str) -> list[dict[str, Any]]:
-    """The data of each event, whose type is its name too and whose numbers count up."""
+    """The data of each event, whose type is its name too and whose numbers count up.
+
+    It is of OpenAI's models, and of those in /openapi.json.
+    """
     found = []
     for block in text.strip().split("\n\n"):
         if block.startswith(":"):
@@ -51,6 +55,7 @@ def events(text: str) -> list[dict[str, Any]]:
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     for event in found:
         _EVENT.validate_python(event)
+        ResponseEvent.model_validate(event)
     return found
 
 
@@ -118,6 +123,7 @@ def both(gateway: Harness, **fields: Any) -> dict[str, Any]:
     assert whole.status_code == 200, whole.text
     response: dict[str, Any] = whole.json()
     Response.model_validate(response)
+    ResponseAnswer.model_validate(response)
     streamed = assembled(events(ask(gateway, stream=True, **fields).text))
     assert without_ids(streamed) == without_ids(response)
     return response

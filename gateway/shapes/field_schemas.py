@@ -8,7 +8,6 @@ from pydantic.config import JsonDict
 
 from gateway.limits import Limits
 
-TOP_P: JsonDict = {"exclusiveMinimum": 0, "maximum": 1}
 STOP_STRING: JsonDict = {"type": "string", "minLength": 1, "maxLength": Limits.stop_chars}
 STOP: JsonDict = {
     "anyOf": [
@@ -17,6 +16,11 @@ STOP: JsonDict = {
         {"type": "null"},
     ]
 }
+LOGIT_BIAS: JsonDict = {
+    "maxProperties": Limits.logit_bias,
+    "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+}
 TOKEN_ID: JsonDict = {"type": "integer", "minimum": 0}
 PROMPT: JsonDict = {
     "anyOf": [
@@ -24,6 +28,7 @@ PROMPT: JsonDict = {
         {"type": "array", "items": {}, "minItems": 1},
     ]
 }
+"""Text, texts, ids, or lists of ids."""
 TOP_LOGPROBS: JsonDict = {"minimum": 0, "maximum": Limits.top_logprobs}
 MESSAGES: JsonDict = {"items": {"type": "object"}, "minItems": 1, "maxItems": Limits.messages}
 TOOL: JsonDict = {
@@ -39,13 +44,6 @@ TOOL: JsonDict = {
     },
 }
 TOOLS: JsonDict = {"items": TOOL, "maxItems": Limits.tools}
-ONE_OF_BOTH: JsonDict = {
-    "oneOf": [
-        {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
-        {"required": ["messages"], "properties": {"messages": {"type": "array", "items": {}}}},
-    ]
-}
-"""A null means absent."""
 OBJECT: JsonDict = {"anyOf": [{"type": "object"}, {"type": "null"}]}
 TOOL_CHOICE: JsonDict = {
     "anyOf": [
@@ -54,3 +52,10 @@ TOOL_CHOICE: JsonDict = {
         {"type": "null"},
     ]
 }
+
+
+def one_of(**fields: JsonDict) -> JsonDict:
+    """Exactly one of these fields must be given; a null means absent."""
+    return {
+        "oneOf": [{"required": [name], "properties": {name: one}} for name, one in fields.items()]
+    }
