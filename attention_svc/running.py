@@ -136,6 +136,7 @@ class RunningEngine:
             backend=model.backend,
             linear_format=model.formats.linears,
             compute_thread=self._compute_thread,
+            missing_ids=model.vocabulary.missing_ids,
         )
         log.info(
             "attention by %s, keys and values in %s",

@@ -165,7 +165,7 @@ class Engine:
                 part.sequence.spent.queue_s = now - part.sequence.received_s
             self._masks.begin(part.sequence)
         self._prepare_blocks(plan)
-        step = pack(plan, self.scheduler.tables.block_size, self._stack.device)
+        step = pack(plan, self.scheduler.tables.block_size)
         times = StepTimes()
         terms = HopTerms(
             timeout_s=self._expert_timeout_s,
@@ -175,9 +175,7 @@ class Engine:
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
         scorer = prompt_scorer(plan, self._missing_ids)
-        logits_BV, finite_C = await self._stack.forward(
-            step.meta, terms, times, scorer.score if scorer else None
-        )
+        found = await self._stack.forward(step.meta, terms, times, scorer.score if scorer else None)
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted sequence has given its blocks back.
         for part in plan:
@@ -187,17 +185,16 @@ class Engine:
         chosen = [
             i for i, part in enumerate(step.completing) if self._masks.allow_sampling(part.sequence)
         ]
-        self._hold_late(step, logits_BV, chosen)
+        self._hold_late(step, found.logits_BV, chosen)
         sequences = [step.completing[i].sequence for i in chosen]
-        tokens = self._sample(
-            logits_BV if len(chosen) == len(step.completing) else logits_BV[chosen], sequences
-        )
+        found = found if len(chosen) == len(step.completing) else found.of(chosen)
+        tokens = self._sample(found.logits_BV, sequences, found.best)
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
         for sequence in scorer.deliver() if scorer else ():
             self._emit(sequence, SamplingFailed("the prompt produced NaN or infinity"))
-        self._continue(step, finite_C.tolist())
+        self._continue(step, found.finite_open)
         for sequence, token in zip(sequences, tokens, strict=True):
             self._emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
@@ -234,17 +231,21 @@ class Engine:
                 self.finish(sequence, _OUR_BUG)
 
     def _sample(
-        self, logits_BV: Tensor, sequences: list[Sequence]
+        self, logits_BV: Tensor, sequences: list[Sequence], best: list[int] | None = None
     ) -> list[EmittedToken | SamplingFailed]:
         return sample(
-            logits_BV, sequences, missing_ids=self._missing_ids, banned=banned_rows(sequences)
+            logits_BV,
+            sequences,
+            missing_ids=self._missing_ids,
+            banned=banned_rows(sequences),
+            best_ids=best,
         )
 
     def _prepare_blocks(self, plan: list[Slice]) -> None:
         for copy in self.scheduler.tables.take_copies():
             self._stack.cache.copy(copy)
         blocks = partly_filled(plan, self.scheduler.tables.block_size)
-        if blocks:
+        if blocks and self._stack.reads_unwritten:
             self._stack.cache.clear(blocks)
 
     def _continue(self, step: Step, finite: list[bool]) -> None:

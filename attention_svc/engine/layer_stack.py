@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -21,10 +22,29 @@ from moe_model.maths.layer_steps import LayerSteps
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.step_meta import StepMeta
+from moe_model.maths.whole_steps import OuterWeights, WholeSteps
 from moe_model.numerics import is_invariant
 from moe_model.weights.open import Weights
 
 Result = TypeVar("Result")
+Score = Callable[[Tensor, Callable[[Tensor], Tensor]], None]
+
+
+@dataclass(frozen=True)
+class StepLogits:
+    """What a step found."""
+
+    logits_BV: Tensor
+    """float32: of `meta.logit_rows_B`."""
+    finite_open: list[bool]
+    """Of `meta.open_rows_C`."""
+    best: list[int] | None = None
+    """Of each row of logits, where it is known: see WholeStep.best."""
+
+    def of(self, rows: list[int]) -> "StepLogits":
+        """Some rows only."""
+        best = None if self.best is None else [self.best[row] for row in rows]
+        return StepLogits(self.logits_BV[rows], self.finite_open, best)
 
 
 class LayerStack:
@@ -40,6 +60,7 @@ class LayerStack:
         backend: Backend,
         linear_format: str,
         compute_thread: Executor,
+        missing_ids: Sequence[int] = (),
     ):
         dtype, device = backend.dtype, backend.device
         config = self.config = weights.config
@@ -61,11 +82,19 @@ class LayerStack:
         attention = backend.attention(config, cache)
         self._steps = backend.steps(layers, cache, attention)
         self.attends_by = attention.name
-        self._nothing = torch.ones(0, dtype=torch.bool, device=device)
+        self.reads_unwritten = attention.reads_unwritten
         numerics_id = backend.numerics(linear_format).id
         self.is_invariant = is_invariant(numerics_id) and attention.is_invariant
         """Whether no row's bits depend on other rows, in what this stack computes."""
         self._frequencies = rope_frequencies(config.rotary_dim, config.rope_theta, device)
+        outer = OuterWeights(
+            embedding_VD=self._embedding_VD,
+            final_norm_D=self._final_norm_D,
+            lm_head_VD=self._lm_head_VD,
+            frequencies=self._frequencies,
+        )
+        held = transport.held_here()
+        self._whole = backend.whole_steps(outer, layers, held, attention, cache, missing_ids)
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         self._inline_rows = inline_rows(projection_row_flops(config))
@@ -76,14 +105,17 @@ class LayerStack:
         meta: StepMeta,
         terms: HopTerms,
         times: StepTimes,
-        score: Callable[[Tensor, Callable[[Tensor], Tensor]], None] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """float32 logits [B, V] of `meta.logit_rows_B`; bool [C], `meta.open_rows_C` are finite.
+        score: Score | None = None,
+    ) -> StepLogits:
+        """Of a step whose `meta` is on the host.
 
         `score` gets all hidden rows after the last layer, and the function from rows to logits.
         Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
         KV cache by then is overwritten when the tokens run again.
         """
+        if self._whole is not None:
+            return await self._forward_whole(self._whole, meta, times, score)
+        meta = meta.to(self.device)
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
         step, progress = self._begin(meta), self.progress
@@ -117,12 +149,25 @@ class LayerStack:
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
             partial(self._logits, self._logit_rows(hidden_TD, meta)),
         )
-        # Asked only if there are any: see docs/cold-caches.md.
-        finite_C = self._nothing
-        if meta.open_rows_C.shape[0]:
-            finite_C = torch.isfinite(hidden_TD[meta.open_rows_C]).all(dim=-1)
+        finite_open = _finite_rows(hidden_TD, meta.open_rows_C)
         times.attention_s += time.monotonic() - start
-        return logits_BV, finite_C
+        return StepLogits(logits_BV, finite_open)
+
+    async def _forward_whole(
+        self, whole: WholeSteps, meta: StepMeta, times: StepTimes, score: Score | None
+    ) -> StepLogits:
+        """All layers and experts in one go: their time is counted as attention's."""
+        start = time.monotonic()
+        self.progress.moves += 1
+        step = await self._run(meta.is_decode, partial(whole.start, meta))
+        await self._run(False, step.wait)
+        self.progress.moves += 1
+        self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
+        if score is not None:
+            await self._run(False, lambda: score(step.hidden_TD, self._logits))
+        finite_open = _finite_rows(step.hidden_TD, meta.open_rows_C)
+        times.attention_s += time.monotonic() - start
+        return StepLogits(step.logits_BV, finite_open, step.best())
 
     async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
         """Run small work here (a thread switch costs more), long work on the compute thread."""
@@ -147,3 +192,11 @@ class LayerStack:
             return torch.empty((0, self.config.vocab_size))
         final_BD = self._maths.rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
         return linear(final_BD, self._lm_head_VD, torch.float32)
+
+
+def _finite_rows(hidden_TD: Tensor, rows_C: Tensor) -> list[bool]:
+    """Asked only if there are any: see docs/cold-caches.md."""
+    if not rows_C.shape[0]:
+        return []
+    found: list[bool] = torch.isfinite(hidden_TD[rows_C]).all(dim=-1).tolist()
+    return found

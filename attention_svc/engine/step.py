@@ -19,8 +19,8 @@ class Step:
     continuing: list[Slice]  # have more known tokens to compute
 
 
-def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
-    """O(rows) in Python; what grows with the context is copied by numpy.
+def pack(plan: list[Slice], block_size: int) -> Step:
+    """On the host. O(rows) in Python; what grows with the context is copied by numpy.
 
     Decode rows, of which there are few, become one tensor of Python's numbers: torch's and numpy's
     operators are slow between steps (docs/cold-caches.md).
@@ -42,8 +42,8 @@ def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
         chunks.append(
             ChunkMeta(
                 rows=slice(num_rows, num_rows + part.num_tokens),
-                positions_T=torch.from_numpy(positions).to(device),
-                block_table_W=torch.from_numpy(table_W).to(device),
+                positions_T=torch.from_numpy(positions),
+                block_table_W=torch.from_numpy(table_W),
                 num_cached=stop,
             )
         )
@@ -61,18 +61,18 @@ def pack(plan: list[Slice], block_size: int, device: torch.device) -> Step:
         rows = [
             row for row, part in zip(last_rows, ordered, strict=True) if part.completes is completes
         ]
-        return torch.tensor(rows, dtype=torch.int64, device=device)
+        return torch.tensor(rows, dtype=torch.int64)
 
     token_ids_T, positions_T, slots_T = (
-        (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device) for parts in columns
+        parts[0] if len(parts) == 1 else torch.cat(parts) for parts in columns
     )
     meta = StepMeta(
         token_ids_T=token_ids_T,
         positions_T=positions_T,
         slot_mapping_T=slots_T,
         num_decode=len(decode),
-        decode_tables_BW=torch.from_numpy(_decode_tables(decode, block_size)).to(device),
-        decode_lens_B=lens_B.to(device),
+        decode_tables_BW=torch.from_numpy(_decode_tables(decode, block_size)),
+        decode_lens_B=lens_B,
         chunks=tuple(chunks),
         logit_rows_B=rows_of(True),
         open_rows_C=rows_of(False),

@@ -50,6 +50,9 @@ class InProcessTransport:
     ) -> "_Ticket":
         return _Ticket(self, layer_idx, hidden_TD, topk_ids_TK, topk_weights_TK)
 
+    def held_here(self) -> list[HeldExperts]:
+        return self.layers
+
     def ready(self) -> tuple[bool, str]:
         return True, ""
 

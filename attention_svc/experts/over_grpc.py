@@ -60,6 +60,9 @@ class GrpcTransport:
         )
         return cls(pools, metrics, codec)
 
+    def held_here(self) -> tuple[()]:
+        return ()
+
     def ready(self) -> tuple[bool, str]:
         missing = self.pools.missing()
         if not missing:

@@ -4,11 +4,13 @@ Implementations: `over_grpc` (remote pools) and `in_process`. Tensors may be on 
 transport copies them where it needs them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
+
+from moe_model.maths.experts import HeldExperts
 
 _LONGEST_TIMEOUT_MS = 2**31
 
@@ -87,6 +89,9 @@ class ExpertTransport(Protocol):
 
         The caller leaves the tensors unchanged until it has awaited the ticket.
         """
+
+    def held_here(self) -> Sequence[HeldExperts]:
+        """Every layer's experts, if they are in this process; else nothing."""
 
     def ready(self) -> tuple[bool, str]:
         """(whether every piece has a holder, the reason when not)."""

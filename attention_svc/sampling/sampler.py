@@ -39,6 +39,7 @@ def sample(
     *,
     missing_ids: Tensor | None = None,
     banned: Mapping[int, Tensor] | None = None,
+    best_ids: Rows[int] | None = None,
 ) -> list[EmittedToken | SamplingFailed]:
     """One token per sequence.
 
@@ -47,9 +48,12 @@ def sample(
         sequences: with their output so far: penalties and random numbers depend on it.
         missing_ids: int64, ids without a token: never sampled, in no distribution.
         banned: bool [V] by row: ids that the row's grammar does not allow.
+        best_ids: the best of each row, if known: not missing, -1 if its logits are not finite.
     """
     if not sequences:
         return []
+    if best_ids is not None and not banned and min(best_ids) >= 0 and _only_best(sequences):
+        return [EmittedToken(token_id) for token_id in best_ids]
     if not banned and missing_ids is None and len(sequences) <= PLAIN_ROWS:
         plain = _plain_greedy(logits_BV, sequences)
         if plain is not None:
@@ -105,15 +109,21 @@ def _plain_greedy(
 
     Three operators instead of a dozen: see docs/cold-caches.md.
     """
-    if not logits_BV.is_cpu or any(
-        not one.params.is_greedy or one.params.logprobs or is_controlled(one) for one in sequences
-    ):
+    if not logits_BV.is_cpu or not _only_best(sequences):
         return None
     logits = logits_BV.numpy()
     if not np.isfinite(logits.sum(axis=1)).all():
         return None
     # numpy returns the first among equals.
     return [EmittedToken(token_id) for token_id in logits.argmax(axis=1).tolist()]
+
+
+def _only_best(sequences: Rows[Sequence]) -> bool:
+    """Whether nobody asks for more than the best token."""
+    return all(
+        one.params.is_greedy and not one.params.logprobs and not is_controlled(one)
+        for one in sequences
+    )
 
 
 def _finite_rows(logits_BV: Tensor) -> list[bool]:

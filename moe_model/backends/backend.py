@@ -17,6 +17,7 @@ from moe_model.maths.layer_steps import Steps
 from moe_model.maths.linears import Linears
 from moe_model.maths.paged_attention import PagedAttention
 from moe_model.maths.row_maths import RowMaths
+from moe_model.maths.whole_steps import OuterWeights, WholeSteps
 from moe_model.numerics import Numerics
 
 
@@ -67,6 +68,20 @@ class Backend(Protocol):
 
     def attention(self, config: ModelConfig, cache: KvPages) -> PagedAttention:
         """What attends to the pages of this cache."""
+
+    def whole_steps(
+        self,
+        outer: OuterWeights,
+        layers: Sequence[Layer],
+        experts: Sequence[HeldExperts],
+        attention: PagedAttention,
+        cache: KvPages,
+        missing_ids: Sequence[int],
+    ) -> WholeSteps | None:
+        """What runs steps without a look at what lies between layers; None: nothing does.
+
+        `missing_ids`: ids without a token, which are nobody's best.
+        """
 
     def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
         """What runs a step's rows through these layers; all three were made here."""

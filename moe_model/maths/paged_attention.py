@@ -46,6 +46,10 @@ class PagedAttention(Protocol):
     def is_invariant(self) -> bool:
         """A row's bits depend on no other row, nor on where its prompt was cut."""
 
+    @property
+    def reads_unwritten(self) -> bool:
+        """It multiplies what lies beyond a sequence's end in its last block, by 0: no NaN, please."""
+
     def plan(self, meta: StepMeta) -> AttendPages:
         """One plan for all layers of a step."""
 
@@ -55,6 +59,7 @@ class TorchAttention:
 
     name = "torch"
     is_invariant = False
+    reads_unwritten = True
 
     def __init__(self, cache: KvPages):
         self._cache = cache

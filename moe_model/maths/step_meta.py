@@ -1,7 +1,9 @@
 """Which rows does a step compute, and which pages do they read and write? Plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -13,6 +15,10 @@ class ChunkMeta:
     positions_T: Tensor  # int64, absolute
     block_table_W: Tensor  # int64
     num_cached: int  # positions 0..num_cached-1 are in the cache once this step's are stored
+
+    def to(self, device: torch.device) -> "ChunkMeta":
+        positions_T, block_table_W = self.positions_T.to(device), self.block_table_W.to(device)
+        return replace(self, positions_T=positions_T, block_table_W=block_table_W)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +39,14 @@ class StepMeta:
     @property
     def num_rows(self) -> int:
         return self.token_ids_T.shape[0]
+
+    def to(self, device: torch.device) -> "StepMeta":
+        """The same on another device."""
+        if device.type == "cpu":
+            return self
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved, chunks=tuple(chunk.to(device) for chunk in self.chunks))

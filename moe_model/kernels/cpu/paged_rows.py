@@ -46,6 +46,7 @@ class NativeAttention:
 
     name = "the native kernel"
     is_invariant = True
+    reads_unwritten = True
 
     def __init__(self, cache: KvPages, num_groups: int):
         self._cache, self._num_groups = cache, num_groups

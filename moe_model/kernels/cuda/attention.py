@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from moe_model.kernels.cuda import paged
+from moe_model.kernels.cuda.launch import launch
 from moe_model.maths.kv_layout import KvPages, PlainLayout
 from moe_model.maths.paged_attention import AttendPages
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
@@ -35,10 +36,31 @@ class CudaLayout(PlainLayout):
     ) -> None:
         num_rows, size = k_TGP.shape[0], self.num_kv_heads * self.head_dim
         k, v = k_TGP.flatten(1), v_TGP.flatten(1)
-        paged.store_rows[(num_rows,)](
+        launch(
+            paged.store_rows, (num_rows,),
             k, v, k.stride(0), v.stride(0), keys, values, slots_T, size,
             C=triton.next_power_of_2(size),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecodeRows:
+    """Rows of one query each, cut into items: a row's spans of positions, one after another."""
+
+    tables: Tensor  # blocks of all rows
+    table_of_row_B: Tensor  # int64: where a row's begin
+    lens_B: Tensor  # 0: a row that attends to nothing
+    row_of_item_I: Tensor  # -1: no item
+    first_item_B: Tensor
+
+    @classmethod
+    def of(cls, tables_BW: Tensor, lens_B: Tensor, block_size: int) -> "DecodeRows":
+        """As many items for every row as the widest table needs: nothing is read back."""
+        (num_rows, width), device = tables_BW.shape, tables_BW.device
+        num_spans = triton.cdiv(width * block_size, paged.SPAN.value)
+        row_B = torch.arange(num_rows, device=device)
+        items_I = row_B.repeat_interleave(num_spans, output_size=num_rows * num_spans)
+        return cls(tables_BW, row_B * tables_BW.stride(0), lens_B, items_I, row_B * num_spans)
 
 
 class CudaAttention:
@@ -46,49 +68,55 @@ class CudaAttention:
 
     name = "the CUDA kernel"
     is_invariant = True
+    reads_unwritten = False
 
     def __init__(self, cache: KvPages, num_heads: int, num_groups: int):
         self._cache, self._num_groups = cache, num_groups
         self._heads = num_heads // num_groups
 
     def plan(self, meta: StepMeta) -> AttendPages:
+        decode = None
+        if meta.num_decode:
+            tables_BW, lens_B = meta.decode_tables_BW, meta.decode_lens_B
+            decode = DecodeRows.of(tables_BW, lens_B, self._cache.block_size)
+
         def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
             out_THP = torch.empty_like(q_THP)
-            pages = self._cache.pages(layer_idx)
-            if meta.num_decode:
-                self._decode(q_THP, pages, meta, out_THP)
+            if decode:
+                self.decode(layer_idx, q_THP, decode, out_THP)
             for chunk in meta.chunks:
-                self._chunk(q_THP[chunk.rows], pages, chunk, out_THP[chunk.rows])
+                self._chunk(layer_idx, q_THP[chunk.rows], chunk, out_THP[chunk.rows])
             return out_THP.flatten(1)
 
         return attend
 
-    def _decode(
-        self, q_THP: Tensor, pages: tuple[Tensor, Tensor], meta: StepMeta, out_THP: Tensor
-    ) -> None:
-        num_rows, (_, num_heads, head_dim) = meta.num_decode, q_THP.shape
-        tables_BW, lens_B = meta.decode_tables_BW, meta.decode_lens_B
-        num_spans = triton.cdiv(tables_BW.shape[1] * self._cache.block_size, paged.SPAN.value)
-        shape = (num_rows, num_heads, num_spans)
-        maxima, sums = (torch.empty(shape, device=q_THP.device) for _ in range(2))
-        means = torch.empty((*shape, head_dim), device=q_THP.device)
+    def decode(self, layer_idx: int, q_THP: Tensor, rows: DecodeRows, out_THP: Tensor) -> None:
+        """Of the first rows of `q_THP`, to the same rows of `out_THP`."""
+        num_rows, num_items = rows.lens_B.shape[0], rows.row_of_item_I.shape[0]
+        _, num_heads, head_dim = q_THP.shape
+        pages = self._cache.pages(layer_idx)
+        maxima, sums = (torch.empty((num_items, num_heads), device=q_THP.device) for _ in range(2))
+        means = torch.empty((num_items, num_heads, head_dim), device=q_THP.device)
         queries = max(_DECODE_QUERIES, triton.next_power_of_2(self._heads))
-        paged.decode_spans[(num_rows, self._num_groups, num_spans)](
-            q_THP, *pages, tables_BW, tables_BW.stride(0), lens_B, maxima, sums, means,
+        launch(
+            paged.decode_spans, (num_items, self._num_groups),
+            q_THP, *pages, rows.tables, rows.table_of_row_B, rows.lens_B, rows.row_of_item_I,
+            rows.first_item_B, maxima, sums, means,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            num_spans, HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
+            HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
         )  # fmt: skip
-        paged.add_spans[(num_rows, self._num_groups)](
-            maxima, sums, means, lens_B, out_THP, num_spans, num_heads,
+        launch(
+            paged.add_spans, (num_rows, self._num_groups),
+            maxima, sums, means, rows.lens_B, rows.first_item_B, out_THP, num_heads,
             HEADS=self._heads, M=queries, P=head_dim, num_warps=2,
         )  # fmt: skip
 
-    def _chunk(
-        self, q_THP: Tensor, pages: tuple[Tensor, Tensor], chunk: ChunkMeta, out_THP: Tensor
-    ) -> None:
+    def _chunk(self, layer_idx: int, q_THP: Tensor, chunk: ChunkMeta, out_THP: Tensor) -> None:
         num_rows, head_dim = q_THP.shape[0], q_THP.shape[2]
+        pages = self._cache.pages(layer_idx)
         tiles = triton.cdiv(num_rows, _CHUNK_QUERIES // self._heads)
-        paged.attend_chunk[(tiles, self._num_groups)](
+        launch(
+            paged.attend_chunk, (tiles, self._num_groups),
             q_THP, *pages, chunk.block_table_W, out_THP, chunk.num_cached - num_rows, num_rows,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
             HEADS=self._heads, M=_CHUNK_QUERIES, P=head_dim, num_warps=2, num_stages=2,

@@ -14,13 +14,15 @@ from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.maths.experts import HeldExperts
 from moe_model.maths.kv_layout import KVLayout, KvPages
 from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
+from moe_model.maths.layer_steps import Steps
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
 from moe_model.maths.paged_attention import PagedAttention
+from moe_model.maths.whole_steps import OuterWeights, WholeSteps
 from moe_model.numerics import Numerics
 from moe_model.quant import StoredMatrix
 
-VERSION = 1
+VERSION = 2
 """Of the kernels' bits: another number wherever they change."""
 LEAST_CAPABILITY = (8, 0)
 HELD = ("bf16", "fp8", "int4", "int4_g128")
@@ -87,6 +89,43 @@ class CudaBackend(TorchBackend):
             return CudaAttention(cache, *heads)
         return super().attention(config, cache)
 
+    def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
+        from moe_model.kernels.cuda.attention import CudaAttention
+        from moe_model.kernels.cuda.linear import CudaLinear
+        from moe_model.kernels.cuda.step import CudaSteps
+
+        plain = [layer for layer in layers if isinstance(layer, PlainLayer)]
+        fits = len(plain) == len(layers) and isinstance(attention, CudaAttention)
+        if fits and all(isinstance(layer.weights.qkv_AD, CudaLinear) for layer in plain):
+            return CudaSteps(plain, cache, attention)
+        return super().steps(layers, cache, attention)
+
+    def whole_steps(
+        self,
+        outer: OuterWeights,
+        layers: Sequence[Layer],
+        experts: Sequence[HeldExperts],
+        attention: PagedAttention,
+        cache: KvPages,
+        missing_ids: Sequence[int],
+    ) -> WholeSteps | None:
+        from moe_model.kernels.cuda.attention import CudaAttention
+        from moe_model.kernels.cuda.experts import CudaExperts
+        from moe_model.kernels.cuda.linear import CudaLinear
+        from moe_model.kernels.cuda.model import CudaModel
+        from moe_model.kernels.cuda.step import CudaSteps
+        from moe_model.kernels.cuda.whole import CudaWholeSteps
+
+        steps = self.steps(layers, cache, attention)
+        held = [one for one in experts if isinstance(one, CudaExperts)]
+        if not isinstance(steps, CudaSteps) or not isinstance(attention, CudaAttention):
+            return None
+        if len(held) != len(layers) or not isinstance(outer.lm_head_VD, CudaLinear):
+            return None
+        missing = torch.tensor(missing_ids, device=self.device) if missing_ids else None
+        model = CudaModel(steps.layers[0].config, outer, steps, held, missing)
+        return CudaWholeSteps(model, attention)
+
 
 @dataclass(frozen=True)
 class CudaLinears:
@@ -104,4 +143,4 @@ class CudaLinears:
     def make_routing(self, stored: StoredMatrix) -> LinearWeight:
         from moe_model.kernels.cuda.linear import RoutingMatrix
 
-        return RoutingMatrix(stored.to(torch.float32).to(self.device))
+        return RoutingMatrix.of(stored, self.device)

@@ -7,6 +7,8 @@ part of the group: lane j of word i is the code of input i + j * words. Scales l
 group side by side:
 
 - bf16: plain numbers, no scales.
+- f32, of the routing matrix: three bfloat16 numbers whose sum is the float32 number, those of a
+  group beside each other; no scales.
 - fp8: four E4M3 codes a word; a float32 scale for each block of 128 x 128, as M2's checkpoint
   stores it.
 - int4, int4_g128: eight codes plus 8; a bfloat16 scale for each 32 or 128 inputs of each output.
@@ -39,7 +41,7 @@ class CodeFormat:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.bits == 16 else torch.int32
+        return torch.bfloat16 if self.bits >= 16 else torch.int32
 
     @property
     def scale_dtype(self) -> torch.dtype:
@@ -66,6 +68,9 @@ FORMATS = {
     )
 }
 
+F32 = CodeFormat(name="f32", id=4, bits=48, scale_block=0)
+"""Of the routing matrix only."""
+
 
 @dataclass(frozen=True)
 class Coded:
@@ -85,6 +90,9 @@ def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Co
     no_scales = torch.empty(0, 0, dtype=format.scale_dtype, device=device)
     if format.name == "bf16":
         return Coded(_panels(F.pad(stored.to(torch.bfloat16), missing), format), no_scales, format)
+    if format.name == "f32":
+        parts = _three_parts(F.pad(stored.to(torch.float32), missing))
+        return Coded(_panels(parts, format), no_scales, format)
     if format.name == "fp8":
         codes, scales = _fp8(stored)
         padded = F.pad(codes.view(torch.uint8), missing)
@@ -104,6 +112,9 @@ def decode(coded: Coded, outputs: int, inputs: int) -> Tensor:
     bits = coded.format.bits
     if coded.format.name == "bf16":
         return flat.flatten(1).float()[:outputs, :inputs]
+    if coded.format.name == "f32":
+        three = flat.unflatten(2, (3, GROUP)).float()
+        return three.flip(2).sum(2).flatten(1)[:outputs, :inputs]
     lanes = [(flat >> bits * lane & (1 << bits) - 1).to(torch.uint8) for lane in range(32 // bits)]
     codes = torch.cat(lanes, dim=-1).flatten(1)
     wide = codes.view(torch.float8_e4m3fn).float() if bits == 8 else codes.float() - 8
@@ -132,6 +143,15 @@ def _words(codes: Tensor, format: CodeFormat) -> Tensor:
     for lane in range(1, lanes):
         words |= parts[:, :, lane] << format.bits * lane
     return words.flatten(1)
+
+
+def _three_parts(matrix: Tensor) -> Tensor:
+    """float32 [outputs, inputs] -> bfloat16 [outputs, groups * 3 * GROUP]: the sum is exact."""
+    high = matrix.bfloat16()
+    middle = (matrix - high.float()).bfloat16()
+    low = (matrix - high.float() - middle.float()).bfloat16()
+    split = (part.view(part.shape[0], -1, GROUP) for part in (high, middle, low))
+    return torch.stack(list(split), dim=2).flatten(1)
 
 
 def _panels(matrix: Tensor, format: CodeFormat) -> Tensor:

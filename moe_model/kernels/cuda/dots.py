@@ -15,6 +15,7 @@ BF16 = tl.constexpr(0)
 FP8 = tl.constexpr(1)
 INT4 = tl.constexpr(2)  # groups of 32
 INT4_G128 = tl.constexpr(3)
+F32 = tl.constexpr(4)  # three bfloat16 parts
 
 
 @triton.jit
@@ -86,6 +87,13 @@ def add_group(
         weight = operand(tl.load(codes[:, None] + tl.arange(0, 128)[None, :]))
         row_KR = rows_at(rows, inputs, first, 128, stride, size, valid_R, EVEN)
         sum_BR = tl.dot(weight, row_KR, sum_BR)
+    elif FORMAT == F32:
+        row_KR = rows_at(rows, inputs, first, 128, stride, size, valid_R, EVEN)
+        part_BR = tl.zeros_like(sum_BR)
+        for part in tl.static_range(3):  # the smallest first
+            where = codes[:, None] + (2 - part) * 128 + tl.arange(0, 128)[None, :]
+            part_BR = tl.dot(operand(tl.load(where)), row_KR, part_BR)
+        sum_BR += part_BR
     elif FORMAT == FP8:
         words = tl.load(codes[:, None] + tl.arange(0, 32)[None, :])
         part_BR = tl.zeros_like(sum_BR)

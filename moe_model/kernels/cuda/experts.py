@@ -6,11 +6,14 @@ Nothing waits for the device and no shape depends on data, so that a CUDA graph 
 from dataclasses import dataclass
 
 import torch
+import triton
 from torch import Tensor
 
 from moe_model.config import ModelConfig
 from moe_model.kernels.cuda import grouped
 from moe_model.kernels.cuda.codes import FORMATS, GROUP, Coded, encode
+from moe_model.kernels.cuda.launch import launch
+from moe_model.kernels.cuda.rows import Parts
 from moe_model.maths.experts import HeldExperts
 from moe_model.quant import StoredExpert
 
@@ -68,7 +71,6 @@ class CudaExperts:
         self.up_scales = room((num_held, 2, *scales(f, d)), self.format.scale_dtype)
         self.down_codes = room((num_held, *codes(d, f)), self.format.dtype)
         self.down_scales = room((num_held, *scales(d, f)), self.format.scale_dtype)
-        self._num_tiles = torch.zeros(1, dtype=torch.int32, device=device)
 
     def put(self, slot: int, expert: StoredExpert) -> None:
         for index, stored in enumerate((expert.w1, expert.w3)):
@@ -95,9 +97,7 @@ class CudaExperts:
     def rows(
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
     ) -> Tensor:
-        rows_MD = self._rows(hidden_ND, row_of_pair_M, slots_M, weights_M, 0)
-        self._num_tiles.zero_()
-        return rows_MD
+        return self._rows(hidden_ND, row_of_pair_M, slots_M, weights_M, 0)
 
     def sums(
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
@@ -113,10 +113,17 @@ class CudaExperts:
     def routed_sums(
         self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, out_TD: Tensor
     ) -> None:
+        parts = self.routed_parts(dispatch_TD, topk_ids_TK, topk_weights_TK)
+        self._add(parts.values, topk_ids_TK, out_TD, parts.count)
+
+    def routed_parts(
+        self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor
+    ) -> Parts:
+        """The rows that `routed_sums` adds, for kernels that add them by themselves."""
         top_k = topk_ids_TK.shape[1]
         slots_M = topk_ids_TK.reshape(-1)
         rows_MD = self._rows(dispatch_TD, slots_M, slots_M, topk_weights_TK.reshape(-1), top_k)
-        self._add(rows_MD, slots_M, out_TD, top_k)
+        return Parts(rows_MD, top_k * rows_MD.shape[1], rows_MD.shape[1], top_k)
 
     def _rows(
         self,
@@ -143,14 +150,16 @@ class CudaExperts:
             "WIDTH": self.down_codes.shape[-1],
         }
         panels, groups = self.up_codes.shape[2:4]
-        grouped.gate_up[(panels * 64 // up.outputs, max_tiles)](
+        launch(
+            grouped.gate_up, (panels * 64 // up.outputs, max_tiles),
             hidden_ND, hidden_ND.stride(0), row_of_pair_M, self.up_codes, self.up_scales, act_MF,
             sorted_M, *tiles, d, f, groups, self.up_scales.shape[-1],
             EVEN=d % GROUP == 0, B=up.outputs, ROWS=up.rows, PAIRS_PER_ROW=pairs_per_row,
             num_warps=up.warps, num_stages=up.stages, **shared,
         )  # fmt: skip
         panels, groups = self.down_codes.shape[1:3]
-        grouped.down[(panels * 64 // low.outputs, max_tiles)](
+        launch(
+            grouped.down, (panels * 64 // low.outputs, max_tiles),
             act_MF, self.down_codes, self.down_scales, weights_M, out_MD,
             sorted_M, *tiles, f, d, groups, self.down_scales.shape[-1],
             EVEN=f % GROUP == 0, B=low.outputs, ROWS=low.rows,
@@ -161,17 +170,18 @@ class CudaExperts:
     def _group(self, slots_M: Tensor, rows: int) -> tuple[Tensor, tuple[Tensor, ...], int]:
         """Pairs sorted by slot; each tile's slot, first and stop, and how many there are."""
         num_pairs, num_slots = slots_M.shape[0], self.down_codes.shape[0]
-        max_tiles = min(num_slots, num_pairs) + num_pairs // rows
-        room = torch.empty(num_pairs + 3 * max_tiles, dtype=torch.int32, device=self.device)
-        sorted_M, *tiles = room.split([num_pairs, max_tiles, max_tiles, max_tiles])
-        grouped.group_pairs[(num_slots,)](
-            slots_M, num_pairs, sorted_M, *tiles, self._num_tiles,
-            ROWS=rows, CHUNK=_CHUNK, num_warps=4,
+        max_tiles = -(-(min(num_slots, num_pairs) + num_pairs // rows) // 4) * 4  # stays aligned
+        room = torch.empty(num_pairs + 3 * max_tiles + 1, dtype=torch.int32, device=self.device)
+        sorted_M, *tiles = room.split([num_pairs, max_tiles, max_tiles, max_tiles, 1])
+        launch(
+            grouped.group_pairs, (num_slots,), slots_M, num_pairs, sorted_M, *tiles,
+            ROWS=rows, CHUNK=_CHUNK, SLOTS=max(32, triton.next_power_of_2(num_slots)), num_warps=4,
         )  # fmt: skip
-        return sorted_M, (*tiles, self._num_tiles), max_tiles
+        return sorted_M, tuple(tiles), max_tiles
 
     def _add(self, rows_MD: Tensor, first_of_row: Tensor, out_ND: Tensor, pairs: int) -> None:
         num_rows, columns = out_ND.shape
-        grouped.add_pairs[(num_rows, -(-columns // _COLUMNS))](
-            rows_MD, first_of_row, out_ND, columns, self._num_tiles, PAIRS=pairs, C=_COLUMNS,
+        launch(
+            grouped.add_pairs, (num_rows, -(-columns // _COLUMNS)),
+            rows_MD, first_of_row, out_ND, columns, PAIRS=pairs, C=_COLUMNS,
         )  # fmt: skip

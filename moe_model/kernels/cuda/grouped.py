@@ -5,41 +5,46 @@
 3. `down`: w2, times the routing weight, rounded once; to the pair's own place.
 4. `add_pairs`: each row's pairs in ascending expert id, in float32.
 
-Tiles are listed in whatever order their experts come to it: no result depends on it.
+Pairs whose expert is -1, of rows that only fill a batch up, are left out: their rows are undefined.
 """
 
 import triton
 import triton.language as tl
 
 from moe_model.kernels.cuda.dots import add_group
+from moe_model.kernels.cuda.launch import wait_for_inputs
 
 
 @triton.jit
 def group_pairs(
     slots, num_pairs, sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
-    ROWS: tl.constexpr, CHUNK: tl.constexpr,
+    ROWS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program for each slot. `num_tiles` is 0 before."""
+    """One program for each slot. Pairs with slot -1 are nobody's."""
+    wait_for_inputs(EARLY)
     slot = tl.program_id(0)
-    before = 0
-    count = 0
+    counts_S = tl.zeros([SLOTS], tl.int32)
     for at in range(0, num_pairs, CHUNK):
         pairs = at + tl.arange(0, CHUNK)
-        found = tl.load(slots + pairs, mask=pairs < num_pairs, other=2147483647)
-        before += tl.sum((found < slot).to(tl.int32), 0)
-        count += tl.sum((found == slot).to(tl.int32), 0)
+        found = tl.load(slots + pairs, mask=pairs < num_pairs, other=-1)
+        counts_S += tl.histogram(found.to(tl.int32), SLOTS, mask=found >= 0)
+    tiles_S = (counts_S + ROWS - 1) // ROWS
+    at_S = tl.arange(0, SLOTS)
+    if slot == 0:
+        tl.store(num_tiles, tl.sum(tiles_S, 0))
+    count = tl.sum(tl.where(at_S == slot, counts_S, 0), 0)
     if count > 0:
+        before = tl.sum(tl.where(at_S < slot, counts_S, 0), 0)
+        tile = tl.sum(tl.where(at_S < slot, tiles_S, 0), 0)
         placed = before
         for at in range(0, num_pairs, CHUNK):
             pairs = at + tl.arange(0, CHUNK)
-            found = tl.load(slots + pairs, mask=pairs < num_pairs, other=2147483647)
+            found = tl.load(slots + pairs, mask=pairs < num_pairs, other=-1)
             mine = (found == slot).to(tl.int32)
             place = placed + tl.cumsum(mine, 0) - 1
             tl.store(sorted_pairs + place, pairs, mask=mine > 0)
             placed += tl.sum(mine, 0)
-        tiles = (count + ROWS - 1) // ROWS
-        tile = tl.atomic_add(num_tiles, tiles)
-        for i in range(tiles):
+        for i in range((count + ROWS - 1) // ROWS):
             tl.store(tile_slot + tile + i, slot)
             tl.store(tile_first + tile + i, before + i * ROWS)
             tl.store(tile_stop + tile + i, before + count)
@@ -72,12 +77,16 @@ def gate_up(
     num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
     B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, PAIRS_PER_ROW: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """out [pairs in sorted order, F]; codes [slots, 2, panels, groups, 64, WIDTH]."""
+    wait_for_inputs(EARLY)
     tile = tl.program_id(1)
-    if GROUPED:  # noqa: SIM102 (asked while compiling, the other on the device)
+    if GROUPED:
         if tile >= tl.load(num_tiles):
             return
+    elif tl.load(tile_slot + tile) < 0:
+        return
     slot, sorted_R, valid_R, pairs_R = _tile_rows(
         tile, sorted_pairs, tile_slot, tile_first, tile_stop, ROWS, GROUPED
     )
@@ -117,13 +126,16 @@ def down(
     sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
     num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
-    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """out [pairs, D], weighted; rows [pairs in sorted order, F]."""
+    wait_for_inputs(EARLY)
     tile = tl.program_id(1)
-    if GROUPED:  # noqa: SIM102 (asked while compiling, the other on the device)
+    if GROUPED:
         if tile >= tl.load(num_tiles):
             return
+    elif tl.load(tile_slot + tile) < 0:
+        return
     slot, sorted_R, valid_R, pairs_R = _tile_rows(
         tile, sorted_pairs, tile_slot, tile_first, tile_stop, ROWS, GROUPED
     )
@@ -147,12 +159,11 @@ def down(
 
 @triton.jit
 def add_pairs(
-    rows, first_of_row, out, num_columns, num_tiles, PAIRS: tl.constexpr, C: tl.constexpr
-):
-    """out [N, D] float32: pairs first_of_row[n] .. first_of_row[n + 1], or PAIRS for each row.
-
-    Leaves `num_tiles` at 0 for the next call.
-    """
+    rows, first_of_row, out, num_columns, PAIRS: tl.constexpr, C: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    """out [N, D] float32: pairs first_of_row[n] .. first_of_row[n + 1], or PAIRS for each row."""
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.program_id(1) * C + tl.arange(0, C)
     inside = at_C < num_columns
@@ -166,5 +177,3 @@ def add_pairs(
     for pair in range(first, stop):
         sum_C += tl.load(rows + pair * num_columns + at_C, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * num_columns + at_C, sum_C, mask=inside)
-    if (row == 0) & (tl.program_id(1) == 0):
-        tl.store(num_tiles, 0)

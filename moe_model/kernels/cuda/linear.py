@@ -8,17 +8,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moe_model.kernels.cuda.codes import FORMATS, GROUP, PANEL, Coded, can_join, encode, join
+from moe_model.kernels.cuda.codes import F32, FORMATS, GROUP, PANEL, Coded, can_join, encode, join
 from moe_model.kernels.cuda.dots import add_group
+from moe_model.kernels.cuda.launch import launch, prefetch_rows, wait_for_inputs
+from moe_model.kernels.cuda.rows import Parts, add_parts
 from moe_model.quant import StoredMatrix
-
-_ROUTED_ROWS, _ROUTED_OUTPUTS, _ROUTED_INPUTS = 4, 8, 256
-"""Of a tile of the routing matrix: the same for any number of rows, as are its sums."""
-
 
 _SEGMENT = 8
 """Groups of inputs summed by themselves, so that several programs can share a few rows' sums."""
-_FEW_ROWS = 32
+_ROUTED_SEGMENT = 2
+_FEW_ROWS, _FEW_TILES = 64, 1024
+"""Of so few rows, and of so few tiles, every segment's sums are a program's own: a part."""
 _COLUMNS = 512
 
 
@@ -28,6 +28,7 @@ def _linear(
     num_rows, num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
     B: tl.constexpr, ROWS: tl.constexpr, SEGMENT: tl.constexpr, APART: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Sums over SEGMENT groups each, added in ascending order: here, or with APART later."""
     at_R = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -41,6 +42,10 @@ def _linear(
     else:
         first = 0
         stop = num_groups
+    if APART and EARLY:
+        bits: tl.constexpr = codes.dtype.element_ty.primitive_bitwidth
+        prefetch_rows(here_B + first * (64 * WIDTH), stop - first, WIDTH, bits)
+    wait_for_inputs(EARLY)
     sum_BR = tl.zeros([B, ROWS], tl.float32)
     for start in range(first, stop, SEGMENT):
         part_BR = tl.zeros([B, ROWS], tl.float32)
@@ -56,39 +61,16 @@ def _linear(
 
 
 @triton.jit
-def _add_segments(parts, out, out_stride, num_rows, num_outputs, num_segments, C: tl.constexpr):
+def _add_segments(
+    parts, parts_row, parts_stride, out, num_outputs,
+    PARTS: tl.constexpr, C: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.program_id(1) * C + tl.arange(0, C)
     inside = at_C < num_outputs
-    sum_C = tl.zeros([C], tl.float32)
-    for segment in range(num_segments):
-        where = parts + (segment * num_rows + row) * num_outputs + at_C
-        sum_C += tl.load(where, mask=inside, other=0.0)
-    tl.store(out + row * out_stride + at_C, sum_C.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _routing(
-    rows, weight, out, num_rows, num_inputs, num_outputs,
-    R: tl.constexpr, E: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip
-    at_R = tl.program_id(1) * R + tl.arange(0, R)
-    outs_E = tl.program_id(0) * E + tl.arange(0, E)
-    sum_REK = tl.zeros([R, E, K], tl.float32)
-    for first in range(0, num_inputs, K):
-        at_K = first + tl.arange(0, K)
-        row_RK = tl.load(
-            rows + at_R[:, None].to(tl.int64) * num_inputs + at_K[None, :],
-            mask=(at_R < num_rows)[:, None] & (at_K < num_inputs)[None, :], other=0.0,
-        ).to(tl.float32)  # fmt: skip
-        weight_EK = tl.load(
-            weight + outs_E[:, None] * num_inputs + at_K[None, :],
-            mask=(outs_E < num_outputs)[:, None] & (at_K < num_inputs)[None, :], other=0.0,
-        )  # fmt: skip
-        sum_REK += row_RK[:, None, :] * weight_EK[None, :, :]
-    inside = (at_R < num_rows)[:, None] & (outs_E < num_outputs)[None, :]
-    where = out + at_R[:, None].to(tl.int64) * num_outputs + outs_E[None, :]
-    tl.store(where, tl.sum(sum_REK, 2), mask=inside)
+    sum_C = add_parts(parts + row * parts_row + at_C, parts_stride, inside, PARTS)
+    tl.store(out + row * num_outputs + at_C, sum_C.to(out.dtype.element_ty), mask=inside)
 
 
 @dataclass(frozen=True)
@@ -111,45 +93,77 @@ class CudaLinear:
             parts, sizes = [join(parts)], [sum(sizes)]
         return cls(tuple(parts), tuple(sizes), stored[0].values.shape[1])
 
+    @property
+    def num_outputs(self) -> int:
+        return sum(self.sizes)
+
     def linear(self, rows_TD: Tensor, out_dtype: torch.dtype) -> Tensor:
+        shape = (rows_TD.shape[0], self.num_outputs)
+        out_TO = torch.empty(shape, dtype=out_dtype, device=rows_TD.device)
+        self.linear_into(rows_TD, out_TO)
+        return out_TO
+
+    def linear_into(self, rows_TD: Tensor, out_TO: Tensor) -> None:
+        """Raises ValueError: rows that do not fit."""
+        if self._num_parts(rows_TD) == 1:
+            self._launch(rows_TD, out_TO[None])
+            return
+        found = self.parts_of(rows_TD)
+        num_rows, num_outputs = out_TO.shape
+        launch(
+            _add_segments, (num_rows, triton.cdiv(num_outputs, _COLUMNS)),
+            found.values, found.row_stride, found.part_stride, out_TO, num_outputs,
+            PARTS=found.count, C=_COLUMNS,
+        )  # fmt: skip
+
+    def parts_of(self, rows_TD: Tensor) -> Parts:
+        """float32 sums: of each segment of the inputs if rows are few, else of all.
+
+        Raises ValueError: rows that do not fit.
+        """
+        count = self._num_parts(rows_TD)
+        shape = (count, rows_TD.shape[0], self.num_outputs)
+        found_STO = torch.empty(shape, device=rows_TD.device)
+        self._launch(rows_TD, found_STO)
+        return Parts(found_STO, found_STO.stride(1), found_STO.stride(0), count)
+
+    @property
+    def _segment(self) -> int:
+        return _ROUTED_SEGMENT if self.parts[0].format is F32 else _SEGMENT
+
+    def _num_parts(self, rows_TD: Tensor) -> int:
+        """How many programs share a sum: no bit depends on it."""
+        num_rows = rows_TD.shape[0]
+        outputs, rows, *_ = tiling(num_rows)
+        tiles = sum(part.codes.shape[0] for part in self.parts) * PANEL // outputs
+        many = num_rows > _FEW_ROWS or tiles * triton.cdiv(num_rows, rows) >= _FEW_TILES
+        return 1 if many else triton.cdiv(self.parts[0].codes.shape[1], self._segment)
+
+    def _launch(self, rows_TD: Tensor, out_STO: Tensor) -> None:
         num_rows, num_inputs = rows_TD.shape
         if num_inputs != self.num_inputs or rows_TD.dtype != torch.bfloat16:
             raise ValueError(
                 f"rows must be bfloat16 with {self.num_inputs} columns, not {rows_TD.dtype} with "
                 f"{num_inputs}"
             )
-        rows_TD = rows_TD.contiguous()
-        out_TO = torch.empty((num_rows, sum(self.sizes)), dtype=out_dtype, device=rows_TD.device)
-        first = 0
-        for part, size in zip(self.parts, self.sizes, strict=True):
-            self._part(rows_TD, part, size, out_TO[:, first : first + size])
-            first += size
-        return out_TO
-
-    def _part(self, rows_TD: Tensor, part: Coded, size: int, out_TO: Tensor) -> None:
-        num_rows, num_inputs = rows_TD.shape
         if not num_rows:
             return
-        panels, groups, _, width = part.codes.shape
-        segments = triton.cdiv(groups, _SEGMENT)
-        apart = segments > 1 and num_rows <= _FEW_ROWS
+        rows_TD = rows_TD.contiguous()
         outputs, rows, warps, stages = tiling(num_rows)
-        out, stride = out_TO, out_TO.stride(0)
-        if apart:
-            out = torch.empty((segments, num_rows, size), device=rows_TD.device)
-            stride = size
-        tiles = (panels * PANEL // outputs, triton.cdiv(num_rows, rows), segments if apart else 1)
-        _linear[tiles](
-            rows_TD, rows_TD.stride(0), part.codes, part.scales, out, stride, num_rows * size,
-            num_rows, num_inputs, size, groups, part.scales.shape[-1],
-            FORMAT=part.format.id, WIDTH=width, EVEN=num_inputs % GROUP == 0,
-            B=outputs, ROWS=rows, SEGMENT=_SEGMENT, APART=apart,
-            num_warps=warps, num_stages=stages,
-        )  # fmt: skip
-        if apart:
-            _add_segments[(num_rows, triton.cdiv(size, _COLUMNS))](
-                out, out_TO, out_TO.stride(0), num_rows, size, segments, C=_COLUMNS,
+        first = 0
+        for part, size in zip(self.parts, self.sizes, strict=True):
+            panels, groups, _, width = part.codes.shape
+            tiles = (panels * PANEL // outputs, triton.cdiv(num_rows, rows), out_STO.shape[0])
+            launch(
+                _linear, tiles,
+                rows_TD, rows_TD.stride(0), part.codes, part.scales, out_STO[:, :, first:],
+                out_STO.stride(1), out_STO.stride(0),
+                num_rows, num_inputs, size, groups, part.scales.shape[-1],
+                FORMAT=part.format.id, WIDTH=width, EVEN=num_inputs % GROUP == 0,
+                B=outputs, ROWS=rows, SEGMENT=self._segment, APART=out_STO.shape[0] > 1,
+                num_warps=warps, num_stages=stages,
             )  # fmt: skip
+            first += size
 
 
 def tiling(num_rows: int) -> tuple[int, int, int, int]:
@@ -161,21 +175,19 @@ def tiling(num_rows: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class RoutingMatrix:
-    """float32 [E, D]; products and sums in float32."""
+    """float32 [E, D], times rows that are bfloat16 numbers; sums in float32."""
 
-    weight_ED: Tensor
+    coded: CudaLinear
+
+    @classmethod
+    def of(cls, stored: StoredMatrix, device: torch.device) -> "RoutingMatrix":
+        return cls(
+            CudaLinear((encode(stored, F32, device),), (stored.values.shape[0],),
+                       stored.values.shape[1])
+        )  # fmt: skip
 
     def linear(self, rows_TD: Tensor, out_dtype: torch.dtype) -> Tensor:
-        """Rows of any float dtype. Raises ValueError: another width, another output dtype."""
-        num_rows, num_inputs = rows_TD.shape
-        num_outputs = self.weight_ED.shape[0]
-        if num_inputs != self.weight_ED.shape[1] or out_dtype != torch.float32:
-            raise ValueError(f"rows must have {self.weight_ED.shape[1]} columns, not {num_inputs}")
-        out_TE = torch.empty((num_rows, num_outputs), device=rows_TD.device)
-        if num_rows:
-            tiles = (triton.cdiv(num_outputs, _ROUTED_OUTPUTS), triton.cdiv(num_rows, _ROUTED_ROWS))
-            _routing[tiles](
-                rows_TD.contiguous(), self.weight_ED, out_TE, num_rows, num_inputs, num_outputs,
-                R=_ROUTED_ROWS, E=_ROUTED_OUTPUTS, K=_ROUTED_INPUTS, num_warps=4,
-            )  # fmt: skip
-        return out_TE
+        """Raises ValueError: rows that do not fit, another output dtype."""
+        if out_dtype != torch.float32:
+            raise ValueError(f"the routing matrix gives float32, not {out_dtype}")
+        return self.coded.linear(rows_TD.bfloat16(), torch.float32)

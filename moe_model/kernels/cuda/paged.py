@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from moe_model.kernels.cuda.dots import operand
+from moe_model.kernels.cuda.launch import wait_for_inputs
 
 SPAN = tl.constexpr(256)
 TILE = tl.constexpr(64)
@@ -73,26 +74,32 @@ def _queries(q, first_row, num_rows, group, num_heads, HEADS: tl.constexpr, M: t
 
 @triton.jit
 def decode_spans(
-    q, keys, values, tables, table_stride, lens, maxima, sums, means, scale,
-    block_size, page_stride, num_groups, num_spans,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
+    q, keys, values, tables, table_of_row, lens, row_of_item, first_item, maxima, sums, means,
+    scale, block_size, page_stride, num_groups,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program for each row, group and span; maxima and sums [B, H, spans]; means [.., P]."""
-    row = tl.program_id(0)
+    """One program for each item, a span of a row, and group; maxima and sums [items, H].
+
+    Items without a row, -1, or beyond its length, are nothing.
+    """
+    wait_for_inputs(EARLY)
+    item = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
-    span = tl.program_id(2)
+    row = tl.load(row_of_item + item)
+    if row < 0:
+        return
+    first = ((item - tl.load(first_item + row)) * SPAN).to(tl.int32)
     length = tl.load(lens + row).to(tl.int32)
-    if span * SPAN >= length:
+    if first >= length:
         return
     num_heads = num_groups * HEADS
     q_MP, _, valid_M = _queries(q, row, 1, group, num_heads, HEADS, M, P)
     seen_M = tl.zeros([M], tl.int32) + length
     max_M, sum_M, mean_MP = _attend_span(
-        q_MP, keys, values, tables + row.to(tl.int64) * table_stride, span * SPAN, seen_M, length,
+        q_MP, keys, values, tables + tl.load(table_of_row + row), first, seen_M, length,
         group, scale, block_size, page_stride, num_groups, M, P,
     )  # fmt: skip
-    head_M = row * num_heads + group * HEADS + tl.arange(0, M)
-    at_M = head_M.to(tl.int64) * num_spans + span
+    at_M = item * num_heads + group * HEADS + tl.arange(0, M)
     tl.store(maxima + at_M, max_M, mask=valid_M)
     tl.store(sums + at_M, sum_M, mask=valid_M)
     where = means + at_M[:, None] * P + tl.arange(0, P)[None, :]
@@ -101,29 +108,33 @@ def decode_spans(
 
 @triton.jit
 def add_spans(
-    maxima, sums, means, lens, out, num_spans, num_heads, HEADS: tl.constexpr, M: tl.constexpr,
-    P: tl.constexpr,
+    maxima, sums, means, lens, first_item, out, num_heads,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program for each row and group: as a chunk's rows add theirs."""
-    row = tl.program_id(0)
+    """One program for each row and group: as a chunk's rows add theirs. No length: zeros."""
+    wait_for_inputs(EARLY)
+    row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     valid_M = tl.arange(0, M) < HEADS
-    head_M = (row * num_heads + group * HEADS + tl.arange(0, M)).to(tl.int64)
+    head_M = group * HEADS + tl.arange(0, M)
     length = tl.load(lens + row).to(tl.int32)
     max_M = tl.full([M], float("-inf"), tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     mean_MP = tl.zeros([M, P], tl.float32)
     at_P = tl.arange(0, P)
+    first = tl.load(first_item + row).to(tl.int64)
     for span in range(tl.cdiv(length, SPAN)):
-        at_M = head_M * num_spans + span
+        at_M = (first + span) * num_heads + head_M
         max_M, sum_M, mean_MP = _add_span(
             max_M, sum_M, mean_MP,
             tl.load(maxima + at_M, mask=valid_M, other=float("-inf")),
             tl.load(sums + at_M, mask=valid_M, other=0.0),
             tl.load(means + at_M[:, None] * P + at_P[None, :], mask=valid_M[:, None], other=0.0),
         )  # fmt: skip
+    if length == 0:
+        sum_M += 1.0
     found_MP = mean_MP / sum_M[:, None]
-    where = out + head_M[:, None] * P + at_P[None, :]
+    where = out + (row * num_heads + head_M)[:, None] * P + at_P[None, :]
     tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])
 
 
@@ -131,9 +142,10 @@ def add_spans(
 def attend_chunk(
     q, keys, values, table, out, first_position, num_rows, scale,
     block_size, page_stride, num_groups,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program for each group and M // HEADS rows; row r sees up to first_position + r."""
+    wait_for_inputs(EARLY)
     first_row = tl.program_id(0) * (M // HEADS)
     group = tl.program_id(1)
     rows_left = num_rows - first_row
@@ -157,8 +169,11 @@ def attend_chunk(
 
 
 @triton.jit
-def store_rows(k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr):
+def store_rows(
+    k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr, EARLY: tl.constexpr
+):
     """Rows of keys and values to their slots of the pages."""
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.arange(0, C)
     inside = at_C < size

@@ -1,55 +1,69 @@
 """What does a layer do to its rows between the linears? One kernel each, one program a row.
 
-A row's sums run over the same tree whatever the other rows are.
+A row's sums run over the same tree whatever the other rows are. What a linear or the experts leave
+comes as float32 sums or bfloat16 rows of several programs, its parts: they are added here, in
+ascending order, by whoever reads them.
 """
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from moe_model.kernels.cuda.launch import launch, wait_for_inputs
 from moe_model.maths.row_maths import RowMaths
 
 
 @triton.jit
-def _norm(
-    rows, row_stride, added, sums, weight, out, size, eps, ADD: tl.constexpr, C: tl.constexpr
-):
-    """out = norm(rows) or, with ADD, sums = rows + added (rounded) and out = norm(sums)."""
-    row = tl.program_id(0).to(tl.int64)
-    at_C = tl.arange(0, C)
-    inside = at_C < size
-    x_C = tl.load(rows + row * row_stride + at_C, mask=inside, other=0.0).to(tl.float32)
-    if ADD:
-        kind = sums.dtype.element_ty
-        y_C = tl.load(added + row * size + at_C, mask=inside, other=0.0).to(kind).to(tl.float32)
-        rounded_C = (x_C + y_C).to(kind)
-        tl.store(sums + row * size + at_C, rounded_C, mask=inside)
-        x_C = rounded_C.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
-    weight_C = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
-    tl.store(
-        out + row * size + at_C, (x_C * scale * weight_C).to(out.dtype.element_ty), mask=inside
-    )
+def add_parts(parts, stride, mask, PARTS: tl.constexpr):
+    """In ascending order, in float32."""
+    sum_C = tl.load(parts, mask=mask, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        sum_C += tl.load(parts + part * stride, mask=mask, other=0.0).to(tl.float32)
+    return sum_C
 
 
 @triton.jit
-def _heads(
-    qkv, row_stride, first, size, weight, eps, cos, sin, half, out,
-    HAS_NORM: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+def norm_rows(
+    rows, row_stride, parts, parts_row, parts_stride, sums, weight, out, size, eps,
+    PARTS: tl.constexpr, NORM: tl.constexpr, C: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Heads of queries or keys: normed over all of them, rounded, rotated, rounded."""
+    """sums = rows + parts, whose sum is rounded first, if there are any; out = their norm."""
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
+    at_C = tl.arange(0, C)
+    inside = at_C < size
+    kind = rows.dtype.element_ty
+    x_C = tl.load(rows + row * row_stride + at_C, mask=inside, other=0.0).to(tl.float32)
+    if PARTS:
+        y_C = add_parts(parts + row * parts_row + at_C, parts_stride, inside, PARTS)
+        rounded_C = (x_C + y_C.to(kind).to(tl.float32)).to(kind)
+        tl.store(sums + row * size + at_C, rounded_C, mask=inside)
+        x_C = rounded_C.to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
+        weight_C = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
+        tl.store(
+            out + row * size + at_C, (x_C * scale * weight_C).to(out.dtype.element_ty), mask=inside
+        )
+
+
+@triton.jit
+def _turn(
+    parts, stride, size, weight, eps, cos, sin, half, kind: tl.constexpr,
+    PARTS: tl.constexpr, HAS_NORM: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Heads of queries or keys [C]: normed over all of them, rounded, rotated, rounded."""
     at_C = tl.arange(0, C)
     inside = at_C < size
     place_C = at_C % P
     in_first_C = place_C < half
     turns_C = place_C < 2 * half
     partner_C = at_C + tl.where(turns_C, tl.where(in_first_C, half, -half), 0)
-    kind = out.dtype.element_ty
-    here = qkv + row * row_stride + first
-    x_C = tl.load(here + at_C, mask=inside, other=0.0).to(tl.float32)
-    other_C = tl.load(here + partner_C, mask=inside, other=0.0).to(tl.float32)
+    x_C = add_parts(parts + at_C, stride, inside, PARTS).to(kind).to(tl.float32)
+    other_C = add_parts(parts + partner_C, stride, inside, PARTS).to(kind).to(tl.float32)
     if HAS_NORM:
         scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
         own = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
@@ -58,22 +72,58 @@ def _heads(
         other_C = (other_C * scale * partners).to(kind).to(tl.float32)
     angle_C = tl.where(in_first_C, place_C, place_C - half)
     turning = inside & turns_C
-    cos_C = tl.load(cos + row * half + angle_C, mask=turning, other=1.0)
-    sin_C = tl.load(sin + row * half + angle_C, mask=turning, other=0.0)
+    cos_C = tl.load(cos + angle_C, mask=turning, other=1.0)
+    sin_C = tl.load(sin + angle_C, mask=turning, other=0.0)
     turned_C = tl.where(in_first_C, x_C * cos_C - other_C * sin_C, x_C * cos_C + other_C * sin_C)
-    found_C = tl.where(turns_C, turned_C, x_C)
-    tl.store(out + row * size + at_C, found_C.to(kind), mask=inside)
+    return tl.where(turns_C, turned_C, x_C).to(kind)
 
 
 @triton.jit
-def _choose(
-    logits, bias, ids, weights, num_experts,
-    HAS_BIAS: tl.constexpr, K: tl.constexpr, E: tl.constexpr,
+def split_heads(
+    parts, parts_row, parts_stride, q_weight, k_weight, eps, cos, sin, half,
+    slots, q, keys, values, q_size, kv_size,
+    PARTS: tl.constexpr, HAS_NORM: tl.constexpr, P: tl.constexpr,
+    Q: tl.constexpr, KV: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    """Programs (row, 0): queries; (row, 1): keys and values, to the row's slot if it has one."""
+    wait_for_inputs(EARLY)
+    row = tl.program_id(0).to(tl.int64)
+    here = parts + row * parts_row
+    cos += row * half
+    sin += row * half
+    kind: tl.constexpr = q.dtype.element_ty
+    if tl.program_id(1) == 0:
+        q_Q = _turn(
+            here, parts_stride, q_size, q_weight, eps, cos, sin, half, kind, PARTS, HAS_NORM, P, Q
+        )
+        at_Q = tl.arange(0, Q)
+        tl.store(q + row * q_size + at_Q, q_Q, mask=at_Q < q_size)
+    else:
+        slot = tl.load(slots + row).to(tl.int64)
+        if slot >= 0:
+            at = tl.arange(0, KV)
+            inside = at < kv_size
+            k = _turn(
+                here + q_size, parts_stride, kv_size, k_weight, eps, cos, sin, half, kind,
+                PARTS, HAS_NORM, P, KV,
+            )  # fmt: skip
+            tl.store(keys + slot * kv_size + at, k, mask=inside)
+            v = add_parts(here + q_size + kv_size + at, parts_stride, inside, PARTS)
+            tl.store(values + slot * kv_size + at, v.to(kind), mask=inside)
+
+
+@triton.jit
+def choose(
+    parts, parts_row, parts_stride, bias, slots, ids, weights, num_experts,
+    PARTS: tl.constexpr, HAS_BIAS: tl.constexpr, K: tl.constexpr, E: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    """Rows without a slot choose nobody: -1."""
+    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_E = tl.arange(0, E)
     inside = at_E < num_experts
-    logits_E = tl.load(logits + row * num_experts + at_E, mask=inside, other=0.0)
+    logits_E = add_parts(parts + row * parts_row + at_E, parts_stride, inside, PARTS)
     scores_E = 1.0 / (1.0 + tl.exp(-logits_E))
     choice_E = scores_E
     if HAS_BIAS:
@@ -89,8 +139,91 @@ def _choose(
     place_E = tl.cumsum(chosen_E, 0) - 1
     kept_E = tl.where(chosen_E > 0, scores_E, 0.0)
     total = tl.sum(kept_E, 0)
-    tl.store(ids + row * K + place_E, at_E, mask=chosen_E > 0)
+    serves = tl.load(slots + row) >= 0
+    tl.store(ids + row * K + place_E, tl.where(serves, at_E, -1), mask=chosen_E > 0)
     tl.store(weights + row * K + place_E, kept_E / total, mask=chosen_E > 0)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Row t, part s begins at `values` + t * row_stride + s * part_stride; a row is their sum."""
+
+    values: Tensor
+    row_stride: int
+    part_stride: int
+    count: int
+
+    @classmethod
+    def of(cls, rows_TD: Tensor) -> "Parts":
+        """Whole rows: one part."""
+        rows_TD = rows_TD.contiguous()
+        return cls(rows_TD, rows_TD.shape[1], 0, 1)
+
+
+def launch_norm(
+    rows_TD: Tensor,
+    parts: Parts | None,
+    sum_TD: Tensor | None,
+    weight_D: Tensor | None,
+    out_TD: Tensor | None,
+    eps: float,
+) -> None:
+    num_rows, size = rows_TD.shape
+    if not num_rows:
+        return
+    added = parts or Parts(rows_TD, 0, 0, 0)
+    launch(
+        norm_rows, (num_rows,),
+        rows_TD, rows_TD.stride(0), added.values, added.row_stride, added.part_stride,
+        rows_TD if sum_TD is None else sum_TD, rows_TD if weight_D is None else weight_D,
+        rows_TD if out_TD is None else out_TD, size, eps,
+        PARTS=added.count, NORM=out_TD is not None, C=triton.next_power_of_2(size),
+        num_warps=8 if size > 2048 else 4,
+    )  # fmt: skip
+
+
+def launch_heads(
+    qkv: Parts,
+    norms: tuple[Tensor, Tensor] | None,
+    eps: float,
+    cos_T: Tensor,
+    sin_T: Tensor,
+    slots_T: Tensor,
+    q_THP: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    kv_size: int,
+) -> None:
+    """`keys` and `values`: [slots, kv_size] each, in whatever shape."""
+    num_rows, num_heads, head_dim = q_THP.shape
+    if not num_rows:
+        return
+    q_size = num_heads * head_dim
+    weights = norms or (q_THP, q_THP)
+    launch(
+        split_heads, (num_rows, 2),
+        qkv.values, qkv.row_stride, qkv.part_stride, *weights, eps, cos_T, sin_T, cos_T.shape[1],
+        slots_T, q_THP, keys, values, q_size, kv_size,
+        PARTS=qkv.count, HAS_NORM=norms is not None, P=head_dim,
+        Q=triton.next_power_of_2(q_size), KV=triton.next_power_of_2(kv_size),
+        num_warps=8 if q_size > 2048 else 4,
+    )  # fmt: skip
+
+
+def launch_choose(
+    logits: Parts, bias_E: Tensor | None, slots_T: Tensor, ids_TK: Tensor, weights_TK: Tensor,
+    num_experts: int,
+) -> None:  # fmt: skip
+    num_rows, top_k = ids_TK.shape
+    if not num_rows:
+        return
+    launch(
+        choose, (num_rows,),
+        logits.values, logits.row_stride, logits.part_stride,
+        logits.values if bias_E is None else bias_E.float(), slots_T, ids_TK, weights_TK,
+        num_experts, PARTS=logits.count, HAS_BIAS=bias_E is not None, K=top_k,
+        E=triton.next_power_of_2(num_experts), num_warps=1,
+    )  # fmt: skip
 
 
 class CudaRows(RowMaths):
@@ -98,14 +231,14 @@ class CudaRows(RowMaths):
 
     def rms_norm(self, hidden_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         out_TD = torch.empty(hidden_TD.shape, dtype=hidden_TD.dtype, device=hidden_TD.device)
-        _launch_norm(hidden_TD, None, None, weight_D, out_TD, eps)
+        launch_norm(hidden_TD, None, None, weight_D, out_TD, eps)
         return out_TD
 
     def add_rms_norm(
         self, residual_TD: Tensor, added_TD: Tensor, weight_D: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         sum_TD, out_TD = torch.empty_like(residual_TD), torch.empty_like(residual_TD)
-        _launch_norm(residual_TD, added_TD.contiguous(), sum_TD, weight_D, out_TD, eps)
+        launch_norm(residual_TD, Parts.of(added_TD), sum_TD, weight_D, out_TD, eps)
         return sum_TD, out_TD
 
     def split_heads(
@@ -118,49 +251,25 @@ class CudaRows(RowMaths):
         cos_T: Tensor,
         sin_T: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        num_rows = qkv_TA.shape[0]
+        num_rows, device = qkv_TA.shape[0], qkv_TA.device
         head_dim = qkv_TA.shape[1] // (num_heads + 2 * num_groups)
-        q, k = (
-            torch.empty((num_rows, heads, head_dim), dtype=qkv_TA.dtype, device=qkv_TA.device)
-            for heads in (num_heads, num_groups)
+        q_THP, k_TGP, v_TGP = (
+            torch.empty((num_rows, heads, head_dim), dtype=qkv_TA.dtype, device=device)
+            for heads in (num_heads, num_groups, num_groups)
         )
-        first = 0
-        for index, out in enumerate((q, k)):
-            size = out.shape[1] * head_dim
-            weight = norms[index] if norms else qkv_TA
-            _heads[(num_rows,)](
-                qkv_TA, qkv_TA.stride(0), first, size, weight, eps, cos_T, sin_T, cos_T.shape[1],
-                out, HAS_NORM=norms is not None, P=head_dim, C=triton.next_power_of_2(size),
-                num_warps=8 if size > 2048 else 4,
-            )  # fmt: skip
-            first += size
-        return q, k, qkv_TA[:, first:].view(num_rows, num_groups, head_dim)
+        launch_heads(
+            Parts.of(qkv_TA), norms, eps, cos_T, sin_T, torch.arange(num_rows, device=device),
+            q_THP, k_TGP, v_TGP, num_groups * head_dim,
+        )  # fmt: skip
+        return q_THP, k_TGP, v_TGP
 
     def choose_experts(
         self, logits_TE: Tensor, bias_E: Tensor | None, top_k: int
     ) -> tuple[Tensor, Tensor]:
         num_rows, num_experts = logits_TE.shape
-        ids_TK = torch.empty((num_rows, top_k), dtype=torch.int32, device=logits_TE.device)
-        weights_TK = torch.empty((num_rows, top_k), device=logits_TE.device)
-        _choose[(num_rows,)](
-            logits_TE, logits_TE if bias_E is None else bias_E.float(), ids_TK, weights_TK,
-            num_experts, HAS_BIAS=bias_E is not None, K=top_k,
-            E=triton.next_power_of_2(num_experts), num_warps=1,
-        )  # fmt: skip
+        device = logits_TE.device
+        ids_TK = torch.empty((num_rows, top_k), dtype=torch.int32, device=device)
+        weights_TK = torch.empty((num_rows, top_k), device=device)
+        slots_T = torch.arange(num_rows, device=device)
+        launch_choose(Parts.of(logits_TE), bias_E, slots_T, ids_TK, weights_TK, num_experts)
         return ids_TK, weights_TK
-
-
-def _launch_norm(
-    rows_TD: Tensor,
-    added_TD: Tensor | None,
-    sum_TD: Tensor | None,
-    weight_D: Tensor,
-    out_TD: Tensor,
-    eps: float,
-) -> None:
-    num_rows, size = rows_TD.shape
-    _norm[(num_rows,)](
-        rows_TD, rows_TD.stride(0), rows_TD if added_TD is None else added_TD,
-        rows_TD if sum_TD is None else sum_TD, weight_D, out_TD, size, eps,
-        ADD=added_TD is not None, C=triton.next_power_of_2(size), num_warps=8 if size > 2048 else 4,
-    )  # fmt: skip

@@ -18,6 +18,7 @@ from moe_model.maths.linear import LinearWeight, can_pack, pack
 from moe_model.maths.linears import Linears, PlainLinears
 from moe_model.maths.paged_attention import PagedAttention, TorchAttention
 from moe_model.maths.row_maths import TORCH, RowMaths
+from moe_model.maths.whole_steps import OuterWeights, WholeSteps
 from moe_model.numerics import DTYPES, Numerics
 from moe_model.quant import StoredMatrix
 
@@ -84,6 +85,17 @@ class TorchBackend:
 
     def attention(self, config: ModelConfig, cache: KvPages) -> PagedAttention:
         return TorchAttention(cache)
+
+    def whole_steps(
+        self,
+        outer: OuterWeights,
+        layers: Sequence[Layer],
+        experts: Sequence[HeldExperts],
+        attention: PagedAttention,
+        cache: KvPages,
+        missing_ids: Sequence[int],
+    ) -> WholeSteps | None:
+        return None
 
     def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
         return PlainSteps(layers, cache, attention, self.rows)

@@ -88,6 +88,9 @@ class SteppedTransport:
         self.on_submit: Callable[[], None] = lambda: None
         self.is_ready: tuple[bool, str] = (True, "")
 
+    def held_here(self) -> tuple[()]:
+        return ()
+
     def submit(self, layer_idx: int, *rows: Any, is_decode: bool) -> Any:
         if self.failure is not None:
             raise self.failure

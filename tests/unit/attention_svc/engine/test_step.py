@@ -34,7 +34,7 @@ def plans(draw):
 
 @given(plans())
 def test_every_row_has_its_token_position_slot_and_table(plan: list[Slice]):
-    step = pack(plan, BLOCK, CPU)
+    step = pack(plan, BLOCK)
     meta = step.meta
     ordered = [p for p in plan if p.num_tokens == 1] + [p for p in plan if p.num_tokens > 1]
     rows = [

@@ -22,28 +22,29 @@ from triton.compiler import ASTSource
 from moe_model.kernels.cuda import grouped, linear, paged, rows
 
 BF16, F32, I32, I64 = "*bf16", "*fp32", "*i32", "*i64"
+EARLY = int(sys.argv[1]) >= 90
 CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
 tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
+attended = {"q": BF16, "keys": BF16, "values": BF16, "tables": I64, "table": I64, "lens": I64,
+            "table_of_row": I64, "row_of_item": I64, "first_item": I64,
+            "maxima": F32, "sums": F32, "means": F32, "scale": "fp32", "out": BF16}
+rows_of = {"rows": BF16, "parts": F32, "sums": BF16, "weight": BF16, "out": BF16, "eps": "fp32",
+           "q_weight": BF16, "k_weight": BF16, "cos": F32, "sin": F32, "slots": I64, "q": BF16,
+           "keys": BF16, "values": BF16, "bias": F32, "ids": I32, "weights": F32}
 kernels = [
-    (grouped.group_pairs, {"slots": I32, **tiles}, {"ROWS": 16, "CHUNK": 1024}),
-    (grouped.add_pairs, {"rows": BF16, "first_of_row": I64, "out": F32, "num_tiles": I32},
-     {"PAIRS": 8, "C": 512}),
-    (rows._norm, {"rows": BF16, "added": F32, "sums": BF16, "weight": BF16, "out": BF16,
-     "eps": "fp32"}, {"ADD": True, "C": 4096}),
-    (rows._heads, {"qkv": BF16, "weight": BF16, "cos": F32, "sin": F32, "out": BF16,
-     "eps": "fp32"}, {"HAS_NORM": True, "P": 128, "C": 1024}),
-    (rows._choose, {"logits": F32, "bias": F32, "ids": I32, "weights": F32},
-     {"HAS_BIAS": True, "K": 8, "E": 256}),
-    (linear._add_segments, {"parts": F32, "out": BF16}, {"C": 512}),
-    (linear._routing, {"rows": F32, "weight": F32, "out": F32}, {"R": 4, "E": 8, "K": 256}),
+    (grouped.group_pairs, {"slots": I32, **tiles}, {"ROWS": 16, "CHUNK": 1024, "SLOTS": 256}),
+    (grouped.add_pairs, {"rows": BF16, "first_of_row": I64, "out": F32}, {"PAIRS": 8, "C": 512}),
+    (rows.norm_rows, rows_of, {"PARTS": 6, "NORM": True, "C": 4096}),
+    (rows.split_heads, rows_of, {"PARTS": 3, "HAS_NORM": True, "P": 128, "Q": 8192, "KV": 1024}),
+    (rows.choose, rows_of, {"PARTS": 12, "HAS_BIAS": True, "K": 8, "E": 256}),
+    (linear._add_segments, {"parts": F32, "out": BF16}, {"PARTS": 3, "C": 512}),
     (paged.store_rows, {"k": BF16, "v": BF16, "keys": BF16, "values": BF16, "slots": I64},
      {"C": 1024}),
-    (paged.add_spans, {"maxima": F32, "sums": F32, "means": F32, "lens": I64, "out": BF16},
-     {"HEADS": 6, "M": 16, "P": 128}),
-    (paged.decode_spans, {"q": BF16, "keys": BF16, "values": BF16, "tables": I64, "lens": I64,
-     "maxima": F32, "sums": F32, "means": F32, "scale": "fp32"}, {"HEADS": 6, "M": 16, "P": 128}),
-    (paged.attend_chunk, {"q": BF16, "keys": BF16, "values": BF16, "table": I64, "out": BF16,
-     "scale": "fp32"}, {"HEADS": 6, "M": 32, "P": 128}),
+    (paged.add_spans, attended, {"HEADS": 6, "M": 16, "P": 128}),
+    (paged.decode_spans, attended, {"HEADS": 6, "M": 16, "P": 128}),
+    (paged.attend_chunk, attended, {"HEADS": 6, "M": 32, "P": 128}),
+    (linear._linear, {"rows": BF16, "codes": BF16, "scales": BF16, "out": F32},
+     {"FORMAT": 4, "WIDTH": 384, "EVEN": True, "B": 32, "ROWS": 8, "SEGMENT": 2, "APART": True}),
 ]
 for number, (codes, scales, width) in CODES.items():
     held = {"rows": BF16, "codes": codes, "scales": scales, "weights": F32, "out": BF16,
@@ -55,6 +56,7 @@ for number, (codes, scales, width) in CODES.items():
 
 found = {}
 for kernel, types, constants in kernels:
+    constants = {**constants, "EARLY": EARLY}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     signature = {
         name: "constexpr" if name in constants else types.get(name, "i32")
@@ -62,7 +64,9 @@ for kernel, types, constants in kernels:
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
-    made = triton.compile(source, target=target, options={"num_warps": 2, "num_stages": 3})
+    made = triton.compile(source, target=target, options={
+        "num_warps": 2, "num_stages": 3, "enable_fp_fusion": True, "launch_pdl": EARLY,
+    })
     name = f"{kernel.__name__} {constants.get('FORMAT', '')}".strip()
     found[name] = len(made.asm["cubin"])
 print(json.dumps(found))

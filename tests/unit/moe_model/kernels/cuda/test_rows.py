@@ -87,7 +87,7 @@ def test_sums_shared_by_several_programs_have_the_same_bits(
     part = StoredMatrix(values=torch.randn(8, 300), scales=None, block=(1, 1), where="w")
     made, rows = CudaLinear.of([part], "fp8", device), randn(device, 2, 300)
     shared = made.linear(rows, torch.float32)
-    monkeypatch.setattr("moe_model.kernels.cuda.linear._FEW_ROWS", 0)
+    monkeypatch.setattr("moe_model.kernels.cuda.linear._FEW_TILES", 0)
     assert torch.equal(made.linear(rows, torch.float32), shared)
     assert relative_error(shared, rows.float().cpu() @ part.values.T) < 0.05
 
@@ -96,17 +96,17 @@ def test_rows_that_do_not_fit_are_refused(device: torch.device) -> None:
     part = StoredMatrix(values=torch.randn(8, 16), scales=None, block=(1, 1), where="w")
     with pytest.raises(ValueError, match=r"16 columns, not torch\.bfloat16 with 24"):
         CudaLinear.of([part], "bf16", device).linear(randn(device, 1, 24), torch.float32)
-    with pytest.raises(ValueError, match="16 columns, not 24"):
-        RoutingMatrix(part.values.to(device)).linear(randn(device, 1, 24), torch.float32)
+    with pytest.raises(ValueError, match=r"16 columns, not torch\.bfloat16 with 24"):
+        RoutingMatrix.of(part, device).linear(randn(device, 1, 24), torch.float32)
 
 
 def test_routing_is_a_float32_product_of_each_row_alone(device: torch.device) -> None:
     weight, rows = torch.randn(11, 300), randn(device, 5, 300)
-    found = RoutingMatrix(weight.to(device)).linear(rows.float(), torch.float32)
+    stored = StoredMatrix(values=weight, scales=None, block=(1, 1), where="w")
+    matrix = RoutingMatrix.of(stored, device)
+    found = matrix.linear(rows.float(), torch.float32)
     assert relative_error(found, rows.float().cpu() @ weight.T) < 1e-6
-    assert torch.equal(
-        RoutingMatrix(weight.to(device)).linear(rows[3:4].float(), torch.float32), found[3:4]
-    )
+    assert torch.equal(matrix.linear(rows[3:4].float(), torch.float32), found[3:4])
 
 
 def test_attention_over_pages_has_the_same_bits_decoded_and_in_chunks(device: torch.device) -> None:

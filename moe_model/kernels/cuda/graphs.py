@@ -1,0 +1,167 @@
+"""Decode steps as CUDA graphs: one for each number of rows and of spans of context, made at need.
+
+A step's numbers travel in one copy. Rows are filled up to the graph's with rows of no slot and no
+length, spans with items of no row.
+"""
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moe_model.kernels.cuda.attention import CudaAttention, DecodeRows
+from moe_model.kernels.cuda.model import Computed, CudaModel, on_host
+from moe_model.kernels.cuda.paged import SPAN
+from moe_model.maths.step_meta import StepMeta
+
+log = logging.getLogger(__name__)
+
+ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+MOST_ITEMS = 8192
+"""Each takes as much working room as a float32 row of queries."""
+MOST_GRAPHS = 64
+COLUMNS = 6
+"""Token ids, positions, slots, lengths, where the row's table begins, and its first item."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and items of a graph."""
+
+    rows: int
+    items: int
+
+    @property
+    def row_stride(self) -> int:
+        """Of the columns: none begins at an odd number, so that kernels are compiled once."""
+        return max(2, self.rows)
+
+    @property
+    def num_numbers(self) -> int:
+        """Before the tables."""
+        return COLUMNS * self.row_stride + self.items
+
+
+def shape_of(meta: StepMeta) -> Shape | None:
+    """The smallest that holds the step; None: no graph does."""
+    num_rows = meta.num_rows
+    if not meta.is_decode or meta.logit_rows_B.shape[0] != num_rows or num_rows > ROWS[-1]:
+        return None
+    items = int(np.ceil(meta.decode_lens_B.numpy() / SPAN.value).sum())
+    rows = next(rows for rows in ROWS if rows >= num_rows)
+    room = max(rows, 2)
+    while room < items:
+        room *= 2
+    return Shape(rows, room) if room <= MOST_ITEMS else None
+
+
+def write_numbers(meta: StepMeta, shape: Shape, out: np.ndarray) -> int:
+    """A step's int64 numbers as its graph reads them; returns how many there are."""
+    num_rows, stride = meta.num_rows, shape.row_stride
+    lens_B, tables_BW = meta.decode_lens_B.numpy(), meta.decode_tables_BW.numpy()
+    spans_B = -(-lens_B // SPAN.value)
+    columns = out[: COLUMNS * stride].reshape(COLUMNS, stride)
+    columns[:] = np.array([0, 0, -1, 0, 0, 0])[:, None]
+    columns[0, :num_rows] = meta.token_ids_T.numpy()
+    columns[1, :num_rows] = meta.positions_T.numpy()
+    columns[2, :num_rows] = meta.slot_mapping_T.numpy()
+    columns[3, :num_rows] = lens_B
+    columns[4, :num_rows] = np.arange(num_rows) * tables_BW.shape[1]
+    columns[5, :num_rows] = np.cumsum(spans_B) - spans_B
+    items = out[COLUMNS * stride : shape.num_numbers]
+    items[:] = -1
+    used = np.repeat(np.arange(num_rows), spans_B)
+    items[: len(used)] = used
+    stop = shape.num_numbers + tables_BW.size
+    out[shape.num_numbers : stop] = tables_BW.reshape(-1)
+    return stop
+
+
+@dataclass(frozen=True)
+class Captured:
+    graph: torch.cuda.CUDAGraph
+    computed: Computed
+
+
+class DecodeGraphs:
+    """Of one model. Elsewhere than on a CUDA device nothing is captured."""
+
+    def __init__(self, model: CudaModel, attention: CudaAttention):
+        device = model.outer.embedding_VD.device
+        self._model, self._attention = model, attention
+        self._captures = device.type == "cuda"
+        num_blocks = model.steps.cache.pages(0)[0].shape[0]
+        room = Shape(ROWS[-1], MOST_ITEMS).num_numbers + ROWS[-1] * num_blocks
+        self._host = torch.empty(room, dtype=torch.int64, pin_memory=self._captures)
+        self._numbers = torch.empty(room, dtype=torch.int64, device=device)
+        self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
+        self._graphs: OrderedDict[Shape, Captured] = OrderedDict()
+        if self._captures:
+            self._stream = torch.cuda.Stream(device)
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def start(self, meta: StepMeta) -> Computed | None:
+        """None: more rows or spans than graphs are made for."""
+        shape = shape_of(meta)
+        if shape is None:
+            return None
+        count = write_numbers(meta, shape, self._host.numpy())
+        self._numbers[:count].copy_(self._host[:count], non_blocking=True)
+        computed = self._replay(shape) if self._captures else self._compute(shape)
+        rows = slice(0, meta.num_rows)
+        return Computed(
+            computed.hidden_TD[rows],
+            computed.logits_BV[rows],
+            computed.best_B[rows],
+            computed.ids_LTK[:, rows],
+            computed.done,
+        )
+
+    def _replay(self, shape: Shape) -> Computed:
+        captured = self._graphs.get(shape)
+        if captured is None:
+            captured = self._graphs[shape] = self._capture(shape)
+            if len(self._graphs) > MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(shape)
+        captured.graph.replay()
+        if captured.computed.done is not None:
+            captured.computed.done.record()
+        return captured.computed
+
+    def _capture(self, shape: Shape) -> Captured:
+        """Runs the step once before: nothing may be compiled or loaded during the capture."""
+        self._compute(shape)
+        torch.cuda.synchronize()
+        before_bytes = torch.cuda.memory_reserved()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            computed = self._compute(shape)
+        added_mb = (torch.cuda.memory_reserved() - before_bytes) / 1e6
+        log.info(
+            "a graph for %d rows and %d spans: %.0f MB more", shape.rows, shape.items, added_mb
+        )
+        return Captured(graph, computed)
+
+    def _compute(self, shape: Shape) -> Computed:
+        numbers = self._numbers
+        columns = numbers[: COLUMNS * shape.row_stride].view(COLUMNS, -1)[:, : shape.rows]
+        ids_T, positions_T, slots_T, lens_B, table_of_row_B, first_item_B = columns
+        items_I = numbers[COLUMNS * shape.row_stride : shape.num_numbers]
+        tables = numbers[shape.num_numbers :]
+        rows = DecodeRows(tables, table_of_row_B, lens_B, items_I, first_item_B)
+
+        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
+            out_THP = torch.empty_like(q_THP)
+            self._attention.decode(layer_idx, q_THP, rows, out_THP)
+            return out_THP.flatten(1)
+
+        step = self._model.hidden(ids_T, positions_T, slots_T, attend)
+        logits_BV = self._logits_BV[: shape.rows]
+        best_B = self._model.logits(step.hidden_TD, logits_BV)
+        return on_host(step.hidden_TD, logits_BV, best_B, step.ids_LTK)

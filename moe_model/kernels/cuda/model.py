@@ -1,0 +1,84 @@
+"""What passes through all layers and experts of one device, from token ids to logits?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moe_model.config import ModelConfig
+from moe_model.kernels.cuda.experts import CudaExperts
+from moe_model.kernels.cuda.linear import CudaLinear
+from moe_model.kernels.cuda.rows import CudaRows
+from moe_model.kernels.cuda.step import Attend, CudaStep, CudaSteps
+from moe_model.maths.rope import rope_cos_sin
+from moe_model.maths.whole_steps import OuterWeights
+
+
+@dataclass(frozen=True)
+class Computed:
+    """See WholeStep."""
+
+    hidden_TD: Tensor
+    logits_BV: Tensor
+    best_B: Tensor
+    """int64, on the host: filled in by the time that `wait` returns."""
+    ids_LTK: Tensor
+    """int32, on the host, likewise."""
+    done: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        if self.done is not None:
+            self.done.synchronize()
+
+    def best(self) -> list[int]:
+        return self.best_B.tolist()
+
+    def chosen(self) -> np.ndarray:
+        return self.ids_LTK.numpy().copy()
+
+
+@dataclass(frozen=True)
+class CudaModel:
+    """Everything that a step's rows pass through, on one device."""
+
+    config: ModelConfig
+    outer: OuterWeights
+    steps: CudaSteps
+    experts: Sequence[CudaExperts]
+    missing_ids: Tensor | None
+    """int64: never the best of a row."""
+
+    def hidden(
+        self, ids_T: Tensor, positions_T: Tensor, slots_T: Tensor, attend: Attend
+    ) -> CudaStep:
+        """The step after its last layer."""
+        hidden_TD = self.outer.embedding_VD.index_select(0, ids_T)
+        cos_T, sin_T = rope_cos_sin(positions_T, self.outer.frequencies)
+        step = CudaStep(self.steps, hidden_TD, cos_T, sin_T, slots_T, attend)
+        for layer_idx, experts in enumerate(self.experts):
+            step.add(experts.routed_parts(*step.up_to_dispatch(layer_idx)))
+        return step
+
+    def logits(self, hidden_BD: Tensor, out_BV: Tensor) -> Tensor:
+        """Into `out_BV`. Returns int64 [B], the best ids: see WholeStep.best."""
+        eps = self.config.rms_norm_eps
+        final_BD = CudaRows().rms_norm(hidden_BD, self.outer.final_norm_D, eps)
+        assert isinstance(self.outer.lm_head_VD, CudaLinear)
+        self.outer.lm_head_VD.linear_into(final_BD, out_BV)
+        finite_B = torch.isfinite(out_BV.sum(dim=-1))
+        if self.missing_ids is not None:
+            out_BV.index_fill_(1, self.missing_ids, float("-inf"))
+        return torch.where(finite_B, out_BV.argmax(dim=-1), -1)
+
+
+def on_host(hidden_TD: Tensor, logits_BV: Tensor, best_B: Tensor, ids_LTK: Tensor) -> Computed:
+    """With copies under way to memory that the device can write to by itself."""
+    if not best_B.is_cuda:
+        return Computed(hidden_TD, logits_BV, best_B, ids_LTK, None)
+    best = torch.empty(best_B.shape, dtype=best_B.dtype, pin_memory=True)
+    ids = torch.empty(ids_LTK.shape, dtype=ids_LTK.dtype, pin_memory=True)
+    best.copy_(best_B, non_blocking=True)
+    ids.copy_(ids_LTK, non_blocking=True)
+    return Computed(hidden_TD, logits_BV, best, ids, torch.cuda.Event())

@@ -1,0 +1,39 @@
+"""A step from token ids to logits without a word from the host between its layers.
+
+Decode steps of few rows are replayed from CUDA graphs; every other step launches the same kernels
+one by one. The bits are the same.
+"""
+
+import torch
+
+from moe_model.kernels.cuda.attention import CudaAttention
+from moe_model.kernels.cuda.graphs import DecodeGraphs
+from moe_model.kernels.cuda.model import Computed, CudaModel, on_host
+from moe_model.maths.step_meta import StepMeta
+
+
+class CudaWholeSteps:
+    """See WholeSteps."""
+
+    def __init__(self, model: CudaModel, attention: CudaAttention):
+        self._model, self._attention = model, attention
+        self._graphs = DecodeGraphs(model, attention)
+
+    @torch.inference_mode()
+    def start(self, meta: StepMeta) -> Computed:
+        return self._graphs.start(meta) or self._launch(meta)
+
+    def _launch(self, meta: StepMeta) -> Computed:
+        model = self._model
+        meta = meta.to(model.outer.embedding_VD.device)
+        attend = self._attention.plan(meta)
+        step = model.hidden(meta.token_ids_T, meta.positions_T, meta.slot_mapping_T, attend)
+        hidden_BD = step.hidden_TD[meta.logit_rows_B]
+        logits_BV = torch.empty(
+            (hidden_BD.shape[0], model.config.vocab_size), device=hidden_BD.device
+        )
+        best_B = model.logits(hidden_BD, logits_BV)
+        computed = on_host(step.hidden_TD, logits_BV, best_B, step.ids_LTK)
+        if computed.done is not None:
+            computed.done.record()
+        return computed

@@ -1,0 +1,48 @@
+"""Steps from token ids to logits in one go, for a device that holds all layers and all experts."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from moe_model.maths.linear import LinearWeight
+from moe_model.maths.step_meta import StepMeta
+
+
+@dataclass(frozen=True, kw_only=True)
+class OuterWeights:
+    """What lies before the first layer and after the last."""
+
+    embedding_VD: Tensor
+    final_norm_D: Tensor
+    lm_head_VD: LinearWeight
+    frequencies: Tensor  # moe_model.maths.rope
+
+
+class WholeStep(Protocol):
+    """A step on its way. Its tensors may be read once `wait` has returned, until the next step."""
+
+    @property
+    def hidden_TD(self) -> Tensor:
+        """All rows after the last layer."""
+
+    @property
+    def logits_BV(self) -> Tensor:
+        """float32: of `meta.logit_rows_B`."""
+
+    def wait(self) -> None:
+        """Block until it is computed."""
+
+    def best(self) -> list[int]:
+        """The largest logit's id of each row, the lowest among equals; -1: they are not finite."""
+
+    def chosen(self) -> np.ndarray:
+        """int32 [L, T, K]: every layer's topk_ids_TK."""
+
+
+class WholeSteps(Protocol):
+    """Starts steps, one after the other."""
+
+    def start(self, meta: StepMeta) -> WholeStep:
+        """`meta` is on the host."""

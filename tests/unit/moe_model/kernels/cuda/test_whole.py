@@ -1,0 +1,185 @@
+"""Whole steps against the reference, and against each other: decoded, in chunks, filled up."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attention_svc.kv.cache import KvCache
+from moe_model.kernels.cuda.backend import CudaBackend
+from moe_model.kernels.cuda.graphs import COLUMNS, ROWS, Shape, shape_of, write_numbers
+from moe_model.maths.rope import rope_frequencies
+from moe_model.maths.step_meta import ChunkMeta, StepMeta
+from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.reference import ReferenceModel
+from moe_model.tiny import write_tiny
+from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.open import put_expert
+from tests.support.moe_model.tiny_sizes import FEW_PIECES
+
+BLOCK, NUM_BLOCKS = 16, 6
+SIZES = {**FEW_PIECES, "head_dim": 16, "rotary_dim": 8}
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+FORMAT = "bf16"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    write_tiny(folder, seed=4, **SIZES)
+    return Checkpoint.open(folder)
+
+
+@pytest.fixture
+def steps(checkpoint: Checkpoint, device: torch.device) -> WholeSteps:
+    return made(checkpoint, device)
+
+
+def made(
+    checkpoint: Checkpoint, device: torch.device, missing_ids: tuple[int, ...] = ()
+) -> WholeSteps:
+    config, backend = checkpoint.config, CudaBackend(torch.bfloat16, device)
+    linears = backend.linears(FORMAT)
+    cache = KvCache(
+        backend.kv_layout("auto", config, BLOCK),
+        num_layers=config.num_layers,
+        num_blocks=NUM_BLOCKS,
+        block_size=BLOCK,
+        device=device,
+    )
+    layers, experts = [], []
+    for layer_idx in range(config.num_layers):
+        held = backend.room_for_experts(config.num_experts, config, FORMAT)
+        for expert_id in range(config.num_experts):
+            put_expert(checkpoint, held, expert_id, layer_idx, expert_id)
+        experts.append(held)
+        layers.append(backend.hold_layer(checkpoint.layer(layer_idx, linears).to(device), config))
+    outer = OuterWeights(
+        embedding_VD=checkpoint.outer("embedding", torch.bfloat16).to(device),
+        final_norm_D=checkpoint.outer("final_norm", torch.bfloat16).to(device),
+        lm_head_VD=checkpoint.lm_head(linears),
+        frequencies=rope_frequencies(config.rotary_dim, config.rope_theta, device),
+    )
+    attention = backend.attention(config, cache)
+    found = backend.whole_steps(outer, layers, experts, attention, cache, missing_ids)
+    assert found is not None
+    return found
+
+
+def table(sequence: int) -> Tensor:
+    return torch.tensor([sequence * 2 + 1, sequence * 2])
+
+
+def slots(sequence: int, positions_T: Tensor) -> Tensor:
+    return table(sequence)[positions_T // BLOCK] * BLOCK + positions_T % BLOCK
+
+
+def chunk_of(sequence: int, ids: list[int], start: int) -> StepMeta:
+    """All rows want logits."""
+    positions_T = torch.arange(start, start + len(ids))
+    chunk = ChunkMeta(
+        rows=slice(0, len(ids)),
+        positions_T=positions_T,
+        block_table_W=table(sequence),
+        num_cached=start + len(ids),
+    )
+    return StepMeta(
+        token_ids_T=torch.tensor(ids),
+        positions_T=positions_T,
+        slot_mapping_T=slots(sequence, positions_T),
+        num_decode=0,
+        decode_tables_BW=torch.empty((0, 0), dtype=torch.int64),
+        decode_lens_B=torch.empty(0, dtype=torch.int64),
+        chunks=(chunk,),
+        logit_rows_B=torch.arange(len(ids)),
+        open_rows_C=torch.empty(0, dtype=torch.int64),
+        is_decode=False,
+    )
+
+
+def decode_of(ids: list[int], position: int) -> StepMeta:
+    """Sequence i's token at `position`."""
+    positions_T = torch.full((len(ids),), position)
+    numbers = range(len(ids))
+    return StepMeta(
+        token_ids_T=torch.tensor(ids),
+        positions_T=positions_T,
+        slot_mapping_T=torch.cat([slots(i, positions_T[:1]) for i in numbers]),
+        num_decode=len(ids),
+        decode_tables_BW=torch.stack([table(i) for i in numbers]),
+        decode_lens_B=positions_T + 1,
+        chunks=(),
+        logit_rows_B=torch.arange(len(ids)),
+        open_rows_C=torch.empty(0, dtype=torch.int64),
+        is_decode=True,
+    )
+
+
+def run(steps: WholeSteps, meta: StepMeta) -> tuple[Tensor, list[int], np.ndarray]:
+    step = steps.start(meta)
+    step.wait()
+    return step.logits_BV.cpu().clone(), step.best(), step.chosen()
+
+
+def test_logits_are_the_references_and_the_same_bits_however_rows_are_grouped(
+    checkpoint: Checkpoint, steps: WholeSteps
+) -> None:
+    """A prompt in one chunk; in two; and its last tokens decoded, alone and as one of three rows,
+    which a graph fills up to four."""
+    whole, best, chosen = run(steps, chunk_of(0, PROMPT, 0))
+    expected = ReferenceModel(checkpoint, torch.float32).logits(PROMPT)
+    assert float((whole - expected).norm() / expected.norm()) < 0.05
+    assert best == whole.argmax(dim=-1).tolist()
+    assert chosen.shape == (2, len(PROMPT), checkpoint.config.top_k)
+    for sequence in range(3):
+        run(steps, chunk_of(sequence, PROMPT[:5], 0))
+    assert torch.equal(run(steps, chunk_of(0, PROMPT[5:], 5))[0], whole[5:])
+    for sequence in range(3):
+        run(steps, chunk_of(sequence, PROMPT[:6], 0))
+    alone, best, _ = run(steps, decode_of(PROMPT[6:7], 6))
+    assert torch.equal(alone, whole[6:7])
+    assert best == [int(whole[6].argmax())]
+    three, best, chosen = run(steps, decode_of(PROMPT[6:7] * 3, 6))
+    assert torch.equal(three, whole[6:7].expand(3, -1))
+    assert len(best) == 3
+    assert chosen.shape == (2, 3, checkpoint.config.top_k)
+    assert chosen.min() >= 0
+
+
+def test_ids_without_a_token_are_never_the_best(
+    checkpoint: Checkpoint, steps: WholeSteps, device: torch.device
+) -> None:
+    _, best, _ = run(steps, chunk_of(0, PROMPT, 0))
+    _, others, _ = run(made(checkpoint, device, (best[0],)), chunk_of(0, PROMPT, 0))
+    assert best[0] not in others
+
+
+def test_numbers_of_a_step_are_written_as_its_graph_reads_them() -> None:
+    meta = decode_of([7, 8, 9], 20)
+    shape = shape_of(meta)
+    assert shape == Shape(rows=4, items=4)
+    out = np.full(100, 99, dtype=np.int64)
+    count = write_numbers(meta, shape, out)
+    columns = out[: COLUMNS * 4].reshape(COLUMNS, 4)
+    assert columns[0].tolist() == [7, 8, 9, 0]
+    assert columns[2].tolist() == [4, 36, 68, -1]
+    assert columns[3].tolist() == [21, 21, 21, 0]
+    assert columns[4, :3].tolist() == [0, 2, 4]
+    assert columns[5, :3].tolist() == [0, 1, 2]
+    assert out[COLUMNS * 4 :][:4].tolist() == [0, 1, 2, -1]
+    assert out[shape.num_numbers : count].tolist() == [1, 0, 3, 2, 5, 4]
+    assert out[count] == 99
+
+
+def test_steps_that_no_graph_holds_have_no_shape() -> None:
+    assert shape_of(chunk_of(0, PROMPT, 0)) is None
+    many = decode_of([1], 0)
+    wide = partial(torch.full, (ROWS[-1] + 1,), 1)
+    assert shape_of(StepMeta(**{**vars(many), "token_ids_T": wide(), "logit_rows_B": wide()})) is (
+        None
+    )
+    long = StepMeta(**{**vars(many), "decode_lens_B": torch.tensor([1 << 22])})
+    assert shape_of(long) is None
