@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
+from moe_model.gpus import DEVICE_HELP, GPU_MEMORY_HELP, check_flags
 from moe_model.weights.load_flag import LOAD_HELP, parse_load
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
@@ -22,6 +23,7 @@ LEAST = {
     "stall_s": 0,
 }
 """The smallest value of each of these flags."""
+AUTO_KV_BYTES = 512 * 2**20
 BLOCK_SIZE = 16
 """Positions per KV block."""
 
@@ -48,9 +50,12 @@ class AttentionConfig(MemberConfig):
     expert_dtype: str = flag(
         "auto", f"experts as held, with --transport in_process: {', '.join(CHOICES)}"
     )
-    device: str = flag("cpu", "torch device to compute on, for example cpu or cuda")
+    device: str = flag("auto", DEVICE_HELP)
+    gpu_memory: float = flag(0.9, GPU_MEMORY_HELP)
     kv_memory: str = flag(
-        "512MiB", "KV cache: a size, or a share of what the weights leave, like 30%"
+        "auto",
+        "KV cache: a size, or a share of what the weights leave, like 30% (auto: 512MiB on a CPU,"
+        " on a GPU all that --gpu-memory leaves)",
     )
     kv_dtype: str = flag("auto", f"format of keys and values: {', '.join(KV_DTYPES)}")
     no_prefix_cache: bool = flag(False, "compute every prompt in full and share no KV blocks")
@@ -93,8 +98,12 @@ class AttentionConfig(MemberConfig):
             raise ValueError("--request-timeout-s must be 0 (no limit) or more, and finite")
         if not self.expert_timeout_s > 0:
             raise ValueError("--expert-timeout-s must be more than 0")
-        MemoryBudget.parse(self.kv_memory, "--kv-memory")
+        check_flags(self.device, self.gpu_memory)
+        if self.kv_memory != "auto":
+            MemoryBudget.parse(self.kv_memory, "--kv-memory")
 
-    @property
-    def kv_budget(self) -> MemoryBudget:
-        return MemoryBudget.parse(self.kv_memory, "--kv-memory")
+    def kv_budget(self, *, on_gpu: bool) -> MemoryBudget | None:
+        """None: all that there is."""
+        if self.kv_memory != "auto":
+            return MemoryBudget.parse(self.kv_memory, "--kv-memory")
+        return None if on_gpu else MemoryBudget(size_bytes=AUTO_KV_BYTES)

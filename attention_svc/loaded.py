@@ -1,52 +1,70 @@
 """What is known once the checkpoint is open, before any weights are read?"""
 
-import torch
+import logging
+from collections.abc import Callable
+from functools import partial
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.kv.budget import count_blocks
+from attention_svc.kv.budget import count_blocks, need_on, why_too_small
 from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_backend
+from moe_model.gpus import Gpus, read_gpus, use
 from moe_model.numerics import DTYPES
-from moe_model.weights.held_formats import held_formats
+from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.load_flag import parse_load
-from moe_model.weights.open import open_weights, verify_attention
+from moe_model.weights.open import make_on, open_weights, verify_attention
+from moe_model.weights.place import choose_place
+
+log = logging.getLogger(__name__)
 
 
 class LoadedModel:
     """A checked checkpoint, and the formats, device and sizes to serve it with."""
 
-    def __init__(self, config: AttentionConfig):
+    def __init__(self, config: AttentionConfig, *, gpus: Callable[[], Gpus] = read_gpus):
         """Opens and checks the checkpoint. Raises ValueError with a one-line reason."""
+        self._flags = config
         self.weights, manifest = open_weights(
-            config.model,
-            partial=config.transport == "grpc",
-            load=parse_load(config.load),
-            device=config.device,
+            config.model, partial=config.transport == "grpc", load=parse_load(config.load)
         )
         self.config = self.weights.config
         self.vocabulary = Vocabulary.load(config.model, self.config)
+        place = self.place = choose_place(
+            config.device,
+            self._formats_on,
+            partial(why_too_small, config, self.config),
+            read=gpus,
+        )
+        log.info("computing on %s", place)
+        make_on(self.weights, place.device)
         verify_attention(self.weights, manifest)
         self.checkpoint_id = manifest.checkpoint_id
-        try:
-            device = torch.device(config.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch built without it asserts
-            raise ValueError(f"--device {config.device}: {str(error).splitlines()[0]}") from None
-        formats = self.formats = held_formats(
-            config.model,
-            self.config,
-            dtype=config.dtype,
-            expert_dtype=config.expert_dtype,
-            linear_dtype=config.linear_dtype,
-            device=device.type,
-        )
-        self.backend = choose_backend(DTYPES[formats.compute_dtype], device)
+        formats = self.formats = place.formats
+        use(place.device)
+        self.backend = choose_backend(DTYPES[formats.compute_dtype], place.device)
         self.num_threads = self.backend.set_threads(config.threads)
         self.kernel = self.backend.numerics(formats.linears)
         limit = self.config.max_position_embeddings
         if config.max_model_len > limit:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self.layout = self.backend.kv_layout(config.kv_dtype, self.config, BLOCK_SIZE)
-        self.num_blocks = count_blocks(config, self.config, self.layout, formats, device)
+        self.num_blocks = count_blocks(config, self.config, self.layout, place)
+        log.info(
+            "memory on %s: %s; KV cache for %s positions",
+            place.device,
+            need_on(config, self.config, formats, place.device),
+            f"{self.num_blocks * BLOCK_SIZE:,}",
+        )
         # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)
+
+    def _formats_on(self, device: str) -> HeldFormats:
+        flags = self._flags
+        return held_formats(
+            flags.model,
+            self.config,
+            dtype=flags.dtype,
+            expert_dtype=flags.expert_dtype,
+            linear_dtype=flags.linear_dtype,
+            device=device,
+        )

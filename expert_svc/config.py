@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
+from moe_model.gpus import DEVICE_HELP, GPU_MEMORY_HELP, check_flags
 from moe_model.weights.load_flag import LOAD_HELP, parse_load
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig
@@ -36,7 +37,8 @@ class ExpertConfig(MemberConfig):
     expert_dtype: str = flag(
         "auto", f"weights as held: {', '.join(CHOICES)} (auto: the compute dtype)"
     )
-    device: str = flag("cpu", "torch device to compute on, for example cpu or cuda")
+    device: str = flag("auto", DEVICE_HELP)
+    gpu_memory: float = flag(0.9, GPU_MEMORY_HELP)
     threads: int = flag(0, "threads of the kernels and of torch (0: all cores)")
     canary_s: float = flag(
         600.0,
@@ -59,6 +61,7 @@ class ExpertConfig(MemberConfig):
         if not (self.canary_s == 0 or 1 <= self.canary_s <= 1e6):
             raise ValueError(f"--canary-s: allowed are 0 and 1 to 1e6, got {self.canary_s}")
         parse_bytes(self.memory, "--memory")
+        check_flags(self.device, self.gpu_memory)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from expert_svc.calls import Call
+from moe_model.gpus import use
 
 PREFILL_PATIENCE_S = 0.25
 
@@ -74,12 +75,14 @@ class CallQueue:
 class Executor:
     """Runs calls through `compute`, one at a time."""
 
-    def __init__(self, compute: Compute, *, inline_rows: int):
-        """`inline_rows`: calls with more rows go to the compute thread."""
+    def __init__(self, compute: Compute, *, inline_rows: int, device: str = "cpu"):
+        """`inline_rows`: calls with more rows go to the compute thread. `device`: its GPU."""
         self._compute = compute
         self._inline_rows = inline_rows
         self._queue = CallQueue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="compute", initializer=use, initargs=(device,)
+        )
         self._wake = asyncio.Event()
         self._busy = False
         self._fatal: Exception | None = None

@@ -4,9 +4,8 @@ import asyncio
 import logging
 import time
 
-import torch
-
 from expert_svc.canary import Canary
+from expert_svc.capacity import Capacity
 from expert_svc.compute import run_call
 from expert_svc.config import ExpertConfig
 from expert_svc.executor import Executor
@@ -15,13 +14,13 @@ from expert_svc.leaving import Leaving
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.speed import measure_experts_per_s
-from expert_svc.weight_store import WeightStore
+from expert_svc.weight_store import WeightStore, available
 from moe_model.backends.choice import choose_backend
 from moe_model.cost import expert_row_flops, inline_rows
+from moe_model.gpus import use
 from moe_model.numerics import DTYPES, dtype_name
-from moe_model.weights.held_formats import held_formats
 from moe_model.weights.load_flag import parse_load
-from moe_model.weights.open import open_weights
+from moe_model.weights.open import make_on, open_weights
 from protos import expert_pb2, router_pb2
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_message
 from rpc.hop.codec import HopCodec
@@ -45,27 +44,26 @@ class ExpertService:
     def __init__(self, config: ExpertConfig):
         """Opens and checks the checkpoint. Raises ValueError with a one-line message."""
         self._config = config
-        weights, manifest = open_weights(
-            config.model, partial=True, load=parse_load(config.load), device=config.device
-        )
+        weights, manifest = open_weights(config.model, partial=True, load=parse_load(config.load))
         self._model = weights.config
-        formats = held_formats(
-            config.model,
-            self._model,
-            dtype=config.dtype,
-            expert_dtype=config.expert_dtype,
-            device=torch.device(config.device).type,
-        )
-        backend = choose_backend(DTYPES[formats.compute_dtype], config.device)
-        self._threads = backend.set_threads(config.threads)
-        self._store = WeightStore(weights, manifest, backend, formats.experts)
-        self._available = self._store.available()
+        self._available = available(weights)
         self._requested = self._parse_requested()
-        self._capacity = self._capacity_pieces()
+        alone = Pieces() if config.router else self._available
+        capacity = Capacity(config, self._model, self._requested or alone)
+        self._capacity = capacity.num_pieces
+        place = capacity.place
+        log.info("computing on %s", place)
+        log.info("%s", capacity)
+        make_on(weights, place.device)
+        use(place.device)
+        backend = choose_backend(DTYPES[place.formats.compute_dtype], place.device)
+        self._threads = backend.set_threads(config.threads)
+        self._store = WeightStore(weights, manifest, backend, place.formats.experts)
         self._metrics = ExpertMetrics()
         self._executor = Executor(
             lambda call: run_call(call, self._store),
             inline_rows=inline_rows(expert_row_flops(self._model)),
+            device=place.device,
         )
         if config.tls is not None:
             export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
@@ -206,19 +204,6 @@ class ExpertService:
                 f"{expert_id} ({len(missing)} such pieces)"
             )
         return requested
-
-    def _capacity_pieces(self) -> int:
-        """What the memory flag allows; 0 = no limit. Raises ValueError when too small."""
-        budget = self._config.memory_bytes
-        if budget is None:
-            return 0
-        capacity = budget // self._store.piece_bytes
-        if capacity < max(1, len(self._requested)):
-            raise ValueError(
-                f"--memory {self._config.memory} holds {capacity} pieces of"
-                f" {self._store.piece_bytes} bytes; {max(1, len(self._requested))} are needed"
-            )
-        return capacity
 
     def _ready(self) -> tuple[bool, str]:
         if self._state == router_pb2.MEMBER_STATE_READY:

@@ -12,6 +12,7 @@ import numpy as np
 
 from moe_model.backends.backend import Backend
 from moe_model.formats import piece_bytes
+from moe_model.gpus import use
 from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
 from moe_model.weights.held_formats import held_formats
@@ -26,6 +27,16 @@ class HeldLayer:
 
     weights: HeldExperts
     slots_E: np.ndarray  # int64
+
+
+def available(weights: Weights) -> Pieces:
+    """The pieces that these files have."""
+    return Pieces(
+        (layer_idx, expert_id)
+        for layer_idx in range(weights.config.num_layers)
+        for expert_id in range(weights.config.num_experts)
+        if weights.holds_expert(layer_idx, expert_id)
+    )
 
 
 class WeightStore:
@@ -64,7 +75,7 @@ class WeightStore:
 
     @property
     def piece_bytes(self) -> int:
-        return piece_bytes(self.config, self.weight_format)
+        return piece_bytes(self.config, self.weight_format, self.device.type)
 
     def layer(self, layer_idx: int) -> HeldLayer | None:
         """The layer's stack, or None when no expert of it is held."""
@@ -72,12 +83,7 @@ class WeightStore:
 
     def available(self) -> Pieces:
         """The pieces that the local checkpoint has."""
-        return Pieces(
-            (layer_idx, expert_id)
-            for layer_idx in range(self.config.num_layers)
-            for expert_id in range(self.config.num_experts)
-            if self._weights.holds_expert(layer_idx, expert_id)
-        )
+        return available(self._weights)
 
     def load(self, pieces: Pieces, progress: Callable[[int, int], None] | None = None) -> None:
         """Load the pieces that are not held yet; on any thread, one call at a time.
@@ -86,6 +92,7 @@ class WeightStore:
             ValueError: naming the file and tensor, or the piece whose digest
                 differs from the manifest; nothing of that layer is changed.
         """
+        use(self.device)
         wanted = pieces - self.pieces
         done = 0
         for layer_idx in wanted.layers:
@@ -101,6 +108,7 @@ class WeightStore:
 
     def unload(self, pieces: Pieces) -> None:
         """Give up pieces; on any thread, but not while another one loads."""
+        use(self.device)
         dropped = pieces & self.pieces
         for layer_idx in dropped.layers:
             here = Pieces.grid((layer_idx,), dropped.experts(layer_idx))

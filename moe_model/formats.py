@@ -23,6 +23,7 @@ class WeightFormat:
     group: int  # inputs that share a scale; inputs are padded to a multiple of it
     scale_bytes: int = 0  # per group of one output
     panel: int = PANEL
+    scale_outputs: int = 1  # outputs that share a scale
     devices: tuple[str, ...] = ()  # kinds of device with a backend for it; empty: all
 
     @property
@@ -38,7 +39,9 @@ class WeightFormat:
 
     def size_bytes(self, num_outputs: int, num_inputs: int) -> int:
         """Bytes of a whole matrix."""
-        return -(-num_outputs // self.panel) * self.panel_bytes(num_inputs)
+        outputs, inputs = -(-num_outputs // self.panel) * self.panel, self.padded(num_inputs)
+        scales = inputs // self.group * -(-outputs // self.scale_outputs)
+        return outputs * inputs * self.bits // 8 + scales * self.scale_bytes
 
 
 FORMATS = {
@@ -52,6 +55,13 @@ FORMATS = {
         WeightFormat(name="int4_g128", bits=4, group=128, scale_bytes=2, devices=("cpu", "cuda")),
     )
 }
+ON_GPU = {
+    "bf16": WeightFormat(name="bf16", bits=16, group=128, panel=64),
+    "fp8": WeightFormat(name="fp8", bits=8, group=128, panel=64, scale_bytes=4, scale_outputs=128),
+    "int4": WeightFormat(name="int4", bits=4, group=128, panel=64, scale_bytes=4 * 2),
+    "int4_g128": WeightFormat(name="int4_g128", bits=4, group=128, panel=64, scale_bytes=2),
+}
+"""The formats that lie differently on GPUs (moe_model/kernels/cuda/codes.py): their sizes there."""
 CHOICES = ("auto", *FORMATS)
 DTYPE_CHOICES = ("auto", "f32", "bf16")
 FLAG_CHOICES = {"dtype": DTYPE_CHOICES, "expert_dtype": CHOICES, "linear_dtype": CHOICES}
@@ -99,17 +109,35 @@ def choose_format(flag: str, name: str, compute_dtype: str, device: str = "cpu")
     return flag
 
 
-def piece_bytes(config: ModelConfig, weight_format: str) -> int:
+def matrix_bytes(weight_format: str, device: str, num_outputs: int, num_inputs: int) -> int:
+    """Bytes of a matrix as held on a kind of device, or on one: cpu, cuda, cuda:1."""
+    on_gpu = device.startswith("cuda") and weight_format in ON_GPU
+    held = (ON_GPU if on_gpu else FORMATS)[weight_format]
+    return held.size_bytes(num_outputs, num_inputs)
+
+
+def piece_bytes(config: ModelConfig, weight_format: str, device: str = "cpu") -> int:
     """Bytes of one (layer, expert) in this format."""
-    held = FORMATS[weight_format]
     d, f = config.hidden_size, config.expert_size
-    return 2 * held.size_bytes(f, d) + held.size_bytes(d, f)
+    up = matrix_bytes(weight_format, device, f, d)
+    return 2 * up + matrix_bytes(weight_format, device, d, f)
 
 
-def attention_bytes(config: ModelConfig, compute_dtype: str, linear_format: str) -> int:
+def attention_bytes(
+    config: ModelConfig, compute_dtype: str, linear_format: str, device: str = "cpu"
+) -> int:
     """Bytes of everything but the experts; the linears and the head have their own format."""
     d, q, kv = config.hidden_size, config.query_size, config.kv_size
     shapes = [(q + 2 * kv, d), (d, q)] * config.num_layers + [(config.vocab_size, d)]
-    rest = config.attention_params - sum(rows * columns for rows, columns in shapes)
-    linears = sum(FORMATS[linear_format].size_bytes(*shape) for shape in shapes)
-    return linears + rest * FORMATS[compute_dtype].bits // 8
+    routing = config.num_layers * config.num_experts * d
+    rest = config.attention_params - sum(rows * columns for rows, columns in shapes) - routing
+    linears = sum(matrix_bytes(linear_format, device, *shape) for shape in shapes)
+    return linears + routing * 4 + rest * FORMATS[compute_dtype].bits // 8
+
+
+def kv_position_bytes(config: ModelConfig, kv_dtype: str, compute_dtype: str = "bf16") -> int:
+    """Bytes of keys and values of one position over all layers, for a --kv-dtype."""
+    if kv_dtype == "int8":  # a float32 scale for each head
+        return 2 * config.num_layers * (config.kv_size + 4 * config.num_kv_heads)
+    held = compute_dtype if kv_dtype == "auto" else kv_dtype
+    return config.kv_bytes_per_token(FORMATS[held].bits // 8)

@@ -1,44 +1,82 @@
-"""How many KV blocks fit into memory?"""
+"""How many KV blocks fit into memory, beside what else the service needs?"""
 
-import torch
+from collections.abc import Callable
+from dataclasses import replace
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from moe_model.config import ModelConfig
-from moe_model.formats import attention_bytes, piece_bytes
+from moe_model.gpus import Gpu, free_bytes
 from moe_model.maths.kv_layout import KVLayout, block_bytes
+from moe_model.memory_need import MemoryNeed, attention_need, formats_that_fit, room_on
 from moe_model.weights.held_formats import HeldFormats
+from moe_model.weights.place import Place
 from rpc.process.memory import available_memory_bytes
+
+
+def need_on(
+    config: AttentionConfig, model: ModelConfig, formats: HeldFormats, device: str
+) -> MemoryNeed:
+    """What this service takes on a device, before the weights are loaded."""
+    return attention_need(
+        model,
+        device,
+        compute_dtype=formats.compute_dtype,
+        linears=formats.linears,
+        experts=formats.experts if config.transport == "in_process" else "",
+        kv_dtype=config.kv_dtype,
+    )
+
+
+def why_too_small(
+    config: AttentionConfig,
+    model: ModelConfig,
+    gpu: Gpu,
+    formats: HeldFormats,
+    free: Callable[[str], int] = free_bytes,
+) -> str:
+    """Why this service does not fit a GPU, with what would; empty if it does."""
+    need, room = need_on(config, model, formats, gpu.device), room_on(gpu, config.gpu_memory, free)
+    budget = config.kv_budget(on_gpu=True)
+    kv_bytes = budget.size_bytes if budget else 0
+    kv_bytes = max(kv_bytes, need.kv_position * BLOCK_SIZE)
+
+    def with_experts(name: str) -> MemoryNeed:
+        return need_on(config, model, replace(formats, experts=name), gpu.device)
+
+    def with_linears(name: str) -> MemoryNeed:
+        return need_on(config, model, replace(formats, linears=name), gpu.device)
+
+    hints = formats_that_fit("--linear-dtype", formats.linears, with_linears, room.size, kv_bytes)
+    if config.transport == "in_process":
+        hints += formats_that_fit(
+            "--expert-dtype", formats.experts, with_experts, room.size, kv_bytes
+        )
+    return room.why_not(need, kv_bytes, hints)
 
 
 def count_blocks(
     config: AttentionConfig,
     model: ModelConfig,
     layout: KVLayout,
-    formats: HeldFormats,
-    device: torch.device,
+    place: Place,
+    *,
+    free: Callable[[str], int] = free_bytes,
+    host_free: Callable[[], int] = available_memory_bytes,
 ) -> int:
     """Blocks within --kv-memory, before the weights are loaded. Raises ValueError for none."""
     size_bytes = block_bytes(layout, model.num_layers, BLOCK_SIZE)
-    free_bytes = free_memory_bytes(device) - weight_bytes(config, model, formats)
-    num_blocks = config.kv_budget.of(free_bytes) // size_bytes
-    if num_blocks < 1:
+    need = need_on(config, model, place.formats, place.device)
+    on_gpu = place.gpu is not None
+    room = host_free() if place.gpu is None else room_on(place.gpu, config.gpu_memory, free).size
+    left = max(0, room - need.fixed)
+    budget = config.kv_budget(on_gpu=on_gpu)
+    # More than all running sequences at their longest would be only for the prefix cache.
+    longest = config.max_model_len or model.max_position_embeddings
+    most = -(-longest // BLOCK_SIZE) * config.max_running * size_bytes
+    kv_bytes = min(left, most) if budget is None else budget.of(left)
+    if kv_bytes < size_bytes:
+        told = f", and the rest leaves {left}" if budget is None or budget.share else ""
         raise ValueError(
-            f"--kv-memory {config.kv_memory} holds no block; one needs {size_bytes} bytes"
-            + (f", and the weights leave {max(0, free_bytes)}" if config.kv_budget.share else "")
+            f"--kv-memory {config.kv_memory} holds no block; one needs {size_bytes} bytes{told}"
         )
-    return num_blocks
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Of the device for the cache."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return available_memory_bytes()
-
-
-def weight_bytes(config: AttentionConfig, model: ModelConfig, formats: HeldFormats) -> int:
-    """Weights that this process will load."""
-    size_bytes = attention_bytes(model, formats.compute_dtype, formats.linears)
-    if config.transport == "in_process":
-        size_bytes += model.num_pieces * piece_bytes(model, formats.experts)
-    return size_bytes
+    return kv_bytes // size_bytes

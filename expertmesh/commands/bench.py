@@ -289,7 +289,7 @@ def offline(
         "auto", envvar="EXPERTMESH_DTYPE", help="Dtype to compute in: auto, f32 or bf16."
     ),
     kv_memory: str = typer.Option(
-        "512MiB", envvar="EXPERTMESH_KV_MEMORY", help="Size of the KV cache, for example 2GiB."
+        "auto", envvar="EXPERTMESH_KV_MEMORY", help="Size of the KV cache, for example 2GiB."
     ),
     max_num_seqs: int = typer.Option(
         64, envvar="EXPERTMESH_MAX_NUM_SEQS", help="Most sequences in one step."

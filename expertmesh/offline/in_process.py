@@ -41,8 +41,9 @@ class EngineOptions:
     dtype: str = "auto"
     expert_dtype: str = "auto"
     linear_dtype: str = "auto"
-    device: str = "cpu"
-    kv_memory: str = "512MiB"
+    device: str = "auto"
+    gpu_memory: float = 0.9
+    kv_memory: str = "auto"
     max_model_len: int = 0
     max_running: int = 64
     max_batch_tokens: int = 512
@@ -207,6 +208,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 expert_dtype=options.expert_dtype,
                 linear_dtype=options.linear_dtype,
                 device=options.device,
+                gpu_memory=options.gpu_memory,
                 kv_memory=options.kv_memory,
                 max_model_len=options.max_model_len,
                 max_running=options.max_running,

@@ -55,6 +55,7 @@ class LLM:
         expert_dtype: str | None = None,
         linear_dtype: str | None = None,
         device: str | None = None,
+        gpu_memory_utilization: float | None = None,
         seed: int | None = 0,
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
@@ -75,12 +76,15 @@ class LLM:
             cluster.json, True for the default folder. With either, nothing is loaded here.
         load: "random:SEED" or "random:SEED,skew=X" makes weights up from a seed; the folder then
             needs only config.json and the tokenizer.
-        dtype: auto, f32 or bf16 (also float32, bfloat16). device: a torch device.
+        dtype: auto, f32 or bf16 (also float32, bfloat16).
         expert_dtype, linear_dtype: formats of the experts' weights and of attention's and the LM
             head's: auto (the compute dtype), bf16, fp8, int8, int4, int4_g128.
+        device: auto (a GPU that takes the model, else the CPU), cpu, cuda or cuda:N.
+        gpu_memory_utilization: the share of a GPU's memory to use (0.9).
         seed: seeds the requests that have none, so that runs repeat; None: different each time.
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
-        kv_memory: size of the KV cache, for example "2GiB" (or kv_cache_memory_bytes).
+        kv_memory: size of the KV cache, for example "2GiB" (or kv_cache_memory_bytes). Without it
+            512 MiB on a CPU, and all that is left to it on a GPU.
         generation_config: what calls without sampling parameters use: "auto", the checkpoint's
             defaults; "vllm", SamplingParams().
         parse_control_tokens: turn the text of control tokens in string prompts into control
@@ -108,6 +112,7 @@ class LLM:
                 expert_dtype=expert_dtype,
                 linear_dtype=linear_dtype,
                 device=device,
+                gpu_memory=gpu_memory_utilization,
                 max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,

@@ -23,14 +23,13 @@ def open_weights(
     *,
     partial: bool,
     load: Seeded | None = None,
-    device: torch.device | str = "cpu",
 ) -> tuple[Weights, Manifest]:
-    """`partial` allows missing pieces; `load`: instead of the folder's weights, made on `device`.
+    """`partial` allows missing pieces; `load`: what to make instead of the folder's weights.
 
     Raises ValueError with one clear line.
     """
     if load is not None:
-        seeded = SeededWeights(folder, load, device)
+        seeded = SeededWeights(folder, load)
         return seeded, seeded.manifest
     if not is_packed(folder):
         checkpoint = Checkpoint.open(folder, partial=partial)
@@ -45,6 +44,12 @@ def open_weights(
     if not partial:
         packed.require_experts()
     return packed, packed.manifest
+
+
+def make_on(weights: Weights, device: str) -> None:
+    """From now on make weights from a seed on this device; files are read as before."""
+    if isinstance(weights, SeededWeights):
+        weights.device = torch.device(device)
 
 
 def verify_attention(weights: Weights, manifest: Manifest) -> None:

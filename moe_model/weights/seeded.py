@@ -60,7 +60,7 @@ class SeededWeights:
         if load.skew and not config.use_routing_bias:
             raise ValueError(f"--load {load}: the model has no routing bias to skew")
         self._names = tensor_names(config)
-        self._device = device
+        self.device = torch.device(device)
         self._num_moves = num_moves(config.expert_size, config.hidden_size)
         self._masters: dict[int, dict[str, Master]] = {}
         self.manifest = SeededManifest(
@@ -110,13 +110,13 @@ class SeededWeights:
         where = f"{self.load}: {place}.{key}"
         block = (BLOCK, BLOCK)
         if not spec.quantised:
-            values = draw(name, spec.shape, self._levels(key, spec), self._device)
+            values = draw(name, spec.shape, self._levels(key, spec), self.device)
             return StoredMatrix(values=values, scales=None, block=block, where=where)
         rows, cols = spec.shape
         grid = scale_shape(rows, cols, *block)
         return StoredMatrix(
-            values=draw(name, spec.shape, _codes(), self._device).view(torch.float8_e4m3fn),
-            scales=draw(f"{name}|scales", grid, _scales(self._spread(key, cols)), self._device),
+            values=draw(name, spec.shape, _codes(), self.device).view(torch.float8_e4m3fn),
+            scales=draw(f"{name}|scales", grid, _scales(self._spread(key, cols)), self.device),
             block=block,
             where=where,
         )

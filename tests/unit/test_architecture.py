@@ -31,8 +31,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values json_files", "config shapes numerics quant host_memory",
-        "text cost formats moved", "chat maths",
+        "config_values json_files", "config shapes numerics quant host_memory gpus",
+        "text cost formats moved", "chat maths memory_need",
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
@@ -69,6 +69,7 @@ TORCH_FREE = (
     *("gateway", "router_svc", "rpc.process.server"),
     *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
     *("moe_model.formats", "moe_model.weights.held_formats", "moe_model.weights.load_flag"),
+    *("moe_model.gpus", "moe_model.memory_need", "moe_model.weights.place"),
 )
 CLIENT_LIBRARIES = {
     *("openai", "anthropic", "vllm", "sglang", "transformers", "torch", "numpy", "tokenizers"),

@@ -1,31 +1,45 @@
-"""--kv-memory: a size, or a share of what the weights leave; always whole blocks."""
+"""--kv-memory and --gpu-memory: a size, or a share of what the rest leaves; always whole blocks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.kv import budget as kv_budget
+from attention_svc.config import AUTO_KV_BYTES, BLOCK_SIZE, AttentionConfig
+from attention_svc.kv.budget import count_blocks, need_on, why_too_small
 from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.maths.kv_layout import PlainLayout, block_bytes
+from moe_model.memory_need import WORKSPACE_BYTES
 from moe_model.weights.held_formats import HeldFormats
+from moe_model.weights.place import Place
 from rpc.process.sizes import MemoryBudget
+from tests.support.moe_model.fake_gpus import H100, free_gib, gpus
+from tests.support.moe_model.m2_config import M2 as M2_CONFIG
 
 MODEL = parse_config(TINY)
+M2 = parse_config({**TINY, **M2_CONFIG})
 LAYOUT = PlainLayout.of(MODEL, torch.bfloat16)
-CPU = torch.device("cpu")
 HELD = HeldFormats(compute_dtype="bf16", experts="bf16", linears="bf16")
+CPU = Place(device="cpu", formats=HELD)
 ONE = block_bytes(LAYOUT, MODEL.num_layers, BLOCK_SIZE)
+CARD = gpus(H100)().found[0]
+GIB = 2**30
 
 
-def config(kv_memory: str, transport: str = "in_process") -> AttentionConfig:
+def config(kv_memory: str, transport: str = "in_process", **given: Any) -> AttentionConfig:
     return AttentionConfig(
-        model=Path("."), kv_memory=kv_memory, transport=transport, router="127.0.0.1:1"
+        model=Path("."), kv_memory=kv_memory, transport=transport, router="127.0.0.1:1", **given
+    )
+
+
+def blocks(kv_memory: str, transport: str = "in_process", free_bytes: int = 10**12) -> int:
+    return count_blocks(
+        config(kv_memory, transport), MODEL, LAYOUT, CPU, host_free=lambda: free_bytes
     )
 
 
@@ -37,27 +51,67 @@ def test_a_block_is_what_the_model_says_a_token_takes():
 def test_a_size_is_never_exceeded(size_bytes: int):
     if size_bytes < ONE:
         with pytest.raises(ValueError, match=f"--kv-memory {size_bytes} holds no block"):
-            kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, HELD, CPU)
+            blocks(str(size_bytes))
         return
-    blocks = kv_budget.count_blocks(config(str(size_bytes)), MODEL, LAYOUT, HELD, CPU)
-    assert blocks * ONE <= size_bytes < (blocks + 1) * ONE
+    found = blocks(str(size_bytes))
+    assert found * ONE <= size_bytes < (found + 1) * ONE
 
 
 @pytest.mark.parametrize("transport", ["grpc", "in_process"])
-def test_a_share_is_of_what_the_weights_leave(monkeypatch, transport: str):
+def test_a_share_is_of_what_the_weights_leave(transport: str):
     free_bytes = 10 * 2**20
-    monkeypatch.setattr(kv_budget, "free_memory_bytes", lambda device: free_bytes)
     experts = MODEL.num_pieces * piece_bytes(MODEL, "bf16") if transport == "in_process" else 0
     left = free_bytes - attention_bytes(MODEL, "bf16", "bf16") - experts
     for percent in (10, 30, 99.5):
-        blocks = kv_budget.count_blocks(config(f"{percent}%", transport), MODEL, LAYOUT, HELD, CPU)
-        assert blocks == int(left * percent / 100) // ONE
+        assert blocks(f"{percent}%", transport, free_bytes) == int(left * percent / 100) // ONE
 
 
-def test_weights_that_leave_nothing_are_said_so(monkeypatch):
-    monkeypatch.setattr(kv_budget, "free_memory_bytes", lambda device: 1000)
-    with pytest.raises(ValueError, match="the weights leave 0"):
-        kv_budget.count_blocks(config("50%"), MODEL, LAYOUT, HELD, CPU)
+def test_weights_that_leave_nothing_are_said_so():
+    with pytest.raises(ValueError, match="the rest leaves 0"):
+        blocks("50%", free_bytes=1000)
+
+
+def test_auto_is_the_same_on_every_cpu():
+    assert blocks("auto", free_bytes=0) == AUTO_KV_BYTES // ONE
+
+
+class TestOnAGpu:
+    FORMATS = HeldFormats(compute_dtype="bf16", experts="int4_g128", linears="fp8")
+    LAYOUT = PlainLayout.of(M2, torch.bfloat16)
+    PLACE = Place(device="cuda:0", formats=FORMATS, gpu=CARD)
+
+    def positions(self, kv_memory: str = "auto", free: float = 79, **given: Any) -> int:
+        asked = config(kv_memory, "grpc", **given)
+        found = count_blocks(asked, M2, self.LAYOUT, self.PLACE, free=free_gib(free))
+        return found * BLOCK_SIZE
+
+    def test_auto_is_what_the_weights_leave_of_the_share(self):
+        need = need_on(config("auto", "grpc"), M2, self.FORMATS, "cuda:0")
+        assert need.workspace == WORKSPACE_BYTES
+        for share in (0.5, 0.9):
+            left = int(share * 79 * GIB) - need.fixed
+            found = self.positions(gpu_memory=share) * need.kv_position
+            assert left - BLOCK_SIZE * need.kv_position < found <= left
+
+    def test_others_memory_is_left_alone(self):
+        assert self.positions(free=20) < self.positions(free=40) < self.positions(free=79)
+
+    def test_auto_is_no_more_than_all_sequences_can_use(self):
+        assert self.positions(max_running=1, max_model_len=100) == 112
+
+    def test_what_does_not_fit_is_refused_with_what_would(self):
+        told = why_too_small(config("2GiB"), M2, CARD, self.FORMATS, free_gib(79))
+        assert "needs 1" in told
+        assert "--gpu-memory 0.9" in told
+        assert "nothing fits" in told, "int4 experts are the smallest"
+        told = why_too_small(config("60GiB", "grpc"), M2, CARD, self.FORMATS, free_gib(60))
+        assert "what fits: KV of " in told
+        assert why_too_small(config("auto", "grpc"), M2, CARD, self.FORMATS, free_gib(60)) == ""
+
+    def test_a_smaller_format_of_the_linears_is_named(self):
+        held = HeldFormats(compute_dtype="bf16", experts="bf16", linears="bf16")
+        told = why_too_small(config("auto", "grpc"), M2, CARD, held, free_gib(9))
+        assert told.endswith("what fits: --linear-dtype fp8")
 
 
 @pytest.mark.parametrize("text", ["", "0%", "100%", "-3%", "x%", "30 percent", "0", "1e400"])

@@ -100,6 +100,7 @@ SAME = {
     "MODEL": {"up", "plan", "bench offline", "bench replay"},
     "DTYPE": {"up", "bench offline"},
     "KV_MEMORY": {"up", "bench offline"},
+    "LOAD": {"up", "bench offline"},
     "THREADS": {"up", "bench offline"},
     "STRIPING": {"up", "plan", "model split"},
     "LAYERS": {"model pull"},

@@ -1,0 +1,73 @@
+"""What torch says about GPUs, read into our words."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from moe_model.gpus import free_bytes, read_gpus, use, used_bytes
+
+OLD_DRIVER = (
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
+    "driver by downloading and installing a new version\nmore"
+)
+CARD = SimpleNamespace(name="NVIDIA L40S", total_memory=48 << 30, major=8, minor=9, uuid="ab-1")
+
+
+def built_for_cuda(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    def init() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: CARD)
+
+
+def test_a_torch_for_cpus_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    found = read_gpus()
+    assert not found.found
+    assert "is not built for CUDA" in found.problem
+
+
+@pytest.mark.parametrize("error", [RuntimeError(OLD_DRIVER), AssertionError("not compiled")])
+def test_what_torch_cannot_start_is_said_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built_for_cuda(monkeypatch, error)
+    found = read_gpus()
+    assert found.found == ()
+    assert found.problem == "torch finds no GPU: " + (
+        "The NVIDIA driver on your system is too old (found version 11040)"
+        if isinstance(error, RuntimeError)
+        else "not compiled"
+    )
+
+
+def test_cards_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    built_for_cuda(monkeypatch)
+    (card,) = read_gpus().found
+    assert str(card) == "cuda:0 (NVIDIA L40S, 48.0 GiB, sm_89, never measured)"
+    assert (card.uuid, card.problem) == ("ab-1", "")
+
+
+def test_memory_is_read_and_a_lost_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 100))
+    assert (free_bytes("cuda:0"), used_bytes("cuda:0")) == (30, 70)
+
+    def lost(device: torch.device) -> None:
+        raise torch.AcceleratorError("CUDA error: device is lost\nmore")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    with pytest.raises(ValueError, match=r"^cuda:1 does not answer: CUDA error: device is lost$"):
+        free_bytes("cuda:1")
+
+
+def test_a_thread_takes_its_gpu_and_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    use("cpu")
+    use("cuda:3")
+    assert taken == [torch.device("cuda:3")]

@@ -1,0 +1,106 @@
+"""How much a service takes, and what is said when it does not fit."""
+
+from math import prod
+
+import pytest
+import torch
+
+from moe_model.config import ModelConfig
+from moe_model.families.known import parse_config
+from moe_model.families.minimax_m2.tiny_config import TINY
+from moe_model.formats import ON_GPU, kv_position_bytes, matrix_bytes, piece_bytes
+from moe_model.maths.kv_layout import Int8Layout, PlainLayout, block_bytes
+from moe_model.memory_need import (
+    WORKSPACE_BYTES,
+    Room,
+    attention_need,
+    formats_that_fit,
+    pieces_that_fit,
+    pool_need,
+)
+from tests.support.moe_model.fake_gpus import H100, gpus
+from tests.support.moe_model.m2_config import M2 as M2_CONFIG
+
+M2 = parse_config({**TINY, **M2_CONFIG})
+GIB = 2**30
+CARD = gpus(H100)().found[0]
+
+
+def test_keys_and_values_take_what_their_layouts_take() -> None:
+    tiny = parse_config(TINY)
+    for layout, name in (
+        (PlainLayout.of(tiny, torch.bfloat16), "bf16"),
+        (PlainLayout.of(tiny, torch.float32), "f32"),
+        (Int8Layout(tiny.num_kv_heads, tiny.head_dim), "int8"),
+    ):
+        expected = block_bytes(layout, tiny.num_layers, 16)
+        assert kv_position_bytes(tiny, name) * 16 == expected, name
+    assert kv_position_bytes(tiny, "auto", "f32") == kv_position_bytes(tiny, "f32")
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+@pytest.mark.parametrize("shape", [(128, 256), (1, 1), (72, 130), (200, 3072)])
+def test_a_matrix_on_a_gpu_takes_what_its_codes_and_scales_take(
+    name: str, shape: tuple[int, int]
+) -> None:
+    codes = pytest.importorskip("moe_model.kernels.cuda.codes")
+    held = codes.FORMATS[name]
+    size = prod(held.codes_shape(*shape)) * held.dtype.itemsize
+    size += prod(held.scales_shape(*shape)) * held.scale_dtype.itemsize
+    assert matrix_bytes(name, "cuda:1", *shape) == size
+
+
+def test_a_pool_needs_its_pieces_a_layer_and_a_workspace() -> None:
+    need = pool_need(M2, "fp8", "cuda:0", num_pieces=512, most_in_a_layer=256)
+    assert need.weights == 2 * need.layer == 512 * piece_bytes(M2, "fp8", "cuda")
+    assert need.fixed == 3 * need.layer + WORKSPACE_BYTES
+    assert pool_need(M2, "fp8", "cpu", num_pieces=2, most_in_a_layer=2).fixed == 2 * piece_bytes(
+        M2, "fp8"
+    )
+
+
+def in_one_process(experts: str, linears: str = "bf16", config: ModelConfig = M2):
+    return attention_need(config, "cuda:0", compute_dtype="bf16", linears=linears, experts=experts)
+
+
+def test_what_does_not_fit_is_told_with_numbers_and_with_what_would() -> None:
+    room = Room(gpu=CARD, share=0.9, free=78 * GIB)
+    need = in_one_process("int4")
+    hints = formats_that_fit("--expert-dtype", "int4", in_one_process, room.size)
+    told = room.why_not(need, 0, hints)
+    assert told.startswith(f"needs {need.fixed / GIB:.1f} GiB (weights ")
+    assert "may take 71.1 GiB of cuda:0 (NVIDIA H100" in told
+    assert told.endswith("(--gpu-memory 0.9); nothing fits")
+
+
+def test_a_smaller_format_is_offered_where_it_fits() -> None:
+    size = in_one_process("int4").fixed
+    assert formats_that_fit("--expert-dtype", "fp8", in_one_process, size) == [
+        "--expert-dtype int4"
+    ]
+    assert formats_that_fit("--expert-dtype", "fp8", in_one_process, 10**9) == []
+    assert formats_that_fit("--expert-dtype", "int4_g128", in_one_process, 10**12) == []
+
+
+def test_fewer_positions_are_offered_where_the_weights_fit() -> None:
+    need = attention_need(M2, "cuda:0", compute_dtype="bf16", linears="fp8")
+    room = Room(gpu=CARD, share=0.5, free=70 * GIB)
+    told = room.why_not(need, 60 * GIB, [])
+    left = room.size - need.fixed
+    assert f"KV of {left // need.kv_position:,} positions (--kv-memory {left})" in told
+    assert room.why_not(need, left, []) == ""
+    assert room.why_not(need, left + 1, []) != ""
+
+
+def test_memory_that_others_use_is_not_counted() -> None:
+    room = Room(gpu=CARD, share=0.9, free=10 * GIB)
+    assert room.size == 10 * GIB
+    assert "the rest is in use" in str(room)
+
+
+def test_as_many_pieces_fit_as_leave_room_to_load_a_layer() -> None:
+    need = pool_need(M2, "fp8", "cuda:0", num_pieces=1, most_in_a_layer=256)
+    piece = piece_bytes(M2, "fp8", "cuda:0")
+    room = need.layer + need.workspace + 100 * piece + piece // 2
+    assert pieces_that_fit(need, piece, room) == 100
+    assert pieces_that_fit(need, piece, need.layer) == 0
