@@ -72,11 +72,15 @@ try:
     client.messages.create(**{**asked, "model": "other"}, max_tokens=1)
 except anthropic.NotFoundError as error:
     told.append(error.status_code)
+try:
+    client.messages.batches.list()
+except anthropic.NotFoundError as error:
+    told += [error.body["type"], error.body["error"]["type"]]
 print(json.dumps([counted == message.usage.input_tokens, names, one, told]))
 """
     assert SDK.run(at(gateway), home, program) == [
         True,
         [NAME, "alias"],
         "model",
-        [True, "invalid_request_error", 404],
+        [True, "invalid_request_error", 404, "error", "not_found_error"],
     ]

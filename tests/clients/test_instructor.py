@@ -85,7 +85,7 @@ print(json.dumps([whole.days, parts[-1].days]))
     assert '"days"' in prompt, "the schema is in the prompt"
 
 
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
+@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "JSON_O1"])
 def test_its_json_modes_are_held_to_json(
     gateway: Harness, home: Path, tokenizer: Tokenizer, mode: str
 ) -> None:

@@ -55,21 +55,23 @@ def test_structured_output_by_its_json_mode_and_any_bound_tool(
 ) -> None:
     gateway.script(
         in_turn(
+            text(tokenizer, '{"place": "Rome", "days": 1}'),
             text(tokenizer, '{"place": "Rome", "days": 2}'),
             call(tokenizer, "Weather", place="Rome", days="3"),
             call(tokenizer, "Weather", place="Rome", days="4"),
         )
     )
     program = """
+strictly = model.with_structured_output(Weather, strict=True).invoke("hello")
 by_json = model.with_structured_output(Weather, method="json_mode").invoke("hello")
 bound = model.bind_tools([Weather], tool_choice="any")
 (called,) = bound.invoke("hello").tool_calls
 chunks = list(bound.stream("hello"))
 (streamed,) = sum(chunks[1:], chunks[0]).tool_calls
-print(json.dumps([by_json.days, called["name"], called["args"], streamed["args"]]))
+print(json.dumps([strictly.days, by_json.days, called["name"], called["args"], streamed["args"]]))
 """
     rome = [{"place": "Rome", "days": days} for days in (3, 4)]
-    assert SDK.run(at(gateway), home, program) == [2, "Weather", *rome]
+    assert SDK.run(at(gateway), home, program) == [1, 2, "Weather", *rome]
     assert all(grammars(gateway))
 
 

@@ -23,6 +23,22 @@ print(json.dumps(asyncio.run(both())))
     assert SDK.run(at(gateway), home, program) == ["hi there", "hi there"]
 
 
+def test_the_thinking_is_told_while_it_streams(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(text(tokenizer, "hi there"))
+    program = """
+async def thinking():
+    events = Runner.run_streamed(Agent(name="a", model=model), "hello").stream_events()
+    raw = [event.data async for event in events if event.type == "raw_response_event"]
+    return "".join(data.delta for data in raw if data.type.startswith("response.reasoning")
+                   and data.type.endswith(".delta"))
+
+print(json.dumps(asyncio.run(thinking())))
+"""
+    assert SDK.run(at(gateway), home, program) == "hm"
+
+
 def test_output_types_are_held_to_their_schema(
     gateway: Harness, home: Path, tokenizer: Tokenizer
 ) -> None:

@@ -120,3 +120,106 @@ print(json.dumps([
 """
     told = ["hi there", True, ["hi there"] * 3, 2, ["one", "two"], ["hi there"]]
     assert SDK.run(at(gateway), home, program) == told
+
+
+def test_streams_of_calls_of_types_and_of_several_choices(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    weather = {"place": "Rome", "days": "2"}
+    gateway.script(
+        in_turn(
+            call(tokenizer, "Weather", **weather),
+            text(tokenizer, '{"place": "Rome", "days": 3}'),
+            then=text(tokenizer, "hi there"),
+        )
+    )
+    program = """
+tool = openai.pydantic_function_tool(Weather)
+named = {"type": "function", "function": {"name": "Weather"}}
+asked_named = dict(asked(), tools=[tool], tool_choice=named, parallel_tool_calls=False)
+with client.chat.completions.stream(**asked_named) as stream:
+    done = [e for e in stream if e.type == "tool_calls.function.arguments.done"]
+with client.chat.completions.stream(**asked(), response_format=Weather) as stream:
+    typed = stream.get_final_completion().choices[0].message.parsed
+texts = ["", "", ""]
+logged = 0
+three = dict(asked(), n=3, logprobs=True)
+whole = client.chat.completions.create(**three)
+usage = {"include_usage": True}
+chunks = client.chat.completions.create(**three, stream=True, stream_options=usage)
+for chunk in chunks:
+    for choice in chunk.choices:
+        texts[choice.index] += choice.delta.content or ""
+        logged += len(choice.logprobs.content) if choice.logprobs else 0
+plain = client.completions.create(model=MODEL, prompt="one", stream=True)
+print(json.dumps([
+    [event.parsed_arguments.days for event in done], typed.days, texts,
+    [logged, chunk.usage.completion_tokens] == [
+        sum(len(choice.logprobs.content) for choice in whole.choices),
+        whole.usage.completion_tokens,
+    ], "".join(c.choices[0].text for c in plain)[:2],
+]))
+"""
+    told = [[2], 3, ["hi there"] * 3, True, "hm"]
+    assert SDK.run(at(gateway), home, program) == told
+
+
+def test_what_servers_like_this_one_take_beside_openais_fields(
+    gateway: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    gateway.script(text(tokenizer, '{"place": "Rome", "days": 2}'))
+    program = """
+schema = Weather.model_json_schema()
+form = {"type": "json_schema", "json_schema": {"name": "w", "schema": schema}}
+tools = [openai.pydantic_function_tool(Weather), {"type": "function", "function": {"name": "b"}}]
+only = [{"type": "function", "function": {"name": "Weather"}}]
+some = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": only}}
+
+def chat(**fields):
+    return client.chat.completions.create(**asked(), **fields).choices[0].to_dict()
+
+answers = [
+    chat(response_format={"type": "json_object"}),
+    chat(extra_body={"structured_outputs": {"json": schema}}),
+    chat(extra_body={"chat_template_kwargs": {"enable_thinking": False}}),
+    chat(tools=tools, tool_choice=some),
+    chat(tools=tools, tool_choice="none"),
+]
+with_ids = chat(extra_body={"return_token_ids": True})
+plain = client.completions.create(model=MODEL, prompt="a", extra_body={"response_format": form})
+print(json.dumps([
+    {answer["message"]["content"] for answer in answers} == {'{"place": "Rome", "days": 2}'},
+    len(with_ids["token_ids"]) > 0, plain.choices[0].finish_reason,
+]))
+"""
+    assert SDK.run(at(gateway), home, program) == [True, True, "stop"]
+    held = [True, True, False, False, False, False, True]
+    assert [bool(grammar) for grammar in grammars(gateway)] == held
+
+
+def test_what_is_not_served_is_refused_by_name(gateway: Harness, home: Path) -> None:
+    program = """
+picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+custom = [{"type": "custom", "custom": {"name": "a"}}]
+told = []
+for fail in (
+    lambda: client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": picture}]
+    ),
+    lambda: client.chat.completions.create(**asked(), tools=custom),
+    lambda: client.chat.completions.create(**asked(), top_p=0),
+    lambda: client.embeddings.create(model=MODEL, input="a"),
+    lambda: client.moderations.create(input="a"),
+    lambda: client.files.list(),
+    lambda: client.batches.list(),
+):
+    try:
+        fail()
+    except openai.APIStatusError as error:
+        told.append([error.status_code, error.param])
+print(json.dumps(told))
+"""
+    told = SDK.run(at(gateway), home, program)
+    assert [status for status, _ in told] == [400, 400, 400, 404, 404, 404, 404]
+    fields = ["messages[0].content[0].type", "tools[0].type", "top_p"]
+    assert [param for _, param in told[:3]] == fields

@@ -10,7 +10,7 @@ from tests.support.clients.sdks import Place, Task
 
 @dataclass(frozen=True)
 class LlmCommand:
-    """Simon Willison's `llm`, with the gateway as an extra model."""
+    """Simon Willison's `llm`, with the gateway as two extra models: for chat, and `plain`."""
 
     requirement: str
 
@@ -18,6 +18,8 @@ class LlmCommand:
         (home / "extra-openai-models.yaml").write_text(
             f"- model_id: mesh\n  model_name: {place.model}\n  api_base: {place.url}/v1\n"
             "  api_key_name: mesh\n  supports_tools: true\n  supports_schema: true\n"
+            f"- model_id: plain\n  model_name: {place.model}\n  api_base: {place.url}/v1\n"
+            "  api_key_name: mesh\n  completion: true\n"
         )
         command = environments.python("llm", self.requirement).with_name("llm")
         variables = {"LLM_USER_PATH": str(home)}
