@@ -157,6 +157,15 @@ class AttentionPool:
         lengths = [r.status.max_model_len for r in self._replicas.values() if r.status]
         return min(lengths) if lengths else None
 
+    def fingerprint(self) -> str:
+        """Names the weights in answers, beginning with fp_ or random-; empty: not known."""
+        ids = (r.status.checkpoint_id for r in self._replicas.values() if r.status)
+        checkpoint_id = next(filter(None, ids), "")
+        if not checkpoint_id:
+            return ""
+        kind, _, digest = checkpoint_id.rpartition("-")
+        return f"{kind}-{digest[:12]}" if kind else f"fp_{digest[:12]}"
+
     def default_stop_ids(self) -> frozenset[int]:
         """Ids at which the services stop by themselves."""
         statuses = [r.status for r in self._replicas.values() if r.status]

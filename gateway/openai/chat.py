@@ -102,6 +102,7 @@ async def _chat(request: Request, defaults: dict[str, Any], alias: str | None = 
             tokenise_s=tokenise_s,
             with_timings=bool(fields.expertmesh_timings),
             stream_options=stream_options,
+            fingerprint=gateway.pool.fingerprint(),
         )
         reply = ChatReply(
             head,

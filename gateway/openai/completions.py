@@ -73,6 +73,7 @@ async def completions(request: Request) -> Response:
             tokenise_s=tokenise_s,
             with_timings=bool(fields.expertmesh_timings),
             stream_options=stream_options,
+            fingerprint=gateway.pool.fingerprint(),
         )
         echoes = [_echo(gateway, fields, prompts[choice.index // n]) for choice in choices]
         reply = CompletionReply(

@@ -34,10 +34,19 @@ class ReplyHead:
     tokenise_s: float
     with_timings: bool
     stream_options: StreamOptions
+    fingerprint: str = ""
+    """`system_fingerprint`; empty: not told."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def fields(self) -> dict[str, Any]:
-        return {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
+        told = {"system_fingerprint": self.fingerprint} if self.fingerprint else {}
+        return {
+            "id": self.id,
+            "object": self.object,
+            "created": self.created,
+            "model": self.model,
+            **told,
+        }
 
     def event(self, choice: dict[str, Any]) -> bytes:
         """One chunk with one choice."""

@@ -1,5 +1,6 @@
 """Where does a service get its weights? A checkpoint, a packed folder or a seed, used alike."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from moe_model.weights.manifest import Manifest, ensure_manifest
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 from moe_model.weights.packed_header import is_packed
 from moe_model.weights.seeded import SeededWeights
+
+log = logging.getLogger(__name__)
 
 Weights = Checkpoint | PackedCheckpoint | SeededWeights
 
@@ -30,6 +33,7 @@ def open_weights(
     """
     if load is not None:
         seeded = SeededWeights(folder, load)
+        log.warning("the weights are random: --load %s", load)
         return seeded, seeded.manifest
     if not is_packed(folder):
         checkpoint = Checkpoint.open(folder, partial=partial)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import pytest
 
 from moe_model.reference import ReferenceModel
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from protos import attention_pb2, attention_pb2_grpc
+from protos import attention_pb2
+from tests.support.generate_call import generate
 from tests.support.mesh import Mesh
 
 STRIPES = {
@@ -23,31 +23,6 @@ STRIPES = {
     "router_decides": ((), ("--layers", "1")),
     "by_memory": (("--memory", "276480"), ("--memory", "270KiB")),  # 12 of the 24 pieces each
 }
-
-
-def generate(
-    address: str, prompt: list[int], max_tokens: int, **sampling: float
-) -> tuple[list[int], attention_pb2.Finished]:
-    """All tokens of one Generate call; checks that indexes are gapless and the end comes once."""
-    with grpc.insecure_channel(address) as channel:
-        stub = attention_pb2_grpc.AttentionStub(channel)
-        params = {"top_p": 1.0, "repetition_penalty": 1.0, **sampling}
-        request = attention_pb2.GenerateRequest(
-            prompt_token_ids=prompt,
-            sampling=attention_pb2.SamplingParams(max_tokens=max_tokens, **params),
-            report_timings=True,
-        )
-        tokens: list[int] = []
-        finished = None
-        for response in stub.Generate(request, timeout=60):
-            assert finished is None
-            if response.WhichOneof("event") == "tokens":
-                assert response.tokens.index == len(tokens)
-                tokens += response.tokens.token_ids
-            else:
-                finished = response.finished
-        assert finished is not None
-        return tokens, finished
 
 
 @pytest.fixture(scope="module")
