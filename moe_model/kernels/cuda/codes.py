@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe_model.kernels.cpu.integer_formats import best_codes
+from moe_model.moved import MovedMatrix
 from moe_model.quant import FP8_MAX, StoredMatrix, quantise
 
 PANEL, GROUP = 64, 128
@@ -83,6 +84,8 @@ class Coded:
 
 def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Coded:
     """A stored matrix on `device`. Raises ValueError naming file and tensor."""
+    if isinstance(stored, MovedMatrix):
+        return _moved(stored, format, device)
     scales = None if stored.scales is None else stored.scales.to(device)
     stored = replace(stored, values=stored.values.to(device), scales=scales)
     outputs, inputs = stored.values.shape
@@ -133,6 +136,19 @@ def join(parts: Sequence[Coded]) -> Coded:
     """Outputs of all parts, one after another: `can_join` said that they fit."""
     codes = torch.cat([part.codes for part in parts])
     return Coded(codes, torch.cat([part.scales for part in parts], dim=1), parts[0].format)
+
+
+def _moved(stored: MovedMatrix, format: CodeFormat, device: torch.device) -> Coded:
+    """The master is coded once."""
+    made, key = stored.master.made, (format, device)
+    if key not in made:
+        made[key] = encode(stored.master.stored, format, device)
+    codes, scales = made[key].codes, made[key].scales
+    codes = codes.roll((stored.rows // PANEL, stored.cols // GROUP), (0, 1))
+    if format.scale_block:
+        by = stored.cols // format.scale_group, stored.rows // format.scale_block
+        scales = scales.roll(by, (0, 1))
+    return Coded(codes, scales, format)
 
 
 def _words(codes: Tensor, format: CodeFormat) -> Tensor:

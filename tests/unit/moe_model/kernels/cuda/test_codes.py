@@ -5,6 +5,7 @@ import torch
 
 from moe_model.kernels.cpu.integer_formats import pack_int4, unpack_int4
 from moe_model.kernels.cuda.codes import FORMATS, can_join, decode, encode, join
+from moe_model.moved import Master, num_moves
 from moe_model.quant import StoredMatrix, dequantise, quantise
 
 CPU = torch.device("cpu")
@@ -46,6 +47,23 @@ def test_int4_weights_are_those_of_the_cpu(name: str, group: int) -> None:
     found = decode(encode(matrix, FORMATS[name], CPU), 32, 256)
     expected = unpack_int4(pack_int4(matrix.values[None], group), group)[0]
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", [(384, 256), (256, 200), (40, 256)])
+def test_moved_blocks_are_coded_as_if_they_had_not_been_moved(
+    name: str, shape: tuple[int, int]
+) -> None:
+    master = Master(stored=stored_fp8(*shape))
+    for index in range(num_moves(*shape)):
+        moved = master.move(index, "moved")
+        plain = StoredMatrix(
+            values=moved.values, scales=moved.scales, block=moved.block, where="plain"
+        )
+        found, expected = (encode(one, FORMATS[name], CPU) for one in (moved, plain))
+        assert torch.equal(found.codes, expected.codes)
+        assert torch.equal(found.scales, expected.scales)
+    assert len(master.made) == 1
 
 
 def test_fp8_blocks_that_are_no_multiples_are_refused() -> None:
