@@ -35,7 +35,7 @@ NOT_APPLICABLE: Mapping[str, str] = {
     "tokenizer_revision": _FILES,
     "code_revision": _FILES,
     "download_dir": _FILES,
-    "load_format": _FILES,
+    "load_format": 'weights are read from the model folder, or made up: load="random:SEED"',
     "hf_token": _FILES,
     "hf_overrides": "the config is the model folder's own",
     "hf_config_path": "the config is the model folder's own",

@@ -9,9 +9,12 @@ from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.params import read_params
 from attention_svc.sequence.sequence import Sequence
 from moe_model.chat.template import ChatTemplate
+from moe_model.maths.linears import PlainLinears
 from moe_model.reference import ReferenceModel
 from moe_model.text.tokenizer import Tokenizer
 from moe_model.weights.checkpoint import Checkpoint
+from moe_model.weights.load_flag import Seeded
+from moe_model.weights.seeded import SeededWeights
 from protos import attention_pb2
 from tests.support.attention_svc.engine_harness import GREEDY, run_to_end
 from tests.support.places import DEMO_MODEL
@@ -24,6 +27,25 @@ def prompts() -> list[list[int]]:
     tokenizer, template = Tokenizer.load(DEMO_MODEL), ChatTemplate.load(DEMO_MODEL)
     conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
     return [tokenizer.encode_segments(template.render(c, None)) for c in conversations]
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("piece", [(0, 0), (1, 5)])
+def test_weights_from_a_seed_are_the_cpus(piece: tuple[int, int]) -> None:
+    load = Seeded(seed=3, skew=1.0)
+    on_cpu, on_cuda = (SeededWeights(DEMO_MODEL, load, device) for device in ("cpu", "cuda"))
+    found, expected = on_cuda.stored_expert(*piece), on_cpu.stored_expert(*piece)
+    for key in ("w1", "w3", "w2"):
+        one, other = getattr(found, key), getattr(expected, key)
+        assert torch.equal(one.values.view(torch.uint8).cpu(), other.values.view(torch.uint8))
+        assert torch.equal(one.scales.cpu(), other.scales)
+    for key in ("embedding", "final_norm"):
+        one, other = on_cuda.outer(key, torch.bfloat16), on_cpu.outer(key, torch.bfloat16)
+        assert torch.equal(one.cpu(), other)
+    layers = [one.layer(piece[0], PlainLinears(torch.float32)) for one in (on_cuda, on_cpu)]
+    for one, other in zip(*(vars(layer).values() for layer in layers), strict=True):
+        assert one is None or torch.equal(one.cpu(), other)
 
 
 @pytest.mark.gpu
