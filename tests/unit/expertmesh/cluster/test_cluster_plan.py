@@ -9,6 +9,7 @@ import pytest
 from expertmesh.cluster import cluster_plan as plan_module
 from expertmesh.cluster.cluster_plan import ClusterOptions, plan_cluster, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
+from expertmesh.cluster.service_flags import passable
 from expertmesh.console import EXIT_USAGE, CommandError
 from moe_model.families.known import load_config
 from moe_model.formats import attention_bytes, piece_bytes
@@ -208,6 +209,7 @@ def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatc
         ({"passed": {"attention_svc": {"max_running": 0}}}, "--max-running"),
         ({"passed": {"router_svc": {"lease_ms": 1}}}, "--lease-ms: allowed are 200 to"),
         ({"passed": {"expert_svc": {"memory": "lots"}}}, "--memory"),
+        ({"passed": {"expert_svc": {"load": "random"}}}, "--load takes random:SEED"),
         ({"kv_memory": "lots"}, "--kv-memory"),
         ({"dtype": "float8"}, "--dtype"),
     ],
@@ -292,3 +294,12 @@ def test_the_gateway_keeps_answers_where_up_says_unless_its_own_flag_says_anothe
     options = ClusterOptions(model=model, response_store=kept, passed=passed)
     (gateway,) = plan_cluster(options, cores=4).stages[-1]
     assert gateway.flags[-1] == "--response-store=none"  # the last one wins
+
+
+def test_weights_from_a_seed_are_asked_of_attention_and_pools_alike(model: Path) -> None:
+    (load,) = [one for one in passable(()) if one.name == "load"]
+    assert load.is_shared
+    passed = {module: {"load": "random:7"} for module in load.modules}
+    plan = plan_cluster(ClusterOptions(model=model, passed=passed), cores=4)
+    told = [one.name for one in plan.services if "--load=random:7" in one.flags]
+    assert told == ["pool-0", "pool-1", "attention"]
