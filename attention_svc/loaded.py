@@ -14,6 +14,7 @@ from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.load_flag import parse_load
 from moe_model.weights.open import make_on, open_weights, verify_attention
 from moe_model.weights.place import choose_place
+from rpc.process.load_progress import LoadProgress
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,10 @@ class LoadedModel:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self.layout = self.backend.kv_layout(config.kv_dtype, self.config, BLOCK_SIZE)
         self.num_blocks = count_blocks(config, self.config, self.layout, place)
-        log.info(
-            "memory on %s: %s; KV cache for %s positions",
-            place.device,
-            need_on(config, self.config, formats, place.device),
-            f"{self.num_blocks * BLOCK_SIZE:,}",
-        )
+        need = need_on(config, self.config, formats, place.device)
+        positions = f"{self.num_blocks * BLOCK_SIZE:,}"
+        log.info("memory on %s: %s; KV cache for %s positions", place.device, need, positions)
+        self.loading = LoadProgress(need.weights)
         # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 
 from attention_svc.activations import ActivationCounts
@@ -27,6 +28,8 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.sequence import SequenceEnd
 from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
+from moe_model.formats import attention_layer_bytes, piece_bytes
+from moe_model.gpus import use
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
 from rpc.config import max_rows_per_message
@@ -48,6 +51,8 @@ class RunningEngine:
         own_id: str,
     ):
         """Reads the weights, which takes long: construct it on a thread."""
+        device = model.place.device
+        use(device)
         self.own_id = own_id
         self.incarnation = time.time_ns() // 1_000_000
         self.draining = False
@@ -55,7 +60,9 @@ class RunningEngine:
         self._model = model
         self._activations = activations
         self.metrics = metrics
-        self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._compute_thread = ThreadPoolExecutor(
+            1, thread_name_prefix="compute", initializer=use, initargs=(device,)
+        )
         self._grammars = GrammarCompiler(config.model, model.vocabulary)
         self.pools: PoolSet | None = None
         self.transport = self._make_transport()
@@ -98,12 +105,14 @@ class RunningEngine:
     def _make_transport(self) -> ExpertTransport:
         model = self._model
         if self._config.transport == "in_process":
+            piece = piece_bytes(model.config, model.formats.experts, model.place.device)
             return InProcessTransport(
                 model.weights,
                 model.backend,
                 weight_format=model.formats.experts,
                 compute_thread=self._compute_thread,
                 inline_rows=inline_rows(expert_row_flops(model.config)),
+                loaded=partial(model.loading.add, model.config.num_experts * piece),
             )
         transport = GrpcTransport.of_model(
             model.config,
@@ -135,6 +144,10 @@ class RunningEngine:
             self._activations,
             backend=model.backend,
             linear_format=model.formats.linears,
+            loaded=partial(
+                model.loading.add,
+                attention_layer_bytes(model.config, model.formats.linears, model.place.device),
+            ),
             compute_thread=self._compute_thread,
             missing_ids=model.vocabulary.missing_ids,
         )

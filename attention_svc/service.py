@@ -64,6 +64,12 @@ class AttentionService:
         )
         ops.start()
         self._host.bind()
+        # Where to ask how far it is; gRPC is served only when all is loaded.
+        log.info(
+            "loading, listening ops=%s:%d",
+            Address.parse(self._config.ops_listen).host,
+            ops.port,
+        )
         own_id = self._config.attention_id or default_member_id("attention", self._host.port)
         running = await asyncio.to_thread(
             RunningEngine, self._config, self._model, self._activations, self._metrics, own_id
@@ -112,7 +118,9 @@ class AttentionService:
 
     def readiness(self) -> tuple[bool, str]:
         """(ready to generate, the reason when not); any thread."""
-        return self._running.readiness() if self._running is not None else (False, "loading")
+        if self._running is not None:
+            return self._running.readiness()
+        return False, f"loading, {self._model.loading}"
 
     def _announce(self, running: RunningEngine, ops: OpsServer) -> None:
         """Log and export what is served, and how."""

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from expert_svc.weight_store import WeightStore
 from rpc.mesh.pieces import Pieces
+from rpc.process.load_progress import LoadProgress
 
 log = logging.getLogger(__name__)
-
-LOG_INTERVAL_S = 2.0
 
 
 class Superseded(Exception):
@@ -29,7 +28,7 @@ class Holding:
         *,
         calls_done: Callable[[], Awaitable[None]],
         changed: Callable[[], Awaitable[None]],
-        progress: Callable[[float], None],
+        progress: Callable[[LoadProgress], None],
     ):
         """`calls_done` returns when the calls now in flight are answered; `changed` runs after each
         assignment."""
@@ -78,15 +77,16 @@ class Holding:
             await self._changed()
 
     def _load(self, pieces: Pieces) -> None:
-        logged_s = time.monotonic()
+        piece_bytes = self._store.piece_bytes
+        loading = LoadProgress(len(pieces - self._store.pieces) * piece_bytes)
+        loaded = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal logged_s
+            nonlocal loaded
             if self.leaving or self._news.is_set():
                 raise Superseded
-            self._progress(done / max(total, 1))
-            if time.monotonic() - logged_s > LOG_INTERVAL_S:
-                logged_s = time.monotonic()
-                log.info("loading %d of %d pieces", done, total)
+            loading.add((done - loaded) * piece_bytes)
+            loaded = done
+            self._progress(loading)
 
         self._store.load(pieces, progress)

@@ -27,6 +27,7 @@ from rpc.hop.codec import HopCodec
 from rpc.mesh.lease import Lease
 from rpc.mesh.pieces import Pieces, parse_ranges
 from rpc.metrics import export_certificate_expiry
+from rpc.process.load_progress import LoadProgress
 from rpc.process.ops_http import OpsServer
 from rpc.process.server import GrpcHost, until_stopped
 from rpc.process.service_config import default_member_id
@@ -87,6 +88,7 @@ class ExpertService:
         self._metrics.waiting.set_function(lambda: self._executor.waiting)
         self._state = router_pb2.MEMBER_STATE_LOADING
         self._progress = 0.0
+        self._loading: LoadProgress | None = None
         self._failure = asyncio.Event()
         self._last_busy = (time.monotonic(), 0.0)
         self._lease: Lease | None = None
@@ -210,7 +212,7 @@ class ExpertService:
             return True, ""
         if self._state == router_pb2.MEMBER_STATE_DRAINING:
             return False, "draining"
-        return False, f"loading, {100 * self._progress:.0f} %"
+        return False, f"loading, {self._loading or '0 %'}"
 
     def _join(self, identity: PoolIdentity, advertise: str, ops: OpsServer) -> Lease:
         register = router_pb2.Register(
@@ -276,9 +278,9 @@ class ExpertService:
         if self._lease is not None:
             self._lease.poke()
 
-    def _show_progress(self, ratio: float) -> None:
-        self._progress = ratio
-        self._metrics.load_progress.set(ratio)
+    def _show_progress(self, loading: LoadProgress) -> None:
+        self._loading, self._progress = loading, loading.ratio
+        self._metrics.load_progress.set(loading.ratio)
 
     async def _calls_done(self) -> None:
         """Wait until the calls that are in flight now are answered, at most UNLOAD_WAIT_S."""

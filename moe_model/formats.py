@@ -123,16 +123,28 @@ def piece_bytes(config: ModelConfig, weight_format: str, device: str = "cpu") ->
     return 2 * up + matrix_bytes(weight_format, device, d, f)
 
 
+def attention_layer_bytes(config: ModelConfig, linear_format: str, device: str = "cpu") -> int:
+    """Bytes of a layer's linears, and of its routing matrix, which is float32."""
+    d, q, kv = config.hidden_size, config.query_size, config.kv_size
+    linears = sum(
+        matrix_bytes(linear_format, device, *shape) for shape in ((q + 2 * kv, d), (d, q))
+    )
+    return linears + config.num_experts * d * 4
+
+
 def attention_bytes(
     config: ModelConfig, compute_dtype: str, linear_format: str, device: str = "cpu"
 ) -> int:
     """Bytes of everything but the experts; the linears and the head have their own format."""
     d, q, kv = config.hidden_size, config.query_size, config.kv_size
-    shapes = [(q + 2 * kv, d), (d, q)] * config.num_layers + [(config.vocab_size, d)]
-    routing = config.num_layers * config.num_experts * d
-    rest = config.attention_params - sum(rows * columns for rows, columns in shapes) - routing
-    linears = sum(matrix_bytes(linear_format, device, *shape) for shape in shapes)
-    return linears + routing * 4 + rest * FORMATS[compute_dtype].bits // 8
+    layer_params = d * (q + 2 * kv) + d * q + config.num_experts * d
+    head_params = config.vocab_size * d
+    rest = config.attention_params - config.num_layers * layer_params - head_params
+    return (
+        config.num_layers * attention_layer_bytes(config, linear_format, device)
+        + matrix_bytes(linear_format, device, config.vocab_size, d)
+        + rest * FORMATS[compute_dtype].bits // 8
+    )
 
 
 def kv_position_bytes(config: ModelConfig, kv_dtype: str, compute_dtype: str = "bf16") -> int:

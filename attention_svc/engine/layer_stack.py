@@ -61,7 +61,9 @@ class LayerStack:
         linear_format: str,
         compute_thread: Executor,
         missing_ids: Sequence[int] = (),
+        loaded: Callable[[], None] = lambda: None,
     ):
+        """`loaded` is called after each layer."""
         dtype, device = backend.dtype, backend.device
         config = self.config = weights.config
         self.device = device
@@ -72,10 +74,11 @@ class LayerStack:
         self._compute_thread = compute_thread
         self._maths = backend.rows
         linears = backend.linears(linear_format)
-        layers = [
-            backend.hold_layer(weights.layer(layer_idx, linears).to(device), config)
-            for layer_idx in range(config.num_layers)
-        ]
+        layers = []
+        for layer_idx in range(config.num_layers):
+            layer = weights.layer(layer_idx, linears).to(device)
+            layers.append(backend.hold_layer(layer, config))
+            loaded()
         self._embedding_VD = weights.outer("embedding", dtype).to(device)
         self._final_norm_D = weights.outer("final_norm", dtype).to(device)
         self._lm_head_VD = weights.lm_head(linears)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from torch import Tensor
@@ -27,12 +28,14 @@ class InProcessTransport:
         weight_format: str,
         compute_thread: Executor,
         inline_rows: int,
+        loaded: Callable[[], None] = lambda: None,
     ):
-        """`inline_rows`: calls with more rows run on the compute thread."""
-        self.layers = [
-            _load(weights, layer_idx, weight_format, backend)
-            for layer_idx in range(weights.config.num_layers)
-        ]
+        """`inline_rows`: calls with more rows run on the compute thread. `loaded` is called after
+        each layer."""
+        self.layers: list[HeldExperts] = []
+        for layer_idx in range(weights.config.num_layers):
+            self.layers.append(_load(weights, layer_idx, weight_format, backend))
+            loaded()
         self.compute_thread = compute_thread
         self.inline_rows = inline_rows
         self.paused_s = 0.0

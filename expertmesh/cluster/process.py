@@ -111,7 +111,7 @@ class ServiceProcess:
 
     def _read_addresses(self) -> None:
         """Search what was logged since the last call for the line with the bound addresses."""
-        if self.addresses:
+        if self.addresses.keys() & {"grpc", "http"}:
             return
         with open(self.log_path, "rb") as log:
             log.seek(self._log_offset)
@@ -122,7 +122,7 @@ class ServiceProcess:
             found = _LISTENING.search(line.decode("utf-8", "replace"))
             if found:
                 pairs = (part.partition("=") for part in found.group(1).split())
-                self.addresses = {kind: address for kind, _, address in pairs}
+                self.addresses |= {kind: address for kind, _, address in pairs}
                 self._had_address = self.addresses.get("grpc", "")
 
 

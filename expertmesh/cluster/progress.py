@@ -10,7 +10,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-_PERCENT = re.compile(r"\b(\d{1,3}) ?%")
+_PERCENT = re.compile(r"\b(\d{1,3}) ?%(: .*)?")
+"""A percentage, and what follows it: how much, how fast, how long yet."""
 
 
 class Progress(Protocol):
@@ -31,7 +32,9 @@ class PlainProgress:
         stepped = _PERCENT.sub(lambda found: f"{int(found[1]) // 25 * 25} %", text)
         if self._shown.get(name) != stepped:
             self._shown[name] = stepped
-            self._console.print(f"{name}: {stepped}", markup=False, soft_wrap=True)
+            found = _PERCENT.search(text)
+            shown = text if found and found[2] else stepped
+            self._console.print(f"{name}: {shown}", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         pass

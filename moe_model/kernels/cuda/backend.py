@@ -5,11 +5,11 @@ Triton is needed only where they are used: this module imports it late.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import torch
 
 from moe_model.config import ModelConfig
+from moe_model.gpus import read_gpus
 from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.maths.experts import HeldExperts
 from moe_model.maths.kv_layout import KVLayout, KvPages
@@ -19,12 +19,11 @@ from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
 from moe_model.maths.paged_attention import PagedAttention
 from moe_model.maths.whole_steps import OuterWeights, WholeSteps
-from moe_model.numerics import Numerics
+from moe_model.numerics import Numerics, dtype_name
 from moe_model.quant import StoredMatrix
 
 VERSION = 2
 """Of the kernels' bits: another number wherever they change."""
-LEAST_CAPABILITY = (8, 0)
 HELD = ("bf16", "fp8", "int4", "int4_g128")
 
 
@@ -40,18 +39,7 @@ class CudaBackend(TorchBackend):
     @staticmethod
     def why_not(dtype: torch.dtype) -> str:
         """Why it is not available; empty when it is."""
-        if dtype != torch.bfloat16:
-            return "the CUDA kernels take bfloat16 rows"
-        if find_spec("triton") is None:
-            return "the CUDA kernels need Triton: pip install 'expertmesh[cuda]'"
-        if not torch.cuda.is_available():
-            return "torch finds no CUDA device"
-        capability = torch.cuda.get_device_capability()
-        if capability < LEAST_CAPABILITY:
-            return "the CUDA kernels need compute capability 8.0, this device has {}.{}".format(
-                *capability
-            )
-        return ""
+        return read_gpus().why_no_kernels(dtype_name(dtype))
 
     def numerics(self, weight_format: str) -> Numerics:
         found = super().numerics(weight_format)

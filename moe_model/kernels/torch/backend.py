@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig
+from moe_model.gpus import architecture
 from moe_model.kernels.cpu.experts import UnpackedExperts
 from moe_model.kernels.cpu.packing import pack_linear
 from moe_model.kernels.torch.experts import OneDnnExperts
@@ -34,8 +35,7 @@ class TorchBackend:
     def numerics(self, weight_format: str) -> Numerics:
         kernel, isa = "torch", torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
         if self.device.type == "cuda":
-            major, minor = torch.cuda.get_device_capability(self.device)
-            isa = f"sm_{major}{minor}"
+            isa = architecture(self.device)
         elif weight_format == "bf16" and can_pack(self.dtype, self.device):
             kernel = "onednn"
         version = torch.__version__.split("+")[0]

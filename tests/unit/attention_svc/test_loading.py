@@ -1,0 +1,56 @@
+"""An attention service tells how far it is, what it needs and where it computes, as it starts."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from attention_svc.config import AttentionConfig
+from attention_svc.loaded import LoadedModel
+from attention_svc.running import without_server
+from moe_model.tiny import write_tiny
+from rpc.process.load_progress import LoadProgress
+from tests.support.moe_model.fake_gpus import T4, gpus
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("loading") / "model"
+    write_tiny(made)
+    return made
+
+
+def config_of(folder: Path, **given: str) -> AttentionConfig:
+    return AttentionConfig(model=folder, transport="in_process", kv_memory="4MiB", **given)
+
+
+async def test_all_layers_count_towards_what_was_announced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[int] = []
+    monkeypatch.setattr(LoadProgress, "add", lambda self, size_bytes: added.append(size_bytes))
+    async with without_server(config_of(folder)) as running:
+        layers = running.engine._stack.config.num_layers
+    assert len(added) == 2 * layers, "the experts of each layer, and its attention"
+    assert all(size > 0 for size in added)
+
+
+def test_the_start_says_where_it_computes_and_what_it_takes(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model = LoadedModel(config_of(folder, dtype="bf16"), gpus=gpus(T4))
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(
+        line.startswith("computing on cpu: the CUDA kernels need compute capability 8.0")
+        for line in lines
+    )
+    positions = f"{model.num_blocks * 16:,} positions"
+    assert any(
+        line.startswith("memory on cpu: weights ") and line.endswith(positions) for line in lines
+    )
+
+
+def test_a_named_gpu_is_refused_before_anything_is_loaded(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--device cuda:1: there are cuda:0 \(Tesla T4"):
+        LoadedModel(config_of(folder, device="cuda:1"), gpus=gpus(T4))
