@@ -6,10 +6,12 @@ from typing import Any
 from moe_model.text.tokenizer import Tokenizer
 from protos import attention_pb2
 from tests.support.clients.other_servers import SGLANG
-from tests.support.clients.sdks import at
+from tests.support.clients.programs import printed
+from tests.support.clients.sdks import KEY, at
 from tests.support.gateway.fake_attention import Script, length, say
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS
+from tests.support.places import ROOT
 
 
 def model(tokenizer: Tokenizer, answer: str, preferred: str) -> Script:
@@ -87,6 +89,20 @@ print(json.dumps([state["number"], state["typed"]]))
     grammars = [request.grammar.text for request in gateway.fake.requests if request.grammar.text]
     assert len(grammars) == 2
     assert "[0-9]+" in grammars[0]
+
+
+def test_the_example_runs(gateway: Harness, home: Path, tokenizer: Tokenizer) -> None:
+    gateway.script(model(tokenizer, "42", "yes"))
+    example = str(ROOT / "examples" / "sglang_program.py")
+    command = [str(SGLANG.interpreter()), example, "--base-url", gateway.base_url]
+    told = printed(command, home, {"EXPERTMESH_API_KEY": KEY})
+    assert told.splitlines() == [
+        "number: 42",
+        "verdict: yes",
+        "batch: 12 + 30 =42",
+        "batch: The capital of Italy is42",
+        "stream: 42",
+    ]
 
 
 def test_a_wrong_parameter_is_told(gateway: Harness, home: Path) -> None:

@@ -66,13 +66,16 @@ class Sdk:
 
     def run(self, place: Place, home: Path, program: str) -> Any:
         """What the program prints as its last line, as JSON."""
-        python = environments.python(
-            self.name, *self.requirements, alone=self.alone, shares_ours=self.shares_ours
-        )
         file = home / "program.py"  # smolagents reads its tools' source
         constants = _lines(place.constants)
         file.write_text("\n".join(["import json", constants, self.start, program]))
-        return last_line([str(python), str(file)], home, self.variables)
+        return last_line([str(self.interpreter()), str(file)], home, self.variables)
+
+    def interpreter(self) -> Path:
+        """Python with the client installed."""
+        return environments.python(
+            self.name, *self.requirements, alone=self.alone, shares_ours=self.shares_ours
+        )
 
     def run_loop(self, place: Place, home: Path, task: Task, *, streamed: bool = False) -> Any:
         lines = self.streamed if streamed else self.loop
