@@ -194,11 +194,8 @@ def _answers(one: Operation, schema_of: Mapping[type[BaseModel], Any]) -> dict[s
         if whole:
             content["application/json"] = {"schema": _any_of(whole)}
         if events:
-            # Each event's data; the description of a stream as such has no schema in 3.1.
-            content[one.stream_type] = {
-                "schema": {"type": "string"},
-                "x-event-data": _any_of(events),
-            }
+            # Each event's data; 3.1 has no schema for a stream.
+            content[one.stream_type] = {"x-event-data": _any_of(events)}
         if any(answer.is_text for answer in some):
             content["text/plain"] = {"schema": {"type": "string"}}
         told[str(status)] = {"description": some[0].description, "content": content}

@@ -177,7 +177,7 @@ class TokenizeRequest(BaseModel):
     model: str | None = None
     prompt: str | None = None
     messages: list[Any] | None = Field(None, json_schema_extra=field_schemas.MESSAGES)
-    tools: list[Any] | None = Field(None, json_schema_extra=field_schemas.TOOLS)
+    tools: list[Any] | None = Field(None, description="of messages; beside a prompt ignored")
     add_generation_prompt: bool | None = None
 
 

@@ -18,6 +18,7 @@ from gateway.responses.envelope import check_metadata
 from gateway.responses.fields import ITEMS, METADATA
 from gateway.responses.keeping import as_items, dump, stored_items
 from gateway.responses.paging import page
+from gateway.responses.references import resolved
 from gateway.responses.stored import found
 from gateway.store.response_store import (
     ChainTooLong,
@@ -71,6 +72,7 @@ async def create_conversation(request: Request) -> Response:
             ConversationRequest, await read_object(request, gateway.limits, history="items")
         )
         check_metadata(fields.metadata)
+        tenant = tenant_of(request.state.key_id, "")
         created_s = int(time.time())
         id = new_id("conv_")
         document = {
@@ -87,7 +89,7 @@ async def create_conversation(request: Request) -> Response:
         )
         try:
             await store.put(
-                tenant_of(request.state.key_id, ""), entry, stored_items(_given(fields.items or []))
+                tenant, entry, stored_items(await _given(request, tenant, fields.items or []))
             )
         except StoreError as error:
             raise unreachable(error) from None
@@ -124,7 +126,7 @@ async def add_items(request: Request) -> Response:
     """Put items at the end of a conversation."""
     with counted(request), _conversation(request) as (store, tenant, id):
         body = await read_object(request, gateway_of(request).limits, history="items")
-        items = _given(parse_model(ItemsRequest, body).items)
+        items = await _given(request, tenant, parse_model(ItemsRequest, body).items)
         await store.add_items(tenant, id, stored_items(items))
         shown = {
             "object": "list",
@@ -172,10 +174,10 @@ async def _items(store: ResponseStore, tenant: str, id: str) -> list[Item]:
         raise bad_field("conversation_id", str(error), "too_long") from None
 
 
-def _given(items: list[Any]) -> list[dict[str, Any]]:
+async def _given(request: Request, tenant: str, items: list[Any]) -> list[dict[str, Any]]:
     if len(items) > _MOST_ITEMS:
         raise bad_field("items", f"at most {_MOST_ITEMS} at once, got {len(items)}")
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise bad_field(f"items[{index}]", "must be an object", "invalid_type")
-    return as_items(items)
+    return as_items(await resolved(request, tenant, items, "items"))

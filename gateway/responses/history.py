@@ -69,7 +69,7 @@ class ItemReader:
         elif kind == "reasoning":
             self._reasoning(place, item)
         elif kind == "item_reference" or (kind is None and "id" in item):
-            raise bad_field(f"{place}.id", "no such item is stored here; send the item itself")
+            raise bad_field(f"{place}.id", "must be the id of an item", "invalid_type")
         elif not isinstance(kind, str):
             raise bad_field(f"{place}.type", "must be a string", "invalid_type")
         elif kind.endswith("_call_output"):

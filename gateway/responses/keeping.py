@@ -95,7 +95,8 @@ class Keeper:
         try:
             entry = await self._off_loop(lambda: self._entry(response))
             items = await self._off_loop(lambda: self._turn(response))
-            await self._store.put(self._tenant, entry, items)
+            answered = _ids(response["output"])
+            await self._store.put(self._tenant, entry, items, answered=answered)
         except RequestError as error:
             self._reply.note_not_kept(error.message)
         except StoreError as error:
@@ -121,6 +122,7 @@ class Keeper:
             document=document_of(response),
             output=orjson.dumps(response["output"]),
             items=items,
+            answered=_ids(response["output"]),
         )
 
     def _entry(self, response: dict[str, Any], status: Status = Status.ENDED) -> Entry:
@@ -141,6 +143,10 @@ class Keeper:
         if self._earlier.conversation_id is None:
             return []
         return stored_items([*self._input, *response["output"]])
+
+
+def _ids(items: Sequence[dict[str, Any]]) -> list[str]:
+    return [item["id"] for item in items]
 
 
 def document_of(response: dict[str, Any]) -> bytes:

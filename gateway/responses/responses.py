@@ -34,6 +34,7 @@ from gateway.responses.envelope import check_metadata, response_head
 from gateway.responses.fields import InputTokensRequest, ResponsesRequest
 from gateway.responses.history import ItemReader
 from gateway.responses.keeping import Keeper
+from gateway.responses.references import resolved
 from gateway.responses.reply import ResponseReply
 from gateway.responses.tools import ToolChoice, Tools, read_tools, tool_choice
 from gateway.shapes.json_format import json_answer
@@ -53,6 +54,8 @@ class Asked(Generic[Fields]):
     """One request, read."""
 
     fields: Fields
+    given: Any
+    """The input, with the items that it only names."""
     tools: Tools
     choice: ToolChoice
     messages: list[dict[str, Any]]
@@ -109,7 +112,7 @@ async def create_response(request: Request) -> Response:
             store,
             asked.tenant,
             reply,
-            fields.input,
+            asked.given,
             asked.earlier,
             partial(off_loop, request, len(await request.body())),
         )
@@ -145,13 +148,15 @@ async def _read(request: Request, model: type[Fields]) -> Asked[Fields]:
         raise bad_field("truncation", "must be 'auto' or 'disabled'")
     tenant = tenant_of(request.state.key_id, "")
     earlier = await read_earlier(request, tenant, fields)
+    given = await resolved(request, tenant, fields.input, HISTORY)
     session = session_of(request.headers, fields.prompt_cache_key, fields.user)
     tools = read_tools(fields.tools)
     reader = ItemReader(partial(gateway.seal.open, tenant), reads_all=gateway.encoder.reads_all)
-    messages = reader.read(fields.instructions, fields.input, earlier)
+    messages = reader.read(fields.instructions, given, earlier)
     notes = [_NOT_DROPPED] if fields.truncation == "auto" else []
     return Asked(
         fields=fields,
+        given=given,
         tools=tools,
         choice=tool_choice(fields.tool_choice, tools),
         messages=messages,

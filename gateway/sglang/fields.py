@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from gateway.errors import unsupported
 from gateway.limits import Limits
@@ -39,6 +40,9 @@ class SamplingFields(SamplingNumbers):
     json_schema: Any = Field(None, description="a JSON Schema, or its text")
 
 
+_PROMPT: JsonDict = {"anyOf": [field_schemas.PROMPT, {"type": "null"}]}
+
+
 class SGLangRequest(BaseModel):
     """POST /generate: exactly one of text and input_ids."""
 
@@ -49,9 +53,9 @@ class SGLangRequest(BaseModel):
         ),
     )
 
-    text: Any = Field(None, description="string or strings", json_schema_extra=field_schemas.PROMPT)
+    text: Any = Field(None, description="string or strings", json_schema_extra=_PROMPT)
     input_ids: Any = Field(
-        None, description="token ids, or lists of them", json_schema_extra=field_schemas.PROMPT
+        None, description="token ids, or lists of them", json_schema_extra=_PROMPT
     )
     sampling_params: SamplingFields | None = None
     stream: bool | None = Field(None, description="events with all of the text so far")

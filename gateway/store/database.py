@@ -39,10 +39,7 @@ class Database(Protocol):
         """Disconnect; whatever has happened before, it raises nothing."""
 
 
-VERSION = 1
-"""Of the tables."""
-
-_TABLES = (
+_FIRST = (
     "CREATE TABLE stored_version (version BIGINT NOT NULL)",
     # A thread's size counts what its entries and items hold; used_s is 0 once it must go.
     """CREATE TABLE stored_threads (
@@ -60,24 +57,38 @@ _TABLES = (
     """CREATE TABLE stored_items (
         seq {serial}, conversation TEXT NOT NULL, id TEXT NOT NULL, size_bytes BIGINT NOT NULL,
         body BYTEA NOT NULL, UNIQUE (conversation, id))""",
+    "INSERT INTO stored_version VALUES (1)",
 )
+_FINDS_ITEMS = (
+    # Which answer's output has an item.
+    """CREATE TABLE stored_answered (
+        id TEXT NOT NULL, entry TEXT NOT NULL REFERENCES stored_entries (id) ON DELETE CASCADE,
+        PRIMARY KEY (id, entry))""",
+    "CREATE INDEX stored_answered_entry ON stored_answered (entry)",
+    "CREATE INDEX stored_items_id ON stored_items (id)",
+)
+_STEPS = (_FIRST, _FINDS_ITEMS)
+VERSION = len(_STEPS)
+"""Of the tables: how many of the steps have been taken."""
 
 
 def prepare_tables(database: Database, where: str) -> None:
-    """Make the tables unless they are there.
+    """Make the tables, or what they lack of this version.
 
     Raises ValueError naming `where` if a newer version made them, and StoreError.
     """
     with database.transaction() as run:
         database.lock_schema(run)
+        version = 0
         if run(database.table_exists, "stored_version"):
             found: Sequence[tuple[Any, ...]] = run("SELECT version FROM stored_version")
-            if found != [(VERSION,)]:
+            version = found[0][0] if found else 0
+            if not 0 < version <= VERSION:
                 raise ValueError(
-                    f"{where}: its tables are of version {found[0][0] if found else None}, this "
-                    f"gateway knows version {VERSION}: use a store of its own, or a newer gateway"
+                    f"{where}: its tables are of version {version}, this gateway knows version "
+                    f"{VERSION}: use a store of its own, or a newer gateway"
                 )
-            return
-        for statement in _TABLES:
-            run(statement.format(serial=database.serial))
-        run("INSERT INTO stored_version VALUES (?)", VERSION)
+        for step in _STEPS[version:]:
+            for statement in step:
+                run(statement.format(serial=database.serial))
+        run("UPDATE stored_version SET version = ?", VERSION)

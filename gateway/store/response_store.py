@@ -6,7 +6,7 @@ as long after its last continuation as the store's limits say.
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -96,11 +96,19 @@ class StoreError(Exception):
 class ResponseStore(Protocol):
     """Entries of tenants. All methods raise StoreError; unknown ids raise UnknownEntry."""
 
-    async def put(self, tenant: str, entry: Entry, items: Sequence[Item] = ()) -> None:
+    async def put(
+        self,
+        tenant: str,
+        entry: Entry,
+        items: Sequence[Item] = (),
+        *,
+        answered: Collection[str] = (),
+    ) -> None:
         """Keep a new entry.
 
-        `items` go to the end of its conversation, or of itself if it is one. Raises UnknownEntry
-        when its parent or conversation is gone; then nothing is kept.
+        `items` go to the end of its conversation, or of itself if it is one; `answered` are the ids
+        of the items in its output. Raises UnknownEntry when its parent or conversation is gone;
+        then nothing is kept.
         """
 
     async def get(self, tenant: str, kind: Kind, id: str) -> Entry:
@@ -110,9 +118,22 @@ class ResponseStore(Protocol):
         """The answer and all before it, oldest first, without documents. Raises ChainTooLong."""
 
     async def end(
-        self, tenant: str, id: str, *, document: bytes, output: bytes, items: Sequence[Item] = ()
+        self,
+        tenant: str,
+        id: str,
+        *,
+        document: bytes,
+        output: bytes,
+        items: Sequence[Item] = (),
+        answered: Collection[str] = (),
     ) -> bool:
         """Give a running entry its end; False: it has ended already, or is gone."""
+
+    async def lists_with(self, tenant: str, item_ids: Collection[str]) -> list[bytes]:
+        """JSON lists that have these items among others: outputs, and items of conversations.
+
+        An unknown id is in none. Raises ChainTooLong.
+        """
 
     async def renew(self, ids: Iterable[str]) -> set[str]:
         """Say that these are still worked on, at least every `RENEW_S`; those still running.

@@ -5,7 +5,7 @@ The statements are those that SQLite and PostgreSQL have in common.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def put(
     tenant: str,
     entry: Entry,
     items: Sequence[Item],
+    answered: Collection[str],
     running_until_s: float | None,
 ) -> None:
     if run("SELECT 1 FROM stored_entries WHERE id = ?", entry.id):
@@ -89,6 +90,7 @@ def put(
         *(entry.document, entry.input, entry.output),
     )
     _add_items(run, thread, items)
+    _note_answered(run, entry.id, answered)
 
 
 def thread_of(run: Transaction, at: Moment, tenant: str, kind: Kind, id: str) -> str:
@@ -118,6 +120,11 @@ def _add_items(run: Transaction, conversation: str, items: Sequence[Item]) -> No
             ON CONFLICT (conversation, id) DO NOTHING""",
             *(conversation, item.id, len(item.body), item.body),
         )
+
+
+def _note_answered(run: Transaction, entry: str, answered: Collection[str]) -> None:
+    for id in answered:
+        run("INSERT INTO stored_answered VALUES (?, ?) ON CONFLICT DO NOTHING", id, entry)
 
 
 def get(run: Transaction, at: Moment, tenant: str, kind: Kind, id: str) -> Entry:
@@ -188,6 +195,7 @@ def end(
     document: bytes,
     output: bytes,
     items: Sequence[Item],
+    answered: Collection[str],
 ) -> bool:
     if not can_be_id(id):
         return False
@@ -212,6 +220,7 @@ def end(
     if items:
         thread_of(run, at, tenant, Kind.CONVERSATION, conversation or "")
         _add_items(run, thread, items)
+    _note_answered(run, id, answered)
     use(run, at, thread, grown_bytes + items_size(items), id)
     return True
 
@@ -286,6 +295,31 @@ def items_of(
         raise ChainTooLong(f"the conversation has {total_bytes} bytes, at most {most.bytes}")
     rows = run("SELECT id, body FROM stored_items WHERE conversation = ? ORDER BY seq", thread)
     return [Item(id=id, body=bytes(body)) for id, body in rows]
+
+
+def lists_with(
+    run: Transaction, at: Moment, tenant: str, item_ids: Collection[str], most: Bounds
+) -> list[bytes]:
+    ids = [id for id in item_ids if can_be_id(id)]
+    if len(ids) > most.entries:
+        raise ChainTooLong(f"{len(ids)} items are named, at most {most.entries}")
+    if not ids:
+        return []
+    places = ", ".join("?" * len(ids))
+    asked = (*ids, tenant, at.dead_before_s)
+    outputs = f"""FROM stored_entries e JOIN stored_threads t ON t.id = e.thread
+        WHERE e.id IN (SELECT a.entry FROM stored_answered a WHERE a.id IN ({places}))
+        AND e.tenant = ? AND t.used_s > ?"""
+    items = f"""FROM stored_items i JOIN stored_threads t ON t.id = i.conversation
+        WHERE i.id IN ({places}) AND t.tenant = ? AND t.used_s > ?"""
+    total_bytes = sum(
+        run(f"SELECT CAST(COALESCE(SUM({size}), 0) AS BIGINT) {where}", *asked)[0][0]
+        for size, where in (("LENGTH(e.output)", outputs), ("i.size_bytes", items))
+    )
+    if total_bytes > most.bytes:
+        raise ChainTooLong(f"what has them holds {total_bytes} bytes, at most {most.bytes}")
+    lists = [bytes(output) for (output,) in run(f"SELECT e.output {outputs}", *asked)]
+    return lists + [b"[%b]" % bytes(body) for (body,) in run(f"SELECT i.body {items}", *asked)]
 
 
 def delete_item(run: Transaction, at: Moment, tenant: str, conversation: str, item_id: str) -> None:

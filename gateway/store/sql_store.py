@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,12 +83,19 @@ class SqlStore:
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._thread.close(self._database.close)
 
-    async def put(self, tenant: str, entry: Entry, items: Sequence[Item] = ()) -> None:
+    async def put(
+        self,
+        tenant: str,
+        entry: Entry,
+        items: Sequence[Item] = (),
+        *,
+        answered: Collection[str] = (),
+    ) -> None:
         until_s = self._clock() + LEASE_S if entry.status is Status.RUNNING else None
         await self._grow(
             "put",
             rows.size_of(entry, items),
-            lambda run, at: rows.put(run, at, rows.column(tenant), entry, items, until_s),
+            lambda run, at: rows.put(run, at, rows.column(tenant), entry, items, answered, until_s),
         )
 
     async def get(self, tenant: str, kind: Kind, id: str) -> Entry:
@@ -102,13 +109,29 @@ class SqlStore:
             "chain", lambda run, at: rows.chain(run, at, rows.column(tenant), id, most)
         )
 
+    async def lists_with(self, tenant: str, item_ids: Collection[str]) -> list[bytes]:
+        most = self._limits.chain
+        return await self._do(
+            "lists_with",
+            lambda run, at: rows.lists_with(run, at, rows.column(tenant), item_ids, most),
+        )
+
     async def end(
-        self, tenant: str, id: str, *, document: bytes, output: bytes, items: Sequence[Item] = ()
+        self,
+        tenant: str,
+        id: str,
+        *,
+        document: bytes,
+        output: bytes,
+        items: Sequence[Item] = (),
+        answered: Collection[str] = (),
     ) -> bool:
         return await self._grow(
             "end",
             len(document) + len(output) + rows.items_size(items),
-            lambda run, at: rows.end(run, at, rows.column(tenant), id, document, output, items),
+            lambda run, at: rows.end(
+                run, at, rows.column(tenant), id, document, output, items, answered
+            ),
         )
 
     async def renew(self, ids: Iterable[str]) -> set[str]:

@@ -28,6 +28,7 @@ _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = NORMAL",
     "secure_delete = ON",
+    "foreign_keys = ON",
     "temp_store = MEMORY",
     "trusted_schema = OFF",
     f"journal_size_limit = {_JOURNAL_BYTES}",

@@ -60,7 +60,8 @@ def asking_the_served_model(document: Any) -> Any:
     for schema in document["components"]["schemas"].values():
         of_a_request = schema.get("additionalProperties") is not False
         if of_a_request and "model" in schema.get("properties", {}):
-            schema["properties"]["model"] = {"type": "string", "const": NAME}
+            optional = "anyOf" in schema["properties"]["model"]
+            schema["properties"]["model"] = {"enum": [NAME, None] if optional else [NAME]}
     return document
 
 

@@ -36,7 +36,7 @@ def gateway(roomy_gateway: Harness) -> Harness:
         ({"input": [{"role": "user", "content": [IMAGE]}]}, 400, "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": 5}]}, 400, "input[0].content"),
         ({"input": [{"type": 5}]}, 400, "input[0].type"),
-        ({"input": [{"type": "item_reference", "id": "rs_1"}]}, 400, "input[0].id"),
+        ({"input": [{"type": "item_reference", "id": 5}]}, 400, "input[0].id"),
         ({"instructions": 5}, 400, "instructions"),
         ({"tools": [5]}, 400, "tools[0]"),
         ({"tools": [{"name": "f"}]}, 400, "tools[0].type"),

@@ -24,6 +24,7 @@ item_lists = st.lists(
     max_size=3,
     unique_by=lambda item: item.id,
 )
+item_ids = st.lists(st.sampled_from(["i1", "i2", "i3", "i9"]), max_size=2, unique=True)
 running = st.sampled_from([Status.ENDED, Status.RUNNING])
 
 
@@ -66,11 +67,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.both("put", tenant, conversation(id))
         return id
 
-    @rule(target=ids, tenant=tenants, parent=ids, output=bodies, status=running)
-    def continue_it(self, tenant: str, parent: str, output: bytes, status: Status) -> str:
+    @rule(target=ids, tenant=tenants, parent=ids, output=bodies, status=running, answered=item_ids)
+    def continue_it(
+        self, tenant: str, parent: str, output: bytes, status: Status, answered: list[str]
+    ) -> str:
         id = self.new_id()
         entry = response(id, parent_id=parent, output=output, status=status)
-        self.both("put", tenant, entry)
+        self.both("put", tenant, entry, answered=answered)
         return id
 
     @rule(target=ids, tenant=tenants, of=ids, items=item_lists, status=running)
@@ -87,9 +90,17 @@ class StoreMachine(RuleBasedStateMachine):
     def chain(self, tenant: str, id: str) -> None:
         self.both("chain", tenant, id)
 
-    @rule(tenant=tenants, id=ids, output=bodies, items=item_lists)
-    def end(self, tenant: str, id: str, output: bytes, items: list[Item]) -> None:
-        self.both("end", tenant, id, document=b'{"ended":1}', output=output, items=items)
+    @rule(tenant=tenants, id=ids, output=bodies, items=item_lists, answered=item_ids)
+    def end(
+        self, tenant: str, id: str, output: bytes, items: list[Item], answered: list[str]
+    ) -> None:
+        told = {"document": b'{"ended":1}', "output": output}
+        self.both("end", tenant, id, **told, items=items, answered=answered)
+
+    @rule(tenant=tenants, asked=item_ids | st.just(["\0", "i1"]))
+    def lists_with(self, tenant: str, asked: list[str]) -> None:
+        told = outcome(lambda: sorted(self.real(self.real.store.lists_with(tenant, asked))))
+        assert told == outcome(lambda: sorted(self.model.lists_with(tenant, asked)))
 
     @rule(asked=st.lists(ids, max_size=3, unique=True))
     def renew(self, asked: list[str]) -> None:

@@ -116,6 +116,7 @@ class _Kept:
     entry: Entry
     thread: str
     until_s: float | None
+    answered: Sequence[str]
 
 
 @dataclass
@@ -127,14 +128,16 @@ class ModelStore:
     used_s: dict[str, float] = field(default_factory=dict)
     items_of: dict[str, list[Item]] = field(default_factory=dict)
 
-    def put(self, tenant: str, entry: Entry, items: Sequence[Item] = ()) -> None:
+    def put(
+        self, tenant: str, entry: Entry, items: Sequence[Item] = (), *, answered: Sequence[str] = ()
+    ) -> None:
         thread = entry.id
         if entry.parent_id is not None:
             thread = self._find(tenant, Kind.RESPONSE, entry.parent_id).thread
         if entry.conversation_id is not None:
             thread = self._find(tenant, Kind.CONVERSATION, entry.conversation_id).thread
         until_s = self.clock() + LEASE_S if entry.status is Status.RUNNING else None
-        self.kept[entry.id] = _Kept(tenant, entry, thread, until_s)
+        self.kept[entry.id] = _Kept(tenant, entry, thread, until_s, answered)
         self._add(thread, items)
 
     def get(self, tenant: str, kind: Kind, id: str) -> Entry:
@@ -160,8 +163,25 @@ class ModelStore:
             raise UnknownEntry(next_id)
         return entries
 
+    def lists_with(self, tenant: str, item_ids: Sequence[str]) -> list[bytes]:
+        alive = [one for one in self.kept.values() if one.tenant == tenant]
+        alive = [one for one in alive if not self._is_dead(one.thread)]
+        outputs = [one.entry.output for one in alive if set(one.answered) & set(item_ids)]
+        conversations = {one.entry.id for one in alive} & self.items_of.keys()
+        items = [one for id in conversations for one in self.items_of[id] if one.id in item_ids]
+        if sum(map(len, outputs)) + sum(len(one.body) for one in items) > CHAIN.bytes:
+            raise ChainTooLong("")
+        return outputs + [b"[" + one.body + b"]" for one in items]
+
     def end(
-        self, tenant: str, id: str, *, document: bytes, output: bytes, items: Sequence[Item] = ()
+        self,
+        tenant: str,
+        id: str,
+        *,
+        document: bytes,
+        output: bytes,
+        items: Sequence[Item] = (),
+        answered: Sequence[str] = (),
     ) -> bool:
         found = self.kept.get(id)
         if found is None or found.tenant != tenant or found.until_s is None:
@@ -171,7 +191,7 @@ class ModelStore:
         if items:
             self._find(tenant, Kind.CONVERSATION, found.entry.conversation_id or "")
         found.entry = replace(found.entry, document=document, output=output, status=Status.ENDED)
-        found.until_s = None
+        found.until_s, found.answered = None, answered
         self._add(found.thread, items)
         return True
 

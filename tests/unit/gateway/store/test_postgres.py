@@ -38,7 +38,7 @@ def server() -> Iterator[Server]:
 def forget_all(server: Server) -> None:
     database = PostgresDatabase(server.url())
     with database.transaction() as run:
-        for table in ("version", "threads", "entries", "items"):
+        for table in ("version", "answered", "threads", "entries", "items"):
             run(f"DROP TABLE IF EXISTS stored_{table}")
     database.close()
 
