@@ -297,6 +297,23 @@ def test_two_gateways_share_a_file(opened: Opened, path: Path) -> None:
     other.close()
 
 
+def test_a_store_of_the_first_version_gets_what_it_lacks(path: Path) -> None:
+    opened = open_sqlite(path)
+    opened(opened.store.put("t", response("r1")))
+    opened.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE stored_answered")
+        connection.execute("DROP INDEX stored_items_id")
+        connection.execute("UPDATE stored_version SET version = 1")
+    connection.close()
+    opened = open_sqlite(path)
+    entry = response("r2", parent_id="r1", output=b"[1]")
+    opened(opened.store.put("t", entry, answered=["msg_1"]))
+    assert opened(opened.store.lists_with("t", ["msg_1"])) == [b"[1]"]
+    assert [one.id for one in opened(opened.store.chain("t", "r2"))] == ["r1", "r2"]
+    opened.close()
+
+
 def test_tables_of_a_newer_version_are_refused(path: Path) -> None:
     open_sqlite(path).close()
     with sqlite3.connect(path) as connection:
