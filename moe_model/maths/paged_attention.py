@@ -48,7 +48,7 @@ class PagedAttention(Protocol):
 
     @property
     def reads_unwritten(self) -> bool:
-        """It multiplies what lies beyond a sequence's end in its last block, by 0: no NaN, please."""
+        """It multiplies what lies beyond a sequence's end in its last block by 0: no NaN may."""
 
     def plan(self, meta: StepMeta) -> AttendPages:
         """One plan for all layers of a step."""

@@ -12,16 +12,14 @@ import triton
 import triton.language as tl
 
 from moe_model.kernels.cuda.dots import add_group
-from moe_model.kernels.cuda.launch import wait_for_inputs
 
 
 @triton.jit
 def group_pairs(
     slots, num_pairs, sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
-    ROWS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, EARLY: tl.constexpr,
+    ROWS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr
 ):  # fmt: skip
     """One program for each slot. Pairs with slot -1 are nobody's."""
-    wait_for_inputs(EARLY)
     slot = tl.program_id(0)
     counts_S = tl.zeros([SLOTS], tl.int32)
     for at in range(0, num_pairs, CHUNK):
@@ -76,11 +74,9 @@ def gate_up(
     sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
     num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
-    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, PAIRS_PER_ROW: tl.constexpr,
-    EARLY: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, PAIRS_PER_ROW: tl.constexpr
 ):  # fmt: skip
     """out [pairs in sorted order, F]; codes [slots, 2, panels, groups, 64, WIDTH]."""
-    wait_for_inputs(EARLY)
     tile = tl.program_id(1)
     if GROUPED:
         if tile >= tl.load(num_tiles):
@@ -126,10 +122,9 @@ def down(
     sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
     num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
-    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr, EARLY: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, GROUPED: tl.constexpr
 ):  # fmt: skip
     """out [pairs, D], weighted; rows [pairs in sorted order, F]."""
-    wait_for_inputs(EARLY)
     tile = tl.program_id(1)
     if GROUPED:
         if tile >= tl.load(num_tiles):
@@ -159,11 +154,9 @@ def down(
 
 @triton.jit
 def add_pairs(
-    rows, first_of_row, out, num_columns, PAIRS: tl.constexpr, C: tl.constexpr,
-    EARLY: tl.constexpr,
+    rows, first_of_row, out, num_columns, PAIRS: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
     """out [N, D] float32: pairs first_of_row[n] .. first_of_row[n + 1], or PAIRS for each row."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.program_id(1) * C + tl.arange(0, C)
     inside = at_C < num_columns

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from moe_model.kernels.cuda.codes import F32, FORMATS, GROUP, PANEL, Coded, can_join, encode, join
 from moe_model.kernels.cuda.dots import add_group
-from moe_model.kernels.cuda.launch import launch, prefetch_rows, wait_for_inputs
+from moe_model.kernels.cuda.launch import launch
 from moe_model.kernels.cuda.rows import Parts, add_parts
 from moe_model.quant import StoredMatrix
 
 _SEGMENT = 8
 """Groups of inputs summed by themselves, so that several programs can share a few rows' sums."""
-_ROUTED_SEGMENT = 2
+_ROUTED_SEGMENT = 1
 _FEW_ROWS, _FEW_TILES = 64, 1024
 """Of so few rows, and of so few tiles, every segment's sums are a program's own: a part."""
 _COLUMNS = 512
@@ -27,8 +27,7 @@ def _linear(
     rows, row_stride, codes, scales, out, out_stride, segment_stride,
     num_rows, num_inputs, num_outputs, num_groups, num_blocks,
     FORMAT: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr,
-    B: tl.constexpr, ROWS: tl.constexpr, SEGMENT: tl.constexpr, APART: tl.constexpr,
-    EARLY: tl.constexpr,
+    B: tl.constexpr, ROWS: tl.constexpr, SEGMENT: tl.constexpr, APART: tl.constexpr
 ):  # fmt: skip
     """Sums over SEGMENT groups each, added in ascending order: here, or with APART later."""
     at_R = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -42,10 +41,6 @@ def _linear(
     else:
         first = 0
         stop = num_groups
-    if APART and EARLY:
-        bits: tl.constexpr = codes.dtype.element_ty.primitive_bitwidth
-        prefetch_rows(here_B + first * (64 * WIDTH), stop - first, WIDTH, bits)
-    wait_for_inputs(EARLY)
     sum_BR = tl.zeros([B, ROWS], tl.float32)
     for start in range(first, stop, SEGMENT):
         part_BR = tl.zeros([B, ROWS], tl.float32)
@@ -63,9 +58,8 @@ def _linear(
 @triton.jit
 def _add_segments(
     parts, parts_row, parts_stride, out, num_outputs,
-    PARTS: tl.constexpr, C: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.program_id(1) * C + tl.arange(0, C)
     inside = at_C < num_outputs
@@ -131,10 +125,16 @@ class CudaLinear:
     def _segment(self) -> int:
         return _ROUTED_SEGMENT if self.parts[0].format is F32 else _SEGMENT
 
+    def _tiling(self, num_rows: int) -> tuple[int, int, int, int]:
+        """Outputs and rows of a tile, warps and stages: no bit depends on them."""
+        rows = next((rows for rows in (8, 16, 32) if num_rows <= rows), 64)
+        few = rows <= 16 or self.parts[0].format is F32
+        return 32 if few else 64, rows, 2, 3
+
     def _num_parts(self, rows_TD: Tensor) -> int:
         """How many programs share a sum: no bit depends on it."""
         num_rows = rows_TD.shape[0]
-        outputs, rows, *_ = tiling(num_rows)
+        outputs, rows, *_ = self._tiling(num_rows)
         tiles = sum(part.codes.shape[0] for part in self.parts) * PANEL // outputs
         many = num_rows > _FEW_ROWS or tiles * triton.cdiv(num_rows, rows) >= _FEW_TILES
         return 1 if many else triton.cdiv(self.parts[0].codes.shape[1], self._segment)
@@ -149,7 +149,7 @@ class CudaLinear:
         if not num_rows:
             return
         rows_TD = rows_TD.contiguous()
-        outputs, rows, warps, stages = tiling(num_rows)
+        outputs, rows, warps, stages = self._tiling(num_rows)
         first = 0
         for part, size in zip(self.parts, self.sizes, strict=True):
             panels, groups, _, width = part.codes.shape
@@ -164,13 +164,6 @@ class CudaLinear:
                 num_warps=warps, num_stages=stages,
             )  # fmt: skip
             first += size
-
-
-def tiling(num_rows: int) -> tuple[int, int, int, int]:
-    """Outputs and rows of a tile, warps and stages: no bit depends on them."""
-    if num_rows <= 16:
-        return 32, 8 if num_rows <= 8 else 16, 2, 3
-    return 64, 32 if num_rows <= 32 else 64, 2, 3
 
 
 @dataclass(frozen=True)

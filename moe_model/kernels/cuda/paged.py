@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 
 from moe_model.kernels.cuda.dots import operand
-from moe_model.kernels.cuda.launch import wait_for_inputs
 
 SPAN = tl.constexpr(256)
 TILE = tl.constexpr(64)
@@ -26,7 +25,7 @@ def _attend_span(
     sum_M = tl.zeros([M], tl.float32)
     mean_MP = tl.zeros([M, P], tl.float32)
     at_P = tl.arange(0, P)
-    for tile in range(SPAN // TILE):
+    for tile in range(tl.cdiv(tl.minimum(stop - first, SPAN), TILE)):  # others would add 0
         at_S = first + tile * TILE + tl.arange(0, TILE)
         inside_S = at_S < stop
         page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)
@@ -76,13 +75,12 @@ def _queries(q, first_row, num_rows, group, num_heads, HEADS: tl.constexpr, M: t
 def decode_spans(
     q, keys, values, tables, table_of_row, lens, row_of_item, first_item, maxima, sums, means,
     scale, block_size, page_stride, num_groups,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """One program for each item, a span of a row, and group; maxima and sums [items, H].
 
     Items without a row, -1, or beyond its length, are nothing.
     """
-    wait_for_inputs(EARLY)
     item = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     row = tl.load(row_of_item + item)
@@ -109,10 +107,9 @@ def decode_spans(
 @triton.jit
 def add_spans(
     maxima, sums, means, lens, first_item, out, num_heads,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """One program for each row and group: as a chunk's rows add theirs. No length: zeros."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     valid_M = tl.arange(0, M) < HEADS
@@ -142,10 +139,9 @@ def add_spans(
 def attend_chunk(
     q, keys, values, table, out, first_position, num_rows, scale,
     block_size, page_stride, num_groups,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr, EARLY: tl.constexpr,
+    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """One program for each group and M // HEADS rows; row r sees up to first_position + r."""
-    wait_for_inputs(EARLY)
     first_row = tl.program_id(0) * (M // HEADS)
     group = tl.program_id(1)
     rows_left = num_rows - first_row
@@ -169,11 +165,8 @@ def attend_chunk(
 
 
 @triton.jit
-def store_rows(
-    k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr, EARLY: tl.constexpr
-):
+def store_rows(k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr):
     """Rows of keys and values to their slots of the pages."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.arange(0, C)
     inside = at_C < size

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moe_model.kernels.cuda.launch import launch, wait_for_inputs
+from moe_model.kernels.cuda.launch import launch
 from moe_model.maths.row_maths import RowMaths
 
 
@@ -28,14 +28,15 @@ def add_parts(parts, stride, mask, PARTS: tl.constexpr):
 @triton.jit
 def norm_rows(
     rows, row_stride, parts, parts_row, parts_stride, sums, weight, out, size, eps,
-    PARTS: tl.constexpr, NORM: tl.constexpr, C: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, NORM: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
     """sums = rows + parts, whose sum is rounded first, if there are any; out = their norm."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_C = tl.arange(0, C)
     inside = at_C < size
     kind = rows.dtype.element_ty
+    if NORM:
+        weight_C = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
     x_C = tl.load(rows + row * row_stride + at_C, mask=inside, other=0.0).to(tl.float32)
     if PARTS:
         y_C = add_parts(parts + row * parts_row + at_C, parts_stride, inside, PARTS)
@@ -44,7 +45,6 @@ def norm_rows(
         x_C = rounded_C.to(tl.float32)
     if NORM:
         scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
-        weight_C = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
         tl.store(
             out + row * size + at_C, (x_C * scale * weight_C).to(out.dtype.element_ty), mask=inside
         )
@@ -65,9 +65,9 @@ def _turn(
     x_C = add_parts(parts + at_C, stride, inside, PARTS).to(kind).to(tl.float32)
     other_C = add_parts(parts + partner_C, stride, inside, PARTS).to(kind).to(tl.float32)
     if HAS_NORM:
-        scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
         own = tl.load(weight + at_C, mask=inside, other=0.0).to(tl.float32)
         partners = tl.load(weight + partner_C, mask=inside, other=0.0).to(tl.float32)
+        scale = tl.rsqrt(tl.sum(x_C * x_C, 0) / size + eps)
         x_C = (x_C * scale * own).to(kind).to(tl.float32)
         other_C = (other_C * scale * partners).to(kind).to(tl.float32)
     angle_C = tl.where(in_first_C, place_C, place_C - half)
@@ -83,10 +83,9 @@ def split_heads(
     parts, parts_row, parts_stride, q_weight, k_weight, eps, cos, sin, half,
     slots, q, keys, values, q_size, kv_size,
     PARTS: tl.constexpr, HAS_NORM: tl.constexpr, P: tl.constexpr,
-    Q: tl.constexpr, KV: tl.constexpr, EARLY: tl.constexpr,
+    Q: tl.constexpr, KV: tl.constexpr
 ):  # fmt: skip
     """Programs (row, 0): queries; (row, 1): keys and values, to the row's slot if it has one."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     here = parts + row * parts_row
     cos += row * half
@@ -115,11 +114,9 @@ def split_heads(
 @triton.jit
 def choose(
     parts, parts_row, parts_stride, bias, slots, ids, weights, num_experts,
-    PARTS: tl.constexpr, HAS_BIAS: tl.constexpr, K: tl.constexpr, E: tl.constexpr,
-    EARLY: tl.constexpr,
+    PARTS: tl.constexpr, HAS_BIAS: tl.constexpr, K: tl.constexpr, E: tl.constexpr
 ):  # fmt: skip
     """Rows without a slot choose nobody: -1."""
-    wait_for_inputs(EARLY)
     row = tl.program_id(0).to(tl.int64)
     at_E = tl.arange(0, E)
     inside = at_E < num_experts

@@ -22,7 +22,6 @@ from triton.compiler import ASTSource
 from moe_model.kernels.cuda import grouped, linear, paged, rows
 
 BF16, F32, I32, I64 = "*bf16", "*fp32", "*i32", "*i64"
-EARLY = int(sys.argv[1]) >= 90
 CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
 tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
 attended = {"q": BF16, "keys": BF16, "values": BF16, "tables": I64, "table": I64, "lens": I64,
@@ -56,7 +55,6 @@ for number, (codes, scales, width) in CODES.items():
 
 found = {}
 for kernel, types, constants in kernels:
-    constants = {**constants, "EARLY": EARLY}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     signature = {
         name: "constexpr" if name in constants else types.get(name, "i32")
@@ -65,7 +63,7 @@ for kernel, types, constants in kernels:
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     made = triton.compile(source, target=target, options={
-        "num_warps": 2, "num_stages": 3, "enable_fp_fusion": True, "launch_pdl": EARLY,
+        "num_warps": 2, "num_stages": 3, "enable_fp_fusion": True
     })
     name = f"{kernel.__name__} {constants.get('FORMAT', '')}".strip()
     found[name] = len(made.asm["cubin"])

@@ -85,11 +85,11 @@ def test_sums_shared_by_several_programs_have_the_same_bits(
 ) -> None:
     monkeypatch.setattr("moe_model.kernels.cuda.linear._SEGMENT", 1)
     part = StoredMatrix(values=torch.randn(8, 300), scales=None, block=(1, 1), where="w")
-    made, rows = CudaLinear.of([part], "fp8", device), randn(device, 2, 300)
+    made, rows = CudaLinear.of([part], "bf16", device), randn(device, 2, 300)
     shared = made.linear(rows, torch.float32)
     monkeypatch.setattr("moe_model.kernels.cuda.linear._FEW_TILES", 0)
     assert torch.equal(made.linear(rows, torch.float32), shared)
-    assert relative_error(shared, rows.float().cpu() @ part.values.T) < 0.05
+    assert relative_error(shared, rows.float().cpu() @ part.values.T) < CLOSE
 
 
 def test_rows_that_do_not_fit_are_refused(device: torch.device) -> None:
