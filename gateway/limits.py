@@ -80,6 +80,10 @@ class Limits:
     cache_salt_chars: int = 256
     background_per_key: int = 16
     """Responses that are made while nobody waits."""
+    background_event_bytes: int = 8 * 1024 * 1024
+    """Newest events of one of them, for a client that comes back to its stream."""
+    ended_event_bytes: int = 32 * 1024 * 1024
+    """The same of all that have ended, the oldest of which are forgotten first."""
     chain_entries: int = 1024
     """Stored answers before a request, or items of its conversation."""
     chain_bytes: int = 16 * 1024 * 1024

@@ -123,7 +123,7 @@ class GatewayService:
             ),
             metrics=metrics,
             store=self._store,
-            background=Background(self._store, per_key=limits.background_per_key),
+            background=Background(self._store, limits),
             seal=ThinkingSeal(config.seal_keys.get if config.seal_keys else process_keys()),
             slots=KeySlots(limits.concurrent_per_key),
         )

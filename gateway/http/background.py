@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway.errors import overloaded
+from gateway.http.event_log import EventLogs
+from gateway.limits import Limits
 from gateway.store.response_store import RENEW_S, ResponseStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -18,9 +20,13 @@ _END_S = 5.0
 class Background:
     """Their tasks, for one event loop; the store learns now and then that they go on."""
 
-    def __init__(self, store: ResponseStore | None, *, per_key: int):
+    def __init__(self, store: ResponseStore | None, limits: Limits):
         self._store = store
-        self._per_key = per_key
+        self._per_key = limits.background_per_key
+        self.logs = EventLogs(
+            log_bytes=limits.background_event_bytes, ended_bytes=limits.ended_event_bytes
+        )
+        """Of those that are streamed."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._of_key: Counter[str] = Counter()
         self._renewing: asyncio.Task[None] | None = None
@@ -41,6 +47,7 @@ class Background:
 
         def ended(_: asyncio.Task[None]) -> None:
             del self._tasks[id]
+            self.logs.end(id)
             self._of_key[key_id] -= 1
 
         task.add_done_callback(ended)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_HEADERS = {
+STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "Connection": "keep-alive",
     "X-Accel-Buffering": "no",  # nginx passes each event on at once
@@ -131,7 +131,9 @@ class _StreamedAnswer(StreamingResponse):
         before_end: Callable[[], Awaitable[None]],
     ):
         super().__init__(
-            self._events(first), media_type=request.state.dialect.stream_type, headers=_HEADERS
+            self._events(first),
+            media_type=request.state.dialect.stream_type,
+            headers=STREAM_HEADERS,
         )
         self._gateway = gateway
         self._request_id: str = request.state.request_id

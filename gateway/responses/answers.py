@@ -256,13 +256,14 @@ class Deleted(_Told):
 
 DELETED = Answer(whole=Deleted)
 CONVERSATION = Answer(whole=ConversationAnswer)
-_RESPONSE, _ITEMS = Answer(whole=ResponseAnswer), Answer(whole=ItemPage)
+_STREAMED = Answer(whole=ResponseAnswer, event=ResponseEvent)
+_ITEMS = Answer(whole=ItemPage)
 
 ANSWERS = {
-    "/v1/responses": Answer(whole=ResponseAnswer, event=ResponseEvent),
+    "/v1/responses": _STREAMED,
     "/v1/responses/input_tokens": Answer(whole=InputTokens),
-    "/v1/responses/{response_id}": _RESPONSE,
-    "/v1/responses/{response_id}/cancel": _RESPONSE,
+    "/v1/responses/{response_id}": _STREAMED,
+    "/v1/responses/{response_id}/cancel": Answer(whole=ResponseAnswer),
     "/v1/responses/{response_id}/input_items": _ITEMS,
     "/v1/conversations": CONVERSATION,
     "/v1/conversations/{conversation_id}": CONVERSATION,

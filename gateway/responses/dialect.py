@@ -19,6 +19,7 @@ from gateway.responses.fields import InputTokensRequest, ResponsesRequest
 from gateway.responses.paging import PAGE
 from gateway.responses.responses import count_input_tokens, create_response
 from gateway.responses.stored import (
+    EVENTS,
     cancel_response,
     delete_response,
     get_response,
@@ -31,6 +32,7 @@ RESPONSES = Dialect(
     error_model=OpenAIError,
     answers=ANSWERS,
     queries={
+        "/v1/responses/{response_id}": EVENTS,
         "/v1/responses/{response_id}/input_items": PAGE,
         "/v1/conversations/{conversation_id}/items": PAGE,
     },

@@ -70,8 +70,15 @@ class ResponseReply:
     def keepalive(self) -> bytes:
         return KEEPALIVE
 
+    def opening(self) -> bytes:
+        """The first events, for a client that shall have the id before the model says anything."""
+        self._started = True
+        response = {**self._head, "status": "in_progress", "output": [], "usage": None}
+        kinds = ("response.created", "response.in_progress")
+        return b"".join([self._sse({"type": kind, "response": response}) for kind in kinds])
+
     def chunks(self, update: Update) -> bytes:
-        opening = b"" if self._started else self._opening()
+        opening = b"" if self._started else self.opening()
         return opening + b"".join([self._sse(event) for event in self._read(update)])
 
     def closing(self) -> bytes:
@@ -82,7 +89,7 @@ class ResponseReply:
         response = self.failed_response(error, request_id)
         told = response["error"]
         return (
-            (b"" if self._started else self._opening())
+            (b"" if self._started else self.opening())
             + self._sse({"type": "error", **told, "param": error.field})
             + self._sse({"type": "response.failed", "response": response})
         )
@@ -122,12 +129,6 @@ class ResponseReply:
             "output": [item.shown() for item in self._items if item.is_whole],
             "usage": self._usage() if self._finish else None,
         }
-
-    def _opening(self) -> bytes:
-        self._started = True
-        response = {**self._head, "status": "in_progress", "output": [], "usage": None}
-        kinds = ("response.created", "response.in_progress")
-        return b"".join([self._sse({"type": kind, "response": response}) for kind in kinds])
 
     def _usage(self) -> dict[str, Any]:
         state = self._choice.state

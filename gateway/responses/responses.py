@@ -117,7 +117,9 @@ async def create_response(request: Request) -> Response:
             partial(off_loop, request, len(await request.body())),
         )
         if fields.background:
-            return await start_answer(gateway, request, record, choices, reply, keeper)
+            return await start_answer(
+                gateway, request, record, choices, reply, keeper, stream=bool(fields.stream)
+            )
         return await answer(
             gateway,
             request,
@@ -193,8 +195,6 @@ def _answers(gateway: Gateway, asked: Asked[ResponsesRequest]) -> Answers:
         required_store(gateway, "background")
         if fields.store is False:
             raise bad_field("store", "background needs it: the answer is fetched by its id")
-        if fields.stream:
-            raise unsupported("stream", "with background: ask for the response by its id")
     check_metadata(fields.metadata)
     most = fields.max_output_tokens
     if most is not None and most < 1:

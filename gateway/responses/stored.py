@@ -8,9 +8,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import bad_field, unsupported
+from gateway.errors import bad_field
 from gateway.http.auth import tenant_of
+from gateway.http.dialect import Query
 from gateway.http.requests import counted, gateway_of, json_response
+from gateway.responses.background import followed
 from gateway.responses.earlier import not_found, unreachable
 from gateway.responses.keeping import document_of, dump
 from gateway.responses.paging import page
@@ -30,19 +32,59 @@ _ABANDONED = {
 }
 
 
+EVENTS = (
+    Query(
+        name="stream",
+        schema={"type": "boolean"},
+        description="events of a response that is made in the background and streamed",
+    ),
+    Query(
+        name="starting_after",
+        schema={"type": "integer", "minimum": 0, "maximum": 10**9 - 1},
+        description="with stream: the number of the last event that is known",
+    ),
+)
+"""Of `get_response`."""
+
+
 async def get_response(request: Request) -> Response:
-    """A response that was kept."""
-    if request.query_params.get("stream") == "true":
-        raise unsupported("stream", "a kept response is not streamed again")
+    """A response that was kept, or the stream of one that is made in the background."""
+    first_event = _first_event(request)
     with counted(request), found(request, "Response", "response_id") as (store, tenant, id):
-        return _shown(await store.get(tenant, Kind.RESPONSE, id))
+        entry = await store.get(tenant, Kind.RESPONSE, id)
+        if first_event is None:
+            return _shown(entry)
+        gateway = gateway_of(request)
+        events = gateway.background.logs.get(id)
+        if events is None:
+            raise bad_field(
+                "stream",
+                "this server has no events of the response: only of one that was asked for with "
+                "background and stream here, and for a while; ask for it without stream",
+            )
+        return followed(gateway, events, first_event)
+
+
+def _first_event(request: Request) -> int | None:
+    """From which event on it is to be streamed; None: not at all. Raises RequestError."""
+    asked = request.query_params
+    stream, after = asked.get("stream", "false"), asked.get("starting_after")
+    if stream not in ("true", "false"):
+        raise bad_field("stream", "must be true or false", "invalid_type")
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
+        raise bad_field("starting_after", "must be the number of an event")
+    if stream == "false":
+        return None
+    return 0 if after is None else int(after) + 1
 
 
 async def delete_response(request: Request) -> Response:
     """Forget a response; those that continue it cannot be continued any more."""
     with counted(request), found(request, "Response", "response_id") as (store, tenant, id):
         await store.delete(tenant, Kind.RESPONSE, id)
-    gateway_of(request).background.cancel(id)
+    background = gateway_of(request).background
+    background.cancel(id)
+    background.logs.forget(id)
     return json_response({"id": id, "object": "response", "deleted": True})
 
 
