@@ -28,6 +28,11 @@ BLOCK_SIZE = 16
 """Positions per KV block."""
 
 
+def most_positions(max_running: int, longest: int) -> int:
+    """Of all sequences that run at once, at their longest; more would only be kept prefixes."""
+    return -(-longest // BLOCK_SIZE) * BLOCK_SIZE * max_running
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig(MemberConfig):
     """Flags of `python -m attention_svc`; see `--help`."""

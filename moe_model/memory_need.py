@@ -18,7 +18,9 @@ Need = Callable[[str], "MemoryNeed"]
 
 
 def gib(size_bytes: float) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"
+    return (
+        f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from attention_svc.config import BLOCK_SIZE, AttentionConfig
+from attention_svc.config import BLOCK_SIZE, AttentionConfig, most_positions
 from moe_model.config import ModelConfig
 from moe_model.gpus import Gpu, free_bytes
 from moe_model.maths.kv_layout import KVLayout, block_bytes
@@ -70,9 +70,8 @@ def count_blocks(
     room = host_free() if place.gpu is None else room_on(place.gpu, config.gpu_memory, free).size
     left = max(0, room - need.fixed)
     budget = config.kv_budget(on_gpu=on_gpu)
-    # More than all running sequences at their longest would be only for the prefix cache.
     longest = config.max_model_len or model.max_position_embeddings
-    most = -(-longest // BLOCK_SIZE) * config.max_running * size_bytes
+    most = most_positions(config.max_running, longest) // BLOCK_SIZE * size_bytes
     kv_bytes = min(left, most) if budget is None else budget.of(left)
     if kv_bytes < size_bytes:
         told = f", and the rest leaves {left}" if budget is None or budget.share else ""

@@ -23,7 +23,7 @@ import rpc  # noqa: F401  sets grpc's environment before grpc is imported
 import grpc.aio  # isort: skip
 
 from expertmesh.cluster.children import child_environment, python_module
-from expertmesh.cluster.cluster_plan import stripe
+from expertmesh.cluster.options import stripe
 from expertmesh.cluster.process import ServiceProcess
 from expertmesh.cluster.spec import ServiceSpec
 from moe_model.config import ModelConfig

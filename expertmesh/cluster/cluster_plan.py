@@ -6,18 +6,19 @@ l mod N = i, so every pool has the same share and each MoE layer is one call.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from expertmesh.cluster.found_gpus import FoundGpus
+from expertmesh.cluster.options import ClusterOptions, attention_names, pool_names, stripe
 from expertmesh.cluster.service_flags import Values, check_service, passed_to
+from expertmesh.cluster.sizing import HELD_FACTOR, Sizing
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.console import EXIT_USAGE, CommandError, command_errors
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config
-from moe_model.formats import attention_bytes, piece_bytes, read_flags
-from moe_model.weights.held_formats import held_formats
-from rpc.process.memory import available_memory_bytes
-from rpc.process.sizes import MemoryBudget, format_bytes
+from moe_model.formats import read_flags
+from rpc.process.sizes import format_bytes
 
 MB = 1_000_000
 ROUTER_BASE_BYTES = 80 * MB
@@ -36,36 +37,6 @@ STOP_SLACK_S = 5.0
 """Time between the end of a service's grace period and SIGKILL."""
 MAX_ATTENTION = 64
 DEMO_NAME = "expertmesh-demo"
-HELD_FACTOR = 1.05
-"""Allocator overhead on top of weights and KV."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """What `up` was asked for."""
-
-    model: Path
-    http_port: int = 8000
-    num_pools: int = 2
-    num_attention: int = 1
-    """Attention services, each with weights and a KV cache of its own."""
-    replicas: int = 0
-    """Holders of each piece, placed by the router; 0: pool i of N holds the layers l mod N = i."""
-    in_process: bool = False
-    dtype: str = "auto"
-    expert_dtype: str = "auto"
-    linear_dtype: str = "auto"
-    kv_memory: str = "512MiB"
-    threads: int | None = None
-    log_level: str = "info"
-    model_name: str | None = None
-    """Name in the API without --served-model-name; None: the folder's name."""
-    secret_file: Path | None = None
-    """File with the secret that the services show each other; written before they start."""
-    response_store: Path | None = None
-    """Where the gateway keeps answers without --response-store; None: nowhere."""
-    passed: Values = field(default_factory=dict, repr=False)
-    """Flags to pass on to the services."""
 
 
 def demo_model_dir() -> Path:
@@ -80,13 +51,13 @@ def demo_model_dir() -> Path:
     return folder
 
 
-def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
-    """The layers of one pool."""
-    return tuple(range(pool, num_layers, num_pools))
+def plan_cluster(
+    options: ClusterOptions, cores: int, found: FoundGpus | None = None
+) -> ClusterPlan:
+    """Plan every process. `found`: the GPUs of this machine.
 
-
-def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
-    """Plan every process. Raises CommandError (usage) naming a flag that cannot be met."""
+    Raises CommandError (usage) naming a flag that cannot be met.
+    """
     config = _load(options.model)
     for flag, value, least, most in (
         ("--http-port", options.http_port, 0, 65535),
@@ -101,7 +72,7 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
     if options.threads is not None and options.threads < 1:
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     options = replace(options, dtype=_compute_dtype(options))
-    sizing = _Sizing(config, options)
+    sizing = Sizing(config, options, found or FoundGpus())
     # Within a step the services take turns: attention waits while a layer's pool computes, and
     # pools with different layers wait for each other, so they can share cores. Only attention
     # services compute at the same time.
@@ -109,12 +80,16 @@ def plan_cluster(options: ClusterOptions, cores: int) -> ClusterPlan:
     computing = _attentions(options, sizing, threads)
     if not options.in_process:
         computing = [*_router_and_pools(options, config, sizing, threads), *computing]
-    services, stop_grace_s = _with_passed((*computing, _gateway(options)), options.passed)
+    passed = _without_devices(options.passed)
+    services, stop_grace_s = _with_passed((*computing, _gateway(options)), passed)
     return ClusterPlan(
         model=str(options.model),
         description=describe(config),
         services=services,
-        memory_lines=tuple(_memory_line(service, sizing) for service in services),
+        memory_lines=(
+            *(_memory_line(service, sizing) for service in services),
+            *([f"on CPUs: {sizing.why}"] if sizing.why else []),
+        ),
         stop_grace_s=stop_grace_s,
     )
 
@@ -123,6 +98,14 @@ def _compute_dtype(options: ClusterOptions) -> str:
     """The dtype for all services: `auto` becomes bf16 with a format that only computes in bf16."""
     asked = {options.expert_dtype, options.linear_dtype} - {"auto", "f32"}
     return "bf16" if options.dtype == "auto" and asked else options.dtype
+
+
+def _without_devices(passed: Values) -> Values:
+    """What is passed on as it was given: devices have been dealt out."""
+    return {
+        module: {name: value for name, value in given.items() if name != "device"}
+        for module, given in passed.items()
+    }
 
 
 def _with_passed(
@@ -153,30 +136,6 @@ def describe(config: ModelConfig) -> str:
     )
 
 
-class _Sizing:
-    """Bytes that weights and KV caches take in memory."""
-
-    def __init__(self, config: ModelConfig, options: ClusterOptions):
-        with command_errors(EXIT_USAGE):
-            formats = held_formats(
-                options.model,
-                config,
-                dtype=options.dtype,
-                expert_dtype=options.expert_dtype,
-                linear_dtype=options.linear_dtype,
-            )
-            budget = MemoryBudget.parse(options.kv_memory, "--kv-memory")
-        self.attention = attention_bytes(config, formats.compute_dtype, formats.linears)
-        self.layer = config.num_experts * piece_bytes(config, formats.experts)
-        self.num_layers = config.num_layers
-        # A share is of what all services' weights leave, which no service alone can know.
-        copies = options.num_attention
-        weights = copies * self.attention
-        weights += self.num_layers * self.layer * (copies if options.in_process else 1)
-        free = available_memory_bytes() - int(HELD_FACTOR * weights)
-        self.kv = budget.of(free) // (copies if budget.share else 1)
-
-
 def _load(model: Path) -> ModelConfig:
     if not model.is_dir():
         raise CommandError(f"--model {model}: not a checkpoint folder", EXIT_USAGE)
@@ -187,7 +146,7 @@ def _load(model: Path) -> ModelConfig:
 
 
 def _router_and_pools(
-    options: ClusterOptions, config: ModelConfig, sizing: _Sizing, threads: int
+    options: ClusterOptions, config: ModelConfig, sizing: Sizing, threads: int
 ) -> list[ServiceSpec]:
     router = ServiceSpec(
         name="router",
@@ -197,42 +156,31 @@ def _router_and_pools(
         memory_bytes=ROUTER_BASE_BYTES,
     )
     pools = []
-    for index in range(options.num_pools):
+    for index, name in enumerate(pool_names(options)):
         layers = stripe(config.num_layers, options.num_pools, index)
         fixed = () if options.replicas else ("--layers", ",".join(map(str, layers)))
-        held = len(layers)
-        if options.replicas:
-            held = -(-config.num_layers * options.replicas // options.num_pools)
         pools.append(
             ServiceSpec(
-                name=f"pool-{index}",
+                name=name,
                 module="expert_svc",
                 stage=1,
                 flags=(
                     *_computing(options, threads),
-                    *("--pool-id", f"pool-{index}"),
+                    *("--pool-id", name),
                     *("--expert-dtype", options.expert_dtype),
+                    *sizing.flags(name),
                     *fixed,
                 ),
                 dials=(("--router", "router"),),
                 threads=threads,
                 group="pool" if options.replicas > 1 else "",
-                memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * held * sizing.layer),
+                memory_bytes=POOL_BASE_BYTES + int(HELD_FACTOR * sizing.host_bytes(name)),
             )
         )
     return [router, *pools]
 
 
-def attention_names(options: ClusterOptions) -> list[str]:
-    """A single one is `attention`; several are numbered."""
-    if options.num_attention == 1:
-        return ["attention"]
-    return [f"attention-{index}" for index in range(options.num_attention)]
-
-
-def _attentions(options: ClusterOptions, sizing: _Sizing, threads: int) -> list[ServiceSpec]:
-    experts = sizing.num_layers * sizing.layer if options.in_process else 0
-    held = sizing.attention + sizing.kv + experts
+def _attentions(options: ClusterOptions, sizing: Sizing, threads: int) -> list[ServiceSpec]:
     return [
         ServiceSpec(
             name=name,
@@ -243,7 +191,7 @@ def _attentions(options: ClusterOptions, sizing: _Sizing, threads: int) -> list[
             threads=threads,
             # All hold the same weights, so that with several each can replace another.
             group="attention service" if options.num_attention > 1 else "",
-            memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * held),
+            memory_bytes=ATTENTION_BASE_BYTES + int(HELD_FACTOR * sizing.host_bytes(name)),
         )
         for name in attention_names(options)
     ]
@@ -303,7 +251,7 @@ def _computing(options: ClusterOptions, threads: int) -> tuple[str, ...]:
 
 
 def _attention_flags(
-    options: ClusterOptions, sizing: _Sizing, threads: int, name: str
+    options: ClusterOptions, sizing: Sizing, threads: int, name: str
 ) -> tuple[str, ...]:
     return (
         *_computing(options, threads),
@@ -311,11 +259,17 @@ def _attention_flags(
         *("--transport", "in_process" if options.in_process else "grpc"),
         *("--linear-dtype", options.linear_dtype),
         *(("--expert-dtype", options.expert_dtype) if options.in_process else ()),
-        *("--kv-memory", str(sizing.kv)),
+        *("--kv-memory", str(sizing.kv[name])),
+        *sizing.flags(name),
     )
 
 
-def _memory_line(service: ServiceSpec, sizing: _Sizing) -> str:
-    kv = f" (KV cache {format_bytes(sizing.kv)})" if service.module == "attention_svc" else ""
+def _memory_line(service: ServiceSpec, sizing: Sizing) -> str:
+    parts = [format_bytes(service.memory_bytes)]
+    device = sizing.devices.get(service.name, "cpu")
+    if device != "cpu":
+        parts.append(f"{format_bytes(sizing.held_bytes(service.name))} on {device}")
+    if service.name in sizing.kv:
+        parts[-1] += f" (KV cache {format_bytes(sizing.kv[service.name])})"
     threads = f"{service.threads} thread{'s' if service.threads > 1 else ''}"
-    return f"{service.name}: {format_bytes(service.memory_bytes)}{kv}, {threads}"
+    return f"{service.name}: {', '.join(parts)}, {threads}"

@@ -6,9 +6,11 @@ import typer
 from rich.console import Console
 
 from expertmesh.clients.chat import client_key
-from expertmesh.cluster.cluster_plan import DEMO_NAME, ClusterOptions, demo_model_dir, plan_cluster
+from expertmesh.cluster.cluster_plan import DEMO_NAME, demo_model_dir, plan_cluster
 from expertmesh.cluster.detach import start_detached
+from expertmesh.cluster.found_gpus import find_gpus
 from expertmesh.cluster.machine import usable_cores
+from expertmesh.cluster.options import ClusterOptions
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.cluster.service_flags import Values, passed_to, secrets
 from expertmesh.cluster.spec import ClusterPlan
@@ -49,11 +51,19 @@ Examples:
 
   expertmesh up --in-process   # experts inside attention, no pools
 
+  expertmesh up --model ~/models/minimax-m2 \\
+    --device cuda:0,cuda:1 --expert-dtype fp8
+
   expertmesh up --api-key-file keys.txt --cors-origin http://localhost:3000
 
-All other flags of the services are passed on: --device cuda to every service that has the flag,
---attention-device cuda to attention services only. Give API keys in a file or in the environment:
-every user of this machine can read command lines.
+GPUs are dealt out in turn, attention services first, then pools: --device cuda:0,cuda:1 gives
+attention cuda:0, the first pool cuda:1, the second cuda:0. auto and cuda stand for all GPUs that
+the kernels take; auto means the CPU where there is none, or where not everything fits.
+--attention-device and --expert-device are lists for one kind of service.
+
+All other flags of the services are passed on, --max-running to attention services, --canary-s to
+pools. Give API keys in a file or in the environment: every user of this machine can read command
+lines.
 
 {EXIT_CODES_HELP}
 """
@@ -116,10 +126,11 @@ def up(
         help="Format of attention's weights and of the LM head: the same choices.",
     ),
     kv_memory: str = typer.Option(
-        "512MiB",
+        "auto",
         envvar="EXPERTMESH_KV_MEMORY",
         help="KV cache of each attention service: a size like 2GiB, or a share like 30% of the "
-        "memory that the weights leave, divided among the attention services.",
+        "memory that the weights leave, divided among the attention services. auto: 512MiB on a "
+        "CPU, on a GPU all that --gpu-memory leaves.",
     ),
     threads: int | None = typer.Option(
         None,
@@ -162,7 +173,9 @@ def up(
         secret_file=folder.secret_path,
         response_store=folder.path / "responses.sqlite",
     )
-    plan = plan_cluster(options, usable_cores())
+    named = [one["device"] for one in passed.values() if "device" in one]
+    is_named = any("cuda" in device for device in named)
+    plan = plan_cluster(options, usable_cores(), find_gpus(is_named=is_named))
     given = passed.get("gateway", {})
     api_key = client_key(next(iter(given.get("api_key", ())), None), given.get("api_key_file"))
     notes, out = stderr(), stdout()

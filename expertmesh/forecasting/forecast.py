@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from expertmesh.cluster.cluster_plan import HELD_FACTOR, POOL_BASE_BYTES
+from expertmesh.cluster.cluster_plan import POOL_BASE_BYTES
+from expertmesh.cluster.sizing import HELD_FACTOR
 from moe_model.config import ModelConfig
 from moe_model.formats import FORMATS, piece_bytes
 from router_svc.placement.board import Host

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 from moe_model.gpus import Gpu, Gpus
 
-H200 = ("NVIDIA H200", 140, (9, 0))
+Card = tuple[str, int, tuple[int, int]]
+"""Name, GiB, compute capability."""
+H200: Card = ("NVIDIA H200", 140, (9, 0))
 H100 = ("NVIDIA H100 80GB HBM3", 79, (9, 0))
 T4 = ("Tesla T4", 15, (7, 5))
 RTX_4090 = ("NVIDIA GeForce RTX 4090", 24, (8, 9))
 
 
-def gpus(*cards: tuple[str, int, tuple[int, int]], has_triton: bool = True) -> Callable[[], Gpus]:
-    """A reader that finds cards of (name, GiB, capability)."""
+def gpus(*cards: Card, has_triton: bool = True) -> Callable[[], Gpus]:
+    """A reader that finds these cards."""
     found = tuple(
         Gpu(index=index, name=name, total_bytes=size << 30, capability=capability)
         for index, (name, size, capability) in enumerate(cards)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.cluster import cluster_plan as plan_module
-from expertmesh.cluster.cluster_plan import ClusterOptions, plan_cluster, stripe
+from expertmesh.cluster import sizing as sizing_module
+from expertmesh.cluster.cluster_plan import plan_cluster
+from expertmesh.cluster.options import ClusterOptions, stripe
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.cluster.service_flags import passable
 from expertmesh.console import EXIT_USAGE, CommandError
@@ -166,7 +167,7 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
 
 
 def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatch) -> None:
-    monkeypatch.setattr(plan_module, "available_memory_bytes", lambda: 2**30)
+    monkeypatch.setattr(sizing_module, "available_memory_bytes", lambda: 2**30)
     config = load_config(model)
     attention_side = attention_bytes(config, "bf16", "bf16")
     weights = attention_side + config.num_pieces * piece_bytes(config, "bf16")

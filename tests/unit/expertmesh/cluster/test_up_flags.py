@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from attention_svc.config import AttentionConfig
 from expertmesh.cli import app
-from expertmesh.cluster.cluster_plan import ClusterOptions, plan_cluster
+from expertmesh.cluster.cluster_plan import plan_cluster
+from expertmesh.cluster.options import ClusterOptions
 from expertmesh.cluster.service_flags import CONFIGS, DECIDED, Values, check_service, passed_to
 from expertmesh.cluster.snippets import ready_text
 from expertmesh.commands.up_flags import with_service_flags
