@@ -77,6 +77,11 @@ class AttentionMetrics:
             "expertmesh_step_seconds", "Where a step's time goes", RPC_BUCKETS_S, "part"
         )
         self.step_s = {part: step_s.labels(part) for part in STEP_PARTS}
+        self.device_step_s = make.histogram(
+            "expertmesh_device_step_seconds",
+            "A step on a GPU that holds attention and experts, by its clock",
+            RPC_BUCKETS_S,
+        )
         self.batch_rows = make.histogram(
             "expertmesh_step_rows",
             "Rows in a step",

@@ -267,6 +267,8 @@ class Engine:
         steps["attention"].observe(times.attention_s)
         steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)
         steps["sample"].observe(times.sampling_s)
+        if times.device_s:
+            self._metrics.device_step_s.observe(times.device_s)
         for part in plan:
             spent = part.sequence.spent
             spent.steps += 1

@@ -169,6 +169,7 @@ class LayerStack:
         if score is not None:
             await self._run(False, lambda: score(step.hidden_TD, self._logits))
         finite_open = _finite_rows(step.hidden_TD, meta.open_rows_C)
+        times.device_s = step.device_s()
         times.attention_s += time.monotonic() - start
         return StepLogits(step.logits_BV, finite_open, step.best())
 

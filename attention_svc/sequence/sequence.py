@@ -42,6 +42,7 @@ class StepTimes:
     pool_queue_s: float = 0.0
     pool_compute_s: float = 0.0
     sampling_s: float = 0.0
+    device_s: float = 0.0  # of a device that computes attention and experts, by its own clock
 
 
 @dataclass(slots=True)

@@ -34,6 +34,9 @@ class WholeStep(Protocol):
     def wait(self) -> None:
         """Block until it is computed."""
 
+    def device_s(self) -> float:
+        """How long the device took, once `wait` has returned; 0: it was not timed."""
+
     def best(self) -> list[int]:
         """The largest logit's id of each row, the lowest among equals; -1: they are not finite."""
 

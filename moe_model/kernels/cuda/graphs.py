@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention, DecodeRows
-from moe_model.kernels.cuda.model import Computed, CudaModel, on_host
+from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
 from moe_model.kernels.cuda.paged import SPAN
 from moe_model.maths.step_meta import StepMeta
 
@@ -109,15 +109,18 @@ class DecodeGraphs:
         if shape is None:
             return None
         count = write_numbers(meta, shape, self._host.numpy())
+        span = Span.begin(self._numbers.device)
         self._numbers[:count].copy_(self._host[:count], non_blocking=True)
         computed = self._replay(shape) if self._captures else self._compute(shape)
+        if span is not None:
+            span.stop.record()
         rows = slice(0, meta.num_rows)
         return Computed(
             computed.hidden_TD[rows],
             computed.logits_BV[rows],
             computed.best_B[rows],
             computed.ids_LTK[:, rows],
-            computed.done,
+            span,
         )
 
     def _replay(self, shape: Shape) -> Computed:
@@ -128,8 +131,6 @@ class DecodeGraphs:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(shape)
         captured.graph.replay()
-        if captured.computed.done is not None:
-            captured.computed.done.record()
         return captured.computed
 
     def _capture(self, shape: Shape) -> Captured:
@@ -164,4 +165,4 @@ class DecodeGraphs:
         step = self._model.hidden(ids_T, positions_T, slots_T, attend)
         logits_BV = self._logits_BV[: shape.rows]
         best_B = self._model.logits(step.hidden_TD, logits_BV)
-        return on_host(step.hidden_TD, logits_BV, best_B, step.ids_LTK)
+        return Computed(step.hidden_TD, logits_BV, on_host(best_B), on_host(step.ids_LTK), None)

@@ -17,6 +17,23 @@ from moe_model.maths.whole_steps import OuterWeights
 
 
 @dataclass(frozen=True)
+class Span:
+    """When the device began, and when it ended."""
+
+    start: torch.cuda.Event
+    stop: torch.cuda.Event
+
+    @classmethod
+    def begin(cls, device: torch.device) -> "Span | None":
+        """From now on; None elsewhere than on a CUDA device."""
+        if device.type != "cuda":
+            return None
+        span = cls(*(torch.cuda.Event(enable_timing=True) for _ in range(2)))
+        span.start.record()
+        return span
+
+
+@dataclass(frozen=True)
 class Computed:
     """See WholeStep."""
 
@@ -26,11 +43,14 @@ class Computed:
     """int64, on the host: filled in by the time that `wait` returns."""
     ids_LTK: Tensor
     """int32, on the host, likewise."""
-    done: torch.cuda.Event | None
+    span: "Span | None"
 
     def wait(self) -> None:
-        if self.done is not None:
-            self.done.synchronize()
+        if self.span is not None:
+            self.span.stop.synchronize()
+
+    def device_s(self) -> float:
+        return 0.0 if self.span is None else self.span.start.elapsed_time(self.span.stop) / 1e3
 
     def best(self) -> list[int]:
         return self.best_B.tolist()
@@ -73,12 +93,9 @@ class CudaModel:
         return torch.where(finite_B, out_BV.argmax(dim=-1), -1)
 
 
-def on_host(hidden_TD: Tensor, logits_BV: Tensor, best_B: Tensor, ids_LTK: Tensor) -> Computed:
-    """With copies under way to memory that the device can write to by itself."""
-    if not best_B.is_cuda:
-        return Computed(hidden_TD, logits_BV, best_B, ids_LTK, None)
-    best = torch.empty(best_B.shape, dtype=best_B.dtype, pin_memory=True)
-    ids = torch.empty(ids_LTK.shape, dtype=ids_LTK.dtype, pin_memory=True)
-    best.copy_(best_B, non_blocking=True)
-    ids.copy_(ids_LTK, non_blocking=True)
-    return Computed(hidden_TD, logits_BV, best, ids, torch.cuda.Event())
+def on_host(values: Tensor) -> Tensor:
+    """A copy under way to memory that the device can write to by itself."""
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)

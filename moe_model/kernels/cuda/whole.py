@@ -8,7 +8,7 @@ import torch
 
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.graphs import DecodeGraphs
-from moe_model.kernels.cuda.model import Computed, CudaModel, on_host
+from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
 from moe_model.maths.step_meta import StepMeta
 
 
@@ -25,7 +25,9 @@ class CudaWholeSteps:
 
     def _launch(self, meta: StepMeta) -> Computed:
         model = self._model
-        meta = meta.to(model.outer.embedding_VD.device)
+        device = model.outer.embedding_VD.device
+        span = Span.begin(device)
+        meta = meta.to(device)
         attend = self._attention.plan(meta)
         step = model.hidden(meta.token_ids_T, meta.positions_T, meta.slot_mapping_T, attend)
         hidden_BD = step.hidden_TD[meta.logit_rows_B]
@@ -33,7 +35,7 @@ class CudaWholeSteps:
             (hidden_BD.shape[0], model.config.vocab_size), device=hidden_BD.device
         )
         best_B = model.logits(hidden_BD, logits_BV)
-        computed = on_host(step.hidden_TD, logits_BV, best_B, step.ids_LTK)
-        if computed.done is not None:
-            computed.done.record()
-        return computed
+        best_B, ids_LTK = on_host(best_B), on_host(step.ids_LTK)
+        if span is not None:
+            span.stop.record()
+        return Computed(step.hidden_TD, logits_BV, best_B, ids_LTK, span)
