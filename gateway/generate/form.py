@@ -1,5 +1,6 @@
 """What must an answer be? Free text, JSON, a call of a tool, or what a grammar says."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ class AnswerForm:
     must_call: bool = False
     only_tools: Collection[str] = ()
     """Those that may be called; empty: all."""
+    patterns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """As in `ToolCalls`."""
     given: Mapping[bool, str | None] | None = None
     """A grammar of the client's own, by whether the output begins with thinking."""
     field: str = ""
@@ -51,6 +54,8 @@ class AnswerForm:
             only = self.only_tools
             offered = [t for t in tools if not only or t["function"]["name"] in only]
             several = several_calls and len(only) != 1
-            calls = ToolCalls(tools=offered, several=several, marker_ids=marker_ids)
+            calls = ToolCalls(
+                tools=offered, several=several, marker_ids=marker_ids, patterns=self.patterns
+            )
             forms.append(call_rules(calls))
         return answer_grammar(*forms) if forms else None

@@ -155,18 +155,19 @@ async def _read(request: Request, model: type[Fields]) -> Asked[Fields]:
     tools = read_tools(fields.tools)
     reader = ItemReader(partial(gateway.seal.open, tenant), reads_all=gateway.encoder.reads_all)
     messages = reader.read(fields.instructions, given, earlier)
+    choice = tool_choice(fields.tool_choice, tools)
     notes = [_NOT_DROPPED] if fields.truncation == "auto" else []
     return Asked(
         fields=fields,
         given=given,
         tools=tools,
-        choice=tool_choice(fields.tool_choice, tools),
+        choice=choice,
         messages=messages,
         earlier=earlier,
         tenant=tenant,
         session=session,
         scope=thinking_scope(request, tenant, session),
-        warnings=[*tools.warnings, *reader.warnings, *notes],
+        warnings=[*tools.warnings, *tools.not_enforced(choice), *reader.warnings, *notes],
     )
 
 
@@ -219,6 +220,7 @@ def _answers(gateway: Gateway, asked: Asked[ResponsesRequest]) -> Answers:
             json=json_answer("text.format", fields.text and fields.text.format, limits),
             must_call=choice.must_call,
             only_tools=choice.only,
+            patterns=asked.tools.patterns,
             field="tools" if choice.must_call else "text.format.schema",
         ),
         chat=ChatOptions(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import bad_field, unsupported
+from gateway.limits import Limits
 
 CUSTOM_INPUT = "input"
 """The parameter of a custom tool."""
@@ -21,6 +22,7 @@ _CHOICES = (
     "{'type': 'allowed_tools', ...}"
 )
 _ALLOWED = "{'type': 'allowed_tools', 'mode': 'auto' or 'required', 'tools': [{...}, ...]}"
+_SYNTAXES = {"regex": "regular expression", "lark": "Lark grammar"}
 _FORMATS = "{'type': 'text'} or {'type': 'grammar', 'syntax': 'lark' or 'regex', 'definition': ...}"
 
 
@@ -35,6 +37,10 @@ class Offered:
     name: Any
     namespace: Any = None
     is_custom: bool = False
+    pattern: str | None = None
+    """A regular expression that a custom tool's input is to match."""
+    has_grammar: bool = False
+    """Whether there is a grammar of its input that is only shown to the model."""
 
     @property
     def flat(self) -> Any:
@@ -68,6 +74,24 @@ class Tools:
         if not choice.hides_others:
             return list(self.offered)
         return [one for one in self.offered if one.flat in choice.only]
+
+    @property
+    def patterns(self) -> dict[str, str]:
+        """By the model's names, what inputs are to match."""
+        return {one.flat: one.pattern for one in self.offered if one.pattern is not None}
+
+    def not_enforced(self, choice: ToolChoice) -> list[str]:
+        """Warnings about what inputs are to match and may not."""
+        shown = "the model is shown it, and its input may not match"
+        warnings = []
+        for one in self.seen(choice):
+            if one.has_grammar:
+                warnings.append(f"{one.place}.format: a Lark grammar is not enforced: {shown}")
+            elif one.pattern is not None and not choice.must_call:
+                warnings.append(
+                    f"{one.place}.format: enforced where tool_choice demands a call, else {shown}"
+                )
+        return warnings
 
 
 def read_tools(tools: Sequence[Any] | None) -> Tools:
@@ -146,7 +170,8 @@ def _function(place: str, tool: Mapping[str, Any], namespace: Any) -> Offered:
 
 def _custom(place: str, tool: Mapping[str, Any], namespace: Any) -> Offered:
     description = tool.get("description")
-    wanted = _format(f"{place}.format", tool.get("format"))
+    syntax, definition = _grammar(f"{place}.format", tool.get("format"))
+    wanted = f"The input must match this {_SYNTAXES[syntax]}:\n{definition}" if syntax else ""
     if wanted and isinstance(description, str | None):
         description = f"{description or ''}\n\n{wanted}".strip()
     text = {"type": "string", "description": "The whole input, as plain text."}
@@ -161,21 +186,32 @@ def _custom(place: str, tool: Mapping[str, Any], namespace: Any) -> Offered:
         },
     }
     return Offered(
-        function=function, place=place, name=tool.get("name"), namespace=namespace, is_custom=True
+        function=function,
+        place=place,
+        name=tool.get("name"),
+        namespace=namespace,
+        is_custom=True,
+        pattern=definition if syntax == "regex" else None,
+        has_grammar=syntax == "lark",
     )
 
 
-def _format(where: str, value: Any) -> str:
-    """What the model is told about the input; "" for any text."""
+def _grammar(where: str, value: Any) -> tuple[str, str]:
+    """(syntax, definition) of the input; empty for any text."""
     kind = "text" if value is None else value.get("type") if isinstance(value, dict) else None
     if kind == "text":
-        return ""
-    if kind != "grammar" or value.get("syntax") not in ("lark", "regex"):
+        return "", ""
+    syntax, definition = (value.get("syntax"), value.get("definition")) if kind else (None, None)
+    if kind != "grammar" or syntax not in _SYNTAXES:
         raise bad_field(where, f"must be {_FORMATS}")
-    if not isinstance(value.get("definition"), str):
-        raise bad_field(f"{where}.definition", "must be a string", "invalid_type")
-    syntax = "regular expression" if value["syntax"] == "regex" else "Lark grammar"
-    return f"The input must match this {syntax}:\n{value['definition']}"
+    where = f"{where}.definition"
+    if not isinstance(definition, str) or not definition:
+        raise bad_field(where, "must be text that is not empty", "invalid_type")
+    if syntax == "regex" and "\n" in definition:
+        raise bad_field(where, r"must be one line; write a newline as \n")
+    if syntax == "regex" and len(definition) > Limits.pattern_chars:
+        raise bad_field(where, f"at most {Limits.pattern_chars} characters")
+    return syntax, definition
 
 
 def _allowed(value: Mapping[str, Any], tools: Tools) -> ToolChoice:

@@ -1,14 +1,13 @@
 """Which form does `structured_outputs` (vLLM's field) demand of an answer? A grammar."""
 
 import json
-import re
 from typing import Any
 
 from gateway.errors import bad_field
 from gateway.generate.form import ANY_OBJECT, AnswerForm
 from gateway.http.schemas import check_schema
 from gateway.limits import Limits
-from moe_model.chat.answer_grammar import JsonAnswer, answer_grammar
+from moe_model.chat.answer_grammar import JsonAnswer, answer_grammar, pattern_literal
 
 FIELD = "structured_outputs"
 _FORMS = ("json", "json_object", "regex", "choice", "grammar")
@@ -56,11 +55,11 @@ def grammar_of(value: Any, limits: Limits, *, thinks: bool) -> str | None:
 
 
 def _pattern(demand: Any, limits: Limits) -> str:
-    """A regular expression as Lark writes it; slashes in it are escaped once."""
+    """A regular expression as Lark writes it."""
     pattern = _text("regex", demand, limits.pattern_chars)
     if "\n" in pattern:
         raise bad_field(f"{FIELD}.regex", r"must be one line; write a newline as \n")
-    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern) + "/"
+    return pattern_literal(pattern)
 
 
 def _choices(demand: Any, limits: Limits) -> str:

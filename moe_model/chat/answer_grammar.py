@@ -38,6 +38,8 @@ class ToolCalls:
     several: bool
     marker_ids: Mapping[str, int] = field(repr=False)
     """Of the tokenizer's added tokens, by their text."""
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    """By a tool's name: the regular expression that its only parameter, a string, matches whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,11 @@ def inline_schema(schema: Any, *, lenient: bool) -> str:
     known = schema if isinstance(schema, dict) else {} if schema is True else {"not": {}}
     options = {"whitespace_pattern": _WHITESPACE, "lenient": lenient}
     return json.dumps({**known, "x-guidance": options})
+
+
+def pattern_literal(pattern: str) -> str:
+    """A regular expression of one line as Lark writes it; slashes in it are escaped once."""
+    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern) + "/"
 
 
 def named_refusal(text: str, reason: str) -> str:

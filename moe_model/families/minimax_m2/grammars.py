@@ -3,7 +3,8 @@
 The calls are those that `parser.py` reads. Of a tool's schema the rules keep the declared
 parameters in the declared order, which of them are required, and the types. A string is written
 raw and may be any text: it ends where something begins that may follow it in this call, as for the
-parser. Its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not.
+parser. Its choices (`enum`, `const`) are kept, its `pattern`, `format` and lengths are not; a tool
+whose only parameter matches a pattern of its own is told apart (`ToolCalls.patterns`).
 Numbers are bounded: a model that goes on with digits never stops by itself.
 """
 
@@ -12,7 +13,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moe_model.chat.answer_grammar import PLACE, Alternative, ToolCalls, inline_schema
+from moe_model.chat.answer_grammar import (
+    PLACE,
+    Alternative,
+    ToolCalls,
+    inline_schema,
+    pattern_literal,
+)
 from moe_model.chat.tool_schema import (
     declared_properties,
     parameter_types,
@@ -35,7 +42,10 @@ def call_rules(calls: ToolCalls) -> Alternative:
     functions = [tool["function"] for tool in calls.tools]
     rules = _Rules()
     for i, function in enumerate(functions):
-        _ToolRules(rules, f"t{i}", function).write()
+        if pattern := calls.patterns.get(function["name"]):
+            _write_matching(rules, f"t{i}", function, pattern)
+        else:
+            _ToolRules(rules, f"t{i}", function).write()
     starts = [f"{_literal(_invoke(f))} t{i}" for i, f in enumerate(functions)]
     rules.add("invoke", *starts)
     # What may follow an invoke, and the same after the text of a string that ends one.
@@ -72,6 +82,16 @@ class _Rules:
             # Lazy: the text goes no further than the first end, but whichever end is the first.
             self.lines.append(f"{name}[lazy]: {text}")
         return self._until[text]
+
+
+def _write_matching(rules: _Rules, name: str, function: Mapping[str, Any], pattern: str) -> None:
+    """The rules of a tool with one parameter that matches a pattern: it ends at the first end."""
+    (parameter,) = declared_properties(function["parameters"])
+    ends = f"{_literal(_END_OF_VALUE)} {_literal(_END_OF_INVOKE)}"
+    place = f"{PLACE}tool {function['name']!r}, parameter {parameter!r}"
+    rules.lines.append(place)
+    rules.lines.append(f"{name}m[lazy]: {pattern_literal(pattern)} {ends}")
+    rules.add(name, f"{_literal(_parameter(parameter))} {name}m next")
 
 
 class _ToolRules:

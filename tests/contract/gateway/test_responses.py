@@ -112,9 +112,24 @@ def test_a_custom_tool_takes_plain_text(gateway: Harness, tokenizer: Tokenizer) 
         "name": "patch",
         "input": text,
     }
-    grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
-    ask(gateway, tools=[{**PATCH, "format": grammar}])
+
+
+def test_what_a_custom_tools_input_must_match_is_shown_and_demanded_where_a_call_is(
+    gateway: Harness, tokenizer: Tokenizer
+) -> None:
+    gateway.script(say(tool_answer(tokenizer, invoke("patch", input="42")), eos=EOS))
+    lark = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+    told = both(gateway, tools=[WEATHER, {**PATCH, "format": lark}], tool_choice="required")
     assert 'this Lark grammar:\\nstart: \\"x\\"' in prompt_of(gateway, tokenizer)
+    (warning,) = told["warnings"]
+    assert warning.startswith("tools[1].format: a Lark grammar is not enforced")
+    regex = {"type": "grammar", "syntax": "regex", "definition": "[0-9]{2}"}
+    tools = [WEATHER, {**PATCH, "format": regex}]
+    assert both(gateway, tools=tools, tool_choice="required")["warnings"] == []
+    assert "/[0-9]{2}/" in gateway.fake.requests[-1].grammar.text
+    assert "this regular expression:\\n[0-9]{2}" in prompt_of(gateway, tokenizer)
+    (warning,) = both(gateway, tools=tools)["warnings"]
+    assert warning.startswith("tools[1].format: enforced where tool_choice demands a call")
 
 
 def test_a_tool_turn_is_rendered_as_chat_renders_it(gateway: Harness, tokenizer: Tokenizer) -> None:

@@ -17,6 +17,7 @@ from tests.support.gateway.model import EOS, ROOMY_CONTEXT
 from tests.support.gateway.responses import AGENTS, PATCH, WEATHER, ask, assembled, events
 
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+REGEX = {"type": "grammar", "syntax": "regex"}
 
 
 @pytest.fixture
@@ -46,6 +47,16 @@ def gateway(roomy_gateway: Harness) -> Harness:
         ({"tools": [{**AGENTS, "name": ""}]}, 400, "tools[0].name"),
         ({"tools": [{**AGENTS, "tools": [{"type": "function"}]}]}, 400, "tools[0].tools[0].name"),
         ({"tools": [{**PATCH, "format": {"type": "grammar"}}]}, 400, "tools[0].format"),
+        (
+            {"tools": [{**PATCH, "format": {**REGEX, "definition": "a\nb"}}]},
+            400,
+            "tools[0].format.definition",
+        ),
+        (
+            {"tools": [{**PATCH, "format": {**REGEX, "definition": ""}}]},
+            400,
+            "tools[0].format.definition",
+        ),
         ({"tool_choice": "required"}, 400, "tool_choice"),
         ({"tool_choice": "sometimes"}, 400, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, 400, "tool_choice.name"),

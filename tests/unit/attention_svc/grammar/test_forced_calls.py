@@ -79,8 +79,11 @@ def takes(state: GrammarState, pieces: list[str | int]) -> bool:
     )
 
 
-def forced(tools: list[dict[str, Any]], *, several: bool = False) -> str:
-    return answer_grammar(call_rules(ToolCalls(tools=tools, several=several, marker_ids=MARKERS)))
+def forced(
+    tools: list[dict[str, Any]], *, several: bool = False, patterns: dict[str, str] | None = None
+) -> str:
+    calls = ToolCalls(tools=tools, several=several, marker_ids=MARKERS, patterns=patterns or {})
+    return answer_grammar(call_rules(calls))
 
 
 TEXT_TOOLS = [
@@ -143,6 +146,47 @@ def test_the_parser_reads_what_a_forced_call_says(compiler: Compiler, values: di
     events += parser.finish()
     fragments = [e.fragment for e in events if isinstance(e, ToolCallArguments)]
     assert json.loads("".join(fragments)) == values
+
+
+CUSTOM = tool(
+    "query",
+    type="object",
+    required=["input"],
+    additionalProperties=False,
+    properties={"input": {"type": "string"}},
+)
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize(
+    "pattern, value, fits",
+    [
+        (r"SELECT [a-z*, ]+ FROM [a-z]+;", "SELECT a, b FROM t;", True),
+        (r"SELECT [a-z*, ]+ FROM [a-z]+;", "DROP TABLE t;", False),
+        (r"SELECT [a-z*, ]+ FROM [a-z]+;", "SELECT a FROM t; ", False),
+        (r"(.|\n)*", "anything\n</parameter> and <invoke", True),
+        (r".+", "one line </parameter>", True),
+        (r".+", "two\nlines", False),
+        (r"a/b\/c", "a/b/c", True),
+        (r"[0-9]*", "", True),
+    ],
+)
+def test_a_tool_with_a_pattern_gets_only_what_matches_it(
+    compiler: Compiler, pattern: str, value: str, fits: bool, several: bool
+):
+    tools = [CUSTOM, *TEXT_TOOLS]
+    state = compiler.start(forced(tools, several=several, patterns={"query": pattern}))
+    call = call_of(tools, "query", {"input": value})
+    assert takes(state, call) is fits
+    assert state.is_complete is fits
+
+
+def test_a_pattern_that_is_none_is_named(compiler: Compiler):
+    text = forced([CUSTOM], patterns={"query": "(["})
+    with pytest.raises(ValueError, match="line") as refused:
+        compiler.start(text)
+    told = named_refusal(text, str(refused.value).removeprefix("grammar: "))
+    assert told.startswith("tool 'query', parameter 'input': ")
 
 
 def test_references_within_a_tool_lead_somewhere(compiler: Compiler):
