@@ -22,8 +22,8 @@ from gateway.metrics import GatewayMetrics
 from gateway.status_line import StatusLine
 from gateway.store.database_thread import Counts
 from gateway.store.opening import StorePlace, build_store
-from gateway.store.rows import Bounds
 from gateway.store.sql_store import SqlStore, StoreLimits
+from gateway.store.thread_rows import Bounds
 from gateway.text.model_files import ModelFiles, load_model_files
 from gateway.text.prompt_encoder import PromptEncoder
 from rpc.channel import check_files

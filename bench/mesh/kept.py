@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gateway.responses.earlier import Earlier
 from gateway.responses.history import ItemReader
 from gateway.store.response_store import Entry, Kind
-from gateway.store.rows import Bounds
 from gateway.store.sql_store import SqlStore, StoreLimits
 from gateway.store.sqlite import SqliteDatabase
+from gateway.store.thread_rows import Bounds
 from gateway.text.model_files import load_model_files
 from moe_model.chat.lossless_json import loads
 from moe_model.chat.messages import normalise_messages

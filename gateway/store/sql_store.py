@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.store import rows
+from gateway.store import entry_rows, item_rows
 from gateway.store.database import Database, Transaction, prepare_tables
 from gateway.store.database_thread import Counts, DatabaseThread
 from gateway.store.forgetting import expire_oldest, remove_some
 from gateway.store.response_store import LEASE_S, Entry, Item, Kind, Status, StoreError
-from gateway.store.rows import Bounds, Moment
+from gateway.store.thread_rows import Bounds, Moment, column
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +94,28 @@ class SqlStore:
         until_s = self._clock() + LEASE_S if entry.status is Status.RUNNING else None
         await self._grow(
             "put",
-            rows.size_of(entry, items),
-            lambda run, at: rows.put(run, at, rows.column(tenant), entry, items, answered, until_s),
+            entry_rows.size_of(entry, items),
+            lambda run, at: entry_rows.put(
+                run, at, column(tenant), entry, items, answered, until_s
+            ),
         )
 
     async def get(self, tenant: str, kind: Kind, id: str) -> Entry:
         return await self._do(
-            "get", lambda run, at: rows.get(run, at, rows.column(tenant), kind, id)
+            "get", lambda run, at: entry_rows.get(run, at, column(tenant), kind, id)
         )
 
     async def chain(self, tenant: str, id: str) -> list[Entry]:
         most = self._limits.chain
         return await self._do(
-            "chain", lambda run, at: rows.chain(run, at, rows.column(tenant), id, most)
+            "chain", lambda run, at: entry_rows.chain(run, at, column(tenant), id, most)
         )
 
     async def lists_with(self, tenant: str, item_ids: Collection[str]) -> list[bytes]:
         most = self._limits.chain
         return await self._do(
             "lists_with",
-            lambda run, at: rows.lists_with(run, at, rows.column(tenant), item_ids, most),
+            lambda run, at: item_rows.lists_with(run, at, column(tenant), item_ids, most),
         )
 
     async def end(
@@ -128,28 +130,28 @@ class SqlStore:
     ) -> bool:
         return await self._grow(
             "end",
-            len(document) + len(output) + rows.items_size(items),
-            lambda run, at: rows.end(
-                run, at, rows.column(tenant), id, document, output, items, answered
+            len(document) + len(output) + item_rows.items_size(items),
+            lambda run, at: entry_rows.end(
+                run, at, column(tenant), id, document, output, items, answered
             ),
         )
 
     async def renew(self, ids: Iterable[str]) -> set[str]:
         running = sorted(ids)
         return await self._do(
-            "renew", lambda run, at: rows.renew(run, at, running, at.now_s + LEASE_S)
+            "renew", lambda run, at: entry_rows.renew(run, at, running, at.now_s + LEASE_S)
         )
 
     async def replace(self, tenant: str, kind: Kind, id: str, document: bytes) -> None:
         await self._grow(
             "replace",
             len(document),
-            lambda run, at: rows.replace(run, at, rows.column(tenant), kind, id, document),
+            lambda run, at: entry_rows.replace(run, at, column(tenant), kind, id, document),
         )
 
     async def delete(self, tenant: str, kind: Kind, id: str) -> None:
         await self._do(
-            "delete", lambda run, at: rows.delete(run, at, rows.column(tenant), kind, id)
+            "delete", lambda run, at: entry_rows.delete(run, at, column(tenant), kind, id)
         )
         self._counts.removed("deleted", 1)
         await self._thread.ask("compact", self._database.compact)
@@ -157,22 +159,22 @@ class SqlStore:
     async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> None:
         await self._grow(
             "add_items",
-            rows.items_size(items),
-            lambda run, at: rows.add_items(run, at, rows.column(tenant), conversation_id, items),
+            item_rows.items_size(items),
+            lambda run, at: item_rows.add_items(run, at, column(tenant), conversation_id, items),
         )
 
     async def items(self, tenant: str, conversation_id: str) -> list[Item]:
         most = self._limits.chain
         return await self._do(
             "items",
-            lambda run, at: rows.items_of(run, at, rows.column(tenant), conversation_id, most),
+            lambda run, at: item_rows.items_of(run, at, column(tenant), conversation_id, most),
         )
 
     async def delete_item(self, tenant: str, conversation_id: str, item_id: str) -> None:
         await self._do(
             "delete_item",
-            lambda run, at: rows.delete_item(
-                run, at, rows.column(tenant), conversation_id, item_id
+            lambda run, at: item_rows.delete_item(
+                run, at, column(tenant), conversation_id, item_id
             ),
         )
         self._counts.removed("deleted", 1)

@@ -102,36 +102,6 @@ def test_a_tool_that_the_server_would_run_is_left_out_with_a_warning(
     assert "web_search" not in prompt_of(gateway, tokenizer)
 
 
-def test_a_custom_tool_takes_plain_text(gateway: Harness, tokenizer: Tokenizer) -> None:
-    text = 'a "quoted"\nline \\ with \U0001f600 and <tags>'
-    gateway.script(say(tool_answer(tokenizer, invoke("patch", input=text)), eos=EOS))
-    response = both(gateway, tools=[PATCH])
-    assert without_ids(response["output"][1]) == {
-        "type": "custom_tool_call",
-        "status": "completed",
-        "name": "patch",
-        "input": text,
-    }
-
-
-def test_what_a_custom_tools_input_must_match_is_shown_and_demanded_where_a_call_is(
-    gateway: Harness, tokenizer: Tokenizer
-) -> None:
-    gateway.script(say(tool_answer(tokenizer, invoke("patch", input="42")), eos=EOS))
-    lark = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
-    told = both(gateway, tools=[WEATHER, {**PATCH, "format": lark}], tool_choice="required")
-    assert 'this Lark grammar:\\nstart: \\"x\\"' in prompt_of(gateway, tokenizer)
-    (warning,) = told["warnings"]
-    assert warning.startswith("tools[1].format: a Lark grammar is not enforced")
-    regex = {"type": "grammar", "syntax": "regex", "definition": "[0-9]{2}"}
-    tools = [WEATHER, {**PATCH, "format": regex}]
-    assert both(gateway, tools=tools, tool_choice="required")["warnings"] == []
-    assert "/[0-9]{2}/" in gateway.fake.requests[-1].grammar.text
-    assert "this regular expression:\\n[0-9]{2}" in prompt_of(gateway, tokenizer)
-    (warning,) = both(gateway, tools=tools)["warnings"]
-    assert warning.startswith("tools[1].format: enforced where tool_choice demands a call")
-
-
 def test_a_tool_turn_is_rendered_as_chat_renders_it(gateway: Harness, tokenizer: Tokenizer) -> None:
     """Thinking and text before the calls, results in the order of the calls."""
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))

@@ -18,9 +18,9 @@ from gateway.store.response_store import (
     StoreError,
     UnknownEntry,
 )
-from gateway.store.rows import Bounds
 from gateway.store.sql_store import SqlStore, StoreLimits
 from gateway.store.sqlite import SqliteDatabase
+from gateway.store.thread_rows import Bounds
 
 Result = TypeVar("Result")
 
