@@ -13,11 +13,13 @@ from attention_svc.membership import Membership
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.reporting import follow_readiness, report
 from attention_svc.running import STOPPING, RunningEngine
+from moe_model.device_failures import in_one_line, is_fatal
+from moe_model.gpus import used_bytes
 from moe_model.numerics import dtype_name
 from protos import attention_pb2, attention_pb2_grpc, router_pb2
 from rpc.access.guard import CallBounds
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address
-from rpc.metrics import export_certificate_expiry
+from rpc.metrics import export_certificate_expiry, export_device_memory
 from rpc.process.ops_http import OpsServer
 from rpc.process.server import GrpcHost, until_stopped
 from rpc.process.service_config import default_member_id
@@ -39,6 +41,14 @@ class AttentionService:
         self._metrics = AttentionMetrics(self._activations)
         if config.tls is not None:
             export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
+        gpu = self._model.place.gpu
+        if gpu is not None:
+            export_device_memory(
+                self._metrics.registry,
+                gpu.device,
+                total_bytes=gpu.total_bytes,
+                used_bytes=lambda: used_bytes(gpu.device),
+            )
         sequences = config.max_running + config.max_waiting
         self._host = GrpcHost(
             config.listen_address,
@@ -71,9 +81,16 @@ class AttentionService:
             ops.port,
         )
         own_id = self._config.attention_id or default_member_id("attention", self._host.port)
-        running = await asyncio.to_thread(
-            RunningEngine, self._config, self._model, self._activations, self._metrics, own_id
-        )
+        try:
+            running = await asyncio.to_thread(
+                RunningEngine, self._config, self._model, self._activations, self._metrics, own_id
+            )
+        except Exception as error:
+            if not is_fatal(error):
+                raise
+            self._log_failure("loading failed", error)
+            ops.stop()
+            return 1
         attention_pb2_grpc.add_AttentionServicer_to_server(running.servicer, self._host.server)
         await self._host.start([SERVICE])
         running.watchdog.start()
@@ -105,7 +122,7 @@ class AttentionService:
         await asyncio.wait({stopped, failed, engine_task}, return_when=asyncio.FIRST_COMPLETED)
         if engine_task.done():
             # Serving without an engine would be worse than no service: exit, to be restarted.
-            log.critical("the engine stopped", exc_info=engine_task.exception())
+            self._log_failure("the engine stopped", engine_task.exception())
             self._failure.set()
         if self._membership is not None:
             await self._membership.stop()
@@ -115,6 +132,13 @@ class AttentionService:
         await running.close()
         ops.stop()
         return 1 if self._failure.is_set() else 0
+
+    def _log_failure(self, what: str, error: BaseException | None) -> None:
+        """One line if memory or the device failed; our bugs with all that is known."""
+        if error is not None and is_fatal(error):
+            log.critical("%s on %s: %s", what, self._model.place.device, in_one_line(error))
+        else:
+            log.critical(what, exc_info=error)
 
     def readiness(self) -> tuple[bool, str]:
         """(ready to generate, the reason when not); any thread."""

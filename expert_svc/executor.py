@@ -13,28 +13,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
-
 from expert_svc.calls import Call
+from moe_model.device_failures import is_fatal
 from moe_model.gpus import use
 
 PREFILL_PATIENCE_S = 0.25
 
-FATAL = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""After these no later call can be trusted: the process has to end."""
-FATAL_TEXTS = ("CUDA error", "Triton Error [CUDA]", "not enough memory", "can't allocate memory")
-"""Parts of the texts of RuntimeErrors that mean the same."""
-
 Compute = Callable[[Call], Any]
 Deliver = Callable[[Call, Any, int, int], None]
 """(call, result or exception, queue_us, compute_us)"""
-
-
-def is_fatal(error: Exception) -> bool:
-    """Whether memory or the device failed, rather than the call."""
-    if isinstance(error, FATAL):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in FATAL_TEXTS)
 
 
 class CallQueue:

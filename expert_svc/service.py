@@ -17,7 +17,8 @@ from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore, available
 from moe_model.backends.choice import choose_backend
 from moe_model.cost import expert_row_flops, inline_rows
-from moe_model.gpus import use
+from moe_model.device_failures import in_one_line, is_fatal
+from moe_model.gpus import use, used_bytes
 from moe_model.numerics import DTYPES, dtype_name
 from moe_model.weights.load_flag import parse_load
 from moe_model.weights.open import make_on, open_weights
@@ -26,7 +27,7 @@ from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR, Address, max_rows_per_mes
 from rpc.hop.codec import HopCodec
 from rpc.mesh.lease import Lease
 from rpc.mesh.pieces import Pieces, parse_ranges
-from rpc.metrics import export_certificate_expiry
+from rpc.metrics import export_certificate_expiry, export_device_memory
 from rpc.process.load_progress import LoadProgress
 from rpc.process.ops_http import OpsServer
 from rpc.process.server import GrpcHost, until_stopped
@@ -66,6 +67,14 @@ class ExpertService:
             inline_rows=inline_rows(expert_row_flops(self._model)),
             device=place.device,
         )
+        gpu = place.gpu
+        if gpu is not None:
+            export_device_memory(
+                self._metrics.registry,
+                gpu.device,
+                total_bytes=gpu.total_bytes,
+                used_bytes=lambda: used_bytes(gpu.device),
+            )
         if config.tls is not None:
             export_certificate_expiry(self._metrics.registry, config.tls.expires_at_s)
         self._host = GrpcHost(
@@ -161,15 +170,11 @@ class ExpertService:
             self._failure.set()
         if holding_task.done():
             # A bad file or no memory: there is nothing to serve, so stop loudly.
-            error = holding_task.exception()
-            log.error(
-                "loading failed: %s",
-                error,
-                exc_info=None if isinstance(error, ValueError) else error,
-            )
+            self._log_failure(logging.ERROR, "loading failed", holding_task.exception())
         if executor_task.done():
             # The pool would look healthy while queued calls wait for ever: exit, to be restarted.
-            log.critical("the executor stopped", exc_info=executor_task.exception())
+            error = executor_task.exception()
+            self._log_failure(logging.CRITICAL, "the executor stopped", error)
         if canary_task.done():
             # Answers would be wrong unnoticed: exit, so that the next process loads and verifies.
             log.critical("weights or device are damaged: %s", canary_task.exception())
@@ -182,6 +187,14 @@ class ExpertService:
         ops.stop()
         self._executor.close()
         return 1 if self._failure.is_set() else 0
+
+    def _log_failure(self, level: int, what: str, error: BaseException | None) -> None:
+        """One line for bad files, and if memory or the device failed; our bugs in full."""
+        if error is not None and is_fatal(error):
+            log.log(level, "%s on %s: %s", what, self._store.device, in_one_line(error))
+        else:
+            ours = None if isinstance(error, ValueError) else error
+            log.log(level, "%s: %s", what, error, exc_info=ours)
 
     def _parse_requested(self) -> Pieces:
         config, model = self._config, self._model

@@ -130,10 +130,20 @@ def free_bytes(device: str) -> int:
 
     Raises ValueError if the device does not answer.
     """
+    return _free_and_total(device)[0]
+
+
+def used_bytes(device: str) -> int:
+    """Memory of a GPU that is in use, whoever uses it. Raises what `free_bytes` does."""
+    free, total = _free_and_total(device)
+    return total - free
+
+
+def _free_and_total(device: str) -> tuple[int, int]:
     import torch
 
     try:
-        return torch.cuda.mem_get_info(torch.device(device))[0]
+        return torch.cuda.mem_get_info(torch.device(device))
     except RuntimeError as error:
         raise ValueError(f"{device} does not answer: {str(error).splitlines()[0]}") from None
 
@@ -143,14 +153,6 @@ def architecture(device: "torch.device | str") -> str:
     import torch
 
     return "sm_{}{}".format(*torch.cuda.get_device_capability(torch.device(device)))
-
-
-def used_bytes(device: str) -> int:
-    """Memory of a GPU that is in use, whoever uses it."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info(torch.device(device))
-    return total - free
 
 
 def use(device: "torch.device | str") -> None:

@@ -12,7 +12,7 @@ from moe_model.formats import ON_GPU, attention_bytes, kv_position_bytes, matrix
 from moe_model.gpus import Gpu, free_bytes
 
 WORKSPACE_BYTES = 3 * 10**9
-"""On a GPU, of a process: its context, the libraries', a step's rows, graphs. Room, not measured."""
+"""On a GPU, of a process: its context, the libraries', a step's rows, graphs. Not measured."""
 Need = Callable[[str], "MemoryNeed"]
 """Weight format -> the need with it."""
 

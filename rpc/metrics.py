@@ -4,6 +4,7 @@ Bucket lists follow what operators know from vLLM and gRPC's A66 proposal, with
 the long tail that CPU pools need.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,3 +54,27 @@ def export_certificate_expiry(
         "expertmesh_certificate_expiry_seconds",
         "Until the service's certificate, or the CA it trusts, expires.",
     ).set_function(lambda: expires_at_s() - time.time())
+
+
+def export_device_memory(
+    registry: CollectorRegistry,
+    device: str,
+    *,
+    total_bytes: int,
+    used_bytes: Callable[[], int],
+) -> None:
+    """For a service on a GPU; read at each scrape. `used_bytes` may raise ValueError: NaN then."""
+
+    def used() -> float:
+        try:
+            return used_bytes()
+        except ValueError:
+            return math.nan
+
+    make = Collectors(registry)
+    make.gauge(
+        "expertmesh_device_memory_used_bytes", "In use on the service's GPU", "device"
+    ).labels(device).set_function(used)
+    make.gauge(
+        "expertmesh_device_memory_total_bytes", "Memory of the service's GPU", "device"
+    ).labels(device).set(total_bytes)

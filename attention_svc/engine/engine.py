@@ -31,6 +31,7 @@ from attention_svc.grammar.limits import MASK_TIMEOUT_S
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampling.sampler import SamplingFailed, sample
 from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd, StepTimes
+from moe_model.device_failures import is_fatal
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Engine:
         return not self.scheduler.running and not self.scheduler.waiting
 
     async def run(self) -> None:
-        """Step until cancelled. An exception from here is a bug that no single request caused."""
+        """Step until cancelled. Raises failures of memory or device; others are our bugs."""
         while True:
             if await self.step():
                 await asyncio.sleep(0)  # let new requests and cancellations run
@@ -139,7 +140,9 @@ class Engine:
                 log.error("step failed: %s", error)
             self._experts_failed = True
             self._fail(plan, _NO_EXPERTS)
-        except Exception:  # our bug: fail this step's requests, keep serving the others
+        except Exception as error:  # our bug: fail this step's requests, keep serving the others
+            if is_fatal(error):
+                raise
             log.exception("step failed")
             self._fail(plan, _OUR_BUG)
 
@@ -225,7 +228,9 @@ class Engine:
             tokens = self._sample(torch.stack([logits_V for _, logits_V in ready]), sequences)
             for sequence, token in zip(sequences, tokens, strict=True):
                 self._emit(sequence, token)
-        except Exception:  # our bug: fail these requests, keep serving the others
+        except Exception as error:  # our bug: fail these requests, keep serving the others
+            if is_fatal(error):
+                raise
             log.exception("sampling failed")
             for sequence in sequences:
                 self.finish(sequence, _OUR_BUG)

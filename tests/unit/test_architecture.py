@@ -31,7 +31,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "fair_shares hop mesh", "process",
     ),
     "moe_model": (
-        "config_values json_files", "config shapes numerics quant host_memory gpus",
+        "config_values json_files", "config shapes numerics quant host_memory gpus device_failures",
         "text cost formats moved", "chat maths memory_need",
         "families kernels", "backends", "weights", "reference tiny",
     ),

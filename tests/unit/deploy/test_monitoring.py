@@ -19,7 +19,9 @@ MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "expertmesh.json"
 ROW = re.compile(r"^\| `(expertmesh_\w+)` \| (\w+) \| ([\w, ]*)\|", re.MULTILINE)
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
-HEADINGS = {"Requests", "The hop to the experts", "Expert heat", "Pools", "Failovers", "APIs"}
+HEADINGS = {
+    *("Requests", "The hop to the experts", "Expert heat", "Pools", "Failovers", "APIs", "GPUs"),
+}
 TARGET_LABELS = {"job", "instance"}
 
 

@@ -71,10 +71,11 @@ def router() -> set[Series]:
 
 
 def every_service() -> set[Series]:
-    from rpc.metrics import export_certificate_expiry
+    from rpc.metrics import export_certificate_expiry, export_device_memory
 
     registry = CollectorRegistry()
     export_certificate_expiry(registry, lambda: 0.0)
+    export_device_memory(registry, "cuda:0", total_bytes=2, used_bytes=lambda: 1)
     return set(exported(registry))
 
 

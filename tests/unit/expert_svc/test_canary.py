@@ -11,7 +11,7 @@ import torch
 from expert_svc import canary
 from expert_svc.canary import Canary, WeightsChanged
 from expert_svc.compute import run_call
-from expert_svc.executor import Executor, is_fatal
+from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
 from moe_model.backends.choice import choose_backend
@@ -134,21 +134,6 @@ async def test_pieces_may_come_and_go_meanwhile(folder: Path):
         found.store.unload(found.store.pieces)
         await asyncio.sleep(2 * canary._IDLE_S)
         assert not found.watching.done()
-
-
-@pytest.mark.parametrize(
-    ("error", "fatal"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("CUDA error"), False),
-    ],
-)
-def test_failures_of_memory_and_device_are_told_from_those_of_calls(error: Exception, fatal: bool):
-    assert is_fatal(error) == fatal
 
 
 @pytest.mark.parametrize("inline_rows", [0, 1])
