@@ -8,17 +8,17 @@ import platform
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from expertmesh.check import Check, Verdict, judged
 from expertmesh.cluster.machine import (
     cpu_features,
     file_limit,
     port_problem,
     usable_cores,
 )
+from expertmesh.gpu_checks import check_gpus
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import format_bytes
 
@@ -29,25 +29,9 @@ SLOW_ROUND_TRIP_US = 2000.0
 ROUND_TRIPS = 200
 
 
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One line of `expertmesh doctor`."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
-
-
 def run_checks(http_port: int, folder: Path) -> list[Check]:
     """Run all checks; one that raises counts as failed, and the others still run."""
-    checks: list[tuple[str, Callable[[], Check]]] = [
+    checks: list[tuple[str, Callable[[], Check | Sequence[Check]]]] = [
         ("python", check_python),
         ("torch", check_torch),
         ("cpu features", check_cpu),
@@ -57,25 +41,21 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
         ("open files", check_files),
         ("http port", lambda: check_port(http_port)),
         ("cpu kernels", check_kernels),
+        ("gpus", check_gpus),
         ("hop codec", check_hop_codec),
         ("grpc experiments", check_experiments),
         ("grpc round trip", check_round_trip),
     ]
-    results = []
+    results: list[Check] = []
     for name, check in checks:
         try:
-            results.append(check())
+            found = check()
+            results += [found] if isinstance(found, Check) else found
         except Exception as error:  # a broken installation may raise anything
             results.append(
                 Check(name=name, verdict=Verdict.FAILED, found=f"{type(error).__name__}: {error}")
             )
     return results
-
-
-def _judged(name: str, is_good: bool, found: str, advice: str) -> Check:
-    """Ok if it is good, else a warning with the advice."""
-    verdict = Verdict.OK if is_good else Verdict.WARNING
-    return Check(name=name, verdict=verdict, found=found, advice="" if is_good else advice)
 
 
 def check_python() -> Check:
@@ -87,12 +67,11 @@ def check_torch() -> Check:
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     return Check(
         name="torch",
         verdict=Verdict.OK,
-        found=f"{torch.__version__} ({build}), kernels {capability}, GPUs {gpus}",
+        found=f"{torch.__version__} ({build}), kernels {capability}",
     )
 
 
@@ -101,18 +80,18 @@ def check_cpu() -> Check:
     present = [name for name, there in features.items() if there]
     found = ", ".join(present) or "none of the fast ones"
     is_good = features["avx2"] or platform.machine() not in ("x86_64", "AMD64")
-    return _judged("cpu features", is_good, found, "without AVX2, experts are computed slowly")
+    return judged("cpu features", is_good, found, "without AVX2, experts are computed slowly")
 
 
 def check_cores() -> Check:
     cores = usable_cores()
     found = f"{cores} usable of {os.cpu_count()}"
-    return _judged("cores", cores >= 2, found, "services will share one core")
+    return judged("cores", cores >= 2, found, "services will share one core")
 
 
 def check_memory() -> Check:
     available = available_memory_bytes()
-    return _judged(
+    return judged(
         "memory",
         available >= MIN_FREE_MEMORY_BYTES,
         f"{format_bytes(available)} free",
@@ -124,12 +103,12 @@ def check_disk(folder: Path) -> Check:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     found = f"{format_bytes(free)} free at {existing}"
-    return _judged("disk", free >= MIN_FREE_DISK_BYTES, found, "logs and checkpoints need room")
+    return judged("disk", free >= MIN_FREE_DISK_BYTES, found, "logs and checkpoints need room")
 
 
 def check_files() -> Check:
     limit = file_limit()
-    return _judged(
+    return judged(
         "open files",
         limit < 0 or limit >= MIN_FILE_LIMIT,
         "no limit" if limit < 0 else f"{limit} per process",
@@ -139,7 +118,7 @@ def check_files() -> Check:
 
 def check_port(port: int) -> Check:
     problem = port_problem(port)
-    return _judged(
+    return judged(
         "http port",
         problem is None,
         f"127.0.0.1:{port}: {problem or 'free'}",
@@ -180,7 +159,7 @@ def check_hop_codec() -> Check:
 
     is_native = HopCodec.best().native is not None
     slow = "protobuf in Python: each call to a pool takes about 0.4 ms longer"
-    return _judged(
+    return judged(
         "hop codec",
         is_native,
         "native" if is_native else slow,
@@ -192,7 +171,7 @@ def check_experiments() -> Check:
     import rpc  # noqa: F401 (sets the default before grpc is imported)
 
     value = os.environ.get("GRPC_EXPERIMENTS", "")
-    return _judged(
+    return judged(
         "grpc experiments",
         "-event_engine_client" in value,
         f"GRPC_EXPERIMENTS={value}",
@@ -205,7 +184,7 @@ def check_round_trip() -> Check:
     from expertmesh.cluster.round_trip import health_round_trips_us
 
     median = statistics.median(health_round_trips_us(ROUND_TRIPS, timeout_s=10.0))
-    return _judged(
+    return judged(
         "grpc round trip",
         median <= SLOW_ROUND_TRIP_US,
         f"{median:.0f} us median on loopback",

@@ -4,7 +4,10 @@ The only file that asks torch.cuda about devices. torch is imported by the funct
 so that planning needs none; tests hand in `Gpus` of their own.
 """
 
+import ctypes
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -164,3 +167,32 @@ def use(device: "torch.device | str") -> None:
 
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(torch.device(device))
+
+
+def unconnected(gpus: Sequence[Gpu]) -> list[tuple[str, str]]:
+    """Pairs of GPUs that do not reach each other's memory."""
+    import torch
+
+    pairs = itertools.combinations(gpus, 2)
+    return [
+        (one.device, other.device)
+        for one, other in pairs
+        if not torch.cuda.can_device_access_peer(one.index, other.index)
+    ]
+
+
+def torch_cuda() -> str | None:
+    """The version of CUDA that torch was built for, as in 13.0; None: for none."""
+    import torch
+
+    return torch.version.cuda
+
+
+def driver_cuda(library: str = "libcuda.so.1") -> str | None:
+    """The newest version of CUDA that the driver can serve, as in 13.0; None: no driver."""
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}" if status == 0 else None

@@ -6,13 +6,14 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
+from expertmesh.check import Verdict
 from expertmesh.cluster.state import default_run_dir
 from expertmesh.console import EXIT_CODES_HELP, EXIT_FAILED, JSON, help_text, print_json, stdout
-from expertmesh.doctor import Verdict, run_checks
+from expertmesh.doctor import run_checks
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 
-_HELP = f"""Check this machine: Python, torch, CPU, memory, disk, limits, ports, a gRPC round trip.
+_HELP = f"""Check this machine: Python, torch, CPU, GPUs, memory, disk, limits, ports, a gRPC round trip.
 
 Examples:
 

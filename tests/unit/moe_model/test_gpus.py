@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from moe_model.gpus import free_bytes, read_gpus, use, used_bytes
+from moe_model.gpus import driver_cuda, free_bytes, read_gpus, unconnected, use, used_bytes
+from tests.support.moe_model.fake_gpus import H200, gpus
 
 OLD_DRIVER = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
@@ -71,3 +72,14 @@ def test_a_thread_takes_its_gpu_and_no_cpu(monkeypatch: pytest.MonkeyPatch) -> N
     use("cpu")
     use("cuda:3")
     assert taken == [torch.device("cuda:3")]
+
+
+def test_pairs_that_do_not_reach_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = gpus(H200, H200, H200)().found
+    reach = {(0, 1): True, (0, 2): False, (1, 2): True}
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda one, other: reach[one, other])
+    assert unconnected(cards) == [("cuda:0", "cuda:2")]
+
+
+def test_without_a_driver_there_is_no_version() -> None:
+    assert driver_cuda("no-such-library.so") is None

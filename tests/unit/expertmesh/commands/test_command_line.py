@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from expertmesh.check import Verdict
 from expertmesh.cli import app
 from expertmesh.cluster.process import readiness_text
 from expertmesh.cluster.service_flags import DECIDED
-from expertmesh.doctor import Verdict, check_port, check_round_trip, run_checks
+from expertmesh.doctor import check_port, check_round_trip, run_checks
 from moe_model.tiny import write_tiny
 from tests.support.expertmesh.command import run_command
 from tests.support.places import ROOT
