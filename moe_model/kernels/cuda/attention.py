@@ -106,9 +106,9 @@ class CudaAttention:
             HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
         )  # fmt: skip
         launch(
-            paged.add_spans, (num_rows, self._num_groups),
+            paged.add_spans, (num_rows, num_heads),
             maxima, sums, means, rows.lens_B, rows.first_item_B, out_THP, num_heads,
-            HEADS=self._heads, M=queries, P=head_dim, num_warps=2,
+            P=head_dim, num_warps=1,
         )  # fmt: skip
 
     def _chunk(self, layer_idx: int, q_THP: Tensor, chunk: ChunkMeta, out_THP: Tensor) -> None:

@@ -105,34 +105,57 @@ def decode_spans(
 
 
 @triton.jit
-def add_spans(
-    maxima, sums, means, lens, first_item, out, num_heads,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
-):  # fmt: skip
-    """One program for each row and group: as a chunk's rows add theirs. No length: zeros."""
+def _load_span(maxima, sums, means, first, span, num_spans, num_heads, head, P: tl.constexpr):
+    """One head's; beyond the last span, one that adds nothing."""
+    at = (first + tl.minimum(span, num_spans - 1)) * num_heads + head
+    max_ = tl.where(span < num_spans, tl.load(maxima + at), float("-inf"))
+    return max_, tl.load(sums + at), tl.load(means + at * P + tl.arange(0, P))
+
+
+@triton.jit
+def _fold(max_, sum_, mean_P, other_max, other_sum, other_P):
+    """`_add_span` for one head."""
+    top = tl.maximum(max_, other_max)
+    base = tl.where(top == float("-inf"), 0.0, top)
+    own = tl.exp(max_ - base)
+    theirs = tl.exp(other_max - base)
+    return top, sum_ * own + other_sum * theirs, mean_P * own + other_P * theirs
+
+
+@triton.jit
+def add_spans(maxima, sums, means, lens, first_item, out, num_heads, P: tl.constexpr):
+    """One program for each row and head: as a chunk's rows add theirs. No length: zeros.
+
+    Four spans are read at once, as their sums wait for each other.
+    """
     row = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1)
-    valid_M = tl.arange(0, M) < HEADS
-    head_M = group * HEADS + tl.arange(0, M)
-    length = tl.load(lens + row).to(tl.int32)
-    max_M = tl.full([M], float("-inf"), tl.float32)
-    sum_M = tl.zeros([M], tl.float32)
-    mean_MP = tl.zeros([M, P], tl.float32)
-    at_P = tl.arange(0, P)
+    head = tl.program_id(1)
+    num_spans = tl.cdiv(tl.load(lens + row).to(tl.int32), SPAN)
     first = tl.load(first_item + row).to(tl.int64)
-    for span in range(tl.cdiv(length, SPAN)):
-        at_M = (first + span) * num_heads + head_M
-        max_M, sum_M, mean_MP = _add_span(
-            max_M, sum_M, mean_MP,
-            tl.load(maxima + at_M, mask=valid_M, other=float("-inf")),
-            tl.load(sums + at_M, mask=valid_M, other=0.0),
-            tl.load(means + at_M[:, None] * P + at_P[None, :], mask=valid_M[:, None], other=0.0),
-        )  # fmt: skip
-    if length == 0:
-        sum_M += 1.0
-    found_MP = mean_MP / sum_M[:, None]
-    where = out + (row * num_heads + head_M)[:, None] * P + at_P[None, :]
-    tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])
+    max_ = float("-inf")
+    sum_ = 0.0
+    mean_P = tl.zeros([P], tl.float32)
+    for span in range(0, num_spans, 4):
+        m0, s0, a0_P = _load_span(
+            maxima, sums, means, first, span + 0, num_spans, num_heads, head, P
+        )
+        m1, s1, a1_P = _load_span(
+            maxima, sums, means, first, span + 1, num_spans, num_heads, head, P
+        )
+        m2, s2, a2_P = _load_span(
+            maxima, sums, means, first, span + 2, num_spans, num_heads, head, P
+        )
+        m3, s3, a3_P = _load_span(
+            maxima, sums, means, first, span + 3, num_spans, num_heads, head, P
+        )
+        max_, sum_, mean_P = _fold(max_, sum_, mean_P, m0, s0, a0_P)
+        max_, sum_, mean_P = _fold(max_, sum_, mean_P, m1, s1, a1_P)
+        max_, sum_, mean_P = _fold(max_, sum_, mean_P, m2, s2, a2_P)
+        max_, sum_, mean_P = _fold(max_, sum_, mean_P, m3, s3, a3_P)
+    if num_spans == 0:
+        sum_ = 1.0
+    where = out + (row * num_heads + head) * P + tl.arange(0, P)
+    tl.store(where, (mean_P / sum_).to(out.dtype.element_ty))
 
 
 @triton.jit

@@ -39,7 +39,7 @@ kernels = [
     (linear._add_segments, {"parts": F32, "out": BF16}, {"PARTS": 3, "C": 512}),
     (paged.store_rows, {"k": BF16, "v": BF16, "keys": BF16, "values": BF16, "slots": I64},
      {"C": 1024}),
-    (paged.add_spans, attended, {"HEADS": 6, "M": 16, "P": 128}),
+    (paged.add_spans, attended, {"P": 128}),
     (paged.decode_spans, attended, {"HEADS": 6, "M": 16, "P": 128}),
     (paged.attend_chunk, attended, {"HEADS": 6, "M": 32, "P": 128}),
     (linear._linear, {"rows": BF16, "codes": BF16, "scales": BF16, "out": F32},
