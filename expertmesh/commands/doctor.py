@@ -13,7 +13,7 @@ from expertmesh.doctor import run_checks
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 
-_HELP = f"""Check this machine: Python, torch, CPU, GPUs, memory, disk, limits, ports, a gRPC round trip.
+_HELP = f"""Check this machine: Python, torch, CPU, GPUs, memory, disk, limits, ports, a gRPC call.
 
 Examples:
 

@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from expertmesh.cluster.cluster_plan import demo_model_dir, describe
+from expertmesh.commands.plan_gpus import show_gpu_plan
 from expertmesh.console import (
     EXIT_CODES_HELP,
     EXIT_FAILED,
@@ -20,7 +21,7 @@ from expertmesh.console import (
 from expertmesh.forecasting.forecast import Forecast, Machine, forecast
 from moe_model.config import ModelConfig
 from moe_model.families.known import load_config, parse_config
-from moe_model.formats import FORMATS, read_format
+from moe_model.formats import FORMATS, ON_GPU, read_format
 from moe_model.json_files import read_json
 from router_svc.placement.planner import STRIPINGS
 from rpc.mesh.pieces import Pieces
@@ -41,6 +42,9 @@ Examples:
 
   expertmesh plan --model config.json \\
     --pools 4 --memory 128GiB --format fp8 --replicas 2
+
+  expertmesh plan --model config.json \\
+    --gpus 2 --gpu-memory-gb 80 --linear-format fp8
 
 {EXIT_CODES_HELP} 1 also means that not everything fits.
 """
@@ -69,6 +73,29 @@ REPLICAS = typer.Option(
     max=16,
     help="Number of hosts that hold each expert.",
 )
+GPUS = typer.Option(
+    0,
+    envvar="EXPERTMESH_GPUS",
+    help="Number of equal GPUs, instead of hosts: which formats fit, with how long a KV cache.",
+)
+GPU_MEMORY_GB = typer.Option(
+    0.0,
+    envvar="EXPERTMESH_GPU_MEMORY_GB",
+    help="With --gpus: memory of each in GiB, as `expertmesh doctor` shows it, like 80.",
+)
+GPU_MEMORY = typer.Option(
+    0.9, envvar="EXPERTMESH_GPU_MEMORY", help="With --gpus: the share that services may use."
+)
+POSITIONS = typer.Option(
+    32_768,
+    envvar="EXPERTMESH_POSITIONS",
+    help="With --gpus: positions for which the first one must have keys and values.",
+)
+LINEAR_FORMAT = typer.Option(
+    "bf16",
+    envvar="EXPERTMESH_LINEAR_FORMAT",
+    help="With --gpus: format of attention's weights and the LM head.",
+)
 STRIPING = typer.Option(
     "layer", envvar="EXPERTMESH_STRIPING", help="Spread whole layers, or experts: layer, expert."
 )
@@ -95,6 +122,11 @@ def plan(
     weight_format: str = FORMAT,
     replicas: int = REPLICAS,
     striping: str = STRIPING,
+    gpus: int = GPUS,
+    gpu_memory_gb: float = GPU_MEMORY_GB,
+    gpu_memory: float = GPU_MEMORY,
+    positions: int = POSITIONS,
+    linear_format: str = LINEAR_FORMAT,
     batch: int = typer.Option(
         1, envvar="EXPERTMESH_BATCH", min=1, max=4096, help="Number of sequences decoded at once."
     ),
@@ -112,6 +144,21 @@ def plan(
 ) -> None:
     path = model or demo_model_dir()
     with command_errors(EXIT_USAGE):
+        if gpus:
+            if host or pools:
+                raise ValueError("--gpus: give either GPUs or hosts")
+            fits = show_gpu_plan(
+                read_config(path),
+                path,
+                gpus=gpus,
+                memory_gb=gpu_memory_gb,
+                share=gpu_memory,
+                linear_format=read_format("--linear-format", linear_format, list(ON_GPU)),
+                positions=positions,
+                hop_s=_round_trip_s(round_trip_ms)[0],
+                as_json=as_json,
+            )
+            raise typer.Exit(0 if fits else EXIT_FAILED)
         weight_format = read_format("--format", weight_format, list(FORMATS))
         if striping not in STRIPINGS:
             raise ValueError(f"--striping: one of {', '.join(STRIPINGS)}, got {striping!r}")
@@ -149,7 +196,8 @@ def machines(hosts: list[str], pools: int, memory: str, bandwidth: str) -> list[
     """The hosts that the flags name. Raises ValueError."""
     if bool(hosts) == bool(pools):
         raise ValueError(
-            "give either --host NAME:MEMORY[:BANDWIDTH] for each host, or --pools and --memory"
+            "give either --host NAME:MEMORY[:BANDWIDTH] for each host, or --pools and --memory,"
+            " or --gpus and --gpu-memory-gb"
         )
     if hosts:
         return [Machine.parse(text) for text in hosts]

@@ -50,7 +50,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "servicer", "service", "__main__",
     ),
     "expertmesh": (
-        "console help_pages issuing inputs outputs check", "progress certs cluster", "gpu_checks clients",
+        "console help_pages issuing inputs outputs check", "progress certs cluster",
+        "gpu_checks clients",
         "doctor hub offline",
         "sampling_params loadgen",
         "forecasting", "commands", "cli", "__main__",

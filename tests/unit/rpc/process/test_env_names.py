@@ -99,6 +99,7 @@ SAME = {
     "API_KEY_FILE": {"up", "chat", "bench serve"},
     "MODEL": {"up", "plan", "bench offline", "bench replay"},
     "DTYPE": {"up", "bench offline"},
+    "GPU_MEMORY": {"up", "plan"},
     "KV_MEMORY": {"up", "bench offline"},
     "LOAD": {"up", "bench offline"},
     "THREADS": {"up", "bench offline"},
