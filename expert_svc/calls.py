@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig
+from moe_model.maths.expert_calls import CallRows, Room
 from protos import expert_pb2
 from rpc.hop.codec import execute_checksum
 from rpc.hop.tensor_codec import WIRE_DTYPES, decode
@@ -29,16 +30,6 @@ class Corrupt(ValueError):
     """The frame was damaged on its way: the caller should send it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The input of a call's computation."""
-
-    hidden_ND: Tensor
-    row_of_pair_M: Tensor  # int64
-    expert_ids_M: Tensor  # int64
-    weights_M: Tensor  # float32
-
-
 @dataclass(slots=True)
 class Call:
     """A validated Execute. N rows, M (row, expert) pairs."""
@@ -49,7 +40,9 @@ class Call:
     deadline_s: float  # on time.monotonic()
     per_pair: bool  # combine = ROWS
     num_rows: int
-    unpack: Callable[[], Rows]  # raises ValueError: a row or weight is NaN or infinite
+    unpack: Callable[[Room | None], CallRows]
+    """Into memory of its own without a `Room`. Raises ValueError: a row or weight is NaN or
+    infinite."""
     received_s: float
     cancelled: bool = False
 
@@ -93,15 +86,20 @@ class FrameReader:
             received_s=received_s,
         )
 
-    def _unpack(self, frame: bytes, num_rows: int, num_pairs: int, places: list[int]) -> Rows:
-        """The values of a frame that `check_execute` accepted; `places` are its last results."""
-        assert self._native is not None
-        rows = Rows(
+    def _room(self, num_rows: int, num_pairs: int) -> CallRows:
+        return CallRows(
             hidden_ND=torch.empty((num_rows, self._config.hidden_size), dtype=self._dtype),
             row_of_pair_M=torch.empty(num_pairs, dtype=torch.int64),
             expert_ids_M=torch.empty(num_pairs, dtype=torch.int64),
             weights_M=torch.empty(num_pairs),
         )
+
+    def _unpack(
+        self, frame: bytes, num_rows: int, num_pairs: int, places: list[int], room: Room | None
+    ) -> CallRows:
+        """The values of a frame that `check_execute` accepted; `places` are its last results."""
+        assert self._native is not None
+        rows = (room or self._room)(num_rows, num_pairs)
         wrong = self._native.unpack_execute(
             frame,
             num_rows,
@@ -151,7 +149,7 @@ class FrameReader:
             deadline_s=received_s + frame.timeout_ms / 1000,
             per_pair=frame.combine == expert_pb2.COMBINE_ROWS,
             num_rows=num_rows,
-            unpack=lambda: _finite(Rows(hidden_ND, rows_M, ids_M, weights_M)),
+            unpack=lambda _room: _finite(CallRows(hidden_ND, rows_M, ids_M, weights_M)),
             received_s=received_s,
         )
 
@@ -180,7 +178,7 @@ class FrameReader:
         return torch.from_numpy(rows), torch.from_numpy(ids)
 
 
-def _finite(rows: Rows) -> Rows:
+def _finite(rows: CallRows) -> CallRows:
     """Returns the rows. Raises ValueError when a value is NaN or infinite."""
     for values, name in ((rows.hidden_ND, "hidden"), (rows.weights_M, "weights")):
         # A non-finite element makes the sum non-finite; a sum that overflowed gets the exact check.

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expert_svc.calls import Call, Rows
+from expert_svc.calls import Call
 from expert_svc.compute import NotHolding
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
+from moe_model.maths.expert_calls import CallRows
 
 FIRST_ROUND_S = 60.0
 """Most time for the first round, which only records the answers that later rounds compare with."""
@@ -99,7 +100,7 @@ class Canary:
     async def _compute(self, piece: _Piece, *, urgent: bool) -> Any:
         """The expert's answer to the fixed row, or an exception; queued like any call."""
         layer_idx, expert_id = piece
-        rows = Rows(
+        rows = CallRows(
             hidden_ND=self._row_1D,
             row_of_pair_M=torch.zeros(1, dtype=torch.int64),
             expert_ids_M=torch.tensor([expert_id]),
@@ -112,7 +113,7 @@ class Canary:
             deadline_s=math.inf,
             per_pair=False,
             num_rows=1,
-            unpack=lambda: rows,
+            unpack=lambda _room: rows,
             received_s=time.monotonic(),
         )
         answered: asyncio.Future[Tensor | BaseException] = (
@@ -121,7 +122,7 @@ class Canary:
 
         def deliver(call: Call, result: Any, queue_us: int, compute_us: int) -> None:
             if not answered.done():
-                answered.set_result(result)
+                answered.set_result(result.clone() if isinstance(result, Tensor) else result)
 
         self._executor.submit("canary", call, deliver)
         return await answered

@@ -20,11 +20,13 @@ class NotHolding(Exception):
 def run_call(call: Call, store: WeightStore) -> Tensor:
     """The call's answer: float32 [N, D] sums, or [M, D] rows with combine = ROWS.
 
+    On the CPU; the next call may write into the same memory.
+
     Raises:
         NotHolding: naming the first piece that is not held.
         ValueError: a row or a weight is NaN or infinite.
     """
-    rows = call.unpack()
+    rows = call.unpack(store.calls.room)
     held = store.layer(call.layer_idx)
     if held is None:
         raise NotHolding(call.layer_idx, int(rows.expert_ids_M[0]))
@@ -33,17 +35,12 @@ def run_call(call: Call, store: WeightStore) -> Tensor:
     slots_M = held.slots_E[ids_M]
     if slots_M.min() < 0:
         raise NotHolding(call.layer_idx, int(ids_M[slots_M < 0][0]))
-    compute = held.weights.rows if call.per_pair else held.weights.sums
-    placed = store.backend.place(
-        rows.hidden_ND, rows.row_of_pair_M, torch.from_numpy(slots_M), rows.weights_M
-    )
-    answer = compute(*placed)
-    return answer if answer.is_cpu else answer.cpu()
+    return store.calls.run(held.weights, rows, slots_M, per_pair=call.per_pair)
 
 
 def suspects(call: Call, answer: Tensor) -> list[tuple[int, int]]:
     """The pieces that contributed to the answer's rows with NaN or infinity."""
-    rows = call.unpack()
+    rows = call.unpack(None)
     bad = ~torch.isfinite(answer).all(dim=1)
     bad_M = bad if call.per_pair else bad[rows.row_of_pair_M]
     return [(call.layer_idx, int(expert_id)) for expert_id in rows.expert_ids_M[bad_M].unique()]

@@ -16,7 +16,6 @@ from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.speed import measure_experts_per_s
 from expert_svc.weight_store import WeightStore, available
 from moe_model.backends.choice import choose_backend
-from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.device_failures import in_one_line, is_fatal
 from moe_model.gpus import use, used_bytes
 from moe_model.numerics import DTYPES, dtype_name
@@ -64,7 +63,7 @@ class ExpertService:
         self._metrics = ExpertMetrics()
         self._executor = Executor(
             lambda call: run_call(call, self._store),
-            inline_rows=inline_rows(expert_row_flops(self._model)),
+            inline_rows=self._store.calls.inline_rows,
             device=place.device,
         )
         gpu = place.gpu

@@ -269,7 +269,8 @@ class ExpertServicer:
         else:
             frame = self._codec.build_result(call.call_id, queue_us, compute_us, result)
             if frame is None:
-                trial = asyncio.create_task(self._try(stream, call, result, queue_us, compute_us))
+                kept = result.clone()  # the next call may write into its memory
+                trial = asyncio.create_task(self._try(stream, call, kept, queue_us, compute_us))
                 self._trials.add(trial)
                 trial.add_done_callback(self._trials.discard)
                 return

@@ -12,6 +12,7 @@ import torch
 from moe_model.backends.backend import Backend
 from moe_model.config import ModelConfig
 from moe_model.formats import piece_bytes
+from moe_model.maths.expert_calls import CallRows
 from moe_model.quant import StoredExpert, StoredMatrix, scale_shape
 
 MEASURE_S = 0.2
@@ -45,16 +46,21 @@ def measure_experts_per_s(
     expert = _expert(config)
     for slot in range(num_held):
         held.put(slot, expert)  # not `move`: slots that share memory would stay in a cache
-    hidden_ND = torch.ones((1, config.hidden_size), dtype=backend.dtype)
-    row_of_pair_M = torch.zeros(num_used, dtype=torch.int64)
-    weights_M = torch.full((num_used,), 1 / num_used)
+    calls = backend.expert_calls(config, weight_format)
+    calls.prepare(held)
+    rows = CallRows(
+        hidden_ND=torch.ones((1, config.hidden_size), dtype=backend.dtype),
+        row_of_pair_M=torch.zeros(num_used, dtype=torch.int64),
+        expert_ids_M=torch.arange(num_used),
+        weights_M=torch.full((num_used,), 1 / num_used),
+    )
     fastest_s, first = float("inf"), 0
     start_s = time.perf_counter()
     for call in itertools.count(1):
         slots_M = torch.arange(first, first + num_used).remainder(num_held).sort().values
         first = (first + num_used) % num_held
         begin_s = time.perf_counter()
-        held.sums(*backend.place(hidden_ND, row_of_pair_M, slots_M, weights_M)).cpu()
+        calls.run(held, rows, slots_M.numpy(), per_pair=False)
         now_s = time.perf_counter()
         fastest_s = min(fastest_s, now_s - begin_s)
         if now_s - start_s > (MEASURE_S if call >= MIN_CALLS else AT_MOST_S):

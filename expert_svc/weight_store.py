@@ -63,6 +63,7 @@ class WeightStore:
             expert_dtype=weight_format,
             device=self.device.type,
         ).experts
+        self.calls = backend.expert_calls(self.config, self.weight_format)
         self._weights = weights
         self._manifest = manifest
         self._layers: dict[int, HeldLayer] = {}
@@ -130,4 +131,5 @@ class WeightStore:
                 continue
             verify_expert(self._weights, self._manifest, layer_idx, expert_id)
             put_expert(self._weights, weights, slot, layer_idx, expert_id)
+        self.calls.prepare(weights)
         return HeldLayer(weights=weights, slots_E=slots_E)

@@ -134,10 +134,11 @@ async def serve(model: Path, dtype: torch.dtype, threads: int, tls: TlsFiles | N
 
 def decode_work(store: "WeightStore") -> Callable[[], object]:
     """The computation of a one-row call, without a call."""
-    from expert_svc.calls import Call, Rows
+    from expert_svc.calls import Call
     from expert_svc.compute import run_call
+    from moe_model.maths.expert_calls import CallRows
 
-    rows = Rows(
+    rows = CallRows(
         hidden_ND=torch.randn(1, SHAPE["hidden_size"]).to(store.dtype),
         row_of_pair_M=torch.zeros(8, dtype=torch.int64),
         expert_ids_M=torch.arange(8),
@@ -145,7 +146,7 @@ def decode_work(store: "WeightStore") -> Callable[[], object]:
     )
     call = Call(
         call_id=1, layer_idx=0, is_decode=True, deadline_s=0.0, per_pair=False,
-        num_rows=1, unpack=lambda: rows, received_s=0.0,
+        num_rows=1, unpack=lambda _room: rows, received_s=0.0,
     )  # fmt: skip
     return lambda: run_call(call, store)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from moe_model.config import ModelConfig
+from moe_model.maths.expert_calls import ExpertCalls
 from moe_model.maths.experts import HeldExperts
 from moe_model.maths.kv_layout import KVLayout, KvPages
 from moe_model.maths.layer import Layer, LayerWeights
@@ -49,9 +49,6 @@ class Backend(Protocol):
             ValueError: more than can be started here.
         """
 
-    def place(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Tensors on the CPU, where this backend computes."""
-
     def linears(self, weight_format: str) -> Linears:
         """Makes a layer's linears in the layout that serves fastest."""
 
@@ -59,6 +56,9 @@ class Backend(Protocol):
         self, num_held: int, config: ModelConfig, weight_format: str
     ) -> HeldExperts:
         """Slots for `num_held` experts of a layer."""
+
+    def expert_calls(self, config: ModelConfig, weight_format: str) -> ExpertCalls:
+        """What carries the calls of a pool to experts of this format."""
 
     def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
         """A layer's attention block, in the form that serves fastest."""

@@ -15,6 +15,7 @@ from moe_model.backends.choice import FASTER, choose_backend
 from moe_model.formats import FORMATS, choose_format
 from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.maths.attention import attend
+from moe_model.maths.expert_calls import CallRows
 from moe_model.maths.experts import run_experts
 from moe_model.maths.layer import PlainLayer, up_to_dispatch
 from moe_model.maths.linear import linear
@@ -92,13 +93,6 @@ def test_what_computes_has_an_id_and_a_reason(backend: Backend) -> None:
     assert backend.set_threads(2) == 2
 
 
-def test_rows_from_the_wire_are_placed_where_it_computes(backend: Backend) -> None:
-    sent = torch.arange(6.0).reshape(2, 3), torch.arange(3)
-    placed = backend.place(*sent)
-    assert [tensor.device.type for tensor in placed] == [backend.device.type] * 2
-    assert all(torch.equal(one.cpu(), other) for one, other in zip(placed, sent, strict=True))
-
-
 def test_linears_in_every_format_multiply_as_the_stored_weights(
     backend: Backend, checkpoint: Checkpoint
 ) -> None:
@@ -134,6 +128,32 @@ def test_experts_in_every_format_answer_as_the_reference(
         held.routed_sums(hidden_TD, ids_TK, weights_TK, sums_TD)
         assert relative_error(sums_TD, expected) < OFF[name], name
         assert torch.equal(run_experts(hidden_TD, ids_TK, weights_TK, held), sums_TD), name
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 150])
+def test_calls_are_carried_to_the_experts_and_back(
+    backend: Backend, checkpoint: Checkpoint, num_rows: int
+) -> None:
+    """Rows of one expert, of two and of none; twice, since the second call may be replayed."""
+    config = checkpoint.config
+    for name in formats_of(backend):
+        calls = backend.expert_calls(config, name)
+        held = backend.room_for_experts(3, config, name)
+        for slot in range(3):
+            held.put(slot, checkpoint.stored_expert(1, slot))
+        calls.prepare(held)
+        for seed in range(2):
+            hidden_ND = rows(backend, num_rows, config.hidden_size, seed=seed).cpu()
+            counts_N = (torch.arange(num_rows) + 1 + seed) % 3
+            pairs_M = torch.arange(num_rows).repeat_interleave(counts_N)
+            slots_M = torch.cat([torch.arange(3)[-n:] if n else torch.arange(0) for n in counts_N])
+            weights_M = torch.rand(len(pairs_M))
+            call = CallRows(hidden_ND, pairs_M, slots_M, weights_M)
+            given = [x.to(backend.device) for x in (hidden_ND, pairs_M, slots_M, weights_M)]
+            for per_pair, compute in ((False, held.sums), (True, held.rows)):
+                found = calls.run(held, call, slots_M.numpy(), per_pair=per_pair)
+                assert found.is_cpu
+                assert torch.equal(found, compute(*given).cpu()), (name, per_pair)
 
 
 def test_a_layer_gives_the_definitions_rows(backend: Backend, checkpoint: Checkpoint) -> None:

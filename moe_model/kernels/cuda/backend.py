@@ -11,6 +11,7 @@ import torch
 from moe_model.config import ModelConfig
 from moe_model.gpus import read_gpus
 from moe_model.kernels.torch.backend import TorchBackend
+from moe_model.maths.expert_calls import ExpertCalls
 from moe_model.maths.experts import HeldExperts
 from moe_model.maths.kv_layout import KVLayout, KvPages
 from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
@@ -58,6 +59,13 @@ class CudaBackend(TorchBackend):
         from moe_model.kernels.cuda.experts import CudaExperts
 
         return CudaExperts(num_held, config, weight_format, self.device)
+
+    def expert_calls(self, config: ModelConfig, weight_format: str) -> ExpertCalls:
+        if weight_format not in HELD:
+            return super().expert_calls(config, weight_format)
+        from moe_model.kernels.cuda.calls import CudaCalls
+
+        return CudaCalls(config, self.device)
 
     def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
         return PlainLayer(held, config, self.rows)

@@ -3,6 +3,7 @@
 Nothing waits for the device and no shape depends on data, so that a CUDA graph can hold a call.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -94,6 +95,12 @@ class CudaExperts:
         self.down_codes[slot] = other.down_codes[other_slot]
         self.down_scales[slot] = other.down_scales[other_slot]
 
+    def kernels(self, num_pairs: int) -> Hashable:
+        """Which ones a message of so many pairs takes: equal for equal ones."""
+        num_slots = self.down_codes.shape[0]
+        tiles = tilings(self.format.bits, num_pairs, num_slots)
+        return self.format.id, num_slots, tiles, num_pairs > _FEW_PAIRS
+
     def rows(
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
     ) -> Tensor:
@@ -102,13 +109,27 @@ class CudaExperts:
     def sums(
         self, hidden_ND: Tensor, row_of_pair_M: Tensor, slots_M: Tensor, weights_M: Tensor
     ) -> Tensor:
-        rows_MD = self._rows(hidden_ND, row_of_pair_M, slots_M, weights_M, 0)
-        num_rows = hidden_ND.shape[0]
-        wanted = torch.arange(num_rows + 1, device=self.device)
+        wanted = torch.arange(hidden_ND.shape[0] + 1, device=self.device)
         first_of_row = torch.searchsorted(row_of_pair_M, wanted)
         out_ND = torch.empty(hidden_ND.shape, dtype=torch.float32, device=self.device)
-        self._add(rows_MD, first_of_row, out_ND, 0)
+        self.listed_sums(hidden_ND, row_of_pair_M, slots_M, weights_M, first_of_row, out_ND)
         return out_ND
+
+    def listed_sums(
+        self,
+        hidden_ND: Tensor,
+        row_of_pair_M: Tensor,
+        slots_M: Tensor,
+        weights_M: Tensor,
+        first_of_row: Tensor,
+        out_ND: Tensor,
+    ) -> None:
+        """`sums` into `out_ND` of rows whose first pairs are known, [N + 1].
+
+        Pairs with slot -1, which only fill the list up, come after the last row's.
+        """
+        rows_MD = self._rows(hidden_ND, row_of_pair_M, slots_M, weights_M, 0)
+        self._add(rows_MD, first_of_row, out_ND, 0)
 
     def routed_sums(
         self, dispatch_TD: Tensor, topk_ids_TK: Tensor, topk_weights_TK: Tensor, out_TD: Tensor

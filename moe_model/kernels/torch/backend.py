@@ -11,6 +11,7 @@ from moe_model.gpus import architecture
 from moe_model.kernels.cpu.experts import UnpackedExperts
 from moe_model.kernels.cpu.packing import pack_linear
 from moe_model.kernels.torch.experts import OneDnnExperts
+from moe_model.maths.expert_calls import ExpertCalls, PlainCalls
 from moe_model.maths.experts import ExpertWeights, HeldExperts
 from moe_model.maths.kv_layout import Int8Layout, KVLayout, KvPages, PlainLayout
 from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
@@ -48,11 +49,6 @@ class TorchBackend:
             torch.set_num_threads(num_threads)
         return torch.get_num_threads()
 
-    def place(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if self.device.type == "cpu":
-            return tensors
-        return tuple(tensor.to(self.device) for tensor in tensors)
-
     def linears(self, weight_format: str) -> Linears:
         self._check_held(weight_format)
         return TorchLinears(self.dtype, weight_format, self.device)
@@ -68,6 +64,9 @@ class TorchBackend:
         return ExpertWeights.room(
             num_held, config.hidden_size, config.expert_size, self.dtype, self.device
         )
+
+    def expert_calls(self, config: ModelConfig, weight_format: str) -> ExpertCalls:
+        return PlainCalls(config, self.device)
 
     def _check_held(self, weight_format: str) -> None:
         """Raises ValueError: on other devices than CPUs torch alone holds no codes."""

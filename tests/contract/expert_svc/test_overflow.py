@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from expert_svc.canary import WeightsChanged
+from moe_model.maths.expert_calls import ExpertCalls
 from moe_model.maths.experts import run_experts
 from protos import expert_pb2
 from rpc.hop.tensor_codec import encode
@@ -56,6 +57,32 @@ async def test_a_row_that_overflows_is_answered_as_such_and_the_others_rightly(n
         expected = run_experts(hidden, ids, weights, weights_of(0))
         torch.testing.assert_close(rows[finite], expected[finite])
         assert not (await caller.result_of(caller.call())).overflowed, "it serves on"
+
+
+class OneMemory:
+    """Calls whose answers all lie in the same memory, as a GPU's do."""
+
+    room = None
+
+    def __init__(self, calls: ExpertCalls):
+        self._calls = calls
+        self._memory_ND = torch.empty((8, hidden_rows(1).shape[1]))
+
+    def run(self, *given: Any, **flags: Any) -> Tensor:
+        answer = self._calls.run(*given, **flags)
+        return self._memory_ND[: len(answer)].copy_(answer)
+
+
+async def test_an_answer_is_kept_while_its_experts_are_tried():
+    hidden, (ids, weights) = hidden_rows(3), routed(3)
+    hidden[1] = TOO_LARGE
+    async with running_pool() as pool, calling(pool.address) as caller:
+        pool.store.calls = OneMemory(pool.store.calls)
+        result = await caller.result_of(caller.call(**routed_call(hidden, ids, weights)))
+    assert result.overflowed
+    expected = run_experts(hidden, ids, weights, weights_of(0))
+    assert torch.equal(rows_of(result)[[0, 2]], expected[[0, 2]])
+    assert not rows_of(result)[1].isfinite().all()
 
 
 async def test_with_one_row_per_expert_only_the_experts_of_bad_rows_are_tried():

@@ -42,7 +42,7 @@ def mark_token(model: Path, token_id: int) -> None:
 
 
 def _is_marked(call: Call) -> bool:
-    energy_ND = call.unpack().hidden_ND.float() ** 2
+    energy_ND = call.unpack(None).hidden_ND.float() ** 2
     return bool((energy_ND[:, 0] > _MARK * energy_ND.sum(dim=1)).any())
 
 

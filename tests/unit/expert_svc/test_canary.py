@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from expert_svc import canary
+from expert_svc.calls import Call
 from expert_svc.canary import Canary, WeightsChanged
 from expert_svc.compute import run_call
-from expert_svc.executor import Executor
+from expert_svc.executor import Deliver, Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
 from moe_model.backends.choice import choose_backend
@@ -121,6 +122,22 @@ async def test_damage_found_on_suspicion_ends_the_pool_at_once(folder: Path, per
     with pytest.raises(WeightsChanged, match="layer 1 expert 4"):
         await asyncio.wait_for(tasks[1], 10)
     tasks[0].cancel()
+    executor.close()
+
+
+async def test_answers_may_lie_in_memory_that_the_next_call_overwrites(folder: Path):
+    checkpoint = Checkpoint.open(folder)
+    store = WeightStore(checkpoint, build_manifest(checkpoint), choose_backend(torch.float32))
+    store.load(HELD)
+
+    class Overwriting(Executor):
+        def submit(self, caller: str, call: Call, deliver: Deliver) -> None:
+            answer = run_call(call, store).clone()
+            deliver(call, answer, 0, 0)
+            answer.fill_(float("nan"))
+
+    executor = Overwriting(lambda call: None, inline_rows=1)
+    await Canary(store, executor, ExpertMetrics(), period_s=0).try_now(HELD)
     executor.close()
 
 

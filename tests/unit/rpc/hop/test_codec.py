@@ -60,7 +60,7 @@ def same_call(one: Call, other: Call) -> None:
     for name in ("call_id", "layer_idx", "is_decode", "deadline_s", "per_pair", "num_rows"):
         assert getattr(one, name) == getattr(other, name), name
     for name in ("hidden_ND", "row_of_pair_M", "expert_ids_M", "weights_M"):
-        assert torch.equal(getattr(one.unpack(), name), getattr(other.unpack(), name)), name
+        assert torch.equal(getattr(one.unpack(None), name), getattr(other.unpack(None), name)), name
 
 
 @examples(60)
@@ -128,10 +128,10 @@ def read_alike(frame: bytes) -> bool:
         return False  # the protobuf path will decide
     other = reader(None).read(expert_pb2.ExecuteRequest.FromString(frame).execute, 5.0)
     try:
-        call.unpack()
+        call.unpack(None)
     except ValueError as error:
         with pytest.raises(ValueError, match=re.escape(str(error))):
-            other.unpack()
+            other.unpack(None)
     else:
         same_call(call, other)
     return True
