@@ -20,8 +20,8 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-random test-slow test-clients test-compose test-sanitize check \
-  protos bench clean
+.PHONY: help env run test test-random test-slow test-gpu test-clients test-compose test-sanitize \
+  check protos bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ test-slow: env  ## The slow tests: whole clusters, several machines in network n
 	$(BIN)/python -m pytest -m "$(SLOW_OR_RANDOM)" --hypothesis-profile ci $(PARALLEL) \
 	  tests/unit tests/contract
 	$(BIN)/python -m pytest -m "$(SLOW)" --ignore tests/unit --ignore tests/contract
+
+# The kernels' own tests run on the card, too, where there is one. One process: kernels are compiled
+# once, and meshes do not share the card.
+test-gpu: env  ## What needs a CUDA device, and the CUDA kernels' tests on it
+	$(BIN)/python -m pytest -m gpu --timeout 600
+	$(BIN)/python -m pytest --timeout 600 tests/unit/moe_model/kernels/cuda tests/parity
 
 # Each client has an environment of its own below .clients; npm and pip fetch them.
 test-clients: env  ## Real clients against the real gateway
