@@ -73,13 +73,17 @@ def dequantise(codes: Tensor, scales: Tensor, block_rows: int, block_cols: int) 
 def quantise(
     weights: Tensor, block_rows: int = 128, block_cols: int = 128
 ) -> tuple[Tensor, Tensor]:
-    """Codes (float8_e4m3fn) and scales (float32); the largest of a block becomes 448."""
+    """Codes (float8_e4m3fn) and scales (float32); the largest of a block becomes 448.
+
+    The same bits on every device.
+    """
     rows, cols = weights.shape
     grid = scale_shape(rows, cols, block_rows, block_cols)
-    padded = torch.zeros(grid[0] * block_rows, grid[1] * block_cols)
+    padded = torch.zeros(grid[0] * block_rows, grid[1] * block_cols, device=weights.device)
     padded[:rows, :cols] = weights.float().abs()
     largest = padded.view(grid[0], block_rows, grid[1], block_cols).amax(dim=(1, 3))
-    scales = largest / FP8_MAX
+    # On GPUs torch divides by a plain number by way of its reciprocal.
+    scales = largest / torch.full_like(largest, FP8_MAX)
     # Zero for blocks of zeros and where the quotient underflows: there any scale will do.
     scales = torch.where(scales > 0, scales, torch.ones_like(scales))
     spread = expand_scales(scales, rows, cols, block_rows, block_cols)

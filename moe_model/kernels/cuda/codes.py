@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe_model.kernels.cpu.integer_formats import best_codes
+from moe_model.kernels.cuda.packing import pack_int4
 from moe_model.moved import MovedMatrix
 from moe_model.quant import FP8_MAX, StoredMatrix, quantise
 
@@ -100,6 +101,8 @@ def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Co
         codes, scales = _fp8(stored)
         padded = F.pad(codes.view(torch.uint8), missing)
         return Coded(_panels(_words(padded, format), format), scales, format)
+    if device.type == "cuda":
+        return Coded(*pack_int4(stored, format.scale_group), format)
     weight = F.pad(stored.to(torch.float32), missing)
     try:
         codes, scales = best_codes(weight.view(weight.shape[0], -1, format.scale_group))
@@ -180,9 +183,8 @@ def _fp8(stored: StoredMatrix) -> tuple[Tensor, Tensor]:
     """Codes [O, I], and float32 scales [groups, blocks]."""
     outputs, inputs = stored.values.shape
     if stored.scales is None:
-        codes, scales = quantise(stored.to(torch.float32).cpu(), BLOCK, GROUP)
-        device = stored.values.device
-        return codes.to(device), scales.T.contiguous().to(device)
+        codes, scales = quantise(stored.to(torch.float32), BLOCK, GROUP)
+        return codes, scales.T.contiguous()
     for size, block, unit in zip((outputs, inputs), stored.block, (BLOCK, GROUP), strict=True):
         if block % unit and size > block:
             raise ValueError(
