@@ -139,3 +139,10 @@ def test_without_a_driver_torch_is_not_asked(
 
     monkeypatch.setattr("subprocess.run", never)
     assert find_gpus(is_named=False, drivers=(tmp_path / "none",)) == FoundGpus()
+
+
+def test_a_card_with_some_layers_and_cpus_with_the_rest(m2: Path) -> None:
+    """As docs/gpus.md shows it."""
+    passed = {"attention_svc": {"device": "cuda:0"}, "expert_svc": {"device": "cuda:0,cpu"}}
+    made = plan(m2, H100, passed=passed)
+    assert devices(made) == {"attention": "cuda:0", "pool-0": "cuda:0", "pool-1": "cpu"}
