@@ -182,9 +182,7 @@ class LLM:
         """
         if stream:
             return self.generate_stream(prompts, sampling_params, **unknown)
-        self.opened.check_call(unknown, "generate")
-        jobs = self.opened.loop.run(self.opened.generate_jobs(prompts, sampling_params))
-        return self._batch(jobs, use_tqdm)
+        return self._batch(self._prompt_jobs(prompts, sampling_params, unknown), use_tqdm)
 
     def generate_stream(
         self,
@@ -197,10 +195,7 @@ class LLM:
         Each request's `sampling_params.output_kind` decides what its outputs hold: CUMULATIVE,
         DELTA or FINAL_ONLY.
         """
-        opened = self.opened
-        opened.check_call(unknown, "generate_stream")
-        jobs = opened.loop.run(opened.generate_jobs(prompts, sampling_params))
-        return opened.iterate(jobs)
+        return self.opened.iterate(self._prompt_jobs(prompts, sampling_params, unknown))
 
     @overload
     def chat(
@@ -246,10 +241,7 @@ class LLM:
         """
         if stream:
             return self.chat_stream(messages, sampling_params, tools=tools, **unknown)
-        opened = self.opened
-        opened.check_call(check_chat_fields(unknown), "chat")
-        jobs = opened.loop.run(opened.chat_jobs(messages, sampling_params, tools))
-        return self._batch(jobs, use_tqdm)
+        return self._batch(self._chat_jobs(messages, sampling_params, tools, unknown), use_tqdm)
 
     def chat_stream(
         self,
@@ -260,10 +252,7 @@ class LLM:
         **unknown: Any,
     ) -> Iterator[RequestOutput]:
         """Like `generate_stream`; `message` is set at the end."""
-        opened = self.opened
-        opened.check_call(check_chat_fields(unknown), "chat_stream")
-        jobs = opened.loop.run(opened.chat_jobs(messages, sampling_params, tools))
-        return opened.iterate(jobs)
+        return self.opened.iterate(self._chat_jobs(messages, sampling_params, tools, unknown))
 
     def get_tokenizer(self) -> TokenizerView:
         """Encode, decode, the chat template, and the ids that begin and end texts."""
@@ -303,6 +292,22 @@ class LLM:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _prompt_jobs(
+        self, prompts: Any, sampling_params: Params, unknown: dict[str, Any]
+    ) -> list[Job]:
+        self.opened.check_call(unknown, "generate")
+        return self.opened.loop.run(self.opened.generate_jobs(prompts, sampling_params))
+
+    def _chat_jobs(
+        self,
+        messages: Any,
+        sampling_params: Params,
+        tools: Sequence[Any] | None,
+        unknown: dict[str, Any],
+    ) -> list[Job]:
+        self.opened.check_call(check_chat_fields(unknown), "chat")
+        return self.opened.loop.run(self.opened.chat_jobs(messages, sampling_params, tools))
 
     def _batch(self, jobs: list[Job], use_tqdm: Any) -> list[RequestOutput]:
         places = {job.request_id: place for place, job in enumerate(jobs)}

@@ -19,7 +19,7 @@ from gateway.generate.choice_streams import Update
 from gateway.http.dialect import KEEPALIVE
 from gateway.openai.replies import FINISH_REASONS, ReplyHead
 from gateway.shapes.logprobs import token_logprobs
-from gateway.shapes.openai_errors import error_event
+from gateway.shapes.openai_errors import OPENAI_ERRORS
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import (
     ContentDelta,
@@ -86,7 +86,7 @@ class ChatReply:
         return self._head.closing()
 
     def failed(self, error: RequestError, request_id: str) -> bytes:
-        return error_event(error, request_id)
+        return OPENAI_ERRORS.event(error, request_id)
 
     def keepalive(self) -> bytes:
         return KEEPALIVE

@@ -13,10 +13,10 @@ from gateway.openai.models import (
 )
 from gateway.openai.server_facts import props, tokenizer_info
 from gateway.openai.tokenize import detokenize, tokenize
-from gateway.shapes.openai_errors import OpenAIError, OpenAIErrors
+from gateway.shapes.openai_errors import OPENAI_ERRORS, OpenAIError
 
 OPENAI = Dialect(
-    errors=OpenAIErrors(),
+    errors=OPENAI_ERRORS,
     answers=ANSWERS,
     error_model=OpenAIError,
     gets=(

@@ -25,10 +25,10 @@ from gateway.responses.stored import (
     get_response,
     list_input_items,
 )
-from gateway.shapes.openai_errors import OpenAIError, OpenAIErrors
+from gateway.shapes.openai_errors import OPENAI_ERRORS, OpenAIError
 
 RESPONSES = Dialect(
-    errors=OpenAIErrors(),
+    errors=OPENAI_ERRORS,
     error_model=OpenAIError,
     answers=ANSWERS,
     queries={

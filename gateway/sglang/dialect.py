@@ -2,7 +2,7 @@
 
 from gateway.http.dialect import Dialect
 from gateway.sglang.answers import ANSWERS
-from gateway.sglang.errors import SGLangError, SGLangErrors
+from gateway.sglang.errors import SGLANG_ERRORS, SGLangError
 from gateway.sglang.fields import SGLangRequest
 from gateway.sglang.generate import generate
 from gateway.sglang.info import model_info, server_info
@@ -20,7 +20,7 @@ _REFUSED = {
 }
 
 SGLANG = Dialect(
-    errors=SGLangErrors(),
+    errors=SGLANG_ERRORS,
     answers=ANSWERS,
     error_model=SGLangError,
     prefixes=("/generate", *(path for path, _ in _INFO), *_REFUSED),

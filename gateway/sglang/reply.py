@@ -15,7 +15,7 @@ import orjson
 from gateway.errors import RequestError
 from gateway.generate.choice_streams import Choice, Finish, Update
 from gateway.http.dialect import KEEPALIVE
-from gateway.sglang.errors import error_event
+from gateway.sglang.errors import SGLANG_ERRORS
 from gateway.shapes.logprobs import LEAST_LOGPROB, token_text
 from gateway.text.model_files import ModelFiles
 from moe_model.chat.events import ContentDelta
@@ -80,7 +80,7 @@ class GenerateReply:
         return _DONE
 
     def failed(self, error: RequestError, request_id: str) -> bytes:
-        return error_event(error, request_id) + _DONE
+        return SGLANG_ERRORS.event(error, request_id) + _DONE
 
     def keepalive(self) -> bytes:
         return KEEPALIVE

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import Kind, RequestError
-from gateway.http.errors import STATUS
+from gateway.shapes.error_objects import ErrorObject, ErrorObjects
 
 _TYPES = {
     Kind.UNAUTHENTICATED: "authentication_error",
@@ -21,17 +20,10 @@ _TYPES = {
 """All others are `invalid_request_error`."""
 
 
-class OpenAIErrorObject(BaseModel):
-    """What went wrong."""
+class OpenAIErrorObject(ErrorObject):
+    """What went wrong, and of which kind it is."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    message: str
     type: str
-    param: str | None
-    code: str | None
-    request_id: str | None = None
-    """In a stream, whose headers were sent before."""
 
 
 class OpenAIError(BaseModel):
@@ -42,24 +34,7 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorObject
 
 
-class OpenAIErrors:
-    """The dialect's `ErrorShape`."""
-
-    def status(self, error: RequestError) -> int:
-        return STATUS[error.kind]
-
-    def body(self, error: RequestError, request_id: str | None) -> bytes:
-        """Without the id, which is in a header."""
-        return orjson.dumps({"error": _object(error)})
-
-
-def error_event(error: RequestError, request_id: str) -> bytes:
-    """A stream's last event; with the id, since the headers were sent long before."""
-    told = {**_object(error), "request_id": request_id}
-    return b"data: " + orjson.dumps({"error": told}) + b"\n\n"
-
-
-def _object(error: RequestError) -> dict[str, Any]:
+def _told(error: RequestError) -> dict[str, Any]:
     hint = "; GET /v1/models lists what is served" if error.kind is Kind.MODEL_NOT_FOUND else ""
     return {
         "message": error.message + hint,
@@ -67,3 +42,6 @@ def _object(error: RequestError) -> dict[str, Any]:
         "param": error.field,
         "code": error.reason,
     }
+
+
+OPENAI_ERRORS = ErrorObjects(_told)

@@ -3,20 +3,24 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.anthropic.fields import MessagesRequest
 from moe_model.text.tokenizer import Tokenizer
-from protos import attention_pb2
 from tests.support.gateway.answers import thinking_answer
-from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.messages import THINKS, WEATHER, ask, assembled, events
 from tests.support.gateway.model import EOS, NAME
-from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
+from tests.support.gateway.random_bodies import (
+    ANYTHING,
+    SOME,
+    Emission,
+    emissions,
+    posted,
+)
 
 TEXT = st.text(max_size=20) | st.sampled_from(["error: x", "<system-reminder>x</system-reminder>"])
 IDS = st.sampled_from(["a", "b"]) | ANYTHING
@@ -88,12 +92,7 @@ def test_every_body_has_a_proper_answer(
     gateway: Harness, tokenizer: Tokenizer, body: dict[str, Any], path: str
 ) -> None:
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-    with httpx.Client(verify=False) as client:
-        reply = client.post(
-            gateway.base_url + path,
-            content=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
+    reply = posted(gateway, path, body)
     told = reply.json()
     if reply.status_code == 200:
         assert "input_tokens" in told if path.endswith("count_tokens") else told["content"]
@@ -103,9 +102,6 @@ def test_every_body_has_a_proper_answer(
     assert (told["type"], told["request_id"]) == ("error", reply.headers["request-id"])
     assert set(told["error"]) == {"type", "message"}
     assert len(reply.content) < 2000
-
-
-ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
 
 
 def said(message: dict[str, Any]) -> dict[str, Any]:
@@ -133,10 +129,7 @@ def is_unfinished(stream: list[dict[str, Any]], index: int) -> bool:
 
 @SOME
 @given(
-    pieces=PIECES,
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    end=st.sampled_from(["eos", "cut"]),
-    cut=st.integers(0, 3),
+    emission=emissions(),
     options=st.fixed_dictionaries(
         {},
         optional={
@@ -150,24 +143,10 @@ def is_unfinished(stream: list[dict[str, Any]], index: int) -> bool:
 def test_streamed_and_whole_answers_say_the_same(
     gateway: Harness,
     tokenizer: Tokenizer,
-    pieces: list[Any],
-    sizes: list[int],
-    end: str,
-    cut: int,
+    emission: Emission,
     options: dict[str, Any],
 ) -> None:
-    ids = emitted(tokenizer, pieces)
-    ids = ids[: len(ids) - cut] if end == "cut" else ids
-
-    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
-        parts, start = [], 0
-        while start < len(ids):
-            size = sizes[len(parts) % len(sizes)]
-            parts.append(tokens(start, ids[start : start + size]))
-            start += size
-        return [*parts, ended(ENDS[end])]
-
-    gateway.script(script)
+    gateway.script(emission.script(tokenizer))
     reply = ask(gateway, **options)
     assert reply.status_code == 200, reply.text
     whole = reply.json()

@@ -3,20 +3,24 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ollama.fields import OllamaChatRequest, OllamaGenerateRequest, Options
 from moe_model.text.tokenizer import Tokenizer
-from protos import attention_pb2
 from tests.support.gateway.answers import WEATHER, thinking_answer
-from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS, NAME
 from tests.support.gateway.ollama import both
-from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
+from tests.support.gateway.random_bodies import (
+    ANYTHING,
+    SOME,
+    Emission,
+    emissions,
+    posted,
+)
 
 TEXT = st.text(max_size=20)
 CALL = st.fixed_dictionaries(
@@ -63,12 +67,7 @@ def test_every_body_has_a_proper_answer(
     gateway: Harness, tokenizer: Tokenizer, body: dict[str, Any], path: str
 ) -> None:
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-    with httpx.Client(verify=False) as client:
-        reply = client.post(
-            f"{gateway.base_url}/api/{path}",
-            content=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
+    reply = posted(gateway, f"/api/{path}", body)
     if reply.status_code == 200:
         last = json.loads(reply.text.splitlines()[-1])
         assert last.get("done") is True or path == "show"
@@ -78,15 +77,9 @@ def test_every_body_has_a_proper_answer(
     assert len(reply.content) < 2000
 
 
-ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
-
-
 @SOME
 @given(
-    pieces=PIECES,
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    end=st.sampled_from(["eos", "cut"]),
-    cut=st.integers(0, 3),
+    emission=emissions(),
     options=st.fixed_dictionaries(
         {},
         optional={
@@ -101,22 +94,8 @@ ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REA
 def test_streamed_and_whole_answers_say_the_same(
     gateway: Harness,
     tokenizer: Tokenizer,
-    pieces: list[Any],
-    sizes: list[int],
-    end: str,
-    cut: int,
+    emission: Emission,
     options: dict[str, Any],
 ) -> None:
-    ids = emitted(tokenizer, pieces)
-    ids = ids[: len(ids) - cut] if end == "cut" else ids
-
-    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
-        parts, start = [], 0
-        while start < len(ids):
-            size = sizes[len(parts) % len(sizes)]
-            parts.append(tokens(start, ids[start : start + size]))
-            start += size
-        return [*parts, ended(ENDS[end])]
-
-    gateway.script(script)
+    gateway.script(emission.script(tokenizer))
     both(gateway, **options)

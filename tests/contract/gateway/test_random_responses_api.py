@@ -1,21 +1,25 @@
 """Whatever a Responses body says and the model emits: proper errors, one answer in two forms."""
 
-import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.responses.fields import ResponsesRequest
 from moe_model.text.tokenizer import Tokenizer
-from protos import attention_pb2
 from tests.support.gateway.answers import invoke, thinking_answer
-from tests.support.gateway.fake_attention import ended, say, tokens
+from tests.support.gateway.fake_attention import say
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import END_OF_TOOL_CALL, EOS, NAME, TOOL_CALL
-from tests.support.gateway.random_bodies import ANYTHING, PIECES, SOME, emitted
+from tests.support.gateway.random_bodies import (
+    ANYTHING,
+    PIECES,
+    SOME,
+    Emission,
+    emissions,
+    posted,
+)
 from tests.support.gateway.responses import (
     AGENTS,
     PATCH,
@@ -114,12 +118,7 @@ def test_every_body_has_a_proper_answer(
     gateway: Harness, tokenizer: Tokenizer, body: dict[str, Any], path: str
 ) -> None:
     gateway.script(say(thinking_answer(tokenizer, "hm", "hi"), eos=EOS))
-    with httpx.Client(verify=False) as client:
-        reply = client.post(
-            gateway.base_url + path,
-            content=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
+    reply = posted(gateway, path, body)
     told = reply.json()
     if reply.status_code == 200:
         assert "input_tokens" in told if path.endswith("input_tokens") else told["output"]
@@ -144,15 +143,11 @@ ALL_PIECES = PIECES | st.builds(
     st.lists(OUR_CALLS, min_size=1, max_size=2),
     PIECES,
 )
-ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
 
 
 @SOME
 @given(
-    pieces=ALL_PIECES,
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    end=st.sampled_from(["eos", "cut"]),
-    cut=st.integers(0, 3),
+    emission=emissions(ALL_PIECES),
     options=st.fixed_dictionaries(
         {},
         optional={
@@ -165,24 +160,10 @@ ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REA
 def test_streamed_and_whole_answers_say_the_same(
     gateway: Harness,
     tokenizer: Tokenizer,
-    pieces: list[Any],
-    sizes: list[int],
-    end: str,
-    cut: int,
+    emission: Emission,
     options: dict[str, Any],
 ) -> None:
-    ids = emitted(tokenizer, pieces)
-    ids = ids[: len(ids) - cut] if end == "cut" else ids
-
-    def script(request: attention_pb2.GenerateRequest) -> list[Any]:
-        parts, start = [], 0
-        while start < len(ids):
-            size = sizes[len(parts) % len(sizes)]
-            parts.append(tokens(start, ids[start : start + size]))
-            start += size
-        return [*parts, ended(ENDS[end])]
-
-    gateway.script(script)
+    gateway.script(emission.script(tokenizer))
     reply = ask(gateway, **options)
     assert reply.status_code == 200, reply.text
     streamed = assembled(events(ask(gateway, stream=True, **options).text))

@@ -1,9 +1,7 @@
 """Whatever a body to /generate says, it gets a proper answer."""
 
-import json
 from typing import Any
 
-import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +10,7 @@ from protos import attention_pb2
 from tests.support.gateway.fake_attention import stopped, tokens
 from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import EOS
-from tests.support.gateway.random_bodies import ANYTHING, SOME
+from tests.support.gateway.random_bodies import ANYTHING, SOME, posted
 
 IDS = st.lists(st.integers(-1, 300), max_size=4)
 SAMPLING = st.dictionaries(
@@ -53,12 +51,7 @@ def script(request: attention_pb2.GenerateRequest) -> list[Any]:
 @given(BODY)
 def test_every_body_has_a_proper_answer(gateway: Harness, body: dict[str, Any]) -> None:
     gateway.script(script)
-    with httpx.Client(verify=False) as client:
-        reply = client.post(
-            gateway.base_url + "/generate",
-            content=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
+    reply = posted(gateway, "/generate", body)
     if reply.status_code == 200:
         assert '"error"' not in reply.text
         assert reply.text.endswith("data: [DONE]\n\n") or reply.json()

@@ -1,13 +1,19 @@
 """Which bodies and answers does hypothesis try? What the tests of several APIs have in common."""
 
+import json
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from moe_model.text.tokenizer import Tokenizer
+from protos import attention_pb2
 from tests.support.examples import examples
 from tests.support.gateway.answers import invoke
+from tests.support.gateway.fake_attention import Script, ended, tokens
+from tests.support.gateway.harness import Harness
 from tests.support.gateway.model import END_OF_THINK, END_OF_TOOL_CALL, TOOL_CALL
 
 SOME = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -50,6 +56,49 @@ PIECES = st.builds(
     st.just([END_OF_TOOL_CALL]) | st.just([]),
     st.lists(PROSE | MARKERS | CALLS, max_size=3),
 )
+
+
+ENDS = {"eos": attention_pb2.FINISH_REASON_STOP, "cut": attention_pb2.FINISH_REASON_LENGTH}
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What a model says, in parts of these sizes; at a cut, without so many tokens at its end."""
+
+    pieces: list[Any]
+    sizes: list[int]
+    end: str
+    cut: int
+
+    def script(self, tokenizer: Tokenizer) -> Script:
+        ids = emitted(tokenizer, self.pieces)
+        ids = ids[: len(ids) - self.cut] if self.end == "cut" else ids
+        parts, start = [], 0
+        while start < len(ids):
+            size = self.sizes[len(parts) % len(self.sizes)]
+            parts.append(tokens(start, ids[start : start + size]))
+            start += size
+        return lambda request: [*parts, ended(ENDS[self.end])]
+
+
+def emissions(pieces: st.SearchStrategy[list[Any]] = PIECES) -> st.SearchStrategy[Emission]:
+    return st.builds(
+        Emission,
+        pieces,
+        st.lists(st.integers(1, 40), min_size=1, max_size=3),
+        st.sampled_from(["eos", "cut"]),
+        st.integers(0, 3),
+    )
+
+
+def posted(gateway: Harness, path: str, body: Any) -> httpx.Response:
+    """The answer to this body, of which only some JSON can be made."""
+    with httpx.Client(verify=False) as client:
+        return client.post(
+            gateway.base_url + path,
+            content=json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
 
 
 def emitted(tokenizer: Tokenizer, pieces: list[Any]) -> list[int]:
