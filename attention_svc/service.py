@@ -94,8 +94,8 @@ class AttentionService:
         attention_pb2_grpc.add_AttentionServicer_to_server(running.servicer, self._host.server)
         await self._host.start([SERVICE])
         running.watchdog.start()
+        self._announce(running, ops)  # before it is ready: whoever waits for it reads this line
         self._running = running
-        self._announce(running, ops)
         engine_task = running.start()
         tasks = [
             engine_task,

@@ -90,7 +90,15 @@ class ServiceProcess:
         """(ready, what it is doing), from its log and its /readyz."""
         self._read_addresses()
         where = self.addresses.get("ops") or self.addresses.get("http")
-        return ask_readiness(where, client, "starting")
+        ready, text = ask_readiness(where, client, "starting")
+        if ready:  # what it served at may have been logged since
+            self._read_addresses()
+        return ready and self._serves, text
+
+    @property
+    def _serves(self) -> bool:
+        """Whether it has logged where; attention services log earlier where to ask for news."""
+        return bool(self.addresses.keys() & {"grpc", "http"})
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines of its log."""
@@ -111,7 +119,7 @@ class ServiceProcess:
 
     def _read_addresses(self) -> None:
         """Search what was logged since the last call for the line with the bound addresses."""
-        if self.addresses.keys() & {"grpc", "http"}:
+        if self._serves:
             return
         with open(self.log_path, "rb") as log:
             log.seek(self._log_offset)
@@ -123,7 +131,7 @@ class ServiceProcess:
             if found:
                 pairs = (part.partition("=") for part in found.group(1).split())
                 self.addresses |= {kind: address for kind, _, address in pairs}
-                self._had_address = self.addresses.get("grpc", "")
+                self._had_address = self.addresses.get("grpc", self._had_address)
 
 
 def ask_readiness(where: str | None, client: httpx.Client, silent: str) -> tuple[bool, str]:

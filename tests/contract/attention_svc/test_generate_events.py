@@ -1,12 +1,13 @@
 """Generate: events, refusals, deadlines, resumption."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
-import torch
 
+from attention_svc.engine.layer_stack import StepLogits
 from attention_svc.experts.transport import ExpertsUnavailable
 from protos import attention_pb2
 from tests.support.attention_svc.generate_harness import (
@@ -281,11 +282,11 @@ async def test_logits_of_nan_end_that_request_only(monkeypatch):
         stack = service.engine._stack
         forward = stack.forward
 
-        async def faulty(meta: Any, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            logits, finite = await forward(meta, *rest)
-            logits = logits.clone()
-            logits[meta.token_ids_T[meta.logit_rows_B] == 63] = NAN
-            return logits, finite
+        async def faulty(meta: Any, *rest: Any) -> StepLogits:
+            found = await forward(meta, *rest)
+            logits_BV = found.logits_BV.clone()
+            logits_BV[meta.token_ids_T[meta.logit_rows_B] == 63] = NAN
+            return replace(found, logits_BV=logits_BV)
 
         monkeypatch.setattr(stack, "forward", faulty)
         ban = dict.fromkeys(range(60, 64), -100.0)
