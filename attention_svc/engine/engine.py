@@ -16,6 +16,7 @@ import asyncio
 import logging
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from attention_svc.engine.step import Step, pack, partly_filled
 from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from attention_svc.grammar.limits import MASK_TIMEOUT_S
 from attention_svc.metrics import AttentionMetrics
+from attention_svc.sampling.plain import plain_controls
 from attention_svc.sampling.sampler import SamplingFailed, sample
 from attention_svc.sequence.sequence import EmittedToken, Sequence, SequenceEnd, StepTimes
 from moe_model.device_failures import is_fatal
@@ -105,7 +107,8 @@ class Engine:
         """Step until cancelled. Raises failures of memory or device; others are our bugs."""
         while True:
             if await self.step():
-                await asyncio.sleep(0)  # let new requests and cancellations run
+                if not self._stack.picks:  # which lets others run while its device computes
+                    await asyncio.sleep(0)  # let new requests and cancellations run
             else:
                 self._wake.clear()
                 await self._wake.wait()
@@ -178,7 +181,10 @@ class Engine:
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
         scorer = prompt_scorer(plan, self._missing_ids)
-        found = await self._stack.forward(step.meta, terms, times, scorer.score if scorer else None)
+        controls = self._plain_controls(step)
+        found = await self._stack.forward(
+            step.meta, terms, times, scorer.score if scorer else None, controls
+        )
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted sequence has given its blocks back.
         for part in plan:
@@ -191,7 +197,8 @@ class Engine:
         self._hold_late(step, found.logits_BV, chosen)
         sequences = [step.completing[i].sequence for i in chosen]
         found = found if len(chosen) == len(step.completing) else found.of(chosen)
-        tokens = self._sample(found.logits_BV, sequences, found.best)
+        picked = None if controls is None else found.picked
+        tokens = self._sample(found.logits_BV, sequences, picked)
         times.sampling_s = time.monotonic() - start
         self._account(plan, times)
         start = time.monotonic()
@@ -201,6 +208,12 @@ class Engine:
         for sequence, token in zip(sequences, tokens, strict=True):
             self._emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _plain_controls(self, step: Step) -> np.ndarray | None:
+        """For a stack that picks tokens by itself, if no sequence asks for more than it can."""
+        if not self._stack.picks:
+            return None
+        return plain_controls([part.sequence for part in step.completing])
 
     def _hold_late(self, step: Step, logits_BV: Tensor, chosen: list[int]) -> None:
         """Keep the logits of sequences whose grammar has not answered yet."""
@@ -236,14 +249,14 @@ class Engine:
                 self.finish(sequence, _OUR_BUG)
 
     def _sample(
-        self, logits_BV: Tensor, sequences: list[Sequence], best: list[int] | None = None
+        self, logits_BV: Tensor, sequences: list[Sequence], picked: list[int] | None = None
     ) -> list[EmittedToken | SamplingFailed]:
         return sample(
             logits_BV,
             sequences,
             missing_ids=self._missing_ids,
             banned=banned_rows(sequences),
-            best_ids=best,
+            picked=picked,
         )
 
     def _prepare_blocks(self, plan: list[Slice]) -> None:

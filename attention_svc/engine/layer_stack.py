@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from attention_svc.activations import ActivationCounts
 from attention_svc.engine.watchdog import StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
+from attention_svc.sampling.plain import draws, pick_plain
 from attention_svc.sequence.sequence import StepTimes
 from moe_model.backends.backend import Backend
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
@@ -38,13 +40,13 @@ class StepLogits:
     """float32: of `meta.logit_rows_B`."""
     finite_open: list[bool]
     """Of `meta.open_rows_C`."""
-    best: list[int] | None = None
-    """Of each row of logits, where it is known: see WholeStep.best."""
+    picked: list[int] | None = None
+    """Of each row of logits, where it is known: see WholeStep.picked."""
 
     def of(self, rows: list[int]) -> "StepLogits":
         """Some rows only."""
-        best = None if self.best is None else [self.best[row] for row in rows]
-        return StepLogits(self.logits_BV[rows], self.finite_open, best)
+        picked = None if self.picked is None else [self.picked[row] for row in rows]
+        return StepLogits(self.logits_BV[rows], self.finite_open, picked)
 
 
 class LayerStack:
@@ -97,7 +99,11 @@ class LayerStack:
             frequencies=self._frequencies,
         )
         held = transport.held_here()
-        self._whole = backend.whole_steps(outer, layers, held, attention, cache, missing_ids)
+        self._whole = backend.whole_steps(
+            outer, layers, held, attention, cache, missing_ids, pick_plain
+        )
+        self.picks = self._whole is not None
+        """Whether steps pick tokens, and let other tasks run while they are computed."""
         # Bytes of one hidden row to a pool, and of its float32 sum back.
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         self._inline_rows = inline_rows(projection_row_flops(config))
@@ -109,15 +115,16 @@ class LayerStack:
         terms: HopTerms,
         times: StepTimes,
         score: Score | None = None,
+        controls: np.ndarray | None = None,
     ) -> StepLogits:
         """Of a step whose `meta` is on the host.
 
-        `score` gets all hidden rows after the last layer, and the function from rows to logits.
+        `controls` are for `pick_plain`, if this stack picks. `score` gets all hidden rows after the last layer, and the function from rows to logits.
         Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
         KV cache by then is overwritten when the tokens run again.
         """
         if self._whole is not None:
-            return await self._forward_whole(self._whole, meta, times, score)
+            return await self._forward_whole(self._whole, meta, times, score, controls)
         meta = meta.to(self.device)
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
@@ -157,13 +164,24 @@ class LayerStack:
         return StepLogits(logits_BV, finite_open)
 
     async def _forward_whole(
-        self, whole: WholeSteps, meta: StepMeta, times: StepTimes, score: Score | None
+        self,
+        whole: WholeSteps,
+        meta: StepMeta,
+        times: StepTimes,
+        score: Score | None,
+        controls: np.ndarray | None,
     ) -> StepLogits:
         """All layers and experts in one go: their time is counted as attention's."""
         start = time.monotonic()
         self.progress.moves += 1
-        step = await self._run(meta.is_decode, partial(whole.start, meta))
-        await self._run(False, step.wait)
+        if controls is not None and not draws(controls):
+            controls = None
+        step = await self._run(meta.is_decode, partial(whole.start, meta, controls))
+        if meta.is_decode:  # short: another thread would wake up late
+            while not step.is_done():
+                await asyncio.sleep(0)
+        else:
+            await self._run(False, step.wait)
         self.progress.moves += 1
         self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
         if score is not None:
@@ -171,7 +189,7 @@ class LayerStack:
         finite_open = _finite_rows(step.hidden_TD, meta.open_rows_C)
         times.device_s = step.device_s()
         times.attention_s += time.monotonic() - start
-        return StepLogits(step.logits_BV, finite_open, step.best())
+        return StepLogits(step.logits_BV, finite_open, step.picked())
 
     async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
         """Run small work here (a thread switch costs more), long work on the compute thread."""

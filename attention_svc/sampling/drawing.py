@@ -23,7 +23,7 @@ MASS_ROWS = 2
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The rows' controls, [B, 1] each."""
 
     temperature: Tensor
@@ -44,19 +44,19 @@ def draw(logits_BV: Tensor, maxima_BN: Tensor, sequences: Rows[Sequence]) -> lis
     controls = _columns(sequences, limits, logits_BV.device)
     mass_B1 = _mass(logits_BV, maxima_BN, controls, [i for i, k in enumerate(limits) if not k])
     first = max(k + TIE_ROOM if k else CANDIDATES[0] for k in limits)
-    ids_B, decided_B = _pick(logits_BV, maxima_BN, controls, mass_B1, first)
+    ids_B, decided_B = pick(logits_BV, maxima_BN, controls, mass_B1, first)
     for count in (*(c for c in CANDIDATES if c > first), vocab_size):
         open_R = (~decided_B).nonzero()[:, 0]
         if not open_R.numel():
             break
-        rest = _Columns(*(column[open_R] for column in vars(controls).values()))
-        ids_B[open_R], decided_B[open_R] = _pick(
+        rest = Columns(*(column[open_R] for column in vars(controls).values()))
+        ids_B[open_R], decided_B[open_R] = pick(
             logits_BV[open_R], maxima_BN[open_R], rest, mass_B1[open_R], count
         )
     return ids_B.tolist()
 
 
-def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device) -> _Columns:
+def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device) -> Columns:
     params = [sequence.params for sequence in sequences]
     endless = float("inf")
     columns = torch.tensor(
@@ -69,10 +69,10 @@ def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device)
         ],
         dtype=torch.float64,
     )
-    return _Columns(*columns.to(device)[:, :, None])
+    return Columns(*columns.to(device)[:, :, None])
 
 
-def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: _Columns, rows: Rows[int]) -> Tensor:
+def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: Columns, rows: Rows[int]) -> Tensor:
     """Sum of exp((logit - best) / temperature), [B, 1], of the rows without top_k; others 0."""
     mass_B1 = torch.zeros_like(controls.temperature)
     for start in range(0, len(rows), MASS_ROWS):
@@ -82,8 +82,8 @@ def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: _Columns, rows: Rows[i
     return mass_B1
 
 
-def _pick(
-    logits_BV: Tensor, maxima_BN: Tensor, controls: _Columns, mass_B1: Tensor, count: int
+def pick(
+    logits_BV: Tensor, maxima_BN: Tensor, controls: Columns, mass_B1: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
     """The drawn ids, and whether `count` candidates were enough to decide."""
     found = ranked(logits_BV, maxima_BN, count)

@@ -39,7 +39,7 @@ def sample(
     *,
     missing_ids: Tensor | None = None,
     banned: Mapping[int, Tensor] | None = None,
-    best_ids: Rows[int] | None = None,
+    picked: Rows[int] | None = None,
 ) -> list[EmittedToken | SamplingFailed]:
     """One token per sequence.
 
@@ -48,12 +48,12 @@ def sample(
         sequences: with their output so far: penalties and random numbers depend on it.
         missing_ids: int64, ids without a token: never sampled, in no distribution.
         banned: bool [V] by row: ids that the row's grammar does not allow.
-        best_ids: the best of each row, if known: not missing, -1 if its logits are not finite.
+        picked: what the model's device drew already, by the same rules; -1: not for this row.
     """
     if not sequences:
         return []
-    if best_ids is not None and not banned and min(best_ids) >= 0 and _only_best(sequences):
-        return [EmittedToken(token_id) for token_id in best_ids]
+    if picked is not None and min(picked) >= 0:
+        return [EmittedToken(token_id) for token_id in picked]
     if not banned and missing_ids is None and len(sequences) <= PLAIN_ROWS:
         plain = _plain_greedy(logits_BV, sequences)
         if plain is not None:

@@ -17,7 +17,7 @@ from moe_model.maths.layer_steps import Steps
 from moe_model.maths.linears import Linears
 from moe_model.maths.paged_attention import PagedAttention
 from moe_model.maths.row_maths import RowMaths
-from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.maths.whole_steps import OuterWeights, Pick, WholeSteps
 from moe_model.numerics import Numerics
 
 
@@ -77,10 +77,13 @@ class Backend(Protocol):
         attention: PagedAttention,
         cache: KvPages,
         missing_ids: Sequence[int],
+        pick: Pick,
     ) -> WholeSteps | None:
         """What runs steps without a look at what lies between layers; None: nothing does.
 
-        `missing_ids`: ids without a token, which are nobody's best.
+        Args:
+            missing_ids: without a token: nobody's best.
+            pick: draws where a step has controls.
         """
 
     def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:

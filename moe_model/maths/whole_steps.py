@@ -1,5 +1,6 @@
 """Steps from token ids to logits in one go, for a device that holds all layers and all experts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.step_meta import StepMeta
+
+Pick = Callable[[Tensor, Tensor], Tensor]
+"""(float32 logits [B, V], controls [columns, B]) -> int64 ids [B], -1 if open; captured in graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,11 @@ class WholeStep(Protocol):
     def device_s(self) -> float:
         """How long the device took, once `wait` has returned; 0: it was not timed."""
 
-    def best(self) -> list[int]:
-        """The largest logit's id of each row, the lowest among equals; -1: they are not finite."""
+    def is_done(self) -> bool:
+        """Whether `wait` would return at once."""
+
+    def picked(self) -> list[int]:
+        """A token id for each row of logits; -1: they are not finite, or it is open."""
 
     def chosen(self) -> np.ndarray:
         """int32 [L, T, K]: every layer's topk_ids_TK."""
@@ -47,5 +54,9 @@ class WholeStep(Protocol):
 class WholeSteps(Protocol):
     """Starts steps, one after the other."""
 
-    def start(self, meta: StepMeta) -> WholeStep:
-        """`meta` is on the host."""
+    def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> WholeStep:
+        """`meta` is on the host.
+
+        Args:
+            controls: float64 [columns, B], for the `Pick` of each row of logits; None: its best.
+        """

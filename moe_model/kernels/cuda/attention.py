@@ -13,8 +13,10 @@ from moe_model.maths.kv_layout import KvPages, PlainLayout
 from moe_model.maths.paged_attention import AttendPages
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 
-_DECODE_QUERIES, _CHUNK_QUERIES = 16, 32
-"""Queries of a product at least; as two warps compute them, with one matrix instruction."""
+_DECODE_QUERIES = 16
+_CHUNK_TILES = ((128, 8, 4), (64, 4, 2), (32, 2, 2))
+"""Queries of a program, its warps and stages; the fastest on an H200. No bit depends on them."""
+_MANY_PROGRAMS = 128
 
 
 def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: int) -> bool:
@@ -23,7 +25,9 @@ def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: i
         return False
     head_dim = layout.head_dim
     return (
-        num_heads // num_groups <= _CHUNK_QUERIES and head_dim >= 16 and not head_dim & head_dim - 1
+        num_heads // num_groups <= _CHUNK_TILES[-1][0]
+        and head_dim >= 16
+        and not head_dim & head_dim - 1
     )
 
 
@@ -114,10 +118,19 @@ class CudaAttention:
     def _chunk(self, layer_idx: int, q_THP: Tensor, chunk: ChunkMeta, out_THP: Tensor) -> None:
         num_rows, head_dim = q_THP.shape[0], q_THP.shape[2]
         pages = self._cache.pages(layer_idx)
-        tiles = triton.cdiv(num_rows, _CHUNK_QUERIES // self._heads)
+        queries, warps, stages = self._chunk_tile(num_rows)
+        tiles = triton.cdiv(num_rows, queries // self._heads)
         launch(
             paged.attend_chunk, (tiles, self._num_groups),
             q_THP, *pages, chunk.block_table_W, out_THP, chunk.num_cached - num_rows, num_rows,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            HEADS=self._heads, M=_CHUNK_QUERIES, P=head_dim, num_warps=2, num_stages=2,
+            HEADS=self._heads, M=queries, P=head_dim, num_warps=warps, num_stages=stages,
         )  # fmt: skip
+
+    def _chunk_tile(self, num_rows: int) -> tuple[int, int, int]:
+        """Queries, warps and stages: the largest tile that leaves no processor idle."""
+        for queries, warps, stages in _CHUNK_TILES:
+            programs = triton.cdiv(num_rows, queries // self._heads) * self._num_groups
+            if programs >= _MANY_PROGRAMS:
+                return queries, warps, stages
+        return _CHUNK_TILES[-1]

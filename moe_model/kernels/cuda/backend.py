@@ -19,7 +19,7 @@ from moe_model.maths.layer_steps import Steps
 from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
 from moe_model.maths.paged_attention import PagedAttention
-from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.maths.whole_steps import OuterWeights, Pick, WholeSteps
 from moe_model.numerics import Numerics, dtype_name
 from moe_model.quant import StoredMatrix
 
@@ -104,6 +104,7 @@ class CudaBackend(TorchBackend):
         attention: PagedAttention,
         cache: KvPages,
         missing_ids: Sequence[int],
+        pick: Pick,
     ) -> WholeSteps | None:
         from moe_model.kernels.cuda.attention import CudaAttention
         from moe_model.kernels.cuda.experts import CudaExperts
@@ -119,7 +120,7 @@ class CudaBackend(TorchBackend):
         if len(held) != len(layers) or not isinstance(outer.lm_head_VD, CudaLinear):
             return None
         missing = torch.tensor(missing_ids, device=self.device) if missing_ids else None
-        model = CudaModel(steps.layers[0].config, outer, steps, held, missing)
+        model = CudaModel(steps.layers[0].config, outer, steps, held, missing, pick)
         return CudaWholeSteps(model, attention)
 
 

@@ -23,6 +23,7 @@ ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 MOST_ITEMS = 8192
 """Each takes as much working room as a float32 row of queries."""
 MOST_GRAPHS = 64
+MOST_CONTROLS = 8
 COLUMNS = 6
 """Token ids, positions, slots, lengths, where the row's table begins, and its first item."""
 
@@ -33,6 +34,8 @@ class Shape:
 
     rows: int
     items: int
+    controls: int = 0
+    """Numbers by which a row's token is picked."""
 
     @property
     def row_stride(self) -> int:
@@ -42,10 +45,10 @@ class Shape:
     @property
     def num_numbers(self) -> int:
         """Before the tables."""
-        return COLUMNS * self.row_stride + self.items
+        return (COLUMNS + self.controls) * self.row_stride + self.items
 
 
-def shape_of(meta: StepMeta) -> Shape | None:
+def shape_of(meta: StepMeta, num_controls: int = 0) -> Shape | None:
     """The smallest that holds the step; None: no graph does."""
     num_rows = meta.num_rows
     if not meta.is_decode or meta.logit_rows_B.shape[0] != num_rows or num_rows > ROWS[-1]:
@@ -55,11 +58,18 @@ def shape_of(meta: StepMeta) -> Shape | None:
     room = max(rows, 2)
     while room < items:
         room *= 2
-    return Shape(rows, room) if room <= MOST_ITEMS else None
+    return Shape(rows, room, num_controls) if room <= MOST_ITEMS else None
 
 
-def write_numbers(meta: StepMeta, shape: Shape, out: np.ndarray) -> int:
-    """A step's int64 numbers as its graph reads them; returns how many there are."""
+def write_numbers(
+    meta: StepMeta, controls: np.ndarray | None, shape: Shape, out: np.ndarray
+) -> int:
+    """A step's numbers as its graph reads them; returns how many there are.
+
+    Args:
+        controls: float64 [shape.controls, B], whose bits are written.
+        out: int64.
+    """
     num_rows, stride = meta.num_rows, shape.row_stride
     lens_B, tables_BW = meta.decode_lens_B.numpy(), meta.decode_tables_BW.numpy()
     spans_B = -(-lens_B // SPAN.value)
@@ -71,7 +81,12 @@ def write_numbers(meta: StepMeta, shape: Shape, out: np.ndarray) -> int:
     columns[3, :num_rows] = lens_B
     columns[4, :num_rows] = np.arange(num_rows) * tables_BW.shape[1]
     columns[5, :num_rows] = np.cumsum(spans_B) - spans_B
-    items = out[COLUMNS * stride : shape.num_numbers]
+    if controls is not None:
+        given = out[COLUMNS * stride : (COLUMNS + shape.controls) * stride].view(np.float64)
+        given = given.reshape(shape.controls, stride)
+        given[:] = 1.0
+        given[:, :num_rows] = controls
+    items = out[shape.num_numbers - shape.items : shape.num_numbers]
     items[:] = -1
     used = np.repeat(np.arange(num_rows), spans_B)
     items[: len(used)] = used
@@ -94,7 +109,7 @@ class DecodeGraphs:
         self._model, self._attention = model, attention
         self._captures = device.type == "cuda"
         num_blocks = model.steps.cache.pages(0)[0].shape[0]
-        room = Shape(ROWS[-1], MOST_ITEMS).num_numbers + ROWS[-1] * num_blocks
+        room = Shape(ROWS[-1], MOST_ITEMS, MOST_CONTROLS).num_numbers + ROWS[-1] * num_blocks
         self._host = torch.empty(room, dtype=torch.int64, pin_memory=self._captures)
         self._numbers = torch.empty(room, dtype=torch.int64, device=device)
         self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
@@ -103,12 +118,12 @@ class DecodeGraphs:
             self._stream = torch.cuda.Stream(device)
             self._pool = torch.cuda.graph_pool_handle()
 
-    def start(self, meta: StepMeta) -> Computed | None:
+    def start(self, meta: StepMeta, controls: np.ndarray | None) -> Computed | None:
         """None: more rows or spans than graphs are made for."""
-        shape = shape_of(meta)
+        shape = shape_of(meta, 0 if controls is None else len(controls))
         if shape is None:
             return None
-        count = write_numbers(meta, shape, self._host.numpy())
+        count = write_numbers(meta, controls, shape, self._host.numpy())
         span = Span.begin(self._numbers.device)
         self._numbers[:count].copy_(self._host[:count], non_blocking=True)
         computed = self._replay(shape) if self._captures else self._compute(shape)
@@ -118,7 +133,7 @@ class DecodeGraphs:
         return Computed(
             computed.hidden_TD[rows],
             computed.logits_BV[rows],
-            computed.best_B[rows],
+            computed.picked_B[rows],
             computed.ids_LTK[:, rows],
             span,
         )
@@ -153,7 +168,7 @@ class DecodeGraphs:
         numbers = self._numbers
         columns = numbers[: COLUMNS * shape.row_stride].view(COLUMNS, -1)[:, : shape.rows]
         ids_T, positions_T, slots_T, lens_B, table_of_row_B, first_item_B = columns
-        items_I = numbers[COLUMNS * shape.row_stride : shape.num_numbers]
+        items_I = numbers[shape.num_numbers - shape.items : shape.num_numbers]
         tables = numbers[shape.num_numbers :]
         rows = DecodeRows(tables, table_of_row_B, lens_B, items_I, first_item_B)
 
@@ -164,5 +179,9 @@ class DecodeGraphs:
 
         step = self._model.hidden(ids_T, positions_T, slots_T, attend)
         logits_BV = self._logits_BV[: shape.rows]
-        best_B = self._model.logits(step.hidden_TD, logits_BV)
-        return Computed(step.hidden_TD, logits_BV, on_host(best_B), on_host(step.ids_LTK), None)
+        controls = None
+        if shape.controls:
+            given = numbers[COLUMNS * shape.row_stride : shape.num_numbers - shape.items]
+            controls = given.view(torch.float64).view(shape.controls, -1)[:, : shape.rows]
+        picked_B = self._model.logits(step.hidden_TD, controls, logits_BV)
+        return Computed(step.hidden_TD, logits_BV, on_host(picked_B), on_host(step.ids_LTK), None)

@@ -128,8 +128,10 @@ class CudaLinear:
     def _tiling(self, num_rows: int) -> tuple[int, int, int, int]:
         """Outputs and rows of a tile, warps and stages: no bit depends on them."""
         rows = next((rows for rows in (8, 16, 32) if num_rows <= rows), 64)
-        few = rows <= 16 or self.parts[0].format is F32
-        return 32 if few else 64, rows, 2, 3
+        if rows <= 16 or self.parts[0].format is F32:
+            return 32, rows, 2, 3
+        many = num_rows > _FEW_ROWS and self.parts[0].format.bits < 16
+        return 64, rows, 4 if many else 2, 3
 
     def _num_parts(self, rows_TD: Tensor) -> int:
         """How many programs share a sum: no bit depends on it."""

@@ -13,7 +13,7 @@ from moe_model.kernels.cuda.linear import CudaLinear
 from moe_model.kernels.cuda.rows import CudaRows
 from moe_model.kernels.cuda.step import Attend, CudaStep, CudaSteps
 from moe_model.maths.rope import rope_cos_sin
-from moe_model.maths.whole_steps import OuterWeights
+from moe_model.maths.whole_steps import OuterWeights, Pick
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Computed:
 
     hidden_TD: Tensor
     logits_BV: Tensor
-    best_B: Tensor
+    picked_B: Tensor
     """int64, on the host: filled in by the time that `wait` returns."""
     ids_LTK: Tensor
     """int32, on the host, likewise."""
@@ -52,8 +52,12 @@ class Computed:
     def device_s(self) -> float:
         return 0.0 if self.span is None else self.span.start.elapsed_time(self.span.stop) / 1e3
 
-    def best(self) -> list[int]:
-        return self.best_B.tolist()
+    def is_done(self) -> bool:
+        return self.span is None or self.span.stop.query()
+
+    def picked(self) -> list[int]:
+        found: list[int] = self.picked_B.tolist()
+        return found
 
     def chosen(self) -> np.ndarray:
         return self.ids_LTK.numpy().copy()
@@ -68,7 +72,8 @@ class CudaModel:
     steps: CudaSteps
     experts: Sequence[CudaExperts]
     missing_ids: Tensor | None
-    """int64: never the best of a row."""
+    """int64: never picked."""
+    pick: Pick
 
     def hidden(
         self, ids_T: Tensor, positions_T: Tensor, slots_T: Tensor, attend: Attend
@@ -81,8 +86,8 @@ class CudaModel:
             step.add(experts.routed_parts(*step.up_to_dispatch(layer_idx)))
         return step
 
-    def logits(self, hidden_BD: Tensor, out_BV: Tensor) -> Tensor:
-        """Into `out_BV`. Returns int64 [B], the best ids: see WholeStep.best."""
+    def logits(self, hidden_BD: Tensor, controls: Tensor | None, out_BV: Tensor) -> Tensor:
+        """Into `out_BV`. Returns int64 [B]: see WholeStep.picked."""
         eps = self.config.rms_norm_eps
         final_BD = CudaRows().rms_norm(hidden_BD, self.outer.final_norm_D, eps)
         assert isinstance(self.outer.lm_head_VD, CudaLinear)
@@ -90,7 +95,8 @@ class CudaModel:
         finite_B = torch.isfinite(out_BV.sum(dim=-1))
         if self.missing_ids is not None:
             out_BV.index_fill_(1, self.missing_ids, float("-inf"))
-        return torch.where(finite_B, out_BV.argmax(dim=-1), -1)
+        ids_B = out_BV.argmax(dim=-1) if controls is None else self.pick(out_BV, controls)
+        return torch.where(finite_B, ids_B, -1)
 
 
 def on_host(values: Tensor) -> Tensor:

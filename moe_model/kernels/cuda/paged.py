@@ -2,7 +2,8 @@
 
 Every span gives a maximum, a sum and a weighted sum of its own; they are added in ascending order.
 A row decoded alone and the same row within a chunk therefore get the same bits: the first has one
-program for each span and adds them later, the second goes through them one after another.
+program for each span and adds them later, the second goes through them one after another. Weights
+are summed by a product with ones: the order in which a reduction adds depends on the tile.
 """
 
 import triton
@@ -16,33 +17,28 @@ TILE = tl.constexpr(64)
 
 
 @triton.jit
-def _attend_span(
-    q_MP, keys, values, table, first, seen_M, stop, group, scale, block_size, page_stride,
-    num_groups, M: tl.constexpr, P: tl.constexpr,
+def _attend_tile(
+    max_M, sum_M, mean_MP, q_MP, keys, values, table, first, seen_M, stop, group, scale,
+    block_size, page_stride, num_groups, P: tl.constexpr,
 ):  # fmt: skip
-    """Over positions first .. first + SPAN, of which row m sees those below seen_M."""
-    max_M = tl.full([M], float("-inf"), tl.float32)
-    sum_M = tl.zeros([M], tl.float32)
-    mean_MP = tl.zeros([M, P], tl.float32)
+    """Positions first .. first + TILE, of which row m sees those below seen_M, after others."""
     at_P = tl.arange(0, P)
-    for tile in range(tl.cdiv(tl.minimum(stop - first, SPAN), TILE)):  # others would add 0
-        at_S = first + tile * TILE + tl.arange(0, TILE)
-        inside_S = at_S < stop
-        page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)
-        row_S = page_S * page_stride + ((at_S % block_size) * num_groups + group) * P
-        k_PS = tl.load(keys + row_S[None, :] + at_P[:, None], mask=inside_S[None, :], other=0.0)
-        v_SP = tl.load(values + row_S[:, None] + at_P[None, :], mask=inside_S[:, None], other=0.0)
-        score_MS = tl.dot(q_MP, operand(k_PS)) * scale
-        score_MS = tl.where(at_S[None, :] < seen_M[:, None], score_MS, float("-inf"))
-        top_M = tl.maximum(max_M, tl.max(score_MS, 1))
-        base_M = tl.where(top_M == float("-inf"), 0.0, top_M)
-        weight_MS = tl.exp(score_MS - base_M[:, None])
-        shrink_M = tl.exp(max_M - base_M)
-        sum_M = sum_M * shrink_M + tl.sum(weight_MS, 1)
-        weighted_MP = tl.dot(operand(weight_MS.to(values.dtype.element_ty)), operand(v_SP))
-        mean_MP = mean_MP * shrink_M[:, None] + weighted_MP
-        max_M = top_M
-    return max_M, sum_M, mean_MP
+    at_S = first + tl.arange(0, TILE)
+    inside_S = at_S < stop
+    page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)
+    row_S = page_S * page_stride + ((at_S % block_size) * num_groups + group) * P
+    k_PS = tl.load(keys + row_S[None, :] + at_P[:, None], mask=inside_S[None, :], other=0.0)
+    v_SP = tl.load(values + row_S[:, None] + at_P[None, :], mask=inside_S[:, None], other=0.0)
+    score_MS = tl.dot(q_MP, operand(k_PS)) * scale
+    score_MS = tl.where(at_S[None, :] < seen_M[:, None], score_MS, float("-inf"))
+    top_M = tl.maximum(max_M, tl.max(score_MS, 1))
+    base_M = tl.where(top_M == float("-inf"), 0.0, top_M)
+    weight_MS = operand(tl.exp(score_MS - base_M[:, None]).to(values.dtype.element_ty))
+    shrink_M = tl.exp(max_M - base_M)
+    ones_SK = operand(tl.full([TILE, 16], 1.0, values.dtype.element_ty))
+    weights_M = tl.max(tl.dot(weight_MS, ones_SK), 1)  # 16 equal sums
+    weighted_MP = tl.dot(weight_MS, operand(v_SP))
+    return top_M, sum_M * shrink_M + weights_M, mean_MP * shrink_M[:, None] + weighted_MP
 
 
 @triton.jit
@@ -93,10 +89,15 @@ def decode_spans(
     num_heads = num_groups * HEADS
     q_MP, _, valid_M = _queries(q, row, 1, group, num_heads, HEADS, M, P)
     seen_M = tl.zeros([M], tl.int32) + length
-    max_M, sum_M, mean_MP = _attend_span(
-        q_MP, keys, values, tables + tl.load(table_of_row + row), first, seen_M, length,
-        group, scale, block_size, page_stride, num_groups, M, P,
-    )  # fmt: skip
+    table = tables + tl.load(table_of_row + row)
+    max_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    mean_MP = tl.zeros([M, P], tl.float32)
+    for tile in range(tl.cdiv(tl.minimum(length - first, SPAN), TILE)):
+        max_M, sum_M, mean_MP = _attend_tile(
+            max_M, sum_M, mean_MP, q_MP, keys, values, table, first + tile * TILE, seen_M, length,
+            group, scale, block_size, page_stride, num_groups, P,
+        )  # fmt: skip
     at_M = item * num_heads + group * HEADS + tl.arange(0, M)
     tl.store(maxima + at_M, max_M, mask=valid_M)
     tl.store(sums + at_M, sum_M, mask=valid_M)
@@ -176,12 +177,21 @@ def attend_chunk(
     max_M = tl.full([M], float("-inf"), tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     mean_MP = tl.zeros([M, P], tl.float32)
-    for span in range(tl.cdiv(stop, SPAN)):
-        found_max_M, found_sum_M, found_MP = _attend_span(
-            q_MP, keys, values, table, span * SPAN, seen_M, stop, group, scale,
-            block_size, page_stride, num_groups, M, P,
+    span_max_M, span_sum_M, span_MP = max_M, sum_M, mean_MP
+    for tile in range(tl.cdiv(stop, TILE)):  # one loop: what it loads is fetched ahead
+        first = tile * TILE
+        if first % SPAN == 0:
+            max_M, sum_M, mean_MP = _add_span(
+                max_M, sum_M, mean_MP, span_max_M, span_sum_M, span_MP
+            )
+            span_max_M = tl.full([M], float("-inf"), tl.float32)
+            span_sum_M = tl.zeros([M], tl.float32)
+            span_MP = tl.zeros([M, P], tl.float32)
+        span_max_M, span_sum_M, span_MP = _attend_tile(
+            span_max_M, span_sum_M, span_MP, q_MP, keys, values, table, first, seen_M, stop,
+            group, scale, block_size, page_stride, num_groups, P,
         )  # fmt: skip
-        max_M, sum_M, mean_MP = _add_span(max_M, sum_M, mean_MP, found_max_M, found_sum_M, found_MP)
+    max_M, sum_M, mean_MP = _add_span(max_M, sum_M, mean_MP, span_max_M, span_sum_M, span_MP)
     found_MP = mean_MP / sum_M[:, None]
     where = out + place_M[:, None] + tl.arange(0, P)[None, :]
     tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])

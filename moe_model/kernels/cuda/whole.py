@@ -4,6 +4,7 @@ Decode steps of few rows are replayed from CUDA graphs; every other step launche
 one by one. The bits are the same.
 """
 
+import numpy as np
 import torch
 
 from moe_model.kernels.cuda.attention import CudaAttention
@@ -20,10 +21,10 @@ class CudaWholeSteps:
         self._graphs = DecodeGraphs(model, attention)
 
     @torch.inference_mode()
-    def start(self, meta: StepMeta) -> Computed:
-        return self._graphs.start(meta) or self._launch(meta)
+    def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> Computed:
+        return self._graphs.start(meta, controls) or self._launch(meta, controls)
 
-    def _launch(self, meta: StepMeta) -> Computed:
+    def _launch(self, meta: StepMeta, controls: np.ndarray | None) -> Computed:
         model = self._model
         device = model.outer.embedding_VD.device
         span = Span.begin(device)
@@ -34,8 +35,9 @@ class CudaWholeSteps:
         logits_BV = torch.empty(
             (hidden_BD.shape[0], model.config.vocab_size), device=hidden_BD.device
         )
-        best_B = model.logits(hidden_BD, logits_BV)
-        best_B, ids_LTK = on_host(best_B), on_host(step.ids_LTK)
+        given = None if controls is None else torch.from_numpy(controls).to(device)
+        picked_B = on_host(model.logits(hidden_BD, given, logits_BV))
+        ids_LTK = on_host(step.ids_LTK)
         if span is not None:
             span.stop.record()
-        return Computed(step.hidden_TD, logits_BV, best_B, ids_LTK, span)
+        return Computed(step.hidden_TD, logits_BV, picked_B, ids_LTK, span)

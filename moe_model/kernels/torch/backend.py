@@ -20,7 +20,7 @@ from moe_model.maths.linear import LinearWeight, can_pack, pack
 from moe_model.maths.linears import Linears, PlainLinears
 from moe_model.maths.paged_attention import PagedAttention, TorchAttention
 from moe_model.maths.row_maths import TORCH, RowMaths
-from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.maths.whole_steps import OuterWeights, Pick, WholeSteps
 from moe_model.numerics import DTYPES, Numerics
 from moe_model.quant import StoredMatrix
 
@@ -93,6 +93,7 @@ class TorchBackend:
         attention: PagedAttention,
         cache: KvPages,
         missing_ids: Sequence[int],
+        pick: Pick,
     ) -> WholeSteps | None:
         return None
 

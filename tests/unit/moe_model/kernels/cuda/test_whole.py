@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.kv.cache import KvCache
+from attention_svc.sampling.plain import pick_plain
 from moe_model.kernels.cuda.backend import CudaBackend
 from moe_model.kernels.cuda.graphs import COLUMNS, ROWS, Shape, shape_of, write_numbers
 from moe_model.maths.rope import rope_frequencies
@@ -64,7 +65,7 @@ def made(
         frequencies=rope_frequencies(config.rotary_dim, config.rope_theta, device),
     )
     attention = backend.attention(config, cache)
-    found = backend.whole_steps(outer, layers, experts, attention, cache, missing_ids)
+    found = backend.whole_steps(outer, layers, experts, attention, cache, missing_ids, pick_plain)
     assert found is not None
     return found
 
@@ -118,10 +119,12 @@ def decode_of(ids: list[int], position: int) -> StepMeta:
     )
 
 
-def run(steps: WholeSteps, meta: StepMeta) -> tuple[Tensor, list[int], np.ndarray]:
-    step = steps.start(meta)
+def run(
+    steps: WholeSteps, meta: StepMeta, controls: np.ndarray | None = None
+) -> tuple[Tensor, list[int], np.ndarray]:
+    step = steps.start(meta, controls)
     step.wait()
-    return step.logits_BV.cpu().clone(), step.best(), step.chosen()
+    return step.logits_BV.cpu().clone(), step.picked(), step.chosen()
 
 
 def test_logits_are_the_references_and_a_decoded_row_has_its_chunks_bits(
@@ -164,12 +167,25 @@ def test_ids_without_a_token_are_never_the_best(
     assert best[0] not in others
 
 
+def test_tokens_are_drawn_with_their_rows_controls(steps: WholeSteps) -> None:
+    """The best; one of the two best by its random number, in a decode step and after a chunk."""
+    greedy, first, second = (1.0, 1.0, np.inf, 0.0, 0.0), (9.0, 2.0, np.inf, 0.0), 0.999
+    logits, _, _ = run(steps, chunk_of(0, PROMPT[:3], 0))
+    best, next_best = logits[2].topk(2).indices.tolist()
+    columns = np.array([greedy, (*first, 0.0), (*first, second)]).T
+    _, picked, _ = run(steps, chunk_of(0, PROMPT[:3], 0), np.repeat(columns[:, 2:], 3, axis=1))
+    assert picked[2] == next_best
+    for column, expected in zip(columns.T, (best, best, next_best), strict=True):
+        _, picked, _ = run(steps, decode_of(PROMPT[2:3], 2), column[:, None].copy())
+        assert picked == [expected]
+
+
 def test_numbers_of_a_step_are_written_as_its_graph_reads_them() -> None:
     meta = decode_of([7, 8, 9], 20)
     shape = shape_of(meta)
     assert shape == Shape(rows=4, items=4)
     out = np.full(100, 99, dtype=np.int64)
-    count = write_numbers(meta, shape, out)
+    count = write_numbers(meta, None, shape, out)
     columns = out[: COLUMNS * 4].reshape(COLUMNS, 4)
     assert columns[0].tolist() == [7, 8, 9, 0]
     assert columns[2].tolist() == [4, 36, 68, -1]
@@ -179,6 +195,12 @@ def test_numbers_of_a_step_are_written_as_its_graph_reads_them() -> None:
     assert out[COLUMNS * 4 :][:4].tolist() == [0, 1, 2, -1]
     assert out[shape.num_numbers : count].tolist() == [1, 0, 3, 2, 5, 4]
     assert out[count] == 99
+    controls = np.arange(6.0).reshape(2, 3)
+    with_controls = shape_of(meta, 2)
+    assert with_controls is not None
+    write_numbers(meta, controls, with_controls, out)
+    given = out[COLUMNS * 4 : (COLUMNS + 2) * 4].view(np.float64).reshape(2, 4)
+    assert given[:, :3].tolist() == controls.tolist()
 
 
 def test_steps_that_no_graph_holds_have_no_shape() -> None:
