@@ -20,8 +20,9 @@ class Checkpoints:
 
     def __init__(self, path: Path):
         self._path = path
-        self._noted = threading.Event()
-        self._stopped = threading.Event()
+        self._changed = threading.Condition()
+        self._is_noted = False
+        self._is_stopped = False
         self._thread = threading.Thread(
             target=self._run, name="response-store-checkpoints", daemon=True
         )
@@ -31,20 +32,30 @@ class Checkpoints:
 
     def note(self) -> None:
         """Something was committed."""
-        self._noted.set()
+        with self._changed:
+            self._is_noted = True
+            self._changed.notify()
 
     def stop(self) -> None:
-        self._stopped.set()
-        self._noted.set()
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
-        while self._noted.wait() and not self._stopped.wait(PACE_S):
-            self._noted.clear()
+        while self._is_due():
             # Whatever keeps it from this, the writer does it itself once its log is long.
             with contextlib.suppress(sqlite3.Error):
                 connection = connection or sqlite3.connect(self._path, isolation_level=None)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if connection is not None:
             connection.close()
+
+    def _is_due(self) -> bool:
+        """Waits until there is something to move, and a moment longer; False: it is stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_noted or self._is_stopped)
+            self._changed.wait_for(lambda: self._is_stopped, PACE_S)
+            self._is_noted = False
+            return not self._is_stopped

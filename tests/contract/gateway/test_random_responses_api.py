@@ -1,5 +1,6 @@
 """Whatever a Responses body says and the model emits: proper errors, one answer in two forms."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ ITEM = st.fixed_dictionaries(
         "content": CONTENT,
         "summary": CONTENT,
         "encrypted_content": st.just("em1.AAAA") | ANYTHING,
-        "id": ANYTHING,
+        "id": st.sampled_from(["msg_1", "rs_\0"]) | ANYTHING,
         "call_id": st.sampled_from(["a", "b"]) | ANYTHING,
         "name": st.sampled_from(["weather", "ask", "patch"]) | ANYTHING,
         "namespace": st.just("agents") | ANYTHING,
@@ -107,8 +108,11 @@ BODY = st.builds(
 
 
 @pytest.fixture
-def gateway(make_gateway: Any, roomy_options: dict[str, Any]) -> Harness:
-    gateway: Harness = make_gateway(**roomy_options, restore_thinking="always")
+def gateway(make_gateway: Any, roomy_options: dict[str, Any], tmp_path: Path) -> Harness:
+    store = str(tmp_path / "responses.sqlite")
+    gateway: Harness = make_gateway(
+        **roomy_options, restore_thinking="always", response_store=store
+    )
     return gateway
 
 
@@ -121,7 +125,13 @@ def test_every_body_has_a_proper_answer(
     reply = posted(gateway, path, body)
     told = reply.json()
     if reply.status_code == 200:
-        assert "input_tokens" in told if path.endswith("input_tokens") else told["output"]
+        if path.endswith("input_tokens"):
+            assert "input_tokens" in told
+        else:
+            assert told["output"] or told["background"]
+            assert gateway.get(f"/v1/responses/{told['id']}").status_code == (
+                200 if told["store"] else 404
+            )
         return
     assert reply.status_code in (400, 404), reply.text
     assert set(told["error"]) == {"type", "message", "param", "code"}

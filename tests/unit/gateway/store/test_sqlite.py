@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -285,6 +286,31 @@ def test_what_was_stored_is_soon_in_the_file_though_nothing_follows(
         time.sleep(0.02)
     assert b"the secret" in path.read_bytes()
     opened.close()
+
+
+def test_a_store_is_closed_at_any_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the time between two moves ends just then, on a busy machine."""
+    monkeypatch.setattr(checkpoints, "PACE_S", 0.003)
+    is_over = threading.Event()
+
+    def keep_busy() -> None:
+        while not is_over.is_set():
+            sum(range(2000))
+
+    def start_and_stop() -> None:
+        for _ in range(40):
+            moving = checkpoints.Checkpoints(path)
+            moving.start()
+            moving.note()
+            time.sleep(checkpoints.PACE_S)
+            moving.stop()
+
+    threads = [threading.Thread(target=one, daemon=True) for one in (keep_busy, start_and_stop)]
+    for one in threads:
+        one.start()
+    threads[1].join(60)
+    is_over.set()
+    assert not threads[1].is_alive()
 
 
 def test_two_gateways_share_a_file(opened: Opened, path: Path) -> None:
