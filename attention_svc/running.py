@@ -14,6 +14,7 @@ from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.engine.engine import Engine
 from attention_svc.engine.layer_stack import LayerStack
 from attention_svc.engine.scheduler import Scheduler
+from attention_svc.engine.warming import warm_up
 from attention_svc.engine.watchdog import Watchdog
 from attention_svc.experts.in_process import InProcessTransport
 from attention_svc.experts.over_grpc import GrpcTransport
@@ -77,6 +78,7 @@ class RunningEngine:
 
     def start(self) -> "asyncio.Task[None]":
         """Run steps until the task is cancelled; however it ends, all sequences end with it."""
+        use(self._model.place.device)  # by this thread, too
         task = asyncio.create_task(self.engine.run())
         task.add_done_callback(self._ended)
         return task
@@ -150,6 +152,11 @@ class RunningEngine:
             ),
             compute_thread=self._compute_thread,
             missing_ids=model.vocabulary.missing_ids,
+        )
+        warm_up(
+            stack.warm_up(
+                most_rows=self._config.max_batch_tokens, most_decode=self._config.max_running
+            )
         )
         log.info(
             "attention by %s, keys and values in %s",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from attention_svc.activations import ActivationCounts
 from attention_svc.engine.watchdog import StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
-from attention_svc.sampling.plain import draws, pick_plain
+from attention_svc.sampling.plain import NUM_CONTROLS, draws, pick_plain
 from attention_svc.sequence.sequence import StepTimes
 from moe_model.backends.backend import Backend
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
@@ -108,6 +108,11 @@ class LayerStack:
         self.row_bytes = (config.hidden_size * dtype.itemsize, config.hidden_size * 4)
         self._inline_rows = inline_rows(projection_row_flops(config))
         self._logits_inline_rows = inline_rows(lm_head_row_flops(config))
+
+    def warm_up(self, *, most_rows: int, most_decode: int) -> Iterator[int]:
+        """See WholeSteps.warm_up; nothing where nothing is compiled."""
+        if self._whole is not None:
+            yield from self._whole.warm_up(most_rows, most_decode, NUM_CONTROLS)
 
     async def forward(
         self,

@@ -16,6 +16,7 @@ from attention_svc.sampling.drawing import CANDIDATES, TIE_ROOM, Columns, pick
 from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.sequence import Sequence
 
+NUM_CONTROLS = 5
 MOST_TOP_K = CANDIDATES[0] - TIE_ROOM
 
 
@@ -24,7 +25,7 @@ def plain_controls(sequences: Rows[Sequence]) -> np.ndarray | None:
 
     A greedy row is one of which only the best is kept.
     """
-    columns = np.empty((5, len(sequences)))
+    columns = np.empty((NUM_CONTROLS, len(sequences)))
     for row, sequence in enumerate(sequences):
         params = sequence.params
         if params.logprobs or sequence.grammar is not None or is_controlled(sequence):

@@ -1,6 +1,6 @@
 """Steps from token ids to logits in one go, for a device that holds all layers and all experts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,16 @@ class WholeStep(Protocol):
 
 class WholeSteps(Protocol):
     """Starts steps, one after the other."""
+
+    def warm_up(self, most_rows: int, most_decode: int, num_controls: int) -> Iterator[int]:
+        """Compile what steps of so many rows need; yields how many kinds of steps are left.
+
+        To be run through before the first step, with nothing in the cache.
+
+        Args:
+            most_decode: rows of a step without chunks.
+            num_controls: see `start`.
+        """
 
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> WholeStep:
         """`meta` is on the host.

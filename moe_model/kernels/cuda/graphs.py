@@ -6,6 +6,7 @@ length, spans with items of no row.
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ MOST_ITEMS = 8192
 """Each takes as much working room as a float32 row of queries."""
 MOST_GRAPHS = 64
 MOST_CONTROLS = 8
-COLUMNS = 6
+COLUMNS, SLOT = 6, 2
 """Token ids, positions, slots, lengths, where the row's table begins, and its first item."""
 
 
@@ -117,6 +118,24 @@ class DecodeGraphs:
         if self._captures:
             self._stream = torch.cuda.Stream(device)
             self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, most_rows: int, num_controls: int) -> Iterator[int]:
+        """See WholeSteps. Rows of no slot and no length: nothing is stored, no expert is read."""
+        largest = next((rows for rows in ROWS if rows >= most_rows), ROWS[-1])
+        sizes = [rows for rows in ROWS if rows <= largest]
+        shapes = [Shape(rows, max(rows, 2), n) for rows in sizes for n in (0, num_controls)]
+        for left, shape in enumerate(reversed(shapes)):
+            yield len(shapes) - left
+            self._host[: shape.num_numbers] = 0
+            columns = self._host[: COLUMNS * shape.row_stride].view(COLUMNS, -1)
+            columns[SLOT] = -1
+            self._host[shape.num_numbers - shape.items : shape.num_numbers] = -1
+            self._numbers[: shape.num_numbers].copy_(self._host[: shape.num_numbers])
+            if self._captures:
+                self._replay(shape)
+                torch.cuda.synchronize()
+            else:
+                self._compute(shape)
 
     def start(self, meta: StepMeta, controls: np.ndarray | None) -> Computed | None:
         """None: more rows or spans than graphs are made for."""

@@ -14,7 +14,7 @@ import triton.language as tl
 from moe_model.kernels.cuda.dots import add_group
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def group_pairs(
     slots, num_pairs, sorted_pairs, tile_slot, tile_first, tile_stop, num_tiles,
     ROWS: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr

@@ -22,7 +22,7 @@ _FEW_ROWS, _FEW_TILES = 64, 1024
 _COLUMNS = 512
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _linear(
     rows, row_stride, codes, scales, out, out_stride, segment_stride,
     num_rows, num_inputs, num_outputs, num_groups, num_blocks,

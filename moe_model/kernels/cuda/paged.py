@@ -159,7 +159,7 @@ def add_spans(maxima, sums, means, lens, first_item, out, num_heads, P: tl.const
     tl.store(where, (mean_P / sum_).to(out.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_position", "num_rows"])
 def attend_chunk(
     q, keys, values, table, out, first_position, num_rows, scale,
     block_size, page_stride, num_groups,

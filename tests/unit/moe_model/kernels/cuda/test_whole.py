@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.kv.cache import KvCache
-from attention_svc.sampling.plain import pick_plain
+from attention_svc.sampling.plain import NUM_CONTROLS, pick_plain
 from moe_model.kernels.cuda.backend import CudaBackend
 from moe_model.kernels.cuda.graphs import COLUMNS, ROWS, Shape, shape_of, write_numbers
 from moe_model.maths.rope import rope_frequencies
@@ -162,22 +162,45 @@ def test_bits_are_the_same_however_rows_are_grouped(
 def test_ids_without_a_token_are_never_the_best(
     checkpoint: Checkpoint, steps: WholeSteps, device: torch.device
 ) -> None:
-    _, best, _ = run(steps, chunk_of(0, PROMPT, 0))
-    _, others, _ = run(made(checkpoint, device, (best[0],)), chunk_of(0, PROMPT, 0))
+    _, best, _ = run(steps, chunk_of(0, PROMPT[:2], 0))
+    _, others, _ = run(made(checkpoint, device, (best[0],)), chunk_of(0, PROMPT[:2], 0))
     assert best[0] not in others
 
 
 def test_tokens_are_drawn_with_their_rows_controls(steps: WholeSteps) -> None:
     """The best; one of the two best by its random number, in a decode step and after a chunk."""
     greedy, first, second = (1.0, 1.0, np.inf, 0.0, 0.0), (9.0, 2.0, np.inf, 0.0), 0.999
-    logits, _, _ = run(steps, chunk_of(0, PROMPT[:3], 0))
-    best, next_best = logits[2].topk(2).indices.tolist()
     columns = np.array([greedy, (*first, 0.0), (*first, second)]).T
-    _, picked, _ = run(steps, chunk_of(0, PROMPT[:3], 0), np.repeat(columns[:, 2:], 3, axis=1))
-    assert picked[2] == next_best
-    for column, expected in zip(columns.T, (best, best, next_best), strict=True):
-        _, picked, _ = run(steps, decode_of(PROMPT[2:3], 2), column[:, None].copy())
-        assert picked == [expected]
+    logits, picked, _ = run(steps, chunk_of(0, PROMPT[:3], 0), columns)
+    tops = logits.topk(2).indices.tolist()
+    assert picked == [tops[0][0], tops[1][0], tops[2][1]]
+    _, picked, _ = run(steps, decode_of(PROMPT[2:3], 2), columns[:, 2:].copy())
+    assert picked == [tops[2][1]]
+
+
+@pytest.mark.slow  # in the interpreter
+def test_warming_up_runs_every_kind_of_step_and_stores_nothing(
+    checkpoint: Checkpoint, steps: WholeSteps
+) -> None:
+    whole, _, _ = run(steps, chunk_of(0, PROMPT[:3], 0))
+    assert list(steps.warm_up(3, 1, NUM_CONTROLS)) == [4, 3, 2, 1]
+    alone, _, _ = run(steps, decode_of(PROMPT[2:3], 2))
+    assert torch.equal(alone, whole[2:3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_step_waits_for_the_device(steps: WholeSteps) -> None:
+    """But for what is made once: a graph, and the copies of a step with chunks."""
+    run(steps, decode_of(PROMPT[:2], 6))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step = steps.start(decode_of(PROMPT[:2], 6))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    step.wait()
+    assert step.device_s() > 0
 
 
 def test_numbers_of_a_step_are_written_as_its_graph_reads_them() -> None:
