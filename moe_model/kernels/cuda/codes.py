@@ -14,6 +14,7 @@ group side by side:
 - int4, int4_g128: eight codes plus 8; a bfloat16 scale for each 32 or 128 inputs of each output.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ from moe_model.quant import FP8_MAX, StoredMatrix, quantise
 PANEL, GROUP = 64, 128
 BLOCK = 128
 """Outputs that share a scale of fp8."""
+AT_ONCE = 1 << 26
+"""Weights that are coded together, if a matrix has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,9 @@ def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Co
     """A stored matrix on `device`. Raises ValueError naming file and tensor."""
     if isinstance(stored, MovedMatrix):
         return _moved(stored, format, device)
+    cut = _cut(stored)
+    if len(cut) > 1:
+        return join([encode(part, format, device) for part in cut])
     scales = None if stored.scales is None else stored.scales.to(device)
     stored = replace(stored, values=stored.values.to(device), scales=scales)
     outputs, inputs = stored.values.shape
@@ -139,6 +145,28 @@ def join(parts: Sequence[Coded]) -> Coded:
     """Outputs of all parts, one after another: `can_join` said that they fit."""
     codes = torch.cat([part.codes for part in parts])
     return Coded(codes, torch.cat([part.scales for part in parts], dim=1), parts[0].format)
+
+
+def _cut(stored: StoredMatrix) -> list[StoredMatrix]:
+    """Parts of a large matrix, the LM head above all, that are coded one after another.
+
+    Coding takes several times a part's memory on the device, which then has little left.
+    """
+    outputs, inputs = stored.values.shape
+    unit = math.lcm(BLOCK, stored.block[0])
+    rows = max(1, AT_ONCE // (inputs * unit)) * unit
+    if outputs <= rows:
+        return [stored]
+    return [
+        replace(
+            stored,
+            values=stored.values[first : first + rows],
+            scales=None
+            if stored.scales is None
+            else stored.scales[first // stored.block[0] :][: -(-rows // stored.block[0])],
+        )
+        for first in range(0, outputs, rows)
+    ]
 
 
 def _moved(stored: MovedMatrix, format: CodeFormat, device: torch.device) -> Coded:

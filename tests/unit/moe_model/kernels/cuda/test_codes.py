@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_model.kernels.cpu.integer_formats import pack_int4, unpack_int4
+from moe_model.kernels.cuda import codes as codes_module
 from moe_model.kernels.cuda.codes import FORMATS, can_join, decode, encode, join
 from moe_model.moved import Master, num_moves
 from moe_model.quant import StoredMatrix, dequantise, quantise
@@ -93,3 +94,20 @@ def test_joined_parts_are_the_whole(name: str) -> None:
 def test_parts_that_end_within_a_block_are_not_joined() -> None:
     assert not can_join([stored(72, 128), stored(64, 128)], FORMATS["fp8"])
     assert can_join([stored(64, 128), stored(72, 128)], FORMATS["bf16"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", [(520, 256), (300, 130)])
+@pytest.mark.parametrize("block", [None, (128, 128), (256, 128)])
+def test_a_large_matrix_is_coded_in_parts_to_the_same_bits(
+    name: str,
+    shape: tuple[int, int],
+    block: tuple[int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix = stored(*shape) if block is None else stored_fp8(*shape, block)
+    whole = encode(matrix, FORMATS[name], CPU)
+    monkeypatch.setattr(codes_module, "AT_ONCE", 1)
+    parts = encode(matrix, FORMATS[name], CPU)
+    assert torch.equal(parts.codes, whole.codes)
+    assert torch.equal(parts.scales, whole.scales)
