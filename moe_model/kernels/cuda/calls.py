@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moe_model.config import ModelConfig
-from moe_model.kernels.cuda.call_frames import Frame, FrameMemory
+from moe_model.kernels.cuda.call_frames import Frame, FrameMemory, Numbers
 from moe_model.kernels.cuda.call_graphs import CallGraphs
 from moe_model.kernels.cuda.experts import CudaExperts
 from moe_model.kernels.cuda.graphs import ROWS
@@ -36,11 +36,11 @@ class CudaCalls:
 
     def __init__(self, config: ModelConfig, device: torch.device):
         self._config, self._device = config, device
+        self._graphs = CallGraphs(device) if device.type == "cuda" else None
         few = self._memory(ROWS[-1])
         self._few = {rows: few.frame(rows, self._pairs(rows * config.top_k)) for rows in ROWS}
         self._many: FrameMemory | None = None
         self._warm: set[Hashable] = set()
-        self._graphs = CallGraphs(device) if device.type == "cuda" else None
 
     def room(self, num_rows: int, num_pairs: int) -> CallRows:
         host = self._frame(num_rows, num_pairs).host
@@ -77,7 +77,7 @@ class CudaCalls:
         frame = self._frame(num_rows, num_pairs)
         frame.write(rows, slots_M)
         graphs = self._graphs
-        with torch.cuda.stream(graphs.stream) if graphs else contextlib.nullcontext():
+        with self._on_stream():
             if per_pair:
                 answer = self._rows(held, frame, num_pairs)
             else:
@@ -99,8 +99,13 @@ class CudaCalls:
         return self._many.frame(num_rows, self._pairs(num_pairs))
 
     def _memory(self, num_rows: int) -> FrameMemory:
+        """Of the calls' stream: another one's, given back while its work goes on, would not do."""
         num_pairs = self._pairs(num_rows * self._config.top_k)
-        return FrameMemory(num_rows, num_pairs, self._config.hidden_size, self._device)
+        with self._on_stream():
+            return FrameMemory(num_rows, num_pairs, self._config.hidden_size, self._device)
+
+    def _on_stream(self) -> contextlib.AbstractContextManager[object]:
+        return torch.cuda.stream(self._graphs.stream) if self._graphs else contextlib.nullcontext()
 
     @staticmethod
     def _pairs(num_pairs: int) -> int:
@@ -118,25 +123,27 @@ class CudaCalls:
 
     def _compute_nothing(self, held: CudaExperts, num_rows: int, num_pairs: int) -> None:
         """In memory of its own: another thread may be computing."""
-        hidden_size = self._config.hidden_size
-        frame = FrameMemory(num_rows, num_pairs, hidden_size, self._device).frame(
-            num_rows, num_pairs
-        )
-        nobody = torch.zeros(0, dtype=torch.int64)
-        none = CallRows(torch.zeros((0, hidden_size)), nobody, nobody, torch.zeros(0))
-        frame.write(none, nobody.numpy())
-        _launch_sums(held, frame)
+        sizes = (num_rows, num_pairs, self._config.hidden_size)
+        num_bytes = Numbers.in_memory(None, *sizes).num_bytes
+        memory_B = torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
+        numbers = Numbers.in_memory(memory_B, *sizes)
+        numbers.slots_M.fill_(-1)
+        out_ND = torch.empty(numbers.hidden_ND.shape, device=self._device)
+        _sums(held, numbers, out_ND)
 
 
 def _launch_sums(held: CudaExperts, frame: Frame) -> None:
     frame.send()
-    numbers = frame.device
+    _sums(held, frame.device, frame.sums_ND)
+    frame.fetch()
+
+
+def _sums(held: CudaExperts, numbers: Numbers, out_ND: Tensor) -> None:
     held.listed_sums(
         numbers.hidden_ND,
         numbers.row_of_pair_M,
         numbers.slots_M,
         numbers.weights_M,
         numbers.first_of_row,
-        frame.sums_ND,
+        out_ND,
     )
-    frame.fetch()

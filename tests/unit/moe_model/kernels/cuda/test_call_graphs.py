@@ -1,0 +1,115 @@
+"""Which call is replayed from which graph? With graphs that only count."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from moe_model.config import ModelConfig
+from moe_model.kernels.cuda import call_graphs
+from moe_model.kernels.cuda.call_graphs import CallGraphs
+from moe_model.kernels.cuda.experts import CudaExperts
+from tests.support.moe_model.toy_family import TOY_CONFIG, parse_config
+
+
+class Stream:
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Graph:
+    alive = 0
+
+    def __init__(self) -> None:
+        self.replayed = 0
+        Graph.alive += 1
+
+    def __del__(self) -> None:
+        Graph.alive -= 1
+
+    def capture_begin(self, **_: object) -> None:
+        pass
+
+    def capture_end(self) -> None:
+        pass
+
+    def replay(self) -> None:
+        self.replayed += 1
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> CallGraphs:
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(call_graphs, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(call_graphs, "MOST_GRAPHS", 3)
+    return CallGraphs(torch.device("cuda:0"))
+
+
+@pytest.fixture
+def experts() -> Callable[[], CudaExperts]:
+    config: ModelConfig = parse_config(TOY_CONFIG)
+    return lambda: CudaExperts(1, config, "bf16", torch.device("cpu"))
+
+
+def launches(graphs: CallGraphs, held: CudaExperts, num_rows: int) -> int:
+    """0: the call was replayed; 2: computed, and captured."""
+    count = 0
+
+    def launch() -> None:
+        nonlocal count
+        count += 1
+
+    graphs.run(held, num_rows, launch)
+    return count
+
+
+def test_each_layer_and_number_of_rows_has_a_graph(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts]
+) -> None:
+    one, other = experts(), experts()
+    assert [launches(graphs, *key) for key in ((one, 1), (one, 2), (other, 1))] == [2, 2, 2]
+    assert [launches(graphs, *key) for key in ((one, 1), (one, 2), (other, 1))] == [0, 0, 0]
+
+
+def test_graphs_are_bounded_and_the_one_used_longest_ago_goes(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts]
+) -> None:
+    held, before = experts(), Graph.alive
+    for num_rows in (1, 2, 4, 1, 8):
+        launches(graphs, held, num_rows)
+    assert Graph.alive - before == 3
+    assert [launches(graphs, held, num_rows) for num_rows in (1, 4, 8)] == [0, 0, 0]
+    assert launches(graphs, held, 2) == 2
+
+
+def test_experts_that_are_given_up_take_their_graphs_along(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts]
+) -> None:
+    """Their memory may be another layer's by now, and a new layer may have their address."""
+    before = Graph.alive
+    for _ in range(4):
+        held = experts()
+        assert launches(graphs, held, 1) == 2
+        del held
+    launches(graphs, experts(), 1)
+    assert Graph.alive - before <= 2
+
+
+def test_a_failed_capture_leaves_no_graph(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts]
+) -> None:
+    held, calls = experts(), []
+
+    def launch() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("made up by a test")
+
+    with pytest.raises(RuntimeError, match="made up"):
+        graphs.run(held, 1, launch)
+    assert launches(graphs, held, 1) == 2
