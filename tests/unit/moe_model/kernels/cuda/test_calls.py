@@ -1,5 +1,8 @@
 """Calls to a layer's experts: filled up, unpacked in place, one after the other."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,8 +64,19 @@ def direct(held: CudaExperts, call: CallRows) -> Tensor:
     return held.sums(*(tensor.to(held.device) for tensor in given)).cpu()
 
 
-def run(calls: CudaCalls, held: CudaExperts, call: CallRows) -> Tensor:
-    return calls.run(held, call, call.expert_ids_M.numpy(), per_pair=False).clone()
+def run(calls: CudaCalls, held: CudaExperts, call: CallRows, *, per_pair: bool = False) -> Tensor:
+    """On a CUDA device any wait but the one at the end of the call is an error."""
+    with strict() if held.device.type == "cuda" else contextlib.nullcontext():
+        return calls.run(held, call, call.expert_ids_M.numpy(), per_pair=per_pair).clone()
+
+
+@contextlib.contextmanager
+def strict() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +124,7 @@ def test_numbers_unpacked_in_its_own_memory_are_the_calls(
 
 def test_a_row_for_each_pair_is_its_own(calls: CudaCalls, held: CudaExperts) -> None:
     call = call_of([[0, 2], [1]])
-    rows_MD = calls.run(held, call, call.expert_ids_M.numpy(), per_pair=True)
+    rows_MD = run(calls, held, call, per_pair=True)
     assert (rows_MD.shape, rows_MD.dtype) == ((3, HIDDEN), torch.bfloat16)
     sums_ND = run(calls, held, call)
     assert torch.equal(rows_MD[0].float() + rows_MD[1].float(), sums_ND[0])
