@@ -124,7 +124,8 @@ class LayerStack:
     ) -> StepLogits:
         """Of a step whose `meta` is on the host.
 
-        `controls` are for `pick_plain`, if this stack picks. `score` gets all hidden rows after the last layer, and the function from rows to logits.
+        `controls` are for `pick_plain`, if this stack picks. `score` gets all hidden rows after the
+        last layer, and the function from rows to logits.
         Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
         KV cache by then is overwritten when the tokens run again.
         """

@@ -11,7 +11,7 @@ from moe_model.maths.linear import LinearWeight
 from moe_model.maths.step_meta import StepMeta
 
 Pick = Callable[[Tensor, Tensor], Tensor]
-"""(float32 logits [B, V], controls [columns, B]) -> int64 ids [B], -1 if open; captured in graphs."""
+"""(float32 logits [B, V], controls [columns, B]) -> int64 ids [B], -1 if open; in graphs, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ def test_a_moved_expert_computes_as_before(config: ModelConfig, device: torch.de
 
 
 def test_tiles_of_plain_numbers_take_at_most_two_warps() -> None:
-    """With four Triton takes another matrix instruction, whose bits were compared for codes only."""
+    """With four Triton takes another matrix instruction, whose bits were compared for codes."""
     for bits in (4, 8, 16):
         for num_pairs in (1, 8, 64, 512, 70_000):
             for tiling in tilings(bits, num_pairs, 256):
