@@ -1,10 +1,14 @@
 """An attention service tells how far it is, what it needs and where it computes, as it starts."""
 
+import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import pytest
 
+from attention_svc import loaded as loaded_module
+from attention_svc import running as running_module
 from attention_svc.config import AttentionConfig
 from attention_svc.loaded import LoadedModel
 from attention_svc.running import without_server
@@ -54,3 +58,19 @@ def test_the_start_says_where_it_computes_and_what_it_takes(
 def test_a_named_gpu_is_refused_before_anything_is_loaded(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"^--device cuda:1: there are cuda:0 \(Tesla T4"):
         LoadedModel(config_of(folder, device="cuda:1"), gpus=gpus(T4))
+
+
+async def test_the_threads_that_launch_kernels_take_the_gpu_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def use(device: str) -> None:
+        taken.append(threading.current_thread().name.partition("_")[0])
+
+    monkeypatch.setattr(loaded_module, "use", use)
+    monkeypatch.setattr(running_module, "use", use)
+    async with without_server(config_of(folder)) as running:
+        await asyncio.wrap_future(running._compute_thread.submit(lambda: None))
+    assert taken[:2] == ["MainThread", "asyncio"], "the loop's, then the one that loads"
+    assert "compute" in taken
