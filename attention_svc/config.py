@@ -9,7 +9,7 @@ from moe_model.gpus import DEVICE_HELP, GPU_MEMORY_HELP, check_flags
 from moe_model.weights.load_flag import LOAD_HELP, parse_load
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
-from rpc.process.sizes import MemoryBudget
+from rpc.process.sizes import MemoryBudget, parse_bytes
 
 KV_DTYPES = ("auto", "bf16", "int8")
 TRANSPORTS = ("grpc", "in_process")
@@ -63,6 +63,11 @@ class AttentionConfig(MemberConfig):
         " on a GPU all that --gpu-memory leaves)",
     )
     kv_dtype: str = flag("auto", f"format of keys and values: {', '.join(KV_DTYPES)}")
+    kv_host_memory: str = flag(
+        "0",
+        "host memory for KV blocks that the prefix cache has to give up, which are read back where"
+        " that is cheaper than computing them again: a size like 8GiB (0: none)",
+    )
     no_prefix_cache: bool = flag(False, "compute every prompt in full and share no KV blocks")
     max_model_len: int = flag(0, "longest sequence in tokens (0: the model's)")
     max_running: int = flag(64, "most sequences in one step")
@@ -106,9 +111,20 @@ class AttentionConfig(MemberConfig):
         check_flags(self.device, self.gpu_memory)
         if self.kv_memory != "auto":
             MemoryBudget.parse(self.kv_memory, "--kv-memory")
+        if self.kv_host_bytes and self.no_prefix_cache:
+            raise ValueError("--kv-host-memory is for the prefix cache: not with --no-prefix-cache")
+
+    @property
+    def kv_host_bytes(self) -> int:
+        return read_kv_host_memory(self.kv_host_memory)
 
     def kv_budget(self, *, on_gpu: bool) -> MemoryBudget | None:
         """None: all that there is."""
         if self.kv_memory != "auto":
             return MemoryBudget.parse(self.kv_memory, "--kv-memory")
         return None if on_gpu else MemoryBudget(size_bytes=AUTO_KV_BYTES)
+
+
+def read_kv_host_memory(text: str) -> int:
+    """Bytes. Raises ValueError naming --kv-host-memory."""
+    return 0 if text.strip() == "0" else parse_bytes(text, "--kv-host-memory") or 0

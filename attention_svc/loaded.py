@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from attention_svc.config import BLOCK_SIZE, AttentionConfig
-from attention_svc.kv.budget import count_blocks, need_on, why_too_small
+from attention_svc.kv.budget import count_blocks, count_host_slots, need_on, why_too_small
 from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_backend
 from moe_model.gpus import Gpus, read_gpus, use
@@ -50,6 +50,9 @@ class LoadedModel:
             raise ValueError(f"--max-model-len {config.max_model_len} exceeds the model's {limit}")
         self.layout = self.backend.kv_layout(config.kv_dtype, self.config, BLOCK_SIZE)
         self.num_blocks = count_blocks(config, self.config, self.layout, place)
+        self.num_host_slots = count_host_slots(
+            config, self.config, self.layout, place, self.num_blocks
+        )
         need = need_on(config, self.config, formats, place.device)
         positions = f"{self.num_blocks * BLOCK_SIZE:,}"
         log.info("memory on %s: %s; KV cache for %s positions", place.device, need, positions)

@@ -46,6 +46,21 @@ class AttentionMetrics:
         self.prefix_hits_tokens = make.counter(
             "expertmesh_prefix_cache_hits_tokens_total", "Prompt tokens found in the prefix cache"
         )
+        self.kv_host_used = make.gauge(
+            "expertmesh_kv_host_blocks", "Evicted KV blocks in host memory"
+        )
+        self.kv_host_capacity = make.gauge(
+            "expertmesh_kv_host_capacity_blocks", "KV blocks that host memory has room for"
+        )
+        self.kv_host_moved_out = make.counter(
+            "expertmesh_kv_host_moved_out_blocks_total", "KV blocks copied to host memory"
+        )
+        self.kv_host_read_back = make.counter(
+            "expertmesh_kv_host_read_back_blocks_total", "KV blocks copied back from host memory"
+        )
+        self.kv_host_saved_tokens = make.counter(
+            "expertmesh_kv_host_saved_tokens_total", "Tokens read back and not computed again"
+        )
         self._caught_up: dict[str, int] = {}
         self.running = make.gauge("expertmesh_sequences_running", "Sequences in steps")
         self.waiting = make.gauge("expertmesh_sequences_waiting", "Sequences waiting")

@@ -24,6 +24,9 @@ from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
+from attention_svc.kv.host_blocks import HostBlocks
+from attention_svc.kv.host_memory import HostMemory
+from attention_svc.kv.read_back_cost import ReadBackCost
 from attention_svc.loaded import LoadedModel
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.sequence import SequenceEnd
@@ -139,6 +142,13 @@ class RunningEngine:
             device=model.backend.device,
         )
         self.metrics.kv_info.labels(str(BLOCK_SIZE), str(model.num_blocks)).set(1)
+        self.metrics.kv_host_capacity.set(model.num_host_slots)
+        host = host_memory = None
+        if model.num_host_slots:
+            cost = ReadBackCost()
+            host = HostBlocks(model.num_host_slots, cost.pays)
+            host_memory = HostMemory(cache, model.num_host_slots, cost)
+            log.info("evicted KV blocks go to host memory: room for %d", model.num_host_slots)
         stack = LayerStack(
             model.weights,
             cache,
@@ -170,6 +180,7 @@ class RunningEngine:
                 block_size=BLOCK_SIZE,
                 checkpoint_id=model.checkpoint_id,
                 prefix_cache=not self._config.no_prefix_cache,
+                host=host,
             ),
             max_batch_tokens=min(self._config.max_batch_tokens, message_rows),
             max_running=self._config.max_running,
@@ -183,6 +194,7 @@ class RunningEngine:
             max_model_len=model.max_len,
             expert_timeout_s=self._config.expert_timeout_s,
             missing_ids=model.vocabulary.missing_ids,
+            host_memory=host_memory,
         )
 
     def _make_servicer(self) -> AttentionServicer:

@@ -15,6 +15,7 @@ whose sampling fails ends alone.
 import asyncio
 import logging
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from attention_svc.engine.scheduler import Scheduler
 from attention_svc.engine.step import Step, pack, partly_filled
 from attention_svc.experts.transport import ExpertsUnavailable, HopTerms, StepPoisoned
 from attention_svc.grammar.limits import MASK_TIMEOUT_S
+from attention_svc.kv.host_memory import HostMemory, make_moves
+from attention_svc.kv.moves import BlockCopy
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.sampling.plain import plain_controls
 from attention_svc.sampling.sampler import SamplingFailed, sample
@@ -55,13 +58,18 @@ class Engine:
         expert_timeout_s: float,
         missing_ids: tuple[int, ...] = (),
         mask_timeout_s: float = MASK_TIMEOUT_S,
+        host_memory: HostMemory | None = None,
     ):
-        """`missing_ids`: ids without a token, never sampled."""
+        """`missing_ids`: ids without a token, never sampled.
+
+        `host_memory`: of the blocks that `scheduler.tables.host` keeps; None if it keeps none.
+        """
         self._stack = stack
         self.progress = stack.progress
         self.is_invariant = stack.is_invariant
         self.scheduler = scheduler
         self._metrics = metrics
+        self._host_memory = host_memory
         self._max_model_len = max_model_len
         self._expert_timeout_s = expert_timeout_s
         self.waits = ExpertWaits(
@@ -89,7 +97,7 @@ class Engine:
 
     def reset_prefix_cache(self) -> bool:
         """Forget what was computed for earlier prompts; False, and nothing, while one runs."""
-        return self.scheduler.tables.blocks.forget()
+        return self.scheduler.tables.forget()
 
     def close(self) -> None:
         """End its threads; call it after `run` has ended."""
@@ -170,7 +178,6 @@ class Engine:
                 part.sequence.started_s = now
                 part.sequence.spent.queue_s = now - part.sequence.received_s
             self._masks.begin(part.sequence)
-        self._prepare_blocks(plan)
         step = pack(plan, self.scheduler.tables.block_size)
         times = StepTimes()
         terms = HopTerms(
@@ -182,9 +189,14 @@ class Engine:
         )
         scorer = prompt_scorer(plan, self._missing_ids)
         controls = self._plain_controls(step)
+        await self._prepare_blocks(plan)
+        start = time.monotonic()
         found = await self._stack.forward(
             step.meta, terms, times, scorer.score if scorer else None, controls
         )
+        if self._host_memory is not None and not step.meta.is_decode:
+            took_s = time.monotonic() - start
+            self._host_memory.cost.note_computed(step.meta.num_rows, took_s)
         self._metrics.batch_rows.observe(step.meta.num_rows)
         # An aborted sequence has given its blocks back.
         for part in plan:
@@ -259,12 +271,19 @@ class Engine:
             picked=picked,
         )
 
-    def _prepare_blocks(self, plan: list[Slice]) -> None:
-        for copy in self.scheduler.tables.take_copies():
-            self._stack.cache.copy(copy)
-        blocks = partly_filled(plan, self.scheduler.tables.block_size)
+    async def _prepare_blocks(self, plan: list[Slice]) -> None:
+        """Copy and clear blocks before the step that `plan` is. The plan is read at once."""
+        tables, cache = self.scheduler.tables, self._stack.cache
+        blocks = partly_filled(plan, tables.block_size)
+        moves = tables.take_moves()
+        crosses = not all(isinstance(move, BlockCopy) for move in moves)
+        try:
+            await self._stack.run(not crosses, partial(make_moves, moves, cache, self._host_memory))
+        except Exception:
+            tables.forget_host()  # what its slots hold is not known
+            raise
         if blocks and self._stack.reads_unwritten:
-            self._stack.cache.clear(blocks)
+            cache.clear(blocks)
 
     def _continue(self, step: Step, finite: list[bool]) -> None:
         """Publish the blocks of sequences whose prompt continues in a later step.
@@ -356,3 +375,11 @@ class Engine:
             prefix_queries_tokens=scheduler.tables.num_queried_tokens,
             prefix_hits_tokens=scheduler.tables.num_hit_tokens,
         )
+        host = scheduler.tables.host
+        if host is not None:
+            metrics.kv_host_used.set(host.num_used)
+            metrics.catch_up(
+                kv_host_moved_out=host.num_moved_out,
+                kv_host_read_back=host.num_read_back,
+                kv_host_saved_tokens=host.num_saved_tokens,
+            )

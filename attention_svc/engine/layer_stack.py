@@ -138,7 +138,7 @@ class LayerStack:
         for layer_idx in range(self.config.num_layers):
             progress.layer_idx = layer_idx
             progress.moves += 1
-            dispatch_TD, topk_ids_TK, topk_weights_TK = await self._run(
+            dispatch_TD, topk_ids_TK, topk_weights_TK = await self.run(
                 inline, partial(step.up_to_dispatch, layer_idx)
             )
             times.attention_s += time.monotonic() - start
@@ -160,8 +160,8 @@ class LayerStack:
         hidden_TD = step.hidden_TD
         self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
         if score is not None:
-            await self._run(False, lambda: score(hidden_TD, self._logits))
-        logits_BV = await self._run(
+            await self.run(False, lambda: score(hidden_TD, self._logits))
+        logits_BV = await self.run(
             inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
             partial(self._logits, self._logit_rows(hidden_TD, meta)),
         )
@@ -182,22 +182,22 @@ class LayerStack:
         self.progress.moves += 1
         if controls is not None and not draws(controls):
             controls = None
-        step = await self._run(meta.is_decode, partial(whole.start, meta, controls))
+        step = await self.run(meta.is_decode, partial(whole.start, meta, controls))
         if meta.is_decode:  # short: another thread would wake up late
             while not step.is_done():
                 await asyncio.sleep(0)
         else:
-            await self._run(False, step.wait)
+            await self.run(False, step.wait)
         self.progress.moves += 1
         self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
         if score is not None:
-            await self._run(False, lambda: score(step.hidden_TD, self._logits))
+            await self.run(False, lambda: score(step.hidden_TD, self._logits))
         finite_open = _finite_rows(step.hidden_TD, meta.open_rows_C)
         times.device_s = step.device_s()
         times.attention_s += time.monotonic() - start
         return StepLogits(step.logits_BV, finite_open, step.picked())
 
-    async def _run(self, inline: bool, work: Callable[[], Result]) -> Result:
+    async def run(self, inline: bool, work: Callable[[], Result]) -> Result:
         """Run small work here (a thread switch costs more), long work on the compute thread."""
         if inline:
             return work()

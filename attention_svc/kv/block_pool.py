@@ -6,7 +6,14 @@ least recently used one first.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+Evicted = Callable[[int, list[bytes]], None]
+"""Called with a cached block that is about to be taken, and its keys."""
+
+
+def _forgotten(block: int, keys: list[bytes]) -> None:
+    pass
 
 
 class BlockPool:
@@ -31,11 +38,11 @@ class BlockPool:
     def num_used(self) -> int:
         return self.num_blocks - self.num_available
 
-    def take(self, count: int) -> list[int] | None:
+    def take(self, count: int, evicted: Evicted = _forgotten) -> list[int] | None:
         """`count` blocks with one reference each, or None when fewer are available."""
         if count > self.num_available:
             return None
-        taken = [self._free.pop() if self._free else self._evict() for _ in range(count)]
+        taken = [self._free.pop() if self._free else self._evict(evicted) for _ in range(count)]
         for block in taken:
             self._references[block] = 1
         return taken
@@ -76,11 +83,13 @@ class BlockPool:
         if self.num_used:
             return False
         while self._cached:
-            self._free.append(self._evict())
+            self._free.append(self._evict(_forgotten))
         return True
 
-    def _evict(self) -> int:
+    def _evict(self, evicted: Evicted) -> int:
         block, _ = self._cached.popitem(last=False)
-        for key in self._keys_of.pop(block):
+        keys = self._keys_of.pop(block)
+        for key in keys:
             del self._block_of[key]
+        evicted(block, keys)
         return block

@@ -1,41 +1,24 @@
-"""Which blocks does a sequence get: shared, copied or fresh? No tensors.
+"""Which blocks does a sequence get: shared, read back, copied or fresh? No tensors.
 
 A sequence opens with blocks for all its known tokens. Full blocks that a sequence with the same
-prefix has computed are shared. Rows of a partly filled block, where a prompt or a sequence ended,
-are copied, as both sequences go on writing into theirs. The last known token is always computed:
-its logits choose the next one.
+prefix has computed are shared; those after them that were evicted to host memory are read back
+where that is cheaper than computing them. Rows of a partly filled block, where a prompt or a
+sequence ended, are copied, as both sequences go on writing into theirs. The last known token is
+always computed: its logits choose the next one.
 
-What a running sequence is about to compute is claimed, so that another one with the same prefix
-can wait for it instead of computing it too.
+What a running sequence is about to compute or to read back is claimed, so that another one with the
+same prefix can wait for it instead of doing it too.
 """
 
 from array import array
-from dataclasses import dataclass
 from itertools import islice
 
 from attention_svc.kv.block_pool import BlockPool
+from attention_svc.kv.host_blocks import HostBlocks
+from attention_svc.kv.match import Match, find_match
+from attention_svc.kv.moves import BlockCopy, Move, MoveOut, ReadBack
 from attention_svc.sequence.prefix_keys import child_key, prompt_keys, root_key
 from attention_svc.sequence.sequence import Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The part of a sequence that has been computed before."""
-
-    shared: list[int]
-    """Full blocks, from the first."""
-    source: int | None = None
-    """A block that begins with the next `num_rows` tokens."""
-    num_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BlockCopy:
-    """Copy the first `num_rows` rows of a block to the start of another."""
-
-    source: int
-    target: int
-    num_rows: int
 
 
 class BlockTables:
@@ -48,13 +31,16 @@ class BlockTables:
         block_size: int,
         checkpoint_id: str = "",
         prefix_cache: bool = True,
+        host: HostBlocks | None = None,
     ):
+        """`host`: where evicted blocks are kept; None: nowhere."""
         self.blocks = blocks
         self.block_size = block_size
         self._checkpoint_id = checkpoint_id
         self._prefix_cache = prefix_cache
         self._computing: dict[bytes, Sequence] = {}
-        self._copies: list[BlockCopy] = []
+        self.host = host
+        self._moves: list[Move] = []
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
 
@@ -91,25 +77,24 @@ class BlockTables:
         """Take blocks for all known tokens, if `spare` stay available; else False, and none."""
         match = self._match(sequence)
         missing = -(-sequence.num_known // self.block_size) - len(match.shared)
-        held = match.shared if match.source is None else [*match.shared, match.source]
-        for block in held:
+        for block in match.blocks:
             self.blocks.share(block)
-        fresh = self._take(missing, spare)
+        fresh = self._take(missing, spare, match)
         if fresh is None and match.source is not None:
             # Holding the source may be what makes it one block too many: do without it.
             self.blocks.release([match.source])
-            held, match = match.shared, Match(match.shared)
-            fresh = self._take(missing, spare)
+            match = Match(match.shared, match.slots)
+            fresh = self._take(missing, spare, match)
         if fresh is None:
-            self.blocks.release(held)
+            self.blocks.release(match.blocks)
             return False
         sequence.block_table = array("q", match.shared + fresh)
-        sequence.num_computed = len(match.shared) * self.block_size + match.num_rows
-        sequence.num_checked = sequence.num_computed
-        if match.source is not None:
-            self._copies.append(BlockCopy(match.source, fresh[0], match.num_rows))
-            # Copies are made before anything is written: the source can be given away.
-            self.blocks.release([match.source])
+        # What is yet to be copied is published when a step has run after it.
+        sequence.num_checked = len(match.shared) * self.block_size
+        sequence.num_computed = (
+            sequence.num_checked + len(match.slots) * self.block_size + match.num_rows
+        )
+        self._fill(fresh, match)
         self._claim(sequence)
         self._count_hit(sequence)
         return True
@@ -118,7 +103,7 @@ class BlockTables:
         """Take blocks up to the last known token; False, and none, when they run out."""
         missing = -(-sequence.num_known // self.block_size) - len(sequence.block_table)
         if missing > 0:
-            taken = self.blocks.take(missing)
+            taken = self.blocks.take(missing, self._evicted)
             if taken is None:
                 return False
             sequence.block_table.extend(taken)
@@ -158,38 +143,59 @@ class BlockTables:
         sequence.block_table = array("q")
         sequence.num_computed = sequence.num_checked = 0
 
-    def take_copies(self) -> list[BlockCopy]:
+    def forget(self) -> bool:
+        """Forget what was computed for earlier prompts; False, and nothing, while one runs."""
+        if not self.blocks.forget():
+            return False
+        self.forget_host()
+        return True
+
+    def forget_host(self) -> None:
+        if self.host is not None:
+            self.host.forget()
+
+    def take_moves(self) -> list[Move]:
         """Copies to make before the next step, in this order."""
-        copies, self._copies = self._copies, []
-        return copies
+        moves, self._moves = self._moves, []
+        return moves
 
     def _match(self, sequence: Sequence) -> Match:
-        """Full blocks from the first on, then the longest known beginning of the next."""
-        keys = sequence.keys
-        shared: list[int] = []
-        if keys is None:
-            return Match(shared)
+        if sequence.keys is None:
+            return Match()
         self._extend_keys(sequence, sequence.num_known // self.block_size)
-        for key in islice(keys.blocks, self._shareable(sequence)):
-            block = self.blocks.find(key)
-            if block is None:
-                break
-            shared.append(block)
-        start = len(shared) * self.block_size
-        most = min(self.block_size, sequence.num_known - start) - 1
-        token_ids = sequence.known_slice(start, most)
-        for num_rows in range(most, 0, -1):
-            source = self.blocks.find(child_key(keys.parent(len(shared)), token_ids[:num_rows]))
-            if source is not None:
-                return Match(shared, source, num_rows)
-        return Match(shared)
+        return find_match(sequence, sequence.keys, self.blocks, self.host)
+
+    def _fill(self, fresh: list[int], match: Match) -> None:
+        """Plan the copies into a sequence's own blocks."""
+        num_full = len(match.slots)
+        for slot, block in zip(match.slots, fresh, strict=False):
+            self._moves.append(ReadBack(slot, block, self.block_size))
+        if match.source is not None:
+            self._moves.append(BlockCopy(match.source, fresh[num_full], match.num_rows))
+            # Copies are made before anything is written: the source can be given away.
+            self.blocks.release([match.source])
+        if match.source_slot is not None:
+            self._moves.append(ReadBack(match.source_slot, fresh[num_full], match.num_rows))
+        if self.host is not None:
+            num_tokens = match.num_read_back(self.block_size)
+            self.host.note_read_back(len(match.all_slots), num_tokens)
 
     def _shareable(self, sequence: Sequence) -> int:
         """Full blocks before the last known token."""
         return (sequence.num_known - 1) // self.block_size
 
-    def _take(self, count: int, spare: int) -> list[int] | None:
-        return self.blocks.take(count) if count + spare <= self.blocks.num_available else None
+    def _take(self, count: int, spare: int, match: Match) -> list[int] | None:
+        if count + spare > self.blocks.num_available:
+            return None
+        if self.host is None:
+            return self.blocks.take(count)
+        with self.host.held(match.all_slots):
+            return self.blocks.take(count, self._evicted)
+
+    def _evicted(self, block: int, keys: list[bytes]) -> None:
+        slot = self.host.keep(keys) if self.host is not None else None
+        if slot is not None:
+            self._moves.append(MoveOut(block, slot))
 
     def _extend_keys(self, sequence: Sequence, num_full: int) -> None:
         keys = sequence.keys

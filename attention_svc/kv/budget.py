@@ -11,6 +11,7 @@ from moe_model.memory_need import MemoryNeed, attention_need, formats_that_fit, 
 from moe_model.weights.held_formats import HeldFormats
 from moe_model.weights.place import Place
 from rpc.process.memory import available_memory_bytes
+from rpc.process.sizes import format_bytes
 
 
 def need_on(
@@ -79,3 +80,31 @@ def count_blocks(
             f"--kv-memory {config.kv_memory} holds no block; one needs {size_bytes} bytes{told}"
         )
     return kv_bytes // size_bytes
+
+
+def count_host_slots(
+    config: AttentionConfig,
+    model: ModelConfig,
+    layout: KVLayout,
+    place: Place,
+    num_blocks: int,
+    *,
+    host_free: Callable[[], int] = available_memory_bytes,
+) -> int:
+    """Blocks within --kv-host-memory, before the weights are loaded.
+
+    Raises ValueError for less than one, and for more than weights and KV cache leave.
+    """
+    if not config.kv_host_bytes:
+        return 0
+    size_bytes = block_bytes(layout, model.num_layers, BLOCK_SIZE)
+    num_slots = config.kv_host_bytes // size_bytes
+    named = f"--kv-host-memory {config.kv_host_memory}"
+    if not num_slots:
+        raise ValueError(f"{named} holds no block; one needs {size_bytes} bytes")
+    left = host_free()
+    if place.gpu is None:
+        left -= need_on(config, model, place.formats, place.device).fixed + num_blocks * size_bytes
+    if config.kv_host_bytes > left:
+        raise ValueError(f"{named}: only {format_bytes(max(0, left))} of host memory are left")
+    return num_slots

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attention_svc.kv.block_tables import BlockCopy
+from attention_svc.kv.moves import BlockCopy
 from moe_model.host_memory import zeros
 from moe_model.maths.kv_layout import KVLayout
 
@@ -25,12 +25,24 @@ class KvCache:
         shapes = [(num_layers, num_blocks, *page) for page in layout.page_shapes(block_size)]
         self._keys, self._values = (zeros(shape, layout.dtype, device) for shape in shapes)
 
+    @property
+    def words(self) -> tuple[Tensor, Tensor]:
+        """Keys and values in place as plain words: [layers, blocks, words of a page] each."""
+        keys, values = self._keys.flatten(2), self._values.flatten(2)
+        is_whole = keys.shape[2] * keys.itemsize % torch.int64.itemsize == 0
+        word = torch.int64 if is_whole else torch.uint8
+        return keys.view(word), values.view(word)
+
     def copy(self, copy: BlockCopy) -> None:
         """Copy a block's first rows to another, with zeros after them (see `clear`)."""
-        keys, values = self._keys[:, copy.target], self._values[:, copy.target]
-        keys.copy_(self._keys[:, copy.source])
-        values.copy_(self._values[:, copy.source])
-        self.layout.forget(keys, values, copy.num_rows)
+        self._keys[:, copy.target].copy_(self._keys[:, copy.source])
+        self._values[:, copy.target].copy_(self._values[:, copy.source])
+        self.forget(copy.target, copy.num_rows)
+
+    def forget(self, block: int, num_kept: int) -> None:
+        """Zero all but a block's first rows."""
+        if num_kept < self.block_size:
+            self.layout.forget(self._keys[:, block], self._values[:, block], num_kept)
 
     def clear(self, blocks: list[int]) -> None:
         """Zero blocks that a step leaves partly filled.

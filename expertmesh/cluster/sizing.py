@@ -3,7 +3,13 @@
 from collections import Counter
 from functools import cache
 
-from attention_svc.config import AUTO_KV_BYTES, BLOCK_SIZE, AttentionConfig, most_positions
+from attention_svc.config import (
+    AUTO_KV_BYTES,
+    BLOCK_SIZE,
+    AttentionConfig,
+    most_positions,
+    read_kv_host_memory,
+)
 from expertmesh.cluster.devices import place
 from expertmesh.cluster.found_gpus import FoundGpus
 from expertmesh.cluster.options import ClusterOptions, attention_names, pool_names, stripe
@@ -33,6 +39,7 @@ class Sizing:
         with command_errors(EXIT_USAGE):
             compute_dtype = self._formats("cpu").compute_dtype
             self._position = self._need(self._attentions[0], "cpu").kv_position
+            self._kv_host = read_kv_host_memory(given[0].get("kv_host_memory", "0"))
             auto = options.kv_memory == "auto"
             budget = None if auto else MemoryBudget.parse(options.kv_memory, "--kv-memory")
             least = budget.size_bytes if budget else self._position * BLOCK_SIZE
@@ -71,8 +78,9 @@ class Sizing:
         return self._need(name, self.devices[name]).fixed + self.kv.get(name, 0)
 
     def host_bytes(self, name: str) -> int:
-        """Of these, what is in this machine's own memory."""
-        return self.held_bytes(name) if self.devices[name] == "cpu" else 0
+        """Of these, what is in this machine's own memory, and what evicted KV blocks may take."""
+        held = self.held_bytes(name) if self.devices[name] == "cpu" else 0
+        return held + (self._kv_host if name in self.kv else 0)
 
     def _read_formats(self, device: str) -> HeldFormats:
         options = self._options

@@ -41,7 +41,7 @@ NOT_APPLICABLE: Mapping[str, str] = {
     "hf_config_path": "the config is the model folder's own",
     "config_format": "the config is the model folder's own",
     "model_impl": "there is one implementation",
-    "swap_space": "preempted sequences are computed again, not swapped",
+    "swap_space": "kv_host_memory is where evicted blocks go",
     "cpu_offload_gb": "experts that do not fit belong into pools",
     "num_gpu_blocks_override": _MEMORY,
     "block_size": "blocks have 16 positions",
@@ -72,7 +72,7 @@ NOT_APPLICABLE: Mapping[str, str] = {
     "generation_config_path": "the defaults are the model folder's own",
     "logits_processors": "custom processors are not supported",
     "disable_cascade_attention": "there is one kind of attention",
-    "preemption_mode": "preempted sequences are computed again",
+    "preemption_mode": "preempted sequences compute again what no cache has",
 }
 """vLLM's argument -> why it has no effect here."""
 
@@ -85,6 +85,7 @@ ENGINE_ONLY = (
     "gpu_memory_utilization",
     "kv_memory",
     "kv_cache_memory_bytes",
+    "kv_host_memory",
     "max_model_len",
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -112,6 +113,7 @@ _FLAGS = {
     "--max-batch-tokens": "max_num_batched_tokens",
     "--max-model-len": "max_model_len",
     "--kv-memory": "kv_memory",
+    "--kv-host-memory": "kv_host_memory",
     "--device": "device",
     "--gpu-memory": "gpu_memory_utilization",
     "--dtype": "dtype",

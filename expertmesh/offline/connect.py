@@ -27,6 +27,7 @@ def engine_options(
     max_num_seqs: int | None,
     max_num_batched_tokens: int | None,
     kv_memory: str | int | None,
+    kv_host_memory: str | int | None = None,
     threads: int | None,
 ) -> "EngineOptions":
     """The engine's options. Raises ValueError naming the argument."""
@@ -52,6 +53,7 @@ def engine_options(
         "max_running": max_num_seqs,
         "max_batch_tokens": max_num_batched_tokens,
         "kv_memory": None if kv_memory is None else str(kv_memory),
+        "kv_host_memory": None if kv_host_memory is None else str(kv_host_memory),
         "threads": threads,
     }
     return EngineOptions(

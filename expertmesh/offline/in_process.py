@@ -44,6 +44,7 @@ class EngineOptions:
     device: str = "auto"
     gpu_memory: float = 0.9
     kv_memory: str = "auto"
+    kv_host_memory: str = "0"
     max_model_len: int = 0
     max_running: int = 64
     max_batch_tokens: int = 512
@@ -210,6 +211,7 @@ async def open_in_process(options: EngineOptions) -> InProcessBackend:
                 device=options.device,
                 gpu_memory=options.gpu_memory,
                 kv_memory=options.kv_memory,
+                kv_host_memory=options.kv_host_memory,
                 max_model_len=options.max_model_len,
                 max_running=options.max_running,
                 max_batch_tokens=options.max_batch_tokens,

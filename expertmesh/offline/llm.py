@@ -62,6 +62,7 @@ class LLM:
         max_num_batched_tokens: int | None = None,
         kv_memory: str | int | None = None,
         kv_cache_memory_bytes: int | None = None,
+        kv_host_memory: str | int | None = None,
         threads: int | None = None,
         generation_config: str = "auto",
         skip_tokenizer_init: bool = False,
@@ -85,6 +86,8 @@ class LLM:
         max_num_seqs: sequences in one step. max_num_batched_tokens: rows in one step.
         kv_memory: size of the KV cache, for example "2GiB" (or kv_cache_memory_bytes). Without it
             512 MiB on a CPU, and all that is left to it on a GPU.
+        kv_host_memory: host memory, for example "8GiB", for what the prefix cache has to give up;
+            it is read back where that is cheaper than computing it again. Without it, none.
         generation_config: what calls without sampling parameters use: "auto", the checkpoint's
             defaults; "vllm", SamplingParams().
         parse_control_tokens: turn the text of control tokens in string prompts into control
@@ -117,6 +120,7 @@ class LLM:
                 max_num_seqs=max_num_seqs,
                 max_num_batched_tokens=max_num_batched_tokens,
                 kv_memory=kv_memory if kv_memory is not None else kv_cache_memory_bytes,
+                kv_host_memory=kv_host_memory,
                 threads=threads,
             )
         if generation_config not in ("auto", "vllm"):

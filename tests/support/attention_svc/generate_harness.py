@@ -24,6 +24,9 @@ from attention_svc.grammar.compiler import GrammarCompiler
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
 from attention_svc.kv.cache import KvCache
+from attention_svc.kv.host_blocks import HostBlocks
+from attention_svc.kv.host_memory import HostMemory
+from attention_svc.kv.read_back_cost import ReadBackCost
 from attention_svc.metrics import AttentionMetrics
 from attention_svc.servicer import AttentionServicer
 from attention_svc.vocabulary import Vocabulary
@@ -173,6 +176,7 @@ def make_service(
     prefix_cache: bool = True,
     expert_timeout_s: float = 5.0,
     mask_timeout_s: float = 30.0,
+    host_slots: int = 0,
     **limits: int,
 ) -> Service:
     """An engine that nobody runs yet."""
@@ -203,7 +207,9 @@ def make_service(
         compute_thread=thread,
     )
     blocks = BlockPool(num_blocks)
-    tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache)
+    cost = ReadBackCost()
+    host = HostBlocks(host_slots, lambda blocks, tokens: True) if host_slots else None
+    tables = BlockTables(blocks, block_size=block_size, prefix_cache=prefix_cache, host=host)
     known = {"max_batch_tokens": 64, "max_running": 8, "max_waiting": 8, "max_waiting_tokens": 500}
     engine = Engine(
         stack,
@@ -212,6 +218,7 @@ def make_service(
         max_model_len=CONTEXT,
         expert_timeout_s=expert_timeout_s,
         mask_timeout_s=mask_timeout_s,
+        host_memory=HostMemory(cache, host_slots, cost) if host_slots else None,
     )
     return Service(engine, blocks, transport, thread, activations)
 

@@ -11,6 +11,8 @@ from attention_svc.engine.scheduler import Scheduler
 from attention_svc.engine.step import partly_filled
 from attention_svc.kv.block_pool import BlockPool
 from attention_svc.kv.block_tables import BlockTables
+from attention_svc.kv.host_blocks import HostBlocks, Pays
+from attention_svc.kv.moves import Move, MoveOut, ReadBack
 from attention_svc.sequence.sequence import Sequence
 from rpc.errors import Overloaded
 from tests.support.attention_svc.sequences import sequence
@@ -22,9 +24,22 @@ MAX_WAITING, MAX_WAITING_TOKENS = 6, 100
 
 
 class World:
-    def __init__(self, *, blocks: int, budget: int, running: int, prefix_cache: bool = True):
+    def __init__(
+        self,
+        *,
+        blocks: int,
+        budget: int,
+        running: int,
+        prefix_cache: bool = True,
+        slots: int = 0,
+        pays: Pays = lambda blocks, tokens: True,
+    ):
+        """`slots`: of host memory."""
         self.pool = BlockPool(blocks)
-        self.tables = BlockTables(self.pool, block_size=BLOCK, prefix_cache=prefix_cache)
+        self.host = HostBlocks(slots, pays) if slots else None
+        self.tables = BlockTables(
+            self.pool, block_size=BLOCK, prefix_cache=prefix_cache, host=self.host
+        )
         self.budget, self.max_running = budget, min(running, budget)
         self.scheduler = Scheduler(
             self.tables,
@@ -34,6 +49,7 @@ class World:
             max_waiting_tokens=MAX_WAITING_TOKENS,
         )
         self.rows: dict[tuple[int, int], object] = {}
+        self.slot_rows: dict[tuple[int, int], object] = {}
         self.alive: list[Sequence] = []
         self.num_rows = 0
 
@@ -69,10 +85,8 @@ class World:
         """One step; it may fail as a whole, and a sequence may be cancelled in the middle of it."""
         plan = self.scheduler.schedule()
         self._check_plan(plan)
-        for copy in self.tables.take_copies():
-            for row in range(BLOCK):
-                source = self.rows.get((copy.source, row)) if row < copy.num_rows else None
-                self.rows[copy.target, row] = source
+        for move in self.tables.take_moves():
+            self._make(move)
         for block in partly_filled(plan, BLOCK):
             self.rows.update({(block, row): None for row in range(BLOCK)})
         for part in plan:
@@ -89,6 +103,17 @@ class World:
         self.num_rows += sum(part.num_tokens for part in plan)
         self.check()
         return plan
+
+    def _make(self, move: Move) -> None:
+        for row in range(BLOCK):
+            if isinstance(move, MoveOut):
+                self.slot_rows[move.slot, row] = self.rows.get((move.block, row))
+            elif isinstance(move, ReadBack):
+                held = self.slot_rows.get((move.slot, row))
+                self.rows[move.block, row] = held if row < move.num_rows else None
+            else:
+                source = self.rows.get((move.source, row))
+                self.rows[move.target, row] = source if row < move.num_rows else None
 
     def _compute(self, part: Slice) -> None:
         made = part.sequence
@@ -161,6 +186,8 @@ class World:
         assert sorted(states) == list(range(pool.num_blocks))
         assert sorted(pool._block_of) == sorted(k for keys in pool._keys_of.values() for k in keys)
         assert not set(pool._free) & set(pool._keys_of)
+        if self.host is not None:
+            check_host(self.host)
         owners = {id(made) for made in self.tables._computing.values()}
         assert owners <= {id(made) for made in running}, "a claim outlived its sequence"
 
@@ -173,6 +200,16 @@ class World:
         assert not self.alive, "a sequence never finished"
         assert not self.pool.num_used
         assert not self.tables._computing
+
+
+def check_host(host: HostBlocks) -> None:
+    """Every slot is free or has keys, and every key leads to the slot that has it."""
+    assert sorted([*host._free, *host._order]) == list(range(host.num_slots))
+    assert set(host._keys_of) == set(host._order)
+    assert host.num_used == len(host._order) <= host.num_slots
+    held = {key: slot for slot, keys in host._keys_of.items() for key in keys}
+    assert all(host._keys_of.values())
+    assert held == host._slot_of
 
 
 def some_prompt(chance: Random, most: int) -> list[int]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attention_svc.config import AUTO_KV_BYTES, BLOCK_SIZE, AttentionConfig
-from attention_svc.kv.budget import count_blocks, need_on, why_too_small
+from attention_svc.kv.budget import count_blocks, count_host_slots, need_on, why_too_small
 from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import attention_bytes, piece_bytes
@@ -118,3 +118,37 @@ class TestOnAGpu:
 def test_anything_else_is_refused_by_name(text: str):
     with pytest.raises(ValueError, match="--kv-memory"):
         MemoryBudget.parse(text, "--kv-memory")
+
+
+class TestHostMemory:
+    def slots(self, size: str, free: int = 10**12, place: Place = CPU) -> int:
+        asked = config("1MiB", kv_host_memory=size)
+        return count_host_slots(asked, MODEL, LAYOUT, place, 7, host_free=lambda: free)
+
+    @given(st.integers(ONE, 10**9))
+    def test_a_size_is_never_exceeded(self, size_bytes: int):
+        assert self.slots(str(size_bytes)) == size_bytes // ONE
+
+    def test_none_is_asked_for_unless_it_is_said(self):
+        assert count_host_slots(config("1MiB"), MODEL, LAYOUT, CPU, 7, host_free=lambda: 0) == 0
+        assert self.slots("0", free=0) == 0
+
+    def test_too_little_for_a_block_and_too_much_for_the_machine_are_refused(self):
+        with pytest.raises(ValueError, match="--kv-host-memory 5 holds no block; one needs"):
+            self.slots("5")
+        taken = need_on(config("1MiB"), MODEL, HELD, "cpu").fixed + 7 * ONE
+        assert self.slots(str(3 * ONE), free=taken + 3 * ONE) == 3
+        with pytest.raises(ValueError, match=r"--kv-host-memory \d+: only .* are left"):
+            self.slots(str(3 * ONE), free=taken + 3 * ONE - 1)
+        # A GPU's weights and cache are not in the host's memory.
+        on_card = Place(device="cuda:0", formats=HELD, gpu=CARD)
+        assert self.slots(str(3 * ONE), free=3 * ONE, place=on_card) == 3
+
+    @pytest.mark.parametrize("size", ["lots", "0GiB", "10%", "-1"])
+    def test_what_is_no_size_is_refused(self, size: str):
+        with pytest.raises(ValueError, match="--kv-host-memory"):
+            config("1MiB", kv_host_memory=size)
+
+    def test_without_the_prefix_cache_there_is_nothing_to_keep(self):
+        with pytest.raises(ValueError, match="not with --no-prefix-cache"):
+            config("1MiB", kv_host_memory="1GiB", no_prefix_cache=True)

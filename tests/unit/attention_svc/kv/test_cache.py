@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attention_svc.kv.block_tables import BlockCopy
 from attention_svc.kv.cache import KvCache
+from attention_svc.kv.moves import BlockCopy
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.paged_rows import TiledLayout
 from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout, block_bytes

@@ -17,12 +17,27 @@ from tests.support.examples import examples
     budget=st.integers(1, 20),
     running=st.integers(1, 5),
     prefix_cache=st.booleans(),
+    slots=st.integers(0, 14),
+    paying=st.sampled_from((1.0, 1.0, 0.7)),
     chance=st.randoms(use_true_random=False),
 )
 def test_random_operations(
-    blocks: int, budget: int, running: int, prefix_cache: bool, chance: Random
+    blocks: int,
+    budget: int,
+    running: int,
+    prefix_cache: bool,
+    slots: int,
+    paying: float,
+    chance: Random,
 ) -> None:
-    world = World(blocks=blocks, budget=budget, running=running, prefix_cache=prefix_cache)
+    world = World(
+        blocks=blocks,
+        budget=budget,
+        running=running,
+        prefix_cache=prefix_cache,
+        slots=slots,
+        pays=lambda blocks, tokens: chance.random() < paying,
+    )
     for _ in range(40):
         random_operation(world, chance)
     world.finish()
@@ -32,18 +47,23 @@ def test_random_operations(
 @pytest.mark.slow
 def test_a_hundred_thousand_random_operations() -> None:
     chance = Random(7)
-    preemptions = hits = 0
+    preemptions = hits = read_back = 0
     for _ in range(20):
         world = World(
-            blocks=chance.randint(2, 30), budget=chance.randint(1, 40), running=chance.randint(1, 8)
+            blocks=chance.randint(2, 30),
+            budget=chance.randint(1, 40),
+            running=chance.randint(1, 8),
+            slots=chance.randint(0, 40),
         )
         for _ in range(5000):
             random_operation(world, chance)
         world.finish()
         preemptions += world.scheduler.num_preemptions
         hits += world.tables.num_hit_tokens
+        read_back += world.host.num_read_back if world.host is not None else 0
     assert preemptions > 1000
     assert hits > 10_000
+    assert read_back > 1000
 
 
 @examples(60)

@@ -164,6 +164,8 @@ def test_memory_counts_weights_in_the_compute_dtype_and_the_kv_budget(model: Pat
     assert high["pool-0"] - low["pool-0"] == pytest.approx(1.05 * 2 * three_layers, abs=2)
     more_kv = needed(dtype="bf16", kv_memory="1GiB")
     assert more_kv["attention"] - low["attention"] == pytest.approx(1.05 * 2**29, abs=2)
+    evicted = needed(dtype="bf16", passed={"attention_svc": {"kv_host_memory": "1GiB"}})
+    assert evicted["attention"] - low["attention"] == pytest.approx(1.05 * 2**30, abs=2)
 
 
 def test_a_share_of_memory_is_of_what_all_services_leave(model: Path, monkeypatch) -> None:

@@ -73,6 +73,7 @@ class TestErrors:
             ({"max_model_len": 131_072}, r"^max_model_len 131072 exceeds the model's 512$"),
             ({"max_num_seqs": 0}, "^max_num_seqs"),
             ({"kv_memory": "1"}, "^kv_memory"),
+            ({"kv_host_memory": 1}, "^kv_host_memory 1 holds no block"),
             ({"device": "nowhere"}, "^device nowhere"),
         ],
     )
