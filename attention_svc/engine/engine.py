@@ -279,11 +279,19 @@ class Engine:
         crosses = not all(isinstance(move, BlockCopy) for move in moves)
         try:
             await self._stack.run(not crosses, partial(make_moves, moves, cache, self._host_memory))
-        except Exception:
-            tables.forget_host()  # what its slots hold is not known
+        except Exception as error:
+            if not is_fatal(error):
+                self._forget_moves()
             raise
         if blocks and self._stack.reads_unwritten:
             cache.clear(blocks)
+
+    def _forget_moves(self) -> None:
+        """Nobody knows which were made: forget the slots, and end who was to get rows by them."""
+        self.scheduler.tables.forget_host()
+        for sequence in list(self.scheduler.running):
+            if sequence.keys is not None and sequence.num_checked < sequence.num_computed:
+                self.finish(sequence, _OUR_BUG)
 
     def _continue(self, step: Step, finite: list[bool]) -> None:
         """Publish the blocks of sequences whose prompt continues in a later step.

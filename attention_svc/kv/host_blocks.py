@@ -1,4 +1,4 @@
-"""Which evicted blocks are in host memory, in which slot, and which goes when it is full? No tensors.
+"""Which evicted blocks are in host memory, where, and which goes when it is full? No tensors.
 
 The keys are the prefix cache's own, so what is found belongs to the same model, tenant and tokens.
 A block that is read back stays here too, but is the first to go: the device has it. Evicted again,

@@ -13,6 +13,7 @@ from tests.support.attention_svc.generate_harness import (
     request,
     running_service,
     stub_of,
+    until,
 )
 
 TINY = {"num_blocks": 12, "max_batch_tokens": 24}  # 96 positions
@@ -87,3 +88,26 @@ async def test_a_copy_that_fails_is_a_failed_step_and_its_blocks_are_never_read(
         answer = await ask(service, ONE)
         assert answer.tokens == reference().greedy(ONE, 8, frozenset())
         assert cached(answer) < 24  # what was still in the cache
+
+
+async def test_a_copy_that_fails_ends_those_too_whom_its_step_had_no_rows_for(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("made up by a test")
+
+    others = [[number] * 100 for number in (4, 5, 6)]
+    first, short = [7 + i % 3 for i in range(60)], [11] * 25
+    longest = [*ONE[:64], *([9] * 50)]
+    async with running_service(num_blocks=32, max_batch_tokens=24, host_slots=60) as service:
+        for prompt in (ONE, *others):
+            await ask(service, prompt)
+        monkeypatch.setattr(host_memory.HostMemory, "read_back", fail)
+        service.transport.gate.clear()
+        async with stub_of(service) as stub:
+            calls = []
+            for prompt in (first, short, longest):
+                calls.append(asyncio.create_task(heard(stub, request(prompt, max_tokens=4))))
+                scheduler = service.engine.scheduler
+                await until(lambda: len(scheduler.running) + len(scheduler.waiting) == len(calls))
+            service.transport.gate.set()
+            answers = await asyncio.gather(*calls)
+        assert [answer.reason for answer in answers] == ["ERROR"] * 3
