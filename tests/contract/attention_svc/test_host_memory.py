@@ -102,11 +102,11 @@ async def test_a_copy_that_fails_ends_those_too_whom_its_step_had_no_rows_for(mo
             await ask(service, prompt)
         monkeypatch.setattr(host_memory.HostMemory, "read_back", fail)
         service.transport.gate.clear()
+        scheduler = service.engine.scheduler
         async with stub_of(service) as stub:
-            calls = []
+            calls: list[asyncio.Task[Heard]] = []
             for prompt in (first, short, longest):
                 calls.append(asyncio.create_task(heard(stub, request(prompt, max_tokens=4))))
-                scheduler = service.engine.scheduler
                 await until(lambda: len(scheduler.running) + len(scheduler.waiting) == len(calls))
             service.transport.gate.set()
             answers = await asyncio.gather(*calls)
