@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from moe_model.gpus import free_bytes
 from moe_model.kernels.cuda.experts import CudaExperts
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class CallGraphs:
 
     def _report(self, num_rows: int) -> None:
         """At 1, 2, 4, ... graphs."""
-        free = free_bytes(str(self.stream.device))
+        free, _ = torch.cuda.mem_get_info(self.stream.device)
         self._free_at_first = self._free_at_first or free
         count = len(self._graphs)
         if count & (count - 1) == 0:

@@ -19,6 +19,7 @@ from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.servicer import ExpertServicer, PoolIdentity
 from expert_svc.weight_store import WeightStore
+from moe_model.backends.backend import Backend
 from moe_model.backends.choice import choose_backend
 from moe_model.maths.experts import ExpertWeights, run_experts
 from moe_model.reference import load_experts
@@ -85,6 +86,7 @@ class Pool:
 async def running_pool(
     *,
     dtype: torch.dtype = torch.float32,
+    backend: Backend | None = None,
     compute: Any = None,
     tls: TlsFiles | None = None,
     inline_rows: int = INLINE_ROWS,
@@ -93,7 +95,7 @@ async def running_pool(
 ) -> AsyncIterator[Pool]:
     """It holds everything but the last layer's last expert."""
     checkpoint, manifest = tiny()
-    store = WeightStore(checkpoint, manifest, choose_backend(dtype))
+    store = WeightStore(checkpoint, manifest, backend or choose_backend(dtype))
     store.load(Pieces.all_of(LAYERS, EXPERTS) - Pieces([(LAYERS - 1, NOT_HELD)]))
     executor = Executor(compute or (lambda call: run_call(call, store)), inline_rows=inline_rows)
     identity = PoolIdentity(

@@ -45,7 +45,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> CallGraphs:
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
-    monkeypatch.setattr(call_graphs, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
     monkeypatch.setattr(call_graphs, "MOST_GRAPHS", 3)
     return CallGraphs(torch.device("cuda:0"))
 
