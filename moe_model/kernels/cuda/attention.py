@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_model.kernels.cuda import paged
 from moe_model.kernels.cuda.launch import launch
-from moe_model.maths.kv_layout import KvPages, PlainLayout
+from moe_model.maths.kv_layout import Int8Layout, KvPages, PlainLayout
 from moe_model.maths.paged_attention import AttendPages
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 
@@ -20,8 +20,10 @@ _MANY_PROGRAMS = 128
 
 
 def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: int) -> bool:
-    """bfloat16 by position; heads whose size the products take."""
-    if not isinstance(layout, PlainLayout) or layout.dtype != dtype:
+    """bfloat16 or int8 by position; heads whose size the products take."""
+    if not isinstance(layout, PlainLayout | Int8Layout) or dtype != torch.bfloat16:
+        return False
+    if layout.dtype not in (torch.bfloat16, torch.int8):
         return False
     head_dim = layout.head_dim
     return (
@@ -45,6 +47,14 @@ class CudaLayout(PlainLayout):
             k, v, k.stride(0), v.stride(0), keys, values, slots_T, size,
             C=triton.next_power_of_2(size),
         )  # fmt: skip
+
+
+def scales_of(pages: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The memory of int8 pages as float32, in which their scales are; other pages as they are."""
+    keys, values = pages
+    if keys.dtype != torch.int8:
+        return keys, values
+    return keys.view(torch.float32), values.view(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -104,10 +114,10 @@ class CudaAttention:
         queries = max(_DECODE_QUERIES, triton.next_power_of_2(self._heads))
         launch(
             paged.decode_spans, (num_items, self._num_groups),
-            q_THP, *pages, rows.tables, rows.table_of_row_B, rows.lens_B, rows.row_of_item_I,
+            q_THP, *pages, *scales_of(pages), rows.tables, rows.table_of_row_B, rows.lens_B, rows.row_of_item_I,
             rows.first_item_B, maxima, sums, means,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
+            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
         )  # fmt: skip
         launch(
             paged.add_spans, (num_rows, num_heads),
@@ -122,9 +132,9 @@ class CudaAttention:
         tiles = triton.cdiv(num_rows, queries // self._heads)
         launch(
             paged.attend_chunk, (tiles, self._num_groups),
-            q_THP, *pages, chunk.block_table_W, out_THP, chunk.num_cached - num_rows, num_rows,
+            q_THP, *pages, *scales_of(pages), chunk.block_table_W, out_THP, chunk.num_cached - num_rows, num_rows,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            HEADS=self._heads, M=queries, P=head_dim, num_warps=warps, num_stages=stages,
+            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim, num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
     def _chunk_tile(self, num_rows: int) -> tuple[int, int, int]:

@@ -18,26 +18,41 @@ TILE = tl.constexpr(64)
 
 @triton.jit
 def _attend_tile(
-    max_M, sum_M, mean_MP, q_MP, keys, values, table, first, seen_M, stop, group, scale,
-    block_size, page_stride, num_groups, P: tl.constexpr,
+    max_M, sum_M, mean_MP, q_MP, keys, values, key_scales, value_scales, table, first, seen_M,
+    stop, group, scale, block_size, page_stride, num_groups,
+    CODED: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Positions first .. first + TILE, of which row m sees those below seen_M, after others."""
+    """Positions first .. first + TILE, of which row m sees those below seen_M, after others.
+
+    CODED: int8 codes of all groups, then a float32 scale for each, which `key_scales` and
+    `value_scales` are: the same memory in float32.
+    """
     at_P = tl.arange(0, P)
     at_S = first + tl.arange(0, TILE)
     inside_S = at_S < stop
     page_S = tl.load(table + at_S // block_size, mask=inside_S, other=0).to(tl.int64)
-    row_S = page_S * page_stride + ((at_S % block_size) * num_groups + group) * P
-    k_PS = tl.load(keys + row_S[None, :] + at_P[:, None], mask=inside_S[None, :], other=0.0)
-    v_SP = tl.load(values + row_S[:, None] + at_P[None, :], mask=inside_S[:, None], other=0.0)
+    row_size = num_groups * (P + 4 if CODED else P)
+    row_S = page_S * page_stride + (at_S % block_size) * row_size
+    here_S = row_S + group * P
+    k_PS = tl.load(keys + here_S[None, :] + at_P[:, None], mask=inside_S[None, :], other=0)
+    v_SP = tl.load(values + here_S[:, None] + at_P[None, :], mask=inside_S[:, None], other=0)
+    if CODED:  # codes are bfloat16 numbers, too
+        k_PS = k_PS.to(tl.float32).to(tl.bfloat16)
+        v_SP = v_SP.to(tl.float32).to(tl.bfloat16)
     score_MS = tl.dot(q_MP, operand(k_PS)) * scale
+    if CODED:
+        scale_S = row_S // 4 + (num_groups * P // 4 + group)
+        score_MS *= tl.load(key_scales + scale_S, mask=inside_S, other=0.0)[None, :]
     score_MS = tl.where(at_S[None, :] < seen_M[:, None], score_MS, float("-inf"))
     top_M = tl.maximum(max_M, tl.max(score_MS, 1))
     base_M = tl.where(top_M == float("-inf"), 0.0, top_M)
-    weight_MS = operand(tl.exp(score_MS - base_M[:, None]).to(values.dtype.element_ty))
+    weight_MS = tl.exp(score_MS - base_M[:, None])
     shrink_M = tl.exp(max_M - base_M)
-    ones_SK = operand(tl.full([TILE, 16], 1.0, values.dtype.element_ty))
-    weights_M = tl.max(tl.dot(weight_MS, ones_SK), 1)  # 16 equal sums
-    weighted_MP = tl.dot(weight_MS, operand(v_SP))
+    ones_SK = operand(tl.full([TILE, 16], 1.0, tl.bfloat16))
+    weights_M = tl.max(tl.dot(operand(weight_MS.to(tl.bfloat16)), ones_SK), 1)  # 16 equal sums
+    if CODED:
+        weight_MS *= tl.load(value_scales + scale_S, mask=inside_S, other=0.0)[None, :]
+    weighted_MP = tl.dot(operand(weight_MS.to(tl.bfloat16)), operand(v_SP))
     return top_M, sum_M * shrink_M + weights_M, mean_MP * shrink_M[:, None] + weighted_MP
 
 
@@ -69,9 +84,9 @@ def _queries(q, first_row, num_rows, group, num_heads, HEADS: tl.constexpr, M: t
 
 @triton.jit
 def decode_spans(
-    q, keys, values, tables, table_of_row, lens, row_of_item, first_item, maxima, sums, means,
-    scale, block_size, page_stride, num_groups,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
+    q, keys, values, key_scales, value_scales, tables, table_of_row, lens, row_of_item, first_item,
+    maxima, sums, means, scale, block_size, page_stride, num_groups,
+    CODED: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """One program for each item, a span of a row, and group; maxima and sums [items, H].
 
@@ -95,8 +110,9 @@ def decode_spans(
     mean_MP = tl.zeros([M, P], tl.float32)
     for tile in range(tl.cdiv(tl.minimum(length - first, SPAN), TILE)):
         max_M, sum_M, mean_MP = _attend_tile(
-            max_M, sum_M, mean_MP, q_MP, keys, values, table, first + tile * TILE, seen_M, length,
-            group, scale, block_size, page_stride, num_groups, P,
+            max_M, sum_M, mean_MP, q_MP, keys, values, key_scales, value_scales, table,
+            first + tile * TILE, seen_M, length, group, scale, block_size, page_stride, num_groups,
+            CODED, P,
         )  # fmt: skip
     at_M = item * num_heads + group * HEADS + tl.arange(0, M)
     tl.store(maxima + at_M, max_M, mask=valid_M)
@@ -161,9 +177,9 @@ def add_spans(maxima, sums, means, lens, first_item, out, num_heads, P: tl.const
 
 @triton.jit(do_not_specialize=["first_position", "num_rows"])
 def attend_chunk(
-    q, keys, values, table, out, first_position, num_rows, scale,
+    q, keys, values, key_scales, value_scales, table, out, first_position, num_rows, scale,
     block_size, page_stride, num_groups,
-    HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
+    CODED: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """One program for each group and M // HEADS rows; row r sees up to first_position + r."""
     first_row = tl.program_id(0) * (M // HEADS)
@@ -188,8 +204,8 @@ def attend_chunk(
             span_sum_M = tl.zeros([M], tl.float32)
             span_MP = tl.zeros([M, P], tl.float32)
         span_max_M, span_sum_M, span_MP = _attend_tile(
-            span_max_M, span_sum_M, span_MP, q_MP, keys, values, table, first, seen_M, stop,
-            group, scale, block_size, page_stride, num_groups, P,
+            span_max_M, span_sum_M, span_MP, q_MP, keys, values, key_scales, value_scales, table,
+            first, seen_M, stop, group, scale, block_size, page_stride, num_groups, CODED, P,
         )  # fmt: skip
     max_M, sum_M, mean_MP = _add_span(max_M, sum_M, mean_MP, span_max_M, span_sum_M, span_MP)
     found_MP = mean_MP / sum_M[:, None]

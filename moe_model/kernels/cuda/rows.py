@@ -79,10 +79,29 @@ def _turn(
 
 
 @triton.jit
+def _store_coded(
+    rows_KV, codes, scales, slot, kv_size, P: tl.constexpr, KV: tl.constexpr
+):  # fmt: skip
+    """As Int8Layout has it: codes of all heads, then a scale for each."""
+    row_GP = tl.reshape(rows_KV.to(tl.float32), [KV // P, P])
+    is_nan_G = tl.max((row_GP != row_GP).to(tl.int32), 1) > 0
+    scale_G = tl.where(is_nan_G, float("nan"), tl.max(tl.abs(row_GP), 1) / 127.0)
+    # Adding and subtracting 1.5 x 2^23 rounds to the nearest integer, and ties to the even one.
+    code_GP = row_GP / tl.maximum(scale_G, 1e-35)[:, None] + 12582912.0 - 12582912.0
+    code_GP = tl.where(is_nan_G[:, None], 0.0, code_GP)
+    at = tl.arange(0, KV)
+    at_G = tl.arange(0, KV // P)
+    num_groups = kv_size // P
+    first = slot * (kv_size + 4 * num_groups)
+    tl.store(codes + first + at, tl.reshape(code_GP, [KV]).to(tl.int8), mask=at < kv_size)
+    tl.store(scales + (first + kv_size) // 4 + at_G, scale_G, mask=at_G < num_groups)
+
+
+@triton.jit
 def split_heads(
     parts, parts_row, parts_stride, q_weight, k_weight, eps, cos, sin, half,
-    slots, q, keys, values, q_size, kv_size,
-    PARTS: tl.constexpr, HAS_NORM: tl.constexpr, P: tl.constexpr,
+    slots, q, keys, values, key_scales, value_scales, q_size, kv_size,
+    CODED: tl.constexpr, PARTS: tl.constexpr, HAS_NORM: tl.constexpr, P: tl.constexpr,
     Q: tl.constexpr, KV: tl.constexpr
 ):  # fmt: skip
     """Programs (row, 0): queries; (row, 1): keys and values, to the row's slot if it has one."""
@@ -106,9 +125,13 @@ def split_heads(
                 here + q_size, parts_stride, kv_size, k_weight, eps, cos, sin, half, kind,
                 PARTS, HAS_NORM, P, KV,
             )  # fmt: skip
-            tl.store(keys + slot * kv_size + at, k, mask=inside)
-            v = add_parts(here + q_size + kv_size + at, parts_stride, inside, PARTS)
-            tl.store(values + slot * kv_size + at, v.to(kind), mask=inside)
+            v = add_parts(here + q_size + kv_size + at, parts_stride, inside, PARTS).to(kind)
+            if CODED:
+                _store_coded(k, keys, key_scales, slot, kv_size, P, KV)
+                _store_coded(v, values, value_scales, slot, kv_size, P, KV)
+            else:
+                tl.store(keys + slot * kv_size + at, k, mask=inside)
+                tl.store(values + slot * kv_size + at, v, mask=inside)
 
 
 @triton.jit
@@ -187,11 +210,11 @@ def launch_heads(
     sin_T: Tensor,
     slots_T: Tensor,
     q_THP: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    pages: tuple[Tensor, Tensor],
+    scales: tuple[Tensor, Tensor],
     kv_size: int,
 ) -> None:
-    """`keys` and `values`: [slots, kv_size] each, in whatever shape."""
+    """Keys and values to `pages`: [slots, kv_size] each, or int8 with their `scales`."""
     num_rows, num_heads, head_dim = q_THP.shape
     if not num_rows:
         return
@@ -200,8 +223,8 @@ def launch_heads(
     launch(
         split_heads, (num_rows, 2),
         qkv.values, qkv.row_stride, qkv.part_stride, *weights, eps, cos_T, sin_T, cos_T.shape[1],
-        slots_T, q_THP, keys, values, q_size, kv_size,
-        PARTS=qkv.count, HAS_NORM=norms is not None, P=head_dim,
+        slots_T, q_THP, *pages, *scales, q_size, kv_size,
+        CODED=pages[0].dtype == torch.int8, PARTS=qkv.count, HAS_NORM=norms is not None, P=head_dim,
         Q=triton.next_power_of_2(q_size), KV=triton.next_power_of_2(kv_size),
         num_warps=8 if q_size > 2048 else 4,
     )  # fmt: skip
@@ -256,7 +279,7 @@ class CudaRows(RowMaths):
         )
         launch_heads(
             Parts.of(qkv_TA), norms, eps, cos_T, sin_T, torch.arange(num_rows, device=device),
-            q_THP, k_TGP, v_TGP, num_groups * head_dim,
+            q_THP, (k_TGP, v_TGP), (k_TGP, v_TGP), num_groups * head_dim,
         )  # fmt: skip
         return q_THP, k_TGP, v_TGP
 

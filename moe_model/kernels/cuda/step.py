@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moe_model.kernels.cuda.attention import scales_of
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
 from moe_model.kernels.cuda.rows import Parts, launch_choose, launch_heads, launch_norm
 from moe_model.maths.kv_layout import KvPages
@@ -72,9 +73,10 @@ class CudaStep:
         assert isinstance(routing_ED, RoutingMatrix)
         hidden_TD, num_rows = self.hidden_TD, self.hidden_TD.shape[0]
         q_THP = hidden_TD.new_empty((num_rows, config.num_heads, config.head_dim))
+        pages = self._steps.cache.pages(layer_idx)
         launch_heads(
             qkv_AD.parts_of(self._normed_TD), held.qk_norms, config.rms_norm_eps, *self._cos_sin,
-            self._slots_T, q_THP, *self._steps.cache.pages(layer_idx),
+            self._slots_T, q_THP, pages, scales_of(pages),
             config.num_kv_heads * config.head_dim,
         )  # fmt: skip
         added = o_DA.parts_of(self._attend(layer_idx, q_THP))

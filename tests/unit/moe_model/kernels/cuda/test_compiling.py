@@ -21,27 +21,31 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from moe_model.kernels.cuda import grouped, linear, packing, paged, rows
 
-BF16, F32, I32, I64 = "*bf16", "*fp32", "*i32", "*i64"
+BF16, F32, I8, I32, I64 = "*bf16", "*fp32", "*i8", "*i32", "*i64"
 CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
 tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
-attended = {"q": BF16, "keys": BF16, "values": BF16, "tables": I64, "table": I64, "lens": I64,
+attended = {"q": BF16, "key_scales": F32, "value_scales": F32, "tables": I64, "table": I64, "lens": I64,
             "table_of_row": I64, "row_of_item": I64, "first_item": I64,
             "maxima": F32, "sums": F32, "means": F32, "scale": "fp32", "out": BF16}
 rows_of = {"rows": BF16, "parts": F32, "sums": BF16, "weight": BF16, "out": BF16, "eps": "fp32",
            "q_weight": BF16, "k_weight": BF16, "cos": F32, "sin": F32, "slots": I64, "q": BF16,
-           "keys": BF16, "values": BF16, "bias": F32, "ids": I32, "weights": F32}
+           "key_scales": F32, "value_scales": F32, "bias": F32, "ids": I32, "weights": F32}
 kernels = [
     (grouped.group_pairs, {"slots": I32, **tiles}, {"ROWS": 16, "CHUNK": 1024, "SLOTS": 256}),
     (grouped.add_pairs, {"rows": BF16, "first_of_row": I64, "out": F32}, {"PAIRS": 8, "C": 512}),
     (rows.norm_rows, rows_of, {"PARTS": 6, "NORM": True, "C": 4096}),
-    (rows.split_heads, rows_of, {"PARTS": 3, "HAS_NORM": True, "P": 128, "Q": 8192, "KV": 1024}),
+    *((rows.split_heads, {**rows_of, "keys": held, "values": held},
+       {"CODED": held == I8, "PARTS": 3, "HAS_NORM": True, "P": 128, "Q": 8192, "KV": 1024})
+      for held in (BF16, I8)),
     (rows.choose, rows_of, {"PARTS": 12, "HAS_BIAS": True, "K": 8, "E": 256}),
     (linear._add_segments, {"parts": F32, "out": BF16}, {"PARTS": 3, "C": 512}),
     (paged.store_rows, {"k": BF16, "v": BF16, "keys": BF16, "values": BF16, "slots": I64},
      {"C": 1024}),
     (paged.add_spans, attended, {"P": 128}),
-    (paged.decode_spans, attended, {"HEADS": 6, "M": 16, "P": 128}),
-    (paged.attend_chunk, attended, {"HEADS": 6, "M": 32, "P": 128}),
+    *((kernel, {**attended, "keys": held, "values": held}, {"CODED": held == I8, **shape})
+      for held in (BF16, I8)
+      for kernel, shape in ((paged.decode_spans, {"HEADS": 6, "M": 16, "P": 128}),
+                            (paged.attend_chunk, {"HEADS": 6, "M": 32, "P": 128}))),
     (linear._linear, {"rows": BF16, "codes": BF16, "scales": BF16, "out": F32},
      {"FORMAT": 4, "WIDTH": 384, "EVEN": True, "B": 32, "ROWS": 8, "SEGMENT": 2, "APART": True}),
 ]
@@ -71,7 +75,7 @@ for kernel, types, constants in kernels:
     made = triton.compile(source, target=target, options={
         "num_warps": 2, "num_stages": 3, "enable_fp_fusion": kernel is not packing.pack_groups
     })
-    name = f"{kernel.__name__} {constants.get('FORMAT', constants.get('SHARED', ''))}".strip()
+    name = f"{kernel.__name__} {constants.get('FORMAT', constants.get('SHARED', constants.get('CODED', '')))}".strip()
     found[name] = len(made.asm["cubin"])
 print(json.dumps(found))
 """
@@ -98,5 +102,5 @@ def test_every_kernel_compiles_for_every_architecture(tmp_path: Path) -> None:
         for done in threads.map(compile_for, ARCHITECTURES):
             assert done.returncode == 0, done.stderr[-3000:]
             sizes = json.loads(done.stdout.splitlines()[-1])
-            assert len(sizes) == 11 + 2 + 3 * 4
+            assert len(sizes) == 14 + 2 + 3 * 4
             assert all(sizes.values())

@@ -40,12 +40,15 @@ def steps(checkpoint: Checkpoint, device: torch.device) -> WholeSteps:
 
 
 def made(
-    checkpoint: Checkpoint, device: torch.device, missing_ids: tuple[int, ...] = ()
+    checkpoint: Checkpoint,
+    device: torch.device,
+    missing_ids: tuple[int, ...] = (),
+    kv_dtype: str = "auto",
 ) -> WholeSteps:
     config, backend = checkpoint.config, CudaBackend(torch.bfloat16, device)
     linears = backend.linears(FORMAT)
     cache = KvCache(
-        backend.kv_layout("auto", config, BLOCK),
+        backend.kv_layout(kv_dtype, config, BLOCK),
         num_layers=config.num_layers,
         num_blocks=NUM_BLOCKS,
         block_size=BLOCK,
@@ -138,6 +141,18 @@ def test_logits_are_the_references_and_a_decoded_row_has_its_chunks_bits(
     assert torch.equal(alone, whole[2:3])
     assert best == [int(whole[2].argmax())]
     assert chosen.shape == (2, 1, checkpoint.config.top_k)
+
+
+@pytest.mark.slow  # in the interpreter
+def test_keys_and_values_in_int8_give_the_same_bits_decoded(
+    checkpoint: Checkpoint, device: torch.device
+) -> None:
+    steps = made(checkpoint, device, kv_dtype="int8")
+    whole, _, _ = run(steps, chunk_of(0, PROMPT[:3], 0))
+    expected = ReferenceModel(checkpoint, torch.float32).logits(PROMPT[:3])
+    assert float((whole - expected).norm() / expected.norm()) < 0.05
+    alone, _, _ = run(steps, decode_of(PROMPT[2:3], 2))
+    assert torch.equal(alone, whole[2:3])
 
 
 @pytest.mark.slow  # in the interpreter
