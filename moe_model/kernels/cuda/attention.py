@@ -114,10 +114,11 @@ class CudaAttention:
         queries = max(_DECODE_QUERIES, triton.next_power_of_2(self._heads))
         launch(
             paged.decode_spans, (num_items, self._num_groups),
-            q_THP, *pages, *scales_of(pages), rows.tables, rows.table_of_row_B, rows.lens_B, rows.row_of_item_I,
-            rows.first_item_B, maxima, sums, means,
+            q_THP, *pages, *scales_of(pages), rows.tables, rows.table_of_row_B, rows.lens_B,
+            rows.row_of_item_I, rows.first_item_B, maxima, sums, means,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim, num_warps=2, num_stages=2,
+            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim,
+            num_warps=2, num_stages=2,
         )  # fmt: skip
         launch(
             paged.add_spans, (num_rows, num_heads),
@@ -132,9 +133,11 @@ class CudaAttention:
         tiles = triton.cdiv(num_rows, queries // self._heads)
         launch(
             paged.attend_chunk, (tiles, self._num_groups),
-            q_THP, *pages, *scales_of(pages), chunk.block_table_W, out_THP, chunk.num_cached - num_rows, num_rows,
+            q_THP, *pages, *scales_of(pages), chunk.block_table_W, out_THP,
+            chunk.num_cached - num_rows, num_rows,
             1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim, num_warps=warps, num_stages=stages,
+            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
     def _chunk_tile(self, num_rows: int) -> tuple[int, int, int]:

@@ -24,7 +24,8 @@ from moe_model.kernels.cuda import grouped, linear, packing, paged, rows
 BF16, F32, I8, I32, I64 = "*bf16", "*fp32", "*i8", "*i32", "*i64"
 CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
 tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
-attended = {"q": BF16, "key_scales": F32, "value_scales": F32, "tables": I64, "table": I64, "lens": I64,
+attended = {"q": BF16, "key_scales": F32, "value_scales": F32, "tables": I64,
+            "table": I64, "lens": I64,
             "table_of_row": I64, "row_of_item": I64, "first_item": I64,
             "maxima": F32, "sums": F32, "means": F32, "scale": "fp32", "out": BF16}
 rows_of = {"rows": BF16, "parts": F32, "sums": BF16, "weight": BF16, "out": BF16, "eps": "fp32",
@@ -75,7 +76,8 @@ for kernel, types, constants in kernels:
     made = triton.compile(source, target=target, options={
         "num_warps": 2, "num_stages": 3, "enable_fp_fusion": kernel is not packing.pack_groups
     })
-    name = f"{kernel.__name__} {constants.get('FORMAT', constants.get('SHARED', constants.get('CODED', '')))}".strip()
+    kinds = [str(constants[key]) for key in ("FORMAT", "SHARED", "CODED") if key in constants]
+    name = " ".join([kernel.__name__, *kinds])
     found[name] = len(made.asm["cubin"])
 print(json.dumps(found))
 """
