@@ -115,6 +115,7 @@ class DecodeGraphs:
         self._numbers = torch.empty(room, dtype=torch.int64, device=device)
         self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
         self._graphs: OrderedDict[Shape, Captured] = OrderedDict()
+        self._pool_bytes = 0
         if self._captures:
             self._stream = torch.cuda.Stream(device)
             self._pool = torch.cuda.graph_pool_handle()
@@ -136,6 +137,7 @@ class DecodeGraphs:
                 torch.cuda.synchronize()
             else:
                 self._compute(shape)
+        log.info("%d graphs share %.0f MB", len(self._graphs), self._pool_bytes / 1e6)
 
     def start(self, meta: StepMeta, controls: np.ndarray | None) -> Computed | None:
         """None: more rows or spans than graphs are made for."""
@@ -177,10 +179,8 @@ class DecodeGraphs:
             graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
         ):
             computed = self._compute(shape)
-        added_mb = (torch.cuda.memory_reserved() - before_bytes) / 1e6
-        log.info(
-            "a graph for %d rows and %d spans: %.0f MB more", shape.rows, shape.items, added_mb
-        )
+        self._pool_bytes += torch.cuda.memory_reserved() - before_bytes
+        log.debug("a graph for %d rows and %d spans", shape.rows, shape.items)
         return Captured(graph, computed)
 
     def _compute(self, shape: Shape) -> Computed:
