@@ -12,7 +12,7 @@ from moe_model.gpus import Gpus, read_gpus, use
 from moe_model.numerics import DTYPES
 from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.load_flag import parse_load
-from moe_model.weights.open import make_on, open_weights, verify_attention
+from moe_model.weights.open import make_on, open_weights, require_kernels, verify_attention
 from moe_model.weights.place import choose_place
 from rpc.process.load_progress import LoadProgress
 
@@ -43,6 +43,7 @@ class LoadedModel:
         formats = self.formats = place.formats
         use(place.device)
         self.backend = choose_backend(DTYPES[formats.compute_dtype], place.device)
+        require_kernels(self.weights, self.backend)
         self.num_threads = self.backend.set_threads(config.threads)
         self.kernel = self.backend.numerics(formats.linears)
         limit = self.config.max_position_embeddings

@@ -17,7 +17,7 @@ from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.manifest import Manifest
-from moe_model.weights.open import Weights, put_expert, verify_expert
+from moe_model.weights.open import Weights, put_expert, require_kernels, verify_expert
 from rpc.mesh.pieces import Pieces
 
 
@@ -53,6 +53,7 @@ class WeightStore:
 
         Raises ValueError when the backend's dtype or device does not support the format.
         """
+        require_kernels(weights, backend)
         self.config = weights.config
         self.backend = backend
         self.dtype, self.device = backend.dtype, backend.device

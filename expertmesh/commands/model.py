@@ -108,7 +108,7 @@ def _stored_format(folder: Path, config: ModelConfig) -> str:
     if is_packed(folder):
         with command_errors():
             header = read_header(folder)
-        return f"{header.format} (linears {header.linear_format}), packed for the CPU kernels"
+        return f"{header.format} (linears {header.linear_format}), in the layout of the CPU kernels"
     return config.quant.method if config.quant.method != "none" else config.dtype
 
 

@@ -23,8 +23,9 @@ from rpc.process.sizes import format_bytes
 _QUANTISE_HELP = f"""Write a checkpoint's weights in the layout that the CPU kernels read.
 
 Services map such a folder into memory (expertmesh up --model OUT), so that nothing is packed or
-copied when they start. The folder keeps the checkpoint_id, so pools with different formats can
-serve together. docs/weight-formats.md compares the sizes and the errors of the formats.
+copied when they start; on a GPU the layout is changed (not of int8). The folder keeps the
+checkpoint_id, so pools with different formats can serve together. docs/weight-formats.md compares
+the sizes and the errors of the formats.
 
   bf16       2.00 bytes per weight, rounded once
   fp8        1.03 bytes per weight, an FP8 checkpoint's codes and scales unchanged

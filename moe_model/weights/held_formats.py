@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_model.config import ModelConfig
-from moe_model.formats import choose_format
+from moe_model.formats import FORMATS, choose_format
 from moe_model.weights.packed_header import is_packed, read_header
 
 
@@ -51,6 +51,11 @@ def held_formats(
         if flag not in ("auto", packed):
             what = "computes in" if name == "--dtype" else "is packed in"
             raise ValueError(f"{name} {flag}: {folder} {what} {packed}; {source} for another")
-    if device != "cpu":
-        raise ValueError(f"--device {device}: {folder} is packed for CPUs; {source}")
+    for packed in (header.format, header.linear_format):
+        devices = FORMATS[packed].devices
+        if devices and device not in devices:
+            raise ValueError(
+                f"--device {device}: {folder} is packed in {packed}, for which only "
+                f"{' and '.join(devices)} have kernels; {source}"
+            )
     return HeldFormats(compute_dtype="bf16", experts=header.format, linears=header.linear_format)

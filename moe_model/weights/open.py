@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from moe_model.backends.choice import choose_backend
-from moe_model.kernels.cpu.experts import PanelExperts
+from moe_model.backends.backend import Backend
+from moe_model.kernels.cpu.packed import TakesExperts
 from moe_model.maths.experts import HeldExperts
 from moe_model.weights import manifest as manifests
 from moe_model.weights.checkpoint import Checkpoint
@@ -38,16 +38,19 @@ def open_weights(
     if not is_packed(folder):
         checkpoint = Checkpoint.open(folder, partial=partial)
         return checkpoint, ensure_manifest(checkpoint)
-    why = choose_backend(torch.bfloat16).why
-    if why:
-        raise ValueError(
-            f"{folder}: packed weights are for the native kernels ({why}); "
-            "use the checkpoint that they were made from"
-        )
     packed = PackedCheckpoint(folder)
     if not partial:
         packed.require_experts()
     return packed, packed.manifest
+
+
+def require_kernels(weights: Weights, backend: Backend) -> None:
+    """Raises ValueError if weights are packed and the backend is not one that reads panels."""
+    if isinstance(weights, PackedCheckpoint) and backend.why:
+        raise ValueError(
+            f"{weights.folder}: packed weights are for native kernels, on CPUs or GPUs "
+            f"({backend.why}); use the checkpoint that they were made from"
+        )
 
 
 def make_on(weights: Weights, device: str) -> None:
@@ -77,8 +80,8 @@ def put_expert(
 ) -> None:
     """Fill a slot with a piece: mapped if the weights are packed, otherwise converted."""
     if isinstance(weights, PackedCheckpoint):
-        assert isinstance(held, PanelExperts), "packed formats are held in panels"
-        held.packed.put_packed(slot, *weights.expert(layer_idx, expert_id))
+        assert isinstance(held, TakesExperts), "`require_kernels` was asked"
+        weights.put_expert(held, slot, layer_idx, expert_id)
         return
     held.put(slot, weights.stored_expert(layer_idx, expert_id))
     if isinstance(weights, Checkpoint):

@@ -11,7 +11,7 @@ Panels start at multiples of 64 bytes, as the kernels need them (moe_model/kerne
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from moe_model.config import ModelConfig
 from moe_model.families.family import TensorSpec
 from moe_model.families.known import load_config, tensor_names
 from moe_model.formats import PANEL
+from moe_model.kernels.cpu.experts import PanelExperts
 from moe_model.kernels.cpu.formats import weight_format
-from moe_model.kernels.cpu.packed import PackedMatrix
+from moe_model.kernels.cpu.packed import PackedMatrix, TakesExperts, TakesLinears
 from moe_model.maths.layer import LayerWeights
+from moe_model.maths.linear import LinearWeight
 from moe_model.maths.linears import Linears
 from moe_model.quant import all_finite
 from moe_model.weights.manifest import MANIFEST_NAME, Manifest, Progress, load_manifest
@@ -160,23 +162,37 @@ class PackedCheckpoint:
             )
         self._verify("attention", ATTENTION_SHARD, attention_names(self.config))
 
+    def put_expert(self, held: TakesExperts, slot: int, layer_idx: int, expert_id: int) -> None:
+        """Fill a slot: with the mapped panels themselves, or laid out for another device."""
+        file = self._shard(shard_of_layer(layer_idx))
+        try:
+            held.put_panels(slot, *self.expert(layer_idx, expert_id))
+        except ValueError as error:
+            raise ValueError(f"{file.path}: expert {expert_id}: {error}") from None
+        if not isinstance(held, PanelExperts):  # copied: the mapped pages are of no more use
+            for panels in expert_panels(self.config, self.format, expert_id):
+                file.drop_cache(panels.name)
+
     def layer(self, layer_idx: int, linears: Linears) -> LayerWeights:
-        """A layer without its experts; norms in `linears`' dtype, matrices mapped as they are."""
+        """A layer without its experts; norms in `linears`' dtype, matrices mapped as they are, or
+        laid out for another device."""
         dtype = linears.dtype
         file, specs = self._shard(ATTENTION_SHARD), self._names.layer(layer_idx)
-        panels = layer_panels(self.config, self.linear_format, layer_idx)
+        panels, config = layer_panels(self.config, self.linear_format, layer_idx), self.config
 
         def plain(key: str, as_dtype: torch.dtype) -> Tensor | None:
             return _plain(file, specs[key], as_dtype) if key in specs else None
 
         return LayerWeights(
             input_norm_D=_plain(file, specs["input_norm"], dtype),
-            qkv_AD=_mapped(file, panels["qkv"]),
+            qkv_AD=_linear(
+                file, panels["qkv"], linears, [config.query_size, config.kv_size, config.kv_size]
+            ),
             q_norm=plain("q_norm", dtype),
             k_norm=plain("k_norm", dtype),
-            o_DA=_mapped(file, panels["o"]),
+            o_DA=_linear(file, panels["o"], linears),
             post_norm_D=_plain(file, specs["post_norm"], dtype),
-            routing_ED=_mapped(file, panels["routing"]),
+            routing_ED=_linear(file, panels["routing"], linears),
             bias_E=plain("bias", torch.float32),
         )
 
@@ -184,9 +200,10 @@ class PackedCheckpoint:
         """`embedding` [V, D] or `final_norm` [D]."""
         return _plain(self._shard(ATTENTION_SHARD), self._names.outer()[key], dtype)
 
-    def lm_head(self, linears: Linears) -> PackedMatrix:
-        """Mapped as it is."""
-        return _mapped(self._shard(ATTENTION_SHARD), head_panels(self.config, self.linear_format))
+    def lm_head(self, linears: Linears) -> LinearWeight:
+        """As the linears of `layer`."""
+        panels = head_panels(self.config, self.linear_format)
+        return _linear(self._shard(ATTENTION_SHARD), panels, linears)
 
     def _shard(self, name: str) -> SafetensorsFile:
         if name not in self._files:
@@ -241,6 +258,19 @@ def _mapped(file: SafetensorsFile, panels: Panels) -> PackedMatrix:
         )
     data = file.tensor(panels.name)
     return PackedMatrix(panels.format, panels.num_outputs, panels.num_inputs, data)
+
+
+def _linear(
+    file: SafetensorsFile, panels: Panels, linears: Linears, sizes: Sequence[int] = ()
+) -> LinearWeight:
+    """`sizes`: outputs of its parts, if it has several."""
+    mapped = _mapped(file, panels)
+    if not isinstance(linears, TakesLinears):
+        return mapped
+    try:
+        return linears.from_panels(mapped, sizes or [panels.num_outputs])
+    except ValueError as error:
+        raise ValueError(f"{file.path}: tensor {panels.name}: {error}") from None
 
 
 def _plain(file: SafetensorsFile, spec: TensorSpec, dtype: torch.dtype) -> Tensor:

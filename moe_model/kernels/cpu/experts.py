@@ -4,6 +4,7 @@ from torch import Tensor
 
 from moe_model.config import ModelConfig
 from moe_model.kernels.cpu.ffn import KernelExperts, expert_rows, expert_sums, routed_sums
+from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cpu.packing import pack_expert
 from moe_model.maths.experts import HeldExperts, TorchExperts, each_expert
 from moe_model.quant import StoredExpert
@@ -16,7 +17,10 @@ class PanelExperts:
         self.packed = KernelExperts(num_held, config.hidden_size, config.expert_size, weight_format)
 
     def put(self, slot: int, expert: StoredExpert) -> None:
-        self.packed.put_packed(slot, *pack_expert(expert, self.packed.format))
+        self.put_panels(slot, *pack_expert(expert, self.packed.format))
+
+    def put_panels(self, slot: int, gate_up: PackedMatrix, down: PackedMatrix) -> None:
+        self.packed.put_packed(slot, gate_up, down)
 
     def move(self, slot: int, other: HeldExperts, other_slot: int) -> None:
         assert isinstance(other, PanelExperts)

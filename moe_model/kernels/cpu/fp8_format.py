@@ -32,15 +32,21 @@ def join_fp8(codes_POD: Tensor, scales_POG: Tensor) -> Tensor:
     return torch.cat((head, laid), dim=-1).view(panels, -1)
 
 
-def unpack_fp8(data_PB: Tensor) -> Tensor:
-    """float32 [panels, 32, inputs]."""
+def split_fp8(data_PB: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `join_fp8`."""
     panels = data_PB.shape[0]
     groups = data_PB.view(panels, -1, PANEL * 4 + GROUP * PANEL)
     scales_PGO = groups[..., : PANEL * 4].contiguous().view(torch.float32)
     laid = groups[..., PANEL * 4 :].reshape(panels, -1, 64, 4, 2, 4, 2)
     codes = laid.permute(0, 4, 3, 5, 1, 2, 6).contiguous().view(torch.float8_e4m3fn)
-    values = codes.float().reshape(panels, PANEL, -1, GROUP)
-    return (values * scales_PGO.transpose(1, 2)[..., None]).reshape(panels, PANEL, -1)
+    return codes.view(panels, PANEL, -1), scales_PGO.transpose(1, 2)
+
+
+def unpack_fp8(data_PB: Tensor) -> Tensor:
+    """float32 [panels, 32, inputs]."""
+    codes_POD, scales_POG = split_fp8(data_PB)
+    values = codes_POD.float().view(*scales_POG.shape, GROUP)
+    return (values * scales_POG[..., None]).view(codes_POD.shape)
 
 
 def group_scales(scales: Tensor, rows: int, cols: int, block: tuple[int, int]) -> Tensor:

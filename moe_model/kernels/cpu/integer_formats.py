@@ -59,15 +59,21 @@ def pack_int4(weight_POD: Tensor, group: int) -> Tensor:
     return _joined(scales.transpose(1, 2).contiguous(), both)
 
 
-def unpack_int4(data_PB: Tensor, group: int) -> Tensor:
-    """float32 [panels, 32, inputs]."""
+def split_int4(data_PB: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Codes plus 8, uint8 [panels, 32, inputs], and bfloat16 scales [panels, 32, groups]."""
     panels = data_PB.shape[0]
     groups = data_PB.view(panels, -1, PANEL * 2 + group * PANEL // 2)
-    scales = groups[..., : PANEL * 2].contiguous().view(torch.bfloat16).float()
+    scales = groups[..., : PANEL * 2].contiguous().view(torch.bfloat16)
     both = groups[..., PANEL * 2 :].reshape(panels, -1, group // 4, 16, 4)
     nibbles = torch.cat((both & 0x0F, both >> 4), dim=3)
-    codes = nibbles.permute(0, 3, 1, 2, 4).float().reshape(panels, PANEL, -1, group) - 8
-    return (codes * scales.transpose(1, 2)[..., None]).reshape(panels, PANEL, -1)
+    return nibbles.permute(0, 3, 1, 2, 4).reshape(panels, PANEL, -1), scales.transpose(1, 2)
+
+
+def unpack_int4(data_PB: Tensor, group: int) -> Tensor:
+    """float32 [panels, 32, inputs]."""
+    nibbles_POD, scales_POG = split_int4(data_PB, group)
+    codes = nibbles_POD.float().view(*scales_POG.shape, group) - 8
+    return (codes * scales_POG.float()[..., None]).view(nibbles_POD.shape)
 
 
 def best_codes(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,10 @@
 Packed once, when it is loaded. A row's bits depend on no other row and no thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor
 from moe_model.formats import PANEL
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.formats import PanelFormat, weight_format
+from moe_model.maths.linear import LinearWeight
 
 _ALIGNMENT = 64
 UNPACKED_OUTPUTS = 4096
@@ -111,6 +114,22 @@ class PackedMatrix:
         starts = range(0, self.num_outputs, UNPACKED_OUTPUTS)
         parts = (unpack(slice_outputs(self, start, UNPACKED_OUTPUTS)) for start in starts)
         return torch.cat([F.linear(rows_TD.float(), part) for part in parts], dim=1)
+
+
+@runtime_checkable
+class TakesExperts(Protocol):
+    """Experts that can be filled from panels, in whatever layout they are held."""
+
+    def put_panels(self, slot: int, gate_up: PackedMatrix, down: PackedMatrix) -> None:
+        """`gate_up` with alternating panels (`separate`). Raises ValueError: not to be held."""
+
+
+@runtime_checkable
+class TakesLinears(Protocol):
+    """Makes linears of panels, where they are held otherwise."""
+
+    def from_panels(self, matrix: PackedMatrix, sizes: Sequence[int]) -> LinearWeight:
+        """`sizes`: outputs of its parts. Raises ValueError: what cannot be held."""
 
 
 def unpack(matrix: PackedMatrix) -> Tensor:

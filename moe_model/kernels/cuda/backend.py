@@ -10,6 +10,7 @@ import torch
 
 from moe_model.config import ModelConfig
 from moe_model.gpus import read_gpus
+from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.maths.expert_calls import ExpertCalls
 from moe_model.maths.experts import HeldExperts
@@ -23,7 +24,7 @@ from moe_model.maths.whole_steps import OuterWeights, Pick, WholeSteps
 from moe_model.numerics import Numerics, dtype_name
 from moe_model.quant import StoredMatrix
 
-VERSION = 2
+VERSION = 3
 """Of the kernels' bits: another number wherever they change."""
 HELD = ("bf16", "fp8", "int4", "int4_g128")
 
@@ -141,3 +142,9 @@ class CudaLinears:
         from moe_model.kernels.cuda.linear import RoutingMatrix
 
         return RoutingMatrix.of(stored, self.device)
+
+    def from_panels(self, matrix: PackedMatrix, sizes: Sequence[int]) -> LinearWeight:
+        from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
+
+        made = CudaLinear.from_panels(matrix, sizes, self.device)
+        return RoutingMatrix(made) if matrix.format == "f32" else made

@@ -10,7 +10,7 @@ group side by side:
 - f32, of the routing matrix: three bfloat16 numbers whose sum is the float32 number, those of a
   group beside each other; no scales.
 - fp8: four E4M3 codes a word; a float32 scale for each block of 128 x 128, as M2's checkpoint
-  stores it.
+  stores it, or for 128 inputs of each output (`FP8_ROWS`).
 - int4, int4_g128: eight codes plus 8; a bfloat16 scale for each 32 or 128 inputs of each output.
 """
 
@@ -75,6 +75,8 @@ FORMATS = {
 
 F32 = CodeFormat(name="f32", id=4, bits=48, scale_block=0)
 """Of the routing matrix only."""
+FP8_ROWS = CodeFormat(name="fp8", id=5, bits=8)
+"""Of linears that a checkpoint does not store in FP8: a scale for each output, as on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Co
         parts = _three_parts(F.pad(stored.to(torch.float32), missing))
         return Coded(_panels(parts, format), no_scales, format)
     if format.name == "fp8":
-        codes, scales = _fp8(stored)
+        codes, scales = _fp8(stored, format)
         padded = F.pad(codes.view(torch.uint8), missing)
         return Coded(_panels(_words(padded, format), format), scales, format)
     if device.type == "cuda":
@@ -114,8 +116,16 @@ def encode(stored: StoredMatrix, format: CodeFormat, device: torch.device) -> Co
         codes, scales = best_codes(weight.view(weight.shape[0], -1, format.scale_group))
     except ValueError as error:
         raise ValueError(f"{stored.where}: {error}") from None
-    words = _words((codes + 8).to(torch.uint8).flatten(1), format)
-    return Coded(_panels(words, format), scales.T.contiguous(), format)
+    return code_int4((codes + 8).to(torch.uint8).flatten(1), scales, format)
+
+
+def code_int4(nibbles: Tensor, scales: Tensor, format: CodeFormat) -> Coded:
+    """Of codes plus 8, uint8 [O, I], and bfloat16 scales [O, groups]; missing ones are zeros."""
+    outputs, inputs = nibbles.shape
+    missing = (0, -inputs % GROUP, 0, -outputs % PANEL)
+    words = _words(F.pad(nibbles, missing, value=8), format)
+    spread = _padded(scales.T, format.scales_shape(outputs, inputs))
+    return Coded(_panels(words, format), spread, format)
 
 
 def decode(coded: Coded, outputs: int, inputs: int) -> Tensor:
@@ -135,14 +145,16 @@ def decode(coded: Coded, outputs: int, inputs: int) -> Tensor:
     return (wide * spread)[:outputs, :inputs]
 
 
-def can_join(parts: Sequence[StoredMatrix], format: CodeFormat) -> bool:
-    """Whether the coded parts, one after another, are the coded whole."""
-    unit = max(PANEL, format.scale_block)
-    return all(part.values.shape[0] % unit == 0 for part in parts[:-1])
+def can_join(sizes: Sequence[int], formats: Sequence[CodeFormat]) -> bool:
+    """Whether coded parts of so many outputs, one after another, are a coded whole."""
+    unit = max(PANEL, formats[0].scale_block)
+    return len(set(formats)) == 1 and all(size % unit == 0 for size in sizes[:-1])
 
 
 def join(parts: Sequence[Coded]) -> Coded:
     """Outputs of all parts, one after another: `can_join` said that they fit."""
+    if len(parts) == 1:
+        return parts[0]
     codes = torch.cat([part.codes for part in parts])
     return Coded(codes, torch.cat([part.scales for part in parts], dim=1), parts[0].format)
 
@@ -185,10 +197,10 @@ def _moved(stored: MovedMatrix, format: CodeFormat, device: torch.device) -> Cod
 def _words(codes: Tensor, format: CodeFormat) -> Tensor:
     """uint8 [outputs, inputs] -> int32 [outputs, words of all groups]."""
     lanes = 32 // format.bits
-    parts = codes.view(codes.shape[0], -1, lanes, GROUP // lanes).to(torch.int32)
-    words = parts[:, :, 0].clone()
+    parts = codes.view(codes.shape[0], -1, lanes, GROUP // lanes)
+    words = parts[:, :, 0].to(torch.int32)
     for lane in range(1, lanes):
-        words |= parts[:, :, lane] << format.bits * lane
+        words |= parts[:, :, lane].to(torch.int32) << format.bits * lane
     return words.flatten(1)
 
 
@@ -207,13 +219,14 @@ def _panels(matrix: Tensor, format: CodeFormat) -> Tensor:
     return matrix.view(-1, PANEL, matrix.shape[1] // width, width).transpose(1, 2).contiguous()
 
 
-def _fp8(stored: StoredMatrix) -> tuple[Tensor, Tensor]:
+def _fp8(stored: StoredMatrix, format: CodeFormat) -> tuple[Tensor, Tensor]:
     """Codes [O, I], and float32 scales [groups, blocks]."""
     outputs, inputs = stored.values.shape
+    units = format.scale_block, GROUP
     if stored.scales is None:
-        codes, scales = quantise(stored.to(torch.float32), BLOCK, GROUP)
-        return codes, scales.T.contiguous()
-    for size, block, unit in zip((outputs, inputs), stored.block, (BLOCK, GROUP), strict=True):
+        codes, scales = quantise(stored.to(torch.float32), *units)
+        return codes, _padded(scales.T, format.scales_shape(outputs, inputs))
+    for size, block, unit in zip((outputs, inputs), stored.block, units, strict=True):
         if block % unit and size > block:
             raise ValueError(
                 f"{stored.where}: fp8 on GPUs takes scale blocks of multiples of {BLOCK} x {GROUP},"
@@ -222,6 +235,13 @@ def _fp8(stored: StoredMatrix) -> tuple[Tensor, Tensor]:
     if not bool(torch.isfinite(stored.scales * FP8_MAX).all()):
         raise ValueError(f"{stored.where}: values times their scales must be finite")
     device = stored.values.device
-    blocks = torch.arange(-(-outputs // BLOCK), device=device) * BLOCK // stored.block[0]
+    blocks = torch.arange(-(-outputs // units[0]), device=device) * units[0] // stored.block[0]
     groups = torch.arange(-(-inputs // GROUP), device=device) * GROUP // stored.block[1]
-    return stored.values, stored.scales[blocks][:, groups].T.contiguous()
+    spread = stored.scales[blocks][:, groups].T
+    return stored.values, _padded(spread, format.scales_shape(outputs, inputs))
+
+
+def _padded(matrix: Tensor, shape: tuple[int, int]) -> Tensor:
+    """With zeros."""
+    rows, cols = matrix.shape
+    return F.pad(matrix, (0, shape[1] - cols, 0, shape[0] - rows)).contiguous()

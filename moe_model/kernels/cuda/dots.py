@@ -16,6 +16,7 @@ FP8 = tl.constexpr(1)
 INT4 = tl.constexpr(2)  # groups of 32
 INT4_G128 = tl.constexpr(3)
 F32 = tl.constexpr(4)  # three bfloat16 parts
+FP8_ROWS = tl.constexpr(5)  # a scale for each output
 
 
 @triton.jit
@@ -94,13 +95,14 @@ def add_group(
             where = codes[:, None] + (2 - part) * 128 + tl.arange(0, 128)[None, :]
             part_BR = tl.dot(operand(tl.load(where)), row_KR, part_BR)
         sum_BR += part_BR
-    elif FORMAT == FP8:
+    elif FORMAT == FP8 or FORMAT == FP8_ROWS:  # noqa: SIM109 (Triton has no `in`)
         words = tl.load(codes[:, None] + tl.arange(0, 32)[None, :])
         part_BR = tl.zeros_like(sum_BR)
         for lane in tl.static_range(4):
             row_KR = rows_at(rows, inputs, first + 32 * lane, 32, stride, size, valid_R, EVEN)
             part_BR = tl.dot(widen_fp8(words, lane), row_KR, part_BR)
-        scale_B = tl.load(scales + group * num_blocks + outs_B // 128)
+        blocks_B = outs_B if FORMAT == FP8_ROWS else outs_B // 128
+        scale_B = tl.load(scales + group * num_blocks + blocks_B)
         sum_BR += part_BR * scale_B[:, None]
     else:
         words = tl.load(codes[:, None] + tl.arange(0, 16)[None, :])

@@ -11,8 +11,10 @@ import triton
 from torch import Tensor
 
 from moe_model.config import ModelConfig
+from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cuda import grouped
 from moe_model.kernels.cuda.codes import FORMATS, GROUP, Coded, encode
+from moe_model.kernels.cuda.from_panels import code_expert
 from moe_model.kernels.cuda.launch import launch
 from moe_model.kernels.cuda.rows import Parts
 from moe_model.maths.experts import HeldExperts
@@ -81,6 +83,12 @@ class CudaExperts:
             self.up_codes[slot, index], self.up_scales[slot, index] = coded.codes, coded.scales
         coded = encode(expert.w2, self.format, self.device)
         self.down_codes[slot], self.down_scales[slot] = coded.codes, coded.scales
+
+    def put_panels(self, slot: int, gate_up: PackedMatrix, down: PackedMatrix) -> None:
+        one, three, two = code_expert(gate_up, down, self.sizes[1], self.device)
+        for index, coded in enumerate((one, three)):
+            self.up_codes[slot, index], self.up_scales[slot, index] = coded.codes, coded.scales
+        self.down_codes[slot], self.down_scales[slot] = two.codes, two.scales
 
     def get(self, slot: int) -> tuple[Coded, Coded, Coded]:
         """w1, w3 and w2."""

@@ -8,8 +8,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moe_model.kernels.cuda.codes import F32, FORMATS, GROUP, PANEL, Coded, can_join, encode, join
+from moe_model.kernels.cpu.packed import PackedMatrix
+from moe_model.kernels.cuda.codes import (
+    F32,
+    FORMATS,
+    FP8_ROWS,
+    GROUP,
+    PANEL,
+    Coded,
+    CodeFormat,
+    can_join,
+    encode,
+    join,
+)
 from moe_model.kernels.cuda.dots import add_group
+from moe_model.kernels.cuda.from_panels import code_linear
 from moe_model.kernels.cuda.launch import launch
 from moe_model.kernels.cuda.rows import Parts, add_parts
 from moe_model.quant import StoredMatrix
@@ -80,12 +93,23 @@ class CudaLinear:
         cls, stored: Sequence[StoredMatrix], weight_format: str, device: torch.device
     ) -> "CudaLinear":
         """Raises ValueError naming file and tensor."""
-        format = FORMATS[weight_format]
-        parts = [encode(part, format, device) for part in stored]
+        parts = [encode(part, _format(part, weight_format), device) for part in stored]
         sizes = [part.values.shape[0] for part in stored]
-        if can_join(stored, format):
+        return cls.joined(parts, sizes, stored[0].values.shape[1])
+
+    @classmethod
+    def from_panels(
+        cls, matrix: PackedMatrix, sizes: Sequence[int], device: torch.device
+    ) -> "CudaLinear":
+        """`sizes`: outputs of its parts."""
+        return cls.joined(*code_linear(matrix, sizes, device), matrix.num_inputs)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Coded], sizes: Sequence[int], num_inputs: int) -> "CudaLinear":
+        """The parts below each other, in one where they fit."""
+        if can_join(sizes, [part.format for part in parts]):
             parts, sizes = [join(parts)], [sum(sizes)]
-        return cls(tuple(parts), tuple(sizes), stored[0].values.shape[1])
+        return cls(tuple(parts), tuple(sizes), num_inputs)
 
     @property
     def num_outputs(self) -> int:
@@ -166,6 +190,11 @@ class CudaLinear:
                 num_warps=warps, num_stages=stages,
             )  # fmt: skip
             first += size
+
+
+def _format(stored: StoredMatrix, weight_format: str) -> CodeFormat:
+    by_output = weight_format == "fp8" and stored.scales is None
+    return FP8_ROWS if by_output else FORMATS[weight_format]
 
 
 @dataclass(frozen=True)

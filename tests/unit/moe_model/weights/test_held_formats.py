@@ -1,18 +1,25 @@
 """What dtypes and formats flags mean for a checkpoint and for a folder of packed weights."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from expert_svc.weight_store import WeightStore
+from moe_model.backends.choice import choose_backend
 from moe_model.families.known import load_config
 from moe_model.kernels.cpu import library
+from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.manifest import ensure_manifest
-from moe_model.weights.open import open_weights, verify_attention
+from moe_model.weights.open import open_weights, require_kernels, verify_attention
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint, shard_of_layer, verify_packed
+from moe_model.weights.packed_header import PACKED_NAME
 from tests.support.moe_model.kernel_cases import needs_kernels
 
 
@@ -61,12 +68,24 @@ def test_packed_weights_are_held_as_they_are(packed: Path):
         ({"expert_dtype": "int4"}, "--expert-dtype int4: .* is packed in int8; use the checkpoint"),
         ({"expert_dtype": "f32"}, "--expert-dtype f32: .* is packed in int8"),
         ({"linear_dtype": "int8"}, "--linear-dtype int8: .* is packed in fp8"),
-        ({"device": "cuda"}, "--device cuda: .* is packed for CPUs"),
+        ({"device": "cuda"}, "--device cuda: .* is packed in int8, for which only cpu have kern"),
     ],
 )
 def test_flags_that_contradict_the_folder_are_refused(packed: Path, flags: dict, message: str):
     with pytest.raises(ValueError, match=message):
         held_formats(packed, load_config(packed), **flags)
+
+
+@pytest.mark.parametrize("formats", [("int4", "bf16"), ("fp8", "int4_g128"), ("bf16", "fp8")])
+def test_what_gpus_have_kernels_for_is_held_there_as_it_is(
+    packed: Path, tmp_path: Path, formats: tuple[str, str]
+):
+    shutil.copytree(packed, tmp_path / "copy")
+    header = tmp_path / "copy" / PACKED_NAME
+    names = dict(zip(("format", "linear_format"), formats, strict=True))
+    header.write_text(json.dumps({**json.loads(header.read_text()), **names}))
+    found = held_formats(tmp_path / "copy", load_config(packed), device="cuda")
+    assert (found.experts, found.linears) == formats
 
 
 @needs_kernels
@@ -81,9 +100,12 @@ def test_both_kinds_of_folder_are_opened_alike(model: Path, packed: Path):
 
 
 def test_without_native_kernels_packed_weights_are_refused(packed: Path, monkeypatch):
+    weights, manifest = open_weights(packed, partial=True)
     monkeypatch.setattr(library, "load", lambda: None)
-    with pytest.raises(ValueError, match="packed weights are for the native kernels"):
-        open_weights(packed, partial=True)
+    with pytest.raises(ValueError, match="packed weights are for native kernels"):
+        WeightStore(weights, manifest, choose_backend(torch.bfloat16))
+    with pytest.raises(ValueError, match="packed weights are for native kernels"):
+        require_kernels(weights, TorchBackend(torch.bfloat16, torch.device("cuda"), "no Triton"))
 
 
 def test_packed_weights_are_no_checkpoint(packed: Path):

@@ -5,7 +5,7 @@ import torch
 
 from moe_model.kernels.cpu.integer_formats import pack_int4, unpack_int4
 from moe_model.kernels.cuda import codes as codes_module
-from moe_model.kernels.cuda.codes import FORMATS, can_join, decode, encode, join
+from moe_model.kernels.cuda.codes import FORMATS, FP8_ROWS, can_join, decode, encode, join
 from moe_model.moved import Master, num_moves
 from moe_model.quant import StoredMatrix, dequantise, quantise
 
@@ -19,8 +19,8 @@ def stored(outputs: int, inputs: int, seed: int = 0) -> StoredMatrix:
 
 
 def stored_fp8(outputs: int, inputs: int, block: tuple[int, int] = (128, 128)) -> StoredMatrix:
-    codes, scales = quantise(stored(outputs, inputs).values, *block)
-    return StoredMatrix(values=codes, scales=scales, block=block, where="file: tensor")
+    made, scales = quantise(stored(outputs, inputs).values, *block)
+    return StoredMatrix(values=made, scales=scales, block=block, where="file: tensor")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -83,7 +83,7 @@ def test_weights_that_no_code_can_hold_are_refused() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_joined_parts_are_the_whole(name: str) -> None:
     parts = [stored_fp8(128, 256), stored_fp8(256, 256), stored_fp8(72, 256)]
-    assert can_join(parts, FORMATS[name])
+    assert can_join([128, 256, 72], [FORMATS[name]] * 3)
     coded = [encode(part, FORMATS[name], CPU) for part in parts]
     whole = torch.cat(
         [decode(one, part.values.shape[0], 256) for one, part in zip(coded, parts, strict=True)]
@@ -92,8 +92,9 @@ def test_joined_parts_are_the_whole(name: str) -> None:
 
 
 def test_parts_that_end_within_a_block_are_not_joined() -> None:
-    assert not can_join([stored(72, 128), stored(64, 128)], FORMATS["fp8"])
-    assert can_join([stored(64, 128), stored(72, 128)], FORMATS["bf16"])
+    assert not can_join([72, 64], [FORMATS["fp8"]] * 2)
+    assert can_join([64, 72], [FORMATS["bf16"]] * 2)
+    assert not can_join([128, 72], [FORMATS["fp8"], FP8_ROWS])
 
 
 @pytest.mark.parametrize("name", FORMATS)
