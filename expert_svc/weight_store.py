@@ -7,6 +7,7 @@ computation that has already started keeps a consistent one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from moe_model.maths.experts import HeldExperts
 from moe_model.numerics import dtype_name
 from moe_model.weights.held_formats import held_formats
 from moe_model.weights.manifest import Manifest
-from moe_model.weights.open import Weights, put_expert, require_kernels, verify_expert
+from moe_model.weights.open import Weights, put_experts, require_kernels, verify_expert
 from rpc.mesh.pieces import Pieces
 
 
@@ -125,12 +126,14 @@ class WeightStore:
     def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
         weights = self.backend.room_for_experts(len(ids), self.config, self.weight_format)
         slots_E = np.full(self.config.num_experts, -1, dtype=np.int64)
+        new = {}
         for slot, expert_id in enumerate(ids):
             slots_E[expert_id] = slot
             if held is not None and held.slots_E[expert_id] >= 0:
                 weights.move(slot, held.weights, int(held.slots_E[expert_id]))
-                continue
-            verify_expert(self._weights, self._manifest, layer_idx, expert_id)
-            put_expert(self._weights, weights, slot, layer_idx, expert_id)
+            else:
+                new[expert_id] = slot
+        verify = partial(verify_expert, self._weights, self._manifest, layer_idx)
+        put_experts(self._weights, weights, layer_idx, new, verify)
         self.calls.prepare(weights)
         return HeldLayer(weights=weights, slots_E=slots_E)

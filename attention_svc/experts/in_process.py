@@ -10,7 +10,7 @@ from torch import Tensor
 from attention_svc.experts.transport import HopTerms, HopTimes
 from moe_model.backends.backend import Backend
 from moe_model.maths.experts import HeldExperts
-from moe_model.weights.open import Weights, put_expert
+from moe_model.weights.open import Weights, put_experts
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
 
 PAUSE_S = 0.005
@@ -94,9 +94,12 @@ def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend
     """Every expert of a layer, by id."""
     config = weights.config
     held = backend.room_for_experts(config.num_experts, config, weight_format)
-    for expert_id in range(config.num_experts):
+
+    def verify(expert_id: int) -> None:
         # The values of mapped bytes are checked nowhere else.
         if isinstance(weights, PackedCheckpoint):
             weights.verify_expert(layer_idx, expert_id)
-        put_expert(weights, held, expert_id, layer_idx, expert_id)
+
+    slots = {expert_id: expert_id for expert_id in range(config.num_experts)}
+    put_experts(weights, held, layer_idx, slots, verify)
     return held

@@ -113,6 +113,13 @@ class Checkpoint:
             digest.update(file.raw(name))
         return digest.hexdigest()
 
+    def read_ahead(self, specs: Iterable[TensorSpec]) -> None:
+        """Have tensors read that are needed soon."""
+        for spec in specs:
+            for name in (spec.name, spec.scale_name):
+                if name in self._files:
+                    self._files[name].read_ahead(name)
+
     def release(self, specs: Iterable[TensorSpec]) -> None:
         """Drop the mapped pages of tensors that have been copied."""
         for spec in specs:

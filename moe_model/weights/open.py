@@ -1,6 +1,7 @@
 """Where does a service get its weights? A checkpoint, a packed folder or a seed, used alike."""
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -73,6 +74,32 @@ def verify_expert(weights: Weights, manifest: Manifest, layer_idx: int, expert_i
         weights.verify_expert(layer_idx, expert_id)
     elif isinstance(weights, Checkpoint):
         manifests.verify_piece(weights, manifest, layer_idx, expert_id)
+
+
+def put_experts(
+    weights: Weights,
+    held: HeldExperts,
+    layer_idx: int,
+    slots: Mapping[int, int],
+    verify: Callable[[int], None],
+) -> None:
+    """Fill slots with pieces of a layer, expert id -> slot; `verify` gets each id before.
+
+    While one piece is converted, the next is read from the disk.
+    """
+    ids = list(slots)
+    for number, expert_id in enumerate(ids):
+        for soon in ids[number + 1 : number + 2]:
+            _read_ahead(weights, layer_idx, soon)
+        verify(expert_id)
+        put_expert(weights, held, slots[expert_id], layer_idx, expert_id)
+
+
+def _read_ahead(weights: Weights, layer_idx: int, expert_id: int) -> None:
+    if isinstance(weights, PackedCheckpoint):
+        weights.read_ahead(layer_idx, expert_id)
+    elif isinstance(weights, Checkpoint):
+        weights.read_ahead(weights.names.expert(layer_idx, expert_id).values())
 
 
 def put_expert(

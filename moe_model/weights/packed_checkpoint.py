@@ -149,6 +149,12 @@ class PackedCheckpoint:
         gate_up, down = expert_panels(self.config, self.format, expert_id)
         return _mapped(file, gate_up), _mapped(file, down)
 
+    def read_ahead(self, layer_idx: int, expert_id: int) -> None:
+        """Have a piece read that is needed soon."""
+        file = self._shard(shard_of_layer(layer_idx))
+        for panels in expert_panels(self.config, self.format, expert_id):
+            file.read_ahead(panels.name)
+
     def verify_expert(self, layer_idx: int, expert_id: int) -> None:
         """Hash a piece. Raises ValueError when it is not what was written."""
         names = [panels.name for panels in expert_panels(self.config, self.format, expert_id)]

@@ -84,6 +84,13 @@ class SafetensorsFile:
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=entry.start)
         return flat.view(entry.shape)
 
+    def read_ahead(self, name: str) -> None:
+        """Tell the kernel that the tensor's pages are needed soon: it reads them meanwhile."""
+        entry = self.entries[name]
+        first = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
+        if entry.end > first:
+            self._map.madvise(mmap.MADV_WILLNEED, first, entry.end - first)
+
     def drop_cache(self, name: str) -> None:
         """Tell the kernel that the tensor's pages are no longer needed in memory."""
         entry = self.entries[name]

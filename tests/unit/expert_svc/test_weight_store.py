@@ -10,10 +10,12 @@ from moe_model.backends.choice import choose_backend
 from moe_model.kernels.cpu import library
 from moe_model.kernels.cpu.experts import NativeExperts, PanelExperts, UnpackedExperts
 from moe_model.tiny import write_tiny
+from moe_model.weights import open as open_module
 from moe_model.weights.checkpoint import Checkpoint
 from moe_model.weights.manifest import build_manifest
 from moe_model.weights.pack_checkpoint import PackJob, write_packed
 from moe_model.weights.packed_checkpoint import PackedCheckpoint
+from moe_model.weights.safetensors_file import SafetensorsFile
 from rpc.mesh.pieces import Pieces
 from tests.support.moe_model.tiny_sizes import FEW_PIECES
 
@@ -172,3 +174,30 @@ def test_packed_weights_compute_the_same_and_are_not_copied(folder: Path, tmp_pa
     assert torch.equal(*found)
     with pytest.raises(ValueError, match=r"--expert-dtype fp8: .* is packed in int8"):
         WeightStore(packed, packed.manifest, choose_backend(torch.bfloat16), weight_format="fp8")
+
+
+def test_the_next_piece_is_read_while_one_is_converted(folder: Path, monkeypatch):
+    store, seen = store_of(folder), []
+    monkeypatch.setattr(
+        SafetensorsFile, "read_ahead", lambda self, name: seen.append(("soon", name))
+    )
+    put = open_module.put_expert
+
+    def noted(*args) -> None:
+        seen.append(("put", args[-1]))
+        put(*args)
+
+    monkeypatch.setattr(open_module, "put_expert", noted)
+    store.load(Pieces([(1, 1)]))
+    assert seen == [("put", 1)]
+    store.load(Pieces([(1, 0), (1, 1), (1, 3)]))
+    assert [what for what, _ in seen[1:]] == ["soon"] * 6 + ["put"] * 2  # with scales
+    assert all(".layers.1." in name and ".experts.3." in name for _, name in seen[1:7])
+    assert seen[7:] == [("put", 0), ("put", 3)]
+
+
+def test_reading_ahead_takes_tensors_anywhere_in_a_file(folder: Path):
+    for path in folder.glob("*.safetensors"):
+        file = SafetensorsFile(path)
+        for name in file.entries:
+            file.read_ahead(name)
