@@ -18,7 +18,7 @@ from moe_model.config import ModelConfig
 from moe_model.kernels.cuda.call_frames import Frame, FrameMemory, Numbers
 from moe_model.kernels.cuda.call_graphs import CallGraphs
 from moe_model.kernels.cuda.experts import CudaExperts
-from moe_model.kernels.cuda.graphs import ROWS
+from moe_model.kernels.cuda.step_numbers import ROWS
 from moe_model.maths.expert_calls import CallRows
 from moe_model.maths.experts import HeldExperts
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from attention_svc.kv.cache import KvCache
 from attention_svc.sampling.plain import NUM_CONTROLS, pick_plain
 from moe_model.kernels.cuda.backend import CudaBackend
-from moe_model.kernels.cuda.graphs import COLUMNS, ROWS, Shape, shape_of, write_numbers
+from moe_model.kernels.cuda.step_numbers import COLUMNS, ROWS, Shape, shape_of, write_numbers
 from moe_model.maths.rope import rope_frequencies
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.maths.whole_steps import OuterWeights, WholeSteps
