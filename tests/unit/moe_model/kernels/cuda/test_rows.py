@@ -97,7 +97,8 @@ def test_experts_are_chosen_as_defined_with_ties_to_the_lower_id(
 @pytest.mark.parametrize(("name", "off"), [("bf16", 0.01), ("fp8", 0.05), ("int4", 0.15)])
 def test_linears_multiply_as_the_stored_parts(device: torch.device, name: str, off: float) -> None:
     """Parts of sizes that end within a block, too."""
-    weights = [torch.randn(40, 150), torch.randn(24, 150)]
+    spread = torch.linspace(0.1, 10, 40)[:, None]  # of outputs: each has its own scale
+    weights = [torch.randn(40, 150) * spread, torch.randn(24, 150)]
     parts = [StoredMatrix(values=w, scales=None, block=(1, 1), where="w") for w in weights]
     made = CudaLinear.of(parts, name, device)
     rows = randn(device, 3, 150)
