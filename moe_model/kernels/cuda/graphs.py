@@ -1,4 +1,4 @@
-"""Decode steps as CUDA graphs: one for each number of rows and of spans of context, made at need."""
+"""Decode steps as CUDA graphs: one for each number of rows and spans of context, made at need."""
 
 import logging
 from collections import OrderedDict
