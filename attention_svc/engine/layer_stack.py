@@ -131,7 +131,6 @@ class LayerStack:
         """
         if self._whole is not None:
             return await self._forward_whole(self._whole, meta, times, score, controls)
-        meta = meta.to(self.device)
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
         step, progress = self._begin(meta), self.progress
@@ -205,8 +204,8 @@ class LayerStack:
 
     def _begin(self, meta: StepMeta) -> LayerSteps:
         """The step's rows before the first layer."""
-        cos_T, sin_T = rope_cos_sin(meta.positions_T, self._frequencies)
-        hidden_TD = self._embedding_VD.index_select(0, meta.token_ids_T)
+        cos_T, sin_T = rope_cos_sin(meta.positions_T.to(self.device), self._frequencies)
+        hidden_TD = self._embedding_VD.index_select(0, meta.token_ids_T.to(self.device))
         return self._steps.begin(hidden_TD, cos_T, sin_T, meta)
 
     def _logit_rows(self, hidden_TD: Tensor, meta: StepMeta) -> Tensor:

@@ -49,7 +49,7 @@ class Steps(Protocol):
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         """Take the rows before the first layer, once the last step has ended.
 
-        `hidden_TD` may be used up.
+        `hidden_TD` may be used up. `meta` is on the host.
         """
 
 
@@ -63,7 +63,7 @@ class PlainSteps:
     maths: RowMaths
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> "PlainStep":
-        return PlainStep(self, hidden_TD, cos_T, sin_T, meta)
+        return PlainStep(self, hidden_TD, cos_T, sin_T, meta.to(hidden_TD.device))
 
 
 class PlainStep:

@@ -5,6 +5,7 @@ Triton is needed only where they are used: this module imports it late.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +24,10 @@ from moe_model.maths.paged_attention import PagedAttention
 from moe_model.maths.whole_steps import OuterWeights, Pick, WholeSteps
 from moe_model.numerics import Numerics, dtype_name
 from moe_model.quant import StoredMatrix
+
+if TYPE_CHECKING:
+    from moe_model.kernels.cuda.attention import CudaAttention
+    from moe_model.kernels.cuda.step import CudaSteps
 
 VERSION = 3
 """Of the kernels' bits: another number wherever they change."""
@@ -88,14 +93,27 @@ class CudaBackend(TorchBackend):
 
     def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
         from moe_model.kernels.cuda.attention import CudaAttention
+        from moe_model.kernels.cuda.hop_steps import HopSteps
+
+        if isinstance(attention, CudaAttention):
+            steps = self._cuda_steps(layers, cache, attention)
+            if steps is not None:
+                return HopSteps(steps, attention, self.device)
+        return super().steps(layers, cache, attention)
+
+    def _cuda_steps(
+        self, layers: Sequence[Layer], cache: KvPages, attention: "CudaAttention"
+    ) -> "CudaSteps | None":
+        """None: some of it is not in these kernels' layout."""
         from moe_model.kernels.cuda.linear import CudaLinear
         from moe_model.kernels.cuda.step import CudaSteps
 
         plain = [layer for layer in layers if isinstance(layer, PlainLayer)]
-        fits = len(plain) == len(layers) and isinstance(attention, CudaAttention)
-        if fits and all(isinstance(layer.weights.qkv_AD, CudaLinear) for layer in plain):
-            return CudaSteps(plain, cache, attention)
-        return super().steps(layers, cache, attention)
+        if len(plain) != len(layers):
+            return None
+        if not all(isinstance(layer.weights.qkv_AD, CudaLinear) for layer in plain):
+            return None
+        return CudaSteps(plain, cache, attention)
 
     def whole_steps(
         self,
@@ -111,12 +129,13 @@ class CudaBackend(TorchBackend):
         from moe_model.kernels.cuda.experts import CudaExperts
         from moe_model.kernels.cuda.linear import CudaLinear
         from moe_model.kernels.cuda.model import CudaModel
-        from moe_model.kernels.cuda.step import CudaSteps
         from moe_model.kernels.cuda.whole import CudaWholeSteps
 
-        steps = self.steps(layers, cache, attention)
         held = [one for one in experts if isinstance(one, CudaExperts)]
-        if not isinstance(steps, CudaSteps) or not isinstance(attention, CudaAttention):
+        if not isinstance(attention, CudaAttention):
+            return None
+        steps = self._cuda_steps(layers, cache, attention)
+        if steps is None:
             return None
         if len(held) != len(layers) or not isinstance(outer.lm_head_VD, CudaLinear):
             return None

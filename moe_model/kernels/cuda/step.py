@@ -31,12 +31,16 @@ class CudaSteps:
     attention: PagedAttention
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> "CudaStep":
+        meta = meta.to(hidden_TD.device)
         attend = self.attention.plan(meta)
         return CudaStep(self, hidden_TD, cos_T, sin_T, meta.slot_mapping_T, attend)
 
 
 class CudaStep:
-    """See LayerSteps. Rows with slot -1 fill a batch up: they store nothing and choose nobody."""
+    """See LayerSteps. The rows that it is given are used up: `hidden_TD` is the same memory.
+
+    Rows with slot -1 fill a batch up: they store nothing and choose nobody.
+    """
 
     def __init__(
         self,
@@ -50,18 +54,17 @@ class CudaStep:
         config = steps.layers[0].config
         self._steps, self._attend, self._slots_T = steps, attend, slots_T
         self._cos_sin = (cos_T, sin_T)
-        self._layer_idx = 0
+        self.layer_idx = 0
+        """Which `add` follows."""
         self.hidden_TD = hidden_TD
         self.combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
-        self._residual_TD = hidden_TD
-        self._normed_TD = torch.empty_like(hidden_TD)
+        self._residual_TD, self._normed_TD = (torch.empty_like(hidden_TD) for _ in range(2))
+        self._dispatch_TD = torch.empty_like(hidden_TD)
         self.ids_LTK = torch.empty(
             (len(steps.layers), hidden_TD.shape[0], config.top_k),
             dtype=torch.int32,
             device=hidden_TD.device,
         )
-        first = steps.layers[0].weights.input_norm_D
-        launch_norm(hidden_TD, None, None, first, self._normed_TD, config.rms_norm_eps)
 
     @torch.inference_mode()
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,25 +74,24 @@ class CudaStep:
         assert isinstance(qkv_AD, CudaLinear)
         assert isinstance(o_DA, CudaLinear)
         assert isinstance(routing_ED, RoutingMatrix)
-        hidden_TD, num_rows = self.hidden_TD, self.hidden_TD.shape[0]
+        hidden_TD, num_rows, eps = self.hidden_TD, self.hidden_TD.shape[0], config.rms_norm_eps
+        if not layer_idx:  # later ones are normed where their sums are added
+            launch_norm(hidden_TD, None, None, held.input_norm_D, self._normed_TD, eps)
         q_THP = hidden_TD.new_empty((num_rows, config.num_heads, config.head_dim))
         pages = self._steps.cache.pages(layer_idx)
         launch_heads(
-            qkv_AD.parts_of(self._normed_TD), held.qk_norms, config.rms_norm_eps, *self._cos_sin,
+            qkv_AD.parts_of(self._normed_TD), held.qk_norms, eps, *self._cos_sin,
             self._slots_T, q_THP, pages, scales_of(pages),
             config.num_kv_heads * config.head_dim,
         )  # fmt: skip
         added = o_DA.parts_of(self._attend(layer_idx, q_THP))
-        self._residual_TD, dispatch_TD = torch.empty_like(hidden_TD), torch.empty_like(hidden_TD)
-        launch_norm(
-            hidden_TD, added, self._residual_TD, held.post_norm_D, dispatch_TD, config.rms_norm_eps
-        )
+        launch_norm(hidden_TD, added, self._residual_TD, held.post_norm_D, self._dispatch_TD, eps)
         weights_TK = torch.empty((num_rows, config.top_k), device=hidden_TD.device)
-        logits = routing_ED.coded.parts_of(dispatch_TD)
+        logits = routing_ED.coded.parts_of(self._dispatch_TD)
         ids_TK = self.ids_LTK[layer_idx]
         launch_choose(logits, held.bias_E, self._slots_T, ids_TK, weights_TK, config.num_experts)
-        self._layer_idx = layer_idx
-        return dispatch_TD, ids_TK, weights_TK
+        self.layer_idx = layer_idx
+        return self._dispatch_TD, ids_TK, weights_TK
 
     def from_combine(self) -> None:
         self.add(Parts.of(self.combined_TD))
@@ -97,8 +99,7 @@ class CudaStep:
     @torch.inference_mode()
     def add(self, parts: Parts) -> None:
         """The experts' sums, in parts; `combined_TD` is not looked at."""
-        layers, following = self._steps.layers, self._layer_idx + 1
-        self.hidden_TD = torch.empty_like(self._residual_TD)
+        layers, following = self._steps.layers, self.layer_idx + 1
         is_last = following == len(layers)
         launch_norm(
             self._residual_TD, parts, self.hidden_TD,

@@ -1,125 +1,29 @@
 """Whole steps against the reference, and against each other: decoded, in chunks, filled up."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from attention_svc.kv.cache import KvCache
-from attention_svc.sampling.plain import NUM_CONTROLS, pick_plain
-from moe_model.kernels.cuda.backend import CudaBackend
+from attention_svc.sampling.plain import NUM_CONTROLS
 from moe_model.kernels.cuda.step_numbers import COLUMNS, ROWS, Shape, shape_of, write_numbers
-from moe_model.maths.rope import rope_frequencies
-from moe_model.maths.step_meta import ChunkMeta, StepMeta
-from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.maths.step_meta import StepMeta
+from moe_model.maths.whole_steps import WholeSteps
 from moe_model.reference import ReferenceModel
-from moe_model.tiny import write_tiny
 from moe_model.weights.checkpoint import Checkpoint
-from moe_model.weights.open import put_expert
-from tests.support.moe_model.tiny_sizes import FEW_PIECES
-
-BLOCK, NUM_BLOCKS = 16, 6
-SIZES = {**FEW_PIECES, "head_dim": 16, "rotary_dim": 8}
-PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
-FORMAT = "bf16"
+from tests.support.moe_model.cuda_parts import PROMPT, Parts, chunk_of, decode_of, write
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    folder: Path = tmp_path_factory.mktemp("tiny")
-    write_tiny(folder, seed=4, **SIZES)
-    return Checkpoint.open(folder)
+    return write(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def steps(checkpoint: Checkpoint, device: torch.device) -> WholeSteps:
-    return made(checkpoint, device)
-
-
-def made(
-    checkpoint: Checkpoint,
-    device: torch.device,
-    missing_ids: tuple[int, ...] = (),
-    kv_dtype: str = "auto",
-) -> WholeSteps:
-    config, backend = checkpoint.config, CudaBackend(torch.bfloat16, device)
-    linears = backend.linears(FORMAT)
-    cache = KvCache(
-        backend.kv_layout(kv_dtype, config, BLOCK),
-        num_layers=config.num_layers,
-        num_blocks=NUM_BLOCKS,
-        block_size=BLOCK,
-        device=device,
-    )
-    layers, experts = [], []
-    for layer_idx in range(config.num_layers):
-        held = backend.room_for_experts(config.num_experts, config, FORMAT)
-        for expert_id in range(config.num_experts):
-            put_expert(checkpoint, held, expert_id, layer_idx, expert_id)
-        experts.append(held)
-        layers.append(backend.hold_layer(checkpoint.layer(layer_idx, linears).to(device), config))
-    outer = OuterWeights(
-        embedding_VD=checkpoint.outer("embedding", torch.bfloat16).to(device),
-        final_norm_D=checkpoint.outer("final_norm", torch.bfloat16).to(device),
-        lm_head_VD=checkpoint.lm_head(linears),
-        frequencies=rope_frequencies(config.rotary_dim, config.rope_theta, device),
-    )
-    attention = backend.attention(config, cache)
-    found = backend.whole_steps(outer, layers, experts, attention, cache, missing_ids, pick_plain)
-    assert found is not None
-    return found
-
-
-def table(sequence: int) -> Tensor:
-    return torch.tensor([sequence * 2 + 1, sequence * 2])
-
-
-def slots(sequence: int, positions_T: Tensor) -> Tensor:
-    return table(sequence)[positions_T // BLOCK] * BLOCK + positions_T % BLOCK
-
-
-def chunk_of(sequence: int, ids: list[int], start: int) -> StepMeta:
-    """All rows want logits."""
-    positions_T = torch.arange(start, start + len(ids))
-    chunk = ChunkMeta(
-        rows=slice(0, len(ids)),
-        positions_T=positions_T,
-        block_table_W=table(sequence),
-        num_cached=start + len(ids),
-    )
-    return StepMeta(
-        token_ids_T=torch.tensor(ids),
-        positions_T=positions_T,
-        slot_mapping_T=slots(sequence, positions_T),
-        num_decode=0,
-        decode_tables_BW=torch.empty((0, 0), dtype=torch.int64),
-        decode_lens_B=torch.empty(0, dtype=torch.int64),
-        chunks=(chunk,),
-        logit_rows_B=torch.arange(len(ids)),
-        open_rows_C=torch.empty(0, dtype=torch.int64),
-        is_decode=False,
-    )
-
-
-def decode_of(ids: list[int], position: int) -> StepMeta:
-    """Sequence i's token at `position`."""
-    positions_T = torch.full((len(ids),), position)
-    numbers = range(len(ids))
-    return StepMeta(
-        token_ids_T=torch.tensor(ids),
-        positions_T=positions_T,
-        slot_mapping_T=torch.cat([slots(i, positions_T[:1]) for i in numbers]),
-        num_decode=len(ids),
-        decode_tables_BW=torch.stack([table(i) for i in numbers]),
-        decode_lens_B=positions_T + 1,
-        chunks=(),
-        logit_rows_B=torch.arange(len(ids)),
-        open_rows_C=torch.empty(0, dtype=torch.int64),
-        is_decode=True,
-    )
+    return Parts.of(checkpoint, device).whole_steps()
 
 
 def run(
@@ -147,7 +51,7 @@ def test_logits_are_the_references_and_a_decoded_row_has_its_chunks_bits(
 def test_keys_and_values_in_int8_give_the_same_bits_decoded(
     checkpoint: Checkpoint, device: torch.device
 ) -> None:
-    steps = made(checkpoint, device, kv_dtype="int8")
+    steps = Parts.of(checkpoint, device, "int8").whole_steps()
     whole, _, _ = run(steps, chunk_of(0, PROMPT[:3], 0))
     expected = ReferenceModel(checkpoint, torch.float32).logits(PROMPT[:3])
     assert float((whole - expected).norm() / expected.norm()) < 0.05
@@ -178,7 +82,9 @@ def test_ids_without_a_token_are_never_the_best(
     checkpoint: Checkpoint, steps: WholeSteps, device: torch.device
 ) -> None:
     _, best, _ = run(steps, chunk_of(0, PROMPT[:2], 0))
-    _, others, _ = run(made(checkpoint, device, (best[0],)), chunk_of(0, PROMPT[:2], 0))
+    _, others, _ = run(
+        Parts.of(checkpoint, device).whole_steps((best[0],)), chunk_of(0, PROMPT[:2], 0)
+    )
     assert best[0] not in others
 
 
