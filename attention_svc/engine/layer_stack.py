@@ -112,7 +112,8 @@ class LayerStack:
     def warm_up(self, *, most_rows: int, most_decode: int) -> Iterator[int]:
         """See WholeSteps.warm_up; nothing where nothing is compiled."""
         if self._whole is not None:
-            yield from self._whole.warm_up(most_rows, most_decode, NUM_CONTROLS)
+            return self._whole.warm_up(most_rows, most_decode, NUM_CONTROLS)
+        return self._steps.warm_up(most_rows, most_decode)
 
     async def forward(
         self,

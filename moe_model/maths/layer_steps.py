@@ -4,7 +4,7 @@
 native kernels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,12 @@ class LayerSteps(Protocol):
 class Steps(Protocol):
     """Begins steps, one after the other."""
 
+    def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
+        """Compile what steps of so many rows need; yields how many kinds of steps are left.
+
+        To be run through before the first step. `most_decode`: rows of a step without chunks.
+        """
+
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         """Take the rows before the first layer, once the last step has ended.
 
@@ -61,6 +67,9 @@ class PlainSteps:
     cache: KvPages
     attention: PagedAttention
     maths: RowMaths
+
+    def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
+        return iter(())
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> "PlainStep":
         return PlainStep(self, hidden_TD, cos_T, sin_T, meta.to(hidden_TD.device))

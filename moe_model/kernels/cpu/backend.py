@@ -1,6 +1,6 @@
 """What do the native kernels compute on this CPU? bfloat16 rows; torch does the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,6 +118,9 @@ class _FewRowsAtOnce:
 
     native: NativeSteps
     plain: Steps
+
+    def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
+        return iter(())
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         if meta.num_rows > MOST_ROWS:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
+from moe_model.kernels.cuda.nobody import decode_sizes
 from moe_model.kernels.cuda.step_numbers import ROWS, Shape, StepNumbers, shape_of
 from moe_model.maths.step_meta import StepMeta
 
@@ -42,8 +43,7 @@ class DecodeGraphs:
 
     def warm_up(self, most_rows: int, num_controls: int) -> Iterator[int]:
         """See WholeSteps. Rows of no slot and no length: nothing is stored, no expert is read."""
-        largest = next((rows for rows in ROWS if rows >= most_rows), ROWS[-1])
-        sizes = [rows for rows in ROWS if rows <= largest]
+        sizes = decode_sizes(most_rows)
         shapes = [Shape(rows, max(rows, 2), n) for rows in sizes for n in (0, num_controls)]
         for left, shape in enumerate(reversed(shapes)):
             yield len(shapes) - left

@@ -7,7 +7,7 @@ graph's with rows of no slot.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention
+from moe_model.kernels.cuda.nobody import chunk_of_nobody, chunk_sizes, decode_sizes
 from moe_model.kernels.cuda.step import CudaStep, CudaSteps
 from moe_model.kernels.cuda.step_numbers import Shape, StepNumbers, shape_of
 from moe_model.maths.layer_steps import LayerSteps
@@ -33,7 +34,7 @@ class HopSteps:
     """
 
     def __init__(self, steps: CudaSteps, attention: CudaAttention, device: torch.device):
-        self._steps, self._attention = steps, attention
+        self._steps, self._attention, self._device = steps, attention, device
         self._numbers = StepNumbers(steps.cache.pages(0)[0].shape[0], device)
         self._kept: OrderedDict[Shape, HopStep] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -51,6 +52,27 @@ class HopSteps:
         self._numbers.send(meta, None, shape)
         step.begin(hidden_TD, cos_T, sin_T)
         return step
+
+    def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
+        """See Steps. One layer, with kernels that all layers have; graphs are made at need."""
+        decode, chunks = decode_sizes(most_decode), chunk_sizes(most_rows)
+        for left, rows in enumerate(reversed(decode)):
+            yield len(decode) + len(chunks) - left
+            shape = Shape(rows, max(rows, 2))
+            self._numbers.send_nobody(shape)
+            _run_a_layer(self.step_of(shape, *self._nobody(rows)))
+        for left, rows in enumerate(chunks):
+            yield len(chunks) - left
+            _run_a_layer(self._steps.begin(*self._nobody(rows), chunk_of_nobody(rows)))
+
+    def _nobody(self, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden rows, cosines and sines."""
+        config = self._steps.layers[0].config
+        hidden_TD = torch.zeros(
+            (num_rows, config.hidden_size), dtype=torch.bfloat16, device=self._device
+        )
+        angles_T = torch.zeros((num_rows, config.rotary_dim // 2), device=self._device)
+        return hidden_TD, angles_T, angles_T
 
     def step_of(self, shape: Shape, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor) -> CudaStep:
         """With the numbers of a shape's rows, which are sent by `begin`."""
@@ -78,6 +100,12 @@ class HopSteps:
             finally:
                 graph.capture_end()
         return graph.replay
+
+
+def _run_a_layer(step: CudaStep) -> None:
+    step.up_to_dispatch(0)
+    step.combined_TD.zero_()
+    step.from_combine()
 
 
 class HopStep:

@@ -12,10 +12,8 @@ import torch
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.graphs import DecodeGraphs
 from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
-from moe_model.maths.step_meta import ChunkMeta, StepMeta
-
-CHUNKS = (2, 12, 24, 48, 100, 300, 1000)
-"""Numbers of rows between which other kernels or tiles are taken."""
+from moe_model.kernels.cuda.nobody import chunk_of_nobody, chunk_sizes
+from moe_model.maths.step_meta import StepMeta
 
 
 class CudaWholeSteps:
@@ -27,12 +25,12 @@ class CudaWholeSteps:
 
     @torch.inference_mode()
     def warm_up(self, most_rows: int, most_decode: int, num_controls: int) -> Iterator[int]:
-        sizes = [rows for rows in CHUNKS if rows < most_rows] + [most_rows]
+        sizes = chunk_sizes(most_rows)
         for left in self._graphs.warm_up(most_decode, num_controls):
             yield left + len(sizes)
         for left, num_rows in enumerate(sizes):
             yield len(sizes) - left
-            self._launch(_chunk_of_nobody(num_rows), None).wait()
+            self._launch(chunk_of_nobody(num_rows), None).wait()
 
     @torch.inference_mode()
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> Computed:
@@ -55,27 +53,3 @@ class CudaWholeSteps:
         if span is not None:
             span.stop.record()
         return Computed(step.hidden_TD, logits_BV, picked_B, ids_LTK, span)
-
-
-def _chunk_of_nobody(num_rows: int) -> StepMeta:
-    """Rows that are stored nowhere and choose no expert."""
-    nothing, positions_T = torch.empty(0, dtype=torch.int64), torch.arange(num_rows)
-    table_W = torch.zeros(num_rows, dtype=torch.int64)  # long enough whatever a block holds
-    chunk = ChunkMeta(
-        rows=slice(0, num_rows),
-        positions_T=positions_T,
-        block_table_W=table_W,
-        num_cached=num_rows,
-    )
-    return StepMeta(
-        token_ids_T=torch.zeros(num_rows, dtype=torch.int64),
-        positions_T=positions_T,
-        slot_mapping_T=torch.full((num_rows,), -1),
-        num_decode=0,
-        decode_tables_BW=nothing.view(0, 0),
-        decode_lens_B=nothing,
-        chunks=(chunk,),
-        logit_rows_B=torch.tensor([num_rows - 1]),
-        open_rows_C=nothing,
-        is_decode=False,
-    )

@@ -45,6 +45,7 @@ def test_a_decoded_row_has_its_chunks_bits_in_every_step_of_its_shape(
     parts = Parts.of(checkpoint, device)
     steps = parts.backend.steps(parts.layers, parts.cache, parts.attention)
     step, whole, chosen = run(parts, steps, chunk_of(0, PROMPT[:4], 0))
+    assert list(steps.warm_up(2, 1)) == [2, 1]
     assert isinstance(step, CudaStep)
     for position in (2, 3):  # the first makes the graphs, the second replays them
         step, alone, ids = run(parts, steps, decode_of(PROMPT[position : position + 1], position))
