@@ -1,4 +1,4 @@
-"""Steps whose experts are elsewhere: the same bits by graph and kernel by kernel, filled up or not."""
+"""Steps whose experts are elsewhere: equal bits by graph and kernel by kernel, filled up or not."""
 
 import numpy as np
 import pytest
