@@ -298,7 +298,7 @@ def test_a_store_is_closed_at_any_moment(path: Path, monkeypatch: pytest.MonkeyP
             sum(range(2000))
 
     def start_and_stop() -> None:
-        for _ in range(40):
+        for _ in range(25):
             moving = checkpoints.Checkpoints(path)
             moving.start()
             moving.note()
