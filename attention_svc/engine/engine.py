@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_svc.engine.expert_waits import ExpertWaits
 from attention_svc.engine.layer_stack import LayerStack
-from attention_svc.engine.next_masks import NextMasks, banned_rows
+from attention_svc.engine.next_masks import banned_rows
+from attention_svc.engine.outcomes import NO_EXPERTS, Outcomes
 from attention_svc.engine.prompt_logprobs import prompt_scorer
 from attention_svc.engine.row_shares import Slice
 from attention_svc.engine.scheduler import Scheduler
@@ -40,8 +40,6 @@ from moe_model.device_failures import is_fatal
 
 log = logging.getLogger(__name__)
 
-# The caller learns what to do; which pool failed, and why, is in the log.
-_NO_EXPERTS = SequenceEnd(reason="ERROR", error="the experts are unavailable", retryable=True)
 _OUR_BUG = SequenceEnd(reason="ERROR", error="internal error")
 
 
@@ -70,22 +68,19 @@ class Engine:
         self.scheduler = scheduler
         self._metrics = metrics
         self._host_memory = host_memory
-        self._max_model_len = max_model_len
         self._expert_timeout_s = expert_timeout_s
-        self.waits = ExpertWaits(
-            expert_timeout_s,
-            lambda: [*scheduler.running, *scheduler.waiting],
-            lambda sequence: self.finish(sequence, _NO_EXPERTS),
-        )
         self._wake = asyncio.Event()
         self._experts_failed = False  # no step has had its experts since one failed
-        self.num_tokens = 0
-        self._masks = NextMasks(
-            stack.config.vocab_size,
-            finish=self.finish,
+        self._outcomes = Outcomes(
+            scheduler,
+            metrics,
+            vocab_size=stack.config.vocab_size,
+            max_model_len=max_model_len,
+            expert_timeout_s=expert_timeout_s,
+            mask_timeout_s=mask_timeout_s,
             wake=self._wake.set,
-            timeout_s=mask_timeout_s,
         )
+        self.waits, self._masks = self._outcomes.waits, self._outcomes.masks
         self._missing_ids = torch.tensor(missing_ids, device=stack.device) if missing_ids else None
 
     def add(self, sequence: Sequence) -> None:
@@ -106,6 +101,15 @@ class Engine:
     def abort_all(self, end: SequenceEnd) -> None:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             self.finish(sequence, end)
+
+    def finish(self, sequence: Sequence, end: SequenceEnd) -> None:
+        """End a sequence, if it has not ended; its blocks are free before the next step."""
+        self._outcomes.finish(sequence, end)
+
+    @property
+    def num_tokens(self) -> int:
+        """Sampled so far."""
+        return self._outcomes.num_tokens
 
     @property
     def idle(self) -> bool:
@@ -134,7 +138,7 @@ class Engine:
                 await self._try_step(plan)
             finally:
                 self.progress.stepping = False
-        self._update_gauges()
+        self._outcomes.update_gauges()
         # A step's last hop is noted after the step: the next pass counts it, even an idle one.
         self._metrics.flush_hops(*self._stack.row_bytes)
         return bool(plan)
@@ -150,19 +154,19 @@ class Engine:
             if not self._experts_failed:  # logged once, however many steps fail after it
                 log.error("step failed: %s", error)
             self._experts_failed = True
-            self._fail(plan, _NO_EXPERTS)
+            self._outcomes.fail(plan, NO_EXPERTS)
         except Exception as error:  # our bug: fail this step's requests, keep serving the others
             if is_fatal(error):
                 raise
             log.exception("step failed")
-            self._fail(plan, _OUR_BUG)
+            self._outcomes.fail(plan, _OUR_BUG)
 
     async def _bisect(self, plan: list[Slice], error: StepPoisoned) -> None:
         """Find the sequence whose rows break pools or are refused, so that the others can go on."""
         alive = [part for part in plan if not part.sequence.finished]
         if len(alive) < 2:
             log.error("a request whose rows break its steps was failed: %s", error)
-            self._fail(alive, _OUR_BUG)
+            self._outcomes.fail(alive, _OUR_BUG)
             return
         log.warning("retrying a step of %d sequences in halves: %s", len(alive), error)
         half = len(alive) // 2
@@ -212,13 +216,13 @@ class Engine:
         picked = None if controls is None else found.picked
         tokens = self._sample(found.logits_BV, sequences, picked)
         times.sampling_s = time.monotonic() - start
-        self._account(plan, times)
+        self._outcomes.account(plan, times)
         start = time.monotonic()
         for sequence in scorer.deliver() if scorer else ():
-            self._emit(sequence, SamplingFailed("the prompt produced NaN or infinity"))
-        self._continue(step, found.finite_open)
+            self._outcomes.emit(sequence, SamplingFailed("the prompt produced NaN or infinity"))
+        self._outcomes.publish(step, found.finite_open)
         for sequence, token in zip(sequences, tokens, strict=True):
-            self._emit(sequence, token)
+            self._outcomes.emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
 
     def _plain_controls(self, step: Step) -> np.ndarray | None:
@@ -236,7 +240,9 @@ class Engine:
             if sequence.finished or row in chosen:
                 continue
             if not torch.isfinite(logits_BV[row]).all():
-                self._emit(sequence, SamplingFailed("the model produced NaN or infinite logits"))
+                self._outcomes.emit(
+                    sequence, SamplingFailed("the model produced NaN or infinite logits")
+                )
                 continue
             self.scheduler.tables.publish(sequence)  # other prompts need not wait for its grammar
             self.waits.served(sequence)
@@ -252,7 +258,7 @@ class Engine:
         try:
             tokens = self._sample(torch.stack([logits_V for _, logits_V in ready]), sequences)
             for sequence, token in zip(sequences, tokens, strict=True):
-                self._emit(sequence, token)
+                self._outcomes.emit(sequence, token)
         except Exception as error:  # our bug: fail these requests, keep serving the others
             if is_fatal(error):
                 raise
@@ -292,102 +298,3 @@ class Engine:
         for sequence in list(self.scheduler.running):
             if sequence.keys is not None and sequence.num_checked < sequence.num_computed:
                 self.finish(sequence, _OUR_BUG)
-
-    def _continue(self, step: Step, finite: list[bool]) -> None:
-        """Publish the blocks of sequences whose prompt continues in a later step.
-
-        A NaN anywhere in a sequence's K or V reaches its last row, so that a finite last row
-        vouches for all its blocks.
-        """
-        for part, is_finite in zip(step.continuing, finite, strict=True):
-            if part.sequence.finished:
-                continue
-            if is_finite:
-                self.scheduler.tables.publish(part.sequence)
-            else:
-                self._emit(part.sequence, SamplingFailed("the prompt produced NaN or infinity"))
-
-    def _account(self, plan: list[Slice], times: StepTimes) -> None:
-        steps = self._metrics.step_s
-        steps["attention"].observe(times.attention_s)
-        steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)
-        steps["sample"].observe(times.sampling_s)
-        if times.device_s:
-            self._metrics.device_step_s.observe(times.device_s)
-        for part in plan:
-            spent = part.sequence.spent
-            spent.steps += 1
-            spent.attention_s += times.attention_s
-            spent.network_s += times.network_s
-            spent.pool_queue_s += times.pool_queue_s
-            spent.pool_compute_s += times.pool_compute_s
-            spent.sampling_s += times.sampling_s
-
-    def _emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
-        if sequence.finished:  # its prompt's log-probabilities failed in this step
-            return
-        if isinstance(token, SamplingFailed):
-            end = SequenceEnd(reason="ERROR", error=token.reason, caller_error=token.caller_error)
-            self.finish(sequence, end)
-            return
-        self.scheduler.tables.publish(sequence)  # before its end gives the blocks back
-        if not sequence.params.max_tokens:
-            self.finish(sequence, SequenceEnd(reason="LENGTH"))
-            return
-        now = time.monotonic()
-        if sequence.last_token_s:
-            self._metrics.inter_token_s.observe(now - sequence.last_token_s)
-        else:
-            sequence.spent.first_token_s = now - sequence.received_s
-            self._metrics.ttft_s.observe(sequence.spent.first_token_s)
-        sequence.last_token_s = now
-        self.waits.served(sequence)
-        sequence.output_ids.append(token.token_id)
-        sequence.outbox.put(token)
-        self.num_tokens += 1
-        if token.token_id in sequence.stop_ids:
-            self.finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
-            return
-        is_last = (
-            len(sequence.output_ids) >= sequence.params.max_tokens
-            or sequence.num_known >= self._max_model_len
-        )
-        if sequence.grammar is not None:
-            self._masks.advance(sequence, token.token_id, is_last=is_last)
-        elif is_last:
-            self.finish(sequence, SequenceEnd(reason="LENGTH"))
-
-    def finish(self, sequence: Sequence, end: SequenceEnd) -> None:
-        """End a sequence, if it has not ended; its blocks are free before the next step."""
-        if sequence.finished:
-            return
-        sequence.finished = True
-        sequence.waited_s = self.waits.waited_s(sequence)
-        self.scheduler.remove(sequence)
-        sequence.outbox.close(end)
-        self._metrics.sequences.labels(end.reason.lower()).inc()
-        self._metrics.sequence_s.observe(time.monotonic() - sequence.received_s)
-
-    def _fail(self, plan: list[Slice], end: SequenceEnd) -> None:
-        for part in plan:
-            self.finish(part.sequence, end)
-
-    def _update_gauges(self) -> None:
-        scheduler, metrics = self.scheduler, self._metrics
-        metrics.running.set(len(scheduler.running))
-        metrics.waiting.set(len(scheduler.waiting))
-        metrics.kv_usage.set(scheduler.kv_usage_ratio)
-        metrics.catch_up(
-            generated_tokens=self.num_tokens,
-            preemptions=scheduler.num_preemptions,
-            prefix_queries_tokens=scheduler.tables.num_queried_tokens,
-            prefix_hits_tokens=scheduler.tables.num_hit_tokens,
-        )
-        host = scheduler.tables.host
-        if host is not None:
-            metrics.kv_host_used.set(host.num_used)
-            metrics.catch_up(
-                kv_host_moved_out=host.num_moved_out,
-                kv_host_read_back=host.num_read_back,
-                kv_host_saved_tokens=host.num_saved_tokens,
-            )
