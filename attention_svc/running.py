@@ -163,17 +163,15 @@ class RunningEngine:
             compute_thread=self._compute_thread,
             missing_ids=model.vocabulary.missing_ids,
         )
-        warm_up(
-            stack.warm_up(
-                most_rows=self._config.max_batch_tokens, most_decode=self._config.max_running
-            )
-        )
+        message_rows = max_rows_per_message(model.config.hidden_size, model.config.top_k)
+        most_rows = min(self._config.max_batch_tokens, message_rows)
+        most_decode = min(self._config.max_running, most_rows)
+        warm_up(stack.warm_up(most_rows=most_rows, most_decode=most_decode))
         log.info(
             "attention by %s, keys and values in %s",
             stack.attends_by,
             dtype_name(model.layout.dtype),
         )
-        message_rows = max_rows_per_message(model.config.hidden_size, model.config.top_k)
         scheduler = Scheduler(
             BlockTables(
                 BlockPool(model.num_blocks),
@@ -182,7 +180,7 @@ class RunningEngine:
                 prefix_cache=not self._config.no_prefix_cache,
                 host=host,
             ),
-            max_batch_tokens=min(self._config.max_batch_tokens, message_rows),
+            max_batch_tokens=most_rows,
             max_running=self._config.max_running,
             max_waiting=self._config.max_waiting,
             max_waiting_tokens=self._config.max_waiting_tokens,

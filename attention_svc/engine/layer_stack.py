@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.activations import ActivationCounts
-from attention_svc.engine.watchdog import StepProgress
+from attention_svc.engine.watchdog import WHOLE_STEP, StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
 from attention_svc.sampling.plain import NUM_CONTROLS, draws, pick_plain
@@ -112,8 +112,12 @@ class LayerStack:
     def warm_up(self, *, most_rows: int, most_decode: int) -> Iterator[int]:
         """See WholeSteps.warm_up; nothing where nothing is compiled."""
         if self._whole is not None:
-            return self._whole.warm_up(most_rows, most_decode, NUM_CONTROLS)
-        return self._steps.warm_up(most_rows, most_decode)
+            yield from self._whole.warm_up(most_rows, most_decode, NUM_CONTROLS)
+            return
+        for left in self._steps.warm_up(most_rows, most_decode):
+            yield left
+            rows = min(left, most_decode)  # of several sizes: the head, too, has tiles for each
+            self._logits(self._embedding_VD[:1].expand(rows, -1))
 
     async def forward(
         self,
@@ -179,11 +183,14 @@ class LayerStack:
     ) -> StepLogits:
         """All layers and experts in one go: their time is counted as attention's."""
         start = time.monotonic()
+        self.progress.layer_idx = WHOLE_STEP
         self.progress.moves += 1
         if controls is not None and not draws(controls):
             controls = None
-        step = await self.run(meta.is_decode, partial(whole.start, meta, controls))
-        if meta.is_decode:  # short: another thread would wake up late
+        is_short = whole.is_short(meta)
+        step = await self.run(is_short, partial(whole.start, meta, controls))
+        if is_short:  # another thread would wake up late
+            await asyncio.sleep(0)
             while not step.is_done():
                 await asyncio.sleep(0)
         else:

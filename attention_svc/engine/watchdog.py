@@ -15,6 +15,8 @@ from attention_svc.metrics import AttentionMetrics
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
+WHOLE_STEP = -1
+"""In place of a layer: the device goes through all of them by itself."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,9 @@ class Watchdog:
             self._seen, self._since_s, self.reason = progress.moves, now_s, ""
         elif not self.reason and now_s - self._since_s >= self._limit_s:
             pools = ", ".join(self._awaited())
-            where = f"layer {progress.layer_idx}" + (f", waiting for {pools}" if pools else "")
+            layer = f"layer {progress.layer_idx}"
+            where = "all layers on the device" if progress.layer_idx == WHOLE_STEP else layer
+            where += f", waiting for {pools}" if pools else ""
             self.reason = f"a step has made no progress for {self._limit_s:g} s: {where}"
             self._metrics.stalls.inc()
             log.error("%s", self.reason)

@@ -33,7 +33,7 @@ class WholeStep(Protocol):
 
     @property
     def logits_BV(self) -> Tensor:
-        """float32: of `meta.logit_rows_B`."""
+        """float32: of `meta.logit_rows_B`; ids without a token are not masked."""
 
     def wait(self) -> None:
         """Block until it is computed."""
@@ -64,8 +64,11 @@ class WholeSteps(Protocol):
             num_controls: see `start`.
         """
 
+    def is_short(self, meta: StepMeta) -> bool:
+        """Whether `start` only sends it off, and the device is done within milliseconds."""
+
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> WholeStep:
-        """`meta` is on the host.
+        """`meta` is on the host. The last step must have ended: `wait` has returned, or `is_done`.
 
         Args:
             controls: float64 [columns, B], for the `Pick` of each row of logits; None: its best.

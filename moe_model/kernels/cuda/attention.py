@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -68,13 +69,13 @@ class DecodeRows:
     first_item_B: Tensor
 
     @classmethod
-    def of(cls, tables_BW: Tensor, lens_B: Tensor, block_size: int) -> "DecodeRows":
-        """As many items for every row as the widest table needs: nothing is read back."""
-        (num_rows, width), device = tables_BW.shape, tables_BW.device
-        num_spans = triton.cdiv(width * block_size, paged.SPAN.value)
-        row_B = torch.arange(num_rows, device=device)
-        items_I = row_B.repeat_interleave(num_spans, output_size=num_rows * num_spans)
-        return cls(tables_BW, row_B * tables_BW.stride(0), lens_B, items_I, row_B * num_spans)
+    def of(cls, tables_BW: Tensor, lens_B: Tensor, device: torch.device) -> "DecodeRows":
+        """From the host."""
+        num_rows, width = tables_BW.shape
+        row_B, spans_B = np.arange(num_rows), -(-lens_B.numpy() // paged.SPAN.value)
+        made = (row_B * width, np.repeat(row_B, spans_B), np.cumsum(spans_B) - spans_B)
+        starts_B, items_I, first_B = (torch.from_numpy(one).to(device) for one in made)
+        return cls(tables_BW.contiguous().to(device), starts_B, lens_B.to(device), items_I, first_B)
 
 
 class CudaAttention:
@@ -89,16 +90,17 @@ class CudaAttention:
         self._heads = num_heads // num_groups
 
     def plan(self, meta: StepMeta) -> AttendPages:
-        decode = None
+        """Best from the host, where it has to look at lengths."""
+        decode, device = None, self._cache.pages(0)[0].device
         if meta.num_decode:
-            tables_BW, lens_B = meta.decode_tables_BW, meta.decode_lens_B
-            decode = DecodeRows.of(tables_BW, lens_B, self._cache.block_size)
+            decode = DecodeRows.of(meta.decode_tables_BW.cpu(), meta.decode_lens_B.cpu(), device)
+        chunks = [chunk.to(device) for chunk in meta.chunks]
 
         def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
             out_THP = torch.empty_like(q_THP)
             if decode:
                 self.decode(layer_idx, q_THP, decode, out_THP)
-            for chunk in meta.chunks:
+            for chunk in chunks:
                 self._chunk(layer_idx, q_THP[chunk.rows], chunk, out_THP[chunk.rows])
             return out_THP.flatten(1)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from moe_model.kernels.cuda.captures import Captures
 from moe_model.kernels.cuda.experts import CudaExperts
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ class CallGraphs:
     """Of the calls of one device, which run on one stream, one after the other."""
 
     def __init__(self, device: torch.device):
-        self.stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._captures = Captures(device)
+        self.stream = self._captures.stream
         self._free_at_first = 0
         # Experts that are given up take their graphs along: only living ones are ever asked for.
         self._graphs: OrderedDict[tuple[weakref.ref[CudaExperts], int], torch.cuda.CUDAGraph] = (
@@ -37,20 +38,8 @@ class CallGraphs:
             return
         launch()  # this call; and nothing may be compiled or loaded during the capture
         self._forget()
-        self._graphs[key] = self._captured(launch)
+        self._graphs[key], _ = self._captures.capture(launch)
         self._report(num_rows)
-
-    def _captured(self, launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        self.stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # Not torch.cuda.graph, which waits for the whole device and empties the allocator's cache:
-        # other layers may be loading.
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-        try:
-            launch()
-        finally:
-            graph.capture_end()
-        return graph
 
     def _forget(self) -> None:
         """Graphs of experts that are gone, and the one that was used longest ago if too many."""

@@ -4,20 +4,23 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention
-from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
+from moe_model.kernels.cuda.captures import Captures
+from moe_model.kernels.cuda.model import Computed, CudaModel, DeviceTime, on_host
 from moe_model.kernels.cuda.nobody import decode_sizes
 from moe_model.kernels.cuda.step_numbers import ROWS, Shape, StepNumbers, shape_of
 from moe_model.maths.step_meta import StepMeta
 
 log = logging.getLogger(__name__)
 
-MOST_GRAPHS = 64
+MOST_GRAPHS = 160
+"""More than there are up to 64 rows and 32,768 positions."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,11 @@ class DecodeGraphs:
     def __init__(self, model: CudaModel, attention: CudaAttention):
         device = model.outer.embedding_VD.device
         self._model, self._attention, self._device = model, attention, device
-        self._captures = device.type == "cuda"
+        self._captures = Captures(device) if device.type == "cuda" else None
         self._numbers = StepNumbers(model.steps.cache.pages(0)[0].shape[0], device)
         self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
         self._graphs: OrderedDict[Shape, Captured] = OrderedDict()
         self._pool_bytes = 0
-        if self._captures:
-            self._stream = torch.cuda.Stream(device)
-            self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, most_rows: int, num_controls: int) -> Iterator[int]:
         """See WholeSteps. Rows of no slot and no length: nothing is stored, no expert is read."""
@@ -48,55 +48,59 @@ class DecodeGraphs:
         for left, shape in enumerate(reversed(shapes)):
             yield len(shapes) - left
             self._numbers.send_nobody(shape)
-            if self._captures:
-                self._replay(shape)
-                torch.cuda.synchronize()
-            else:
+            if self._captured(shape) is None:
                 self._compute(shape)
         log.info("%d graphs share %.0f MB", len(self._graphs), self._pool_bytes / 1e6)
 
+    def holds(self, meta: StepMeta) -> bool:
+        """Whether `start` gives a step."""
+        return self._shape(meta) is not None
+
+    @staticmethod
+    def _shape(meta: StepMeta, num_controls: int = 0) -> Shape | None:
+        every_row = meta.logit_rows_B.shape[0] == meta.num_rows
+        return shape_of(meta, num_controls) if every_row else None
+
     def start(self, meta: StepMeta, controls: np.ndarray | None) -> Computed | None:
         """None: more rows or spans than graphs are made for."""
-        shape = shape_of(meta, 0 if controls is None else len(controls))
-        if shape is None or meta.logit_rows_B.shape[0] != meta.num_rows:
+        shape = self._shape(meta, 0 if controls is None else len(controls))
+        if shape is None:
             return None
-        span = Span.begin(self._device)
         self._numbers.send(meta, controls, shape)
-        computed = self._replay(shape) if self._captures else self._compute(shape)
-        if span is not None:
-            span.stop.record()
+        captured = self._captured(shape)
+        time = DeviceTime.begin(self._device)
+        if captured is None:
+            computed = self._compute(shape)
+        else:
+            captured.graph.replay()
+            computed = captured.computed
+        if time is not None:
+            time.stop.record()
         rows = slice(0, meta.num_rows)
         return Computed(
             computed.hidden_TD[rows],
             computed.logits_BV[rows],
             computed.picked_B[rows],
             computed.ids_LTK[:, rows],
-            span,
+            time,
         )
 
-    def _replay(self, shape: Shape) -> Computed:
+    def _captured(self, shape: Shape) -> Captured | None:
+        """None elsewhere than on a CUDA device. A new one has run once, on the numbers there."""
+        if self._captures is None:
+            return None
         captured = self._graphs.get(shape)
         if captured is None:
-            captured = self._graphs[shape] = self._capture(shape)
+            self._compute(shape)
+            before_bytes = torch.cuda.memory_reserved()
+            graph, computed = self._captures.capture(partial(self._compute, shape))
+            self._pool_bytes += torch.cuda.memory_reserved() - before_bytes
+            captured = self._graphs[shape] = Captured(graph, computed)
+            log.debug("a graph for %d rows and %d items", shape.rows, shape.items)
             if len(self._graphs) > MOST_GRAPHS:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(shape)
-        captured.graph.replay()
-        return captured.computed
-
-    def _capture(self, shape: Shape) -> Captured:
-        """Runs the step once before: nothing may be compiled or loaded during the capture."""
-        self._compute(shape)
-        torch.cuda.synchronize()
-        before_bytes = torch.cuda.memory_reserved()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
-            computed = self._compute(shape)
-        self._pool_bytes += torch.cuda.memory_reserved() - before_bytes
-        log.debug("a graph for %d rows and %d spans", shape.rows, shape.items)
-        return Captured(graph, computed)
+        return captured
 
     def _compute(self, shape: Shape) -> Computed:
         given = self._numbers.given(shape)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention
+from moe_model.kernels.cuda.captures import Captures
 from moe_model.kernels.cuda.nobody import chunk_of_nobody, chunk_sizes, decode_sizes
 from moe_model.kernels.cuda.step import CudaStep, CudaSteps
 from moe_model.kernels.cuda.step_numbers import Shape, StepNumbers, shape_of
@@ -37,7 +38,7 @@ class HopSteps:
         self._steps, self._attention, self._device = steps, attention, device
         self._numbers = StepNumbers(steps.cache.pages(0)[0].shape[0], device)
         self._kept: OrderedDict[Shape, HopStep] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._captures = Captures(device) if device.type == "cuda" else None
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         shape = shape_of(meta)
@@ -54,16 +55,17 @@ class HopSteps:
         return step
 
     def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
-        """See Steps. One layer, with kernels that all layers have; graphs are made at need."""
+        """See Steps. Two layers, with the kernels that all have; graphs are made at need."""
+        num_layers = len(self._steps.layers)
         decode, chunks = decode_sizes(most_decode), chunk_sizes(most_rows)
         for left, rows in enumerate(reversed(decode)):
             yield len(decode) + len(chunks) - left
             shape = Shape(rows, max(rows, 2))
             self._numbers.send_nobody(shape)
-            _run_a_layer(self.step_of(shape, *self._nobody(rows)))
+            _run_ends(self.step_of(shape, *self._nobody(rows)), num_layers)
         for left, rows in enumerate(chunks):
             yield len(chunks) - left
-            _run_a_layer(self._steps.begin(*self._nobody(rows), chunk_of_nobody(rows)))
+            _run_ends(self._steps.begin(*self._nobody(rows), chunk_of_nobody(rows)), num_layers)
 
     def _nobody(self, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden rows, cosines and sines."""
@@ -88,28 +90,24 @@ class HopSteps:
     def captured(self, work: Callable[[], None]) -> Callable[[], object]:
         """What does `work` again; it is done once before, and so is compiled."""
         work()
-        if self._pool is None:
+        if self._captures is None:
             return work
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
-                graph.capture_end()
+        graph, _ = self._captures.capture(work)
         return graph.replay
 
 
-def _run_a_layer(step: CudaStep) -> None:
-    step.up_to_dispatch(0)
-    step.combined_TD.zero_()
-    step.from_combine()
+def _run_ends(step: CudaStep, num_layers: int) -> None:
+    """The first layer and the last, after which nothing is normed."""
+    for layer_idx in {0, num_layers - 1}:
+        step.up_to_dispatch(layer_idx)
+        step.combined_TD.zero_()
+        step.from_combine()
 
 
 class HopStep:
-    """See LayerSteps. Its tensors are the same in every step of this shape, on the host."""
+    """See LayerSteps. Its tensors are the same in every layer and every step of this shape, on the
+    host: whoever asks for the next layer has had the last one's sums.
+    """
 
     def __init__(self, steps: HopSteps, shape: Shape, like_TD: Tensor, cos_like_T: Tensor):
         rows, device = shape.rows, like_TD.device

@@ -17,20 +17,20 @@ from moe_model.maths.whole_steps import OuterWeights, Pick
 
 
 @dataclass(frozen=True)
-class Span:
+class DeviceTime:
     """When the device began, and when it ended."""
 
     start: torch.cuda.Event
     stop: torch.cuda.Event
 
     @classmethod
-    def begin(cls, device: torch.device) -> "Span | None":
+    def begin(cls, device: torch.device) -> "DeviceTime | None":
         """From now on; None elsewhere than on a CUDA device."""
         if device.type != "cuda":
             return None
-        span = cls(*(torch.cuda.Event(enable_timing=True) for _ in range(2)))
-        span.start.record()
-        return span
+        time = cls(*(torch.cuda.Event(enable_timing=True) for _ in range(2)))
+        time.start.record()
+        return time
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Computed:
     """int64, on the host: filled in by the time that `wait` returns."""
     ids_LTK: Tensor
     """int32, on the host, likewise."""
-    span: "Span | None"
+    time: "DeviceTime | None"
 
     def wait(self) -> None:
-        if self.span is not None:
-            self.span.stop.synchronize()
+        if self.time is not None:
+            self.time.stop.synchronize()
 
     def device_s(self) -> float:
-        return 0.0 if self.span is None else self.span.start.elapsed_time(self.span.stop) / 1e3
+        return 0.0 if self.time is None else self.time.start.elapsed_time(self.time.stop) / 1e3
 
     def is_done(self) -> bool:
-        return self.span is None or self.span.stop.query()
+        return self.time is None or self.time.stop.query()
 
     def picked(self) -> list[int]:
         found: list[int] = self.picked_B.tolist()
@@ -94,8 +94,11 @@ class CudaModel:
         self.outer.lm_head_VD.linear_into(final_BD, out_BV)
         finite_B = torch.isfinite(out_BV.sum(dim=-1))
         if self.missing_ids is not None:
+            kept = out_BV.index_select(1, self.missing_ids)
             out_BV.index_fill_(1, self.missing_ids, float("-inf"))
         ids_B = out_BV.argmax(dim=-1) if controls is None else self.pick(out_BV, controls)
+        if self.missing_ids is not None:  # whoever samples asks first whether all are finite
+            out_BV.index_copy_(1, self.missing_ids, kept)
         return torch.where(finite_B, ids_B, -1)
 
 

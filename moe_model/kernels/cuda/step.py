@@ -31,8 +31,8 @@ class CudaSteps:
     attention: PagedAttention
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> "CudaStep":
-        meta = meta.to(hidden_TD.device)
         attend = self.attention.plan(meta)
+        meta = meta.to(hidden_TD.device)
         return CudaStep(self, hidden_TD, cos_T, sin_T, meta.slot_mapping_T, attend)
 
 

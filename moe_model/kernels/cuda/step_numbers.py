@@ -51,7 +51,7 @@ def shape_of(meta: StepMeta, num_controls: int = 0) -> Shape | None:
     room = max(rows, 2)
     while room < items:
         room *= 2
-    return Shape(rows, room, num_controls) if room <= MOST_ITEMS else None
+    return Shape(rows, min(room, MOST_ITEMS), num_controls) if items <= MOST_ITEMS else None
 
 
 def write_numbers(

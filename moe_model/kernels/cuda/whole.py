@@ -11,7 +11,7 @@ import torch
 
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.graphs import DecodeGraphs
-from moe_model.kernels.cuda.model import Computed, CudaModel, Span, on_host
+from moe_model.kernels.cuda.model import Computed, CudaModel, DeviceTime, on_host
 from moe_model.kernels.cuda.nobody import chunk_of_nobody, chunk_sizes
 from moe_model.maths.step_meta import StepMeta
 
@@ -32,6 +32,9 @@ class CudaWholeSteps:
             yield len(sizes) - left
             self._launch(chunk_of_nobody(num_rows), None).wait()
 
+    def is_short(self, meta: StepMeta) -> bool:
+        return self._graphs.holds(meta)
+
     @torch.inference_mode()
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> Computed:
         return self._graphs.start(meta, controls) or self._launch(meta, controls)
@@ -39,9 +42,9 @@ class CudaWholeSteps:
     def _launch(self, meta: StepMeta, controls: np.ndarray | None) -> Computed:
         model = self._model
         device = model.outer.embedding_VD.device
-        span = Span.begin(device)
-        meta = meta.to(device)
+        time = DeviceTime.begin(device)
         attend = self._attention.plan(meta)
+        meta = meta.to(device)
         step = model.hidden(meta.token_ids_T, meta.positions_T, meta.slot_mapping_T, attend)
         hidden_BD = step.hidden_TD[meta.logit_rows_B]
         logits_BV = torch.empty(
@@ -50,6 +53,6 @@ class CudaWholeSteps:
         given = None if controls is None else torch.from_numpy(controls).to(device)
         picked_B = on_host(model.logits(hidden_BD, given, logits_BV))
         ids_LTK = on_host(step.ids_LTK)
-        if span is not None:
-            span.stop.record()
-        return Computed(step.hidden_TD, logits_BV, picked_B, ids_LTK, span)
+        if time is not None:
+            time.stop.record()
+        return Computed(step.hidden_TD, logits_BV, picked_B, ids_LTK, time)

@@ -1,6 +1,10 @@
 """Which call is replayed from which graph? With graphs that only count."""
 
+import contextlib
+import gc
+import itertools
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -22,6 +26,8 @@ class Stream:
 
 class Graph:
     alive = 0
+    living: ClassVar[dict[object, int]] = {}
+    pools_given_up: ClassVar[set[object]] = set()
 
     def __init__(self) -> None:
         self.replayed = 0
@@ -29,9 +35,14 @@ class Graph:
 
     def __del__(self) -> None:
         Graph.alive -= 1
+        Graph.living[self.pool] -= 1
+        if not Graph.living[self.pool]:  # as torch's allocator has it
+            Graph.pools_given_up.add(self.pool)
 
-    def capture_begin(self, **_: object) -> None:
-        pass
+    def capture_begin(self, *, pool: object, **_: object) -> None:
+        assert pool not in Graph.pools_given_up
+        self.pool = pool
+        Graph.living[pool] = Graph.living.get(pool, 0) + 1
 
     def capture_end(self) -> None:
         pass
@@ -44,7 +55,12 @@ class Graph:
 def graphs(monkeypatch: pytest.MonkeyPatch) -> CallGraphs:
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    numbers = itertools.count()
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(numbers))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream(torch.device("cuda:0")))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    Graph.living.clear()
+    Graph.pools_given_up.clear()
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
     monkeypatch.setattr(call_graphs, "MOST_GRAPHS", 3)
     return CallGraphs(torch.device("cuda:0"))
@@ -113,3 +129,13 @@ def test_a_failed_capture_leaves_no_graph(
     with pytest.raises(RuntimeError, match="made up"):
         graphs.run(held, 1, launch)
     assert launches(graphs, held, 1) == 2
+
+
+def test_memory_whose_graphs_are_all_gone_is_not_used_again(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts]
+) -> None:
+    for _ in range(3):
+        held = experts()
+        assert launches(graphs, held, 1) == 2
+        del held
+        gc.collect()

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from attention_svc.kv.cache import KvCache
-from moe_model.kernels.cuda.attention import CudaAttention, CudaLayout, can_attend, scales_of
+from moe_model.kernels.cuda.attention import (
+    CudaAttention,
+    CudaLayout,
+    DecodeRows,
+    can_attend,
+    scales_of,
+)
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
 from moe_model.kernels.cuda.rows import CudaRows, Parts, launch_heads
 from moe_model.maths.attention import attend
@@ -184,6 +190,14 @@ def test_attention_over_pages_has_the_same_bits_decoded_and_in_chunks(
     assert relative_error(whole, expected) < off
     assert torch.equal(found(6, 9, decoded=False), whole[6:])
     assert torch.equal(found(2, 4, decoded=True), whole[2:4])
+
+
+def test_a_long_row_beside_short_ones_gives_those_no_more_items(device: torch.device) -> None:
+    lens_B = torch.tensor([257, 1, 256 * 700])
+    made = DecodeRows.of(torch.zeros((3, 11_200), dtype=torch.int64), lens_B, device)
+    assert made.row_of_item_I.tolist() == [0, 0, 1, *[2] * 700]
+    assert made.first_item_B.tolist() == [0, 2, 3]
+    assert made.table_of_row_B.tolist() == [0, 11_200, 22_400]
 
 
 def test_only_layouts_and_heads_that_it_reads_are_taken() -> None:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from attention_svc.sampling.plain import NUM_CONTROLS
-from moe_model.kernels.cuda.step_numbers import COLUMNS, ROWS, Shape, shape_of, write_numbers
+from moe_model.kernels.cuda.step_numbers import (
+    COLUMNS,
+    MOST_ITEMS,
+    ROWS,
+    Shape,
+    shape_of,
+    write_numbers,
+)
 from moe_model.maths.step_meta import StepMeta
 from moe_model.maths.whole_steps import WholeSteps
 from moe_model.reference import ReferenceModel
@@ -82,10 +89,12 @@ def test_ids_without_a_token_are_never_the_best(
     checkpoint: Checkpoint, steps: WholeSteps, device: torch.device
 ) -> None:
     _, best, _ = run(steps, chunk_of(0, PROMPT[:2], 0))
-    _, others, _ = run(
+    logits, others, _ = run(
         Parts.of(checkpoint, device).whole_steps((best[0],)), chunk_of(0, PROMPT[:2], 0)
     )
     assert best[0] not in others
+    assert logits.isfinite().all()  # the sampler asks that first, and masks then
+    assert int(logits[0].argmax()) == best[0]
 
 
 def test_tokens_are_drawn_with_their_rows_controls(steps: WholeSteps) -> None:
@@ -156,3 +165,5 @@ def test_steps_that_no_graph_holds_have_no_shape() -> None:
     )
     long = StepMeta(**{**vars(many), "decode_lens_B": torch.tensor([1 << 22])})
     assert shape_of(long) is None
+    most = StepMeta(**{**vars(many), "decode_lens_B": torch.tensor([256 * MOST_ITEMS])})
+    assert shape_of(most) == Shape(rows=1, items=MOST_ITEMS)
