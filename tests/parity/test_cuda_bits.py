@@ -1,4 +1,4 @@
-"""On a card, at M2's width: a row's bits depend on no other row, bucket, tile or cut of a prompt."""
+"""On a card, at M2's width: a row's bits depend on no other row, tile or cut of a prompt."""
 
 from dataclasses import replace
 
@@ -11,10 +11,12 @@ from moe_model.config import ModelConfig
 from moe_model.families.known import parse_config
 from moe_model.kernels.cuda.attention import CudaAttention, DecodeRows
 from moe_model.kernels.cuda.backend import CudaBackend
+from moe_model.kernels.cuda.codes import FORMATS as CODES
+from moe_model.kernels.cuda.codes import encode
 from moe_model.kernels.cuda.experts import CudaExperts
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
-from moe_model.quant import StoredMatrix
+from moe_model.quant import StoredMatrix, quantise
 
 pytestmark = [
     pytest.mark.gpu,
@@ -126,3 +128,14 @@ def test_attention(config: ModelConfig, kv_dtype: str) -> None:
     made = DecodeRows.of(table.expand(9, -1), lens_B, DEVICE)
     attention.decode(0, queries[500:509], made, decoded)
     assert torch.equal(decoded.flatten(1), whole[500:509])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", [(1536, 3072), (130, 257), (35, 90), (1, 1)])
+def test_codes_are_the_cpus(name: str, shape: tuple[int, int]) -> None:
+    """Whoever packs a checkpoint, pools hold the same numbers."""
+    codes, scales = quantise(torch.randn(shape) / 30)
+    stored = StoredMatrix(values=codes, scales=scales, block=(128, 128), where="w")
+    found, expected = (encode(stored, CODES[name], torch.device(on)) for on in ("cuda", "cpu"))
+    assert torch.equal(found.codes.cpu(), expected.codes)
+    assert torch.equal(found.scales.cpu(), expected.scales)
