@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 _SPLIT = "experts are split over pools, not over ranks"
 _MEMORY = "the KV cache is sized by kv_memory"
 _FILES = "weights are read from the model folder, nothing is downloaded"
-_NO_GRAPHS = "nothing is compiled or captured"
+_NO_GRAPHS = "on GPUs a decode step is always one graph"
 _NEVER_CODE = "code in a checkpoint is never run"
 
 NOT_APPLICABLE: Mapping[str, str] = {

@@ -110,7 +110,7 @@ def test_a_class_written_for_vllm_runs_with_a_context_of_131072(tmp_path: Path) 
         *("batch", "batch", "chat", "stream", "tokens")
     ]
     ignored = [line for line in done.stderr.splitlines() if "is ignored" in line]
-    assert len(ignored) == len(done.stderr.splitlines()) == 6
+    assert len(ignored) == len(done.stderr.splitlines()) == 5
 
 
 def test_the_client_of_minimaxs_path_reads_thinking_and_answer(url: str) -> None:
