@@ -1,12 +1,18 @@
 """For all tests: one compute thread each, the same examples each time, a working interrupt."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
+
+# Without a CUDA device its kernels run in Triton's interpreter, which must be asked for before any
+# test imports Triton.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Suites on few cores must not fight themselves.
 torch.set_num_threads(1)

@@ -1,12 +1,8 @@
-"""Without a CUDA device the kernels run in Triton's interpreter, which must be asked for early."""
-
-import os
+"""On a CUDA device if there is one, else in Triton's interpreter (tests/conftest.py)."""
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 pytest.importorskip("triton")
 
 
