@@ -70,11 +70,12 @@ async def test_each_snapshot_is_acked():
         await until(lambda: not router._publisher._watchers)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.slow
 async def test_a_watcher_that_does_not_read_gets_only_the_newest_when_it_does():
     # Its pools send nothing after they have joined: on busy cores that may take longer than 5 s.
     async with running_router(lease_ms=60_000) as router, stub_of(router) as stub:
-        call = stub.WatchTopology(timeout=60)
+        call = stub.WatchTopology(timeout=240)  # 24 pools join first
         await call.write(router_pb2.WatchTopologyRequest(watcher_id="slow"))
         # Each entry is 60 kB and each change publishes all of them, so that the
         # transport's window is full long before the last change.
