@@ -37,6 +37,7 @@ import grpc.aio  # isort: skip
 import torch
 
 from bench.engine.real_width import REAL_WIDTH
+from bench.kernels.gpu_experts import copy_rate
 from expertmesh.cluster.process import ServiceProcess
 from expertmesh.cluster.spec import ServiceSpec
 from protos import attention_pb2, attention_pb2_grpc
@@ -205,21 +206,6 @@ def random_prompt(length: int, seed: int) -> list[int]:
 def _write_model(folder: Path, layers: int) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**M2, "num_hidden_layers": layers}))
-
-
-def copy_rate() -> float:
-    """Bytes a second, read and written."""
-    source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        target.copy_(source)
-        stop.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(stop) / 1e3)
-    return 2 * source.numel() / statistics.median(times)
 
 
 def say(text: str) -> None:

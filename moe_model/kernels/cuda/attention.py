@@ -106,6 +106,16 @@ class CudaAttention:
 
         return attend
 
+    def of_rows(self, rows: DecodeRows) -> AttendPages:
+        """What attends in every layer of a step that has these rows only."""
+
+        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
+            out_THP = torch.empty_like(q_THP)
+            self.decode(layer_idx, q_THP, rows, out_THP)
+            return out_THP.flatten(1)
+
+        return attend
+
     def decode(self, layer_idx: int, q_THP: Tensor, rows: DecodeRows, out_THP: Tensor) -> None:
         """Of the first rows of `q_THP`, to the same rows of `out_THP`."""
         num_rows, num_items = rows.lens_B.shape[0], rows.row_of_item_I.shape[0]

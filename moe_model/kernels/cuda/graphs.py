@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.captures import Captures
@@ -104,12 +103,7 @@ class DecodeGraphs:
 
     def _compute(self, shape: Shape) -> Computed:
         given = self._numbers.given(shape)
-
-        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
-            out_THP = torch.empty_like(q_THP)
-            self._attention.decode(layer_idx, q_THP, given.decode, out_THP)
-            return out_THP.flatten(1)
-
+        attend = self._attention.of_rows(given.decode)
         step = self._model.hidden(given.ids_T, given.positions_T, given.slots_T, attend)
         logits_BV = self._logits_BV[: shape.rows]
         picked_B = self._model.logits(step.hidden_TD, given.controls, logits_BV)

@@ -79,12 +79,7 @@ class HopSteps:
     def step_of(self, shape: Shape, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor) -> CudaStep:
         """With the numbers of a shape's rows, which are sent by `begin`."""
         given = self._numbers.given(shape)
-
-        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
-            out_THP = torch.empty_like(q_THP)
-            self._attention.decode(layer_idx, q_THP, given.decode, out_THP)
-            return out_THP.flatten(1)
-
+        attend = self._attention.of_rows(given.decode)
         return CudaStep(self._steps, hidden_TD, cos_T, sin_T, given.slots_T, attend)
 
     def captured(self, work: Callable[[], None]) -> Callable[[], object]:

@@ -5,6 +5,7 @@ Nothing waits for the device, so that a CUDA graph can hold a step.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -57,7 +58,6 @@ class CudaStep:
         self.layer_idx = 0
         """Which `add` follows."""
         self.hidden_TD = hidden_TD
-        self.combined_TD = torch.empty_like(hidden_TD, dtype=torch.float32)
         self._residual_TD, self._normed_TD = (torch.empty_like(hidden_TD) for _ in range(2))
         self._dispatch_TD = torch.empty_like(hidden_TD)
         self.ids_LTK = torch.empty(
@@ -65,6 +65,11 @@ class CudaStep:
             dtype=torch.int32,
             device=hidden_TD.device,
         )
+
+    @cached_property
+    def combined_TD(self) -> Tensor:
+        """Made where it is asked for: whole steps have no use for it."""
+        return torch.empty_like(self.hidden_TD, dtype=torch.float32)
 
     @torch.inference_mode()
     def up_to_dispatch(self, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
