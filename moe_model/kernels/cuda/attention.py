@@ -34,22 +34,6 @@ def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: i
     )
 
 
-@dataclass(frozen=True)
-class CudaLayout(PlainLayout):
-    """bfloat16 by position, stored by one kernel."""
-
-    def store(
-        self, keys: Tensor, values: Tensor, k_TGP: Tensor, v_TGP: Tensor, slots_T: Tensor
-    ) -> None:
-        num_rows, size = k_TGP.shape[0], self.num_kv_heads * self.head_dim
-        k, v = k_TGP.flatten(1), v_TGP.flatten(1)
-        launch(
-            paged.store_rows, (num_rows,),
-            k, v, k.stride(0), v.stride(0), keys, values, slots_T, size,
-            C=triton.next_power_of_2(size),
-        )  # fmt: skip
-
-
 def scales_of(pages: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The memory of int8 pages as float32, in which their scales are; other pages as they are."""
     keys, values = pages

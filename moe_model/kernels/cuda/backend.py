@@ -15,7 +15,7 @@ from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.torch.backend import TorchBackend
 from moe_model.maths.expert_calls import ExpertCalls
 from moe_model.maths.experts import HeldExperts
-from moe_model.maths.kv_layout import KVLayout, KvPages
+from moe_model.maths.kv_layout import KvPages
 from moe_model.maths.layer import Layer, LayerWeights, PlainLayer
 from moe_model.maths.layer_steps import Steps
 from moe_model.maths.linear import LinearWeight
@@ -75,13 +75,6 @@ class CudaBackend(TorchBackend):
 
     def hold_layer(self, held: LayerWeights, config: ModelConfig) -> Layer:
         return PlainLayer(held, config, self.rows)
-
-    def kv_layout(self, kv_dtype: str, config: ModelConfig, block_size: int) -> KVLayout:
-        if kv_dtype == "int8":
-            return super().kv_layout(kv_dtype, config, block_size)
-        from moe_model.kernels.cuda.attention import CudaLayout
-
-        return CudaLayout.of(config, self.dtype)
 
     def attention(self, config: ModelConfig, cache: KvPages) -> PagedAttention:
         from moe_model.kernels.cuda.attention import CudaAttention, can_attend

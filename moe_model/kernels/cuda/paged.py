@@ -211,16 +211,3 @@ def attend_chunk(
     found_MP = mean_MP / sum_M[:, None]
     where = out + place_M[:, None] + tl.arange(0, P)[None, :]
     tl.store(where, found_MP.to(out.dtype.element_ty), mask=valid_M[:, None])
-
-
-@triton.jit
-def store_rows(k, v, k_stride, v_stride, keys, values, slots, size, C: tl.constexpr):
-    """Rows of keys and values to their slots of the pages."""
-    row = tl.program_id(0).to(tl.int64)
-    at_C = tl.arange(0, C)
-    inside = at_C < size
-    slot = tl.load(slots + row)
-    k_C = tl.load(k + row * k_stride + at_C, mask=inside, other=0.0)
-    v_C = tl.load(v + row * v_stride + at_C, mask=inside, other=0.0)
-    tl.store(keys + slot * size + at_C, k_C, mask=inside)
-    tl.store(values + slot * size + at_C, v_C, mask=inside)

@@ -10,7 +10,6 @@ from torch import Tensor
 from attention_svc.kv.cache import KvCache
 from moe_model.kernels.cuda.attention import (
     CudaAttention,
-    CudaLayout,
     DecodeRows,
     can_attend,
     scales_of,
@@ -18,7 +17,7 @@ from moe_model.kernels.cuda.attention import (
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
 from moe_model.kernels.cuda.rows import CudaRows, Parts, launch_heads
 from moe_model.maths.attention import attend
-from moe_model.maths.kv_layout import Int8Layout, KVLayout
+from moe_model.maths.kv_layout import Int8Layout, KVLayout, PlainLayout
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.row_maths import TORCH
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
@@ -144,7 +143,7 @@ def test_routing_is_a_float32_product_of_each_row_alone(device: torch.device) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "off"), [(partial(CudaLayout, dtype=torch.bfloat16), CLOSE), (Int8Layout, 2e-2)]
+    ("kind", "off"), [(partial(PlainLayout, dtype=torch.bfloat16), CLOSE), (Int8Layout, 2e-2)]
 )
 def test_attention_over_pages_has_the_same_bits_decoded_and_in_chunks(
     device: torch.device, kind: Callable[[int, int], KVLayout], off: float
@@ -201,9 +200,9 @@ def test_a_long_row_beside_short_ones_gives_those_no_more_items(device: torch.de
 
 
 def test_only_layouts_and_heads_that_it_reads_are_taken() -> None:
-    layout = CudaLayout(2, 32, torch.bfloat16)
+    layout = PlainLayout(2, 32, torch.bfloat16)
     assert can_attend(torch.bfloat16, layout, 12, 2)
     assert can_attend(torch.bfloat16, Int8Layout(2, 32), 12, 2)
     assert not can_attend(torch.float32, Int8Layout(2, 32), 12, 2)
-    assert not can_attend(torch.bfloat16, CudaLayout(2, 24, torch.bfloat16), 12, 2)
-    assert not can_attend(torch.bfloat16, CudaLayout(1, 32, torch.bfloat16), 64, 1)
+    assert not can_attend(torch.bfloat16, PlainLayout(2, 24, torch.bfloat16), 12, 2)
+    assert not can_attend(torch.bfloat16, PlainLayout(1, 32, torch.bfloat16), 64, 1)
