@@ -159,7 +159,7 @@ def test_services_end_when_their_test_is_killed():
     )
     assert starter.stdout is not None
     service = psutil.Process(int(starter.stdout.readline()))
-    # It has requested its end once it is no longer setpriv; on the way there it has no command line.
+    # It has requested its end once it is not setpriv; on the way there it has no command line.
     until(lambda: (line := service.cmdline()) and "setpriv" not in line[0], 10)
     starter.kill()
     starter.wait(10)
