@@ -52,6 +52,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "expertmesh": (
         "console help_pages issuing inputs outputs check", "progress certs cluster",
         "gpu_checks clients",
+        "agent",
         "doctor hub offline",
         "sampling_params loadgen",
         "forecasting", "commands", "cli", "__main__",
