@@ -134,6 +134,18 @@ def test_wings_import_from_the_floors_below_only(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_agent_works_against_any_server() -> None:
+    """It knows the commands' clients and consoles, and neither services nor models."""
+    own = ("agent", "clients", "console", "outputs")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources("expertmesh/agent")
+        for module, line in imported_modules(path)
+        if module.partition(".")[0] in ALLOWED and module.split(".")[:2][-1] not in own
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("package", ["attention_svc", "expert_svc"])
 def test_services_ask_a_backend_and_import_no_kernel(package: str) -> None:
     """Differences between devices and kernels are behind moe_model/backends/backend.py."""

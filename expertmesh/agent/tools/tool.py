@@ -1,0 +1,85 @@
+"""What is a tool, and what does it return?"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+EXCERPT_CHARS = 300
+
+
+class Status(Enum):
+    """How a call ended. Only OK means that it did what it was asked."""
+
+    OK = "ok"
+    FAILED = "failed"
+    REFUSED = "refused"
+    TIMED_OUT = "timed out"
+
+
+class Effect(Enum):
+    """What a tool can do to the world; approval asks about it."""
+
+    READS = "reads"
+    WRITES = "writes"
+    RUNS = "runs"
+    WEB = "web"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a piece of a result comes from, so that an answer can cite it."""
+
+    place: str
+    """A URL, "file:lines" or a command."""
+    excerpt: str
+    sha256: str
+    """Of all the text that was read there, not of the excerpt."""
+    when: float
+    """`time.time()`."""
+
+    @classmethod
+    def of(cls, place: str, text: str) -> "Source":
+        """`text` was read at `place` just now."""
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(place, text[:EXCERPT_CHARS], digest, time.time())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the model reads after a call."""
+
+    status: Status
+    text: str
+    sources: tuple[Source, ...] = ()
+
+
+class Tool(Protocol):
+    """One tool. `call` gets arguments that fit `parameters` and raises nothing for expected
+    faults: it returns FAILED, with a text that helps the model to do better."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON schema of the arguments, of the subset in schema.py."""
+
+    @property
+    def effect(self) -> Effect: ...
+
+    async def call(self, arguments: dict[str, Any]) -> Result: ...
+
+
+def object_schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> Any:
+    """The schema of a tool's arguments: name -> schema of the value; no other names."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
