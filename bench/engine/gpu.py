@@ -55,14 +55,17 @@ _DEVICE = re.compile(r"^expertmesh_device_step_seconds_(sum|count) (\S+)", re.M)
 class Service:
     """An attention service on this machine's GPU."""
 
-    def __init__(self, folder: Path, layers: int, *flags: str):
+    def __init__(self, folder: Path, layers: int, step_rows: int, *flags: str):
         model = folder / f"m2-{layers}"
         if not model.exists():
             _write_model(model, layers)
         ports = ("--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
         how = ("--load", "random:7", "--transport", "in_process", "--device", "cuda")
-        fixed = ("--model", str(model), "--dtype", "bf16", "--max-batch-tokens", "2048")
-        limits = ("--max-running", "64", "--gpu-memory", "0.98")
+        fixed = ("--model", str(model), "--dtype", "bf16")
+        limits = (
+            *("--max-running", "64", "--max-batch-tokens", str(step_rows)),
+            *("--gpu-memory", "0.98"),
+        )
         spec = ServiceSpec(
             name="attention", module="attention_svc", stage=1,
             flags=(*ports, *fixed, *how, *limits, *flags), dials=(), threads=8,
@@ -169,9 +172,10 @@ def cached(service: Service, length: int, new: int) -> float:
     return statistics.median(found[2:]) * 1e3
 
 
-def full(folder: Path, seconds: float) -> dict[str, Any]:
+def full(folder: Path, seconds: float, step_rows: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with Service(folder, 62, "--expert-dtype", "int4_g128", "--linear-dtype", "fp8") as service:
+    formats = ("--expert-dtype", "int4_g128", "--linear-dtype", "fp8")
+    with Service(folder, 62, step_rows, *formats) as service:
         for streams, context in FULL:
             for name, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
                 key = f"{streams} x {context} {name}"
@@ -183,11 +187,12 @@ def full(folder: Path, seconds: float) -> dict[str, Any]:
     return found
 
 
-def slope(folder: Path, seconds: float) -> dict[str, Any]:
+def slope(folder: Path, seconds: float, step_rows: int) -> dict[str, Any]:
     steps: dict[int, dict[int, float]] = {}
     rate = 0.0
+    formats = ("--expert-dtype", "fp8", "--linear-dtype", "fp8")
     for layers in (8, 24):
-        with Service(folder, layers, "--expert-dtype", "fp8", "--linear-dtype", "fp8") as service:
+        with Service(folder, layers, step_rows, *formats) as service:
             steps[layers] = {
                 rows: decode(service, rows, 64, GREEDY, seconds)["step_ms"] for rows in SLOPE_ROWS
             }
@@ -216,6 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="full,slope")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each decode measurement")
+    parser.add_argument("--step-rows", type=int, default=8192, help="rows of a step at most")
     arguments = parser.parse_args()
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
@@ -226,7 +232,7 @@ def main() -> None:
         for part in arguments.parts.split(","):
             start = time.monotonic()
             measure = {"full": full, "slope": slope}[part]
-            found[part] = measure(Path(folder), arguments.seconds)
+            found[part] = measure(Path(folder), arguments.seconds, arguments.step_rows)
             say(f"{part}: {time.monotonic() - start:.0f} s")
     print(json.dumps(found))
 

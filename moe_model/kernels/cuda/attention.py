@@ -112,8 +112,9 @@ class CudaAttention:
             paged.decode_spans, (num_items, self._num_groups),
             q_THP, *pages, *scales_of(pages), rows.tables, rows.table_of_row_B, rows.lens_B,
             rows.row_of_item_I, rows.first_item_B, maxima, sums, means,
-            1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim,
+            paged.LOG2_E / math.sqrt(head_dim), pages[0].stride(0), self._num_groups,
+            BLOCK=self._cache.block_size, CODED=pages[0].dtype == torch.int8,
+            HEADS=self._heads, M=queries, P=head_dim,
             num_warps=2, num_stages=2,
         )  # fmt: skip
         launch(
@@ -131,8 +132,9 @@ class CudaAttention:
             paged.attend_chunk, (tiles, self._num_groups),
             q_THP, *pages, *scales_of(pages), chunk.block_table_W, out_THP,
             chunk.num_cached - num_rows, num_rows,
-            1 / math.sqrt(head_dim), self._cache.block_size, pages[0].stride(0), self._num_groups,
-            CODED=pages[0].dtype == torch.int8, HEADS=self._heads, M=queries, P=head_dim,
+            paged.LOG2_E / math.sqrt(head_dim), pages[0].stride(0), self._num_groups,
+            BLOCK=self._cache.block_size, CODED=pages[0].dtype == torch.int8,
+            HEADS=self._heads, M=queries, P=head_dim,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
 

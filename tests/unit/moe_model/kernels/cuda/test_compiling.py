@@ -41,7 +41,8 @@ kernels = [
     (rows.choose, rows_of, {"PARTS": 12, "HAS_BIAS": True, "K": 8, "E": 256}),
     (linear._add_segments, {"parts": F32, "out": BF16}, {"PARTS": 3, "C": 512}),
     (paged.add_spans, attended, {"P": 128}),
-    *((kernel, {**attended, "keys": held, "values": held}, {"CODED": held == I8, **shape})
+    *((kernel, {**attended, "keys": held, "values": held},
+       {"CODED": held == I8, "BLOCK": 16, **shape})
       for held in (BF16, I8)
       for kernel, shape in ((paged.decode_spans, {"HEADS": 6, "M": 16, "P": 128}),
                             (paged.attend_chunk, {"HEADS": 6, "M": 32, "P": 128}))),
