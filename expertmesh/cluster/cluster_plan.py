@@ -1,8 +1,7 @@
 """What will `up` start, with which flags, on how many cores and in how much memory?
 
-Pure arithmetic on the checkpoint's config: nothing is started or loaded here.
-Pools are layer-striped: pool i of N holds all experts of the layers l with
-l mod N = i, so every pool has the same share and each MoE layer is one call.
+Pure arithmetic on the checkpoint's config: nothing is started or loaded here. Pools hold all
+experts of their layers (layout.py), so that each MoE layer is one call.
 """
 
 from collections.abc import Iterable
@@ -10,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from expertmesh.cluster.found_gpus import FoundGpus
-from expertmesh.cluster.options import ClusterOptions, attention_names, pool_names, stripe
+from expertmesh.cluster.layout import DEFAULT_POOLS, layers_text
+from expertmesh.cluster.options import ClusterOptions, attention_names
 from expertmesh.cluster.service_flags import Values, check_service, passed_to
 from expertmesh.cluster.sizing import HELD_FACTOR, Sizing
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
@@ -63,9 +63,9 @@ def plan_cluster(
         ("--http-port", options.http_port, 0, 65535),
         ("--pools", options.num_pools, 1, config.num_layers),
         ("--attention", options.num_attention, 1, MAX_ATTENTION),
-        ("--replicas", options.replicas, 0, options.num_pools),
+        ("--replicas", options.replicas, 0, options.num_pools or DEFAULT_POOLS),
     ):
-        if not least <= value <= most:
+        if value is not None and not least <= value <= most:
             raise CommandError(f"{flag}: {least} to {most}, got {value}", EXIT_USAGE)
     with command_errors(EXIT_USAGE):
         options = replace(options, **read_flags(options))
@@ -73,13 +73,14 @@ def plan_cluster(
         raise CommandError(f"--threads: at least 1, got {options.threads}", EXIT_USAGE)
     options = replace(options, dtype=_compute_dtype(options))
     sizing = Sizing(config, options, found or FoundGpus())
+    options = replace(options, in_process=sizing.layout.in_process)
     # Within a step the services take turns: attention waits while a layer's pool computes, and
     # pools with different layers wait for each other, so they can share cores. Only attention
     # services compute at the same time.
     threads = options.threads or max(1, cores // options.num_attention)
     computing = _attentions(options, sizing, threads)
     if not options.in_process:
-        computing = [*_router_and_pools(options, config, sizing, threads), *computing]
+        computing = [*_router_and_pools(options, sizing, threads), *computing]
     passed = _without_devices(options.passed)
     services, stop_grace_s = _with_passed((*computing, _gateway(options)), passed)
     return ClusterPlan(
@@ -145,9 +146,7 @@ def _load(model: Path) -> ModelConfig:
         raise CommandError(f"--model {model}: {error}", EXIT_USAGE) from None
 
 
-def _router_and_pools(
-    options: ClusterOptions, config: ModelConfig, sizing: Sizing, threads: int
-) -> list[ServiceSpec]:
+def _router_and_pools(options: ClusterOptions, sizing: Sizing, threads: int) -> list[ServiceSpec]:
     router = ServiceSpec(
         name="router",
         module="router_svc",
@@ -156,9 +155,8 @@ def _router_and_pools(
         memory_bytes=ROUTER_BASE_BYTES,
     )
     pools = []
-    for index, name in enumerate(pool_names(options)):
-        layers = stripe(config.num_layers, options.num_pools, index)
-        fixed = () if options.replicas else ("--layers", ",".join(map(str, layers)))
+    for name, layers in sizing.layout.layers.items():
+        fixed = ("--layers", layers_text(layers)) if layers else ()
         pools.append(
             ServiceSpec(
                 name=name,
@@ -265,7 +263,10 @@ def _attention_flags(
 
 
 def _memory_line(service: ServiceSpec, sizing: Sizing) -> str:
-    parts = [format_bytes(service.memory_bytes)]
+    layers = sizing.layout.layers.get(service.name, ())
+    text = layers_text(layers)
+    parts = [f"layers {text}" if len(text) < 20 else f"{len(layers)} layers"] if layers else []
+    parts.append(format_bytes(service.memory_bytes))
     device = sizing.devices.get(service.name, "cpu")
     if device != "cpu":
         parts.append(f"{format_bytes(sizing.held_bytes(service.name))} on {device}")

@@ -62,12 +62,13 @@ def deal(wanted: Mapping[str, str], gpus: Gpus, *, auto_to_cpu: bool) -> dict[st
     dealt = {}
     for service, text in wanted.items():
         if text not in turns:
-            turns[text] = itertools.cycle(_listed(text, gpus, auto_to_cpu=auto_to_cpu))
+            turns[text] = itertools.cycle(listed(text, gpus, auto_to_cpu=auto_to_cpu))
         dealt[service] = next(turns[text])
     return dealt
 
 
-def _listed(text: str, gpus: Gpus, *, auto_to_cpu: bool) -> list[str]:
+def listed(text: str, gpus: Gpus, *, auto_to_cpu: bool) -> list[str]:
+    """The devices that a --device names. Raises ValueError for one that is not there."""
     usable = [one.device for one in gpus.found if not one.problem]
     if text == "auto":
         return ["cpu"] if auto_to_cpu or not usable else usable

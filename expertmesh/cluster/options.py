@@ -12,11 +12,14 @@ class ClusterOptions:
 
     model: Path
     http_port: int = 8000
-    num_pools: int = 2
+    num_pools: int | None = None
+    """None: as the GPUs decide; without them DEFAULT_POOLS (layout.py)."""
+    pool_layers: tuple[str, ...] = ()
+    """The layers of each pool, as `expertmesh serve expert --layers` takes them."""
     num_attention: int = 1
     """Attention services, each with weights and a KV cache of its own."""
     replicas: int = 0
-    """Holders of each piece, placed by the router; 0: pool i of N holds the layers l mod N = i."""
+    """Holders of each piece, placed by the router; 0: each pool is told its layers."""
     in_process: bool = False
     dtype: str = "auto"
     expert_dtype: str = "auto"
@@ -39,13 +42,3 @@ def attention_names(options: ClusterOptions) -> list[str]:
     if options.num_attention == 1:
         return ["attention"]
     return [f"attention-{index}" for index in range(options.num_attention)]
-
-
-def pool_names(options: ClusterOptions) -> list[str]:
-    """None where attention services hold the experts."""
-    return [] if options.in_process else [f"pool-{index}" for index in range(options.num_pools)]
-
-
-def stripe(num_layers: int, num_pools: int, pool: int) -> tuple[int, ...]:
-    """The layers of one pool."""
-    return tuple(range(pool, num_layers, num_pools))

@@ -36,7 +36,7 @@ DECIDED = {
     "transport": "--in-process sets it",
     "attention_id": "it names the services itself, as `expertmesh status` shows them",
     "pool_id": "it names the pools itself, as `expertmesh status` shows them",
-    "layers": "--pools and --replicas decide which pool holds what",
+    "layers": "--pool-layers, --pools and --replicas decide which pool holds what",
     "experts": "--pools and --replicas decide which pool holds what",
     "tls_ca": _LOOPBACK,
     "tls_cert": _LOOPBACK,

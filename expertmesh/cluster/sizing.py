@@ -10,11 +10,20 @@ from attention_svc.config import (
     most_positions,
     read_kv_host_memory,
 )
+from expertmesh.cluster.card_layers import DEFAULT_POSITIONS, Contents
 from expertmesh.cluster.devices import place
 from expertmesh.cluster.found_gpus import FoundGpus
-from expertmesh.cluster.options import ClusterOptions, attention_names, pool_names, stripe
+from expertmesh.cluster.layout import (
+    Layout,
+    asked_devices,
+    card_layout,
+    flagged_layout,
+    follows_cards,
+)
+from expertmesh.cluster.options import ClusterOptions, attention_names
 from expertmesh.console import EXIT_USAGE, command_errors
 from moe_model.config import ModelConfig
+from moe_model.formats import kv_position_bytes
 from moe_model.memory_need import MemoryNeed, attention_need, pool_need
 from moe_model.weights.held_formats import HeldFormats, held_formats
 from rpc.process.memory import available_memory_bytes
@@ -25,31 +34,35 @@ HELD_FACTOR = 1.05
 
 
 class Sizing:
-    """`devices`: by service. `kv`: bytes of each attention service. `why`: it is no GPU."""
+    """`layout`: which pools there are. `devices`: by service. `kv`: bytes of each attention
+    service. `why`: it is no GPU."""
 
     def __init__(self, config: ModelConfig, options: ClusterOptions, found: FoundGpus):
         """Raises CommandError (usage) naming a flag that cannot be met."""
         self._config, self._options = config, options
         self._attentions = attention_names(options)
-        self._pools = pool_names(options)
         self._formats = cache(self._read_formats)
-        given = options.passed.get("attention_svc", {}), options.passed.get("expert_svc", {})
-        wanted = {name: given[0].get("device", "auto") for name in self._attentions}
-        wanted |= {name: given[1].get("device", "auto") for name in self._pools}
+        self._given = options.passed.get("attention_svc", {})
+        shares = [
+            options.passed.get(module, {}).get("gpu_memory", AttentionConfig.gpu_memory)
+            for module in ("attention_svc", "expert_svc")
+        ]
         with command_errors(EXIT_USAGE):
             compute_dtype = self._formats("cpu").compute_dtype
-            self._position = self._need(self._attentions[0], "cpu").kv_position
-            self._kv_host = read_kv_host_memory(given[0].get("kv_host_memory", "0"))
+            self._position = kv_position_bytes(config, self._kv_dtype, compute_dtype)
+            self._kv_host = read_kv_host_memory(self._given.get("kv_host_memory", "0"))
             auto = options.kv_memory == "auto"
             budget = None if auto else MemoryBudget.parse(options.kv_memory, "--kv-memory")
-            least = budget.size_bytes if budget else self._position * BLOCK_SIZE
+            self.layout = self._lay_out(found, max(shares), budget)
             placed = place(
-                wanted,
+                self.layout.devices,
                 found,
                 self._need,
                 compute_dtype=compute_dtype,
-                share=max(one.get("gpu_memory", AttentionConfig.gpu_memory) for one in given),
-                kv_bytes=dict.fromkeys(self._attentions, least),
+                share=max(shares),
+                kv_bytes=dict.fromkeys(
+                    self._attentions, budget.size_bytes if budget else self._position * BLOCK_SIZE
+                ),
             )
         self.devices, self.why = placed.devices, placed.why
         self._has_gpus = bool(found.gpus.found)
@@ -68,7 +81,7 @@ class Sizing:
             return ()
         device = self.devices[name]
         limit: tuple[str, ...] = ()
-        if device != "cpu" and name in self._pools and self._options.replicas:
+        if device != "cpu" and name in self.layout.layers and self._options.replicas:
             # Else each pool would offer the router all of a card that it shares.
             limit = ("--memory", str(int(HELD_FACTOR * self._need(name, device).weights)))
         return ("--device", device, *limit)
@@ -81,6 +94,41 @@ class Sizing:
         """Of these, what is in this machine's own memory, and what evicted KV blocks may take."""
         held = self.held_bytes(name) if self.devices[name] == "cpu" else 0
         return held + (self._kv_host if name in self.kv else 0)
+
+    def _lay_out(self, found: FoundGpus, share: float, budget: MemoryBudget | None) -> Layout:
+        """By what cards hold, if no flag says otherwise. Raises ValueError."""
+        options, layout = self._options, None
+        if found.gpus.found and follows_cards(options):
+            try:
+                formats = self._formats("cuda")
+            except ValueError:
+                if "auto" not in asked_devices(options):
+                    raise
+                return flagged_layout(options, self._config)  # on CPUs, as `place` will say
+            kv_bytes = min(DEFAULT_POSITIONS * self._position, self._most_kv_bytes)
+            contents = Contents(
+                config=self._config,
+                experts=formats.experts,
+                linears=formats.linears,
+                kv_bytes=budget.size_bytes if budget and budget.size_bytes else kv_bytes,
+                compute_dtype=formats.compute_dtype,
+                kv_dtype=self._kv_dtype,
+            )
+            layout = card_layout(options, contents, found, share)
+        return layout or flagged_layout(options, self._config)
+
+    @property
+    def _kv_dtype(self) -> str:
+        return str(self._given.get("kv_dtype", "auto"))
+
+    @property
+    def _most_kv_bytes(self) -> int:
+        """Of an attention service whose sequences are all at their longest."""
+        positions = most_positions(
+            self._given.get("max_running", AttentionConfig.max_running),
+            self._given.get("max_model_len", 0) or self._config.max_position_embeddings,
+        )
+        return positions * self._position
 
     def _read_formats(self, device: str) -> HeldFormats:
         options = self._options
@@ -97,10 +145,10 @@ class Sizing:
         """Raises ValueError where a device does not hold the formats."""
         config, options = self._config, self._options
         formats = self._formats(device.partition(":")[0])
-        if name in self._pools:
-            layers = len(stripe(config.num_layers, options.num_pools, self._pools.index(name)))
+        if name in self.layout.layers:
+            layers = len(self.layout.layers[name])
             if options.replicas:
-                layers = -(-config.num_layers * options.replicas // options.num_pools)
+                layers = -(-config.num_layers * options.replicas // len(self.layout.layers))
             return pool_need(
                 config,
                 formats.experts,
@@ -113,19 +161,14 @@ class Sizing:
             device,
             compute_dtype=formats.compute_dtype,
             linears=formats.linears,
-            experts=formats.experts if options.in_process else "",
-            kv_dtype=options.passed.get("attention_svc", {}).get("kv_dtype", "auto"),
+            experts=formats.experts if self.layout.in_process else "",
+            kv_dtype=self._kv_dtype,
         )
 
     def _on_gpu(self, budget: MemoryBudget | None, left: int, sharing: int) -> int:
         if budget is not None:
             return budget.of(left) // (sharing if budget.share else 1)
-        given = self._options.passed.get("attention_svc", {})
-        positions = most_positions(
-            given.get("max_running", AttentionConfig.max_running),
-            given.get("max_model_len", 0) or self._config.max_position_embeddings,
-        )
-        return min(left // sharing, positions * self._position)
+        return min(left // sharing, self._most_kv_bytes)
 
     def _on_cpu(self, budget: MemoryBudget | None) -> int:
         if budget is None:

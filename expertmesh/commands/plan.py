@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
+from expertmesh.cluster.card_layers import DEFAULT_POSITIONS
 from expertmesh.cluster.cluster_plan import demo_model_dir, describe
 from expertmesh.commands.plan_gpus import show_gpu_plan
 from expertmesh.console import (
@@ -87,7 +88,7 @@ GPU_MEMORY = typer.Option(
     0.9, envvar="EXPERTMESH_GPU_MEMORY", help="With --gpus: the share that services may use."
 )
 POSITIONS = typer.Option(
-    32_768,
+    DEFAULT_POSITIONS,
     envvar="EXPERTMESH_POSITIONS",
     help="With --gpus: positions for which the first one must have keys and values.",
 )

@@ -44,6 +44,9 @@ Examples:
 
   expertmesh up --pools 3 --replicas 2   # any one pool may die
 
+  expertmesh up --model ~/models/minimax-m2 \\
+    --pool-layers 0-26 --pool-layers 27-61
+
   expertmesh up --model ~/models/my-m2 --dtype bf16 --detach
 
   expertmesh up --model ~/models/minimax-m2 \\
@@ -56,10 +59,15 @@ Examples:
 
   expertmesh up --api-key-file keys.txt --cors-origin http://localhost:3000
 
-GPUs are dealt out in turn, attention services first, then pools: --device cuda:0,cuda:1 gives
-attention cuda:0, the first pool cuda:1, the second cuda:0. auto and cuda stand for all GPUs that
-the kernels take; auto means the CPU where there is none, or where not everything fits.
---attention-device and --expert-device are lists for one kind of service.
+With GPUs, attention and its keys and values are on the first one. Each GPU has a pool with as many
+whole layers as it holds, and a pool on the CPU has the rest; a GPU that holds everything does it
+without pools. auto and cuda stand for all GPUs that the kernels take; auto means the CPU where
+there is none, or where attention does not fit. --attention-device and --expert-device are lists for
+one kind of service.
+
+With --pools, --pool-layers, --replicas or several attention services, GPUs are dealt out in turn,
+attention first, then pools: --device cuda:0,cuda:1 gives attention cuda:0, the first pool cuda:1,
+the second cuda:0.
 
 All other flags of the services are passed on, --max-running to attention services, --canary-s to
 pools. Give API keys in a file or in the environment: every user of this machine can read command
@@ -77,11 +85,17 @@ def up(
         envvar="EXPERTMESH_HTTP_PORT",
         help="Port of the HTTP API on 127.0.0.1; 0: any free port.",
     ),
-    pools: int = typer.Option(
-        2,
+    pools: int | None = typer.Option(
+        None,
         envvar="EXPERTMESH_POOLS",
-        help="Number of expert pools. Pool i of N holds the layers l with l mod N = i, unless "
-        "--replicas is given.",
+        help="Number of expert pools with equal shares: pool i of N holds the layers l with "
+        "l mod N = i. Default: as many as GPUs need; without GPUs 2.",
+    ),
+    pool_layers: list[str] = typer.Option(
+        [],
+        envvar="EXPERTMESH_POOL_LAYERS",
+        help="Layers of a pool, like 0-26 or 0-20,40; once for each pool. In the environment "
+        "separated by spaces.",
     ),
     attention: int = typer.Option(
         1,
@@ -92,8 +106,7 @@ def up(
     replicas: int = typer.Option(
         0,
         envvar="EXPERTMESH_REPLICAS",
-        help="Number of pools that hold each expert; the router decides which. 0: one pool, as "
-        "--pools says.",
+        help="Number of pools that hold each expert; the router decides which. 0: one pool.",
     ),
     model: Path | None = typer.Option(
         None,
@@ -159,6 +172,7 @@ def up(
         model=(model or demo_model_dir()).absolute(),
         http_port=http_port,
         num_pools=pools,
+        pool_layers=tuple(pool_layers),
         num_attention=attention,
         replicas=replicas,
         in_process=in_process,

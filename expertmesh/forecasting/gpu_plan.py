@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from expertmesh.cluster.card_layers import Contents, share_layers
 from moe_model.config import ModelConfig
-from moe_model.formats import ON_GPU, piece_bytes
-from moe_model.memory_need import attention_need, pool_need
+from moe_model.formats import ON_GPU, kv_position_bytes
 
 CHEAP_HOP_S = 165e-6
 """A round trip to pools on CPUs under which their hottest experts would be worth a card's place."""
-_GPU = "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,41 +69,22 @@ def plan_gpus(
 ) -> GpuPlan:
     """For cards of so many bytes. `positions`: of keys and values at the least."""
     rooms = [int(share * size) for size in cards]
-    layer = config.num_experts * piece_bytes(config, weight_format, _GPU)
-    whole = attention_need(
-        config, _GPU, compute_dtype="bf16", linears=linear_format, experts=weight_format
+    position = kv_position_bytes(config, "auto", "bf16")
+    contents = Contents(
+        config=config,
+        experts=weight_format,
+        linears=linear_format,
+        kv_bytes=positions * position,
     )
-    kv_bytes = positions * whole.kv_position
-    if whole.fixed + kv_bytes <= rooms[0]:
-        return GpuPlan(
-            weight_format=weight_format,
-            linear_format=linear_format,
-            layers=(config.num_layers, *(0 for _ in rooms[1:])),
-            positions=(rooms[0] - whole.fixed) // whole.kv_position,
-            left_layers=0,
-            in_process=True,
-            fits=True,
-        )
-    attention = attention_need(config, _GPU, compute_dtype="bf16", linears=linear_format)
-    beside = pool_need(
-        config, weight_format, _GPU, num_pieces=0, most_in_a_layer=config.num_experts
-    ).fixed
-    left, layers = config.num_layers, []
-    for card in (*range(1, len(rooms)), 0):  # the first card last: its room is for the context
-        taken = attention.fixed + kv_bytes if card == 0 else 0
-        count = min(left, max(0, (rooms[card] - taken - beside) // layer))
-        layers.append(count)
-        left -= count
-    layers = [layers[-1], *layers[:-1]]
-    first = attention.fixed + (beside + layers[0] * layer if layers[0] else 0)
+    shares = share_layers(contents, rooms)
     return GpuPlan(
         weight_format=weight_format,
         linear_format=linear_format,
-        layers=tuple(layers),
-        positions=max(0, (rooms[0] - first) // attention.kv_position),
-        left_layers=left,
-        in_process=False,
-        fits=attention.fixed + kv_bytes <= rooms[0],
+        layers=shares.layers,
+        positions=max(0, shares.left // position),
+        left_layers=shares.left_layers,
+        in_process=shares.in_process,
+        fits=shares.left >= contents.kv_bytes,
     )
 
 

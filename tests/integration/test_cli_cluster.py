@@ -90,6 +90,23 @@ def test_in_process_answers_with_two_services(up) -> None:
     await_gone(list(pids_of(state).values()))
 
 
+def test_pools_with_uneven_shares_of_the_layers_answer(up) -> None:
+    cluster = up("--pool-layers", "0-2", "--pool-layers", "3", "--ask", "What is 17 + 25?")
+    state = cluster.await_ready()
+    assert "pool-0: layers 0-2, " in cluster.output
+    ops = {service["name"]: service.get("ops") for service in state["services"]}
+    held = {
+        name: re.search(r"^expertmesh_pool_pieces (\S+)$", text, re.MULTILINE)[1]
+        for name in ("pool-0", "pool-1")
+        for text in [httpx.get(f"http://{ops[name]}/metrics").text]
+    }
+    assert float(held["pool-0"]) == 3 * float(held["pool-1"]) > 0
+    cluster.await_output("expertmesh chat --base-url")
+    assert "tokens/s" in cluster.output
+    cluster.process.send_signal(signal.SIGTERM)
+    assert cluster.process.wait(30) == 0
+
+
 def test_ctrl_c_in_the_middle_of_an_answer_stops_everything_with_status_0(up) -> None:
     cluster = up()
     state = cluster.await_ready()

@@ -8,7 +8,8 @@ import pytest
 
 from expertmesh.cluster import sizing as sizing_module
 from expertmesh.cluster.cluster_plan import plan_cluster
-from expertmesh.cluster.options import ClusterOptions, stripe
+from expertmesh.cluster.layout import stripe
+from expertmesh.cluster.options import ClusterOptions
 from expertmesh.cluster.preflight import check_memory, check_port
 from expertmesh.cluster.service_flags import passable
 from expertmesh.console import EXIT_USAGE, CommandError

@@ -16,6 +16,7 @@ from tests.support.moe_model.fake_gpus import H100, H200, T4, Card, gpus
 from tests.support.moe_model.m2_config import M2 as M2_CONFIG
 
 GIB = 2**30
+SMALL: Card = ("NVIDIA T400", 4, (8, 6))
 INT4 = {"expert_dtype": "int4_g128", "linear_dtype": "fp8"}
 
 
@@ -64,7 +65,7 @@ def test_a_list_is_dealt_to_attention_first_and_then_to_pools_in_turn(m2: Path) 
 
 @pytest.mark.parametrize("device", ["", "auto", "cuda"])
 def test_auto_and_cuda_stand_for_all_gpus_that_the_kernels_take(m2: Path, device: str) -> None:
-    made = plan(m2, T4, H200, H200, device=device)
+    made = plan(m2, T4, H200, H200, device=device, num_pools=2)
     assert devices(made) == {"attention": "cuda:1", "pool-0": "cuda:2", "pool-1": "cuda:1"}
 
 
@@ -83,9 +84,10 @@ def test_without_gpus_nothing_is_said_to_services_and_the_plan_says_why(m2: Path
 
 
 def test_auto_is_the_cpu_where_not_all_fits_and_the_plan_says_why(m2: Path) -> None:
-    made = plan(m2, H100)
+    made = plan(m2, H100, num_pools=2)
     assert set(devices(made).values()) == {"cpu"}
     assert "of cuda:0 are needed (attention " in made.memory_lines[-1]
+    assert set(devices(plan(m2, SMALL)).values()) == {"cpu"}, "attention does not fit"
     assert set(devices(plan(m2, H200, expert_dtype="int8")).values()) == {"cpu"}
 
 
@@ -104,21 +106,23 @@ def test_what_cannot_be_is_refused_in_one_line(
     m2: Path, cards: tuple[Card, ...], device: str, message: str
 ) -> None:
     with pytest.raises(CommandError, match=message) as error:
-        plan(m2, *cards, device=device)
+        plan(m2, *cards, device=device, num_pools=2)
     assert "\n" not in str(error.value)
 
 
 def test_keys_and_values_get_what_the_services_of_a_card_leave(m2: Path) -> None:
-    made = plan(m2, H200)
+    made = plan(m2, H200, num_pools=2)
     kv = int(flag(made, "attention", "--kv-memory"))
     lines = {line.partition(":")[0]: line for line in made.memory_lines}
     assert "on cuda:0 (KV cache " in lines["attention"]
     assert GIB < kv < 20 * GIB
-    more = plan(m2, H200, passed={"attention_svc": {"gpu_memory": 0.95}})
+    more = plan(m2, H200, num_pools=2, passed={"attention_svc": {"gpu_memory": 0.95}})
     assert int(flag(more, "attention", "--kv-memory")) == pytest.approx(kv + 7 * GIB, rel=1e-6)
     two = plan(m2, H200, num_attention=2, num_pools=1)
     assert int(flag(two, "attention-0", "--kv-memory")) < kv / 2
-    assert flag(plan(m2, H200, kv_memory="1GiB"), "attention", "--kv-memory") == str(GIB)
+    assert flag(plan(m2, H200, num_pools=2, kv_memory="1GiB"), "attention", "--kv-memory") == str(
+        GIB
+    )
 
 
 def test_pools_that_share_a_card_do_not_each_offer_all_of_it(m2: Path) -> None:
@@ -139,10 +143,3 @@ def test_without_a_driver_torch_is_not_asked(
 
     monkeypatch.setattr("subprocess.run", never)
     assert find_gpus(is_named=False, drivers=(tmp_path / "none",)) == FoundGpus()
-
-
-def test_a_card_with_some_layers_and_cpus_with_the_rest(m2: Path) -> None:
-    """As docs/gpus.md shows it."""
-    passed = {"attention_svc": {"device": "cuda:0"}, "expert_svc": {"device": "cuda:0,cpu"}}
-    made = plan(m2, H100, passed=passed)
-    assert devices(made) == {"attention": "cuda:0", "pool-0": "cuda:0", "pool-1": "cpu"}
