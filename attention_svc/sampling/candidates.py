@@ -44,10 +44,15 @@ class Ranked:
     """How many ranks are certain; after those, equal logits may be missing."""
 
 
+def num_ranked(vocab_size: int, count: int) -> int:
+    """Tokens of a row that `ranked` gives back: all when `count` is a quarter of them or more."""
+    return vocab_size if 4 * count >= vocab_size else count
+
+
 def ranked(logits_BV: Tensor, maxima_BN: Tensor, count: int) -> Ranked:
-    """The `count` best tokens of each row, or all when `count` is a quarter of them or more."""
+    """The `count` best tokens of each row, or all: see `num_ranked`."""
     vocab_size = logits_BV.shape[1]
-    if 4 * count >= vocab_size:
+    if num_ranked(vocab_size, count) == vocab_size:
         values_BC, ids_BC = logits_BV.sort(dim=-1, descending=True, stable=True)
         sure_B = torch.full(values_BC.shape[:1], vocab_size, device=logits_BV.device)
         return Ranked(values_BC, ids_BC, sure_B)

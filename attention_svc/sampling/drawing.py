@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attention_svc.sampling.candidates import block_sums, ranked
+from attention_svc.sampling.candidates import block_sums, num_ranked, ranked
 from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.sequence import Sequence
 
@@ -18,6 +18,9 @@ TIE_ROOM = 64
 """Candidates beyond the largest top_k: room for logits that equal the last one."""
 CANDIDATES = (256, 2048, 16_384)
 """Candidates of a row without top_k, more until they are enough; after the last, all."""
+RANKED_AT_ONCE = 1_600_000
+"""Tokens of all rows that are ranked together, 7 whole rows of M2's: on a card each takes about 65
+bytes while it is. More rows are ranked in groups, one after the other."""
 MASS_ROWS = 2
 """Rows whose exponentials are taken at once: few, to stay in the processor's cache."""
 
@@ -44,15 +47,13 @@ def draw(logits_BV: Tensor, maxima_BN: Tensor, sequences: Rows[Sequence]) -> lis
     controls = _columns(sequences, limits, logits_BV.device)
     mass_B1 = _mass(logits_BV, maxima_BN, controls, [i for i, k in enumerate(limits) if not k])
     first = max(k + TIE_ROOM if k else CANDIDATES[0] for k in limits)
-    ids_B, decided_B = pick(logits_BV, maxima_BN, controls, mass_B1, first)
+    given = (logits_BV, maxima_BN, controls, mass_B1)
+    ids_B, decided_B = _pick_in_groups(*given, first)
     for count in (*(c for c in CANDIDATES if c > first), vocab_size):
         open_R = (~decided_B).nonzero()[:, 0]
         if not open_R.numel():
             break
-        rest = Columns(*(column[open_R] for column in vars(controls).values()))
-        ids_B[open_R], decided_B[open_R] = pick(
-            logits_BV[open_R], maxima_BN[open_R], rest, mass_B1[open_R], count
-        )
+        ids_B[open_R], decided_B[open_R] = _pick_in_groups(*given, count, open_R)
     return ids_B.tolist()
 
 
@@ -80,6 +81,29 @@ def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: Columns, rows: Rows[in
         shares_RV = logits_BV[some].sub_(maxima_BN[some].amax(dim=1, keepdim=True))
         mass_B1[some, 0] = block_sums(shares_RV.div_(controls.temperature[some].float()).exp_())
     return mass_B1
+
+
+def _pick_in_groups(
+    logits_BV: Tensor,
+    maxima_BN: Tensor,
+    controls: Columns,
+    mass_B1: Tensor,
+    count: int,
+    rows_R: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See `pick`. Of some rows, or of all, which are not copied if they are one group."""
+    num_rows, vocab_size = logits_BV.shape
+    most = max(1, RANKED_AT_ONCE // num_ranked(vocab_size, count))
+    if rows_R is None:
+        if num_rows <= most:
+            return pick(logits_BV, maxima_BN, controls, mass_B1, count)
+        rows_R = torch.arange(num_rows, device=logits_BV.device)
+    picked = []
+    for some_R in rows_R.split(most):
+        columns = Columns(*(column[some_R] for column in vars(controls).values()))
+        picked.append(pick(logits_BV[some_R], maxima_BN[some_R], columns, mass_B1[some_R], count))
+    ids, decided = zip(*picked, strict=True)
+    return torch.cat(ids), torch.cat(decided)
 
 
 def pick(

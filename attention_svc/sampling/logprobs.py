@@ -43,8 +43,12 @@ class RawDistribution:
 
 
 def _top(logits_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    maxima_BN = block_maxima(logits_BV)
+    """Rows of which many equals are the best are looked at in full: one by one, as that is wide."""
+    maxima_BN, vocab_size = block_maxima(logits_BV), logits_BV.shape[1]
     found = ranked(logits_BV, maxima_BN, count + _TIE_ROOM)
-    if int(found.sure_B.min()) < min(count, logits_BV.shape[1]):  # many equals: look at all
-        found = ranked(logits_BV, maxima_BN, logits_BV.shape[1])
-    return found.values_BC[:, :count], found.ids_BC[:, :count]
+    values_BC, ids_BC = found.values_BC[:, :count], found.ids_BC[:, :count]
+    for row in (found.sure_B < min(count, vocab_size)).nonzero()[:, 0].tolist():
+        one = slice(row, row + 1)
+        found = ranked(logits_BV[one], maxima_BN[one], vocab_size)
+        values_BC[one], ids_BC[one] = found.values_BC[:, :count], found.ids_BC[:, :count]
+    return values_BC, ids_BC

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention_svc.sampling import drawing
-from attention_svc.sampling.candidates import best, block_maxima, block_sums, ranked
+from attention_svc.sampling import drawing, logprobs
+from attention_svc.sampling.candidates import Ranked, best, block_maxima, block_sums, ranked
 from attention_svc.sampling.logprobs import RawDistribution
 from attention_svc.sampling.sampler import sample
 from attention_svc.sequence.sequence import EmittedToken
@@ -78,6 +78,30 @@ def test_the_first_candidates_draw_what_the_whole_row_draws(
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("controls", [{}, {"top_p": 0.99}, {"top_k": 2_000}])
+def test_few_rows_are_ranked_in_full_at_once_and_their_tokens_are_the_same(
+    controls: dict, monkeypatch: pytest.MonkeyPatch
+):
+    """Flat rows, which no part of the vocabulary decides, and rows with a large top_k: sorted all
+    together they would take gigabytes of a card."""
+    vocab, most = 4_129, 3 * 4_129 + 5
+    logits = rows(20, vocab, 6, coarse=False) / 50
+    many = [sequence(vocab=vocab, seed=i, **{"temperature": 2.0, **controls}) for i in range(20)]
+    monkeypatch.setattr(drawing, "CANDIDATES", (4, 16, 64))
+    together = sample(logits.clone(), many)
+    sizes = []
+
+    def spy(logits_BV: torch.Tensor, maxima_BN: torch.Tensor, count: int) -> Ranked:
+        found = ranked(logits_BV, maxima_BN, count)
+        sizes.append(found.ids_BC.numel())
+        return found
+
+    monkeypatch.setattr(drawing, "ranked", spy)
+    monkeypatch.setattr(drawing, "RANKED_AT_ONCE", most)
+    assert sample(logits.clone(), many) == together
+    assert max(sizes) <= most
+
+
 def test_ids_without_a_token_are_never_drawn_and_no_part_of_any_distribution():
     logits = torch.zeros(60, 50)
     missing = torch.tensor([3, 48, 49])
@@ -99,3 +123,23 @@ def test_top_logprobs_name_the_lower_ids_among_however_many_equals():
     first, second = raw.of([7, 8])
     assert first.top_ids == (0, 1, 2, 3, 4)
     assert second.top_ids == ()
+
+
+def test_only_rows_with_many_equals_are_ranked_in_full_for_top_logprobs_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    logits = rows(5, 4_129, 8, coarse=False)
+    logits[1::2] = 0
+    expected = [row.topk(3).indices.tolist() for row in logits]
+    expected[1::2] = [[0, 1, 2]] * 2
+    sizes = []
+
+    def spy(logits_BV: torch.Tensor, maxima_BN: torch.Tensor, count: int) -> Ranked:
+        found = ranked(logits_BV, maxima_BN, count)
+        sizes.append(found.ids_BC.numel())
+        return found
+
+    monkeypatch.setattr(logprobs, "ranked", spy)
+    raw = RawDistribution(logits, [3] * 5, copy=False)
+    assert [list(one.top_ids) for one in raw.of([0] * 5)] == expected
+    assert max(sizes) == 4_129
