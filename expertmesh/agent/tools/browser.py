@@ -1,0 +1,64 @@
+"""Read a page of the web whose text is made by scripts."""
+
+from typing import Any, Protocol
+
+from expertmesh.agent.tools.fetch import shown_part
+from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
+from expertmesh.agent.web.browser_launch import LaunchError
+from expertmesh.agent.web.browser_page import LoadedPage
+from expertmesh.agent.web.guard import Guard, NoSuchHostError, RefusedError
+from expertmesh.agent.web.page_text import html_page
+from expertmesh.agent.web.proxy import REFUSED_WORD
+from expertmesh.agent.web.urls import BadUrlError, parse_url
+
+_NET_ERROR = 'class="neterror"'
+"""Of the page that chromium shows where it got none."""
+
+
+class LoadsPages(Protocol):
+    """As browser_page.py's Browser does."""
+
+    async def load(self, url: str) -> LoadedPage: ...
+
+
+class BrowserTool:
+    """Loads a page in a headless browser, and reads it as `fetch` does."""
+
+    name = "browser"
+    description = (
+        "Load a page of the web in a browser, let its scripts run, and read its text. Slower than "
+        "fetch: use it where fetch finds no text. Long pages come in parts, from `start` on."
+    )
+    effect = Effect.WEB
+
+    def __init__(self, browser: LoadsPages, guard: Guard):
+        self._browser = browser
+        self._guard = guard
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return object_schema(
+            {"url": {"type": "string", "description": "http://... or https://..."}},
+            {"start": {"type": "integer", "minimum": 0, "description": "default 0"}},
+        )
+
+    async def call(self, arguments: dict[str, Any]) -> Result:
+        try:
+            url = parse_url(arguments["url"])
+            await self._guard.addresses(url.host, url.port)  # the proxy checks again
+            loaded = await self._browser.load(str(url))
+        except RefusedError as error:
+            return Result(Status.REFUSED, str(error))
+        except TimeoutError:
+            return Result(Status.TIMED_OUT, "the page took too long in the browser; try fetch")
+        except (BadUrlError, NoSuchHostError, LaunchError) as error:
+            return Result(Status.FAILED, str(error))
+        if loaded.problem:
+            return Result(Status.FAILED, loaded.problem)
+        notes = [f"Not loaded: {reason}" for reason in loaded.refused]
+        if _NET_ERROR in loaded.html[:20_000]:
+            return Result(Status.FAILED, "\n".join([f"{url} could not be loaded", *notes]))
+        page = await html_page(loaded.html, str(url))
+        if notes and page.text.startswith(REFUSED_WORD):  # by a redirect
+            return Result(Status.REFUSED, "\n".join([f"{url} leads to what is refused", *notes]))
+        return shown_part(page, str(url), int(arguments.get("start", 0)), notes)
