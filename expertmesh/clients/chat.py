@@ -28,6 +28,8 @@ class Reply:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's, those that the server had computed before."""
     first_token_s: float | None = None
     """From sending the request to the first piece of thinking or text."""
     thinking_s: float = 0.0
@@ -74,13 +76,18 @@ def client_key(api_key: str | None, api_key_file: Path | None = None) -> str | N
     return api_key
 
 
+def server_root(base_url: str) -> str:
+    """Without the trailing /v1, which a user may give or not."""
+    base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
+    return base_url.removesuffix("/v1")
+
+
 class ChatClient:
     """Asks one server, one question after the other."""
 
     def __init__(self, base_url: str, api_key: str | None = None):
         """`base_url` with or without the trailing /v1."""
-        base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
-        self._root = base_url.removesuffix("/v1")
+        self._root = server_root(base_url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(
             headers=headers,
@@ -115,7 +122,7 @@ class ChatClient:
                     answer.read()
                     _raise_for_error(answer)
                 for event in _events(answer.iter_lines()):
-                    for piece in _pieces(event, reply):
+                    for piece in pieces_of(event, reply):
                         elapsed = time.monotonic() - started
                         if reply.first_token_s is None:
                             reply.first_token_s = elapsed
@@ -135,13 +142,18 @@ class ChatClient:
         )
 
 
+def error_message(answer: httpx.Response) -> str:
+    """What a server says of a request that it refuses, in OpenAI's shape or another."""
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:200] or "no message"
+
+
 def _raise_for_error(answer: httpx.Response) -> None:
     if answer.status_code == 200:
         return
-    try:
-        message = answer.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = answer.text.strip()[:200] or "no message"
+    message = error_message(answer)
     code = EXIT_NOT_RUNNING if answer.status_code == 503 else 1
     raise CommandError(f"the server answered {answer.status_code}: {message}", code)
 
@@ -163,14 +175,17 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     raise CommandError("the answer ended before it was complete")
 
 
-def _pieces(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:
+def pieces_of(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:
+    """Add an event of the stream to `reply`; yields what is new in it."""
     usage = event.get("usage")
     if usage:
         reply.prompt_tokens = usage.get("prompt_tokens", 0)
         reply.completion_tokens = usage.get("completion_tokens", 0)
+        details = usage.get("prompt_tokens_details") or {}
+        reply.cached_tokens = details.get("cached_tokens") or 0
     for choice in event.get("choices") or []:
         delta = choice.get("delta") or {}
-        reasoning = delta.get("reasoning_content")
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning:
             reply.reasoning += reasoning
             yield Piece("reasoning", reasoning)

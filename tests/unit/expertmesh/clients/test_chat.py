@@ -11,7 +11,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from expertmesh.clients.chat import ChatClient, Piece, Reply, client_key
+from expertmesh.clients.chat import ChatClient, Piece, Reply, client_key, pieces_of
 from expertmesh.clients.transcript import Thinking, show_reply, shown
 from expertmesh.console import CommandError
 from tests.support.expertmesh.command import run_command
@@ -105,9 +105,7 @@ def test_an_empty_pipe_is_a_usage_error(url: str) -> None:
     assert run("--base-url", url, stdin="\n").returncode == 2
 
 
-def test_streamed_tool_calls_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    from expertmesh.clients.chat import _pieces
-
+def test_streamed_tool_calls_are_put_together() -> None:
     reply = Reply()
     fragments = [
         {"index": 0, "id": "call_1", "function": {"name": "python_executor", "arguments": ""}},
@@ -116,7 +114,7 @@ def test_streamed_tool_calls_are_put_together(monkeypatch: pytest.MonkeyPatch) -
         {"index": 1, "id": "call_2", "function": {"name": "other", "arguments": "{}"}},
     ]
     for fragment in fragments:
-        list(_pieces({"choices": [{"delta": {"tool_calls": [fragment]}}]}, reply))
+        list(pieces_of({"choices": [{"delta": {"tool_calls": [fragment]}}]}, reply))
     first, second = reply.tool_calls
     assert json.loads(first["function"]["arguments"]) == {"code": "1+1"}
     assert (first["id"], second["function"]["name"]) == ("call_1", "other")
