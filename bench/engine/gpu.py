@@ -1,13 +1,14 @@
 """How fast is M2 on one GPU, from requests over gRPC to tokens? Weights from a seed.
 
-    .venv/bin/python bench/engine/gpu.py [--parts full,slope] [--seconds 2]
+    .venv/bin/python bench/engine/gpu.py [--parts full,prefill,slope] [--seconds 2]
 
 Parts, each an attention service of its own with all experts in it:
 
 - `full`: all 62 layers, experts int4 in groups of 128, linears fp8. Tokens a second with B streams
-  at a context, greedy and sampled; prefill of 8,000 tokens; a prompt of which all but 100 tokens
-  are cached; and a step's time beside the device's own time for it.
-- `slope`: fp8 with 8 and 24 layers: microseconds a layer by the difference, and prefill.
+  at a context, greedy and sampled, and a step's time beside the device's own time for it.
+- `prefill`: of the same, 8,000 tokens, and a prompt of which all but 100 tokens are cached.
+- `slope`: fp8 with 8 and 24 layers: microseconds a layer by the difference, of steps and of the
+  device in them, and prefill.
 
 A prompt is computed once before it is timed, so that streams decode together from the start.
 Progress is on standard error; the last line on standard output is JSON.
@@ -46,7 +47,9 @@ M2 = {**REAL_WIDTH, "num_hidden_layers": 62, "num_local_experts": 256, "vocab_si
 START_TIMEOUT_S = 300.0
 FULL = ((1, 100), (8, 100), (1, 4096), (16, 4096), (64, 1024))
 """Streams, and positions of context."""
+FULL_FORMATS = ("--expert-dtype", "int4_g128", "--linear-dtype", "fp8")
 SLOPE_ROWS = (1, 8, 32, 64)
+SLOPE_FORMATS = ("--expert-dtype", "fp8", "--linear-dtype", "fp8")
 SAMPLED = {"temperature": 1.0, "top_p": 0.95, "top_k": 40, "seed": 5}
 GREEDY = {"top_p": 1.0}
 _DEVICE = re.compile(r"^expertmesh_device_step_seconds_(sum|count) (\S+)", re.M)
@@ -174,34 +177,42 @@ def cached(service: Service, length: int, new: int) -> float:
 
 def full(folder: Path, seconds: float, step_rows: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    formats = ("--expert-dtype", "int4_g128", "--linear-dtype", "fp8")
-    with Service(folder, 62, step_rows, *formats) as service:
+    with Service(folder, 62, step_rows, *FULL_FORMATS) as service:
         for streams, context in FULL:
             for name, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
                 key = f"{streams} x {context} {name}"
                 found[key] = decode(service, streams, context, sampling, seconds)
                 say(f"full {key}: {found[key]}")
-        found["prefill 8000 tok_s"] = round(prefill(service, 8000))
-        found["cached 7900 of 8000 ms"] = round(cached(service, 8000, 100), 1)
-        say(f"full: {found}")
+    return found
+
+
+def prefill_of_full(folder: Path, _: float, step_rows: int) -> dict[str, Any]:
+    with Service(folder, 62, step_rows, *FULL_FORMATS) as service:
+        found = {
+            "8000 tok_s": round(prefill(service, 8000)),
+            "cached 7900 of 8000 ms": round(cached(service, 8000, 100), 1),
+        }
+    say(f"prefill: {found}")
     return found
 
 
 def slope(folder: Path, seconds: float, step_rows: int) -> dict[str, Any]:
-    steps: dict[int, dict[int, float]] = {}
+    steps: dict[int, dict[int, dict[str, float]]] = {}
     rate = 0.0
-    formats = ("--expert-dtype", "fp8", "--linear-dtype", "fp8")
     for layers in (8, 24):
-        with Service(folder, layers, step_rows, *formats) as service:
+        with Service(folder, layers, step_rows, *SLOPE_FORMATS) as service:
             steps[layers] = {
-                rows: decode(service, rows, 64, GREEDY, seconds)["step_ms"] for rows in SLOPE_ROWS
+                rows: decode(service, rows, 64, GREEDY, seconds) for rows in SLOPE_ROWS
             }
             rate = prefill(service, 8000)
-        say(f"slope, {layers} layers: {steps[layers]}")
-    layer_us = {
-        str(rows): round((steps[24][rows] - steps[8][rows]) / 16 * 1e3, 1) for rows in SLOPE_ROWS
-    }
-    return {"layer_us": layer_us, "prefill 8000 of 24 layers tok_s": round(rate)}
+        say(f"slope, {layers} layers: {steps[layers]}, prefill {rate:.0f} tok/s")
+    return {
+        f"layer_{name.replace('ms', 'us')}": {
+            str(rows): round((steps[24][rows][name] - steps[8][rows][name]) / 16 * 1e3, 1)
+            for rows in SLOPE_ROWS
+        }
+        for name in ("step_ms", "device_ms")
+    } | {"prefill 8000 of 24 layers tok_s": round(rate)}
 
 
 def random_prompt(length: int, seed: int) -> list[int]:
@@ -219,7 +230,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="full,slope")
+    parser.add_argument("--parts", default="full,prefill,slope")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each decode measurement")
     parser.add_argument("--step-rows", type=int, default=8192, help="rows of a step at most")
     arguments = parser.parse_args()
@@ -231,7 +242,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part in arguments.parts.split(","):
             start = time.monotonic()
-            measure = {"full": full, "slope": slope}[part]
+            measure = {"full": full, "prefill": prefill_of_full, "slope": slope}[part]
             found[part] = measure(Path(folder), arguments.seconds, arguments.step_rows)
             say(f"{part}: {time.monotonic() - start:.0f} s")
     print(json.dumps(found))

@@ -9,19 +9,26 @@ import triton
 from torch import Tensor
 
 from moe_model.kernels.cuda import paged
-from moe_model.kernels.cuda.launch import launch
+from moe_model.kernels.cuda.launch import launch, shared_memory_bytes
 from moe_model.maths.kv_layout import Int8Layout, KvPages, PlainLayout
 from moe_model.maths.paged_attention import AttendPages
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 
 _DECODE_QUERIES = 16
-_CHUNK_TILES = ((128, 8, 4), (64, 4, 2), (32, 2, 2))
-"""Queries of a program, its warps and stages; the fastest on an H200. No bit depends on them."""
+_CHUNK_TILES = ((128, 8, 4, 792), (64, 4, 3, 656), (32, 2, 2, 352))
+"""Queries of a program, warps, stages, and bytes of shared memory for each number of a head.
+
+The fastest on an H200. No bit depends on them.
+"""
+_CODED_TILES = ((64, 2, 2, 656), (32, 2, 2, 352))
+"""With four warps or more Triton takes wgmma, and multiplies codes in another order."""
+MOST_ITEMS = 8192
+"""Spans that are attended to at once: each takes as much room as a float32 row of queries."""
 _MANY_PROGRAMS = 128
 
 
 def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: int) -> bool:
-    """bfloat16 or int8 by position; heads whose size the products take."""
+    """bfloat16 or int8 by position; heads whose size the products and every GPU's memory take."""
     if not isinstance(layout, PlainLayout | Int8Layout) or dtype != torch.bfloat16:
         return False
     if layout.dtype not in (torch.bfloat16, torch.int8):
@@ -29,7 +36,7 @@ def can_attend(dtype: torch.dtype, layout: object, num_heads: int, num_groups: i
     head_dim = layout.head_dim
     return (
         num_heads // num_groups <= _CHUNK_TILES[-1][0]
-        and head_dim >= 16
+        and 16 <= head_dim <= 256
         and not head_dim & head_dim - 1
     )
 
@@ -62,6 +69,22 @@ class DecodeRows:
         return cls(tables_BW.contiguous().to(device), starts_B, lens_B.to(device), items_I, first_B)
 
 
+def decode_runs(
+    tables_BW: Tensor, lens_B: Tensor, device: torch.device
+) -> list[tuple[slice, DecodeRows]]:
+    """Rows that are attended to together: at most MOST_ITEMS items, or one row."""
+    items_B = -(-lens_B.numpy() // paged.SPAN.value)
+    runs, first, items = [], 0, 0
+    for row, count in enumerate(items_B):
+        if row > first and items + count > MOST_ITEMS:
+            runs.append(slice(first, row))
+            first, items = row, 0
+        items += count
+    if len(items_B):
+        runs.append(slice(first, len(items_B)))
+    return [(run, DecodeRows.of(tables_BW[run], lens_B[run], device)) for run in runs]
+
+
 class CudaAttention:
     """Pages are read where they lie."""
 
@@ -72,18 +95,18 @@ class CudaAttention:
     def __init__(self, cache: KvPages, num_heads: int, num_groups: int):
         self._cache, self._num_groups = cache, num_groups
         self._heads = num_heads // num_groups
+        self._room_bytes = shared_memory_bytes(cache.pages(0)[0].device)
 
     def plan(self, meta: StepMeta) -> AttendPages:
         """Best from the host, where it has to look at lengths."""
-        decode, device = None, self._cache.pages(0)[0].device
-        if meta.num_decode:
-            decode = DecodeRows.of(meta.decode_tables_BW.cpu(), meta.decode_lens_B.cpu(), device)
+        device = self._cache.pages(0)[0].device
+        decode = decode_runs(meta.decode_tables_BW.cpu(), meta.decode_lens_B.cpu(), device)
         chunks = [chunk.to(device) for chunk in meta.chunks]
 
         def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
             out_THP = torch.empty_like(q_THP)
-            if decode:
-                self.decode(layer_idx, q_THP, decode, out_THP)
+            for run, rows in decode:
+                self.decode(layer_idx, q_THP[run], rows, out_THP[run])
             for chunk in chunks:
                 self._chunk(layer_idx, q_THP[chunk.rows], chunk, out_THP[chunk.rows])
             return out_THP.flatten(1)
@@ -126,7 +149,7 @@ class CudaAttention:
     def _chunk(self, layer_idx: int, q_THP: Tensor, chunk: ChunkMeta, out_THP: Tensor) -> None:
         num_rows, head_dim = q_THP.shape[0], q_THP.shape[2]
         pages = self._cache.pages(layer_idx)
-        queries, warps, stages = self._chunk_tile(num_rows)
+        queries, warps, stages = self._chunk_tile(num_rows, head_dim)
         tiles = triton.cdiv(num_rows, queries // self._heads)
         launch(
             paged.attend_chunk, (tiles, self._num_groups),
@@ -138,10 +161,12 @@ class CudaAttention:
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
-    def _chunk_tile(self, num_rows: int) -> tuple[int, int, int]:
+    def _chunk_tile(self, num_rows: int, head_dim: int) -> tuple[int, int, int]:
         """Queries, warps and stages: the largest tile that leaves no processor idle."""
-        for queries, warps, stages in _CHUNK_TILES:
+        coded = self._cache.pages(0)[0].dtype == torch.int8
+        tiles = _CODED_TILES if coded else _CHUNK_TILES
+        for queries, warps, stages, bytes_of_number in tiles[:-1]:
             programs = triton.cdiv(num_rows, queries // self._heads) * self._num_groups
-            if programs >= _MANY_PROGRAMS:
+            if programs >= _MANY_PROGRAMS and bytes_of_number * head_dim <= self._room_bytes:
                 return queries, warps, stages
-        return _CHUNK_TILES[-1]
+        return tiles[-1][:3]

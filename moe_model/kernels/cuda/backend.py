@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from moe_model.kernels.cuda.attention import CudaAttention
     from moe_model.kernels.cuda.step import CudaSteps
 
-VERSION = 3
+VERSION = 4
 """Of the kernels' bits: another number wherever they change."""
 HELD = ("bf16", "fp8", "int4", "int4_g128")
 

@@ -38,8 +38,10 @@ class CallGraphs:
             return
         launch()  # this call; and nothing may be compiled or loaded during the capture
         self._forget()
-        self._graphs[key], _ = self._captures.capture(launch)
-        self._report(num_rows)
+        made = self._captures.capture(launch)
+        if made:
+            self._graphs[key] = made[0]
+            self._report(num_rows)
 
     def _forget(self) -> None:
         """Graphs of experts that are gone, and the one that was used longest ago if too many."""

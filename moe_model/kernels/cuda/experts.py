@@ -15,7 +15,7 @@ from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cuda import grouped
 from moe_model.kernels.cuda.codes import FORMATS, GROUP, Coded, encode
 from moe_model.kernels.cuda.from_panels import code_expert
-from moe_model.kernels.cuda.launch import launch
+from moe_model.kernels.cuda.launch import launch, shared_memory_bytes
 from moe_model.kernels.cuda.rows import Parts
 from moe_model.maths.experts import HeldExperts
 from moe_model.quant import StoredExpert
@@ -26,6 +26,8 @@ _FEW_PAIRS = 16
 """So few have hardly an expert in common: every pair is a tile of its own."""
 _COLUMNS = 512
 """Of a row, added by one program."""
+_WIDE_BYTES = 163_840
+"""That a processor needs for tiles of 128 x 128 in fp8; in int4 less."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,21 @@ class Tiling:
     stages: int = 3
 
 
-def tilings(bits: int, num_pairs: int, num_slots: int) -> tuple[Tiling, Tiling]:
+def tilings(bits: int, num_pairs: int, num_slots: int, wide: bool) -> tuple[Tiling, Tiling]:
     """For gate and up, and for down: the fastest on an H200 (bench/kernels/gpu_experts.py).
 
     With four warps and 64 outputs Triton takes Hopper's wgmma: the same bits as mma.sync, measured.
+    `wide`: tiles of 128 outputs and rows fit the weights and the processor's memory.
     """
     rows = 16
-    while rows < 64 and num_pairs > 2 * rows * num_slots:
+    most_rows = 128 if wide and bits < 16 else 64
+    while rows < most_rows and num_pairs > 2 * rows * num_slots:
         rows *= 2
     if rows == 16 and num_pairs <= (2 if bits == 4 else 0.5) * num_slots:
         rows = 8
     few = num_pairs <= 16
+    if rows == 128:
+        return Tiling(128, 128, 8), Tiling(*(128, 128, 8) if bits == 4 else (64, 128, 4))
     if rows >= 32 and bits < 16:
         return Tiling(64, rows, 4), Tiling(64, rows, 2 if rows == 32 else 4)
     if bits == 4 and not few:
@@ -76,6 +82,8 @@ class CudaExperts:
         self.up_scales = room((num_held, 2, *scales(f, d)), self.format.scale_dtype)
         self.down_codes = room((num_held, *codes(d, f)), self.format.dtype)
         self.down_scales = room((num_held, *scales(d, f)), self.format.scale_dtype)
+        even = not self.up_codes.shape[2] % 2 and not self.down_codes.shape[1] % 2
+        self._wide = even and shared_memory_bytes(device) >= _WIDE_BYTES
 
     def put(self, slot: int, expert: StoredExpert) -> None:
         for index, stored in enumerate((expert.w1, expert.w3)):
@@ -108,7 +116,7 @@ class CudaExperts:
     def kernels(self, num_pairs: int) -> Hashable:
         """Which ones a message of so many pairs takes: equal for equal ones."""
         num_slots = self.down_codes.shape[0]
-        tiles = tilings(self.format.bits, num_pairs, num_slots)
+        tiles = tilings(self.format.bits, num_pairs, num_slots, self._wide)
         return self.format.id, num_slots, tiles, num_pairs > _FEW_PAIRS
 
     def rows(
@@ -167,7 +175,7 @@ class CudaExperts:
         """Weighted rows of all pairs, each in its place: [M, D]."""
         d, f = self.sizes
         num_pairs, num_slots = slots_M.shape[0], self.down_codes.shape[0]
-        up, low = tilings(self.format.bits, num_pairs, num_slots)
+        up, low = tilings(self.format.bits, num_pairs, num_slots, self._wide)
         grouped_tiles = num_pairs > _FEW_PAIRS
         if grouped_tiles:
             sorted_M, tiles, max_tiles = self._group(slots_M, up.rows)
@@ -202,8 +210,10 @@ class CudaExperts:
         """Pairs sorted by slot; each tile's slot, first and stop, and how many there are."""
         num_pairs, num_slots = slots_M.shape[0], self.down_codes.shape[0]
         max_tiles = -(-(min(num_slots, num_pairs) + num_pairs // rows) // 4) * 4  # stays aligned
-        room = torch.empty(num_pairs + 3 * max_tiles + 1, dtype=torch.int32, device=self.device)
-        sorted_M, *tiles = room.split([num_pairs, max_tiles, max_tiles, max_tiles, 1])
+        sizes = [max_tiles, max_tiles, max_tiles, 4, num_pairs]
+        *tiles, sorted_M = torch.empty(sum(sizes), dtype=torch.int32, device=self.device).split(
+            sizes
+        )
         launch(
             grouped.group_pairs, (num_slots,), slots_M, num_pairs, sorted_M, *tiles,
             ROWS=rows, CHUNK=_CHUNK, SLOTS=max(32, triton.next_power_of_2(num_slots)), num_warps=4,

@@ -85,16 +85,20 @@ class DecodeGraphs:
         )
 
     def _captured(self, shape: Shape) -> Captured | None:
-        """None elsewhere than on a CUDA device. A new one has run once, on the numbers there."""
+        """None: there is no CUDA device, or no memory. A new one has run, on the numbers there."""
         if self._captures is None:
             return None
         captured = self._graphs.get(shape)
         if captured is None:
+            if self._captures.is_full():
+                return None
             self._compute(shape)
             before_bytes = torch.cuda.memory_reserved()
-            graph, computed = self._captures.capture(partial(self._compute, shape))
+            made = self._captures.capture(partial(self._compute, shape))
+            if made is None:
+                return None
             self._pool_bytes += torch.cuda.memory_reserved() - before_bytes
-            captured = self._graphs[shape] = Captured(graph, computed)
+            captured = self._graphs[shape] = Captured(*made)
             log.debug("a graph for %d rows and %d items", shape.rows, shape.items)
             if len(self._graphs) > MOST_GRAPHS:
                 self._graphs.popitem(last=False)

@@ -24,8 +24,10 @@ from moe_model.maths.step_meta import StepMeta
 
 log = logging.getLogger(__name__)
 
-MOST_SHAPES = 32
-"""Each has a graph for every layer."""
+MOST_SHAPES = 64
+"""Each has a graph for every layer: more than there are up to 64 rows and 32,768 positions."""
+GROWTH = 4
+"""From one number of items to the next: few shapes, as each costs a graph for every layer."""
 
 
 class HopSteps:
@@ -41,7 +43,7 @@ class HopSteps:
         self._captures = Captures(device) if device.type == "cuda" else None
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
-        shape = shape_of(meta)
+        shape = shape_of(meta, growth=GROWTH)
         if shape is None:
             return self._steps.begin(hidden_TD, cos_T, sin_T, meta)
         step = self._kept.get(shape)
@@ -87,8 +89,8 @@ class HopSteps:
         work()
         if self._captures is None:
             return work
-        graph, _ = self._captures.capture(work)
-        return graph.replay
+        made = self._captures.capture(work)
+        return made[0].replay if made else work
 
 
 def _run_ends(step: CudaStep, num_layers: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import triton
@@ -23,7 +24,7 @@ from moe_model.kernels.cuda.codes import (
 )
 from moe_model.kernels.cuda.dots import add_group
 from moe_model.kernels.cuda.from_panels import code_linear
-from moe_model.kernels.cuda.launch import launch
+from moe_model.kernels.cuda.launch import launch, shared_memory_bytes
 from moe_model.kernels.cuda.rows import Parts, add_parts
 from moe_model.quant import StoredMatrix
 
@@ -33,6 +34,8 @@ _ROUTED_SEGMENT = 1
 _FEW_ROWS, _FEW_TILES = 64, 1024
 """Of so few rows, and of so few tiles, every segment's sums are a program's own: a part."""
 _COLUMNS = 512
+_WIDE_ROWS, _WIDE_BYTES = 1024, 131_072
+"""From so many rows on, wide tiles are faster; what a processor needs for them."""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -155,7 +158,15 @@ class CudaLinear:
         if rows <= 16 or self.parts[0].format is F32:
             return 32, rows, 2, 3
         many = num_rows > _FEW_ROWS and self.parts[0].format.bits < 16
+        if many and num_rows >= _WIDE_ROWS and self._wide:
+            return 128, 128, 8, 3
         return 64, rows, 4 if many else 2, 3
+
+    @cached_property
+    def _wide(self) -> bool:
+        """Whether tiles of 128 outputs and rows fit the weights and the processor's memory."""
+        even = all(part.codes.shape[0] % 2 == 0 for part in self.parts)
+        return even and shared_memory_bytes(self.parts[0].codes.device) >= _WIDE_BYTES
 
     def _num_parts(self, rows_TD: Tensor) -> int:
         """How many programs share a sum: no bit depends on it."""

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe_model.kernels.cuda.attention import DecodeRows
+from moe_model.kernels.cuda.attention import MOST_ITEMS, DecodeRows
 from moe_model.kernels.cuda.paged import SPAN
 from moe_model.maths.step_meta import StepMeta
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
-MOST_ITEMS = 8192
-"""Each takes as much working room as a float32 row of queries."""
 MOST_CONTROLS = 8
 COLUMNS, SLOT = 6, 2
 """Token ids, positions, slots, lengths, where the row's table begins, and its first item."""
@@ -41,8 +39,12 @@ class Shape:
         return (COLUMNS + self.controls) * self.row_stride + self.items
 
 
-def shape_of(meta: StepMeta, num_controls: int = 0) -> Shape | None:
-    """The smallest that holds the step; None: no graph does."""
+def shape_of(meta: StepMeta, num_controls: int = 0, *, growth: int = 2) -> Shape | None:
+    """The smallest that holds the step; None: no graph does.
+
+    Args:
+        growth: from one number of items to the next.
+    """
     num_rows = meta.num_rows
     if not meta.is_decode or num_rows > ROWS[-1]:
         return None
@@ -50,7 +52,7 @@ def shape_of(meta: StepMeta, num_controls: int = 0) -> Shape | None:
     rows = next(rows for rows in ROWS if rows >= num_rows)
     room = max(rows, 2)
     while room < items:
-        room *= 2
+        room *= growth
     return Shape(rows, min(room, MOST_ITEMS), num_controls) if items <= MOST_ITEMS else None
 
 

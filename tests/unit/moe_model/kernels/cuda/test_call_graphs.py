@@ -29,6 +29,8 @@ class Graph:
     living: ClassVar[dict[object, int]] = {}
     pools_given_up: ClassVar[set[object]] = set()
 
+    spoilt = False
+
     def __init__(self) -> None:
         self.replayed = 0
         Graph.alive += 1
@@ -45,7 +47,8 @@ class Graph:
         Graph.living[pool] = Graph.living.get(pool, 0) + 1
 
     def capture_end(self) -> None:
-        pass
+        if self.spoilt:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     def replay(self) -> None:
         self.replayed += 1
@@ -139,3 +142,31 @@ def test_memory_whose_graphs_are_all_gone_is_not_used_again(
         assert launches(graphs, held, 1) == 2
         del held
         gc.collect()
+
+
+def test_the_first_failure_of_a_capture_is_the_one_that_is_told(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def launch() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            monkeypatch.setattr(Graph, "spoilt", True)
+            raise RuntimeError("made up by a test")
+
+    with pytest.raises(RuntimeError, match="made up"):
+        graphs.run(experts(), 1, launch)
+
+
+def test_without_memory_for_a_graph_calls_run_without_one(
+    graphs: CallGraphs,
+    experts: Callable[[], CudaExperts],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = experts()
+    assert launches(graphs, held, 1) == 2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**8, 10**9))
+    assert [launches(graphs, held, num_rows) for num_rows in (1, 2, 2, 4)] == [0, 1, 1, 1]
+    assert caplog.text.count("1 graphs, and under 256 MB of the GPU's memory left") == 1

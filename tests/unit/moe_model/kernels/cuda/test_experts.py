@@ -115,6 +115,12 @@ def test_tiles_of_plain_numbers_take_at_most_two_warps() -> None:
     """With four Triton takes another matrix instruction, whose bits were compared for codes."""
     for bits in (4, 8, 16):
         for num_pairs in (1, 8, 64, 512, 70_000):
-            for tiling in tilings(bits, num_pairs, 256):
-                assert tiling.warps <= 2 or (bits < 16 and tiling.outputs == 64)
+            for tiling in tilings(bits, num_pairs, 256, wide=True):
+                assert tiling.warps <= 2 or (bits < 16 and tiling.outputs >= 64)
                 assert tiling.outputs >= 16 * tiling.warps
+
+
+def test_tiles_are_wide_only_where_they_fit() -> None:
+    assert all(tiling.rows <= 64 for tiling in tilings(8, 1 << 20, 4, wide=False))
+    assert all(tiling.rows <= 64 for tiling in tilings(16, 1 << 20, 4, wide=True))
+    assert all(tiling.rows == 128 for tiling in tilings(4, 1 << 20, 4, wide=True))
