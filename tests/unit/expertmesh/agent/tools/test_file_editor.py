@@ -43,7 +43,7 @@ async def test_write_append_edit_and_read(editor: FileEditor, work: Path) -> Non
     result = await use(editor, "edit", "b/a.txt", old_text="y = 2", new_text="y = 4")
     assert result.text == "edited b/a.txt, line 2"
     result = await use(editor, "read", "b/a.txt")
-    assert result.text == (work / "b" / "a.py").read_text() == "x = 1\ny = 4\nz = 3"
+    assert result.text == (work / "b" / "a.txt").read_text() == "x = 1\ny = 4\nz = 3"
     assert result.sources[0].place == "b/a.txt:1-3"
     assert (await use(editor, "write", "b/a.txt", content="")).text == "replaced b/a.txt: 0 lines"
 
