@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_model.config import ModelConfig
 from moe_model.formats import CHOICES, DTYPE_CHOICES, read_flags
 from moe_model.gpus import DEVICE_HELP, GPU_MEMORY_HELP, check_flags
 from moe_model.weights.load_flag import LOAD_HELP, parse_load
+from moe_model.workspace import Steps
+from rpc.config import max_rows_per_message
 from rpc.process.flags import flag
 from rpc.process.service_config import MemberConfig, check_choice
 from rpc.process.sizes import MemoryBudget, parse_bytes
@@ -31,6 +34,24 @@ BLOCK_SIZE = 16
 def most_positions(max_running: int, longest: int) -> int:
     """Of all sequences that run at once, at their longest; more would only be kept prefixes."""
     return -(-longest // BLOCK_SIZE) * BLOCK_SIZE * max_running
+
+
+def largest_steps(
+    model: ModelConfig,
+    *,
+    max_batch_tokens: int,
+    max_running: int,
+    max_model_len: int,
+    kv_host_bytes: int,
+) -> Steps:
+    """No step has more rows than a message to a pool."""
+    rows = min(max_batch_tokens, max_rows_per_message(model.hidden_size, model.top_k))
+    return Steps(
+        rows=rows,
+        decode_rows=min(max_running, rows),
+        positions=max_model_len,
+        has_host_blocks=bool(kv_host_bytes),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +134,16 @@ class AttentionConfig(MemberConfig):
             MemoryBudget.parse(self.kv_memory, "--kv-memory")
         if self.kv_host_bytes and self.no_prefix_cache:
             raise ValueError("--kv-host-memory is for the prefix cache: not with --no-prefix-cache")
+
+    def steps(self, model: ModelConfig) -> Steps:
+        """The largest ones."""
+        return largest_steps(
+            model,
+            max_batch_tokens=self.max_batch_tokens,
+            max_running=self.max_running,
+            max_model_len=self.max_model_len,
+            kv_host_bytes=self.kv_host_bytes,
+        )
 
     @property
     def kv_host_bytes(self) -> int:

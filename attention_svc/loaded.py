@@ -9,6 +9,7 @@ from attention_svc.kv.budget import count_blocks, count_host_slots, need_on, why
 from attention_svc.vocabulary import Vocabulary
 from moe_model.backends.choice import choose_backend
 from moe_model.gpus import Gpus, read_gpus, use
+from moe_model.memory_need import gib
 from moe_model.numerics import DTYPES
 from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.load_flag import parse_load
@@ -54,12 +55,20 @@ class LoadedModel:
         self.num_host_slots = count_host_slots(
             config, self.config, self.layout, place, self.num_blocks
         )
-        need = need_on(config, self.config, formats, place.device)
+        need = self._need = need_on(config, self.config, formats, place.device)
         positions = f"{self.num_blocks * BLOCK_SIZE:,}"
         log.info("memory on %s: %s; KV cache for %s positions", place.device, need, positions)
         self.loading = LoadProgress(need.weights)
         # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)
+
+    def memory_line(self, used: int) -> str:
+        """What is in use on the device once all is there, by anyone, and what was counted."""
+        held = self._need.weights + self.num_blocks * BLOCK_SIZE * self._need.kv_position
+        return (
+            f"in use on {self.place.device}: {gib(used)}, of which {gib(max(0, used - held))} "
+            f"beside weights, keys and values; {gib(self._need.workspace.size)} were counted"
+        )
 
     def _formats_on(self, device: str) -> HeldFormats:
         flags = self._flags

@@ -33,10 +33,9 @@ from attention_svc.sequence.sequence import SequenceEnd
 from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.formats import attention_layer_bytes, piece_bytes
-from moe_model.gpus import use
+from moe_model.gpus import use, used_bytes
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
-from rpc.config import max_rows_per_message
 
 log = logging.getLogger(__name__)
 
@@ -163,10 +162,10 @@ class RunningEngine:
             compute_thread=self._compute_thread,
             missing_ids=model.vocabulary.missing_ids,
         )
-        message_rows = max_rows_per_message(model.config.hidden_size, model.config.top_k)
-        most_rows = min(self._config.max_batch_tokens, message_rows)
-        most_decode = min(self._config.max_running, most_rows)
-        warm_up(stack.warm_up(most_rows=most_rows, most_decode=most_decode))
+        steps = self._config.steps(model.config)
+        warm_up(stack.warm_up(most_rows=steps.rows, most_decode=steps.decode_rows))
+        if model.place.gpu is not None:
+            log.info("%s", model.memory_line(used_bytes(model.place.device)))
         log.info(
             "attention by %s, keys and values in %s",
             stack.attends_by,
@@ -180,7 +179,7 @@ class RunningEngine:
                 prefix_cache=not self._config.no_prefix_cache,
                 host=host,
             ),
-            max_batch_tokens=most_rows,
+            max_batch_tokens=steps.rows,
             max_running=self._config.max_running,
             max_waiting=self._config.max_waiting,
             max_waiting_tokens=self._config.max_waiting_tokens,

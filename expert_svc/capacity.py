@@ -16,6 +16,7 @@ from moe_model.memory_need import (
 )
 from moe_model.weights.held_formats import HeldFormats, held_formats
 from moe_model.weights.place import choose_place
+from rpc.config import max_rows_per_message
 from rpc.mesh.pieces import Pieces
 
 
@@ -74,6 +75,7 @@ class Capacity:
             device,
             num_pieces=max(1, len(self._pieces)),
             most_in_a_layer=max(per_layer, default=self._model.num_experts),
+            most_rows=max_rows_per_message(self._model.hidden_size, self._model.top_k),
         )
 
     def _formats_on(self, device: str) -> HeldFormats:

@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from moe_model.config import ModelConfig
 from moe_model.formats import ON_GPU, attention_bytes, kv_position_bytes, matrix_bytes, piece_bytes
 from moe_model.gpus import Gpu, free_bytes
+from moe_model.workspace import (
+    NO_WORKSPACE,
+    USUAL_STEPS,
+    Steps,
+    Workspace,
+    attention_workspace,
+    pool_workspace,
+)
 
-WORKSPACE_BYTES = 3 * 10**9
-"""On a GPU, of a process: its context, the libraries', a step's rows, graphs. Not measured."""
 Need = Callable[[str], "MemoryNeed"]
 """Weight format -> the need with it."""
 
@@ -29,34 +35,46 @@ class MemoryNeed:
 
     weights: int
     layer: int = 0
-    workspace: int = 0
+    workspace: Workspace = NO_WORKSPACE
     kv_position: int = 0
     """Of keys and values of one position; 0: none are kept."""
 
     @property
     def fixed(self) -> int:
         """Everything but keys and values."""
-        return self.weights + self.layer + self.workspace
+        return self.weights + self.layer + self.workspace.size
 
     def __str__(self) -> str:
         parts = [f"weights {gib(self.weights)}"]
         parts += [f"room to load a layer {gib(self.layer)}"] if self.layer else []
-        parts += [f"workspace {gib(self.workspace)}"] if self.workspace else []
+        size = self.workspace.size
+        parts += [f"workspace {gib(size)} ({self.workspace})"] if size else []
         if self.kv_position:
             parts.append(f"KV {self.kv_position * 1000 / 2**20:,.1f} MiB for 1,000 positions")
         return ", ".join(parts)
 
 
 def pool_need(
-    config: ModelConfig, experts: str, device: str, *, num_pieces: int, most_in_a_layer: int
+    config: ModelConfig,
+    experts: str,
+    device: str,
+    *,
+    num_pieces: int,
+    most_in_a_layer: int,
+    most_rows: int,
 ) -> MemoryNeed:
-    """Of a pool. `most_in_a_layer`: the most pieces that it holds of one layer."""
+    """Of a pool.
+
+    Args:
+        most_in_a_layer: the most pieces that it holds of one layer.
+        most_rows: of a call.
+    """
     piece = piece_bytes(config, experts, device)
     on_gpu = device.startswith("cuda")
     return MemoryNeed(
         weights=num_pieces * piece,
         layer=most_in_a_layer * piece if on_gpu else 0,
-        workspace=WORKSPACE_BYTES if on_gpu else 0,
+        workspace=pool_workspace(config, most_rows=most_rows) if on_gpu else NO_WORKSPACE,
     )
 
 
@@ -68,6 +86,7 @@ def attention_need(
     linears: str,
     experts: str = "",
     kv_dtype: str = "auto",
+    steps: Steps = USUAL_STEPS,
 ) -> MemoryNeed:
     """Of an attention service. `experts`: their format, if it holds all of them; empty: none."""
     weights = attention_bytes(config, compute_dtype, linears, device)
@@ -81,7 +100,9 @@ def attention_need(
     return MemoryNeed(
         weights=weights,
         layer=max(layer, head) if on_gpu else 0,
-        workspace=WORKSPACE_BYTES if on_gpu else 0,
+        workspace=attention_workspace(config, steps, has_experts=bool(experts))
+        if on_gpu
+        else NO_WORKSPACE,
         kv_position=kv_position_bytes(config, kv_dtype, compute_dtype),
     )
 
@@ -130,4 +151,4 @@ def formats_that_fit(flag: str, chosen: str, need: Need, room: int, kv_bytes: in
 
 def pieces_that_fit(need: MemoryNeed, piece: int, room: int) -> int:
     """How many pieces of these bytes fit beside the rest of a pool's need."""
-    return max(0, (room - need.layer - need.workspace) // piece)
+    return max(0, (room - need.layer - need.workspace.size) // piece)

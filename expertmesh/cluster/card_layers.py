@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from moe_model.config import ModelConfig
 from moe_model.formats import piece_bytes
 from moe_model.memory_need import MemoryNeed, attention_need, pool_need
+from moe_model.workspace import USUAL_STEPS, Steps
+from rpc.config import max_rows_per_message
 
 DEFAULT_POSITIONS = 32_768
 """For so many there are keys and values, before layers take the room."""
@@ -37,6 +39,7 @@ class Contents:
     kv_bytes: int
     compute_dtype: str = "bf16"
     kv_dtype: str = "auto"
+    steps: Steps = USUAL_STEPS
 
     @property
     def attention(self) -> MemoryNeed:
@@ -55,6 +58,7 @@ class Contents:
             _GPU,
             num_pieces=num_layers * num_experts,
             most_in_a_layer=num_experts,
+            most_rows=max_rows_per_message(self.config.hidden_size, self.config.top_k),
         )
 
     def _attention(self, experts: str) -> MemoryNeed:
@@ -65,6 +69,7 @@ class Contents:
             linears=self.linears,
             experts=experts,
             kv_dtype=self.kv_dtype,
+            steps=self.steps,
         )
 
 

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 from attention_svc.config import (
     AUTO_KV_BYTES,
     BLOCK_SIZE,
     AttentionConfig,
+    largest_steps,
     most_positions,
     read_kv_host_memory,
 )
@@ -26,6 +28,8 @@ from moe_model.config import ModelConfig
 from moe_model.formats import kv_position_bytes
 from moe_model.memory_need import MemoryNeed, attention_need, pool_need
 from moe_model.weights.held_formats import HeldFormats, held_formats
+from moe_model.workspace import Steps
+from rpc.config import max_rows_per_message
 from rpc.process.memory import available_memory_bytes
 from rpc.process.sizes import MemoryBudget
 
@@ -50,7 +54,7 @@ class Sizing:
         with command_errors(EXIT_USAGE):
             compute_dtype = self._formats("cpu").compute_dtype
             self._position = kv_position_bytes(config, self._kv_dtype, compute_dtype)
-            self._kv_host = read_kv_host_memory(self._given.get("kv_host_memory", "0"))
+            self._kv_host = read_kv_host_memory(self._asked("kv_host_memory"))
             auto = options.kv_memory == "auto"
             budget = None if auto else MemoryBudget.parse(options.kv_memory, "--kv-memory")
             self.layout = self._lay_out(found, max(shares), budget)
@@ -113,20 +117,36 @@ class Sizing:
                 kv_bytes=budget.size_bytes if budget and budget.size_bytes else kv_bytes,
                 compute_dtype=formats.compute_dtype,
                 kv_dtype=self._kv_dtype,
+                steps=self._steps,
             )
             layout = card_layout(options, contents, found, share)
         return layout or flagged_layout(options, self._config)
 
     @property
     def _kv_dtype(self) -> str:
-        return str(self._given.get("kv_dtype", "auto"))
+        return str(self._asked("kv_dtype"))
+
+    @property
+    def _steps(self) -> Steps:
+        """The largest of an attention service."""
+        return largest_steps(
+            self._config,
+            max_batch_tokens=self._asked("max_batch_tokens"),
+            max_running=self._asked("max_running"),
+            max_model_len=self._asked("max_model_len"),
+            kv_host_bytes=self._kv_host,
+        )
+
+    def _asked(self, name: str) -> Any:
+        """Of a flag of attention services: what `up` was given, or its default."""
+        return self._given.get(name, getattr(AttentionConfig, name))
 
     @property
     def _most_kv_bytes(self) -> int:
         """Of an attention service whose sequences are all at their longest."""
         positions = most_positions(
-            self._given.get("max_running", AttentionConfig.max_running),
-            self._given.get("max_model_len", 0) or self._config.max_position_embeddings,
+            self._asked("max_running"),
+            self._asked("max_model_len") or self._config.max_position_embeddings,
         )
         return positions * self._position
 
@@ -155,6 +175,7 @@ class Sizing:
                 device,
                 num_pieces=layers * config.num_experts,
                 most_in_a_layer=config.num_experts,
+                most_rows=max_rows_per_message(config.hidden_size, config.top_k),
             )
         return attention_need(
             config,
@@ -163,6 +184,7 @@ class Sizing:
             linears=formats.linears,
             experts=formats.experts if self.layout.in_process else "",
             kv_dtype=self._kv_dtype,
+            steps=self._steps,
         )
 
     def _on_gpu(self, budget: MemoryBudget | None, left: int, sharing: int) -> int:

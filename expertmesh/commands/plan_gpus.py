@@ -10,6 +10,7 @@ from expertmesh.console import print_json, stdout
 from expertmesh.forecasting.gpu_plan import GpuPlan, advice, plan_formats
 from moe_model.config import ModelConfig
 from moe_model.gpus import check_flags
+from moe_model.memory_need import gib
 
 
 def show_gpu_plan(
@@ -44,6 +45,22 @@ def show_gpu_plan(
     return any(one.fits for one in made)
 
 
+def workspaces(made: Sequence[GpuPlan]) -> list[str]:
+    """What processes take on a card beside weights, keys and values."""
+    lines = [
+        f"workspace of attention{' with all experts' if one.in_process else ''}: "
+        f"{gib(one.attention.workspace.size)} ({one.attention.workspace})"
+        for one in made
+        if one.fits
+    ]
+    lines += [
+        f"workspace of a pool: {gib(one.pool.workspace.size)} ({one.pool.workspace})"
+        for one in made
+        if one.fits and any(one.layers) and not one.in_process
+    ]
+    return list(dict.fromkeys(lines))
+
+
 def _print(
     made: Sequence[GpuPlan],
     title: str,
@@ -70,6 +87,8 @@ def _print(
             where if one.fits else "attention does not fit the first card",
         )
     out.print(table)
+    for line in workspaces(made):
+        out.print(line, soft_wrap=True)
     for line in dict.fromkeys(advice(one, hop_s) for one in made if one.fits):
         if line:
             out.print(line, soft_wrap=True)

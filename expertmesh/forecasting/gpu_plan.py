@@ -12,6 +12,7 @@ from typing import Any
 from expertmesh.cluster.card_layers import Contents, share_layers
 from moe_model.config import ModelConfig
 from moe_model.formats import ON_GPU, kv_position_bytes
+from moe_model.memory_need import MemoryNeed
 
 CHEAP_HOP_S = 165e-6
 """A round trip to pools on CPUs under which their hottest experts would be worth a card's place."""
@@ -29,6 +30,10 @@ class GpuPlan:
     in_process: bool
     fits: bool
     """Attention, with the positions that were asked for, fits the first card."""
+    attention: MemoryNeed
+    """Of the process with attention."""
+    pool: MemoryNeed
+    """Of a card's pool, without weights."""
 
     def placement(self) -> list[str]:
         """What to place where, a line for each card and one for CPUs."""
@@ -54,6 +59,10 @@ class GpuPlan:
             "layers": list(self.layers),
             "left_layers": self.left_layers,
             "kv_positions": self.positions,
+            "workspace_bytes": {
+                "attention": self.attention.workspace.size,
+                "pool": self.pool.workspace.size,
+            },
             "placement": self.placement() if self.fits else [],
         }
 
@@ -85,6 +94,8 @@ def plan_gpus(
         left_layers=shares.left_layers,
         in_process=shares.in_process,
         fits=shares.left >= contents.kv_bytes,
+        attention=contents.whole if shares.in_process else contents.attention,
+        pool=contents.pool(0),
     )
 
 

@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "moe_model": (
         "config_values json_files", "config shapes numerics quant host_memory gpus device_failures",
-        "text cost formats moved", "chat maths memory_need",
+        "text cost formats moved workspace", "chat maths memory_need",
         "families kernels", "backends", "weights", "reference tiny",
     ),
     "gateway": (
@@ -71,7 +71,8 @@ TORCH_FREE = (
     *("gateway", "router_svc", "rpc.process.server"),
     *("moe_model.config", "moe_model.text", "moe_model.chat", "moe_model.families"),
     *("moe_model.formats", "moe_model.weights.held_formats", "moe_model.weights.load_flag"),
-    *("moe_model.gpus", "moe_model.memory_need", "moe_model.weights.place"),
+    *("moe_model.gpus", "moe_model.memory_need", "moe_model.workspace"),
+    *("moe_model.weights.place",),
 )
 CLIENT_LIBRARIES = {
     *("openai", "anthropic", "vllm", "sglang", "transformers", "torch", "numpy", "tokenizers"),

@@ -26,8 +26,8 @@ PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 FORMAT = "bf16"
 
 
-def write(folder: Path) -> Checkpoint:
-    write_tiny(folder, seed=4, **SIZES)
+def write(folder: Path, **sizes: int) -> Checkpoint:
+    write_tiny(folder, seed=4, **{**SIZES, **sizes})
     return Checkpoint.open(folder)
 
 

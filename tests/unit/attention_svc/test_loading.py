@@ -9,9 +9,11 @@ import pytest
 
 from attention_svc import loaded as loaded_module
 from attention_svc import running as running_module
-from attention_svc.config import AttentionConfig
+from attention_svc.config import BLOCK_SIZE, AttentionConfig
 from attention_svc.loaded import LoadedModel
 from attention_svc.running import without_server
+from moe_model.formats import attention_bytes, kv_position_bytes, piece_bytes
+from moe_model.memory_need import gib
 from moe_model.tiny import write_tiny
 from rpc.process.load_progress import LoadProgress
 from tests.support.moe_model.fake_gpus import T4, gpus
@@ -25,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(folder: Path, **given: str) -> AttentionConfig:
-    return AttentionConfig(model=folder, transport="in_process", kv_memory="4MiB", **given)
+    return AttentionConfig(model=folder, transport="in_process", **{"kv_memory": "4MiB", **given})
 
 
 async def test_all_layers_count_towards_what_was_announced(
@@ -52,6 +54,17 @@ def test_the_start_says_where_it_computes_and_what_it_takes(
     positions = f"{model.num_blocks * 16:,} positions"
     assert any(
         line.startswith("memory on cpu: weights ") and line.endswith(positions) for line in lines
+    )
+
+
+def test_what_is_in_use_is_told_beside_what_was_counted(folder: Path) -> None:
+    model = LoadedModel(config_of(folder))
+    config = model.config
+    held = attention_bytes(config, "f32", "f32") + config.num_pieces * piece_bytes(config, "f32")
+    held += model.num_blocks * BLOCK_SIZE * kv_position_bytes(config, "f32")
+    assert model.memory_line(held + 3 * 2**30) == (
+        f"in use on cpu: {gib(held + 3 * 2**30)}, of which 3.0 GiB beside weights, keys and values;"
+        " 0.0 MiB were counted"
     )
 
 

@@ -10,7 +10,8 @@ from expert_svc.config import ExpertConfig
 from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import piece_bytes
-from moe_model.memory_need import WORKSPACE_BYTES
+from moe_model.workspace import pool_workspace
+from rpc.config import max_rows_per_message
 from rpc.mesh.pieces import Pieces
 from tests.support.moe_model.fake_gpus import H100, H200, free_gib, gpus
 from tests.support.moe_model.m2_config import M2 as M2_CONFIG
@@ -32,7 +33,8 @@ def capacity(pieces: Pieces | None = None, found: Any = TWO, **given: Any) -> Ca
 def test_a_pool_on_a_gpu_offers_what_fits_beside_a_layer_and_the_workspace() -> None:
     found = capacity()
     piece = piece_bytes(M2, "int4_g128", "cuda")
-    room = int(0.9 * 79 * 2**30) - WORKSPACE_BYTES - M2.num_experts * piece
+    workspace = pool_workspace(M2, most_rows=max_rows_per_message(M2.hidden_size, M2.top_k))
+    room = int(0.9 * 79 * 2**30) - workspace.size - M2.num_experts * piece
     assert found.place.device == "cuda:0"
     assert found.num_pieces == room // piece
     assert f"at most {room // piece:,} pieces" in str(found)

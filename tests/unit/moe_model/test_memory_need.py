@@ -5,13 +5,14 @@ from math import prod
 import pytest
 import torch
 
+from moe_model import workspace
 from moe_model.config import ModelConfig
 from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import ON_GPU, kv_position_bytes, matrix_bytes, piece_bytes
 from moe_model.maths.kv_layout import Int8Layout, PlainLayout, block_bytes
 from moe_model.memory_need import (
-    WORKSPACE_BYTES,
+    MemoryNeed,
     Room,
     attention_need,
     formats_that_fit,
@@ -24,6 +25,12 @@ from tests.support.moe_model.m2_config import M2 as M2_CONFIG
 M2 = parse_config({**TINY, **M2_CONFIG})
 GIB = 2**30
 CARD = gpus(H100)().found[0]
+
+
+def pool(device: str, num_pieces: int, most_in_a_layer: int) -> MemoryNeed:
+    return pool_need(
+        M2, "fp8", device, num_pieces=num_pieces, most_in_a_layer=most_in_a_layer, most_rows=512
+    )
 
 
 def test_keys_and_values_take_what_their_layouts_take() -> None:
@@ -51,16 +58,37 @@ def test_a_matrix_on_a_gpu_takes_what_its_codes_and_scales_take(
 
 
 def test_a_pool_needs_its_pieces_a_layer_and_a_workspace() -> None:
-    need = pool_need(M2, "fp8", "cuda:0", num_pieces=512, most_in_a_layer=256)
+    need = pool("cuda:0", 512, 256)
     assert need.weights == 2 * need.layer == 512 * piece_bytes(M2, "fp8", "cuda")
-    assert need.fixed == 3 * need.layer + WORKSPACE_BYTES
-    assert pool_need(M2, "fp8", "cpu", num_pieces=2, most_in_a_layer=2).fixed == 2 * piece_bytes(
-        M2, "fp8"
-    )
+    assert need.fixed == 3 * need.layer + need.workspace.size
+    assert need.workspace.size > workspace.LIBRARIES_BYTES
+    assert pool("cpu", 2, 2).fixed == 2 * piece_bytes(M2, "fp8")
 
 
 def in_one_process(experts: str, linears: str = "bf16", config: ModelConfig = M2):
     return attention_need(config, "cuda:0", compute_dtype="bf16", linears=linears, experts=experts)
+
+
+def test_the_workspace_is_shown_by_its_parts() -> None:
+    shown = str(attention_need(M2, "cuda:0", compute_dtype="bf16", linears="fp8"))
+    assert "workspace 2.0 GiB (libraries 763 MiB, rows 55 MiB, attention 195 MiB, " in shown
+
+
+def test_larger_steps_and_longer_contexts_need_a_larger_workspace() -> None:
+    def size(experts: str = "", **given: int) -> int:
+        steps = workspace.Steps(**given)
+        return attention_need(
+            M2, "cuda", compute_dtype="bf16", linears="fp8", experts=experts, steps=steps
+        ).workspace.size
+
+    small = size(rows=64, decode_rows=4, positions=1024)
+    assert size(rows=2048, decode_rows=4, positions=1024) > small
+    assert size(rows=64, decode_rows=64, positions=1024) > small
+    assert size(rows=64, decode_rows=4, positions=65_536) > small
+    assert size("int4", rows=64, decode_rows=4, positions=1024) > small
+    hosted = workspace.Steps(rows=64, decode_rows=4, positions=1024, has_host_blocks=True)
+    need = attention_need(M2, "cuda", compute_dtype="bf16", linears="fp8", steps=hosted)
+    assert need.workspace.size == small + workspace.HOST_BLOCKS_BYTES
 
 
 def test_what_does_not_fit_is_told_with_numbers_and_with_what_would() -> None:
@@ -99,8 +127,8 @@ def test_memory_that_others_use_is_not_counted() -> None:
 
 
 def test_as_many_pieces_fit_as_leave_room_to_load_a_layer() -> None:
-    need = pool_need(M2, "fp8", "cuda:0", num_pieces=1, most_in_a_layer=256)
+    need = pool("cuda:0", 1, 256)
     piece = piece_bytes(M2, "fp8", "cuda:0")
-    room = need.layer + need.workspace + 100 * piece + piece // 2
+    room = need.layer + need.workspace.size + 100 * piece + piece // 2
     assert pieces_that_fit(need, piece, room) == 100
     assert pieces_that_fit(need, piece, need.layer) == 0

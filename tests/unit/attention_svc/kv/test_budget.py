@@ -14,9 +14,10 @@ from moe_model.families.known import parse_config
 from moe_model.families.minimax_m2.tiny_config import TINY
 from moe_model.formats import attention_bytes, piece_bytes
 from moe_model.maths.kv_layout import PlainLayout, block_bytes
-from moe_model.memory_need import WORKSPACE_BYTES
 from moe_model.weights.held_formats import HeldFormats
 from moe_model.weights.place import Place
+from moe_model.workspace import Steps
+from rpc.config import max_rows_per_message
 from rpc.process.sizes import MemoryBudget
 from tests.support.moe_model.fake_gpus import H100, free_gib, gpus
 from tests.support.moe_model.m2_config import M2 as M2_CONFIG
@@ -87,11 +88,23 @@ class TestOnAGpu:
 
     def test_auto_is_what_the_weights_leave_of_the_share(self):
         need = need_on(config("auto", "grpc"), M2, self.FORMATS, "cuda:0")
-        assert need.workspace == WORKSPACE_BYTES
+        assert need.workspace.size > 10**9
         for share in (0.5, 0.9):
             left = int(share * 79 * GIB) - need.fixed
             found = self.positions(gpu_memory=share) * need.kv_position
             assert left - BLOCK_SIZE * need.kv_position < found <= left
+
+    def test_smaller_steps_leave_more_of_it(self):
+        flags = {"max_batch_tokens": 64, "max_running": 4, "max_model_len": 32_768}
+        assert self.positions(free=20, max_model_len=32_768) < self.positions(free=20, **flags)
+
+    def test_the_largest_steps_are_those_of_the_flags(self):
+        assert config("auto").steps(M2) == Steps()
+        asked = config("auto", max_running=700, max_batch_tokens=600, kv_host_memory="1GiB")
+        found = asked.steps(M2)
+        assert (found.rows, found.decode_rows, found.has_host_blocks) == (600, 600, True)
+        most = max_rows_per_message(M2.hidden_size, M2.top_k)
+        assert config("auto", max_batch_tokens=10**6).steps(M2).rows == most
 
     def test_others_memory_is_left_alone(self):
         assert self.positions(free=20) < self.positions(free=40) < self.positions(free=79)

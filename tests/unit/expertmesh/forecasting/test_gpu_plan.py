@@ -1,6 +1,7 @@
 """What fits on GPUs: whole layers, attention on the first card, the rest for CPUs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from expertmesh.forecasting.gpu_plan import CHEAP_HOP_S, GpuPlan, advice, plan_g
 from moe_model.families.known import parse_config
 from moe_model.formats import ON_GPU, piece_bytes
 from moe_model.memory_need import attention_need, pool_need
+from rpc.config import max_rows_per_message
 from tests.support.moe_model.m2_config import M2 as M2_CONFIG
 
 M2 = parse_config({"model_type": "minimax_m2", **M2_CONFIG})
@@ -40,6 +42,7 @@ def used(made: GpuPlan, card: int) -> int:
         "cuda",
         num_pieces=layers * M2.num_experts,
         most_in_a_layer=M2.num_experts,
+        most_rows=max_rows_per_message(M2.hidden_size, M2.top_k),
     )
     size = attention.fixed + made.positions * attention.kv_position if card == 0 else 0
     return size + (pool.fixed if layers and not made.in_process else 0)
@@ -109,6 +112,9 @@ class TestTheCommand:
         assert told["fp8"]["kv_positions"] == expected.positions
         text = self.run(m2, "--gpus", 2, "--gpu-memory-gb", 140).stdout
         assert "cuda:0: attention, KV cache, layers 0-" in text
+        assert re.search(r"\nworkspace of attention: 2.0 GiB \(libraries \d+ MiB, rows ", text)
+        assert re.search(r"\nworkspace of a pool: 1.3 GiB \(libraries \d+ MiB, rows ", text)
+        assert told["fp8"]["workspace_bytes"]["pool"] == expected.pool.workspace.size
 
     def test_it_says_with_its_status_that_nothing_fits(self, m2: Path) -> None:
         assert self.run(m2, "--gpus", 1, "--gpu-memory-gb", 8).exit_code == 1
