@@ -12,8 +12,8 @@ from expertmesh.agent.web.marking import marked
 from expertmesh.agent.web.page_text import NotTextError, page_text
 from expertmesh.agent.web.urls import BadUrlError
 
-PART_CHARS = 6000
-"""Shown at once: with its marks it fits into what a run keeps of a result."""
+PART_BYTES = 7 << 10
+"""Of a page's text in UTF-8, shown at once: with its marks it fits into MAX_BYTES of clip.py."""
 _KEPT_PAGES = 8
 
 
@@ -69,7 +69,7 @@ def shown_part(page: Page, place: str, start: int, notes: Iterable[str] = ()) ->
     """
     if start and start >= len(page.text):
         return Result(Status.FAILED, f"{place} has {len(page.text)} characters of text")
-    part = page.text[start : start + PART_CHARS]
+    part = first_bytes(page.text[start : start + PART_BYTES], PART_BYTES)
     end = start + len(part)
     lines = [f"URL: {place}"]
     if page.title:
@@ -85,3 +85,8 @@ def shown_part(page: Page, place: str, start: int, notes: Iterable[str] = ()) ->
     elif page.cut:
         text += "\nThe page is longer; the rest was left out."
     return Result(Status.OK, text, (Source.of(place, page.text[start:end]),))
+
+
+def first_bytes(text: str, num_bytes: int) -> str:
+    """As many whole characters as fit into these bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:num_bytes].decode("utf-8", "ignore")
