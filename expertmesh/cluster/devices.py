@@ -34,10 +34,12 @@ def place(
     compute_dtype: str,
     share: float,
     kv_bytes: Mapping[str, int],
+    advice: str,
 ) -> Placed:
     """Deals out the devices of `wanted`, service -> its --device, and checks that all fits.
 
-    `share`: --gpu-memory; `kv_bytes`: the least of each attention service.
+    `share`: --gpu-memory; `kv_bytes`: the least of each attention service; `advice`: what to use
+    where a GPU is too small.
 
     Raises:
         ValueError: a GPU that was named is not there, not taken or too small.
@@ -46,13 +48,13 @@ def place(
     why = found.gpus.why_no_kernels(compute_dtype, usable[0] if usable else None)
     dealt = deal(wanted, found.gpus, auto_to_cpu=bool(why))
     try:
-        left = _left(dealt, found, needs, share, kv_bytes)
+        left = _left(dealt, found, needs, share, kv_bytes, advice)
     except ValueError as error:
         if "auto" not in wanted.values():
             raise
         why = str(error)
         dealt = deal(wanted, found.gpus, auto_to_cpu=True)
-        left = _left(dealt, found, needs, share, kv_bytes)
+        left = _left(dealt, found, needs, share, kv_bytes, advice)
     return Placed(devices=dealt, left=left, why=why if "auto" in wanted.values() else "")
 
 
@@ -94,6 +96,7 @@ def _left(
     needs: Needs,
     share: float,
     kv_bytes: Mapping[str, int],
+    advice: str,
 ) -> dict[str, int]:
     """What the services leave of each GPU. Raises ValueError for one that is too small."""
     left = {}
@@ -106,8 +109,7 @@ def _left(
             parts = ", ".join(f"{one} {gib(size)}" for one, size in sizes.items())
             raise ValueError(
                 f"--device: {gib(needed)} of {device} are needed ({parts}, and keys and values), "
-                f"and there are {room}; use smaller formats (--expert-dtype, --linear-dtype), more "
-                "GPUs, or --expert-device cpu"
+                f"and there are {room}; use {advice}"
             )
         left[device] = room.size - sum(sizes.values())
     return left

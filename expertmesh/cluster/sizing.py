@@ -67,6 +67,7 @@ class Sizing:
                 kv_bytes=dict.fromkeys(
                     self._attentions, budget.size_bytes if budget else self._position * BLOCK_SIZE
                 ),
+                advice=self._advice(),
             )
         self.devices, self.why = placed.devices, placed.why
         self._has_gpus = bool(found.gpus.found)
@@ -98,6 +99,15 @@ class Sizing:
         """Of these, what is in this machine's own memory, and what evicted KV blocks may take."""
         held = self.held_bytes(name) if self.devices[name] == "cpu" else 0
         return held + (self._kv_host if name in self.kv else 0)
+
+    def _advice(self) -> str:
+        """What helps where a GPU is too small for what it was asked to hold."""
+        smaller = "smaller formats (--expert-dtype, --linear-dtype), a smaller --kv-memory"
+        if self._options.in_process:
+            return f"{smaller}, or leave --in-process out: what does not fit goes to the CPU"
+        if follows_cards(self._options):
+            return f"{smaller}, or shorter and fewer sequences (--max-model-len, --max-running)"
+        return f"{smaller}, more GPUs, --expert-device cpu, or leave --pools and the like out"
 
     def _lay_out(self, found: FoundGpus, share: float, budget: MemoryBudget | None) -> Layout:
         """By what cards hold, if no flag says otherwise. Raises ValueError."""

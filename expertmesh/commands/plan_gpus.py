@@ -89,6 +89,12 @@ def _print(
     out.print(table)
     for line in workspaces(made):
         out.print(line, soft_wrap=True)
+    if any(one.fits for one in made):
+        out.print(
+            "`expertmesh up --model FOLDER --expert-dtype FORMAT "
+            f"--linear-dtype {made[0].linear_format}` places them so",
+            soft_wrap=True,
+        )
     for line in dict.fromkeys(advice(one, hop_s) for one in made if one.fits):
         if line:
             out.print(line, soft_wrap=True)

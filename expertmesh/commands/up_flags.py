@@ -19,6 +19,13 @@ SERVICES = {
     "expert_svc": "expert pools",
     "router_svc": "the router",
 }
+HELP = {
+    "device": "where to compute: auto, cpu, cuda (all GPUs) or a list like cuda:0,cuda:1; auto is "
+    "the GPUs, as above, or else the CPU, and the plan says why"
+}
+"""Of flags that mean more here than to one service."""
+SHOWN_APART = ("device",)
+"""Flags of several services whose forms for one of them are in the help, too."""
 NEVER_IN_PROCESS = ("expert_svc", "router_svc")
 
 
@@ -82,12 +89,13 @@ def _option(one: Passable) -> Any:
     shown = "" if default in (None, (), "", False) else f" Default: {default}."
     *first, last = [SERVICES[module] for module in one.modules]
     of = f"{', '.join(first)} and {last}" if first else last
-    text = f"{of}: {one.flag.help}" if one.is_shared else one.flag.help
+    explained = HELP.get(one.flag.name, one.flag.help)
+    text = f"{of}: {explained}" if one.is_shared or one.of_one else explained
     return typer.Option(
         [] if one.flag.is_list else None,
         name,
         envvar=one.env,
-        hidden=one.of_one,
+        hidden=one.of_one and one.flag.name not in SHOWN_APART,
         help=f"{text[0].upper()}{text[1:]}.{shown}",
         show_default=False,
         rich_help_panel="Passed on to several services" if one.is_shared else f"Passed on to {of}",

@@ -11,8 +11,8 @@ from typing import Any
 
 from expertmesh.cluster.card_layers import Contents, share_layers
 from moe_model.config import ModelConfig
-from moe_model.formats import ON_GPU, kv_position_bytes
-from moe_model.memory_need import MemoryNeed
+from moe_model.formats import ON_GPU, kv_position_bytes, piece_bytes
+from moe_model.memory_need import MemoryNeed, gib
 
 CHEAP_HOP_S = 165e-6
 """A round trip to pools on CPUs under which their hottest experts would be worth a card's place."""
@@ -27,6 +27,8 @@ class GpuPlan:
     layers: tuple[int, ...]
     positions: int
     left_layers: int
+    left_bytes: int
+    """Of the host's memory, for these."""
     in_process: bool
     fits: bool
     """Attention, with the positions that were asked for, fits the first card."""
@@ -47,7 +49,8 @@ class GpuPlan:
             lines.append(f"cuda:{card}: {', '.join(parts) or 'nothing'}")
             first += count
         if self.left_layers:
-            lines.append(f"CPUs: layers {_span(first, self.left_layers)}")
+            held = gib(self.left_bytes)
+            lines.append(f"CPUs: layers {_span(first, self.left_layers)} in {held}")
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class GpuPlan:
             "in_process": self.in_process,
             "layers": list(self.layers),
             "left_layers": self.left_layers,
+            "left_bytes": self.left_bytes,
             "kv_positions": self.positions,
             "workspace_bytes": {
                 "attention": self.attention.workspace.size,
@@ -92,6 +96,7 @@ def plan_gpus(
         layers=shares.layers,
         positions=max(0, shares.left // position),
         left_layers=shares.left_layers,
+        left_bytes=shares.left_layers * config.num_experts * piece_bytes(config, weight_format),
         in_process=shares.in_process,
         fits=shares.left >= contents.kv_bytes,
         attention=contents.whole if shares.in_process else contents.attention,

@@ -166,6 +166,8 @@ def test_a_kv_cache_that_does_not_fit_is_refused_with_the_numbers(m2: Path) -> N
     message = r"--device: 9.* GiB of cuda:0 are needed \(attention .* there are 72.0 GiB of cuda:0"
     with pytest.raises(CommandError, match=message):
         up(m2, A100, device="cuda:0", kv_memory="90GiB")
+    with pytest.raises(CommandError, match="or leave --in-process out: what does not fit goes to"):
+        up(m2, A100, device="cuda:0", in_process=True)
 
 
 def test_experts_may_have_cards_that_attention_has_not(m2: Path) -> None:

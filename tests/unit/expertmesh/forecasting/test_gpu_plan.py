@@ -73,9 +73,10 @@ def test_a_card_that_is_too_small_for_all_leaves_layers_to_cpus() -> None:
     assert not made.in_process
     (count,) = made.layers
     assert 0 < count < 20
+    left_gib = made.left_layers * M2.num_experts * piece_bytes(M2, "fp8") / GIB
     assert made.placement() == [
         f"cuda:0: attention, KV cache, layers 0-{count - 1}",
-        f"CPUs: layers {count}-61",
+        f"CPUs: layers {count}-61 in {left_gib:.1f} GiB",
     ]
     assert "whole layers" in advice(made, 2 * CHEAP_HOP_S)
     assert "most used experts" in advice(made, CHEAP_HOP_S / 2)
@@ -111,6 +112,7 @@ class TestTheCommand:
         assert told["fp8"]["layers"] == list(expected.layers)
         assert told["fp8"]["kv_positions"] == expected.positions
         text = self.run(m2, "--gpus", 2, "--gpu-memory-gb", 140).stdout
+        assert "`expertmesh up --model FOLDER --expert-dtype FORMAT --linear-dtype bf16`" in text
         assert "cuda:0: attention, KV cache, layers 0-" in text
         assert re.search(r"\nworkspace of attention: 2.0 GiB \(libraries \d+ MiB, rows ", text)
         assert re.search(r"\nworkspace of a pool: 1.3 GiB \(libraries \d+ MiB, rows ", text)
