@@ -169,6 +169,14 @@ def use(device: "torch.device | str") -> None:
         torch.cuda.set_device(torch.device(device))
 
 
+def wait_for_stream(device: "torch.device | str") -> None:
+    """Until a GPU has done what this thread has sent it; nothing to do for a CPU."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.current_stream(torch.device(device)).synchronize()
+
+
 def unconnected(gpus: Sequence[Gpu]) -> list[tuple[str, str]]:
     """Pairs of GPUs that do not reach each other's memory."""
     import torch

@@ -127,7 +127,7 @@ class Engine:
 
     async def step(self) -> bool:
         """Plan and run one step; False when there was nothing to do."""
-        self._sample_late()
+        await self._sample_late()
         start = time.monotonic()
         plan = self.scheduler.schedule()
         if plan:
@@ -214,7 +214,7 @@ class Engine:
         sequences = [step.completing[i].sequence for i in chosen]
         found = found if len(chosen) == len(step.completing) else found.of(chosen)
         picked = None if controls is None else found.picked
-        tokens = self._sample(found.logits_BV, sequences, picked)
+        tokens = await self._sample(found.logits_BV, sequences, picked)
         times.sampling_s = time.monotonic() - start
         self._outcomes.account(plan, times)
         start = time.monotonic()
@@ -249,14 +249,15 @@ class Engine:
             self._masks.hold(sequence, logits_BV[row].clone())
             self._metrics.late_masks.inc()
 
-    def _sample_late(self) -> None:
+    async def _sample_late(self) -> None:
         """Sample sequences whose grammars have answered since."""
         ready = self._masks.take_ready()
         if not ready:
             return
         sequences = [sequence for sequence, _ in ready]
         try:
-            tokens = self._sample(torch.stack([logits_V for _, logits_V in ready]), sequences)
+            logits_BV = torch.stack([logits_V for _, logits_V in ready])
+            tokens = await self._sample(logits_BV, sequences)
             for sequence, token in zip(sequences, tokens, strict=True):
                 self._outcomes.emit(sequence, token)
         except Exception as error:  # our bug: fail these requests, keep serving the others
@@ -266,16 +267,20 @@ class Engine:
             for sequence in sequences:
                 self.finish(sequence, _OUR_BUG)
 
-    def _sample(
+    async def _sample(
         self, logits_BV: Tensor, sequences: list[Sequence], picked: list[int] | None = None
     ) -> list[EmittedToken | SamplingFailed]:
-        return sample(
+        """Any of the sequences may end meanwhile."""
+        work = partial(
+            sample,
             logits_BV,
             sequences,
             missing_ids=self._missing_ids,
             banned=banned_rows(sequences),
             picked=picked,
         )
+        are_known = picked is not None and min(picked, default=0) >= 0
+        return await self._stack.run(are_known or self._stack.samples_at_once(len(sequences)), work)
 
     async def _prepare_blocks(self, plan: list[Slice]) -> None:
         """Copy and clear blocks before the step that `plan` is. The plan is read at once."""

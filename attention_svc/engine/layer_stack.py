@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.activations import ActivationCounts
+from attention_svc.engine.host_rows import HostRows
 from attention_svc.engine.watchdog import WHOLE_STEP, StepProgress
 from attention_svc.experts.transport import ExpertTransport, HopTerms
 from attention_svc.kv.cache import KvCache
@@ -20,6 +21,7 @@ from attention_svc.sampling.plain import NUM_CONTROLS, draws, pick_plain
 from attention_svc.sequence.sequence import StepTimes
 from moe_model.backends.backend import Backend
 from moe_model.cost import inline_rows, lm_head_row_flops, projection_row_flops
+from moe_model.gpus import wait_for_stream
 from moe_model.maths.layer_steps import LayerSteps
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
@@ -71,6 +73,7 @@ class LayerStack:
         self.device = device
         self.cache = cache
         self.transport = transport
+        self._on_cpu = device.type == "cpu"
         self.progress = StepProgress()
         self._activations = activations
         self._compute_thread = compute_thread
@@ -138,12 +141,12 @@ class LayerStack:
             return await self._forward_whole(self._whole, meta, times, score, controls)
         inline = meta.num_rows <= self._inline_rows
         start = time.monotonic()
-        step, progress = self._begin(meta), self.progress
+        step, progress = await self.run(inline, partial(self._begin, meta)), self.progress
         for layer_idx in range(self.config.num_layers):
             progress.layer_idx = layer_idx
             progress.moves += 1
             dispatch_TD, topk_ids_TK, topk_weights_TK = await self.run(
-                inline, partial(step.up_to_dispatch, layer_idx)
+                inline, partial(_next_rows, step, layer_idx)
             )
             times.attention_s += time.monotonic() - start
             ticket = self.transport.submit(
@@ -160,18 +163,11 @@ class LayerStack:
             times.pool_queue_s += hop.queue_s
             times.pool_compute_s += hop.compute_s
             start = time.monotonic()
-            step.from_combine()
-        hidden_TD = step.hidden_TD
-        self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
-        if score is not None:
-            await self.run(False, lambda: score(hidden_TD, self._logits))
-        logits_BV = await self.run(
-            inline and meta.logit_rows_B.shape[0] <= self._logits_inline_rows,
-            partial(self._logits, self._logit_rows(hidden_TD, meta)),
-        )
-        finite_open = _finite_rows(hidden_TD, meta.open_rows_C)
+        inline &= score is None and meta.logit_rows_B.shape[0] <= self._logits_inline_rows
+        found, chosen = await self.run(inline, partial(self._end, step, meta, score))
+        self._activations.add_step(chosen, is_decode=meta.is_decode)
         times.attention_s += time.monotonic() - start
-        return StepLogits(logits_BV, finite_open)
+        return found
 
     async def _forward_whole(
         self,
@@ -193,13 +189,16 @@ class LayerStack:
             await asyncio.sleep(0)
             while not step.is_done():
                 await asyncio.sleep(0)
-        else:
-            await self.run(False, step.wait)
+
+        def rest() -> list[bool]:
+            step.wait()
+            if score is not None:
+                score(step.hidden_TD, self._logits)
+            return _finite_rows(step.hidden_TD, meta.open_rows_C)
+
+        finite_open = await self.run(is_short and score is None, rest)
         self.progress.moves += 1
         self._activations.add_step(step.chosen(), is_decode=meta.is_decode)
-        if score is not None:
-            await self.run(False, lambda: score(step.hidden_TD, self._logits))
-        finite_open = _finite_rows(step.hidden_TD, meta.open_rows_C)
         times.device_s = step.device_s()
         times.attention_s += time.monotonic() - start
         return StepLogits(step.logits_BV, finite_open, step.picked())
@@ -210,11 +209,33 @@ class LayerStack:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._compute_thread, work)
 
+    def samples_at_once(self, num_rows: int) -> bool:
+        """Whether sampling from so many rows of logits is small work."""
+        return self._on_cpu and num_rows <= self._logits_inline_rows
+
     def _begin(self, meta: StepMeta) -> LayerSteps:
         """The step's rows before the first layer."""
         cos_T, sin_T = rope_cos_sin(meta.positions_T.to(self.device), self._frequencies)
         hidden_TD = self._embedding_VD.index_select(0, meta.token_ids_T.to(self.device))
-        return self._steps.begin(hidden_TD, cos_T, sin_T, meta)
+        step = self._steps.begin(hidden_TD, cos_T, sin_T, meta)
+        if self._on_cpu or not self.transport.on_host or step.combined_TD.is_cpu:
+            return step
+        return HostRows(step, self.device)
+
+    def _end(
+        self, step: LayerSteps, meta: StepMeta, score: Score | None
+    ) -> tuple[StepLogits, Sequence[np.ndarray] | np.ndarray]:
+        """After the last layer's sums: what was found, and whom every layer chose."""
+        step.from_combine()
+        hidden_TD = step.hidden_TD
+        if score is not None:
+            score(hidden_TD, self._logits)
+        logits_BV = self._logits(self._logit_rows(hidden_TD, meta))
+        finite_open = _finite_rows(hidden_TD, meta.open_rows_C)
+        chosen = step.chosen()
+        if not self._on_cpu:  # whoever reads the logits next does not wait
+            wait_for_stream(self.device)
+        return StepLogits(logits_BV, finite_open), chosen
 
     def _logit_rows(self, hidden_TD: Tensor, meta: StepMeta) -> Tensor:
         """The rows that want logits; when all do, no copy is made."""
@@ -227,6 +248,13 @@ class LayerStack:
             return torch.empty((0, self.config.vocab_size))
         final_BD = self._maths.rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
         return linear(final_BD, self._lm_head_VD, torch.float32)
+
+
+def _next_rows(step: LayerSteps, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+    """From the sums of the layer before, if there is one, to a layer's rows for experts."""
+    if layer_idx:
+        step.from_combine()
+    return step.up_to_dispatch(layer_idx)
 
 
 def _finite_rows(hidden_TD: Tensor, rows_C: Tensor) -> list[bool]:

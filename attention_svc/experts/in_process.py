@@ -20,6 +20,8 @@ PAUSE_S = 0.005
 class InProcessTransport:
     """Holds every expert; the computation runs when its ticket is awaited."""
 
+    on_host = False
+
     def __init__(
         self,
         weights: Weights,

@@ -23,6 +23,8 @@ from rpc.hop.codec import HopCodec
 class GrpcTransport:
     """Sends each row once to every pool that serves one of its experts."""
 
+    on_host = True
+
     def __init__(self, pools: PoolSet, metrics: AttentionMetrics, codec: HopCodec):
         self.pools = pools
         self.context = CallContext(pools, codec, metrics, RetryBudget(), itertools.count(1))
@@ -83,9 +85,6 @@ class GrpcTransport:
         *,
         is_decode: bool,
     ) -> ExpertCall:
-        if not hidden_TD.is_cpu:
-            hidden_TD, topk_ids_TK = hidden_TD.cpu(), topk_ids_TK.cpu()
-            topk_weights_TK = topk_weights_TK.cpu()
         rows = (hidden_TD, topk_ids_TK, topk_weights_TK)
         call = ExpertCall(self.context, terms, layer_idx, rows, is_decode=is_decode)
         call.start()

@@ -1,7 +1,6 @@
 """The seam between attention and experts: submit rows, wait for their sums.
 
-Implementations: `over_grpc` (remote pools) and `in_process`. Tensors may be on any device; the
-transport copies them where it needs them.
+Implementations: `over_grpc` (remote pools) and `in_process`.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,6 +73,10 @@ class Ticket(Protocol):
 
 class ExpertTransport(Protocol):
     """Sends rows to experts."""
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it takes tensors on the CPU only; otherwise on the experts' device."""
 
     def submit(
         self,

@@ -76,6 +76,8 @@ class SteppedTransport:
     While they are not `found`, a step waits for them as for experts that no pool serves.
     """
 
+    on_host = False
+
     def __init__(self, inner: InProcessTransport, metrics: AttentionMetrics):
         self._inner = inner
         self.gate = asyncio.Event()

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from moe_model.gpus import driver_cuda, free_bytes, read_gpus, unconnected, use, used_bytes
+from moe_model.gpus import (
+    driver_cuda,
+    free_bytes,
+    read_gpus,
+    unconnected,
+    use,
+    used_bytes,
+    wait_for_stream,
+)
 from tests.support.moe_model.fake_gpus import H200, gpus
 
 OLD_DRIVER = (
@@ -72,6 +80,20 @@ def test_a_thread_takes_its_gpu_and_no_cpu(monkeypatch: pytest.MonkeyPatch) -> N
     use("cpu")
     use("cuda:3")
     assert taken == [torch.device("cuda:3")]
+
+
+def test_a_thread_waits_for_its_own_stream_of_a_gpu_and_for_no_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[torch.device] = []
+
+    def stream_of(device: torch.device) -> SimpleNamespace:
+        return SimpleNamespace(synchronize=lambda: waited.append(device))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", stream_of)
+    wait_for_stream("cpu")
+    wait_for_stream("cuda:3")
+    assert waited == [torch.device("cuda:3")]
 
 
 def test_pairs_that_do_not_reach_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
