@@ -32,13 +32,16 @@ from attention_svc.metrics import AttentionMetrics
 from attention_svc.sequence.sequence import SequenceEnd
 from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
+from moe_model.device_failures import in_one_line, is_fatal
 from moe_model.formats import attention_layer_bytes, piece_bytes
-from moe_model.gpus import use, used_bytes
+from moe_model.gpus import use, used_bytes, wait_for_device
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
 
 log = logging.getLogger(__name__)
 
+CLOSE_WAIT_S = 10.0
+"""For what a GPU has begun, which takes a second at most unless the device hangs."""
 STOPPING = SequenceEnd(reason="ABORTED", error="the attention service is stopping", retryable=True)
 
 
@@ -92,7 +95,24 @@ class RunningEngine:
             await self.pools.stop()
         await self._grammars.close()
         self.engine.close()
+        if self._model.place.gpu is not None:
+            await self._device_done()
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _device_done(self) -> None:
+        """Until nothing that was begun goes on: a step that was cancelled still writes to pinned
+        memory, which goes with this engine and may be another one's next."""
+        device, loop = self._model.place.device, asyncio.get_running_loop()
+        # On the thread that may still be sending a step off.
+        waiting = loop.run_in_executor(self._compute_thread, wait_for_device, device)
+        try:
+            await asyncio.wait_for(waiting, CLOSE_WAIT_S)
+        except TimeoutError:
+            log.warning("closing although %s is not done after %g s", device, CLOSE_WAIT_S)
+        except Exception as error:
+            if not is_fatal(error):
+                raise
+            log.warning("closing on %s: %s", device, in_one_line(error))
 
     def readiness(self) -> tuple[bool, str]:
         """(ready to generate, the reason when not); any thread."""

@@ -177,6 +177,17 @@ def wait_for_stream(device: "torch.device | str") -> None:
         torch.cuda.current_stream(torch.device(device)).synchronize()
 
 
+def wait_for_device(device: "torch.device | str") -> None:
+    """Until a GPU has done what this process has sent it; nothing to do for a CPU.
+
+    Raises what torch does if the device has failed.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(torch.device(device))
+
+
 def unconnected(gpus: Sequence[Gpu]) -> list[tuple[str, str]]:
     """Pairs of GPUs that do not reach each other's memory."""
     import torch

@@ -12,6 +12,7 @@ from moe_model.gpus import (
     unconnected,
     use,
     used_bytes,
+    wait_for_device,
     wait_for_stream,
 )
 from tests.support.moe_model.fake_gpus import H200, gpus
@@ -93,6 +94,14 @@ def test_a_thread_waits_for_its_own_stream_of_a_gpu_and_for_no_cpu(
     monkeypatch.setattr(torch.cuda, "current_stream", stream_of)
     wait_for_stream("cpu")
     wait_for_stream("cuda:3")
+    assert waited == [torch.device("cuda:3")]
+
+
+def test_a_process_waits_for_all_of_a_gpu_and_for_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    wait_for_device("cpu")
+    wait_for_device("cuda:3")
     assert waited == [torch.device("cuda:3")]
 
 
