@@ -17,14 +17,16 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
   tests/unit/moe_model/weights/test_packed_checkpoint.py \
   tests/unit/attention_svc/engine/test_native_attention.py \
   tests/unit/attention_svc/engine/test_native_step.py
+GPU_KERNEL_TESTS := $(addprefix tests/unit/moe_model/kernels/cuda/,test_attention.py test_codes.py \
+  test_experts.py test_packing.py test_rows.py)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-random test-slow test-gpu test-clients test-compose test-sanitize \
-  check protos bench clean
+.PHONY: help env run test test-random test-slow test-gpu test-sanitize-gpu test-clients \
+  test-compose test-sanitize check protos bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(ENV_STAMP)  ## Make .venv with the package (editable) and the test extra
 
@@ -49,6 +51,19 @@ test-slow: env  ## The slow tests: whole clusters, several machines in network n
 test-gpu: env  ## What needs a CUDA device, and the CUDA kernels' tests on it
 	$(BIN)/python -m pytest -m gpu --timeout 600
 	$(BIN)/python -m pytest --timeout 600 tests/unit/moe_model/kernels/cuda tests/parity
+
+# Once for each change of a kernel. Memcheck sees what lies beyond a tensor only if torch asks CUDA
+# for each tensor's memory by itself, which a graph cannot: graphs launch the same kernels.
+# Racecheck looks at shared memory.
+test-sanitize-gpu: env  ## The CUDA kernels under compute-sanitizer: memcheck, racecheck
+	@command -v compute-sanitizer >/dev/null \
+	  || { echo "compute-sanitizer is not on PATH; it is part of NVIDIA's CUDA toolkit"; exit 1; }
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+	  || { echo "there is no CUDA device: the kernels would run in Triton's interpreter"; exit 1; }
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9 \
+	  $(BIN)/python -m pytest -x --timeout 3600 -p no:cacheprovider $(GPU_KERNEL_TESTS)
+	compute-sanitizer --tool racecheck --error-exitcode 9 \
+	  $(BIN)/python -m pytest -x --timeout 3600 -p no:cacheprovider $(GPU_KERNEL_TESTS)
 
 # Each client has an environment of its own below .clients; npm and pip fetch them.
 test-clients: env  ## Real clients against the real gateway

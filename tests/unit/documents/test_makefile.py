@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,38 @@ def test_make_run_installs_nothing_that_only_tests_need(venv: Path) -> None:
     shown = make_in_a_terminal(venv, "run")
     assert "ARGUMENTS -m pip install --editable .\r\n" in shown
     assert "[test]" not in shown
+
+
+SANITIZER = """#!/bin/sh
+echo "SANITIZER $* CACHE ${PYTORCH_NO_CUDA_MEMORY_CACHING:-on}"
+"""
+
+
+def test_kernels_on_a_gpu_are_checked_for_bounds_and_for_races(venv: Path, tmp_path: Path) -> None:
+    """Memcheck without torch's cache of memory, in which a wrong address is a right one."""
+    programs = tmp_path / "toolkit"
+    programs.mkdir()
+    (programs / "compute-sanitizer").write_text(SANITIZER)
+    (programs / "compute-sanitizer").chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    shown = make_in_a_terminal(venv, "test-sanitize-gpu", PATH=path)
+    runs = [line for line in shown.splitlines() if line.startswith("SANITIZER ")]
+    assert [re.search(r"--tool (\w+)", run)[1] for run in runs] == ["memcheck", "racecheck"]
+    assert [run.rpartition(" ")[2] for run in runs] == ["1", "on"]
+    assert all("--error-exitcode 9" in run and "test_attention.py" in run for run in runs)
+
+
+def test_without_the_toolkit_they_are_not_checked_and_it_is_said(
+    venv: Path, tmp_path: Path
+) -> None:
+    programs = tmp_path / "no toolkit"
+    programs.mkdir()
+    make = shutil.which("make")
+    assert make is not None
+    (programs / "make").symlink_to(make)
+    shown = make_in_a_terminal(venv, "test-sanitize-gpu", PATH=str(programs))
+    assert "compute-sanitizer is not on PATH" in shown
+    assert "Error 1" in shown
 
 
 def test_every_test_that_it_names_is_there() -> None:
