@@ -16,7 +16,9 @@ KERNEL_IN_GRAPH_BYTES = 16 * 2**10
 GRAPH_ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 SPAN, MOST_ITEMS = 256, 8192
 """Positions of an item of decode attention, and the most items whose sums are there at once."""
-MOST_GRAPHS, MOST_HOP_SHAPES, MOST_CALL_GRAPHS = 160, 32, 1024
+MOST_GRAPHS, MOST_HOP_SHAPES, MOST_CALL_GRAPHS = 160, 64, 1024
+HOP_GROWTH = 4
+"""From one number of items to the next, where experts are elsewhere."""
 FEW_ROWS, GROUP, SEGMENT = 64, 128, 8
 """A linear of so few rows leaves a part for each segment of so many groups of inputs."""
 LAYER_KERNELS, CALL_KERNELS = 14, 8
@@ -96,14 +98,14 @@ def pool_workspace(config: ModelConfig, *, most_rows: int) -> Workspace:
     )
 
 
-def graph_shapes(decode_rows: int, longest: int) -> set[tuple[int, int]]:
+def graph_shapes(decode_rows: int, longest: int, *, growth: int) -> set[tuple[int, int]]:
     """Rows and items for which decode steps may ask for a graph."""
     spans, largest = -(-longest // SPAN), _bucket(decode_rows)
     return {
         (rows, items)
         for rows in GRAPH_ROWS
         if rows <= largest
-        for items in _doublings(max(rows, 2), min(rows * spans, MOST_ITEMS))
+        for items in _growing(max(rows, 2), growth, min(rows * spans, MOST_ITEMS))
     }
 
 
@@ -156,7 +158,8 @@ def _logits_bytes(config: ModelConfig, steps: Steps, *, has_experts: bool) -> in
 
 def _graphs_bytes(config: ModelConfig, decode_rows: int, longest: int, *, has_experts: bool) -> int:
     """All graphs that decode steps can ask for, the memory that they share, and their numbers."""
-    largest, shapes = _bucket(decode_rows), graph_shapes(decode_rows, longest)
+    largest = _bucket(decode_rows)
+    shapes = graph_shapes(decode_rows, longest, growth=2 if has_experts else HOP_GROWTH)
     kernels = config.num_layers * LAYER_KERNELS
     shared = _attention_layer_bytes(config, largest) + _partials_bytes(config, largest, longest)
     if has_experts:
@@ -175,9 +178,9 @@ def _bucket(rows: int) -> int:
     return next((size for size in GRAPH_ROWS if size >= rows), max(rows, GRAPH_ROWS[-1]))
 
 
-def _doublings(first: int, most: int) -> list[int]:
-    """`first`, twice that, and so on, up to the first that holds `most`."""
+def _growing(first: int, growth: int, most: int) -> list[int]:
+    """`first`, `growth` times that, and so on, up to the first that holds `most`."""
     found = [first]
     while found[-1] < most:
-        found.append(min(2 * found[-1], MOST_ITEMS))
+        found.append(min(growth * found[-1], MOST_ITEMS))
     return found

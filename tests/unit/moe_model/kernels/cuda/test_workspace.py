@@ -170,21 +170,23 @@ def test_a_layer_has_no_more_kernels_than_are_counted_in_graphs(
     assert len(launches) + 2 <= workspace.CALL_KERNELS, "and a copy each way"
 
 
-def asked_shapes(most_rows: int, longest: int) -> Iterator[tuple[int, int]]:
+def asked_shapes(most_rows: int, longest: int, growth: int) -> Iterator[tuple[int, int]]:
     for num_rows in range(1, most_rows + 1):
         for length in range(1, longest + 1, SPAN.value // 2):
-            shape = shape_of(decode_of(num_rows, length))
+            shape = shape_of(decode_of(num_rows, length), growth=growth)
             if shape is not None:
                 yield shape.rows, shape.items
 
 
+@pytest.mark.parametrize("growth", [2, hop_steps.GROWTH])
 @pytest.mark.parametrize(("most_rows", "longest"), [(1, 300), (5, 5000), (20, 2000)])
 def test_graphs_are_counted_for_every_shape_that_steps_ask_for(
-    most_rows: int, longest: int
+    most_rows: int, longest: int, growth: int
 ) -> None:
-    counted = workspace.graph_shapes(most_rows, longest)
-    assert set(asked_shapes(most_rows, longest)) <= counted
-    assert len(counted) <= 1.5 * len(set(asked_shapes(most_rows, longest))) + 4
+    counted = workspace.graph_shapes(most_rows, longest, growth=growth)
+    asked = set(asked_shapes(most_rows, longest, growth))
+    assert asked <= counted
+    assert len(counted) <= 1.5 * len(asked) + 4
 
 
 def test_the_numbers_are_the_kernels() -> None:
@@ -192,6 +194,7 @@ def test_the_numbers_are_the_kernels() -> None:
     assert (SPAN.value, MOST_ITEMS) == (workspace.SPAN, workspace.MOST_ITEMS)
     assert workspace.MOST_GRAPHS == graphs.MOST_GRAPHS
     assert workspace.MOST_HOP_SHAPES == hop_steps.MOST_SHAPES
+    assert workspace.HOP_GROWTH == hop_steps.GROWTH
     assert workspace.MOST_CALL_GRAPHS == call_graphs.MOST_GRAPHS
     assert (workspace.GROUP, workspace.SEGMENT) == (codes.GROUP, linear._SEGMENT)
     assert workspace.FEW_ROWS == linear._FEW_ROWS
