@@ -139,7 +139,7 @@ class LayerStack:
         """
         if self._whole is not None:
             return await self._forward_whole(self._whole, meta, times, score, controls)
-        inline = meta.num_rows <= self._inline_rows
+        inline = meta.num_rows <= self._inline_rows and self._steps.is_ready(meta)
         start = time.monotonic()
         step, progress = await self.run(inline, partial(self._begin, meta)), self.progress
         for layer_idx in range(self.config.num_layers):
@@ -183,7 +183,7 @@ class LayerStack:
         self.progress.moves += 1
         if controls is not None and not draws(controls):
             controls = None
-        is_short = whole.is_short(meta)
+        is_short = whole.is_short(meta, controls)
         step = await self.run(is_short, partial(whole.start, meta, controls))
         if is_short:  # another thread would wake up late
             await asyncio.sleep(0)

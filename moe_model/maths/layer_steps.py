@@ -52,6 +52,9 @@ class Steps(Protocol):
         To be run through before the first step. `most_decode`: rows of a step without chunks.
         """
 
+    def is_ready(self, meta: StepMeta) -> bool:
+        """Whether nothing has to be made first, which would take many times as long as the step."""
+
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         """Take the rows before the first layer, once the last step has ended.
 
@@ -70,6 +73,9 @@ class PlainSteps:
 
     def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
         return iter(())
+
+    def is_ready(self, meta: StepMeta) -> bool:
+        return True
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> "PlainStep":
         return PlainStep(self, hidden_TD, cos_T, sin_T, meta.to(hidden_TD.device))

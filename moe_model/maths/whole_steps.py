@@ -64,8 +64,12 @@ class WholeSteps(Protocol):
             num_controls: see `start`.
         """
 
-    def is_short(self, meta: StepMeta) -> bool:
-        """Whether `start` only sends it off, and the device is done within milliseconds."""
+    def is_short(self, meta: StepMeta, controls: np.ndarray | None = None) -> bool:
+        """Whether `start` only sends it off, and the device is done within milliseconds.
+
+        `start` may be called from any thread, one at a time: what it makes at the first step of a
+        size is there for all.
+        """
 
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> WholeStep:
         """`meta` is on the host. The last step must have ended: `wait` has returned, or `is_done`.

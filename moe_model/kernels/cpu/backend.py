@@ -122,6 +122,9 @@ class _FewRowsAtOnce:
     def warm_up(self, most_rows: int, most_decode: int) -> Iterator[int]:
         return iter(())
 
+    def is_ready(self, meta: StepMeta) -> bool:
+        return True
+
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         if meta.num_rows > MOST_ROWS:
             return self.plain.begin(hidden_TD, cos_T, sin_T, meta)

@@ -51,18 +51,19 @@ class DecodeGraphs:
                 self._compute(shape)
         log.info("%d graphs share %.0f MB", len(self._graphs), self._pool_bytes / 1e6)
 
-    def holds(self, meta: StepMeta) -> bool:
-        """Whether `start` gives a step."""
-        return self._shape(meta) is not None
+    def has(self, meta: StepMeta, controls: np.ndarray | None) -> bool:
+        """Whether `start` gives a step that only replays a graph, where there are any."""
+        shape = self._shape(meta, controls)
+        return shape in self._graphs if self._captures else shape is not None
 
     @staticmethod
-    def _shape(meta: StepMeta, num_controls: int = 0) -> Shape | None:
+    def _shape(meta: StepMeta, controls: np.ndarray | None) -> Shape | None:
         every_row = meta.logit_rows_B.shape[0] == meta.num_rows
-        return shape_of(meta, num_controls) if every_row else None
+        return shape_of(meta, 0 if controls is None else len(controls)) if every_row else None
 
     def start(self, meta: StepMeta, controls: np.ndarray | None) -> Computed | None:
         """None: more rows or spans than graphs are made for."""
-        shape = self._shape(meta, 0 if controls is None else len(controls))
+        shape = self._shape(meta, controls)
         if shape is None:
             return None
         self._numbers.send(meta, controls, shape)

@@ -42,6 +42,11 @@ class HopSteps:
         self._kept: OrderedDict[Shape, HopStep] = OrderedDict()
         self._captures = Captures(device) if device.type == "cuda" else None
 
+    def is_ready(self, meta: StepMeta) -> bool:
+        shape = shape_of(meta, growth=GROWTH)
+        step = self._kept.get(shape) if shape else None
+        return shape is None or (step is not None and step.is_made)
+
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         shape = shape_of(meta, growth=GROWTH)
         if shape is None:
@@ -133,6 +138,11 @@ class HopStep:
     @property
     def combined_TD(self) -> Tensor:
         return self._combined_RD[self._rows]
+
+    @property
+    def is_made(self) -> bool:
+        """Whether no layer's part is to be captured any more."""
+        return len(self._replays) > self._ids_LRK.shape[0]
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor) -> None:
         self._rows = slice(0, hidden_TD.shape[0])

@@ -32,8 +32,8 @@ class CudaWholeSteps:
             yield len(sizes) - left
             self._launch(chunk_of_nobody(num_rows), None).wait()
 
-    def is_short(self, meta: StepMeta) -> bool:
-        return self._graphs.holds(meta)
+    def is_short(self, meta: StepMeta, controls: np.ndarray | None = None) -> bool:
+        return self._graphs.has(meta, controls)
 
     @torch.inference_mode()
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> Computed:

@@ -70,8 +70,11 @@ class FarStep:
 class FarSteps:
     """Begins `FarStep`s."""
 
-    def __init__(self, steps: Steps):
-        self._steps = steps
+    def __init__(self, steps: Steps, ready: bool):
+        self._steps, self._ready = steps, ready
+
+    def is_ready(self, meta: StepMeta) -> bool:
+        return self._ready
 
     def begin(self, hidden_TD: Tensor, cos_T: Tensor, sin_T: Tensor, meta: StepMeta) -> LayerSteps:
         return FarStep(self._steps.begin(hidden_TD, cos_T, sin_T, meta))

@@ -47,8 +47,11 @@ def test_a_decoded_row_has_its_chunks_bits_in_every_step_of_its_shape(
     step, whole, chosen = run(parts, steps, chunk_of(0, PROMPT[:4], 0))
     assert list(steps.warm_up(2, 1)) == [2, 1]
     assert isinstance(step, CudaStep)
+    assert steps.is_ready(chunk_of(0, PROMPT[:4], 0))
     for position in (2, 3):  # the first makes the graphs, the second replays them
-        step, alone, ids = run(parts, steps, decode_of(PROMPT[position : position + 1], position))
+        decode = decode_of(PROMPT[position : position + 1], position)
+        assert steps.is_ready(decode) == (position == 3)
+        step, alone, ids = run(parts, steps, decode)
         assert isinstance(step, HopStep)
         assert step.combined_TD.is_cpu
         assert torch.equal(alone, whole[position : position + 1])

@@ -1,6 +1,9 @@
 """Whole steps against the reference, and against each other: decoded, in chunks, filled up."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.sampling.plain import NUM_CONTROLS
+from moe_model.kernels.cuda.model import Computed
 from moe_model.kernels.cuda.step_numbers import (
     COLUMNS,
     MOST_ITEMS,
@@ -16,6 +20,7 @@ from moe_model.kernels.cuda.step_numbers import (
     shape_of,
     write_numbers,
 )
+from moe_model.kernels.cuda.whole import CudaWholeSteps
 from moe_model.maths.step_meta import StepMeta
 from moe_model.maths.whole_steps import WholeSteps
 from moe_model.reference import ReferenceModel
@@ -131,6 +136,66 @@ def test_no_step_waits_for_the_device(steps: WholeSteps) -> None:
         torch.cuda.set_sync_debug_mode("default")
     step.wait()
     assert step.device_s() > 0
+
+
+class Kept:
+    """Captures whose graphs replay nothing."""
+
+    full = False
+
+    def is_full(self) -> bool:
+        return self.full
+
+    def capture(self, work: Callable[[], object]) -> tuple[SimpleNamespace, object]:
+        return SimpleNamespace(replay=lambda: None), work()
+
+
+def test_a_step_is_short_once_its_graph_is_there(
+    steps: WholeSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that makes it takes many times as long: not on an event loop."""
+    one, greedy = decode_of(PROMPT[:1], 0), np.ones((NUM_CONTROLS, 1))
+    assert steps.is_short(one)
+    assert not steps.is_short(chunk_of(0, PROMPT[:2], 0))
+    assert isinstance(steps, CudaWholeSteps)
+    captures = Kept()
+    monkeypatch.setattr(steps._graphs, "_captures", captures)
+    zeros = torch.zeros((4, 1))
+    computed = Computed(zeros, zeros, zeros, zeros[None], None)
+    monkeypatch.setattr(steps._graphs, "_compute", lambda shape: computed)
+    assert not steps.is_short(one)
+    captures.full = True
+    steps.start(one)
+    assert not steps.is_short(one), "without room for a graph it runs kernel by kernel"
+    captures.full = False
+    steps.start(one)
+    assert steps.is_short(one)
+    assert not steps.is_short(one, greedy), "another graph"
+    assert not steps.is_short(decode_of(PROMPT[:2], 0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_graph_that_one_thread_makes_is_replayed_by_another_which_goes_on_meanwhile(
+    steps: WholeSteps, device: torch.device
+) -> None:
+    for sequence in range(2):
+        run(steps, chunk_of(sequence, PROMPT[:6], 0))
+    decode = decode_of(PROMPT[6:7] * 2, 6)
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(run, steps, decode)
+        count = 0
+        while not making.done():
+            count += 1
+            pinned = torch.empty(count % 7 + 1, pin_memory=True)
+            pinned.copy_(torch.ones(len(pinned), device=device), non_blocking=True)
+            torch.cuda.current_stream().synchronize()
+            assert pinned.sum() == len(pinned)
+        made, best, _ = making.result()
+    assert steps.is_short(decode)
+    logits, again, _ = run(steps, decode)
+    assert torch.equal(logits, made)
+    assert again == best
 
 
 def test_numbers_of_a_step_are_written_as_its_graph_reads_them() -> None:
