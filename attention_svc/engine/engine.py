@@ -138,10 +138,19 @@ class Engine:
                 await self._try_step(plan)
             finally:
                 self.progress.stepping = False
+        if not plan or not self._stack.picks:
+            self._tell()
+        return bool(plan)
+
+    def _tell(self) -> None:
+        """What the next step need not wait for: done while a device computes it, if there is one.
+
+        Nothing is awaited between a step's end and this.
+        """
+        self._outcomes.send()
         self._outcomes.update_gauges()
         # A step's last hop is noted after the step: the next pass counts it, even an idle one.
         self._metrics.flush_hops(*self._stack.row_bytes)
-        return bool(plan)
 
     async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
         """A step whose failure ends its own sequences only."""
@@ -196,7 +205,7 @@ class Engine:
         await self._prepare_blocks(plan)
         start = time.monotonic()
         found = await self._stack.forward(
-            step.meta, terms, times, scorer.score if scorer else None, controls
+            step.meta, terms, times, scorer.score if scorer else None, controls, self._tell
         )
         if self._host_memory is not None and not step.meta.is_decode:
             took_s = time.monotonic() - start
@@ -288,6 +297,8 @@ class Engine:
         blocks = partly_filled(plan, tables.block_size)
         moves = tables.take_moves()
         crosses = not all(isinstance(move, BlockCopy) for move in moves)
+        if crosses:
+            self._tell()
         try:
             await self._stack.run(not crosses, partial(make_moves, moves, cache, self._host_memory))
         except Exception as error:

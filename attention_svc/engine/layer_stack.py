@@ -129,16 +129,19 @@ class LayerStack:
         times: StepTimes,
         score: Score | None = None,
         controls: np.ndarray | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> StepLogits:
         """Of a step whose `meta` is on the host.
 
         `controls` are for `pick_plain`, if this stack picks. `score` gets all hidden rows after the
-        last layer, and the function from rows to logits.
+        last layer, and the function from rows to logits. `meanwhile` is called before anything is
+        awaited; if a device computes the step by itself, once it is at work.
         Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
         KV cache by then is overwritten when the tokens run again.
         """
         if self._whole is not None:
-            return await self._forward_whole(self._whole, meta, times, score, controls)
+            return await self._forward_whole(self._whole, meta, times, score, controls, meanwhile)
+        meanwhile()
         inline = meta.num_rows <= self._inline_rows and self._steps.is_ready(meta)
         start = time.monotonic()
         step, progress = await self.run(inline, partial(self._begin, meta)), self.progress
@@ -176,6 +179,7 @@ class LayerStack:
         times: StepTimes,
         score: Score | None,
         controls: np.ndarray | None,
+        meanwhile: Callable[[], None],
     ) -> StepLogits:
         """All layers and experts in one go: their time is counted as attention's."""
         start = time.monotonic()
@@ -184,11 +188,15 @@ class LayerStack:
         if controls is not None and not draws(controls):
             controls = None
         is_short = whole.is_short(meta, controls)
-        step = await self.run(is_short, partial(whole.start, meta, controls))
-        if is_short:  # another thread would wake up late
-            await asyncio.sleep(0)
+        if is_short:
+            step = whole.start(meta, controls)
+            meanwhile()
+            await asyncio.sleep(0)  # a thread that waits would wake up late
             while not step.is_done():
                 await asyncio.sleep(0)
+        else:
+            meanwhile()
+            step = await self.run(False, partial(whole.start, meta, controls))
 
         def rest() -> list[bool]:
             step.wait()

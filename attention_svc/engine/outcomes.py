@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from attention_svc.engine.expert_waits import ExpertWaits
 from attention_svc.engine.next_masks import NextMasks
@@ -40,6 +41,16 @@ class Outcomes:
             lambda sequence: self.finish(sequence, NO_EXPERTS),
         )
         self.masks = NextMasks(vocab_size, finish=self.finish, wake=wake, timeout_s=mask_timeout_s)
+        self._unsent: list[Callable[[], None]] = []
+
+    def send(self) -> None:
+        """Hand out what `emit` and `account` have left to do: the next step need not wait for it.
+
+        Nothing is awaited between those and this.
+        """
+        unsent, self._unsent = self._unsent, []
+        for work in unsent:
+            work()
 
     def emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
         if sequence.finished:  # its prompt's log-probabilities failed in this step
@@ -52,16 +63,9 @@ class Outcomes:
         if not sequence.params.max_tokens:
             self.finish(sequence, SequenceEnd(reason="LENGTH"))
             return
-        now = time.monotonic()
-        if sequence.last_token_s:
-            self._metrics.inter_token_s.observe(now - sequence.last_token_s)
-        else:
-            sequence.spent.first_token_s = now - sequence.received_s
-            self._metrics.ttft_s.observe(sequence.spent.first_token_s)
-        sequence.last_token_s = now
         self.waits.served(sequence)
         sequence.output_ids.append(token.token_id)
-        sequence.outbox.put(token)
+        self._unsent.append(partial(self._send_token, sequence, token))
         self.num_tokens += 1
         if token.token_id in sequence.stop_ids:
             self.finish(sequence, SequenceEnd(reason="STOP", stop_token_id=token.token_id))
@@ -74,6 +78,16 @@ class Outcomes:
             self.masks.advance(sequence, token.token_id, is_last=is_last)
         elif is_last:
             self.finish(sequence, SequenceEnd(reason="LENGTH"))
+
+    def _send_token(self, sequence: Sequence, token: EmittedToken) -> None:
+        now = time.monotonic()
+        if sequence.last_token_s:
+            self._metrics.inter_token_s.observe(now - sequence.last_token_s)
+        else:
+            sequence.spent.first_token_s = now - sequence.received_s
+            self._metrics.ttft_s.observe(sequence.spent.first_token_s)
+        sequence.last_token_s = now
+        sequence.outbox.put(token)
 
     def publish(self, step: Step, finite: list[bool]) -> None:
         """Publish the blocks of sequences whose prompt continues in a later step.
@@ -93,6 +107,7 @@ class Outcomes:
         """End a sequence, if it has not ended; its blocks are free before the next step."""
         if sequence.finished:
             return
+        self.send()  # its last token comes before its end
         sequence.finished = True
         sequence.waited_s = self.waits.waited_s(sequence)
         self._scheduler.remove(sequence)
@@ -105,6 +120,9 @@ class Outcomes:
             self.finish(part.sequence, end)
 
     def account(self, plan: list[Slice], times: StepTimes) -> None:
+        self._unsent.append(partial(self._account, plan, times))
+
+    def _account(self, plan: list[Slice], times: StepTimes) -> None:
         steps = self._metrics.step_s
         steps["attention"].observe(times.attention_s)
         steps["experts"].observe(times.network_s + times.pool_queue_s + times.pool_compute_s)

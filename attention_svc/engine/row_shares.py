@@ -38,14 +38,19 @@ def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int
         urgency: by arrival, the tokens of the shortest sequence that waits for this one to compute
             their common prefix: a prompt counts as no longer than that.
     """
-    able = [sequence for sequence in running if not sequence.awaits_grammar]
-    plan = [Slice(sequence, 1) for sequence in able if sequence.num_pending == 1]
-    prompts: dict[str, list[Sequence]] = {}
-    for sequence in sorted(able, key=lambda s: s.arrival):
-        if sequence.num_pending > 1:
-            prompts.setdefault(sequence.client_id, []).append(sequence)
-    if not prompts:
+    plan: list[Slice] = []
+    long: list[Sequence] = []
+    for sequence in running:
+        num_pending = sequence.num_pending
+        if num_pending > 1 and not sequence.is_ending:
+            long.append(sequence)
+        elif num_pending == 1 and not sequence.is_ending:
+            plan.append(Slice(sequence, 1))
+    if not long:
         return plan
+    prompts: dict[str, list[Sequence]] = {}
+    for sequence in sorted(long, key=lambda s: s.arrival):
+        prompts.setdefault(sequence.client_id, []).append(sequence)
     wanted = {client: sum(s.num_pending for s in own) for client, own in prompts.items()}
     shares = equal_shares(wanted, num_rows - len(plan))
     for client, own in prompts.items():

@@ -104,10 +104,13 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """Take blocks that running sequences need, preempting the newest of the busiest client."""
+        preempted: set[int] = set()
         for sequence in sorted(self.running, key=lambda s: s.arrival):
-            while sequence in self.running and not self.tables.grow(sequence):
+            while sequence.arrival not in preempted and not self.tables.grow(sequence):
                 held = self._held()
-                self._preempt(max(self.running, key=lambda s: (held[s.client_id], s.arrival)))
+                victim = max(self.running, key=lambda s: (held[s.client_id], s.arrival))
+                preempted.add(victim.arrival)
+                self._preempt(victim)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

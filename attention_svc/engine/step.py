@@ -36,7 +36,7 @@ def pack(plan: list[Slice], block_size: int) -> Step:
     for part in ordered[num_rows:]:
         start, stop = span(part)
         token_ids = part.sequence.known_slice(start, part.num_tokens)
-        table_W = _table(part, block_size)
+        table_W = _table(part, block_size).copy()  # which may not grow while it is looked at
         positions = np.arange(start, stop)
         slots = table_W[positions // block_size] * block_size + positions % block_size
         chunks.append(
@@ -57,10 +57,10 @@ def pack(plan: list[Slice], block_size: int) -> Step:
         num_rows += part.num_tokens
         last_rows.append(num_rows - 1)
 
-    def rows_of(completes: bool) -> Tensor:
-        rows = [
-            row for row, part in zip(last_rows, ordered, strict=True) if part.completes is completes
-        ]
+    completes = [part.completes for part in ordered]
+
+    def rows_of(wanted: bool) -> Tensor:
+        rows = [row for row, is_ in zip(last_rows, completes, strict=True) if is_ is wanted]
         return torch.tensor(rows, dtype=torch.int64)
 
     token_ids_T, positions_T, slots_T = (
@@ -78,8 +78,8 @@ def pack(plan: list[Slice], block_size: int) -> Step:
         open_rows_C=rows_of(False),
         is_decode=not chunks,
     )
-    completing = [part for part in ordered if part.completes]
-    continuing = [part for part in ordered if not part.completes]
+    completing = [part for part, is_ in zip(ordered, completes, strict=True) if is_]
+    continuing = [part for part, is_ in zip(ordered, completes, strict=True) if not is_]
     return Step(meta=meta, completing=completing, continuing=continuing)
 
 
@@ -105,21 +105,23 @@ def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
 
 
 def _table(part: Slice, block_size: int) -> np.ndarray:
-    """int64 [W]: the blocks up to the slice's last position."""
+    """int64 [W]: the blocks up to the slice's last position, in the sequence's memory."""
     width = -(-span(part)[1] // block_size)
-    return np.array(part.sequence.block_table[:width], dtype=np.int64)
+    return np.frombuffer(part.sequence.block_table, dtype=np.int64, count=width)
 
 
 def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
     """int64 [4, B]: each row's token id, position, slot, and number of positions to attend to."""
-    columns: list[list[int]] = [[], [], [], []]
+    columns: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
+    token_ids, positions, slots, lens = columns
     for part in decode:
-        start, stop = span(part)
-        block = part.sequence.block_table[start // block_size]
-        columns[0] += part.sequence.known_slice(start, 1)
-        columns[1].append(start)
-        columns[2].append(block * block_size + start % block_size)
-        columns[3].append(stop)
+        sequence = part.sequence
+        start = sequence.num_computed
+        block, row = divmod(start, block_size)
+        token_ids += sequence.known_slice(start, 1)
+        positions.append(start)
+        slots.append(sequence.block_table[block] * block_size + row)
+        lens.append(start + 1)
     return torch.tensor(columns, dtype=torch.int64)
 
 
@@ -130,6 +132,7 @@ def _decode_tables(decode: list[Slice], block_size: int) -> np.ndarray:
     for row_W, part in zip(tables_BW, decode, strict=True):
         table_W = _table(part, block_size)
         row_W[: len(table_W)] = table_W
-        # Padded with its own block: a sequence never reads what another stored, even masked.
-        row_W[len(table_W) :] = table_W[0]
+        if len(table_W) < width:
+            # Padded with its own block: a sequence never reads what another stored, even masked.
+            row_W[len(table_W) :] = table_W[0]
     return tables_BW

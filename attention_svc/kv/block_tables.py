@@ -114,7 +114,8 @@ class BlockTables:
         keys = sequence.keys
         if keys is None:
             return
-        first, stop = (n // self.block_size for n in (sequence.num_checked, sequence.num_computed))
+        first = sequence.num_checked // self.block_size
+        stop = sequence.num_computed // self.block_size
         sequence.num_checked = sequence.num_computed
         if first < stop:
             self._extend_keys(sequence, stop)

@@ -17,6 +17,7 @@ from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.sequence import Sequence
 
 NUM_CONTROLS = 5
+_GREEDY = (1.0, 1.0, np.inf, 0.0, 0.0)
 MOST_TOP_K = CANDIDATES[0] - TIE_ROOM
 
 
@@ -25,20 +26,20 @@ def plain_controls(sequences: Rows[Sequence]) -> np.ndarray | None:
 
     A greedy row is one of which only the best is kept.
     """
-    columns = np.empty((NUM_CONTROLS, len(sequences)))
-    for row, sequence in enumerate(sequences):
+    rows = []
+    for sequence in sequences:
         params = sequence.params
         if params.logprobs or sequence.grammar is not None or is_controlled(sequence):
             return None
         if params.is_greedy:
-            columns[:, row] = (1.0, 1.0, np.inf, 0.0, 0.0)
+            rows.append(_GREEDY)
         elif 0 < params.top_k <= MOST_TOP_K:
             top_p = params.top_p if params.top_p < 1.0 else np.inf
             number = uniform(params.seed, sequence.choice_idx, len(sequence.output_ids))
-            columns[:, row] = (params.temperature, params.top_k, top_p, params.min_p, number)
+            rows.append((params.temperature, params.top_k, top_p, params.min_p, number))
         else:
             return None
-    return columns
+    return np.array(rows, dtype=np.float64).reshape(-1, NUM_CONTROLS).T.copy()
 
 
 def pick_plain(logits_BV: Tensor, controls: Tensor) -> Tensor:
