@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +21,7 @@ from typing import IO, Any
 import psutil
 
 from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.state_root import state_root
 from rpc.access.secret import write_secret
 
 RUN_DIR_HELP = (
@@ -35,18 +35,6 @@ _ANY_PORT = 64
 """Most clusters of one user at once with --http-port 0 and no --run-dir."""
 _START_TIME_SLACK_S = 5.0
 """Start times are counted from the kernel's boot time, which moves when the clock is adjusted."""
-
-
-def state_root() -> Path:
-    """This user's folder for run folders: `$XDG_STATE_HOME/expertmesh`, by default in
-    `~/.local/state`; if another user owns that (sudo keeps HOME), a temporary folder's."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-    root /= "expertmesh"
-    existing = next(path for path in (root, *root.parents) if path.exists())
-    if existing.stat().st_uid == os.geteuid():
-        return root
-    return Path(tempfile.gettempdir()) / f"expertmesh-{os.geteuid()}"
 
 
 def default_run_dir(http_port: int) -> Path:

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from expertmesh.clients.chat import ChatClient, Piece, Reply, client_key, pieces_of
-from expertmesh.clients.transcript import Thinking, show_reply, shown
+from expertmesh.clients.live_lines import shown
+from expertmesh.clients.transcript import Thinking, show_reply
 from expertmesh.console import CommandError
 from tests.support.expertmesh.command import run_command
 from tests.support.places import ROOT

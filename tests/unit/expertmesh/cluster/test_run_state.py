@@ -15,10 +15,10 @@ from expertmesh.cluster.state import (
     find_run_dir,
     is_alive,
     running_url,
-    state_root,
 )
 from expertmesh.commands.running import cluster_report
 from expertmesh.console import EXIT_USAGE, CommandError
+from expertmesh.state_root import state_root
 
 
 def test_the_default_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
