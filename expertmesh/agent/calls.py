@@ -51,7 +51,7 @@ class Calls:
         self._timeout_s = timeout_s
         self.seconds = 0.0
 
-    async def make(self, step: int, number: int, call: dict[str, Any]) -> tuple[str, str]:
+    async def make(self, step: int, call: dict[str, Any]) -> tuple[str, str]:
         """What the model reads of the call, and the line that may later stand for it.
 
         Raises GivenUpError and StoppedByUserError, which end the run.
@@ -74,7 +74,7 @@ class Calls:
         seconds = time.monotonic() - started_s
         self.seconds += seconds
         self._watcher.call_ended(name, result, seconds)
-        return self._written(step, number, call, result, effect, note, seconds)
+        return self._written(step, call, result, effect, note, seconds)
 
     async def _allowed_result(self, checked: CheckedCall, effect: Effect) -> Result:
         if not await self._approval.allows(checked.tool, checked.arguments):
@@ -110,7 +110,6 @@ class Calls:
     def _written(
         self,
         step: int,
-        number: int,
         call: dict[str, Any],
         result: Result,
         effect: Effect,
@@ -118,7 +117,7 @@ class Calls:
         seconds: float,
     ) -> tuple[str, str]:
         numbers = [self._ledger.add(source) for source in result.sources]
-        kept = self._trace.keep_output(step, number, result.text)
+        kept = self._trace.keep_output(result.text)
         where = kept if READER in self._registry else ""
         # What commands print stays bare: a small model takes every number in it for a result.
         cited = numbers if effect in (Effect.READS, Effect.WEB) else []
@@ -126,10 +125,16 @@ class Calls:
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])
         hidden = self._trace.masks.hide(result.text)
+        line = (
+            f"[The result of {call['function']['name']} in step {step} ({result.status.value}, "
+            f"{len(result.text):,} characters) was left out to save room"
+            + (f"; all of it: {kept}]" if where else "]")
+        )
         self._trace.write(
             "tool",
             step=step,
             message=tool_message(call, "\n".join([clipped(hidden, full_text=where), *added])),
+            line=line,
             name=call["function"]["name"],
             status=result.status.value,
             seconds=round(seconds, 4),
@@ -138,11 +143,6 @@ class Calls:
                 {"number": n, "place": one.place, "sha256": one.sha256, "excerpt": one.excerpt}
                 for n, one in zip(numbers, result.sources, strict=True)
             ],
-        )
-        line = (
-            f"[The result of {call['function']['name']} in step {step} ({result.status.value}, "
-            f"{len(result.text):,} characters) was left out to save room"
-            + (f"; all of it: {kept}]" if where else "]")
         )
         return text, line
 

@@ -2,10 +2,12 @@
 
 A file that the editor is about to change is copied first. Before the first command, which may
 change anything, the whole folder is copied, the smallest files first, up to a limit; what does not
-fit is known by name, and reported. `manifest.json` has what was there, `files/` the copies.
+fit is known by name, and reported. A folder of very many names is not copied at all: then only what
+the editor changes can be put back. `manifest.json` has what was there, `files/` the copies.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -17,8 +19,8 @@ from typing import Any
 from expertmesh.agent.contained import Folder, Parts
 from expertmesh.agent.run_folder import private_file, write_private
 
-MAX_BYTES = 1 << 30
-MAX_FILES = 100_000
+MAX_BYTES = 512 << 20
+MAX_NAMES = 50_000
 _BLOCK = 1 << 20
 
 
@@ -69,20 +71,22 @@ class Checkpoint:
         *,
         left_out: Path | None = None,
         max_bytes: int = MAX_BYTES,
-        max_files: int = MAX_FILES,
+        max_names: int = MAX_NAMES,
     ):
         """`left_out`: below the work folder, and no part of it."""
         self._folder = folder
         self._place = place
         self._left_out = left_out.resolve() if left_out else None
         self._max_bytes = max_bytes
-        self._max_files = max_files
+        self._max_names = max_names
         self._copies = 0
         self.before: Entries = {}
         self.is_whole = False
         """Whether the whole folder was looked at, and not only what the editor changed."""
         self.not_kept = 0
         """Files that did not fit."""
+        self.is_too_large = False
+        """Whether the folder has too many names to be looked at as a whole."""
         (place / "files").mkdir(mode=0o700, exist_ok=True)
 
     def before_change(self, parts: Parts) -> None:
@@ -99,14 +103,18 @@ class Checkpoint:
 
     def before_run(self) -> None:
         """Keep the whole folder, once. Raises OSError."""
-        if self.is_whole:
+        if self.is_whole or self.is_too_large:
             return
-        found = dict(walk(self._folder.root, self._left_out))
+        names = walk(self._folder.root, self._left_out)
+        found = dict(itertools.islice(names, self._max_names + 1))
+        self.is_too_large = len(found) > self._max_names
+        if self.is_too_large:
+            return
         files = sorted((one.size, path) for path, one in found.items() if one.kind == "file")
         size_bytes = 0
-        for number, (size, path) in enumerate(files):
+        for size, path in files:
             size_bytes += size
-            fits = size_bytes <= self._max_bytes and number < self._max_files
+            fits = size_bytes <= self._max_bytes
             if path not in self.before and fits:
                 found[path] = self._kept(path, found[path])
             self.not_kept += not fits and path not in self.before

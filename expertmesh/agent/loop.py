@@ -51,6 +51,8 @@ class Progress:
     cached_tokens: int = 0
     completion_tokens: int = 0
     model_s: float = 0.0
+    streaming_s: float = 0.0
+    """Of it, after the first token of each answer."""
     calls: list[str] = field(default_factory=list)
     """Names of the tools, in the order of the calls."""
 
@@ -59,6 +61,12 @@ class Progress:
         self.cached_tokens += reply.cached_tokens
         self.completion_tokens += reply.completion_tokens
         self.model_s += reply.total_s
+        self.streaming_s += reply.total_s - (reply.first_token_s or reply.total_s)
+
+    @property
+    def tokens_per_s(self) -> float:
+        tokens = self.completion_tokens - self.steps
+        return tokens / self.streaming_s if self.streaming_s > 0 else 0.0
 
     def end(self, ending: Ending, reason: str = "") -> None:
         self.ending, self.reason = ending, reason
@@ -94,7 +102,7 @@ class Agent:
         self.progress = Progress()
 
     async def run(self, messages: list[dict[str, Any]]) -> Progress:
-        """Work on the task that these messages, of which the last is the user's, describe.
+        """Work on the task of these messages, after those that the history holds already.
 
         Cancelling ends the running tool, and the run as INTERRUPTED.
         """
@@ -115,7 +123,7 @@ class Agent:
             is_away = isinstance(error, LostError) or getattr(error, "status", 0) == 503
             self.progress.end(Ending.UNREACHABLE if is_away else Ending.FAILED, str(error))
         except asyncio.CancelledError:
-            self.progress.end(Ending.INTERRUPTED, "interrupted")
+            self.progress.end(Ending.INTERRUPTED)
             raise
         finally:
             self._trace.write("end", **self._summary())
@@ -169,10 +177,10 @@ class Agent:
         self, step: int, kept: list[dict[str, Any]], made: list[dict[str, Any]]
     ) -> None:
         """`kept`: as in the history; `made`: the same with the arguments as they came."""
-        for number, (call, raw) in enumerate(zip(kept, made, strict=True), 1):
+        for call, raw in zip(kept, made, strict=True):
             self.progress.calls.append(call["function"]["name"])
             as_made = {**call, "function": raw["function"]}
-            text, line = await self._calls.make(step, number, as_made)
+            text, line = await self._calls.make(step, as_made)
             self._history.add(tool_message(call, text), line)
 
     async def _finish(self, answer: str) -> None:

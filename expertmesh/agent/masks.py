@@ -24,6 +24,13 @@ _LOOKS_SECRET = re.compile(
 )
 
 
+_BEGINNINGS = (
+    *("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "AIza"),
+    *("xox", "hf_", "npm_", "eyJ", "Bearer ", "://", "PRIVATE KEY"),
+)
+"""What looks secret has one of these: looking for them first takes a tenth of the time."""
+
+
 class Masks:
     """Hides these values, and everything that looks like a key."""
 
@@ -36,7 +43,9 @@ class Masks:
     def hide(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(MASK, text)
-        return _LOOKS_SECRET.sub(MASK, text)
+        if any(one in text for one in _BEGINNINGS):
+            text = _LOOKS_SECRET.sub(MASK, text)
+        return text
 
     def hide_in(self, value: Any) -> Any:
         """The same in every string of a JSON value, keys of objects included."""

@@ -1,7 +1,7 @@
 """Where does a run keep its trace, its outputs and what it can put back? Only its owner can read.
 
-One folder for each run below `agent/` in the state folder: `trace.jsonl`, `outputs/` (what tools
-printed, in full), `checkpoint/` (files as they were) and `changes.diff`.
+One folder for each run, in `runs/` of the agent's state folder: `trace.jsonl`, `outputs/` (what
+tools printed, in full), `checkpoint/` (files as they were) and `changes.diff`.
 """
 
 import os
@@ -11,9 +11,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from expertmesh.state_root import state_root
+
 KEPT_RUNS = 50
 KEPT_BYTES = 4 << 30
 """Of all checkpoints together; the oldest runs go first."""
+
+
+def agent_state() -> Path:
+    """This user's folder for all that the agent keeps; made if it is not there. Raises OSError."""
+    path = state_root() / "agent"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def runs_of(state: Path) -> Path:
+    """The folder of all runs."""
+    return state / "runs"
 
 
 @dataclass(frozen=True)

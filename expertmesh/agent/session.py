@@ -1,9 +1,10 @@
 """What belongs to one run, from its begin to its end? Folder, trace, checkpoint, tools, loop."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,11 +18,12 @@ from expertmesh.agent.evidence import Citations, Ledger
 from expertmesh.agent.history import History
 from expertmesh.agent.loop import Agent, Progress
 from expertmesh.agent.masks import Masks, secrets_of
+from expertmesh.agent.past import Earlier
 from expertmesh.agent.prompts import system_prompt
 from expertmesh.agent.recovery import Recovery
-from expertmesh.agent.run_folder import new_run, write_private
+from expertmesh.agent.run_folder import new_run, runs_of, write_private
 from expertmesh.agent.sandbox.policy import Sandbox
-from expertmesh.agent.toolbox import OWN_TOOLS, Materials, make_registry
+from expertmesh.agent.toolbox import OWN_TOOLS, Materials, check_names, make_registry
 from expertmesh.agent.tools.plan import Plan
 from expertmesh.agent.tools.tool import Effect, Tool
 from expertmesh.agent.trace import Trace
@@ -51,6 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise ValueError(f"max_steps: at least 1, got {self.max_steps}")
+        check_names(self.tools)
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,22 @@ class Session:
         model: Model,
         settings: Settings,
         *,
-        runs: Path,
+        state: Path,
         sandbox: Sandbox,
         ask: Ask | None = None,
         watcher: Watcher | None = None,
         others: Sequence[Tool] = (),
     ):
-        """`runs`: the folder of all runs. `ask`: None where nobody can be asked.
+        """`state`: the folder of what the agent keeps. `ask`: None where nobody can be asked.
 
-        Raises ValueError for a tool that does not exist, and OSError.
+        Raises ValueError for two tools of one name, and OSError.
         """
         self.settings = settings
         self._watcher = watcher or Watcher()
-        folder = Folder(settings.work_dir, protected=[runs])
-        self.folder = new_run(runs)
+        folder = Folder(settings.work_dir, protected=[state])
+        self.folder = new_run(runs_of(state))
         self.trace = Trace(self.folder, Masks([*settings.secrets, *secrets_of()]))
-        self.checkpoint = Checkpoint(folder, self.folder.checkpoint, left_out=runs)
+        self.checkpoint = Checkpoint(folder, self.folder.checkpoint, left_out=state)
         self.ledger = Ledger()
         self.plan: Plan = []
         self.registry = make_registry(
@@ -124,8 +127,8 @@ class Session:
             max_steps=settings.max_steps,
         )
 
-    async def run(self, task: str, earlier: Sequence[dict[str, Any]] = ()) -> Progress:
-        """Work on the task, after the messages of an earlier run that it continues, if any."""
+    async def run(self, task: str, earlier: Earlier | None = None) -> Progress:
+        """Work on the task, after the conversation of an earlier run that it goes on with."""
         self.trace.write(
             "start",
             task=task,
@@ -133,32 +136,55 @@ class Session:
             check=self.settings.check,
             max_steps=self.settings.max_steps,
             approve=self.settings.approve.value,
-            tools=self.registry.definitions(),
+            tools=self.registry.names,
             **self.settings.facts,
         )
-        system = {"role": "system", "content": system_prompt(task, self.settings.work_dir)}
-        messages = [*(earlier or [system]), {"role": "user", "content": task}]
-        return await self.agent.run(messages)
+        user = {"role": "user", "content": task}
+        if earlier is not None:
+            self._take_over(earlier)
+            return await self.agent.run([user])
+        system = system_prompt(task, self.settings.work_dir.resolve())
+        return await self.agent.run([{"role": "system", "content": system}, user])
+
+    def _take_over(self, earlier: Earlier) -> None:
+        """The new run's folder holds everything, so that it can be continued itself."""
+        shutil.copytree(earlier.outputs, self.folder.outputs, dirs_exist_ok=True)
+        for index, message in enumerate(earlier.messages):
+            line = earlier.notes.get(index, "")
+            self._history.add(message, line)
+            self.trace.write("earlier", message=message, line=line)
+        sources = [asdict(one) for one in earlier.sources]
+        self.trace.write("earlier", sources=sources)
+        for source in earlier.sources:
+            self.ledger.add(source)
 
     async def before(self, effect: Effect, tool: str) -> None:
         """Keep the whole folder before the first command. The editor keeps its files itself."""
         writes = effect is Effect.WRITES and tool != READER
         if not (writes or (effect is Effect.RUNS and self.settings.writable)):
             return
-        if not self.checkpoint.is_whole:
-            started_s = time.monotonic()
-            await asyncio.to_thread(self.checkpoint.before_run)
-            if self.checkpoint.not_kept:
-                self._watcher.note(
-                    f"{self.checkpoint.not_kept:,} files are too large or too many to be kept: "
-                    "undo cannot put them back if a command changes them"
-                )
-            self.trace.write(
-                "checkpoint",
-                files=len(self.checkpoint.before),
-                not_kept=self.checkpoint.not_kept,
-                seconds=round(time.monotonic() - started_s, 3),
+        kept = self.checkpoint
+        if kept.is_whole or kept.is_too_large:
+            return
+        started_s = time.monotonic()
+        await asyncio.to_thread(kept.before_run)
+        if kept.is_too_large:
+            self._watcher.note(
+                "the folder has too many files to be kept: undo can put back what file_editor "
+                "changes, and nothing that a command changes"
             )
+        elif kept.not_kept:
+            self._watcher.note(
+                f"{kept.not_kept:,} files are too large to be kept: undo cannot put them back if a "
+                "command changes them"
+            )
+        self.trace.write(
+            "checkpoint",
+            names=len(kept.before),
+            not_kept=kept.not_kept,
+            is_whole=kept.is_whole,
+            seconds=round(time.monotonic() - started_s, 3),
+        )
 
     def changes(self) -> Changes:
         """What differs in the folder from before the run; kept for `undo` and `show`."""

@@ -41,10 +41,14 @@ _MAKERS: dict[str, Callable[[Materials], Tool]] = {
 OWN_TOOLS = tuple(_MAKERS)
 
 
-def make_registry(of: Materials, names: Sequence[str], others: Sequence[Tool] = ()) -> Registry:
-    """Our tools of these names, then the others. Raises ValueError naming what does not exist."""
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError naming what does not exist."""
     unknown = [name for name in names if name not in _MAKERS]
     if unknown:
         known = ", ".join(_MAKERS)
-        raise ValueError(f"--tools: there is no tool {', '.join(unknown)}; there are {known}")
+        raise ValueError(f"tools: there is no {', '.join(unknown)}; there are {known}")
+
+
+def make_registry(of: Materials, names: Sequence[str], others: Sequence[Tool] = ()) -> Registry:
+    """Our tools of these names, then the others. Raises ValueError for two of one name."""
     return Registry([*(_MAKERS[name](of) for name in names), *others])

@@ -25,23 +25,36 @@ class Trace:
         """Raises OSError, also if there is a trace already."""
         self.run = run
         self.masks = masks
+        self._outputs: int | None = None
         self._file = os.fdopen(private_file(run.trace), "w", encoding="utf-8")
 
     def write(self, event: str, **fields: Any) -> None:
-        line = {"event": event, "at": round(time.time(), 3), **self.masks.hide_in(fields)}
-        # Escaped, so that any text that Python can hold can be written.
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_line(event, self.masks.hide_in(fields)))
         self._file.flush()
 
-    def keep_output(self, step: int, number: int, text: str) -> str:
+    def keep_output(self, text: str) -> str:
         """Keep a tool's full text; returns the name by which the model can read it."""
-        name = f"{step}-{number}.txt"
+        if self._outputs is None:  # a run that goes on with another begins with its outputs
+            self._outputs = len(os.listdir(self.run.outputs))
+        self._outputs += 1
+        name = f"{self._outputs}.txt"
         with os.fdopen(private_file(self.run.outputs / name), "wb") as file:
             file.write(self.masks.hide(text).encode("utf-8", "surrogatepass"))
         return OUTPUTS + name
 
     def close(self) -> None:
         self._file.close()
+
+
+def append_event(path: Path, event: str, **fields: Any) -> None:
+    """To the trace of a run that has ended. Raises OSError."""
+    with os.fdopen(private_file(path, os.O_APPEND), "w", encoding="utf-8") as file:
+        file.write(_line(event, fields))
+
+
+def _line(event: str, fields: dict[str, Any]) -> str:
+    """Escaped, so that any text that Python can hold can be written."""
+    return json.dumps({"event": event, "at": round(time.time(), 3), **fields}) + "\n"
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:

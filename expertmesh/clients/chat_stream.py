@@ -4,6 +4,8 @@ Redirects are not followed: the key, and what the conversation holds, go to the 
 user named and to no other.
 """
 
+import asyncio
+import contextlib
 import email.utils
 import json
 import time
@@ -18,6 +20,8 @@ from expertmesh.clients.chat import Piece, Reply, error_message, pieces_of, serv
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 300.0
 """Our gateway sends a comment every 10 s; other servers are silent during a long prefill."""
+_END_TIMEOUT_S = 0.25
+"""For the end of a body after its last event; a server need not send it."""
 _CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
 
 
@@ -116,11 +120,13 @@ class ChatStream:
         return reply
 
     async def _events(self, answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-        async for line in answer.aiter_lines():
+        lines = answer.aiter_lines()
+        async for line in lines:
             if not line.startswith("data:"):
                 continue
             data = line.removeprefix("data:").strip()
             if data == "[DONE]":
+                await _read_out(lines)
                 return
             try:
                 event = json.loads(data)
@@ -144,6 +150,14 @@ class ChatStream:
 
     def _lost(self, error: httpx.HTTPError) -> LostError:
         return LostError(f"cannot reach {self.root} ({str(error) or type(error).__name__})")
+
+
+async def _read_out(lines: AsyncIterator[str]) -> None:
+    """To the end of the body: only then can the connection take the next request."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_END_TIMEOUT_S):
+            async for _ in lines:
+                pass
 
 
 def retry_after_s(header: str | None) -> float | None:

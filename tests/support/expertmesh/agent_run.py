@@ -64,7 +64,7 @@ async def run_agent(
     work_dir: Path,
     task: str = "do it",
     *,
-    runs: Path,
+    state: Path,
     ask: Ask | None = None,
     others: Sequence[Tool] = (),
     model: str = "tiny-m2",
@@ -76,7 +76,7 @@ async def run_agent(
     session = Session(
         served,
         Settings(work_dir=work_dir, **settings),
-        runs=runs,
+        state=state,
         sandbox=PlainSandbox(work_dir),
         ask=ask,
         watcher=notes,

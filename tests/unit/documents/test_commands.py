@@ -59,7 +59,14 @@ def every_flag() -> set[str]:
         pending += getattr(one, "commands", {}).values()
     for name in MODULES:
         found |= flags_of_service(name)
-    for folder in ("bench/engine", "bench/faults", "bench/kernels", "bench/mesh", "demo_model"):
+    for folder in (
+        "bench/agent",
+        "bench/engine",
+        "bench/faults",
+        "bench/kernels",
+        "bench/mesh",
+        "demo_model",
+    ):
         found |= flags_of_scripts(folder)
     return found
 

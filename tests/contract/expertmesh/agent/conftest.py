@@ -7,6 +7,7 @@ import pytest
 
 from moe_model.text.tokenizer import Tokenizer
 from tests.support.expertmesh.agent_run import CONTEXT
+from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.gateway.harness import Harness, LoopThread, ready_status
 from tests.support.gateway.model import write_tiny_model
 
@@ -19,6 +20,11 @@ def agent_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(agent_model: Path) -> Tokenizer:
     return Tokenizer.load(agent_model)
+
+
+@pytest.fixture
+def scripts(tokenizer: Tokenizer) -> Scripts:
+    return Scripts(tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -50,5 +56,5 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"

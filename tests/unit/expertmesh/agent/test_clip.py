@@ -30,9 +30,7 @@ def test_head_and_tail_stay_and_the_middle_is_counted(text: str, limit: int) -> 
 
 
 def test_it_says_where_all_of_it_is() -> None:
-    assert "; all of it: @outputs/3-1.txt ...]" in clipped(
-        "x" * 99, 10, full_text="@outputs/3-1.txt"
-    )
+    assert "; all of it: @outputs/1.txt ...]" in clipped("x" * 99, 10, full_text="@outputs/1.txt")
 
 
 def test_cuts_are_between_lines_where_lines_are_short() -> None:

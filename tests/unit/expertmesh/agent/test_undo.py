@@ -182,6 +182,20 @@ def test_what_did_not_fit_is_named_and_kept_if_the_editor_changes_it(
     assert (work / "large2").read_bytes() == b"y" * 5001
 
 
+def test_in_a_folder_of_very_many_names_only_the_editors_changes_are_kept(
+    work: Path, run: RunFolder
+) -> None:
+    kept = checkpoint(work, run, max_names=3)
+    kept.before_run()
+    assert (kept.is_whole, kept.is_too_large) == (False, True)
+    kept.before_change(("run.sh",))
+    for name in ("run.sh", "src/a.txt"):
+        (work / name).write_text("changed")
+    kept.save_changes()
+    assert undo(run).restored == ["run.sh"]
+    assert (work / "src" / "a.txt").read_text() == "changed"
+
+
 def test_the_runs_own_folder_is_no_part_of_the_work(work: Path) -> None:
     runs = work / ".state"
     run = new_run(runs)

@@ -105,7 +105,7 @@ async def test_a_sound_change_has_no_warning(editor: FileEditor, path: str, cont
         ({"action": "append", "file_path": "s/.GIT/config", "content": ""}, "files of git itself"),
         ({"action": "write", "file_path": "folder", "content": ""}, "Is a directory"),
         ({"action": "read", "file_path": "bytes"}, "not text in UTF-8 (byte 1)"),
-        ({"action": "write", "file_path": "@outputs/1-1.txt", "content": ""}, "only be read"),
+        ({"action": "write", "file_path": "@outputs/1.txt", "content": ""}, "only be read"),
         ({"action": "read", "file_path": "@outputs/../work/a"}, "outside"),
         ({"action": "write", "file_path": ".", "content": "x"}, "the work folder itself"),
     ],
@@ -122,8 +122,8 @@ async def test_what_cannot_be_done_is_explained(
 
 
 async def test_kept_outputs_can_be_read(editor: FileEditor, work: Path) -> None:
-    (work.parent / "outputs" / "3-1.txt").write_text("all of it")
-    assert (await use(editor, "read", "@outputs/3-1.txt")).text == "all of it"
+    (work.parent / "outputs" / "1.txt").write_text("all of it")
+    assert (await use(editor, "read", "@outputs/1.txt")).text == "all of it"
 
 
 async def test_a_file_is_kept_before_it_is_changed_and_not_before_a_refused_edit(
