@@ -20,13 +20,16 @@ LEAST = {
     "max_running": 1,
     "max_waiting": 1,
     "max_waiting_tokens": 1,
-    "max_batch_tokens": 1,
+    "max_batch_tokens": 0,
     "max_model_len": 0,
     "threads": 0,
     "stall_s": 0,
 }
 """The smallest value of each of these flags."""
 AUTO_KV_BYTES = 512 * 2**20
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 2048
+"""Rows of a step where --max-batch-tokens is 0. A long chunk reads nearly all experts, which takes
+a GPU as long as it takes to compute hundreds of rows."""
 BLOCK_SIZE = 16
 """Positions per KV block."""
 
@@ -43,9 +46,11 @@ def largest_steps(
     max_running: int,
     max_model_len: int,
     kv_host_bytes: int,
+    on_gpu: bool,
 ) -> Steps:
-    """No step has more rows than a message to a pool."""
-    rows = min(max_batch_tokens, max_rows_per_message(model.hidden_size, model.top_k))
+    """For these flags. No step has more rows than a message to a pool."""
+    asked = max_batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
+    rows = min(asked, max_rows_per_message(model.hidden_size, model.top_k))
     return Steps(
         rows=rows,
         decode_rows=min(max_running, rows),
@@ -94,7 +99,11 @@ class AttentionConfig(MemberConfig):
     max_running: int = flag(64, "most sequences in one step")
     max_waiting: int = flag(256, "most sequences waiting; more are refused")
     max_waiting_tokens: int = flag(2_000_000, "most prompt tokens waiting; more are refused")
-    max_batch_tokens: int = flag(512, "most rows in one step; longer prompts are cut into chunks")
+    max_batch_tokens: int = flag(
+        0,
+        "most rows in one step; longer prompts are cut into chunks"
+        f" (0: {GPU_BATCH_TOKENS} on a GPU, {CPU_BATCH_TOKENS} on a CPU)",
+    )
     request_timeout_s: float = flag(
         0.0, "time limit of requests that name none themselves, waiting included; 0: no limit"
     )
@@ -135,7 +144,7 @@ class AttentionConfig(MemberConfig):
         if self.kv_host_bytes and self.no_prefix_cache:
             raise ValueError("--kv-host-memory is for the prefix cache: not with --no-prefix-cache")
 
-    def steps(self, model: ModelConfig) -> Steps:
+    def steps(self, model: ModelConfig, *, on_gpu: bool) -> Steps:
         """The largest ones."""
         return largest_steps(
             model,
@@ -143,6 +152,7 @@ class AttentionConfig(MemberConfig):
             max_running=self.max_running,
             max_model_len=self.max_model_len,
             kv_host_bytes=self.kv_host_bytes,
+            on_gpu=on_gpu,
         )
 
     @property

@@ -58,6 +58,12 @@ class LoadedModel:
         need = self._need = need_on(config, self.config, formats, place.device)
         positions = f"{self.num_blocks * BLOCK_SIZE:,}"
         log.info("memory on %s: %s; KV cache for %s positions", place.device, need, positions)
+        steps = self.steps = config.steps(self.config, on_gpu=place.gpu is not None)
+        log.info(
+            "steps of at most %d rows (--max-batch-tokens) and %d sequences (--max-running)",
+            steps.rows,
+            steps.decode_rows,
+        )
         self.loading = LoadProgress(need.weights)
         # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)

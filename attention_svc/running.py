@@ -182,7 +182,7 @@ class RunningEngine:
             compute_thread=self._compute_thread,
             missing_ids=model.vocabulary.missing_ids,
         )
-        steps = self._config.steps(model.config)
+        steps = model.steps
         warm_up(stack.warm_up(most_rows=steps.rows, most_decode=steps.decode_rows))
         if model.place.gpu is not None:
             log.info("%s", model.memory_line(used_bytes(model.place.device)))

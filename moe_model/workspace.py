@@ -35,7 +35,7 @@ HOST_BLOCKS_BYTES = 3 * (32 << 20)
 class Steps:
     """The largest steps. As the flags of an attention service say by default."""
 
-    rows: int = 512
+    rows: int = 2048
     decode_rows: int = 64
     positions: int = 0
     """Of a sequence at its longest; 0: the model's."""

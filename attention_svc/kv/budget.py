@@ -25,7 +25,7 @@ def need_on(
         linears=formats.linears,
         experts=formats.experts if config.transport == "in_process" else "",
         kv_dtype=config.kv_dtype,
-        steps=config.steps(model),
+        steps=config.steps(model, on_gpu=device.startswith("cuda")),
     )
 
 

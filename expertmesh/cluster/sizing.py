@@ -138,13 +138,14 @@ class Sizing:
 
     @property
     def _steps(self) -> Steps:
-        """The largest of an attention service."""
+        """The largest of an attention service on a GPU: on a CPU none are counted."""
         return largest_steps(
             self._config,
             max_batch_tokens=self._asked("max_batch_tokens"),
             max_running=self._asked("max_running"),
             max_model_len=self._asked("max_model_len"),
             kv_host_bytes=self._kv_host,
+            on_gpu=True,
         )
 
     def _asked(self, name: str) -> Any:

@@ -47,7 +47,7 @@ class EngineOptions:
     kv_host_memory: str = "0"
     max_model_len: int = 0
     max_running: int = 64
-    max_batch_tokens: int = 512
+    max_batch_tokens: int = 0
     threads: int = 0
 
 

@@ -52,6 +52,9 @@ def test_the_start_says_where_it_computes_and_what_it_takes(
         for line in lines
     )
     positions = f"{model.num_blocks * 16:,} positions"
+    assert (
+        "steps of at most 512 rows (--max-batch-tokens) and 64 sequences (--max-running)" in lines
+    )
     assert any(
         line.startswith("memory on cpu: weights ") and line.endswith(positions) for line in lines
     )

@@ -99,12 +99,20 @@ class TestOnAGpu:
         assert self.positions(free=20, max_model_len=32_768) < self.positions(free=20, **flags)
 
     def test_the_largest_steps_are_those_of_the_flags(self):
-        assert config("auto").steps(M2) == Steps()
+        assert config("auto").steps(M2, on_gpu=True) == Steps()
         asked = config("auto", max_running=700, max_batch_tokens=600, kv_host_memory="1GiB")
-        found = asked.steps(M2)
+        found = asked.steps(M2, on_gpu=True)
         assert (found.rows, found.decode_rows, found.has_host_blocks) == (600, 600, True)
         most = max_rows_per_message(M2.hidden_size, M2.top_k)
-        assert config("auto", max_batch_tokens=10**6).steps(M2).rows == most
+        assert config("auto", max_batch_tokens=10**6).steps(M2, on_gpu=True).rows == most
+
+    def test_steps_on_a_gpu_have_more_rows_unless_it_is_said_how_many(self):
+        assert [config("auto").steps(M2, on_gpu=gpu).rows for gpu in (True, False)] == [2048, 512]
+        asked = config("auto", max_batch_tokens=100)
+        assert [asked.steps(M2, on_gpu=gpu).rows for gpu in (True, False)] == [100, 100]
+        need = need_on(config("auto", "grpc"), M2, self.FORMATS, "cuda:0")
+        fewer = need_on(config("auto", "grpc", max_batch_tokens=512), M2, self.FORMATS, "cuda:0")
+        assert need.workspace.rows > fewer.workspace.rows
 
     def test_others_memory_is_left_alone(self):
         assert self.positions(free=20) < self.positions(free=40) < self.positions(free=79)
