@@ -37,6 +37,9 @@ class Limits:
                 raise ValueError(f"Limits.{field.name} is {value}; it must be above 0 and finite")
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class Ending(StrEnum):
     """Why a command ended: by itself, by a limit, or because something else killed it."""
 
@@ -78,7 +81,7 @@ class Sandbox(Protocol):
         self,
         argv: Sequence[str],
         *,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         folder: str = ".",
         stdin: bytes = b"",
         on_output: Callable[[str], None] | None = None,

@@ -1,0 +1,98 @@
+"""By how much has a folder grown since a command was started?"""
+
+import os
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PAUSE_S = 0.25
+PAUSE_PER_LOOK = 10.0
+"""After a look that took a second, none for ten: large folders must not cost a core."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of all that is in a folder, on disk."""
+
+    size_bytes: int
+    is_complete: bool
+    """Whether every folder in it could be read."""
+
+
+def measure(folder: Path, before_s: float | None = None) -> Size:
+    """The size of a folder; with `before_s`, only of files that were not changed since."""
+    total, is_complete, pending = 0, True, [os.fspath(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        pending.append(entry.path)
+                    elif before_s is None or status.st_ctime < before_s:
+                        total += 512 * status.st_blocks
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except OSError:  # not readable, or too deep for a path
+            is_complete = False
+    return Size(total, is_complete)
+
+
+class Growth:
+    """Watches one folder from the start of a command on; asked often, looks seldom.
+
+    The first look tells what was there before, by the times of changes, so that a command need
+    not wait for it to start.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int):
+        self._folder, self._limit_bytes = folder, limit_bytes
+        self._started_s = time.time()
+        self._free_at_start_bytes = self._free_bytes = _free_bytes(folder)
+        self._before: Size | None = None
+        self._next_look_s = 0.0
+
+    def is_over(self, processes: Iterable[int]) -> bool:
+        """Whether it has grown by more than the limit, with what `processes` hold unlinked."""
+        now_s, free_bytes = time.monotonic(), _free_bytes(self._folder)
+        fills_up = self._free_bytes - free_bytes > self._limit_bytes // 4
+        if now_s < self._next_look_s and not fills_up:
+            return False
+        self._free_bytes = free_bytes
+        if self._before is None:
+            self._before = measure(self._folder, before_s=self._started_s)
+        now = measure(self._folder)
+        grown_bytes = now.size_bytes - self._before.size_bytes
+        vanished_bytes = self._free_at_start_bytes - free_bytes
+        if vanished_bytes > self._limit_bytes >= grown_bytes:
+            if self._before.is_complete and not now.is_complete:
+                return True  # it hides something, and something fills the disk
+            grown_bytes += unlinked_bytes(processes, self._folder)
+        took_s = time.monotonic() - now_s
+        self._next_look_s = now_s + max(PAUSE_S, PAUSE_PER_LOOK * took_s)
+        return grown_bytes > self._limit_bytes
+
+
+def unlinked_bytes(processes: Iterable[int], folder: Path) -> int:
+    """The size of files on the folder's disk that have no name any more and are held open."""
+    disk, found = folder.stat().st_dev, {}
+    for process in processes:
+        try:
+            files = os.listdir(f"/proc/{process}/fd")
+        except OSError:
+            continue  # ended, or not ours to look at
+        for file in files:
+            try:
+                status = os.stat(f"/proc/{process}/fd/{file}")
+            except OSError:
+                continue
+            if status.st_nlink == 0 and status.st_dev == disk and stat.S_ISREG(status.st_mode):
+                found[status.st_ino] = 512 * status.st_blocks
+    return sum(found.values())
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_frsize * disk.f_bfree

@@ -1,0 +1,98 @@
+"""Does a command, with all its descendants, keep within its limits? Asked while it runs."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from expertmesh.agent.sandbox.growth import Growth
+from expertmesh.agent.sandbox.policy import Ending, Limits
+
+FIRST_LOOK_S, PAUSE_S = 0.05, 0.1
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of all descendants of a process, without itself."""
+
+    processes: tuple[int, ...]
+    memory_bytes: int
+    """Resident; pages that several share count for each."""
+    cpu_s: float
+    """Also of those that have ended."""
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All, in any session; none if the process is gone."""
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def usage(pid: int) -> Usage:
+    """What the descendants of a process use now."""
+    found: list[int] = []
+    memory_bytes, cpu_s = 0, 0.0
+    try:
+        times = psutil.Process(pid).cpu_times()
+        cpu_s = times.children_user + times.children_system
+    except psutil.NoSuchProcess:
+        return Usage((), 0, 0.0)
+    for process in descendants(pid):
+        try:
+            with process.oneshot():
+                times, memory = process.cpu_times(), process.memory_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found.append(process.pid)
+        memory_bytes += memory.rss
+        cpu_s += times.user + times.system + times.children_user + times.children_system
+    return Usage(tuple(found), memory_bytes, cpu_s)
+
+
+def own_memory_bytes(processes: Sequence[int]) -> int:
+    """Resident memory, with shared pages counted once; takes some milliseconds a process."""
+    total = 0
+    for pid in processes:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            try:
+                total += process.memory_full_info().pss
+            except psutil.AccessDenied:
+                total += process.memory_info().rss
+    return total
+
+
+class Watchdog:
+    """Looks at the descendants of a process ten times a second."""
+
+    def __init__(self, pid: int, limits: Limits, folders: Sequence[Growth], helpers: int):
+        """`helpers`: how many of the descendants belong to the sandbox itself."""
+        self._pid, self._limits, self._folders = pid, limits, folders
+        self._helpers = helpers
+
+    async def watch(self) -> Ending:
+        """Return when a limit is passed, and which."""
+        await asyncio.sleep(FIRST_LOOK_S)
+        while True:
+            ending = await asyncio.to_thread(self.look)
+            if ending is not None:
+                return ending
+            await asyncio.sleep(PAUSE_S)
+
+    def look(self) -> Ending | None:
+        """Which limit is passed now, if one is."""
+        used = usage(self._pid)
+        most_bytes = self._limits.memory_bytes
+        if used.memory_bytes > most_bytes and own_memory_bytes(used.processes) > most_bytes:
+            return Ending.MEMORY
+        if used.cpu_s > self._limits.cpu_s:
+            return Ending.CPU_TIME
+        if len(used.processes) - self._helpers > self._limits.processes:
+            return Ending.PROCESSES
+        if any(folder.is_over(used.processes) for folder in self._folders):
+            return Ending.GROWTH
+        return None

@@ -1,0 +1,213 @@
+"""A started process on the event loop: its output, its exit, and what it says about itself."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from expertmesh.agent.sandbox.identity import Identity
+from expertmesh.agent.sandbox.limits import descendants
+from expertmesh.agent.sandbox.output import KeptOutput
+
+PIECE_BYTES = 64 << 10
+POLITE_S, GONE_S = 2.0, 5.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A command line that starts a sandbox around a command."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    files: Sequence[int] = ()
+    """Files that it inherits; this process closes them after the start."""
+    status_file: int | None = None
+    """Where it tells about itself: lines of JSON with `child-pid`, `exit-code`, `error`."""
+    growing: Sequence[tuple[Path, int]] = ()
+    """Folders, and by how many bytes they may grow."""
+    ends_all_on: int = signal.SIGKILL
+    """The signal on which it takes all its descendants along."""
+    helpers: int = 0
+    """How many of its descendants belong to the sandbox."""
+    folder: Path | None = None
+    identity: Identity | None = None
+
+
+def file_with(content: bytes) -> int:
+    """A file in memory, to be inherited, that has this content."""
+    file = os.memfd_create("expertmesh")
+    os.write(file, content)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+class Started:
+    """Made on the event loop that it is used on. Raises OSError if there is no such program."""
+
+    def __init__(self, prepared: Prepared, outputs: tuple[KeptOutput, KeptOutput], feeds: bool):
+        self._prepared = prepared
+        identity = prepared.identity
+        try:
+            self.process = subprocess.Popen(
+                prepared.argv,
+                env=dict(prepared.environment),
+                cwd=prepared.folder,
+                stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=tuple(prepared.files),
+                start_new_session=True,
+                user=identity.uid if identity else None,
+                group=identity.gid if identity else None,
+                extra_groups=[] if identity else None,
+            )
+        except BaseException:
+            if prepared.status_file is not None:
+                os.close(prepared.status_file)
+            raise
+        finally:
+            for file in prepared.files:
+                os.close(file)
+        self.status: dict[str, Any] = {}
+        self._status_text = b""
+        self._inner: int | None = None
+        self._readings = [
+            self._read(file.fileno(), kept.add)
+            for file, kept in zip((self.process.stdout, self.process.stderr), outputs, strict=True)
+            if file is not None
+        ]
+        if prepared.status_file is not None:
+            self._readings.append(self._read(prepared.status_file, self._take_status))
+
+    def _read(self, file: int, take: Callable[[bytes], None]) -> asyncio.Future[None]:
+        """Give what comes to `take`; done at the end of the file."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        os.set_blocking(file, False)
+
+        def read() -> None:
+            try:
+                piece = os.read(file, PIECE_BYTES)
+                take(piece)
+            except BlockingIOError:
+                return
+            except Exception as error:  # of the caller's callback
+                loop.remove_reader(file)
+                ended.set_exception(error)
+                return
+            if not piece:
+                loop.remove_reader(file)
+                _set_once(ended)
+
+        loop.add_reader(file, read)
+        return ended
+
+    def _take_status(self, piece: bytes) -> None:
+        self._status_text += piece
+        *lines, self._status_text = self._status_text.split(b"\n")
+        for line in lines:
+            self.status |= json.loads(line)
+        if self._inner is None and "child-pid" in self.status:
+            with suppress(OSError):  # gone already
+                self._inner = os.pidfd_open(self.status["child-pid"])
+
+    async def feed(self, stdin: bytes) -> None:
+        """Write it all and close; a command that does not read is its own affair."""
+
+        def write() -> None:
+            assert self.process.stdin is not None
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(stdin)
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+
+        await asyncio.to_thread(write)
+
+    async def exit(self) -> None:
+        """Wait until the process itself has ended; its descendants may still run."""
+        if hasattr(os, "pidfd_open"):
+            await _gone(os.pidfd_open(self.process.pid))
+        while self.process.poll() is None:
+            await asyncio.sleep(POLL_S)
+
+    async def end(self) -> None:
+        """End it, if it still runs, and all descendants; return when they are gone."""
+        doomed = await asyncio.to_thread(descendants, self.process.pid)
+        for number in (self._prepared.ends_all_on, signal.SIGKILL):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.exit(), POLITE_S)
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._inner is not None:  # the first process of the namespace goes as the last
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._inner, signal.SIGKILL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(_gone(self._inner), GONE_S)
+        deadline_s = time.monotonic() + GONE_S
+        while any(map(_runs, doomed)) and time.monotonic() < deadline_s:
+            await asyncio.sleep(POLL_S)
+        # Nobody is left who could write: what has been written is there to be read.
+        await asyncio.wait(self._readings, timeout=GONE_S)
+
+    async def callback_failed(self) -> None:
+        """Wait until the caller's callback raises; for ever if it does not."""
+        pending = set(self._readings)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if any(one.exception() for one in done):
+                return
+        await asyncio.get_running_loop().create_future()
+
+    def failure(self) -> BaseException | None:
+        """What the caller's callback raised, if it did."""
+        errors = [one.exception() for one in self._readings if one.done()]
+        return next((error for error in errors if error is not None), None)
+
+    def close(self) -> None:
+        """Close all files; to be called last."""
+        self.failure()  # or asyncio complains that nobody asked
+        loop = asyncio.get_running_loop()
+        for file in (self.process.stdout, self.process.stderr):
+            assert file is not None
+            loop.remove_reader(file.fileno())
+            file.close()
+        if self._prepared.status_file is not None:
+            loop.remove_reader(self._prepared.status_file)
+            os.close(self._prepared.status_file)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _set_once(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _gone(process: int) -> None:
+    """Wait until a process, given by its file, has ended, and close the file."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(process, _set_once, gone)
+    try:
+        await gone
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
