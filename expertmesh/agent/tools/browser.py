@@ -11,7 +11,7 @@ from expertmesh.agent.web.page_text import html_page
 from expertmesh.agent.web.proxy import REFUSED_WORD
 from expertmesh.agent.web.urls import BadUrlError, parse_url
 
-_NET_ERROR = 'class="neterror"'
+_NET_ERROR = '<body id="t" class="neterror"'
 """Of the page that chromium shows where it got none."""
 
 
@@ -56,7 +56,7 @@ class BrowserTool:
         if loaded.problem:
             return Result(Status.FAILED, loaded.problem)
         notes = [f"Not loaded: {reason}" for reason in loaded.refused]
-        if _NET_ERROR in loaded.html[:20_000]:
+        if _NET_ERROR in loaded.html:
             return Result(Status.FAILED, "\n".join([f"{url} could not be loaded", *notes]))
         page = await html_page(loaded.html, str(url))
         if notes and page.text.startswith(REFUSED_WORD):  # by a redirect

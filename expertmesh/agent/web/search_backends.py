@@ -53,7 +53,13 @@ class Searxng:
         answer = await _ask(
             "GET", f"{self._url}/search", params={"q": query, "format": "json"}, name="SearXNG"
         )
-        return _hits(answer, ("results",), "content", limit)
+        hits = _hits(answer, ("results",), "content", limit)
+        silent = answer.get("unresponsive_engines") if isinstance(answer, dict) else None
+        if silent and not hits:
+            raise SearchError(
+                f"SearXNG found nothing, and these did not answer: {str(silent)[:200]}"
+            )
+        return hits
 
 
 class Brave:

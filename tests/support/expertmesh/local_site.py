@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,9 @@ from dataclasses import dataclass, field
 from expertmesh.agent.web.guard import AllowedHost
 
 Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
-Routes = Mapping[str, bytes | Handler]
+Answerer = Callable[[str], bytes]
+"""Of the path with its query."""
+Routes = Mapping[str, bytes | Handler | Answerer]
 
 
 @dataclass
@@ -81,11 +84,11 @@ async def local_site(routes: Routes, tls: ssl.SSLContext | None = None) -> Async
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             site.heads.append(head)
             route = routes.get(head.split(" ")[1].partition("?")[0], answer(b"none", 404))
-            if isinstance(route, bytes):
-                writer.write(route)
-                await writer.drain()
-            else:
+            if inspect.iscoroutinefunction(route):
                 await route(writer)
+                return
+            writer.write(route if isinstance(route, bytes) else route(head.split(" ")[1]))
+            await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:

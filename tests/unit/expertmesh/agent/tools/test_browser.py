@@ -52,7 +52,11 @@ REFUSED = ("169.254.169.254 is refused",)
     ("page", "status", "words"),
     [
         (LoadedPage("<pre>refused: x</pre>", False, REFUSED), Status.REFUSED, "169.254.169.254"),
-        (LoadedPage('<body class="neterror">x', False, ()), Status.FAILED, "could not be loaded"),
+        (
+            LoadedPage('<body id="t" class="neterror">x', False, ()),
+            Status.FAILED,
+            "could not be loaded",
+        ),
         (LoadedPage("", False, (), "no usable sandbox"), Status.FAILED, "no usable sandbox"),
         (TimeoutError(), Status.TIMED_OUT, "took too long"),
     ],

@@ -86,6 +86,7 @@ async def test_each_engine_is_asked_in_its_way() -> None:
         (as_json({}, 403), "status 403: its settings must list json"),
         (as_json({}, 429), "too many searches"),
         (as_json({}, 500), "status 500"),
+        (as_json({"results": [], "unresponsive_engines": [["a", "timeout"]]}), "'a', 'timeout'"),
         (answer("<html>"), "not answer in JSON"),
         (answer("[" * 100_000), "not answer in JSON"),
         (answer(b"1" * (MAX_ANSWER_BYTES + 1)), "more than 2 MB"),
