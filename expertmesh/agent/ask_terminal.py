@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from rich.console import Console
 
 from expertmesh.agent.approval import Answer, Question
+from expertmesh.agent.mcp_servers.confirmation import ServerQuestion
 from expertmesh.agent.shown import in_full
 from expertmesh.clients.live_lines import shown
 
@@ -44,6 +45,23 @@ class TerminalAsk:
             answer = _ANSWERS.get(line.strip().lower())
             if answer is not None:
                 return answer
+
+    async def server(self, question: ServerQuestion) -> bool:
+        """Whether this MCP server may be started; only a clear yes is one."""
+        self._print(
+            f"MCP server {question.name} runs outside the sandbox, with all that you may do:", ""
+        )
+        told = {
+            "command": question.command_line,
+            "program": question.program,
+            "variables": ", ".join(question.variables) or "none",
+        }
+        self._print(in_full(told), "")
+        self._print(
+            "Start it, now and whenever nothing of this has changed? [y: yes, n: no]", "bold"
+        )
+        line = await self._read_line()
+        return line is not None and _ANSWERS.get(line.strip().lower()) is Answer.YES
 
     def _print(self, text: str, style: str) -> None:
         self._notes.print(shown(text, self._notes), style=style, markup=False, soft_wrap=True)

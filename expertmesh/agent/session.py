@@ -43,7 +43,7 @@ class Settings:
     approve: Approve = Approve.ASK
     trust_web: bool = False
     writable: bool = True
-    """Whether commands can change the work folder; False in a read-only sandbox."""
+    """Whether anything in the work folder may be changed; as the sandbox is."""
     max_model_len: int | None = None
     secrets: tuple[str, ...] = ()
     """Never written to the trace, besides what the environment holds."""
@@ -100,16 +100,16 @@ class Session:
                 before_change=self.checkpoint.before_change,
                 on_output=self._watcher.output,
                 on_plan=self._planned,
+                writable=settings.writable,
             ),
             settings.tools,
             others,
         )
         self._history = History(settings.max_model_len)
-        self._approval = Approval(settings.approve, ask, trust_web=settings.trust_web)
         recovery = Recovery()
         calls = Calls(
             self.registry,
-            approval=self._approval,
+            approval=Approval(settings.approve, ask, trust_web=settings.trust_web),
             recovery=recovery,
             ledger=self.ledger,
             trace=self.trace,
@@ -149,7 +149,6 @@ class Session:
 
     def _take_over(self, earlier: Earlier) -> None:
         """The new run's folder holds everything, so that it can be continued itself."""
-        self._approval.web_was_read = earlier.web_was_read
         shutil.copytree(earlier.outputs, self.folder.outputs, dirs_exist_ok=True)
         for index, message in enumerate(earlier.messages):
             line = earlier.notes.get(index, "")

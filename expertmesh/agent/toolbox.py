@@ -27,6 +27,8 @@ class Materials:
     before_change: Callable[[Parts], None]
     on_output: Callable[[str], None]
     on_plan: Callable[[Plan], None]
+    writable: bool = True
+    """Whether the work folder may be changed."""
     limits: Limits = USUAL
 
 
@@ -34,7 +36,9 @@ _MAKERS: dict[str, Callable[[Materials], Tool]] = {
     "python_executor": lambda of: PythonExecutor(of.sandbox, of.limits, on_output=of.on_output),
     "shell": lambda of: Shell(of.sandbox, of.limits, on_output=of.on_output),
     "code_runner": lambda of: CodeRunner(of.sandbox, of.limits, on_output=of.on_output),
-    "file_editor": lambda of: FileEditor(of.folder, of.outputs, of.before_change),
+    "file_editor": lambda of: FileEditor(
+        of.folder, of.outputs, of.before_change, writable=of.writable
+    ),
     "search_files": lambda of: SearchFiles(of.sandbox),
     "update_plan": lambda of: UpdatePlan(of.on_plan),
 }

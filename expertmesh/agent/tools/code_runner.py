@@ -2,13 +2,12 @@
 
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from expertmesh.agent.sandbox.policy import Limits, Sandbox
-from expertmesh.agent.tools.command_result import USUAL, command_result
+from expertmesh.agent.tools.command_result import PYTHON, USUAL, command_result
 from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
 
 _VISIBLE = "/usr/local/bin:/usr/bin:/bin"
@@ -26,7 +25,7 @@ class Language:
 
 
 _LANGUAGES = {
-    "python": Language(sys.executable, (sys.executable,), (".py",)),
+    "python": Language(PYTHON, (PYTHON,), (".py",)),
     "bash": Language("bash", ("bash",), (".sh", ".bash")),
     "javascript": Language("node", ("node",), (".js", ".mjs", ".cjs")),
     "ruby": Language("ruby", ("ruby",), (".rb",)),

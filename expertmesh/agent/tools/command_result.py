@@ -3,6 +3,9 @@
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome
 from expertmesh.agent.tools.tool import Result, Source, Status
 
+PYTHON = "python3"
+"""The sandbox finds the interpreter that runs this first, if whom it runs commands as can reach it,
+else the system's."""
 USUAL = Limits()
 """Of a command for which nobody asked for more."""
 

@@ -50,8 +50,11 @@ class FileEditor:
         folder: Folder,
         outputs: Path | None = None,
         before_change: Callable[[Parts], None] = lambda parts: None,
+        *,
+        writable: bool = True,
     ):
         """`before_change` is called with a file that is about to be changed or made."""
+        self._writable = writable
         self._folder = folder
         self._outputs = Folder(outputs) if outputs is not None else None
         self._before_change = before_change
@@ -64,6 +67,8 @@ class FileEditor:
         missing = [name for name in _NEEDED.get(action, ()) if name not in arguments]
         if missing:
             return Result(Status.FAILED, f"{action} needs {' and '.join(missing)}")
+        if action in _CHANGES and not self._writable:
+            return Result(Status.REFUSED, "nothing may be changed in this run: it is read-only")
         try:
             if action == "read":
                 return self._read(path)

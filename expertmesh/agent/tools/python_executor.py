@@ -1,13 +1,12 @@
 """`python_executor`: run Python code in the sandbox and return what it prints."""
 
 import ast
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from expertmesh.agent.sandbox.policy import Limits, Sandbox
-from expertmesh.agent.tools.command_result import USUAL, command_result
+from expertmesh.agent.tools.command_result import PYTHON, USUAL, command_result
 from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
 
 _NOTHING = "(it printed nothing: use print() for what you want to see)"
@@ -26,18 +25,16 @@ class PythonExecutor:
         sandbox: Sandbox,
         limits: Limits = USUAL,
         *,
-        python: str = sys.executable,
         on_output: Callable[[str], None] | None = None,
     ):
         self._sandbox = sandbox
         self._limits = limits
-        self._python = python
         self._on_output = on_output
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         code = arguments["code"]
         outcome = await self._sandbox.run(
-            [self._python, "-"],
+            [PYTHON, "-"],
             limits=self._limits,
             stdin=code.encode("utf-8", "surrogatepass"),
             on_output=self._on_output,

@@ -1,12 +1,12 @@
 """`search_files`: find text, or files by name, in the work folder."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
 from expertmesh.agent.tools import search_worker
+from expertmesh.agent.tools.command_result import PYTHON
 from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
 
 _LIMITS = Limits(wall_s=20.0, cpu_s=20.0)
@@ -36,16 +36,15 @@ class SearchFiles:
     )
     effect = Effect.READS
 
-    def __init__(self, sandbox: Sandbox, limits: Limits = _LIMITS, *, python: str = sys.executable):
+    def __init__(self, sandbox: Sandbox, limits: Limits = _LIMITS):
         self._sandbox = sandbox
         self._limits = limits
-        self._python = python
         self._code = Path(search_worker.__file__).read_bytes()
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         try:
             outcome = await self._sandbox.run(
-                [self._python, "-I", "-", json.dumps(arguments)],
+                [PYTHON, "-I", "-", json.dumps(arguments)],
                 limits=self._limits,
                 folder=arguments.get("folder") or ".",
                 stdin=self._code,

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from expertmesh.agent.approval import Answer, Question
 from expertmesh.agent.ask_terminal import TerminalAsk
+from expertmesh.agent.mcp_servers.confirmation import ServerQuestion
 from expertmesh.agent.shown import brief, in_full
 from expertmesh.agent.tools.tool import Effect, Result, Status
 from expertmesh.agent.verify import Check
@@ -133,3 +134,18 @@ async def test_answers_on_the_terminal(lines: list[str | None], answer: Answer) 
     assert await ask(question) is answer
     assert text_of(notes).count("Allow shell? [y: yes, n: no, a: always") == len(lines)
     assert "A page from the web was read before this call.\n  command: rm x\n" in text_of(notes)
+
+
+@pytest.mark.parametrize(
+    ("line", "agreed"),
+    [("y\n", True), ("yes\n", True), ("n\n", False), ("a\n", False), (None, False)],
+)
+async def test_a_server_is_asked_about_by_its_command_line(line: str | None, agreed: bool) -> None:
+    async def read_line() -> str | None:
+        return line
+
+    notes = console(terminal=False)
+    question = ServerQuestion("files", "npx server\x1b[8m -y", "/usr/bin/npx", ("HOME",), "d")
+    assert await TerminalAsk(notes, read_line).server(question) is agreed
+    assert "MCP server files runs outside the sandbox" in text_of(notes)
+    assert "  command: npx server\\x1b[8m -y\n  program: /usr/bin/npx\n" in text_of(notes)

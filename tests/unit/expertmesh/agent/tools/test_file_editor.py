@@ -121,6 +121,17 @@ async def test_what_cannot_be_done_is_explained(
     assert names(work) == before
 
 
+async def test_a_read_only_run_changes_nothing(work: Path) -> None:
+    (work / "a.txt").write_text("old")
+    editor = FileEditor(Folder(work), writable=False)
+    for action in ("write", "append"):
+        assert (await use(editor, action, "a.txt", content="x")).status is Status.REFUSED
+    edited = await use(editor, "edit", "a.txt", old_text="old", new_text="new")
+    assert edited.status is Status.REFUSED
+    assert (await use(editor, "read", "a.txt")).text == "old"
+    assert (work / "a.txt").read_text() == "old"
+
+
 async def test_kept_outputs_can_be_read(editor: FileEditor, work: Path) -> None:
     (work.parent / "outputs" / "1.txt").write_text("all of it")
     assert (await use(editor, "read", "@outputs/1.txt")).text == "all of it"
