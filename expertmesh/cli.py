@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from expertmesh.commands import (
+    agent,
     bench,
     certs,
     chat,
@@ -42,7 +43,7 @@ app = CommandGroup(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (up, running, chat, serve, pool, experts, plan, bench, model, doctor, certs):
+for group in (up, running, chat, agent, serve, pool, experts, plan, bench, model, doctor, certs):
     group.register(app)
 
 

@@ -40,7 +40,9 @@ class _Command(_Page, TyperCommand):
     pass
 
 
-class _Group(_Page, TyperGroup):
+class Group(_Page, TyperGroup):
+    """A command with commands below it."""
+
     def format_options(self: Any, ctx: Any, formatter: Any) -> None:
         """And the commands, each with its first paragraph."""
         super().format_options(ctx, formatter)
@@ -54,8 +56,8 @@ class _Group(_Page, TyperGroup):
 class CommandGroup(typer.Typer):
     """A typer app whose commands have such pages."""
 
-    def __init__(self, **settings: Any):
-        super().__init__(cls=_Group, rich_markup_mode=None, **settings)
+    def __init__(self, kind: type[Group] = Group, **settings: Any):
+        super().__init__(cls=kind, rich_markup_mode=None, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         return super().command(name, cls=_Command, **settings)
