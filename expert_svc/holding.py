@@ -79,13 +79,14 @@ class Holding:
     def _load(self, pieces: Pieces) -> None:
         piece_bytes = self._store.piece_bytes
         loading = LoadProgress(len(pieces - self._store.pieces) * piece_bytes)
+        loaded = 0
 
-        def layer_done() -> None:
+        def progress(done: int, total: int) -> None:
+            nonlocal loaded
             if self.leaving or self._news.is_set():
                 raise Superseded
-
-        def placed() -> None:
-            loading.add(piece_bytes)
+            loading.add((done - loaded) * piece_bytes)
+            loaded = done
             self._progress(loading)
 
-        self._store.load(pieces, layer_done, placed)
+        self._store.load(pieces, progress)

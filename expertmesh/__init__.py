@@ -1,12 +1,13 @@
 """The command line, the local cluster, and `LLM`: the only package that composes services.
 
-`from expertmesh import LLM, SamplingParams` is for offline use. The names are imported when
-they are first used, so that the command line does not import torch.
+`from expertmesh import LLM, SamplingParams` is for offline use, `ToolAgent` for the agent. The
+names are imported when they are first used, so that the command line does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from expertmesh.agent.facade import ToolAgent
     from expertmesh.inputs import TextPrompt, TokensPrompt
     from expertmesh.offline.async_llm import AsyncLLM
     from expertmesh.offline.llm import LLM
@@ -21,6 +22,7 @@ __all__ = [
     "SamplingParams",
     "TextPrompt",
     "TokensPrompt",
+    "ToolAgent",
 ]
 
 _HOMES = {
@@ -31,6 +33,7 @@ _HOMES = {
     "SamplingParams": "expertmesh.offline.sampling_params",
     "TextPrompt": "expertmesh.inputs",
     "TokensPrompt": "expertmesh.inputs",
+    "ToolAgent": "expertmesh.agent.facade",
 }
 
 

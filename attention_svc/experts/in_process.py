@@ -33,10 +33,11 @@ class InProcessTransport:
         loaded: Callable[[], None] = lambda: None,
     ):
         """`inline_rows`: calls with more rows run on the compute thread. `loaded` is called after
-        each expert."""
+        each layer."""
         self.layers: list[HeldExperts] = []
         for layer_idx in range(weights.config.num_layers):
-            self.layers.append(_load(weights, layer_idx, weight_format, backend, loaded))
+            self.layers.append(_load(weights, layer_idx, weight_format, backend))
+            loaded()
         self.compute_thread = compute_thread
         self.inline_rows = inline_rows
         self.paused_s = 0.0
@@ -91,13 +92,7 @@ class _Ticket:
         self._experts.routed_sums(*self._routed, out_TD)
 
 
-def _load(
-    weights: Weights,
-    layer_idx: int,
-    weight_format: str,
-    backend: Backend,
-    loaded: Callable[[], None],
-) -> HeldExperts:
+def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend) -> HeldExperts:
     """Every expert of a layer, by id."""
     config = weights.config
     held = backend.room_for_experts(config.num_experts, config, weight_format)
@@ -108,5 +103,5 @@ def _load(
             weights.verify_expert(layer_idx, expert_id)
 
     slots = {expert_id: expert_id for expert_id in range(config.num_experts)}
-    put_experts(weights, held, layer_idx, slots, verify, loaded)
+    put_experts(weights, held, layer_idx, slots, verify)
     return held

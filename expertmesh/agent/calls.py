@@ -12,7 +12,6 @@ from expertmesh.agent.tools.registry import BadCallError, CheckedCall, Registry
 from expertmesh.agent.tools.tool import Effect, Result, Status
 from expertmesh.agent.trace import Trace
 from expertmesh.agent.watch import Watcher
-from expertmesh.agent.web.marking import is_marked
 
 TOOL_TIMEOUT_S = 900.0
 """Above every tool's own limit: for one that hangs."""
@@ -84,8 +83,7 @@ class Calls:
         if self._saver is not None:
             await self._save(effect, checked.tool.name)
         result = await self._result(checked)
-        of_web = effect is Effect.WEB and result.status is not Status.REFUSED
-        if of_web or is_marked(result.text):
+        if effect is Effect.WEB and result.status is not Status.REFUSED:
             self._approval.web_was_read = True
         return result
 
@@ -122,8 +120,7 @@ class Calls:
         kept = self._trace.keep_output(result.text)
         where = kept if READER in self._registry else ""
         # What commands print stays bare: a small model takes every number in it for a result.
-        of_commands = effect in (Effect.WRITES, Effect.RUNS) and not is_marked(result.text)
-        cited = [] if of_commands else numbers
+        cited = numbers if effect in (Effect.READS, Effect.WEB) else []
         sources = zip(cited, result.sources, strict=False)
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])

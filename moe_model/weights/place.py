@@ -56,10 +56,7 @@ def choose_place(
         except ValueError as error:
             problems.append(str(error))
             break
-        try:
-            problem = gpus.why_no_kernels(formats.compute_dtype, gpu) or why_too_small(gpu, formats)
-        except ValueError as error:  # it does not answer
-            problem = str(error)
+        problem = gpus.why_no_kernels(formats.compute_dtype, gpu) or why_too_small(gpu, formats)
         if not problem:
             return Place(device=gpu.device, formats=formats, gpu=gpu)
         problems.append(problem)
