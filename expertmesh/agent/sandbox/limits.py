@@ -17,7 +17,7 @@ FIRST_LOOK_S, PAUSE_S = 0.05, 0.1
 class Usage:
     """Of all descendants of a process, without itself."""
 
-    processes: tuple[int, ...]
+    processes: tuple[psutil.Process, ...]
     memory_bytes: int
     """Resident; pages that several share count for each."""
     cpu_s: float
@@ -34,7 +34,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def usage(pid: int) -> Usage:
     """What the descendants of a process use now."""
-    found: list[int] = []
+    found: list[psutil.Process] = []
     memory_bytes, cpu_s = 0, 0.0
     try:
         times = psutil.Process(pid).cpu_times()
@@ -47,18 +47,17 @@ def usage(pid: int) -> Usage:
                 times, memory = process.cpu_times(), process.memory_info()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        found.append(process.pid)
+        found.append(process)
         memory_bytes += memory.rss
         cpu_s += times.user + times.system + times.children_user + times.children_system
     return Usage(tuple(found), memory_bytes, cpu_s)
 
 
-def own_memory_bytes(processes: Sequence[int]) -> int:
+def own_memory_bytes(processes: Sequence[psutil.Process]) -> int:
     """Resident memory, with shared pages counted once; takes some milliseconds a process."""
     total = 0
-    for pid in processes:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
             try:
                 total += process.memory_full_info().pss
             except psutil.AccessDenied:
@@ -73,6 +72,8 @@ class Watchdog:
         """`helpers`: how many of the descendants belong to the sandbox itself."""
         self._pid, self._limits, self._folders = pid, limits, folders
         self._helpers = helpers
+        self.last_seen: tuple[psutil.Process, ...] = ()
+        """Of the latest look; some may have ended since."""
 
     async def watch(self) -> Ending:
         """Return when a limit is passed, and which."""
@@ -86,6 +87,7 @@ class Watchdog:
     def look(self) -> Ending | None:
         """Which limit is passed now, if one is."""
         used = usage(self._pid)
+        self.last_seen = used.processes
         most_bytes = self._limits.memory_bytes
         if used.memory_bytes > most_bytes and own_memory_bytes(used.processes) > most_bytes:
             return Ending.MEMORY
@@ -93,6 +95,7 @@ class Watchdog:
             return Ending.CPU_TIME
         if len(used.processes) - self._helpers > self._limits.processes:
             return Ending.PROCESSES
-        if any(folder.is_over(used.processes) for folder in self._folders):
+        pids = [process.pid for process in used.processes]
+        if any(folder.is_over(pids) for folder in self._folders):
             return Ending.GROWTH
         return None

@@ -44,7 +44,7 @@ async def run_prepared(
     try:
         ending = await _ending(started, watchdog, flood, limits.wall_s)
     finally:
-        await _though_cancelled(started.end())
+        await _though_cancelled(started.end(watchdog))
         started.close()
         if feeding is not None:
             await _though_cancelled(feeding)

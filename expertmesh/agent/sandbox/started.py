@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from expertmesh.agent.sandbox.identity import Identity
-from expertmesh.agent.sandbox.limits import descendants
+from expertmesh.agent.sandbox.limits import Watchdog, descendants
 from expertmesh.agent.sandbox.output import KeptOutput
 
 PIECE_BYTES = 64 << 10
@@ -140,9 +140,10 @@ class Started:
         while self.process.poll() is None:
             await asyncio.sleep(POLL_S)
 
-    async def end(self) -> None:
+    async def end(self, watchdog: Watchdog) -> None:
         """End it, if it still runs, and all descendants; return when they are gone."""
-        doomed = await asyncio.to_thread(descendants, self.process.pid)
+        # Of a sandbox that somebody else has killed, what was seen last may still run.
+        doomed = {*watchdog.last_seen, *await asyncio.to_thread(descendants, self.process.pid)}
         for number in (self._prepared.ends_all_on, signal.SIGKILL):
             if self.process.poll() is None:
                 self.process.send_signal(number)
