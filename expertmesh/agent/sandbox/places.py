@@ -165,5 +165,6 @@ def environment(places: Places, home: str) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": home,
         "OPENBLAS_NUM_THREADS": "1",  # or each import reserves memory for every core
+        "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
     }
