@@ -136,7 +136,7 @@ class RunningEngine:
                 weight_format=model.formats.experts,
                 compute_thread=self._compute_thread,
                 inline_rows=inline_rows(expert_row_flops(model.config)),
-                loaded=partial(model.loading.add, model.config.num_experts * piece),
+                loaded=partial(model.loading.add, piece),
             )
         transport = GrpcTransport.of_model(
             model.config,

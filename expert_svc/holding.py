@@ -79,14 +79,13 @@ class Holding:
     def _load(self, pieces: Pieces) -> None:
         piece_bytes = self._store.piece_bytes
         loading = LoadProgress(len(pieces - self._store.pieces) * piece_bytes)
-        loaded = 0
 
-        def progress(done: int, total: int) -> None:
-            nonlocal loaded
+        def layer_done() -> None:
             if self.leaving or self._news.is_set():
                 raise Superseded
-            loading.add((done - loaded) * piece_bytes)
-            loaded = done
+
+        def placed() -> None:
+            loading.add(piece_bytes)
             self._progress(loading)
 
-        self._store.load(pieces, progress)
+        self._store.load(pieces, layer_done, placed)

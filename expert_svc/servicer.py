@@ -22,6 +22,7 @@ from expert_svc.compute import NotHolding, suspects
 from expert_svc.executor import Executor
 from expert_svc.metrics import ExpertMetrics
 from expert_svc.weight_store import WeightStore
+from moe_model.device_failures import is_fatal
 from protos import expert_pb2
 from rpc.access.guard import callable_by
 from rpc.config import PROTOCOL_MAJOR, PROTOCOL_MINOR
@@ -167,6 +168,11 @@ class ExpertServicer:
                 await self._frame(stream, frame)
                 if stream.writer.unsent > MAX_INFLIGHT_CALLS:
                     await stream.writer.flushed()  # the caller does not read: accept no more
+        except Exception as error:
+            if not is_fatal(error):
+                raise
+            # The executor ends the process, and tells why in one line.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the pool's memory or device failed")
         finally:
             stream.writer.close()
             self.streams.discard(stream)

@@ -88,8 +88,17 @@ class WeightStore:
         """The pieces that the local checkpoint has."""
         return available(self._weights)
 
-    def load(self, pieces: Pieces, progress: Callable[[int, int], None] | None = None) -> None:
+    def load(
+        self,
+        pieces: Pieces,
+        layer_done: Callable[[], None] = lambda: None,
+        placed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Load the pieces that are not held yet; on any thread, one call at a time.
+
+        Args:
+            layer_done: called when a layer can serve; may raise, and then no more is loaded.
+            placed: called after each piece.
 
         Raises:
             ValueError: naming the file and tensor, or the piece whose digest
@@ -97,17 +106,13 @@ class WeightStore:
         """
         use(self.device)
         wanted = pieces - self.pieces
-        done = 0
         for layer_idx in wanted.layers:
             held = self._layers.get(layer_idx)
             old = self.pieces.experts(layer_idx)
             ids = sorted({*old, *wanted.experts(layer_idx)})
-            self._layers[layer_idx] = self._load_layer(layer_idx, ids, held)
-            new = Pieces.grid((layer_idx,), ids)
-            done += new.count(layer_idx) - len(old)
-            self.pieces = self.pieces | new
-            if progress:
-                progress(done, len(wanted))
+            self._layers[layer_idx] = self._load_layer(layer_idx, ids, held, placed)
+            self.pieces = self.pieces | Pieces.grid((layer_idx,), ids)
+            layer_done()
 
     def unload(self, pieces: Pieces) -> None:
         """Give up pieces; on any thread, but not while another one loads."""
@@ -123,7 +128,13 @@ class WeightStore:
                 del self._layers[layer_idx]
             self.pieces = self.pieces - here
 
-    def _load_layer(self, layer_idx: int, ids: list[int], held: HeldLayer | None) -> HeldLayer:
+    def _load_layer(
+        self,
+        layer_idx: int,
+        ids: list[int],
+        held: HeldLayer | None,
+        placed: Callable[[], None] = lambda: None,
+    ) -> HeldLayer:
         weights = self.backend.room_for_experts(len(ids), self.config, self.weight_format)
         slots_E = np.full(self.config.num_experts, -1, dtype=np.int64)
         new = {}
@@ -134,6 +145,6 @@ class WeightStore:
             else:
                 new[expert_id] = slot
         verify = partial(verify_expert, self._weights, self._manifest, layer_idx)
-        put_experts(self._weights, weights, layer_idx, new, verify)
+        put_experts(self._weights, weights, layer_idx, new, verify, placed)
         self.calls.prepare(weights)
         return HeldLayer(weights=weights, slots_E=slots_E)

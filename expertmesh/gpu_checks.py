@@ -14,7 +14,7 @@ from moe_model.gpus import (
     Gpu,
     Gpus,
     driver_cuda,
-    free_bytes,
+    probe,
     read_gpus,
     torch_cuda,
     unconnected,
@@ -60,6 +60,9 @@ def _check_gpu(gpu: Gpu, facts: GpuFacts) -> Check:
     _, errors = facts.smi.get(gpu.uuid.removeprefix("GPU-"), ("", ""))
     if errors.isdecimal():
         parts.append(f"{errors} uncorrected ECC errors" if int(errors) else "no ECC errors")
+    if gpu.lost:
+        advice = "reset it or restart the machine; its driver's log (dmesg) has the cause"
+        return Check(name=name, verdict=Verdict.FAILED, found=gpu.lost, advice=advice)
     if gpu.problem:
         found = ", ".join([*parts, gpu.architecture])
         return Check(name=name, verdict=Verdict.WARNING, found=found, advice=gpu.problem)
@@ -95,11 +98,11 @@ def _major(version: str | None) -> int:
 
 
 def read_facts() -> GpuFacts:
-    gpus = read_gpus()
+    gpus, free = probe(read_gpus())
     usable = [one for one in gpus.found if not one.problem]
     return GpuFacts(
         gpus=gpus,
-        free={one.device: free_bytes(one.device) for one in usable},
+        free=free,
         has_driver=any(driver.exists() for driver in DRIVERS),
         torch_cuda=torch_cuda(),
         driver_cuda=driver_cuda(),

@@ -7,8 +7,8 @@ so that planning needs none; tests hand in `Gpus` of their own.
 import ctypes
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ class Gpu:
     total_bytes: int
     capability: tuple[int, int]
     uuid: str = ""
+    lost: str = ""
+    """Why it does not answer; empty where nobody has found that."""
 
     @property
     def device(self) -> str:
@@ -48,6 +50,8 @@ class Gpu:
     @property
     def problem(self) -> str:
         """Why the kernels do not take it; empty if they do."""
+        if self.lost:
+            return self.lost
         if self.capability >= LEAST_CAPABILITY:
             return ""
         return (
@@ -134,6 +138,19 @@ def free_bytes(device: str) -> int:
     Raises ValueError if the device does not answer.
     """
     return _free_and_total(device)[0]
+
+
+def probe(gpus: Gpus, free: Callable[[str], int] = free_bytes) -> tuple[Gpus, dict[str, int]]:
+    """The same, with what is found about those that do not answer, and free bytes of the others."""
+    found, left = [], {}
+    for gpu in gpus.found:
+        try:
+            if not gpu.problem:
+                left[gpu.device] = free(gpu.device)
+        except ValueError as error:
+            gpu = replace(gpu, lost=str(error))
+        found.append(gpu)
+    return replace(gpus, found=tuple(found)), left
 
 
 def used_bytes(device: str) -> int:

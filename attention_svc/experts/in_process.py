@@ -33,11 +33,10 @@ class InProcessTransport:
         loaded: Callable[[], None] = lambda: None,
     ):
         """`inline_rows`: calls with more rows run on the compute thread. `loaded` is called after
-        each layer."""
+        each expert."""
         self.layers: list[HeldExperts] = []
         for layer_idx in range(weights.config.num_layers):
-            self.layers.append(_load(weights, layer_idx, weight_format, backend))
-            loaded()
+            self.layers.append(_load(weights, layer_idx, weight_format, backend, loaded))
         self.compute_thread = compute_thread
         self.inline_rows = inline_rows
         self.paused_s = 0.0
@@ -92,7 +91,13 @@ class _Ticket:
         self._experts.routed_sums(*self._routed, out_TD)
 
 
-def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend) -> HeldExperts:
+def _load(
+    weights: Weights,
+    layer_idx: int,
+    weight_format: str,
+    backend: Backend,
+    loaded: Callable[[], None],
+) -> HeldExperts:
     """Every expert of a layer, by id."""
     config = weights.config
     held = backend.room_for_experts(config.num_experts, config, weight_format)
@@ -103,5 +108,5 @@ def _load(weights: Weights, layer_idx: int, weight_format: str, backend: Backend
             weights.verify_expert(layer_idx, expert_id)
 
     slots = {expert_id: expert_id for expert_id in range(config.num_experts)}
-    put_experts(weights, held, layer_idx, slots, verify)
+    put_experts(weights, held, layer_idx, slots, verify, loaded)
     return held

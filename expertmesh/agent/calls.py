@@ -12,6 +12,7 @@ from expertmesh.agent.tools.registry import BadCallError, CheckedCall, Registry
 from expertmesh.agent.tools.tool import Effect, Result, Status
 from expertmesh.agent.trace import Trace
 from expertmesh.agent.watch import Watcher
+from expertmesh.agent.web.marking import is_marked
 
 TOOL_TIMEOUT_S = 900.0
 """Above every tool's own limit: for one that hangs."""
@@ -83,7 +84,8 @@ class Calls:
         if self._saver is not None:
             await self._save(effect, checked.tool.name)
         result = await self._result(checked)
-        if effect is Effect.WEB and result.status is not Status.REFUSED:
+        of_web = effect is Effect.WEB and result.status is not Status.REFUSED
+        if of_web or is_marked(result.text):
             self._approval.web_was_read = True
         return result
 
@@ -120,7 +122,8 @@ class Calls:
         kept = self._trace.keep_output(result.text)
         where = kept if READER in self._registry else ""
         # What commands print stays bare: a small model takes every number in it for a result.
-        cited = numbers if effect in (Effect.READS, Effect.WEB) else []
+        of_commands = effect in (Effect.WRITES, Effect.RUNS) and not is_marked(result.text)
+        cited = [] if of_commands else numbers
         sources = zip(cited, result.sources, strict=False)
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -43,6 +43,23 @@ class Outward:
         return self.web or self.search is not None or bool(self.allow_hosts)
 
 
+def tools_without_servers(
+    wanted: Outward, *, work_dir: Path, state: Path, environment: Mapping[str, str] = os.environ
+) -> list[Tool]:
+    """All but those of MCP servers.
+
+    `state`: a folder of the user's own, for the index. Raises ValueError naming the flag.
+    """
+    tools: list[Tool] = []
+    if wanted.search is not None:
+        tools.append(WebSearch(search_backend(wanted.search, environment)))
+    if wanted.reads_web:
+        tools += _web_tools(wanted.allow_hosts, work_dir)
+    if wanted.retrieve is not None:
+        tools.append(_retriever(wanted.retrieve, state))
+    return tools
+
+
 @asynccontextmanager
 async def outward_tools(
     wanted: Outward,
@@ -52,33 +69,29 @@ async def outward_tools(
     ask_server: AskServer | None,
     environment: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[list[Tool]]:
-    """These tools; MCP servers run as long as the context.
+    """All of them; MCP servers run as long as the context.
 
-    `state`: a folder of the user's own, for the index and for what was confirmed. Raises ValueError
-    naming the flag, NotConfirmedError, McpServerError and OSError.
+    `state` is for what was confirmed, too. Raises ValueError naming the flag, NotConfirmedError,
+    McpServerError and OSError.
     """
-    tools: list[Tool] = []
-    if wanted.search is not None:
-        tools.append(WebSearch(search_backend(wanted.search, environment)))
-    if wanted.reads_web:
-        tools += _web_tools(wanted.allow_hosts)
-    if wanted.retrieve is not None:
-        tools.append(_retriever(wanted.retrieve, state))
-    async with AsyncExitStack() as stack:
-        if wanted.mcp is not None:
-            servers = read_servers(wanted.mcp)
-            kept = Confirmations(state / "mcp-confirmed.json")
-            tools += await stack.enter_async_context(mcp_tools(servers, work_dir, kept, ask_server))
+    tools = tools_without_servers(wanted, work_dir=work_dir, state=state, environment=environment)
+    if wanted.mcp is None:
         yield tools
+        return
+    servers = read_servers(wanted.mcp)
+    kept = Confirmations(state / "mcp-confirmed.json")
+    async with mcp_tools(servers, work_dir, kept, ask_server) as of_servers:
+        yield [*tools, *of_servers]
 
 
-def _web_tools(allow_hosts: tuple[str, ...]) -> list[Tool]:
+def _web_tools(allow_hosts: tuple[str, ...], work_dir: Path) -> list[Tool]:
     """The browser only where there is one."""
     guard = Guard(parse_allowed(allow_hosts))
     tools: list[Tool] = [Fetch(Fetcher(guard))]
-    executable = find_browser()
+    executable = find_browser(work_dir)
     if executable is not None:
-        tools.append(BrowserTool(Browser(executable, guard, find_bubblewrap()), guard))
+        browser = Browser(executable, guard, find_bubblewrap(work_dir))
+        tools.append(BrowserTool(browser, guard))
     return tools
 
 

@@ -8,9 +8,12 @@ from expertmesh.agent.run_folder import RunFolder
 from expertmesh.agent.tools.tool import Source
 from expertmesh.agent.trace import read_trace
 from expertmesh.agent.turn import OnPiece
+from expertmesh.agent.web.marking import is_marked
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError
 
+_OUTSIDE = ("http://", "https://", "mcp:")
+"""How the places of sources begin whose text strangers may have written."""
 _NOT_MADE = "Not made: the run ended before."
 
 
@@ -25,6 +28,14 @@ class Earlier:
     notes: dict[int, str] = field(default_factory=dict)
     """Index of a tool's result -> the line that may stand for it."""
     sources: list[Source] = field(default_factory=list)
+
+    @property
+    def web_was_read(self) -> bool:
+        """Whether text from outside was in it, also if it was left out since."""
+        if any(one.place.startswith(_OUTSIDE) for one in self.sources):
+            return True
+        texts = (one.get("content") for one in self.messages if one["role"] == "tool")
+        return any(is_marked(text) for text in texts if isinstance(text, str))
 
 
 def read_earlier(run: RunFolder) -> Earlier:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from moe_model.gpus import Gpu, Gpus, free_bytes, read_gpus
+from moe_model.gpus import Gpu, Gpus, probe, read_gpus
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """One of these is there with every driver that torch's CUDA works with."""
@@ -49,13 +49,18 @@ def find_gpus(*, is_named: bool, drivers: tuple[Path, ...] = DRIVERS) -> FoundGp
             check=True,
         )
         return FoundGpus.from_json(asked.stdout.strip().splitlines()[-1])
-    except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
-        return FoundGpus(gpus=Gpus(problem=f"torch could not be asked for GPUs: {error}"))
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        reason = said[-1] if said else f"status {error.returncode}"
+    except subprocess.TimeoutExpired:
+        reason = f"no answer within {ASK_S:.0f} s"
+    except (OSError, ValueError, IndexError) as error:
+        reason = str(error)
+    return FoundGpus(gpus=Gpus(problem=f"torch could not be asked for GPUs: {reason}"))
 
 
 def main() -> None:
-    gpus = read_gpus()
-    free = {one.device: free_bytes(one.device) for one in gpus.found if not one.problem}
+    gpus, free = probe(read_gpus())
     sys.stdout.write(FoundGpus(gpus=gpus, free=free).to_json() + "\n")
 
 

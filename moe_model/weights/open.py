@@ -82,10 +82,11 @@ def put_experts(
     layer_idx: int,
     slots: Mapping[int, int],
     verify: Callable[[int], None],
+    placed: Callable[[], None] = lambda: None,
 ) -> None:
     """Fill slots with pieces of a layer, expert id -> slot; `verify` gets each id before.
 
-    While one piece is converted, the next is read from the disk.
+    `placed` is called after each. While one piece is converted, the next is read from the disk.
     """
     ids = list(slots)
     for number, expert_id in enumerate(ids):
@@ -93,6 +94,7 @@ def put_experts(
             _read_ahead(weights, layer_idx, soon)
         verify(expert_id)
         put_expert(weights, held, slots[expert_id], layer_idx, expert_id)
+        placed()
 
 
 def _read_ahead(weights: Weights, layer_idx: int, expert_id: int) -> None:

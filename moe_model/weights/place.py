@@ -56,7 +56,10 @@ def choose_place(
         except ValueError as error:
             problems.append(str(error))
             break
-        problem = gpus.why_no_kernels(formats.compute_dtype, gpu) or why_too_small(gpu, formats)
+        try:
+            problem = gpus.why_no_kernels(formats.compute_dtype, gpu) or why_too_small(gpu, formats)
+        except ValueError as error:  # it does not answer
+            problem = str(error)
         if not problem:
             return Place(device=gpu.device, formats=formats, gpu=gpu)
         problems.append(problem)

@@ -75,6 +75,7 @@ def test_a_pool_whose_device_fails_ends_with_a_status(rig: Rig, monkeypatch: pyt
         assert failing.process.wait(30) == 1
         load.warm(60)
     failing.wait_for("CRITICAL .*the executor stopped")
+    assert not any("Traceback" in line for line in failing.lines), "one line says it"
     verdict = rig.oracle.check(load.histories)
     assert verdict.right, verdict.problems[:5]
     assert rig.failures(pool="device", kind="broken") >= 1

@@ -23,17 +23,17 @@ from expertmesh.agent.outward import Outward, outward_tools
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
-from expertmesh.agent.turn import OnPiece
 from expertmesh.agent.web.browser_launch import NOBODY, find_browser, find_bubblewrap
 from expertmesh.agent.web.browser_page import Browser, BrowserLimits
 from expertmesh.agent.web.guard import Guard
-from expertmesh.clients.chat import Reply
 from tests.support.expertmesh.local_site import Site, answer, local_site, redirect
 from tests.support.expertmesh.plain_sandbox import PlainSandbox
+from tests.support.expertmesh.scripted_model import ScriptedModel
 from tests.support.expertmesh.searx import running_searx, searx_is_installed
 
-CHROMIUM = find_browser()
-BUBBLEWRAP = find_bubblewrap()
+NOWHERE = Path("/nowhere")
+CHROMIUM = find_browser(NOWHERE)
+BUBBLEWRAP = find_bubblewrap(NOWHERE)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 needs_searx = pytest.mark.skipif(not searx_is_installed(), reason="searx is not installed")
@@ -87,31 +87,11 @@ async def searched_site() -> AsyncIterator[Site]:
         yield site
 
 
-class Scripted:
-    """A model that makes these calls one after another, and then answers."""
-
-    def __init__(self, calls: list[tuple[str, dict[str, Any]]], last: str):
-        self._calls = iter(enumerate(calls))
-        self._last = last
-        self.read: list[str] = []
-
-    async def ask(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], on_piece: OnPiece
-    ) -> Reply:
-        self.read += [one["content"] for one in messages[-1:] if one["role"] == "tool"]
-        number, call = next(self._calls, (0, None))
-        if call is None:
-            return Reply(content=self._last, finish_reason="stop")
-        function = {"name": call[0], "arguments": json.dumps(call[1])}
-        made = [{"id": f"call_{number}", "type": "function", "function": function}]
-        return Reply(tool_calls=made, finish_reason="tool_calls")
-
-
 @needs_chromium
 @needs_searx
 async def test_an_agent_searches_reads_and_cites(tmp_path: Path) -> None:
     async with searched_site() as site, running_searx(tmp_path, site.url("/api")) as searx:
-        model = Scripted(
+        model = ScriptedModel(
             [
                 ("web_search", {"query": "turbines"}),
                 ("fetch", {"url": site.url("/turbine")}),
@@ -128,7 +108,7 @@ async def test_an_agent_searches_reads_and_cites(tmp_path: Path) -> None:
             with Session(
                 model,
                 Settings(work_dir=work_dir, tools=(), approve=Approve.ASK),
-                runs=tmp_path / "runs",
+                state=state,
                 sandbox=PlainSandbox(work_dir),
                 others=tools,
             ) as session:

@@ -30,6 +30,8 @@ _SYSTEM_PATHS = (
     *("/etc/ld.so.cache", "/etc/alternatives"),
     *("/etc/chromium", "/etc/chromium.d", "/etc/opt/chrome"),
 )
+_ALONE = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv")
+_INSIDE = ("--proc", "/proc", "--dev", "/dev", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp")
 _NAMES = ("chromium", "google-chrome-stable", "google-chrome")
 
 
@@ -47,17 +49,18 @@ class Launched:
     """The HOME of all its processes; None if they die with the first."""
 
 
-def find_browser() -> str | None:
-    """The path of chromium or Chrome."""
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+def find_browser(work_dir: Path) -> str | None:
+    """The path of chromium or Chrome; not one in the work folder, where a model may write."""
+    found = (_program(name, work_dir) for name in _NAMES)
+    return next((path for path in found if path), None)
 
 
-def find_bubblewrap() -> str | None:
-    """The path of bwrap, if it works here."""
-    path = shutil.which("bwrap")
+def find_bubblewrap(work_dir: Path) -> str | None:
+    """The path of bwrap, if it can do here what a browser needs."""
+    path = _program("bwrap", work_dir)
     if path is None:
         return None
-    probe = [path, "--unshare-all", "--ro-bind", "/", "/", "true"]
+    probe = [path, *_ALONE, "--ro-bind", "/", "/", *_INSIDE, "true"]
     user = _other_user()
     try:
         done = subprocess.run(
@@ -141,23 +144,28 @@ async def _received(channel: socket.socket) -> socket.socket | None:
 
 def _bubblewrap_argv(bubblewrap: str, folders: Sequence[str]) -> list[str]:
     """`folders` are those of the programs, in case they are not below /usr."""
-    argv = [bubblewrap, "--unshare-all", "--die-with-parent", "--new-session"]
-    argv += ["--cap-drop", "ALL", "--clearenv"]
+    argv = [bubblewrap, *_ALONE]
     for name, value in _environment("/home").items():
         argv += ["--setenv", name, value]
-    argv += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+    argv += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "lib", "lib64", "sbin"):
         where = Path("/", name)
         if where.is_symlink():
             argv += ["--symlink", os.readlink(where), str(where)]
         elif where.is_dir():
             argv += ["--ro-bind", str(where), str(where)]
-    for place in ("/tmp", "/home"):
-        argv += ["--size", str(_TMP_BYTES), "--tmpfs", place]
+    argv += [*_INSIDE, "--size", str(_TMP_BYTES), "--tmpfs", "/home"]
     for path in (*_SYSTEM_PATHS, *folders):
         if not Path(path).is_relative_to("/usr"):
             argv += ["--ro-bind-try", path, path]
     return argv
+
+
+def _program(name: str, work_dir: Path) -> str | None:
+    path = shutil.which(name)
+    if path is None or Path(path).resolve().is_relative_to(work_dir.resolve()):
+        return None
+    return path
 
 
 def _folder_of(program: str) -> str:

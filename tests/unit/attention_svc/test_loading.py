@@ -36,8 +36,8 @@ async def test_all_layers_count_towards_what_was_announced(
     added: list[int] = []
     monkeypatch.setattr(LoadProgress, "add", lambda self, size_bytes: added.append(size_bytes))
     async with without_server(config_of(folder)) as running:
-        layers = running.engine._stack.config.num_layers
-    assert len(added) == 2 * layers, "the experts of each layer, and its attention"
+        config = running.engine._stack.config
+    assert len(added) == config.num_pieces + config.num_layers, "each expert, a layer's attention"
     assert all(size > 0 for size in added)
 
 

@@ -98,12 +98,24 @@ def test_a_computation_that_started_before_keeps_its_stack(folder: Path):
     assert before.slots_E.tolist() == [-1, 0, -1, -1, -1]
 
 
-def test_progress_ends_at_the_number_asked_for(folder: Path):
-    store, seen = store_of(folder), []
+def test_each_new_piece_is_told_and_each_layer(folder: Path):
+    store = store_of(folder)
     store.load(Pieces([(0, 1)]))
-    store.load(Pieces.all_of(2, 5), lambda done, total: seen.append((done, total)))
-    assert seen == [(4, 9), (9, 9)]
+    told: list[str] = []
+    store.load(Pieces.all_of(2, 5), lambda: told.append("layer"), lambda: told.append("piece"))
+    assert told == [*["piece"] * 4, "layer", *["piece"] * 5, "layer"]
     assert store.available() == Pieces.all_of(2, 5)
+
+
+def test_loading_stops_after_the_layer_in_which_it_is_told_to(folder: Path):
+    store = store_of(folder)
+
+    def stop() -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        store.load(Pieces.all_of(2, 5), stop)
+    assert store.pieces == Pieces.all_of(1, 5)
 
 
 @pytest.mark.parametrize("weight_format", ["bf16", "fp8", "int8", "int4", "int4_g128"])

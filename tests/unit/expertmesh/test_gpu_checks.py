@@ -48,6 +48,16 @@ def test_damaged_memory_is_told() -> None:
     assert found.verdict is Verdict.WARNING
 
 
+def test_a_lost_gpu_is_told_beside_the_others() -> None:
+    made = facts(H200, H200)
+    lost = "cuda:1 does not answer: CUDA error: device is lost"
+    cards = (made.gpus.found[0], replace(made.gpus.found[1], lost=lost))
+    found = by_name(replace(made, gpus=replace(made.gpus, found=cards)))
+    assert found["gpu 0"].verdict is Verdict.OK
+    assert (found["gpu 1"].verdict, found["gpu 1"].found) == (Verdict.FAILED, lost)
+    assert "dmesg" in found["gpu 1"].advice
+
+
 @pytest.mark.parametrize(
     ("driver", "verdict"),
     [("13.1", Verdict.OK), ("13.0", Verdict.OK), ("12.8", Verdict.WARNING), (None, Verdict.OK)],

@@ -8,6 +8,7 @@ import torch
 from moe_model.gpus import (
     driver_cuda,
     free_bytes,
+    probe,
     read_gpus,
     unconnected,
     use,
@@ -73,6 +74,19 @@ def test_memory_is_read_and_a_lost_device_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
     with pytest.raises(ValueError, match=r"^cuda:1 does not answer: CUDA error: device is lost$"):
         free_bytes("cuda:1")
+
+
+def test_a_lost_gpu_hides_no_other() -> None:
+    def free(device: str) -> int:
+        if device == "cuda:1":
+            raise ValueError("cuda:1 does not answer: CUDA error: device is lost")
+        return 5
+
+    found, left = probe(gpus(H200, H200, H200)(), free)
+    assert left == {"cuda:0": 5, "cuda:2": 5}
+    assert [one.problem for one in found.found] == [
+        "", "cuda:1 does not answer: CUDA error: device is lost", ""
+    ]  # fmt: skip
 
 
 def test_a_thread_takes_its_gpu_and_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

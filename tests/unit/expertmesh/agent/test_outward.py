@@ -29,7 +29,7 @@ async def names(
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outward, "find_browser", lambda: "/usr/bin/chromium")
+    monkeypatch.setattr(outward, "find_browser", lambda work_dir: "/usr/bin/chromium")
 
 
 async def test_without_a_flag_nothing_leads_outward(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_each_flag_gives_its_tools(
 async def test_without_a_browser_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outward, "find_browser", lambda: None)
+    monkeypatch.setattr(outward, "find_browser", lambda work_dir: None)
     assert await names(tmp_path, web=True) == ["fetch"]
 
 

@@ -1,7 +1,9 @@
 """Which service of `up` gets which device, how much is left for its KV cache, what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from subprocess import CalledProcessError, TimeoutExpired
 from typing import Any
 
 import pytest
@@ -143,3 +145,37 @@ def test_without_a_driver_torch_is_not_asked(
 
     monkeypatch.setattr("subprocess.run", never)
     assert find_gpus(is_named=False, drivers=(tmp_path / "none",)) == FoundGpus()
+
+
+def test_a_lost_gpu_is_passed_over_unless_it_is_named(m2: Path) -> None:
+    lost = "cuda:0 does not answer: CUDA error: device is lost"
+    both = found(H200, H200)
+    cards = (replace(both.gpus.found[0], lost=lost), both.gpus.found[1])
+    left = FoundGpus(gpus=replace(both.gpus, found=cards), free={"cuda:1": both.free["cuda:1"]})
+    assert FoundGpus.from_json(left.to_json()) == left
+    made = plan_cluster(ClusterOptions(model=m2, num_pools=2, **INT4), 8, left)
+    assert set(devices(made).values()) == {"cuda:1"}
+    named = {"attention_svc": {"device": "cuda:0"}}
+    with pytest.raises(CommandError, match=f"--device cuda:0: {lost}"):
+        plan_cluster(ClusterOptions(model=m2, num_pools=2, passed=named, **INT4), 8, left)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (CalledProcessError(1, "python", stderr="Traceback\nImportError: no torch"), "no torch"),
+        (CalledProcessError(-9, "python", stderr=""), "status -9"),
+        (TimeoutExpired("python", 120), "no answer within 120 s"),
+    ],
+)
+def test_why_torch_could_not_be_asked_is_said_in_one_line(
+    failure: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr("subprocess.run", fail)
+    problem = find_gpus(is_named=True).gpus.problem
+    assert problem.startswith("torch could not be asked for GPUs: ")
+    assert problem.endswith(reason)
+    assert "\n" not in problem

@@ -37,6 +37,18 @@ def test_auto_goes_past_gpus_that_are_too_old_or_too_small() -> None:
     assert place("auto", gpus(T4, H200, H100), too_small=("cuda:1",)).device == "cuda:2"
 
 
+def test_auto_goes_past_a_gpu_that_does_not_answer() -> None:
+    def why_too_small(gpu: Gpu, _: HeldFormats) -> str:
+        if gpu.index == 0:
+            raise ValueError("cuda:0 does not answer: device is lost")
+        return ""
+
+    chosen = choose_place("auto", lambda kind: BF16, why_too_small, read=gpus(H200, H100))
+    assert chosen.device == "cuda:1"
+    alone = choose_place("auto", lambda kind: BF16, why_too_small, read=gpus(H200))
+    assert str(alone) == "cpu: cuda:0 does not answer: device is lost"
+
+
 @pytest.mark.parametrize(
     ("read", "formats", "too_small", "reason"),
     [

@@ -14,7 +14,7 @@ from expertmesh.agent.web.browser_page import Browser, BrowserLimits
 from expertmesh.agent.web.chromium_flags import chromium_argv
 from expertmesh.agent.web.guard import Guard
 
-CONTAINED = find_bubblewrap()
+CONTAINED = find_bubblewrap(Path("/nowhere"))
 URL = "http://a.test/"
 
 needs_bubblewrap = pytest.mark.skipif(
@@ -126,9 +126,21 @@ def test_no_browser_and_no_bubblewrap_are_found_where_there_are_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_browser() is None
-    assert find_bubblewrap() is None
+    work_dir = tmp_path / "work"
+    assert find_browser(work_dir) is None
+    assert find_bubblewrap(work_dir) is None
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
-    assert find_bubblewrap() is None
+    assert find_bubblewrap(work_dir) is None
+
+
+def test_programs_in_the_work_folder_are_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_browser(tmp_path, "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_browser(tmp_path / "other") == str(tmp_path / "chromium")
+    assert find_browser(tmp_path) is None
+    (tmp_path / "chromium").rename(tmp_path / "bwrap")
+    assert find_bubblewrap(tmp_path) is None
