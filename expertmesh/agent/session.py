@@ -106,10 +106,11 @@ class Session:
             others,
         )
         self._history = History(settings.max_model_len)
+        self._approval = Approval(settings.approve, ask, trust_web=settings.trust_web)
         recovery = Recovery()
         calls = Calls(
             self.registry,
-            approval=Approval(settings.approve, ask, trust_web=settings.trust_web),
+            approval=self._approval,
             recovery=recovery,
             ledger=self.ledger,
             trace=self.trace,
@@ -149,6 +150,7 @@ class Session:
 
     def _take_over(self, earlier: Earlier) -> None:
         """The new run's folder holds everything, so that it can be continued itself."""
+        self._approval.web_was_read = earlier.web_was_read
         shutil.copytree(earlier.outputs, self.folder.outputs, dirs_exist_ok=True)
         for index, message in enumerate(earlier.messages):
             line = earlier.notes.get(index, "")
