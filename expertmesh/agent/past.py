@@ -24,6 +24,8 @@ class Earlier:
     outputs: Path
     """The folder of what tools printed, to which the conversation refers."""
     task: str = ""
+    folder: str = ""
+    """The work folder of that run."""
     messages: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[int, str] = field(default_factory=dict)
     """Index of a tool's result -> the line that may stand for it."""
@@ -53,7 +55,7 @@ def read_earlier(run: RunFolder) -> Earlier:
 def _take(earlier: Earlier, event: dict[str, Any]) -> None:
     kind = event["event"]
     if kind == "start":
-        earlier.task = event["task"]
+        earlier.task, earlier.folder = event["task"], event["folder"]
     elif kind == "compact":
         for index, text in event["replaced"]:
             earlier.messages[index] = {**earlier.messages[index], "content": text}

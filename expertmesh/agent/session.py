@@ -145,7 +145,7 @@ class Session:
         if earlier is not None:
             self._take_over(earlier)
             return await self.agent.run([user])
-        system = system_prompt(task, self.settings.work_dir.resolve())
+        system = system_prompt(task, self.settings.work_dir.resolve(), self.registry)
         return await self.agent.run([{"role": "system", "content": system}, user])
 
     def _take_over(self, earlier: Earlier) -> None:

@@ -58,8 +58,14 @@ class ChatStream:
     """A connection to one server, used for one question after the other."""
 
     def __init__(self, base_url: str, api_key: str | None = None):
-        """`base_url` with or without the trailing /v1."""
+        """`base_url` with or without the trailing /v1. Raises ValueError naming what is wrong."""
         self.root = server_root(base_url)
+        try:
+            httpx.URL(self.root)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url {base_url!r}: {error}") from None
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("api_key: printable ASCII characters only")
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),

@@ -127,9 +127,12 @@ async def _run(
             settings = _as_recorded(settings, recorded)
         else:
             task = request.task or GO_ON
-            chat = ChatStream(request.base_url, request.api_key)
+            with command_errors(EXIT_USAGE):
+                chat = ChatStream(request.base_url, request.api_key)
             stack.push_async_callback(chat.close)
             model, settings = await _served(request, chat, settings, view)
+        if earlier is not None and Path(earlier.folder) != request.work_dir.resolve():
+            view.note(f"the run that is gone on with worked in {earlier.folder}")
         others = await stack.enter_async_context(_outward(request, ask))
         with command_errors():
             session = Session(

@@ -73,5 +73,15 @@ def test_thinking_that_a_server_left_in_the_answer_is_not_shown() -> None:
 )
 def test_the_language_of_a_task(task: str, language: str) -> None:
     assert language_of(task) == language
-    assert str(ROOT) in system_prompt(task, ROOT)
-    assert ("你在" in system_prompt(task, ROOT)) == (language == "zh")
+    prompt = system_prompt(task, ROOT, ())
+    assert str(ROOT) in prompt
+    assert ("你在" in prompt) == (language == "zh")
+
+
+@pytest.mark.parametrize("task", ["task", "任务"])
+def test_the_prompt_names_only_tools_that_there_are(task: str) -> None:
+    assert "update_plan" not in system_prompt(task, ROOT, ("shell",))
+    whole = system_prompt(task, ROOT, ("update_plan", "file_editor"))
+    assert "update_plan" in whole
+    assert "[update_plan]" not in whole
+    assert len(whole.splitlines()) == 10

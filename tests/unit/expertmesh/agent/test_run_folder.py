@@ -81,7 +81,7 @@ def test_a_call_whose_run_ended_before_its_result_gets_one(tmp_path: Path) -> No
     run = made(tmp_path, "a")
     run.trace.unlink()
     trace = Trace(run, Masks())
-    trace.write("start", task="do it")
+    trace.write("start", task="do it", folder="/x")
     calls = [{"id": "c1", "function": {}}, {"id": "c2", "function": {}}]
     trace.write("answer", message={"role": "assistant", "content": "", "tool_calls": calls})
     done = {"role": "tool", "tool_call_id": "c1", "content": "a long result"}
@@ -98,7 +98,7 @@ def test_what_was_left_out_stays_left_out(tmp_path: Path) -> None:
     run = made(tmp_path, "a")
     run.trace.unlink()
     trace = Trace(run, Masks())
-    trace.write("start", task="do it")
+    trace.write("start", task="do it", folder="/x")
     trace.write("tool", message={"role": "tool", "content": "long"}, line="[left out]")
     trace.write("compact", replaced=[[0, "[left out]"]])
     trace.close()

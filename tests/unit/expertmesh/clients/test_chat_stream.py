@@ -122,6 +122,19 @@ async def test_failures_are_told_apart(raw: bytes, error: type[ChatError], words
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "words"),
+    [
+        ("http://x:abc", None, "base_url 'http://x:abc': Invalid port"),
+        ("x", "ключ", "api_key: printable ASCII"),
+        ("x", "a\nb", "api_key: printable ASCII"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(url: str, key: str | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ChatStream(url, key)
+
+
 async def test_a_server_that_is_not_there() -> None:
     with pytest.raises(LostError, match=r"cannot reach http://127\.0\.0\.1:9"):
         await ask("127.0.0.1:9")

@@ -1,0 +1,84 @@
+"""`expertmesh agent` with the demonstration model and the real sandbox, as a newcomer uses it."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from expertmesh import ToolAgent
+from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.policy import SandboxUnavailableError
+from tests.support.expertmesh.up import Up, expertmesh
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    cluster = Up(tmp_path_factory.mktemp("up") / "run")
+    try:
+        yield str(cluster.await_ready()["url"])
+    finally:
+        cluster.process.terminate()
+        cluster.process.wait(60)
+
+
+@pytest.fixture
+def work() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        try:
+            choose_sandbox(Path(name))
+        except SandboxUnavailableError as error:
+            pytest.skip(str(error))
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("task", "number"),
+    [
+        ("What is 123456 * 654321? Use python_executor", 123456 * 654321),
+        ("What is 987654 * 123456?", 987654 * 123456),
+        ("1234567乘以7654321等于多少？请用python_executor。", 1234567 * 7654321),
+    ],
+)
+def test_a_product_is_computed_by_the_tool(
+    url: str, work: Path, tmp_path: Path, task: str, number: int
+) -> None:
+    done = expertmesh(
+        *("agent", task, "--base-url", url, "--dir", str(work), "--approve", "all"),
+        *("--temperature", "0", "--json"),
+        XDG_STATE_HOME=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert str(number) in told["answer"]
+    assert told["calls"] == ["python_executor"]
+    assert told["cached_tokens"] > 0
+
+
+def test_without_a_terminal_nothing_runs_unless_it_was_allowed(
+    url: str, work: Path, tmp_path: Path
+) -> None:
+    task = "What is 123456 * 654321? Use python_executor"
+    done = expertmesh(
+        *("agent", task, "--base-url", url, "--dir", str(work)), XDG_STATE_HOME=str(tmp_path)
+    )
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "give --approve all" in done.stderr
+
+
+def test_a_program_uses_it(url: str, tmp_path: Path) -> None:
+    try:
+        agent = ToolAgent(url, state_dir=tmp_path / "state")
+    except SandboxUnavailableError as error:
+        pytest.skip(str(error))
+    run = agent.execute_with_tools("What is 123456 * 654321? Use python_executor", max_steps=10)
+    assert run.succeeded, run.reason
+    assert str(123456 * 654321) in run.answer
