@@ -8,6 +8,7 @@ import platform
 import shutil
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ MIN_FREE_DISK_BYTES = 2 * 10**9
 MIN_FILE_LIMIT = 1024
 SLOW_ROUND_TRIP_US = 2000.0
 ROUND_TRIPS = 200
+NOBODY = 65534
 
 
 def run_checks(http_port: int, folder: Path) -> list[Check]:
@@ -43,6 +45,7 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
         ("cpu kernels", check_kernels),
         ("gpus", check_gpus),
         ("hop codec", check_hop_codec),
+        ("agent sandbox", check_sandbox),
         ("grpc experiments", check_experiments),
         ("grpc round trip", check_round_trip),
     ]
@@ -165,6 +168,24 @@ def check_hop_codec() -> Check:
         "native" if is_native else slow,
         "install a C compiler and Python's headers, reinstall, and unset EXPERTMESH_NATIVE",
     )
+
+
+def check_sandbox() -> Check:
+    """What commands of the agent run in: it is tried, in a folder of its own."""
+    from expertmesh.agent.sandbox.choose import choose_sandbox
+    from expertmesh.agent.sandbox.policy import SandboxUnavailableError
+
+    with tempfile.TemporaryDirectory(prefix="expertmesh-doctor-") as name:
+        folder = Path(name)
+        if os.geteuid() == 0:  # commands never run as root, but as the folder's owner
+            os.chown(folder, NOBODY, NOBODY)
+        try:
+            mechanism = choose_sandbox(folder).mechanism
+        except SandboxUnavailableError as error:
+            found, _, advice = str(error).rpartition("\n")
+            return judged("agent sandbox", False, found, advice)
+    found = f"{mechanism} (network, files, processes)"
+    return Check(name="agent sandbox", verdict=Verdict.OK, found=found)
 
 
 def check_experiments() -> Check:

@@ -14,6 +14,7 @@ from expertmesh.agent.sandbox.identity import Identity
 from expertmesh.agent.sandbox.placeholders import make_missing, remove_empty
 from expertmesh.agent.sandbox.places import Places, environment
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
+from expertmesh.agent.sandbox.repositories import disarm
 from expertmesh.agent.sandbox.rlimits import counts_by_namespace, rlimits
 from expertmesh.agent.sandbox.running import run_prepared
 from expertmesh.agent.sandbox.scratch import SCRATCH_BYTES, scratch_folder
@@ -23,6 +24,8 @@ from expertmesh.agent.sandbox.syscalls import EVERYWHERE, WITH_OWN_NETWORK
 from expertmesh.agent.sandbox.tasks import tasks_of
 
 HOME = "/tmp"
+PROGRAMS = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin"
+"""Of the system, whatever PATH says: some of them run inside, where nothing else is."""
 SHARED_MEMORY_BYTES = 64 << 20
 ALONE = (
     *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
@@ -62,7 +65,10 @@ class BubblewrapSandbox:
             if not self._sizes_tmpfs:
                 scratch = stack.enter_context(scratch_folder(self._identity))
             prepared = self._prepare(argv, limits, start_in, scratch)
-            return await run_prepared(prepared, limits, stdin, on_output)
+            try:
+                return await run_prepared(prepared, limits, stdin, on_output)
+            finally:
+                disarm(self._places.work)
 
     def _prepare(
         self, argv: Sequence[str], limits: Limits, start_in: Path, scratch: Path | None
@@ -139,7 +145,7 @@ class BubblewrapSandbox:
 
 def _program(name: str, package: str, places: Places) -> str:
     """Where it is, outside of what commands can write."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=PROGRAMS)
     if found is None:
         raise SandboxUnavailableError(f"{name} is not installed (package {package})")
     if is_within(Path(found).resolve(), places.work):

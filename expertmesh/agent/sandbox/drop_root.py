@@ -7,6 +7,8 @@ from pathlib import Path
 from expertmesh.agent.sandbox.identity import Identity
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 
+NOGROUP = 65534
+
 
 def identity_for(work_dir: Path) -> Identity | None:
     """Whom to become before commands run in the folder; None: this is not root, stay.
@@ -22,7 +24,7 @@ def identity_for(work_dir: Path) -> Identity | None:
             f"this as another user, or give the folder to one: chown -R nobody: {work_dir}"
         )
     # A folder of root's group must not bring the group along.
-    return Identity(owner.st_uid, owner.st_gid or owner.st_uid)
+    return Identity(owner.st_uid, owner.st_gid or NOGROUP)
 
 
 def can_reach(identity: Identity | None, path: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from expertmesh.agent.sandbox.caller import HERE, Caller
 from expertmesh.agent.sandbox.containment import is_writable
+from expertmesh.agent.sandbox.syscalls import numbers
 
 NO_FOLLOW, REMOVE_FOLDER = 0x100, 0x200
 UNNAMED = 0o20000000
@@ -84,7 +85,9 @@ class FileChanges:
     ) -> None:
         with caller.entry(*old) as (from_, name, place), caller.entry(*new) as (to, then, goal):
             self._must_be_ours(place, goal)
-            moved = self._libc.renameat2(from_, os.fsencode(name), to, os.fsencode(then), flags)
+            call = numbers()["renameat2"]  # not in every libc
+            names = os.fsencode(name), os.fsencode(then)
+            moved = self._libc.syscall(call, from_, names[0], to, names[1], flags)
             if moved != 0:
                 raise OSError(ctypes.get_errno(), "rename")
 

@@ -17,6 +17,7 @@ from expertmesh.agent.sandbox.landlock import MIN_VERSION, version
 from expertmesh.agent.sandbox.launcher import Orders
 from expertmesh.agent.sandbox.places import Places, environment
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
+from expertmesh.agent.sandbox.repositories import disarm
 from expertmesh.agent.sandbox.rlimits import rlimits
 from expertmesh.agent.sandbox.running import run_prepared
 from expertmesh.agent.sandbox.scratch import SCRATCH_BYTES, scratch_folder
@@ -61,7 +62,10 @@ class LandlockSandbox:
         start_in = folder_within(self._places.work, folder)
         with scratch_folder(self._identity) as scratch:
             prepared = self._prepare(argv, limits, start_in, scratch)
-            return await run_prepared(prepared, limits, stdin, on_output)
+            try:
+                return await run_prepared(prepared, limits, stdin, on_output)
+            finally:
+                disarm(self._places.work)
 
     def _prepare(
         self, argv: Sequence[str], limits: Limits, start_in: Path, scratch: Path

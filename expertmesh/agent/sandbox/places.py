@@ -1,5 +1,6 @@
 """Which folders does a command see, and which may it write?"""
 
+import logging
 import os
 import pwd
 import sys
@@ -12,6 +13,9 @@ from expertmesh.agent.sandbox.containment import is_within
 from expertmesh.agent.sandbox.drop_root import can_reach
 from expertmesh.agent.sandbox.identity import Identity
 from expertmesh.agent.sandbox.policy import Mode, SandboxUnavailableError
+from expertmesh.agent.sandbox.repositories import is_bare, paths_of_git
+
+logger = logging.getLogger(__name__)
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 OF_ETC = (
@@ -28,7 +32,6 @@ NO_WORK_FOLDERS = (
 SYSTEM_STATE = ("/boot", "/dev", "/etc", "/proc", "/sys")
 OF_INSTALLERS = ("pip.conf", ".condarc")
 """Files beside an interpreter that may hold passwords of package indexes."""
-GIT = ".git"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +70,15 @@ def lay_out(
     own_code = Path(__file__).resolve().parents[2]  # imported piece by piece while this runs
     asked = (_absolute(work / path) for path in protected)
     inside = [
-        place for place in (work / GIT, *asked, *prefixes, own_code) if is_within(place, work)
+        place
+        for place in (*paths_of_git(work), *asked, *prefixes, own_code)
+        if is_within(place, work)
     ]
     if work in inside or is_within(work, own_code):
         raise ValueError(f"{work} cannot be the work folder: all of it would be read-only")
     for place in inside:
         _refuse_links(work, place)
+    _warn_of_imports(work, inside)
     outside = [place for place in prefixes if not is_within(place, work)]
     system = [Path(place) for place in (*SYSTEM, *OF_ETC) if os.path.lexists(place)]
     hidden = [prefix / name for prefix in prefixes for name in OF_INSTALLERS]
@@ -133,6 +139,8 @@ def _checked(work_dir: Path, homes: Sequence[Path]) -> Path:
         raise ValueError(f"{work} is the system's; the work folder must be one of your own")
     if any(is_within(home, work) for home in homes):
         raise ValueError(f"{work} holds your home folder; the work folder must be one inside it")
+    if is_bare(work):
+        raise ValueError(f"{work} is a bare git repository; the work folder must be a working copy")
     return work
 
 
@@ -142,6 +150,14 @@ def _refuse_links(work: Path, place: Path) -> None:
             return
         if one.is_symlink():
             raise ValueError(f"{one} is a symbolic link, and cannot be protected from changes")
+
+
+def _warn_of_imports(work: Path, protected: Sequence[Path]) -> None:
+    """What this process imports from there later, a command may have written."""
+    for entry in sys.path:
+        place = Path(entry or ".").resolve()
+        if is_within(place, work) and not any(is_within(place, one) for one in protected):
+            logger.warning("modules are imported from %s, which commands can change", place)
 
 
 def _outermost(places: Sequence[Path]) -> tuple[Path, ...]:

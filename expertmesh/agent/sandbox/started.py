@@ -135,8 +135,9 @@ class Started:
 
     async def exit(self) -> None:
         """Wait until the process itself has ended; its descendants may still run."""
-        if hasattr(os, "pidfd_open"):
-            await _gone(os.pidfd_open(self.process.pid))
+        if hasattr(os, "pidfd_open") and self.process.poll() is None:
+            with suppress(ProcessLookupError):  # somebody else waits for this program's children
+                await _gone(os.pidfd_open(self.process.pid))
         while self.process.poll() is None:
             await asyncio.sleep(POLL_S)
 

@@ -56,7 +56,7 @@ def test_bubblewrap_comes_first(work: Path) -> None:
 
 def test_landlock_comes_next(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("landlock")
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name, path: None)
     assert choose_sandbox(work).mechanism == "landlock and seccomp"
 
 
@@ -79,7 +79,7 @@ def test_without_any_it_is_said_what_to_install(
     if restricted is not None:
         apparmor.write_text(restricted)
     monkeypatch.setattr(choose, "APPARMOR", apparmor)
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name, path: None)
     monkeypatch.setattr(landlock_sandbox, "version", no_landlock)
     with pytest.raises(SandboxUnavailableError) as caught:
         choose_sandbox(work)
@@ -90,7 +90,7 @@ def test_without_any_it_is_said_what_to_install(
 
 
 def test_an_old_landlock_is_not_enough(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name, path: None)
     monkeypatch.setattr(landlock_sandbox, "version", lambda: 5)
     with pytest.raises(SandboxUnavailableError, match=r"version 5; 6 \(Linux 6\.12\)"):
         choose_sandbox(work)
@@ -102,7 +102,7 @@ def test_a_program_of_the_work_folder_is_not_started(
     for name in ("bwrap", "prlimit"):
         (work / name).write_text("#!/bin/sh\necho bubblewrap 9.9\n")
         (work / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(work))
+    monkeypatch.setattr(bubblewrap, "PROGRAMS", str(work))
     monkeypatch.setattr(landlock_sandbox, "version", lambda: 1)
     with pytest.raises(SandboxUnavailableError, match="lies in the work folder"):
         choose_sandbox(work)

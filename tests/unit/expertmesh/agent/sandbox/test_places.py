@@ -95,6 +95,13 @@ def test_protected_paths_are_taken_from_the_work_folder(work: Path) -> None:
     assert set(found) == {work / ".git", work / "a" / "state", work / "b"}
 
 
+def test_a_bare_repository_is_no_work_folder(work: Path) -> None:
+    for name in ("HEAD", "objects", "refs"):
+        (work / name).mkdir()
+    with pytest.raises(ValueError, match="is a bare git repository"):
+        lay_out(work, "workspace", (), None)
+
+
 def test_a_symbolic_link_cannot_be_protected(work: Path) -> None:
     (work / ".git").symlink_to("/somewhere")
     with pytest.raises(ValueError, match=r"\.git is a symbolic link"):
@@ -133,7 +140,7 @@ def test_root_becomes_the_folders_owner_and_nobody_else(work: Path) -> None:
     with pytest.raises(SandboxUnavailableError, match="belongs to root"):
         identity_for(work)
     os.chown(work, 1234, 0)
-    assert identity_for(work) == Identity(1234, 1234)
+    assert identity_for(work) == Identity(1234, 65534)
     os.chown(work, 1234, 99)
     assert identity_for(work) == Identity(1234, 99)
 
