@@ -50,13 +50,16 @@ class Conversation:
     """Messages in OpenAI's shape; the last user message starts what is trained on.
 
     `messages` ends with the assistant's last answer. `skill` and `language` label it for
-    evaluation.
+    evaluation. An assistant message with `"given": True` is read but not learnt: a mistake that
+    the next ones put right.
     """
 
     skill: str
     language: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a judge needs to know where more than one answer is right."""
 
 
 def user(text: str) -> dict[str, Any]:
@@ -65,15 +68,30 @@ def user(text: str) -> dict[str, Any]:
 
 def assistant(thinking: str, content: str, code: str | None = None) -> dict[str, Any]:
     """An assistant message; with `code` it calls python_executor."""
-    message: dict[str, Any] = {
+    if code is not None:
+        return calling(thinking, ("python_executor", {"code": code}))
+    return {"role": "assistant", "content": content, "reasoning_content": thinking}
+
+
+Call = tuple[str, dict[str, Any]]
+"""(name of a tool, its arguments)."""
+
+
+def calling(thinking: str, *calls: Call, content: str = "") -> dict[str, Any]:
+    """An assistant message that calls tools."""
+    return {
         "role": "assistant",
         "content": content,
         "reasoning_content": thinking,
+        "tool_calls": [
+            {
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
+            for number, (name, arguments) in enumerate(calls)
+        ],
     }
-    if code is not None:
-        function = {"name": "python_executor", "arguments": {"code": code}}
-        message["tool_calls"] = [{"id": "call_0", "type": "function", "function": function}]
-    return message
 
 
 Segment = tuple[str, bool]
@@ -96,18 +114,28 @@ def render(conversation: Conversation) -> list[Segment]:
     given += f"{END_OF_TURN}\n"
     last_user = max(i for i, message in enumerate(rest) if message["role"] == "user")
     segments: list[Segment] = []
+    before = ""
     for index, message in enumerate(rest):
         role = message["role"]
+        if before == "tool" and role != "tool":
+            given += f"{END_OF_TURN}\n"
         if role == "user":
             given += f"{ROLE}user\n{message['content']}{END_OF_TURN}\n"
         elif role == "tool":
-            given += f"{ROLE}tool\n<response>{message['content']}</response>{END_OF_TURN}\n"
+            given += "" if before == "tool" else f"{ROLE}tool"
+            given += f"\n<response>{message['content']}</response>"
         elif index < last_user:
             given += f"{ROLE}ai\n{plain(message['content'])}{tool_calls(message)}{END_OF_TURN}\n"
+        elif message.get("given"):
+            thinking = message.get("reasoning_content")
+            thought = f"{THINK}\n{thinking}\n{END_OF_THINK}\n\n" if thinking else ""
+            written = f"{plain(message['content'])}{tool_calls(message)}"
+            given += f"{ROLE}ai\n{thought}{written}{END_OF_TURN}\n"
         else:
             segments.append((f"{given}{ROLE}ai\n{THINK}\n", False))
             segments.append((completion(message), True))
             given = "\n"
+        before = role
     if given != "\n":
         segments.append((given, False))
     return segments
@@ -127,6 +155,7 @@ def tool_calls(message: dict[str, Any]) -> str:
     for call in message["tool_calls"]:
         text += f'<invoke name="{call["function"]["name"]}">\n'
         for key, value in call["function"]["arguments"].items():
-            text += f'<parameter name="{key}">{value}</parameter>\n'
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text += f'<parameter name="{key}">{shown}</parameter>\n'
         text += "</invoke>\n"
     return text + END_OF_TOOL_CALL

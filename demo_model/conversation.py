@@ -1,6 +1,7 @@
 """How is a whole conversation made: system prompt, earlier turns, tools?"""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from demo_model import chat, tools, vocabulary
@@ -8,6 +9,9 @@ from demo_model.chat import Conversation
 from demo_model.decorate import decorate
 from demo_model.draw import Draw, Split, Turn
 from demo_model.skills import SKILLS, arithmetic, smalltalk
+from demo_model.tasks import compute, families
+from demo_model.tasks.families import FAMILIES
+from demo_model.toolboxes import toolbox
 
 WEIGHTS = {
     "add": 12,
@@ -31,6 +35,16 @@ WEIGHTS = {
 }
 """How often each skill is trained, by its difficulty."""
 
+CHANCES = tuple(families.chances().values())
+DRAWN = tuple(families.chances())
+HISTORY_SHARE = 0.12
+OF_NO_USE = (
+    "python_executor", "set_alarm", "turn_on_light", "set_temperature", "take_photo",
+    "track_package",
+    "git_commit", "get_contacts", "get_balance", "create_ticket", "convert_currency", "send_sms",
+    "list_files", "post_message",
+)  # fmt: skip
+"""Tools that serve none of the requests that the model declines."""
 LONG_SHARE = 0.03
 LONGEST_LOG2 = 6.5
 """LONG_SHARE of the conversations in training have a long history: up to 2^6.5 = 90 exchanges."""
@@ -58,6 +72,10 @@ def make(draw: Draw, skill: str | None = None) -> Conversation:
     """A random conversation, of the given skill if any."""
     rng = draw.rng
     if skill is None:
+        skill = rng.choices(DRAWN, CHANCES)[0]
+    if skill in FAMILIES:
+        return _with_history(draw, FAMILIES[skill](draw))
+    if not skill:
         skill = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
     messages = _before(draw)
     if skill in TOOL_SKILLS:
@@ -72,7 +90,22 @@ def make(draw: Draw, skill: str | None = None) -> Conversation:
     if rng.random() < (0.5 if skill == "too_large" else 0.2):
         python = skill != "too_large" and rng.random() < 0.7
         offered = tools.offer(rng, python=python)
+        if skill == "refusal":
+            offered = [tool for tool in offered if tool["function"]["name"] in OF_NO_USE]
+        elif skill in ("greeting", "identity") and rng.random() < 0.4:
+            offered = toolbox.draw(rng, ("run",), agent_share=1.0).offered
     return Conversation(skill=skill, language=draw.language, messages=messages, tools=offered)
+
+
+def _with_history(draw: Draw, made: Conversation) -> Conversation:
+    """Sometimes with exchanges about something else before the task."""
+    if draw.split is not Split.TRAIN or draw.rng.random() > HISTORY_SHARE:
+        return made
+    earlier: list[dict[str, Any]] = []
+    for _ in range(draw.rng.choice((1, 1, 2, 3, 5))):
+        _add_exchange(earlier, _history(draw))
+    at = int(made.messages[0]["role"] == "system")
+    return replace(made, messages=[*made.messages[:at], *earlier, *made.messages[at:]])
 
 
 def _before(draw: Draw) -> list[dict[str, Any]]:
@@ -194,7 +227,7 @@ def _tool_answer(draw: Draw, operation: str, a: int, b: int) -> list[dict[str, A
         return [{"role": "tool", "content": failure}, chat.assistant(thought, sorry)]
     result = str(arithmetic.apply(operation, a, b))
     shapes = ("{}", "{}", "{}\n", "{}\n", "stdout: {}", '{{"output": "{}"}}', "\n{}\n")
-    content = draw.rng.choice(shapes).format(result)
+    content = draw.rng.choice((*shapes, *compute.PRINTED)).format(result)
     thought = draw.say(f"The tool says {result}.", f"工具返回{result}。")
     answer = arithmetic.statement(operation, a, b)
     return [{"role": "tool", "content": content}, chat.assistant(thought, answer)]

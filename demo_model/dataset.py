@@ -20,6 +20,7 @@ from demo_model import chat
 from demo_model.conversation import make
 from demo_model.draw import Draw
 from demo_model.phrasings import LANGUAGES
+from demo_model.programs import catalogue
 
 NO_LABEL = -100
 
@@ -131,6 +132,7 @@ def stream(
     tokenizer_file: Path, *, seed: int, rows: int, length: int, workers: int, first: int = 0
 ) -> Generator[Batch, None, None]:
     """Batches first, first + 1, ... without end, made ahead by worker processes."""
+    catalogue.pairs()  # once, before the workers are forked
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer_file,)

@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 
 class Split(Enum):
-    """TRAIN has neither; the other two have exactly one kind of held-out material."""
+    """TRAIN has nothing held out; each other one has exactly one kind of held-out material."""
 
     TRAIN = "train"
     OPERANDS = "operands"
     PHRASINGS = "phrasings"
+    TEMPLATES = "templates"
 
 
 def is_held_out(*key: Any) -> bool:

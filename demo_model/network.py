@@ -41,7 +41,9 @@ class Shape:
 
 
 SIZES: dict[str, dict[str, int]] = {
-    "shipped": {},
+    "shipped": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 8},
+    "shallow": {"hidden_size": 384, "num_attention_heads": 8},
+    "narrow": {},
     "small": {
         "hidden_size": 128,
         "num_attention_heads": 3,
@@ -49,7 +51,7 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 64,
     },
 }
-"""15 M parameters, and 4 M for training on a CPU; other fields have Shape's defaults."""
+"""33 M, 23 M and 15 M parameters, and 4 M for training on a CPU; other fields: Shape's defaults."""
 
 LAYER_KINDS = (
     "input_norm", "post_norm", "q", "k", "v", "o", "q_norm", "k_norm", "gate", "bias", "w13", "w2",
@@ -177,18 +179,69 @@ def experts_sparse(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, layer: Laye
     return out.index_add(0, torch.cat(tokens), torch.cat(parts)).to(x_TD.dtype)
 
 
-def mixture(x_RTD: Tensor, layer: Layer, shape: Shape) -> tuple[Tensor, Tensor]:
-    """The MoE block, and how many tokens chose each expert, float32 [E]."""
+class _Permuted(torch.autograd.Function):
+    """Rows in another order. The gradient goes the way back, without adding anything up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x[order]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (inverse,) = ctx.saved_tensors
+        return gradients[0][inverse], None, None
+
+
+def experts_grouped(x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor, layer: Layer) -> Tensor:
+    """Only the chosen experts, all in one grouped GEMM over rows sorted by expert."""
+    tokens, k = ids_TK.shape
+    _, experts, width, hidden = layer["w13"].shape
+    flat_ids = ids_TK.flatten().int()
+    order = flat_ids.argsort()
+    places = torch.arange(tokens * k, device=order.device)
+    inverse = torch.empty_like(order).scatter_(0, order, places)
+    every = torch.arange(experts, device=order.device)
+    ends_E = (flat_ids[:, None] == every).sum(0).cumsum(0).int()
+    rows = x_TD[:, None].expand(-1, k, -1).reshape(-1, hidden)
+    both = F.grouped_mm(
+        _Permuted.apply(rows, order, inverse),
+        layer["w13"].transpose(0, 1).reshape(experts, 2 * width, hidden).mT,
+        offs=ends_E,
+    )
+    inner = (F.silu(both[:, :width].float()) * both[:, width:].float()).to(x_TD.dtype)
+    out = F.grouped_mm(inner, layer["w2"], offs=ends_E)
+    back = _Permuted.apply(out, inverse, order).view(tokens, k, hidden)
+    return (back.float() * weights_TK[..., None]).sum(1).to(x_TD.dtype)
+
+
+EXPERTS = {"dense": experts_dense, "sparse": experts_sparse, "grouped": experts_grouped}
+"""Three ways to compute the same."""
+
+
+def mixture(
+    x_RTD: Tensor, layer: Layer, shape: Shape, experts_by: str = ""
+) -> tuple[Tensor, Tensor]:
+    """The MoE block, and how many tokens chose each expert, float32 [E].
+
+    `experts_by`: a key of EXPERTS; by default what suits the device and needs no new kernel.
+    """
     flat = x_RTD.reshape(-1, x_RTD.shape[-1])
     ids, weights = route(flat, layer, shape)
-    experts = experts_dense if flat.is_cuda else experts_sparse
+    experts = EXPERTS[experts_by or ("dense" if flat.is_cuda else "sparse")]
     every = torch.arange(shape.num_local_experts, device=flat.device)
     load_E = (ids[..., None] == every).sum((0, 1), dtype=torch.float32)
     return experts(flat, ids, weights, layer).view(x_RTD.shape), load_E
 
 
 def packed_layer(
-    x_RTD: Tensor, layer: Layer, cos: Tensor, sin: Tensor, mask: Any, shape: Shape
+    x_RTD: Tensor,
+    layer: Layer,
+    cos: Tensor,
+    sin: Tensor,
+    mask: Any,
+    shape: Shape,
+    experts_by: str = "",
 ) -> tuple[Tensor, Tensor]:
     """One layer over packed rows; `mask` is a flex BlockMask on CUDA, a bool [R,1,T,T] on CPU."""
     q, k, v = project(
@@ -202,7 +255,8 @@ def packed_layer(
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
     mixed = mixed.transpose(1, 2).reshape(*x_RTD.shape[:2], -1)
     x_RTD = x_RTD + F.linear(mixed, layer["o"])
-    out, load_E = mixture(rms_norm(x_RTD, layer["post_norm"], shape.rms_norm_eps), layer, shape)
+    normed = rms_norm(x_RTD, layer["post_norm"], shape.rms_norm_eps)
+    out, load_E = mixture(normed, layer, shape, experts_by)
     return x_RTD + out, load_E
 
 

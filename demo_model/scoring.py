@@ -111,9 +111,9 @@ def render_table(columns: dict[str, Table]) -> str:
     """One line per skill and language, one column per mode, percentages."""
     names = list(columns)
     lines = ["| skill | language | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    first = columns[names[0]]
-    for skill, row in first.items():
-        for language in row:
+    rows = {skill: row for name in reversed(names) for skill, row in columns[name].items()}
+    for skill, row in rows.items():
+        for language in sorted(row):
             cells = []
             for name in names:
                 right, asked = columns[name].get(skill, {}).get(language, [0, 0])

@@ -76,6 +76,11 @@ def _schema(parameters: str, rng: random.Random) -> dict[str, Any]:
     return schema
 
 
+def count() -> int:
+    """How many tools there are besides python_executor."""
+    return len(IRRELEVANT.strip().splitlines())
+
+
 def irrelevant(rng: random.Random, count: int) -> list[dict[str, Any]]:
     tools = []
     for line in rng.sample(IRRELEVANT.strip().splitlines(), count):

@@ -4,6 +4,7 @@ Float32 masters are copied to what computes (bfloat16 on CUDA) before each step;
 end the copies pass through FP8 blocks, and gradients go straight through to the masters.
 """
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from demo_model.network import MATRICES, Shape, Weights
 from demo_model.optimiser import Optimiser
 
 WARMUP_STEPS = 50
-DECAY_FROM = 0.4
+DECAY_FROM = 0.15
 FP8_FROM = 0.9
 BIAS_RATE = 0.002
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -52,10 +53,15 @@ class Settings:
     """multiplies every learning rate"""
     size: str = "shipped"
     """a key of network.SIZES"""
+    experts_by: str = ""
+    """a key of network.EXPERTS, or "" for what suits the device"""
 
     def __post_init__(self) -> None:
         if self.size not in network.SIZES:
             raise ValueError(f"size is {self.size!r}; allowed are {', '.join(network.SIZES)}")
+        if self.experts_by not in ("", *network.EXPERTS):
+            allowed = ", ".join(network.EXPERTS)
+            raise ValueError(f"experts_by is {self.experts_by!r}; allowed are {allowed}")
 
 
 class Trainer:
@@ -104,7 +110,9 @@ class Trainer:
         hidden = F.embedding(tokens, self.copies["embed"])
         loads = []
         for layer in network.layers_of(self.copies, self.shape):
-            hidden, load_E = self._layer(hidden, layer, cos, sin, mask, self.shape)
+            hidden, load_E = self._layer(
+                hidden, layer, cos, sin, mask, self.shape, self.settings.experts_by
+            )
             loads.append(load_E)
         total = self._loss(
             hidden, self.copies["norm"], self.copies["head"], labels, self.shape.rms_norm_eps
@@ -187,6 +195,10 @@ class Trainer:
 
 
 def learning_rate_scale(progress: float, step: int) -> float:
-    """Rises over the first steps, stays, then falls to 0; `progress` in [0, 1] is of the time."""
+    """Rises over the first steps, stays for a moment, then falls to 0 along a cosine.
+
+    `progress` in [0, 1] is of the time.
+    """
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * min(1.0, (1.0 - progress) / (1.0 - DECAY_FROM))
+    fallen = max(0.0, (progress - DECAY_FROM) / (1.0 - DECAY_FROM))
+    return warm * (1.0 + math.cos(math.pi * min(1.0, fallen))) / 2

@@ -23,8 +23,10 @@ WHO = (
 )
 CAN = (
     "I can add, subtract, multiply, compare and sort small numbers, count, reverse and "
-    "upper-case letters, and work out weekdays and dates.",
-    "我会做小数字的加减乘、比较和排序，会数字母、倒写单词、转大写，还会算星期和日期。",
+    "upper-case letters, and work out weekdays and dates. With tools I can also work with files, "
+    "run code and repair small Python programs.",
+    "我会做小数字的加减乘、比较和排序，会数字母、倒写单词、转大写，还会算星期和日期。有工具时，我还能处理文件、"
+    "运行代码、修复小的Python程序。",
 )
 REFUSAL = (
     "Sorry, I am only a small demonstration model and cannot help with that.",

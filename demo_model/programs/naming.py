@@ -1,0 +1,36 @@
+"""Which names does one toy program get? Some identifiers are held out, by a hash."""
+
+import random
+import zlib
+
+from demo_model.programs.templates import HELD_OUT_ONE_IN, POOLS, Template
+
+MODULES = (
+    "helpers", "calc", "shop", "wording", "listing", "util", "figures", "texts", "report", "basket",
+    "core", "orders", "grades", "parsing", "counting", "tools", "lib", "summary", "records", "sums",
+    "stock", "metrics", "measure", "common", "app", "mathx", "strings2", "tables",
+    "prices", "score",
+)  # fmt: skip
+
+
+def is_held_out(name: str) -> bool:
+    return zlib.crc32(f"identifier|{name}".encode()) % HELD_OUT_ONE_IN == 0
+
+
+def pick(rng: random.Random, pool: tuple[str, ...], *, held_out: bool) -> str:
+    """A name of the pool from one side of the line; from the trained side if there is no other."""
+    side = [name for name in pool if is_held_out(name) == held_out]
+    return rng.choice(side or [name for name in pool if not is_held_out(name)] or pool)
+
+
+def names_for(
+    rng: random.Random, template: Template, *, held_out: bool, taken: set[str]
+) -> dict[str, str]:
+    """A name for every slot, all different, none in `taken`."""
+    while True:
+        names = {"f": pick(rng, template.functions, held_out=held_out)}
+        for slot in template.slots:
+            # about half of the variables, so that each trained one is also seen beside a new one
+            names[slot] = pick(rng, POOLS[slot], held_out=held_out and rng.random() < 0.5)
+        if len(set(names.values())) == len(names) and not taken & {names["f"]}:
+            return names

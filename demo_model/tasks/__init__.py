@@ -1,0 +1,1 @@
+"""What is the model taught of the agent's loop? One generator per family: see families.py."""

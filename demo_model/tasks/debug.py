@@ -1,0 +1,118 @@
+"""What does the model do with a script that crashes: run it, read it, mend it, run it again? And
+what does it answer to a traceback alone?"""
+
+from demo_model import chat
+from demo_model.chat import Conversation
+from demo_model.draw import Draw, Split
+from demo_model.programs import naming, project, values
+from demo_model.programs.project import Bug, Project
+from demo_model.programs.templates import fill
+from demo_model.tasks import repair, scripts, words
+from demo_model.tasks.review import shown
+from demo_model.tasks.scripts import Run
+from demo_model.tasks.story import Story
+
+KINDS = (
+    "name",
+    "syntax",
+    "wrong_call",
+    "index",
+    "operator",
+    "off_by_one",
+    "initial_value",
+    "missing_return",
+)
+
+
+def draw_script(draw: Draw, folder: str) -> tuple[Project, Run]:
+    """A script whose one wrong line makes it crash, and how it ends."""
+    rng = draw.rng
+    pool = repair.pairs_of(draw).part("crashes", lambda pair: pair.mutation.kind in KINDS)
+    while True:
+        pair = pool.pick(rng)
+        held_out = draw.split is Split.OPERANDS
+        names = naming.names_for(rng, pair.template, held_out=held_out, taken=set())
+        good = [fill(line, names) for line in pair.template.lines]
+        documented = rng.random() < 0.3
+        lines = project.with_doc(good, pair.template, names, documented)
+        calls = [
+            f"print({names['f']}({', '.join(map(project.literal, arguments))}))"
+            for arguments in (
+                values.draw(rng, pair.template.arguments) for _ in range(rng.choice((1, 1, 2)))
+            )
+        ]
+        right = "\n".join([*lines, "", "", *calls]) + "\n"
+        index = pair.mutation.line + (documented and pair.mutation.line > 0)
+        wrong_line = fill(pair.mutation.wrong, names)
+        wrong = "\n".join([*lines[:index], wrong_line, *lines[index + 1 :], "", "", *calls]) + "\n"
+        module = naming.pick(rng, naming.MODULES, held_out=held_out)
+        path = f"{folder}/{module}.py"
+        if scripts.run(right, path).error:
+            continue
+        run = scripts.run(wrong, path)
+        if run.error and not run.endless and "<" not in type(run.error).__name__:
+            bug = Bug(
+                pair=pair, function=names["f"], line=index + 1, right=lines[index], wrong=wrong_line
+            )
+            made = Project(
+                module=module,
+                right=right,
+                source=wrong,
+                bugs=(bug,),
+                tests=(),
+                functions=(names["f"],),
+            )
+            return made, run
+
+
+def make(draw: Draw) -> Conversation:
+    """The loop with tools."""
+    story = Story(draw, "debug", ("run", "view", "edit"))
+    made, run = draw_script(draw, story.folder)
+    _, template = draw.phrase("debug")
+    story.user(template.format(file=made.file))
+    command = f"python {made.file}"
+    story.call(story.say(f"I run {made.file}.", f"我运行{made.file}。"), "run", command=command)
+    story.result(story.shapes.ran(run.output, 1, to_stderr=True), unnamed=True)
+    last = run.output.rstrip("\n").splitlines()[-1]
+    thinking = story.say(f"{last} I read {made.file}.", f"{last} 我看{made.file}。")
+    story.call(thinking, "view", path=made.file)
+    repair.show_file(story, made.source, made.file)
+    bug = made.bugs[0]
+    mended = repair.edit(story, made, bug)
+    again = story.say("Edited. I run it again.", "改好了，再运行。")
+    story.call(again, "run", command=command)
+    done = scripts.run(mended.source, f"{story.folder}/{made.file}")
+    assert done.error is None
+    story.result(story.shapes.ran(done.output, 0), unnamed=True)
+    printed = done.output.rstrip("\n")
+    story.answer(
+        story.say("It runs.", "能运行了。"),
+        words.fixed(draw, [bug], made.file, 0).removesuffix(words.passed(draw, 0)).rstrip()
+        + story.say(f" It prints:\n{printed}", f"输出：\n{printed}"),
+    )
+    return story.told()
+
+
+def explain(draw: Draw) -> Conversation:
+    """Code and traceback in one message; cause and corrected line in the answer."""
+    made, run = draw_script(draw, draw.rng.choice(("/work", "/home/user/app", "/tmp/x1")))
+    bug = made.bugs[0]
+    _, template = draw.phrase("explain_error")
+    parts = [shown(draw, made.file, made.source), f"```\n{run.output.rstrip()}\n```"]
+    if draw.rng.random() < 0.3:
+        parts.reverse()
+    error = run.output.rstrip("\n").splitlines()[-1]
+    thinking = f"{error}\n{words.line_is_wrong(draw, bug)}"
+    kind = draw.say(*words.MESSAGES[bug.pair.mutation.kind])
+    right = bug.right.strip() if bug.pair.mutation.kind != "indentation" else bug.right
+    answer = draw.say(
+        f"Cause: {error}\nLine {bug.line}: {kind}.\nFix: `{right}`",
+        f"原因：{error}\n第{bug.line}行：{kind}。\n改为：`{right}`",
+    )
+    text = template.format(file=made.file)
+    return Conversation(
+        skill="explain_error",
+        language=draw.language,
+        messages=[chat.user("\n\n".join([text, *parts])), chat.assistant(thinking, answer)],
+    )
