@@ -23,10 +23,11 @@ from expertmesh.agent.outward import Outward, outward_tools
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
-from expertmesh.agent.web.browser_launch import NOBODY, find_browser, find_bubblewrap
 from expertmesh.agent.web.browser_page import Browser, BrowserLimits
+from expertmesh.agent.web.browser_programs import NOBODY, find_browser, find_bubblewrap
+from expertmesh.agent.web.chromium_flags import OWN_HOST
 from expertmesh.agent.web.guard import Guard
-from tests.support.expertmesh.local_site import Site, answer, local_site, redirect
+from tests.support.expertmesh.local_site import Site, answer, local_site, redirect, silence
 from tests.support.expertmesh.plain_sandbox import PlainSandbox
 from tests.support.expertmesh.scripted_model import ScriptedModel
 from tests.support.expertmesh.searx import running_searx, searx_is_installed
@@ -242,31 +243,74 @@ async def test_a_page_that_leads_inside_is_refused(bubblewrap: str | None) -> No
 @needs_chromium
 @ways
 async def test_the_browser_is_not_root_and_leaves_nothing_behind(bubblewrap: str | None) -> None:
+    before = chromiums()
     owners: set[int] = set()
 
     async def look(writer: asyncio.StreamWriter) -> None:
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if site.url("/marked") in process.cmdline():
-                    owners.add(process.uids().real)
+        owners.update(uid for number, uid in chromiums().items() if number not in before)
         writer.write(answer("<p>seen"))
 
-    async with local_site({"/marked": look}) as site:
-        result = await tool_for(site, bubblewrap).call({"url": site.url("/marked")})
-        assert "seen" in result.text
-        assert not await processes_naming(site.url("/marked"))
+    async with local_site({"/": look}) as site:
+        result = await tool_for(site, bubblewrap).call({"url": site.url()})
+    assert "seen" in result.text
     assert owners == {os.geteuid() or NOBODY}
+    assert await all_ended(before)
     assert not any("expertmesh-browser-" in name for name in os.listdir(tempfile.gettempdir()))
+
+
+class Listening(Guard):
+    """Remembers which hosts were asked for."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__([site.allowed])
+        self.hosts: set[str] = set()
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        self.hosts.add(host)
+        return await super().addresses(host, port)
 
 
 @needs_chromium
 @ways
-async def test_a_page_that_never_ends_is_ended(bubblewrap: str | None) -> None:
-    async with local_site({"/": answer("<script>while (true) {}</script>")}) as site:
-        limits = BrowserLimits(wall_s=6.0)
-        result = await tool_for(site, bubblewrap, limits).call({"url": site.url()})
-        assert result.status is Status.TIMED_OUT
-        assert not await processes_naming(site.url())
+async def test_the_browser_asks_for_nothing_by_itself(bubblewrap: str | None) -> None:
+    assert CHROMIUM is not None
+    async with local_site({"/": answer("<p>text")}) as site:
+        guard = Listening(site)
+        await Browser(CHROMIUM, guard, bubblewrap).load(site.url())
+    assert guard.hosts <= {"127.0.0.1", OWN_HOST}
+
+
+ODD = {
+    "/endless": answer("<p>text<script>setTimeout(() => { while (true) {} }, 100)</script>"),
+    "/dialogs": answer("<p>text<script>alert(1); confirm(2); prompt(3)</script>"),
+    "/polling": answer("<p>text<script>fetch('/silent')</script>"),
+    "/picture": answer("<p>text<img src=/silent>"),
+    "/silent": silence,
+    "/download": answer("text", content_disposition="attachment; filename=a.txt"),
+    "/binary": answer(b"\0\1\2", content_type="application/octet-stream"),
+    "/loop": redirect("/loop"),
+    "/moved": redirect("/picture"),
+    "/missing": answer("<p>text", 404),
+}
+
+
+@needs_chromium
+@ways
+async def test_pages_that_do_not_end_or_are_none(bubblewrap: str | None) -> None:
+    before = chromiums()
+    async with local_site(ODD) as site:
+        tool = tool_for(site, bubblewrap)
+        said = {path: await tool.call({"url": site.url(path)}) for path in ODD if path != "/silent"}
+        for path in ("/endless", "/dialogs", "/polling", "/picture", "/moved", "/missing"):
+            assert said[path].status is Status.OK, said[path].text
+            assert "\ntext\n" in said[path].text
+        assert said["/moved"].sources[0].place == site.url("/picture")
+        assert "Status: 404" in said["/missing"].text
+        for path in ("/download", "/binary"):
+            assert said[path].status is Status.FAILED
+            assert "is a download" in said[path].text
+        assert "TOO_MANY_REDIRECTS" in said["/loop"].text
+    assert await all_ended(before)
 
 
 def tool_for(
@@ -277,16 +321,20 @@ def tool_for(
     return BrowserTool(Browser(CHROMIUM, guard, bubblewrap, limits or BrowserLimits()), guard)
 
 
-async def processes_naming(url: str) -> list[str]:
-    """Command lines that still have it after a moment."""
-    left: list[str] = []
+def chromiums() -> dict[int, int]:
+    """Process id -> user of every running browser process."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "chrom" in process.name() and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = process.uids().real
+    return found
+
+
+async def all_ended(before: dict[int, int]) -> bool:
+    """Whether no other ones run, now or in a moment."""
     for _ in range(50):
-        left = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if url in process.cmdline():
-                    left.append(" ".join(process.cmdline()))
-        if not left:
-            break
+        if not chromiums().keys() - before.keys():
+            return True
         await asyncio.sleep(0.1)
-    return left
+    return False

@@ -11,9 +11,6 @@ from expertmesh.agent.web.page_text import html_page
 from expertmesh.agent.web.proxy import REFUSED_WORD
 from expertmesh.agent.web.urls import BadUrlError, parse_url
 
-_NET_ERROR = '<body id="t" class="neterror"'
-"""Of the page that chromium shows where it got none."""
-
 
 class LoadsPages(Protocol):
     """As browser_page.py's Browser does."""
@@ -50,15 +47,20 @@ class BrowserTool:
         except RefusedError as error:
             return Result(Status.REFUSED, str(error))
         except TimeoutError:
-            return Result(Status.TIMED_OUT, "the page took too long in the browser; try fetch")
+            return Result(Status.TIMED_OUT, "the page took too long in the browser")
         except (BadUrlError, NoSuchHostError, LaunchError) as error:
             return Result(Status.FAILED, str(error))
-        if loaded.problem:
-            return Result(Status.FAILED, loaded.problem)
+        visited = loaded.visited
         notes = [f"Not loaded: {reason}" for reason in loaded.refused]
-        if _NET_ERROR in loaded.html:
-            return Result(Status.FAILED, "\n".join([f"{url} could not be loaded", *notes]))
-        page = await html_page(loaded.html, str(url))
-        if notes and page.text.startswith(REFUSED_WORD):  # by a redirect
+        if visited.problem:
+            return Result(Status.FAILED, "\n".join([visited.problem, *notes]))
+        page = await html_page(visited.html, visited.url)
+        if notes and page.text.startswith(REFUSED_WORD):  # a redirect led there, or a script
             return Result(Status.REFUSED, "\n".join([f"{url} leads to what is refused", *notes]))
-        return shown_part(page, str(url), int(arguments.get("start", 0)), notes)
+        try:
+            place = str(parse_url(visited.url))
+        except BadUrlError:  # a page of the browser's own, or one that a script wrote
+            return Result(Status.FAILED, "\n".join([f"{url} could not be loaded", *notes]))
+        if visited.status >= 400:
+            notes.insert(0, f"Status: {visited.status}")
+        return shown_part(page, place, int(arguments.get("start", 0)), notes)

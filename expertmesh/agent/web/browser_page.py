@@ -1,7 +1,7 @@
 """What does a page look like after its scripts have run?
 
-One browser for each page: it is started, prints the page's DOM, and is ended with all that it has
-started. Everything it loads comes through the checking proxy.
+One browser for each page: it is started, loads the page, and is ended with all that it has started.
+Everything it loads comes through the checking proxy.
 """
 
 import asyncio
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import psutil
 
 from expertmesh.agent.web.browser_launch import Launched, launched
+from expertmesh.agent.web.devtools import DevTools, DevToolsError
 from expertmesh.agent.web.guard import Guard
+from expertmesh.agent.web.page_visit import Activity, Visited, VisitLimits, visit
 from expertmesh.agent.web.proxy import CheckingProxy, ProxyLimits
 
 _LOOK_S = 0.5
@@ -21,7 +23,7 @@ _POLL_S = 0.02
 _REST_S = 1.0
 _END_S = 5.0
 _PIECE_BYTES = 64 << 10
-_ERROR_CHARS = 300
+_SAID_CHARS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +31,18 @@ class BrowserLimits:
     """What one page may take."""
 
     wall_s: float = 30.0
-    script_ms: int = 5000
-    """Virtual time for the page's scripts: it stands still while something loads."""
     memory_bytes: int = 3 << 30
     """Resident, of all its processes; pages that they share count for each."""
-    dom_bytes: int = 5 << 20
+    visit: VisitLimits = field(default_factory=VisitLimits)
     proxy: ProxyLimits = field(default_factory=ProxyLimits)
 
 
 @dataclass(frozen=True)
 class LoadedPage:
-    """A page's DOM, and what it asked for in vain."""
+    """A page, and what it asked for in vain."""
 
-    html: str
-    cut: bool
-    refused: tuple[str, ...]
-    problem: str = ""
-    """Why there is no DOM, if there is none."""
+    visited: Visited
+    refused: tuple[str, ...] = ()
 
 
 class Browser:
@@ -64,56 +61,44 @@ class Browser:
         self._limits = limits
 
     async def load(self, url: str) -> LoadedPage:
-        """The DOM of a URL that has been through `parse_url`.
+        """A URL that has been through `parse_url`.
 
         Raises TimeoutError, and LaunchError of browser_launch.py.
         """
-        limits = self._limits
-        proxy = CheckingProxy(self._guard, limits.proxy)
-        async with asyncio.timeout(limits.wall_s):
-            async with launched(
-                self._executable, self._bubblewrap, limits.script_ms, url
-            ) as browser:
+        proxy = CheckingProxy(self._guard, self._limits.proxy)
+        async with asyncio.timeout(self._limits.wall_s):
+            async with launched(self._executable, self._bubblewrap) as browser:
                 try:
                     async with proxy.serving(browser.listener):
-                        dom, errors, problem = await self._dom_of(browser.process)
+                        visited = await self._visited(browser, url)
                 finally:
                     await _end(browser)
-        if not dom and not problem:
-            last = errors.decode("utf-8", "replace").strip()[-_ERROR_CHARS:]
-            problem = f"the browser printed nothing: {last}"
-        html = dom[: limits.dom_bytes].decode("utf-8", "replace")
-        cut = len(dom) > limits.dom_bytes
-        return LoadedPage(html, cut, tuple(proxy.traffic.refused), problem)
+        return LoadedPage(visited, tuple(proxy.traffic.refused))
 
-    async def _dom_of(self, process: asyncio.subprocess.Process) -> tuple[bytes, bytes, str]:
-        """(what it prints, the end of its messages, what made it end early)."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        dom = bytearray()
-        output = asyncio.create_task(_read_into(dom, process.stdout, self._limits.dom_bytes))
-        errors = asyncio.create_task(_last_bytes(process.stderr))
-        watch = asyncio.create_task(_outgrown(process.pid, self._limits.memory_bytes))
-        exited = asyncio.create_task(_exited(process))
-        tasks = {output, errors, watch, exited}
+    async def _visited(self, browser: Launched, url: str) -> Visited:
+        """The page, or what kept the browser from it."""
+        assert browser.process.stderr is not None
+        activity = Activity()
+        tools = DevTools(activity.event)
+        await tools.open(browser.from_browser, browser.to_browser)
+        errors = asyncio.create_task(_last_bytes(browser.process.stderr))
+        watch = asyncio.create_task(_outgrown(browser.process.pid, self._limits.memory_bytes))
+        visiting = asyncio.create_task(visit(tools, activity, url, self._limits.visit))
+        tasks = (errors, watch, visiting)
         try:
-            await asyncio.wait({output, watch, exited}, return_when=asyncio.FIRST_COMPLETED)
-            if watch.done():
-                return b"", b"", "the page took too much memory"
-            # A process that the browser left behind may hold its pipes open.
-            if len(dom) <= self._limits.dom_bytes:
-                await asyncio.wait({output, errors}, timeout=_REST_S)
-            return bytes(dom), errors.result() if errors.done() else b"", ""
+            await asyncio.wait({watch, visiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not visiting.done():
+                return Visited(problem="the page took too much memory")
+            return visiting.result()
+        except DevToolsError as error:
+            await asyncio.wait({errors}, timeout=_REST_S)
+            said = errors.result().decode("utf-8", "replace").strip() if errors.done() else ""
+            return Visited(problem=f"{error}: {said[-_SAID_CHARS:]}" if said else str(error))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _read_into(found: bytearray, stream: asyncio.StreamReader, limit: int) -> None:
-    """Until the end, or until there are more bytes than `limit`."""
-    while len(found) <= limit and (piece := await stream.read(_PIECE_BYTES)):
-        found += piece
+            await tools.close()
 
 
 async def _last_bytes(stream: asyncio.StreamReader) -> bytes:
@@ -121,12 +106,6 @@ async def _last_bytes(stream: asyncio.StreamReader) -> bytes:
     while piece := await stream.read(_PIECE_BYTES):
         last = (last + piece)[-_PIECE_BYTES:]
     return last
-
-
-async def _exited(process: asyncio.subprocess.Process) -> None:
-    """Returns when it has ended, even if others hold its pipes: `wait` would wait for them."""
-    while process.returncode is None:
-        await asyncio.sleep(_POLL_S)
 
 
 async def _outgrown(pid: int, memory_bytes: int) -> None:
@@ -159,14 +138,12 @@ async def _end(browser: Launched) -> None:
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    assert browser.process.stdout is not None
     assert browser.process.stderr is not None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
             while any(_runs(process) for process in family):
                 await asyncio.sleep(_POLL_S)
-            # asyncio takes a process for running as long as its pipes have not been read to the end
-            await _last_bytes(browser.process.stdout)
+            # asyncio takes a process for running as long as its pipe has not been read to the end
             await _last_bytes(browser.process.stderr)
             await browser.process.wait()
 

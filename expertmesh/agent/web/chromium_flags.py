@@ -1,4 +1,4 @@
-"""How is chromium told to load one page, to use the proxy for everything, and to keep no state?"""
+"""How is chromium told to use the proxy for everything, and to do nothing by itself?"""
 
 import json
 
@@ -14,13 +14,14 @@ _DISABLED_FEATURES = (
 )
 _FLAGS = (
     "--headless=new",
-    "--dump-dom",
+    "--remote-debugging-pipe",
     "--no-first-run",
     "--no-default-browser-check",
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--mute-audio",
     "--hide-scrollbars",
+    "--blink-settings=imagesEnabled=false",
     # No requests of its own.
     "--disable-background-networking",
     "--disable-component-update",
@@ -48,10 +49,8 @@ _FLAGS = (
 )
 
 
-def chromium_argv(
-    executable: str, profile: str, proxy_port: int | str, script_ms: int, url: str
-) -> list[str]:
-    """The command that prints a page's DOM, after its scripts had `script_ms` of virtual time.
+def chromium_argv(executable: str, profile: str, proxy_port: int | str) -> list[str]:
+    """The command of a browser that waits for DevTools commands on its descriptors 3 and 4.
 
     `--no-sandbox` is not among the flags: where chromium cannot make its own sandbox, it ends.
     """
@@ -60,6 +59,5 @@ def chromium_argv(
         *_FLAGS,
         f"--user-data-dir={profile}",
         f"--proxy-server=http://127.0.0.1:{proxy_port}",
-        f"--virtual-time-budget={script_ms}",
-        url,
+        "about:blank",
     ]

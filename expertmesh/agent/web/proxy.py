@@ -39,7 +39,7 @@ class ProxyLimits:
     connections: int = 64
     """At once; more wait."""
     connect_s: float = 5.0
-    head_s: float = 20.0
+    head_s: float = 15.0
 
 
 @dataclass

@@ -4,8 +4,10 @@ import pytest
 
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
+from expertmesh.agent.web.browser_launch import LaunchError
 from expertmesh.agent.web.browser_page import LoadedPage
 from expertmesh.agent.web.guard import AllowedHost, Guard
+from expertmesh.agent.web.page_visit import Visited
 
 URL = "http://127.0.0.1:8080/a"
 GUARD = Guard([AllowedHost("127.0.0.1", 8080)])
@@ -29,12 +31,13 @@ def tool(page: LoadedPage | Exception) -> tuple[BrowserTool, FakeBrowser]:
 
 
 async def test_a_page_is_marked_with_what_it_could_not_load() -> None:
-    page = LoadedPage("<title>A</title><p>scripted", False, ("10.0.0.1 is refused (private)",))
+    visited = Visited("<title>A</title><p>scripted", url=f"{URL}/last#x", status=200)
+    page = LoadedPage(visited, ("10.0.0.1 is refused (private)",))
     result = await tool(page)[0].call({"url": URL})
     assert result.status is Status.OK
     lines = result.text.splitlines()
     assert lines[1:] == [
-        f"URL: {URL}",
+        f"URL: {URL}/last",
         "Title: A",
         "Not loaded: 10.0.0.1 is refused (private)",
         "",
@@ -42,22 +45,21 @@ async def test_a_page_is_marked_with_what_it_could_not_load() -> None:
         lines[-1],
     ]
     assert "end of the text from outside" in lines[-1]
-    assert [source.place for source in result.sources] == [URL]
-
-
-REFUSED = ("169.254.169.254 is refused",)
+    assert [source.place for source in result.sources] == [f"{URL}/last"]
 
 
 @pytest.mark.parametrize(
     ("page", "status", "words"),
     [
-        (LoadedPage("<pre>refused: x</pre>", False, REFUSED), Status.REFUSED, "169.254.169.254"),
         (
-            LoadedPage('<body id="t" class="neterror">x', False, ()),
-            Status.FAILED,
-            "could not be loaded",
+            LoadedPage(Visited("<pre>refused: x</pre>", url=URL), ("169.254.169.254 is refused",)),
+            Status.REFUSED,
+            "169.254.169.254",
         ),
-        (LoadedPage("", False, (), "no usable sandbox"), Status.FAILED, "no usable sandbox"),
+        (LoadedPage(Visited(url="chrome-error://x/")), Status.FAILED, "could not be loaded"),
+        (LoadedPage(Visited(url="about:blank")), Status.FAILED, "could not be loaded"),
+        (LoadedPage(Visited(problem="no usable sandbox")), Status.FAILED, "no usable sandbox"),
+        (LaunchError("no namespaces"), Status.FAILED, "no namespaces"),
         (TimeoutError(), Status.TIMED_OUT, "took too long"),
     ],
 )
@@ -82,7 +84,13 @@ async def test_a_page_that_is_not_there_says_why(
     ],
 )
 async def test_a_forbidden_address_does_not_reach_the_browser(url: str, status: Status) -> None:
-    one, browser = tool(LoadedPage("<p>secret", False, ()))
+    one, browser = tool(LoadedPage(Visited("<p>secret", url=URL)))
     result = await one.call({"url": url})
     assert result.status is status
     assert browser.asked == []
+
+
+async def test_an_error_of_the_server_is_shown_with_its_page() -> None:
+    page = LoadedPage(Visited("<p>Sign in first", url=URL, status=403))
+    result = await tool(page)[0].call({"url": URL})
+    assert (result.status, "\nStatus: 403\n" in result.text) == (Status.OK, True)
