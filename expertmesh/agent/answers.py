@@ -48,23 +48,35 @@ def assistant_message(reply: Reply, kind: Kind, step: int) -> dict[str, Any]:
     """The answer as the history keeps it, with its thinking.
 
     Calls that were not made are left out. Arguments that are not a JSON object would make servers
-    refuse every later request, so they stand as text in one that is.
+    refuse every later request, so they stand as text in one that is; so would two calls with one
+    id, of which the second gets one of ours.
     """
     message = reply.as_message()
     message.pop("tool_calls", None)
     if kind is Kind.CALLS:
         message["tool_calls"] = [
             {
-                "id": one["id"] or f"call_{step}_{number}",
+                "id": call_id,
                 "type": "function",
                 "function": {
                     "name": one["function"]["name"],
                     "arguments": _object_text(one["function"]["arguments"]),
                 },
             }
-            for number, one in enumerate(reply.tool_calls, 1)
+            for one, call_id in zip(reply.tool_calls, _ids(reply.tool_calls, step), strict=True)
         ]
     return message
+
+
+def _ids(calls: list[dict[str, Any]], step: int) -> list[str]:
+    """Each once."""
+    found: list[str] = []
+    for number, one in enumerate(calls, 1):
+        call_id = one["id"]
+        while not call_id or call_id in found:
+            call_id = f"call_{step}_{number}" if not call_id else f"{call_id}_{number}"
+        found.append(call_id)
+    return found
 
 
 def answer_text(content: str) -> str:

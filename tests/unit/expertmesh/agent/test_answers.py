@@ -85,3 +85,15 @@ def test_the_prompt_names_only_tools_that_there_are(task: str) -> None:
     assert "update_plan" in whole
     assert "[update_plan]" not in whole
     assert len(whole.splitlines()) == 10
+
+
+def test_every_call_of_an_answer_has_an_id_of_its_own() -> None:
+    """Servers refuse a conversation in which two calls have one id."""
+    calls = [{**call("{}"), "id": given} for given in ("a", "a", "", "call_3_3", "a_2")]
+    kept = assistant_message(Reply(tool_calls=calls, finish_reason="tool_calls"), Kind.CALLS, 3)[
+        "tool_calls"
+    ]
+    ids = [one["id"] for one in kept]
+    assert ids[0] == "a"
+    assert len(set(ids)) == len(calls)
+    assert all(ids)
