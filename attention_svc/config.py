@@ -47,10 +47,12 @@ def largest_steps(
     max_model_len: int,
     kv_host_bytes: int,
     on_gpu: bool,
+    in_process: bool,
 ) -> Steps:
-    """For these flags. No step has more rows than a message to a pool."""
-    asked = max_batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
-    rows = min(asked, max_rows_per_message(model.hidden_size, model.top_k))
+    """For these flags. No step has more rows than a message to a pool, where there are any."""
+    rows = max_batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
+    if not in_process:
+        rows = min(rows, max_rows_per_message(model.hidden_size, model.top_k))
     return Steps(
         rows=rows,
         decode_rows=min(max_running, rows),
@@ -153,6 +155,7 @@ class AttentionConfig(MemberConfig):
             max_model_len=self.max_model_len,
             kv_host_bytes=self.kv_host_bytes,
             on_gpu=on_gpu,
+            in_process=self.transport == "in_process",
         )
 
     @property

@@ -146,6 +146,7 @@ class Sizing:
             max_model_len=self._asked("max_model_len"),
             kv_host_bytes=self._kv_host,
             on_gpu=True,
+            in_process=self._options.in_process,
         )
 
     def _asked(self, name: str) -> Any:

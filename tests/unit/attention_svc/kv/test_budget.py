@@ -104,7 +104,9 @@ class TestOnAGpu:
         found = asked.steps(M2, on_gpu=True)
         assert (found.rows, found.decode_rows, found.has_host_blocks) == (600, 600, True)
         most = max_rows_per_message(M2.hidden_size, M2.top_k)
-        assert config("auto", max_batch_tokens=10**6).steps(M2, on_gpu=True).rows == most
+        many = {"max_batch_tokens": 10**6}
+        assert config("auto", "grpc", **many).steps(M2, on_gpu=True).rows == most
+        assert config("auto", **many).steps(M2, on_gpu=True).rows == 10**6  # no messages
 
     def test_steps_on_a_gpu_have_more_rows_unless_it_is_said_how_many(self):
         assert [config("auto").steps(M2, on_gpu=gpu).rows for gpu in (True, False)] == [2048, 512]
