@@ -20,6 +20,7 @@ WHO_WORDINGS = """Could you introduce yourself briefly?|Which LLM am I chatting 
 Who developed this model?|What exactly is this thing?|Say who you are|Are you some kind of AI?
 Who is behind you?|Whose model are you?|who r u|May I ask your name?|What do people call you?
 Are you a neural network?|Where do you come from?"""
+SHIPPED_CAN = CAN[0].partition(" With tools")[0]  # it was trained before there were such skills
 CAN_WORDINGS = """What all can you do?|What sorts of problems can you solve?
 How could you be useful to me?|Give me an overview of your capabilities|What tasks do you support?
 What are you capable of?|Which topics do you cover?|Name a few things you can do
@@ -54,7 +55,7 @@ def test_wordings_of_identity_that_are_in_no_list() -> None:
     questions = []
     for wordings, answer in (
         (WHO_WORDINGS, WHO[0]),
-        (CAN_WORDINGS, CAN[0]),
+        (CAN_WORDINGS, SHIPPED_CAN),
         (NOT_WORDINGS, f"No. {WHO[0]}"),
     ):
         for text in wordings.replace("\n", "|").split("|"):
