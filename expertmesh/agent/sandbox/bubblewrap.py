@@ -16,7 +16,7 @@ from expertmesh.agent.sandbox.places import Places, environment
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
 from expertmesh.agent.sandbox.repositories import disarm
 from expertmesh.agent.sandbox.rlimits import counts_by_namespace, rlimits
-from expertmesh.agent.sandbox.running import run_prepared
+from expertmesh.agent.sandbox.running import check_argv, run_prepared
 from expertmesh.agent.sandbox.scratch import SCRATCH_BYTES, scratch_folder
 from expertmesh.agent.sandbox.seccomp import program
 from expertmesh.agent.sandbox.started import Prepared, file_with
@@ -57,8 +57,7 @@ class BubblewrapSandbox:
         stdin: bytes = b"",
         on_output: Callable[[str], None] | None = None,
     ) -> Outcome:
-        if not argv:
-            raise ValueError("argv is empty")
+        check_argv(argv)
         start_in = folder_within(self._places.work, folder)
         with ExitStack() as stack:
             scratch = None

@@ -19,7 +19,7 @@ from expertmesh.agent.sandbox.places import Places, environment
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
 from expertmesh.agent.sandbox.repositories import disarm
 from expertmesh.agent.sandbox.rlimits import rlimits
-from expertmesh.agent.sandbox.running import run_prepared
+from expertmesh.agent.sandbox.running import check_argv, run_prepared
 from expertmesh.agent.sandbox.scratch import SCRATCH_BYTES, scratch_folder
 from expertmesh.agent.sandbox.started import Prepared, file_with
 
@@ -57,8 +57,7 @@ class LandlockSandbox:
         stdin: bytes = b"",
         on_output: Callable[[str], None] | None = None,
     ) -> Outcome:
-        if not argv:
-            raise ValueError("argv is empty")
+        check_argv(argv)
         start_in = folder_within(self._places.work, folder)
         with scratch_folder(self._identity) as scratch:
             prepared = self._prepare(argv, limits, start_in, scratch)

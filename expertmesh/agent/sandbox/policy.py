@@ -90,6 +90,7 @@ class Sandbox(Protocol):
 
         `folder` is where it starts, relative to the work folder. `on_output` gets stdout and
         stderr as they come, in pieces. Cancelling the task ends the command and its descendants.
-        Raises ValueError if `argv` is empty or `folder` is outside the work folder or none.
+        Raises ValueError if `argv` is empty or impossible, or `folder` is outside the work folder
+        or none.
         """
         ...

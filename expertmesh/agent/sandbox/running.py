@@ -1,8 +1,10 @@
 """Run what a sandbox has prepared until it ends or has to be ended, and leave nothing behind."""
 
 import asyncio
+import errno
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from expertmesh.agent.sandbox.growth import Growth
@@ -16,8 +18,23 @@ from expertmesh.agent.sandbox.policy import (
 )
 from expertmesh.agent.sandbox.started import Prepared, Started
 
+TOO_LONG = 126
+"""A shell's exit code for a program that cannot be started."""
 FLOOD = 64
 """A command that writes this many times more than is kept of it is not worth waiting for."""
+
+
+def check_argv(argv: Sequence[str]) -> None:
+    """Raises ValueError if there is no program, or an argument that none can be given."""
+    if not argv:
+        raise ValueError("argv is empty")
+    for place, argument in enumerate(argv):
+        try:
+            is_possible = b"\0" not in os.fsencode(argument)
+        except UnicodeEncodeError:
+            is_possible = False
+        if not is_possible:
+            raise ValueError(f"argv[{place}] holds a null character, or one that is none")
 
 
 async def run_prepared(
@@ -38,7 +55,13 @@ async def run_prepared(
 
     out, err = KeptOutput(limits.output_bytes, tell), KeptOutput(limits.output_bytes, tell)
     growing = [Growth(*one) for one in prepared.growing]
-    started = Started(prepared, (out, err), feeds=bool(stdin))
+    try:
+        started = Started(prepared, (out, err), feeds=bool(stdin))
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise SandboxUnavailableError(f"the sandbox did not start: {error}") from None
+        seconds = time.monotonic() - started_s
+        return Outcome(Ending.EXITED, TOO_LONG, "", f"{error.strerror}\n", seconds, clipped=False)
     watchdog = Watchdog(started.process.pid, limits, growing, prepared.helpers)
     feeding = asyncio.create_task(started.feed(stdin)) if stdin else None
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from expertmesh.agent.sandbox.containment import folder_within
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome
-from expertmesh.agent.sandbox.running import run_prepared
+from expertmesh.agent.sandbox.running import check_argv, run_prepared
 from expertmesh.agent.sandbox.started import Prepared
 
 PASSED_ON = (
@@ -37,8 +37,7 @@ class Unconfined:
         stdin: bytes = b"",
         on_output: Callable[[str], None] | None = None,
     ) -> Outcome:
-        if not argv:
-            raise ValueError("argv is empty")
+        check_argv(argv)
         start_in = folder_within(self._work, folder)
         prepared = Prepared(
             argv=["/bin/sh", "-c", 'exec "$0" "$@"', *argv],  # says what it cannot find, as others

@@ -4,10 +4,12 @@ import asyncio
 import os
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 
+from expertmesh.agent.sandbox.bubblewrap import BubblewrapSandbox
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
 from tests.support.expertmesh.sandbox.runner import make
 from tests.support.expertmesh.sandbox.users import some_user
@@ -199,6 +201,32 @@ async def test_arguments_are_passed_as_they_are(sandbox: Sandbox) -> None:
     code = "import os, sys; print([os.fsencode(one) for one in sys.argv[1:]])"
     outcome = await sandbox.run(["python3", "-c", code, *odd])
     assert outcome.stdout.strip() == str([os.fsencode(one) for one in odd])
+
+
+@pytest.mark.parametrize("argument", ["a\0b", "\ud800"])
+async def test_what_cannot_be_an_argument_is_refused(sandbox: Sandbox, argument: str) -> None:
+    with pytest.raises(ValueError, match=r"argv\[1\] holds a null character"):
+        await sandbox.run(["echo", argument])
+
+
+async def test_arguments_that_are_too_long_are_the_commands_fault(sandbox: Sandbox) -> None:
+    outcome = await sandbox.run(["echo", "x" * (3 << 20)])
+    assert (outcome.ending, outcome.exit_code) == (Ending.EXITED, 126)
+    assert "Argument list too long" in outcome.stderr
+
+
+async def test_temporary_files_have_a_place_also_with_an_old_bubblewrap(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(sandbox, BubblewrapSandbox):
+        pytest.skip("this is about bubblewrap before 0.7")
+    monkeypatch.setattr(sandbox, "_sizes_tmpfs", False)
+    place = f"/tmp/{uuid.uuid4()}"
+    script = f"echo x > {place} && cat {place}; echo > /dev/shm/x"
+    outcome = await sandbox.run(["sh", "-c", script])
+    assert outcome.stdout == "x\n"
+    assert "Read-only file system" in outcome.stderr
+    assert not os.path.exists(place)  # noqa: ASYNC240 (nothing to wait for)
 
 
 async def test_read_only_means_that_only_temporary_files_can_be_written(
