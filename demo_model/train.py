@@ -30,6 +30,7 @@ MODEL_FOLDER = Path(__file__).with_name("model")
 SAVE_EVERY_S = 120
 COMPILED_AT = 3
 """The step from which on the speed counts."""
+TOLD_EVERY_S = 15
 LEAST_STEPS = 12
 """Done however short the time is, so that a trial says how fast it is."""
 
@@ -59,14 +60,18 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
     export_times = [settings.seconds * (i + 1) / (exports + 1) for i in range(exports)]
     export_at = [moment for moment in export_times if moment > elapsed]
     first_tokens = trainer.tokens
+    told = waited = 0.0
     while True:
         now = time.monotonic()
         elapsed = now - started
         if elapsed >= settings.seconds and trainer.step >= LEAST_STEPS:
             break
         loss = trainer.train_step(batch, min(1.0, elapsed / settings.seconds))
+        asked = time.monotonic()
         batch = next(stream)
-        if _is_told(trainer.step, cuda=trainer.cuda):
+        waited += time.monotonic() - asked
+        if _is_told(trainer.step, cuda=trainer.cuda) or elapsed > told + TOLD_EVERY_S:
+            told = elapsed
             value = float(loss)
             if not math.isfinite(value):
                 raise RuntimeError(f"the loss is {value} at step {trainer.step}")
@@ -74,7 +79,8 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
             rate = (trainer.tokens - first_tokens) / seconds
             print(
                 f"step {trainer.step} {elapsed:.0f}/{settings.seconds:.0f} s loss {value:.4f} "
-                f"{trainer.tokens / 1e6:.1f} M tokens {rate / 1e3:.1f} k/s",
+                f"{trainer.tokens / 1e6:.1f} M tokens {rate / 1e3:.1f} k/s, "
+                f"waited {waited:.1f} s for data",
                 flush=True,
             )
             if trainer.step == COMPILED_AT:
