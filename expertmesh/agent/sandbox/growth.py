@@ -4,40 +4,13 @@ import os
 import stat
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from expertmesh.agent.sandbox.folder_size import Size, measure
 
 PAUSE_S = 0.25
 PAUSE_PER_LOOK = 10.0
 """After a look that took a second, none for ten: large folders must not cost a core."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of all that is in a folder, on disk."""
-
-    size_bytes: int
-    is_complete: bool
-    """Whether every folder in it could be read."""
-
-
-def measure(folder: Path, before_s: float | None = None) -> Size:
-    """The size of a folder; with `before_s`, only of files that were not changed since."""
-    total, is_complete, pending = 0, True, [os.fspath(folder)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(entry.path)
-                    elif before_s is None or status.st_ctime < before_s:
-                        total += 512 * status.st_blocks
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except OSError:  # not readable, or too deep for a path
-            is_complete = False
-    return Size(total, is_complete)
 
 
 class Growth:
@@ -64,15 +37,15 @@ class Growth:
         if self._before is None:
             self._before = measure(self._folder, before_s=self._started_s)
         now = measure(self._folder)
-        grown_bytes = now.size_bytes - self._before.size_bytes
-        vanished_bytes = self._free_at_start_bytes - free_bytes
-        if vanished_bytes > self._limit_bytes >= grown_bytes:
-            if self._before.is_complete and not now.is_complete:
-                return True  # it hides something, and something fills the disk
-            grown_bytes += unlinked_bytes(processes, self._folder)
         took_s = time.monotonic() - now_s
-        self._next_look_s = now_s + max(PAUSE_S, PAUSE_PER_LOOK * took_s)
-        return grown_bytes > self._limit_bytes
+        self._next_look_s = time.monotonic() + max(PAUSE_S, PAUSE_PER_LOOK * took_s)
+        if now.is_too_deep:
+            return True
+        if self._before.is_complete and now.is_complete:
+            grown_bytes = now.size_bytes - self._before.size_bytes
+        else:  # too large to be looked at in time: what the disk says, which is everybody's
+            grown_bytes = self._free_at_start_bytes - free_bytes
+        return grown_bytes + unlinked_bytes(processes, self._folder) > self._limit_bytes
 
 
 def unlinked_bytes(processes: Iterable[int], folder: Path) -> int:

@@ -1,7 +1,7 @@
 """Does a command, with all its descendants, keep within its limits? Asked while it runs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -77,15 +77,19 @@ class Watchdog:
 
     async def watch(self) -> Ending:
         """Return when a limit is passed, and which."""
-        await asyncio.sleep(FIRST_LOOK_S)
-        while True:
-            ending = await asyncio.to_thread(self.look)
-            if ending is not None:
-                return ending
-            await asyncio.sleep(PAUSE_S)
+        looks = [
+            asyncio.create_task(_repeat(look))
+            for look in (self.look_at_processes, self.look_at_folders)
+        ]
+        try:
+            done, _ = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for one in looks:
+                one.cancel()
 
-    def look(self) -> Ending | None:
-        """Which limit is passed now, if one is."""
+    def look_at_processes(self) -> Ending | None:
+        """Which limit they have passed, if one."""
         used = usage(self._pid)
         self.last_seen = used.processes
         most_bytes = self._limits.memory_bytes
@@ -95,7 +99,19 @@ class Watchdog:
             return Ending.CPU_TIME
         if len(used.processes) - self._helpers > self._limits.processes:
             return Ending.PROCESSES
-        pids = [process.pid for process in used.processes]
-        if any(folder.is_over(pids) for folder in self._folders):
-            return Ending.GROWTH
         return None
+
+    def look_at_folders(self) -> Ending | None:
+        """Whether one has grown too much; by itself, since large ones take their time."""
+        pids = [process.pid for process in self.last_seen]
+        is_over = any(folder.is_over(pids) for folder in self._folders)
+        return Ending.GROWTH if is_over else None
+
+
+async def _repeat(look: Callable[[], Ending | None]) -> Ending:
+    await asyncio.sleep(FIRST_LOOK_S)
+    while True:
+        ending = await asyncio.to_thread(look)
+        if ending is not None:
+            return ending
+        await asyncio.sleep(PAUSE_S)

@@ -42,7 +42,7 @@ class Unconfined:
         prepared = Prepared(
             argv=["/bin/sh", "-c", 'exec "$0" "$@"', *argv],  # says what it cannot find, as others
             environment=_environment(os.environ),
-            growing=[(self._work, limits.growth_bytes)],
+            growing=[(self._work, limits.growth_bytes)] if sys.platform == "linux" else [],
             folder=start_in,
         )
         return await run_prepared(prepared, limits, stdin, on_output)

@@ -148,11 +148,12 @@ time.sleep(60)
 @pytest.mark.slow
 async def test_temporary_files_are_limited(sandbox: Sandbox) -> None:
     code = """
-import os, tempfile
+import os, tempfile, time
 for number in range(10):
     with open(os.path.join(tempfile.gettempdir(), str(number)), "wb") as file:
         for _ in range(32):
             file.write(bytes(1 << 20))
+time.sleep(60)
 """
     limits = Limits(**{**vars(SMALL), "file_bytes": 64 << 20})
     outcome = await run(sandbox, code, limits)

@@ -123,6 +123,16 @@ def test_nothing_of_the_environment_is_passed_on(
     assert {"PATH", "HOME", "LANG"} <= found.keys()
 
 
+def test_modules_that_commands_could_replace_are_warned_of(
+    work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(work), "/usr/lib/python3"])
+    lay_out(work, "workspace", (), None)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"modules are imported from {work}, which commands can change"
+    ]
+
+
 def test_missing_paths_are_protected_by_their_first_missing_part(work: Path) -> None:
     (work / "there").mkdir()
     paths = [work / "there", work / "there" / "a" / "b", work / ".git"]
