@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from expertmesh.agent.sandbox.identity import Identity, become
 from expertmesh.agent.sandbox.landlock import confine, keep_signals_inside
 from expertmesh.agent.sandbox.notifications import Listener
+from expertmesh.agent.sandbox.removal import remove_tree
 from expertmesh.agent.sandbox.seccomp import install, program
 from expertmesh.agent.sandbox.supervisor import Supervisor
 from expertmesh.agent.sandbox.syscalls import EVERYWHERE, WITHOUT_NAMESPACES
@@ -57,6 +58,8 @@ def main(orders_file: int) -> NoReturn:
         if orders.identity is not None:
             become(Identity(*orders.identity))
         code = _run(orders)
+        if os.getppid() != orders.parent:  # which would have done it
+            remove_tree(Path(orders.scratch))
     except Exception as error:
         _tell(orders, error=f"{type(error).__name__}: {error}")
         os._exit(1)

@@ -72,7 +72,9 @@ class World:
         for each in (self.tcp, self.udp, *self.others):
             each.close()
         Path(self.known["shared_memory"]).unlink(missing_ok=True)
-        ctypes.CDLL(None).shmctl(self.known["shm_id"], 0, None)
+        libc = ctypes.CDLL(None)
+        for key in (self.known["shm_key"], self.known["new_shm_key"]):
+            libc.shmctl(libc.shmget(key, 0, 0), 0, None)  # if it is there
 
 
 def tree(folder: Path) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def make_world(folder: Path, user: User) -> World:
     shared.write_text(token)
     shared.chmod(0o666)
     key = secrets.randbits(30)
-    shm_id = ctypes.CDLL(None).shmget(key, 4096, 0o1666)
+    ctypes.CDLL(None).shmget(key, 4096, 0o1666)
     known = {
         "token": token,
         "secret": str(outside / "secret"),
@@ -145,7 +147,7 @@ def make_world(folder: Path, user: User) -> World:
         "abstract_socket": token,
         "shared_memory": str(shared),
         "shm_key": key,
-        "shm_id": shm_id,
+        "new_shm_key": secrets.randbits(30),
         "set_uid_program": str(set_uid),
     }
     world = World(known, outside, work, decoy, tcp, udp, [named, abstract], before={})

@@ -123,7 +123,7 @@ def hide_memory(world):
 
 @attack
 def share_memory_with_others(world):
-    return syscall(29, 194, 0x5EC2E7, 4096, 0o1666) >= 0 and "shmget"
+    return syscall(29, 194, world.new_shm_key, 4096, 0o1666) >= 0 and "shmget"
 
 
 @attack

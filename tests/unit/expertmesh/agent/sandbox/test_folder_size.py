@@ -9,7 +9,7 @@ import pytest
 
 from expertmesh.agent.sandbox import folder_size
 from expertmesh.agent.sandbox.folder_size import measure
-from expertmesh.agent.sandbox.scratch import remove_tree
+from expertmesh.agent.sandbox.removal import remove_tree
 
 MEBIBYTE = 1 << 20
 

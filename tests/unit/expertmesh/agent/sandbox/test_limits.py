@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from expertmesh.agent.sandbox import scratch
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome, Sandbox
+from expertmesh.agent.sandbox.removal import remove_tree
 
 SMALL = Limits(
     wall_s=20.0,
@@ -47,7 +47,7 @@ def slow(*values: object) -> ParameterSet:
 
 def empty(work: Path) -> None:
     """As others could not."""
-    scratch.remove_tree(work)
+    remove_tree(work)
     work.mkdir()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.sandbox.scratch import remove_tree, scratch_folder
+from expertmesh.agent.sandbox.removal import remove_tree
+from expertmesh.agent.sandbox.scratch import scratch_folder
 
 
 def test_the_folder_is_there_and_then_gone() -> None:

@@ -12,7 +12,7 @@ import pytest
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
 from tests.support.expertmesh.sandbox.runner import KINDS
 from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
-from tests.support.expertmesh.sandbox.working import start, why_not
+from tests.support.expertmesh.sandbox.working import open_folder, start, why_not
 
 DAEMON = """
 import os, signal, sys, time
@@ -123,11 +123,14 @@ def test_when_the_agent_is_killed(kind: str, starter: str, work: Path) -> None:
         pytest.skip(reason)
     token = secrets.token_hex(8)
     orders = {"kind": kind, "work": str(work), "runs": [{"argv": argv(token, STAY)}]}
-    agent = start(who, orders)
-    wait_for(lambda: (work / "beat").exists())
-    agent.kill()
-    agent.communicate(timeout=20)
-    wait_for(lambda: not alive(token))
+    with open_folder(some_user()) as temporary:
+        temporary.chmod(0o777)
+        agent = start(who, orders, variables={"TMPDIR": str(temporary)})
+        wait_for(lambda: (work / "beat").exists())
+        agent.kill()
+        agent.communicate(timeout=20)
+        wait_for(lambda: not alive(token))
+        wait_for(lambda: not list(temporary.iterdir()))
     assert_nothing_is_left(token, work)
 
 
