@@ -29,7 +29,8 @@ NUMBERS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType({
     "listmount": (458, 458), "lookup_dcookie": (212, 18), "lremovexattr": (198, 15),
     "lsetxattr": (189, 6), "lsm_set_self_attr": (460, 460), "memfd_create": (319, 279),
     "memfd_secret": (447, 447), "migrate_pages": (256, 238), "mkdir": (83, None),
-    "mkdirat": (258, 34), "modify_ldt": (154, None), "mount": (165, 40),
+    "mkdirat": (258, 34), "mknod": (133, None), "mknodat": (259, 33), "modify_ldt": (154, None),
+    "mount": (165, 40),
     "mount_setattr": (442, 442), "move_mount": (429, 429), "move_pages": (279, 239),
     "mq_open": (240, 180), "mq_unlink": (241, 181), "msgctl": (71, 187), "msgget": (68, 186),
     "msgrcv": (70, 188), "msgsnd": (69, 189), "name_to_handle_at": (303, 264),
@@ -101,6 +102,10 @@ RLIMIT_CORE = 4
 UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
 CHANGES_A_FILE = 0o1103
 """Of open's flags: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
+CREATES_A_FILE = 0o20000100
+"""O_CREAT and O_TMPFILE, which take a mode."""
+OWNERS_RIGHTS = 0o6000
+"""Mode bits of programs that run with the rights of their owner or group, whoever starts them."""
 
 
 def _refused(error: int, calls: str) -> tuple[Rule, ...]:
@@ -122,6 +127,27 @@ EVERYWHERE = (
     # Callers then try something else: fork by clone, whose flags can be looked at, files in /tmp.
     *_refused(errno.ENOSYS, """
         clone3 io_uring_setup io_uring_enter io_uring_register memfd_create memfd_secret"""),
+    # A program with its owner's rights would serve every other user of the machine. openat2 has its
+    # mode in memory; callers then take openat.
+    *_refused(errno.ENOSYS, "openat2"),
+    *(
+        Rule(call, errno.EPERM, (When(mode, (0,), mask=OWNERS_RIGHTS, otherwise=True),))
+        for call, mode in (
+            *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2), ("creat", 1)),
+            *(("mknod", 1), ("mknodat", 2)),
+        )
+    ),
+    *(
+        Rule(
+            call,
+            errno.EPERM,
+            (
+                When(flags, (0,), mask=CREATES_A_FILE, otherwise=True),
+                When(flags + 1, (0,), mask=OWNERS_RIGHTS, otherwise=True),
+            ),
+        )
+        for call, flags in (("open", 1), ("openat", 2))
+    ),
     Rule("clone", errno.EPERM, (When(0, (0,), mask=NEW_NAMESPACES, otherwise=True),)),
     # Typing into the terminal that it was started from.
     Rule("ioctl", errno.EPERM, (When(1, (TIOCSTI, TIOCLINUX)),)),
@@ -146,7 +172,6 @@ WITH_OWN_NETWORK = (
 WITHOUT_NAMESPACES = (
     *_refused(errno.EPERM, """
         socket inotify_add_watch chown fchown lchown fchownat utime utimes futimesat"""),
-    *_refused(errno.ENOSYS, "openat2"),
     *_refused(errno.EOPNOTSUPP, """
         setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr"""),
     # Flags of files and subvolumes can be changed through files that are open for reading.

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 
-from attacking import attack, read, written
+from attacking import IS_X86, attack, read, syscall, written
 
 
 @attack
@@ -180,6 +180,35 @@ def set_flags_of_a_readable_file(world):
 def make_a_device(world):
     os.mknod("device", 0o666 | stat.S_IFBLK, os.makedev(254, 0))
     return "made"
+
+
+@attack
+def make_a_program_with_its_owners_rights(world):
+    """It would serve any other user of the machine."""
+    found = []
+    written("program")
+    for mode in (0o4755, 0o2755, 0o6755):
+        for number, make in enumerate((
+            lambda path, mode: os.chmod("program", mode),
+            lambda path, mode: os.fchmod(os.open("program", os.O_RDONLY), mode),
+            lambda path, mode: os.open(path, os.O_CREAT | os.O_WRONLY, mode),
+            lambda path, mode: os.mknod(path, mode | stat.S_IFREG),
+            lambda path, mode: os.open(".", os.O_TMPFILE | os.O_WRONLY, mode),
+            lambda path, mode: syscall(85, 85, path.encode(), mode) if IS_X86 else None,
+            lambda path, mode: syscall(
+                437, 437, -100, path.encode(), struct.pack("3Q", os.O_CREAT, mode, 0), 24
+            ),
+            lambda path, mode: syscall(452, 452, -100, b"program", mode, 0),
+        )):  # fmt: skip
+            path = f"program-{mode}-{number}"
+            with contextlib.suppress(OSError):
+                file = make(path, mode)
+                status = os.fstat(file) if file else os.stat("program")
+                if status.st_mode & 0o6000 or (
+                    os.path.exists(path) and os.stat(path).st_mode & 0o6000
+                ):
+                    found.append((oct(mode), number))
+    return found
 
 
 @attack

@@ -25,6 +25,7 @@ ATTACKS = [
     and {"attack", "alone"} & {one.id for one in node.decorator_list if isinstance(one, ast.Name)}
 ]
 WITHOUT_A_SANDBOX = {
+    "make_a_program_with_its_owners_rights",
     "read_a_file_outside", "list_a_folder_outside", "read_by_way_of_dots",
     "read_by_a_link_that_was_there", "read_by_a_new_link", "read_through_other_roots",
     "read_by_a_folder_that_is_only_held", "change_a_file_outside", "change_by_a_link",
