@@ -46,6 +46,7 @@ def run_checks(http_port: int, folder: Path) -> list[Check]:
         ("gpus", check_gpus),
         ("hop codec", check_hop_codec),
         ("agent sandbox", check_sandbox),
+        ("agent browser", check_browser),
         ("grpc experiments", check_experiments),
         ("grpc round trip", check_round_trip),
     ]
@@ -186,6 +187,20 @@ def check_sandbox() -> Check:
             return judged("agent sandbox", False, found, advice)
     found = f"{mechanism} (network, files, processes)"
     return Check(name="agent sandbox", verdict=Verdict.OK, found=found)
+
+
+def check_browser() -> Check:
+    """With what `agent --web` reads pages that scripts make; it can do without."""
+    from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
+
+    program = find_browser()
+    if program is None:
+        found = "none: pages are read without their scripts (package chromium)"
+    elif find_bubblewrap():
+        found = f"{program} in bubblewrap (no network but our proxy)"
+    else:
+        found = f"{program}, kept to our proxy by its flags"
+    return Check(name="agent browser", verdict=Verdict.OK, found=found)
 
 
 def check_experiments() -> Check:

@@ -32,9 +32,8 @@ from tests.support.expertmesh.plain_sandbox import PlainSandbox
 from tests.support.expertmesh.scripted_model import ScriptedModel
 from tests.support.expertmesh.searx import running_searx, searx_is_installed
 
-NOWHERE = Path("/nowhere")
-CHROMIUM = find_browser(NOWHERE)
-BUBBLEWRAP = find_bubblewrap(NOWHERE)
+CHROMIUM = find_browser()
+BUBBLEWRAP = find_bubblewrap()
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 needs_searx = pytest.mark.skipif(not searx_is_installed(), reason="searx is not installed")

@@ -21,13 +21,13 @@ _SYSTEM_PATHS = (
 _NAMES = ("chromium", "google-chrome-stable", "google-chrome")
 
 
-def find_browser(work_dir: Path) -> str | None:
+def find_browser(work_dir: Path | None = None) -> str | None:
     """The path of chromium or Chrome; not one in the work folder, where a model may write."""
     found = (_program(name, work_dir) for name in _NAMES)
     return next((path for path in found if path), None)
 
 
-def find_bubblewrap(work_dir: Path) -> str | None:
+def find_bubblewrap(work_dir: Path | None = None) -> str | None:
     """The path of bwrap, if it can do here what a browser needs."""
     path = _program("bwrap", work_dir)
     if path is None:
@@ -87,8 +87,8 @@ def environment(home: str) -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8"}
 
 
-def _program(name: str, work_dir: Path) -> str | None:
+def _program(name: str, work_dir: Path | None) -> str | None:
     path = shutil.which(name)
-    if path is None or Path(path).resolve().is_relative_to(work_dir.resolve()):
+    if path and work_dir and Path(path).resolve().is_relative_to(work_dir.resolve()):
         return None
     return path

@@ -15,7 +15,7 @@ from expertmesh.agent.web.chromium_flags import chromium_argv
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.fake_chromium import fake_chromium
 
-BUBBLEWRAP = find_bubblewrap(Path("/nowhere"))
+BUBBLEWRAP = find_bubblewrap()
 URL = "http://a.test/"
 needs_bubblewrap = pytest.mark.skipif(
     BUBBLEWRAP is None, reason="bubblewrap is missing or cannot make namespaces here"

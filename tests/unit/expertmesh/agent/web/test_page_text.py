@@ -1,5 +1,6 @@
 """Which reader reads a page, and what comes of one that fails."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from expertmesh.agent.web.page_text import (
     trafilatura_is_installed,
 )
 
+NOBODY = 65534
 URL = "http://a.test/"
 HTML = "<title>T</title><p>" + "own words " * 30
 
@@ -56,6 +58,11 @@ async def test_it_gets_no_secrets(stand_in: Path, monkeypatch: pytest.MonkeyPatc
     text = await text_by(stand_in, "import os; return str(os.environ) + ' word' * 50")
     assert "PYTHONPATH" in text
     assert "sk-key-of-user" not in text
+
+
+async def test_it_does_not_read_a_page_as_root(stand_in: Path) -> None:
+    text = await text_by(stand_in, "import os; return f'uid {os.geteuid()}' + ' word' * 50")
+    assert text.startswith(f"uid {os.geteuid() or NOBODY} ")
 
 
 @pytest.mark.skipif(not trafilatura_is_installed(), reason="the extra `web` is not installed")
