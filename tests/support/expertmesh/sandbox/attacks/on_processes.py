@@ -59,6 +59,14 @@ def signal_a_process_outside(world):
     return "sent"
 
 
+@attack
+def end_the_sandbox(world):
+    """Where it works, nobody hears of the results of all these attacks."""
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os.kill(os.getppid(), signal.SIGKILL)
+    return None
+
+
 @alone
 def signal_all_processes(world):
     os.kill(-1, signal.SIGURG)  # which nobody minds who does not wait for it

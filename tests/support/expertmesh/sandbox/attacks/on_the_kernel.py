@@ -235,13 +235,14 @@ def type_with_high_bits(world):
 
 @attack
 def keep_rights_after_exec(world):
-    found = []
-    if LIBC.prctl(39, 0, 0, 0, 0) != 1:  # PR_GET_NO_NEW_PRIVS
-        found.append("new privileges")
-    for capability in range(41):
-        if LIBC.prctl(23, capability, 0, 0, 0) == 1 and world.has_namespaces:  # PR_CAPBSET_READ
-            found.append(capability)
-    return found
+    return "new privileges" if LIBC.prctl(39, 0, 0, 0, 0) != 1 else None  # PR_GET_NO_NEW_PRIVS
+
+
+@attack
+def have_capabilities(world):
+    header, sets = struct.pack("Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    syscall(125, 90, header, sets)
+    return sets.raw.hex() if any(sets.raw) else None
 
 
 @attack
