@@ -7,14 +7,24 @@ from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import catalogue, naming, project, running, templates
-from demo_model.programs.project import Check
+from demo_model.programs.project import Check, RedrawError
 from demo_model.programs.templates import Template, fill
 
 BLOCK = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
 TRIES = 24
+ROUNDS = 20
+"""Sets of checks drawn before another function is taken."""
 
 
 def make(draw: Draw) -> Conversation:
+    while True:
+        try:
+            return _make(draw)
+        except RedrawError:
+            continue
+
+
+def _make(draw: Draw) -> Conversation:
     rng = draw.rng
     held_out = draw.split is Split.TEMPLATES
     template = rng.choice(templates.held_out() if held_out else templates.trained())
@@ -50,10 +60,13 @@ def make(draw: Draw) -> Conversation:
 def easy_checks(
     draw: Draw, template: Template, function: str, source: str, count: int
 ) -> tuple[Check, ...]:
-    """Of many checks those that are short, with different values where possible."""
+    """Of many checks those that are short, with different values where possible.
+
+    One of them fails for a wrong variant of the function. Raises RedrawError if none is found.
+    """
     right = running.define(source, "right.py")[function]
     wrong = _wrong(draw, template, function, source)
-    while True:
+    for _ in range(ROUNDS):
         found = project.checks_of(draw.rng, template, function, right, TRIES // 2)
         by_length = sorted(found, key=lambda check: len(check.statement) + draw.rng.random() * 8)
         chosen: list[Check] = []
@@ -61,9 +74,15 @@ def easy_checks(
             if all(check.expected != other.expected for other in chosen):
                 chosen.append(check)
         chosen += [check for check in by_length if check not in chosen]
+        noticing = [check for check in chosen if project.fails(wrong, check)]
+        if len(chosen) < 2 or not noticing:
+            continue
+        # some variants differ for long arguments alone, which are never among the shortest
         chosen = chosen[:count]
-        if len(chosen) > 1 and any(project.fails(wrong, check) for check in chosen):
-            return tuple(chosen)
+        if noticing[0] not in chosen:
+            chosen[-1] = noticing[0]
+        return tuple(chosen)
+    raise RedrawError
 
 
 def _wrong(draw: Draw, template: Template, function: str, source: str) -> Any:

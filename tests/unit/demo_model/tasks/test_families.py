@@ -1,11 +1,13 @@
 """What the families teach is true: results, values, citations, findings."""
 
+import itertools
 import json
 import random
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,10 @@ from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.judging import replies, steps
-from demo_model.tasks import compute, debug, research, scripts, tool_choice
+from demo_model.programs import catalogue, project, running, templates
+from demo_model.programs.project import Check
+from demo_model.programs.templates import fill
+from demo_model.tasks import compute, debug, research, scripts, tool_choice, write_tests
 from demo_model.tasks.families import FAMILIES, OF_TEMPLATES, chances
 from demo_model.toolboxes import definitions
 
@@ -165,3 +170,40 @@ def test_every_role_of_the_agent_is_a_tool_of_the_agent() -> None:
     tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in agent["tools"]}
     for tool, names, fixed in agent["roles"].values():
         assert {*names.values(), *fixed} <= set(tools[tool]["properties"])
+
+
+def test_tests_notice_a_variant_that_differs_for_long_arguments_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (template,) = (found for found in templates.load() if found.name == "compress")
+    names = catalogue.default_names(template)
+    source = "\n".join(fill(line, names) for line in template.lines)
+    draw_checks, rounds = project.checks_of, itertools.count()
+
+    def counted(*arguments: Any) -> tuple[Check, ...]:
+        assert next(rounds) < 100, "too many checks are drawn"
+        return draw_checks(*arguments)
+
+    monkeypatch.setattr(project, "checks_of", counted)
+    for pair in catalogue.pairs():
+        if pair.template is template and not pair.breaks:
+            wrong = running.define(fill("\n".join(pair.lines), names), "wrong.py")[names["f"]]
+            monkeypatch.setattr(write_tests, "_wrong", lambda *_, wrong=wrong: wrong)
+            draw = Draw(rng=random.Random(3), language="en")
+            checks = write_tests.easy_checks(draw, template, names["f"], source, 3)
+            assert any(project.fails(wrong, check) for check in checks)
+            assert 2 <= len(checks) <= 3
+
+
+def test_checks_that_notice_nothing_are_drawn_a_bounded_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (template,) = (found for found in templates.load() if found.name == "total")
+    names = catalogue.default_names(template)
+    source = "\n".join(fill(line, names) for line in template.lines)
+    right = running.define(source, "right.py")[names["f"]]
+    monkeypatch.setattr(write_tests, "_wrong", lambda *_: right)
+    with pytest.raises(project.RedrawError):
+        write_tests.easy_checks(
+            Draw(rng=random.Random(3), language="en"), template, names["f"], source, 3
+        )
