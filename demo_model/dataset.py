@@ -7,11 +7,14 @@ the same data, and a resumed training run continues where it stopped.
 import multiprocessing
 import os
 import random
+import signal
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -23,6 +26,10 @@ from demo_model.phrasings import LANGUAGES
 from demo_model.programs import catalogue
 
 NO_LABEL = -100
+BATCH_CPU_S = 30.0
+"""CPU time after which a batch counts as endless; 32 rows of 4,096 tokens take about 0.5 s."""
+BATCH_WAIT_S = 45.0
+"""How long the next batch is waited for."""
 
 Encoded = tuple[list[int], list[bool]]
 """(token ids, for each whether the model is trained to write it)."""
@@ -125,13 +132,43 @@ def _start_worker(tokenizer_file: Path) -> None:
 
 def _build_in_worker(seed: int, index: int, rows: int, length: int) -> Batch:
     assert _encoder is not None
-    return build(_encoder, seed, index, rows, length)
+    try:
+        with _limited_cpu(BATCH_CPU_S):
+            return build(_encoder, seed, index, rows, length)
+    except _EndlessBatch as error:
+        raise RuntimeError(
+            f"batch {index} of seed {seed} took more than {BATCH_CPU_S:g} s of CPU time: "
+            "a generator does not end; the traceback above says which"
+        ) from error
+
+
+class _EndlessBatch(BaseException):
+    """Not an Exception: generators catch those that the programs they run raise."""
+
+
+@contextmanager
+def _limited_cpu(seconds: float) -> Iterator[None]:
+    """Raises _EndlessBatch once this process has computed for so long."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _EndlessBatch
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def stream(
     tokenizer_file: Path, *, seed: int, rows: int, length: int, workers: int, first: int = 0
 ) -> Generator[Batch, None, None]:
-    """Batches first, first + 1, ... without end, made ahead by worker processes."""
+    """Batches first, first + 1, ... without end, made ahead by worker processes.
+
+    Raises RuntimeError for a batch that is not made in time: all later ones wait for it.
+    """
     catalogue.pairs()  # once, before the workers are forked
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(
@@ -139,11 +176,24 @@ def stream(
     ) as pool:
         waiting: deque[Future[Batch]] = deque()
         index = first
+        others = set(multiprocessing.active_children())
+        started: set[multiprocessing.process.BaseProcess] = set()
         try:
             while True:
                 while len(waiting) < 6 * workers:
                     waiting.append(pool.submit(_build_in_worker, seed, index, rows, length))
                     index += 1
-                yield waiting.popleft().result()
+                started = started or set(multiprocessing.active_children()) - others
+                try:
+                    batch = waiting.popleft().result(timeout=BATCH_WAIT_S)
+                except TimeoutError as error:
+                    for worker in started:
+                        worker.kill()  # the pool would wait for them for ever
+                    ready = sum(future.done() for future in waiting)
+                    raise RuntimeError(
+                        f"batch {index - 6 * workers} of seed {seed} was not made in "
+                        f"{BATCH_WAIT_S:g} s by {workers} workers, {ready} later ones were"
+                    ) from error
+                yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -22,6 +22,7 @@ import torch
 from tokenizers import Tokenizer
 
 from demo_model import dataset, scoring, self_check
+from demo_model.data_wait import DataWait
 from demo_model.judging import check
 from demo_model.network import EXPERTS, SIZES, Shape
 from demo_model.trainer import Settings, Trainer
@@ -61,6 +62,7 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
     export_at = [moment for moment in export_times if moment > elapsed]
     first_tokens = trainer.tokens
     told = waited = 0.0
+    data_wait: DataWait | None = None
     while True:
         now = time.monotonic()
         elapsed = now - started
@@ -69,7 +71,12 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
         loss = trainer.train_step(batch, min(1.0, elapsed / settings.seconds))
         asked = time.monotonic()
         batch = next(stream)
-        waited += time.monotonic() - asked
+        got = time.monotonic()
+        waited += got - asked
+        if data_wait:
+            data_wait.add(got, got - asked)
+        elif trainer.step >= COMPILED_AT:
+            data_wait = DataWait(got)
         if _is_told(trainer.step, cuda=trainer.cuda) or elapsed > told + TOLD_EVERY_S:
             told = elapsed
             value = float(loss)

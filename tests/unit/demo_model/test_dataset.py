@@ -1,5 +1,8 @@
 """Packed batches: reproducible, within one conversation, labelled only where the model writes."""
 
+import multiprocessing.connection
+import time
+
 import numpy as np
 import pytest
 
@@ -78,3 +81,36 @@ def test_worker_processes_make_the_same_batches_in_order(encoder: Encoder) -> No
     for index, found in enumerate(made, 5):
         expected = dataset.build(encoder, seed=9, index=index, rows=1, length=1024)
         assert np.array_equal(found.tokens_RT, expected.tokens_RT)
+
+
+def test_a_batch_that_never_ends_is_named_by_its_seed_and_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def endless(*arguments: object) -> Batch:
+        while True:
+            try:
+                time.monotonic()
+            except Exception:  # as the generators do
+                continue
+
+    monkeypatch.setattr(dataset, "build", endless)
+    monkeypatch.setattr(dataset, "BATCH_CPU_S", 0.2)
+    stream = dataset.stream(TOKENIZER, seed=9, rows=1, length=64, workers=1, first=5)
+    with pytest.raises(RuntimeError, match=r"batch 5 of seed 9 took more than 0\.2 s of CPU time"):
+        next(stream)
+
+
+def test_a_worker_that_hangs_is_killed_and_the_batch_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(multiprocessing.active_children())
+    monkeypatch.setattr(dataset, "build", lambda *arguments: time.sleep(600))
+    monkeypatch.setattr(dataset, "BATCH_WAIT_S", 0.3)
+    stream = dataset.stream(TOKENIZER, seed=9, rows=1, length=64, workers=2, first=5)
+    with pytest.raises(RuntimeError, match=r"batch 5 of seed 9 was not made in 0\.3 s"):
+        next(stream)
+    hanging = {child.sentinel for child in set(multiprocessing.active_children()) - before}
+    while hanging:
+        ended = multiprocessing.connection.wait(list(hanging), timeout=30)
+        assert ended, "a worker still runs"
+        hanging -= set(ended)

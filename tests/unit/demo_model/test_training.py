@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo_model import checkpoint_format, dataset, network, train
+from demo_model import checkpoint_format, data_wait, dataset, network, train
+from demo_model.data_wait import DataWait
 from demo_model.dataset import Encoder
 from demo_model.network import Shape
 from demo_model.optimiser import orthogonalised
@@ -176,3 +177,29 @@ def test_an_unknown_size_is_refused(tmp_path: Path) -> None:
         ValueError, match="size is 'huge'; allowed are shipped, shallow, narrow, small"
     ):
         dataclasses.replace(settings(tmp_path), size="huge")
+
+
+def test_a_window_that_was_mostly_waiting_for_data_ends_the_run() -> None:
+    wait = DataWait(now=100.0)
+    wait.add(110.0, 6.0)
+    wait.add(119.0, 6.0)
+    with pytest.raises(RuntimeError, match=r"waited for data 12\.0 of the last 20\.0 s"):
+        wait.add(120.0, 0.0)
+
+
+def test_each_window_is_counted_by_itself() -> None:
+    wait = DataWait(now=0.0)
+    for window in range(1, 5):
+        wait.add(20.0 * window, 6.0)
+
+
+def test_a_run_without_data_ends_before_its_time(
+    batches: list[dataset.Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "Shape", lambda **sizes: SHAPE)
+    monkeypatch.setattr(dataset, "stream", lambda *_, **__: iter(batches * 4))
+    monkeypatch.setattr(data_wait, "WINDOW_S", 0.0)
+    monkeypatch.setattr(data_wait, "MOST_SHARE", -1.0)
+    endless = dataclasses.replace(settings(tmp_path), seconds=1e9)
+    with pytest.raises(RuntimeError, match="waited for data"):
+        train.run(endless, state=None, exports=0)
