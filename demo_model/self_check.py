@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
+from demo_model.answers import answers
 from demo_model.conversation import make
-from demo_model.dataset import Encoder, token_id
+from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
 from demo_model.network import Weights
@@ -35,7 +36,6 @@ def ask(
     decoder: Decoder, encoder: Encoder, questions: list[Question], sampling: Sampling, batch: int
 ) -> list[tuple[Question, Reply]]:
     """Answers to all questions, prompts of like length together."""
-    end_id = token_id(encoder.tokenizer, chat.END_OF_TURN)
     prompts = []
     for asked in questions:
         answer = chat.assistant("", "")
@@ -44,16 +44,9 @@ def ask(
         )
         prompts.append(encoder.encode(_prompt_of(conversation))[0])
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    replies: list[tuple[Question, Reply]] = []
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        completions = decoder.complete(
-            [prompts[i] for i in chosen], end_id=end_id, max_new=MAX_NEW, sampling=sampling
-        )
-        for i, ids in zip(chosen, completions, strict=True):
-            text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
-            replies.append((questions[i], scoring.read_completion(text)))
-    return replies
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
+    return [(questions[i], scoring.read_completion(text)) for i, text in found]
 
 
 def _prompt_of(conversation: chat.Conversation) -> list[chat.Segment]:

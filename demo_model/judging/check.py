@@ -7,13 +7,15 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
-from demo_model.dataset import Encoder, token_id
+from demo_model.answers import answers
+from demo_model.dataset import Encoder
 from demo_model.draw import Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
 from demo_model.judging import replies, steps
@@ -35,19 +37,13 @@ def ask(
     decoder: Decoder, encoder: Encoder, asked: list[Step], sampling: Sampling, deadline: float
 ) -> list[tuple[Step, Said]]:
     """Answers to the steps, prompts of like length together, until the time is up."""
-    end_id = token_id(encoder.tokenizer, chat.END_OF_TURN)
     prompts = [encoder.encode(step.prompt)[0] for step in asked]
-    found = []
-    for chosen in _batches(prompts, BATCH_TOKENS[decoder.device.type]):
-        if time.monotonic() > deadline:
-            break
-        completions = decoder.complete(
-            [prompts[i] for i in chosen], end_id=end_id, max_new=MAX_NEW, sampling=sampling
-        )
-        for i, ids in zip(chosen, completions, strict=True):
-            text = encoder.tokenizer.decode(ids, skip_special_tokens=False)
-            found.append((asked[i], replies.read(text)))
-    return found
+    batches = takewhile(
+        lambda _: time.monotonic() <= deadline,
+        _batches(prompts, BATCH_TOKENS[decoder.device.type]),
+    )
+    found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
+    return [(asked[i], replies.read(text)) for i, text in found]
 
 
 def _batches(prompts: list[list[int]], most: int) -> Iterator[list[int]]:

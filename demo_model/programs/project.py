@@ -2,12 +2,15 @@
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from demo_model.programs import catalogue, naming, running, templates, values
 from demo_model.programs.catalogue import Pair
 from demo_model.programs.templates import Template, fill
+
+Made = TypeVar("Made")
 
 TEST_ENDINGS = ("", "_2", "_again", "_more", "_other", "_b")
 MAX_TRIES = 100
@@ -17,6 +20,15 @@ LONGEST_VALUE = 30
 
 class RedrawError(Exception):
     """This draw cannot be shown as it would be in reality; draw another."""
+
+
+def redrawn(make: Callable[[], Made]) -> Made:
+    """What the first draw gives that can be shown."""
+    while True:
+        try:
+            return make()
+        except RedrawError:
+            continue
 
 
 @dataclass(frozen=True, kw_only=True)

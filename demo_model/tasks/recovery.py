@@ -7,7 +7,7 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import project, pytest_text
 from demo_model.programs.catalogue import Pair
-from demo_model.programs.project import Bug, Project, RedrawError
+from demo_model.programs.project import Bug, Project, RedrawError, redrawn
 from demo_model.tasks import repair, words
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions
@@ -19,11 +19,7 @@ KINDS = (
 
 
 def make(draw: Draw) -> Conversation:
-    while True:
-        try:
-            return _make(draw, draw.rng.choice(KINDS))
-        except RedrawError:
-            continue
+    return redrawn(lambda: _make(draw, draw.rng.choice(KINDS)))
 
 
 def _make(draw: Draw, kind: str) -> Conversation:

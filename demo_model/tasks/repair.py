@@ -7,7 +7,7 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import catalogue, project, pytest_text
 from demo_model.programs.catalogue import Pair, Pool
-from demo_model.programs.project import Bug, Project, RedrawError
+from demo_model.programs.project import Bug, Project, redrawn
 from demo_model.programs.pytest_text import Outcome
 from demo_model.tasks import words
 from demo_model.tasks.story import Story
@@ -56,11 +56,7 @@ def draw_project(draw: Draw, *, bugs: int = 1, breaks: bool | None = None) -> Pr
 
 def make(draw: Draw) -> Conversation:
     """A repair without surprises."""
-    while True:
-        try:
-            return _make(draw)
-        except RedrawError:
-            continue
+    return redrawn(lambda: _make(draw))
 
 
 def _make(draw: Draw) -> Conversation:

@@ -5,7 +5,7 @@ import json
 from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw
-from demo_model.programs.project import Bug, Project, RedrawError
+from demo_model.programs.project import Bug, Project, redrawn
 from demo_model.tasks import repair, words
 
 CLEAN_SHARE = 0.3
@@ -29,11 +29,7 @@ SEVERE = ("syntax", "name", "missing_return")
 
 
 def make(draw: Draw) -> Conversation:
-    while True:
-        try:
-            return _make(draw)
-        except RedrawError:
-            continue
+    return redrawn(lambda: _make(draw))
 
 
 def _make(draw: Draw) -> Conversation:

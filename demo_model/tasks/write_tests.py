@@ -7,7 +7,7 @@ from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import catalogue, naming, project, running, templates
-from demo_model.programs.project import Check, RedrawError
+from demo_model.programs.project import Check, RedrawError, redrawn
 from demo_model.programs.templates import Template, fill
 
 BLOCK = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
@@ -17,11 +17,7 @@ ROUNDS = 20
 
 
 def make(draw: Draw) -> Conversation:
-    while True:
-        try:
-            return _make(draw)
-        except RedrawError:
-            continue
+    return redrawn(lambda: _make(draw))
 
 
 def _make(draw: Draw) -> Conversation:

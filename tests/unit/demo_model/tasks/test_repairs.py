@@ -8,6 +8,7 @@ import pytest
 from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
+from demo_model.programs.project import RedrawError
 from demo_model.tasks import recovery, repair
 from demo_model.tasks.families import FAMILIES
 
@@ -72,7 +73,7 @@ def test_every_kind_of_mishap_is_survived(kind: str) -> None:
         draw = Draw(rng=random.Random(f"{kind}-{seed}"), language=("en", "zh")[seed % 2])
         try:
             made = recovery._make(draw, kind)
-        except repair.RedrawError:
+        except RedrawError:
             continue
         made_some += 1
         last = made.messages[-1]
