@@ -2,8 +2,8 @@
 
 from typing import Any, Protocol
 
-from expertmesh.agent.tools.fetch import shown_part
-from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
+from expertmesh.agent.tools.fetch import PAGE_PARAMETERS, shown_part
+from expertmesh.agent.tools.tool import Effect, Result, Status
 from expertmesh.agent.web.browser_launch import LaunchError
 from expertmesh.agent.web.browser_page import LoadedPage
 from expertmesh.agent.web.guard import Guard, NoSuchHostError, RefusedError
@@ -26,18 +26,12 @@ class BrowserTool:
         "Load a page of the web in a browser, let its scripts run, and read its text. Slower than "
         "fetch: use it where fetch finds no text. Long pages come in parts, from `start` on."
     )
+    parameters = PAGE_PARAMETERS
     effect = Effect.WEB
 
     def __init__(self, browser: LoadsPages, guard: Guard):
         self._browser = browser
         self._guard = guard
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return object_schema(
-            {"url": {"type": "string", "description": "http://... or https://..."}},
-            {"start": {"type": "integer", "minimum": 0, "description": "default 0"}},
-        )
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from expertmesh.agent.sandbox.policy import Limits, Sandbox
 from expertmesh.agent.tools.command_result import PYTHON, USUAL, command_result
+from expertmesh.agent.tools.in_sandbox import InSandbox
 from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
 
 _VISIBLE = "/usr/local/bin:/usr/bin:/bin"
@@ -34,7 +35,7 @@ _LANGUAGES = {
 }
 
 
-class CodeRunner:
+class CodeRunner(InSandbox):
     """Runs files by their suffix, and code that is given as text from a file in /tmp."""
 
     name = "code_runner"
@@ -47,9 +48,7 @@ class CodeRunner:
         *,
         on_output: Callable[[str], None] | None = None,
     ):
-        self._sandbox = sandbox
-        self._limits = limits
-        self._on_output = on_output
+        super().__init__(sandbox, limits, on_output=on_output)
         self._languages = {
             name: one
             for name, one in _LANGUAGES.items()

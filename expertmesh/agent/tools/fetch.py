@@ -17,6 +17,12 @@ PART_BYTES = 7 << 10
 _KEPT_PAGES = 8
 
 
+PAGE_PARAMETERS = object_schema(
+    {"url": {"type": "string", "description": "http://... or https://..."}},
+    {"start": {"type": "integer", "minimum": 0, "description": "default 0"}},
+)
+
+
 class Fetch:
     """Gets pages and shows them in parts; the last few are kept for the parts that follow."""
 
@@ -25,18 +31,12 @@ class Fetch:
         "Read a page of the web by its URL. Long pages come in parts: `start` is the character to "
         "go on from. Scripts of the page do not run."
     )
+    parameters = PAGE_PARAMETERS
     effect = Effect.WEB
 
     def __init__(self, fetcher: Fetcher):
         self._fetcher = fetcher
         self._kept: OrderedDict[str, tuple[str, Page]] = OrderedDict()
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return object_schema(
-            {"url": {"type": "string", "description": "http://... or https://..."}},
-            {"start": {"type": "integer", "minimum": 0, "description": "default 0"}},
-        )
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         asked, start = arguments["url"], int(arguments.get("start", 0))

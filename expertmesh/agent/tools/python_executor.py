@@ -1,35 +1,23 @@
 """`python_executor`: run Python code in the sandbox and return what it prints."""
 
 import ast
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from expertmesh.agent.sandbox.policy import Limits, Sandbox
-from expertmesh.agent.tools.command_result import PYTHON, USUAL, command_result
+from expertmesh.agent.tools.command_result import PYTHON, command_result
+from expertmesh.agent.tools.in_sandbox import InSandbox
 from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
 
 _NOTHING = "(it printed nothing: use print() for what you want to see)"
 
 
-class PythonExecutor:
+class PythonExecutor(InSandbox):
     """Each call is a new process in the work folder; nothing is remembered between calls."""
 
     name = "python_executor"
     description = "Run Python code and return what it prints."
     parameters = object_schema({"code": {"type": "string", "minLength": 1}})
     effect = Effect.RUNS
-
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        limits: Limits = USUAL,
-        *,
-        on_output: Callable[[str], None] | None = None,
-    ):
-        self._sandbox = sandbox
-        self._limits = limits
-        self._on_output = on_output
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         code = arguments["code"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from expertmesh.agent.retrieval.index import Found, TextIndex, UnusableIndexError
-from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
+from expertmesh.agent.tools.tool import Effect, Result, Source, Status, search_schema
 from expertmesh.agent.web.marking import visible
 
 USUAL_PASSAGES = 5
@@ -20,6 +20,7 @@ class Retriever:
     """Brings the index up to date at each call, and asks it."""
 
     name = "retriever"
+    parameters = search_schema("passages", usual=USUAL_PASSAGES, most=MAX_PASSAGES)
     effect = Effect.READS
 
     def __init__(self, root: Path, database: Path, time_s: float = TIME_S):
@@ -32,20 +33,6 @@ class Retriever:
         return (
             f"Search the documents in {self._root} by words. Gives passages with their files and "
             "lines. Use words that the text may have, not a question."
-        )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return object_schema(
-            {"query": {"type": "string", "minLength": 1, "maxLength": 500}},
-            {
-                "limit": {
-                    "type": "integer",
-                    "minimum": 1,
-                    "maximum": MAX_PASSAGES,
-                    "description": f"passages at most; default {USUAL_PASSAGES}",
-                }
-            },
         )
 
     async def call(self, arguments: dict[str, Any]) -> Result:

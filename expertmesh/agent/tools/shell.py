@@ -1,12 +1,11 @@
 """`shell`: run a command line in the sandbox."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from expertmesh.agent.sandbox.policy import Limits, Sandbox
-from expertmesh.agent.tools.command_result import USUAL, command_result
+from expertmesh.agent.tools.command_result import command_result
+from expertmesh.agent.tools.in_sandbox import InSandbox
 from expertmesh.agent.tools.tool import Effect, Result, Status, object_schema
 
 MAX_TIMEOUT_S = 600
@@ -17,7 +16,7 @@ def shell_argv(command: str) -> list[str]:
     return ["bash" if shutil.which("bash", path="/bin:/usr/bin") else "sh", "-c", command]
 
 
-class Shell:
+class Shell(InSandbox):
     """Each call is a new shell in the work folder."""
 
     name = "shell"
@@ -38,17 +37,6 @@ class Shell:
         },
     )
     effect = Effect.RUNS
-
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        limits: Limits = USUAL,
-        *,
-        on_output: Callable[[str], None] | None = None,
-    ):
-        self._sandbox = sandbox
-        self._limits = limits
-        self._on_output = on_output
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         wall_s = float(arguments.get("timeout_s", self._limits.wall_s))

@@ -75,6 +75,18 @@ class Tool(Protocol):
     async def call(self, arguments: dict[str, Any]) -> Result: ...
 
 
+def search_schema(found: str, *, usual: int, most: int) -> Any:
+    """The schema of a search's arguments. `found`: what it finds, in the plural."""
+    limit = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": most,
+        "description": f"{found} at most; default {usual}",
+    }
+    query = {"type": "string", "minLength": 1, "maxLength": 500}
+    return object_schema({"query": query}, {"limit": limit})
+
+
 def object_schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> Any:
     """The schema of a tool's arguments: name -> schema of the value; no other names."""
     return {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
+from expertmesh.agent.tools.tool import Effect, Result, Source, Status, search_schema
 from expertmesh.agent.web.marking import marked
 from expertmesh.agent.web.search_backends import Hit, SearchBackend, SearchError
 
@@ -20,24 +20,11 @@ class WebSearch:
         "Search the web. Gives titles, addresses and excerpts; read a page with fetch before you "
         "rely on it."
     )
+    parameters = search_schema("pages", usual=USUAL_HITS, most=MAX_HITS)
     effect = Effect.WEB
 
     def __init__(self, backend: SearchBackend):
         self._backend = backend
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return object_schema(
-            {"query": {"type": "string", "minLength": 1, "maxLength": 500}},
-            {
-                "limit": {
-                    "type": "integer",
-                    "minimum": 1,
-                    "maximum": MAX_HITS,
-                    "description": f"pages at most; default {USUAL_HITS}",
-                }
-            },
-        )
 
     async def call(self, arguments: dict[str, Any]) -> Result:
         query = arguments["query"]
