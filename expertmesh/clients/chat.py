@@ -122,13 +122,7 @@ class ChatClient:
                     answer.read()
                     _raise_for_error(answer)
                 for event in _events(answer.iter_lines()):
-                    for piece in pieces_of(event, reply):
-                        elapsed = time.monotonic() - started
-                        if reply.first_token_s is None:
-                            reply.first_token_s = elapsed
-                        if piece.kind == "reasoning":
-                            reply.thinking_s = elapsed
-                        yield piece
+                    yield from timed_pieces(event, reply, started)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         finally:
@@ -173,6 +167,21 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             )
         yield event
     raise CommandError("the answer ended before it was complete")
+
+
+def timed_pieces(event: dict[str, Any], reply: Reply, started_s: float) -> Iterator[Piece]:
+    """`pieces_of` an event that has just come, with the times that `reply` keeps.
+
+    Args:
+        started_s: when the answer was asked for, by time.monotonic.
+    """
+    for piece in pieces_of(event, reply):
+        elapsed_s = time.monotonic() - started_s
+        if reply.first_token_s is None:
+            reply.first_token_s = elapsed_s
+        if piece.kind == "reasoning":
+            reply.thinking_s = elapsed_s
+        yield piece
 
 
 def pieces_of(event: dict[str, Any], reply: Reply) -> Iterator[Piece]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from expertmesh.clients.chat import Piece, Reply, error_message, pieces_of, server_root
+from expertmesh.clients.chat import Piece, Reply, error_message, server_root, timed_pieces
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 300.0
@@ -111,12 +111,7 @@ class ChatStream:
                     await answer.aread()
                     self._check(answer)
                 async for event in self._events(answer):
-                    for piece in pieces_of(event, reply):
-                        elapsed_s = time.monotonic() - started_s
-                        if reply.first_token_s is None:
-                            reply.first_token_s = elapsed_s
-                        if piece.kind == "reasoning":
-                            reply.thinking_s = elapsed_s
+                    for piece in timed_pieces(event, reply, started_s):
                         on_piece(piece, reply)
         except httpx.HTTPError as error:
             raise self._lost(error) from None

@@ -9,6 +9,7 @@ import typer
 from expertmesh.agent.approval import Approve
 from expertmesh.agent.outward import Outward
 from expertmesh.agent.toolbox import OWN_TOOLS
+from expertmesh.clients.asked_server import API_KEY, BASE_URL, MODEL_NAME, THINKING
 from expertmesh.clients.chat import client_key
 from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
 from expertmesh.clients.transcript import Thinking
@@ -129,9 +130,7 @@ def agent(
         envvar="EXPERTMESH_MCP",
         help="File that names MCP servers. They run outside the sandbox; each is asked about.",
     ),
-    thinking: Thinking = typer.Option(
-        Thinking.FOLDED, envvar="EXPERTMESH_THINKING", help="How thinking is shown."
-    ),
+    thinking: Thinking = THINKING,
     resume: str | None = typer.Option(
         None, envvar="EXPERTMESH_RESUME", help="Id of an earlier run to go on with."
     ),
@@ -140,23 +139,11 @@ def agent(
         envvar="EXPERTMESH_REPLAY",
         help="Trace, or id of a run, whose calls are made again with its recorded answers.",
     ),
-    base_url: str | None = typer.Option(
-        None,
-        envvar="EXPERTMESH_BASE_URL",
-        help="URL of the server, with or without /v1. Default: the running cluster's, else "
-        f"{DEFAULT_URL}.",
-    ),
+    base_url: str | None = BASE_URL,
     run_dir: Path | None = RUN_DIR,
-    api_key: str | None = typer.Option(
-        None, envvar="EXPERTMESH_API_KEY", help="API key, if the server wants one."
-    ),
+    api_key: str | None = API_KEY,
     api_key_file: Path | None = API_KEY_FILE,
-    model: str | None = typer.Option(
-        None,
-        "--model-name",
-        envvar="EXPERTMESH_MODEL_NAME",
-        help="Model name in the API. Default: the first that the server lists.",
-    ),
+    model: str | None = MODEL_NAME,
     temperature: float | None = typer.Option(
         None, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy. Default: the checkpoint's."
     ),

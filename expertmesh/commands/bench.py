@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from expertmesh.clients.asked_server import API_KEY, BASE_URL
 from expertmesh.clients.chat import client_key
 from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
 from expertmesh.cluster.state import DEFAULT_URL, running_url
@@ -147,20 +148,14 @@ Examples:
 
 
 def serve(
-    base_url: str | None = typer.Option(
-        None,
-        "--base-url",
-        envvar="EXPERTMESH_BASE_URL",
-        help="URL of the server, with or without /v1. Default: the running cluster's, else "
-        f"{DEFAULT_URL}.",
-    ),
+    base_url: str | None = BASE_URL,
     run_dir: Path | None = RUN_DIR,
     model: str | None = typer.Option(
         None,
         envvar="EXPERTMESH_MODEL_NAME",
         help="Model name in the API. Default: the first one listed.",
     ),
-    api_key: str | None = typer.Option(None, envvar="EXPERTMESH_API_KEY", help="API key."),
+    api_key: str | None = API_KEY,
     api_key_file: Path | None = API_KEY_FILE,
     endpoint: str = typer.Option(
         "auto",

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from expertmesh.clients.asked_server import API_KEY, BASE_URL, MODEL_NAME, THINKING
 from expertmesh.clients.chat import ChatClient, Reply, client_key
 from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
 from expertmesh.clients.transcript import Thinking, show_reply
@@ -50,27 +51,13 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     question: str | None = typer.Argument(None, help="Ask this one question."),
-    base_url: str | None = typer.Option(
-        None,
-        envvar="EXPERTMESH_BASE_URL",
-        help="URL of the server, with or without /v1. Default: the running cluster's, else "
-        f"{DEFAULT_URL}.",
-    ),
+    base_url: str | None = BASE_URL,
     run_dir: Path | None = RUN_DIR,
-    api_key: str | None = typer.Option(
-        None, envvar="EXPERTMESH_API_KEY", help="API key, if the server wants one."
-    ),
+    api_key: str | None = API_KEY,
     api_key_file: Path | None = API_KEY_FILE,
-    model: str | None = typer.Option(
-        None,
-        "--model-name",
-        envvar="EXPERTMESH_MODEL_NAME",
-        help="Model name in the API. Default: the first that the server lists.",
-    ),
+    model: str | None = MODEL_NAME,
     system: str | None = typer.Option(None, envvar="EXPERTMESH_SYSTEM", help="System prompt."),
-    thinking: Thinking = typer.Option(
-        Thinking.FOLDED, envvar="EXPERTMESH_THINKING", help="How thinking is shown."
-    ),
+    thinking: Thinking = THINKING,
     temperature: float | None = typer.Option(
         None, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy. Default: the checkpoint's."
     ),
