@@ -263,6 +263,7 @@ class Engine:
         ready = self._masks.take_ready()
         if not ready:
             return
+        self._tell()
         sequences = [sequence for sequence, _ in ready]
         try:
             logits_BV = torch.stack([logits_V for _, logits_V in ready])

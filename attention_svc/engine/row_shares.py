@@ -41,10 +41,11 @@ def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int
     plan: list[Slice] = []
     long: list[Sequence] = []
     for sequence in running:
-        num_pending = sequence.num_pending
-        if num_pending > 1 and not sequence.is_ending:
+        if sequence.awaits_grammar:
+            continue
+        if sequence.num_pending > 1:
             long.append(sequence)
-        elif num_pending == 1 and not sequence.is_ending:
+        else:
             plan.append(Slice(sequence, 1))
     if not long:
         return plan
