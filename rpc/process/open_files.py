@@ -42,6 +42,11 @@ def open_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
+def descriptors_in_use() -> int:
+    """Files, sockets and pipes that this process has open."""
+    return len(os.listdir("/dev/fd"))
+
+
 def fitting(wanted: int, what: str, *, beside: int = 0) -> int:
     """`wanted` connections, or as many as fit beside `beside` others of this process; logs when
     lowered.
@@ -50,7 +55,7 @@ def fitting(wanted: int, what: str, *, beside: int = 0) -> int:
     """
     limit = open_file_limit()
     kept = min(OWN_DESCRIPTORS, limit // 4) + beside
-    room = limit - len(os.listdir("/dev/fd")) - kept
+    room = limit - descriptors_in_use() - kept
     if room < LEAST:
         raise ValueError(
             f"the limit of open files, {limit}, leaves no room for {what}: raise it (ulimit -n, "

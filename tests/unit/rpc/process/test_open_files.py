@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import os
 import re
 import resource
 import socket
@@ -15,7 +14,15 @@ import pytest
 from gateway.http.server import fit_to_open_files
 from gateway.limits import Limits
 from rpc.process import open_files
-from rpc.process.open_files import AcceptErrors, fitting, open_file_limit, raise_open_files
+from rpc.process.open_files import (
+    AcceptErrors,
+    descriptors_in_use,
+    fitting,
+    open_file_limit,
+    raise_open_files,
+)
+
+IN_USE = 20
 
 
 @pytest.fixture
@@ -24,6 +31,19 @@ def limits() -> Iterator[tuple[int, int]]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield before
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is open in a service that starts, much in a process that has run many tests."""
+    monkeypatch.setattr(open_files, "descriptors_in_use", lambda: IN_USE)
+
+
+def test_what_is_open_is_counted() -> None:
+    before = descriptors_in_use()
+    with socket.socket():
+        assert descriptors_in_use() == before + 1
+    assert descriptors_in_use() == before
 
 
 def test_the_soft_limit_is_lifted_to_the_hard_one(limits: tuple[int, int]) -> None:
@@ -46,20 +66,21 @@ def test_a_limit_that_cannot_be_lifted_is_told(
     assert open_file_limit() == 512
 
 
+@pytest.mark.usefixtures("fresh_process")
 @pytest.mark.parametrize("limit", [96, 256, 1024, 4096])
 def test_caps_fit_below_the_limit_with_room_for_the_rest(
     limits: tuple[int, int], limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
-    in_use = len(os.listdir("/dev/fd"))
     cap = fitting(5000, "connections", beside=16)
-    assert 0 < cap <= limit - in_use - 16
+    assert 0 < cap <= limit - IN_USE - 16
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"{cap} instead of 5000" in record.getMessage()
     assert str(limit) in record.getMessage()
 
 
+@pytest.mark.usefixtures("fresh_process")
 def test_what_fits_is_not_lowered_or_told(
     limits: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,12 +89,14 @@ def test_what_fits_is_not_lowered_or_told(
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("fresh_process")
 def test_no_room_at_all_is_refused_with_what_to_do(limits: tuple[int, int]) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (48, limits[1]))
     with pytest.raises(ValueError, match=r"open files.*ulimit -n"):
         fitting(100, "connections", beside=16)
 
 
+@pytest.mark.usefixtures("fresh_process")
 def test_the_share_of_an_address_is_lowered_with_the_cap(limits: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
     fitted = fit_to_open_files(Limits(max_connections=4000, max_connections_per_address=1000))
