@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from expertmesh.agent.turn import Model, ServedChat
 from expertmesh.agent.view import RunView
 from expertmesh.clients.chat_stream import ChatError, ChatStream, LostError
 from expertmesh.clients.transcript import Thinking
+from expertmesh.commands.interrupts import interruptible, term_as_interrupt
 from expertmesh.console import (
     EXIT_FAILED,
     EXIT_NOT_RUNNING,
@@ -145,7 +145,7 @@ async def _run(
                 others=others,
             )
         with session, contextlib.closing(view):
-            with _term_as_interrupt(), _interruptible():
+            with term_as_interrupt(), interruptible():
                 await session.run(task, earlier)
             changes = session.changes()
             view.close()
@@ -218,30 +218,3 @@ def _tell(request: Request, session: Session, changes: Changes) -> None:
         print_json(as_json(session, changes))
     else:
         report(session, changes, stdout(), stderr())
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the run and not its report."""
-    task = asyncio.current_task()
-    assert task is not None
-    try:
-        yield
-    except asyncio.CancelledError:
-        task.uncancel()
-
-
-@contextlib.contextmanager
-def _term_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run in order, too."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    try:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    except (ValueError, RuntimeError):  # not in the main thread: nobody sends it there
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)

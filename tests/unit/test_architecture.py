@@ -55,7 +55,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "agent",
         "doctor hub offline",
         "sampling_params loadgen",
-        "forecasting", "commands", "cli", "__main__",
+        "forecasting assistants", "commands", "cli", "__main__",
     ),
 }  # fmt: skip
 """Package -> its wings and files, floor by floor. Each imports only from floors below its own."""

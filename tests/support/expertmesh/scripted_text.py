@@ -1,0 +1,71 @@
+"""Models of which a test says what they answer: one without a server, and a server's script."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from expertmesh.agent.turn import Model, OnPiece
+from expertmesh.assistants.model import Answer, Messages, Schema, nobody_watches
+from expertmesh.clients.chat import Piece, Reply
+from tests.support.expertmesh.fake_openai_server import Script
+
+
+class ScriptedText:
+    """Gives these answers one after another, and keeps what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, *answers: str | Answer, tools: Model | None = None):
+        self._answers = iter(answers)
+        self._tools = tools
+        self.max_model_len: int | None = None
+        self.asked: list[Messages] = []
+        self.schemas: list[Schema | None] = []
+
+    async def ask(
+        self,
+        messages: Messages,
+        *,
+        schema: Schema | None = None,
+        on_piece: OnPiece = nobody_watches,
+    ) -> Answer:
+        self.asked.append(messages)
+        self.schemas.append(schema)
+        answer = next(self._answers)
+        if isinstance(answer, str):
+            reply = Reply(content=answer, finish_reason="stop", completion_tokens=len(answer))
+            answer = Answer(answer, False, reply)
+        on_piece(Piece("content", answer.text), answer.reply)
+        return answer
+
+    def with_tools(self) -> Model:
+        assert self._tools is not None
+        return self._tools
+
+
+def says(text: str, *, thinking: str = "", finish_reason: str = "stop") -> Script:
+    """A server's answer in a few pieces, thinking in a field of its own."""
+    deltas = [{"reasoning_content": thinking}] if thinking else []
+    deltas += [{"content": text[start : start + 20]} for start in range(0, len(text), 20)]
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(deltas)}}
+    return lambda body: [*chunks, end, usage, "[DONE]"]
+
+
+def in_turn(*scripts: Script) -> Script:
+    """The next request gets the next script, and the last one all that come after."""
+    left = list(scripts)
+
+    def script(body: dict[str, Any]) -> list[Any]:
+        return (left.pop(0) if len(left) > 1 else left[0])(body)
+
+    return script
+
+
+def refuses(status: int) -> Script:
+    return lambda body: [status]
+
+
+def texts(messages: Sequence[dict[str, Any]]) -> str:
+    """All that a model was told in one question."""
+    return "\n".join(str(one["content"]) for one in messages)
