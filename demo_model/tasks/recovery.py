@@ -56,9 +56,10 @@ def _to_the_end(story: Story, made: Project, bug: Bug) -> Conversation:
     """Edit, run, and again for each bug that is left."""
     mended = [bug]
     made = repair.edit(story, made, bug)
-    while not (outcome := repair.run_tests(story, made, first=False)).passed:
-        if not made.bugs:
-            raise RedrawError
+    while True:
+        outcome = repair.run_tests(story, made, first=False)
+        if outcome.passed:
+            break
         made, bug = repair.mend(story, made, outcome)
         mended.append(bug)
     repair.finish(story, made, mended)

@@ -1,0 +1,1 @@
+"""What is in a file of data? Its rows and columns, in bounded time and memory."""
