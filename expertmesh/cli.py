@@ -11,6 +11,7 @@ from expertmesh.commands import (
     bench,
     certs,
     chat,
+    dev,
     doctor,
     experts,
     model,
@@ -43,7 +44,8 @@ app = CommandGroup(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (up, running, chat, agent, serve, pool, experts, plan, bench, model, doctor, certs):
+GROUPS = (up, running, chat, agent, dev, serve, pool, experts, plan, bench, model, doctor, certs)
+for group in GROUPS:
     group.register(app)
 
 

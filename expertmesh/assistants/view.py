@@ -2,13 +2,14 @@
 
 from rich.console import Console
 
+from expertmesh.assistants.watch import Watching
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.live_lines import LiveLines, shown
 from expertmesh.clients.transcript import Thinking
 from expertmesh.progress import PacedLines
 
 
-class View:
+class View(Watching):
     """Writes to `notes`: live lines on a terminal, in a pipe a line every two seconds."""
 
     def __init__(self, notes: Console, thinking: Thinking = Thinking.FOLDED):
@@ -21,7 +22,6 @@ class View:
         self._pieces = 0
 
     def begins(self, what: str) -> None:
-        """What is being done from now on, for example "reviewing part 2 of 5"."""
         self._lines.end()
         self._at, self._kind, self._pieces = what, "", 0
         if self._notes.is_terminal:
@@ -30,7 +30,6 @@ class View:
             self._paced.say(what)
 
     def piece(self, piece: Piece, reply: Reply) -> None:
-        """Some of the answer has come."""
         self._pieces += 1
         if not self._notes.is_terminal:
             kind = "thinking" if piece.kind == "reasoning" else "answering"
@@ -41,14 +40,12 @@ class View:
             self._lines.add("\n" * starts + piece.text)
 
     def says(self, text: str) -> None:
-        """How far a step without a model is."""
         if self._notes.is_terminal:
             self._lines.add(text.rstrip("\n") + "\n")
         else:
             self._paced.say(f"{self._at}: {text}")
 
     def answered(self, reply: Reply) -> None:
-        """An answer is whole."""
         self._lines.end()
         if self._notes.is_terminal:
             if reply.reasoning and self._thinking is Thinking.FULL:
@@ -57,11 +54,9 @@ class View:
             self._print(f"  {thought}{reply.speed_line()}", "dim")
 
     def waits(self, seconds: float, reason: str) -> None:
-        """A busy server is asked again after this time."""
         self.note(f"{reason}; asking again in {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        """Something that a user should know, in one line."""
         self._lines.end()
         self._print(text, "yellow")
 

@@ -2,20 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from expertmesh.assistants.model import TextModel, open_model
 from expertmesh.assistants.structured import UselessAnswerError
 from expertmesh.assistants.view import View
-from expertmesh.clients.chat import client_key
 from expertmesh.clients.chat_stream import ChatError, LostError
-from expertmesh.clients.transcript import Thinking
-from expertmesh.cluster.state import DEFAULT_URL, running_url
 from expertmesh.commands.interrupts import term_as_interrupt
+from expertmesh.commands.model_flags import Asked
 from expertmesh.console import (
     EXIT_FAILED,
     EXIT_NOT_RUNNING,
@@ -25,41 +20,13 @@ from expertmesh.console import (
     stderr,
 )
 
+EXIT_NOT_HELD = 5
+"""What was asked for was done, and does not hold what the user wants to hold."""
 EXIT_INTERRUPTED = 130
 _NOT_NOW = (429, 503)
 """With one of these a server that is there says that it cannot answer yet."""
 
 Work = Callable[[TextModel, View], Awaitable[int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which server, as whom, for which model, with which sampling."""
-
-    base_url: str
-    api_key: str | None
-    model: str | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    thinking: Thinking = Thinking.FOLDED
-
-
-def asked(
-    base_url: str | None,
-    run_dir: Path | None,
-    api_key: str | None,
-    api_key_file: Path | None,
-    model: str | None,
-    thinking: Thinking,
-    **sampling: Any,
-) -> Asked:
-    """From the flags of a command; sampling that is None is the server's. Raises CommandError."""
-    return Asked(
-        base_url=base_url or running_url(run_dir) or DEFAULT_URL,
-        api_key=client_key(api_key, api_key_file),
-        model=model,
-        sampling={name: value for name, value in sampling.items() if value is not None},
-        thinking=thinking,
-    )
 
 
 def run_assistant(request: Asked, work: Work) -> int:
