@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,20 @@ class _TooDeepError(Exception):
     pass
 
 
-def measure(folder: Path, *, before_s: float | None = None, most_s: float = MOST_S) -> Size:
-    """The size of a folder; with `before_s`, only of files that were not changed since."""
+def measure(
+    folder: Path,
+    *,
+    before_s: float | None = None,
+    most_s: float = MOST_S,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Size:
+    """The size of a folder; with `before_s`, only of files that were not changed since.
+
+    It is not complete if that takes too long, or is stopped meanwhile.
+    """
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    walk = _Walk(os.readlink(f"/proc/self/fd/{top}"), before_s, time.monotonic() + most_s)
+    deadline_s = time.monotonic() + most_s
+    walk = _Walk(os.readlink(f"/proc/self/fd/{top}"), before_s, deadline_s, is_stopped)
     try:
         walk.add(top, MOST_BEGINNINGS)
     except TimeoutError:
@@ -49,15 +59,22 @@ def measure(folder: Path, *, before_s: float | None = None, most_s: float = MOST
 
 
 class _Walk:
-    def __init__(self, real: str, before_s: float | None, deadline_s: float):
+    def __init__(
+        self,
+        real: str,
+        before_s: float | None,
+        deadline_s: float,
+        is_stopped: Callable[[], bool],
+    ):
         self._real, self._before_s, self._deadline_s = real, before_s, deadline_s
+        self._is_stopped = is_stopped
         self.total_bytes = 0
 
     def add(self, top: int, beginnings: int) -> None:
         """All below an open folder."""
         pending = ["."]
         while pending:
-            if time.monotonic() > self._deadline_s:
+            if time.monotonic() > self._deadline_s or self._is_stopped():
                 raise TimeoutError
             path = pending.pop()
             try:

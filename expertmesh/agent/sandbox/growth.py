@@ -26,17 +26,31 @@ class Growth:
         self._free_at_start_bytes = self._free_bytes = _free_bytes(folder)
         self._before: Size | None = None
         self._next_look_s = 0.0
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Come back from a look that another thread takes; what it finds is of no use."""
+        self._is_stopped = True
 
     def is_over(self, processes: Iterable[int]) -> bool:
-        """Whether it has grown by more than the limit, with what `processes` hold unlinked."""
+        """Whether it has grown by more than the limit, with what `processes` hold unlinked.
+
+        A folder that is removed when its command has ended has not.
+        """
+        try:
+            return self._is_over(processes)
+        except FileNotFoundError:
+            return False
+
+    def _is_over(self, processes: Iterable[int]) -> bool:
         now_s, free_bytes = time.monotonic(), _free_bytes(self._folder)
         fills_up = self._free_bytes - free_bytes > self._limit_bytes // 4
         if now_s < self._next_look_s and not fills_up:
             return False
         self._free_bytes = free_bytes
         if self._before is None:
-            self._before = measure(self._folder, before_s=self._started_s)
-        now = measure(self._folder)
+            self._before = self._measure(before_s=self._started_s)
+        now = self._measure()
         took_s = time.monotonic() - now_s
         self._next_look_s = time.monotonic() + max(PAUSE_S, PAUSE_PER_LOOK * took_s)
         if now.is_too_deep:
@@ -46,6 +60,9 @@ class Growth:
         else:  # too large to be looked at in time: what the disk says, which is everybody's
             grown_bytes = self._free_at_start_bytes - free_bytes
         return grown_bytes + unlinked_bytes(processes, self._folder) > self._limit_bytes
+
+    def _measure(self, before_s: float | None = None) -> Size:
+        return measure(self._folder, before_s=before_s, is_stopped=lambda: self._is_stopped)
 
 
 def unlinked_bytes(processes: Iterable[int], folder: Path) -> int:

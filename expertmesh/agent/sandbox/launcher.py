@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -55,11 +56,14 @@ def main(orders_file: int) -> NoReturn:
         orders = Orders(**json.loads(file.read()))
     os.set_inheritable(orders.status_file, False)
     try:
-        if orders.identity is not None:
-            become(Identity(*orders.identity))
-        code = _run(orders)
-        if os.getppid() != orders.parent:  # which would have done it
-            remove_tree(Path(orders.scratch))
+        try:
+            if orders.identity is not None:
+                become(Identity(*orders.identity))
+            code = _run(orders)
+        finally:
+            # In any case: nobody can tell whether the parent lives long enough to do it.
+            with suppress(OSError):  # if it does, it will find what is left, and the fault
+                remove_tree(Path(orders.scratch))
     except Exception as error:
         _tell(orders, error=f"{type(error).__name__}: {error}")
         os._exit(1)
@@ -68,7 +72,12 @@ def main(orders_file: int) -> NoReturn:
 
 
 def _run(orders: Orders) -> int:
-    """Start the command and wait for its end; its exit code, or the negative signal."""
+    """Start the command and wait for its end; its exit code, or the negative signal.
+
+    SIGTERM ends it early. It waits until there is a command to end, and then comes to this thread,
+    which it wakes, and not to the supervisor's.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     _die_with(orders.parent, signal.SIGTERM)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # after a change of users, /proc/self is root's
@@ -91,6 +100,7 @@ def _run(orders: Orders) -> int:
             orders.rlimits["fsize"],
         )
         threading.Thread(target=supervisor.serve, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
     _end_all()
     while True:
@@ -146,6 +156,7 @@ def _become_command(
         _die_with(launcher, signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):  # Python's own ways
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         Path("/proc/self/oom_score_adj").write_text("1000")  # rather this than the agent
         os.umask(0o022)
         os.chdir(orders.folder)

@@ -74,11 +74,12 @@ class Watchdog:
         self._helpers = helpers
         self.last_seen: tuple[psutil.Process, ...] = ()
         """Of the latest look; some may have ended since."""
+        self._looking: set[asyncio.Future[Ending | None]] = set()
 
     async def watch(self) -> Ending:
         """Return when a limit is passed, and which."""
         looks = [
-            asyncio.create_task(_repeat(look))
+            asyncio.create_task(self._repeat(look))
             for look in (self.look_at_processes, self.look_at_folders)
         ]
         try:
@@ -87,6 +88,13 @@ class Watchdog:
         finally:
             for one in looks:
                 one.cancel()
+
+    async def stop(self) -> None:
+        """Wait for the looks that were begun: a thread cannot be cancelled with its task."""
+        for folder in self._folders:
+            folder.stop()
+        if self._looking:
+            await asyncio.wait(self._looking)
 
     def look_at_processes(self) -> Ending | None:
         """Which limit they have passed, if one."""
@@ -107,11 +115,13 @@ class Watchdog:
         is_over = any(folder.is_over(pids) for folder in self._folders)
         return Ending.GROWTH if is_over else None
 
-
-async def _repeat(look: Callable[[], Ending | None]) -> Ending:
-    await asyncio.sleep(FIRST_LOOK_S)
-    while True:
-        ending = await asyncio.to_thread(look)
-        if ending is not None:
-            return ending
-        await asyncio.sleep(PAUSE_S)
+    async def _repeat(self, look: Callable[[], Ending | None]) -> Ending:
+        await asyncio.sleep(FIRST_LOOK_S)
+        while True:
+            looking = asyncio.get_running_loop().run_in_executor(None, look)
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+            ending = await asyncio.shield(looking)
+            if ending is not None:
+                return ending
+            await asyncio.sleep(PAUSE_S)

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from expertmesh.agent.sandbox.growth import Growth
@@ -56,21 +56,20 @@ async def run_prepared(
     out, err = KeptOutput(limits.output_bytes, tell), KeptOutput(limits.output_bytes, tell)
     growing = [Growth(*one) for one in prepared.growing]
     try:
-        started = Started(prepared, (out, err), feeds=bool(stdin))
+        started = Started(prepared, (out, err), stdin)
     except OSError as error:
         if error.errno != errno.E2BIG:
             raise SandboxUnavailableError(f"the sandbox did not start: {error}") from None
         seconds = time.monotonic() - started_s
         return Outcome(Ending.EXITED, TOO_LONG, "", f"{error.strerror}\n", seconds, clipped=False)
     watchdog = Watchdog(started.process.pid, limits, growing, prepared.helpers)
-    feeding = asyncio.create_task(started.feed(stdin)) if stdin else None
     try:
         ending = await _ending(started, watchdog, flood, limits.wall_s)
     finally:
-        await _though_cancelled(started.end(watchdog))
-        started.close()
-        if feeding is not None:
-            await _though_cancelled(feeding)
+        try:
+            await _though_cancelled(lambda: started.end(watchdog))
+        finally:
+            started.close()
     if (failure := started.failure()) is not None:
         raise failure
     out.finish()
@@ -102,7 +101,7 @@ async def _ending(
     finally:
         for one in waiting:
             one.cancel()
-        await _though_cancelled(asyncio.wait(waiting))
+        await _though_cancelled(lambda: asyncio.wait(waiting))
     if exited in done:
         return Ending.EXITED
     if flooded in done:
@@ -125,11 +124,16 @@ def _how_it_exited(prepared: Prepared, started: Started, stderr: str) -> tuple[E
     raise SandboxUnavailableError(f"the sandbox did not start: {reason}")
 
 
-async def _though_cancelled(work: Awaitable[Any]) -> None:
-    """Finish it in any case, and be cancelled only then."""
-    task = asyncio.ensure_future(work)
+async def _though_cancelled(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Finish it in any case, and be cancelled only then.
+
+    When a loop is closed, it cancels all tasks, also the one of the work: then that begins again.
+    """
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    task = asyncio.create_task(work())
+    while not task.done() or task.cancelled():
+        if task.cancelled():
+            task = asyncio.create_task(work())
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:

@@ -21,4 +21,5 @@ def scratch_folder(identity: Identity | None) -> Iterator[Path]:
             os.chown(folder, identity.uid, identity.gid)
         yield folder
     finally:
-        remove_tree(folder)
+        if folder.exists():  # what a command runs under may have done it
+            remove_tree(folder)

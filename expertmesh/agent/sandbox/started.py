@@ -2,11 +2,11 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,14 @@ from expertmesh.agent.sandbox.identity import Identity
 from expertmesh.agent.sandbox.limits import Watchdog, descendants
 from expertmesh.agent.sandbox.output import KeptOutput
 
+logger = logging.getLogger(__name__)
+
 PIECE_BYTES = 64 << 10
-POLITE_S, GONE_S = 2.0, 5.0
+PATIENCE_S = 30.0
+"""For a sandbox that ends all by itself, which nobody else can do as well: on a busy machine it has
+to wait for its turn."""
+GONE_S, READ_S = 30.0, 5.0
+"""What is killed is soon gone, but for a dead disk's sake nobody waits for ever."""
 POLL_S = 0.02
 
 
@@ -54,7 +60,7 @@ def file_with(content: bytes) -> int:
 class Started:
     """Made on the event loop that it is used on. Raises OSError if there is no such program."""
 
-    def __init__(self, prepared: Prepared, outputs: tuple[KeptOutput, KeptOutput], feeds: bool):
+    def __init__(self, prepared: Prepared, outputs: tuple[KeptOutput, KeptOutput], stdin: bytes):
         self._prepared = prepared
         identity = prepared.identity
         try:
@@ -62,7 +68,7 @@ class Started:
                 prepared.argv,
                 env=dict(prepared.environment),
                 cwd=prepared.folder,
-                stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=tuple(prepared.files),
@@ -88,6 +94,8 @@ class Started:
         ]
         if prepared.status_file is not None:
             self._readings.append(self._read(prepared.status_file, self._take_status))
+        if stdin:
+            self._feed(stdin)
 
     def _read(self, file: int, take: Callable[[bytes], None]) -> asyncio.Future[None]:
         """Give what comes to `take`; done at the end of the file."""
@@ -121,48 +129,99 @@ class Started:
             with suppress(OSError):  # gone already
                 self._inner = os.pidfd_open(self.status["child-pid"])
 
-    async def feed(self, stdin: bytes) -> None:
+    def _feed(self, stdin: bytes) -> None:
         """Write it all and close; a command that does not read is its own affair."""
+        assert self.process.stdin is not None
+        file, rest = self.process.stdin.fileno(), memoryview(stdin)
+        os.set_blocking(file, False)
 
         def write() -> None:
-            assert self.process.stdin is not None
-            with suppress(BrokenPipeError):
-                self.process.stdin.write(stdin)
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
+            nonlocal rest
+            try:
+                rest = rest[os.write(file, rest) :]
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                rest = rest[:0]
+            if not rest:
+                self._stop_feeding()
 
-        await asyncio.to_thread(write)
+        asyncio.get_running_loop().add_writer(file, write)
+
+    def _stop_feeding(self) -> None:
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            asyncio.get_running_loop().remove_writer(self.process.stdin.fileno())
+            self.process.stdin.close()
 
     async def exit(self) -> None:
-        """Wait until the process itself has ended; its descendants may still run."""
-        if hasattr(os, "pidfd_open") and self.process.poll() is None:
+        """Wait until the process itself has ended; its descendants may still run.
+
+        It is not waited for, so that its number stays its own, and its group's, until `end`.
+        """
+        if hasattr(os, "pidfd_open"):
             with suppress(ProcessLookupError):  # somebody else waits for this program's children
                 await _gone(os.pidfd_open(self.process.pid))
+                return
         while self.process.poll() is None:
             await asyncio.sleep(POLL_S)
 
     async def end(self, watchdog: Watchdog) -> None:
-        """End it, if it still runs, and all descendants; return when they are gone."""
+        """End it, if it still runs, and all descendants; return when they are gone.
+
+        May be called again if it was cancelled.
+        """
         # Of a sandbox that somebody else has killed, what was seen last may still run.
         doomed = {*watchdog.last_seen, *await asyncio.to_thread(descendants, self.process.pid)}
-        for number in (self._prepared.ends_all_on, signal.SIGKILL):
-            if self.process.poll() is None:
-                self.process.send_signal(number)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.exit(), POLITE_S)
-        for process in doomed:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        if self._inner is not None:  # the first process of the namespace goes as the last
+        if self._prepared.ends_all_on != signal.SIGKILL and self._signal(
+            self._prepared.ends_all_on
+        ):
+            try:
+                await asyncio.wait_for(self.exit(), PATIENCE_S)
+            except TimeoutError:  # those who are still its descendants can be found
+                doomed |= {*await asyncio.to_thread(descendants, self.process.pid)}
+                _kill(doomed)
+        # At once with all that it was about to start, and that nobody could have seen yet.
+        self._signal(signal.SIGKILL, with_group=True)
+        _kill(doomed)
+        try:
+            async with asyncio.timeout(GONE_S):
+                await self.exit()
+                await self._end_namespace()
+                while any(map(_runs, doomed)):
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            logger.warning("a command was killed %.0f s ago and still is not gone", GONE_S)
+        # Nobody is left who could write: what has been written is there to be read.
+        _, unread = await asyncio.wait(self._readings, timeout=READ_S)
+        if unread:
+            logger.warning("something that a command has started goes on, and holds its output")
+        self.process.poll()
+        await watchdog.stop()
+
+    async def _end_namespace(self) -> None:
+        """Its first process goes as the last."""
+        self._take_last_status()
+        if self._inner is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inner, signal.SIGKILL)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(_gone(self._inner), GONE_S)
-        deadline_s = time.monotonic() + GONE_S
-        while any(map(_runs, doomed)) and time.monotonic() < deadline_s:
-            await asyncio.sleep(POLL_S)
-        # Nobody is left who could write: what has been written is there to be read.
-        await asyncio.wait(self._readings, timeout=GONE_S)
+            await _gone(os.dup(self._inner))
+
+    def _signal(self, number: int, *, with_group: bool = False) -> bool:
+        """Whether it, or somebody of its group, is there to get the signal."""
+        if self.process.returncode is not None:
+            return False  # the number may be another's
+        try:
+            (os.killpg if with_group else os.kill)(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):  # of another user, without a sandbox
+            return False
+        return True
+
+    def _take_last_status(self) -> None:
+        """What it said before its end, for which the event loop had no time yet."""
+        if self._prepared.status_file is not None:
+            with suppress(BlockingIOError):
+                while piece := os.read(self._prepared.status_file, PIECE_BYTES):
+                    self._take_status(piece)
 
     async def callback_failed(self) -> None:
         """Wait until the caller's callback raises; for ever if it does not."""
@@ -181,6 +240,7 @@ class Started:
     def close(self) -> None:
         """Close all files; to be called last."""
         self.failure()  # or asyncio complains that nobody asked
+        self._stop_feeding()
         loop = asyncio.get_running_loop()
         for file in (self.process.stdout, self.process.stderr):
             assert file is not None
@@ -189,6 +249,14 @@ class Started:
         if self._prepared.status_file is not None:
             loop.remove_reader(self._prepared.status_file)
             os.close(self._prepared.status_file)
+        if self._inner is not None:
+            os.close(self._inner)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()
 
 
 def _runs(process: psutil.Process) -> bool:

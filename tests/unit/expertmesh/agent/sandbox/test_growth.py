@@ -36,7 +36,7 @@ def test_growth_is_counted_from_the_start(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_too_deep_to_be_measured_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(growth, "measure", lambda folder, before_s=None: Size(0, is_too_deep=True))
+    monkeypatch.setattr(growth, "measure", lambda folder, **_: Size(0, is_too_deep=True))
     assert Growth(tmp_path, MEBIBYTE).is_over([])
 
 
@@ -45,7 +45,7 @@ def test_of_a_folder_too_large_to_be_measured_in_time_the_disk_tells(
 ) -> None:
     free = [10 * MEBIBYTE]
     monkeypatch.setattr(growth, "PAUSE_S", 0.0)
-    monkeypatch.setattr(growth, "measure", lambda folder, before_s=None: Size(9, is_complete=False))
+    monkeypatch.setattr(growth, "measure", lambda folder, **_: Size(9, is_complete=False))
     monkeypatch.setattr(growth, "_free_bytes", lambda folder: free[0])
     watched = Growth(tmp_path, 2 * MEBIBYTE)
     assert not watched.is_over([])
@@ -64,3 +64,10 @@ def test_files_without_a_name_are_found_where_they_are_held(tmp_path: Path) -> N
         (tmp_path / "gone").unlink()
         assert unlinked_bytes([os.getpid()], tmp_path) >= MEBIBYTE
     assert unlinked_bytes([2**22 + 1], tmp_path) == 0
+
+
+def test_a_folder_that_is_removed_with_its_command_is_not_over(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    watched = Growth(tmp_path / "temporary", MEBIBYTE)
+    (tmp_path / "temporary").rmdir()
+    assert not watched.is_over([])

@@ -22,6 +22,12 @@ def test_it_goes_also_after_an_error() -> None:
     assert not folder.exists()
 
 
+def test_it_may_be_gone_before() -> None:
+    with scratch_folder(None) as folder:
+        folder.rmdir()
+    assert not folder.exists()
+
+
 def test_a_very_deep_tree_with_closed_folders_is_removed(tmp_path: Path) -> None:
     top = tmp_path / "top"
     top.mkdir()
