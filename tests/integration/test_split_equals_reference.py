@@ -64,11 +64,11 @@ def test_greedy_tokens_of_concurrent_requests_equal_the_reference(mesh: Mesh, mo
 def test_seeded_sampling_is_the_same_alone_and_in_a_crowd(mesh: Mesh) -> None:
     def run(seed: int) -> list[int]:
         return generate(
-            mesh.attention.address, [5, 6, 7, 8], 16, temperature=1.0, top_k=40, seed=seed
+            mesh.attention.address, [5, 6, 7, 8], 6, temperature=1.0, top_k=40, seed=seed
         )[0]
 
-    alone = [run(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as threads:
-        crowd = list(threads.map(run, range(4)))
+    alone = [run(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        crowd = list(threads.map(run, range(3)))
     assert crowd == alone
     assert len({tuple(tokens) for tokens in alone}) > 1

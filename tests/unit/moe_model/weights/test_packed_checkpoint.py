@@ -25,8 +25,14 @@ def job(folder: Path, format: str = "int4", linear_format: str = "int8", **chang
     return PackJob(source=source, manifest=manifest, format=format, linear_format=linear_format)
 
 
-@pytest.mark.parametrize("fp8", [True, False])
-@pytest.mark.parametrize("format", PACKED_FORMATS)
+@pytest.mark.parametrize(
+    ("format", "fp8"),
+    [(format, True) for format in PACKED_FORMATS]
+    + [
+        pytest.param(format, False, marks=pytest.mark.slow if "int4" in format else ())
+        for format in PACKED_FORMATS
+    ],
+)
 def test_is_what_packing_at_load_gives(tmp_path, format, fp8):
     made = job(tmp_path / "model", format, format, fp8=fp8)
     size = write_packed(made, tmp_path / "packed")

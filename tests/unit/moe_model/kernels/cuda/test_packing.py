@@ -47,7 +47,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+LARGE = ("int4_g128 of float32 with missing outputs and inputs", "int4_g128 of E4M3 in blocks")
+"""Seconds of the interpreter's; their formats have smaller cases beside them."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in LARGE else ()) for case in CASES],
+)
 def test_words_and_scales_are_those_of_the_search_in_torch(case: str, device: torch.device) -> None:
     format = FORMATS[case.split()[0]]
     expected = encode(CASES[case], format, CPU)

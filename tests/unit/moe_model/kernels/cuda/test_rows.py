@@ -143,7 +143,11 @@ def test_routing_is_a_float32_product_of_each_row_alone(device: torch.device) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "off"), [(partial(PlainLayout, dtype=torch.bfloat16), CLOSE), (Int8Layout, 2e-2)]
+    ("kind", "off"),
+    [
+        (partial(PlainLayout, dtype=torch.bfloat16), CLOSE),
+        pytest.param(Int8Layout, 2e-2, marks=pytest.mark.slow),
+    ],
 )
 def test_attention_over_pages_has_the_same_bits_decoded_and_in_chunks(
     device: torch.device, kind: Callable[[int, int], KVLayout], off: float
