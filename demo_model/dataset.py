@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,10 +28,12 @@ from demo_model.phrasings import LANGUAGES
 from demo_model.programs import catalogue
 
 NO_LABEL = -100
-BATCH_CPU_S = 30.0
-"""CPU time after which a batch counts as endless; 32 rows of 4,096 tokens take about 0.5 s."""
 BATCH_WAIT_S = 45.0
 """How long the next batch is waited for."""
+CONVERSATION_CPU_S = 2.0
+"""CPU time after which a conversation counts as endless; most take less than 3 ms."""
+MOST_LEFT_OUT = 10
+"""Conversations that are left out of one batch before it counts as faulty."""
 
 Encoded = tuple[list[int], list[bool]]
 """(token ids, for each whether the model is trained to write it)."""
@@ -82,16 +86,40 @@ class Encoder:
 
 def build(encoder: Encoder, seed: int, index: int, rows: int, length: int) -> Batch:
     """Batch number `index`: conversations drawn until the rows are full."""
-    rng = random.Random(f"{seed}-{index}")
     documents: list[Encoded] = []
     total = 0
-    while total < rows * length:
-        conversation = make(Draw(rng=rng, language=rng.choice(LANGUAGES)))
+    for conversation in conversations(seed, index):
         encoded = encoder.encode(chat.render(conversation))
         if len(encoded[0]) <= length:
             documents.append(encoded)
             total += len(encoded[0])
+        if total >= rows * length:
+            break
     return pack(documents, rows, length)
+
+
+def conversations(seed: int, index: int) -> Iterator[chat.Conversation]:
+    """Those of one batch, without end.
+
+    One that a generator fails to make, or takes too long for, is told and left out: it must not end
+    a run that has its machine for minutes. Raises the error once there are more than MOST_LEFT_OUT.
+    """
+    catalogue.pairs()  # once, and not in any conversation's time
+    rng = random.Random(f"{seed}-{index}")
+    left_out = 0
+    while True:
+        try:
+            with _limited_cpu(CONVERSATION_CPU_S):
+                made = make(Draw(rng=rng, language=rng.choice(LANGUAGES)))
+        except (Exception, _EndlessError) as error:
+            left_out += 1
+            if left_out > MOST_LEFT_OUT:
+                raise
+            print(f"batch {index} of seed {seed}: a conversation is left out:", file=sys.stderr)
+            traceback.print_exception(error)
+            rng = random.Random(f"{seed}-{index}-{left_out}")  # where that one stopped may vary
+        else:
+            yield made
 
 
 def pack(documents: list[Encoded], rows: int, length: int) -> Batch:
@@ -133,25 +161,25 @@ def _start_worker(tokenizer_file: Path) -> None:
 def _build_in_worker(seed: int, index: int, rows: int, length: int) -> Batch:
     assert _encoder is not None
     try:
-        with _limited_cpu(BATCH_CPU_S):
-            return build(_encoder, seed, index, rows, length)
-    except _EndlessBatch as error:
+        return build(_encoder, seed, index, rows, length)
+    except _EndlessError as error:
         raise RuntimeError(
-            f"batch {index} of seed {seed} took more than {BATCH_CPU_S:g} s of CPU time: "
-            "a generator does not end; the traceback above says which"
+            f"batch {index} of seed {seed}: {MOST_LEFT_OUT + 1} conversations took more than "
+            f"{CONVERSATION_CPU_S:g} s of CPU time each: the tracebacks say which generator does "
+            "not end"
         ) from error
 
 
-class _EndlessBatch(BaseException):
+class _EndlessError(BaseException):
     """Not an Exception: generators catch those that the programs they run raise."""
 
 
 @contextmanager
 def _limited_cpu(seconds: float) -> Iterator[None]:
-    """Raises _EndlessBatch once this process has computed for so long."""
+    """Raises _EndlessError once this process has computed for so long."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _EndlessBatch
+        raise _EndlessError
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)

@@ -25,7 +25,7 @@ from demo_model.generate import GREEDY, SERVED, Decoder
 from demo_model.judging import replies, workplace
 from demo_model.judging.workplace import Workplace
 from demo_model.phrasings import LANGUAGES
-from demo_model.programs.project import RedrawError
+from demo_model.programs.project import redrawn
 from demo_model.tasks import repair
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions
@@ -87,15 +87,8 @@ def start(split: Split, number: int, seed: int, folder: Path, runner: workplace.
     language = LANGUAGES[number % len(LANGUAGES)]
     rng = random.Random(f"judge-repair-{split.value}-{seed}-{number}")
     draw = Draw(rng=rng, language=language, split=split)
-    while True:
-        story = Story(draw, "repair", ("run", "view", "edit"))
-        if not story.box.is_agent:
-            continue
-        try:
-            made = repair.draw_project(draw)
-        except RedrawError:
-            continue
-        break
+    story = Story(draw, "repair", ("run", "view", "edit"), agent_share=1.0)
+    made = redrawn(lambda: repair.draw_project(draw))
     own = set(definitions.agent()["own"])
     system = definitions.system(language, str(folder), own)
     story.messages = [{"role": "system", "content": system}]

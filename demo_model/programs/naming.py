@@ -26,11 +26,16 @@ def pick(rng: random.Random, pool: tuple[str, ...], *, held_out: bool) -> str:
 def names_for(
     rng: random.Random, template: Template, *, held_out: bool, taken: set[str]
 ) -> dict[str, str]:
-    """A name for every slot, all different, none in `taken`."""
-    while True:
-        names = {"f": pick(rng, template.functions, held_out=held_out)}
-        for slot in template.slots:
-            # about half of the variables, so that each trained one is also seen beside a new one
-            names[slot] = pick(rng, POOLS[slot], held_out=held_out and rng.random() < 0.5)
-        if len(set(names.values())) == len(names) and not taken & {names["f"]}:
-            return names
+    """A name for every slot, all different; the function's is not in `taken`.
+
+    Raises ValueError if all names that the function may have are taken.
+    """
+    free = tuple(name for name in template.functions if name not in taken)
+    if not free:
+        raise ValueError(f"{template.name}: all its names are taken")
+    names = {"f": pick(rng, free, held_out=held_out)}
+    for slot in template.slots:
+        pool = tuple(name for name in POOLS[slot] if name not in names.values())
+        # about half of the variables, so that each trained one is also seen beside a new one
+        names[slot] = pick(rng, pool, held_out=held_out and rng.random() < 0.5)
+    return names

@@ -14,6 +14,8 @@ Made = TypeVar("Made")
 
 TEST_ENDINGS = ("", "_2", "_again", "_more", "_other", "_b")
 MAX_TRIES = 100
+MOST_DRAWS = 1000
+"""Of one example."""
 LONGEST_VALUE = 30
 """Characters: pytest shortens longer ones."""
 
@@ -23,12 +25,13 @@ class RedrawError(Exception):
 
 
 def redrawn(make: Callable[[], Made]) -> Made:
-    """What the first draw gives that can be shown."""
-    while True:
+    """What the first draw gives that can be shown. Raises RuntimeError if MOST_DRAWS cannot."""
+    for _ in range(MOST_DRAWS):
         try:
             return make()
         except RedrawError:
             continue
+    raise RuntimeError(f"none of {MOST_DRAWS} draws can be shown")
 
 
 @dataclass(frozen=True, kw_only=True)

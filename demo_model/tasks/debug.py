@@ -26,43 +26,46 @@ KINDS = (
 
 def draw_script(draw: Draw, folder: str) -> tuple[Project, Run]:
     """A script whose one wrong line makes it crash, and how it ends."""
+    return project.redrawn(lambda: _draw_script(draw, folder))
+
+
+def _draw_script(draw: Draw, folder: str) -> tuple[Project, Run]:
+    """Raises RedrawError unless the right script runs and the wrong one crashes."""
     rng = draw.rng
     pool = repair.pairs_of(draw).part("crashes", lambda pair: pair.mutation.kind in KINDS)
-    while True:
-        pair = pool.pick(rng)
-        held_out = draw.split is Split.OPERANDS
-        names = naming.names_for(rng, pair.template, held_out=held_out, taken=set())
-        good = [fill(line, names) for line in pair.template.lines]
-        documented = rng.random() < 0.3
-        lines = project.with_doc(good, pair.template, names, documented)
-        calls = [
-            f"print({names['f']}({', '.join(map(project.literal, arguments))}))"
-            for arguments in (
-                values.draw(rng, pair.template.arguments) for _ in range(rng.choice((1, 1, 2)))
-            )
-        ]
-        right = "\n".join([*lines, "", "", *calls]) + "\n"
-        index = pair.mutation.line + (documented and pair.mutation.line > 0)
-        wrong_line = fill(pair.mutation.wrong, names)
-        wrong = "\n".join([*lines[:index], wrong_line, *lines[index + 1 :], "", "", *calls]) + "\n"
-        module = naming.pick(rng, naming.MODULES, held_out=held_out)
-        path = f"{folder}/{module}.py"
-        if scripts.run(right, path).error:
-            continue
-        run = scripts.run(wrong, path)
-        if run.error and not run.endless and "<" not in type(run.error).__name__:
-            bug = Bug(
-                pair=pair, function=names["f"], line=index + 1, right=lines[index], wrong=wrong_line
-            )
-            made = Project(
-                module=module,
-                right=right,
-                source=wrong,
-                bugs=(bug,),
-                tests=(),
-                functions=(names["f"],),
-            )
-            return made, run
+    pair = pool.pick(rng)
+    held_out = draw.split is Split.OPERANDS
+    names = naming.names_for(rng, pair.template, held_out=held_out, taken=set())
+    good = [fill(line, names) for line in pair.template.lines]
+    documented = rng.random() < 0.3
+    lines = project.with_doc(good, pair.template, names, documented)
+    calls = [
+        f"print({names['f']}({', '.join(map(project.literal, arguments))}))"
+        for arguments in (
+            values.draw(rng, pair.template.arguments) for _ in range(rng.choice((1, 1, 2)))
+        )
+    ]
+    right = "\n".join([*lines, "", "", *calls]) + "\n"
+    index = pair.mutation.line + (documented and pair.mutation.line > 0)
+    wrong_line = fill(pair.mutation.wrong, names)
+    wrong = "\n".join([*lines[:index], wrong_line, *lines[index + 1 :], "", "", *calls]) + "\n"
+    module = naming.pick(rng, naming.MODULES, held_out=held_out)
+    path = f"{folder}/{module}.py"
+    if scripts.run(right, path).error:
+        raise project.RedrawError
+    run = scripts.run(wrong, path)
+    if not run.error or run.endless:
+        raise project.RedrawError
+    bug = Bug(pair=pair, function=names["f"], line=index + 1, right=lines[index], wrong=wrong_line)
+    made = Project(
+        module=module,
+        right=right,
+        source=wrong,
+        bugs=(bug,),
+        tests=(),
+        functions=(names["f"],),
+    )
+    return made, run
 
 
 def make(draw: Draw) -> Conversation:

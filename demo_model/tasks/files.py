@@ -155,11 +155,9 @@ def write(draw: Draw) -> Conversation:
 
 def _appender(draw: Draw) -> Story:
     """Only the agent's editor appends."""
-    while True:
-        story = Story(draw, "write_file", ("write",))
-        if story.box.is_agent:
-            story.box.calls["append"] = story.agent_role("append")
-            return story
+    story = Story(draw, "write_file", ("write",), agent_share=1.0)
+    story.box.calls["append"] = story.agent_role("append")
+    return story
 
 
 def rename(draw: Draw) -> Conversation:

@@ -56,10 +56,9 @@ def _to_the_end(story: Story, made: Project, bug: Bug) -> Conversation:
     """Edit, run, and again for each bug that is left."""
     mended = [bug]
     made = repair.edit(story, made, bug)
-    while True:
-        outcome = repair.run_tests(story, made, first=False)
-        if outcome.passed:
-            break
+    while not (outcome := repair.run_tests(story, made, first=False)).passed:
+        if not made.bugs:
+            raise RedrawError
         made, bug = repair.mend(story, made, outcome)
         mended.append(bug)
     repair.finish(story, made, mended)

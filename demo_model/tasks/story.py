@@ -15,16 +15,23 @@ THOUGHTLESS_SHARE = 0.06
 class Story:
     """A conversation in the making: messages are appended in the order in which they happen."""
 
-    def __init__(self, draw: Draw, skill: str, roles: tuple[str, ...], system: str = "") -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        skill: str,
+        roles: tuple[str, ...],
+        *,
+        agent_share: float = toolbox.AGENT_SHARE,
+    ) -> None:
         self.draw = draw
         self.rng: random.Random = draw.rng
         self.skill = skill
-        self.box = toolbox.draw(self.rng, roles)
+        self.box = toolbox.draw(self.rng, roles, agent_share=agent_share)
         self.shapes = shapes.draw(self.rng, self.box)
         self.messages: list[dict[str, Any]] = []
         self.sources = 0
         self.folder = _folder(self.rng)
-        prompt = system or self._system()
+        prompt = self._system()
         if prompt:
             self.messages.append({"role": "system", "content": prompt})
 

@@ -1,7 +1,9 @@
 """Packed batches: reproducible, within one conversation, labelled only where the model writes."""
 
+import itertools
 import multiprocessing.connection
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -83,20 +85,52 @@ def test_worker_processes_make_the_same_batches_in_order(encoder: Encoder) -> No
         assert np.array_equal(found.tokens_RT, expected.tokens_RT)
 
 
+def endless(*arguments: object) -> chat.Conversation:
+    while True:
+        try:
+            time.monotonic()
+        except Exception:  # as the generators do
+            continue
+
+
+def failing(*arguments: object) -> chat.Conversation:
+    raise ValueError("no such bug")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(endless, "_EndlessError"), (failing, "ValueError: no such bug")]
+)
+def test_a_conversation_that_cannot_be_made_is_left_out_and_told(
+    fault: Callable[..., chat.Conversation],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    encoder: Encoder,
+) -> None:
+    make, drawn = dataset.make, itertools.count()
+    monkeypatch.setattr(dataset, "CONVERSATION_CPU_S", 0.2)
+    monkeypatch.setattr(dataset, "make", lambda draw: (fault if next(drawn) == 3 else make)(draw))
+    batch = dataset.build(encoder, seed=9, index=5, rows=2, length=1024)
+    assert (batch.documents_RT >= 0).mean() > 0.8
+    printed = capsys.readouterr().err
+    assert printed.startswith("batch 5 of seed 9: a conversation is left out:\n")
+    assert told in printed
+
+
+def test_a_fault_in_every_conversation_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "make", failing)
+    stream = dataset.stream(TOKENIZER, seed=9, rows=1, length=64, workers=1, first=5)
+    with pytest.raises(ValueError, match="no such bug"):
+        next(stream)
+
+
 def test_a_batch_that_never_ends_is_named_by_its_seed_and_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def endless(*arguments: object) -> Batch:
-        while True:
-            try:
-                time.monotonic()
-            except Exception:  # as the generators do
-                continue
-
-    monkeypatch.setattr(dataset, "build", endless)
-    monkeypatch.setattr(dataset, "BATCH_CPU_S", 0.2)
+    monkeypatch.setattr(dataset, "make", endless)
+    monkeypatch.setattr(dataset, "CONVERSATION_CPU_S", 0.05)
     stream = dataset.stream(TOKENIZER, seed=9, rows=1, length=64, workers=1, first=5)
-    with pytest.raises(RuntimeError, match=r"batch 5 of seed 9 took more than 0\.2 s of CPU time"):
+    with pytest.raises(RuntimeError, match=r"batch 5 of seed 9: 11 conversations took more than"):
         next(stream)
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from demo_model.programs import catalogue, naming, running, templates, values
+from demo_model.programs import catalogue, naming, project, running, templates, values
 from demo_model.programs.catalogue import Pair
 from demo_model.programs.mutations import KINDS
 from demo_model.programs.templates import Template, fill
@@ -82,3 +82,23 @@ def test_arguments_are_not_changed_by_a_call() -> None:
     assert running.call(function, ([],)) == ([1], None)
     running.call(function, (given,))
     assert given == [[], {"a": 1}]
+
+
+def test_names_are_found_where_those_of_one_side_are_all_taken() -> None:
+    template = templates.trained()[0]
+    for held_out in (False, True):
+        side = {n for n in template.functions if naming.is_held_out(n) == held_out}
+        taken = side if len(side) < len(template.functions) else set(template.functions[1:])
+        names = naming.names_for(random.Random(0), template, held_out=held_out, taken=taken)
+        assert names["f"] not in taken
+        assert len(set(names.values())) == len(names)
+    with pytest.raises(ValueError, match="all its names are taken"):
+        naming.names_for(random.Random(0), template, held_out=False, taken=set(template.functions))
+
+
+def test_draws_that_can_never_be_shown_end() -> None:
+    def never() -> int:
+        raise project.RedrawError
+
+    with pytest.raises(RuntimeError, match="none of 1000 draws"):
+        project.redrawn(never)
