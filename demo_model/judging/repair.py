@@ -28,7 +28,9 @@ from demo_model.phrasings import LANGUAGES
 from demo_model.programs.project import redrawn
 from demo_model.tasks import repair
 from demo_model.tasks.story import Story
-from demo_model.toolboxes import definitions
+from demo_model.toolboxes import definitions, toolbox
+from expertmesh.agent.prompts import system_prompt
+from expertmesh.agent.recovery import GivenUpError
 
 MAX_STEPS = 14
 MAX_NEW = 320
@@ -73,13 +75,19 @@ class Episode:
             self.messages.append(chat.assistant(said.thinking, said.content))
         else:
             self.messages.append(chat.calling(said.thinking, *said.calls, content=said.content))
-            for name, arguments in said.calls:
-                result = self.place.call(name, arguments)
-                self.messages.append({"role": "tool", "content": result})
+            self._make(said.calls)
         if self.steps >= MAX_STEPS and not self.ended:
             self.ended = "out of steps"
         if self.ended:
             self.passes = self.place.passes()
+
+    def _make(self, calls: tuple[tuple[str, dict[str, str]], ...]) -> None:
+        try:
+            for name, arguments in calls:
+                result = self.place.call(name, arguments)
+                self.messages.append({"role": "tool", "content": result})
+        except GivenUpError:
+            self.ended = "repeated itself"
 
 
 def start(split: Split, number: int, seed: int, folder: Path, runner: workplace.Runner) -> Episode:
@@ -89,18 +97,18 @@ def start(split: Split, number: int, seed: int, folder: Path, runner: workplace.
     draw = Draw(rng=rng, language=language, split=split)
     story = Story(draw, "repair", ("run", "view", "edit"), agent_share=1.0)
     made = redrawn(lambda: repair.draw_project(draw))
-    own = set(definitions.agent()["own"])
-    system = definitions.system(language, str(folder), own)
-    story.messages = [{"role": "system", "content": system}]
     repair.ask(story, made)
-    place = Workplace(folder=folder, project=made, runner=runner, shapes=story.shapes)
-    tools = [t for t in story.box.offered if t["function"]["name"] in own]
+    task = story.messages[-1]
+    own = definitions.agent()["own"]
+    system = {"role": "system", "content": system_prompt(task["content"], folder, own)}
+    place = Workplace(folder=folder, project=made, runner=runner)
+    tools = toolbox.whole(rng)
     return Episode(
         language=language,
         kind=made.bugs[0].pair.mutation.kind,
         place=place,
         tools=tools,
-        messages=story.messages,
+        messages=[system, task],
     )
 
 

@@ -5,18 +5,23 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from demo_model.programs.project import Project
 from demo_model.tasks.repair import TEST_COMMAND
-from demo_model.toolboxes.shapes import Shapes
+from demo_model.toolboxes.agent_results import AgentResults, exited, timed_out
+from expertmesh.agent.contained import Folder
+from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outcome
 
 WALL_S = 30
 MEMORY_BYTES = 1 << 30
 COMMANDS = (TEST_COMMAND, "pytest -q", "ls")
 """Command lines that are run; the model is not given a shell here."""
+NEEDED = {"shell": ("command",), "file_editor": ("action", "file_path")}
+"""Tool -> the arguments that it requires."""
 
 Runner = Callable[[list[str], Path], tuple[int | None, str, str]]
 """(argv, folder) -> (exit code or None if it took too long, stdout, stderr)."""
@@ -65,12 +70,15 @@ class Workplace:
     folder: Path
     project: Project
     runner: Runner
-    shapes: Shapes
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         (self.folder / self.project.file).write_text(self.project.source)
         (self.folder / self.project.test_file).write_text(self.project.test_source)
+
+    @cached_property
+    def _results(self) -> AgentResults:
+        return AgentResults(Folder(self.folder), _Sandbox(self.folder, self.runner))
 
     def passes(self) -> bool:
         """Whether real pytest passes, with the tests as they were given."""
@@ -78,43 +86,39 @@ class Workplace:
         return self.runner(_argv(TEST_COMMAND), self.folder)[0] == 0
 
     def call(self, name: str, arguments: dict[str, str]) -> str:
-        """What the agent's tool of this name answers."""
-        if name == "shell":
-            return self._shell(arguments.get("command", ""))
-        if name == "file_editor":
-            return self._edit(arguments)
-        return f"Not called: there is no tool {name!r} here"
+        """What the agent's tool of this name answers. Raises GivenUpError as the agent does."""
+        needed = NEEDED.get(name)
+        if needed is None:
+            return f"Not called: there is no tool {name!r} here"
+        missing = [each for each in needed if each not in arguments]
+        if missing:
+            return f"Not called: {name}: {missing[0]} is missing"
+        return self._results.call(name, arguments)
 
-    def _shell(self, command: str) -> str:
+
+class _Sandbox:
+    """Runs the few commands that are allowed."""
+
+    mechanism = "none"
+
+    def __init__(self, folder: Path, runner: Runner) -> None:
+        self._folder = folder
+        self._runner = runner
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        folder: str = ".",
+        stdin: bytes = b"",
+        on_output: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        command = argv[-1]
         if command not in COMMANDS:
-            return self.shapes.ran(f"{command.split(' ')[0]}: not found", 127, to_stderr=True)
-        code, out, err = self.runner(_argv(command), self.folder)
-        if code is None:
-            return f"stopped after {WALL_S}.0 s by its limit on wall time of {WALL_S} s"
-        if code and err.strip():
-            return f"exit code {code}\nstdout:\n{out.rstrip()}\nstderr:\n{err.rstrip()}"
-        return self.shapes.ran(out, code, chatter=err.rstrip() if not code else "")
-
-    def _edit(self, arguments: dict[str, str]) -> str:
-        path = arguments.get("file_path", "")
-        file = self.folder / path
-        if path not in (self.project.file, self.project.test_file) or not file.is_file():
-            return self.shapes.no_file(path)
-        text = file.read_text()
-        if arguments.get("action") in ("view", "read"):
-            lines = text.count("\n")
-            return f"{self.shapes.viewed(text)}\n[2] {path}:1-{lines}"
-        old, new = arguments.get("old_text", ""), arguments.get("new_text", "")
-        if not old or text.count(old) != 1:
-            return self.shapes.no_match(path)
-        file.write_text(text.replace(old, new))
-        line = text[: text.index(old)].count("\n") + 1
-        try:
-            compile(text.replace(old, new), path, "exec")
-        except SyntaxError as error:
-            near = f": {error.text.strip()[:80]}" if error.text else ""
-            return self.shapes.bad_syntax(path, line, f"line {error.lineno}: {error.msg}{near}")
-        return self.shapes.edited(path, line)
+            return exited("", f"{command.split(' ')[0]}: not found", 127)
+        code, out, err = self._runner(_argv(command), self._folder)
+        return timed_out(Ending.WALL_TIME, WALL_S) if code is None else exited(out, err, code)
 
 
 def _argv(command: str) -> list[str]:

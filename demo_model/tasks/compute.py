@@ -8,7 +8,6 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.skills import smalltalk
 from demo_model.tasks.story import Story
-from demo_model.toolboxes import definitions
 
 LONGEST = 60
 ERRORS = (
@@ -69,18 +68,20 @@ def make(draw: Draw) -> Conversation:
     thinking = story.say(f"I compute {source} with {tool}.", f"用{tool}计算{source}。")
     if value is not None and draw.split is Split.TRAIN and rng.random() < 0.04:
         story.call(thinking, "python", given=True, code=source)
-        nothing = definitions.agent()["shapes"]["printed_nothing"]
-        story.result(
-            nothing if story.box.is_agent else rng.choice(("", "(no output)", nothing)),
-            unnamed=True,
-        )
+        if story.box.is_agent:
+            story.ran("", 0)
+        else:
+            story.result(rng.choice(("", "(no output)", "None")))
         thinking = story.say("It printed nothing: print is missing.", "没有输出：缺少print。")
     story.call(thinking, "python", code=f"print({source})")
     if value is None:
         return _divided_by_zero(story, source)
     if rng.random() < 0.08 and draw.split is Split.TRAIN:
         return _failed(story)
-    story.result(_shape(story, f"{value}"), unnamed=True)
+    if story.box.is_agent:
+        story.ran(f"{value}\n", 0)
+    else:
+        story.result(rng.choice(PRINTED).format(value))
     story.answer(story.say(f"The result is {value}.", f"结果是{value}。"), f"{source} = {value}")
     return story.told()
 
@@ -92,13 +93,6 @@ def _as_people_write(rng: random.Random, source: str) -> str:
     text = source.replace("**", "^") if rng.random() < 0.5 else source
     text = text.replace(" * ", rng.choice((" × ", "*", "×", " * ")))
     return text.replace(" // ", "//") if style < 0.7 else text
-
-
-def _shape(story: Story, printed: str) -> str:
-    """The agent's own shape, or any of those that other agents have."""
-    if story.box.is_agent:
-        return story.shapes.ran(f"{printed}\n", 0)
-    return story.rng.choice(PRINTED).format(printed)
 
 
 PRINTED = (
@@ -134,7 +128,7 @@ def _divided_by_zero(story: Story, source: str) -> Conversation:
         'Traceback (most recent call last):\n  File "<stdin>", line 1, in <module>\n'
         "ZeroDivisionError: division by zero\n"
     )
-    story.result(story.shapes.ran(text, 1, to_stderr=True), unnamed=True)
+    story.ran(text, 1, to_stderr=True)
     story.answer(
         story.say("ZeroDivisionError: division by zero.", "ZeroDivisionError：除以零。"),
         story.say(f"{source} has no value: it divides by zero.", f"{source}没有值：除数为零。"),
@@ -144,7 +138,7 @@ def _divided_by_zero(story: Story, source: str) -> Conversation:
 
 def _failed(story: Story) -> Conversation:
     error = story.rng.choice(ERRORS)
-    story.result(story.shapes.ran(error, 1, to_stderr=True), unnamed=True)
+    story.ran(error, 1, to_stderr=True)
     last = error.splitlines()[-1]
     story.answer(
         story.say(f"It failed: {last}", f"失败了：{last}"),

@@ -168,7 +168,7 @@ def make(draw: Draw) -> Conversation:
     story.user(asked(draw, template, table))
     story.call(_plan(draw, tag, table), "python", code=code)
     value = printed(tag, table)
-    story.result(story.shapes.ran(f"{value}\n", 0), unnamed=True)
+    story.ran(f"{value}\n", 0)
     said = draw.say(*SAID[tag]).format(a=table.first, b=table.second, k=table.key, v=value)
     story.answer(draw.say("I say what it printed.", "说明输出的结果。"), said)
     return story.told()

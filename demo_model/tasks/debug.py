@@ -76,18 +76,18 @@ def make(draw: Draw) -> Conversation:
     story.user(template.format(file=made.file))
     command = f"python {made.file}"
     story.call(story.say(f"I run {made.file}.", f"我运行{made.file}。"), "run", command=command)
-    story.result(story.shapes.ran(run.output, 1, to_stderr=True), unnamed=True)
+    story.ran(run.output, 1, to_stderr=True)
     last = run.output.rstrip("\n").splitlines()[-1]
     thinking = story.say(f"{last} I read {made.file}.", f"{last} 我看{made.file}。")
     story.call(thinking, "view", path=made.file)
-    repair.show_file(story, made.source, made.file)
+    story.viewed(made.file, made.source)
     bug = made.bugs[0]
     mended = repair.edit(story, made, bug)
     again = story.say("Edited. I run it again.", "改好了，再运行。")
     story.call(again, "run", command=command)
     done = scripts.run(mended.source, f"{story.folder}/{made.file}")
     assert done.error is None
-    story.result(story.shapes.ran(done.output, 0), unnamed=True)
+    story.ran(done.output, 0)
     printed = done.output.rstrip("\n")
     story.answer(
         story.say("It runs.", "能运行了。"),

@@ -70,10 +70,11 @@ def read(draw: Draw) -> Conversation:
     story.call(story.say(f"I read {file}.", f"我读{file}。"), "view", path=file)
     if rng.random() < 0.12:
         return _missing(story, file)
-    story.result(story.shapes.viewed("\n".join(lines) + "\n"), source=f"{file}:1-{len(lines)}")
-    cite = f" [{story.sources}]" if story.box.is_agent else ""
+    story.viewed(file, "\n".join(lines) + "\n")
+    cite = f" [{story.num_sources}]" if story.box.is_agent else ""
     if tag == "fact" and rng.random() < 0.15:
-        other = next(key for key in KEYS_EN + KEYS_ZH if key not in facts)
+        of_language = KEYS_EN if asked in KEYS_EN else KEYS_ZH
+        other = rng.choice([key for key in of_language if key not in facts])
         story.messages[-3]["content"] = template.format(file=file, key=other)
         story.answer(
             story.say(f"There is no {other} in it.", f"里面没有{other}。"),
@@ -110,7 +111,7 @@ def _said(
 
 
 def _missing(story: Story, file: str) -> Conversation:
-    story.result(story.shapes.no_file(file))
+    story.missing(file)
     story.answer(
         story.say("There is no such file.", "没有这个文件。"),
         story.say(f"There is no file {file}.", f"没有文件{file}。"),
@@ -131,23 +132,24 @@ def write(draw: Draw) -> Conversation:
             story.say(f"I edit {file}.", f"我编辑{file}。"), "edit", path=file, old=old, new=text
         )
         if rng.random() < 0.2:
-            story.result(story.shapes.no_match(file))
+            story.not_matched(file, f"{sentence(rng)}\n")
             story.answer(
                 story.say("The old text is not in the file.", "文件里没有旧文字。"),
                 story.say(f'{file} does not contain "{old}".', f"{file}里没有“{old}”。"),
             )
             return story.told()
-        story.result(story.shapes.edited(file, rng.randint(1, 40)))
+        before = "".join(f"{sentence(rng)}\n" for _ in range(rng.randint(0, 12)))
+        story.edited(file, f"{before}{old}\n", f"{before}{text}\n")
         story.answer(
             story.say("Done.", "完成。"), story.say(f"I changed {file}.", f"已修改{file}。")
         )
         return story.told()
     story.call(story.say(f"I write {file}.", f"我写{file}。"), role, path=file, content=f"{text}\n")
     if role == "append":
-        story.result(story.shapes.appended(file, text))
+        story.written(file, f"{old}\n")
         done = story.say(f"I added the line to {file}.", f"已把这一行加到{file}。")
     else:
-        story.result(story.shapes.written(file, f"{text}\n", new=True))
+        story.written(file)
         done = story.say(f"I wrote {file}.", f"已写入{file}。")
     story.answer(story.say("Done.", "完成。"), done)
     return story.told()
@@ -158,6 +160,13 @@ def _appender(draw: Draw) -> Story:
     story = Story(draw, "write_file", ("write",), agent_share=1.0)
     story.box.calls["append"] = story.agent_role("append")
     return story
+
+
+def _around(line: int, text: str) -> str:
+    """A valid module that has this text in this line."""
+    above = "def main():" if text.startswith(" ") else ""
+    below = "    return None" if text.endswith(":") else ""
+    return "\n".join([*[""] * (line - 2), *([above] if line > 1 else []), text, below]) + "\n"
 
 
 def rename(draw: Draw) -> Conversation:
@@ -183,7 +192,7 @@ def rename(draw: Draw) -> Conversation:
     story.user(wording.format(old=old, new=new))
     story.call(story.say(f"I search for {old}.", f"我搜索{old}。"), "search", query=old)
     found = "\n".join(f"{file}:{line}: {text}" for file, line, text in places)
-    story.result(found, source=f"search {old!r} in *")
+    story.searched(found)
     for number, (file, line, text) in enumerate(places, 1):
         thinking = story.say(
             f"{number} of {len(places)}: {file}, line {line}.",
@@ -192,9 +201,9 @@ def rename(draw: Draw) -> Conversation:
         story.call(
             thinking, "edit", path=file, old=text.strip(), new=text.strip().replace(old, new)
         )
-        story.result(story.shapes.edited(file, line))
+        story.edited(file, _around(line, text), _around(line, text.replace(old, new)))
     story.call(story.say("Is any left? I search again.", "还有吗？再搜索。"), "search", query=old)
-    story.result("no matches", source=f"search {old!r} in *")
+    story.searched("no matches")
     files = ", ".join(dict.fromkeys(file for file, _, _ in places))
     story.answer(
         story.say("None is left.", "没有了。"),

@@ -11,6 +11,7 @@ from demo_model.programs.project import Bug, Project, RedrawError, redrawn
 from demo_model.tasks import repair, words
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions
+from expertmesh.agent.verify import Check, failure_message
 
 KINDS = (
     "no_match", "second_bug", "bad_edit", "endless", "wrong_file", "check_failed", "refused",
@@ -88,7 +89,7 @@ def _cut(story: Story) -> None:
     message = chat.assistant("", story.say("I look at", "我看看"))
     message["given"] = True
     story.messages.append(message)
-    told = definitions.agent()["shapes"]["cut"]
+    told = definitions.agent()["messages"]["cut"]
     story.user(told)
 
 
@@ -97,11 +98,11 @@ def _wrong_file(story: Story, made: Project, outcome: pytest_text.Outcome) -> No
     wrong = story.rng.choice((f"src/{made.file}", f"{made.module}s.py", f"lib/{made.file}"))
     failed = words.what_failed(story.draw, outcome, made.file)
     story.call(failed, "view", given=True, path=wrong)
-    story.result(story.shapes.no_file(wrong))
+    story.missing(wrong)
     thinking = story.say("No such file. I list the files.", "没有这个文件，我列出文件。")
     story.call(thinking, "run", command="ls")
     files = sorted((made.file, made.test_file, *story.rng.sample(("README.md", "notes.txt"), 1)))
-    story.result(story.shapes.ran("\n".join(files) + "\n", 0), unnamed=True)
+    story.ran("\n".join(files) + "\n", 0)
 
 
 def _no_match(story: Story, made: Project, bug: Bug) -> None:
@@ -115,14 +116,13 @@ def _no_match(story: Story, made: Project, bug: Bug) -> None:
     story.call(
         words.line_is_wrong(story.draw, bug), "edit", given=True, path=made.file, old=wrong, new=new
     )
-    story.result(story.shapes.no_match(made.file))
+    story.not_matched(made.file, made.source)
     thinking = story.say(
         f"The old text did not match. I read {made.file} again.",
         f"旧文本不匹配，我再看{made.file}。",
     )
     story.call(thinking, "view", path=made.file)
-    story.sources -= 1  # the same text keeps its number
-    repair.show_file(story, made.source, made.file)
+    story.viewed(made.file, made.source)
 
 
 def _bad_edit(story: Story, made: Project, bug: Bug) -> tuple[Project, Bug]:
@@ -136,7 +136,7 @@ def _bad_edit(story: Story, made: Project, bug: Bug) -> tuple[Project, Bug]:
     lines = made.source.split("\n")
     lines[bug.line - 1] = spoilt
     broken = replace(made, source="\n".join(lines))
-    repair.show_edited(story, broken, made.source[: made.source.index(old)].count("\n") + 1)
+    story.edited(made.file, made.source, broken.source)
     return broken, replace(bug, wrong=spoilt, pair=_syntax(bug))
 
 
@@ -171,7 +171,7 @@ def _wrong_first(story: Story, made: Project, bug: Bug) -> tuple[Project, Bug]:
     story.call(
         words.line_is_wrong(story.draw, bug), "edit", given=True, path=made.file, old=old, new=text
     )
-    repair.show_edited(story, changed, made.source[: made.source.index(old)].count("\n") + 1)
+    story.edited(made.file, made.source, changed.source)
     outcome = repair.run_tests(story, changed, first=False)
     repair.view(story, changed, outcome)
     return changed, replace(bug, wrong=other)
@@ -181,8 +181,8 @@ def _refused(story: Story, made: Project, bug: Bug) -> Conversation:
     """The user does not allow the edit: say what would be needed."""
     old, new = repair.texts_of(made, bug)
     story.call(words.line_is_wrong(story.draw, bug), "edit", path=made.file, old=old, new=new)
-    refused = str(definitions.agent()["shapes"]["refused"])
-    story.result(refused if story.box.is_agent else "Error: refused by the user")
+    told = str(definitions.agent()["messages"]["refused"])
+    story.result(told if story.box.is_agent else "Error: refused by the user")
     wrong, right = bug.wrong.strip(), bug.right.strip()
     story.answer(
         story.say("The user did not allow the edit.", "用户不允许修改。"),
@@ -205,6 +205,6 @@ def _check_failed(story: Story, made: Project) -> Conversation:
         raise RedrawError
     text = f"exit code {outcome.exit_code}\n{outcome.text}".strip()
     command = story.rng.choice(("pytest -q", "python -m pytest -q", "python3 -m pytest -q"))
-    story.user(definitions.agent()["shapes"]["check_failed"].format(command=command, text=text))
+    story.user(failure_message(Check(command, False, text, 0.0), text))
     repair.view(story, made, outcome)
     return _to_the_end(story, made, repair.cause(made, outcome))

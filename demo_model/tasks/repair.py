@@ -1,6 +1,5 @@
 """How does the model make failing tests pass? Run, read, edit, run again, say what was wrong."""
 
-import ast
 from dataclasses import replace
 
 from demo_model.chat import Conversation
@@ -95,7 +94,7 @@ def _plan(story: Story, *, done: int) -> None:
     else:
         thinking = story.say("All steps are done.", "每一步都完成了。")
     story.call(thinking, "plan", steps=steps)
-    story.result(f"noted: {done} of {len(steps)} steps are done")
+    story.noted()
 
 
 def ask(story: Story, made: Project) -> str:
@@ -121,11 +120,10 @@ def run_tests(story: Story, made: Project, *, first: bool) -> Outcome:
 
 def show_outcome(story: Story, outcome: Outcome) -> None:
     if outcome.endless:
-        story.result(story.shapes.timed_out(story.rng), unnamed=True)
+        story.timed_out()
     else:
-        chatter = story.rng.choice(CHATTER) if story.rng.random() < 0.1 else ""
-        text = story.shapes.ran(outcome.text, outcome.exit_code, chatter=chatter)
-        story.result(text, unnamed=True)
+        warnings = story.rng.choice(CHATTER) if story.rng.random() < 0.1 else ""
+        story.ran(outcome.text, outcome.exit_code, warnings=warnings)
 
 
 def mend(story: Story, made: Project, outcome: Outcome) -> tuple[Project, Bug]:
@@ -139,12 +137,7 @@ def view(story: Story, made: Project, outcome: Outcome) -> None:
     failed = words.what_failed(story.draw, outcome, made.file)
     thinking = failed + story.say(f" I read {made.file}.", f"我看{made.file}。")
     story.call(thinking, "view", path=made.file)
-    show_file(story, made.source, made.file)
-
-
-def show_file(story: Story, source: str, file: str) -> None:
-    lines = source.count("\n")
-    story.result(story.shapes.viewed(source), source=f"{file}:1-{lines}")
+    story.viewed(made.file, made.source)
 
 
 def cause(made: Project, outcome: Outcome) -> Bug:
@@ -162,19 +155,8 @@ def edit(story: Story, made: Project, bug: Bug) -> Project:
     thinking = words.line_is_wrong(story.draw, bug)
     story.call(thinking, "edit", path=made.file, old=old, new=new)
     mended = made.mended(bug)
-    show_edited(story, mended, made.source[: made.source.index(old)].count("\n") + 1)
+    story.edited(made.file, made.source, mended.source)
     return mended
-
-
-def show_edited(story: Story, mended: Project, line: int) -> None:
-    try:
-        ast.parse(mended.source)
-    except SyntaxError as error:
-        near = f": {error.text.strip()[:80]}" if error.text else ""
-        told = f"line {error.lineno}: {error.msg}{near}"
-        story.result(story.shapes.bad_syntax(mended.file, line, told))
-    else:
-        story.result(story.shapes.edited(mended.file, line))
 
 
 def texts_of(made: Project, bug: Bug) -> tuple[str, str]:

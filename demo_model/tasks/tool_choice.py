@@ -206,7 +206,7 @@ def _own_tool(draw: Draw) -> Conversation:
     tool = story.box.calls["run"][0]
     story.call(draw.say(f"{tool} can do that.", f"用{tool}。"), "run", command=command)
     text = files.sentence(rng) if rng.random() < 0.7 else ""
-    story.result(story.shapes.ran(text, 0), unnamed=True)
+    story.ran(text, 0)
     if text:
         content = draw.say(f"It printed: {text}", f"输出：{text}")
     else:

@@ -6,15 +6,12 @@ agent's `file_editor` views, edits and writes, told apart by `action`.
 
 import json
 import random
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-OF_TOOL = re.compile(r"\[(\w+)\]")
-"""Before a line that is about one tool."""
 ROLES = ("run", "python", "view", "edit", "write", "search", "find", "open")
 
 
@@ -78,16 +75,9 @@ def _all() -> tuple[Variant, ...]:
 
 @cache
 def agent() -> dict[str, Any]:
-    """What `expertmesh agent` sends, as `agent.json` has it: prompts, tools, roles, shapes."""
+    """What is copied from `expertmesh agent`: its tools' definitions, and two of its messages.
+
+    To import them would take what a web client needs. A test compares them.
+    """
     loaded: dict[str, Any] = json.loads((FOLDER / "agent.json").read_text(encoding="utf-8"))
     return loaded
-
-
-def system(language: str, folder: str, tools: set[str]) -> str:
-    """The agent's system prompt, with its lines about the tools that there are."""
-    kept = []
-    for line in agent()["systems"][language][0].splitlines():
-        of_tool = OF_TOOL.match(line)
-        if of_tool is None or of_tool[1] in tools:
-            kept.append(line[of_tool.end() :] if of_tool else line)
-    return "\n".join(kept).replace("{folder}", folder)

@@ -57,11 +57,9 @@ def draw(
 
 def _of_agent(rng: random.Random, roles: tuple[str, ...]) -> Toolbox:
     """The agent's own tools: all of them as it sends them, or those needed and some others."""
-    agent = definitions.agent()
-    calls = {role: tuple(agent["roles"][role]) for role in roles}
+    calls = {role: tuple(definitions.agent()["roles"][role]) for role in roles}
     needed = {call[0] for call in calls.values()}
-    own = {*agent["own"], *(WEB if needed & set(WEB) or rng.random() < 0.2 else ())}
-    offered = [_on_a_machine(rng, t) for t in agent["tools"] if t["function"]["name"] in own]
+    offered = whole(rng, web=bool(needed & set(WEB)) or rng.random() < 0.2)
     if rng.random() >= WHOLE_SHARE:
         kept = rng.choice((0.0, 0.3, 0.7))
         offered = [
@@ -70,6 +68,13 @@ def _of_agent(rng: random.Random, roles: tuple[str, ...]) -> Toolbox:
         if rng.random() < 0.5:
             rng.shuffle(offered)
     return Toolbox(offered=offered, calls=calls, is_agent=True)
+
+
+def whole(rng: random.Random, *, web: bool = False) -> list[dict[str, Any]]:
+    """All the agent's tools, as it sends them on some machine."""
+    agent = definitions.agent()
+    own = (*agent["own"], *(WEB if web else ()))
+    return [_on_a_machine(rng, t) for t in agent["tools"] if t["function"]["name"] in own]
 
 
 WEB = ("web_search", "fetch", "browser")

@@ -6,6 +6,7 @@ experts of their layers (layout.py), so that each MoE layer is one call.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 from expertmesh.cluster.found_gpus import FoundGpus
@@ -41,9 +42,7 @@ DEMO_NAME = "expertmesh-demo"
 
 def demo_model_dir() -> Path:
     """The bundled demonstration checkpoint. Raises CommandError where it is not installed."""
-    import demo_model
-
-    folder = Path(demo_model.__file__).parent / "model"
+    folder = Path(str(files("demo_model"))) / "model"
     if not (folder / "config.json").exists():
         raise CommandError(
             f"the bundled demonstration model is not in {folder}; give a checkpoint with --model"

@@ -20,8 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "rpc": {"protos"},
     "moe_model": {"protos"},
     **{service: {"rpc", "moe_model", "protos"} for service in SERVICES},
-    "demo_model": {"moe_model"},
-    "expertmesh": {"protos", "rpc", "moe_model", *SERVICES, "demo_model"},
+    "expertmesh": {"protos", "rpc", "moe_model", *SERVICES},
+    "demo_model": {"moe_model", "expertmesh"},
 }
 """Package -> the other packages of this house that it may import (CONTRIBUTING.md)."""
 

@@ -81,7 +81,7 @@ def test_commands_other_than_the_tests_are_not_run(tmp_path: Path) -> None:
     assert "127" in episode.place.call("shell", {"command": "rm kept"})
     assert (tmp_path / "0" / "kept").exists()
     outside = {"action": "view", "file_path": "../../etc/passwd"}
-    assert "no such file" in episode.place.call("file_editor", outside)
+    assert "outside the work folder" in episode.place.call("file_editor", outside)
 
 
 def test_the_interval_holds_the_share() -> None:

@@ -18,7 +18,7 @@ from demo_model.judging import replies, steps
 from demo_model.programs import catalogue, project, running, templates
 from demo_model.programs.project import Check
 from demo_model.programs.templates import fill
-from demo_model.tasks import compute, debug, research, scripts, tool_choice, write_tests
+from demo_model.tasks import compute, debug, scripts, tool_choice, write_tests
 from demo_model.tasks.families import FAMILIES, OF_TEMPLATES, chances
 from demo_model.toolboxes import definitions
 
@@ -128,12 +128,6 @@ def test_citations_point_at_the_page_with_the_fact() -> None:
         if "] https://" in page:
             assert f"[{number[1]}] https://" in page
     assert cited > 50
-
-
-def test_foreign_text_is_marked_as_the_agent_marks_it() -> None:
-    from expertmesh.agent.web.marking import marked
-
-    assert research.marked("a\nb") == marked("a\nb", "the web")
 
 
 def test_choices_can_be_filled_from_their_tools_parameters() -> None:

@@ -10,7 +10,7 @@ from expertmesh.agent.tools.plan import UpdatePlan
 async def test_a_plan_begins_and_ends_a_repair_that_was_asked_for_one() -> None:
     rng = random.Random(0)
     seen = 0
-    for number in range(150):
+    for number in range(400):
         made = repair.make(Draw(rng=rng, language=("en", "zh")[number % 2]))
         calls = [m["tool_calls"][0]["function"] for m in made.messages if m.get("tool_calls")]
         plans = [call["arguments"] for call in calls if call["name"] == "update_plan"]
