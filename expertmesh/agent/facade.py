@@ -8,17 +8,17 @@ print(run.answer, run.ending)
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from expertmesh.agent.approval import Approve, Ask
+from expertmesh.agent.finished import finished
 from expertmesh.agent.loop import Ending
 from expertmesh.agent.outward import Outward, outward_tools
 from expertmesh.agent.run_folder import agent_state
@@ -142,20 +142,20 @@ class ToolAgent:
 
         Raises ChatError if the server cannot be asked for its model.
         """
-        return _finished(self._run(query, max_steps))
+        return finished(self._run(query, max_steps))
 
     def execute_complex_task(self, task: str, max_steps: int = 30) -> AgentRun:
         """The same for a task of many steps: the model plans first. Needs the tool update_plan."""
         if "update_plan" not in self._tools:
             raise ValueError("execute_complex_task needs the tool update_plan")
-        return _finished(self._run(_PLAN_FIRST + task, max_steps))
+        return finished(self._run(_PLAN_FIRST + task, max_steps))
 
     def browse_retrieve_task(self, query: str, max_steps: int = 10) -> AgentRun:
         """Find something out from the web, with sources. Needs a tool that reads the web."""
         reads_web = any(one.effect is Effect.WEB for one in self._others)
         if not (reads_web or self._outward.reads_web):
             raise ValueError("browse_retrieve_task needs the web: give search, or web=True")
-        return _finished(self._run(_CITE + query, max_steps))
+        return finished(self._run(_CITE + query, max_steps))
 
     async def _run(self, task: str, max_steps: int) -> AgentRun:
         facts: dict[str, Any] = {"sandbox": self._sandbox.mechanism}
@@ -250,13 +250,3 @@ def _agent_run(session: Session, changes: Changes, ending: Ending) -> AgentRun:
         id=session.folder.id,
         trace=session.folder.trace,
     )
-
-
-def _finished(work: Coroutine[Any, Any, AgentRun]) -> AgentRun:
-    """Also where an event loop runs already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
