@@ -1,6 +1,8 @@
 """What does a checkpoint answer to prompts that are at hand? A batch of them at a time."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 
 from demo_model import chat
 from demo_model.dataset import Encoder, token_id
@@ -28,3 +30,16 @@ def answers(
         )
         for i, ids in zip(chosen, completions, strict=True):
             yield i, encoder.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def until(deadline: float, batches: Iterable[list[int]]) -> Iterator[list[int]]:
+    """Those that can be begun before this moment of `time.monotonic()`."""
+    return takewhile(lambda _: time.monotonic() <= deadline, batches)
+
+
+def deadlines(names: Sequence[str], seconds: float) -> Iterator[tuple[str, float]]:
+    """Each name with the moment by which it has to be done: an equal share of the time left."""
+    end = time.monotonic() + seconds
+    for done, name in enumerate(names):
+        now = time.monotonic()
+        yield name, now + max(0.0, end - now) / (len(names) - done)

@@ -7,6 +7,7 @@ Training runs this at its end, on the checkpoint as written to disk.
 
 import argparse
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
-from demo_model.answers import answers
+from demo_model.answers import answers, deadlines, until
 from demo_model.conversation import make
 from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
@@ -33,9 +34,14 @@ MODES: dict[str, tuple[Split, Sampling]] = {
 
 
 def ask(
-    decoder: Decoder, encoder: Encoder, questions: list[Question], sampling: Sampling, batch: int
+    decoder: Decoder,
+    encoder: Encoder,
+    questions: list[Question],
+    sampling: Sampling,
+    batch: int,
+    deadline: float = math.inf,
 ) -> list[tuple[Question, Reply]]:
-    """Answers to all questions, prompts of like length together."""
+    """Answers to the questions, prompts of like length together, until the time is up."""
     prompts = []
     for asked in questions:
         answer = chat.assistant("", "")
@@ -44,7 +50,7 @@ def ask(
         )
         prompts.append(encoder.encode(_prompt_of(conversation))[0])
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    batches = until(deadline, (order[i : i + batch] for i in range(0, len(order), batch)))
     found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
     return [(questions[i], scoring.read_completion(text)) for i, text in found]
 
@@ -54,15 +60,24 @@ def _prompt_of(conversation: chat.Conversation) -> list[chat.Segment]:
     return [(text, False) for text, _ in chat.render(conversation)[:-1]]
 
 
-def check(weights: Weights, folder: Path, *, per_skill: int, batch: int = 1024) -> dict[str, Any]:
-    """Accuracy in every mode, well-formed calls, and the experts' load."""
+def check(
+    weights: Weights,
+    folder: Path,
+    *,
+    per_skill: int,
+    seconds: float = math.inf,
+    batch: int = 1024,
+) -> dict[str, Any]:
+    """Accuracy in every mode as far as the time allows, calls, and the experts' load."""
     shape = checkpoint_format.load_shape(folder)
     decoder = Decoder(weights, shape)
     encoder = Encoder(folder / "tokenizer.json")
     tables, wrong = {}, []
     formed: dict[str, list[int]] = {}
-    for name, (split, sampling) in MODES.items():
-        pairs = ask(decoder, encoder, scoring.questions(split, per_skill), sampling, batch)
+    for name, deadline in deadlines(tuple(MODES), seconds):
+        split, sampling = MODES[name]
+        questions = scoring.questions(split, per_skill)
+        pairs = ask(decoder, encoder, questions, sampling, batch, deadline)
         tables[name] = scoring.tally(pairs)
         formed[name] = scoring.well_formed_calls(pairs)
         wrong += [

@@ -14,7 +14,11 @@ import json
 import math
 import os
 import platform
+import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,10 @@ COMPILED_AT = 3
 TOLD_EVERY_S = 15
 LEAST_STEPS = 12
 """Done however short the time is, so that a trial says how fast it is."""
+SKILLS_SHARE = 0.45
+"""Of the evaluation's time for the single skills; the families of tasks get what is left."""
+EXPORT_S = 5
+"""An export on a GPU takes about this long at most."""
 
 
 def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
@@ -63,46 +71,59 @@ def run(settings: Settings, *, state: Path | None, exports: int) -> Trainer:
     first_tokens = trainer.tokens
     told = waited = 0.0
     data_wait: DataWait | None = None
-    while True:
-        now = time.monotonic()
-        elapsed = now - started
-        if elapsed >= settings.seconds and trainer.step >= LEAST_STEPS:
-            break
-        loss = trainer.train_step(batch, min(1.0, elapsed / settings.seconds))
-        asked = time.monotonic()
-        batch = next(stream)
-        got = time.monotonic()
-        waited += got - asked
-        if data_wait:
-            data_wait.add(got, got - asked)
-        elif trainer.step >= COMPILED_AT:
-            data_wait = DataWait(got)
-        if _is_told(trainer.step, cuda=trainer.cuda) or elapsed > told + TOLD_EVERY_S:
-            told = elapsed
-            value = float(loss)
-            if not math.isfinite(value):
-                raise RuntimeError(f"the loss is {value} at step {trainer.step}")
-            seconds = max(time.monotonic() - resumed, 1e-9)
-            rate = (trainer.tokens - first_tokens) / seconds
-            print(
-                f"step {trainer.step} {elapsed:.0f}/{settings.seconds:.0f} s loss {value:.4f} "
-                f"{trainer.tokens / 1e6:.1f} M tokens {rate / 1e3:.1f} k/s, "
-                f"waited {waited:.1f} s for data",
-                flush=True,
-            )
-            if trainer.step == COMPILED_AT:
-                resumed, first_tokens = time.monotonic(), trainer.tokens
-        if state and now - saved > SAVE_EVERY_S:
-            trainer.save_state(state, elapsed)
-            saved = now
-        if export_at and elapsed > export_at[0]:
-            export_at.pop(0)
-            trainer.export()
+    with _exported_when_broken_off(trainer):
+        while True:
+            now = time.monotonic()
+            elapsed = now - started
+            if elapsed >= settings.seconds and trainer.step >= LEAST_STEPS:
+                break
+            loss = trainer.train_step(batch, min(1.0, elapsed / settings.seconds))
+            asked = time.monotonic()
+            batch = next(stream)
+            got = time.monotonic()
+            waited += got - asked
+            if data_wait:
+                data_wait.add(got, got - asked)
+            elif trainer.step >= COMPILED_AT:
+                data_wait = DataWait(got)
+            if _is_told(trainer.step, cuda=trainer.cuda) or elapsed > told + TOLD_EVERY_S:
+                told = elapsed
+                value = float(loss)
+                if not math.isfinite(value):
+                    raise RuntimeError(f"the loss is {value} at step {trainer.step}")
+                seconds = max(time.monotonic() - resumed, 1e-9)
+                rate = (trainer.tokens - first_tokens) / seconds
+                print(
+                    f"step {trainer.step} {elapsed:.0f}/{settings.seconds:.0f} s loss {value:.4f} "
+                    f"{trainer.tokens / 1e6:.1f} M tokens {rate / 1e3:.1f} k/s, "
+                    f"waited {waited:.1f} s for data",
+                    flush=True,
+                )
+                if trainer.step == COMPILED_AT:
+                    resumed, first_tokens = time.monotonic(), trainer.tokens
+            if state and now - saved > SAVE_EVERY_S:
+                trainer.save_state(state, elapsed)
+                saved = now
+            if export_at and elapsed > export_at[0]:
+                export_at.pop(0)
+                trainer.export()
     stream.close()
     if state:
         trainer.save_state(state, elapsed)
     trainer.export()
     return trainer
+
+
+@contextmanager
+def _exported_when_broken_off(trainer: Trainer) -> Iterator[None]:
+    """What was learnt until an error or a signal can still be tried, or be started from."""
+    try:
+        yield
+    except BaseException:
+        if trainer.step >= LEAST_STEPS:
+            print(f"broken off at step {trainer.step}: exporting what it is now", flush=True)
+            trainer.export()
+        raise
 
 
 def _is_told(step: int, *, cuda: bool) -> bool:
@@ -125,15 +146,31 @@ def padded(entries: int) -> int:
 def finish(
     trainer: Trainer, settings: Settings, seconds: float, per_skill: int, check_seconds: float
 ) -> dict[str, Any]:
-    """Evaluate the checkpoint on disk and record the run."""
+    """Record the run, then evaluate the checkpoint on disk for at most so long, and record that."""
+    summary = summary_of(trainer, settings, seconds)
+    recorded = settings.out / "training.json"
+    recorded.write_text(json.dumps(summary, indent=1) + "\n")
+    end = time.monotonic() + check_seconds
     weights = self_check.load_for(settings.out, settings.device)
-    begun = time.monotonic()
-    found = self_check.check(weights, settings.out, per_skill=per_skill)
-    left = check_seconds - (time.monotonic() - begun)
-    found |= check.check(weights, settings.out, per_family=per_skill, seconds=left)
+    skills_s = SKILLS_SHARE * (end - time.monotonic())
+    found = self_check.check(weights, settings.out, per_skill=per_skill, seconds=skills_s)
+    print(scoring.render_table(found["tables"]), flush=True)
+    left_s = end - time.monotonic()
+    found |= check.check(weights, settings.out, per_family=per_skill, seconds=left_s)
+    print(scoring.render_table(found["families"]), flush=True)
+    summary["questions_per_skill_and_language"] = per_skill
+    summary |= {key: value for key, value in found.items() if not key.startswith("wrong")}
+    recorded.write_text(json.dumps(summary, indent=1) + "\n")
+    mistakes = json.dumps([*found["wrong"], *found["wrong_steps"]], ensure_ascii=False, indent=1)
+    (settings.out.parent / "mistakes.json").write_text(mistakes, encoding="utf-8")
+    return summary
+
+
+def summary_of(trainer: Trainer, settings: Settings, seconds: float) -> dict[str, Any]:
+    """What `training.json` says of the run itself."""
     cuda = settings.device == "cuda"
     device = torch.cuda.get_device_name() if cuda else platform.machine()
-    summary = {
+    return {
         "device": device,
         "torch": torch.__version__,
         "seed": settings.seed,
@@ -143,15 +180,7 @@ def finish(
         "steps": trainer.step,
         "tokens": trainer.tokens,
         "parameters": sum(value.numel() for value in trainer.masters.values()),
-        "questions_per_skill_and_language": per_skill,
-        **{key: value for key, value in found.items() if not key.startswith("wrong")},
     }
-    (settings.out / "training.json").write_text(json.dumps(summary, indent=1) + "\n")
-    mistakes = json.dumps([*found["wrong"], *found["wrong_steps"]], ensure_ascii=False, indent=1)
-    (settings.out.parent / "mistakes.json").write_text(mistakes, encoding="utf-8")
-    print(scoring.render_table(found["tables"]))
-    print(scoring.render_table(found["families"]), flush=True)
-    return summary
 
 
 def main() -> None:
@@ -194,13 +223,27 @@ def main() -> None:
         size=arguments.size or ("shipped" if cuda else "small"),
     )
     settings.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     started = time.monotonic()
+    check_s = arguments.check_seconds if arguments.per_skill else 0.0
+    print(
+        f"plan: {settings.seconds:.0f} s of training, start and compilation included; about "
+        f"{EXPORT_S} s for the export; at most {check_s:.0f} s of evaluation, and what was begun "
+        f"then: {settings.seconds + EXPORT_S + check_s:.0f} s from now on",
+        flush=True,
+    )
     trainer = run(settings, state=arguments.resume, exports=arguments.exports)
     seconds = time.monotonic() - started
+    print(f"exported {_size_bytes(settings.out):,} bytes after {seconds:.0f} s", flush=True)
     if arguments.per_skill == 0:
         return
     summary = finish(trainer, settings, seconds, arguments.per_skill, arguments.check_seconds)
     print(json.dumps(summary))
+    print(f"all done after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@ python -m demo_model.judging.check --model demo_model/model --per-family 20
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
-from demo_model.answers import answers
+from demo_model.answers import answers, deadlines, until
 from demo_model.dataset import Encoder
 from demo_model.draw import Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
@@ -38,10 +36,7 @@ def ask(
 ) -> list[tuple[Step, Said]]:
     """Answers to the steps, prompts of like length together, until the time is up."""
     prompts = [encoder.encode(step.prompt)[0] for step in asked]
-    batches = takewhile(
-        lambda _: time.monotonic() <= deadline,
-        _batches(prompts, BATCH_TOKENS[decoder.device.type]),
-    )
+    batches = until(deadline, _batches(prompts, BATCH_TOKENS[decoder.device.type]))
     found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
     return [(asked[i], replies.read(text)) for i, text in found]
 
@@ -60,12 +55,12 @@ def _batches(prompts: list[list[int]], most: int) -> Iterator[list[int]]:
 
 def check(weights: Weights, folder: Path, *, per_family: int, seconds: float) -> dict[str, Any]:
     """Tables of every mode, as far as the time allows, and what was wrong."""
-    deadline = time.monotonic() + seconds
     decoder = Decoder(weights, checkpoint_format.load_shape(folder))
     encoder = Encoder(folder / "tokenizer.json")
     tables: dict[str, steps.Table] = {}
     wrong = []
-    for name, (split, sampling) in MODES.items():
+    for name, deadline in deadlines(tuple(MODES), seconds):
+        split, sampling = MODES[name]
         pairs = ask(decoder, encoder, steps.draw(split, per_family), sampling, deadline)
         tables[name] = steps.tally(pairs)
         wrong += [

@@ -1,14 +1,17 @@
 """A few training steps on a CPU: it learns, balances its experts, and resumes where it was."""
 
 import dataclasses
+import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from demo_model import checkpoint_format, data_wait, dataset, network, train
+from demo_model import answers, checkpoint_format, data_wait, dataset, network, train
 from demo_model.data_wait import DataWait
 from demo_model.dataset import Encoder
 from demo_model.network import Shape
@@ -203,3 +206,55 @@ def test_a_run_without_data_ends_before_its_time(
     endless = dataclasses.replace(settings(tmp_path), seconds=1e9)
     with pytest.raises(RuntimeError, match="waited for data"):
         train.run(endless, state=None, exports=0)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_run_that_breaks_off_exports_what_it_has_learnt(
+    batches: list[dataset.Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(*_: object, **__: object) -> Iterator[dataset.Batch]:
+        yield from batches * 4
+        raise RuntimeError("no more data")
+
+    monkeypatch.setattr(train, "Shape", lambda **sizes: SHAPE)
+    monkeypatch.setattr(dataset, "stream", some)
+    endless = dataclasses.replace(settings(tmp_path), seconds=1e9)
+    with pytest.raises(RuntimeError, match="no more data"):
+        train.run(endless, state=None, exports=0)
+    assert checkpoint_format.load(tmp_path)[1] == SHAPE
+
+
+@pytest.mark.parametrize("check_s", [0.0, 60.0])
+def test_an_evaluation_ends_in_time_and_the_run_is_recorded(
+    check_s: float,
+    batches: list[dataset.Batch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def checked(weights: object, folder: Path, *, seconds: float, **_: object) -> dict[str, Any]:
+        asked.append(seconds)
+        return {"tables": {}, "families": {}, "wrong": [], "wrong_steps": []}
+
+    monkeypatch.setattr(train.self_check, "check", checked)
+    monkeypatch.setattr(train.check, "check", checked)
+    made = settings(tmp_path / "model")
+    trainer = Trainer(made, SHAPE)
+    trainer.train_step(batches[0], 0.0)
+    trainer.export()
+    summary = train.finish(trainer, made, 12.0, 1, check_s)
+    assert sum(asked) <= max(2 * check_s, 0.0)
+    assert asked[0] <= 0.45 * check_s
+    recorded = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert recorded["steps"] == summary["steps"] == 1
+
+
+def test_each_part_of_an_evaluation_gets_a_fair_share_of_the_time() -> None:
+    begun = time.monotonic()
+    found = dict(answers.deadlines(("a", "b", "c"), 30.0))
+    assert found["a"] == pytest.approx(begun + 10, abs=1)
+    assert found["b"] == pytest.approx(begun + 15, abs=1)  # "a" took no time
+    assert found["c"] == pytest.approx(begun + 30, abs=1)
+    assert list(answers.until(time.monotonic() - 1, [[1]])) == []
+    assert list(answers.until(math.inf, [[1]])) == [[1]]
