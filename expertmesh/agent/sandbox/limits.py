@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psutil
 
 from expertmesh.agent.sandbox.growth import Growth
 from expertmesh.agent.sandbox.policy import Ending, Limits
+
+T = TypeVar("T")
 
 FIRST_LOOK_S, PAUSE_S = 0.05, 0.1
 
@@ -74,7 +77,7 @@ class Watchdog:
         self._helpers = helpers
         self.last_seen: tuple[psutil.Process, ...] = ()
         """Of the latest look; some may have ended since."""
-        self._looking: set[asyncio.Future[Ending | None]] = set()
+        self._looking: set[asyncio.Future[Any]] = set()
 
     async def watch(self) -> Ending:
         """Return when a limit is passed, and which."""
@@ -89,8 +92,15 @@ class Watchdog:
             for one in looks:
                 one.cancel()
 
+    async def in_thread(self, look: Callable[[], T]) -> T:
+        """What it finds. If this is cancelled, the thread goes on, and `stop` waits for it."""
+        looking = asyncio.get_running_loop().run_in_executor(None, look)
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+        return await asyncio.shield(looking)
+
     async def stop(self) -> None:
-        """Wait for the looks that were begun: a thread cannot be cancelled with its task."""
+        """Wait for the looks that were begun."""
         for folder in self._folders:
             folder.stop()
         if self._looking:
@@ -118,10 +128,7 @@ class Watchdog:
     async def _repeat(self, look: Callable[[], Ending | None]) -> Ending:
         await asyncio.sleep(FIRST_LOOK_S)
         while True:
-            looking = asyncio.get_running_loop().run_in_executor(None, look)
-            self._looking.add(looking)
-            looking.add_done_callback(self._looking.discard)
-            ending = await asyncio.shield(looking)
+            ending = await self.in_thread(look)
             if ending is not None:
                 return ending
             await asyncio.sleep(PAUSE_S)

@@ -171,14 +171,14 @@ class Started:
         May be called again if it was cancelled.
         """
         # Of a sandbox that somebody else has killed, what was seen last may still run.
-        doomed = {*watchdog.last_seen, *await asyncio.to_thread(descendants, self.process.pid)}
+        doomed = {*watchdog.last_seen, *await watchdog.in_thread(self._descendants)}
         if self._prepared.ends_all_on != signal.SIGKILL and self._signal(
             self._prepared.ends_all_on
         ):
             try:
                 await asyncio.wait_for(self.exit(), PATIENCE_S)
             except TimeoutError:  # those who are still its descendants can be found
-                doomed |= {*await asyncio.to_thread(descendants, self.process.pid)}
+                doomed |= {*await watchdog.in_thread(self._descendants)}
                 _kill(doomed)
         # At once with all that it was about to start, and that nobody could have seen yet.
         self._signal(signal.SIGKILL, with_group=True)
@@ -197,6 +197,9 @@ class Started:
             logger.warning("something that a command has started goes on, and holds its output")
         self.process.poll()
         await watchdog.stop()
+
+    def _descendants(self) -> list[psutil.Process]:
+        return descendants(self.process.pid)
 
     async def _end_namespace(self) -> None:
         """Its first process goes as the last."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from expertmesh.agent.sandbox.limits import Watchdog
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
 from tests.support.expertmesh.sandbox.runner import KINDS
 from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
@@ -134,17 +136,28 @@ def test_when_the_agent_is_killed(kind: str, starter: str, work: Path) -> None:
     assert_nothing_is_left(token, work)
 
 
-async def test_when_the_sandbox_itself_is_killed(sandbox: Sandbox, work: Path) -> None:
-    token, started = secrets.token_hex(8), asyncio.Event()
+async def test_when_the_sandbox_itself_is_killed(
+    sandbox: Sandbox, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, started, seen = secrets.token_hex(8), threading.Event(), threading.Event()
+    look = Watchdog.look_at_processes
+
+    def look_and_tell(watchdog: Watchdog) -> Ending | None:
+        is_started = started.is_set()
+        ending = look(watchdog)
+        if is_started:
+            seen.set()
+        return ending
+
+    monkeypatch.setattr(Watchdog, "look_at_processes", look_and_tell)
     # One that needs nothing more from the sandbox.
     idle = DAEMON.replace("time.sleep(0.01)\n    os._exit", "time.sleep(60)\n    os._exit") + STAY
     command = ["python3", "-c", idle, token]
     task = asyncio.create_task(sandbox.run(command, on_output=lambda _: started.set()))
-    await asyncio.wait_for(started.wait(), 20)
-    await asyncio.sleep(0.5)  # until the watchdog has seen it
+    assert await asyncio.to_thread(seen.wait, 20)
     (outer,) = psutil.Process().children()
     outer.kill()
-    outcome = await asyncio.wait_for(task, 20)
+    outcome = await asyncio.wait_for(task, 60)
     assert (outcome.ending, outcome.exit_code) == (Ending.KILLED, None)
     assert_nothing_is_left(token, work)
 
