@@ -21,10 +21,11 @@ from tests.support.expertmesh.local_site import (
 from tests.support.mesh_certificates import Authority
 
 NAME = "router.expertmesh.internal"
-QUICK = FetchLimits(time_s=0.4, connect_s=0.2, max_bytes=1 << 20)
+SMALL = FetchLimits(max_bytes=1 << 20)
+QUICK = FetchLimits(time_s=0.4, connect_s=0.2)
 
 
-async def fetched(routes: Routes, path: str = "/", limits: FetchLimits = QUICK) -> bytes:
+async def fetched(routes: Routes, path: str = "/", limits: FetchLimits = SMALL) -> bytes:
     async with local_site(routes) as site:
         return (await Fetcher(Guard([site.allowed]), limits).get(site.url(path))).body
 
@@ -84,7 +85,7 @@ async def test_redirects_have_an_end() -> None:
 
 async def test_a_bomb_is_an_error() -> None:
     with pytest.raises(FetchError, match="more than 1 MB"):
-        await fetched({"/": bomb(20 << 20)}, limits=FetchLimits(max_bytes=1 << 20))
+        await fetched({"/": bomb(20 << 20)})
 
 
 async def test_a_body_beyond_the_limit_is_an_error() -> None:
@@ -95,7 +96,7 @@ async def test_a_body_beyond_the_limit_is_an_error() -> None:
 @pytest.mark.parametrize("handler", [silence, drip])
 async def test_a_slow_server_does_not_hold_the_agent(handler: object) -> None:
     with pytest.raises(TimeoutError):
-        await fetched({"/": handler})  # type: ignore[dict-item]
+        await fetched({"/": handler}, limits=QUICK)  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 
     async with local_site({"/": answer("hi")}) as site:
         guard = Guard([AllowedHost("a.test", site.port)], resolve)
-        page = await Fetcher(guard, QUICK).get(site.url(host="a.test"))
+        page = await Fetcher(guard).get(site.url(host="a.test"))
     assert (page.body, asked) == (b"hi", ["a.test"])
     assert f"Host: a.test:{site.port}\r\n" in site.heads[0]
 
@@ -143,7 +144,7 @@ async def test_the_next_address_is_tried_where_the_first_does_not_answer() -> No
 
     async with local_site({"/": answer("hi")}) as site:
         guard = Guard([AllowedHost("a.test", None)], resolve)
-        assert (await Fetcher(guard, QUICK).get(site.url(host="a.test"))).body == b"hi"
+        assert (await Fetcher(guard).get(site.url(host="a.test"))).body == b"hi"
 
 
 async def test_tls_asks_for_the_hosts_name_and_holds_the_certificate_against_it(
@@ -162,10 +163,10 @@ async def test_tls_asks_for_the_hosts_name_and_holds_the_certificate_against_it(
 
     async with local_site({"/": answer("hi")}, served) as site:
         guard = Guard([AllowedHost(name, None) for name in (NAME, "b.test")], resolve)
-        fetcher = Fetcher(guard, QUICK, trusted)
+        fetcher = Fetcher(guard, SMALL, trusted)
         assert (await fetcher.get(f"https://{NAME}:{site.port}/")).body == b"hi"
         assert names == [NAME]
         with pytest.raises(FetchError, match="certificate"):
             await fetcher.get(f"https://b.test:{site.port}/")
         with pytest.raises(FetchError, match="certificate"):
-            await Fetcher(guard, QUICK).get(f"https://{NAME}:{site.port}/")
+            await Fetcher(guard).get(f"https://{NAME}:{site.port}/")
