@@ -59,7 +59,7 @@ class Calls:
         """
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         started_s = time.monotonic()
-        note, effect = "", Effect.READS
+        note = ""
         try:
             checked = self._registry.check(name, arguments)
         except BadCallError as error:
@@ -75,7 +75,7 @@ class Calls:
         seconds = time.monotonic() - started_s
         self.seconds += seconds
         self._watcher.call_ended(name, result, seconds)
-        return self._written(step, call, result, effect, note, seconds)
+        return self._written(step, call, result, note, seconds)
 
     async def _allowed_result(self, checked: CheckedCall, effect: Effect) -> Result:
         if not await self._approval.allows(checked.tool, checked.arguments):
@@ -114,17 +114,13 @@ class Calls:
         step: int,
         call: dict[str, Any],
         result: Result,
-        effect: Effect,
         note: str,
         seconds: float,
     ) -> tuple[str, str]:
         numbers = [self._ledger.add(source) for source in result.sources]
         kept = self._trace.keep_output(result.text)
         where = kept if READER in self._registry else ""
-        # What commands print stays bare: a small model takes every number in it for a result.
-        of_commands = effect in (Effect.WRITES, Effect.RUNS) and not is_marked(result.text)
-        cited = [] if of_commands else numbers
-        sources = zip(cited, result.sources, strict=False)
+        sources = zip(numbers, result.sources, strict=True)
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])
         hidden = self._trace.masks.hide(result.text)

@@ -98,7 +98,7 @@ class CodeRunner(InSandbox):
             )
         except ValueError as error:  # a zero byte in an argument
             return Result(Status.FAILED, str(error))
-        return command_result(outcome, self._limits, place[:120])
+        return command_result(outcome, self._limits, place)
 
     def _language_of(self, path: str) -> str | None:
         fitting = (name for name, one in self._languages.items() if path.endswith(one.suffixes))

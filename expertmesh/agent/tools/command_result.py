@@ -6,16 +6,18 @@ from expertmesh.agent.tools.tool import Result, Source, Status
 PYTHON = "python3"
 """The sandbox finds the interpreter that runs this first, if whom it runs commands as can reach it,
 else the system's."""
+MAX_PLACE_CHARS = 120
 USUAL = Limits()
 """Of a command for which nobody asked for more."""
 
 
 def command_result(outcome: Outcome, limits: Limits, place: str) -> Result:
-    """`place`: how the command is cited.
+    """`place`: how the command is cited, in one line.
 
-    What a command prints that succeeds and complains of nothing stands alone: a small model takes
-    every other number for a result, too.
+    What a command prints that succeeds and complains of nothing stands alone, and before the number
+    by which it is cited: a small model takes the first number for the result.
     """
+    place = " ".join(place.split())[:MAX_PLACE_CHARS]
     if outcome.ok and not outcome.stderr.strip():
         text = outcome.stdout.rstrip("\n") or "(it printed nothing)"
         return Result(Status.OK, text, (Source.of(place, outcome.stdout),))

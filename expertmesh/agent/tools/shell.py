@@ -51,4 +51,4 @@ class Shell(InSandbox):
             )
         except ValueError as error:
             return Result(Status.FAILED, str(error))
-        return command_result(outcome, limits, f"$ {command}"[:120])
+        return command_result(outcome, limits, f"$ {command}")

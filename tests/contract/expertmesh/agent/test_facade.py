@@ -125,7 +125,7 @@ def test_an_llm_can_be_the_model(state: Path) -> None:
     run = ToolAgent(llm, state_dir=state).execute_with_tools("do it")
     assert (run.answer, run.calls) == ("ok", ("shell",))
     messages, params, others = llm.asked[1]
-    assert messages[-1] == {"role": "tool", "tool_call_id": "c1", "content": "hi"}
+    assert messages[-1] == {"role": "tool", "tool_call_id": "c1", "content": "hi\n[1] $ echo hi"}
     assert messages[-2]["reasoning_content"] == "hm"
     assert params.max_tokens is None
     assert others["tools"][0]["function"]["name"] == "python_executor"

@@ -49,7 +49,7 @@ async def test_it_calls_until_it_answers(
     assert (ran.progress.ending, ran.progress.answer) == (Ending.DONE, "It is **done**.")
     assert ran.progress.steps == 3
     assert ran.progress.calls == ["python_executor", "file_editor", "file_editor"]
-    assert ran.results()[0] == "<b> 1"
+    assert ran.results()[0] == "<b> 1\n[1] python: for x in range(3):"
     assert (work / "a.txt").read_text() == "one\ntwo\n"
     assert [one.line() for one in ran.changes.files] == ["added a.txt (+2 -0)"]
 
@@ -68,7 +68,7 @@ async def test_thinking_goes_back_and_the_prompt_only_grows(
     first, second, third = (prompt_of(gateway, tokenizer, number) for number in range(3))
     assert second.startswith(first + "call\n</think>\n\n")
     assert third.startswith(second)
-    assert "<response>hi</response>" in second
+    assert "<response>hi\n[1] $ echo hi</response>" in second
 
 
 async def test_a_malformed_call_is_explained_and_made_right(
@@ -85,7 +85,7 @@ async def test_a_malformed_call_is_explained_and_made_right(
     assert ran.progress.ending is Ending.DONE
     refused, made = ran.results()
     assert refused.startswith("Not called: file_editor: action must be one of 'read'")
-    assert made == "right"
+    assert made == "right\n[1] $ echo right"
 
 
 async def test_three_invalid_answers_in_a_row_end_the_run(

@@ -95,7 +95,7 @@ async def test_a_page_that_was_left_out_since_is_not_forgotten(tmp_path: Path) -
     assert (await run(tmp_path, "change", earlier=earlier))[2] == [("change", True)]
 
 
-async def test_servers_are_cited_and_commands_stay_bare(tmp_path: Path) -> None:
+async def test_servers_and_commands_can_be_cited(tmp_path: Path) -> None:
     _, model, _ = await run(tmp_path, "server", "plain")
     assert model.read[0].endswith("\n[1] mcp:a/b")
-    assert model.read[1] == "bare"
+    assert model.read[1] == "bare\n[2] command"

@@ -54,6 +54,13 @@ async def test_results_say_how_a_program_ended(
     assert (result.status, result.text) == (status, text)
 
 
+async def test_a_command_of_several_lines_is_cited_in_one(sandbox: PlainSandbox) -> None:
+    result = await use(Shell(sandbox), command="echo a\n  echo b\n" + "true\n" * 99)
+    (source,) = result.sources
+    assert source.place.startswith("$ echo a echo b true")
+    assert len(source.place) == 120
+
+
 async def test_a_traceback_comes_back(sandbox: PlainSandbox) -> None:
     result = await use(PythonExecutor(sandbox), code="print(1)\n1 / 0")
     assert result.status is Status.FAILED
