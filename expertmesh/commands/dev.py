@@ -2,7 +2,7 @@
 
 import typer
 
-from expertmesh.commands import dev_review
+from expertmesh.commands import dev_review, dev_tests
 from expertmesh.console import help_text
 from expertmesh.help_pages import CommandGroup
 
@@ -17,4 +17,5 @@ sandbox of `expertmesh agent`.
 def register(app: typer.Typer) -> None:
     group = CommandGroup(help=help_text(_HELP), no_args_is_help=True)
     dev_review.register(group)
+    dev_tests.register(group)
     app.add_typer(group, name="dev")
