@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from moe_model.config import ModelConfig
@@ -15,7 +14,7 @@ from moe_model.kernels.cpu.packed import PackedMatrix
 from moe_model.kernels.cuda import grouped
 from moe_model.kernels.cuda.codes import FORMATS, GROUP, Coded, encode
 from moe_model.kernels.cuda.from_panels import code_expert
-from moe_model.kernels.cuda.launch import launch, shared_memory_bytes
+from moe_model.kernels.cuda.launch import launch, power_of_two, shared_memory_bytes
 from moe_model.kernels.cuda.rows import Parts
 from moe_model.maths.experts import HeldExperts
 from moe_model.quant import StoredExpert
@@ -216,7 +215,7 @@ class CudaExperts:
         )
         launch(
             grouped.group_pairs, (num_slots,), slots_M, num_pairs, sorted_M, *tiles,
-            ROWS=rows, CHUNK=_CHUNK, SLOTS=max(32, triton.next_power_of_2(num_slots)), num_warps=4,
+            ROWS=rows, CHUNK=_CHUNK, SLOTS=max(32, power_of_two(num_slots)), num_warps=4,
         )  # fmt: skip
         return sorted_M, tuple(tiles), max_tiles
 

@@ -132,7 +132,7 @@ class CudaLinear:
         found = self.parts_of(rows_TD)
         num_rows, num_outputs = out_TO.shape
         launch(
-            _add_segments, (num_rows, triton.cdiv(num_outputs, _COLUMNS)),
+            _add_segments, (num_rows, -(-num_outputs // _COLUMNS)),
             found.values, found.row_stride, found.part_stride, out_TO, num_outputs,
             PARTS=found.count, C=_COLUMNS,
         )  # fmt: skip
@@ -173,8 +173,8 @@ class CudaLinear:
         num_rows = rows_TD.shape[0]
         outputs, rows, *_ = self._tiling(num_rows)
         tiles = sum(part.codes.shape[0] for part in self.parts) * PANEL // outputs
-        many = num_rows > _FEW_ROWS or tiles * triton.cdiv(num_rows, rows) >= _FEW_TILES
-        return 1 if many else triton.cdiv(self.parts[0].codes.shape[1], self._segment)
+        many = num_rows > _FEW_ROWS or tiles * -(-num_rows // rows) >= _FEW_TILES
+        return 1 if many else -(-self.parts[0].codes.shape[1] // self._segment)
 
     def _launch(self, rows_TD: Tensor, out_STO: Tensor) -> None:
         num_rows, num_inputs = rows_TD.shape
@@ -190,7 +190,7 @@ class CudaLinear:
         first = 0
         for part, size in zip(self.parts, self.sizes, strict=True):
             panels, groups, _, width = part.codes.shape
-            tiles = (panels * PANEL // outputs, triton.cdiv(num_rows, rows), out_STO.shape[0])
+            tiles = (panels * PANEL // outputs, -(-num_rows // rows), out_STO.shape[0])
             launch(
                 _linear, tiles,
                 rows_TD, rows_TD.stride(0), part.codes, part.scales, out_STO[:, :, first:],

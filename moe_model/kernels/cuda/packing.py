@@ -131,7 +131,7 @@ def pack_int4(stored: StoredMatrix, group: int) -> tuple[Tensor, Tensor]:
     values = values.contiguous().view(torch.uint8) if is_coded else values.contiguous()
     given = values if stored.scales is None else stored.scales.contiguous()
     (outputs, inputs), device = values.shape, values.device
-    panels, groups = triton.cdiv(outputs, 64), triton.cdiv(inputs, 128)
+    panels, groups = -(-outputs // 64), -(-inputs // 128)
     words = torch.empty((panels, groups, 64, 16), dtype=torch.int32, device=device)
     scales = torch.empty((groups * 128 // group, panels * 64), dtype=torch.int16, device=device)
     refused = torch.zeros(1, dtype=torch.int32, device=device)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moe_model.kernels.cuda.launch import launch
+from moe_model.kernels.cuda.launch import launch, power_of_two
 from moe_model.maths.row_maths import RowMaths
 
 
@@ -197,7 +197,7 @@ def launch_norm(
         rows_TD, rows_TD.stride(0), added.values, added.row_stride, added.part_stride,
         rows_TD if sum_TD is None else sum_TD, rows_TD if weight_D is None else weight_D,
         rows_TD if out_TD is None else out_TD, size, eps,
-        PARTS=added.count, NORM=out_TD is not None, C=triton.next_power_of_2(size),
+        PARTS=added.count, NORM=out_TD is not None, C=power_of_two(size),
         num_warps=8 if size > 2048 else 4,
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def launch_heads(
         qkv.values, qkv.row_stride, qkv.part_stride, *weights, eps, cos_T, sin_T, cos_T.shape[1],
         slots_T, q_THP, *pages, *scales, q_size, kv_size,
         CODED=pages[0].dtype == torch.int8, PARTS=qkv.count, HAS_NORM=norms is not None, P=head_dim,
-        Q=triton.next_power_of_2(q_size), KV=triton.next_power_of_2(kv_size),
+        Q=power_of_two(q_size), KV=power_of_two(kv_size),
         num_warps=8 if q_size > 2048 else 4,
     )  # fmt: skip
 
@@ -242,7 +242,7 @@ def launch_choose(
         logits.values, logits.row_stride, logits.part_stride,
         logits.values if bias_E is None else bias_E.float(), slots_T, ids_TK, weights_TK,
         num_experts, PARTS=logits.count, HAS_BIAS=bias_E is not None, K=top_k,
-        E=triton.next_power_of_2(num_experts), num_warps=1,
+        E=power_of_two(num_experts), num_warps=1,
     )  # fmt: skip
 
 
