@@ -15,6 +15,7 @@ from moe_model.kernels.cuda.codes import FORMATS as CODES
 from moe_model.kernels.cuda.codes import encode
 from moe_model.kernels.cuda.experts import CudaExperts
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
+from moe_model.kernels.cuda.tile_numbers import TileNumbers
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.quant import StoredMatrix, quantise
 
@@ -123,10 +124,27 @@ def test_attention(config: ModelConfig, kv_dtype: str) -> None:
     assert whole.isfinite().all()
     for first, stop in ((0, 3), (100, 150), (300, 600), (10, 400)):  # tiles of all sizes
         assert torch.equal(chunk(first, stop), whole[first:stop]), (first, stop)
+    positions_T = torch.arange(start + 600, start + 700)
+    part = slice(600, 700)
+    made = ChunkMeta(
+        rows=slice(0, 100), positions_T=positions_T, block_table_W=table, num_cached=start + 700
+    )
+    meta = StepMeta(
+        token_ids_T=positions_T, positions_T=positions_T, slot_mapping_T=positions_T, num_decode=0,
+        decode_tables_BW=nothing.view(0, 0), decode_lens_B=nothing, chunks=(made,),
+        logit_rows_B=nothing, open_rows_C=nothing, is_decode=False,
+    )  # fmt: skip
+    sent = TileNumbers(attention.tile_rows, num_blocks, DEVICE)
+    shape = sent.send(meta)
+    assert shape is not None
+    filled = queries.new_zeros((shape.rows, *queries.shape[1:]))
+    filled[:100] = queries[part]
+    tiled = attention.of_tiles(sent.given(shape).tiles)(0, filled)
+    assert torch.equal(tiled[:100], whole[part])
     lens_B = torch.arange(500, 509) + start + 1
     decoded = torch.empty_like(queries[500:509])
-    made = DecodeRows.of(table.expand(9, -1), lens_B, DEVICE)
-    attention.decode(0, queries[500:509], made, decoded)
+    rows_of = DecodeRows.of(table.expand(9, -1), lens_B, DEVICE)
+    attention.decode(0, queries[500:509], rows_of, decoded)
     assert torch.equal(decoded.flatten(1), whole[500:509])
 
 

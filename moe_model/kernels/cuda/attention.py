@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import triton
 from torch import Tensor
 
 from moe_model.kernels.cuda import paged
-from moe_model.kernels.cuda.launch import launch, shared_memory_bytes
+from moe_model.kernels.cuda.launch import launch, power_of_two, shared_memory_bytes
 from moe_model.maths.kv_layout import Int8Layout, KvPages, PlainLayout
 from moe_model.maths.paged_attention import AttendPages
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
@@ -20,6 +19,8 @@ _CHUNK_TILES = ((128, 8, 4, 792), (64, 4, 3, 656), (32, 2, 2, 352))
 
 The fastest on an H200. No bit depends on them.
 """
+_TILE_QUERIES = _CHUNK_TILES[-1][0]
+"""Of tiles whose spans are attended to by themselves."""
 _CODED_TILES = ((64, 2, 2, 656), (32, 2, 2, 352))
 """With four warps or more Triton takes wgmma, and multiplies codes in another order."""
 MOST_ITEMS = 8192
@@ -67,6 +68,16 @@ class DecodeRows:
         made = (row_B * width, np.repeat(row_B, spans_B), np.cumsum(spans_B) - spans_B)
         starts_B, items_I, first_B = (torch.from_numpy(one).to(device) for one in made)
         return cls(tables_BW.contiguous().to(device), starts_B, lens_B.to(device), items_I, first_B)
+
+
+@dataclass(frozen=True)
+class TileRows:
+    """Rows of any sequences in tiles: a tile's rows are neighbours, and of one sequence."""
+
+    tables: Tensor  # blocks of all sequences
+    items_4I: Tensor  # see paged.tile_spans
+    lens_T: Tensor  # positions that each row sees; 0: it attends to nothing
+    first_place_T: Tensor  # of a row, among the rows of all items
 
 
 def decode_runs(
@@ -130,7 +141,7 @@ class CudaAttention:
         pages = self._cache.pages(layer_idx)
         maxima, sums = (torch.empty((num_items, num_heads), device=q_THP.device) for _ in range(2))
         means = torch.empty((num_items, num_heads, head_dim), device=q_THP.device)
-        queries = max(_DECODE_QUERIES, triton.next_power_of_2(self._heads))
+        queries = max(_DECODE_QUERIES, power_of_two(self._heads))
         launch(
             paged.decode_spans, (num_items, self._num_groups),
             q_THP, *pages, *scales_of(pages), rows.tables, rows.table_of_row_B, rows.lens_B,
@@ -143,14 +154,49 @@ class CudaAttention:
         launch(
             paged.add_spans, (num_rows, num_heads),
             maxima, sums, means, rows.lens_B, rows.first_item_B, out_THP, num_heads,
-            P=head_dim, num_warps=1,
+            P=head_dim, APART=1, num_warps=1,
         )  # fmt: skip
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of a tile at most."""
+        return _TILE_QUERIES // self._heads
+
+    def of_tiles(self, tiles: TileRows) -> AttendPages:
+        """What attends in every layer of a step with these rows, however long their contexts are.
+
+        As many programs as there are spans share a chunk: faster where rows are few.
+        """
+
+        def attend(layer_idx: int, q_THP: Tensor) -> Tensor:
+            num_items, (num_rows, num_heads, head_dim) = tiles.items_4I.shape[1], q_THP.shape
+            pages, shape = self._cache.pages(layer_idx), (num_items, self.tile_rows, num_heads)
+            maxima, sums = (torch.empty(shape, device=q_THP.device) for _ in range(2))
+            means = torch.empty((*shape, head_dim), device=q_THP.device)
+            launch(
+                paged.tile_spans, (num_items, self._num_groups),
+                q_THP, *pages, *scales_of(pages), tiles.tables, tiles.items_4I, num_items,
+                tiles.lens_T, maxima, sums, means,
+                paged.LOG2_E / math.sqrt(head_dim), pages[0].stride(0), self._num_groups,
+                BLOCK=self._cache.block_size, CODED=pages[0].dtype == torch.int8,
+                HEADS=self._heads, M=_TILE_QUERIES, P=head_dim,
+                num_warps=2, num_stages=2,
+            )  # fmt: skip
+            out_THP = torch.empty_like(q_THP)
+            launch(
+                paged.add_spans, (num_rows, num_heads),
+                maxima, sums, means, tiles.lens_T, tiles.first_place_T, out_THP, num_heads,
+                P=head_dim, APART=self.tile_rows, num_warps=1,
+            )  # fmt: skip
+            return out_THP.flatten(1)
+
+        return attend
 
     def _chunk(self, layer_idx: int, q_THP: Tensor, chunk: ChunkMeta, out_THP: Tensor) -> None:
         num_rows, head_dim = q_THP.shape[0], q_THP.shape[2]
         pages = self._cache.pages(layer_idx)
         queries, warps, stages = self._chunk_tile(num_rows, head_dim)
-        tiles = triton.cdiv(num_rows, queries // self._heads)
+        tiles = -(-num_rows // (queries // self._heads))
         launch(
             paged.attend_chunk, (tiles, self._num_groups),
             q_THP, *pages, *scales_of(pages), chunk.block_table_W, out_THP,
@@ -166,7 +212,7 @@ class CudaAttention:
         coded = self._cache.pages(0)[0].dtype == torch.int8
         tiles = _CODED_TILES if coded else _CHUNK_TILES
         for queries, warps, stages, bytes_of_number in tiles[:-1]:
-            programs = triton.cdiv(num_rows, queries // self._heads) * self._num_groups
+            programs = -(-num_rows // (queries // self._heads)) * self._num_groups
             if programs >= _MANY_PROGRAMS and bytes_of_number * head_dim <= self._room_bytes:
                 return queries, warps, stages
         return tiles[-1][:3]

@@ -24,6 +24,8 @@ class Captures:
         self.stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._is_told = False
+        self.count = self.taken_bytes = self.pool_bytes = 0
+        """Graphs so far; what they took of the device; of that, by torch's allocator."""
         self._living: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
     def is_full(self) -> bool:
@@ -52,6 +54,9 @@ class Captures:
         if not self._living:  # memory whose graphs are all gone cannot be used again
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
+        device = self.stream.device
+        free_bytes = torch.cuda.mem_get_info(device)[0]
+        reserved_bytes = torch.cuda.memory_reserved(device)
         with torch.cuda.stream(self.stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
@@ -62,4 +67,13 @@ class Captures:
                 raise
             graph.capture_end()
         self._living.add(graph)
+        self.count += 1
+        self.taken_bytes += free_bytes - torch.cuda.mem_get_info(device)[0]
+        self.pool_bytes += torch.cuda.memory_reserved(device) - reserved_bytes
         return graph, made
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} graphs took {self.taken_bytes / 1e6:.0f} MB, of which "
+            f"{self.pool_bytes / 1e6:.0f} MB are torch's"
+        )

@@ -29,16 +29,15 @@ class Captured:
 
 
 class DecodeGraphs:
-    """Of one model. Elsewhere than on a CUDA device nothing is captured."""
+    """Of one model. `captures`: None elsewhere than on a CUDA device, where nothing is captured."""
 
-    def __init__(self, model: CudaModel, attention: CudaAttention):
+    def __init__(self, model: CudaModel, attention: CudaAttention, captures: Captures | None):
         device = model.outer.embedding_VD.device
         self._model, self._attention, self._device = model, attention, device
-        self._captures = Captures(device) if device.type == "cuda" else None
+        self._captures = captures
         self._numbers = StepNumbers(model.steps.cache.pages(0)[0].shape[0], device)
         self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
         self._graphs: OrderedDict[Shape, Captured] = OrderedDict()
-        self._pool_bytes = 0
 
     def warm_up(self, most_rows: int, num_controls: int) -> Iterator[int]:
         """See WholeSteps. Rows of no slot and no length: nothing is stored, no expert is read."""
@@ -49,7 +48,6 @@ class DecodeGraphs:
             self._numbers.send_nobody(shape)
             if self._captured(shape) is None:
                 self._compute(shape)
-        log.info("%d graphs share %.0f MB", len(self._graphs), self._pool_bytes / 1e6)
 
     def has(self, meta: StepMeta, controls: np.ndarray | None) -> bool:
         """Whether `start` gives a step that only replays a graph, where there are any."""
@@ -94,11 +92,9 @@ class DecodeGraphs:
             if self._captures.is_full():
                 return None
             self._compute(shape)
-            before_bytes = torch.cuda.memory_reserved()
             made = self._captures.capture(partial(self._compute, shape))
             if made is None:
                 return None
-            self._pool_bytes += torch.cuda.memory_reserved() - before_bytes
             captured = self._graphs[shape] = Captured(*made)
             log.debug("a graph for %d rows and %d items", shape.rows, shape.items)
             if len(self._graphs) > MOST_GRAPHS:

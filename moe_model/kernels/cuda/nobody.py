@@ -16,7 +16,8 @@ def decode_sizes(most_rows: int) -> list[int]:
 
 
 def chunk_sizes(most_rows: int) -> list[int]:
-    return [rows for rows in CHUNKS if rows < most_rows] + [most_rows]
+    """The largest first: the others' rows find its memory."""
+    return [most_rows, *(rows for rows in reversed(CHUNKS) if rows < most_rows)]
 
 
 def chunk_of_nobody(num_rows: int) -> StepMeta:

@@ -137,9 +137,54 @@ def decode_spans(
 
 
 @triton.jit
-def _load_span(maxima, sums, means, first, span, num_spans, num_heads, head, P: tl.constexpr):
+def tile_spans(
+    q, keys, values, key_scales, value_scales, tables, items, num_items, lens,
+    maxima, sums, means, scale, page_stride, num_groups,
+    BLOCK: tl.constexpr, CODED: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, P: tl.constexpr
+):  # fmt: skip
+    """One program for each item, a span of a tile of a sequence's rows, and group.
+
+    items [4, num_items]: a tile's first row, -1: no item; how many it has, M // HEADS at most;
+    where its table begins; the span. Row r sees lens[r] positions. maxima and sums [items,
+    M // HEADS, H]: a row that does not see the span leaves what adds nothing.
+    """
+    item = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1)
+    first_row = tl.load(items + item)
+    if first_row < 0:
+        return
+    num_rows = tl.load(items + num_items + item).to(tl.int32)
+    table = tables + tl.load(items + 2 * num_items + item)
+    first = (tl.load(items + 3 * num_items + item) * SPAN).to(tl.int32)
+    num_heads = num_groups * HEADS
+    q_MP, _, valid_M = _queries(q, first_row, num_rows, group, num_heads, HEADS, M, P)
+    row_M = tl.arange(0, M) // HEADS
+    seen_M = tl.load(lens + first_row + row_M, mask=valid_M, other=0).to(tl.int32)
+    seen_by_all = tl.load(lens + first_row).to(tl.int32)
+    stop = tl.load(lens + first_row + num_rows - 1).to(tl.int32)
+    max_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    mean_MP = tl.zeros([M, P], tl.float32)
+    for tile in range(tl.cdiv(tl.minimum(stop - first, SPAN), TILE)):
+        max_M, sum_M, mean_MP = _attend_tile(
+            max_M, sum_M, mean_MP, q_MP, keys, values, key_scales, value_scales, table,
+            first + tile * TILE, seen_M, seen_by_all, stop, group, scale, page_stride, num_groups,
+            BLOCK, CODED, P,
+        )  # fmt: skip
+    place_M = (item * (M // HEADS) + row_M) * num_heads + group * HEADS + tl.arange(0, M) % HEADS
+    tl.store(maxima + place_M, max_M, mask=valid_M)
+    tl.store(sums + place_M, sum_M, mask=valid_M)
+    where = means + place_M[:, None] * P + tl.arange(0, P)[None, :]
+    tl.store(where, mean_MP, mask=valid_M[:, None])
+
+
+@triton.jit
+def _load_span(
+    maxima, sums, means, first, span, num_spans, num_heads, head, P: tl.constexpr,
+    APART: tl.constexpr
+):  # fmt: skip
     """One head's; beyond the last span, one that adds nothing."""
-    at = (first + tl.minimum(span, num_spans - 1)) * num_heads + head
+    at = (first + tl.minimum(span, num_spans - 1) * APART) * num_heads + head
     max_ = tl.where(span < num_spans, tl.load(maxima + at), float("-inf"))
     return max_, tl.load(sums + at), tl.load(means + at * P + tl.arange(0, P))
 
@@ -155,10 +200,13 @@ def _fold(max_, sum_, mean_P, other_max, other_sum, other_P):
 
 
 @triton.jit
-def add_spans(maxima, sums, means, lens, first_item, out, num_heads, P: tl.constexpr):
+def add_spans(
+    maxima, sums, means, lens, first_item, out, num_heads, P: tl.constexpr, APART: tl.constexpr
+):  # fmt: skip
     """One program for each row and head: as a chunk's rows add theirs. No length: zeros.
 
-    Four spans are read at once, as their sums wait for each other.
+    A row's spans lie APART from each other. Four are read at once, as their sums wait for each
+    other.
     """
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
@@ -169,16 +217,16 @@ def add_spans(maxima, sums, means, lens, first_item, out, num_heads, P: tl.const
     mean_P = tl.zeros([P], tl.float32)
     for span in range(0, num_spans, 4):
         m0, s0, a0_P = _load_span(
-            maxima, sums, means, first, span + 0, num_spans, num_heads, head, P
+            maxima, sums, means, first, span + 0, num_spans, num_heads, head, P, APART
         )
         m1, s1, a1_P = _load_span(
-            maxima, sums, means, first, span + 1, num_spans, num_heads, head, P
+            maxima, sums, means, first, span + 1, num_spans, num_heads, head, P, APART
         )
         m2, s2, a2_P = _load_span(
-            maxima, sums, means, first, span + 2, num_spans, num_heads, head, P
+            maxima, sums, means, first, span + 2, num_spans, num_heads, head, P, APART
         )
         m3, s3, a3_P = _load_span(
-            maxima, sums, means, first, span + 3, num_spans, num_heads, head, P
+            maxima, sums, means, first, span + 3, num_spans, num_heads, head, P, APART
         )
         max_, sum_, mean_P = _fold(max_, sum_, mean_P, m0, s0, a0_P)
         max_, sum_, mean_P = _fold(max_, sum_, mean_P, m1, s1, a1_P)

@@ -170,3 +170,17 @@ def test_without_memory_for_a_graph_calls_run_without_one(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**8, 10**9))
     assert [launches(graphs, held, num_rows) for num_rows in (1, 2, 2, 4)] == [0, 1, 1, 1]
     assert caplog.text.count("1 graphs, and under 256 MB of the GPU's memory left") == 1
+
+
+def test_what_graphs_take_is_counted(
+    graphs: CallGraphs, experts: Callable[[], CudaExperts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory of the device, and how much of it torch knows of: the rest is the driver's."""
+    free, reserved = itertools.count(10**9, -(10**6)), itertools.count(0, 300_000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(free), 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
+    for num_rows in (1, 2):
+        monkeypatch.setattr(graphs, "_report", lambda _: None)
+        launches(graphs, experts(), num_rows)
+    assert str(graphs._captures) == "2 graphs took 2 MB, of which 1 MB are torch's"
+    assert graphs._captures.pool_bytes == 600_000

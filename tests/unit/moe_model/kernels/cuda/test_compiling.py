@@ -25,7 +25,7 @@ BF16, F32, I8, I32, I64 = "*bf16", "*fp32", "*i8", "*i32", "*i64"
 CODES = {0: (BF16, BF16, 128), 1: (I32, F32, 32), 2: (I32, BF16, 16), 3: (I32, BF16, 16)}
 tiles = dict.fromkeys(("sorted_pairs", "tile_slot", "tile_first", "tile_stop", "num_tiles"), I32)
 attended = {"q": BF16, "key_scales": F32, "value_scales": F32, "tables": I64,
-            "table": I64, "lens": I64,
+            "table": I64, "lens": I64, "items": I64,
             "table_of_row": I64, "row_of_item": I64, "first_item": I64,
             "maxima": F32, "sums": F32, "means": F32, "scale": "fp32", "out": BF16}
 rows_of = {"rows": BF16, "parts": F32, "sums": BF16, "weight": BF16, "out": BF16, "eps": "fp32",
@@ -40,11 +40,12 @@ kernels = [
       for held in (BF16, I8)),
     (rows.choose, rows_of, {"PARTS": 12, "HAS_BIAS": True, "K": 8, "E": 256}),
     (linear._add_segments, {"parts": F32, "out": BF16}, {"PARTS": 3, "C": 512}),
-    (paged.add_spans, attended, {"P": 128}),
+    (paged.add_spans, attended, {"P": 128, "APART": 5}),
     *((kernel, {**attended, "keys": held, "values": held},
        {"CODED": held == I8, "BLOCK": 16, **shape})
       for held in (BF16, I8)
       for kernel, shape in ((paged.decode_spans, {"HEADS": 6, "M": 16, "P": 128}),
+                            (paged.tile_spans, {"HEADS": 6, "M": 32, "P": 128}),
                             (paged.attend_chunk, {"HEADS": 6, "M": 32, "P": 128}))),
     (linear._linear, {"rows": BF16, "codes": BF16, "scales": BF16, "out": F32},
      {"FORMAT": 4, "WIDTH": 384, "EVEN": True, "B": 32, "ROWS": 8, "SEGMENT": 2, "APART": True}),
@@ -108,5 +109,5 @@ def test_every_kernel_compiles_for_every_architecture(tmp_path: Path) -> None:
         for done in threads.map(compile_for, ARCHITECTURES):
             assert done.returncode == 0, done.stderr[-3000:]
             sizes = json.loads(done.stdout.splitlines()[-1])
-            assert len(sizes) == 14 + 2 + 3 * 4
+            assert len(sizes) == 16 + 2 + 3 * 4
             assert all(sizes.values())

@@ -138,6 +138,20 @@ def test_no_step_waits_for_the_device(steps: WholeSteps) -> None:
     assert step.device_s() > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_chunks_graph_has_the_bits_of_kernels_launched_one_by_one(steps: WholeSteps) -> None:
+    assert isinstance(steps, CudaWholeSteps)
+    meta = chunk_of(0, PROMPT, 0)
+    step = steps._compute(meta, None, steps._layers)
+    step.wait()
+    expected = step.logits_BV.cpu().clone()
+    assert not steps._chunks._graphs
+    for _ in range(3):  # the first step makes the graph
+        assert torch.equal(run(steps, meta)[0], expected)
+    assert len(steps._chunks._graphs) == 1
+
+
 class Kept:
     """Captures whose graphs replay nothing."""
 

@@ -14,6 +14,7 @@ from moe_model.kernels.cuda import rows as row_kernels
 from moe_model.kernels.cuda.calls import CudaCalls
 from moe_model.kernels.cuda.paged import SPAN
 from moe_model.kernels.cuda.step_numbers import MOST_ITEMS, ROWS, shape_of
+from moe_model.kernels.cuda.tile_numbers import TILED_ROWS
 from moe_model.maths.expert_calls import CallRows
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.weights.checkpoint import Checkpoint
@@ -191,6 +192,7 @@ def test_graphs_are_counted_for_every_shape_that_steps_ask_for(
 
 def test_the_numbers_are_the_kernels() -> None:
     assert workspace.GRAPH_ROWS == ROWS
+    assert workspace.TILED_ROWS == TILED_ROWS
     assert (SPAN.value, MOST_ITEMS) == (workspace.SPAN, workspace.MOST_ITEMS)
     assert workspace.MOST_GRAPHS == graphs.MOST_GRAPHS
     assert workspace.MOST_HOP_SHAPES == hop_steps.MOST_SHAPES
