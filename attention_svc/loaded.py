@@ -68,13 +68,23 @@ class LoadedModel:
         # A sequence longer than the cache could never run.
         self.max_len = min(config.max_model_len or limit, self.num_blocks * BLOCK_SIZE)
 
-    def memory_line(self, used: int) -> str:
-        """What is in use on the device once all is there, by anyone, and what was counted."""
+    def memory_lines(self, used: int, tensors: int, kept: int) -> list[str]:
+        """What is in use on the device once all is there, by anyone, beside what was counted.
+
+        Args:
+            tensors, kept: see torch_bytes.
+        """
+        workspace = self._need.workspace
         held = self._need.weights + self.num_blocks * BLOCK_SIZE * self._need.kv_position
-        return (
+        outside = max(0, used - tensors - kept)
+        return [
             f"in use on {self.place.device}: {gib(used)}, of which {gib(max(0, used - held))} "
-            f"beside weights, keys and values; {gib(self._need.workspace.size)} were counted"
-        )
+            f"beside weights, keys and values; {gib(workspace.size)} were counted",
+            f"of that, libraries, kernels and other processes {gib(outside)}, "
+            f"{gib(workspace.outside_torch)} were counted; tensors "
+            f"{gib(max(0, tensors - held))} and torch's allocator {gib(kept)}, together "
+            f"{gib(workspace.size - workspace.outside_torch)} were counted",
+        ]
 
     def _formats_on(self, device: str) -> HeldFormats:
         flags = self._flags

@@ -34,7 +34,13 @@ from attention_svc.servicer import AttentionServicer
 from moe_model.cost import expert_row_flops, inline_rows
 from moe_model.device_failures import in_one_line, is_fatal
 from moe_model.formats import attention_layer_bytes, piece_bytes
-from moe_model.gpus import use, used_bytes, wait_for_device
+from moe_model.gpus import (
+    release_unused,
+    torch_bytes,
+    use,
+    used_bytes,
+    wait_for_device,
+)
 from moe_model.numerics import dtype_name, is_invariant, name_on_wire
 from protos import attention_pb2
 
@@ -183,9 +189,12 @@ class RunningEngine:
             missing_ids=model.vocabulary.missing_ids,
         )
         steps = model.steps
+        release_unused(model.place.device)
         warm_up(stack.warm_up(most_rows=steps.rows, most_decode=steps.decode_rows))
         if model.place.gpu is not None:
-            log.info("%s", model.memory_line(used_bytes(model.place.device)))
+            device = model.place.device
+            for line in model.memory_lines(used_bytes(device), *torch_bytes(device)):
+                log.info("%s", line)
         log.info(
             "attention by %s, keys and values in %s",
             stack.attends_by,

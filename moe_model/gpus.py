@@ -159,6 +159,26 @@ def used_bytes(device: str) -> int:
     return total - free
 
 
+def torch_bytes(device: str) -> tuple[int, int]:
+    """Memory of a GPU in this process's tensors, and what torch's allocator keeps beside it."""
+    import torch
+
+    held = torch.cuda.memory_allocated(device)
+    return held, torch.cuda.memory_reserved(device) - held
+
+
+def release_unused(device: "torch.device | str") -> None:
+    """Give back what torch's allocator keeps for later; nothing to do for a CPU.
+
+    Once all is loaded: what that took lies in other pieces than steps ask for, and graphs, whose
+    memory is their own, cannot have it.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def _free_and_total(device: str) -> tuple[int, int]:
     import torch
 

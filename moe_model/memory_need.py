@@ -31,7 +31,8 @@ def gib(size_bytes: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Bytes on the device. `layer`: the room in which a layer is put together."""
+    """Bytes on the device. `layer`: the room in which a layer is put together, as far as the
+    workspace, which may be empty meanwhile, is too small for it."""
 
     weights: int
     layer: int = 0
@@ -96,13 +97,16 @@ def attention_need(
         weights += config.num_pieces * piece
         layer = config.num_experts * piece
     head = matrix_bytes(linears, device, config.vocab_size, config.hidden_size)
-    on_gpu = device.startswith("cuda")
+    workspace = NO_WORKSPACE
+    if device.startswith("cuda"):
+        workspace = attention_workspace(config, steps, has_experts=bool(experts))
+        layer = max(0, max(layer, head) - (workspace.size - workspace.libraries))
+    else:
+        layer = 0
     return MemoryNeed(
         weights=weights,
-        layer=max(layer, head) if on_gpu else 0,
-        workspace=attention_workspace(config, steps, has_experts=bool(experts))
-        if on_gpu
-        else NO_WORKSPACE,
+        layer=layer,
+        workspace=workspace,
         kv_position=kv_position_bytes(config, kv_dtype, compute_dtype),
     )
 

@@ -2,7 +2,8 @@
 
 Bounds of what moe_model/kernels/cuda allocates, part by part. What is not there at the same time is
 added up, too: torch's allocator keeps what was given back. Two numbers are assumptions: what the
-libraries take, and what the driver takes for a kernel in a graph.
+libraries take, and what the driver takes for a kernel in a graph; they are what torch does not
+count, and the start log has them beside what was taken.
 """
 
 from dataclasses import dataclass, fields
@@ -14,6 +15,8 @@ LIBRARIES_BYTES = 800 * 10**6
 KERNEL_IN_GRAPH_BYTES = 16 * 2**10
 """Of the driver, for each kernel of a captured graph. Not measured."""
 GRAPH_ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+TILED_ROWS = (16, 32, 64, 128, 256)
+"""Of graphs for chunks, where all experts are here."""
 SPAN, MOST_ITEMS = 256, 8192
 """Positions of an item of decode attention, and the most items whose sums are there at once."""
 MOST_GRAPHS, MOST_HOP_SHAPES, MOST_CALL_GRAPHS = 160, 64, 1024
@@ -44,9 +47,11 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Bytes. `rows`: of a step or a call, in its widest layer; `attention`: its partial sums."""
+    """Bytes. `rows`: of a step or a call, in its widest layer; `attention`: its partial sums;
+    `graphs`: memory that graphs share and keep; `kernels`: what the driver keeps for these."""
 
     libraries: int = 0
+    kernels: int = 0
     rows: int = 0
     attention: int = 0
     logits: int = 0
@@ -55,6 +60,11 @@ class Workspace:
     @property
     def size(self) -> int:
         return sum(vars(self).values())
+
+    @property
+    def outside_torch(self) -> int:
+        """What its allocator does not count."""
+        return self.libraries + self.kernels
 
     def __str__(self) -> str:
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -79,7 +89,11 @@ def attention_workspace(config: ModelConfig, steps: Steps, *, has_experts: bool)
         rows=kept + layer + host_blocks,
         attention=_partials_bytes(config, steps.decode_rows, longest),
         logits=_logits_bytes(config, steps, has_experts=has_experts),
-        graphs=_graphs_bytes(config, steps.decode_rows, longest, has_experts=has_experts),
+        kernels=_num_graphs(steps.decode_rows, rows, longest, has_experts=has_experts)
+        * config.num_layers
+        * LAYER_KERNELS
+        * KERNEL_IN_GRAPH_BYTES,
+        graphs=_graphs_bytes(config, steps.decode_rows, rows, longest, has_experts=has_experts),
     )
 
 
@@ -94,7 +108,8 @@ def pool_workspace(config: ModelConfig, *, most_rows: int) -> Workspace:
     return Workspace(
         libraries=LIBRARIES_BYTES,
         rows=2 * (most_rows * row + _expert_rows_bytes(config, most_rows)) + few * row,
-        graphs=graphs * CALL_KERNELS * KERNEL_IN_GRAPH_BYTES + _expert_rows_bytes(config, few),
+        kernels=graphs * CALL_KERNELS * KERNEL_IN_GRAPH_BYTES,
+        graphs=_expert_rows_bytes(config, few),
     )
 
 
@@ -156,21 +171,39 @@ def _logits_bytes(config: ModelConfig, steps: Steps, *, has_experts: bool) -> in
     return row * (graphs + 4 * steps.decode_rows + 3 * SCORED_ROWS) + ranked
 
 
-def _graphs_bytes(config: ModelConfig, decode_rows: int, longest: int, *, has_experts: bool) -> int:
-    """All graphs that decode steps can ask for, the memory that they share, and their numbers."""
+def _num_graphs(decode_rows: int, rows: int, longest: int, *, has_experts: bool) -> int:
+    """Whole steps', or each a graph for every layer: all that steps can ask for."""
+    growth = 2 if has_experts else HOP_GROWTH
+    shapes = len(graph_shapes(decode_rows, longest, growth=growth))
+    if not has_experts:
+        return min(shapes, MOST_HOP_SHAPES)
+    return min(2 * shapes, MOST_GRAPHS) + len(_tiled(rows))  # with and without random numbers
+
+
+def _graphs_bytes(
+    config: ModelConfig, decode_rows: int, rows: int, longest: int, *, has_experts: bool
+) -> int:
+    """The memory that graphs share, what each one keeps, and their numbers."""
     largest = _bucket(decode_rows)
-    shapes = graph_shapes(decode_rows, longest, growth=2 if has_experts else HOP_GROWTH)
-    kernels = config.num_layers * LAYER_KERNELS
-    shared = _attention_layer_bytes(config, largest) + _partials_bytes(config, largest, longest)
-    if has_experts:
-        num_graphs = min(2 * len(shapes), MOST_GRAPHS)  # with and without random numbers
-        shared += _kept_bytes(config, largest, has_experts=True)
-        shared += _expert_rows_bytes(config, largest)
-        kept = 2 * config.hidden_size * largest * num_graphs
-    else:
-        num_graphs = min(len(shapes), MOST_HOP_SHAPES)
-        kept = _kept_bytes(config, largest, has_experts=False) * num_graphs
-    return num_graphs * kernels * KERNEL_IN_GRAPH_BYTES + shared + kept + TABLES_BYTES
+    count = _num_graphs(decode_rows, rows, longest, has_experts=has_experts)
+    shared = _partials_bytes(config, largest, longest)
+    if not has_experts:
+        shared += _attention_layer_bytes(config, largest)
+        kept = _kept_bytes(config, largest, has_experts=False) * count
+        return shared + kept + TABLES_BYTES
+    tiled = _tiled(rows)
+    widest = max(largest, tiled[-1])
+    shared += _attention_layer_bytes(config, widest) + _expert_rows_bytes(config, widest)
+    kept = _kept_bytes(config, largest, has_experts=True) + 2 * config.hidden_size * (
+        largest * (count - len(tiled)) + sum(tiled)
+    )
+    return shared + kept + 3 * TABLES_BYTES
+
+
+def _tiled(rows: int) -> list[int]:
+    """Rows of graphs for chunks, in steps of so many rows at most."""
+    largest = next((size for size in TILED_ROWS if size >= rows), TILED_ROWS[-1])
+    return [size for size in TILED_ROWS if size <= largest]
 
 
 def _bucket(rows: int) -> int:

@@ -10,6 +10,8 @@ from moe_model.gpus import (
     free_bytes,
     probe,
     read_gpus,
+    release_unused,
+    torch_bytes,
     unconnected,
     use,
     used_bytes,
@@ -74,6 +76,21 @@ def test_memory_is_read_and_a_lost_device_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
     with pytest.raises(ValueError, match=r"^cuda:1 does not answer: CUDA error: device is lost$"):
         free_bytes("cuda:1")
+
+
+def test_what_torch_keeps_beside_its_tensors_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 100)
+    assert torch_bytes("cuda:0") == (30, 70)
+
+
+def test_what_loading_left_is_given_back_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[None] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(None))
+    release_unused("cpu")
+    assert not given_back
+    release_unused("cuda:1")
+    assert len(given_back) == 1
 
 
 def test_a_lost_gpu_hides_no_other() -> None:

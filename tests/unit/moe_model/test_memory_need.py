@@ -66,13 +66,27 @@ def test_a_pool_needs_its_pieces_a_layer_and_a_workspace() -> None:
     assert pool("cpu", 2, 2).fixed == 2 * piece_bytes(M2, "fp8")
 
 
+def test_a_layer_is_put_together_where_steps_will_have_their_rows() -> None:
+    """Nothing runs meanwhile but the libraries."""
+    need = in_one_process("int4_g128")
+    assert need.layer == 0
+    small = workspace.Steps(rows=16, decode_rows=1, positions=256)
+    given = {"compute_dtype": "bf16", "linears": "fp8", "experts": "bf16", "steps": small}
+    large = attention_need(M2, "cuda:0", **given)
+    empty = large.workspace.size - large.workspace.libraries
+    assert large.layer + empty == 256 * piece_bytes(M2, "bf16", "cuda:0")
+
+
 def in_one_process(experts: str, linears: str = "bf16", config: ModelConfig = M2):
     return attention_need(config, "cuda:0", compute_dtype="bf16", linears=linears, experts=experts)
 
 
 def test_the_workspace_is_shown_by_its_parts() -> None:
     shown = str(attention_need(M2, "cuda:0", compute_dtype="bf16", linears="fp8"))
-    assert re.search(r"workspace \d\.\d GiB \(libraries 763 MiB, rows \d+ MiB, attention 19", shown)
+    assert re.search(
+        r"workspace \d\.\d GiB \(libraries 763 MiB, kernels \d+ MiB, rows \d+ MiB, attention 19",
+        shown,
+    )
 
 
 def test_larger_steps_and_longer_contexts_need_a_larger_workspace() -> None:

@@ -114,8 +114,10 @@ class TestTheCommand:
         text = self.run(m2, "--gpus", 2, "--gpu-memory-gb", 140).stdout
         assert "`expertmesh up --model FOLDER --expert-dtype FORMAT --linear-dtype bf16`" in text
         assert "cuda:0: attention, KV cache, layers 0-" in text
-        assert re.search(r"\nworkspace of attention: \d\.\d GiB \(libraries \d+ MiB, rows ", text)
-        assert re.search(r"\nworkspace of a pool: \d\.\d GiB \(libraries \d+ MiB, rows ", text)
+        assert re.search(
+            r"\nworkspace of attention: \d\.\d GiB \(libraries \d+ MiB, kernels ", text
+        )
+        assert re.search(r"\nworkspace of a pool: \d\.\d GiB \(libraries \d+ MiB, kernels ", text)
         assert told["fp8"]["workspace_bytes"]["pool"] == expected.pool.workspace.size
 
     def test_it_says_with_its_status_that_nothing_fits(self, m2: Path) -> None:
