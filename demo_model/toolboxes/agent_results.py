@@ -18,7 +18,6 @@ from expertmesh.agent.tools.python_executor import PythonExecutor
 from expertmesh.agent.tools.search_files import SearchFiles
 from expertmesh.agent.tools.shell import Shell
 from expertmesh.agent.tools.tool import Effect, Result, Tool
-from expertmesh.agent.web.marking import is_marked
 
 
 class MemoryFolder(Folder):
@@ -106,10 +105,7 @@ class AgentResults:
         """How the agent shows a result (`Calls` in expertmesh/agent/calls.py; a test compares)."""
         note = self._recovery.valid(name, arguments)
         self._recovery.done(name, arguments, effect, result.status)
-        numbers = [self._ledger.add(source) for source in result.sources]
-        of_commands = effect in (Effect.WRITES, Effect.RUNS) and not is_marked(result.text)
-        cited = [] if of_commands else numbers
-        added = [f"[{n}] {one.place}" for n, one in zip(cited, result.sources, strict=False)]
+        added = [f"[{self._ledger.add(one)}] {one.place}" for one in result.sources]
         return "\n".join([clipped(result.text), *([note] if note else []), *added])
 
     def told(self) -> None:
