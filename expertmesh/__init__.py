@@ -1,13 +1,15 @@
 """The command line, the local cluster, and `LLM`: the only package that composes services.
 
-`from expertmesh import LLM, SamplingParams` is for offline use, `ToolAgent` for the agent. The
-names are imported when they are first used, so that the command line does not import torch.
+`from expertmesh import LLM, SamplingParams` is for offline use, `ToolAgent` for the agent,
+`DevelopmentAssistant` for the assistants. The names are imported when they are first used, so that
+the command line does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expertmesh.agent.facade import ToolAgent
+    from expertmesh.assistants.development import DevelopmentAssistant
     from expertmesh.inputs import TextPrompt, TokensPrompt
     from expertmesh.offline.async_llm import AsyncLLM
     from expertmesh.offline.llm import LLM
@@ -18,6 +20,7 @@ __all__ = [
     "LLM",
     "AsyncLLM",
     "CompletionOutput",
+    "DevelopmentAssistant",
     "RequestOutput",
     "SamplingParams",
     "TextPrompt",
@@ -29,6 +32,7 @@ _HOMES = {
     "AsyncLLM": "expertmesh.offline.async_llm",
     "LLM": "expertmesh.offline.llm",
     "CompletionOutput": "expertmesh.outputs",
+    "DevelopmentAssistant": "expertmesh.assistants.development",
     "RequestOutput": "expertmesh.outputs",
     "SamplingParams": "expertmesh.offline.sampling_params",
     "TextPrompt": "expertmesh.inputs",

@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -207,14 +207,18 @@ class ToolAgent:
 class OfflineChat:
     """An `LLM` as the agent's model. Its answers come whole."""
 
-    def __init__(self, llm: ChatsLikeLLM):
+    def __init__(self, llm: ChatsLikeLLM, sampling: Mapping[str, Any] | None = None):
+        """`sampling`: instead of the checkpoint's, by the names of SamplingParams."""
         self._llm = llm
+        self._sampling = dict(sampling or {})
 
     async def ask(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], on_piece: OnPiece
     ) -> Reply:
         params = self._llm.get_default_sampling_params()
         params.max_tokens = None  # vLLM's default is 16; this is as far as the context goes
+        for name, value in self._sampling.items():
+            setattr(params, name, value)
         started_s = time.monotonic()
         (output,) = await asyncio.to_thread(
             self._llm.chat, messages, params, tools=tools or None, use_tqdm=False

@@ -87,6 +87,7 @@ class Agent:
         verifier: Verifier | None = None,
         watcher: Watcher | None = None,
         max_steps: int = 30,
+        max_checks: int = MAX_ROUNDS,
     ):
         """`tools`: their definitions, as a request has them."""
         self._model = model
@@ -98,6 +99,7 @@ class Agent:
         self._verifier = verifier
         self._watcher = watcher or Watcher()
         self._max_steps = max_steps
+        self._max_checks = max_checks
         self._checks = 0
         self.progress = Progress()
 
@@ -197,8 +199,9 @@ class Agent:
         )
         if check.passed:
             self.progress.end(Ending.DONE)
-        elif self._checks == MAX_ROUNDS:
-            reason = f"`{check.command}` failed {MAX_ROUNDS} times"
+        elif self._checks == self._max_checks:
+            times = "once" if self._checks == 1 else f"{self._checks} times"
+            reason = f"`{check.command}` failed {times}"
             self.progress.end(Ending.CHECK_FAILED, reason)
         else:
             self._recovery.told()

@@ -28,7 +28,7 @@ from expertmesh.agent.tools.plan import Plan
 from expertmesh.agent.tools.tool import Effect, Tool
 from expertmesh.agent.trace import Trace
 from expertmesh.agent.turn import Model
-from expertmesh.agent.verify import Verifier
+from expertmesh.agent.verify import MAX_ROUNDS, Verifier
 from expertmesh.agent.watch import Watcher
 
 
@@ -39,6 +39,7 @@ class Settings:
     work_dir: Path
     check: str | None = None
     max_steps: int = 30
+    max_checks: int = MAX_ROUNDS
     tools: tuple[str, ...] = OWN_TOOLS
     approve: Approve = Approve.ASK
     trust_web: bool = False
@@ -53,6 +54,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise ValueError(f"max_steps: at least 1, got {self.max_steps}")
+        if self.max_checks < 1:
+            raise ValueError(f"max_checks: at least 1, got {self.max_checks}")
         check_names(self.tools)
 
 
@@ -127,10 +130,16 @@ class Session:
             verifier=Verifier(settings.check, sandbox) if settings.check else None,
             watcher=self._watcher,
             max_steps=settings.max_steps,
+            max_checks=settings.max_checks,
         )
 
-    async def run(self, task: str, earlier: Earlier | None = None) -> Progress:
-        """Work on the task, after the conversation of an earlier run that it goes on with."""
+    async def run(
+        self, task: str, earlier: Earlier | None = None, *, language: str | None = None
+    ) -> Progress:
+        """Work on the task, after the conversation of an earlier run that it goes on with.
+
+        `language` of what the model is told, "en" or "zh"; by default the task's.
+        """
         self.trace.write(
             "start",
             task=task,
@@ -145,7 +154,8 @@ class Session:
         if earlier is not None:
             self._take_over(earlier)
             return await self.agent.run([user])
-        system = system_prompt(task, self.settings.work_dir.resolve(), self.registry)
+        folder = self.settings.work_dir.resolve()
+        system = system_prompt(task, folder, self.registry, language)
         return await self.agent.run([{"role": "system", "content": system}, user])
 
     def _take_over(self, earlier: Earlier) -> None:

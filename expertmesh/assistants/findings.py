@@ -55,6 +55,9 @@ class Review:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __str__(self) -> str:
+        return "\n".join([*(one.text() for one in self.findings), self.summary(), *self.notes()])
+
     def reaches(self, severity: Severity) -> bool:
         """Whether a finding is as severe as this, or more so."""
         return any(one.severity.rank >= severity.rank for one in self.findings)

@@ -52,7 +52,7 @@ class InProcessModel:
             is_left.set()
 
     def with_tools(self) -> Model:
-        return OfflineChat(self._llm)
+        return OfflineChat(self._llm, self._sampling)
 
     def _read(
         self,

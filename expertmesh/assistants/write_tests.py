@@ -43,6 +43,9 @@ class WrittenTests:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __str__(self) -> str:
+        return self.source
+
     @property
     def holds(self) -> bool:
         """Whether they pass, and notice a mistake."""

@@ -2,7 +2,7 @@
 
 import typer
 
-from expertmesh.commands import dev_review, dev_tests
+from expertmesh.commands import dev_debug, dev_refactor, dev_review, dev_tests
 from expertmesh.console import help_text
 from expertmesh.help_pages import CommandGroup
 
@@ -18,4 +18,6 @@ def register(app: typer.Typer) -> None:
     group = CommandGroup(help=help_text(_HELP), no_args_is_help=True)
     dev_review.register(group)
     dev_tests.register(group)
+    dev_debug.register(group)
+    dev_refactor.register(group)
     app.add_typer(group, name="dev")

@@ -17,9 +17,15 @@ def language_of(task: str) -> str:
     return "zh" if chinese and chinese >= len(_WORD.findall(task)) else "en"
 
 
-def system_prompt(task: str, work_dir: Path, tools: Container[str]) -> str:
-    """With the lines about the tools that there are."""
-    text = files(__name__).joinpath(f"system.{language_of(task)}.txt").read_text(encoding="utf-8")
+def system_prompt(
+    task: str, work_dir: Path, tools: Container[str], language: str | None = None
+) -> str:
+    """With the lines about the tools that there are; `language` instead of the task's."""
+    text = (
+        files(__name__)
+        .joinpath(f"system.{language or language_of(task)}.txt")
+        .read_text(encoding="utf-8")
+    )
     kept = []
     for line in text.strip().splitlines():
         of_tool = _OF_TOOL.match(line)

@@ -1,8 +1,11 @@
 """Models of which a test says what they answer: one without a server, and a server's script."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+from expertmesh import SamplingParams
 from expertmesh.agent.turn import Model, OnPiece
 from expertmesh.assistants.model import Answer, Messages, Schema, nobody_watches
 from expertmesh.clients.chat import Piece, Reply
@@ -40,6 +43,41 @@ class ScriptedText:
     def with_tools(self) -> Model:
         assert self._tools is not None
         return self._tools
+
+
+class ToyLlm:
+    """Yields these raw texts as an `LLM` does, each as long as all before and more."""
+
+    max_model_len = 100
+
+    def __init__(self, *texts: str, content: str = "", finish_reason: str = "stop"):
+        self.texts, self.content, self.finish_reason = texts, content, finish_reason
+        self.params: Any = None
+        self.messages: Messages = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.was_left = threading.Event()
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        return SamplingParams(temperature=0.5)
+
+    def chat(self, messages: Any, sampling_params: Any = None, **others: Any) -> Iterator[Any]:
+        self.messages, self.params = list(messages), sampling_params
+        try:
+            for text in self.texts:
+                message = {"content": self.content, "reasoning_content": "hm"}
+                choice = SimpleNamespace(
+                    text=text, message=message, finish_reason=self.finish_reason, token_ids=[1]
+                )
+                yield SimpleNamespace(
+                    outputs=[choice],
+                    prompt_token_ids=[1, 2],
+                    num_cached_tokens=None,
+                    metrics=SimpleNamespace(first_token_latency=0.1),
+                )
+                self.go_on.wait(5)
+        finally:
+            self.was_left.set()
 
 
 def says(text: str, *, thinking: str = "", finish_reason: str = "stop") -> Script:

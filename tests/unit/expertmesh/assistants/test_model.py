@@ -1,19 +1,16 @@
 """A question to a server and to an `LLM`: the same answer, without thinking, cancelled cleanly."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from expertmesh import SamplingParams
 from expertmesh.assistants.model import open_model
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError, LostError, RefusedError
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script
-from tests.support.expertmesh.scripted_text import in_turn, refuses, says
+from tests.support.expertmesh.scripted_text import ToyLlm, in_turn, refuses, says
 
 SCHEMA = {"type": "array"}
 ASKED = [{"role": "user", "content": "hello"}]
@@ -30,40 +27,6 @@ def serve() -> Iterator[Callable[[Script], FakeServer]]:
     yield start
     for one in started:
         one.close()
-
-
-class ToyLlm:
-    """Yields these raw texts as an `LLM` does, each as long as all before and more."""
-
-    max_model_len = 100
-
-    def __init__(self, *texts: str, content: str = "", finish_reason: str = "stop"):
-        self.texts, self.content, self.finish_reason = texts, content, finish_reason
-        self.params: Any = None
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.was_left = threading.Event()
-
-    def get_default_sampling_params(self) -> SamplingParams:
-        return SamplingParams(temperature=0.5)
-
-    def chat(self, messages: Any, sampling_params: Any = None, **others: Any) -> Iterator[Any]:
-        self.params = sampling_params
-        try:
-            for text in self.texts:
-                message = {"content": self.content, "reasoning_content": "hm"}
-                choice = SimpleNamespace(
-                    text=text, message=message, finish_reason=self.finish_reason, token_ids=[1]
-                )
-                yield SimpleNamespace(
-                    outputs=[choice],
-                    prompt_token_ids=[1, 2],
-                    num_cached_tokens=None,
-                    metrics=SimpleNamespace(first_token_latency=0.1),
-                )
-                self.go_on.wait(5)
-        finally:
-            self.was_left.set()
 
 
 async def asked(where: Any, schema: Any = None, **options: Any) -> tuple[Any, str]:
