@@ -10,8 +10,11 @@ LONGEST = 14
 def _word(draw: Draw, skill: str, longest: int = LONGEST) -> str:
     def pick() -> str:
         real = 0.8 if draw.split is Split.OPERANDS else 0.5
-        if draw.rng.random() < real:
+        dice = draw.rng.random()
+        if dice < real:
             word = draw.rng.choice(vocabulary.words())
+        elif dice < real + 0.12 and draw.split is Split.TRAIN:
+            word = draw.rng.choice(vocabulary.spelling_material())[:longest].lower()
         else:
             word = vocabulary.invented_word(draw.rng, longest)
         style = draw.rng.random()

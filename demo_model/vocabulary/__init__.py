@@ -53,6 +53,9 @@ def spelling_material() -> tuple[str, ...]:
         for _, wording in section
     )
     text += _text("places") + _text("topics") + _text("things") + _text("system_prompts")
+    for part in ("programs/template_lists/*.txt", "toolboxes/*.txt", "toolboxes/*.json"):
+        for file in sorted(FOLDER.parent.glob(part)):
+            text += file.read_text(encoding="utf-8")
     return words() + tuple(sorted(set(re.findall(r"[A-Za-z]{2,}", text))))
 
 
