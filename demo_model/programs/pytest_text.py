@@ -47,8 +47,14 @@ class Outcome:
         return self.exit_code == 0
 
 
-def run(project: Project, rng: random.Random, folder: str = "/work") -> Outcome:
-    """The outcome of `pytest -q` in the project's folder."""
+def run(
+    project: Project, rng: random.Random, folder: str = "/work", *, short: bool = False
+) -> Outcome:
+    """The outcome of `pytest -q` in the project's folder.
+
+    `short`: with the flags of `expertmesh dev tests`, `--no-header --tb=short -rfEp`; only for
+    modules that can be imported and checks that raise nothing.
+    """
     seconds = f"{rng.choice((0.01, 0.01, 0.02, 0.02, 0.03, 0.04, 0.05, 0.08, 0.12)):.2f}s"
     try:
         names = running.define(project.source, project.file)
@@ -67,7 +73,7 @@ def run(project: Project, rng: random.Random, folder: str = "/work") -> Outcome:
                 )
                 break
     return Outcome(
-        text=_report(project, failures, seconds),
+        text=_report(project, failures, seconds, short=short),
         exit_code=int(bool(failures)),
         failures=tuple(failures),
     )
@@ -80,7 +86,7 @@ def rule(title: str, mark: str) -> str:
     return line + mark if len(line) + 1 <= WIDTH else line
 
 
-def _report(project: Project, failures: list[Failure], seconds: str) -> str:
+def _report(project: Project, failures: list[Failure], seconds: str, *, short: bool) -> str:
     failed = {failure.test.name for failure in failures}
     marks = "".join("F" if test.name in failed else "." for test in project.tests)
     lines = [marks + "[100%]".rjust(WIDTH - 1 - len(marks))]
@@ -89,15 +95,22 @@ def _report(project: Project, failures: list[Failure], seconds: str) -> str:
     summary = []
     for failure in failures:
         lines.append(rule(failure.test.name, "_"))
-        body, message = _failure(project, failure)
-        lines += ["", *body]
+        if short:
+            body, message = _short_failure(project, failure)
+            lines += body
+        else:
+            body, message = _failure(project, failure)
+            lines += ["", *body]
         line = f"FAILED {project.test_file}::{failure.test.name}"
         room = WIDTH - len(line)
         shown = f" - {message}"
         if len(shown) > room:
             shown = shown[: room - 3] + "..."
         summary.append(line + shown)
-    if failures:
+    if short:
+        names = [test.name for test in project.tests if test.name not in failed]
+        summary += [f"PASSED {project.test_file}::{name}" for name in names]
+    if summary:
         lines += [rule("short test summary info", "="), *summary]
     passed = len(project.tests) - len(failures)
     counts = [f"{len(failures)} failed"] * bool(failures) + [f"{passed} passed"] * bool(passed)
@@ -111,13 +124,29 @@ def _failure(project: Project, failure: Failure) -> tuple[list[str], str]:
     line = start + 1 + failure.index
     shown = [f"    {text}" for text in test_lines[start:line]] + [f">   {test_lines[line]}"]
     if failure.raised is None:
-        message = f"assert {explanation(failure.check, failure.value)}"
-        if not repr(AssertionError(message)).startswith("AssertionError('assert "):
-            message = f"AssertionError: {message}"
-        first, *rest = message.split("\n")
+        first, *rest = _asserted(failure)
         shown += [f"E       {first}"] + [f"E       {text}" for text in rest]
         return [*shown, "", f"{project.test_file}:{line + 1}: AssertionError"], first
     return _raised(project, failure, shown, line)
+
+
+def _short_failure(project: Project, failure: Failure) -> tuple[list[str], str]:
+    """The same with `--tb=short`."""
+    if failure.raised is not None:
+        raise RedrawError
+    start = project.test_source.split("\n").index(f"def {failure.test.name}():")
+    message = _asserted(failure)
+    place = f"{project.test_file}:{start + 2 + failure.index}: in {failure.test.name}"
+    told = [place, f"    {failure.check.statement}", *(f"E   {line}" for line in message)]
+    return told, message[0]
+
+
+def _asserted(failure: Failure) -> list[str]:
+    """The lines of an assert's message."""
+    message = f"assert {explanation(failure.check, failure.value)}"
+    if not repr(AssertionError(message)).startswith("AssertionError('assert "):
+        message = f"AssertionError: {message}"
+    return message.split("\n")
 
 
 def _raised(

@@ -40,10 +40,10 @@ def made(seed: int) -> tuple[Project, Outcome]:
             return drawn, outcome
 
 
-def printed(folder: Path, drawn: Project) -> tuple[int, str]:
+def printed(folder: Path, drawn: Project, *more: str) -> tuple[int, str]:
     (folder / drawn.file).write_text(drawn.source)
     (folder / drawn.test_file).write_text(drawn.test_source)
-    flags = [part for name in OFF for part in ("-p", f"no:{name}")]
+    flags = [*more, *(part for name in OFF for part in ("-p", f"no:{name}"))]
     environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", *flags],
@@ -65,6 +65,24 @@ def test_the_text_is_pytests_own(seed: int, tmp_path: Path) -> None:
     drawn, outcome = made(seed)
     code, text = printed(tmp_path, drawn)
     assert code == outcome.exit_code
+    assert scrubbed(outcome.text) == scrubbed(text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_short_text_is_pytests_own(seed: int, tmp_path: Path) -> None:
+    """With the flags with which `expertmesh dev tests` runs it."""
+    rng = random.Random(f"short-{seed}")
+    for _ in range(100):
+        drawn, _ = made(rng.randrange(10**6))
+        try:
+            outcome = pytest_text.run(drawn, rng, short=True)
+        except RedrawError:
+            continue
+        if not outcome.broken:
+            break
+    _, text = printed(tmp_path, drawn, "--no-header", "--color=no", "--tb=short", "-rfEp")
     assert scrubbed(outcome.text) == scrubbed(text)
 
 

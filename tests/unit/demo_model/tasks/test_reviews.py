@@ -1,4 +1,4 @@
-"""Reviews are asked for as `expertmesh dev review` asks, and answered about what is new alone."""
+"""Reviews and tests are asked for as `expertmesh dev` asks, and answered about what is asked."""
 
 import json
 import random
@@ -8,11 +8,13 @@ from unittest.mock import MagicMock
 from demo_model import chat
 from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
-from demo_model.tasks import review
+from demo_model.tasks import review, write_tests
 from expertmesh.agent.tools.schema import problems
 from expertmesh.assistants.passages import Passage, Row
 from expertmesh.assistants.prompts import prompt
 from expertmesh.assistants.review import SCHEMA, Reviewer
+from expertmesh.assistants.tests_text import fault_of
+from expertmesh.assistants.write_tests import TestWriter
 
 ROW = re.compile(r"^([ \d]{6}) ?([-+ ]?)\t(.*)$", re.M)
 
@@ -62,3 +64,42 @@ def test_held_out_wordings_are_all_that_is_asked_in_their_split() -> None:
     for _ in range(40):
         one = review.make(Draw(rng=rng, language="en", split=Split.PHRASINGS))
         assert one.messages[0]["content"] != prompt("review", "en")
+
+
+def test_tests_are_asked_for_in_the_assistants_own_words() -> None:
+    rng = random.Random(10)
+    seen = corrected = 0
+    for number in range(150):
+        draw = Draw(rng=rng, language=("en", "zh")[number % 2])
+        one = write_tests.make(draw)
+        if one.messages[0]["content"] != prompt("tests", one.language):
+            continue
+        facts = one.facts
+        functions = (facts["names"]["f"], None)
+        writers = [
+            TestWriter(
+                MagicMock(),
+                MagicMock(),
+                MagicMock(imports="", file=f"{facts['module']}.py"),
+                facts["source"],
+                file="t.py",
+                function=function,
+                language=one.language,
+                watching=MagicMock(),
+            )
+            for function in functions
+        ]
+        for writer in writers:
+            writer._module.name = facts["module"]
+        assert one.messages[:2] in [writer._messages() for writer in writers]
+        code = write_tests.code_of(one.messages[-1]["content"])
+        assert code
+        assert fault_of(code) == ""
+        seen += 1
+        if len(one.messages) > 3:
+            told = prompt("tests_fail", one.language, output="|").split("|")
+            assert one.messages[3]["content"].startswith(told[0])
+            assert one.messages[3]["content"].endswith(told[1])
+            corrected += 1
+    assert seen > 50
+    assert corrected > 5
