@@ -1,8 +1,8 @@
 """What does a checkpoint answer to prompts that are at hand? A batch of them at a time."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
 
 from demo_model import chat
 from demo_model.dataset import Encoder, token_id
@@ -17,24 +17,27 @@ def answers(
     *,
     max_new: int,
     sampling: Sampling,
+    deadline: float = math.inf,
 ) -> Iterator[tuple[int, str]]:
     """(index of a prompt, text up to the end of the turn), in the order of `batches`.
 
     Args:
-        batches: indices of prompts; the next one is asked for when the last one is answered.
+        batches: indices of prompts that are asked together.
+        deadline: moment of `time.monotonic()`; batches that are not answered then are left out.
     """
     end_id = token_id(encoder.tokenizer, chat.END_OF_TURN)
     for chosen in batches:
         completions = decoder.complete(
-            [prompts[i] for i in chosen], end_id=end_id, max_new=max_new, sampling=sampling
+            [prompts[i] for i in chosen],
+            end_id=end_id,
+            max_new=max_new,
+            sampling=sampling,
+            deadline=deadline,
         )
+        if time.monotonic() > deadline:
+            return
         for i, ids in zip(chosen, completions, strict=True):
             yield i, encoder.tokenizer.decode(ids, skip_special_tokens=False)
-
-
-def until(deadline: float, batches: Iterable[list[int]]) -> Iterator[list[int]]:
-    """Those that can be begun before this moment of `time.monotonic()`."""
-    return takewhile(lambda _: time.monotonic() <= deadline, batches)
 
 
 def deadlines(names: Sequence[str], seconds: float) -> Iterator[tuple[str, float]]:

@@ -3,6 +3,8 @@
 Only for evaluating while training; serving is the services' business.
 """
 
+import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -66,8 +68,12 @@ class Decoder:
         max_new: int,
         sampling: Sampling = GREEDY,
         seed: int = 0,
+        deadline: float = math.inf,
     ) -> list[list[int]]:
-        """The new tokens for each prompt, up to but without `end_id`."""
+        """The new tokens for each prompt, up to but without `end_id`.
+
+        `deadline`: the moment of `time.monotonic()` after which they are not gone on with.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         longest = int(lengths.max())
@@ -86,7 +92,7 @@ class Decoder:
             token = pick(logits, sampling, generator).masked_fill(done, end_id)
             out.append(token)
             done |= token == end_id
-            if step % 8 == 7 and bool(done.all()):
+            if step % 8 == 7 and (bool(done.all()) or time.monotonic() > deadline):
                 break
             place = lengths + step
             hidden = self._forward(token[:, None], place[:, None], cache, place)

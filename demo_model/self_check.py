@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
-from demo_model.answers import answers, deadlines, until
+from demo_model.answers import answers, deadlines
 from demo_model.conversation import make
 from demo_model.dataset import Encoder
 from demo_model.draw import Draw, Split
@@ -50,8 +50,10 @@ def ask(
         )
         prompts.append(encoder.encode(_prompt_of(conversation))[0])
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = until(deadline, (order[i : i + batch] for i in range(0, len(order), batch)))
-    found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
+    batches = (order[i : i + batch] for i in range(0, len(order), batch))
+    found = answers(
+        decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling, deadline=deadline
+    )
     return [(questions[i], scoring.read_completion(text)) for i, text in found]
 
 

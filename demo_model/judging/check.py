@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from demo_model import chat, checkpoint_format, scoring
-from demo_model.answers import answers, deadlines, until
+from demo_model.answers import answers, deadlines
 from demo_model.dataset import Encoder
 from demo_model.draw import Split
 from demo_model.generate import GREEDY, SERVED, Decoder, Sampling
@@ -36,8 +36,10 @@ def ask(
 ) -> list[tuple[Step, Said]]:
     """Answers to the steps, prompts of like length together, until the time is up."""
     prompts = [encoder.encode(step.prompt)[0] for step in asked]
-    batches = until(deadline, _batches(prompts, BATCH_TOKENS[decoder.device.type]))
-    found = answers(decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling)
+    batches = _batches(prompts, BATCH_TOKENS[decoder.device.type])
+    found = answers(
+        decoder, encoder, prompts, batches, max_new=MAX_NEW, sampling=sampling, deadline=deadline
+    )
     return [(asked[i], replies.read(text)) for i, text in found]
 
 

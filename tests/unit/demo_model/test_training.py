@@ -14,6 +14,7 @@ import torch
 from demo_model import answers, checkpoint_format, data_wait, dataset, network, train
 from demo_model.data_wait import DataWait
 from demo_model.dataset import Encoder
+from demo_model.generate import GREEDY, Decoder
 from demo_model.network import Shape
 from demo_model.optimiser import orthogonalised
 from demo_model.train import padded
@@ -256,5 +257,20 @@ def test_each_part_of_an_evaluation_gets_a_fair_share_of_the_time() -> None:
     assert found["a"] == pytest.approx(begun + 10, abs=1)
     assert found["b"] == pytest.approx(begun + 15, abs=1)  # "a" took no time
     assert found["c"] == pytest.approx(begun + 30, abs=1)
-    assert list(answers.until(time.monotonic() - 1, [[1]])) == []
-    assert list(answers.until(math.inf, [[1]])) == [[1]]
+
+
+def test_what_is_not_answered_in_time_is_left_out() -> None:
+    decoder = Decoder(network.initial(SHAPE, 0), SHAPE)
+    encoder = Encoder(DEMO_MODEL / "tokenizer.json")
+
+    def found(deadline: float) -> list[tuple[int, str]]:
+        prompts, batches = [[1, 2], [3], [4]], [[1, 0], [2]]
+        return list(
+            answers.answers(
+                decoder, encoder, prompts, batches, max_new=20, sampling=GREEDY, deadline=deadline
+            )
+        )
+
+    assert [i for i, _ in found(math.inf)] == [1, 0, 2]
+    begun = time.monotonic()
+    assert found(begun - 1) == []
