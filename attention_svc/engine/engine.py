@@ -7,6 +7,8 @@
    then; the others do not wait for it, and its tokens are the same.
 4. What was computed is offered to the prefix cache; tokens go to the sequences' outboxes; finished
    sequences leave and give their blocks back.
+5. On a device that picks tokens by itself a decode step begins before the one before it has ended
+   (`ahead.py`); if that one's tokens turn out not to be all picked, both are computed again.
 
 One coroutine, one step at a time. A failed expert call fails the sequences of its step; a sequence
 whose sampling fails ends alone.
@@ -21,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attention_svc.engine.layer_stack import LayerStack
+from attention_svc.engine.ahead import Ahead, pack_ahead, plan_ahead
+from attention_svc.engine.layer_stack import LayerStack, StepLogits, done
 from attention_svc.engine.next_masks import banned_rows
 from attention_svc.engine.outcomes import NO_EXPERTS, Outcomes
 from attention_svc.engine.prompt_logprobs import prompt_scorer
@@ -71,6 +74,9 @@ class Engine:
         self._expert_timeout_s = expert_timeout_s
         self._wake = asyncio.Event()
         self._experts_failed = False  # no step has had its experts since one failed
+        self._max_model_len = max_model_len
+        self._ahead: Ahead | None = None
+        self._may_go_ahead = True
         self._outcomes = Outcomes(
             scheduler,
             metrics,
@@ -129,13 +135,14 @@ class Engine:
         """Plan and run one step; False when there was nothing to do."""
         await self._sample_late()
         start = time.monotonic()
-        plan = self.scheduler.schedule()
+        ahead, self._ahead = self._ahead, None
+        plan = self.scheduler.schedule() if ahead is None else ahead.plan
         if plan:
             self._metrics.step_s["schedule"].observe(time.monotonic() - start)
             self.progress.stepping = True
             self.progress.moves += 1
             try:
-                await self._try_step(plan)
+                await self._try_step(plan, ahead)
             finally:
                 self.progress.stepping = False
         if not plan or not self._stack.picks:
@@ -152,10 +159,12 @@ class Engine:
         # A step's last hop is noted after the step: the next pass counts it, even an idle one.
         self._metrics.flush_hops(*self._stack.row_bytes)
 
-    async def _try_step(self, plan: list[Slice], *, bisecting: bool = False) -> None:
+    async def _try_step(
+        self, plan: list[Slice], ahead: Ahead | None = None, *, bisecting: bool = False
+    ) -> None:
         """A step whose failure ends its own sequences only."""
         try:
-            await self._compute(plan, bisecting=bisecting)
+            await self._compute(plan, ahead, bisecting=bisecting)
             self._experts_failed = False
         except StepPoisoned as error:
             await self._bisect(plan, error)
@@ -184,14 +193,14 @@ class Engine:
             if left:
                 await self._try_step(left, bisecting=True)
 
-    async def _compute(self, plan: list[Slice], *, bisecting: bool) -> None:
+    async def _compute(self, plan: list[Slice], ahead: Ahead | None, *, bisecting: bool) -> None:
         now = time.monotonic()
         for part in plan:
             if not part.sequence.started_s:
                 part.sequence.started_s = now
                 part.sequence.spent.queue_s = now - part.sequence.received_s
             self._masks.begin(part.sequence)
-        step = pack(plan, self.scheduler.tables.block_size)
+        step = pack(plan, self.scheduler.tables.block_size) if ahead is None else ahead.step
         times = StepTimes()
         terms = HopTerms(
             timeout_s=self._expert_timeout_s,
@@ -201,12 +210,21 @@ class Engine:
             max_breaks=1 if bisecting and len(plan) > 1 else 2,
         )
         scorer = prompt_scorer(plan, self._missing_ids)
-        controls = self._plain_controls(step)
-        await self._prepare_blocks(plan)
+        controls = self._plain_controls(step) if ahead is None else ahead.controls
+        if ahead is None:
+            await self._prepare_blocks(plan)
         start = time.monotonic()
         found = await self._stack.forward(
-            step.meta, terms, times, scorer.score if scorer else None, controls, self._tell
+            step.meta,
+            terms,
+            times,
+            scorer.score if scorer else None,
+            controls,
+            partial(self._meanwhile, None if controls is None else step),
+            None if ahead is None else ahead.under_way,
         )
+        if not await self._all_picked(step, found):
+            return
         if self._host_memory is not None and not step.meta.is_decode:
             took_s = time.monotonic() - start
             self._host_memory.cost.note_computed(step.meta.num_rows, took_s)
@@ -233,6 +251,36 @@ class Engine:
         for sequence, token in zip(sequences, tokens, strict=True):
             self._outcomes.emit(sequence, token)
         self._metrics.step_s["stream"].observe(time.monotonic() - start)
+
+    def _meanwhile(self, step: Step | None, is_short: bool) -> None:
+        """While a device computes `step`: the next one is sent off, too; the rest can wait.
+
+        `step`: None if it does not pick the tokens of all its rows.
+        """
+        if step is not None and is_short and self._may_go_ahead:
+            plan = plan_ahead(self.scheduler, step.completing, self._max_model_len)
+            if plan is not None:
+                following, controls = pack_ahead(plan, self.scheduler.tables.block_size)
+                under_way = self._stack.begin_next(following.meta, controls)
+                if under_way is not None:
+                    self._ahead = Ahead(plan, following, controls, under_way)
+        self._tell()
+
+    async def _all_picked(self, step: Step, found: StepLogits) -> bool:
+        """Whether the step after this one, if it is under way, has tokens to go on from.
+
+        Without one that the host has to find, it goes on from nothing, and its logits take the
+        place of those that the host would look at: this step is computed again, and by itself.
+        """
+        is_open = self._ahead is not None and any(
+            picked < 0 and not part.sequence.finished
+            for part, picked in zip(step.completing, found.picked or (), strict=True)
+        )
+        self._may_go_ahead = not is_open
+        if self._ahead is not None and is_open:
+            await done(self._ahead.under_way)
+            self._ahead = None
+        return not is_open
 
     def _plain_controls(self, step: Step) -> np.ndarray | None:
         """For a stack that picks tokens by itself, if no sequence asks for more than it can."""

@@ -26,7 +26,7 @@ from moe_model.maths.layer_steps import LayerSteps
 from moe_model.maths.linear import linear
 from moe_model.maths.rope import rope_cos_sin, rope_frequencies
 from moe_model.maths.step_meta import StepMeta
-from moe_model.maths.whole_steps import OuterWeights, WholeSteps
+from moe_model.maths.whole_steps import OuterWeights, WholeStep, WholeSteps
 from moe_model.numerics import is_invariant
 from moe_model.weights.open import Weights
 
@@ -129,19 +129,23 @@ class LayerStack:
         times: StepTimes,
         score: Score | None = None,
         controls: np.ndarray | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[bool], None] = lambda is_short: None,
+        begun: WholeStep | None = None,
     ) -> StepLogits:
         """Of a step whose `meta` is on the host.
 
         `controls` are for `pick_plain`, if this stack picks. `score` gets all hidden rows after the
         last layer, and the function from rows to logits. `meanwhile` is called before anything is
-        awaited; if a device computes the step by itself, once it is at work.
+        awaited; if a device computes the step by itself, once it is at work. It is told whether
+        `begin_next` may be called. `begun`: what that returned for this step.
         Raises ExpertsUnavailable or StepPoisoned when a layer gets no expert sums; what is in the
         KV cache by then is overwritten when the tokens run again.
         """
         if self._whole is not None:
-            return await self._forward_whole(self._whole, meta, times, score, controls, meanwhile)
-        meanwhile()
+            return await self._forward_whole(
+                self._whole, meta, times, score, controls, meanwhile, begun
+            )
+        meanwhile(False)
         inline = meta.num_rows <= self._inline_rows and self._steps.is_ready(meta)
         start = time.monotonic()
         step, progress = await self.run(inline, partial(self._begin, meta)), self.progress
@@ -179,23 +183,21 @@ class LayerStack:
         times: StepTimes,
         score: Score | None,
         controls: np.ndarray | None,
-        meanwhile: Callable[[], None],
+        meanwhile: Callable[[bool], None],
+        begun: WholeStep | None,
     ) -> StepLogits:
         """All layers and experts in one go: their time is counted as attention's."""
         start = time.monotonic()
         self.progress.layer_idx = WHOLE_STEP
         self.progress.moves += 1
-        if controls is not None and not draws(controls):
-            controls = None
-        is_short = whole.is_short(meta, controls)
+        controls = _if_drawn(controls)
+        is_short = begun is not None or whole.is_short(meta, controls)
         if is_short:
-            step = whole.start(meta, controls)
-            meanwhile()
-            await asyncio.sleep(0)  # a thread that waits would wake up late
-            while not step.is_done():
-                await asyncio.sleep(0)
+            step = whole.start(meta, controls) if begun is None else begun
+            meanwhile(meta.is_decode)
+            await done(step)
         else:
-            meanwhile()
+            meanwhile(False)
             step = await self.run(False, partial(whole.start, meta, controls))
 
         def rest() -> list[bool]:
@@ -210,6 +212,15 @@ class LayerStack:
         times.device_s = step.device_s()
         times.attention_s += time.monotonic() - start
         return StepLogits(step.logits_BV, finite_open, step.picked())
+
+    def begin_next(self, meta: StepMeta, controls: np.ndarray) -> WholeStep | None:
+        """The decode step that takes tokens that the one under way picks; None: it is not short.
+
+        It goes to `forward` in its turn. No other step begins before it has ended.
+        """
+        assert self._whole is not None
+        given = _if_drawn(controls)
+        return self._whole.start(meta, given) if self._whole.is_short(meta, given) else None
 
     async def run(self, inline: bool, work: Callable[[], Result]) -> Result:
         """Run small work here (a thread switch costs more), long work on the compute thread."""
@@ -256,6 +267,18 @@ class LayerStack:
             return torch.empty((0, self.config.vocab_size))
         final_BD = self._maths.rms_norm(hidden_BD, self._final_norm_D, self.config.rms_norm_eps)
         return linear(final_BD, self._lm_head_VD, torch.float32)
+
+
+async def done(step: WholeStep) -> None:
+    """Wait for a short step, and let others run: a thread that waits would wake up late."""
+    await asyncio.sleep(0)
+    while not step.is_done():
+        await asyncio.sleep(0)
+
+
+def _if_drawn(controls: np.ndarray | None) -> np.ndarray | None:
+    """None where each row's best is wanted: other graphs, which pick it without any."""
+    return controls if controls is not None and draws(controls) else None
 
 
 def _next_rows(step: LayerSteps, layer_idx: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,8 @@ class Slice:
 
     sequence: Sequence
     num_tokens: int
+    picked_row: int | None = None
+    """Its token is the one that the last step, still under way, picks in this row."""
 
     @property
     def completes(self) -> bool:

@@ -59,6 +59,11 @@ class Scheduler:
         return sum(sequence.num_pending for sequence in self.waiting)
 
     @property
+    def is_full(self) -> bool:
+        """Whether a sequence must leave before another one can be admitted."""
+        return len(self.running) >= self._max_running
+
+    @property
     def kv_usage_ratio(self) -> float:
         return self.tables.blocks.num_used / self.tables.blocks.num_blocks
 
@@ -126,8 +131,8 @@ class Scheduler:
     def _admit(self) -> None:
         """Admit waiting sequences, each client in its turn, until slots or blocks run out."""
         self._urgency.clear()
-        for sequence in self._in_turn() if len(self.running) < self._max_running else ():
-            if len(self.running) >= self._max_running or self._has_no_room(sequence):
+        for sequence in self._in_turn() if not self.is_full else ():
+            if self.is_full or self._has_no_room(sequence):
                 break
             leader = self.tables.awaited(sequence)
             if leader is not None:
@@ -147,7 +152,7 @@ class Scheduler:
         if not self.waiting:
             return
         first = self._in_turn()[0]
-        if len(self.running) < self._max_running and not self._has_no_room(first):
+        if not self.is_full and not self._has_no_room(first):
             return
         held = self._held()
         busiest, most = held.most_common(1)[0]

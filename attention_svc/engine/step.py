@@ -90,7 +90,8 @@ def row_order(plan: list[Slice]) -> list[Slice]:
 
 def span(part: Slice) -> tuple[int, int]:
     """First position of a slice, and the one after its last."""
-    return part.sequence.num_computed, part.sequence.num_computed + part.num_tokens
+    start = part.sequence.num_computed + (part.picked_row is not None)
+    return start, start + part.num_tokens
 
 
 def partly_filled(plan: list[Slice], block_size: int) -> list[int]:
@@ -111,16 +112,20 @@ def _table(part: Slice, block_size: int) -> np.ndarray:
 
 
 def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
-    """int64 [4, B]: each row's token id, position, slot, and number of positions to attend to."""
+    """int64 [4, B]: each row's token id, position, slot, and number of positions to attend to.
+
+    An id that a step under way picks is below 0: see WholeSteps.start.
+    """
     columns: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
     token_ids, positions, slots, lens = columns
     for part in decode:
         sequence = part.sequence
-        start = sequence.num_computed
-        block, row = divmod(start, block_size)
-        token_ids += sequence.known_slice(start, 1)
+        start, _ = span(part)
+        block, place = divmod(start, block_size)
+        row = part.picked_row
+        token_ids += sequence.known_slice(start, 1) if row is None else [-1 - row]
         positions.append(start)
-        slots.append(sequence.block_table[block] * block_size + row)
+        slots.append(sequence.block_table[block] * block_size + place)
         lens.append(start + 1)
     return torch.tensor(columns, dtype=torch.int64)
 

@@ -99,9 +99,12 @@ class BlockTables:
         self._count_hit(sequence)
         return True
 
-    def grow(self, sequence: Sequence) -> bool:
-        """Take blocks up to the last known token; False, and none, when they run out."""
-        missing = -(-sequence.num_known // self.block_size) - len(sequence.block_table)
+    def grow(self, sequence: Sequence, *, ahead: int = 0) -> bool:
+        """Take blocks up to the last known token, or so many tokens after it; False, and none,
+        when they run out.
+        """
+        num_tokens = sequence.num_known + ahead
+        missing = -(-num_tokens // self.block_size) - len(sequence.block_table)
         if missing > 0:
             taken = self.blocks.take(missing, self._evicted)
             if taken is None:
@@ -154,6 +157,11 @@ class BlockTables:
     def forget_host(self) -> None:
         if self.host is not None:
             self.host.forget()
+
+    @property
+    def has_moves(self) -> bool:
+        """Whether copies are to be made before the next step."""
+        return bool(self._moves)
 
     def take_moves(self) -> list[Move]:
         """Copies to make before the next step, in this order."""

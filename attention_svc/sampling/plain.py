@@ -21,10 +21,13 @@ _GREEDY = (1.0, 1.0, np.inf, 0.0, 0.0)
 MOST_TOP_K = CANDIDATES[0] - TIE_ROOM
 
 
-def plain_controls(sequences: Rows[Sequence]) -> np.ndarray | None:
+def plain_controls(sequences: Rows[Sequence], *, ahead: int = 0) -> np.ndarray | None:
     """float64 [5, B]: temperature, top_k, top_p, min_p, random number; None: one asks for more.
 
     A greedy row is one of which only the best is kept.
+
+    Args:
+        ahead: tokens that come before the ones to draw, and are not known yet.
     """
     rows = []
     for sequence in sequences:
@@ -35,7 +38,8 @@ def plain_controls(sequences: Rows[Sequence]) -> np.ndarray | None:
             rows.append(_GREEDY)
         elif 0 < params.top_k <= MOST_TOP_K:
             top_p = params.top_p if params.top_p < 1.0 else np.inf
-            number = uniform(params.seed, sequence.choice_idx, len(sequence.output_ids))
+            index = len(sequence.output_ids) + ahead
+            number = uniform(params.seed, sequence.choice_idx, index)
             rows.append((params.temperature, params.top_k, top_p, params.min_p, number))
         else:
             return None

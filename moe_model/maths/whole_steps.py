@@ -25,7 +25,9 @@ class OuterWeights:
 
 
 class WholeStep(Protocol):
-    """A step on its way. Its tensors may be read once `wait` has returned, until the next step."""
+    """A step on its way. Its tensors may be read once `wait` has returned, until the next step
+    begins; what is not a tensor, until the step after that does.
+    """
 
     @property
     def hidden_TD(self) -> Tensor:
@@ -73,6 +75,10 @@ class WholeSteps(Protocol):
 
     def start(self, meta: StepMeta, controls: np.ndarray | None = None) -> WholeStep:
         """`meta` is on the host. The last step must have ended: `wait` has returned, or `is_done`.
+
+        A decode step that `is_short` may also follow one that is still under way, if that is one,
+        too, and the step before it has ended. A token id below 0 stands for what the last step
+        picks: -1 for its first row's, -2 for its second's; if that is -1, for any token.
 
         Args:
             controls: float64 [columns, B], for the `Pick` of each row of logits; None: its best.

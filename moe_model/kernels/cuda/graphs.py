@@ -11,8 +11,9 @@ import torch
 
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.captures import Captures
-from moe_model.kernels.cuda.model import Computed, CudaModel, DeviceTime, on_host
+from moe_model.kernels.cuda.model import Computed, CudaModel, DeviceTime
 from moe_model.kernels.cuda.nobody import decode_sizes
+from moe_model.kernels.cuda.results import Results
 from moe_model.kernels.cuda.step_numbers import ROWS, Shape, StepNumbers, shape_of
 from moe_model.maths.step_meta import StepMeta
 
@@ -37,6 +38,9 @@ class DecodeGraphs:
         self._captures = captures
         self._numbers = StepNumbers(model.steps.cache.pages(0)[0].shape[0], device)
         self._logits_BV = torch.empty((ROWS[-1], model.config.vocab_size), device=device)
+        self._picks_B = torch.zeros(ROWS[-1], dtype=torch.int64, device=device)
+        """Of the last step, where the next one finds them."""
+        self._results = Results(device)
         self._graphs: OrderedDict[Shape, Captured] = OrderedDict()
 
     def warm_up(self, most_rows: int, num_controls: int) -> Iterator[int]:
@@ -72,14 +76,15 @@ class DecodeGraphs:
         else:
             captured.graph.replay()
             computed = captured.computed
+        picked_B, ids_LTK = self._results.send(computed.picked_B, computed.ids_LTK)
         if time is not None:
             time.stop.record()
         rows = slice(0, meta.num_rows)
         return Computed(
             computed.hidden_TD[rows],
             computed.logits_BV[rows],
-            computed.picked_B[rows],
-            computed.ids_LTK[:, rows],
+            picked_B[rows],
+            ids_LTK[:, rows],
             time,
         )
 
@@ -103,9 +108,13 @@ class DecodeGraphs:
         return captured
 
     def _compute(self, shape: Shape) -> Computed:
+        """What was picked and chosen is on the device yet."""
         given = self._numbers.given(shape)
         attend = self._attention.of_rows(given.decode)
-        step = self._model.hidden(given.ids_T, given.positions_T, given.slots_T, attend)
+        last_T = self._picks_B.index_select(0, (-1 - given.ids_T).clamp(min=0))
+        ids_T = torch.where(given.ids_T < 0, last_T, given.ids_T)
+        step = self._model.hidden(ids_T, given.positions_T, given.slots_T, attend)
         logits_BV = self._logits_BV[: shape.rows]
         picked_B = self._model.logits(step.hidden_TD, given.controls, logits_BV)
-        return Computed(step.hidden_TD, logits_BV, on_host(picked_B), on_host(step.ids_LTK), None)
+        torch.clamp(picked_B, min=0, out=self._picks_B[: shape.rows])
+        return Computed(step.hidden_TD, logits_BV, picked_B, step.ids_LTK, None)

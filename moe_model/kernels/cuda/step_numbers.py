@@ -95,6 +95,7 @@ class Given:
     """A shape's numbers on the device, where its graph reads them."""
 
     ids_T: Tensor
+    """Below 0: see WholeSteps.start."""
     positions_T: Tensor
     slots_T: Tensor
     decode: DecodeRows
@@ -102,25 +103,31 @@ class Given:
 
 
 class StepNumbers:
-    """Room for a step's numbers: one copy on the host, one on the device."""
+    """Room for a step's numbers: one copy on the device, and two on the host, of which one may be
+    on its way while the next is written.
+    """
 
     def __init__(self, num_blocks: int, device: torch.device):
         """`num_blocks`: of the KV cache; no row's table has more."""
         room = Shape(ROWS[-1], MOST_ITEMS, MOST_CONTROLS).num_numbers + ROWS[-1] * num_blocks
-        self._host = torch.empty(room, dtype=torch.int64, pin_memory=device.type == "cuda")
+        pin = device.type == "cuda"
+        self._hosts = [torch.empty(room, dtype=torch.int64, pin_memory=pin) for _ in range(2)]
         self._device = torch.empty(room, dtype=torch.int64, device=device)
 
     def send(self, meta: StepMeta, controls: np.ndarray | None, shape: Shape) -> None:
-        """Without waiting: the last step must have ended."""
-        count = write_numbers(meta, controls, shape, self._host.numpy())
-        self._device[:count].copy_(self._host[:count], non_blocking=True)
+        """Without waiting: the step before the last must have ended."""
+        self._hosts.reverse()
+        host = self._hosts[0]
+        count = write_numbers(meta, controls, shape, host.numpy())
+        self._device[:count].copy_(host[:count], non_blocking=True)
 
     def send_nobody(self, shape: Shape) -> None:
         """Rows of no slot and no length only."""
-        self._host[: shape.num_numbers] = 0
-        self._host[: COLUMNS * shape.row_stride].view(COLUMNS, -1)[SLOT] = -1
-        self._host[shape.num_numbers - shape.items : shape.num_numbers] = -1
-        self._device[: shape.num_numbers].copy_(self._host[: shape.num_numbers])
+        host = self._hosts[0][: shape.num_numbers]
+        host.zero_()
+        host[: COLUMNS * shape.row_stride].view(COLUMNS, -1)[SLOT] = -1
+        host[shape.num_numbers - shape.items :] = -1
+        self._device[: shape.num_numbers].copy_(host)
 
     def given(self, shape: Shape) -> Given:
         numbers = self._device

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -35,6 +36,7 @@ from rpc.config import Address
 from rpc.hop.codec import HopCodec
 from rpc.process.server import GrpcHost
 
+BLOCK_SIZE = 16
 GREEDY = SequenceParams(
     temperature=0,
     top_p=1,
@@ -99,9 +101,9 @@ async def grpc_transport(
         executor.close()
 
 
-async def run_to_end(
+@contextlib.asynccontextmanager
+async def open_engine(
     checkpoint: Checkpoint,
-    sequences: Sequence[EngineSequence],
     *,
     over_grpc: bool = False,
     device: str = "cpu",
@@ -109,13 +111,10 @@ async def run_to_end(
     weight_format: str = "f32",
     num_blocks: int = 256,
     max_batch_tokens: int = 64,
+    max_running: int = 16,
     prepare: Callable[[LayerStack], None] = lambda stack: None,
-    timeout_s: float = 100,
-) -> int:
-    """Run all sequences in order; `prepare` may change the stack first.
-
-    Returns how often one was preempted.
-    """
+) -> AsyncIterator[tuple[Engine, Scheduler]]:
+    """Running; `prepare` may change the stack first."""
     config = checkpoint.config
     activations = ActivationCounts(config.num_layers, config.num_experts)
     metrics = AttentionMetrics()
@@ -139,7 +138,7 @@ async def run_to_end(
             PlainLayout.of(config, dtype),
             num_layers=config.num_layers,
             num_blocks=num_blocks,
-            block_size=16,
+            block_size=BLOCK_SIZE,
             device=backend.device,
         )
         stack = LayerStack(
@@ -153,19 +152,34 @@ async def run_to_end(
         )
         prepare(stack)
         scheduler = Scheduler(
-            BlockTables(BlockPool(num_blocks), block_size=16),
+            BlockTables(BlockPool(num_blocks), block_size=BLOCK_SIZE),
             max_batch_tokens=max_batch_tokens,
-            max_running=16,
+            max_running=max_running,
             max_waiting=64,
             max_waiting_tokens=100_000,
         )
         engine = Engine(stack, scheduler, metrics, max_model_len=2048, expert_timeout_s=10)
+        running = asyncio.create_task(engine.run())
+        yield engine, scheduler
+        running.cancel()
+        assert scheduler.kv_usage_ratio == 0.0, "a block leaked"
+
+
+async def run_to_end(
+    checkpoint: Checkpoint,
+    sequences: Sequence[EngineSequence],
+    *,
+    timeout_s: float = 100,
+    **given: Any,
+) -> int:
+    """Run all sequences in order; `given`: see `open_engine`.
+
+    Returns how often one was preempted.
+    """
+    async with open_engine(checkpoint, **given) as (engine, scheduler):
         for sequence in sequences:
             engine.add(sequence)
-        running = asyncio.create_task(engine.run())
         async with asyncio.timeout(timeout_s):
             while not engine.idle:
                 await asyncio.sleep(0.01)
-        running.cancel()
-        assert scheduler.kv_usage_ratio == 0.0, "a block leaked"
         return scheduler.num_preemptions

@@ -113,6 +113,19 @@ def test_tokens_are_drawn_with_their_rows_controls(steps: WholeSteps) -> None:
     assert picked == [tops[2][1]]
 
 
+def test_a_step_goes_on_from_what_the_one_under_way_picks(steps: WholeSteps) -> None:
+    """Each row from the other's token; the graphs are there, and nobody waits between the two."""
+    _, known, chosen = run(steps, decode_of(PROMPT[:2], 0))
+    expected, best, _ = run(steps, decode_of(known[::-1], 1))
+    assert known[0] != known[1]
+    first = steps.start(decode_of(PROMPT[:2], 0))
+    second = steps.start(decode_of([-2, -1], 1))
+    second.wait()
+    assert torch.equal(second.logits_BV.cpu(), expected)
+    assert (first.picked(), second.picked()) == (known, best)
+    assert (first.chosen() == chosen).all()
+
+
 @pytest.mark.slow  # in the interpreter
 def test_warming_up_runs_every_kind_of_step_and_stores_nothing(
     checkpoint: Checkpoint, steps: WholeSteps
