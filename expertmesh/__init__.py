@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expertmesh.agent.facade import ToolAgent
+    from expertmesh.assistants.data.facade import DataAnalysisAssistant
     from expertmesh.assistants.development import DevelopmentAssistant
     from expertmesh.inputs import TextPrompt, TokensPrompt
     from expertmesh.offline.async_llm import AsyncLLM
@@ -20,6 +21,7 @@ __all__ = [
     "LLM",
     "AsyncLLM",
     "CompletionOutput",
+    "DataAnalysisAssistant",
     "DevelopmentAssistant",
     "RequestOutput",
     "SamplingParams",
@@ -32,6 +34,7 @@ _HOMES = {
     "AsyncLLM": "expertmesh.offline.async_llm",
     "LLM": "expertmesh.offline.llm",
     "CompletionOutput": "expertmesh.outputs",
+    "DataAnalysisAssistant": "expertmesh.assistants.data.facade",
     "DevelopmentAssistant": "expertmesh.assistants.development",
     "RequestOutput": "expertmesh.outputs",
     "SamplingParams": "expertmesh.offline.sampling_params",

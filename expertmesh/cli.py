@@ -11,6 +11,7 @@ from expertmesh.commands import (
     bench,
     certs,
     chat,
+    data,
     dev,
     doctor,
     experts,
@@ -44,7 +45,22 @@ app = CommandGroup(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-GROUPS = (up, running, chat, agent, dev, serve, pool, experts, plan, bench, model, doctor, certs)
+GROUPS = (
+    up,
+    running,
+    chat,
+    agent,
+    dev,
+    data,
+    serve,
+    pool,
+    experts,
+    plan,
+    bench,
+    model,
+    doctor,
+    certs,
+)
 for group in GROUPS:
     group.register(app)
 

@@ -1,0 +1,1 @@
+"""The data assistant: scripts that are run, and words that are checked against their output."""
