@@ -29,6 +29,7 @@ from demo_model.programs.project import redrawn
 from demo_model.tasks import repair
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions, toolbox
+from expertmesh.agent.hints import hints_for
 from expertmesh.agent.prompts import system_prompt
 from expertmesh.agent.recovery import GivenUpError
 
@@ -101,7 +102,8 @@ def start(split: Split, number: int, seed: int, folder: Path, runner: workplace.
     task = story.messages[-1]
     own = definitions.agent()["own"]
     system = {"role": "system", "content": system_prompt(task["content"], folder, own)}
-    place = Workplace(folder=folder, project=made, runner=runner)
+    hints = hints_for(task["content"])
+    place = Workplace(folder=folder, project=made, runner=runner, hints=hints)
     tools = toolbox.whole(rng)
     return Episode(
         language=language,

@@ -14,6 +14,7 @@ from demo_model.programs.project import Project
 from demo_model.tasks.repair import TEST_COMMAND
 from demo_model.toolboxes.agent_results import AgentResults, exited, timed_out
 from expertmesh.agent.contained import Folder
+from expertmesh.agent.hints import Hints
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outcome
 
 WALL_S = 30
@@ -70,6 +71,7 @@ class Workplace:
     folder: Path
     project: Project
     runner: Runner
+    hints: Hints
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -78,7 +80,7 @@ class Workplace:
 
     @cached_property
     def _results(self) -> AgentResults:
-        return AgentResults(Folder(self.folder), _Sandbox(self.folder, self.runner))
+        return AgentResults(Folder(self.folder), _Sandbox(self.folder, self.runner), self.hints)
 
     def passes(self) -> bool:
         """Whether real pytest passes, with the tests as they were given."""
@@ -89,11 +91,14 @@ class Workplace:
         """What the agent's tool of this name answers. Raises GivenUpError as the agent does."""
         needed = NEEDED.get(name)
         if needed is None:
-            return f"Not called: there is no tool {name!r} here"
+            return self._not_called(f"there is no tool {name!r} here")
         missing = [each for each in needed if each not in arguments]
         if missing:
-            return f"Not called: {name}: {missing[0]} is missing"
+            return self._not_called(f"{name}: {missing[0]} is missing")
         return self._results.call(name, arguments)
+
+    def _not_called(self, reason: str) -> str:
+        return self.hints.not_called.format(reason=reason)
 
 
 class _Sandbox:

@@ -10,7 +10,6 @@ from demo_model.programs.catalogue import Pair
 from demo_model.programs.project import Bug, Project, RedrawError, redrawn
 from demo_model.tasks import repair, words
 from demo_model.tasks.story import Story
-from demo_model.toolboxes import definitions
 from expertmesh.agent.verify import Check, failure_message
 
 KINDS = (
@@ -89,8 +88,7 @@ def _cut(story: Story) -> None:
     message = chat.assistant("", story.say("I look at", "我看看"))
     message["given"] = True
     story.messages.append(message)
-    told = definitions.agent()["messages"]["cut"]
-    story.user(told)
+    story.user(story.hints.cut)
 
 
 def _wrong_file(story: Story, made: Project, outcome: pytest_text.Outcome) -> None:
@@ -181,8 +179,7 @@ def _refused(story: Story, made: Project, bug: Bug) -> Conversation:
     """The user does not allow the edit: say what would be needed."""
     old, new = repair.texts_of(made, bug)
     story.call(words.line_is_wrong(story.draw, bug), "edit", path=made.file, old=old, new=new)
-    told = str(definitions.agent()["messages"]["refused"])
-    story.result(told if story.box.is_agent else "Error: refused by the user")
+    story.result(story.hints.refused if story.box.is_agent else "Error: refused by the user")
     wrong, right = bug.wrong.strip(), bug.right.strip()
     story.answer(
         story.say("The user did not allow the edit.", "用户不允许修改。"),
@@ -205,6 +202,6 @@ def _check_failed(story: Story, made: Project) -> Conversation:
         raise RedrawError
     text = f"exit code {outcome.exit_code}\n{outcome.text}".strip()
     command = story.rng.choice(("pytest -q", "python -m pytest -q", "python3 -m pytest -q"))
-    story.user(failure_message(Check(command, False, text, 0.0), text))
+    story.user(failure_message(Check(command, False, text, 0.0), text, story.hints))
     repair.view(story, made, outcome)
     return _to_the_end(story, made, repair.cause(made, outcome))

@@ -16,6 +16,7 @@ from demo_model.toolboxes.agent_results import (
     exited,
     timed_out,
 )
+from expertmesh.agent.hints import hints_for, hints_in
 from expertmesh.agent.prompts import system_prompt
 from expertmesh.agent.sandbox.policy import Ending
 from expertmesh.agent.tools.syntax import syntax_error
@@ -45,7 +46,8 @@ class Story:
         self.folder = _folder(self.rng)
         self._files = MemoryFolder()
         self._commands = GivenOutcome()
-        self._agent = AgentResults(self._files, self._commands) if self.box.is_agent else None
+        self._agent: AgentResults | None = None
+        self.hints = hints_in("en")
         self._called: chat.Call = ("", {})
 
     @property
@@ -69,11 +71,18 @@ class Story:
 
     def user(self, text: str) -> None:
         """The first one is the task, which the system prompt depends on."""
-        if not self.messages and (prompt := self._system(text)):
-            self.messages.append({"role": "system", "content": prompt})
+        if not self.messages:
+            self._begin(text)
         self.messages.append(chat.user(text))
         if self._agent:
             self._agent.told()
+
+    def _begin(self, task: str) -> None:
+        self.hints = hints_for(task)
+        if self.box.is_agent:
+            self._agent = AgentResults(self._files, self._commands, self.hints)
+        if prompt := self._system(task):
+            self.messages.append({"role": "system", "content": prompt})
 
     def call(self, thinking: str, role: str, *, given: bool = False, **arguments: Any) -> None:
         self._called = self.box.call(role, **arguments)

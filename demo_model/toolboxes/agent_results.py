@@ -10,6 +10,7 @@ from expertmesh.agent.approval import effect_of
 from expertmesh.agent.clip import clipped
 from expertmesh.agent.contained import Folder, Parts
 from expertmesh.agent.evidence import Ledger
+from expertmesh.agent.hints import Hints
 from expertmesh.agent.recovery import Recovery
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outcome, Sandbox
 from expertmesh.agent.tools.file_editor import FileEditor
@@ -79,12 +80,12 @@ _MAKERS: dict[str, Callable[[Folder, Sandbox], Tool]] = {
 class AgentResults:
     """The results of one conversation: with the numbers of their sources, and notes."""
 
-    def __init__(self, folder: Folder, sandbox: Sandbox) -> None:
+    def __init__(self, folder: Folder, sandbox: Sandbox, hints: Hints) -> None:
         self._folder = folder
         self._sandbox = sandbox
         self._tools: dict[str, Tool] = {}
         self._ledger = Ledger()
-        self._recovery = Recovery()
+        self._recovery = Recovery(hints)
 
     @property
     def num_sources(self) -> int:

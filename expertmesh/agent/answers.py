@@ -19,18 +19,6 @@ class Kind(Enum):
     EMPTY = "empty"
 
 
-WHAT_TO_TELL = {
-    Kind.CUT: (
-        "Your answer was cut off before it was complete, and none of its calls was made. Answer "
-        "again, and write less at a time: a long file in several pieces, for example."
-    ),
-    Kind.EMPTY: (
-        "You ended without an answer and without a call. Go on with the task, or give the answer."
-    ),
-}
-"""To the model, after an answer of no use."""
-
-
 def kind_of(reply: Reply) -> Kind:
     """Some servers end an answer with calls by `stop`; one that was cut has a call that is no
     whole JSON, or ends by anything else."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from expertmesh.agent.approval import Approval, effect_of
 from expertmesh.agent.clip import MAX_BYTES, clipped
 from expertmesh.agent.evidence import Ledger
+from expertmesh.agent.hints import Hints, hints_in
 from expertmesh.agent.recovery import GivenUpError, Recovery
 from expertmesh.agent.tools.registry import BadCallError, CheckedCall, Registry
 from expertmesh.agent.tools.tool import Effect, Result, Status
@@ -40,8 +41,10 @@ class Calls:
         trace: Trace,
         saver: Saver | None = None,
         watcher: Watcher | None = None,
+        hints: Hints | None = None,
         timeout_s: float = TOOL_TIMEOUT_S,
     ):
+        """`hints`: in English by default."""
         self._registry = registry
         self._approval = approval
         self._recovery = recovery
@@ -49,6 +52,7 @@ class Calls:
         self._trace = trace
         self._saver = saver
         self._watcher = watcher or Watcher()
+        self._hints = hints or hints_in("en")
         self._timeout_s = timeout_s
         self.seconds = 0.0
 
@@ -63,7 +67,7 @@ class Calls:
         try:
             checked = self._registry.check(name, arguments)
         except BadCallError as error:
-            result = Result(Status.FAILED, f"Not called: {error}")
+            result = Result(Status.FAILED, self._hints.not_called.format(reason=error))
             self._watcher.call_begins(name, {"malformed": arguments[:MAX_BYTES]})
             self._recovery.invalid(str(error))
         else:
@@ -80,7 +84,7 @@ class Calls:
     async def _allowed_result(self, checked: CheckedCall, effect: Effect) -> Result:
         if not await self._approval.allows(checked.tool, checked.arguments):
             self._recovery.refused()
-            return Result(Status.REFUSED, "The user did not allow this call.")
+            return Result(Status.REFUSED, self._hints.refused)
         if self._saver is not None:
             await self._save(effect, checked.tool.name)
         result = await self._result(checked)
@@ -124,10 +128,12 @@ class Calls:
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])
         hidden = self._trace.masks.hide(result.text)
-        line = (
-            f"[The result of {call['function']['name']} in step {step} ({result.status.value}, "
-            f"{len(result.text):,} characters) was left out to save room"
-            + (f"; all of it: {kept}]" if where else "]")
+        line = (self._hints.left_out_kept if where else self._hints.left_out).format(
+            tool=call["function"]["name"],
+            step=step,
+            status=result.status.value,
+            characters=f"{len(result.text):,}",
+            kept=kept,
         )
         self._trace.write(
             "tool",

@@ -19,8 +19,10 @@ from typing import Any, Protocol
 
 from expertmesh.agent.approval import Approve, Ask
 from expertmesh.agent.finished import finished
+from expertmesh.agent.hints import hints_for
 from expertmesh.agent.loop import Ending
 from expertmesh.agent.outward import Outward, outward_tools
+from expertmesh.agent.prompts import language_of
 from expertmesh.agent.run_folder import agent_state
 from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.policy import Mode
@@ -33,11 +35,6 @@ from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatStream
 
 _NOBODY = 65534
-_PLAN_FIRST = (
-    "Write down a plan with update_plan first; then do each step, check what it gave, and keep the "
-    "plan up to date.\n\nThe task: "
-)
-_CITE = "Find this out from the web, and cite your sources as [n].\n\n"
 
 
 class ChatsLikeLLM(Protocol):
@@ -148,14 +145,14 @@ class ToolAgent:
         """The same for a task of many steps: the model plans first. Needs the tool update_plan."""
         if "update_plan" not in self._tools:
             raise ValueError("execute_complex_task needs the tool update_plan")
-        return finished(self._run(_PLAN_FIRST + task, max_steps))
+        return finished(self._run(hints_for(task).plan_first.format(task=task), max_steps))
 
     def browse_retrieve_task(self, query: str, max_steps: int = 10) -> AgentRun:
         """Find something out from the web, with sources. Needs a tool that reads the web."""
         reads_web = any(one.effect is Effect.WEB for one in self._others)
         if not (reads_web or self._outward.reads_web):
             raise ValueError("browse_retrieve_task needs the web: give search, or web=True")
-        return finished(self._run(_CITE + query, max_steps))
+        return finished(self._run(hints_for(query).cite.format(task=query), max_steps))
 
     async def _run(self, task: str, max_steps: int) -> AgentRun:
         facts: dict[str, Any] = {"sandbox": self._sandbox.mechanism}
@@ -182,6 +179,7 @@ class ToolAgent:
                 approve=self._approve,
                 trust_web=self._trust_web,
                 writable=self._writable,
+                language=language_of(task),
                 max_model_len=max_model_len,
                 secrets=(self._api_key,) if self._api_key else (),
                 facts=facts,

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 from expertmesh.agent.answers import (
-    WHAT_TO_TELL,
     Kind,
     answer_text,
     assistant_message,
@@ -16,6 +15,7 @@ from expertmesh.agent.answers import (
 from expertmesh.agent.approval import StoppedByUserError
 from expertmesh.agent.calls import Calls, tool_message
 from expertmesh.agent.clip import clipped
+from expertmesh.agent.hints import Hints, hints_in
 from expertmesh.agent.history import History
 from expertmesh.agent.recovery import GivenUpError, Recovery
 from expertmesh.agent.trace import Trace
@@ -86,10 +86,11 @@ class Agent:
         trace: Trace,
         verifier: Verifier | None = None,
         watcher: Watcher | None = None,
+        hints: Hints | None = None,
         max_steps: int = 30,
         max_checks: int = MAX_ROUNDS,
     ):
-        """`tools`: their definitions, as a request has them."""
+        """`tools`: their definitions, as a request has them. `hints`: in English by default."""
         self._model = model
         self._tools = tools
         self._calls = calls
@@ -98,6 +99,7 @@ class Agent:
         self._trace = trace
         self._verifier = verifier
         self._watcher = watcher or Watcher()
+        self._hints = hints or hints_in("en")
         self._max_steps = max_steps
         self._max_checks = max_checks
         self._checks = 0
@@ -162,7 +164,8 @@ class Agent:
         else:
             self._recovery.invalid(f"it was {kind.value}")
             self._watcher.note(f"the answer was {kind.value}: the model is asked again")
-            self._add({"role": "user", "content": WHAT_TO_TELL[kind]})
+            hint = self._hints.cut if kind is Kind.CUT else self._hints.empty
+            self._add({"role": "user", "content": hint})
 
     async def _ask(self) -> Reply:
         """Leaves out more and more for as long as the server finds the conversation too long."""
@@ -205,7 +208,7 @@ class Agent:
             self.progress.end(Ending.CHECK_FAILED, reason)
         else:
             self._recovery.told()
-            message = failure_message(check, clipped(check.text))
+            message = failure_message(check, clipped(check.text), self._hints)
             self._add({"role": "user", "content": message})
 
     def _compact(self, *, hard: bool = False) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from expertmesh.agent.hints import hints_for
 from expertmesh.agent.run_folder import RunFolder
 from expertmesh.agent.tools.tool import Source
 from expertmesh.agent.trace import read_trace
@@ -14,7 +15,6 @@ from expertmesh.clients.chat_stream import ChatError
 
 _OUTSIDE = ("http://", "https://", "mcp:")
 """How the places of sources begin whose text strangers may have written."""
-_NOT_MADE = "Not made: the run ended before."
 
 
 @dataclass
@@ -48,7 +48,7 @@ def read_earlier(run: RunFolder) -> Earlier:
             _take(earlier, event)
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{run.trace}: not a trace of this version: {error!r}") from None
-    _answer_open_calls(earlier.messages)
+    _answer_open_calls(earlier.messages, hints_for(earlier.task).not_made)
     return earlier
 
 
@@ -69,7 +69,7 @@ def _take(earlier: Earlier, event: dict[str, Any]) -> None:
         earlier.messages.append(event["message"])
 
 
-def _answer_open_calls(messages: list[dict[str, Any]]) -> None:
+def _answer_open_calls(messages: list[dict[str, Any]], answer: str) -> None:
     """Only the last answer can have some."""
     last = max((i for i, one in enumerate(messages) if one["role"] == "assistant"), default=None)
     if last is None:
@@ -77,7 +77,7 @@ def _answer_open_calls(messages: list[dict[str, Any]]) -> None:
     answered = {one.get("tool_call_id") for one in messages[last:]}
     for call in messages[last].get("tool_calls", ()):
         if call["id"] not in answered:
-            message = {"role": "tool", "tool_call_id": call["id"], "content": _NOT_MADE}
+            message = {"role": "tool", "tool_call_id": call["id"], "content": answer}
             messages.append(message)
 
 

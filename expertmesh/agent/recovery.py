@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from expertmesh.agent.hints import Hints, hints_in
 from expertmesh.agent.tools.tool import Effect, Status
 
 MAX_INVALID = 3
@@ -17,7 +18,9 @@ class GivenUpError(Exception):
 class Recovery:
     """Counts what goes wrong in one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, hints: Hints | None = None):
+        """`hints`: in English by default."""
+        self._hints = hints or hints_in("en")
         self._invalid = self._refused = 0
         self._counted = False
         self._made: dict[str, int] = {}
@@ -50,12 +53,7 @@ class Recovery:
         self._made[key] = count = self._made.get(key, 0) + 1
         if count >= MAX_REPEATS:
             raise GivenUpError(f"the same call of {name} for the third time")
-        if count == 1:
-            return ""
-        return (
-            "Note: you made this very call before, and nothing has changed since. Do something "
-            "else: a third time ends the run."
-        )
+        return self._hints.repeated if count > 1 else ""
 
     def done(self, name: str, arguments: dict[str, Any], effect: Effect, status: Status) -> None:
         """A call was made: what changes something makes it worth while to repeat the others."""

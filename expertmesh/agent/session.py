@@ -15,6 +15,7 @@ from expertmesh.agent.checkpoint import Checkpoint
 from expertmesh.agent.contained import Folder
 from expertmesh.agent.diff import Changed, compare
 from expertmesh.agent.evidence import Citations, Ledger
+from expertmesh.agent.hints import hints_in
 from expertmesh.agent.history import History
 from expertmesh.agent.loop import Agent, Progress
 from expertmesh.agent.masks import Masks, secrets_of
@@ -45,6 +46,8 @@ class Settings:
     trust_web: bool = False
     writable: bool = True
     """Whether anything in the work folder may be changed; as the sandbox is."""
+    language: str = "en"
+    """Of the task, as `language_of` tells it."""
     max_model_len: int | None = None
     secrets: tuple[str, ...] = ()
     """Never written to the trace, besides what the environment holds."""
@@ -110,7 +113,8 @@ class Session:
         )
         self._history = History(settings.max_model_len)
         self._approval = Approval(settings.approve, ask, trust_web=settings.trust_web)
-        recovery = Recovery()
+        hints = hints_in(settings.language)
+        recovery = Recovery(hints)
         calls = Calls(
             self.registry,
             approval=self._approval,
@@ -119,6 +123,7 @@ class Session:
             trace=self.trace,
             saver=self,
             watcher=self._watcher,
+            hints=hints,
         )
         self.agent = Agent(
             model,
@@ -129,6 +134,7 @@ class Session:
             trace=self.trace,
             verifier=Verifier(settings.check, sandbox) if settings.check else None,
             watcher=self._watcher,
+            hints=hints,
             max_steps=settings.max_steps,
             max_checks=settings.max_checks,
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from expertmesh.agent.hints import Hints
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
 
 MAX_ROUNDS = 3
@@ -37,9 +38,6 @@ class Verifier:
         return Check(self.command, outcome.ok, f"{ended}\n{printed}".strip(), outcome.seconds)
 
 
-def failure_message(check: Check, text: str) -> str:
+def failure_message(check: Check, text: str, hints: Hints) -> str:
     """What the model is told; `text` is the check's, clipped."""
-    return (
-        f"The task is not done: `{check.command}` was run to check it and failed.\n{text}\n"
-        "Find the cause, mend it, and then answer again."
-    )
+    return hints.check_failed.format(command=check.command, text=text)

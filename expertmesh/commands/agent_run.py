@@ -10,6 +10,7 @@ from typing import Any
 
 from expertmesh.agent.approval import Approve
 from expertmesh.agent.ask_terminal import TerminalAsk
+from expertmesh.agent.hints import hints_for
 from expertmesh.agent.loop import Ending
 from expertmesh.agent.mcp_servers.confirmation import NotConfirmedError
 from expertmesh.agent.mcp_servers.server import McpServerError
@@ -22,6 +23,7 @@ from expertmesh.agent.past import (
     read_earlier,
     read_recorded,
 )
+from expertmesh.agent.prompts import language_of
 from expertmesh.agent.report import EXIT_CODES, as_json, report
 from expertmesh.agent.run_folder import RunFolder, agent_state, find_run, runs_of
 from expertmesh.agent.sandbox.choose import choose_sandbox
@@ -44,8 +46,6 @@ from expertmesh.console import (
     stderr,
     stdout,
 )
-
-GO_ON = "Go on with the task."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +126,12 @@ async def _run(
             model = RecordedModel(recorded.answers)
             settings = _as_recorded(settings, recorded)
         else:
-            task = request.task or GO_ON
+            task = request.task or hints_for(earlier.task if earlier else "").go_on
             with command_errors(EXIT_USAGE):
                 chat = ChatStream(request.base_url, request.api_key)
             stack.push_async_callback(chat.close)
             model, settings = await _served(request, chat, settings, view)
+        settings = replace(settings, language=language_of(task))
         if earlier is not None and Path(earlier.folder) != request.work_dir.resolve():
             view.note(f"the run that is gone on with worked in {earlier.folder}")
         others = await stack.enter_async_context(_outward(request, ask))

@@ -14,11 +14,10 @@ from demo_model.tasks.families import FAMILIES
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions
 from demo_model.toolboxes.agent_results import AgentResults, GivenOutcome, MemoryFolder, exited
-from expertmesh.agent import calls as agents_calls
-from expertmesh.agent.answers import WHAT_TO_TELL, Kind
 from expertmesh.agent.approval import Approval
 from expertmesh.agent.calls import Calls
 from expertmesh.agent.evidence import Ledger
+from expertmesh.agent.hints import hints_in
 from expertmesh.agent.masks import Masks
 from expertmesh.agent.prompts import system_prompt
 from expertmesh.agent.recovery import Recovery
@@ -75,11 +74,6 @@ def test_the_tools_are_the_agents() -> None:
         assert tool == trained[name]
 
 
-def test_messages_of_the_agent_are_its_own() -> None:
-    assert AGENT["messages"]["cut"] == WHAT_TO_TELL[Kind.CUT]
-    assert f'"{AGENT["messages"]["refused"]}"' in Path(agents_calls.__file__).read_text()
-
-
 EDIT = {"action": "edit", "file_path": "m.py", "old_text": "a = 1", "new_text": "a = 2"}
 VIEW = {"action": "view", "file_path": "m.py"}
 RUN = {"command": "pytest -q"}
@@ -89,7 +83,7 @@ async def test_results_are_shown_as_the_agent_shows_them(tmp_path: Path) -> None
     """Numbers of sources, and the note at a call that was made before."""
     folder, sandbox = MemoryFolder(), GivenOutcome()
     folder.files["m.py"] = "a = 1\n"
-    ours = AgentResults(folder, sandbox)
+    ours = AgentResults(folder, sandbox, hints_in("en"))
     theirs = Calls(
         Registry([FileEditor(folder), Shell(sandbox)]),
         approval=Approval("all", None),
