@@ -105,22 +105,36 @@ class Checkpoint:
         """Keep the whole folder, once. Raises OSError."""
         if self.is_whole or self.is_too_large:
             return
-        names = walk(self._folder.root, self._left_out)
-        found = dict(itertools.islice(names, self._max_names + 1))
-        self.is_too_large = len(found) > self._max_names
-        if self.is_too_large:
+        found, fitting, self.not_kept = self._look_at_all()
+        self.is_too_large = found is None
+        if found is None:
             return
-        files = sorted((one.size, path) for path, one in found.items() if one.kind == "file")
-        size_bytes = 0
-        for size, path in files:
-            size_bytes += size
-            fits = size_bytes <= self._max_bytes
-            if path not in self.before and fits:
-                found[path] = self._kept(path, found[path])
-            self.not_kept += not fits and path not in self.before
+        for path in fitting:
+            found[path] = self._kept(path, found[path])
         self.before = {**found, **self.before}
         self.is_whole = True
         self._save()
+
+    def outlook(self) -> tuple[bool, int]:
+        """What `is_too_large` and `not_kept` would be after `before_run`; nothing is kept yet."""
+        found, _, not_kept = self._look_at_all()
+        return found is None, not_kept
+
+    def _look_at_all(self) -> tuple[Entries | None, list[str], int]:
+        """All names, or None if they are too many; which files fit, and how many do not."""
+        names = walk(self._folder.root, self._left_out)
+        found = dict(itertools.islice(names, self._max_names + 1))
+        if len(found) > self._max_names:
+            return None, [], 0
+        files = sorted((one.size, path) for path, one in found.items() if one.kind == "file")
+        sizes = itertools.accumulate(size for size, _ in files)
+        new = [
+            (path, size_bytes <= self._max_bytes)
+            for (_, path), size_bytes in zip(files, sizes, strict=True)
+            if path not in self.before
+        ]
+        fitting = [path for path, fits in new if fits]
+        return found, fitting, len(new) - len(fitting)
 
     def changes(self) -> dict[str, tuple[Entry, Entry]]:
         """Path -> what was there, and what is there now, where these differ."""

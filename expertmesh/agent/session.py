@@ -98,6 +98,7 @@ class Session:
         self.checkpoint = Checkpoint(folder, self.folder.checkpoint, left_out=state)
         self.ledger = Ledger()
         self.plan: Plan = []
+        self._told_not_kept = ""
         self.registry = make_registry(
             Materials(
                 folder=folder,
@@ -156,6 +157,8 @@ class Session:
             tools=self.registry.names,
             **self.settings.facts,
         )
+        if self.settings.writable and any(map(self._may_change_all, self.registry)):
+            self._tell_not_kept(*await asyncio.to_thread(self.checkpoint.outlook))
         user = {"role": "user", "content": task}
         if earlier is not None:
             self._take_over(earlier)
@@ -187,16 +190,7 @@ class Session:
             return
         started_s = time.monotonic()
         await asyncio.to_thread(kept.before_run)
-        if kept.is_too_large:
-            self._watcher.note(
-                "the folder has too many files to be kept: undo can put back what file_editor "
-                "changes, and nothing that a command changes"
-            )
-        elif kept.not_kept:
-            self._watcher.note(
-                f"{kept.not_kept:,} files are too large to be kept: undo cannot put them back if a "
-                "command changes them"
-            )
+        self._tell_not_kept(kept.is_too_large, kept.not_kept)
         self.trace.write(
             "checkpoint",
             names=len(kept.before),
@@ -204,6 +198,26 @@ class Session:
             is_whole=kept.is_whole,
             seconds=round(time.monotonic() - started_s, 3),
         )
+
+    def _may_change_all(self, tool: Tool) -> bool:
+        return tool.name != READER and tool.effect in (Effect.WRITES, Effect.RUNS)
+
+    def _tell_not_kept(self, is_too_large: bool, not_kept: int) -> None:
+        """What undo will not do; before the model is asked, and again if that has changed."""
+        text = ""
+        if is_too_large:
+            text = (
+                "the folder has too many files to be kept: undo can put back what file_editor "
+                "changes, and nothing that a command changes"
+            )
+        elif not_kept:
+            text = (
+                f"{not_kept:,} files are too large to be kept: undo cannot put them back if a "
+                "command changes them"
+            )
+        if text and text != self._told_not_kept:
+            self._watcher.note(text)
+        self._told_not_kept = text
 
     def changes(self) -> Changes:
         """What differs in the folder from before the run; kept for `undo` and `show`."""
