@@ -8,6 +8,7 @@ started as the user nobody.
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -125,9 +126,13 @@ async def _process(
 
 
 async def _ended(process: asyncio.subprocess.Process) -> bytes:
-    """What it wrote to stderr until it was killed."""
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    """What it wrote to stderr until it was killed, with all that it was about to start.
+
+    bwrap's first child waits for bwrap, and would do so for ever.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
     return (await process.communicate())[1]
 
 

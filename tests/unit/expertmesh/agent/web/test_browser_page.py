@@ -1,5 +1,6 @@
 """What a browser can see, as whom it runs, what it may take, and that nothing of it is left."""
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from expertmesh.agent.web.browser_programs import NOBODY, find_browser, find_bub
 from expertmesh.agent.web.chromium_flags import chromium_argv
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.fake_chromium import fake_chromium
+from tests.support.expertmesh.sandbox.users import some_user
+from tests.support.expertmesh.sandbox.working import open_folder
 
 BUBBLEWRAP = find_bubblewrap()
 URL = "http://a.test/"
@@ -112,6 +115,25 @@ async def test_a_page_has_a_time_limit(tmp_path: Path, bubblewrap: str | None) -
     with pytest.raises(TimeoutError):
         await browser(program, bubblewrap, BrowserLimits(wall_s=0.5)).load(URL)
     assert not [words for words in command_lines() if program in words]
+
+
+async def test_what_bubblewrap_was_about_to_start_ends_with_it() -> None:
+    """Its first child is there before it can do anything by itself."""
+    with open_folder(some_user()) as folder:
+        folder.chmod(0o777)
+        bubblewrap = folder / "bwrap"
+        bubblewrap.write_text(
+            f"#!/bin/sh\ncd {folder}; sleep 8644 & echo $! >new; mv new child; wait\n"
+        )
+        bubblewrap.chmod(0o755)
+        loading = asyncio.create_task(browser("/nowhere/chromium", str(bubblewrap)).load(URL))
+        async with asyncio.timeout(20):
+            while not (folder / "child").exists():
+                await asyncio.sleep(0.01)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        assert not [words for words in command_lines() if "8644" in words]
 
 
 @ways
