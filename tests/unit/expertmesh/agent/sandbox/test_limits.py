@@ -7,6 +7,10 @@ from _pytest.mark import ParameterSet
 
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome, Sandbox
 from expertmesh.agent.sandbox.removal import remove_tree
+from tests.support.expertmesh.sandbox import working
+from tests.support.expertmesh.sandbox.runner import KINDS
+from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
+from tests.support.expertmesh.sandbox.working import why_not
 
 SMALL = Limits(
     wall_s=20.0,
@@ -39,6 +43,7 @@ for number in range(12):
     open(f"{number}", "wb").write(bytes(1 << 20))
 time.sleep(60)
 """
+FORK_BOMB = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
 
 
 def slow(*values: object) -> ParameterSet:
@@ -162,8 +167,32 @@ time.sleep(60)
 
 @pytest.mark.slow
 async def test_a_fork_bomb_ends(sandbox: Sandbox) -> None:
-    outcome = await run(sandbox, "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass")
+    outcome = await run(sandbox, FORK_BOMB)
     assert outcome.ending in (Ending.PROCESSES, Ending.MEMORY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starter", ["root", "user"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_limits_hold_whoever_starts_it(kind: str, starter: str, work: Path) -> None:
+    """The kernel's own limit of processes does not bind root, and a user has no cgroup."""
+    who = ROOT_USER if starter == "root" else some_user()
+    if reason := why_not(kind, who):
+        pytest.skip(reason)
+    tried = [
+        (FORK_BOMB, {}, {Ending.PROCESSES, Ending.MEMORY}),
+        (IN_CHILDREN.format(does="x = b'x' * (80 << 20)"), {}, {Ending.MEMORY}),
+        (IN_CHILDREN.format(does="while True: pass"), {"cpu_s": 1.0}, {Ending.CPU_TIME}),
+        (FILES, {}, {Ending.GROWTH}),
+        ("while True: print('x' * 1000)", {}, {Ending.OUTPUT}),
+    ]
+    runs = [
+        {"argv": ["python3", "-c", code], "limits": {**vars(SMALL), **limit}}
+        for code, limit, _ in tried
+    ]
+    outcomes = working.run(who, {"kind": kind, "work": str(work), "runs": runs})
+    for outcome, (code, _, endings) in zip(outcomes, tried, strict=True):
+        assert Ending(outcome["ending"]) in endings, (code, outcome)
 
 
 async def test_head_and_tail_of_the_output_are_kept(sandbox: Sandbox) -> None:
