@@ -52,7 +52,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "expertmesh": (
         "console help_pages issuing inputs outputs check state_root", "progress certs cluster",
         "gpu_checks clients",
-        "agent",
+        "agent connect",
         "doctor hub offline",
         "sampling_params loadgen",
         "forecasting assistants", "commands", "cli", "__main__",

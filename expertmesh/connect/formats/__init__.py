@@ -1,0 +1,1 @@
+"""How are single values of a configuration file changed, with all else left as it stands?"""
