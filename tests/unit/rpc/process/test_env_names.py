@@ -95,8 +95,8 @@ def test_every_name_in_the_repository_is_known() -> None:
 
 
 SAME = {
-    "API_KEY": {"up", "chat", "agent", "bench serve"},
-    "API_KEY_FILE": {"up", "chat", "agent", "bench serve"},
+    "API_KEY": {"up", "chat", "agent", "connect", "bench serve"},
+    "API_KEY_FILE": {"up", "chat", "agent", "connect", "bench serve"},
     "MODEL": {"up", "plan", "bench offline", "bench replay"},
     "DTYPE": {"up", "bench offline"},
     "GPU_MEMORY": {"up", "plan"},
