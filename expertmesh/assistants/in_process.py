@@ -9,7 +9,7 @@ from typing import Any
 
 from expertmesh.agent.facade import ChatsLikeLLM, OfflineChat
 from expertmesh.agent.turn import Model, OnPiece
-from expertmesh.assistants.model import Answer, Messages, Schema, nobody_watches
+from expertmesh.assistants.model import Answer, Messages, Schema, answer_limit, nobody_watches
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError
 
@@ -94,8 +94,7 @@ class InProcessModel:
 
     def _params(self, schema: Schema | None) -> Any:
         params = self._llm.get_default_sampling_params()
-        params.max_tokens = None  # vLLM's default is 16; this is as far as the context goes
-        for name, value in self._sampling.items():
+        for name, value in {**answer_limit(self._llm.max_model_len), **self._sampling}.items():
             if not hasattr(params, name):
                 raise ValueError(f"sampling: there is no {name}")
             setattr(params, name, value)

@@ -18,6 +18,16 @@ Schema = Mapping[str, Any]
 OnWait = Callable[[float, str], None]
 
 
+MOST_ANSWER_TOKENS = 16_384
+
+
+def answer_limit(max_model_len: int | None) -> dict[str, int]:
+    """How long an answer may be if nobody says so: a small model may never end one by itself."""
+    return (
+        {} if max_model_len is None else {"max_tokens": min(MOST_ANSWER_TOKENS, max_model_len // 4)}
+    )
+
+
 def nobody_watches(piece: Piece, reply: Reply) -> None:
     """For questions whose answers are not shown while they come."""
 

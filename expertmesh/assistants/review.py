@@ -15,17 +15,19 @@ from expertmesh.clients.chat_stream import RefusedError
 
 SCHEMA: dict[str, Any] = {
     "type": "array",
+    "maxItems": 30,
     "items": {
         "type": "object",
         "properties": {
-            "line": {"type": "integer", "minimum": 1},
-            "kind": {"type": "string", "minLength": 1},
+            "line": {"type": "integer", "minimum": 1, "maximum": 9_999_999},
+            "kind": {"type": "string", "minLength": 1, "maxLength": 60},
             "severity": {"type": "string", "enum": [one.value for one in Severity]},
-            "message": {"type": "string", "minLength": 1},
+            "message": {"type": "string", "minLength": 1, "maxLength": 600},
         },
         "required": ["line", "kind", "severity", "message"],
     },
 }
+"""Bounded everywhere: a small model that is held to a form may never end a string by itself."""
 _COMMENT = re.compile(r"(?:#|//|/\*|\"\"\"|''')(.*)")
 _LEAST_LINES = 40
 """A shorter piece is not halved when its review does not fit into an answer."""

@@ -5,7 +5,14 @@ from typing import Any
 
 from expertmesh.agent.answers import answer_text
 from expertmesh.agent.turn import Model, OnPiece, ServedChat
-from expertmesh.assistants.model import Answer, Messages, OnWait, Schema, nobody_watches
+from expertmesh.assistants.model import (
+    Answer,
+    Messages,
+    OnWait,
+    Schema,
+    answer_limit,
+    nobody_watches,
+)
 from expertmesh.clients.chat import Reply
 from expertmesh.clients.chat_stream import ChatStream, RefusedError, ServedModel
 
@@ -73,7 +80,8 @@ class ServedText:
     async def _ask(
         self, messages: Messages, besides: Mapping[str, Any], on_piece: OnPiece
     ) -> Reply:
-        chat = ServedChat(self._chat, {**self._settings, **besides}, on_wait=self._on_wait)
+        settings = {**answer_limit(self.max_model_len), **self._settings, **besides}
+        chat = ServedChat(self._chat, settings, on_wait=self._on_wait)
         return await chat.ask(messages, [], on_piece)
 
 

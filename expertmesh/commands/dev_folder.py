@@ -25,6 +25,7 @@ from expertmesh.commands.assisting import EXIT_INTERRUPTED
 from expertmesh.commands.interrupts import interruptible, term_as_interrupt
 from expertmesh.commands.model_flags import Asked
 from expertmesh.console import (
+    EXIT_FAILED,
     EXIT_USAGE,
     CommandError,
     command_errors,
@@ -107,9 +108,18 @@ def run_before(at: Place, command: str) -> Check | None:
 
 
 async def work_and_tell(
-    model: TextModel, view: View, asked: Asked, order: Order, *, as_json: bool
+    model: TextModel,
+    view: View,
+    asked: Asked,
+    order: Order,
+    *,
+    as_json: bool,
+    must_change: bool = False,
 ) -> int:
-    """The agent's run with its report; the exit code says how it ended."""
+    """The agent's run with its report; the exit code says how it ended.
+
+    `must_change`: a run that changed nothing has failed, whatever the model says.
+    """
     notes = stderr()
     steps = RunView(notes, asked.thinking)
     ask = TerminalAsk(notes) if sys.stdin.isatty() and notes.is_terminal else None
@@ -117,6 +127,8 @@ async def work_and_tell(
     with command_errors(), contextlib.closing(steps):
         worked = await work_in_folder(model, order, ask=ask, watcher=steps, guard=interruptible())
     _tell(worked, as_json)
+    if worked.ending is Ending.DONE and must_change and not worked.changes.files:
+        return EXIT_FAILED
     return EXIT_CODES[worked.ending]
 
 

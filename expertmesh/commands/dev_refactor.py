@@ -109,6 +109,6 @@ def refactor(
             secrets=(asked.api_key,) if asked.api_key else (),
             undo_unless_done=not keep,
         )
-        return await work_and_tell(model, view, asked, order, as_json=as_json)
+        return await work_and_tell(model, view, asked, order, as_json=as_json, must_change=True)
 
     raise typer.Exit(run_assistant(asked, work))

@@ -187,3 +187,12 @@ def test_without_a_check_the_user_is_told_so(
     done = run("refactor", "Rename it", "--approve", "all")
     assert done.returncode == 0
     assert "without --check nothing says whether it still works" in done.stderr
+
+
+def test_a_refactoring_that_changes_nothing_has_failed(
+    gateway: Harness, scripts: Scripts, run: Run, work: Path
+) -> None:
+    gateway.script(lambda request: scripts.final("All renamed.")(request))
+    done = run("refactor", "Rename it", "--check", "true")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was changed" in done.stderr

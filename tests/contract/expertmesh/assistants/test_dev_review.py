@@ -1,7 +1,11 @@
 """`expertmesh dev review` as a user and a workflow of CI run it, against a scripted server."""
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script
 from tests.support.expertmesh.scripted_text import refuses, says, texts
+from tests.support.places import ROOT
 
 FOUND = [
     {"line": 2, "kind": "off_by_one", "severity": "error", "message": "one too far"},
@@ -136,3 +141,29 @@ def test_a_file_that_is_no_text_is_told_before_anything_is_asked(code: Path) -> 
     code.write_bytes(b"\xff\xff")
     done = run_command("dev", "review", "a.py", "--base-url", "http://127.0.0.1:9")
     assert (done.returncode, "not UTF-8" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_review_is_one_line(serve: Serve, code: Path, sent: int) -> None:
+    server = serve(lambda body: [{"choices": [{"delta": {"content": "["}}]}, 60.0])
+    command = [sys.executable, "-m", "expertmesh", "dev", "review", "a.py", "--base-url"]
+    process = subprocess.Popen(
+        [*command, server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        for _ in range(300):
+            if server.open:
+                break
+            time.sleep(0.1)
+        process.send_signal(sent)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err

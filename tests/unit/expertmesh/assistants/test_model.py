@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from expertmesh.assistants.model import open_model
+from expertmesh.assistants.model import answer_limit, open_model
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError, LostError, RefusedError
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script
@@ -40,6 +40,12 @@ async def asked(where: Any, schema: Any = None, **options: Any) -> tuple[Any, st
         answer = await model.ask(ASKED, schema=schema, on_piece=keep)
         await asyncio.sleep(0)
         return answer, "".join(shown)
+
+
+def test_an_answer_has_a_limit_where_the_context_is_known() -> None:
+    assert answer_limit(None) == {}
+    assert answer_limit(32_768) == {"max_tokens": 8_192}
+    assert answer_limit(196_608) == {"max_tokens": 16_384}
 
 
 async def test_a_server_is_asked_with_the_sampling_and_its_thinking_is_taken_off(
@@ -118,7 +124,7 @@ async def test_an_llm_shows_its_text_from_the_end_of_the_thinking_on() -> None:
     llm = ToyLlm("<think>a", "<think>a</think>\n\nYe", "<think>a</think>\n\nYes.", content="Yes.")
     answer, shown = await asked(llm, SCHEMA, sampling={"top_p": 0.5})
     assert (answer.text, shown, answer.reply.reasoning) == ("Yes.", "Yes.", "hm")
-    assert (llm.params.temperature, llm.params.top_p, llm.params.max_tokens) == (0.5, 0.5, None)
+    assert (llm.params.temperature, llm.params.top_p, llm.params.max_tokens) == (0.5, 0.5, 25)
     assert llm.params.structured_outputs.json == SCHEMA
 
 
