@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attention_svc.sampling.fixed_order import row_sums
+
 BLOCK = 64
 """Ids per block: small enough that `count` blocks are few tokens, large enough for few blocks."""
 
@@ -23,7 +25,7 @@ def block_sums(values_BV: Tensor) -> Tensor:
 
     Blocks are summed one by one: torch may split a long row between threads, but not a block.
     """
-    return _by_block(values_BV, lambda part: part.sum(dim=-1)).sum(dim=-1, dtype=torch.float64)
+    return row_sums(_by_block(values_BV, row_sums).double())
 
 
 def best(logits_BV: Tensor, maxima_BN: Tensor) -> tuple[Tensor, Tensor]:

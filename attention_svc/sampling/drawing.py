@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attention_svc.sampling.candidates import block_sums, num_ranked, ranked
+from attention_svc.sampling.fixed_order import running_sums
 from attention_svc.sampling.random_numbers import uniform
 from attention_svc.sequence.sequence import Sequence
 
@@ -21,8 +22,9 @@ CANDIDATES = (256, 2048, 16_384)
 RANKED_AT_ONCE = 1_600_000
 """Tokens of all rows that are ranked together, 7 whole rows of M2's: on a card each takes about 65
 bytes while it is. More rows are ranked in groups, one after the other."""
-MASS_ROWS = 2
-"""Rows whose exponentials are taken at once: few, to stay in the processor's cache."""
+MASS_ROWS, MASS_ROWS_ON_GPU = 2, 64
+"""Rows whose exponentials are taken at once: few, to stay in the processor's cache; a device waits
+for each launch instead."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,12 @@ def _columns(sequences: Rows[Sequence], limits: Rows[int], device: torch.device)
 def _mass(logits_BV: Tensor, maxima_BN: Tensor, controls: Columns, rows: Rows[int]) -> Tensor:
     """Sum of exp((logit - best) / temperature), [B, 1], of the rows without top_k; others 0."""
     mass_B1 = torch.zeros_like(controls.temperature)
-    for start in range(0, len(rows), MASS_ROWS):
-        some = rows[start : start + MASS_ROWS]
-        shares_RV = logits_BV[some].sub_(maxima_BN[some].amax(dim=1, keepdim=True))
-        mass_B1[some, 0] = block_sums(shares_RV.div_(controls.temperature[some].float()).exp_())
+    at_once = MASS_ROWS if logits_BV.is_cpu else MASS_ROWS_ON_GPU
+    for start in range(0, len(rows), at_once):
+        some_R = torch.tensor(rows[start : start + at_once], device=logits_BV.device)
+        shares_RV = logits_BV[some_R].sub_(maxima_BN[some_R].amax(dim=1, keepdim=True))
+        shares_RV.div_(controls.temperature[some_R].float()).exp_()
+        mass_B1[some_R, 0] = block_sums(shares_RV)
     return mass_B1
 
 
@@ -115,7 +119,7 @@ def pick(
     shares_BC = ((found.values_BC - found.values_BC[:, :1]).double() / controls.temperature).exp()
     rank_C = torch.arange(shares_BC.shape[1], device=logits_BV.device)
     shares_BC = shares_BC.masked_fill(rank_C >= controls.top_k, 0.0)
-    cumulative_BC = shares_BC.cumsum(dim=-1)
+    cumulative_BC = running_sums(shares_BC)
     mass_B1 = torch.where(mass_B1 > 0, mass_B1, cumulative_BC[:, -1:])
     # top_p, min_p and top_k each keep a first part of the order, at least one token.
     kept_BC = (cumulative_BC - shares_BC < controls.top_p * mass_B1) & (shares_BC >= controls.min_p)

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
-from attention_svc.sampling.candidates import block_maxima, ranked
+from attention_svc.sampling.candidates import block_maxima, block_sums, ranked
 from attention_svc.sequence.sequence import EmittedToken
 
 _TIE_ROOM = 16
@@ -17,7 +17,7 @@ class RawDistribution:
     def __init__(self, logits_BV: Tensor, top_counts: Rows[int], *, copy: bool):
         """`top_counts`: alternatives wanted by each row. `copy`: the logits will be changed."""
         self._logits_BV = logits_BV.clone() if copy else logits_BV
-        self._normaliser_B = torch.logsumexp(logits_BV, dim=-1)
+        self._normaliser_B = _normalisers(logits_BV)
         self._top_counts = top_counts
         most = max(top_counts, default=0)
         if most:
@@ -40,6 +40,14 @@ class RawDistribution:
                 zip(token_ids, chosen_B.tolist(), self._top_counts, strict=True)
             )
         ]
+
+
+def _normalisers(logits_BV: Tensor) -> Tensor:
+    """Logarithms of the rows' sums of exponentials; a row's has the same bits in any batch."""
+    if logits_BV.is_cpu:
+        return torch.logsumexp(logits_BV, dim=-1)
+    best_B1 = logits_BV.amax(dim=-1, keepdim=True)
+    return (block_sums((logits_BV - best_B1).exp_()).log() + best_B1[:, 0]).float()
 
 
 def _top(logits_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
