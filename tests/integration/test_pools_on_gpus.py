@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moe_model.backends.choice import choose_backend
 from moe_model.tiny import write_tiny
 from tests.support.attention_svc.long_requests import LATER_S, Request
 from tests.support.mesh import Mesh
@@ -33,8 +34,15 @@ def tokens_of(requests: list[Request]) -> list[list[int]]:
     return [request.tokens for request in requests]
 
 
+# Without the native kernels no bits are the same after a pool is killed: see batch invariance.
+on_cpu = pytest.mark.skipif(
+    choose_backend(torch.bfloat16).why != "", reason="no native kernels here"
+)
+
+
 @pytest.mark.parametrize(
-    ("attention", "experts"), [("cpu", "bf16"), ("cuda", "fp8"), ("cuda", "int4_g128")]
+    ("attention", "experts"),
+    [pytest.param("cpu", "bf16", marks=on_cpu), ("cuda", "fp8"), ("cuda", "int4_g128")],
 )
 def test_a_pool_killed_in_mid_stream_changes_no_token(
     tmp_path: Path, attention: str, experts: str
