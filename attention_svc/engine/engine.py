@@ -138,7 +138,8 @@ class Engine:
         ahead, self._ahead = self._ahead, None
         plan = self.scheduler.schedule() if ahead is None else ahead.plan
         if plan:
-            self._metrics.step_s["schedule"].observe(time.monotonic() - start)
+            scheduled_s = time.monotonic() - start
+            self._outcomes.later(partial(self._metrics.step_s["schedule"].observe, scheduled_s))
             self.progress.stepping = True
             self.progress.moves += 1
             try:
@@ -228,7 +229,7 @@ class Engine:
         if self._host_memory is not None and not step.meta.is_decode:
             took_s = time.monotonic() - start
             self._host_memory.cost.note_computed(step.meta.num_rows, took_s)
-        self._metrics.batch_rows.observe(step.meta.num_rows)
+        self._outcomes.later(partial(self._metrics.batch_rows.observe, step.meta.num_rows))
         # An aborted sequence has given its blocks back.
         for part in plan:
             if not part.sequence.finished:
@@ -250,7 +251,8 @@ class Engine:
         self._outcomes.publish(step, found.finite_open)
         for sequence, token in zip(sequences, tokens, strict=True):
             self._outcomes.emit(sequence, token)
-        self._metrics.step_s["stream"].observe(time.monotonic() - start)
+        streamed_s = time.monotonic() - start
+        self._outcomes.later(partial(self._metrics.step_s["stream"].observe, streamed_s))
 
     def _meanwhile(self, step: Step | None, is_short: bool) -> None:
         """While a device computes `step`: the next one is sent off, too; the rest can wait.
@@ -343,7 +345,7 @@ class Engine:
     async def _prepare_blocks(self, plan: list[Slice]) -> None:
         """Copy and clear blocks before the step that `plan` is. The plan is read at once."""
         tables, cache = self.scheduler.tables, self._stack.cache
-        blocks = partly_filled(plan, tables.block_size)
+        blocks = partly_filled(plan, tables.block_size) if self._stack.reads_unwritten else []
         moves = tables.take_moves()
         crosses = not all(isinstance(move, BlockCopy) for move in moves)
         if crosses:
@@ -354,7 +356,7 @@ class Engine:
             if not is_fatal(error):
                 self._forget_moves()
             raise
-        if blocks and self._stack.reads_unwritten:
+        if blocks:
             cache.clear(blocks)
 
     def _forget_moves(self) -> None:

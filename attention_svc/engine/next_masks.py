@@ -161,5 +161,7 @@ def banned_rows(sequences: Rows[Sequence]) -> dict[int, Tensor]:
     return {
         row: sequence.verdict.banned_V
         for row, sequence in enumerate(sequences)
-        if sequence.verdict is not None and sequence.verdict.banned_V is not None
+        if sequence.pending_verdict is not None
+        and sequence.verdict is not None
+        and sequence.verdict.banned_V is not None
     }

@@ -52,6 +52,10 @@ class Outcomes:
         for work in unsent:
             work()
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Leave something to `send`: it need not hold up the next step."""
+        self._unsent.append(work)
+
     def emit(self, sequence: Sequence, token: EmittedToken | SamplingFailed) -> None:
         if sequence.finished:  # its prompt's log-probabilities failed in this step
             return

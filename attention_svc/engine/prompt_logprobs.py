@@ -59,6 +59,8 @@ class PromptScorer:
 
 def prompt_scorer(plan: list[Slice], missing_ids: Tensor | None) -> PromptScorer | None:
     """What there is to score in a step. Call before the sequences count its rows as computed."""
+    if not any(part.sequence.params.prompt_logprobs for part in plan):
+        return None
     scorer = PromptScorer(missing_ids)
     row = 0
     for part in row_order(plan):

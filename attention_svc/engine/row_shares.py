@@ -10,14 +10,13 @@ rows are left, and a client's oldest prompt takes at most
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attention_svc.sequence.sequence import Sequence
 from rpc.fair_shares import equal_shares
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):  # which takes a third of a frozen dataclass's time to make
     """Some tokens of a sequence, from its first pending one on."""
 
     sequence: Sequence
@@ -43,9 +42,10 @@ def share_rows(running: Rows[Sequence], num_rows: int, urgency: Mapping[int, int
     plan: list[Slice] = []
     long: list[Sequence] = []
     for sequence in running:
-        if sequence.awaits_grammar:
+        pending = sequence.num_pending
+        if not pending or sequence.is_ending:  # it awaits its grammar
             continue
-        if sequence.num_pending > 1:
+        if pending > 1:
             long.append(sequence)
         else:
             plan.append(Slice(sequence, 1))

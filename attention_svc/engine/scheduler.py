@@ -20,6 +20,7 @@ one or more of those pending, within a budget of rows.
 
 import itertools
 from collections import Counter, deque
+from operator import attrgetter
 
 from attention_svc.engine.row_shares import Slice, share_rows
 from attention_svc.kv.block_tables import BlockTables
@@ -110,7 +111,7 @@ class Scheduler:
     def _make_room(self) -> None:
         """Take blocks that running sequences need, preempting the newest of the busiest client."""
         preempted: set[int] = set()
-        for sequence in sorted(self.running, key=lambda s: s.arrival):
+        for sequence in sorted(self.running, key=attrgetter("arrival")):
             while sequence.arrival not in preempted and not self.tables.grow(sequence):
                 held = self._held()
                 victim = max(self.running, key=lambda s: (held[s.client_id], s.arrival))

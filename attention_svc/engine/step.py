@@ -1,5 +1,6 @@
 """How does the scheduler's plan become tensors?"""
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ def pack(plan: list[Slice], block_size: int) -> Step:
     operators are slow between steps (docs/cold-caches.md).
     """
     ordered = row_order(plan)
-    decode = [part for part in ordered if part.num_tokens == 1]
+    decode = ordered if _is_decode(plan) else [part for part in ordered if part.num_tokens == 1]
     num_rows = len(decode)
     # token_ids_T, positions_T, slot_mapping_T, each in parts that follow one another.
     columns = [[column] for column in _decode_columns(decode, block_size).unbind()]
@@ -57,11 +58,14 @@ def pack(plan: list[Slice], block_size: int) -> Step:
         num_rows += part.num_tokens
         last_rows.append(num_rows - 1)
 
-    completes = [part.completes for part in ordered]
-
-    def rows_of(wanted: bool) -> Tensor:
-        rows = [row for row, is_ in zip(last_rows, completes, strict=True) if is_ is wanted]
-        return torch.tensor(rows, dtype=torch.int64)
+    completing: list[Slice] = []
+    continuing: list[Slice] = []
+    logit_rows: list[int] = []
+    open_rows: list[int] = []
+    for row, part in zip(last_rows, ordered, strict=True):
+        completes = part.completes
+        (completing if completes else continuing).append(part)
+        (logit_rows if completes else open_rows).append(row)
 
     token_ids_T, positions_T, slots_T = (
         parts[0] if len(parts) == 1 else torch.cat(parts) for parts in columns
@@ -74,18 +78,22 @@ def pack(plan: list[Slice], block_size: int) -> Step:
         decode_tables_BW=torch.from_numpy(_decode_tables(decode, block_size)),
         decode_lens_B=lens_B,
         chunks=tuple(chunks),
-        logit_rows_B=rows_of(True),
-        open_rows_C=rows_of(False),
+        logit_rows_B=torch.tensor(logit_rows, dtype=torch.int64),
+        open_rows_C=torch.tensor(open_rows, dtype=torch.int64),
         is_decode=not chunks,
     )
-    completing = [part for part, is_ in zip(ordered, completes, strict=True) if is_]
-    continuing = [part for part, is_ in zip(ordered, completes, strict=True) if not is_]
     return Step(meta=meta, completing=completing, continuing=continuing)
 
 
 def row_order(plan: list[Slice]) -> list[Slice]:
     """The slices in the order of their rows: those with one row first."""
+    if _is_decode(plan):
+        return plan
     return sorted(plan, key=lambda part: part.num_tokens > 1)  # stable
+
+
+def _is_decode(plan: list[Slice]) -> bool:
+    return all(part.num_tokens == 1 for part in plan)
 
 
 def span(part: Slice) -> tuple[int, int]:
@@ -119,11 +127,10 @@ def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
     columns: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
     token_ids, positions, slots, lens = columns
     for part in decode:
-        sequence = part.sequence
+        sequence, _, picked_row = part
         start, _ = span(part)
         block, place = divmod(start, block_size)
-        row = part.picked_row
-        token_ids += sequence.known_slice(start, 1) if row is None else [-1 - row]
+        token_ids.append(sequence.token_at(start) if picked_row is None else -1 - picked_row)
         positions.append(start)
         slots.append(sequence.block_table[block] * block_size + place)
         lens.append(start + 1)
@@ -132,12 +139,12 @@ def _decode_columns(decode: list[Slice], block_size: int) -> Tensor:
 
 def _decode_tables(decode: list[Slice], block_size: int) -> np.ndarray:
     """int64 [B, W]: block tables."""
-    width = -(-max((span(part)[1] for part in decode), default=0) // block_size)
-    tables_BW = np.empty((len(decode), width), dtype=np.int64)
-    for row_W, part in zip(tables_BW, decode, strict=True):
-        table_W = _table(part, block_size)
-        row_W[: len(table_W)] = table_W
-        if len(table_W) < width:
+    widths = [-(-span(part)[1] // block_size) for part in decode]
+    width, found = max(widths, default=0), array("q")
+    for part, own in zip(decode, widths, strict=True):
+        table = part.sequence.block_table
+        found += table if len(table) == own else table[:own]
+        if own < width:
             # Padded with its own block: a sequence never reads what another stored, even masked.
-            row_W[len(table_W) :] = table_W[0]
-    return tables_BW
+            found += table[:1] * (width - own)
+    return np.frombuffer(found, dtype=np.int64).reshape(len(decode), width)

@@ -61,7 +61,7 @@ class SequenceParams:
             or self.frequency_penalty != 0.0
         )
 
-    @property
+    @cached_property
     def changes_logits(self) -> bool:
         """Whether penalties, biases or masks touch the logits."""
         return (

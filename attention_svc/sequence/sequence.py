@@ -4,6 +4,7 @@ import asyncio
 import time
 from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from attention_svc.grammar.state import Grammar, GrammarVerdict
 from attention_svc.sequence.params import SequenceParams
@@ -11,8 +12,7 @@ from attention_svc.sequence.prefix_keys import PrefixKeys
 from attention_svc.sequence.seen_tokens import SeenTokens
 
 
-@dataclass(frozen=True, slots=True)
-class EmittedToken:
+class EmittedToken(NamedTuple):  # of which every step makes one for each row
     """A token and, when asked for, its raw log-probabilities."""
 
     token_id: int
@@ -165,12 +165,19 @@ class Sequence:
     @property
     def num_pending(self) -> int:
         """Tokens known but not computed: what a step may work on."""
-        return self.num_known - self.num_computed
+        return len(self.prompt_ids) + len(self.output_ids) - self.num_computed
 
     @property
     def awaits_grammar(self) -> bool:
         """Whether only its grammar's answer is missing: no step has work for it."""
         return self.is_ending or not self.num_pending
+
+    def token_at(self, position: int) -> int:
+        """A known token."""
+        num_prompt = len(self.prompt_ids)
+        if position < num_prompt:
+            return self.prompt_ids[position]
+        return self.output_ids[position - num_prompt]
 
     def known_slice(self, start: int, count: int) -> list[int]:
         """`count` known tokens from position `start`."""
