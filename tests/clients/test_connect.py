@@ -114,3 +114,29 @@ def test_a_second_time_changes_nothing_and_all_of_it_can_be_taken_out(
     assert files_of(home) == first
     client.connect(home, "--remove")
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(one, id=one.name)
+        for one in CONNECTED
+        if one.name in ("claude-code", "opencode", "aider", "pi")
+    ],
+)
+def test_a_project_has_a_configuration_of_its_own(
+    client: Connected, mesh: Harness, home: Path, tokenizer: Tokenizer
+) -> None:
+    """pi is told that the project is trusted."""
+    project = home / "project"
+    project.mkdir()
+    told = client.connect_to(mesh, home, "--write", "--dir", str(project))
+    (project / "hello.txt").write_text("hello\n")
+    last = say(thinking_answer(tokenizer, "well", "it is done"), eos=EOS, step=8)
+    mesh.script(lambda request: last(request))
+    words = ("--approve",) if client.name == "pi" else ()
+    key = {"EXPERTMESH_API_KEY": KEY} if told["mesh"]["wants_key"] else {}
+    started_by = f"cd project; {' '.join([told['command'], *words])}"
+    done = client.ask(started_by, home, "Hello", **key)
+    assert "it is done" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert mesh.fake.requests
