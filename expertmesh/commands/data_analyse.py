@@ -75,7 +75,9 @@ def analyse(
         ..., envvar="EXPERTMESH_OUT", help="Folder for the report; new, or empty."
     ),
     force: bool = typer.Option(
-        False, envvar="EXPERTMESH_FORCE", help="Also into a folder with files, replacing a report."
+        False,
+        envvar="EXPERTMESH_FORCE",
+        help="Also into a folder with files; an earlier analysis is replaced.",
     ),
     encoding: str | None = ENCODING,
     delimiter: str | None = DELIMITER,
@@ -148,7 +150,7 @@ def _tell(job: Job, out: Path, *, quiet: bool) -> None:
         notes.print(shown(text, notes), style=style, markup=False, soft_wrap=True)
 
     if not done.has_plots:
-        note("no plotting library is where scripts run: pip install 'expertmesh[data]'", "yellow")
+        note("scripts find no plotting library: pip install 'expertmesh[data]'", "yellow")
     if not done.succeeded:
         last = done.tries[-1]
         note(

@@ -1,5 +1,6 @@
 """`expertmesh data explain` and `suggest`: what is in a file, and what could be asked about it?"""
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -19,7 +20,7 @@ from expertmesh.assistants.tables.describe import describe, details
 from expertmesh.assistants.tables.profile import Profile
 from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown
-from expertmesh.commands.assisting import run_assistant
+from expertmesh.commands.assisting import EXIT_INTERRUPTED, run_assistant
 from expertmesh.commands.data_analyse import DELIMITER, ENCODING, check_delimiter
 from expertmesh.commands.model_flags import Asked, asks_model
 from expertmesh.console import (
@@ -114,13 +115,12 @@ def explain(
             raise CommandError(f"{what}: there is no such file", EXIT_USAGE)
         _explain_concept(asked, what, level, language, as_json)
     if only_profile:
-        with contextlib.closing(View(stderr())) as view:
-            profile = _profile(Path(what), encoding, delimiter, view)
+        profile = _profile_alone(Path(what), encoding, delimiter)
         _tell_profile(profile, column, language, as_json)
         return
 
     async def work(model: TextModel, view: View) -> int:
-        profile = _profile(Path(what), encoding, delimiter, view)
+        profile = await _profile(Path(what), encoding, delimiter, view)
         with command_errors(EXIT_USAGE):
             named = profile.column(column) if column is not None else None
         spoken = language or _language(profile)
@@ -157,7 +157,7 @@ def suggest_questions(
         raise CommandError(f"{file}: there is no such file", EXIT_USAGE)
 
     async def work(model: TextModel, view: View) -> int:
-        profile = _profile(file, encoding, delimiter, view)
+        profile = await _profile(file, encoding, delimiter, view)
         spoken = language or (language_of(about) if about else _language(profile))
         found = await suggest(
             model, profile, number=number, about=about, language=spoken, watching=view
@@ -201,10 +201,19 @@ def _is_file(what: str) -> bool:
     return False
 
 
-def _profile(file: Path, encoding: str | None, delimiter: str | None, view: View) -> Profile:
+def _profile_alone(file: Path, encoding: str | None, delimiter: str | None) -> Profile:
+    """Without a model. Raises CommandError."""
+    with contextlib.closing(View(stderr())) as view:
+        try:
+            return asyncio.run(_profile(file, encoding, delimiter, view))
+        except KeyboardInterrupt:
+            raise CommandError("interrupted", EXIT_INTERRUPTED) from None
+
+
+async def _profile(file: Path, encoding: str | None, delimiter: str | None, view: View) -> Profile:
     """Raises CommandError."""
     with command_errors(EXIT_USAGE):
-        return read_profile(file, encoding=encoding, delimiter=delimiter, watching=view)
+        return await read_profile(file, encoding=encoding, delimiter=delimiter, watching=view)
 
 
 def _language(profile: Profile) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _NUMBER = re.compile(
-    r"(?<![\w.])(?:(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+)|(?P<plain>[0-9]+))"
+    r"(?<![A-Za-z0-9_.])(?:(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+)|(?P<plain>[0-9]+))"
     r"(?:\.(?P<decimals>[0-9]+))?(?P<exponent>[eE][+-]?[0-9]{1,3})?(?![0-9])"
 )
 _SCALE = re.compile(

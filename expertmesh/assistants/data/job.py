@@ -1,9 +1,13 @@
 """From a file and a goal to a folder with a report: what a command and a program both want."""
 
+import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from expertmesh.agent.sandbox.policy import Limits
 from expertmesh.assistants.data.analyse import Analysis, Analyst
@@ -14,7 +18,10 @@ from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import language_of
 from expertmesh.assistants.tables.describe import size_text, summary
 from expertmesh.assistants.tables.profile import Profile, profile_file
+from expertmesh.assistants.tables.sniff import TableError
 from expertmesh.assistants.watch import Watching
+
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,13 @@ async def analyse_file(
     watching = watching or Watching()
     if not goal.strip():
         raise ValueError("the goal is empty: say what you want to know")
-    profile = read_profile(file, encoding=encoding, delimiter=delimiter, watching=watching)
+    profile = await read_profile(file, encoding=encoding, delimiter=delimiter, watching=watching)
     if not profile.rows_read:
         raise ValueError(f"{file}: it has no rows")
     with Workbench(file, limits=limits) as bench:
         folder = OutFolder(out, force=force)
         watching.begins(f"copying {size_text(profile.size_bytes)}")
-        await bench.open(lambda done_bytes: watching.says(size_text(done_bytes)))
+        await bench.open(_from_thread(lambda done_bytes: watching.says(size_text(done_bytes))))
         analyst = Analyst(model, profile, bench, watching=watching)
         language = language_of(goal)
         done = await analyst.analyse(goal, language=language, keep_try=folder.keep_try)
@@ -79,7 +86,7 @@ async def analyse_file(
         return Job(done, profile, folder.keep_report(text), places)
 
 
-def read_profile(
+async def read_profile(
     file: Path,
     *,
     encoding: str | None = None,
@@ -89,13 +96,32 @@ def read_profile(
     """Tell how far it is, and what is odd about the file. Raises TableError and OSError."""
     watching = watching or Watching()
     watching.begins(f"reading {file.name}")
-    profile = profile_file(
-        file,
-        encoding=encoding,
-        delimiter=delimiter,
-        progress=lambda done, total: watching.says(f"{size_text(done)} of {size_text(total)}"),
-    )
+    tell = _from_thread(watching.says)
+    is_left = threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        if is_left.is_set():
+            raise TableError("nobody waits for its profile any more")
+        tell(f"{size_text(done)} of {size_text(total)}")
+
+    try:
+        profile = await asyncio.to_thread(
+            profile_file, file, encoding=encoding, delimiter=delimiter, progress=progress
+        )
+    finally:
+        is_left.set()
     watching.begins(summary(profile))
     for note in profile.facts.notes:
         watching.note(f"{profile.name}: {note}")
     return profile
+
+
+def _from_thread(tell: Callable[[Told], None]) -> Callable[[Told], None]:
+    """The same, called in this loop's thread, to be used from another."""
+    loop = asyncio.get_running_loop()
+
+    def later(told: Told) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, told)
+
+    return later

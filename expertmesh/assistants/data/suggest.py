@@ -17,6 +17,10 @@ from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import Profile
 from expertmesh.assistants.watch import Watching
 
+_MOST_CHARS = 300
+_MOST_COLUMNS = 10
+"""Bounds for a small model that is forced into this form, and would not stop by itself."""
+
 
 class Chart(StrEnum):
     """How an answer is best shown."""
@@ -108,12 +112,12 @@ def _sentence(text: str) -> str:
 
 
 def _schema(number: int) -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1}
+    text = {"type": "string", "minLength": 1, "maxLength": _MOST_CHARS}
     item = object_schema(
         {
             "question": text,
             "why": text,
-            "columns": {"type": "array", "items": text},
+            "columns": {"type": "array", "items": text, "maxItems": _MOST_COLUMNS},
             "chart": {"type": "string", "enum": [one.value for one in Chart]},
         }
     )

@@ -75,7 +75,7 @@ def test_a_script_is_mended_run_and_reported(
     assert "try 1: exit code 1: KeyError: 'prize'" in done.stderr
     assert {one.name for one in out.iterdir()} == {"analysis.py", "bars.svg", "report.md", "tries"}
     tries = sorted(one.name for one in (out / "tries").iterdir())
-    assert tries == ["1-analysis.py", "1-result.txt", "2-analysis.py", "2-result.txt"]
+    assert tries == ["1-analysis.py", "1-result.txt", "2-analysis.py", "2-result.txt", "files.txt"]
     assert "total 5.5" in (out / "report.md").read_text()
     assert "![bars.svg](bars.svg)" in (out / "report.md").read_text()
     repaired = subprocess.run(

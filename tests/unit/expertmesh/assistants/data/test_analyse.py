@@ -181,12 +181,12 @@ async def test_a_small_context_holds_the_last_try_only(sales: Path) -> None:
 
 
 async def test_chinese_goals_are_asked_in_chinese(sales: Path) -> None:
-    run = Run(sales, BAD, GOOD, "\u603b\u6570\u662f5.5\u3002")
+    run = Run(sales, BAD, GOOD, "\u603b\u6570\u662f5.5\uff0c\u4e0d\u662f7\u3002")
     done = await run("\u603b\u6570\u662f\u591a\u5c11\uff1f", "zh")
     assert "\u4f60\u7528Python\u5206\u6790\u6570\u636e" in texts(run.model.asked[0])
     assert "\u811a\u672c\u6ca1\u6709\u6210\u529f" in texts(run.model.asked[1])
     assert "\u76ee\u6807\u662f\uff1a\u603b\u6570" in texts(run.model.asked[2])
-    assert done.unfounded == []
+    assert [one.text for one in done.unfounded] == ["7"]
 
 
 async def test_without_a_plotting_library_the_model_is_told(sales: Path) -> None:

@@ -46,6 +46,8 @@ def test_numbers_of_the_sources_are_found(text: str, source: str) -> None:
         ("1,200 of them", "1234", ["1,200"]),
         ("10 and 20", "10", ["20"]),
         ("2.50", "2.49", ["2.50"]),
+        ("\u5e73\u5747\u662f1.75\uff0c\u5dee15.5\u3002", "1.75", ["15.5"]),
+        ("\u5171120\u4e07\u884c", "1300000", ["120\u4e07"]),
     ],
 )
 def test_others_are_not(text: str, source: str, missing: list[str]) -> None:

@@ -75,8 +75,8 @@ def test_what_a_script_made_is_copied_under_names_that_do_no_harm(tmp_path: Path
     found, _ = find_produced(work, ())
     places = out.keep_produced(work, found)
     assert len(set(places.values())) == len(found) == 7
-    assert places["report.md"] == "script-report.md"
-    assert places["tries/1.txt"] == "script-tries/1.txt"
+    assert places["report.md"] == "report-2.md"
+    assert places["tries/1.txt"] == "tries-2/1.txt"
     assert {places[name] for name in ("A_B.txt", "a\nb.txt", "a\x1bb.txt")} == {
         "A_B.txt", "a_b-2.txt", "a_b-3.txt",
     }  # fmt: skip
@@ -93,13 +93,30 @@ def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
         check_out(tmp_path / "mine.txt", force=True)
 
 
-def test_force_replaces_an_earlier_report_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    (tmp_path / "report.md").write_text("old")
-    (tmp_path / "tries").mkdir()
-    (tmp_path / "tries" / "3-analysis.py").write_text("old")
-    out = OutFolder(tmp_path, force=True)
-    out.keep_try(1, "print(1)", "1")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.txt", "tries"]
-    tries = sorted(one.name for one in (tmp_path / "tries").iterdir())
-    assert tries == ["1-analysis.py", "1-result.txt"]
+def test_force_replaces_an_earlier_analysis_and_nothing_else(tmp_path: Path) -> None:
+    work, path = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    path.mkdir()
+    (work / "plot.png").write_bytes(PNG)
+    (work / "sub").mkdir()
+    (work / "sub" / "mine.txt").write_text("the script's")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (path / "sub").symlink_to(elsewhere)
+    (path / "mine.txt").write_text("mine")
+    for _ in range(2):
+        out = OutFolder(path, force=True)
+        out.keep_try(1, "print(1)", "1")
+        out.keep_produced(work, find_produced(work, ())[0])
+        out.keep_report("new")
+        names = {one.name for one in path.iterdir()}
+        assert names == {"mine.txt", "plot.png", "sub", "sub-2", "tries", "report.md"}
+    assert not list(elsewhere.iterdir())
+    assert (path / "mine.txt").read_text() == "mine"
+
+
+def test_a_report_that_is_not_ours_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(ValueError, match="report"):
+        OutFolder(tmp_path, force=True)
+    assert (tmp_path / "report.md").read_text() == "mine"
