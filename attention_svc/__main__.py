@@ -1,5 +1,6 @@
 """`python -m attention_svc`: one attention service."""
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with loading("attention"):
         from attention_svc.config import AttentionConfig
         from attention_svc.service import AttentionService
+    # Every step makes objects for each row, and full garbage collections stop it: these need not
+    # traverse what the modules hold.
+    gc.freeze()
     return run_service("attention", AttentionConfig, AttentionService, DESCRIPTION, argv)
 
 

@@ -3,7 +3,10 @@
 Preemption, batching and migration see the same numbers, on any device.
 """
 
+from functools import lru_cache
+
 _MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def _mix(value: int) -> int:
@@ -15,8 +18,11 @@ def _mix(value: int) -> int:
 
 def uniform(seed: int, choice_idx: int, output_idx: int) -> float:
     """A number in [0, 1) with 53 random bits."""
-    golden = 0x9E3779B97F4A7C15
-    state = _mix((seed + golden) & _MASK)
-    state = _mix((state ^ choice_idx * golden) & _MASK)
-    state = _mix((state + (output_idx + 1) * golden) & _MASK)
+    state = _mix((_start(seed, choice_idx) + (output_idx + 1) * _GOLDEN) & _MASK)
     return (state >> 11) / (1 << 53)
+
+
+@lru_cache(maxsize=1024)
+def _start(seed: int, choice_idx: int) -> int:
+    """The same for all tokens of a sequence."""
+    return _mix((_mix((seed + _GOLDEN) & _MASK) ^ choice_idx * _GOLDEN) & _MASK)
