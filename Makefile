@@ -18,7 +18,7 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
   tests/unit/attention_svc/engine/test_native_attention.py \
   tests/unit/attention_svc/engine/test_native_step.py
 GPU_KERNEL_TESTS := $(addprefix tests/unit/moe_model/kernels/cuda/,test_attention.py test_codes.py \
-  test_experts.py test_packing.py test_rows.py)
+  test_experts.py test_packing.py test_rows.py test_tiles.py)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help
@@ -52,9 +52,10 @@ test-gpu: env  ## What needs a CUDA device, and the CUDA kernels' tests on it
 	$(BIN)/python -m pytest -m gpu --timeout 600
 	$(BIN)/python -m pytest --timeout 600 tests/unit/moe_model/kernels/cuda tests/parity
 
-# Once for each change of a kernel. Memcheck sees what lies beyond a tensor only if torch asks CUDA
-# for each tensor's memory by itself, which a graph cannot: graphs launch the same kernels.
-# Racecheck looks at shared memory.
+# Once for each change of a kernel. With an environment that is there already:
+# make -o env test-sanitize-gpu BIN=/its/bin
+# Memcheck sees what lies beyond a tensor only if torch asks CUDA for each tensor's memory by
+# itself, which a graph cannot: graphs launch the same kernels. Racecheck looks at shared memory.
 test-sanitize-gpu: env  ## The CUDA kernels under compute-sanitizer: memcheck, racecheck
 	@command -v compute-sanitizer >/dev/null \
 	  || { echo "compute-sanitizer is not on PATH; it is part of NVIDIA's CUDA toolkit"; exit 1; }
