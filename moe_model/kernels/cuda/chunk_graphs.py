@@ -12,15 +12,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moe_model.gpus import wait_for_stream
 from moe_model.kernels.cuda.attention import CudaAttention
 from moe_model.kernels.cuda.captures import Captures
-from moe_model.kernels.cuda.model import CudaModel, on_host
+from moe_model.kernels.cuda.model import CudaModel
 from moe_model.kernels.cuda.nobody import chunk_of_nobody
+from moe_model.kernels.cuda.results import Results
 from moe_model.kernels.cuda.tile_numbers import TiledShape, TileNumbers, tiled_shapes
 from moe_model.maths.step_meta import StepMeta
 
 Layers = tuple[Tensor, Tensor]
-"""Rows after the last layer, and whom every layer chose, int32 [L, T, K], on the host."""
+"""Rows after the last layer, and whom every layer chose, int32 [L, T, K]."""
 
 
 class ChunkGraphs:
@@ -29,8 +31,9 @@ class ChunkGraphs:
     def __init__(self, model: CudaModel, attention: CudaAttention, captures: Captures | None):
         self._model, self._attention, self._captures = model, attention, captures
         num_blocks = model.steps.cache.pages(0)[0].shape[0]
-        device = model.outer.embedding_VD.device
+        self._device = device = model.outer.embedding_VD.device
         self._numbers = TileNumbers(attention.tile_rows, num_blocks, device)
+        self._results = Results(device)
         self._graphs: dict[TiledShape, tuple[torch.cuda.CUDAGraph, Layers]] = {}
 
     def num_shapes(self, most_rows: int) -> int:
@@ -45,9 +48,13 @@ class ChunkGraphs:
         for left, shape in enumerate(reversed(shapes)):
             yield len(shapes) - left
             self.start(chunk_of_nobody(min(shape.rows, most_rows)))
+            wait_for_stream(self._device)  # its numbers are read before others are written
 
     def start(self, meta: StepMeta) -> Layers | None:
-        """None: the step is none of these, and its kernels are to be launched one by one."""
+        """With the choices on the host, once the device has come that far.
+
+        None: the step is none of these, and its kernels are to be launched one by one.
+        """
         if self._captures is None:
             return None
         return self.run(meta)
@@ -67,10 +74,11 @@ class ChunkGraphs:
             if made is not None:
                 self._graphs[shape] = made
         hidden_TD, ids_LTK = layers
-        return hidden_TD[: meta.num_rows], ids_LTK[:, : meta.num_rows]
+        (host_LTK,) = self._results.send(ids_LTK)
+        return hidden_TD[: meta.num_rows], host_LTK[:, : meta.num_rows]
 
     def _compute(self, shape: TiledShape) -> Layers:
         given = self._numbers.given(shape)
         attend = self._attention.of_tiles(given.tiles)
         step = self._model.hidden(given.ids_T, given.positions_T, given.slots_T, attend)
-        return step.hidden_TD, on_host(step.ids_LTK)
+        return step.hidden_TD, step.ids_LTK
