@@ -1,7 +1,7 @@
-"""What has changed since a revision? As git says it, and without running what a repository names.
+"""What has changed since a revision? As git says it, whatever the user's settings for diffs are.
 
 `core.fsmonitor`, external diffs and text conversions are programs that a repository's settings may
-name; none of them is started.
+name; none of them is started. Filters of files (`filter.NAME.clean`) are, as git lfs needs them.
 """
 
 import os
@@ -20,7 +20,13 @@ def git_diff(revision: str = "HEAD", folder: Path = Path()) -> str:
     if revision.startswith("-"):
         raise ValueError(f"--diff: {revision!r} is no revision")
     argv = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "diff"]
-    argv += ["--no-color", "--no-ext-diff", "--no-textconv", f"--unified={_CONTEXT_LINES}"]
+    argv += [
+        "--no-color",
+        "--no-relative",
+        "--no-ext-diff",
+        "--no-textconv",
+        f"--unified={_CONTEXT_LINES}",
+    ]
     argv += ["--src-prefix=a/", "--dst-prefix=b/", revision, "--"]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:

@@ -100,6 +100,24 @@ def test_git_starts_no_program_that_the_repository_names(serve: Serve, code: Pat
     assert not Path("started").exists()
 
 
+def test_settings_of_a_user_for_diffs_change_nothing(
+    serve: Serve, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("init", "-q")
+    Path("folder").mkdir()
+    code.rename("folder/你.js")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    for setting in ("noprefix", "mnemonicPrefix", "relative", "suppressBlankEmpty"):
+        git("config", f"diff.{setting}", "true")
+    git("config", "color.ui", "always")
+    Path("folder/你.js").write_text("def last(xs):\n\n    return xs[-1]\n")
+    monkeypatch.chdir("folder")
+    server = serve(says(json.dumps(FOUND)))
+    done = run_command("dev", "review", "--diff", "--base-url", server.url)
+    assert done.stdout.startswith("folder/你.js:2: error: off_by_one"), done.stderr
+
+
 def test_a_diff_comes_from_a_pipe(serve: Serve, code: Path) -> None:
     diff = "--- a/z.js\n+++ b/z.js\n@@ -1 +1,2 @@\n one\n+two\n"
     server = serve(says(json.dumps(FOUND)))
