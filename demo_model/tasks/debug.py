@@ -7,11 +7,16 @@ from demo_model.draw import Draw, Split
 from demo_model.programs import naming, project, values
 from demo_model.programs.project import Bug, Project
 from demo_model.programs.templates import fill
-from demo_model.tasks import repair, scripts, words
+from demo_model.tasks import debugging, repair, scripts, words
 from demo_model.tasks.review import shown
 from demo_model.tasks.scripts import Run
 from demo_model.tasks.story import Story
+from demo_model.toolboxes import toolbox
+from demo_model.toolboxes.agent_results import exited
+from expertmesh.assistants.passages import fenced, of_text
+from expertmesh.assistants.prompts import prompt
 
+ASSISTANT_SHARE = 0.4
 KINDS = (
     "name",
     "syntax",
@@ -70,13 +75,21 @@ def _draw_script(draw: Draw, folder: str) -> tuple[Project, Run]:
 
 def make(draw: Draw) -> Conversation:
     """The loop with tools."""
-    story = Story(draw, "debug", ("run", "view", "edit"))
+    # held-out wordings are those of users: our own assistant has one
+    by_assistant = draw.split is not Split.PHRASINGS and draw.rng.random() < ASSISTANT_SHARE
+    share = 1.0 if by_assistant else toolbox.AGENT_SHARE
+    story = Story(draw, "debug", ("run", "view", "edit"), agent_share=share)
     made, run = draw_script(draw, story.folder)
-    _, template = draw.phrase("debug")
-    story.user(template.format(file=made.file))
     command = f"python {made.file}"
-    story.call(story.say(f"I run {made.file}.", f"我运行{made.file}。"), "run", command=command)
-    story.ran(run.output, 1, to_stderr=True)
+    if by_assistant:
+        outcome = exited("", run.output, 1)
+        debugging.ask(story, command, outcome, {made.file: made.source})
+    else:
+        _, template = draw.phrase("debug")
+        story.user(template.format(file=made.file))
+        thinking = story.say(f"I run {made.file}.", f"我运行{made.file}。")
+        story.call(thinking, "run", command=command)
+        story.ran(run.output, 1, to_stderr=True)
     last = run.output.rstrip("\n").splitlines()[-1]
     thinking = story.say(f"{last} I read {made.file}.", f"{last} 我看{made.file}。")
     story.call(thinking, "view", path=made.file)
@@ -101,11 +114,13 @@ def explain(draw: Draw) -> Conversation:
     """Code and traceback in one message; cause and corrected line in the answer."""
     made, run = draw_script(draw, draw.rng.choice(("/work", "/home/user/app", "/tmp/x1")))
     bug = made.bugs[0]
-    _, template = draw.phrase("explain_error")
-    parts = [shown(draw, made.file, made.source), f"```\n{run.output.rstrip()}\n```"]
-    if draw.rng.random() < 0.3:
-        parts.reverse()
     error = run.output.rstrip("\n").splitlines()[-1]
+    if draw.split is not Split.PHRASINGS and draw.rng.random() < ASSISTANT_SHARE:
+        block = of_text(made.source, "code.py").block()
+        output = fenced(run.output.rstrip())
+        asked = prompt("explain_error", draw.language, error=output, code=f"\n\n{block}")
+    else:
+        asked = _asked_to_explain(draw, made, run)
     thinking = f"{error}\n{words.line_is_wrong(draw, bug)}"
     kind = draw.say(*words.MESSAGES[bug.pair.mutation.kind])
     right = bug.right.strip() if bug.pair.mutation.kind != "indentation" else bug.right
@@ -113,9 +128,17 @@ def explain(draw: Draw) -> Conversation:
         f"Cause: {error}\nLine {bug.line}: {kind}.\nFix: `{right}`",
         f"原因：{error}\n第{bug.line}行：{kind}。\n改为：`{right}`",
     )
-    text = template.format(file=made.file)
     return Conversation(
         skill="explain_error",
         language=draw.language,
-        messages=[chat.user("\n\n".join([text, *parts])), chat.assistant(thinking, answer)],
+        messages=[chat.user(asked), chat.assistant(thinking, answer)],
     )
+
+
+def _asked_to_explain(draw: Draw, made: Project, run: Run) -> str:
+    """As users ask."""
+    _, template = draw.phrase("explain_error")
+    parts = [shown(draw, made.file, made.source), f"```\n{run.output.rstrip()}\n```"]
+    if draw.rng.random() < 0.3:
+        parts.reverse()
+    return "\n\n".join([template.format(file=made.file), *parts])

@@ -7,6 +7,7 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import naming
 from demo_model.programs.templates import fill, held_out, trained
+from demo_model.tasks import debugging
 from demo_model.tasks.story import Story
 
 ENDINGS = ("txt", "txt", "md", "cfg", "log", "ini", "csv", "text", "conf", "yaml", "json")
@@ -189,7 +190,11 @@ def rename(draw: Draw) -> Conversation:
             (f"{module}.py", rng.randint(5, 20), f"    print({old}({rng.randint(1, 9)}))")
         )
     _, wording = draw.phrase("rename")
-    story.user(wording.format(old=old, new=new))
+    task = wording.format(old=old, new=new)
+    if draw.split is not Split.PHRASINGS and story.box.is_agent and rng.random() < 0.5:
+        story.user(debugging.ask_to_refactor(draw, task), draw.language)
+    else:
+        story.user(task)
     story.call(story.say(f"I search for {old}.", f"我搜索{old}。"), "search", query=old)
     found = "\n".join(f"{file}:{line}: {text}" for file, line, text in places)
     story.searched(found)

@@ -8,9 +8,10 @@ from demo_model.draw import Draw, Split
 from demo_model.programs import project, pytest_text
 from demo_model.programs.catalogue import Pair
 from demo_model.programs.project import Bug, Project, RedrawError, redrawn
-from demo_model.tasks import repair, words
+from demo_model.tasks import debugging, repair, words
 from demo_model.tasks.story import Story
-from expertmesh.agent.verify import Check, failure_message
+from demo_model.toolboxes.agent_results import exited
+from expertmesh.agent.verify import failure_message
 
 KINDS = (
     "no_match", "second_bug", "bad_edit", "endless", "wrong_file", "check_failed", "refused",
@@ -200,8 +201,8 @@ def _check_failed(story: Story, made: Project) -> Conversation:
     outcome = pytest_text.run(made, story.rng, story.folder)
     if outcome.endless:
         raise RedrawError
-    text = f"exit code {outcome.exit_code}\n{outcome.text}".strip()
     command = story.rng.choice(("pytest -q", "python -m pytest -q", "python3 -m pytest -q"))
-    story.user(failure_message(Check(command, False, text, 0.0), text, story.hints))
+    check = debugging.checked(command, exited(outcome.text, "", outcome.exit_code))
+    story.user(failure_message(check, check.text, story.hints))
     repair.view(story, made, outcome)
     return _to_the_end(story, made, repair.cause(made, outcome))

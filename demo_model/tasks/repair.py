@@ -6,10 +6,11 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs import catalogue, project, pytest_text
 from demo_model.programs.catalogue import Pair, Pool
-from demo_model.programs.project import Bug, Project, redrawn
+from demo_model.programs.project import Bug, Project, RedrawError, redrawn
 from demo_model.programs.pytest_text import Outcome
-from demo_model.tasks import words
+from demo_model.tasks import debugging, words
 from demo_model.tasks.story import Story
+from demo_model.toolboxes.agent_results import exited
 
 CHATTER = (
     "PytestDeprecationWarning: The configuration option is unset.",
@@ -24,6 +25,8 @@ STEPS = (
     ("run the tests again", "再运行测试"),
 )
 TEST_COMMAND = "python -m pytest -q"
+ASSISTANT_SHARE = 0.15
+"""Of the repairs those that `expertmesh dev debug` asks for."""
 
 
 def pairs_of(draw: Draw) -> Pool:
@@ -59,6 +62,8 @@ def make(draw: Draw) -> Conversation:
 
 
 def _make(draw: Draw) -> Conversation:
+    if draw.split is not Split.PHRASINGS and draw.rng.random() < ASSISTANT_SHARE:
+        return _debugged(draw)
     story = Story(draw, "repair", ("run", "view", "edit"))
     made = draw_project(draw)
     ask(story, made)
@@ -72,6 +77,25 @@ def _make(draw: Draw) -> Conversation:
     assert outcome.passed
     if planned:
         _plan(story, done=len(STEPS))
+    finish(story, made, [mended])
+    return story.told()
+
+
+def _debugged(draw: Draw) -> Conversation:
+    """`expertmesh dev debug` has run the tests already, and shows what they printed."""
+    story = Story(draw, "repair", ("run", "view", "edit"), agent_share=1.0)
+    made = draw_project(draw)
+    outcome = pytest_text.run(made, story.rng, story.folder)
+    if outcome.endless:
+        raise RedrawError
+    command = draw.rng.choice(("pytest -q", TEST_COMMAND, "python3 -m pytest -q"))
+    printed = exited(outcome.text, "", outcome.exit_code)
+    debugging.ask(
+        story, command, printed, {made.file: made.source, made.test_file: made.test_source}
+    )
+    made, mended = mend(story, made, outcome)
+    outcome = run_tests(story, made, first=False)
+    assert outcome.passed
     finish(story, made, [mended])
     return story.told()
 

@@ -55,10 +55,10 @@ class Story:
         """How many sources our agent has numbered, of which the last is the last one shown."""
         return self._agent.num_sources if self._agent else 0
 
-    def _system(self, task: str) -> str:
+    def _system(self, task: str, language: str | None) -> str:
         if self._agent and self.rng.random() < 0.85:
             names = {tool["function"]["name"] for tool in self.box.offered}
-            return system_prompt(task, Path(self.folder), names)
+            return system_prompt(task, Path(self.folder), names, language)
         return vocabulary.system_prompt(self.rng) if self.rng.random() < 0.6 else ""
 
     def agent_role(self, role: str) -> tuple[str, dict[str, str], dict[str, str]]:
@@ -69,19 +69,19 @@ class Story:
     def say(self, english: str, chinese: str) -> str:
         return self.draw.say(english, chinese)
 
-    def user(self, text: str) -> None:
-        """The first one is the task, which the system prompt depends on."""
+    def user(self, text: str, language: str | None = None) -> None:
+        """The first one is the task, in whose language the agent speaks, or in this one."""
         if not self.messages:
-            self._begin(text)
+            self._begin(text, language)
         self.messages.append(chat.user(text))
         if self._agent:
             self._agent.told()
 
-    def _begin(self, task: str) -> None:
-        self.hints = hints_for(task)
+    def _begin(self, task: str, language: str | None) -> None:
+        self.hints = hints_in(language) if language else hints_for(task)
         if self.box.is_agent:
             self._agent = AgentResults(self._files, self._commands, self.hints)
-        if prompt := self._system(task):
+        if prompt := self._system(task, language):
             self.messages.append({"role": "system", "content": prompt})
 
     def call(self, thinking: str, role: str, *, given: bool = False, **arguments: Any) -> None:
