@@ -127,6 +127,7 @@ def save(weights: Weights, shape: Shape, tokens: dict[str, int], folder: Path) -
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # it is written for its owner alone, and installed for all
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(value.nbytes for value in everything.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

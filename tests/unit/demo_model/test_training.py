@@ -150,6 +150,7 @@ def test_the_shipped_size_is_at_most_40_million_bytes_on_disk(tmp_path: Path) ->
     checkpoint_format.save(network.initial(shape, 0), shape, tokens, tmp_path)
     size_bytes = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert 35_000_000 < size_bytes + 300_000 < 40_000_000  # with the tokenizer and the template
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("by", ["dense", "sparse", "grouped"])
