@@ -101,10 +101,15 @@ class Decoder:
         return [row[: row.index(end_id)] if end_id in row else row for row in table]
 
     @torch.no_grad()
-    def expert_load(self, documents: list[list[int]]) -> Tensor:
-        """How often each expert is chosen while reading, [L, E]."""
+    def expert_load(self, documents: list[list[int]], deadline: float = math.inf) -> Tensor:
+        """How often each expert is chosen while reading, [L, E].
+
+        `deadline`: the moment of `time.monotonic()` after which no further document is read.
+        """
         self.loads_LE.zero_()
-        for ids in documents:
+        for number, ids in enumerate(documents):
+            if number and time.monotonic() > deadline:
+                break
             positions = torch.arange(len(ids), device=self.device)[None]
             tokens = torch.tensor([ids], device=self.device)
             self._forward(tokens, positions, self._cache(1, len(ids)), None)

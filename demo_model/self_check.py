@@ -72,6 +72,7 @@ def check(
 ) -> dict[str, Any]:
     """Accuracy in every mode as far as the time allows, calls, and the experts' load."""
     shape = checkpoint_format.load_shape(folder)
+    end = time.monotonic() + seconds
     decoder = Decoder(weights, shape)
     encoder = Encoder(folder / "tokenizer.json")
     tables, wrong = {}, []
@@ -93,7 +94,7 @@ def check(
             for asked, reply in pairs
             if not scoring.is_right(asked, reply)
         ]
-    loads = decoder.expert_load(held_out_documents(encoder, 200))
+    loads = decoder.expert_load(held_out_documents(encoder, 200), end)
     return {
         "tables": tables,
         "well_formed_calls": formed,
