@@ -72,7 +72,7 @@ async def _start(before: Sequence[str], executable: str, profile: str, home: str
     ours, channel = socket.socketpair()
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    inherited = [channel.fileno(), commands_out, answers_in]
+    inherited = [channel.detach(), commands_out, answers_in]
     argv = [
         *before,
         *(python()[0], "-I", "-S", "-c", _STARTER.read_text(encoding="utf-8")),
@@ -82,16 +82,12 @@ async def _start(before: Sequence[str], executable: str, profile: str, home: str
     pipes = os.fdopen(answers_out, "rb", buffering=0), os.fdopen(commands_in, "wb", buffering=0)
     try:
         with ours:
+            starting = asyncio.create_task(_process(argv, home, inherited))
             try:
-                process = await _process(argv, home, inherited)
-            finally:
-                channel.close()
-                os.close(commands_out)
-                os.close(answers_in)
-            try:
+                process = await asyncio.shield(starting)  # asyncio would kill it alone
                 listener = await _received(ours)
             except asyncio.CancelledError:
-                await _ended(process)
+                await _ended(await starting)
                 raise
         if listener is None:
             said = (await _ended(process)).decode("utf-8", "replace").strip()
@@ -106,6 +102,7 @@ async def _start(before: Sequence[str], executable: str, profile: str, home: str
 async def _process(
     argv: Sequence[str], home: str, inherited: Sequence[int]
 ) -> asyncio.subprocess.Process:
+    """Started; what it inherits is closed here."""
     user = other_user()
     try:
         return await asyncio.create_subprocess_exec(
@@ -123,6 +120,9 @@ async def _process(
         )
     except OSError as error:
         raise LaunchError(f"the browser did not start: {error}") from None
+    finally:
+        for file in inherited:
+            os.close(file)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> bytes:
