@@ -213,3 +213,31 @@ def test_a_project_can_have_its_own(home: Path, tmp_path: Path) -> None:
     assert (project / "opencode.json").exists(), "that was another place"
     connect(home, *at, "--remove")
     assert list(project.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+def test_a_key_of_another_service_does_not_go_to_the_mesh(home: Path, key: str) -> None:
+    """And is there again afterwards."""
+    theirs = {"provider": "openai-compatible", "apiKey": "sk-of-another", "model": "big"}
+    entry = {"settings": theirs, "updatedAt": "2026-02-02T00:00:00.000Z"}
+    cline = home / ".cline" / "data" / "settings" / "providers.json"
+    claude = home / ".claude" / "settings.json"
+    texts = {
+        cline: json.dumps({"version": 1, "providers": {"openai-compatible": entry}}),
+        claude: json.dumps({"env": {"ANTHROPIC_AUTH_TOKEN": "a", "ANTHROPIC_API_KEY": "b"}}),
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    for name in ("cline", "claude-code"):
+        done = connect(home, name, *OFFLINE, "--write", EXPERTMESH_API_KEY=key)
+        assert done.returncode == 0, done.stderr
+        assert "sk-of-another" not in done.stdout
+    settings = json.loads(cline.read_text())["providers"]["openai-compatible"]["settings"]
+    assert settings.get("apiKey", "from the variable") == ("from the variable" if key else "none")
+    env = json.loads(claude.read_text())["env"]
+    assert env.get("ANTHROPIC_AUTH_TOKEN", "by the helper") == ("by the helper" if key else "none")
+    assert env["ANTHROPIC_API_KEY"] == ""
+    for name in ("cline", "claude-code"):
+        connect(home, name, "--remove")
+    assert {path: path.read_text() for path in texts} == texts
