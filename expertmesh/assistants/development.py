@@ -6,20 +6,16 @@ assistant = DevelopmentAssistant("http://127.0.0.1:8000")
 print(assistant.code_review("def last(xs):\\n    return xs[len(xs)]\\n"))
 """
 
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
-from expertmesh.agent.facade import ChatsLikeLLM
-from expertmesh.agent.finished import finished
+from expertmesh.assistants.assistant import Assistant
 from expertmesh.assistants.findings import Review
-from expertmesh.assistants.model import TextModel, open_model
+from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.modules import Module
 from expertmesh.assistants.passages import fenced, of_text
 from expertmesh.assistants.prompts import language_of, prompt
 from expertmesh.assistants.review import Reviewer, language_of_code
 from expertmesh.assistants.structured import whole
-from expertmesh.assistants.watch import Watching
 from expertmesh.assistants.workshop import Workshop
 from expertmesh.assistants.write_tests import MOST_MUTANTS, TestWriter, WrittenTests
 
@@ -29,32 +25,9 @@ _ENDINGS = {
 }  # fmt: skip
 _MODULE = "code_under_test"
 
-Result = TypeVar("Result")
 
-
-class DevelopmentAssistant:
+class DevelopmentAssistant(Assistant):
     """Reviews code, writes tests that hold, explains errors. `expertmesh dev` does more."""
-
-    def __init__(
-        self,
-        model: str | ChatsLikeLLM,
-        *,
-        api_key: str | None = None,
-        model_name: str | None = None,
-        sampling: Mapping[str, Any] | None = None,
-        watching: Watching | None = None,
-    ):
-        """`model`: an `LLM`, or the URL of a server with OpenAI's API, whose key and model name
-        `api_key` and `model_name` are. `sampling`: temperature, max_tokens and the like.
-
-        Each method raises ChatError if the model cannot be asked, and UselessAnswerError if its
-        answers are of no use.
-        """
-        self._model = model
-        self._api_key = api_key
-        self._model_name = model_name
-        self._sampling = sampling
-        self._watching = watching or Watching()
 
     def code_review(self, code: str, language: str = "python", focus: str | None = None) -> Review:
         """What is wrong with the code, at lines that it has; `print` shows it by lines.
@@ -68,7 +41,7 @@ class DevelopmentAssistant:
             reviewer = Reviewer(model, watching=self._watching, language=told, focus=focus)
             return await reviewer.review([of_text(code, name)])
 
-        return self._done(work)
+        return self._with_model(work)
 
     def generate_test_cases(
         self, code: str, function: str | None = None, most_mutants: int = MOST_MUTANTS
@@ -96,7 +69,7 @@ class DevelopmentAssistant:
                 )
                 return await writer.write()
 
-        return self._done(work)
+        return self._with_model(work)
 
     def debug_assistance(self, error_message: str, code: str = "") -> str:
         """Cause and cure of an error, in words. Nothing is run: `expertmesh dev debug` does."""
@@ -112,18 +85,4 @@ class DevelopmentAssistant:
             self._watching.answered(answer.reply)
             return whole(answer).text
 
-        return self._done(work)
-
-    def _done(self, work: Callable[[TextModel], Awaitable[Result]]) -> Result:
-        async def run() -> Result:
-            opened = open_model(
-                self._model,
-                api_key=self._api_key,
-                name=self._model_name,
-                sampling=self._sampling,
-                on_wait=self._watching.waits,
-            )
-            async with opened as model:
-                return await work(model)
-
-        return finished(run())
+        return self._with_model(work)

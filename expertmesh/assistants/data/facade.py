@@ -7,29 +7,25 @@ done = assistant.analyse("sales.csv", "Which city sells most?", out="analysis")
 print(done.conclusion, done.output)
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from expertmesh.agent.facade import ChatsLikeLLM
-from expertmesh.agent.finished import finished
 from expertmesh.agent.web.marking import marked
+from expertmesh.assistants.assistant import Assistant
 from expertmesh.assistants.data.analyse import first_question
 from expertmesh.assistants.data.explain import Level, ask_text, explain_concept, explain_file
 from expertmesh.assistants.data.job import Job, analyse_file
 from expertmesh.assistants.data.suggest import Suggestion, suggest
 from expertmesh.assistants.extract import code_of
-from expertmesh.assistants.model import TextModel, open_model
+from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import language_of, prompt
 from expertmesh.assistants.structured import UselessAnswerError, whole
 from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import Profile, profile_file
 from expertmesh.assistants.tables.reading import reading
-from expertmesh.assistants.watch import Watching
 
 _USUAL = {"python": "3", "pandas": "", "numpy": "", "matplotlib": ""}
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -48,31 +44,11 @@ class AnalysisRun:
     """Of the tries before the one that did."""
 
 
-class DataAnalysisAssistant:
+class DataAnalysisAssistant(Assistant):
     """Analyses files of data with a model. Scripts run in the sandbox, beside a copy of the data.
 
     Where a method takes a goal or a concept, its language (English or Chinese) is the answer's.
-    All methods raise ChatError and UselessAnswerError, which say what was wrong with the server or
-    its answer.
     """
-
-    def __init__(
-        self,
-        model: str | ChatsLikeLLM,
-        *,
-        api_key: str | None = None,
-        model_name: str | None = None,
-        sampling: Mapping[str, Any] | None = None,
-        watching: Watching | None = None,
-    ):
-        """`model`: an `LLM`, or the URL of a server with OpenAI's API, whose key and model name
-        `api_key` and `model_name` are. `sampling`: such as `{"temperature": 0}`.
-        """
-        self._model = model
-        self._api_key = api_key
-        self._model_name = model_name
-        self._sampling = sampling
-        self._watching = watching or Watching()
 
     def analyse(
         self, file: str | Path, goal: str, out: str | Path, *, force: bool = False
@@ -184,20 +160,6 @@ class DataAnalysisAssistant:
             return found.found
 
         return self._with_model(work)
-
-    def _with_model(self, work: Callable[[TextModel], Awaitable[_Result]]) -> _Result:
-        async def run() -> _Result:
-            opened = open_model(
-                self._model,
-                api_key=self._api_key,
-                name=self._model_name,
-                sampling=self._sampling,
-                on_wait=self._watching.waits,
-            )
-            async with opened as model:
-                return await work(model)
-
-        return finished(run())
 
 
 def _file(described: str | Path) -> Path | None:
