@@ -33,7 +33,7 @@ Findings go to standard output, one below the other, by file and line; each name
 exists, in a change one that it adds. What the model reports elsewhere is left out and counted.
 Long files are reviewed in pieces. Nothing is run, and nothing is changed.
 
-With --diff the argument is a revision, by default HEAD, as `git diff` understands it (files that
+With --diff the argument is a revision as `git diff` understands it, by default HEAD (files that
 git does not know yet are no part of it), or - for a diff from a pipe.
 
 Examples:
