@@ -94,9 +94,14 @@ def test_every_name_in_the_repository_is_known() -> None:
     assert not unknown
 
 
+ASSISTANTS = {
+    "data analyse", "data explain", "data suggest", "dev debug", "dev refactor", "dev review",
+    "dev tests",
+}  # fmt: skip
+CLIENTS = {"up", "chat", "agent", "connect", "bench serve"}
 SAME = {
-    "API_KEY": {"up", "chat", "agent", "connect", "bench serve"},
-    "API_KEY_FILE": {"up", "chat", "agent", "connect", "bench serve"},
+    "API_KEY": CLIENTS | ASSISTANTS,
+    "API_KEY_FILE": CLIENTS | ASSISTANTS,
     "MODEL": {"up", "plan", "bench offline", "bench replay"},
     "DTYPE": {"up", "bench offline"},
     "GPU_MEMORY": {"up", "plan"},
