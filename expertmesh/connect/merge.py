@@ -91,6 +91,8 @@ def merge(
         made += [path[:n] for n in range(1, len(path)) if not _is_mapping(said, path[:n])]
         merged = kind.put(merged, path, written)
     made = sorted(set(made), key=lambda path: (len(path), path))
+    merged = _without(kind, merged, Trace((), tuple(made)))  # what a dropped value has left empty
+    made = [path for path in made if _is_mapping(kind.parse(merged), path)]
     trace = Trace(tuple(changes), tuple(made), tuple(p for p in made if p in wanted.owned))
     _check(kind, text, merged, [*trace.paths, *earlier.paths])
     for change in changes:
