@@ -106,7 +106,8 @@ class AgentResults:
         """How the agent shows a result (`Calls` in expertmesh/agent/calls.py; a test compares)."""
         note = self._recovery.valid(name, arguments)
         self._recovery.done(name, arguments, effect, result.status)
-        added = [f"[{self._ledger.add(one)}] {one.place}" for one in result.sources]
+        numbers = [self._ledger.add(source) for source in result.sources]
+        added = [f"[{n}] {one.place}" for n, one in zip(numbers, result.cited, strict=False)]
         return "\n".join([clipped(result.text), *([note] if note else []), *added])
 
     def told(self) -> None:

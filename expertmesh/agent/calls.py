@@ -124,7 +124,7 @@ class Calls:
         numbers = [self._ledger.add(source) for source in result.sources]
         kept = self._trace.keep_output(result.text)
         where = kept if READER in self._registry else ""
-        sources = zip(numbers, result.sources, strict=True)
+        sources = zip(numbers, result.cited, strict=False)
         added = [*([note] if note else []), *(f"[{n}] {one.place}" for n, one in sources)]
         text = "\n".join([clipped(result.text, full_text=where), *added])
         hidden = self._trace.masks.hide(result.text)

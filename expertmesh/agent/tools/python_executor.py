@@ -29,8 +29,8 @@ class PythonExecutor(InSandbox):
         )
         result = command_result(outcome, self._limits, f"python: {_first_line(code)}")
         if result.status is Status.OK and not outcome.stdout and _ends_with_a_value(code):
-            return replace(result, text=_NOTHING)
-        return result
+            return replace(result, text=_NOTHING, is_computed=True)
+        return replace(result, is_computed=True)
 
 
 def _ends_with_a_value(code: str) -> bool:

@@ -53,6 +53,14 @@ class Result:
     status: Status
     text: str
     sources: tuple[Source, ...] = ()
+    is_computed: bool = False
+    """By the model's own code. That is kept among the sources, but the model is not told its
+    number: small models take that for a part of what was computed."""
+
+    @property
+    def cited(self) -> tuple[Source, ...]:
+        """Those whose numbers the model is told."""
+        return () if self.is_computed else self.sources
 
 
 class Tool(Protocol):

@@ -49,7 +49,7 @@ async def test_it_calls_until_it_answers(
     assert (ran.progress.ending, ran.progress.answer) == (Ending.DONE, "It is **done**.")
     assert ran.progress.steps == 3
     assert ran.progress.calls == ["python_executor", "file_editor", "file_editor"]
-    assert ran.results()[0] == "<b> 1\n[1] python: for x in range(3):"
+    assert ran.results()[0] == "<b> 1"
     assert (work / "a.txt").read_text() == "one\ntwo\n"
     assert [one.line() for one in ran.changes.files] == ["added a.txt (+2 -0)"]
 
