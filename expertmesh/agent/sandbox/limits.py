@@ -1,6 +1,7 @@
 """Does a command, with all its descendants, keep within its limits? Asked while it runs."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ def descendants(pid: int) -> list[psutil.Process]:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def group_of(pid: int) -> list[psutil.Process]:
+    """All of the process group that a process leads, whoever their parent is by now."""
+    found: list[psutil.Process] = []
+    for member in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getpgid(member) == pid:
+                found.append(psutil.Process(member))
+    return found
 
 
 def usage(pid: int) -> Usage:

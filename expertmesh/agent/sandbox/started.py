@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from expertmesh.agent.sandbox.identity import Identity
-from expertmesh.agent.sandbox.limits import Watchdog, descendants
+from expertmesh.agent.sandbox.limits import Watchdog, descendants, group_of
 from expertmesh.agent.sandbox.output import KeptOutput
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,9 @@ class Started:
                 doomed |= {*await watchdog.in_thread(self._descendants)}
                 _kill(doomed)
         # At once with all that it was about to start, and that nobody could have seen yet.
-        self._signal(signal.SIGKILL, with_group=True)
+        if self._signal(signal.SIGKILL, with_group=True):
+            # From now on none of them starts another: who is not there now never will be.
+            doomed |= {*group_of(self.process.pid)}
         _kill(doomed)
         try:
             async with asyncio.timeout(GONE_S):

@@ -33,6 +33,9 @@ while not os.path.exists("go"):
 if os.fork() == 0:
     if sys.argv[1] == "leaves":
         os.setsid()
+    if sys.argv[1] == "takes long to die":
+        os.closerange(1, 3)
+        memory = b"x" * (256 << 20)
     with open("new", "w") as file:
         file.write(str(os.getpid()))
     os.rename("new", "child")
@@ -81,8 +84,11 @@ def is_gone(folder: Path) -> bool:
 
 
 @pytest.mark.usefixtures("starts_it_while_looked_for")
-async def test_a_child_that_was_started_while_it_was_looked_for_goes(tmp_path: Path) -> None:
-    outcome = await run(sandbox_like(tmp_path, "stays"))
+@pytest.mark.parametrize("child", ["stays", "takes long to die"])
+async def test_a_child_that_was_started_while_it_was_looked_for_goes(
+    tmp_path: Path, child: str
+) -> None:
+    outcome = await run(sandbox_like(tmp_path, child))
     assert outcome.ending is Ending.WALL_TIME
     assert is_gone(tmp_path)
 
