@@ -28,7 +28,6 @@ MIN_FREE_DISK_BYTES = 2 * 10**9
 MIN_FILE_LIMIT = 1024
 SLOW_ROUND_TRIP_US = 2000.0
 ROUND_TRIPS = 200
-NOBODY = 65534
 
 
 def run_checks(http_port: int, folder: Path) -> list[Check]:
@@ -174,12 +173,12 @@ def check_hop_codec() -> Check:
 def check_sandbox() -> Check:
     """What commands of the agent run in: it is tried, in a folder of its own."""
     from expertmesh.agent.sandbox.choose import choose_sandbox
+    from expertmesh.agent.sandbox.identity import give_away
     from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 
     with tempfile.TemporaryDirectory(prefix="expertmesh-doctor-") as name:
         folder = Path(name)
-        if os.geteuid() == 0:  # commands never run as root, but as the folder's owner
-            os.chown(folder, NOBODY, NOBODY)
+        give_away(folder)
         try:
             mechanism = choose_sandbox(folder).mechanism
         except SandboxUnavailableError as error:

@@ -1,7 +1,6 @@
 """A toy project in a real folder, and the agent's tools on it, as far as a repair needs them."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outc
 
 WALL_S = 30
 MEMORY_BYTES = 1 << 30
+_LIMITS = f"ulimit -v {MEMORY_BYTES >> 10} && ulimit -t {WALL_S}"
 COMMANDS = (TEST_COMMAND, "pytest -q", "ls")
 """Command lines that are run; the model is not given a shell here."""
 NEEDED = {"shell": ("command",), "file_editor": ("action", "file_path")}
@@ -45,19 +45,15 @@ def plain(argv: list[str], folder: Path) -> tuple[int | None, str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "80",
     }
+    limited = ["sh", "-c", f'{_LIMITS} && exec "$@"', "sh", *argv]
     try:
         done = subprocess.run(
-            argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=WALL_S,
-            check=False, preexec_fn=_limit, stdin=subprocess.DEVNULL,
+            limited, cwd=folder, env=environment, capture_output=True, text=True, timeout=WALL_S,
+            check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None, "", ""
     return done.returncode, done.stdout, done.stderr
-
-
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (WALL_S, WALL_S))
 
 
 def has_bubblewrap() -> bool:

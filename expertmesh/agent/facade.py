@@ -9,7 +9,6 @@ print(run.answer, run.ending)
 
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from expertmesh.agent.outward import Outward, outward_tools
 from expertmesh.agent.prompts import language_of
 from expertmesh.agent.run_folder import agent_state
 from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.identity import give_away
 from expertmesh.agent.sandbox.policy import Mode
 from expertmesh.agent.session import Changes, Session, Settings
 from expertmesh.agent.toolbox import OWN_TOOLS
@@ -33,8 +33,6 @@ from expertmesh.agent.turn import Model, OnPiece, ServedChat
 from expertmesh.agent.watch import Watcher
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatStream
-
-_NOBODY = 65534
 
 
 class ChatsLikeLLM(Protocol):
@@ -111,8 +109,8 @@ class ToolAgent:
             raise ValueError(f"approve: one of {', '.join(Approve)}, got {approve!r}")
         self._own = tempfile.TemporaryDirectory() if work_dir is None else None
         self._work_dir = Path(self._own.name if self._own else work_dir or ".")
-        if self._own and os.geteuid() == 0:  # commands of a model never run as root
-            os.chown(self._work_dir, _NOBODY, _NOBODY)
+        if self._own:
+            give_away(self._work_dir)
         self._state = Path(state_dir) if state_dir is not None else agent_state()
         self._sandbox = choose_sandbox(self._work_dir, sandbox, protected=[self._state])
         self._writable = sandbox != "read-only"

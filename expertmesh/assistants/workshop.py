@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.identity import give_away
 from expertmesh.agent.sandbox.policy import Limits, Outcome, Sandbox
 from expertmesh.agent.tools.command_result import PYTHON
 
@@ -23,7 +24,6 @@ LEFT_OUT = frozenset(
     }
 )
 """Folders that are not copied: they hold no code of the project."""
-_NOBODY = 65534
 
 
 class Workshop:
@@ -43,7 +43,7 @@ class Workshop:
         try:
             for one in files:
                 self._copy(root or Path(), one)
-            _give_away(self.path)
+            give_away(self.path, *self.path.rglob("*"))
             self.sandbox = make_sandbox(self.path)
         except BaseException:
             self._folder.cleanup()
@@ -54,7 +54,7 @@ class Workshop:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        _give_away(self.path, path)
+        give_away(path, *(one for one in path.parents if one.is_relative_to(self.path)))
 
     async def python(
         self, *arguments: str, imports: str = ".", limits: Limits, folder: str = "."
@@ -100,15 +100,3 @@ def _files(root: Path) -> Iterator[Path]:
                     "be copied; give a smaller folder that the code runs in (--root)"
                 )
             yield path
-
-
-def _give_away(root: Path, below: Path | None = None) -> None:
-    """Commands of a model never run as root: what root has copied becomes nobody's."""
-    if os.geteuid() != 0:
-        return
-    if below is None:
-        found = [root, *root.rglob("*")]
-    else:
-        found = [below, *(one for one in below.parents if one.is_relative_to(root))]
-    for path in found:
-        os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)

@@ -1,43 +1,15 @@
 """`expertmesh agent` with the demonstration model and the real sandbox, as a newcomer uses it."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from expertmesh import ToolAgent
-from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
-from tests.support.expertmesh.up import Up, expertmesh
+from tests.support.expertmesh.up import expertmesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    cluster = Up(tmp_path_factory.mktemp("up") / "run")
-    try:
-        yield str(cluster.await_ready()["url"])
-    finally:
-        cluster.process.terminate()
-        cluster.process.wait(60)
-
-
-@pytest.fixture
-def work() -> Iterator[Path]:
-    with TemporaryDirectory() as name:
-        if os.geteuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        try:
-            choose_sandbox(Path(name))
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
-        yield Path(name)
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,12 @@ import pytest
 from expertmesh.agent.approval import Approve
 from expertmesh.agent.loop import Ending
 from expertmesh.agent.outward import Outward, outward_tools
+from expertmesh.agent.sandbox.identity import NOBODY
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
 from expertmesh.agent.web.browser_page import Browser, BrowserLimits
-from expertmesh.agent.web.browser_programs import NOBODY, find_browser, find_bubblewrap
+from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
 from expertmesh.agent.web.chromium_flags import OWN_HOST
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.local_site import Site, answer, local_site, redirect, silence
@@ -252,7 +253,7 @@ async def test_the_browser_is_not_root_and_leaves_nothing_behind(bubblewrap: str
     async with local_site({"/": look}) as site:
         result = await tool_for(site, bubblewrap).call({"url": site.url()})
     assert "seen" in result.text
-    assert owners == {os.geteuid() or NOBODY}
+    assert owners == {os.geteuid() or NOBODY.uid}
     assert await all_ended(before)
     assert not any("expertmesh-browser-" in name for name in os.listdir(tempfile.gettempdir()))
 

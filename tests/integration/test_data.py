@@ -4,29 +4,17 @@ The model that ships was not taught to write scripts: what is tried here is that
 so, keeps what it tried, and passes nothing off as a result. A model that can do it succeeds.
 """
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from expertmesh import LLM, DataAnalysisAssistant
-from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-NOBODY = 65534
 
-
+@pytest.mark.usefixtures("work")
 def test_what_the_demonstration_model_cannot_do_is_said(tmp_path: Path) -> None:
-    with TemporaryDirectory() as name:
-        if os.geteuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        try:
-            choose_sandbox(Path(name))
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
     data, out = tmp_path / "sales.csv", tmp_path / "out"
     data.write_text("city,price\nOslo,1\nRome,4\n")
     with LLM() as llm:

@@ -1,48 +1,25 @@
 """`expertmesh dev` with the demonstration model, which is too small for it: what fails, and how."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from expertmesh import LLM, DevelopmentAssistant
-from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from expertmesh.assistants.structured import UselessAnswerError
-from tests.support.expertmesh.up import Up, expertmesh
+from tests.support.expertmesh.up import expertmesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-NOBODY = 65534
 CODE = (
     "def last(xs):\n    return xs[len(xs)]\n\n\nif __name__ == '__main__':\n    print(last([1]))\n"
 )
 BRIEFLY = ("--temperature", "0", "--max-tokens", "200")
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    cluster = Up(tmp_path_factory.mktemp("up") / "run")
-    try:
-        yield str(cluster.await_ready()["url"])
-    finally:
-        cluster.process.terminate()
-        cluster.process.wait(60)
-
-
 @pytest.fixture
-def work() -> Iterator[Path]:
-    with TemporaryDirectory() as name:
-        (Path(name) / "last.py").write_text(CODE)
-        if os.geteuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        try:
-            choose_sandbox(Path(name))
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
-        yield Path(name)
+def work(work: Path) -> Path:
+    (work / "last.py").write_text(CODE)
+    return work
 
 
 def test_a_review_has_lines_that_exist_or_says_in_a_line_why_it_failed(

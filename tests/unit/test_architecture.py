@@ -263,6 +263,27 @@ def test_no_code_or_objects_from_data(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+FORKS_FOR = {"preexec_fn", "user", "group", "extra_groups", "umask"}
+STARTS = {"Popen", "run", "call", "check_call", "check_output"} | {
+    f"create_subprocess_{kind}" for kind in ("exec", "shell")
+}
+
+
+def test_no_child_is_forked_where_libraries_have_threads() -> None:
+    """With these options subprocess forks where it otherwise calls vfork, and in a fork's child
+    run the handlers that libraries have registered: of gRPC a poller, which some children die of.
+    """
+    wrong = []
+    for path in all_sources():
+        for node in nodes(path):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            options = {keyword.arg for keyword in node.keywords} & FORKS_FOR
+            if node.func.attr in STARTS and options:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} forks for {options}")
+    assert not wrong, "\n".join(wrong)
+
+
 FAMILY_TABLE = "moe_model/families/known.py"
 FAMILY_KEYS = (
     *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_local_experts"),

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from expertmesh.agent.sandbox.containment import folder_within, is_within
-from expertmesh.agent.sandbox.identity import Identity
+from expertmesh.agent.sandbox.identity import Identity, as_user
 from expertmesh.agent.sandbox.placeholders import make_missing, remove_empty
 from expertmesh.agent.sandbox.places import Places, environment
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
@@ -94,13 +94,12 @@ class BubblewrapSandbox:
         line += ["--", self._prlimit, *(f"--{name}={value}" for name, value in inner.items())]
         growing = [(self._places.work, limits.growth_bytes)] if self._places.is_writable else []
         return Prepared(
-            argv=[*line, "--", *argv],
+            argv=as_user(self._identity, [*line, "--", *argv]),
             environment=environment(self._places, HOME),  # bwrap's own can be read inside
             files=files,
             status_file=status_file,
             growing=[*growing, *([(scratch, SCRATCH_BYTES)] if scratch else [])],
             helpers=1,
-            identity=self._identity,
         )
 
     def _ids(self) -> tuple[int, int]:

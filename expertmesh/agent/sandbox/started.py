@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 
-from expertmesh.agent.sandbox.identity import Identity
 from expertmesh.agent.sandbox.limits import Watchdog, descendants, group_of
 from expertmesh.agent.sandbox.output import KeptOutput
 
@@ -46,7 +45,6 @@ class Prepared:
     helpers: int = 0
     """How many of its descendants belong to the sandbox."""
     folder: Path | None = None
-    identity: Identity | None = None
 
 
 def file_with(content: bytes) -> int:
@@ -62,7 +60,6 @@ class Started:
 
     def __init__(self, prepared: Prepared, outputs: tuple[KeptOutput, KeptOutput], stdin: bytes):
         self._prepared = prepared
-        identity = prepared.identity
         try:
             self.process = subprocess.Popen(
                 prepared.argv,
@@ -73,9 +70,6 @@ class Started:
                 stderr=subprocess.PIPE,
                 pass_fds=tuple(prepared.files),
                 start_new_session=True,
-                user=identity.uid if identity else None,
-                group=identity.gid if identity else None,
-                extra_groups=[] if identity else None,
             )
         except BaseException:
             if prepared.status_file is not None:

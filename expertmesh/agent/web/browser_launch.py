@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from expertmesh.agent.sandbox.identity import as_user, give_away
 from expertmesh.agent.web.browser_programs import (
-    NOBODY,
     PROFILE,
     bubblewrap_argv,
     environment,
@@ -103,10 +103,9 @@ async def _process(
     argv: Sequence[str], home: str, inherited: Sequence[int]
 ) -> asyncio.subprocess.Process:
     """Started; what it inherits is closed here."""
-    user = other_user()
     try:
         return await asyncio.create_subprocess_exec(
-            *argv,
+            *as_user(other_user(), argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -114,9 +113,6 @@ async def _process(
             cwd="/",
             pass_fds=inherited,
             start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
         )
     except OSError as error:
         raise LaunchError(f"the browser did not start: {error}") from None
@@ -157,6 +153,5 @@ async def _received(channel: socket.socket) -> socket.socket | None:
 def _profile() -> Iterator[str]:
     """A folder of the browser's user, removed with all that is in it."""
     with tempfile.TemporaryDirectory(prefix="expertmesh-browser-") as folder:
-        if os.geteuid() == 0:
-            os.chown(folder, NOBODY, NOBODY)
+        give_away(Path(folder))
         yield folder

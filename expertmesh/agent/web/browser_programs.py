@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOBODY = 65534
+from expertmesh.agent.sandbox.identity import NOBODY, Identity, as_user
+
 PROFILE = "/home/profile"
 """Inside bubblewrap."""
 _PROBE_S = 10.0
@@ -32,17 +33,13 @@ def find_bubblewrap(work_dir: Path | None = None) -> str | None:
     path = _program("bwrap", work_dir)
     if path is None:
         return None
-    user = other_user()
     try:
         done = subprocess.run(
-            [path, *_ALONE, "--ro-bind", "/", "/", *_INSIDE, "true"],
+            as_user(other_user(), [path, *_ALONE, "--ro-bind", "/", "/", *_INSIDE, "true"]),
             capture_output=True,
             timeout=_PROBE_S,
             env=environment("/"),
             cwd="/",
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -77,7 +74,7 @@ def python() -> tuple[str, str]:
     return os.path.realpath(sys.executable), sys.base_prefix
 
 
-def other_user() -> int | None:
+def other_user() -> Identity | None:
     """Whose process the browser is if we are root."""
     return NOBODY if os.geteuid() == 0 else None
 

@@ -22,8 +22,14 @@ def main() -> None:
     from trafilatura import extract
 
     def text_of(html: str) -> str:
-        options = {"output_format": "markdown", "include_links": True, "include_tables": True}
-        return extract(html, url=sys.argv[1], **options) or ""
+        found = extract(
+            html,
+            url=sys.argv[1],
+            output_format="markdown",
+            include_links=True,
+            include_tables=True,
+        )
+        return str(found or "")
 
     if os.geteuid() == 0:
         text_of(_WARM_UP)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.identity import give_away
 from expertmesh.agent.sandbox.policy import Limits, Outcome, Sandbox
 from expertmesh.agent.sandbox.removal import remove_tree
 from expertmesh.agent.tools.command_result import PYTHON
@@ -24,7 +25,6 @@ MOST_DATA_BYTES = 2 << 30
 LIBRARIES = ("pandas", "numpy", "matplotlib", "seaborn", "scipy", "statsmodels", "polars",
              "openpyxl", "pyarrow")  # fmt: skip
 """What a script may find useful; those of them that are there are told to the model."""
-_NOBODY = 65534
 _PLAIN_NAME = re.compile(r"\w[\w .()+=-]*")
 _COPY_BYTES = 4 << 20
 _PROBE = (
@@ -91,9 +91,7 @@ class Workbench:
         finally:
             is_left.set()
         inside.chmod(0o444)
-        if os.geteuid() == 0:  # commands of a model never run as root
-            for path in (self.folder, inside):
-                os.chown(path, _NOBODY, _NOBODY)
+        give_away(self.folder, inside)
         self._sandbox = self._sandbox_of(self.folder, protected=[inside])
 
     @property

@@ -2,23 +2,20 @@
 
 import gc
 import json
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
+from expertmesh.agent.sandbox.identity import give_away
 from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.expertmesh.command import run_command
+from tests.support.expertmesh.sandbox.working import work_folder
 from tests.support.gateway.answers import invoke
 from tests.support.gateway.fake_attention import in_turn
 from tests.support.gateway.harness import Harness
 
-NOBODY = 65534
 CHECK = "python3 -m unittest -q"
 WRONG, RIGHT = "return sum(xs) / len(xs) - 1", "return sum(xs) / len(xs)"
 TEST = """\
@@ -33,18 +30,10 @@ class MeanTest(unittest.TestCase):
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    """Not below pytest's folder, which whom commands run as may not enter."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with work_folder() as folder:
         (folder / "mean.py").write_text(f"def mean(xs):\n    {WRONG}\n")
         (folder / "test_mean.py").write_text(TEST)
-        if os.geteuid() == 0:
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, NOBODY, NOBODY)
-        try:
-            choose_sandbox(folder)
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
+        give_away(*folder.iterdir())
         yield folder
 
 

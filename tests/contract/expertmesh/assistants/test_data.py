@@ -12,14 +12,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script
+from tests.support.expertmesh.sandbox.working import work_folder
 from tests.support.expertmesh.scripted_text import in_turn, refuses, says
 from tests.support.places import ROOT
 
-NOBODY = 65534
 SUMS = """```python
 import csv
 with open("sales.csv", newline="") as file:
@@ -48,13 +46,8 @@ def serve() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def sandbox() -> None:
-    with TemporaryDirectory() as name:
-        if os.geteuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        try:
-            choose_sandbox(Path(name))
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
+    with work_folder():
+        pass
 
 
 def data(

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from expertmesh.agent.sandbox.identity import Identity, as_user
 from tests.support.places import ROOT
 
 SOME_UID = 12345
@@ -24,6 +25,10 @@ class User:
     is_another: bool
     """Not the one who runs the tests: that is root."""
 
+    @property
+    def identity(self) -> Identity | None:
+        return Identity(self.uid, self.uid) if self.is_another else None
+
     def own(self, folder: Path) -> None:
         """All of it, and let it pass through what is above."""
         if self.is_another:
@@ -34,15 +39,11 @@ class User:
         self, arguments: list[str], folder: Path, variables: dict[str, str], **options: Any
     ) -> subprocess.Popen[str]:
         """Start Python with nothing but these variables in its environment."""
-        changes: dict[str, Any] = {}
-        if self.is_another:
-            changes = {"user": self.uid, "group": self.uid, "extra_groups": []}
         return subprocess.Popen(
-            [python_for(self), *arguments],
+            as_user(self.identity, [python_for(self), *arguments]),
             cwd=folder,
             text=True,
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{SITE}", **variables},
-            **changes,
             **options,
         )
 
@@ -63,18 +64,13 @@ def python_for(user: User) -> str:
         return sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-        try:
-            done = subprocess.run(
-                [python, "-c", "import psutil, expertmesh.agent.sandbox.choose"],
-                env={"PYTHONPATH": f"{ROOT}:{SITE}"},
-                cwd="/",
-                capture_output=True,
-                user=user.uid,
-                group=user.uid,
-                extra_groups=[],
-            )
-        except OSError:
-            continue
+        argv = [python, "-c", "import psutil, expertmesh.agent.sandbox.choose"]
+        done = subprocess.run(
+            as_user(user.identity, argv),
+            env={"PYTHONPATH": f"{ROOT}:{SITE}"},
+            cwd="/",
+            capture_output=True,
+        )
         if done.returncode == 0:
             return python
     return ""

@@ -10,6 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from tests.support.expertmesh.sandbox.users import ROOT_USER, User, python_for, some_user
 
 RUNNER = "tests.support.expertmesh.sandbox.runner"
@@ -22,6 +27,22 @@ def open_folder(user: User) -> Iterator[Path]:
         folder = Path(name).resolve()
         folder.chmod(0o755)
         user.own(folder)
+        yield folder
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """Where commands of a model may run; pytest's own folder is closed to whom they run as.
+
+    Skips the test if there is no sandbox for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="expertmesh-test-") as name:
+        folder = Path(name)
+        give_away(folder)
+        try:
+            choose_sandbox(folder)
+        except SandboxUnavailableError as error:
+            pytest.skip(str(error))
         yield folder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from expertmesh.agent.sandbox import places as module
 from expertmesh.agent.sandbox.drop_root import can_reach, identity_for
-from expertmesh.agent.sandbox.identity import Identity
+from expertmesh.agent.sandbox.identity import Identity, as_user
 from expertmesh.agent.sandbox.placeholders import make_missing, remove_empty
 from expertmesh.agent.sandbox.places import environment, lay_out
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
@@ -179,7 +179,7 @@ def test_reaching_is_judged_as_the_kernel_does(
         folder.chmod(mode)
         assert can_reach(Identity(uid, gid), folder / "inner") is reaches
         tried = subprocess.run(
-            ["ls", folder / "inner"], user=uid, group=gid, extra_groups=[], capture_output=True
+            as_user(Identity(uid, gid), ["ls", str(folder / "inner")]), capture_output=True
         )
         assert (tried.returncode == 0) is reaches
 

@@ -1,15 +1,13 @@
 """The tools that run something, in the sandbox that this machine has."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from expertmesh.agent.contained import Folder
 from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import Sandbox, SandboxUnavailableError
+from expertmesh.agent.sandbox.policy import Sandbox
 from expertmesh.agent.tools.code_runner import CodeRunner
 from expertmesh.agent.tools.file_editor import FileEditor
 from expertmesh.agent.tools.python_executor import PythonExecutor
@@ -17,25 +15,18 @@ from expertmesh.agent.tools.search_files import SearchFiles
 from expertmesh.agent.tools.shell import Shell
 from expertmesh.agent.tools.tool import Status
 from expertmesh.agent.verify import Verifier
-
-NOBODY = 65534
+from tests.support.expertmesh.sandbox.working import work_folder
 
 
 @pytest.fixture
 def work() -> Iterator[Path]:
-    """Not below pytest's folder, which whom commands run as may not enter."""
-    with TemporaryDirectory() as name:
-        if os.geteuid() == 0:
-            os.chown(name, NOBODY, NOBODY)
-        yield Path(name)
+    with work_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def sandbox(work: Path) -> Sandbox:
-    try:
-        return choose_sandbox(work)
-    except SandboxUnavailableError as error:
-        pytest.skip(str(error))
+    return choose_sandbox(work)
 
 
 async def test_code_runs_and_writes_what_the_editor_reads(sandbox: Sandbox, work: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from expertmesh.agent.sandbox.identity import NOBODY
 from expertmesh.agent.web.browser_launch import LaunchError
 from expertmesh.agent.web.browser_page import Browser, BrowserLimits
-from expertmesh.agent.web.browser_programs import NOBODY, find_browser, find_bubblewrap
+from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
 from expertmesh.agent.web.chromium_flags import chromium_argv
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.fake_chromium import fake_chromium
@@ -74,7 +75,7 @@ async def test_it_has_no_secrets_and_is_not_root(
     return f"{os.getuid()} {dict(os.environ)} {told} {os.listdir('/proc/self/fd')}"
     """
     html = await html_of(fake_chromium(tmp_path, body), bubblewrap)
-    assert html.startswith(f"{os.geteuid() or NOBODY} ")
+    assert html.startswith(f"{os.geteuid() or NOBODY.uid} ")
     assert "sk-key-of-user" not in html
     assert '{"net": {"network_prediction_options": 2}}' in html
     assert html.endswith("['0', '1', '2', '3', '4', '5']")  # 5 reads the folder

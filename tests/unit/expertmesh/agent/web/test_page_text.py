@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from expertmesh.agent.sandbox.identity import NOBODY
 from expertmesh.agent.web import page_text as page_text_module
 from expertmesh.agent.web.page_text import (
     NotTextError,
@@ -13,7 +14,6 @@ from expertmesh.agent.web.page_text import (
     trafilatura_is_installed,
 )
 
-NOBODY = 65534
 URL = "http://a.test/"
 HTML = "<title>T</title><p>" + "own words " * 30
 
@@ -62,7 +62,7 @@ async def test_it_gets_no_secrets(stand_in: Path, monkeypatch: pytest.MonkeyPatc
 
 async def test_it_does_not_read_a_page_as_root(stand_in: Path) -> None:
     text = await text_by(stand_in, "import os; return f'uid {os.geteuid()}' + ' word' * 50")
-    assert text.startswith(f"uid {os.geteuid() or NOBODY} ")
+    assert text.startswith(f"uid {os.geteuid() or NOBODY.uid} ")
 
 
 @pytest.mark.skipif(not trafilatura_is_installed(), reason="the extra `web` is not installed")
