@@ -6,7 +6,7 @@ PREFERENCES = json.dumps({"net": {"network_prediction_options": 2}})
 """Of Default/Preferences in a profile: no lookups and connections ahead of what a page asks for."""
 
 OWN_HOST = "browser.invalid"
-"""Where the browser's own requests go (searches, accounts): RFC 6761 says that there is none."""
+"""Where the browser's own requests go (searches, accounts, components): RFC 6761 says that there is none."""
 
 _DISABLED_FEATURES = (
     "NetworkTimeServiceQuerying,MediaRouter,DialMediaRouteProvider,OptimizationHints,Translate,"
@@ -36,6 +36,7 @@ _FLAGS = (
     "--metrics-recording-only",
     f"--google-base-url=http://{OWN_HOST}/",
     f"--gaia-url=http://{OWN_HOST}/",
+    f"--component-updater=url-source=http://{OWN_HOST}/,disable-pings",
     f"--disable-features={_DISABLED_FEATURES}",
     # No way but the proxy. Chromium goes around one for loopback, unless it is told otherwise,
     # and sends WebRTC's packets to whatever address a page names. Without lookups of its own there
