@@ -18,7 +18,8 @@ KERNEL_TESTS := tests/unit/moe_model/kernels/cpu tests/unit/moe_model/backends \
   tests/unit/attention_svc/engine/test_native_attention.py \
   tests/unit/attention_svc/engine/test_native_step.py
 GPU_KERNEL_TESTS := $(addprefix tests/unit/moe_model/kernels/cuda/,test_attention.py test_codes.py \
-  test_experts.py test_packing.py test_rows.py test_tiles.py)
+  test_experts.py test_packing.py test_rows.py) \
+  tests/unit/moe_model/kernels/cuda/graphs/test_tiles.py
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .DEFAULT_GOAL := help

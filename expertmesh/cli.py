@@ -6,23 +6,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
-from expertmesh.commands import (
-    agent,
-    bench,
-    certs,
-    chat,
-    connect,
-    data,
-    dev,
-    doctor,
-    experts,
-    model,
-    plan,
-    pool,
-    running,
-    serve,
-    up,
-)
+from expertmesh.commands import certs, chat, connect, doctor, pool, running, serve
+from expertmesh.commands.agent import group as agent
+from expertmesh.commands.bench import group as bench
+from expertmesh.commands.data import group as data
+from expertmesh.commands.dev import group as dev
+from expertmesh.commands.experts import group as experts
+from expertmesh.commands.model import group as model
+from expertmesh.commands.plan import group as plan
+from expertmesh.commands.up import group as up
 from expertmesh.console import EXIT_CODES_HELP, CommandError
 from expertmesh.help_pages import CommandGroup
 from rpc.process.env_names import unknown_names_warning

@@ -173,7 +173,7 @@ def check_hop_codec() -> Check:
 def check_sandbox() -> Check:
     """What commands of the agent run in: it is tried, in a folder of its own."""
     from expertmesh.agent.sandbox.choose import choose_sandbox
-    from expertmesh.agent.sandbox.identity import give_away
+    from expertmesh.agent.sandbox.folders.identity import give_away
     from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 
     with tempfile.TemporaryDirectory(prefix="expertmesh-doctor-") as name:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from expertmesh.agent.loop.turn import ServedChat
 from expertmesh.agent.sandbox.policy import Outcome
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
-from expertmesh.agent.turn import ServedChat
 from expertmesh.clients.chat_stream import ChatStream
 
 TARGET_MS = 20.0

@@ -23,8 +23,8 @@ from torch import Tensor
 from bench.engine.gpu import M2
 from bench.kernels.gpu_experts import copy_rate, expert_bytes, picks, random_experts, seconds
 from moe_model.families.known import parse_config
-from moe_model.kernels.cuda.calls import CudaCalls
 from moe_model.kernels.cuda.experts import CudaExperts
+from moe_model.kernels.cuda.graphs.calls import CudaCalls
 from moe_model.maths.expert_calls import CallRows
 
 ROWS = (1, 8, 32, 64, 128, 512, 2048)

@@ -29,9 +29,9 @@ from demo_model.programs.project import redrawn
 from demo_model.tasks import repair
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions, toolbox
-from expertmesh.agent.hints import hints_for
+from expertmesh.agent.loop.hints import hints_for
+from expertmesh.agent.loop.recovery import GivenUpError
 from expertmesh.agent.prompts import system_prompt
-from expertmesh.agent.recovery import GivenUpError
 
 MAX_STEPS = 14
 MAX_NEW = 320

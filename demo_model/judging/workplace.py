@@ -13,7 +13,7 @@ from demo_model.programs.project import Project
 from demo_model.tasks.repair import TEST_COMMAND
 from demo_model.toolboxes.agent_results import AgentResults, exited, timed_out
 from expertmesh.agent.contained import Folder
-from expertmesh.agent.hints import Hints
+from expertmesh.agent.loop.hints import Hints
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outcome
 
 WALL_S = 30

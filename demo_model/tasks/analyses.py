@@ -11,7 +11,7 @@ from demo_model.draw import Draw, Split
 from demo_model.tasks import scripts, tables
 from demo_model.tasks.tables import Table
 from demo_model.toolboxes.agent_results import exited
-from expertmesh.agent.clip import clipped
+from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.sandbox.policy import Limits
 from expertmesh.agent.tools.command_result import command_result
 from expertmesh.agent.web.marking import marked

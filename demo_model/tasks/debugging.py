@@ -7,8 +7,8 @@ from pathlib import Path
 
 from demo_model.draw import Draw
 from demo_model.tasks.story import Story
+from expertmesh.agent.loop.verify import Check
 from expertmesh.agent.sandbox.policy import Outcome
-from expertmesh.agent.verify import Check
 from expertmesh.assistants.error_places import code_around
 from expertmesh.assistants.passages import fenced
 from expertmesh.assistants.prompts import prompt

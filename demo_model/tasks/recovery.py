@@ -11,7 +11,7 @@ from demo_model.programs.project import Bug, Project, RedrawError, redrawn
 from demo_model.tasks import debugging, repair, words
 from demo_model.tasks.story import Story
 from demo_model.toolboxes.agent_results import exited
-from expertmesh.agent.verify import failure_message
+from expertmesh.agent.loop.verify import failure_message
 
 KINDS = (
     "no_match", "second_bug", "bad_edit", "endless", "wrong_file", "check_failed", "refused",

@@ -16,7 +16,7 @@ from demo_model.toolboxes.agent_results import (
     exited,
     timed_out,
 )
-from expertmesh.agent.hints import hints_for, hints_in
+from expertmesh.agent.loop.hints import hints_for, hints_in
 from expertmesh.agent.prompts import system_prompt
 from expertmesh.agent.sandbox.policy import Ending
 from expertmesh.agent.tools.syntax import syntax_error

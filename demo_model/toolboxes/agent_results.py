@@ -6,12 +6,12 @@ They work on files in memory, and what programs print is given: no process is st
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from expertmesh.agent.approval import effect_of
-from expertmesh.agent.clip import clipped
 from expertmesh.agent.contained import Folder, Parts
-from expertmesh.agent.evidence import Ledger
-from expertmesh.agent.hints import Hints
-from expertmesh.agent.recovery import Recovery
+from expertmesh.agent.loop.approval import effect_of
+from expertmesh.agent.loop.clip import clipped
+from expertmesh.agent.loop.evidence import Ledger
+from expertmesh.agent.loop.hints import Hints
+from expertmesh.agent.loop.recovery import Recovery
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Ending, Limits, Outcome, Sandbox
 from expertmesh.agent.tools.file_editor import FileEditor
 from expertmesh.agent.tools.plan import UpdatePlan
@@ -103,7 +103,7 @@ class AgentResults:
     def of_result(
         self, name: str, arguments: dict[str, Any], effect: Effect, result: Result
     ) -> str:
-        """How the agent shows a result (`Calls` in expertmesh/agent/calls.py; a test compares)."""
+        """How the agent shows a result: as `expertmesh.agent.loop.calls` does (a test compares)."""
         note = self._recovery.valid(name, arguments)
         self._recovery.done(name, arguments, effect, result.status)
         numbers = [self._ledger.add(source) for source in result.sources]

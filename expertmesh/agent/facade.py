@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from expertmesh.agent.approval import Approve, Ask
 from expertmesh.agent.finished import finished
-from expertmesh.agent.hints import hints_for
-from expertmesh.agent.loop import Ending
+from expertmesh.agent.loop.approval import Approve, Ask
+from expertmesh.agent.loop.hints import hints_for
+from expertmesh.agent.loop.loop import Ending
+from expertmesh.agent.loop.turn import Model, OnPiece, ServedChat
+from expertmesh.agent.loop.watch import Watcher
 from expertmesh.agent.outward import Outward, outward_tools
 from expertmesh.agent.prompts import language_of
-from expertmesh.agent.run_folder import agent_state
+from expertmesh.agent.record.run_folder import agent_state
 from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.folders.identity import give_away
 from expertmesh.agent.sandbox.policy import Mode
 from expertmesh.agent.session import Changes, Session, Settings
 from expertmesh.agent.toolbox import OWN_TOOLS
 from expertmesh.agent.tools.tool import Effect, Source, Tool
-from expertmesh.agent.turn import Model, OnPiece, ServedChat
-from expertmesh.agent.watch import Watcher
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatStream
 

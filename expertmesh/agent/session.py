@@ -9,28 +9,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from expertmesh.agent.approval import Approval, Approve, Ask
-from expertmesh.agent.calls import READER, Calls
-from expertmesh.agent.checkpoint import Checkpoint
 from expertmesh.agent.contained import Folder
-from expertmesh.agent.diff import Changed, compare
-from expertmesh.agent.evidence import Citations, Ledger
-from expertmesh.agent.hints import hints_in
-from expertmesh.agent.history import History
-from expertmesh.agent.loop import Agent, Progress
-from expertmesh.agent.masks import Masks, secrets_of
-from expertmesh.agent.past import Earlier
+from expertmesh.agent.loop.approval import Approval, Approve, Ask
+from expertmesh.agent.loop.calls import READER, Calls
+from expertmesh.agent.loop.evidence import Citations, Ledger
+from expertmesh.agent.loop.hints import hints_in
+from expertmesh.agent.loop.history import History
+from expertmesh.agent.loop.loop import Agent, Progress
+from expertmesh.agent.loop.recovery import Recovery
+from expertmesh.agent.loop.turn import Model
+from expertmesh.agent.loop.verify import MAX_ROUNDS, Verifier
+from expertmesh.agent.loop.watch import Watcher
 from expertmesh.agent.prompts import system_prompt
-from expertmesh.agent.recovery import Recovery
-from expertmesh.agent.run_folder import new_run, runs_of, write_private
+from expertmesh.agent.record.checkpoint import Checkpoint
+from expertmesh.agent.record.diff import Changed, compare
+from expertmesh.agent.record.masks import Masks, secrets_of
+from expertmesh.agent.record.past import Earlier
+from expertmesh.agent.record.run_folder import new_run, runs_of, write_private
+from expertmesh.agent.record.trace import Trace
 from expertmesh.agent.sandbox.policy import Sandbox
 from expertmesh.agent.toolbox import OWN_TOOLS, Materials, check_names, make_registry
 from expertmesh.agent.tools.plan import Plan
 from expertmesh.agent.tools.tool import Effect, Tool
-from expertmesh.agent.trace import Trace
-from expertmesh.agent.turn import Model
-from expertmesh.agent.verify import MAX_ROUNDS, Verifier
-from expertmesh.agent.watch import Watcher
 
 
 @dataclass(frozen=True, kw_only=True)

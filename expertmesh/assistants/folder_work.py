@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expertmesh.agent.approval import Approve, Ask
-from expertmesh.agent.loop import Ending
-from expertmesh.agent.report import as_json
+from expertmesh.agent.loop.approval import Approve, Ask
+from expertmesh.agent.loop.loop import Ending
+from expertmesh.agent.loop.verify import MAX_ROUNDS
+from expertmesh.agent.loop.watch import Watcher
+from expertmesh.agent.record.trace import append_event
+from expertmesh.agent.record.undo import Undone, undo
 from expertmesh.agent.sandbox.policy import Sandbox
 from expertmesh.agent.session import Changes, Session, Settings
+from expertmesh.agent.terminal.report import as_json
 from expertmesh.agent.toolbox import OWN_TOOLS
-from expertmesh.agent.trace import append_event
-from expertmesh.agent.undo import Undone, undo
-from expertmesh.agent.verify import MAX_ROUNDS
-from expertmesh.agent.watch import Watcher
 from expertmesh.assistants.model import TextModel
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from expertmesh.agent.facade import ChatsLikeLLM, OfflineChat
-from expertmesh.agent.turn import Model, OnPiece
+from expertmesh.agent.loop.turn import Model, OnPiece
 from expertmesh.assistants.model import Answer, Messages, Schema, answer_limit, nobody_watches
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from expertmesh.agent.facade import ChatsLikeLLM
-from expertmesh.agent.turn import Model, OnPiece
+from expertmesh.agent.loop.turn import Model, OnPiece
 from expertmesh.clients.chat import Piece, Reply
 
 Messages = list[dict[str, Any]]

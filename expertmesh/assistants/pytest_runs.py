@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from expertmesh.agent.clip import clipped
+from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome
 from expertmesh.assistants.workshop import Workshop
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from expertmesh.agent.answers import answer_text
-from expertmesh.agent.turn import Model, OnPiece, ServedChat
+from expertmesh.agent.loop.answers import answer_text
+from expertmesh.agent.loop.turn import Model, OnPiece, ServedChat
 from expertmesh.assistants.model import (
     Answer,
     Messages,

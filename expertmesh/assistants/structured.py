@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from expertmesh.agent.loop.turn import OnPiece
 from expertmesh.agent.tools.schema import problems
-from expertmesh.agent.turn import OnPiece
 from expertmesh.assistants.extract import json_of
 from expertmesh.assistants.model import Answer, Messages, Schema, TextModel, nobody_watches
 from expertmesh.assistants.prompts import prompt

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.folders.identity import give_away
 from expertmesh.agent.sandbox.policy import Limits, Outcome, Sandbox
 from expertmesh.agent.tools.command_result import PYTHON
 

@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
-from expertmesh.agent.approval import Approve
-from expertmesh.agent.loop import Ending
+from expertmesh.agent.loop.approval import Approve
+from expertmesh.agent.loop.loop import Ending
 from expertmesh.agent.outward import Outward, outward_tools
-from expertmesh.agent.sandbox.identity import NOBODY
+from expertmesh.agent.sandbox.folders.identity import NOBODY
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status

@@ -14,8 +14,8 @@ from moe_model.kernels.cuda.backend import CudaBackend
 from moe_model.kernels.cuda.codes import FORMATS as CODES
 from moe_model.kernels.cuda.codes import encode
 from moe_model.kernels.cuda.experts import CudaExperts
+from moe_model.kernels.cuda.graphs.tile_numbers import TileNumbers
 from moe_model.kernels.cuda.linear import CudaLinear, RoutingMatrix
-from moe_model.kernels.cuda.tile_numbers import TileNumbers
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.quant import StoredMatrix, quantise
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expertmesh.agent.mcp_servers.config import ServerConfig
-from expertmesh.agent.run_folder import write_private
+from expertmesh.agent.record.run_folder import write_private
 
 _MAX_KEPT = 200
 

@@ -9,19 +9,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from expertmesh.agent.sandbox.containment import folder_within, is_within
-from expertmesh.agent.sandbox.identity import Identity, as_user
-from expertmesh.agent.sandbox.placeholders import make_missing, remove_empty
-from expertmesh.agent.sandbox.places import Places, environment
+from expertmesh.agent.sandbox.folders.containment import folder_within, is_within
+from expertmesh.agent.sandbox.folders.identity import Identity, as_user
+from expertmesh.agent.sandbox.folders.placeholders import make_missing, remove_empty
+from expertmesh.agent.sandbox.folders.places import Places, environment
+from expertmesh.agent.sandbox.folders.repositories import disarm
+from expertmesh.agent.sandbox.folders.scratch import SCRATCH_BYTES, scratch_folder
+from expertmesh.agent.sandbox.kernel.rlimits import counts_by_namespace, rlimits
+from expertmesh.agent.sandbox.kernel.seccomp import program
+from expertmesh.agent.sandbox.kernel.syscalls import EVERYWHERE, WITH_OWN_NETWORK
+from expertmesh.agent.sandbox.kernel.tasks import tasks_of
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome, SandboxUnavailableError
-from expertmesh.agent.sandbox.repositories import disarm
-from expertmesh.agent.sandbox.rlimits import counts_by_namespace, rlimits
-from expertmesh.agent.sandbox.running import check_argv, run_prepared
-from expertmesh.agent.sandbox.scratch import SCRATCH_BYTES, scratch_folder
-from expertmesh.agent.sandbox.seccomp import program
-from expertmesh.agent.sandbox.started import Prepared, file_with
-from expertmesh.agent.sandbox.syscalls import EVERYWHERE, WITH_OWN_NETWORK
-from expertmesh.agent.sandbox.tasks import tasks_of
+from expertmesh.agent.sandbox.process.running import check_argv, run_prepared
+from expertmesh.agent.sandbox.process.started import Prepared, file_with
 
 HOME = "/tmp"
 PROGRAMS = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin"

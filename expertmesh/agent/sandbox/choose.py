@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from expertmesh.agent.sandbox.bubblewrap import BubblewrapSandbox
-from expertmesh.agent.sandbox.drop_root import identity_for
-from expertmesh.agent.sandbox.landlock_sandbox import LandlockSandbox
-from expertmesh.agent.sandbox.places import lay_out
+from expertmesh.agent.sandbox.folders.drop_root import identity_for
+from expertmesh.agent.sandbox.folders.places import lay_out
+from expertmesh.agent.sandbox.kernel.syscalls import MACHINES
+from expertmesh.agent.sandbox.landlock.sandbox import LandlockSandbox
 from expertmesh.agent.sandbox.policy import Mode, Sandbox, SandboxUnavailableError
 from expertmesh.agent.sandbox.probe import probe
-from expertmesh.agent.sandbox.syscalls import MACHINES
 from expertmesh.agent.sandbox.unconfined import Unconfined
 
 logger = logging.getLogger(__name__)

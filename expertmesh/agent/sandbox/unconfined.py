@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from expertmesh.agent.sandbox.containment import folder_within
+from expertmesh.agent.sandbox.folders.containment import folder_within
 from expertmesh.agent.sandbox.policy import DEFAULT_LIMITS, Limits, Outcome
-from expertmesh.agent.sandbox.running import check_argv, run_prepared
-from expertmesh.agent.sandbox.started import Prepared
+from expertmesh.agent.sandbox.process.running import check_argv, run_prepared
+from expertmesh.agent.sandbox.process.started import Prepared
 
 PASSED_ON = (
     "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER",

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from expertmesh.agent.clip import clipped
 from expertmesh.agent.contained import Folder, OutsideError, Parts
+from expertmesh.agent.loop.clip import clipped
+from expertmesh.agent.record.trace import OUTPUTS
 from expertmesh.agent.tools.edit import EditError, decoded, encoded, replaced_once
 from expertmesh.agent.tools.syntax import syntax_error
 from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
-from expertmesh.agent.trace import OUTPUTS
 
 MAX_FILE_BYTES = 4 << 20
 READ_BYTES = 7 * 1024

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from expertmesh.agent.sandbox.identity import as_user, give_away
+from expertmesh.agent.sandbox.folders.identity import as_user, give_away
 from expertmesh.agent.web.browser_programs import (
     PROFILE,
     bubblewrap_argv,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from expertmesh.agent.sandbox.identity import NOBODY, Identity, as_user
+from expertmesh.agent.sandbox.folders.identity import NOBODY, Identity, as_user
 
 PROFILE = "/home/profile"
 """Inside bubblewrap."""

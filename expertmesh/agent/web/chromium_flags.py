@@ -6,7 +6,7 @@ PREFERENCES = json.dumps({"net": {"network_prediction_options": 2}})
 """Of Default/Preferences in a profile: no lookups and connections ahead of what a page asks for."""
 
 OWN_HOST = "browser.invalid"
-"""Where the browser's own requests go (searches, accounts, components): RFC 6761 says that there is none."""
+"""Where its own requests go (searches, accounts, components): RFC 6761 says that there is none."""
 
 _DISABLED_FEATURES = (
     "NetworkTimeServiceQuerying,MediaRouter,DialMediaRouteProvider,OptimizationHints,Translate,"

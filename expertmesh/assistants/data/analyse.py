@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from expertmesh.agent.clip import clipped
+from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.sandbox.policy import Limits
 from expertmesh.agent.web.marking import marked
 from expertmesh.assistants.data.claims import Number, unfounded

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.folders.identity import give_away
+from expertmesh.agent.sandbox.folders.removal import remove_tree
 from expertmesh.agent.sandbox.policy import Limits, Outcome, Sandbox
-from expertmesh.agent.sandbox.removal import remove_tree
 from expertmesh.agent.tools.command_result import PYTHON
 from expertmesh.assistants.data.produced import Produced, find_produced
 

@@ -69,7 +69,7 @@ class CudaBackend(TorchBackend):
     def expert_calls(self, config: ModelConfig, weight_format: str) -> ExpertCalls:
         if weight_format not in HELD:
             return super().expert_calls(config, weight_format)
-        from moe_model.kernels.cuda.calls import CudaCalls
+        from moe_model.kernels.cuda.graphs.calls import CudaCalls
 
         return CudaCalls(config, self.device)
 
@@ -86,7 +86,7 @@ class CudaBackend(TorchBackend):
 
     def steps(self, layers: Sequence[Layer], cache: KvPages, attention: PagedAttention) -> Steps:
         from moe_model.kernels.cuda.attention import CudaAttention
-        from moe_model.kernels.cuda.hop_steps import HopSteps
+        from moe_model.kernels.cuda.graphs.hop_steps import HopSteps
 
         if isinstance(attention, CudaAttention):
             steps = self._cuda_steps(layers, cache, attention)
@@ -120,9 +120,9 @@ class CudaBackend(TorchBackend):
     ) -> WholeSteps | None:
         from moe_model.kernels.cuda.attention import CudaAttention
         from moe_model.kernels.cuda.experts import CudaExperts
+        from moe_model.kernels.cuda.graphs.whole import CudaWholeSteps
         from moe_model.kernels.cuda.linear import CudaLinear
         from moe_model.kernels.cuda.model import CudaModel
-        from moe_model.kernels.cuda.whole import CudaWholeSteps
 
         held = [one for one in experts if isinstance(one, CudaExperts)]
         if not isinstance(attention, CudaAttention):

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expertmesh.agent.approval import Approve, Ask
-from expertmesh.agent.loop import Progress
+from expertmesh.agent.loop.approval import Approve, Ask
+from expertmesh.agent.loop.loop import Progress
+from expertmesh.agent.loop.turn import ServedChat
+from expertmesh.agent.loop.watch import Watcher
+from expertmesh.agent.record.trace import read_trace
 from expertmesh.agent.session import Changes, Session, Settings
 from expertmesh.agent.tools.tool import Tool
-from expertmesh.agent.trace import read_trace
-from expertmesh.agent.turn import ServedChat
-from expertmesh.agent.watch import Watcher
 from expertmesh.clients.chat_stream import ChatStream
 from tests.support.expertmesh.plain_sandbox import PlainSandbox
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from expertmesh.cluster.spec import ClusterPlan, ServiceSpec
 from expertmesh.cluster.state import RunDir
-from expertmesh.commands.supervise import supervise
+from expertmesh.commands.up.supervise import supervise
 from expertmesh.console import CommandError, stderr, stdout
 
 STAGES = {"router": 0, "pool-0": 1, "pool-1": 1, "attention": 1, "gateway": 2}

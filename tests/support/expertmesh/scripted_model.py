@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from expertmesh.agent.turn import OnPiece
+from expertmesh.agent.loop.turn import OnPiece
 from expertmesh.clients.chat import Reply
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from expertmesh import SamplingParams
-from expertmesh.agent.turn import Model, OnPiece
+from expertmesh.agent.loop.turn import Model, OnPiece
 from expertmesh.assistants.model import Answer, Messages, Schema, nobody_watches
 from expertmesh.clients.chat import Piece, Reply
 from tests.support.expertmesh.fake_openai_server import Script

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from expertmesh.commands.bench_run import Bar
+from expertmesh.commands.bench.run import Bar
 from expertmesh.progress import EVERY_S, PacedLines, progress_note
 from moe_model.tiny import write_tiny
 from tests.support.expertmesh.command import run_command

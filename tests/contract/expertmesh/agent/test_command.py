@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from expertmesh.commands import agent_run
+from expertmesh.commands.agent import run as agent_run
 from protos import attention_pb2
 from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.expertmesh.command import run_command

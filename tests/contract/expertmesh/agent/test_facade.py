@@ -8,7 +8,7 @@ import pytest
 import expertmesh
 from expertmesh import ToolAgent
 from expertmesh.agent import facade
-from expertmesh.agent.loop import Ending
+from expertmesh.agent.loop.loop import Ending
 from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import CompletionOutput, RequestMetrics, RequestOutput

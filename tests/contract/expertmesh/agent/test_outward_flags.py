@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.agent import outward
-from expertmesh.commands import agent_run
+from expertmesh.commands.agent import run as agent_run
 from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.plain_sandbox import PlainSandbox

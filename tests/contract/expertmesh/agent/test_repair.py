@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.folders.identity import give_away
 from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.sandbox.working import work_folder

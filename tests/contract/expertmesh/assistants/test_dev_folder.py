@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.run_folder import find_run
-from expertmesh.agent.trace import read_trace
-from expertmesh.commands import dev_folder
+from expertmesh.agent.record.run_folder import find_run
+from expertmesh.agent.record.trace import read_trace
+from expertmesh.commands.dev import folder as dev_folder
 from tests.support.expertmesh.agent_scripts import Scripts
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.plain_sandbox import PlainSandbox

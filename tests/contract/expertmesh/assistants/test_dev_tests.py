@@ -14,7 +14,7 @@ import pytest
 
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from expertmesh.assistants.workshop import Workshop
-from expertmesh.commands import dev_tests
+from expertmesh.commands.dev import tests as dev_tests
 from tests.support.expertmesh import quick_pytest
 from tests.support.expertmesh.command import run_command
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script

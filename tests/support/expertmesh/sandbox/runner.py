@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from expertmesh.agent.sandbox.bubblewrap import BubblewrapSandbox
-from expertmesh.agent.sandbox.drop_root import identity_for
-from expertmesh.agent.sandbox.landlock_sandbox import LandlockSandbox
-from expertmesh.agent.sandbox.places import lay_out
+from expertmesh.agent.sandbox.folders.drop_root import identity_for
+from expertmesh.agent.sandbox.folders.places import lay_out
+from expertmesh.agent.sandbox.landlock.sandbox import LandlockSandbox
 from expertmesh.agent.sandbox.policy import Limits, Mode, Sandbox
 from expertmesh.agent.sandbox.unconfined import Unconfined
 

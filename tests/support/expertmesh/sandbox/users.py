@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from expertmesh.agent.sandbox.identity import Identity, as_user
+from expertmesh.agent.sandbox.folders.identity import Identity, as_user
 from tests.support.places import ROOT
 
 SOME_UID = 12345

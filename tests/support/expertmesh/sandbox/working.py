@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.identity import give_away
+from expertmesh.agent.sandbox.folders.identity import give_away
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from tests.support.expertmesh.sandbox.users import ROOT_USER, User, python_for, some_user
 

@@ -28,7 +28,7 @@ from expertmesh.assistants.tables.profile import profile_file
 from expertmesh.assistants.tables.reading import reading
 from expertmesh.assistants.tests_text import fault_of
 from expertmesh.assistants.write_tests import TestWriter
-from expertmesh.commands import dev_debug
+from expertmesh.commands.dev import debug as dev_debug
 
 ROW = re.compile(r"^([ \d]{6}) ?([-+ ]?)\t(.*)$", re.M)
 

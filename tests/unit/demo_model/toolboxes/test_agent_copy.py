@@ -14,14 +14,15 @@ from demo_model.tasks.families import FAMILIES
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import definitions
 from demo_model.toolboxes.agent_results import AgentResults, GivenOutcome, MemoryFolder, exited
-from expertmesh.agent.approval import Approval
-from expertmesh.agent.calls import Calls
-from expertmesh.agent.evidence import Ledger
-from expertmesh.agent.hints import hints_in
-from expertmesh.agent.masks import Masks
+from expertmesh.agent.loop.approval import Approval
+from expertmesh.agent.loop.calls import Calls
+from expertmesh.agent.loop.evidence import Ledger
+from expertmesh.agent.loop.hints import hints_in
+from expertmesh.agent.loop.recovery import Recovery
 from expertmesh.agent.prompts import system_prompt
-from expertmesh.agent.recovery import Recovery
-from expertmesh.agent.run_folder import new_run
+from expertmesh.agent.record.masks import Masks
+from expertmesh.agent.record.run_folder import new_run
+from expertmesh.agent.record.trace import Trace
 from expertmesh.agent.toolbox import OWN_TOOLS, Materials, make_registry
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.fetch import Fetch, shown_part
@@ -29,7 +30,6 @@ from expertmesh.agent.tools.file_editor import FileEditor
 from expertmesh.agent.tools.registry import Registry
 from expertmesh.agent.tools.shell import Shell
 from expertmesh.agent.tools.web_search import WebSearch
-from expertmesh.agent.trace import Trace
 from expertmesh.agent.web.html_text import Page
 from expertmesh.agent.web.search_backends import Hit
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.agent.approval import Answer, Approve, Question
-from expertmesh.agent.loop import Ending
-from expertmesh.agent.past import RecordedModel, differences, read_earlier, read_recorded
+from expertmesh.agent.loop.approval import Answer, Approve, Question
+from expertmesh.agent.loop.loop import Ending
+from expertmesh.agent.loop.turn import OnPiece
+from expertmesh.agent.record.past import RecordedModel, differences, read_earlier, read_recorded
+from expertmesh.agent.record.trace import read_trace
+from expertmesh.agent.record.undo import undo
 from expertmesh.agent.session import Session, Settings
-from expertmesh.agent.trace import read_trace
-from expertmesh.agent.turn import OnPiece
-from expertmesh.agent.undo import undo
 from expertmesh.clients.chat import Reply
 from expertmesh.clients.chat_stream import ChatError, LostError, RefusedError
 from tests.support.examples import examples

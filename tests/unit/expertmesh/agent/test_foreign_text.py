@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from expertmesh.agent.approval import Answer, Approve, Question
-from expertmesh.agent.loop import Ending
-from expertmesh.agent.past import Earlier, read_earlier
+from expertmesh.agent.loop.approval import Answer, Approve, Question
+from expertmesh.agent.loop.loop import Ending
+from expertmesh.agent.record.past import Earlier, read_earlier
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.tool import Effect, Result, Source, Status, object_schema
 from expertmesh.agent.web.marking import marked

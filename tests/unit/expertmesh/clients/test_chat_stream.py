@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from expertmesh.agent.turn import ServedChat
+from expertmesh.agent.loop.turn import ServedChat
 from expertmesh.clients.chat_stream import (
     ChatError,
     ChatStream,

@@ -18,7 +18,7 @@ from expertmesh.cluster.cluster_plan import plan_cluster
 from expertmesh.cluster.options import ClusterOptions
 from expertmesh.cluster.service_flags import CONFIGS, DECIDED, Values, check_service, passed_to
 from expertmesh.cluster.snippets import ready_text
-from expertmesh.commands.up_flags import with_service_flags
+from expertmesh.commands.up.flags import with_service_flags
 from expertmesh.console import CommandError
 from gateway.config import GatewayConfig
 from moe_model.tiny import write_tiny

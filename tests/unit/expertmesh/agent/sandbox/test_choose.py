@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.sandbox import bubblewrap, choose, landlock_sandbox
+from expertmesh.agent.sandbox import bubblewrap, choose
 from expertmesh.agent.sandbox.choose import choose_sandbox
+from expertmesh.agent.sandbox.landlock import sandbox as landlock_sandbox
 from expertmesh.agent.sandbox.policy import (
     DEFAULT_LIMITS,
     Ending,

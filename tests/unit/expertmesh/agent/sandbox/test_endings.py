@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from expertmesh.agent.sandbox import started
-from expertmesh.agent.sandbox.limits import Watchdog, descendants
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome
-from expertmesh.agent.sandbox.running import run_prepared
-from expertmesh.agent.sandbox.started import Prepared
+from expertmesh.agent.sandbox.process import started
+from expertmesh.agent.sandbox.process.limits import Watchdog, descendants
+from expertmesh.agent.sandbox.process.running import run_prepared
+from expertmesh.agent.sandbox.process.started import Prepared
 from tests.support.expertmesh.sandbox.runner import make
 from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
 from tests.support.expertmesh.sandbox.working import open_folder, why_not

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from expertmesh.agent.sandbox.limits import Watchdog
 from expertmesh.agent.sandbox.policy import Ending, Limits, Sandbox
+from expertmesh.agent.sandbox.process.limits import Watchdog
 from tests.support.expertmesh.sandbox.runner import KINDS
 from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
 from tests.support.expertmesh.sandbox.working import open_folder, start, why_not

@@ -2,7 +2,7 @@
 
 import pytest
 
-from expertmesh.agent.clip import MAX_BYTES
+from expertmesh.agent.loop.clip import MAX_BYTES
 from expertmesh.agent.tools.fetch import PART_BYTES, Fetch
 from expertmesh.agent.tools.tool import Status
 from expertmesh.agent.web.fetching import Fetcher, FetchLimits

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.clip import MAX_BYTES
+from expertmesh.agent.loop.clip import MAX_BYTES
 from expertmesh.agent.retrieval.index import TextIndex
 from expertmesh.agent.tools.retriever import Retriever
 from expertmesh.agent.tools.tool import Status

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.agent.contained import Folder
+from expertmesh.agent.loop.verify import Verifier
 from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.policy import Sandbox
 from expertmesh.agent.tools.code_runner import CodeRunner
@@ -14,7 +15,6 @@ from expertmesh.agent.tools.python_executor import PythonExecutor
 from expertmesh.agent.tools.search_files import SearchFiles
 from expertmesh.agent.tools.shell import Shell
 from expertmesh.agent.tools.tool import Status
-from expertmesh.agent.verify import Verifier
 from tests.support.expertmesh.sandbox.working import work_folder
 
 

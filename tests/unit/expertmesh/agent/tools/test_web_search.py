@@ -1,6 +1,6 @@
 """The tool `web_search`."""
 
-from expertmesh.agent.clip import MAX_BYTES
+from expertmesh.agent.loop.clip import MAX_BYTES
 from expertmesh.agent.tools.tool import Status
 from expertmesh.agent.tools.web_search import WebSearch
 from expertmesh.agent.web.search_backends import Hit, SearchError

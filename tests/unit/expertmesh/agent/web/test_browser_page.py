@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from expertmesh.agent.sandbox.identity import NOBODY
+from expertmesh.agent.sandbox.folders.identity import NOBODY
 from expertmesh.agent.web.browser_launch import LaunchError
 from expertmesh.agent.web.browser_page import Browser, BrowserLimits
 from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap

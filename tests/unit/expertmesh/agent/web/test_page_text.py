@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.agent.sandbox.identity import NOBODY
+from expertmesh.agent.sandbox.folders.identity import NOBODY
 from expertmesh.agent.web import page_text as page_text_module
 from expertmesh.agent.web.page_text import (
     NotTextError,

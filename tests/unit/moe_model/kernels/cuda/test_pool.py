@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expert_svc.canary import WeightsChanged
 from moe_model.kernels.cuda.backend import CudaBackend
-from moe_model.kernels.cuda.calls import CudaCalls
+from moe_model.kernels.cuda.graphs.calls import CudaCalls
 from moe_model.maths.experts import run_experts
 from protos import expert_pb2
 from rpc.hop.tensor_codec import encode

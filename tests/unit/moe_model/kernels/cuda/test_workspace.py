@@ -9,12 +9,14 @@ import torch
 
 from attention_svc.kv.side_stream import BUFFER_BYTES
 from moe_model import workspace
-from moe_model.kernels.cuda import attention, call_graphs, codes, experts, graphs, hop_steps, linear
+from moe_model.kernels.cuda import attention, codes, experts, linear
 from moe_model.kernels.cuda import rows as row_kernels
-from moe_model.kernels.cuda.calls import CudaCalls
+from moe_model.kernels.cuda.graphs import call_graphs, hop_steps
+from moe_model.kernels.cuda.graphs import decode as graphs
+from moe_model.kernels.cuda.graphs.calls import CudaCalls
+from moe_model.kernels.cuda.graphs.step_numbers import MOST_ITEMS, ROWS, shape_of
+from moe_model.kernels.cuda.graphs.tile_numbers import TILED_ROWS
 from moe_model.kernels.cuda.paged import SPAN
-from moe_model.kernels.cuda.step_numbers import MOST_ITEMS, ROWS, shape_of
-from moe_model.kernels.cuda.tile_numbers import TILED_ROWS
 from moe_model.maths.expert_calls import CallRows
 from moe_model.maths.step_meta import ChunkMeta, StepMeta
 from moe_model.weights.checkpoint import Checkpoint

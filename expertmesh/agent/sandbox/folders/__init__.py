@@ -1,0 +1,1 @@
+"""What a command sees and may write, as whom, and how that is removed."""

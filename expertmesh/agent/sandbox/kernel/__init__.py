@@ -1,0 +1,1 @@
+"""What both sandboxes ask of the kernel: refused system calls, limits, counts of tasks."""

@@ -1,0 +1,1 @@
+"""Work on a device as CUDA graphs: whole steps, layers between hops, calls to experts."""
