@@ -47,17 +47,27 @@ class Asked:
 
 def asks_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first parameter is an `Asked`, the flags that fill it."""
+    return with_flags(command, _FLAGS, _asked)
+
+
+def with_flags(
+    command: Callable[..., None],
+    flags: Mapping[str, tuple[Any, Any]],
+    make: Callable[..., Any],
+) -> Callable[..., None]:
+    """The command with these flags, name -> (type, option), in the place of its first parameter,
+    which `make` makes of their values."""
     own = list(inspect.signature(command).parameters.values())[1:]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
-        for name, (kind, option) in _FLAGS.items()
+        for name, (kind, option) in flags.items()
     ]
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added
 
     @wraps(command)
-    def run(**given: Any) -> None:
-        flags = {name: given.pop(name) for name in _FLAGS}
-        command(_asked(**flags), **given)
+    def run(*made: Any, **given: Any) -> None:
+        values = {name: given.pop(name) for name in flags}
+        command(make(**values), *made, **given)
 
     # Typer reads flags from the signature and their types from the annotations.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

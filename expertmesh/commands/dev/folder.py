@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
 
@@ -21,12 +23,13 @@ from expertmesh.assistants.folder_work import Order, Worked, work_in_folder
 from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown
-from expertmesh.commands.assisting import EXIT_INTERRUPTED
+from expertmesh.commands.assisting import EXIT_INTERRUPTED, run_assistant
 from expertmesh.commands.interrupts import interruptible, term_as_interrupt
-from expertmesh.commands.model_flags import Asked
+from expertmesh.commands.model_flags import Asked, with_flags
 from expertmesh.console import (
     EXIT_FAILED,
     EXIT_USAGE,
+    JSON,
     CommandError,
     command_errors,
     print_json,
@@ -34,28 +37,37 @@ from expertmesh.console import (
     stdout,
 )
 
-WORK_DIR = typer.Option(Path(), "--dir", envvar="EXPERTMESH_DIR", help="The folder to work in.")
-MAX_STEPS = typer.Option(
+_WORK_DIR = typer.Option(Path(), "--dir", envvar="EXPERTMESH_DIR", help="The folder to work in.")
+_MAX_STEPS = typer.Option(
     30, envvar="EXPERTMESH_MAX_STEPS", min=1, help="Most answers of the model."
 )
-ROUNDS = typer.Option(
+_ROUNDS = typer.Option(
     MAX_ROUNDS,
     envvar="EXPERTMESH_ROUNDS",
     min=1,
     max=20,
     help="So often may the model say that it is done; each time the command is run.",
 )
-APPROVE = typer.Option(
+_APPROVE = typer.Option(
     Approve.ASK,
     envvar="EXPERTMESH_APPROVE",
     help="What needs no question: nothing but reading (ask), edits too (edits), or anything (all).",
 )
-SANDBOX = typer.Option(
+_SANDBOX = typer.Option(
     "workspace",
     envvar="EXPERTMESH_DEV_SANDBOX",
     help="workspace: only the folder can be changed; off: no sandbox, which needs --i-know.",
 )
-I_KNOW = typer.Option(False, envvar="EXPERTMESH_I_KNOW", help="Allow --sandbox off.")
+_I_KNOW = typer.Option(False, envvar="EXPERTMESH_I_KNOW", help="Allow --sandbox off.")
+_FLAGS: dict[str, tuple[Any, Any]] = {
+    "work_dir": (Path, _WORK_DIR),
+    "rounds": (int, _ROUNDS),
+    "max_steps": (int, _MAX_STEPS),
+    "approve": (Approve, _APPROVE),
+    "sandbox": (str, _SANDBOX),
+    "i_know": (bool, _I_KNOW),
+    "as_json": (bool, JSON),
+}
 
 EXITS = (
     "Exit codes: 0 done, and the command passes; 1 failed; 2 usage; 3 not running; 4 out of steps; "
@@ -65,13 +77,22 @@ EXITS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The folder to work in, and the sandbox over it."""
+    """The folder to work in, the sandbox over it, and what may be done there."""
 
     work_dir: Path
     sandbox: Sandbox
+    rounds: int
+    max_steps: int
+    approve: Approve
+    as_json: bool
 
 
-def place(work_dir: Path, sandbox: str, i_know: bool) -> Place:
+def works_in_folder(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter is a `Place`, the flags that fill it."""
+    return with_flags(command, _FLAGS, _place)
+
+
+def _place(work_dir: Path, sandbox: str, i_know: bool, **others: Any) -> Place:
     """Raises CommandError."""
     if sandbox not in ("workspace", "off"):
         raise CommandError(f"--sandbox: workspace or off, got {sandbox!r}", EXIT_USAGE)
@@ -89,11 +110,11 @@ def place(work_dir: Path, sandbox: str, i_know: bool) -> Place:
             chosen = choose_sandbox(work_dir, mode, protected=[agent_state()])
     except SandboxUnavailableError as error:
         raise CommandError(str(error)) from None
-    return Place(work_dir=work_dir, sandbox=chosen)
+    return Place(work_dir=work_dir, sandbox=chosen, **others)
 
 
-def run_before(at: Place, command: str) -> Check | None:
-    """The command as the folder is; None if it was interrupted."""
+def run_before(at: Place, command: str) -> Check:
+    """The command as the folder is. Raises CommandError; typer.Exit if it was interrupted."""
 
     async def check() -> Check:
         with term_as_interrupt():
@@ -101,39 +122,59 @@ def run_before(at: Place, command: str) -> Check | None:
 
     stderr().print(shown(f"running {command}", stderr()), markup=False, soft_wrap=True)
     try:
-        return asyncio.run(check())
+        with command_errors(EXIT_USAGE):
+            return asyncio.run(check())
     except (KeyboardInterrupt, asyncio.CancelledError):
         stderr().print("interrupted", style="yellow")
-        return None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-async def work_and_tell(
-    model: TextModel,
-    view: View,
+def work_and_tell(
+    at: Place,
     asked: Asked,
-    order: Order,
+    task: str,
+    language: str,
+    check: str | None,
     *,
-    as_json: bool,
+    keep: bool = True,
     must_change: bool = False,
-) -> int:
-    """The agent's run with its report; the exit code says how it ended.
+) -> NoReturn:
+    """The agent's run with its report; the exit code says how it ended. Raises typer.Exit.
 
-    `must_change`: a run that changed nothing has failed, whatever the model says.
+    `keep`: the changes even if it fails; `must_change`: a run that changed nothing has failed,
+    whatever the model says.
     """
+    order = Order(
+        task=task,
+        language=language,
+        work_dir=at.work_dir,
+        sandbox=at.sandbox,
+        state=agent_state(),
+        check=check,
+        max_steps=at.max_steps,
+        max_checks=at.rounds,
+        approve=at.approve,
+        secrets=(asked.api_key,) if asked.api_key else (),
+        undo_unless_done=not keep,
+    )
+
+    async def work(model: TextModel, view: View) -> int:
+        worked = await _work(model, view, asked, order)
+        _tell(worked, at.as_json)
+        if worked.ending is Ending.DONE and must_change and not worked.changes.files:
+            return EXIT_FAILED
+        return EXIT_CODES[worked.ending]
+
+    raise typer.Exit(run_assistant(asked, work))
+
+
+async def _work(model: TextModel, view: View, asked: Asked, order: Order) -> Worked:
     notes = stderr()
     steps = RunView(notes, asked.thinking)
     ask = TerminalAsk(notes) if sys.stdin.isatty() and notes.is_terminal else None
     view.close()
     with command_errors(), contextlib.closing(steps):
-        worked = await work_in_folder(model, order, ask=ask, watcher=steps, guard=interruptible())
-    _tell(worked, as_json)
-    if worked.ending is Ending.DONE and must_change and not worked.changes.files:
-        return EXIT_FAILED
-    return EXIT_CODES[worked.ending]
-
-
-def interrupted() -> typer.Exit:
-    return typer.Exit(EXIT_INTERRUPTED)
+        return await work_in_folder(model, order, ask=ask, watcher=steps, guard=interruptible())
 
 
 def _tell(worked: Worked, as_json: bool) -> None:
