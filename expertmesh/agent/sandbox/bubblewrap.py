@@ -33,13 +33,20 @@ ALONE = (
 )
 
 
+IF_THE_AGENT_LIVES = '{flock} -n 2 || exec "$@"'
+"""bwrap ends with its parent, but not if that ended before bwrap had asked for it. The agent holds
+a lock on standard error (`Started`); whoever gets it is alone."""
+
+
 class BubblewrapSandbox:
     """Own mounts, processes, network, users; of the system only what programs need."""
 
     def __init__(self, places: Places, identity: Identity | None):
-        """Raises SandboxUnavailableError if bwrap or prlimit is missing or answers nonsense."""
+        """Raises SandboxUnavailableError if a program is missing, or bwrap answers nonsense."""
         self._bwrap = _program("bwrap", "bubblewrap", places)
         self._prlimit = _program("prlimit", "util-linux", places)
+        self._flock = _program("flock", "util-linux", places)
+        self._sh = _program("sh", "dash", places)
         self.mechanism = _answer(self._bwrap, "--version")
         if not re.fullmatch(r"bubblewrap [\d.]+", self.mechanism):
             raise SandboxUnavailableError(f"{self._bwrap} is not bubblewrap")
@@ -80,8 +87,7 @@ class BubblewrapSandbox:
         }
         others = 0 if counts_by_namespace() else tasks_of(uid)
         filter_file = file_with(program((*EVERYWHERE, *WITH_OWN_NETWORK)))
-        status_file, status_end = os.pipe()
-        files = [filter_file, status_end]
+        status_file, files = file_with(), [filter_file]
         inner = rlimits(limits, others)
         # Inside, the filter already refuses to set this one; the others count by namespace.
         line = [self._prlimit, f"--core={inner.pop('core')}", self._bwrap, *ALONE]
@@ -90,8 +96,9 @@ class BubblewrapSandbox:
             files.append(file_with(text.encode()))
             line += ["--ro-bind-data", str(files[-1]), path]
         line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(start_in)]
-        line += ["--seccomp", str(filter_file), "--json-status-fd", str(status_end)]
-        line += ["--", self._prlimit, *(f"--{name}={value}" for name, value in inner.items())]
+        line += ["--seccomp", str(filter_file), "--json-status-fd", str(status_file)]
+        line += ["--", self._sh, "-c", IF_THE_AGENT_LIVES.format(flock=self._flock), "sh"]
+        line += [self._prlimit, *(f"--{name}={value}" for name, value in inner.items())]
         growing = [(self._places.work, limits.growth_bytes)] if self._places.is_writable else []
         return Prepared(
             argv=as_user(self._identity, [*line, "--", *argv]),

@@ -71,10 +71,10 @@ class LandlockSandbox:
     ) -> Prepared:
         places = self._places
         writable = [places.work] if places.is_writable else []
-        status_file, status_end = os.pipe()
+        status_file = file_with()
         orders = Orders(
             parent=os.getpid(),
-            status_file=status_end,
+            status_file=status_file,
             argv=list(argv),
             folder=str(start_in),
             readable=[*map(str, self._readable()), str(places.work)],
@@ -89,7 +89,7 @@ class LandlockSandbox:
         return Prepared(
             argv=[sys.executable, "-I", "-S", "-c", BOOT, str(source), str(orders_file)],
             environment=environment(places, str(scratch)),
-            files=[orders_file, status_end],
+            files=[orders_file],
             status_file=status_file,
             growing=[(scratch, SCRATCH_BYTES), *((one, limits.growth_bytes) for one in writable)],
             ends_all_on=signal.SIGTERM,

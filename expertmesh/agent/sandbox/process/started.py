@@ -1,6 +1,7 @@
 """A started process on the event loop: its output, its exit, and what it says about itself."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -37,7 +38,8 @@ class Prepared:
     files: Sequence[int] = ()
     """Files that it inherits; this process closes them after the start."""
     status_file: int | None = None
-    """Where it tells about itself: lines of JSON with `child-pid`, `exit-code`, `error`."""
+    """Where it tells about itself: lines of JSON with `child-pid`, `exit-code`, `error`. In memory,
+    inherited, and closed by `Started.close`: whoever wrote to a pipe would die with its reader."""
     growing: Sequence[tuple[Path, int]] = ()
     """Folders, and by how many bytes they may grow."""
     ends_all_on: int = signal.SIGKILL
@@ -47,7 +49,7 @@ class Prepared:
     folder: Path | None = None
 
 
-def file_with(content: bytes) -> int:
+def file_with(content: bytes = b"") -> int:
     """A file in memory, to be inherited, that has this content."""
     file = os.memfd_create("expertmesh")
     os.write(file, content)
@@ -60,6 +62,7 @@ class Started:
 
     def __init__(self, prepared: Prepared, outputs: tuple[KeptOutput, KeptOutput], stdin: bytes):
         self._prepared = prepared
+        self._stderr, stderr_end = _pipe_of_the_living()
         try:
             self.process = subprocess.Popen(
                 prepared.argv,
@@ -67,27 +70,24 @@ class Started:
                 cwd=prepared.folder,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=tuple(prepared.files),
+                stderr=stderr_end,
+                pass_fds=(*prepared.files, *self._status_files()),
                 start_new_session=True,
             )
         except BaseException:
-            if prepared.status_file is not None:
-                os.close(prepared.status_file)
+            for file in (self._stderr, *self._status_files()):
+                os.close(file)
             raise
         finally:
-            for file in prepared.files:
+            for file in (stderr_end, *prepared.files):
                 os.close(file)
         self.status: dict[str, Any] = {}
-        self._status_text = b""
         self._inner: int | None = None
+        assert self.process.stdout is not None
+        files = self.process.stdout.fileno(), self._stderr
         self._readings = [
-            self._read(file.fileno(), kept.add)
-            for file, kept in zip((self.process.stdout, self.process.stderr), outputs, strict=True)
-            if file is not None
+            self._read(file, kept.add) for file, kept in zip(files, outputs, strict=True)
         ]
-        if prepared.status_file is not None:
-            self._readings.append(self._read(prepared.status_file, self._take_status))
         if stdin:
             self._feed(stdin)
 
@@ -114,11 +114,13 @@ class Started:
         loop.add_reader(file, read)
         return ended
 
-    def _take_status(self, piece: bytes) -> None:
-        self._status_text += piece
-        *lines, self._status_text = self._status_text.split(b"\n")
-        for line in lines:
-            self.status |= json.loads(line)
+    def _status_files(self) -> list[int]:
+        return [] if self._prepared.status_file is None else [self._prepared.status_file]
+
+    def _take_status(self) -> None:
+        for file in self._status_files():
+            for line in os.pread(file, PIECE_BYTES, 0).split(b"\n")[:-1]:
+                self.status |= json.loads(line)
         if self._inner is None and "child-pid" in self.status:
             with suppress(OSError):  # gone already
                 self._inner = os.pidfd_open(self.status["child-pid"])
@@ -199,7 +201,7 @@ class Started:
 
     async def _end_namespace(self) -> None:
         """Its first process goes as the last."""
-        self._take_last_status()
+        self._take_status()
         if self._inner is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inner, signal.SIGKILL)
@@ -214,13 +216,6 @@ class Started:
         except (ProcessLookupError, PermissionError):  # of another user, without a sandbox
             return False
         return True
-
-    def _take_last_status(self) -> None:
-        """What it said before its end, for which the event loop had no time yet."""
-        if self._prepared.status_file is not None:
-            with suppress(BlockingIOError):
-                while piece := os.read(self._prepared.status_file, PIECE_BYTES):
-                    self._take_status(piece)
 
     async def callback_failed(self) -> None:
         """Wait until the caller's callback raises; for ever if it does not."""
@@ -241,15 +236,21 @@ class Started:
         self.failure()  # or asyncio complains that nobody asked
         self._stop_feeding()
         loop = asyncio.get_running_loop()
-        for file in (self.process.stdout, self.process.stderr):
-            assert file is not None
-            loop.remove_reader(file.fileno())
-            file.close()
-        if self._prepared.status_file is not None:
-            loop.remove_reader(self._prepared.status_file)
-            os.close(self._prepared.status_file)
+        assert self.process.stdout is not None
+        loop.remove_reader(self.process.stdout.fileno())
+        self.process.stdout.close()
+        loop.remove_reader(self._stderr)
+        for file in (self._stderr, *self._status_files()):
+            os.close(file)
         if self._inner is not None:
             os.close(self._inner)
+
+
+def _pipe_of_the_living() -> tuple[int, int]:
+    """A pipe to this process that is locked, for whom has the other end, while this one lives."""
+    reading, writing = os.pipe()
+    fcntl.flock(reading, fcntl.LOCK_SH)
+    return reading, writing
 
 
 def _kill(processes: Iterable[psutil.Process]) -> None:

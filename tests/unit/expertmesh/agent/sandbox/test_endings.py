@@ -21,7 +21,7 @@ from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome
 from expertmesh.agent.sandbox.process import started
 from expertmesh.agent.sandbox.process.limits import Watchdog, descendants
 from expertmesh.agent.sandbox.process.running import run_prepared
-from expertmesh.agent.sandbox.process.started import Prepared
+from expertmesh.agent.sandbox.process.started import Prepared, file_with
 from tests.support.expertmesh.sandbox.runner import make
 from tests.support.expertmesh.sandbox.users import ROOT_USER, some_user
 from tests.support.expertmesh.sandbox.working import open_folder, why_not
@@ -94,22 +94,10 @@ async def test_a_child_that_was_started_while_it_was_looked_for_goes(
 
 
 @pytest.mark.usefixtures("starts_it_while_looked_for")
-async def test_a_namespace_goes_of_which_the_loop_has_not_heard_yet(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_namespace_goes_whose_first_process_was_told_of_late(tmp_path: Path) -> None:
     files = sorted(os.listdir("/proc/self/fd"))
-    status_file, status_end = os.pipe()
-    loop = asyncio.get_running_loop()
-    add_reader = loop.add_reader
-
-    def busy(file: int, *arguments: Any) -> None:
-        if file != status_file:
-            add_reader(file, *arguments)
-
-    monkeypatch.setattr(loop, "add_reader", busy)
-    monkeypatch.setattr(started, "READ_S", 0.1)
-    words = ["leaves", str(status_end)]
-    await run(sandbox_like(tmp_path, *words, files=[status_end], status_file=status_file))
+    status_file = file_with()
+    await run(sandbox_like(tmp_path, "leaves", str(status_file), status_file=status_file))
     assert is_gone(tmp_path)
     assert sorted(os.listdir("/proc/self/fd")) == files
 

@@ -136,6 +136,44 @@ def test_when_the_agent_is_killed(kind: str, starter: str, work: Path) -> None:
     assert_nothing_is_left(token, work)
 
 
+KILLED_AGENT = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.expertmesh.sandbox.runner import make
+
+sandbox = make("bubblewrap", Path(sys.argv[1]))
+sandbox._bwrap = sys.argv[2]
+asyncio.run(sandbox.run(sys.argv[3:]))
+"""
+STARTS_LATE = """#!/bin/sh
+here=$(dirname "$0")
+touch "$here/waits"
+while [ ! -e "$here/go" ]; do sleep 0.01; done
+bwrap "$@"
+touch "$here/ended"
+"""
+
+
+def test_when_the_agent_is_killed_before_bubblewrap_knows_its_parent(work: Path) -> None:
+    """What is started then comes to nothing."""
+    if reason := why_not("bubblewrap", some_user()):
+        pytest.skip(reason)
+    token = secrets.token_hex(8)
+    with open_folder(some_user()) as scripts:
+        late = scripts / "late"
+        late.write_text(STARTS_LATE)
+        late.chmod(0o755)
+        command = ["-P", "-c", KILLED_AGENT, str(work), str(late), *argv(token, STAY)]
+        agent = some_user().start(command, Path("/"), {})
+        wait_for(lambda: (scripts / "waits").exists())
+        agent.kill()
+        agent.communicate(timeout=20)
+        (scripts / "go").touch()
+        wait_for(lambda: (scripts / "ended").exists())
+    assert not (work / "beat").exists()
+    assert alive(token) == []
+
+
 async def test_when_the_sandbox_itself_is_killed(
     sandbox: Sandbox, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
