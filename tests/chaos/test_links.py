@@ -105,7 +105,7 @@ def test_flipped_bits_never_reach_a_token(rig: Rig, proxy: FaultProxy):
         running.warm()
         proxy.set(up=Wire(flip_ratio=0.05), down=Wire(flip_ratio=0.05))
         time.sleep(3)
+        until(lambda: proxy.flipped > 0, within_s=60)  # the other pool may be preferred for a while
         proxy.heal()
     assert_right(rig, running)
-    assert proxy.flipped > 0
     rig.connected(2)
