@@ -13,8 +13,8 @@ from demo_model.tasks.scripts import Run
 from demo_model.tasks.story import Story
 from demo_model.toolboxes import toolbox
 from demo_model.toolboxes.agent_results import exited
-from expertmesh.assistants.passages import fenced, of_text
 from expertmesh.assistants.prompts import prompt
+from expertmesh.assistants.reviewing.passages import fenced, of_text
 
 ASSISTANT_SHARE = 0.4
 KINDS = (

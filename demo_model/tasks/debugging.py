@@ -10,8 +10,8 @@ from demo_model.tasks.story import Story
 from expertmesh.agent.loop.verify import Check
 from expertmesh.agent.sandbox.policy import Outcome
 from expertmesh.assistants.error_places import code_around
-from expertmesh.assistants.passages import fenced
 from expertmesh.assistants.prompts import prompt
+from expertmesh.assistants.reviewing.passages import fenced
 
 HINTS = (
     ("It worked yesterday.", "昨天还能用。"),

@@ -10,8 +10,8 @@ from demo_model.chat import Conversation
 from demo_model.draw import Draw, Split
 from demo_model.programs.project import Bug, Project, redrawn
 from demo_model.tasks import repair, words
-from expertmesh.assistants.passages import Passage, of_diff, of_text
 from expertmesh.assistants.prompts import prompt
+from expertmesh.assistants.reviewing.passages import Passage, of_diff, of_text
 
 CLEAN_SHARE = 0.3
 ASSISTANT_SHARE = 0.6

@@ -10,8 +10,8 @@ from demo_model.draw import Draw, Split
 from demo_model.programs import catalogue, naming, project, pytest_text, running, templates
 from demo_model.programs.project import Check, Project, RedrawError, Test, redrawn
 from demo_model.programs.templates import Template, fill
-from expertmesh.assistants.passages import fenced
 from expertmesh.assistants.prompts import prompt
+from expertmesh.assistants.reviewing.passages import fenced
 
 BLOCK = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
 ASSISTANT_SHARE = 0.6

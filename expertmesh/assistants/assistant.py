@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from expertmesh.agent.facade import ChatsLikeLLM
 from expertmesh.agent.finished import finished
-from expertmesh.assistants.model import TextModel, open_model
+from expertmesh.assistants.asking.model import TextModel, open_model
 from expertmesh.assistants.watch import Watching
 
 Result = TypeVar("Result")

@@ -8,16 +8,16 @@ print(assistant.code_review("def last(xs):\\n    return xs[len(xs)]\\n"))
 
 from pathlib import Path
 
+from expertmesh.assistants.asking.model import TextModel
+from expertmesh.assistants.asking.structured import whole
 from expertmesh.assistants.assistant import Assistant
-from expertmesh.assistants.findings import Review
-from expertmesh.assistants.model import TextModel
-from expertmesh.assistants.modules import Module
-from expertmesh.assistants.passages import fenced, of_text
 from expertmesh.assistants.prompts import language_of, prompt
-from expertmesh.assistants.review import Reviewer, language_of_code
-from expertmesh.assistants.structured import whole
-from expertmesh.assistants.workshop import Workshop
-from expertmesh.assistants.write_tests import MOST_MUTANTS, TestWriter, WrittenTests
+from expertmesh.assistants.reviewing.findings import Review
+from expertmesh.assistants.reviewing.passages import fenced, of_text
+from expertmesh.assistants.reviewing.review import Reviewer, language_of_code
+from expertmesh.assistants.testing.modules import Module
+from expertmesh.assistants.testing.workshop import Workshop
+from expertmesh.assistants.testing.write_tests import MOST_MUTANTS, TestWriter, WrittenTests
 
 _ENDINGS = {
     "python": ".py", "javascript": ".js", "typescript": ".ts", "c": ".c", "c++": ".cpp",

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from expertmesh.agent.contained import Folder, OutsideError
-from expertmesh.assistants.passages import Passage, of_text
+from expertmesh.assistants.reviewing.passages import Passage, of_text
 
 _PLACES = (
     re.compile(r'File "([^"\n]{1,300})", line (\d{1,7})'),

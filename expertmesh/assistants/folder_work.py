@@ -21,7 +21,7 @@ from expertmesh.agent.sandbox.policy import Sandbox
 from expertmesh.agent.session import Changes, Session, Settings
 from expertmesh.agent.terminal.report import as_json
 from expertmesh.agent.toolbox import OWN_TOOLS
-from expertmesh.assistants.model import TextModel
+from expertmesh.assistants.asking.model import TextModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
-from expertmesh.assistants.model import TextModel, open_model
-from expertmesh.assistants.structured import UselessAnswerError
+from expertmesh.assistants.asking.model import TextModel, open_model
+from expertmesh.assistants.asking.structured import UselessAnswerError
 from expertmesh.assistants.view import View
 from expertmesh.clients.chat_stream import ChatError, LostError
 from expertmesh.commands.interrupts import term_as_interrupt

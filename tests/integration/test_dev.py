@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh import LLM, DevelopmentAssistant
-from expertmesh.assistants.structured import UselessAnswerError
+from expertmesh.assistants.asking.structured import UselessAnswerError
 from tests.support.expertmesh.up import expertmesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

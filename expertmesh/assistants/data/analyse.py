@@ -13,14 +13,14 @@ from typing import Any
 from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.sandbox.policy import Limits
 from expertmesh.agent.web.marking import marked
+from expertmesh.assistants.asking.extract import code_of
+from expertmesh.assistants.asking.model import Messages, TextModel
+from expertmesh.assistants.asking.structured import UselessAnswerError, whole
 from expertmesh.assistants.data.claims import Number, unfounded
 from expertmesh.assistants.data.judging import Fault, fault_of, result_text
 from expertmesh.assistants.data.produced import Produced
 from expertmesh.assistants.data.workbench import LIMITS, Ran, Workbench
-from expertmesh.assistants.extract import code_of
-from expertmesh.assistants.model import Messages, TextModel
 from expertmesh.assistants.prompts import prompt
-from expertmesh.assistants.structured import UselessAnswerError, whole
 from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import Profile
 from expertmesh.assistants.tables.reading import reading

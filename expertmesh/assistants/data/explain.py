@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from expertmesh.agent.web.marking import marked
+from expertmesh.assistants.asking.model import TextModel
+from expertmesh.assistants.asking.structured import UselessAnswerError, whole
 from expertmesh.assistants.data.claims import Number, unfounded
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import prompt
-from expertmesh.assistants.structured import UselessAnswerError, whole
 from expertmesh.assistants.tables.cells import quoted
 from expertmesh.assistants.tables.columns import Column
 from expertmesh.assistants.tables.describe import describe, details, summary

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expertmesh.agent.web.marking import marked
+from expertmesh.assistants.asking.extract import code_of
+from expertmesh.assistants.asking.model import TextModel
+from expertmesh.assistants.asking.structured import UselessAnswerError, whole
 from expertmesh.assistants.assistant import Assistant
 from expertmesh.assistants.data.analyse import first_question
 from expertmesh.assistants.data.explain import Level, ask_text, explain_concept, explain_file
 from expertmesh.assistants.data.job import Job, analyse_file
 from expertmesh.assistants.data.suggest import Suggestion, suggest
-from expertmesh.assistants.extract import code_of
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import language_of, prompt
-from expertmesh.assistants.structured import UselessAnswerError, whole
 from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import Profile, profile_file
 from expertmesh.assistants.tables.reading import reading

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from expertmesh.agent.sandbox.policy import Limits
+from expertmesh.assistants.asking.model import TextModel
 from expertmesh.assistants.data.analyse import Analysis, Analyst
 from expertmesh.assistants.data.out_folder import OutFolder
 from expertmesh.assistants.data.report import conclusion_text, report
 from expertmesh.assistants.data.workbench import LIMITS, Workbench
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import language_of
 from expertmesh.assistants.tables.describe import size_text, summary
 from expertmesh.assistants.tables.profile import Profile, profile_file

@@ -9,9 +9,9 @@ from typing import Any
 
 from expertmesh.agent.tools.tool import object_schema
 from expertmesh.agent.web.marking import marked, visible
-from expertmesh.assistants.model import TextModel
+from expertmesh.assistants.asking.model import TextModel
+from expertmesh.assistants.asking.structured import UselessAnswerError, ask_json
 from expertmesh.assistants.prompts import prompt
-from expertmesh.assistants.structured import UselessAnswerError, ask_json
 from expertmesh.assistants.tables.cells import shown_cell
 from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import Profile

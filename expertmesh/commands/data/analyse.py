@@ -8,11 +8,11 @@ from pathlib import Path
 
 import typer
 
+from expertmesh.assistants.asking.model import TextModel
 from expertmesh.assistants.data.job import Job, analyse_file
 from expertmesh.assistants.data.out_folder import check_out
 from expertmesh.assistants.data.report import as_json
 from expertmesh.assistants.data.workbench import LIMITS
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.tables.describe import size_text
 from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown

@@ -10,11 +10,11 @@ from typing import NoReturn
 
 import typer
 
+from expertmesh.assistants.asking.model import TextModel
 from expertmesh.assistants.data.claims import with_marks
 from expertmesh.assistants.data.explain import Level, explain_concept, explain_file
 from expertmesh.assistants.data.job import read_profile
 from expertmesh.assistants.data.suggest import Suggestions, suggest
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.prompts import language_of
 from expertmesh.assistants.tables.describe import describe, details
 from expertmesh.assistants.tables.profile import Profile

@@ -7,9 +7,9 @@ import typer
 from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.loop.verify import Check
 from expertmesh.assistants.error_places import code_around
-from expertmesh.assistants.passages import fenced
 from expertmesh.assistants.prompts import language_of, prompt
-from expertmesh.assistants.review import language_of_code
+from expertmesh.assistants.reviewing.passages import fenced
+from expertmesh.assistants.reviewing.review import language_of_code
 from expertmesh.commands.dev.folder import EXITS, Place, run_before, work_and_tell, works_in_folder
 from expertmesh.commands.model_flags import Asked, asks_model
 from expertmesh.console import (

@@ -19,8 +19,8 @@ from expertmesh.agent.sandbox.policy import Mode, Sandbox, SandboxUnavailableErr
 from expertmesh.agent.terminal.ask_terminal import TerminalAsk
 from expertmesh.agent.terminal.report import EXIT_CODES, speed_line
 from expertmesh.agent.terminal.view import RunView
+from expertmesh.assistants.asking.model import TextModel
 from expertmesh.assistants.folder_work import Order, Worked, work_in_folder
-from expertmesh.assistants.model import TextModel
 from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown
 from expertmesh.commands.assisting import EXIT_INTERRUPTED, run_assistant

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.assistants.findings import Review, Severity
-from expertmesh.assistants.git_diff import git_diff
-from expertmesh.assistants.model import TextModel
-from expertmesh.assistants.passages import Passage, of_diff, of_text, read_text
+from expertmesh.assistants.asking.model import TextModel
 from expertmesh.assistants.prompts import language_of
-from expertmesh.assistants.review import Reviewer, language_of_code
+from expertmesh.assistants.reviewing.findings import Review, Severity
+from expertmesh.assistants.reviewing.git_diff import git_diff
+from expertmesh.assistants.reviewing.passages import Passage, of_diff, of_text, read_text
+from expertmesh.assistants.reviewing.review import Reviewer, language_of_code
 from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown
 from expertmesh.commands.assisting import EXIT_NOT_HELD, run_assistant

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import typer
 
-from expertmesh.assistants.model import TextModel
-from expertmesh.assistants.modules import Module, module_of
-from expertmesh.assistants.mutants import mutants
-from expertmesh.assistants.passages import read_text
-from expertmesh.assistants.pytest_runs import NoPytestError
-from expertmesh.assistants.review import language_of_code
+from expertmesh.assistants.asking.model import TextModel
+from expertmesh.assistants.reviewing.passages import read_text
+from expertmesh.assistants.reviewing.review import language_of_code
+from expertmesh.assistants.testing.modules import Module, module_of
+from expertmesh.assistants.testing.mutants import mutants
+from expertmesh.assistants.testing.pytest_runs import NoPytestError
+from expertmesh.assistants.testing.workshop import Workshop
+from expertmesh.assistants.testing.write_tests import MOST_MUTANTS, TestWriter, WrittenTests
 from expertmesh.assistants.view import View
-from expertmesh.assistants.workshop import Workshop
-from expertmesh.assistants.write_tests import MOST_MUTANTS, TestWriter, WrittenTests
 from expertmesh.clients.live_lines import shown
 from expertmesh.commands.assisting import EXIT_NOT_HELD, run_assistant
 from expertmesh.commands.model_flags import Asked, asks_model

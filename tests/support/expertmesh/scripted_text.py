@@ -7,7 +7,7 @@ from typing import Any
 
 from expertmesh import SamplingParams
 from expertmesh.agent.loop.turn import Model, OnPiece
-from expertmesh.assistants.model import Answer, Messages, Schema, nobody_watches
+from expertmesh.assistants.asking.model import Answer, Messages, Schema, nobody_watches
 from expertmesh.clients.chat import Piece, Reply
 from tests.support.expertmesh.fake_openai_server import Script
 

@@ -13,7 +13,7 @@ import expertmesh
 from expertmesh import DataAnalysisAssistant
 from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
-from expertmesh.assistants.structured import UselessAnswerError
+from expertmesh.assistants.asking.structured import UselessAnswerError
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import CompletionOutput, RequestMetrics, RequestOutput
 from tests.support.expertmesh.fake_openai_server import FakeServer

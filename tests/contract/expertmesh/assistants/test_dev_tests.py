@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from expertmesh.agent.sandbox.policy import SandboxUnavailableError
-from expertmesh.assistants.workshop import Workshop
+from expertmesh.assistants.testing.workshop import Workshop
 from expertmesh.commands.dev import tests as dev_tests
 from tests.support.expertmesh import quick_pytest
 from tests.support.expertmesh.command import run_command

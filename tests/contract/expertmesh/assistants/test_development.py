@@ -7,7 +7,7 @@ import pytest
 
 from expertmesh import DevelopmentAssistant
 from expertmesh.assistants import development
-from expertmesh.assistants.workshop import Workshop
+from expertmesh.assistants.testing.workshop import Workshop
 from expertmesh.clients.chat_stream import LostError
 from tests.support.expertmesh import quick_pytest
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script

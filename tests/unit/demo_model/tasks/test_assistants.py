@@ -20,14 +20,14 @@ from expertmesh.agent.web.marking import marked
 from expertmesh.assistants.data import judging, workbench
 from expertmesh.assistants.data.analyse import first_question
 from expertmesh.assistants.data.workbench import Ran
-from expertmesh.assistants.passages import Passage, Row
 from expertmesh.assistants.prompts import prompt
-from expertmesh.assistants.review import SCHEMA, Reviewer
+from expertmesh.assistants.reviewing.passages import Passage, Row
+from expertmesh.assistants.reviewing.review import SCHEMA, Reviewer
 from expertmesh.assistants.tables.describe import describe
 from expertmesh.assistants.tables.profile import profile_file
 from expertmesh.assistants.tables.reading import reading
-from expertmesh.assistants.tests_text import fault_of
-from expertmesh.assistants.write_tests import TestWriter
+from expertmesh.assistants.testing.tests_text import fault_of
+from expertmesh.assistants.testing.write_tests import TestWriter
 from expertmesh.commands.dev import debug as dev_debug
 
 ROW = re.compile(r"^([ \d]{6}) ?([-+ ]?)\t(.*)$", re.M)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome, Sandbox
+from expertmesh.assistants.asking.model import Answer
 from expertmesh.assistants.data.analyse import Analysis, Analyst
 from expertmesh.assistants.data.workbench import Workbench, inner_name
-from expertmesh.assistants.model import Answer
 from expertmesh.assistants.tables.profile import profile_file
 from expertmesh.clients.chat import Reply
 from expertmesh.clients.chat_stream import LostError

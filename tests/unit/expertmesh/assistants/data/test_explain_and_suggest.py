@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from expertmesh.assistants.asking.structured import UselessAnswerError
 from expertmesh.assistants.data.explain import Level, explain_concept, explain_file
 from expertmesh.assistants.data.suggest import Chart, suggest
-from expertmesh.assistants.structured import UselessAnswerError
 from expertmesh.assistants.tables.profile import Profile, profile_file
 from tests.support.expertmesh.scripted_text import ScriptedText, texts
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expertmesh.agent.sandbox.policy import Limits
-from expertmesh.assistants.extract import code_of
-from expertmesh.assistants.model import Messages, TextModel
-from expertmesh.assistants.modules import Module
-from expertmesh.assistants.mutants import Mutant, mutants
-from expertmesh.assistants.passages import fenced
+from expertmesh.assistants.asking.extract import code_of
+from expertmesh.assistants.asking.model import Messages, TextModel
+from expertmesh.assistants.asking.structured import UselessAnswerError, whole
 from expertmesh.assistants.prompts import prompt
-from expertmesh.assistants.pytest_runs import LIMITS, TestRun, run_tests
-from expertmesh.assistants.structured import UselessAnswerError, whole
-from expertmesh.assistants.tests_text import fault_of, shown_source, without
+from expertmesh.assistants.reviewing.passages import fenced
+from expertmesh.assistants.testing.modules import Module
+from expertmesh.assistants.testing.mutants import Mutant, mutants
+from expertmesh.assistants.testing.pytest_runs import LIMITS, TestRun, run_tests
+from expertmesh.assistants.testing.tests_text import fault_of, shown_source, without
+from expertmesh.assistants.testing.workshop import Workshop
 from expertmesh.assistants.watch import Watching
-from expertmesh.assistants.workshop import Workshop
 from expertmesh.clients.chat import Reply
 
 ROUNDS = 3

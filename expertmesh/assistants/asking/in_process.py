@@ -9,7 +9,13 @@ from typing import Any
 
 from expertmesh.agent.facade import ChatsLikeLLM, OfflineChat
 from expertmesh.agent.loop.turn import Model, OnPiece
-from expertmesh.assistants.model import Answer, Messages, Schema, answer_limit, nobody_watches
+from expertmesh.assistants.asking.model import (
+    Answer,
+    Messages,
+    Schema,
+    answer_limit,
+    nobody_watches,
+)
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError
 

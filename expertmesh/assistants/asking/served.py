@@ -5,7 +5,7 @@ from typing import Any
 
 from expertmesh.agent.loop.answers import answer_text
 from expertmesh.agent.loop.turn import Model, OnPiece, ServedChat
-from expertmesh.assistants.model import (
+from expertmesh.assistants.asking.model import (
     Answer,
     Messages,
     OnWait,

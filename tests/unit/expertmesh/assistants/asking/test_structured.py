@@ -2,8 +2,8 @@
 
 import pytest
 
-from expertmesh.assistants.model import Answer
-from expertmesh.assistants.structured import UselessAnswerError, ask_json
+from expertmesh.assistants.asking.model import Answer
+from expertmesh.assistants.asking.structured import UselessAnswerError, ask_json
 from expertmesh.clients.chat import Reply
 from tests.support.expertmesh.scripted_text import ScriptedText, texts
 

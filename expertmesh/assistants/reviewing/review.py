@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from expertmesh.assistants.findings import Finding, Review, Severity
-from expertmesh.assistants.model import Messages, TextModel
-from expertmesh.assistants.passages import MAX_PIECE_CHARS, Passage, pieces
+from expertmesh.assistants.asking.model import Messages, TextModel
+from expertmesh.assistants.asking.structured import CutOffError, UselessAnswerError, ask_json
 from expertmesh.assistants.prompts import language_of, prompt
-from expertmesh.assistants.structured import CutOffError, UselessAnswerError, ask_json
+from expertmesh.assistants.reviewing.findings import Finding, Review, Severity
+from expertmesh.assistants.reviewing.passages import MAX_PIECE_CHARS, Passage, pieces
 from expertmesh.assistants.watch import Watching
 from expertmesh.clients.chat import Reply
 from expertmesh.clients.chat_stream import RefusedError

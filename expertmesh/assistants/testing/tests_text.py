@@ -3,8 +3,8 @@
 import ast
 from collections.abc import Container, Iterator
 
-from expertmesh.assistants.mutants import Function, functions_of
-from expertmesh.assistants.passages import MAX_PIECE_CHARS
+from expertmesh.assistants.reviewing.passages import MAX_PIECE_CHARS
+from expertmesh.assistants.testing.mutants import Function, functions_of
 
 
 def fault_of(code: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from expertmesh.assistants.extract import blocks, code_of, json_of
+from expertmesh.assistants.asking.extract import blocks, code_of, json_of
 
 PROSE = st.text(st.characters(exclude_characters="`~[]{}\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
 CODE = st.text(st.sampled_from("abc =()[]\"'#:\n  `~"), min_size=1).filter(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expertmesh.assistants import mutants as module
-from expertmesh.assistants.mutants import mutants
+from expertmesh.assistants.testing import mutants as module
+from expertmesh.assistants.testing.mutants import mutants
 
 CODE = '''
 import math

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from expertmesh.assistants.findings import Finding, Review, Severity
-from expertmesh.assistants.model import Answer
-from expertmesh.assistants.passages import of_diff, of_text
-from expertmesh.assistants.review import Reviewer, language_of_code
-from expertmesh.assistants.structured import UselessAnswerError
+from expertmesh.assistants.asking.model import Answer
+from expertmesh.assistants.asking.structured import UselessAnswerError
+from expertmesh.assistants.reviewing.findings import Finding, Review, Severity
+from expertmesh.assistants.reviewing.passages import of_diff, of_text
+from expertmesh.assistants.reviewing.review import Reviewer, language_of_code
 from expertmesh.assistants.watch import Watching
 from expertmesh.clients.chat import Reply
 from expertmesh.clients.chat_stream import RefusedError

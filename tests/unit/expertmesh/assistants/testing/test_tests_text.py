@@ -2,7 +2,7 @@
 
 import pytest
 
-from expertmesh.assistants.tests_text import fault_of, shown_source, without
+from expertmesh.assistants.testing.tests_text import fault_of, shown_source, without
 
 TESTS = """\
 import pytest

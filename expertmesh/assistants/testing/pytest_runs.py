@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from expertmesh.agent.loop.clip import clipped
 from expertmesh.agent.sandbox.policy import Ending, Limits, Outcome
-from expertmesh.assistants.workshop import Workshop
+from expertmesh.assistants.testing.workshop import Workshop
 
 LIMITS = Limits(wall_s=60.0, cpu_s=60.0)
 """Of all tests together."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from expertmesh.assistants.passages import (
+from expertmesh.assistants.reviewing.passages import (
     Passage,
     fenced,
     of_diff,

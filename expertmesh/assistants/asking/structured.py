@@ -5,8 +5,8 @@ from typing import Any
 
 from expertmesh.agent.loop.turn import OnPiece
 from expertmesh.agent.tools.schema import problems
-from expertmesh.assistants.extract import json_of
-from expertmesh.assistants.model import Answer, Messages, Schema, TextModel, nobody_watches
+from expertmesh.assistants.asking.extract import json_of
+from expertmesh.assistants.asking.model import Answer, Messages, Schema, TextModel, nobody_watches
 from expertmesh.assistants.prompts import prompt
 from expertmesh.clients.chat import Reply
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from expertmesh.assistants.modules import module_of
+from expertmesh.assistants.testing.modules import module_of
 
 
 def made(folder: Path, *names: str) -> Path:

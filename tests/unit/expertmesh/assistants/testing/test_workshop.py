@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from expertmesh.agent.sandbox.policy import Limits
-from expertmesh.assistants import workshop as module
-from expertmesh.assistants.workshop import Workshop
+from expertmesh.assistants.testing import workshop as module
+from expertmesh.assistants.testing.workshop import Workshop
 from tests.support.expertmesh.plain_sandbox import PlainSandbox
 
 LIMITS = Limits(wall_s=10)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from expertmesh.assistants.model import answer_limit, open_model
+from expertmesh.assistants.asking.model import answer_limit, open_model
 from expertmesh.clients.chat import Piece, Reply
 from expertmesh.clients.chat_stream import ChatError, LostError, RefusedError
 from tests.support.expertmesh.fake_openai_server import FakeServer, Script

@@ -85,8 +85,8 @@ async def open_model(
     question. `on_wait` hears that a busy server is asked again. Raises ChatError if the server
     cannot be asked for its model, ValueError for a URL, key or setting that is none.
     """
-    from expertmesh.assistants.in_process import InProcessModel
-    from expertmesh.assistants.served import ServedText
+    from expertmesh.assistants.asking.in_process import InProcessModel
+    from expertmesh.assistants.asking.served import ServedText
 
     if not isinstance(where, str):
         yield InProcessModel(where, sampling or {})
