@@ -1,9 +1,7 @@
 """With which flags does a command of an assistant say which model it asks, and how?"""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from expertmesh.clients.chat import client_key
 from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
 from expertmesh.clients.transcript import Thinking
 from expertmesh.cluster.state import DEFAULT_URL, running_url
+from expertmesh.commands.shared_flags import with_flags
 
 _TEMPERATURE = typer.Option(
     None, envvar="EXPERTMESH_TEMPERATURE", help="0: greedy. Default: the checkpoint's."
@@ -48,31 +47,6 @@ class Asked:
 def asks_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first parameter is an `Asked`, the flags that fill it."""
     return with_flags(command, _FLAGS, _asked)
-
-
-def with_flags(
-    command: Callable[..., None],
-    flags: Mapping[str, tuple[Any, Any]],
-    make: Callable[..., Any],
-) -> Callable[..., None]:
-    """The command with these flags, name -> (type, option), in the place of its first parameter,
-    which `make` makes of their values."""
-    own = list(inspect.signature(command).parameters.values())[1:]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=option)
-        for name, (kind, option) in flags.items()
-    ]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added
-
-    @wraps(command)
-    def run(*made: Any, **given: Any) -> None:
-        values = {name: given.pop(name) for name in flags}
-        command(make(**values), *made, **given)
-
-    # Typer reads flags from the signature and their types from the annotations.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    return run
 
 
 def _asked(

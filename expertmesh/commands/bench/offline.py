@@ -6,26 +6,10 @@ from typing import Any
 
 import typer
 
-from expertmesh.commands.bench.options import (
-    DATASET,
-    DATASET_OUTPUT_LEN,
-    IGNORE_EOS,
-    INPUT_LEN,
-    JSON,
-    NUM_PROMPTS,
-    OUTPUT_LEN,
-    PERCENTILES,
-    PLOT,
-    PREFIX_LEN,
-    RANGE_RATIO,
-    SEED,
-    TEMPERATURE,
-)
-from expertmesh.commands.bench.run import Bar, check_plot, finish, measure, parse_percentiles
+from expertmesh.commands.bench.options import Measuring, measures
+from expertmesh.commands.bench.run import Bar, finish, measure
 from expertmesh.console import EXIT_CODES_HELP, EXIT_USAGE, command_errors
 from expertmesh.loadgen.record import Record
-from expertmesh.loadgen.serve_bench import WorkloadOptions
-from expertmesh.loadgen.workload import RandomShape
 from moe_model.weights.load_flag import LOAD_HELP
 
 HELP = f"""Measure the engine of `LLM.generate` in this process: no HTTP, no pools.
@@ -44,7 +28,9 @@ Examples:
 """
 
 
+@measures
 def offline(
+    asked: Measuring,
     model: Path | None = typer.Option(
         None,
         envvar="EXPERTMESH_MODEL",
@@ -63,22 +49,9 @@ def offline(
     threads: int = typer.Option(
         0, envvar="EXPERTMESH_THREADS", help="Threads to compute with; 0: all cores."
     ),
-    num_prompts: int = NUM_PROMPTS,
-    random_input_len: int = INPUT_LEN,
-    random_output_len: int = OUTPUT_LEN,
-    random_prefix_len: int = PREFIX_LEN,
-    random_range_ratio: float = RANGE_RATIO,
-    dataset: Path | None = DATASET,
-    output_len: int = DATASET_OUTPUT_LEN,
     warmup: int = typer.Option(
         1, envvar="EXPERTMESH_WARMUP", help="Requests that are not measured, sent first."
     ),
-    ignore_eos: bool = IGNORE_EOS,
-    temperature: float = TEMPERATURE,
-    seed: int = SEED,
-    percentiles: str = PERCENTILES,
-    as_json: bool = JSON,
-    plot: Path | None = PLOT,
 ) -> None:
     from expertmesh.loadgen.offline_bench import OfflineOptions, offline_result, run_offline
     from expertmesh.offline.connect import engine_options
@@ -98,28 +71,16 @@ def offline(
                 kv_memory=kv_memory,
                 threads=threads,
             ),
-            workload=WorkloadOptions(
-                num_prompts=num_prompts,
-                shape=RandomShape(
-                    input_len=random_input_len,
-                    output_len=random_output_len,
-                    prefix_len=random_prefix_len,
-                    range_ratio=random_range_ratio,
-                ),
-                dataset=dataset,
-                output_len=output_len,
-                seed=seed,
-            ),
-            ignore_eos=ignore_eos,
-            temperature=temperature,
+            workload=asked.workload,
+            ignore_eos=asked.ignore_eos,
+            temperature=asked.temperature,
             warmup=warmup,
-            percentiles=parse_percentiles(percentiles),
+            percentiles=asked.percentiles,
         )
-        check_plot(plot)
 
     def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
         return run_offline(options, records, on_ready=bar.start, on_done=bar.count)
 
     records, interrupted = measure(work, EXIT_USAGE)
     result = offline_result(options, records)
-    finish(result, records, "Offline Benchmark Result", as_json, plot, interrupted)
+    finish(result, records, "Offline Benchmark Result", asked.as_json, asked.plot, interrupted)

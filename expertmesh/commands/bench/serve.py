@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,16 @@ from expertmesh.clients.asked_server import API_KEY, BASE_URL
 from expertmesh.clients.chat import client_key
 from expertmesh.clients.router import API_KEY_FILE, RUN_DIR
 from expertmesh.cluster.state import DEFAULT_URL, running_url
-from expertmesh.commands.bench.options import (
-    DATASET,
-    DATASET_OUTPUT_LEN,
-    IGNORE_EOS,
-    INPUT_LEN,
-    JSON,
-    NUM_PROMPTS,
-    OUTPUT_LEN,
-    PERCENTILES,
-    PLOT,
-    PREFIX_LEN,
-    RANGE_RATIO,
-    SEED,
-    TEMPERATURE,
-)
+from expertmesh.commands.bench.options import Measuring, measures
 from expertmesh.commands.bench.run import (
     Bar,
-    check_plot,
     finish,
     measure,
     parse_goodput,
-    parse_percentiles,
 )
 from expertmesh.console import EXIT_CODES_HELP, EXIT_NOT_RUNNING, EXIT_USAGE, command_errors
 from expertmesh.loadgen.record import Record
-from expertmesh.loadgen.serve_bench import ServeOptions, WorkloadOptions, run_serve, serve_result
-from expertmesh.loadgen.workload import RandomShape
+from expertmesh.loadgen.serve_bench import ServeOptions, run_serve, serve_result
 
 HELP = f"""Put load on a running server; print its latencies and throughput.
 
@@ -71,7 +55,9 @@ Examples:
 """
 
 
+@measures
 def serve(
+    asked: Measuring,
     base_url: str | None = BASE_URL,
     run_dir: Path | None = RUN_DIR,
     model: str | None = typer.Option(
@@ -87,7 +73,6 @@ def serve(
         help="API to use: chat, completions, or auto (completions for random prompts, chat for "
         "conversations).",
     ),
-    num_prompts: int = NUM_PROMPTS,
     request_rate: float = typer.Option(
         math.inf,
         envvar="EXPERTMESH_REQUEST_RATE",
@@ -103,17 +88,11 @@ def serve(
         envvar="EXPERTMESH_MAX_CONCURRENCY",
         help="Most requests open at once; 0: no limit. Default: no limit with a rate, else 32.",
     ),
-    random_input_len: int = INPUT_LEN,
-    random_output_len: int = OUTPUT_LEN,
-    random_prefix_len: int = PREFIX_LEN,
-    random_range_ratio: float = RANGE_RATIO,
     turns: int = typer.Option(
         1,
         envvar="EXPERTMESH_TURNS",
         help="Turns in each random conversation; each is sent with all turns before it.",
     ),
-    dataset: Path | None = DATASET,
-    output_len: int = DATASET_OUTPUT_LEN,
     multi_turn: bool = typer.Option(
         False,
         "--multi-turn",
@@ -125,34 +104,19 @@ def serve(
         envvar="EXPERTMESH_WARMUP",
         help="Requests that are not measured, sent first; one more checks the server.",
     ),
-    ignore_eos: bool = IGNORE_EOS,
-    temperature: float = TEMPERATURE,
-    seed: int = SEED,
-    percentiles: str = PERCENTILES,
     goodput: list[str] = typer.Option(
         [],
         envvar="EXPERTMESH_GOODPUT",
         help="Count the requests within a limit in ms, for example ttft:500; repeat for more.",
     ),
-    as_json: bool = JSON,
-    plot: Path | None = PLOT,
 ) -> None:
     with command_errors(EXIT_USAGE):
         options = ServeOptions(
             base_url=base_url or running_url(run_dir) or DEFAULT_URL,
-            workload=WorkloadOptions(
-                num_prompts=num_prompts,
-                shape=RandomShape(
-                    input_len=random_input_len,
-                    output_len=random_output_len,
-                    prefix_len=random_prefix_len,
-                    range_ratio=random_range_ratio,
-                    turns=turns,
-                ),
-                dataset=dataset,
-                output_len=output_len,
+            workload=replace(
+                asked.workload,
+                shape=replace(asked.workload.shape, turns=turns),
                 multi_turn=multi_turn,
-                seed=seed,
             ),
             model=model,
             api_key=client_key(api_key, api_key_file),
@@ -161,12 +125,11 @@ def serve(
             burstiness=burstiness,
             max_concurrency=max_concurrency,
             warmup=warmup,
-            ignore_eos=ignore_eos,
-            temperature=temperature,
-            percentiles=parse_percentiles(percentiles),
+            ignore_eos=asked.ignore_eos,
+            temperature=asked.temperature,
+            percentiles=asked.percentiles,
             goodput=parse_goodput(goodput),
         )
-        check_plot(plot)
     served = [model or ""]
 
     def work(records: list[Record], bar: "Bar") -> Coroutine[Any, Any, Any]:
@@ -178,4 +141,4 @@ def serve(
 
     records, interrupted = measure(work, EXIT_NOT_RUNNING)
     result = serve_result(options, served[0], records)
-    finish(result, records, "Serving Benchmark Result", as_json, plot, interrupted)
+    finish(result, records, "Serving Benchmark Result", asked.as_json, asked.plot, interrupted)

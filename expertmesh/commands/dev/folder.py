@@ -25,7 +25,8 @@ from expertmesh.assistants.view import View
 from expertmesh.clients.live_lines import shown
 from expertmesh.commands.assisting import EXIT_INTERRUPTED, run_assistant
 from expertmesh.commands.interrupts import interruptible, term_as_interrupt
-from expertmesh.commands.model_flags import Asked, with_flags
+from expertmesh.commands.model_flags import Asked
+from expertmesh.commands.shared_flags import with_flags
 from expertmesh.console import (
     EXIT_FAILED,
     EXIT_USAGE,
