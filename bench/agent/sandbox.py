@@ -17,6 +17,7 @@ from pathlib import Path
 
 from expertmesh.agent.sandbox.bubblewrap import BubblewrapSandbox
 from expertmesh.agent.sandbox.folders.drop_root import identity_for
+from expertmesh.agent.sandbox.folders.identity import give_away
 from expertmesh.agent.sandbox.folders.places import lay_out
 from expertmesh.agent.sandbox.landlock.sandbox import LandlockSandbox
 from expertmesh.agent.sandbox.policy import Sandbox, SandboxUnavailableError
@@ -25,7 +26,6 @@ from expertmesh.agent.sandbox.unconfined import Unconfined
 
 COMMAND = ["/usr/bin/python3", "-c", "pass"]
 TARGET_MS = 150.0
-NOBODY = 65534
 
 
 def working(work: Path) -> dict[str, Sandbox]:
@@ -60,8 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="expertmesh-bench-") as name:
         work = Path(name)
-        if os.geteuid() == 0:
-            os.chown(work, NOBODY, NOBODY)
+        give_away(work)
         took = asyncio.run(measure(working(work), arguments.runs))
     result = {
         name: {

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from expertmesh import ToolAgent
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from tests.support.expertmesh.up import expertmesh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -46,11 +45,9 @@ def test_without_a_terminal_nothing_runs_unless_it_was_allowed(
     assert "give --approve all" in done.stderr
 
 
+@pytest.mark.usefixtures("work")
 def test_a_program_uses_it(url: str, tmp_path: Path) -> None:
-    try:
-        agent = ToolAgent(url, state_dir=tmp_path / "state")
-    except SandboxUnavailableError as error:
-        pytest.skip(str(error))
+    agent = ToolAgent(url, state_dir=tmp_path / "state")
     run = agent.execute_with_tools("What is 123456 * 654321? Use python_executor", max_steps=10)
     assert run.succeeded, run.reason
     assert str(123456 * 654321) in run.answer

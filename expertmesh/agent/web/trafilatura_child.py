@@ -8,9 +8,10 @@ import os
 import resource
 import sys
 
+from expertmesh.agent.sandbox.folders.identity import NOBODY, become
+
 CPU_S = 10
 MEMORY_BYTES = 1 << 30
-NOBODY = 65534
 _WARM_UP = "<html><body><p>Some text.</p></body></html>"
 """What is imported late must be there before: nobody may not be able to read it."""
 
@@ -33,9 +34,7 @@ def main() -> None:
 
     if os.geteuid() == 0:
         text_of(_WARM_UP)
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+        become(NOBODY)
     html = sys.stdin.buffer.read().decode("utf-8", "replace")
     sys.stdout.buffer.write(text_of(html).encode("utf-8", "replace"))
 

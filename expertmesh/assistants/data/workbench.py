@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.folders.identity import give_away
@@ -134,12 +133,7 @@ class Workbench:
     def __enter__(self) -> "Workbench":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sandbox = None
         self.folder.chmod(0o700)
         remove_tree(self.folder)

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from expertmesh.agent.sandbox.choose import choose_sandbox
 from expertmesh.agent.sandbox.folders.identity import give_away
@@ -70,12 +69,7 @@ class Workshop:
     def __enter__(self) -> "Workshop":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _copy(self, root: Path, file: Path) -> None:

@@ -177,10 +177,10 @@ class Started:
                 doomed |= {*await watchdog.in_thread(self._descendants)}
                 _kill(doomed)
         # At once with all that it was about to start, and that nobody could have seen yet.
-        if self._signal(signal.SIGKILL, with_group=True):
-            # From now on none of them starts another: who is not there now never will be.
-            doomed |= {*group_of(self.process.pid)}
+        is_there = self._signal(signal.SIGKILL, with_group=True)
         _kill(doomed)
+        if is_there:  # none of them starts another from now on: who is not there now never will be
+            doomed |= {*await watchdog.in_thread(self._group)}
         try:
             async with asyncio.timeout(GONE_S):
                 await self.exit()
@@ -198,6 +198,9 @@ class Started:
 
     def _descendants(self) -> list[psutil.Process]:
         return descendants(self.process.pid)
+
+    def _group(self) -> list[psutil.Process]:
+        return group_of(self.process.pid)
 
     async def _end_namespace(self) -> None:
         """Its first process goes as the last."""

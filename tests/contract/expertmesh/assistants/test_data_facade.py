@@ -1,22 +1,19 @@
 """`DataAnalysisAssistant` in a program, by the names that tutorials use."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 import expertmesh
 from expertmesh import DataAnalysisAssistant
-from expertmesh.agent.sandbox.choose import choose_sandbox
-from expertmesh.agent.sandbox.policy import SandboxUnavailableError
 from expertmesh.assistants.asking.structured import UselessAnswerError
 from expertmesh.offline.sampling_params import SamplingParams
 from expertmesh.outputs import CompletionOutput, RequestMetrics, RequestOutput
 from tests.support.expertmesh.fake_openai_server import FakeServer
+from tests.support.expertmesh.sandbox.working import work_folder
 from tests.support.expertmesh.scripted_text import in_turn, says
 
 CODE = 'print("total", 5.5)\n'
@@ -83,13 +80,8 @@ def test_pictures_are_suggested_for_words_and_for_files(serve: FakeServer, sales
 
 
 def test_a_file_is_analysed(serve: FakeServer, sales: Path, tmp_path: Path) -> None:
-    with TemporaryDirectory() as name:
-        if os.geteuid() == 0:
-            os.chown(name, 65534, 65534)
-        try:
-            choose_sandbox(Path(name))
-        except SandboxUnavailableError as error:
-            pytest.skip(str(error))
+    with work_folder():
+        pass  # there is a sandbox
     serve.script = in_turn(says("no"), says(f"```python\n{CODE}```"), says("It is 5.5, not 6.5."))
     done = DataAnalysisAssistant(serve.url).analyse(sales, "What is the total?", tmp_path / "out")
     assert done.succeeded
