@@ -190,7 +190,7 @@ def check_sandbox() -> Check:
 
 def check_browser() -> Check:
     """With what `agent --web` reads pages that scripts make; it can do without."""
-    from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
+    from expertmesh.agent.web.browser.programs import find_browser, find_bubblewrap
 
     program = find_browser()
     if program is None:

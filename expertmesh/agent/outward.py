@@ -15,8 +15,8 @@ from expertmesh.agent.tools.mcp_tools import mcp_tools
 from expertmesh.agent.tools.retriever import Retriever
 from expertmesh.agent.tools.tool import Tool
 from expertmesh.agent.tools.web_search import WebSearch
-from expertmesh.agent.web.browser_page import Browser
-from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
+from expertmesh.agent.web.browser.page import Browser
+from expertmesh.agent.web.browser.programs import find_browser, find_bubblewrap
 from expertmesh.agent.web.fetching import Fetcher
 from expertmesh.agent.web.guard import Guard, parse_allowed
 from expertmesh.agent.web.search_backends import search_backend

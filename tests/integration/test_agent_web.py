@@ -24,9 +24,9 @@ from expertmesh.agent.sandbox.folders.identity import NOBODY
 from expertmesh.agent.session import Session, Settings
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
-from expertmesh.agent.web.browser_page import Browser, BrowserLimits
-from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
-from expertmesh.agent.web.chromium_flags import OWN_HOST
+from expertmesh.agent.web.browser.chromium_flags import OWN_HOST
+from expertmesh.agent.web.browser.page import Browser, BrowserLimits
+from expertmesh.agent.web.browser.programs import find_browser, find_bubblewrap
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.local_site import Site, answer, local_site, redirect, silence
 from tests.support.expertmesh.plain_sandbox import PlainSandbox

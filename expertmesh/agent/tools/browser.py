@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 from expertmesh.agent.tools.fetch import PAGE_PARAMETERS, shown_part
 from expertmesh.agent.tools.tool import Effect, Result, Status
-from expertmesh.agent.web.browser_launch import LaunchError
-from expertmesh.agent.web.browser_page import LoadedPage
+from expertmesh.agent.web.browser.launch import LaunchError
+from expertmesh.agent.web.browser.page import LoadedPage
 from expertmesh.agent.web.guard import Guard, NoSuchHostError, RefusedError
 from expertmesh.agent.web.page_text import html_page
 from expertmesh.agent.web.proxy import REFUSED_WORD
@@ -13,7 +13,7 @@ from expertmesh.agent.web.urls import BadUrlError, parse_url
 
 
 class LoadsPages(Protocol):
-    """As browser_page.py's Browser does."""
+    """As `Browser` in web/browser does."""
 
     async def load(self, url: str) -> LoadedPage: ...
 

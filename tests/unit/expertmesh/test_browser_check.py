@@ -2,7 +2,7 @@
 
 import pytest
 
-from expertmesh.agent.web import browser_programs
+from expertmesh.agent.web.browser import programs as browser_programs
 from expertmesh.check import Verdict
 from expertmesh.doctor import check_browser
 

@@ -4,10 +4,10 @@ import pytest
 
 from expertmesh.agent.tools.browser import BrowserTool
 from expertmesh.agent.tools.tool import Status
-from expertmesh.agent.web.browser_launch import LaunchError
-from expertmesh.agent.web.browser_page import LoadedPage
+from expertmesh.agent.web.browser.launch import LaunchError
+from expertmesh.agent.web.browser.page import LoadedPage
+from expertmesh.agent.web.browser.visit import Visited
 from expertmesh.agent.web.guard import AllowedHost, Guard
-from expertmesh.agent.web.page_visit import Visited
 
 URL = "http://127.0.0.1:8080/a"
 GUARD = Guard([AllowedHost("127.0.0.1", 8080)])

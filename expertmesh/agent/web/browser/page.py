@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from expertmesh.agent.web.browser_launch import Launched, launched
-from expertmesh.agent.web.devtools import DevTools, DevToolsError
+from expertmesh.agent.web.browser.devtools import DevTools, DevToolsError
+from expertmesh.agent.web.browser.launch import Launched, launched
+from expertmesh.agent.web.browser.visit import Activity, Visited, VisitLimits, visit
 from expertmesh.agent.web.guard import Guard
-from expertmesh.agent.web.page_visit import Activity, Visited, VisitLimits, visit
 from expertmesh.agent.web.proxy import CheckingProxy, ProxyLimits
 
 _LOOK_S = 0.5
@@ -63,7 +63,7 @@ class Browser:
     async def load(self, url: str) -> LoadedPage:
         """A URL that has been through `parse_url`.
 
-        Raises TimeoutError, and LaunchError of browser_launch.py.
+        Raises TimeoutError, and LaunchError of launch.py.
         """
         proxy = CheckingProxy(self._guard, self._limits.proxy)
         async with asyncio.timeout(self._limits.wall_s):

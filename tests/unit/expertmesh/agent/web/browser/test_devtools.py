@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from expertmesh.agent.web.devtools import DevTools, DevToolsError
+from expertmesh.agent.web.browser.devtools import DevTools, DevToolsError
 
 
 class OtherEnd:

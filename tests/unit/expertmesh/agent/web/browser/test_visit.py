@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from expertmesh.agent.web.devtools import DevToolsError
-from expertmesh.agent.web.page_visit import Activity, Visited, VisitLimits, visit
+from expertmesh.agent.web.browser.devtools import DevToolsError
+from expertmesh.agent.web.browser.visit import Activity, Visited, VisitLimits, visit
 
 QUICK = VisitLimits(load_s=0.6, settle_s=0.3, quiet_s=0.05, read_s=0.2)
 LOADED = ("Page.loadEventFired", {})

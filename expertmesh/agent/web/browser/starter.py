@@ -4,7 +4,7 @@ Run as a script by whatever Python there is, inside bubblewrap or not, so of the
 alone. The socket's descriptor goes back through a Unix socket: inside bubblewrap, where loopback is
 the only network, who accepts on it from outside is all that the browser can reach.
 
-    browser_starter.py CHANNEL_FD FROM_FD TO_FD PROFILE PREFERENCES COMMAND...
+    starter.py CHANNEL_FD FROM_FD TO_FD PROFILE PREFERENCES COMMAND...
 
 The browser reads commands from FROM_FD and answers on TO_FD. "PROXY_PORT" in the command is
 replaced by the socket's port.

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from expertmesh.agent.web.devtools import DevTools, DevToolsError
+from expertmesh.agent.web.browser.devtools import DevTools, DevToolsError
 
 _POLL_S = 0.05
 _ABORTED = "net::ERR_ABORTED"

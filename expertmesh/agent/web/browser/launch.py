@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from expertmesh.agent.sandbox.folders.identity import as_user, give_away
-from expertmesh.agent.web.browser_programs import (
+from expertmesh.agent.web.browser.chromium_flags import PREFERENCES, chromium_argv
+from expertmesh.agent.web.browser.programs import (
     PROFILE,
     bubblewrap_argv,
     environment,
     other_user,
     python,
 )
-from expertmesh.agent.web.browser_starter import PORT_WORD
-from expertmesh.agent.web.chromium_flags import PREFERENCES, chromium_argv
+from expertmesh.agent.web.browser.starter import PORT_WORD
 
-_STARTER = Path(__file__).with_name("browser_starter.py")
+_STARTER = Path(__file__).with_name("starter.py")
 _START_S = 10.0
 _SAID_CHARS = 500
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from expertmesh.agent.sandbox.folders.identity import NOBODY
-from expertmesh.agent.web.browser_launch import LaunchError
-from expertmesh.agent.web.browser_page import Browser, BrowserLimits
-from expertmesh.agent.web.browser_programs import find_browser, find_bubblewrap
-from expertmesh.agent.web.chromium_flags import chromium_argv
+from expertmesh.agent.web.browser.chromium_flags import chromium_argv
+from expertmesh.agent.web.browser.launch import LaunchError
+from expertmesh.agent.web.browser.page import Browser, BrowserLimits
+from expertmesh.agent.web.browser.programs import find_browser, find_bubblewrap
 from expertmesh.agent.web.guard import Guard
 from tests.support.expertmesh.fake_chromium import fake_chromium
 from tests.support.expertmesh.sandbox.users import some_user

@@ -1,0 +1,1 @@
+"""Chromium without a screen, which reaches only what our proxy lets it reach."""
